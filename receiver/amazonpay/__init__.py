@@ -1,0 +1,1 @@
+"""Pure. What we ask Amazon: signed requests, and what its answers mean."""

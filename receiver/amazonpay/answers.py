@@ -1,0 +1,122 @@
+"""Pure. What an answer of Amazon means before anybody looks at the object in it: by HTTP class first.
+
+    2xx                          a JSON object, or AmazonUnknown("amazon_unintelligible")
+    404                          AmazonNotFound
+    429                          AmazonThrottled
+    408, 425, 1xx, 3xx, 5xx      AmazonUnknown
+    other 4xx                    AmazonRefused
+
+`reasonCode` comes second: the lists of codes that were published are neither complete nor sure about their statuses.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+
+from receiver.errors import AmazonNotFound, AmazonRefused, AmazonThrottled, AmazonUnknown
+from receiver.exchange import Response
+
+WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""A state, a reason code, an environment: what may become a Redis key or a label of a metric."""
+
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+MAX_TEXT = 500
+MAX_RETRY_AFTER = 86_400
+"""A day. Amazon documents no `Retry-After`; whatever stands there must not park an account for ever."""
+
+JsonObject = dict[str, Any]
+
+
+def judge(response: Response) -> JsonObject:
+    """The JSON object of a 2xx answer; numbers with a fraction are `Decimal`.
+
+    Raises `AmazonNotFound`, `AmazonThrottled`, `AmazonRefused` or `AmazonUnknown`, as the table above says; each knows
+    Amazon's status and request id, and `retry_after` (seconds) where Amazon named one.
+    """
+    if 200 <= response.status < 300:
+        return _object_of(response)
+    detail, reason_code = _problem_of(response)
+    request_id, status = request_id_of(response), response.status
+    if status == 404:
+        raise AmazonNotFound(detail, reason_code=reason_code, amazon_status=status, request_id=request_id)
+    if status == 429:
+        wait = retry_after(response.headers)
+        raise AmazonThrottled(detail, retry_after=wait, amazon_status=status, request_id=request_id)
+    if 400 <= status < 500 and status not in {408, 425}:
+        raise AmazonRefused(detail, reason_code=reason_code, amazon_status=status, request_id=request_id)
+    wait = retry_after(response.headers)
+    raise AmazonUnknown(detail, retry_after=wait, amazon_status=status, request_id=request_id)
+
+
+def unintelligible(response: Response, what: str) -> NoReturn:
+    """Raise `AmazonUnknown("amazon_unintelligible")`: a 2xx that does not tell us what happened."""
+    raise AmazonUnknown(
+        f"Amazon's answer cannot be understood: {what}.",
+        reason="amazon_unintelligible",
+        amazon_status=response.status,
+        request_id=request_id_of(response),
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> int | None:
+    """Seconds of `Retry-After`, at most a day; None where it is absent or unreadable.
+
+    RFC 9110 10.2.3 allows seconds or a date. A date is measured against the answer's own `Date`, so that neither
+    this machine's clock nor the time of the call matters.
+    """
+    text = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,10}", text):
+        return min(int(text), MAX_RETRY_AFTER)
+    try:
+        wait = (parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return max(0, min(round(wait), MAX_RETRY_AFTER))
+
+
+def request_id_of(response: Response) -> str | None:
+    """`X-Amz-Pay-Request-Id`, which Amazon's support asks for."""
+    text = response.headers.get("x-amz-pay-request-id", "").strip()
+    return text if REQUEST_ID.fullmatch(text) else None
+
+
+def clean(text: str, limit: int = MAX_TEXT) -> str:
+    """Free text made safe to log, store and show: printable characters, single spaces, at most `limit` of them."""
+    printable = "".join(c if c.isprintable() else " " for c in text[: 8 * limit])
+    return " ".join(printable.split())[:limit]
+
+
+def _object_of(response: Response) -> JsonObject:
+    if response.truncated:
+        unintelligible(response, "it is longer than any answer should be")
+    parsed = _parse(response.body)
+    if not isinstance(parsed, dict):
+        unintelligible(response, "it is not a JSON object")
+    return parsed
+
+
+def _problem_of(response: Response) -> tuple[str, str]:
+    parsed = _parse(response.body)
+    problem = parsed if isinstance(parsed, dict) else {}
+    code, message = problem.get("reasonCode"), problem.get("message")
+    reason_code = code if isinstance(code, str) and WORD.fullmatch(code) else ""
+    said = clean(message) if isinstance(message, str) else ""
+    head = f"Amazon answered {response.status}" + (f" {reason_code}" if reason_code else "")
+    return clean(f"{head}: {said}" if said else f"{head}."), reason_code
+
+
+def _parse(body: bytes) -> object:
+    """The JSON value, or None: no bytes make this raise."""
+    try:
+        return json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
+    except (ValueError, ArithmeticError, RecursionError):
+        return None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

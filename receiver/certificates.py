@@ -1,0 +1,220 @@
+"""Edge: certificates, kept in memory. Has the certificate of an envelope at hand, or has it fetched, within bounds.
+
+A stranger who knows an allowed topic can name any certificate file of SNS, so everything here is bounded: fetches at
+once, fetches in a row, files that have not verified a message yet, failures remembered. A certificate that has verified
+a message is *proven*, and no unproven one pushes it out. The trust in a fetched file is TLS to the one host of the
+region, as in AWS's own SDKs; no chain of certificates is built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Literal, TypeVar
+
+import structlog
+
+from receiver.errors import CertificateUnavailable, ConfigurationError, NotProven, NotSent, ReceiverError, Unavailable
+from receiver.inbox.certificate import SigningCertificate, check_certificate, decode_pem, file_hash, read_der
+from receiver.inbox.envelope import Envelope
+from receiver.inbox.signature import PAST_MS, read_address
+
+PROVEN_MAX, UNPROVEN_MAX, FAILED_MAX = 16, 8, 256
+UNPROVEN_MS, FAILED_MS, TROUBLE_MS = 60_000, 300_000, 5_000
+FETCHES_AT_ONCE = 2
+BURST, REFILL_MS = 10.0, 10_000
+"""Files never seen before: ten at once, then one in ten seconds. Amazon changes its certificate about once a year."""
+
+Key = tuple[str, str]
+"""(AWS partition, file hash): all regions of a partition share the file."""
+
+Md5 = Literal["enforce", "warn"]
+
+V = TypeVar("V")
+
+log = structlog.get_logger()
+
+
+class CertificateStore:
+    """Gives the certificate that an envelope names, checked by every rule but the signature itself.
+
+    `fetch(url)` returns the file, or raises `NotSent` (trouble that may pass) or `CertificateUnavailable` (the host
+    answered, and not with a file). `pinned` maps a `SigningCertURL` to its PEM; these are checked like all others, and
+    never fetched. `md5` says what follows when a file is not the one that its name promises: `enforce` refuses it for
+    now (503), `warn` only raises the alarm. Time-outs are in seconds: for one fetch, and for one envelope's wait.
+    Raises `ConfigurationError` where a pinned certificate cannot be used.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[str], Awaitable[bytes]],
+        now: Callable[[], int],
+        *,
+        pinned: Mapping[str, bytes] = MappingProxyType({}),
+        md5: Md5 = "enforce",
+        fetch_timeout: float = 6.0,
+        wait_timeout: float = 8.0,
+    ) -> None:
+        self._fetch, self._now, self._md5 = fetch, now, md5
+        self._fetch_timeout, self._wait_timeout = fetch_timeout, wait_timeout
+        self._pinned = self._read_pinned(pinned)
+        self._proven: dict[Key, SigningCertificate] = {}
+        self._unproven: dict[Key, tuple[SigningCertificate, int]] = {}
+        self._failed: dict[Key, tuple[ReceiverError, int, int]] = {}
+        self._flights: dict[Key, asyncio.Task[SigningCertificate | ReceiverError]] = {}
+        self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
+        self._bucket = _Bucket(BURST, REFILL_MS)
+
+    async def get(self, envelope: Envelope, name: str) -> SigningCertificate:
+        """The certificate for an envelope whose address is checked; `name` is the hash that `check_address` returned.
+
+        Raises `CertificateUnavailable` where it cannot be had just now, `NotProven` where it must not sign for this
+        envelope.
+        """
+        key = (envelope.partition, name)
+        certificate = self._proven.get(key) or self._pinned.get(key)
+        if certificate is None:
+            certificate = await self._obtain(key, envelope.signing_cert_url)
+        check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp)
+        return certificate
+
+    def proven(self, envelope: Envelope, name: str, certificate: SigningCertificate) -> None:
+        """Tell that the certificate has verified this envelope."""
+        key = (envelope.partition, name)
+        if key in self._proven or key in self._pinned:
+            return
+        now = self._now()
+        # Past this no message that is young enough can have been signed while the certificate was valid.
+        self._proven = {k: held for k, held in self._proven.items() if held.not_after + PAST_MS >= now}
+        self._unproven.pop(key, None)
+        _put(self._proven, key, certificate, PROVEN_MAX)
+        log.info("certificate.proven", file=name, not_after=certificate.not_after)
+
+    def known(self) -> list[SigningCertificate]:
+        """The certificates that are trusted now: pinned ones and proven ones."""
+        return [*self._pinned.values(), *self._proven.values()]
+
+    async def close(self) -> None:
+        """Give up the fetches that are under way."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    async def _obtain(self, key: Key, url: str) -> SigningCertificate:
+        now = self._now()
+        if (held := self._unproven.get(key)) and 0 <= now - held[1] < UNPROVEN_MS:
+            return held[0]
+        if (failure := self._failed.get(key)) and 0 <= now - failure[1] < failure[2]:
+            raise _again(failure[0])
+        flight = self._flights.get(key)
+        if flight is None:
+            self._bucket.take(now)
+            flight = self._flights[key] = asyncio.create_task(self._fly(key, url))
+            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        # `wait` neither cancels the flight when this waiter is cancelled, nor when the time is up.
+        await asyncio.wait((flight,), timeout=self._wait_timeout)
+        if not flight.done() or flight.cancelled():
+            raise CertificateUnavailable(reason="certificate_slow", retry_after=5)
+        outcome = flight.result()
+        if isinstance(outcome, ReceiverError):
+            raise _again(outcome)
+        return outcome
+
+    async def _fly(self, key: Key, url: str) -> SigningCertificate | ReceiverError:
+        """Fetch and judge one file. Never raises: nobody may be waiting any more to take the error."""
+        outcome, keep_ms = await self._fetch_and_judge(key[1], url)
+        if isinstance(outcome, ReceiverError):
+            _put(self._failed, key, (outcome, self._now(), keep_ms), FAILED_MAX)
+        else:
+            _put(self._unproven, key, (outcome, self._now()), UNPROVEN_MAX)
+        return outcome
+
+    async def _fetch_and_judge(self, name: str, url: str) -> tuple[SigningCertificate | ReceiverError, int]:
+        """The certificate, or why there is none and for how long (ms) that answer stands."""
+        try:
+            async with self._slots, asyncio.timeout(self._fetch_timeout):
+                pem = await self._fetch(url)
+        except TimeoutError:
+            return CertificateUnavailable(reason="certificate_slow", retry_after=5), TROUBLE_MS
+        except CertificateUnavailable as error:
+            return error, FAILED_MS
+        except (NotSent, Unavailable) as error:
+            return CertificateUnavailable(f"The certificate was not fetched: {error.detail}", retry_after=5), TROUBLE_MS
+        # The function is a stranger to this file; whatever it breaks by, waiters must hear "later".
+        except Exception as error:
+            log.error("certificate.fetch_failed", file=name, error=type(error).__name__)
+            return CertificateUnavailable(retry_after=5), TROUBLE_MS
+        try:
+            return self._judge(name, pem), 0
+        except (CertificateUnavailable, NotProven) as error:
+            log.error("certificate.refused", file=name, reason=error.reason)
+            return error, FAILED_MS
+
+    def _judge(self, name: str, pem: bytes) -> SigningCertificate:
+        """What is not the file asked for is the host's or the network's trouble: 503. The very file, if unfit: 403."""
+        try:
+            der = decode_pem(pem)
+        except NotProven as error:
+            raise CertificateUnavailable("What came is not a certificate file.", reason=error.reason) from error
+        if file_hash(der) != name:
+            # The rule is undocumented and could change: the operator must hear of it, whatever the setting.
+            log.error("certificate.not_as_named", file=name, found=file_hash(der), setting=self._md5)
+            if self._md5 == "enforce":
+                raise CertificateUnavailable(
+                    "The certificate is not the one that its file name promises (MD5).",
+                    reason="certificate_not_as_named",
+                )
+        return read_der(der)
+
+    def _read_pinned(self, pinned: Mapping[str, bytes]) -> dict[Key, SigningCertificate]:
+        certificates, problems = {}, []
+        for url, pem in pinned.items():
+            key = read_address(url)
+            if key is None:
+                problems.append(
+                    f"signing_certificates: {url!r} is not the address of an SNS certificate; it looks like "
+                    "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-<32 hex digits>.pem."
+                )
+                continue
+            try:
+                certificates[key] = self._judge(key[1], pem)
+            except (CertificateUnavailable, NotProven) as error:
+                problems.append(f"signing_certificates: the file for {url} is not usable: {error.detail}")
+        if problems:
+            raise ConfigurationError(problems)
+        return certificates
+
+
+class _Bucket:
+    """A token bucket that gives `burst` at once, and one more every `refill_ms`."""
+
+    def __init__(self, burst: float, refill_ms: int) -> None:
+        self._burst, self._refill_ms = burst, refill_ms
+        self._tokens, self._at = burst, 0
+
+    def take(self, now: int) -> None:
+        """Take one, or raise `CertificateUnavailable`. A clock that goes back refills nothing."""
+        self._tokens = min(self._burst, self._tokens + max(0, now - self._at) / self._refill_ms)
+        self._at = now
+        if self._tokens < 1:
+            raise CertificateUnavailable(
+                "Too many certificate files that were never seen before.",
+                reason="certificate_too_many",
+                retry_after=self._refill_ms // 1000,
+            )
+        self._tokens -= 1
+
+
+def _put(table: dict[Key, V], key: Key, value: V, most: int) -> None:
+    """Add to a table of at most `most` entries; the oldest goes."""
+    table.pop(key, None)
+    if len(table) >= most:
+        del table[next(iter(table))]
+    table[key] = value
+
+
+def _again(error: ReceiverError) -> ReceiverError:
+    """An error that many raise is made anew for each: a shared one would gather all their tracebacks."""
+    return type(error)(error.detail, reason=error.reason, retry_after=error.retry_after)

@@ -1,0 +1,180 @@
+"""Command. The command line: reads options and settings, and hands over to one module of `commands/` each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+import uvloop
+
+from receiver import logs
+from receiver.commands import refund, subscriber
+from receiver.errors import ConfigurationError, ReceiverError
+from receiver.settings import Settings, load
+
+app = typer.Typer(
+    name="receiver",
+    help="Receives Amazon Pay refund notifications, tracks every refund, and tells subscribers about declines.",
+    epilog="Begin with `receiver demo`: the whole job on this machine, without an account.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(refund.app, name="refund")
+app.add_typer(subscriber.app, name="subscriber")
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="RECEIVER_CONFIG",
+        help="TOML file with the settings; every setting can also come from RECEIVER_… variables.",
+    ),
+]
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="HTTP only; `receiver work` elsewhere does the rest.")
+    ] = False,
+) -> None:
+    """Receive notifications and serve the API; ask Amazon and deliver events in the same process.
+
+    Without redis.url it runs its own Valkey in data_dir, durable: it finds everything again after a restart.
+    """
+    from receiver.commands.serve import serve as command
+
+    _run(command(_settings(config), workers=not no_worker))
+
+
+@app.command()
+def work(config: Config = None) -> None:
+    """Ask Amazon and deliver events, without HTTP: more hands beside `receiver serve`, on the same Redis."""
+    from receiver.commands.serve import work as command
+
+    _run(command(_settings(config)))
+
+
+@app.command()
+def demo(
+    refunds: Annotated[int, typer.Option("--refunds", min=40, max=2000, help="How many refunds to start.")] = 40,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end, to look around.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")
+    ] = False,
+) -> None:
+    """Run the whole job on this machine, without an account: Amazon's stand-in, the service, two subscribers.
+
+    Refunds happen, notifications arrive (some twice, some late, one never, some forged), declines are pushed and
+    retried. Exits with 0 only if every expected state and delivery was observed. Needs the extra `embedded`.
+    """
+    from receiver.commands.demo import run
+
+    logs.configure(level="error")
+    raise typer.Exit(_run(run(refunds=refunds, keep=keep, as_json=as_json)))
+
+
+@app.command()
+def simulate(
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0: any free port.")] = 9100,
+    post_to: Annotated[
+        str, typer.Option(help="Where notifications are posted: your receiver's /ipn.")
+    ] = "http://127.0.0.1:8000/ipn",
+    region: Annotated[str, typer.Option(help="na, eu or jp.")] = "na",
+    environment: Annotated[str, typer.Option(help="sandbox or live: the prefix of ids, and of the path.")] = "sandbox",
+    delay: Annotated[
+        float, typer.Option(min=0, help="Seconds until a refund has its outcome; Amazon: about 30.")
+    ] = 30.0,
+    signature_version: Annotated[int, typer.Option(min=1, max=2, help="Of the notifications; Amazon Pay: 1.")] = 1,
+    unlimited: Annotated[bool, typer.Option("--unlimited", help="Never answer 429 by itself.")] = False,
+    keys: Annotated[Path, typer.Option(help="Folder that keeps the simulator's keys.")] = Path("receiver-simulator"),
+) -> None:
+    """Run a stand-in Amazon Pay alone, to develop against. It prints the settings that your receiver needs."""
+    from receiver.commands.simulate import run
+
+    logs.configure()
+    _run(
+        run(
+            host=host,
+            port=port,
+            post_to=post_to,
+            region=region,
+            environment=environment,
+            outcome_delay=delay,
+            signature_version=signature_version,
+            unlimited=unlimited,
+            keys=keys,
+        )
+    )
+
+
+@app.command()
+def verify(
+    files: Annotated[list[Path], typer.Argument(help='Envelopes, or files of the form {"message": …, "cert_pem": …}.')],
+    topic: Annotated[list[str], typer.Option("--topic", help="Allowed topic, as in topic_arns; here alone also '*'.")],
+    cert: Annotated[
+        Path | None, typer.Option("--cert", help="PEM of the certificate that signed bare envelopes.")
+    ] = None,
+    at: Annotated[
+        str, typer.Option("--at", help="Judge as of: now, message (its own time), or an RFC 3339 time.")
+    ] = "now",
+) -> None:
+    """Judge captured notifications offline, by every rule of /ipn but deduplication.
+
+    Prints one JSON line for each file: file, verdict (accepted or refused), reason, refund_id. Exits with 1 if any
+    is refused.
+    """
+    import json
+
+    from receiver.commands.verify import verify_files
+    from receiver.service import wall
+
+    logs.configure(level="error")
+    refused = False
+    try:
+        for line in verify_files(files, cert=cert, at=at, topics=topic, now=wall):
+            refused |= line["verdict"] != "accepted"
+            typer.echo(json.dumps(line))
+    except ConfigurationError as error:
+        _fail(error)
+    raise typer.Exit(1 if refused else 0)
+
+
+def _settings(config: Path | None) -> Settings:
+    """The settings; or every problem with them on standard error, and exit code 2."""
+    try:
+        settings = load(config, os.environ)
+    except ConfigurationError as error:
+        _fail(error)
+    logs.configure(level=settings.log.level, format=settings.log.format)
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return uvloop.run(work)
+    except ReceiverError as error:
+        _fail(error)
+
+
+def _fail(error: ReceiverError) -> NoReturn:
+    problems = error.problems if isinstance(error, ConfigurationError) else (error.detail,)
+    for problem in problems:
+        typer.echo(f"receiver: {problem}", err=True)
+    sys.exit(2)
+
+
+def main() -> None:
+    """The entry point `receiver`."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,104 @@
+"""Command. The API's answers, as far as tables show them. Fields that are not named here are passed over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Status(msgspec.Struct, rename="camel"):
+    """`statusDetails`."""
+
+    state: str
+    last_updated_timestamp: str
+    reason_code: str | None = None
+    reason_description: str | None = None
+
+
+class Amount(msgspec.Struct, rename="camel"):
+    """`refundAmount`."""
+
+    amount: str
+    currency_code: str
+
+
+class RevisionAnswer(msgspec.Struct, rename="camel"):
+    """One line of a history; a refund has all of these too. Times are RFC 3339 texts."""
+
+    status_details: Status
+    revision: int
+    final: bool
+    changed_at: str
+    source: str
+    conflict: bool = False
+
+
+class RefundAnswer(RevisionAnswer, rename="camel", kw_only=True):
+    """A refund."""
+
+    refund_id: str
+    account: str
+    refund_amount: Amount | None = None
+    charge_id: str | None = None
+    soft_descriptor: str | None = None
+    creation_timestamp: str | None = None
+    release_environment: str | None = None
+    order_reference: str | None = None
+    refund_type: str | None = None
+    first_seen_at: str | None = None
+
+
+class PageAnswer(msgspec.Struct, rename="camel"):
+    """A page of the list; each refund is a `RefundAnswer`."""
+
+    refunds: list[dict[str, Any]]
+    next_cursor: str | None = None
+
+
+class HistoryAnswer(msgspec.Struct, rename="camel"):
+    """A history; each revision is a `RevisionAnswer`."""
+
+    refund_id: str
+    account: str
+    revisions: list[dict[str, Any]]
+
+
+class RefreshAnswer(msgspec.Struct, rename="camel"):
+    """A refresh was written down."""
+
+    refund_id: str
+    account: str
+
+
+class SecretAnswer(msgspec.Struct, rename="camel"):
+    """A secret as it may be shown."""
+
+    fingerprint: str
+    expires_at: str | None = None
+
+
+class SubscriberAnswer(msgspec.Struct, rename="camel"):
+    """A subscriber. `secret` comes once only, from the call that made it."""
+
+    name: str
+    account: str
+    url: str
+    types: list[str]
+    secrets: list[SecretAnswer]
+    reasons: list[str] | None = None
+    paused: bool = False
+    paused_reason: str | None = None
+    paused_at: str | None = None
+    origin: str = ""
+    created_at: str | None = None
+    secret: str | None = msgspec.field(default=None)
+
+    def __repr__(self) -> str:
+        return f"SubscriberAnswer({self.name})"
+
+
+class SubscribersAnswer(msgspec.Struct):
+    """Every subscriber that the token may see."""
+
+    subscribers: list[SubscriberAnswer]

@@ -1,0 +1,211 @@
+"""Command. A small client of the service's own HTTP API, and what its failures mean to whoever runs a command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Mapping
+from ipaddress import ip_address
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+from yarl import URL
+
+from receiver.errors import ConfigurationError, NotSent, ReceiverError
+from receiver.exchange import Request, Response
+
+TIMEOUT = 10.0
+"""Seconds for an answer, over those that the server was asked to wait."""
+MOST_ANSWER = 8 * 1024 * 1024
+"""A page of 200 refunds with the longest texts that the API lets through stays below 2 MiB."""
+MOST_DETAIL = 4_000
+
+TOKEN = re.compile(r"[!-~]{1,1024}")
+URL_TEXT = re.compile(r"https?://[!-~]+", re.IGNORECASE)
+
+HINTS = {
+    "account_needed": "Give --account NAME.",
+    "no_such_route": "Is --url the address of the service, without /v1?",
+    "several_accounts": "Give --account NAME.",
+    "token_missing": "Does something between here and the service take the Authorization header away?",
+    "token_unknown": "Is it the token of this service? Look at RECEIVER_TOKEN or --token-file.",
+}
+
+T = TypeVar("T")
+
+
+class ApiProblem(ReceiverError):
+    """The service did not do what it was asked."""
+
+    def __init__(
+        self, detail: str, *, status: int, reason: str = "", request_id: str = "", retry_after: int | None = None
+    ) -> None:
+        super().__init__(detail, reason=reason, retry_after=retry_after)
+        self.status, self.request_id = status, request_id
+
+
+class _Problem(msgspec.Struct, rename="camel"):
+    detail: str
+    reason: str
+    request_id: str = ""
+
+
+class Send(Protocol):
+    """`Transport.send`."""
+
+    def __call__(self, request: Request, *, timeout: float, max_body: int) -> Awaitable[Response]:
+        """One exchange; raises `NotSent`."""
+
+
+class Api:
+    """The API at `base` (as `read_base` gave it), with a bearer token. `account` is empty for every account."""
+
+    def __init__(self, send: Send, base: str, token: str, account: str = "") -> None:
+        self._send, self._base, self._token, self.account = send, base, token, account
+
+    async def call(
+        self, method: str, path: str, *, wait: int = 0, body: Mapping[str, Any] | None = None, etag: str = ""
+    ) -> Response:
+        """The answer, 2xx or 304. `path` is from `target`; `wait` is how many seconds the server may take its time.
+
+        Raises `ApiProblem` for any other answer, and `NotSent`.
+        """
+        headers = {"accept": "application/json, application/problem+json", "authorization": f"Bearer {self._token}"}
+        if etag:
+            headers["if-none-match"] = etag
+        if body is not None:
+            headers["content-type"] = "application/json"
+        sent = b"" if body is None else msgspec.json.encode(body)
+        request = Request(method, self._base + path, headers, sent)
+        answer = await self._send(request, timeout=TIMEOUT + wait, max_body=MOST_ANSWER)
+        if not (200 <= answer.status < 300 or answer.status == 304):
+            raise _problem(answer)
+        if answer.truncated:
+            raise ApiProblem("The answer is far too long.", status=502, reason="not_the_api")
+        return answer
+
+
+def target(*path: str, **query: str | int) -> str:
+    """`/v1/…` of the path's parts and the query, both escaped; empty values and zeros are left out."""
+    asked = urlencode({name: value for name, value in query.items() if value}, quote_via=quote, safe="")
+    return "/v1/" + "/".join(quote(part, safe="") for part in path) + (f"?{asked}" if asked else "")
+
+
+def decode(answer: Response, kind: type[T]) -> T:
+    """The answer's JSON as a value of this type. Raises `ApiProblem` (`not_the_api`) for anything else."""
+    try:
+        return msgspec.json.decode(answer.body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise not_the_api() from error
+
+
+def convert(value: object, kind: type[T]) -> T:
+    """A part of an answer as a value of this type. Raises `ApiProblem` (`not_the_api`)."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise not_the_api() from error
+
+
+def not_the_api() -> ApiProblem:
+    """Something answered with success, but not as this service does."""
+    return ApiProblem("The answer is not one of this service. Is --url right?", status=502, reason="not_the_api")
+
+
+def read_base(url: str, *, insecure: bool) -> str:
+    """The address without a slash at its end. Raises `ConfigurationError`.
+
+    Plain http is for this machine only, unless `insecure`: everybody on the way could read the token, and use it.
+    """
+    try:
+        # The same reading as the transport's, so that both see the same host in odd addresses.
+        parsed = URL(url, encoded=True)
+        scheme, host = parsed.scheme, parsed.raw_host or ""
+        whole = not ("@" in parsed.raw_authority or "?" in url or "#" in url or "\\" in url)
+    except ValueError:
+        scheme, host, whole = "", "", False
+    if not (host and whole and URL_TEXT.fullmatch(url)):
+        problem = "is not an address of a service; write for example https://refunds.example (no user, ? or #)."
+        raise ConfigurationError([f"--url or RECEIVER_URL: {problem}"])
+    if scheme != "https" and not insecure and not _is_loopback(host):
+        raise ConfigurationError(
+            [
+                f"--url or RECEIVER_URL: plain http to {host} would show the token to everybody on the way. "
+                "Use https, or --insecure if you trust the whole network between here and there."
+            ]
+        )
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.lower().removesuffix(".")
+    try:
+        return name == "localhost" or name.endswith(".localhost") or ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def read_token(text: str, origin: str) -> str:
+    """The token in the text. Raises `ConfigurationError`, which names the origin and never the token."""
+    token = text.strip()
+    if not token:
+        raise ConfigurationError([f"{origin}: there is no token in it."])
+    if not TOKEN.fullmatch(token):
+        raise ConfigurationError([f"{origin}: a token is one line of at most 1024 visible ASCII characters."])
+    return token
+
+
+def exit_code(error: ReceiverError) -> int:
+    """1: refused. 2: wrongly called or configured. 3: no answer, or a fault of the server."""
+    if isinstance(error, ConfigurationError):
+        return 2
+    if isinstance(error, NotSent):
+        return 2 if error.reason in ("bad_url", "bad_header") else 3
+    if 300 <= error.status < 400:
+        return 2
+    return 1 if 400 <= error.status < 500 else 3
+
+
+def may_pass(error: ReceiverError) -> bool:
+    """Whether the same call may succeed later without anybody's doing."""
+    return exit_code(error) == 3 or error.status in (408, 429)
+
+
+def explain(error: ReceiverError) -> list[str]:
+    """What to tell the person at the keyboard, a line each; not yet safe for a terminal."""
+    if isinstance(error, ConfigurationError):
+        return list(error.problems)
+    if isinstance(error, NotSent):
+        return [f"{error.detail} Does the service run, and is --url right? [{error.reason}]"]
+    lines = error.detail[:MOST_DETAIL].splitlines() or ["No reason was given."]
+    code = f"{error.status} {error.reason}".strip()
+    lines = [f"{lines[0]} [{code}]"] if len(lines) == 1 else [f"Refused. [{code}]", *(f"  {line}" for line in lines)]
+    if error.reason in HINTS:
+        lines.append(HINTS[error.reason])
+    if isinstance(error, ApiProblem) and error.request_id and error.status >= 500:
+        lines.append(f"The service's log has it under request id {error.request_id}.")
+    return lines
+
+
+def _problem(answer: Response) -> ApiProblem:
+    """RFC 9457 as this service writes it; of any other body nothing is repeated, as it is not known whose it is."""
+    retry_after = answer.headers.get("retry-after", "")
+    seconds = int(retry_after) if re.fullmatch(r"[0-9]{1,6}", retry_after) else None
+    if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/problem+json":
+        try:
+            told = msgspec.json.decode(answer.body, type=_Problem)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
+        else:
+            return ApiProblem(
+                told.detail,
+                status=answer.status,
+                reason=told.reason,
+                request_id=told.request_id,
+                retry_after=seconds,
+            )
+    if 300 <= answer.status < 400:
+        text = "The address leads elsewhere, and redirects are not followed. Give --url as it is in the end."
+    else:
+        text = "The answer is not one of this service, but of something in between or in its place. Is --url right?"
+    return ApiProblem(text, status=answer.status, reason="not_the_api", retry_after=seconds)

@@ -1,0 +1,142 @@
+"""Command. What commands say: results on standard output, messages on standard error, both safe for a terminal.
+
+What comes from a server may hold anything, also sequences that a terminal obeys. Nothing unprintable leaves here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+
+import msgspec
+import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from receiver.errors import ConfigurationError, Unreadable
+from receiver.ledger.refund import format_rfc3339, parse_time
+
+UNFOLDED = 1_000
+"""Columns where nobody looks: in a file or a pipe one row stays one line."""
+HALF_A_YEAR = 180 * 86_400_000
+
+
+def clean(text: str) -> str:
+    """The text with every unprintable character as an escape (`\\x1b`), so that it can be seen and does nothing."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def clean_json(body: bytes) -> str:
+    """JSON with the same meaning, on one line, and with every unprintable character written as JSON's own escape.
+
+    Within texts JSON allows no bare control characters below 0x20, so those can only stand between values. The body
+    must be JSON.
+    """
+    text = body.decode("utf-8", "replace").translate({9: " ", 10: " ", 13: " "}).strip()
+    return "".join(c if c.isprintable() else _json_escape(c) for c in text)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def emit(text: str) -> None:
+    """A result, on standard output, at once. Raises `BrokenPipeError`, and `ConfigurationError` where it cannot be."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        typer.echo(text.encode(encoding, "replace").decode(encoding))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        silence()
+        raise ConfigurationError([f"standard output cannot be written: {error.strerror}."]) from error
+
+
+def emit_json(body: bytes) -> None:
+    """The API's JSON, one line. Where the output's encoding lacks a character, its escape stands for it."""
+    text = clean_json(body)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = "".join(c if c.isascii() else _json_escape(c) for c in text)
+    emit(text)
+
+
+def emit_value(value: object) -> None:
+    """A part of an answer as JSON, one line."""
+    emit_json(msgspec.json.encode(value))
+
+
+def say(lines: Iterable[str]) -> None:
+    """Messages, on standard error."""
+    for line in lines:
+        encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+        typer.echo(f"receiver: {clean(line)}".encode(encoding, "replace").decode(encoding), err=True)
+
+
+def silence() -> None:
+    """Nobody reads any more: let what is still buffered go nowhere, instead of failing again at exit."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+            if stream is sys.stdout:
+                with suppress(OSError, ValueError, AttributeError):
+                    os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def emit_rich(renderable: RenderableType) -> None:
+    """A table or a styled text: folded to the width of a terminal, plain and unfolded elsewhere."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = None if terminal or os.environ.get("COLUMNS", "").isdigit() else UNFOLDED
+    page = Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, emoji=False)
+    with page.capture() as captured:
+        page.print(renderable, markup=False)
+    emit("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
+
+
+def table(headers: bool = True) -> Table:
+    """A table without lines, two spaces between columns."""
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=headers, header_style="bold")
+
+
+def emit_fields(fields: Iterable[tuple[str, str | Text | None]]) -> None:
+    """One thing as lines of name and value; what is None is left out. Texts are made safe here."""
+    grid = table(headers=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in fields:
+        if value is not None:
+            grid.add_row(Text(name, "dim"), value if isinstance(value, Text) else Text(clean(value)))
+    emit_rich(grid)
+
+
+def read_ms(time: str | None) -> int | None:
+    """A time of the API in ms; None for what is none."""
+    try:
+        return parse_time(time)
+    except Unreadable:
+        return None
+
+
+def moment(time: str | None) -> str | None:
+    """A time of the API in full: `2025-10-09 08:53:20 UTC`. What cannot be read stays as it is."""
+    ms = read_ms(time)
+    return time if ms is None else f"{format_rfc3339(ms)[:19].replace('T', ' ')} UTC"
+
+
+def short_moment(time: str, now: int) -> str:
+    """In eleven columns: `10-09 08:53`, or `2025-10-09` where that is over half a year from `now` (ms). UTC."""
+    ms = read_ms(time)
+    if ms is None:
+        return clean(time)
+    text = format_rfc3339(ms)
+    return f"{text[5:10]} {text[11:16]}" if abs(now - ms) < HALF_A_YEAR else text[:10]

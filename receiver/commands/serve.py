@@ -1,0 +1,84 @@
+"""Command. `receiver serve` and `receiver work`: the service, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+import structlog
+
+from receiver.errors import ConfigurationError
+from receiver.http.server import server
+from receiver.inbox.signature import self_test
+from receiver.service import Service
+from receiver.serving import serving
+from receiver.settings import Settings
+
+log = structlog.get_logger()
+
+
+async def serve(settings: Settings, *, workers: bool = True) -> None:
+    """HTTP, and workers unless told otherwise, until SIGINT or SIGTERM. Raises `ConfigurationError`."""
+    self_test()
+    listener = listen(settings)
+    stopped = at_signal()
+    try:
+        async with (
+            Service(settings, workers=workers).running() as service,
+            serving(server(service.app(), settings.http), listener) as address,
+        ):
+            log.info("serve.ready", address=address, accounts=[account.name for account in service.accounts])
+            await stopped.wait()
+            log.info("serve.stopping")
+    finally:
+        listener.close()
+
+
+async def work(settings: Settings) -> None:
+    """Workers only, until SIGINT or SIGTERM."""
+    stopped = at_signal()
+    async with Service(settings).running() as service:
+        log.info("work.ready", accounts=[account.name for account in service.accounts])
+        await stopped.wait()
+        log.info("work.stopping")
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket that is served; taken before anything starts, so that a taken port is a clear error.
+
+    Raises `ConfigurationError`.
+    """
+    host, port = settings.http.host, settings.http.port
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(2048)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        why = error.strerror or "unknown host"
+        raise ConfigurationError(
+            [f"http: cannot listen on {host}:{port} ({why}). Set http.host and http.port."]
+        ) from error
+    return listener
+
+
+def at_signal() -> asyncio.Event:
+    """Set when SIGINT or SIGTERM comes; a second one ends the process at once."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        loop.remove_signal_handler(number)
+        stopped.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    return stopped

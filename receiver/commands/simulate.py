@@ -1,0 +1,127 @@
+"""Command. `receiver simulate`: the stand-in Amazon Pay alone, with a configuration for the receiver ready to paste."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import typer
+
+from receiver.errors import ConfigurationError
+from receiver.simulator.app import MERCHANT_ID, Simulator, system_clock
+from receiver.simulator.keyring import CERTIFICATE, MERCHANT_KEY, load_or_make
+
+KEYS = Path("receiver-simulator")
+
+
+async def run(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 9100,
+    post_to: str | None = "http://127.0.0.1:8000/ipn",
+    region: str = "na",
+    environment: str = "sandbox",
+    merchant_id: str = MERCHANT_ID,
+    public_key_id: str = "",
+    outcome_delay: float = 30.0,
+    signature_version: int = 1,
+    retry_waits: Sequence[float] = (20.0, 20.0, 20.0),
+    unlimited: bool = False,
+    keys: Path = KEYS,
+    say: Callable[[str], object] = typer.echo,
+    ended: asyncio.Event | None = None,
+) -> None:
+    """Run until `ended` is set, or SIGINT or SIGTERM comes. Spans are seconds.
+
+    `keys` is the folder that keeps the keys from run to run; `unlimited` switches Amazon's throttle off. Raises
+    `ConfigurationError` for settings that cannot work, a folder that cannot be used, or an address that is taken.
+    """
+    try:
+        simulator = Simulator(
+            keys=load_or_make(keys, system_clock()),
+            host=host,
+            port=port,
+            post_to=post_to,
+            region=region,
+            environment=environment,
+            merchant_id=merchant_id,
+            public_key_id=public_key_id,
+            outcome_delay=outcome_delay,
+            signature_version=signature_version,
+            retry_waits=retry_waits,
+            throttle={} if unlimited else None,
+        )
+    except ValueError as error:
+        raise ConfigurationError([f"simulate: {error}."]) from error
+    end = ended or _at_signal()
+    try:
+        await simulator.start()
+        say(greeting(simulator, keys))
+        await simulator.serve_until(end)
+    except OSError as error:
+        raise ConfigurationError([f"simulate: cannot listen on {host}:{port} ({error.strerror})."]) from error
+    finally:
+        await simulator.stop()
+
+
+def greeting(simulator: Simulator, keys: Path) -> str:
+    """What a user needs to know: addresses, pin, topic, merchant, and the receiver's configuration."""
+    return "\n".join(
+        (
+            f"Amazon Pay simulator ({simulator.environment}, {simulator.region}) on {simulator.base_url}",
+            f"  control      {simulator.base_url}/simulator",
+            f"  posts to     {simulator.post_to or 'nowhere: notifications are only logged'}",
+            f"  certificate  {simulator.certificate_url}",
+            f"  topic        {simulator.topic_arn}",
+            f"  merchant     {simulator.merchant_id}",
+            "",
+            "Configuration for `receiver serve --config receiver.toml`:",
+            "",
+            snippet(simulator, keys),
+            "",
+            "Start a refund that Amazon declines:",
+            f"  curl -H 'content-type: application/json' -d '{EXAMPLE}' {simulator.base_url}/simulator/refunds",
+        )
+    )
+
+
+EXAMPLE = '{"amount": "12.01", "currencyCode": "USD"}'
+
+
+def snippet(simulator: Simulator, keys: Path) -> str:
+    """The `[[accounts]]` table of a receiver that trusts this simulator and asks it. Paths are absolute."""
+    folder = keys.absolute()
+    lines = {
+        "name": simulator.environment,
+        "merchant_id": simulator.merchant_id,
+        "region": simulator.region,
+        "environment": simulator.environment,
+        "public_key_id": simulator.public_key_id,
+        "private_key_file": str(folder / MERCHANT_KEY),
+        "endpoint": simulator.base_url,
+    }
+    texts = [f"{name} = {_quoted(value)}" for name, value in lines.items()]
+    return "\n".join(
+        (
+            "[[accounts]]",
+            *texts,
+            f"topic_arns = [{_quoted(simulator.topic_arn)}]",
+            "[accounts.signing_certificates]",
+            f"{_quoted(simulator.certificate_url)} = {_quoted(str(folder / CERTIFICATE))}",
+        )
+    )
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string; JSON's escapes are a part of TOML's."""
+    return json.dumps(text)
+
+
+def _at_signal() -> asyncio.Event:
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    return ended

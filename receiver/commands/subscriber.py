@@ -1,0 +1,5 @@
+"""Command."""
+
+import typer
+
+app = typer.Typer()

@@ -1,0 +1,130 @@
+"""Command. `receiver verify`: judges captured notifications offline, by every rule of `/ipn` but deduplication.
+
+A file holds an envelope, or `{"message": <envelope>, "cert_pem": "…"}`. A certificate that comes in the file proves no
+more than that the file agrees with itself: hand over Amazon's own with `--cert` where the file's origin is in doubt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from receiver.accounts import AMAZON_PAY_AWS_ACCOUNTS, TopicPattern
+from receiver.errors import ConfigurationError, NotProven, ReceiverError, Refused, TooLarge, Unreadable
+from receiver.inbox import strict_json
+from receiver.inbox.certificate import MAX_PEM, check_certificate, read_certificate
+from receiver.inbox.envelope import MAX_BODY, NOTIFICATION, Envelope, read_envelope
+from receiver.inbox.notice import Notice, read_notice
+from receiver.inbox.signature import check_address, check_age, check_signature
+
+MAX_FILE = 4 * MAX_BODY
+ANY_TOPIC = "*"
+
+
+def verify_files(
+    paths: Iterable[Path],
+    *,
+    cert: Path | None,
+    at: str,
+    topics: Sequence[str],
+    now: Callable[[], int],
+) -> Iterator[dict[str, str | None]]:
+    """One dict per file: `file`, `verdict` (accepted, refused), `reason` (null when accepted), `refund_id` (or null).
+
+    `at` is the moment to judge at: `now`, `message` (each message's own time) or RFC 3339. `topics` are patterns as in
+    the configuration; here alone one may be `*`: any topic, and a message inside need then not be Amazon Pay's.
+    Merchants are not judged, as no account is known. Raises `ConfigurationError` on an unusable `at` or `cert`.
+    """
+    moment = _moment(at, now)
+    certificate = _read_option(cert)
+    patterns = [TopicPattern(topic) for topic in topics]
+    return (_verify(path, certificate, moment, patterns) for path in paths)
+
+
+def _verify(
+    path: Path, certificate: bytes | None, moment: int | None, patterns: Sequence[TopicPattern]
+) -> dict[str, str | None]:
+    try:
+        body, own = _read_file(path)
+        notice = _judge(body, certificate or own, moment, patterns)
+    except ReceiverError as error:
+        return {"file": str(path), "verdict": "refused", "reason": error.reason, "refund_id": None}
+    is_real_refund = notice is not None and notice.is_refund and not notice.is_sample
+    refund_id = notice.object_id if notice and is_real_refund else None
+    return {"file": str(path), "verdict": "accepted", "reason": None, "refund_id": refund_id}
+
+
+def _judge(body: bytes, pem: bytes | None, moment: int | None, patterns: Sequence[TopicPattern]) -> Notice | None:
+    """The checks of `receive.py`, in its order; the certificate is at hand instead of fetched."""
+    if len(body) > MAX_BODY:
+        raise TooLarge()
+    envelope = read_envelope(body)
+    if not any(pattern.matches(envelope.topic_arn) for pattern in patterns):
+        raise NotProven("The topic is not one that is allowed.", reason="wrong_topic")
+    name = check_address(envelope)
+    check_age(envelope, envelope.timestamp if moment is None else moment)
+    if pem is None:
+        raise NotProven("There is no certificate: hand one over.", reason="certificate_missing")
+    certificate = read_certificate(pem)
+    if certificate.name != name:
+        raise NotProven(
+            "The certificate is not the one that its file name promises.", reason="certificate_not_as_named"
+        )
+    check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp)
+    check_signature(envelope, certificate)
+    return _read_notice(envelope, patterns) if envelope.type == NOTIFICATION else None
+
+
+def _read_notice(envelope: Envelope, patterns: Sequence[TopicPattern]) -> Notice | None:
+    """The notice inside; None for somebody else's message, which only `*` lets through to here."""
+    try:
+        return read_notice(envelope.message)
+    except Unreadable:
+        pinned = any(pattern.text != ANY_TOPIC and pattern.matches(envelope.topic_arn) for pattern in patterns)
+        if pinned or envelope.aws_account in AMAZON_PAY_AWS_ACCOUNTS:
+            raise
+        return None
+
+
+def _read_file(path: Path) -> tuple[bytes, bytes | None]:
+    """The envelope's bytes, and the certificate that the file brings along, if any."""
+    try:
+        with path.open("rb") as file:
+            body = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise Refused("The file cannot be read.", reason="file_unreadable") from error
+    if len(body) > MAX_FILE:
+        raise TooLarge()
+    match strict_json.parse(body):
+        case {"message": dict() as message, "cert_pem": str() as pem}:
+            # Escaped to ASCII, so that half a surrogate pair is still found by the reader of envelopes.
+            return json.dumps(message, separators=(",", ":")).encode(), pem.encode(errors="replace")
+    return body, None
+
+
+def _moment(at: str, now: Callable[[], int]) -> int | None:
+    """ms since the epoch; None for each message's own time."""
+    if at == "message":
+        return None
+    if at == "now":
+        return now()
+    try:
+        moment = datetime.fromisoformat(at)
+        if moment.tzinfo is None:
+            raise ValueError
+        return int(moment.timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        problem = f"--at {at!r}: give now, message, or a time with its zone such as 2026-01-31T12:00:00Z."
+        raise ConfigurationError([problem]) from error
+
+
+def _read_option(cert: Path | None) -> bytes | None:
+    if cert is None:
+        return None
+    try:
+        with cert.open("rb") as file:
+            return file.read(MAX_PEM + 1)
+    except OSError as error:
+        raise ConfigurationError([f"--cert {str(cert)!r} cannot be read: {error.strerror}."]) from error

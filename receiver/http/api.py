@@ -1,0 +1,185 @@
+"""HTTP. `/v1/refunds…`: what is known of refunds, in Amazon's spelling.
+
+A refund is looked for in every account that the token may see; `?account=` narrows it. An id that several of these
+accounts know is a 409 that names them, even where they say the same: an answer that depends on which account was asked
+first would be wrong half the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.errors import BadRequest, Conflict, NotFound
+from receiver.http.auth import Caller, Tokens
+from receiver.http.cursor import read_cursor, write_cursor
+from receiver.http.listing import Pages, merged
+from receiver.http.params import Params
+from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.query import Query
+from receiver.ledger.refund import REFUND_ID, Refund, Revision, Source, is_final
+from receiver.ledger.shape import refund_json, revision_json
+from receiver.settings.sections import Scope
+
+LONGEST_WAIT = 60
+LOOK_EVERY = 1.0
+"""While waiting, look this often (seconds) although nothing seems to have changed: a wake-up can be lost."""
+LIMIT = 50
+MOST = 200
+
+
+class RefundStore(Pages, Protocol):
+    """What the API reads, and the one thing that it writes: `store/`. Every method raises `StoreUnavailable`."""
+
+    async def refund(self, account: str, refund_id: str) -> Refund | None:
+        """One refund, or None."""
+
+    async def history(self, account: str, refund_id: str) -> list[Revision]:
+        """Every revision, oldest first."""
+
+    def hint(self, account: str, hint: Hint) -> Coroutine[object, object, Noted]:
+        """Make the refund due now."""
+
+    async def changed(self, account: str, timeout: float) -> None:
+        """Return when something of the account was written, or after `timeout` seconds."""
+
+
+def json_answer(value: object, status: int = 200, **headers: str) -> Response:
+    """The value as JSON; `_` in a header's name stands for `-`."""
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return Response(msgspec.json.encode(value), status, named, "application/json")
+
+
+class RefundApi:
+    """The handlers. `now` is ms since the epoch, UTC."""
+
+    def __init__(self, store: RefundStore, tokens: Tokens, now: Callable[[], int]) -> None:
+        self._store, self._tokens, self._now = store, tokens, now
+
+    async def one(self, request: Request) -> Response:
+        """`GET /v1/refunds/{id}?wait=&account=`: the refund, with a strong `ETag`; waits until it is final."""
+        caller = self._reader(request)
+        params = Params(request, ("account", "wait"))
+        accounts, refund_id = caller.seen(params.opaque("account") or None), _refund_id(request)
+        found = await self._look(request, accounts, refund_id, params.number("wait", 0, 0, LONGEST_WAIT))
+        refund = _the_one(found)
+        tag = etag(refund)
+        if _matches(request.headers.getlist("if-none-match"), tag):
+            return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
+        return json_answer(refund_json(refund), ETag=tag, Cache_Control="private, no-cache")
+
+    async def many(self, request: Request) -> Response:
+        """`GET /v1/refunds`: newest change first, filtered, a page at a time."""
+        caller = self._reader(request)
+        names = ("account", "state", "reason", "charge", "order", "since", "cursor", "limit")
+        params = Params(request, names)
+        accounts = caller.seen(params.opaque("account") or None)
+        filters = {name: params.text(name) for name in ("state", "reason", "charge", "order")}
+        query = Query(**filters, since=params.time("since"))
+        limit = params.number("limit", LIMIT, 1, MOST)
+        cursor = read_cursor(params.opaque("cursor"), query, accounts)
+        page = await merged(self._store, accounts, query, cursor, limit)
+        following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else None
+        return json_answer({"refunds": [refund_json(refund) for refund in page.refunds], "nextCursor": following})
+
+    async def history(self, request: Request) -> Response:
+        """`GET /v1/refunds/{id}/history`: every revision, oldest first, with its source."""
+        caller = self._reader(request)
+        params = Params(request, ("account",))
+        refund = _the_one(await self._found(caller.seen(params.opaque("account") or None), _refund_id(request)))
+        revisions = await self._store.history(refund.account, refund.refund_id)
+        body = {
+            "refundId": refund.refund_id,
+            "account": refund.account,
+            "revisions": [revision_json(revision) for revision in revisions],
+        }
+        return json_answer(body)
+
+    async def refresh(self, request: Request) -> Response:
+        """`POST /v1/refunds/{id}/refresh`: ask Amazon now. 202 once that is written down durably.
+
+        A refund that nobody told us about is taken in as well, where it is clear which account it is of.
+        """
+        caller = self._tokens.identify(request)
+        caller.need(Scope.REFUND, Scope.ADMIN)
+        params = Params(request, ("account",))
+        accounts, refund_id = caller.seen(params.opaque("account") or None), _refund_id(request)
+        found = await self._found(accounts, refund_id) if len(accounts) > 1 else []
+        account = _the_one(found).account if found else _only(accounts)
+        await self._store.hint(account, Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH))
+        body = {"refundId": refund_id, "account": account, "refresh": "noted"}
+        return json_answer(body, 202, Location=f"/v1/refunds/{refund_id}?account={account}")
+
+    def _reader(self, request: Request) -> Caller:
+        caller = self._tokens.identify(request)
+        caller.need(Scope.READ)
+        return caller
+
+    async def _found(self, accounts: Sequence[str], refund_id: str) -> list[Refund]:
+        answers = await asyncio.gather(*(self._store.refund(account, refund_id) for account in accounts))
+        return [refund for refund in answers if refund is not None]
+
+    async def _look(self, request: Request, accounts: Sequence[str], refund_id: str, wait: int) -> list[Refund]:
+        """What there is after at most `wait` seconds, or as soon as it is final or ambiguous, or nobody listens."""
+        found = await self._found(accounts, refund_id)
+        try:
+            async with asyncio.timeout(wait):
+                while wait and not _settled(found) and not await request.is_disconnected():
+                    await self._something(accounts)
+                    found = await self._found(accounts, refund_id)
+        except TimeoutError:
+            pass
+        return found
+
+    async def _something(self, accounts: Sequence[str]) -> None:
+        waits = [asyncio.ensure_future(self._store.changed(account, LOOK_EVERY)) for account in accounts]
+        if not waits:
+            await asyncio.sleep(LOOK_EVERY)
+            return
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+
+
+def etag(refund: Refund) -> str:
+    """Strong: the same tag is the same bytes. The time is in it because revisions restart with an emptied store."""
+    return f'"{refund.account}.{refund.revision}.{refund.changed_at}"'
+
+
+def _settled(found: Sequence[Refund]) -> bool:
+    return len(found) > 1 or (len(found) == 1 and is_final(found[0].state))
+
+
+def _refund_id(request: Request) -> str:
+    refund_id: Any = request.path_params["refund_id"]
+    if not REFUND_ID.fullmatch(refund_id):
+        raise BadRequest("A refund id is 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
+    return str(refund_id)
+
+
+def _the_one(found: Sequence[Refund]) -> Refund:
+    if not found:
+        raise NotFound("Nobody has told us about this refund, or the token may not see it.", reason="no_such_refund")
+    if len(found) > 1:
+        names = ", ".join(refund.account for refund in found)
+        raise Conflict(f"Several accounts know this refund: {names}. Add ?account=.", reason="several_accounts")
+    return found[0]
+
+
+def _only(accounts: Sequence[str]) -> str:
+    if len(accounts) != 1:
+        raise Conflict(f"Say which account: one of {', '.join(accounts)}. Add ?account=.", reason="account_needed")
+    return accounts[0]
+
+
+def _matches(headers: Sequence[str], tag: str) -> bool:
+    """`If-None-Match` (RFC 9110, 13.1.2): a list of tags, compared weakly, or `*`."""
+    tags = [text.strip().removeprefix("W/") for text in ",".join(headers).split(",")]
+    return tag in tags or "*" in tags

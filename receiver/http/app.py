@@ -1,0 +1,165 @@
+"""HTTP. The application: all routes in one list, and the frame that every request passes through."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import structlog
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
+
+from receiver.errors import ReceiverError
+from receiver.http.api import RefundApi, RefundStore
+from receiver.http.auth import Tokens
+from receiver.http.health import Check, Health
+from receiver.http.ipn import Ipn, Receives
+from receiver.http.problems import failed, on_http_exception, on_receiver_error
+from receiver.http.subscribers import SubscriberApi, SubscriberStore
+from receiver.metrics import Metrics
+from receiver.settings import Settings
+from receiver.settings.subscriber import rules_of
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NO_ROUTE = "none"
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+class AppStore(RefundStore, SubscriberStore, Protocol):
+    """What the routes need of `store/`."""
+
+
+def new_request_id() -> str:
+    """An id for a request that brought none."""
+    return uuid.uuid4().hex
+
+
+def new_secret() -> str:
+    """A signing secret: 32 random bytes in the form of Standard Webhooks."""
+    return f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
+
+
+def build(
+    settings: Settings,
+    *,
+    receiver: Receives,
+    store: AppStore,
+    metrics: Metrics,
+    now: Callable[[], int],
+    checks: Mapping[str, Check],
+    refresh_gauges: Check,
+    lifespan: Lifespan[Starlette] | None = None,
+    more_routes: Sequence[BaseRoute] = (),
+) -> Starlette:
+    """The application. `checks` make `/readyz`, `refresh_gauges` runs before each `/metrics`; `now` is ms UTC."""
+    tokens = Tokens(settings.tokens, [account.name for account in settings.accounts])
+    routes = [
+        *ipn_routes(Ipn(receiver, settings.ingest, metrics)),
+        *refund_routes(RefundApi(store, tokens, now)),
+        *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
+        *health_routes(Health(checks, metrics, refresh_gauges)),
+        *more_routes,
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Frame, metrics=metrics)],
+        exception_handlers={ReceiverError: on_receiver_error, HTTPException: on_http_exception},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def ipn_routes(ipn: Ipn) -> list[BaseRoute]:
+    """Notifications. A slash at the end is no reason to lose one: SNS does not follow redirects."""
+    return [Route(path, ipn) for path in ("/ipn", "/ipn/", "/ipn/{account}", "/ipn/{account}/")]
+
+
+def refund_routes(api: RefundApi) -> list[BaseRoute]:
+    """What is known of refunds."""
+    return [
+        Route("/v1/refunds", api.many, methods=["GET"]),
+        Route("/v1/refunds/{refund_id}", api.one, methods=["GET"]),
+        Route("/v1/refunds/{refund_id}/history", api.history, methods=["GET"]),
+        Route("/v1/refunds/{refund_id}/refresh", api.refresh, methods=["POST"]),
+    ]
+
+
+def subscriber_routes(api: SubscriberApi) -> list[BaseRoute]:
+    """Who is told about them."""
+    return [
+        Route("/v1/subscribers", api.many, methods=["GET"]),
+        Route("/v1/subscribers", api.add, methods=["POST"]),
+        Route("/v1/subscribers/{name}", api.one, methods=["GET"]),
+        Route("/v1/subscribers/{name}", api.remove, methods=["DELETE"]),
+    ]
+
+
+def health_routes(health: Health) -> list[BaseRoute]:
+    """For those who run the service. These need no token: do not let strangers reach them."""
+    return [
+        Route("/healthz", health.alive, methods=["GET"]),
+        Route("/readyz", health.ready, methods=["GET"]),
+        Route("/metrics", health.metrics, methods=["GET"]),
+    ]
+
+
+class Frame:
+    """Around every request: its id, security headers, a count, and the answer to what nobody foresaw."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, request_id: Callable[[], str] = new_request_id) -> None:
+        self._app, self._metrics, self._new_id = app, metrics, request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _brought_id(scope) or self._new_id()
+        status = 0
+
+        async def framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                headers["X-Request-Id"] = request_id
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, framed)
+            except Exception:
+                answer = failed(scope["method"], route_of(scope))
+                if status:
+                    raise
+                await answer(scope, receive, framed)
+            finally:
+                self._metrics.request(route_of(scope), scope["method"], status)
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that took the request, such as `/v1/refunds/{refund_id}`."""
+    route = scope.get("route")
+    return route.path if isinstance(route, Route) else NO_ROUTE
+
+
+def _brought_id(scope: Scope) -> str:
+    found = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"]
+    return found[0] if len(found) == 1 and REQUEST_ID.fullmatch(found[0]) else ""

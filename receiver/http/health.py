@@ -1,0 +1,62 @@
+"""HTTP. Is it alive, can it work, what has it counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.errors import ReceiverError
+from receiver.http.api import json_answer
+from receiver.metrics import CONTENT_TYPE, Metrics
+
+log = structlog.get_logger()
+
+Check = Callable[[], Awaitable[object]]
+"""Raises where something is wrong; a `ReceiverError` says by its reason what."""
+CHECK_TIMEOUT = 2.0
+FRESH_TIMEOUT = 2.0
+
+
+class Health:
+    """`checks` by name; `refresh` sets the gauges from the store, and may raise."""
+
+    def __init__(self, checks: Mapping[str, Check], metrics: Metrics, refresh: Check) -> None:
+        self._checks, self._metrics, self._refresh = checks, metrics, refresh
+
+    async def alive(self, _: Request) -> Response:
+        """`GET /healthz`: 200 as long as the process answers at all. Nothing else is looked at."""
+        return json_answer({"status": "alive"})
+
+    async def ready(self, _: Request) -> Response:
+        """`GET /readyz`: 200, or 503 with what is wrong, one word each."""
+        words = await asyncio.gather(*(self._word(name, check) for name, check in self._checks.items()))
+        found = dict(zip(self._checks, words, strict=True))
+        ready = all(word == "ok" for word in words)
+        return json_answer({"status": "ready" if ready else "not_ready", "checks": found}, 200 if ready else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        """`GET /metrics`: Prometheus' text. Without Redis the counters are still shown, the store's gauges are not."""
+        try:
+            async with asyncio.timeout(FRESH_TIMEOUT):
+                await self._refresh()
+        except (ReceiverError, TimeoutError) as error:
+            self._metrics.gauges({})
+            log.warning("metrics.gauges_missing", reason=getattr(error, "reason", "timeout"))
+        return Response(self._metrics.render(), media_type=CONTENT_TYPE)
+
+    async def _word(self, name: str, check: Check) -> str:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                await check()
+        except ReceiverError as error:
+            return error.reason
+        except TimeoutError:
+            return "timeout"
+        except Exception:
+            log.exception("health.check_failed", check=name)
+            return "failed"
+        return "ok"

@@ -1,0 +1,227 @@
+"""HTTP. `POST /ipn` and `/ipn/{account}`: takes a notification off the wire, within bounds, and answers what SNS needs.
+
+SNS takes a 4xx as "never again" and a 5xx as "later", and reads no body: answers are empty, and the reason of a refusal
+goes to the log and a counter only. A body that comes too slowly gets no answer at all, since 408 would be final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from receiver.errors import (
+    Encoded,
+    NotFound,
+    Overloaded,
+    ReceiverError,
+    Refused,
+    TooLarge,
+    Unavailable,
+    Unconfigured,
+)
+from receiver.http.server import CLOSE
+from receiver.receive import Receipt
+from receiver.settings.sections import IngestSettings
+
+log = structlog.get_logger()
+
+LINGER_BYTES = 1024 * 1024
+LINGER_SECONDS = 1.0
+"""After an early answer what the sender still sends is read and thrown away, so far: closing at once would reset the
+connection, and the answer could be lost on the way (RFC 9112, 9.6)."""
+
+
+class Receives(Protocol):
+    """The verb behind it: `receive.py`."""
+
+    async def receive(self, body: bytes, headers: Mapping[str, str], account: str | None = None) -> Receipt:
+        """Judge one body. Raises `Refused`, `Unavailable` or `NotFound`."""
+
+
+class Watcher(Protocol):
+    """Who counts notifications: `metrics.py`."""
+
+    def notification(self, outcome: str, reason: str, seconds: float, age_ms: int | None = None) -> None:
+        """A notification was judged."""
+
+
+class MethodNotAllowed(Refused):
+    """Notifications are posted."""
+
+    status = 405
+    reason = "method"
+
+
+class Dropped(Exception):
+    """There is nobody to answer, or nobody that we want to answer: `disconnected`, `body_timeout`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Incoming:
+    """The body of one request as it comes. `more` says whether there may be more of it."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.more = True
+
+    async def chunk(self) -> bytes:
+        """The next piece, maybe empty. Raises `Dropped` when the sender has gone."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise Dropped("disconnected")
+        self.more = message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
+
+
+class Ipn:
+    """The ASGI endpoint. `timer` is a monotonic clock in seconds."""
+
+    def __init__(
+        self,
+        receiver: Receives,
+        limits: IngestSettings,
+        watcher: Watcher,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._receiver, self._limits, self._watcher, self._timer = receiver, limits, watcher, timer
+        self._working = 0
+        self._buffered = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = self._timer()
+        incoming = Incoming(receive)
+        try:
+            receipt = await self._received(scope, incoming)
+        except Dropped as dropped:
+            self._note("dropped", dropped.reason, began)
+            await _close(scope, receive, send)
+        except ReceiverError as error:
+            self._note_error(error, began)
+            await _answer(send, incoming, error.status, _headers_of(error))
+        except Exception:
+            log.exception("ipn.failed")
+            self._note("failed", "internal_error", began)
+            await _answer(send, incoming, 500, {b"retry-after": b"60"})
+        else:
+            self._note(receipt.outcome.value, "", began, receipt)
+            await _answer(send, incoming, 200, {})
+
+    async def _received(self, scope: Scope, incoming: Incoming) -> Receipt:
+        deadline = asyncio.get_running_loop().time() + self._limits.answer_timeout.total_seconds()
+        self._check_head(scope)
+        held = bytearray()
+        try:
+            await self._read(incoming, held)
+            if self._working >= self._limits.concurrency:
+                raise Overloaded()
+            return await self._judged(scope, bytes(held), deadline)
+        finally:
+            self._buffered -= len(held)
+
+    def _check_head(self, scope: Scope) -> None:
+        if scope["method"] != "POST":
+            raise MethodNotAllowed()
+        for name, value in scope["headers"]:
+            if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+                raise Encoded()
+            if name == b"content-length" and value.isdigit() and int(value[:20]) > self._limits.max_body:
+                raise TooLarge()
+
+    async def _read(self, incoming: Incoming, held: bytearray) -> None:
+        """Read the body into `held`, which counts against all bodies that are held at once."""
+        try:
+            async with asyncio.timeout(self._limits.body_timeout.total_seconds()):
+                while incoming.more:
+                    piece = await incoming.chunk()
+                    if len(held) + len(piece) > self._limits.max_body:
+                        raise TooLarge()
+                    if self._buffered + len(piece) > self._limits.max_buffered:
+                        raise Overloaded()
+                    held += piece
+                    self._buffered += len(piece)
+        except TimeoutError:
+            raise Dropped("body_timeout") from None
+
+    async def _judged(self, scope: Scope, body: bytes, deadline: float) -> Receipt:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self._working += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._receiver.receive(body, headers, scope.get("path_params", {}).get("account"))
+        except TimeoutError:
+            raise Overloaded("There was no time left to judge it.", reason="answer_timeout") from None
+        except NotFound:
+            # A renamed account must not lose notifications for good: 404 would be final to SNS.
+            raise Unconfigured("No account has the name in the path.", reason="unconfigured_account") from None
+        finally:
+            self._working -= 1
+
+    def _note_error(self, error: ReceiverError, began: float) -> None:
+        if not isinstance(error, Refused | Unavailable):
+            log.error("ipn.unexpected", error=type(error).__name__, reason=error.reason)
+        outcome = "refused" if isinstance(error, Refused) else "unavailable"
+        self._note(outcome, error.reason, began, status=error.status)
+
+    def _note(
+        self, outcome: str, reason: str, began: float, receipt: Receipt | None = None, status: int | None = None
+    ) -> None:
+        """One line and one count for each notification, whatever became of it."""
+        seconds = self._timer() - began
+        self._watcher.notification(outcome, reason, seconds, receipt.age if receipt else None)
+        values: dict[str, object] = {"outcome": outcome, "duration_ms": round(seconds * 1000, 2)}
+        if receipt is None:
+            values |= {"reason": reason, "status": status}
+        else:
+            values |= {"age_ms": receipt.age, "object_type": receipt.object_type, "accounts": receipt.accounts}
+            if receipt.refund_id:
+                values["refund_id"] = receipt.refund_id
+        line = log.info if receipt else log.warning if outcome in ("refused", "dropped") else log.error
+        line("ipn.answered" if outcome != "dropped" else "ipn.dropped", **values)
+
+
+def _headers_of(error: ReceiverError) -> dict[bytes, bytes]:
+    headers = {} if error.retry_after is None else {b"retry-after": str(error.retry_after).encode()}
+    return headers | ({b"allow": b"POST"} if error.status == 405 else {})
+
+
+async def _answer(send: Send, incoming: Incoming, status: int, headers: Mapping[bytes, bytes]) -> None:
+    """An empty answer. Where the body was not read to its end, the connection is not used again."""
+    early = incoming.more
+    fields = [(b"content-length", b"0"), *headers.items(), *([(b"connection", b"close")] if early else [])]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    if early:
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await _linger(incoming)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _linger(incoming: Incoming) -> None:
+    left = LINGER_BYTES
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while incoming.more and left > 0:
+                left -= len(await incoming.chunk())
+    except (Dropped, TimeoutError):
+        pass
+
+
+async def _close(scope: Scope, receive: Receive, send: Send) -> None:
+    """Drop the connection. A server that cannot gets a 503 to send: the next best, since SNS tries again."""
+    extension = scope.get("extensions", {}).get(CLOSE)
+    if extension is None:
+        headers = [(b"content-length", b"0"), (b"retry-after", b"30"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    extension["close"]()
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,70 @@
+"""HTTP. Errors as answers: `application/problem+json` (RFC 9457) with a stable `reason`."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.errors import ReceiverError, Unauthorized
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+REASONS = {404: "no_such_route", 405: "method"}
+"""Stable words for what the router itself refuses."""
+
+
+def problem(
+    status: int, reason: str, detail: str, *, title: str = "", headers: dict[str, str] | None = None
+) -> Response:
+    """One problem. `type` is `about:blank`, so `title` is the status's own phrase; `reason` tells problems apart."""
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    body = {
+        "type": "about:blank",
+        "title": title or HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "reason": reason,
+        **({"requestId": request_id} if request_id else {}),
+    }
+    return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
+
+
+async def on_receiver_error(_: Request, error: Exception) -> Response:
+    """The answer to an error of our own tree. Its texts are made for people, and hold no secrets."""
+    if not isinstance(error, ReceiverError):
+        raise error
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unauthorized):
+        wrong = ', error="invalid_token"' if error.reason == "token_unknown" else ""
+        headers["WWW-Authenticate"] = f'Bearer realm="receiver"{wrong}'
+    elif error.reason == "scope_missing":
+        headers["WWW-Authenticate"] = 'Bearer realm="receiver", error="insufficient_scope"'
+    if error.status >= 500:
+        log.error("http.unavailable", reason=error.reason, status=error.status, detail=error.detail)
+    return problem(error.status, error.reason, error.detail, title=error.title, headers=headers)
+
+
+async def on_http_exception(_: Request, error: Exception) -> Response:
+    """The answer to what the router refuses: no such route, or not with this method."""
+    if not isinstance(error, HTTPException):
+        raise error
+    detail = "Allowed is what the Allow header says." if error.status_code == 405 else "There is nothing here."
+    reason = REASONS.get(error.status_code, "rejected")
+    return problem(error.status_code, reason, detail, headers=dict(error.headers or {}))
+
+
+def failed(method: str, route: str) -> Response:
+    """The answer to an error that nobody foresaw: no details outside, the traceback in the log.
+
+    Call it where the exception is being handled.
+    """
+    log.exception("http.failed", method=method, route=route)
+    return problem(500, "internal_error", "The service has a fault. Its log says more, under the request's id.")

@@ -1,0 +1,1 @@
+"""Pure. What Amazon sends us: envelope → signature → certificate → notice."""

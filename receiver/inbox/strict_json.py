@@ -1,0 +1,84 @@
+"""Pure. JSON with one meaning: what two readers could read differently is refused, and there is one way to fail."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Final, NoReturn
+
+from receiver.errors import Unreadable
+
+MAX_DEPTH: Final = 16
+MAX_DIGITS: Final = 32
+
+_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+"""A whole string (also an unfinished one, so that the scan stays linear), or one bracket."""
+
+
+def parse(body: bytes) -> object:
+    """Read one JSON text in UTF-8 (RFC 8259), without a byte order mark.
+
+    Raises `Unreadable`, and nothing else: on other encodings, duplicate keys, `NaN` and `Infinity`, numbers of over 32
+    characters, nesting of over 16 levels, and anything after the value.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable("The body is not UTF-8.", reason="not_utf8") from error
+    return parse_text(text)
+
+
+def parse_text(text: str) -> object:
+    """The same for a text that has been decoded already."""
+    # JSON inside a string counts here too, so this is only the cheap half of the check.
+    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
+        raise Unreadable(f"The JSON is nested deeper than {MAX_DEPTH} levels.", reason="too_deep")
+    try:
+        return _DECODER.decode(text)
+    except Unreadable:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise Unreadable("The body is not JSON.", reason="not_json") from error
+
+
+def _too_deep(text: str) -> bool:
+    depth = 0
+    for token in _BRACKETS.finditer(text):
+        match text[token.start()]:
+            case "[" | "{":
+                depth += 1
+                if depth > MAX_DEPTH:
+                    return True
+            case "]" | "}":
+                depth -= 1
+    return False
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise Unreadable("A JSON object names the same key twice.", reason="duplicate_key")
+    return result
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise Unreadable("A number has too many digits.", reason="bad_number")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if len(digits) > MAX_DIGITS or math.isinf(value):
+        raise Unreadable("A number is out of range.", reason="bad_number")
+    return value
+
+
+def _constant(_name: str) -> NoReturn:
+    raise Unreadable("NaN and Infinity are not JSON.", reason="bad_number")
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
+)

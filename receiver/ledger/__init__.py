@@ -1,0 +1,1 @@
+"""Pure. What we know: refunds, their lifecycle, hints and lists."""

@@ -1,0 +1,200 @@
+"""Pure. What a refund becomes when Amazon is seen to say something: a total table and a join.
+
+Nothing else in the project compares states.
+States join: of two observations the greater by (final?, lastUpdatedTimestamp, rank) wins, so that any order and any
+repetition ends in the same state, and a late answer never reopens a settled refund.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from receiver.ledger.refund import Observation, Refund, Source, State, is_final
+
+DAY = 86_400_000
+STUCK_AFTER = DAY
+"""Amazon's page on asynchronous processing promises hours; past a day a person should know."""
+MOST_FINALS = 16
+"""A bound on what one refund may remember; a refund that contradicts itself more often is in conflict anyway."""
+
+
+class EventType(StrEnum):
+    """What subscribers can be told about a refund; each at most once per refund (CONFLICT: once per new final)."""
+
+    INITIATED = "amazonpay.refund.initiated"
+    REFUNDED = "amazonpay.refund.refunded"
+    DECLINED = "amazonpay.refund.declined"
+    STUCK = "amazonpay.refund.stuck"
+    CONFLICT = "amazonpay.refund.conflict"
+
+
+class Phase(StrEnum):
+    """Where a refund stands. Every state that we do not know is PENDING: kept, shown, and polled on."""
+
+    UNSEEN = "unseen"
+    PENDING = "pending"
+    REFUNDED = "refunded"
+    DECLINED = "declined"
+
+
+class Move(StrEnum):
+    """What an observation does to what is known."""
+
+    APPEAR = "appear"
+    """First sight, still pending."""
+    SETTLE = "settle"
+    """First sight of a final state."""
+    JOIN = "join"
+    """The same phase again: the greater observation wins, nobody is told."""
+    LATE = "late"
+    """A pending answer after a final one: nothing happens."""
+    CONTRADICT = "contradict"
+    """Another final state than the known one."""
+
+
+TABLE: dict[Phase, dict[Phase, Move]] = {
+    Phase.UNSEEN: {
+        Phase.PENDING: Move.APPEAR,
+        Phase.REFUNDED: Move.SETTLE,
+        Phase.DECLINED: Move.SETTLE,
+    },
+    Phase.PENDING: {
+        Phase.PENDING: Move.JOIN,
+        Phase.REFUNDED: Move.SETTLE,
+        Phase.DECLINED: Move.SETTLE,
+    },
+    Phase.REFUNDED: {
+        Phase.PENDING: Move.LATE,
+        Phase.REFUNDED: Move.JOIN,
+        Phase.DECLINED: Move.CONTRADICT,
+    },
+    Phase.DECLINED: {
+        Phase.PENDING: Move.LATE,
+        Phase.REFUNDED: Move.CONTRADICT,
+        Phase.DECLINED: Move.JOIN,
+    },
+}
+"""Known phase → seen phase → move. An observation is never UNSEEN."""
+
+FINAL_PHASE: dict[str, Phase] = {State.REFUNDED: Phase.REFUNDED, State.DECLINED: Phase.DECLINED}
+FINAL_EVENT: dict[str, EventType] = {State.REFUNDED: EventType.REFUNDED, State.DECLINED: EventType.DECLINED}
+RANK: dict[str, int] = {State.INITIATED: 0, State.REFUNDED: 2, State.DECLINED: 3}
+UNKNOWN_RANK = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """One event that a change gives rise to. Only CONFLICT has `state` and `updated_at`: those that contradict."""
+
+    type: EventType
+    state: str = ""
+    updated_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of an observation. `refund` equals `known` where nothing is to be written."""
+
+    known: Refund | None
+    refund: Refund
+    emissions: tuple[Emission, ...] = ()
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing to write."""
+        return self.refund is self.known
+
+
+def phase(state: str | None) -> Phase:
+    """The phase of a state; None is a refund that we have not seen."""
+    return Phase.UNSEEN if state is None else FINAL_PHASE.get(state, Phase.PENDING)
+
+
+def decide(
+    account: str, known: Refund | None, seen: Observation, *, source: Source, now: int, refund_type: str = ""
+) -> Change:
+    """What `known` becomes now that Amazon was seen to say `seen`.
+
+    `now` is in ms. `refund_type` is what an XML notification said of it, if one did. Total: every pair has an answer.
+    """
+    move = TABLE[phase(known.state if known else None)][phase(seen.state)]
+    if known is None:
+        refund = _first(account, seen, source, now, refund_type)
+        emissions: tuple[Emission, ...] = ()
+    else:
+        refund, emissions = _joined(known, seen, move, source, refund_type)
+    refund, emissions = _told(refund, emissions, move, now)
+    if known is not None:
+        if refund == known:
+            return Change(known, known)
+        refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=now, source=source)
+    return Change(known, refund, emissions)
+
+
+def _first(account: str, seen: Observation, source: Source, now: int, refund_type: str) -> Refund:
+    return Refund(
+        account=account,
+        revision=1,
+        first_seen_at=now,
+        changed_at=now,
+        source=source,
+        refund_type=refund_type,
+        finals=(_final_key(seen),) if is_final(seen.state) else (),
+        **msgspec.structs.asdict(seen),
+    )
+
+
+def _joined(
+    known: Refund, seen: Observation, move: Move, source: Source, refund_type: str
+) -> tuple[Refund, tuple[Emission, ...]]:
+    refund = known
+    if refund_type and not known.refund_type:
+        refund = msgspec.structs.replace(refund, refund_type=refund_type)
+    if _order(seen) > _order(known):
+        refund = msgspec.structs.replace(refund, **{k: v for k, v in msgspec.structs.asdict(seen).items() if v})
+        refund = msgspec.structs.replace(
+            refund, reason_code=seen.reason_code, reason_description=seen.reason_description
+        )
+    if not is_final(seen.state) or _final_key(seen) in known.finals or len(known.finals) >= MOST_FINALS:
+        return refund, ()
+    refund = msgspec.structs.replace(refund, finals=tuple(sorted((*known.finals, _final_key(seen)))))
+    if move is not Move.CONTRADICT:
+        return refund, ()
+    refund = msgspec.structs.replace(refund, conflict=True)
+    return refund, (Emission(EventType.CONFLICT, seen.state, seen.updated_at),)
+
+
+def _told(refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int) -> tuple[Refund, tuple[Emission, ...]]:
+    """Add the events that happen at most once per refund, and remember that they have happened."""
+    due = []
+    if is_final(refund.state):
+        due.append(FINAL_EVENT[refund.state])
+    else:
+        if refund.state == State.INITIATED:
+            due.append(EventType.INITIATED)
+        if now - born(refund, now) > STUCK_AFTER:
+            due.append(EventType.STUCK)
+    fresh = tuple(kind for kind in due if kind not in refund.emitted)
+    if fresh:
+        refund = msgspec.structs.replace(refund, emitted=tuple(sorted((*refund.emitted, *fresh))))
+    return refund, emissions + tuple(Emission(kind) for kind in fresh)
+
+
+def born(refund: Refund, now: int) -> int:
+    """When the refund began: Amazon's creationTimestamp where it is believable, else our first sight of it (ms)."""
+    return refund.created_at if 0 < refund.created_at <= now else refund.first_seen_at
+
+
+def _final_key(seen: Observation) -> str:
+    return f"{seen.state}@{seen.updated_at}"
+
+
+def _order(known_or_seen: Refund | Observation) -> tuple[bool, int, int, str, str, str, str]:
+    """The join's order. What follows the rank only makes ties come out the same in any order."""
+    it = known_or_seen
+    rank = RANK.get(it.state, UNKNOWN_RANK)
+    amount = str(it.amount or "")
+    return is_final(it.state), it.updated_at, rank, it.state, it.reason_code, it.reason_description, amount

@@ -1,0 +1,112 @@
+"""Edge: standard error. One line per happening: JSON, or text on a terminal. Standard output is left to commands.
+
+Secrets are kept out twice: nothing here is handed one on purpose, and what looks like one by its name is blackened.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+from structlog.types import EventDict, Processor, WrappedLogger
+
+SENSITIVE = re.compile(
+    r"authorization|secret|token|private_?key|signature|password|passwd|cookie|credential", re.IGNORECASE
+)
+HARMLESS = frozenset({"token_name", "signature_version"})
+BLACKENED = "[redacted]"
+URL_PASSWORD = re.compile(r"(\w+://)[^\s/@]*@")
+LONGEST_TEXT = 2_000
+"""Characters of one value, so that no single line floods the log; tracebacks are exempt."""
+
+
+def configure(*, level: str = "info", format: str = "auto", stream: TextIO | None = None) -> None:  # noqa: A002
+    """Set up logging for the process: `level` is debug, info, warning or error, `format` auto, json or text.
+
+    Libraries that log by the standard module (uvicorn, asyncio) come out in the same form. Call it once, at the start.
+    """
+    out = stream or sys.stderr
+    text = format == "text" or (format == "auto" and out.isatty())
+    raw = None if text else getattr(out, "buffer", None)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            *_shared(),
+            *_rendering(text, out),
+            *([] if raw else [_as_text]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.BytesLoggerFactory(raw) if raw else structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=True,
+    )
+    _configure_standard(text, out, number)
+
+
+def _shared() -> list[Processor]:
+    return [structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True), redact]
+
+
+def _rendering(text: bool, out: TextIO) -> list[Processor]:
+    if text:
+        return [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=to_json)]
+
+
+def _configure_standard(text: bool, out: TextIO, number: int) -> None:
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.add_logger_name, *_shared()],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(text, out), _as_text],
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(number, logging.WARNING))
+
+
+def _as_text(_: WrappedLogger, __: str, line: Any) -> str:
+    return line.decode() if isinstance(line, bytes) else str(line)
+
+
+def to_json(event: EventDict, default: Callable[[Any], Any] = repr) -> bytes:
+    """The line as JSON. It is written whatever is in it: what JSON cannot hold becomes its `repr`."""
+    try:
+        return msgspec.json.encode(event, enc_hook=default)
+    except (UnicodeEncodeError, TypeError, ValueError, msgspec.MsgspecError, RecursionError):
+        return msgspec.json.encode({_encodable(key): _encodable(value) for key, value in event.items()})
+
+
+def _encodable(value: Any) -> str:
+    """The value as text that UTF-8 can encode: half of a surrogate pair becomes an escape."""
+    text = value if isinstance(value, str) else repr(value)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Blacken what smells of a secret by its name, passwords in addresses, and all bytes; cut what is too long."""
+    for key, value in event.items():
+        if key != "exc_info":
+            event[key] = _clean(key, value)
+    return event
+
+
+def _clean(key: str, value: Any) -> Any:
+    if SENSITIVE.search(key) and key not in HARMLESS:
+        return BLACKENED
+    if isinstance(value, str):
+        if "@" in value:
+            value = URL_PASSWORD.sub(rf"\1{BLACKENED}@", value)
+        return value if len(value) <= LONGEST_TEXT else f"{value[:LONGEST_TEXT]}…"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, dict):
+        return {str(name): _clean(str(name), inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean("", inner) for inner in value]
+    return value

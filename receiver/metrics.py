@@ -1,0 +1,172 @@
+"""Edge: Prometheus. What is counted, with closed sets of label values, so that no input can make the page grow.
+
+A value outside its set is counted as `other`; what is in the sets is named by the parts that count. The gauges hold
+what the store says at the moment of the scrape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+
+from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import Reason, Source, is_final
+from receiver.receive import Outcome
+from receiver.settle import Settled
+from receiver.store.connection import KINDS
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_1_0_0
+OTHER: Final = "other"
+
+STORE_ERRORS: Final = frozenset({*KINDS.values(), "timeout", "unreachable", "error"})
+
+OUTCOMES: Final = frozenset({*(outcome.value for outcome in Outcome), "refused", "unavailable", "dropped", "failed"})
+"""`refused` is a 4xx, `unavailable` a 503, `dropped` no answer at all, `failed` a 500."""
+
+REASONS: Final = frozenset(
+    f"""
+    unreadable not_json not_utf8 not_an_object too_deep bad_number duplicate_key field_spelling lone_surrogate
+    raw_delivery header_mismatch bad_type bad_message bad_message_id bad_timestamp bad_topic_arn bad_subject bad_token
+    bad_subscribe_url bad_signature_version bad_signature_encoding bad_signature_length bad_signing_cert_url
+    notice_unreadable
+    not_proven wrong_topic wrong_certificate_address unknown_region signature_version_too_low too_old dated_in_future
+    bad_signature hash_forbidden
+    certificate_unavailable certificate_not_found certificate_slow certificate_too_many certificate_not_as_named
+    certificate_not_pem certificate_unreadable certificate_version certificate_weak_key certificate_is_ca
+    certificate_wrong_use certificate_wrong_name certificate_dates
+    unconfigured unconfigured_topic unconfigured_merchant unconfigured_account
+    too_large encoded method body_timeout disconnected answer_timeout overloaded unavailable internal_error
+    store_unavailable {" ".join(f"store_{kind}" for kind in STORE_ERRORS)}
+    """.split()
+) | {""}
+"""Every reason that an answer on `/ipn` can have; empty for what was believed."""
+
+CALLS: Final = frozenset({"get_refund", "get_charge", "create_refund"})
+ANSWERS: Final = frozenset(
+    {"ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"}
+)
+DELIVERED: Final = frozenset({"delivered", "retry", "dead", "gone"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
+REASON_CODES: Final = frozenset({"", *(reason.value for reason in Reason)})
+STATES: Final = frozenset({"Refunded", "Declined"})
+
+FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
+SLOW: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+AGES: Final = (0.5, 1, 2, 5, 15, 60, 300, 900, 3600, 6 * 3600, 86400, 7 * 86400, 15 * 86400)
+
+
+def closed(value: str, allowed: Iterable[str]) -> str:
+    """The value if it is one of `allowed`, else `other`."""
+    return value if value in allowed else OTHER
+
+
+class Metrics:
+    """All counters of one process, in a registry of its own. It is the watcher of the verbs that count."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._notifications = self._counter("notifications", "Notifications judged.", "outcome", "reason")
+        self._age = self._histogram("notification_age_seconds", "From Amazon's signature to us.", AGES)
+        self._answer = self._histogram("ipn_answer_seconds", "From the request to our answer.", FAST)
+        self._asked = self._counter("amazon_requests", "Calls of Amazon's API.", "call", "outcome")
+        self._asking = self._histogram("amazon_request_seconds", "Duration of a call of Amazon's API.", SLOW)
+        self._final = self._counter("refunds_final", "Refunds that became final.", "state", "reason", "found_by")
+        self._settling = self._histogram("hint_to_state_seconds", "From a hint to the state it led to.", AGES)
+        self._events = self._counter("events", "Events written.", "type")
+        self._deliveries = self._counter("deliveries", "Tries to deliver an event.", "outcome")
+        self._delivery = self._histogram("delivery_seconds", "Duration of one try.", SLOW)
+        self._dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
+        self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
+        self._requests = self._counter("http_requests", "Requests answered.", "route", "method", "status")
+        self._gauges = {name: self._gauge(name, *about) for name, about in GAUGES.items()}
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"receiver_{name}", about, labels, registry=self.registry)
+
+    def _histogram(self, name: str, about: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"receiver_{name}", about, buckets=buckets, registry=self.registry)
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"receiver_{name}", about, labels, registry=self.registry)
+
+    def notification(self, outcome: str, reason: str, seconds: float, age_ms: int | None = None) -> None:
+        """A notification was judged in `seconds`; `age_ms` only of one that was believed."""
+        self._notifications.labels(closed(outcome, OUTCOMES), closed(reason, REASONS)).inc()
+        self._answer.observe(seconds)
+        if age_ms is not None:
+            self._age.observe(max(age_ms, 0) / 1000)
+
+    def asked(self, call: str, outcome: str, seconds: float) -> None:
+        """Amazon was asked; `outcome` is `ok` or an error's reason."""
+        known = outcome if outcome in ANSWERS else "amazon_unknown" if outcome.startswith("amazon_") else OTHER
+        self._asked.labels(closed(call, CALLS), known).inc()
+        self._asking.observe(seconds)
+
+    def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
+        """An observation was written; `hinted_at` (ms) is 0 where no hint stands behind it."""
+        for event in settled.events:
+            self._events.labels(closed(event.type, EventType)).inc()
+        known, refund = settled.change.known, settled.change.refund
+        if is_final(refund.state) and (known is None or known.state != refund.state):
+            reason = closed(refund.reason_code, REASON_CODES)
+            self._final.labels(closed(refund.state, STATES), reason, closed(source, Source)).inc()
+        if hinted_at:
+            self._settling.observe(max(now - hinted_at, 0) / 1000)
+
+    def hint_dropped(self) -> None:
+        """Amazon does not know what a notification was about."""
+        self._dropped.inc()
+
+    def delivered(self, outcome: str, seconds: float) -> None:
+        """One try to deliver has ended: delivered, retry, dead or gone."""
+        self._deliveries.labels(closed(outcome, DELIVERED)).inc()
+        self._delivery.observe(seconds)
+
+    def store_error(self, kind: str) -> None:
+        """Redis did not confirm; `kind` is a short word of our own."""
+        self._store_errors.labels(closed(kind, STORE_ERRORS)).inc()
+
+    def request(self, route: str, method: str, status: int) -> None:
+        """A request was answered; `route` is the template of the path, never the path."""
+        self._requests.labels(route, closed(method, METHODS), str(status)).inc()
+
+    def gauges(self, sizes: Mapping[str, Mapping[str, float]], days_left: Mapping[str, float] | None = None) -> None:
+        """Set what the store says, account by account, in the store's names; certificates by file name, in days."""
+        for gauge in self._gauges.values():
+            gauge.clear()
+        for account, found in sizes.items():
+            for name, value in found.items():
+                kind, _, subscriber = name.partition(":")
+                gauge_of = SIZE_GAUGES.get(kind)
+                if gauge_of:
+                    labels = (account, subscriber) if subscriber else (account,)
+                    self._gauges[gauge_of].labels(*labels).set(value)
+        for file, days in (days_left or {}).items():
+            self._gauges["certificate_days_left"].labels(file).set(days)
+
+    def render(self) -> bytes:
+        """The page that Prometheus reads."""
+        return generate_latest(self.registry)
+
+
+GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "refunds_pending": ("Refunds that are not final.", "account"),
+    "refunds_due": ("Refunds that are scheduled to be asked about.", "account"),
+    "refunds_hinted": ("Refunds to ask about at once.", "account"),
+    "oldest_pending_seconds": ("Age of the refund that is pending longest.", "account"),
+    "deliveries_waiting": ("Events owed to a subscriber.", "account", "subscriber"),
+    "deliveries_dead": ("Events given up for a subscriber.", "account", "subscriber"),
+    "certificate_days_left": ("Days until a signing certificate ends.", "file"),
+}
+SIZE_GAUGES: Final = {
+    "pending": "refunds_pending",
+    "due": "refunds_due",
+    "hinted": "refunds_hinted",
+    "oldest_pending_seconds": "oldest_pending_seconds",
+    "waiting": "deliveries_waiting",
+    "dead": "deliveries_dead",
+}
+"""The store's words → our gauges; a word with `:` goes on with a subscriber's name."""

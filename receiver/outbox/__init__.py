@@ -1,0 +1,1 @@
+"""Pure. What we owe subscribers: events, who wants them, how they look, what an answer means."""

@@ -1,0 +1,133 @@
+"""Pure. What a merchant can do about a refund that went wrong: one sentence, and actions that programs can act on.
+
+The rules are those of Amazon's page on refunds ("Refund state explanation"), in our own words. Its word "Completed" for
+the Capture is the older name of the charge state Captured.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import Reason, Refund, State, format_rfc3339
+from receiver.ledger.shape import tidy
+
+FINALS_NAMED = 4
+
+
+class Action(msgspec.Struct, frozen=True):
+    """One thing to do. `action` is a stable word for programs; `text` says it to people."""
+
+    action: str
+    text: str
+
+
+class Advice(msgspec.Struct, frozen=True):
+    """What happened, in a sentence or two, and what can be done, the first choice first."""
+
+    summary: str
+    actions: tuple[Action, ...] = ()
+
+
+REPAY = Action(
+    "repay_negative_balance",
+    "Look at the balance of the merchant account in Seller Central; where it is negative, pay Amazon what is owed.",
+)
+RETRY = Action(
+    "retry_refund",
+    "Once the balance is settled, issue a new refund for the charge; the declined one never comes back to life.",
+)
+RETRY_IF_CAPTURED = Action(
+    "retry_if_charge_captured",
+    "Issue a new refund only if Get Charge shows the charge in the state Captured. In any other state do not retry.",
+)
+ANOTHER_WAY = Action(
+    "refund_another_way",
+    "Or compensate the buyer outside Amazon Pay, for example with store credit, a gift card or a check.",
+)
+CHECK_ALREADY_PAID = Action(
+    "check_buyer_already_refunded",
+    "Look for an A-to-z claim or a chargeback on this order first, so that the buyer is not paid twice.",
+)
+ASK_AMAZON = Action(
+    "ask_amazon",
+    "Look the refund up in Seller Central, or ask Amazon Pay's merchant support; quote refundId and reasonCode.",
+)
+WAIT = Action(
+    "wait",
+    "Nothing is lost: Amazon is asked again until the refund is final, and the outcome is told as an event of its own.",
+)
+DO_NOT_PAY_TWICE = Action(
+    "do_not_refund_again",
+    "Do not pay the buyer another way yet: this refund may still succeed.",
+)
+HOLD = Action(
+    "hold_automation",
+    "Stop what runs automatically for this refund (booking, retry, message to the buyer) until a person has looked.",
+)
+COMPARE = Action(
+    "compare_history",
+    "The history of the refund lists every state that Amazon told, when, and who made the service look.",
+)
+
+BY_REASON = {
+    Reason.AMAZON_REJECTED: Advice(
+        "Amazon rejected this refund, possibly because the merchant account has a negative balance. "
+        "The buyer has not been paid by it.",
+        (REPAY, RETRY, ANOTHER_WAY),
+    ),
+    Reason.PROCESSING_FAILURE: Advice(
+        "Amazon could not process this refund: either something failed inside Amazon, or the buyer has already got "
+        "the money back through an A-to-z claim or a chargeback.",
+        (CHECK_ALREADY_PAID, RETRY_IF_CAPTURED, ANOTHER_WAY),
+    ),
+}
+GENERAL = Advice(
+    "Amazon declined this refund and gave no reason, or one that its documentation does not explain. "
+    "The buyer has not been paid by it.",
+    (ASK_AMAZON, CHECK_ALREADY_PAID, RETRY_IF_CAPTURED, ANOTHER_WAY),
+)
+STUCK = Advice(
+    "Amazon has had this refund for more than a day without deciding. Refunds are usually decided within hours.",
+    (WAIT, DO_NOT_PAY_TWICE, ASK_AMAZON),
+)
+
+
+def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | None:
+    """The advice that belongs to an event of that type; without a type, that for the refund as it stands.
+
+    None where nothing is to be done. Total: an unknown reason gets general advice.
+    """
+    if event_type is EventType.STUCK:
+        return STUCK
+    if event_type is EventType.CONFLICT:
+        return _conflict(refund)
+    if event_type is EventType.DECLINED or (event_type is None and refund.state == State.DECLINED):
+        return next((advice for reason, advice in BY_REASON.items() if reason == refund.reason_code), GENERAL)
+    return None
+
+
+def advice_json(advice: Advice | None) -> dict[str, Any] | None:
+    """`{summary, actions: [{action, text}]}`, or null."""
+    if advice is None:
+        return None
+    return {
+        "summary": advice.summary,
+        "actions": [{"action": each.action, "text": each.text} for each in advice.actions],
+    }
+
+
+def _conflict(refund: Refund) -> Advice:
+    told = sorted(_told_at(final) for final in refund.finals)
+    named = ", ".join(f"{state} ({format_rfc3339(at)})" for at, state in told[:FINALS_NAMED])
+    which = f": {named}{' and more' if len(told) > FINALS_NAMED else ''}" if named else ""
+    return Advice(
+        f"Amazon has told final states for this refund that contradict each other{which}.", (HOLD, COMPARE, ASK_AMAZON)
+    )
+
+
+def _told_at(final: str) -> tuple[int, str]:
+    state, _, at = final.rpartition("@")
+    return int(at), tidy(state)

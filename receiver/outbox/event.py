@@ -1,0 +1,175 @@
+"""Pure. An event: something that happened to a refund, told once, with an id that anybody would compute alike.
+
+`to_fields` is what stands in the stream `{account}:events`: flat texts, a public contract for every service that reads
+the stream. A field without a value is not written; readers ignore fields that they do not know.
+
+| field | always | value |
+|---|---|---|
+| id | yes | `evt_` and 32 hex digits; the same for the same happening, so drop what you have seen |
+| type | yes | amazonpay.refund.initiated, .refunded, .declined, .stuck, .conflict |
+| time | yes | when we learned of it, RFC 3339 with milliseconds |
+| refundId | yes | Amazon's id of the refund |
+| state | yes | RefundInitiated, Refunded, Declined, or another word of Amazon's |
+| lastUpdatedTimestamp | yes | Amazon's, basic form `20190714T155300Z` |
+| revision | yes | counts our writes to the refund from 1; older news has a smaller one |
+| source | yes | notification, poll, refresh, create |
+| firstSeenAt, changedAt | yes | RFC 3339 with milliseconds |
+| reasonCode, reasonDescription | no | why it was declined |
+| chargeId | no | Amazon's id of the charge |
+| amount, currencyCode | no | both or neither: `14.00`, `USD` |
+| softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
+| creationTimestamp | no | Amazon's, basic form |
+| conflict | no | `true` if Amazon has told two different final states |
+| finals | no | each final state seen, `State@ms`, separated by spaces |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from receiver.errors import Unreadable
+from receiver.ledger.lifecycle import Emission, EventType
+from receiver.ledger.refund import REFUND_ID, Money, Refund, Source, format_rfc3339, parse_time
+from receiver.ledger.shape import DESCRIPTION_LIMIT, amazon_time, tidy
+from receiver.outbox.advice import Advice, advice_of
+
+EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
+COUNT = re.compile(r"[0-9]{1,15}")
+FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
+STATE = re.compile(r".{1,256}", re.DOTALL)
+TIMES = range(-62_135_596_800_000, 253_402_300_800_000)
+"""The years 1 to 9999 in ms: what RFC 3339 can write."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a refund, and the refund as it then was."""
+
+    id: str
+    type: EventType
+    account: str
+    at: int
+    """When we learned of it, ms."""
+    refund: Refund
+    advice: Advice | None = None
+
+
+def event_id(account: str, refund_id: str, event_type: EventType, state: str = "", updated_at: int = 0) -> str:
+    """`evt_` and 32 hex digits of the SHA-256 over account, refund and type, one a line.
+
+    For CONFLICT the contradicting `state` and its `updated_at` (ms) follow; for every other type they play no part.
+    Never the revision: that restarts with an emptied store, and subscribers would drop a decline as a duplicate.
+    """
+    parts = [account, refund_id, event_type.value]
+    if event_type is EventType.CONFLICT:
+        parts += [state, str(updated_at)]
+    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
+    return f"evt_{digest[:32]}"
+
+
+def event_of(emission: Emission, refund: Refund, at: int) -> Event:
+    """The event for one emission of a change; `at` in ms. What only the ledger needs (`emitted`) stays behind."""
+    told = msgspec.structs.replace(refund, emitted=())
+    return Event(
+        id=event_id(refund.account, refund.refund_id, emission.type, emission.state, emission.updated_at),
+        type=emission.type,
+        account=refund.account,
+        at=at,
+        refund=told,
+        advice=advice_of(told, emission.type),
+    )
+
+
+def to_fields(event: Event) -> dict[str, str]:
+    """The event as flat texts (see the module's table). Advice is left out: it follows from type, reason and finals."""
+    refund = event.refund
+    fields = {
+        "id": event.id,
+        "type": event.type.value,
+        "time": format_rfc3339(event.at),
+        "refundId": refund.refund_id,
+        "state": tidy(refund.state),
+        "reasonCode": tidy(refund.reason_code),
+        "reasonDescription": tidy(refund.reason_description, DESCRIPTION_LIMIT),
+        "lastUpdatedTimestamp": amazon_time(refund.updated_at),
+        "chargeId": tidy(refund.charge_id),
+        "amount": refund.amount.text if refund.amount else "",
+        "currencyCode": refund.amount.currency_code if refund.amount else "",
+        "softDescriptor": tidy(refund.soft_descriptor),
+        "creationTimestamp": amazon_time(refund.created_at) if refund.created_at else "",
+        "releaseEnvironment": tidy(refund.environment),
+        "orderReference": tidy(refund.order_reference),
+        "refundType": tidy(refund.refund_type),
+        "conflict": "true" if refund.conflict else "",
+        "finals": " ".join(refund.finals),
+        "revision": str(refund.revision),
+        "source": refund.source.value,
+        "firstSeenAt": format_rfc3339(refund.first_seen_at),
+        "changedAt": format_rfc3339(refund.changed_at),
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def from_fields(account: str, fields: Mapping[str, str]) -> Event:
+    """The event that `to_fields` wrote into the stream of this account. Raises `Unreadable` (`bad_event`) only."""
+    try:
+        event_type = EventType(fields.get("type", ""))
+        refund = _refund(account, fields)
+        at = parse_time(fields.get("time"))
+    except (Unreadable, ValueError) as error:
+        raise Unreadable("The entry in the stream of events cannot be read.", reason="bad_event") from error
+    return Event(
+        id=_matched(EVENT_ID, fields, "id"),
+        type=event_type,
+        account=account,
+        at=at,
+        refund=refund,
+        advice=advice_of(refund, event_type),
+    )
+
+
+def _refund(account: str, fields: Mapping[str, str]) -> Refund:
+    return Refund(
+        account=account,
+        refund_id=_matched(REFUND_ID, fields, "refundId"),
+        state=_matched(STATE, fields, "state"),
+        revision=int(_matched(COUNT, fields, "revision")),
+        updated_at=parse_time(fields.get("lastUpdatedTimestamp")),
+        first_seen_at=parse_time(fields.get("firstSeenAt")),
+        changed_at=parse_time(fields.get("changedAt")),
+        source=Source(fields.get("source", "")),
+        charge_id=fields.get("chargeId", ""),
+        amount=_money(fields),
+        reason_code=fields.get("reasonCode", ""),
+        reason_description=fields.get("reasonDescription", ""),
+        soft_descriptor=fields.get("softDescriptor", ""),
+        created_at=parse_time(fields["creationTimestamp"]) if "creationTimestamp" in fields else 0,
+        environment=fields.get("releaseEnvironment", ""),
+        order_reference=fields.get("orderReference", ""),
+        refund_type=fields.get("refundType", ""),
+        conflict=fields.get("conflict") == "true",
+        finals=_finals(fields),
+    )
+
+
+def _money(fields: Mapping[str, str]) -> Money | None:
+    if "amount" not in fields and "currencyCode" not in fields:
+        return None
+    return Money.parse(fields.get("amount"), fields.get("currencyCode"))
+
+
+def _finals(fields: Mapping[str, str]) -> tuple[str, ...]:
+    finals = tuple(_matched(FINALS, fields, "finals").split(" ")) if "finals" in fields else ()
+    if any(int(final.rpartition("@")[2]) not in TIMES for final in finals):
+        raise Unreadable("A final state was told at no time that there is.", reason="bad_event")
+    return finals
+
+
+def _matched(pattern: re.Pattern[str], fields: Mapping[str, str], name: str) -> str:
+    value = fields.get(name, "")
+    if not pattern.fullmatch(value):
+        raise Unreadable(f"The field {name} of an event is missing or not in its form.", reason="bad_event")
+    return value

@@ -1,0 +1,94 @@
+"""Pure. Where a subscriber may live: what its address must look like, each fault with its mend.
+
+This judges the text alone. What a host name resolves to is judged when the socket is made.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+LONGEST_URL = 2048
+EXAMPLE = "https://finance.example/hooks"
+URL_TEXT = re.compile(r"[!-~]+")
+FORBIDDEN_CHARACTERS = re.compile(r"[\\\"<>^`{|}]")
+HOST = re.compile(
+    r"(?=.{1,253}\.?\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
+)
+NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
+"""WHATWG URL, "ends in a number checker": such a host is an IPv4 address or nothing, whatever it looks like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator allows."""
+
+    allow_http: bool = False
+    forbidden: Callable[[str], str | None] = lambda _: None
+    """For an IP address as text: the word for the range that forbids it, or None. It knows the networks that the
+    operator allows."""
+
+
+def url_problems(url: object, rules: Rules) -> list[str]:
+    """Everything wrong with a subscriber's address, a sentence each. The address itself is not repeated: it may hold
+    a password."""
+    if not isinstance(url, str) or not url:
+        return [f"is missing; write for example {EXAMPLE}"]
+    if len(url) > LONGEST_URL:
+        return [f"has {len(url)} characters; shorten it to {LONGEST_URL}"]
+    if not URL_TEXT.fullmatch(url) or FORBIDDEN_CHARACTERS.search(url):
+        return ["has spaces or other characters that no URL has; percent-encode them (a host name: punycode)"]
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return [f"cannot be taken apart into host and port; write for example {EXAMPLE}"]
+    if not parts.scheme or "//" not in url:
+        return [f"is not absolute; write for example {EXAMPLE}"]
+    return [*_part_problems(url, parts, rules), *_port_problems(port), *_host_problems(parts.hostname or "", rules)]
+
+
+def _part_problems(url: str, parts: SplitResult, rules: Rules) -> Iterator[str]:
+    if parts.scheme not in ("http", "https"):
+        yield f"must begin with https://; write for example {EXAMPLE}"
+    if parts.scheme == "http" and not rules.allow_http:
+        yield "must begin with https://; plain http is sent only where delivery.allow_http = true"
+    if "@" in parts.netloc:
+        yield "must not hold a user name or password; deliveries prove themselves by their signature"
+    if "#" in url:
+        yield "must not hold a fragment; cut it off from the # on"
+
+
+def _port_problems(port: int | None) -> Iterator[str]:
+    """Below 1024 live mail, SSH, DNS and other services that have no use for an event but may be hurt by one."""
+    if port is not None and port not in (80, 443) and port < 1024:
+        yield f"names port {port}; use 443, 80, or one from 1024 up"
+
+
+def _host_problems(host: str, rules: Rules) -> Iterator[str]:
+    if not host:
+        yield f"has no host; write for example {EXAMPLE}"
+        return
+    address = _literal(host)
+    if address is None and (":" in host or NUMERIC.fullmatch(host)):
+        yield "has a host that is neither a name nor a plain IP address; write the address in its usual form"
+    elif address is None and not HOST.fullmatch(host):
+        yield "has a host that is not a host name; use letters, digits, hyphens and dots (other scripts: punycode)"
+    else:
+        word = rules.forbidden(address) if address else None
+        if word:
+            yield f"points to {address} ({word}); if that is meant, add its network to delivery.allow_networks"
+
+
+def _literal(host: str) -> str | None:
+    """The IP address that the host is in so many words; `localhost` is one by RFC 6761."""
+    name = host.removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return "127.0.0.1"
+    try:
+        return None if "%" in host else str(ipaddress.ip_address(host))
+    except ValueError:
+        return None

@@ -1,0 +1,265 @@
+"""Verb. One POST of SNS → proven, and written down as a hint for every account that it concerns.
+
+The order of the checks is the defence: what is local and cheap comes first, and a stranger must know an allowed topic
+before a certificate is fetched on his behalf. Nothing is answered 200 before all writes are confirmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from hashlib import sha256
+from typing import Protocol, cast
+
+import structlog
+
+from receiver.accounts import AMAZON_PAY_AWS_ACCOUNTS, Account, Environment
+from receiver.certificates import CertificateStore
+from receiver.errors import NotFound, NotProven, TooLarge, Unconfigured, Unreadable
+from receiver.inbox.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, Envelope, read_envelope
+from receiver.inbox.notice import Notice, read_notice
+from receiver.inbox.signature import FUTURE_MS, PAST_MS, check_address, check_age, check_signature
+from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.refund import Source
+
+log = structlog.get_logger()
+
+UNCONFIGURED_MAX = 64
+TOPICS_REMEMBERED = 1024
+
+
+class HintStore(Protocol):
+    """Where hints are written: `store/`."""
+
+    def hint(self, account: str, hint: Hint) -> Coroutine[object, object, Noted]:
+        """Durable when it returns. Raises `StoreUnavailable`."""
+
+
+class Outcome(StrEnum):
+    """What became of a notification that was believed."""
+
+    NOTED = "noted"
+    REPEATED = "repeated"
+    ALTERED = "altered"
+    NOT_A_REFUND = "not_a_refund"
+    SAMPLE = "sample"
+    SUBSCRIPTION = "subscription"
+    UNSUBSCRIBE = "unsubscribe"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A notification was believed, and all that it calls for is written."""
+
+    outcome: Outcome
+    age: int
+    """How long ago Amazon signed it, ms."""
+    signature_version: int
+    object_type: str = ""
+    """See `Notice.object_type`; empty for what is not a notification."""
+    refund_id: str = ""
+    accounts: tuple[str, ...] = ()
+    """The accounts that the hint was written for, and in `noted` what each write came to."""
+    noted: tuple[Noted, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A topic or a merchant that nobody configured."""
+
+    count: int
+    last_seen: int
+    """ms since the epoch, UTC."""
+
+
+class Unknowns:
+    """A small table of names that nobody configured. Strangers can fill it with topics: the rarest name makes room."""
+
+    def __init__(self, most: int = UNCONFIGURED_MAX) -> None:
+        self._most = most
+        self._sightings: dict[str, Sighting] = {}
+
+    def count(self, name: str, now: int) -> None:
+        """Count one more sighting of `name` at `now` (ms)."""
+        known = self._sightings.get(name)
+        if known is None and len(self._sightings) >= self._most:
+            rarest = min(self._sightings, key=lambda key: (self._sightings[key].count, self._sightings[key].last_seen))
+            del self._sightings[rarest]
+        self._sightings[name] = Sighting(known.count + 1 if known else 1, now)
+
+    def listed(self) -> dict[str, Sighting]:
+        """Name → how often and when last, in the order of first sight."""
+        return dict(self._sightings)
+
+
+class Receiver:
+    """Judges notifications for a set of accounts. `now` is ms since the epoch, UTC; ages are ms."""
+
+    def __init__(
+        self,
+        accounts: Sequence[Account],
+        certificates: CertificateStore,
+        store: HintStore,
+        now: Callable[[], int],
+        *,
+        past_ms: int = PAST_MS,
+        future_ms: int = FUTURE_MS,
+    ) -> None:
+        self._paths: dict[str | None, Sequence[Account]] = {None: accounts, **{a.name: (a,) for a in accounts}}
+        self._certificates, self._store, self._now = certificates, store, now
+        self._past_ms, self._future_ms = past_ms, future_ms
+        self._allowed = lru_cache(TOPICS_REMEMBERED)(self._find_allowed)
+        self._sha256_topics: dict[str, None] = {}
+        self.unconfigured_topics = Unknowns()
+        self.unconfigured_merchants = Unknowns()
+
+    async def receive(self, body: bytes, headers: Mapping[str, str], account: str | None = None) -> Receipt:
+        """Judge one body and write what it says. Header names are lower case; `account` is the one of the path, if any.
+
+        Raises a `Refused` (4xx: never send it again), an `Unavailable` (503: send it again later), or `NotFound` for an
+        account that does not exist.
+        """
+        if account not in self._paths:
+            raise NotFound("There is no such account.")
+        if len(body) > MAX_BODY:
+            raise TooLarge()
+        now = self._now()
+        envelope = read_envelope(body, headers)
+        candidates = self._candidates(envelope, account, now)
+        await self._prove(envelope, now)
+        if envelope.type != NOTIFICATION:
+            return self._confirmation(envelope, now)
+        notice = _read_notice(envelope)
+        concerned = self._concerned(candidates, notice, now)
+        if notice.is_sample:
+            return _receipt(Outcome.SAMPLE, envelope, now, notice)
+        if not notice.is_refund:
+            return _receipt(Outcome.NOT_A_REFUND, envelope, now, notice)
+        return await self._write(concerned, envelope, notice, now)
+
+    def _find_allowed(self, topic_arn: str, account: str | None) -> tuple[Account, ...]:
+        return tuple(candidate for candidate in self._paths[account] if candidate.allows(topic_arn))
+
+    def _candidates(self, envelope: Envelope, account: str | None, now: int) -> tuple[Account, ...]:
+        """The accounts that believe this topic, signed with this version. At least one."""
+        allowed = self._allowed(envelope.topic_arn, account)
+        if not allowed:
+            if envelope.aws_account not in AMAZON_PAY_AWS_ACCOUNTS:
+                raise NotProven("The topic is not one that is allowed.", reason="wrong_topic")
+            self.unconfigured_topics.count(envelope.topic_arn, now)
+            raise Unconfigured("No account is configured for this topic of Amazon Pay.", reason="unconfigured_topic")
+        strict = tuple(a for a in allowed if a.min_signature_version <= envelope.signature_version)
+        if not strict:
+            raise NotProven("SHA-1 signatures are switched off.", reason="signature_version_too_low")
+        return strict
+
+    async def _prove(self, envelope: Envelope, now: int) -> None:
+        name = check_address(envelope)
+        check_age(envelope, now, self._past_ms, self._future_ms)
+        certificate = await self._certificates.get(envelope, name)
+        check_signature(envelope, certificate)
+        self._certificates.proven(envelope, name, certificate)
+        self._watch_version(envelope)
+
+    def _watch_version(self, envelope: Envelope) -> None:
+        """A topic that used SHA-256 and falls back to SHA-1 is worth a look, once."""
+        if envelope.signature_version == 2:
+            if len(self._sha256_topics) < TOPICS_REMEMBERED:
+                self._sha256_topics[envelope.topic_arn] = None
+        elif envelope.topic_arn in self._sha256_topics:
+            del self._sha256_topics[envelope.topic_arn]
+            log.warning("notification.signature_downgraded", topic=envelope.topic_arn)
+
+    def _confirmation(self, envelope: Envelope, now: int) -> Receipt:
+        """Amazon Pay subscribes its merchants itself. The address inside is never visited: that would be a stranger's
+        errand, and in an UnsubscribeConfirmation it would subscribe again."""
+        if envelope.type == SUBSCRIPTION:
+            log.warning("notification.subscription_offered", topic=envelope.topic_arn, message_id=envelope.message_id)
+            return _receipt(Outcome.SUBSCRIPTION, envelope, now)
+        log.error("notification.unsubscribed", topic=envelope.topic_arn, message_id=envelope.message_id)
+        return _receipt(Outcome.UNSUBSCRIBE, envelope, now)
+
+    def _concerned(self, candidates: Iterable[Account], notice: Notice, now: int) -> list[Account]:
+        matching = [account for account in candidates if account.merchant_id == notice.merchant_id]
+        if not matching:
+            self.unconfigured_merchants.count(notice.merchant_id, now)
+            raise Unconfigured(
+                "No account is configured for this merchant on this topic.", reason="unconfigured_merchant"
+            )
+        environment = _environment(notice)
+        return [account for account in matching if account.environment == environment] or matching
+
+    async def _write(self, accounts: list[Account], envelope: Envelope, notice: Notice, now: int) -> Receipt:
+        hint = Hint(
+            refund_id=notice.object_id,
+            at=now,
+            source=Source.NOTIFICATION,
+            message_id=envelope.message_id,
+            digest=sha256(envelope.signed_text).hexdigest(),
+            sent_at=envelope.timestamp,
+            refund_type=notice.refund_type,
+        )
+        names = tuple(account.name for account in accounts)
+        noted = tuple(await _all_of([self._store.hint(name, hint) for name in names]))
+        for name, found in zip(names, noted, strict=True):
+            if found is Noted.ALTERED:
+                log.error("notification.altered_duplicate", account=name, message_id=envelope.message_id)
+        return _receipt(_outcome(noted), envelope, now, notice, names, noted)
+
+
+def _read_notice(envelope: Envelope) -> Notice:
+    try:
+        return read_notice(envelope.message)
+    except Unreadable:
+        # It is Amazon's, and we do not understand it: nobody else will tell.
+        log.error("notification.notice_unreadable", topic=envelope.topic_arn, message_id=envelope.message_id)
+        raise
+
+
+def _environment(notice: Notice) -> Environment | None:
+    """Ids of sandbox objects begin with S, of live ones with P; the XML generation says it in words as well."""
+    match notice.object_id[:1]:
+        case "S":
+            return Environment.SANDBOX
+        case "P":
+            return Environment.LIVE
+    return next((found for found in Environment if found == notice.release_environment.lower()), None)
+
+
+async def _all_of(writes: list[Coroutine[object, object, Noted]]) -> list[Noted]:
+    """Wait for every write to end, then raise the first error there was: no write goes on behind an answer."""
+    if len(writes) == 1:
+        return [await writes[0]]
+    found = await asyncio.gather(*writes, return_exceptions=True)
+    for answer in found:
+        if isinstance(answer, BaseException):
+            raise answer
+    return cast("list[Noted]", found)
+
+
+def _outcome(noted: tuple[Noted, ...]) -> Outcome:
+    if Noted.ALTERED in noted:
+        return Outcome.ALTERED
+    return Outcome.NOTED if Noted.NEW in noted else Outcome.REPEATED
+
+
+def _receipt(
+    outcome: Outcome,
+    envelope: Envelope,
+    now: int,
+    notice: Notice | None = None,
+    accounts: tuple[str, ...] = (),
+    noted: tuple[Noted, ...] = (),
+) -> Receipt:
+    return Receipt(
+        outcome=outcome,
+        age=now - envelope.timestamp,
+        signature_version=envelope.signature_version,
+        object_type=notice.object_type if notice else "",
+        refund_id=notice.object_id if notice and notice.is_refund else "",
+        accounts=accounts,
+        noted=noted,
+    )

@@ -1,0 +1,242 @@
+"""Builds everything once and runs it: store, verbs and HTTP application. `serve`, `work` and `demo` share it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
+import structlog
+from starlette.applications import Starlette
+
+from receiver.accounts import Account
+from receiver.certificates import CertificateStore
+from receiver.deliver import Deliverer, Slots
+from receiver.errors import StoreUnavailable, Unavailable
+from receiver.http.app import build
+from receiver.metrics import Metrics
+from receiver.outbox.subscriber import Subscriber
+from receiver.receive import Receiver
+from receiver.settings import Settings
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.connection import connect
+from receiver.store.embedded import EmbeddedStore
+from receiver.track import Tracker
+from receiver.transport import Transport
+
+log = structlog.get_logger()
+
+RESTART_FIRST, RESTART_MOST = 0.5, 30.0
+"""Seconds before a worker that failed is started again."""
+KEPT = ("paused", "paused_reason", "paused_at", "paused_ms", "created_at")
+"""What the configuration does not say of a subscriber."""
+
+
+def wall() -> int:
+    """The machine's own clock, ms since the epoch, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class Service:
+    """One process's share of the installation. `start` before use; `stop` may be called at any time after."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        workers: bool = True,
+        chance: Callable[[], float] = random.random,
+        now: Callable[[], int] = wall,
+    ) -> None:
+        self.settings = settings
+        self.accounts = settings.build_accounts()
+        self.metrics = Metrics()
+        self._workers, self._chance, self._now = workers, chance, now
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._failing: set[str] = set()
+        self._declared = asyncio.Event()
+        self.embedded: EmbeddedStore | None = None
+        self.store: Store
+        self.transport: Transport
+        self.certificates: CertificateStore
+        self.receiver: Receiver
+
+    async def start(self) -> None:
+        """Open the store and start the workers.
+
+        A configured Redis need not be there yet: until it is, notifications get 503.
+
+        Raises `ConfigurationError` or `StoreUnavailable` if the embedded store cannot be started.
+        """
+        settings, redis = self.settings, self.settings.redis
+        url = redis.address
+        if not url:
+            self.embedded = EmbeddedStore(settings.data_dir)
+            url = await self.embedded.start()
+        self.store = Store(
+            connect(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
+            wait_replicas=redis.wait_replicas,
+            wait_timeout=redis.wait_timeout.total_seconds(),
+            on_error=self.metrics.store_error,
+        )
+        await self.store.start()
+        self.transport = Transport(allow_networks=settings.delivery.allow_networks)
+        self.certificates = CertificateStore(
+            self.transport.fetch_certificate,
+            self._now,
+            pinned={url: pem for account in self.accounts for url, pem in account.signing_certificates.items()},
+            md5=settings.ingest.certificate_md5,
+        )
+        self.receiver = Receiver(
+            self.accounts,
+            self.certificates,
+            self.store,
+            self._now,
+            past_ms=int(settings.ingest.max_age.total_seconds() * 1000),
+            future_ms=int(settings.ingest.max_future.total_seconds() * 1000),
+        )
+        self._start_workers()
+
+    async def stop(self) -> None:
+        """Let go of everything, in the order in which it depends on each other."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if hasattr(self, "store"):
+            await self.store.close()
+        if hasattr(self, "certificates"):
+            await self.certificates.close()
+        if hasattr(self, "transport"):
+            await self.transport.close()
+        if self.embedded is not None:
+            await self.embedded.stop()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Service]:
+        """Started, and stopped at the end."""
+        try:
+            await self.start()
+            yield self
+        finally:
+            await self.stop()
+
+    def app(self) -> Starlette:
+        """The HTTP application of a started service."""
+        return build(
+            self.settings,
+            receiver=self.receiver,
+            store=self.store,
+            metrics=self.metrics,
+            now=self.store.now,
+            checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self._check_workers},
+            refresh_gauges=self._refresh_gauges,
+        )
+
+    def _start_workers(self) -> None:
+        self._keep("subscribers", self._declare_subscribers)
+        if not self._workers:
+            return
+        slots = Slots(self.settings.delivery.concurrency)
+        for account in self.accounts:
+            self._keep(f"track:{account.name}", self._tracker(account).run)
+            self._keep(f"deliver:{account.name}", self._deliverer(account, slots).run)
+
+    def _tracker(self, account: Account) -> Tracker:
+        track = self.settings.track
+        return Tracker(
+            account=account,
+            store=self.store,
+            settler=Settler(self.store, self._chance),
+            send=self.transport.send,
+            watcher=self.metrics,
+            wall=self._now,
+            chance=self._chance,
+            request_timeout=track.request_timeout.total_seconds(),
+            concurrency=track.concurrency,
+            lease=track.lease.total_seconds(),
+        )
+
+    def _deliverer(self, account: Account, slots: Slots) -> Deliverer:
+        delivery = self.settings.delivery
+        return Deliverer(
+            account=account.name,
+            store=self.store,
+            send=self.transport.send,
+            watcher=self.metrics,
+            wall=self._now,
+            chance=self._chance,
+            slots=slots,
+            per_subscriber=delivery.per_subscriber,
+            timeout=delivery.timeout.total_seconds(),
+            connect_timeout=delivery.connect_timeout.total_seconds(),
+            lease=delivery.lease.total_seconds(),
+        )
+
+    def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks[name] = asyncio.get_running_loop().create_task(self._kept(name, work), name=name)
+
+    async def _kept(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a worker, and run it again if it fails: nobody would notice a dead one."""
+        wait = RESTART_FIRST
+        while True:
+            try:
+                await work()
+                return
+            except Exception:
+                log.exception("worker.failed", worker=name, again_in_seconds=wait)
+                self._failing.add(name)
+                await asyncio.sleep(wait)
+                self._failing.discard(name)
+                wait = min(wait * 2, RESTART_MOST)
+
+    async def _declare_subscribers(self) -> None:
+        """Write the subscribers of the configuration; a pause and the date of creation of before stay."""
+        declared = self.settings.build_subscribers(self._now())
+        while True:
+            try:
+                for account, subscribers in declared.items():
+                    await self._declare(account, subscribers)
+                self._declared.set()
+                return
+            except StoreUnavailable as error:
+                log.warning("subscribers.not_written_yet", reason=error.reason)
+                await asyncio.sleep(1.0)
+
+    async def _declare(self, account: str, subscribers: list[Subscriber]) -> None:
+        present = (await self.store.roster(account)).subscribers
+        for subscriber in subscribers:
+            before = present.get(subscriber.name)
+            if before is None:
+                await self.store.put_subscriber(account, subscriber)
+                log.info("subscriber.added", account=account, subscriber=subscriber.name)
+                continue
+            after = msgspec.structs.replace(subscriber, **{name: getattr(before, name) for name in KEPT})
+            if after != before and await self.store.change_subscriber(account, before, after):
+                log.info("subscriber.changed", account=account, subscriber=subscriber.name)
+        names = {subscriber.name for subscriber in subscribers}
+        for name, before in present.items():
+            if before.origin == "config" and name not in names:
+                log.warning("subscriber.no_longer_declared", account=account, subscriber=name)
+
+    async def _check_store(self) -> None:
+        if self.embedded is not None and not self.embedded.healthy:
+            raise StoreUnavailable("The embedded store is being restarted.", reason="store_restarting")
+        await self.store.ping()
+
+    async def _check_declared(self) -> None:
+        if not self._declared.is_set():
+            raise Unavailable("The configured subscribers are not written yet.", reason="not_written_yet")
+
+    async def _check_workers(self) -> None:
+        if self._failing:
+            raise Unavailable(f"Failing: {', '.join(sorted(self._failing))}.", reason="workers_failing")
+
+    async def _refresh_gauges(self) -> None:
+        sizes = {account.name: await self.store.gauges(account.name) for account in self.accounts}
+        now = self._now()
+        days = {each.name: (each.not_after - now) / 86_400_000 for each in self.certificates.known()}
+        self.metrics.gauges(sizes, days)

@@ -1,0 +1,108 @@
+"""Edge: files. Every setting of the service, read and checked as a whole before anything starts.
+
+`load()` lays the environment over the TOML file, checks all of it, and either returns `Settings` or raises one
+`ConfigurationError` with every problem in it. `sources.py` gathers, `sections.py` and `account.py` are the tables,
+`consistency.py` checks tables against each other, `problems.py` words the findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+
+from receiver.accounts import Account
+from receiver.errors import ConfigurationError
+from receiver.outbox.subscriber import Subscriber
+from receiver.settings.account import AccountSettings
+from receiver.settings.consistency import contradictions
+from receiver.settings.problems import sentences
+from receiver.settings.sections import (
+    DeliverySettings,
+    HttpSettings,
+    IngestSettings,
+    LogSettings,
+    RedisSettings,
+    TokenSettings,
+    TrackSettings,
+)
+from receiver.settings.sources import Tree, merge, one_account, read_environment, read_file
+from receiver.settings.subscriber import SubscriberSettings, rules_of, subscriber_faults
+from receiver.settings.values import Section, base_of
+
+NO_ACCOUNT = (
+    "a table [[accounts]] for each merchant. One alone may come from the environment, "
+    "as RECEIVER_ACCOUNT__MERCHANT_ID, …__REGION, …__PUBLIC_KEY_ID, …__PRIVATE_KEY_FILE and …__TOPIC_ARNS."
+)
+
+
+class Settings(Section):
+    """Everything that can be set. Spans are `timedelta`, sizes bytes, files absolute paths."""
+
+    data_dir: Path = Field(default=Path("receiver-data"), validate_default=True)
+    redis: RedisSettings = RedisSettings()
+    http: HttpSettings = HttpSettings()
+    ingest: IngestSettings = IngestSettings()
+    track: TrackSettings = TrackSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    log: LogSettings = LogSettings()
+    tokens: tuple[TokenSettings, ...] = ()
+    accounts: tuple[AccountSettings, ...] = Field(min_length=1, description=NO_ACCOUNT)
+    subscribers: tuple[SubscriberSettings, ...] = ()
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, path: Path, info: ValidationInfo) -> Path:
+        return base_of(info) / path.expanduser()
+
+    def build_accounts(self) -> list[Account]:
+        """The accounts as the verbs need them, in the order of the configuration."""
+        return [account.build() for account in self.accounts]
+
+    def build_subscribers(self, now: int) -> dict[str, list[Subscriber]]:
+        """The subscribers of the configuration, by account; `now` (ms) becomes their `created_at`."""
+        rules = rules_of(self.delivery)
+        built: dict[str, list[Subscriber]] = {account.name: [] for account in self.accounts}
+        for subscriber in self.subscribers:
+            built[subscriber.account or self.accounts[0].name].append(subscriber.build(rules, now))
+        return built
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read the file, if there is one, lay the environment over it, and check everything.
+
+    Raises `ConfigurationError` with one sentence for every problem; none of them repeats a value that may be secret.
+    """
+    problems: list[str] = []
+    tree = read_file(path, problems) if path else {}
+    tree = merge(tree, read_environment(environ, problems))
+    return check(tree, path.absolute().parent if path else Path.cwd(), problems)
+
+
+def check(tree: Tree, base: Path, problems: list[str] | None = None) -> Settings:
+    """Settings from a plain tree; relative paths count from `base`. Raises `ConfigurationError` like `load`."""
+    found = list(problems or [])
+    tree = one_account(tree, found)
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate(tree, context={"base": base})
+    except ValidationError as error:
+        found += sentences(error, Settings)
+    found += [*contradictions(tree), *subscriber_faults(tree, base)]
+    found = _once_per_key(found)
+    if settings is None or found:
+        raise ConfigurationError(found)
+    return settings
+
+
+def _once_per_key(problems: list[str]) -> list[str]:
+    """The first thing said about each key of a subscriber: two readers look at those, and say the same differently."""
+    firsts: dict[str, str] = {}
+    for problem in problems:
+        key = problem.split(": ", 1)[0]
+        firsts.setdefault(key if key.startswith("subscribers[") else problem, problem)
+    return list(firsts.values())
+
+
+__all__ = ["Settings", "check", "load"]

@@ -1,0 +1,201 @@
+"""Edge: files. The table `[[accounts]]`: one merchant in one environment, checked and built."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+
+from receiver.accounts import (
+    LIVE_THROTTLE,
+    SANDBOX_THROTTLE,
+    Account,
+    Bucket,
+    Call,
+    Environment,
+    TopicPattern,
+)
+from receiver.amazonpay.calls import Endpoint, Region, key_environment
+from receiver.amazonpay.signing import PUBLIC_KEY_ID, Algorithm, Signer
+from receiver.errors import ConfigurationError
+from receiver.inbox.envelope import TOPIC_ARN
+from receiver.ledger.schedule import DEFAULT_POLL, PollPlan
+from receiver.settings.values import AsList, Name, Section, Words, one_of, readable, secret_text
+
+TOPIC_PREFIX = re.compile(r"arn:(aws|aws-cn|aws-us-gov):sns:[a-z0-9-]{1,32}:[0-9]{12}:[A-Za-z0-9_-]{0,255}\*")
+CERTIFICATE_URL = re.compile(
+    r"https://sns\.[a-z0-9-]{1,32}\.amazonaws\.com(\.cn)?/SimpleNotificationService-[0-9a-f]{32}\.pem"
+)
+TOPIC_SHAPE = '"arn:aws:sns:us-east-1:291180941288:*" or one exact ARN'
+
+Rate = Annotated[float, Field(gt=0, le=1000)]
+Pair = Annotated[tuple[Annotated[float, Field(ge=1, le=1000)], Rate], AsList]
+
+
+class ThrottleSettings(Section):
+    """Token buckets of Amazon's calls: `[burst, per second]` each; what is left out keeps Amazon's published limits."""
+
+    get_refund: Pair | None = None
+    get_charge: Pair | None = None
+    create_refund: Pair | None = None
+
+
+def _key_text(value: object) -> object:
+    """A PEM in an environment variable often holds `\\n` for its line ends."""
+    return value.replace("\\n", "\n") if isinstance(value, str) and "\n" not in value else value
+
+
+class AccountSettings(Section):
+    """One merchant in one environment. Fields that a check needs stand before the field that is checked."""
+
+    name: Name = Field(
+        default="default",
+        description="the account's name in addresses and in Redis: a-z, 0-9, - and _, at most 32, for example us.",
+    )
+    merchant_id: str = Field(
+        pattern=r"^A[A-Z0-9]{9,24}$",
+        description="the merchant id (also seller id) in Seller Central, such as A2ZABCDEFGHIJ.",
+    )
+    region: Region = Field(description="the Amazon Pay region: na, eu or jp.")
+    public_key_id: str = Field(
+        pattern=rf"^{PUBLIC_KEY_ID.pattern}$",
+        description="the id that Seller Central shows for the public key, such as LIVE-AG3….",
+    )
+    environment: Environment | None = Field(default=None, validate_default=True, description="live or sandbox.")
+    algorithm: Algorithm = Field(
+        default=Algorithm.V2,
+        description="the signature of our requests: AMZN-PAY-RSASSA-PSS-V2, or AMZN-PAY-RSASSA-PSS.",
+    )
+    private_key: Annotated[SecretStr | None, BeforeValidator(_key_text)] = None
+    private_key_file: Path | None = Field(default=None, validate_default=True)
+    topic_arns: Annotated[tuple[str, ...], AsList] = Field(
+        min_length=1, description=f"the list of topics whose notifications are believed: {TOPIC_SHAPE}."
+    )
+    endpoint: str | None = None
+    signing_certificates: dict[str, Path] = Field(default_factory=dict)
+    throttle: ThrottleSettings = Field(default_factory=ThrottleSettings)
+    poll: Words = DEFAULT_POLL
+    min_signature_version: int = Field(default=1, ge=1, le=2, description="1, or 2 once the topic signs with SHA-256.")
+
+    @field_validator("environment")
+    @classmethod
+    def _environment_fits_key(cls, environment: Environment | None, info: ValidationInfo) -> Environment | None:
+        key_id = info.data.get("public_key_id")
+        told = key_environment(key_id) if key_id else None
+        if environment is None:
+            if key_id and told is None:
+                raise ValueError("is missing: live or sandbox (this public_key_id has no prefix that tells).")
+            return Environment(told) if told else None
+        if told is not None and told != environment:
+            raise ValueError(
+                f"is {environment.value}, but public_key_id begins with {told.upper()}-. "
+                "Amazon refuses the one with the other: set the key of that environment, or leave environment out."
+            )
+        return environment
+
+    @field_validator("private_key_file")
+    @classmethod
+    def _private_key_works(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        file = one_of("private_key", file, info, needed="the PEM file that was made with the public key.")
+        if "private_key" not in info.data:
+            return file
+        try:
+            Signer("LIVE-AAAAAAAAAAAAAAAAAAAAAAAA", _pem(info.data["private_key"], file))
+        except ConfigurationError as error:
+            raise ValueError(" ".join(error.problems)) from None
+        return file
+
+    @field_validator("topic_arns")
+    @classmethod
+    def _topics_are_pinned(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
+        faults = [
+            f"entry {number + 1} {fault}" for number, topic in enumerate(topics) if (fault := _topic_fault(topic))
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return topics
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_is_safe(cls, address: str | None) -> str | None:
+        if address is not None and (fault := _address_fault(address)):
+            raise ValueError(fault)
+        return address
+
+    @field_validator("signing_certificates")
+    @classmethod
+    def _certificates_readable(cls, pinned: dict[str, Path], info: ValidationInfo) -> dict[str, Path]:
+        for url in pinned:
+            if not CERTIFICATE_URL.fullmatch(url):
+                raise ValueError(
+                    "has an address that no notification can name. "
+                    "It is https://sns.<region>.amazonaws.com/SimpleNotificationService-<32 hex digits>.pem."
+                )
+        return {url: readable(path, info) for url, path in pinned.items()}
+
+    @field_validator("poll")
+    @classmethod
+    def _poll_is_a_plan(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        PollPlan.parse(entries)
+        return entries
+
+    def build(self) -> Account:
+        """The account as the verbs need it. Reads the key and the pinned certificates."""
+        environment = self.environment or Environment.LIVE
+        return Account(
+            name=self.name,
+            merchant_id=self.merchant_id,
+            environment=environment,
+            topics=tuple(map(TopicPattern, self.topic_arns)),
+            endpoint=Endpoint(self.region, environment.value, self.public_key_id, self.endpoint),
+            signer=Signer(self.public_key_id, _pem(self.private_key, self.private_key_file), self.algorithm),
+            throttle=self._throttle(LIVE_THROTTLE if environment is Environment.LIVE else SANDBOX_THROTTLE),
+            poll=PollPlan.parse(self.poll),
+            min_signature_version=self.min_signature_version,
+            signing_certificates={url: path.read_bytes() for url, path in self.signing_certificates.items()},
+        )
+
+    def _throttle(self, published: dict[Call, Bucket]) -> dict[Call, Bucket]:
+        own = {call: getattr(self.throttle, call.value) for call in Call}
+        return {call: Bucket(*own[call]) if own[call] else published[call] for call in Call}
+
+
+def _pem(key: SecretStr | None, file: Path | None) -> bytes:
+    return file.read_bytes() if file is not None else secret_text(key, None).encode()
+
+
+def _topic_fault(topic: str) -> str:
+    if TOPIC_ARN.fullmatch(topic) or TOPIC_PREFIX.fullmatch(topic):
+        return ""
+    if any("*" in part for part in topic.split(":", 5)[:5]):
+        return (
+            "has a star before the topic's name. Every AWS customer can make a topic, and SNS signs all with the same "
+            f"certificate: notifications of anybody's topic would be believed. Write {TOPIC_SHAPE}."
+        )
+    return f"is not an SNS topic. Write {TOPIC_SHAPE}."
+
+
+def _address_fault(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return 'is not an address such as "http://127.0.0.1:9100".'
+    if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\\]", address):
+        return 'is not an address such as "http://127.0.0.1:9100".'
+    if parts.username or parts.password or parts.path not in ("", "/") or parts.query or parts.fragment:
+        return "has more than scheme, host and port. Leave out the path and everything after it."
+    if parts.scheme == "http" and not _is_loopback(host):
+        return "is plain http to another machine, which could read and change every answer. Use https, or 127.0.0.1."
+    return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

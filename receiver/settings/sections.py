@@ -1,0 +1,175 @@
+"""Edge: files. The tables of the configuration other than accounts, with their defaults and checks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import quote, urlsplit
+
+from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
+
+from receiver.inbox.envelope import MAX_BODY
+from receiver.settings.values import AsList, Name, Networks, Section, Span, Words, one_of, secret_text
+
+LEASE_MARGIN = timedelta(seconds=20)
+"""A lease outlives its request's timeout by this, so that a worker that is slow, not dead, still settles in time."""
+
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+
+def seconds(number: float) -> timedelta:
+    """A default, readable beside its field."""
+    return timedelta(seconds=number)
+
+
+class RedisSettings(Section):
+    """`[redis]`. Without an address the service runs a Valkey of its own in `data_dir`."""
+
+    url: SecretStr | None = None
+    url_file: Path | None = Field(default=None, validate_default=True)
+    password: SecretStr | None = None
+    password_file: Path | None = Field(default=None, validate_default=True)
+    wait_replicas: int = Field(
+        default=0, ge=0, le=10, description="how many replicas must confirm each group of writes."
+    )
+    wait_timeout: Span = timedelta(milliseconds=500)
+    connect_timeout: Span = seconds(2)
+    timeout: Span = seconds(5)
+
+    @field_validator("url_file")
+    @classmethod
+    def _address_is_known(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        file = one_of("url", file, info)
+        url = secret_text(info.data.get("url"), file)
+        if url and urlsplit(url).scheme not in REDIS_SCHEMES:
+            raise ValueError(f"the address must begin with one of {', '.join(f'{name}://' for name in REDIS_SCHEMES)}.")
+        return file
+
+    @field_validator("password_file")
+    @classmethod
+    def _one_password(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        file = one_of("password", file, info)
+        if file is None and info.data.get("password") is None:
+            return None
+        if "url_file" in info.data:
+            url = secret_text(info.data.get("url"), info.data["url_file"])
+            if not url:
+                raise ValueError("there is a password but no address. Set redis.url, or leave the password out.")
+            if "@" in urlsplit(url).netloc and urlsplit(url).password:
+                raise ValueError("the address holds a password already. Give it once.")
+        return file
+
+    @property
+    def address(self) -> str:
+        """The whole address, with the password in it: a secret. Empty for the embedded store."""
+        url = secret_text(self.url, self.url_file)
+        password = secret_text(self.password, self.password_file)
+        if not url or not password:
+            return url
+        scheme, _, rest = url.partition("://")
+        user, at, host = rest.rpartition("@")
+        return f"{scheme}://{user.rstrip(':') if at else ''}:{quote(password, safe='')}@{host}"
+
+
+class HttpSettings(Section):
+    """`[http]`: where to listen, and which proxies may say who the client is."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8000, ge=0, le=65535)
+    trusted_proxies: Networks = ()
+    header_timeout: Span = seconds(10)
+    shutdown_timeout: Span = seconds(20)
+
+
+class IngestSettings(Section):
+    """`[ingest]`: what a notification may be, and how much of them at once."""
+
+    max_body: ByteSize = Field(default=ByteSize(MAX_BODY), ge=16 * 1024, le=MAX_BODY)
+    max_buffered: ByteSize = Field(default=ByteSize(64 * 1024 * 1024), ge=4 * 1024 * 1024)
+    body_timeout: Span = seconds(10)
+    answer_timeout: Span = Field(default=seconds(12), le=seconds(14))
+    """SNS gives up after 15 s ("SendMessageToHttp"), so an answer after that is lost."""
+    concurrency: int = Field(default=256, ge=1, le=65536)
+    max_age: Span = timedelta(days=15)
+    max_future: Span = timedelta(minutes=5)
+    certificate_md5: Literal["enforce", "warn"] = Field(
+        default="enforce",
+        description="what to do when a certificate's file name is not the MD5 of its DER: enforce or warn.",
+    )
+
+
+class TrackSettings(Section):
+    """`[track]`: asking Amazon."""
+
+    request_timeout: Span = seconds(10)
+    lease: Span = Field(default_factory=lambda valid: shortest_lease(valid.get("request_timeout")))
+    concurrency: int = Field(default=32, ge=1, le=1024)
+
+    @field_validator("lease")
+    @classmethod
+    def _lease_is_long_enough(cls, lease: timedelta, info: ValidationInfo) -> timedelta:
+        return checked_lease(lease, info.data.get("request_timeout"), "track.request_timeout")
+
+
+class DeliverySettings(Section):
+    """`[delivery]`: sending to subscribers."""
+
+    allow_networks: Networks = ()
+    allow_http: bool = False
+    concurrency: int = Field(default=256, ge=1, le=4096)
+    per_subscriber: int = Field(default=8, ge=1, le=256)
+    connect_timeout: Span = seconds(3)
+    timeout: Span = Field(default=seconds(10), le=seconds(60))
+    lease: Span = Field(default_factory=lambda valid: shortest_lease(valid.get("timeout")))
+
+    @field_validator("lease")
+    @classmethod
+    def _lease_is_long_enough(cls, lease: timedelta, info: ValidationInfo) -> timedelta:
+        return checked_lease(lease, info.data.get("timeout"), "delivery.timeout")
+
+
+def shortest_lease(timeout: timedelta | None) -> timedelta:
+    """The shortest lease that is safe with this timeout; None stands for one that could not be read."""
+    return (timeout or seconds(10)) + LEASE_MARGIN
+
+
+def checked_lease(lease: timedelta, timeout: timedelta | None, key: str) -> timedelta:
+    """The lease, or `ValueError` if it is shorter than is safe."""
+    if timeout is not None and lease < shortest_lease(timeout):
+        raise ValueError(
+            "is too short: a second worker would take what the first is still sending. "
+            f"With this {key} it is at least {shortest_lease(timeout).total_seconds():g}s; leave it out to get that."
+        )
+    return lease
+
+
+class LogSettings(Section):
+    """`[log]`, always on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="auto (text on a terminal), json or text."
+    )
+
+
+class Scope(StrEnum):
+    """What a token may do. None includes another: a token that issues refunds and reads them names both."""
+
+    READ = "read"
+    REFUND = "refund"
+    ADMIN = "admin"
+
+
+class TokenSettings(Section):
+    """`[[tokens]]`: who may use the API. Only the digest of a token is ever stored."""
+
+    name: Name = Field(description="who holds the token; it is what the log shows.")
+    sha256: str = Field(
+        pattern=r"^[0-9a-fA-F]{64}$",
+        description="the SHA-256 of the token, 64 hex digits: printf %s TOKEN | sha256sum.",
+    )
+    scopes: Annotated[frozenset[Scope], AsList] = Field(min_length=1, description="a list of read, refund and admin.")
+    accounts: Words | None = None
+    """Names of the accounts that the token may see; None is all."""

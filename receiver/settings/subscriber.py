@@ -1,0 +1,87 @@
+"""Edge: files. The table `[[subscribers]]`. What its fields may be, `outbox/subscriber.py` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+
+from receiver.addresses import forbidden
+from receiver.outbox.subscriber import Subscriber, read_subscriber, subscriber_problems
+from receiver.outbox.target import Rules
+from receiver.settings.sections import DeliverySettings
+from receiver.settings.sources import Tree
+from receiver.settings.values import Name, Section, Words, one_of, secret_text
+
+LISTS = ("types", "reasons", "secrets")
+
+
+class SubscriberSettings(Section):
+    """Who is told about which refunds. The account may be left out where there is one."""
+
+    account: Name | None = None
+    name: str = Field(default="", description="the subscriber's name.")
+    url: str = Field(default="", repr=False, description="the address that events are posted to.")
+    secret: SecretStr | None = None
+    secret_file: Path | None = Field(default=None, validate_default=True)
+    secrets: tuple[SecretStr, ...] | None = None
+    types: Words | None = None
+    reasons: Words | None = None
+    format: str | None = None
+
+    @field_validator("secret_file")
+    @classmethod
+    def _one_secret(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        return one_of("secret", file, info)
+
+    def build(self, rules: Rules, now: int) -> Subscriber:
+        """The subscriber as the outbox knows it. Raises `BadRequest` if a secret file changed since it was checked."""
+        return read_subscriber(self._fields(), rules, origin="config", now=now)
+
+    def _fields(self) -> dict[str, Any]:
+        secret = secret_text(self.secret, self.secret_file)
+        fields = {
+            "name": self.name,
+            "url": self.url,
+            "secret": secret or None,
+            "secrets": [each.get_secret_value() for each in self.secrets] if self.secrets else None,
+            "types": self.types,
+            "reasons": self.reasons,
+            "format": self.format,
+        }
+        return {key: value for key, value in fields.items() if value is not None}
+
+
+def rules_of(delivery: DeliverySettings) -> Rules:
+    """What `[delivery]` allows as a subscriber's address."""
+    return Rules(delivery.allow_http, lambda address: forbidden(address, delivery.allow_networks))
+
+
+def subscriber_faults(tree: Tree, base: Path) -> list[str]:
+    """A sentence for everything that `outbox/subscriber.py` would refuse, with the key of the table before it."""
+    try:
+        rules = rules_of(DeliverySettings.model_validate(tree.get("delivery", {})))
+    except ValidationError:
+        rules = Rules(allow_http=True)
+    tables = tree.get("subscribers")
+    return [
+        f"subscribers[{index}].{problem}."
+        for index, table in enumerate(tables if isinstance(tables, list) else [])
+        if isinstance(table, dict)
+        for problem in subscriber_problems(_as_written(table, base), rules)
+    ]
+
+
+def _as_written(table: Tree, base: Path) -> dict[str, Any]:
+    fields = {key: value for key, value in table.items() if key not in ("account", "secret_file")}
+    for key in LISTS:
+        if isinstance(fields.get(key), str):
+            fields[key] = [part.strip() for part in fields[key].split(",")]
+    file = table.get("secret_file")
+    if isinstance(file, str) and "secret" not in fields:
+        try:
+            fields["secret"] = secret_text(None, base / Path(file).expanduser())
+        except (OSError, ValueError):
+            fields["secret"] = ""
+    return fields

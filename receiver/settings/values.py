@@ -1,0 +1,84 @@
+"""Edge: files. Kinds of values that settings are made of. Errors are sentences that never repeat the value."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+
+from receiver.durations import parse_duration
+
+Span = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
+"""A span of time: `10s`, `5m`, `15d`, or a number of seconds."""
+
+
+def _listed(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _network(value: Any) -> Any:
+    try:
+        return ip_network(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError('must be an address or a network such as "10.0.0.0/8" (no bits set right of it).') from None
+
+
+AsList = BeforeValidator(_listed)
+"""Lets a list of words be written `a,b,c`, which is how one writes it in an environment variable."""
+
+Words = Annotated[tuple[str, ...], AsList]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Networks = Annotated[tuple[Network, ...], AsList]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+
+
+class Section(BaseModel):
+    """One table of the configuration: unknown keys are errors, nothing changes after the start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, str_strip_whitespace=True)
+
+
+def base_of(info: ValidationInfo) -> Path:
+    """The folder that relative paths count from: that of the configuration file."""
+    base = (info.context or {}).get("base")
+    return base if isinstance(base, Path) else Path.cwd()
+
+
+def readable(path: Path, info: ValidationInfo) -> Path:
+    """The path made absolute; raises `ValueError` if there is no file there that we may read."""
+    whole = base_of(info) / path.expanduser()
+    try:
+        with whole.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ValueError(f"{whole} cannot be read ({error.strerror}). Mend the path, or its permissions.") from None
+    return whole
+
+
+def secret_text(value: SecretStr | None, file: Path | None) -> str:
+    """A secret given as text or as a file; of a file, without the line end that editors add.
+
+    Raises `ValueError` if the file is not text.
+    """
+    if file is not None:
+        try:
+            return file.read_text("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise ValueError(f"{file} is not text in UTF-8.") from None
+    return value.get_secret_value() if value is not None else ""
+
+
+def one_of(key: str, file: Path | None, info: ValidationInfo, *, needed: str = "") -> Path | None:
+    """Check a pair `key`, `key_file`: at most one is set; at least one if `needed` says what it is."""
+    if key not in info.data:
+        return None if file is None else readable(file, info)
+    if file is None:
+        if info.data[key] is None and needed:
+            raise ValueError(f"is missing, and so is {key}: {needed}")
+        return None
+    if info.data[key] is not None:
+        raise ValueError(f"contradicts {key}: set one of the two.")
+    return readable(file, info)

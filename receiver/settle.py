@@ -1,0 +1,69 @@
+"""Read, decide, commit; again on collision. Shared by everything that has seen what Amazon says of a refund."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from receiver.accounts import Account
+from receiver.errors import StoreUnavailable
+from receiver.ledger.lifecycle import Change, decide
+from receiver.ledger.refund import Observation, Source
+from receiver.ledger.schedule import next_look
+from receiver.outbox.event import Event, event_of, to_fields
+from receiver.outbox.subscriber import wants
+from receiver.store import Store
+from receiver.store.lanes import Roster
+from receiver.store.refunds import Commit, Committed, Owed
+
+MOST_COLLISIONS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of an observation, and the events that were written with it."""
+
+    change: Change
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settler:
+    """Takes observations in. `chance` gives a number in [0, 1) for the jitter of the next look."""
+
+    store: Store
+    chance: Callable[[], float]
+
+    async def settle(
+        self, account: Account, seen: Observation, *, source: Source, token: int = 0, refund_type: str = ""
+    ) -> Settled:
+        """Write what the observation changes. A `Change` that is nothing has written nothing: the claim is still held.
+
+        `token` is that of the claim under which Amazon was asked, 0 without one. Raises `StoreUnavailable`.
+        """
+        for _ in range(MOST_COLLISIONS):
+            known = await self.store.refund(account.name, seen.refund_id)
+            now = self.store.now()
+            change = decide(account.name, known, seen, source=source, now=now, refund_type=refund_type)
+            if change.is_nothing:
+                return Settled(change)
+            events = tuple(event_of(emission, change.refund, now) for emission in change.emissions)
+            roster = await self.store.roster(account.name)
+            committed = await self.store.commit(
+                Commit(
+                    known=known,
+                    refund=change.refund,
+                    owed=[owed(event, roster) for event in events],
+                    roster_version=roster.version,
+                    token=token,
+                    next_look=next_look(change.refund, now, account.poll, self.chance()),
+                )
+            )
+            if committed is Committed.OK:
+                return Settled(change, events)
+        raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
+
+
+def owed(event: Event, roster: Roster) -> Owed:
+    """The event as it is written, and who is owed it."""
+    return Owed(to_fields(event), [name for name, each in roster.subscribers.items() if wants(each, event)])

@@ -1,0 +1,204 @@
+"""HTTP. The API that merchants call: Create Refund, Get Refund, Get Charge, with Amazon's statuses and shapes.
+
+Every call is checked in the order: signature, environment, mischief, throttle, the call itself. A refusal says in the
+header `x-amz-pay-simulator-reason` what exactly was wrong; Amazon itself does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from receiver.simulator.checks import IDEMPOTENCY_KEY, NEVER_SIGNED, Asked
+from receiver.simulator.engine import Called, Engine, check_environment
+from receiver.simulator.faults import Fault
+from receiver.simulator.mischief import Rule, Trick, read_header
+from receiver.simulator.outcomes import read_outcome
+from receiver.simulator.shapes import charge_json, read_create_refund, read_key, refund_json
+
+MOST_BODY = 65_536
+MISCHIEF_HEADER = "x-amz-pay-simulator-mischief"
+REASON_HEADER = "x-amz-pay-simulator-reason"
+log = structlog.get_logger("receiver.simulator")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status and a JSON object."""
+
+    status: int
+    body: dict[str, object]
+
+
+class Api:
+    """The routes over one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[BaseRoute]:
+        """With and without the environment in the path, and a slash at its end (the .NET SDK sends one)."""
+        return [
+            Route(f"{base}{path}{slash}", handler, methods=[method])
+            for base in ("/v2", "/{environment:str}/v2")
+            for path, handler, method in (
+                ("/refunds", self.create_refund, "POST"),
+                ("/refunds/{id}", self.get_refund, "GET"),
+                ("/charges/{id}", self.get_charge, "GET"),
+            )
+            for slash in ("", "/")
+        ]
+
+    async def create_refund(self, request: Request) -> Response:
+        """`POST /refunds`: 201."""
+        return await self._answer("create_refund", request, self._create)
+
+    async def get_refund(self, request: Request) -> Response:
+        """`GET /refunds/{id}`: 200."""
+        return await self._answer("get_refund", request, self._refund)
+
+    async def get_charge(self, request: Request) -> Response:
+        """`GET /charges/{id}`: 200."""
+        return await self._answer("get_charge", request, self._charge)
+
+    def _create(self, asked: Asked, _: str) -> Answer:
+        engine = self._engine
+        key, order = read_key(asked.header(IDEMPOTENCY_KEY)), read_create_refund(asked.body)
+        stored = engine.bank.repeated(key, order)
+        if stored is not None:
+            return Answer(201, stored)
+        code = asked.header(NEVER_SIGNED)
+        outcome = read_outcome(code) if code else None
+        change = engine.start_refund(
+            order.amount, outcome, order.charge_id, by_api=True, soft_descriptor=order.soft_descriptor
+        )
+        answer = refund_json(change.refund, engine.plan.environment)
+        engine.bank.remember(key, order, answer)
+        return Answer(201, answer)
+
+    def _refund(self, _: Asked, object_id: str) -> Answer:
+        return Answer(200, refund_json(self._engine.bank.refund(object_id), self._engine.plan.environment))
+
+    def _charge(self, _: Asked, object_id: str) -> Answer:
+        bank = self._engine.bank
+        return Answer(200, charge_json(bank.charge(object_id), bank))
+
+    async def _answer(self, call: str, request: Request, work: Callable[[Asked, str], Answer]) -> Response:
+        engine, object_id = self._engine, request.path_params.get("id", "")
+        rule: Rule | None = None
+        reason = ""
+        try:
+            asked = await read(request)
+            engine.tick()
+            engine.checks.check(asked, engine.now())
+            check_environment(engine, request.path_params.get("environment", ""), object_id)
+            rule = _header_rule(asked) or engine.mischief.take(call, object_id)
+            _refuse_by(rule)
+            if not engine.throttle.admits(call, engine.now()):
+                raise Fault(429, "TooManyRequests", "Too many requests.", "throttled")
+            answer = work(asked, object_id)
+            response = await self._spoil(rule, answer, request)
+        except Fault as fault:
+            response, reason = refusal(fault), fault.word
+            if rule is not None and rule.trick is Trick.THROTTLE and rule.seconds:
+                response.headers["retry-after"] = f"{rule.seconds:.0f}"
+        response.headers["x-amz-pay-request-id"] = engine.ids.uuid()
+        trick = str(rule.trick) if rule is not None else ""
+        engine.calls.append(Called(engine.now(), call, object_id, response.status_code, reason, trick))
+        log.debug("simulator.called", call=call, object_id=object_id, status=response.status_code, reason=reason)
+        return response
+
+    async def _spoil(self, rule: Rule | None, answer: Answer, request: Request) -> Response:
+        trick = rule.trick if rule is not None else None
+        body = answer.body
+        if trick is Trick.LOST_ANSWER:
+            raise Fault(500, "InternalServerError", "The server could not answer.", "mischief")
+        if trick is Trick.GARBAGE:
+            return Response(b'\x1f\x8b<html>{"refundId":', 200, media_type="application/json")
+        if trick is Trick.WRONG_REFUND and "refundId" in body:
+            body = {**body, "refundId": f"{str(body['refundId'])[:-6]}999999"}
+        if rule is not None and trick is Trick.HANG:
+            await self._hang(request, rule.seconds)
+        kind = Half if trick is Trick.HALF else Response
+        return kind(json.dumps(body).encode(), answer.status, media_type="application/json")
+
+    async def _hang(self, request: Request, seconds: float) -> None:
+        """Until the time is over (0: never), the client has gone, or the simulator stops."""
+        waits = {
+            asyncio.ensure_future(self._engine.stopping.wait()),
+            asyncio.ensure_future(_gone(request)),
+        }
+        _, pending = await asyncio.wait(waits, timeout=seconds or None, return_when=asyncio.FIRST_COMPLETED)
+        for wait in pending:
+            wait.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+
+class Half(Response):
+    """Promises the whole body, sends half of it, and ends: the server then cuts the connection."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer by halves."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        half = bytes(self.body)[: len(self.body) // 2]
+        await send({"type": "http.response.body", "body": half, "more_body": True})
+
+
+def refusal(fault: Fault) -> Response:
+    """Amazon's error body, and the simulator's finer reason in a header."""
+    headers = {REASON_HEADER: fault.word}
+    return Response(json.dumps(fault.body()).encode(), fault.status, headers, "application/json")
+
+
+async def read(request: Request) -> Asked:
+    """The request as it came over the wire; raises `Fault` 413 for a body that no call needs."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MOST_BODY:
+                raise Fault(413, "InvalidRequest", "The body is too large.", "too_large")
+    except ClientDisconnect:
+        raise Fault(400, "InvalidRequest", "The body is not complete.", "incomplete") from None
+    return Asked(
+        method=request.method,
+        path=request.scope["raw_path"].decode("latin-1").partition("?")[0],
+        query=request.scope["query_string"].decode("latin-1"),
+        headers=[(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.raw],
+        body=bytes(body),
+    )
+
+
+async def on_http_exception(_: Request, error: Exception) -> Response:
+    """No such route, or not with this method, in Amazon's shape."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code = {404: "ResourceNotFound", 405: "UnsupportedOperation"}.get(status, "InvalidRequest")
+    return refusal(Fault(status, code, "There is no such operation here.", "no_route"))
+
+
+def _header_rule(asked: Asked) -> Rule | None:
+    try:
+        return read_header(asked.header(MISCHIEF_HEADER))
+    except ValueError as error:
+        raise Fault(400, "InvalidSandboxSimulationSpecified", f"{MISCHIEF_HEADER}: {error}", "mischief") from None
+
+
+def _refuse_by(rule: Rule | None) -> None:
+    if rule is not None and rule.trick is Trick.THROTTLE:
+        raise Fault(429, "TooManyRequests", "Too many requests.", "mischief")
+    if rule is not None and rule.trick is Trick.ERROR:
+        raise Fault(500, "InternalServerError", "Something went wrong.", "mischief")
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,282 @@
+"""HTTP. The stand-in Amazon Pay as a whole: `Simulator`, for the demo, the tests and `receiver simulate`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+
+from receiver.serving import Server
+from receiver.simulator.amounts import Amount
+from receiver.simulator.api import Api, on_http_exception
+from receiver.simulator.bank import Charge, Refund
+from receiver.simulator.control import Control
+from receiver.simulator.engine import Called, Engine, Plan
+from receiver.simulator.forgeries import Forgery
+from receiver.simulator.keys import Keys, make_keys
+from receiver.simulator.mischief import Mischief
+from receiver.simulator.outcomes import Outcome
+from receiver.simulator.post import Posted, Sender
+from receiver.simulator.throttle import Rates
+from receiver.transport import Transport
+
+MERCHANT_ID = "A2SIMULATOR01"
+KEY_IDS = {"sandbox": "SANDBOX-SIMULATOR000000000000001", "live": "LIVE-SIMULATOR000000000000000001"}
+GRACE = 2
+
+
+def system_clock() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class Simulator:
+    """One merchant's Amazon Pay in one environment, on a socket of its own.
+
+        async with Simulator(post_to="http://127.0.0.1:8000/ipn") as amazon:
+            refund_id = amazon.start_refund("12.00", "USD", outcome="AmazonRejected")
+
+    `now` (ms), `chance` ([0, 1)) and `sleep` can be injected. Spans are seconds.
+
+    - `outcome_delay`: from one step of a refund to the next; the sandbox takes 31 to 33.
+    - `post_to`: where notifications go; None logs them only. It can be set later.
+    - `transport`: what posts them; by default one of its own, closed with the simulator.
+    - `region` na, eu, jp; `environment` sandbox or live; `public_key_id`: one with the prefix LIVE or SANDBOX wants
+      paths without the environment, any other wants it in the path.
+    - `signature_version` of notifications: 1 (SHA-1, SNS's default) or 2 (SHA-256).
+    - `throttle`: call → (burst, per second); None is Amazon's for the environment, `{}` unlimited.
+    - `skew`: how far `x-amz-pay-date` may be from `now`.
+    - `retry_waits`, `post_timeout`: how persistently notifications are posted.
+    - `announce_initiated`: notify of RefundInitiated too. No source says whether Amazon does.
+
+    Raises ValueError for settings that contradict each other; `start` raises OSError if the address is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], int] = system_clock,
+        chance: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        outcome_delay: float = 30.0,
+        post_to: str | None = None,
+        transport: Sender | None = None,
+        region: str = "na",
+        environment: str = "sandbox",
+        merchant_id: str = MERCHANT_ID,
+        public_key_id: str = "",
+        keys: Keys | None = None,
+        signature_version: int = 1,
+        throttle: Rates | None = None,
+        skew: float = 900.0,
+        retry_waits: Sequence[float] = (20.0, 20.0, 20.0),
+        post_timeout: float = 15.0,
+        announce_initiated: bool = True,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        plan = Plan(
+            region=region,
+            environment=environment,
+            merchant_id=merchant_id,
+            public_key_id=public_key_id or KEY_IDS.get(environment, ""),
+            outcome_delay=outcome_delay,
+            skew=skew,
+            signature_version=signature_version,
+            throttle=throttle,
+            retry_waits=tuple(retry_waits),
+            post_timeout=post_timeout,
+            announce_initiated=announce_initiated,
+        )
+        self._owned = [] if transport else [Transport()]
+        sender = transport or self._owned[0]
+        self._engine = Engine(plan, keys or make_keys(now()), sender, post_to, now, chance, sleep)
+        self.app = build_app(self._engine)
+        self._host, self._port = host, port
+        self._server: Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Simulator:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop."""
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen, and let time pass. Returns when the socket answers; raises OSError if the address is taken."""
+        listening = socket.create_server((self._host, self._port), family=_family(self._host), backlog=512)
+        self._port = listening.getsockname()[1]
+        config = uvicorn.Config(
+            self.app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+        )
+        self._server = Server(config)
+        serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+        answering = asyncio.create_task(self._server.answering.wait())
+        await asyncio.wait([serving, answering], return_when=asyncio.FIRST_COMPLETED)
+        answering.cancel()
+        self._tasks = [serving, asyncio.create_task(self._engine.run())]
+
+    async def stop(self) -> None:
+        """Give up what is under way, and close every socket."""
+        await self._engine.close()
+        if self._server is not None:
+            serving, ticking = self._tasks
+            self._server.should_exit = True
+            ticking.cancel()
+            await asyncio.gather(serving, ticking, return_exceptions=True)
+            self._server = None
+        for transport in self._owned:
+            await transport.close()
+
+    async def serve_until(self, ended: asyncio.Event) -> None:
+        """Run until `ended` is set; if anything in it fails before that, raise what failed."""
+        waiting = asyncio.create_task(ended.wait())
+        done, _ = await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        for task in done:
+            task.result()
+
+    @property
+    def base_url(self) -> str:
+        """Where it listens: `http://127.0.0.1:49152`; the `endpoint` of the receiver's account."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    @property
+    def certificate_pem(self) -> str:
+        """The signing certificate, to be pinned."""
+        return self._engine.keys.signing.pem
+
+    @property
+    def certificate_url(self) -> str:
+        """The `SigningCertURL` of its notifications."""
+        return self._engine.certificate_url
+
+    @property
+    def topic_arn(self) -> str:
+        """The topic that notifications come from."""
+        return self._engine.topic_arn
+
+    @property
+    def merchant_id(self) -> str:
+        """The merchant that notifications are about."""
+        return self._engine.plan.merchant_id
+
+    @property
+    def region(self) -> str:
+        """na, eu or jp."""
+        return self._engine.plan.region
+
+    @property
+    def environment(self) -> str:
+        """sandbox or live."""
+        return self._engine.plan.environment
+
+    @property
+    def public_key_id(self) -> str:
+        """The id under which the merchant's public key is known."""
+        return self._engine.plan.public_key_id
+
+    @property
+    def merchant_private_key_pem(self) -> bytes:
+        """The client's half of the merchant's key, PKCS#8."""
+        return self._engine.keys.merchant_private_key_pem
+
+    @property
+    def post_to(self) -> str | None:
+        """Where notifications are posted."""
+        return self._engine.postman.url
+
+    @post_to.setter
+    def post_to(self, url: str | None) -> None:
+        self._engine.postman.url = url
+
+    @property
+    def mischief(self) -> Mischief:
+        """The plan of misbehaviour."""
+        return self._engine.mischief
+
+    @property
+    def posted(self) -> deque[Posted]:
+        """Every attempt to post a notification, oldest first (the last 10,000)."""
+        return self._engine.postman.posted
+
+    @property
+    def calls(self) -> deque[Called]:
+        """Every API call answered, oldest first (the last 10,000)."""
+        return self._engine.calls
+
+    @property
+    def refunds(self) -> Mapping[str, Refund]:
+        """The truth about every refund, by id."""
+        return self._engine.bank.refunds
+
+    @property
+    def charges(self) -> Mapping[str, Charge]:
+        """All charges, by id; five are there from the start."""
+        return self._engine.bank.charges
+
+    def start_refund(
+        self, amount: str, currency: str, outcome: Outcome | str | None = None, charge_id: str | None = None
+    ) -> str:
+        """Start a refund as Seller Central would; its id.
+
+        Without `charge_id` on a new charge of that amount; without `outcome` by the cents (`outcomes.py`). Raises
+        `Fault` where Amazon's rules forbid it, ValueError for an unknown outcome.
+        """
+        chosen = Outcome(outcome) if outcome else None
+        return self._engine.start_refund(Amount.read(amount, currency), chosen, charge_id).refund.refund_id
+
+    def open_charge(self, amount: str, currency: str, *, state: str = "Captured", reference: str = "") -> str:
+        """Make a charge; its id."""
+        return self._engine.open_charge(Amount.read(amount, currency), state=state, reference=reference).charge_id
+
+    async def forge(self, kind: Forgery | str, refund_id: str | None = None) -> Posted:
+        """Post a forged notification once; what was answered."""
+        return await self._engine.forge(Forgery(kind), refund_id)
+
+    async def repeat(self, refund_id: str) -> Posted | None:
+        """Post a refund's last notification once more, with the same MessageId; None if it never had one."""
+        return await self._engine.announcer.repeat(refund_id)
+
+    def sign_with(self, version: int) -> None:
+        """Sign notifications with signature version 1 or 2 from now on."""
+        self._engine.announcer.sign_with(version)
+
+    def tick(self) -> None:
+        """Let everything happen that is due by now. Needed only where the simulator is not started."""
+        self._engine.tick()
+
+    async def idle(self) -> None:
+        """Return when no notification is under way and none waits for its next attempt."""
+        await self._engine.postman.idle()
+
+
+def build_app(engine: Engine) -> Starlette:
+    """The ASGI app over an engine: the API and the control API."""
+    app = Starlette(
+        routes=[*Control(engine).routes(), *Api(engine).routes()],
+        exception_handlers={HTTPException: on_http_exception},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,207 @@
+"""Pure. The books of the simulated Amazon Pay: charges, refunds, idempotency keys, and what becomes of refunds in time.
+
+State in memory and nothing else: the clock (`now`, ms) and chance are given. Amazon's rules, each with its `Fault`, are
+in `_admit`. A transition happens when `advance` is called at or after its time; whoever calls it announces what it
+returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from receiver.simulator.amounts import MOST_REFUNDS, Amount, most_refundable
+from receiver.simulator.faults import Fault, not_found
+from receiver.simulator.ids import Ids
+from receiver.simulator.outcomes import DECLINED, REFUNDED, STEPS, Outcome, Step, outcome_of
+
+CHARGE_STATES = ("AuthorizationInitiated", "Authorized", "CaptureInitiated", "Captured", "Canceled", "Declined")
+REFUNDABLE = "Captured"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The values of one Create Refund."""
+
+    charge_id: str
+    amount: Amount
+    soft_descriptor: str = ""
+
+
+@dataclass(slots=True)
+class Charge:
+    """A charge. `reference` is the merchant's own order number."""
+
+    charge_id: str
+    permission_id: str
+    amount: Amount
+    state: str
+    created_at: int
+    reference: str = ""
+    refund_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A state that a refund has been in, since `at` (ms)."""
+
+    at: int
+    state: str
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Refund:
+    """The truth about a refund: where it stands, where it has been, and where it is going."""
+
+    refund_id: str
+    order: Order
+    outcome: Outcome
+    created_at: int
+    moments: list[Moment]
+    """Never empty; the last is now."""
+    ahead: list[tuple[int, Step]]
+    """What is still to come, and when (ms)."""
+    by_api: bool
+    """Started with Create Refund; otherwise as in Seller Central or by an A-to-z claim."""
+
+    @property
+    def state(self) -> str:
+        """The state now."""
+        return self.moments[-1].state
+
+    @property
+    def reason(self) -> str:
+        """The reason code now; empty where there is none."""
+        return self.moments[-1].reason
+
+    @property
+    def updated_at(self) -> int:
+        """When the state last changed, ms."""
+        return self.moments[-1].at
+
+    @property
+    def settled(self) -> bool:
+        """Nothing more will happen to it. True of `Pending` from the start."""
+        return not self.ahead
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A refund got into a state just now."""
+
+    refund: Refund
+    moment: Moment
+
+
+class Bank:
+    """All charges and refunds of one merchant in one environment. `delay` is the time from one step to the next, ms."""
+
+    def __init__(self, environment: str, chance: Callable[[], float], delay: int) -> None:
+        self.environment = environment
+        self.delay = delay
+        self.charges: dict[str, Charge] = {}
+        self.refunds: dict[str, Refund] = {}
+        self._ids = Ids(chance)
+        self._keys: dict[str, tuple[Order, dict[str, object]]] = {}
+
+    def open_charge(
+        self, amount: Amount, now: int, *, state: str = REFUNDABLE, reference: str = "", charge_id: str = ""
+    ) -> Charge:
+        """A new charge, Captured unless said otherwise; raises `Fault` 400 for an unknown state or a taken id."""
+        if state not in CHARGE_STATES:
+            raise Fault(400, "InvalidParameterValue", f"A charge is one of {', '.join(CHARGE_STATES)}.")
+        if charge_id in self.charges:
+            raise Fault(400, "InvalidParameterValue", f"The charge '{charge_id}' exists.")
+        permission = charge_id.rpartition("-")[0] or self._ids.permission(self.environment)
+        found = charge_id or self._ids.below(permission, "C", self.charges)
+        charge = Charge(found, permission, amount, state, now, reference or f"ORDER-{len(self.charges) + 1}")
+        self.charges[found] = charge
+        return charge
+
+    def charge(self, charge_id: str) -> Charge:
+        """A charge; raises `Fault` 404."""
+        try:
+            return self.charges[charge_id]
+        except KeyError:
+            raise not_found("charge", charge_id) from None
+
+    def refund(self, refund_id: str) -> Refund:
+        """A refund; raises `Fault` 404."""
+        try:
+            return self.refunds[refund_id]
+        except KeyError:
+            raise not_found("refund", refund_id) from None
+
+    def repeated(self, key: str, order: Order) -> dict[str, object] | None:
+        """The stored answer of an idempotency key that has been used with the same values; None for a new key.
+
+        Keys are kept for ever; only refunds that came into being are stored, so a refused call leaves its key free
+        (Amazon does not say whether it does). Raises `Fault` 400 DuplicateIdempotencyKey if the values differ.
+        """
+        if key not in self._keys:
+            return None
+        before, answer = self._keys[key]
+        if before != order:
+            raise Fault(400, "DuplicateIdempotencyKey", "The idempotency key was used before, with other values.")
+        return answer
+
+    def remember(self, key: str, order: Order, answer: dict[str, object]) -> None:
+        """Keep the answer for the next call with this idempotency key."""
+        self._keys[key] = (order, answer)
+
+    def start(self, order: Order, now: int, outcome: Outcome | None = None, *, by_api: bool = False) -> Change:
+        """A new refund, in its first state. Raises `Fault` if Amazon's rules forbid it."""
+        charge = self._admit(order)
+        chosen = outcome or outcome_of(order.amount.minor)
+        first, *rest = STEPS[chosen]
+        refund = Refund(
+            refund_id=self._ids.below(charge.permission_id, "R", self.refunds),
+            order=order,
+            outcome=chosen,
+            created_at=now,
+            moments=[Moment(now, first.state, first.reason)],
+            ahead=[(now + step.delays * self.delay, step) for step in rest],
+            by_api=by_api,
+        )
+        self.refunds[refund.refund_id] = refund
+        charge.refund_ids.append(refund.refund_id)
+        return Change(refund, refund.moments[-1])
+
+    def advance(self, now: int) -> list[Change]:
+        """Let everything happen that is due at `now`; what happened, in order of time."""
+        changes = [
+            Change(refund, Moment(at, step.state, step.reason))
+            for refund in self.refunds.values()
+            for at, step in refund.ahead
+            if at <= now
+        ]
+        changes.sort(key=lambda change: change.moment.at)
+        for change in changes:
+            change.refund.moments.append(change.moment)
+            del change.refund.ahead[0]
+        return changes
+
+    def next_at(self) -> int | None:
+        """When something happens next, ms; None if nothing will."""
+        return min((refund.ahead[0][0] for refund in self.refunds.values() if refund.ahead), default=None)
+
+    def refunded(self, charge: Charge) -> int:
+        """What has been refunded of a charge, minor units; not what is still on its way."""
+        return sum(refund.order.amount.minor for refund in self._of(charge) if refund.state == REFUNDED)
+
+    def _of(self, charge: Charge) -> list[Refund]:
+        return [self.refunds[refund_id] for refund_id in charge.refund_ids]
+
+    def _admit(self, order: Order) -> Charge:
+        charge = self.charge(order.charge_id)
+        if charge.state != REFUNDABLE:
+            raise Fault(422, "InvalidChargeStatus", f"The charge is {charge.state}; only a Captured one is refunded.")
+        if charge.amount.currency != order.amount.currency:
+            raise Fault(400, "CurrencyMismatch", f"The charge is in {charge.amount.currency}.")
+        spent = [refund.order.amount.minor for refund in self._of(charge) if refund.state != DECLINED]
+        if len(spent) >= MOST_REFUNDS:
+            raise Fault(422, "TransactionCountExceeded", f"The charge has {len(spent)} refunds.")
+        if sum(spent) + order.amount.minor > most_refundable(charge.amount):
+            raise Fault(422, "TransactionAmountExceeded", "The refunds of the charge would exceed what Amazon allows.")
+        return charge

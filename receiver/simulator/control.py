@@ -1,0 +1,221 @@
+"""HTTP. The control API for people and scripts, under `/simulator`: what Seller Central, buyers and bad luck would do.
+
+| route | does |
+|---|---|
+| `GET /simulator` | where everything is: topic, merchant, certificate, key id, outcomes, tricks, forgeries |
+| `POST /simulator/refunds` `{amount, currencyCode, outcome?, chargeId?}` | starts a refund as Seller Central does |
+| `GET /simulator/refunds` | all refunds with their true state, their past and their future |
+| `POST /simulator/refunds/{id}/notify` | posts the refund's last notification once more |
+| `POST /simulator/charges` `{amount, currencyCode, state?, merchantReferenceId?, chargeId?}` | makes a charge |
+| `GET /simulator/charges` | all charges |
+| `GET`, `POST`, `DELETE /simulator/mischief` | the plan · one more rule: `{trick, times?, place?, …}` · none |
+| `POST /simulator/forge` `{kind, refundId?}` | posts a forged notification, and tells what was answered |
+| `GET /simulator/certificate` | the signing certificate, PEM |
+| `GET /simulator/log` | notifications posted and API calls answered, newest first; `?limit=` |
+
+There is no password: whoever reaches the address is the master. It listens on loopback unless told otherwise. Bodies
+have to be `application/json`, so that a web page cannot post here unnoticed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from receiver.simulator.amounts import Amount
+from receiver.simulator.api import read, refusal
+from receiver.simulator.bank import Refund
+from receiver.simulator.engine import Engine
+from receiver.simulator.faults import Fault, invalid_value
+from receiver.simulator.forgeries import Forgery
+from receiver.simulator.mischief import Trick
+from receiver.simulator.outcomes import Outcome, read_outcome
+from receiver.simulator.shapes import charge_json, need, only, read_object, refund_json
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Handler = Callable[[Request], Awaitable[Response]]
+MOST_LINES = 1000
+RULE_FIELDS = {"trick", "times", "place", "refundId", "state", "seconds", "copies", "kind", "share"}
+
+
+class Control:
+    """The routes over one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[BaseRoute]:
+        """All under `/simulator`."""
+        table: tuple[tuple[str, str, Handler], ...] = (
+            ("GET", "", self.index),
+            ("GET", "/refunds", self.refunds),
+            ("POST", "/refunds", self.start_refund),
+            ("POST", "/refunds/{id}/notify", self.notify),
+            ("GET", "/charges", self.charges),
+            ("POST", "/charges", self.open_charge),
+            ("GET", "/mischief", self.mischief),
+            ("POST", "/mischief", self.add_mischief),
+            ("DELETE", "/mischief", self.clear_mischief),
+            ("POST", "/forge", self.forge),
+            ("GET", "/certificate", self.certificate),
+            ("GET", "/log", self.log),
+        )
+        return [Route(f"/simulator{path}", _answering(handler), methods=[method]) for method, path, handler in table]
+
+    async def index(self, _: Request) -> Response:
+        """What this simulator is."""
+        engine = self._engine
+        return JSONResponse(
+            {
+                "merchantId": engine.plan.merchant_id,
+                "region": engine.plan.region,
+                "environment": engine.plan.environment,
+                "publicKeyId": engine.plan.public_key_id,
+                "topicArn": engine.topic_arn,
+                "signingCertUrl": engine.certificate_url,
+                "postTo": engine.postman.url,
+                "outcomes": list(Outcome),
+                "tricks": list(Trick),
+                "forgeries": list(Forgery),
+            }
+        )
+
+    async def refunds(self, _: Request) -> Response:
+        """The truth about all refunds."""
+        self._engine.tick()
+        return JSONResponse({"refunds": [self._truth(refund) for refund in self._engine.bank.refunds.values()]})
+
+    async def start_refund(self, request: Request) -> Response:
+        """A refund that the merchant's program did not start."""
+        found = await _object(request, {"amount", "currencyCode", "outcome", "chargeId"})
+        amount = Amount.read(need(found, "amount"), need(found, "currencyCode"), "refund")
+        outcome = read_outcome(_text(found, "outcome")) if found.get("outcome") else None
+        change = self._engine.start_refund(amount, outcome, _text(found, "chargeId") or None)
+        return JSONResponse(self._truth(change.refund), 201)
+
+    async def notify(self, request: Request) -> Response:
+        """The last notification of a refund again."""
+        refund = self._engine.bank.refund(request.path_params["id"])
+        posted = await self._engine.announcer.repeat(refund.refund_id)
+        if posted is None:
+            raise Fault(409, "InvalidRequest", "Nothing was notified of this refund yet.")
+        return JSONResponse(_json(posted))
+
+    async def charges(self, _: Request) -> Response:
+        """All charges."""
+        bank = self._engine.bank
+        return JSONResponse({"charges": [charge_json(charge, bank) for charge in bank.charges.values()]})
+
+    async def open_charge(self, request: Request) -> Response:
+        """A new charge; Captured unless `state` says otherwise."""
+        found = await _object(request, {"amount", "currencyCode", "state", "merchantReferenceId", "chargeId"})
+        charge = self._engine.open_charge(
+            Amount.read(need(found, "amount"), need(found, "currencyCode"), "charge"),
+            state=_text(found, "state") or "Captured",
+            reference=_text(found, "merchantReferenceId"),
+            charge_id=_text(found, "chargeId"),
+        )
+        return JSONResponse(charge_json(charge, self._engine.bank), 201)
+
+    async def mischief(self, _: Request) -> Response:
+        """The plan."""
+        return JSONResponse({"rules": [_json(rule) for rule in self._engine.mischief.rules]})
+
+    async def add_mischief(self, request: Request) -> Response:
+        """One more rule."""
+        found = await _object(request, RULE_FIELDS)
+        trick = _text(found, "trick")
+        rest = {_snake(name): _plain(value) for name, value in found.items() if name != "trick"}
+        try:
+            rule = self._engine.mischief.add(trick, **rest)
+        except (TypeError, ValueError) as error:
+            raise invalid_value("mischief", str(error)) from None
+        return JSONResponse(_json(rule), 201)
+
+    async def clear_mischief(self, _: Request) -> Response:
+        """An empty plan."""
+        self._engine.mischief.clear()
+        return Response(status_code=204)
+
+    async def forge(self, request: Request) -> Response:
+        """A forged notification, posted once."""
+        found = await _object(request, {"kind", "refundId"})
+        try:
+            kind = Forgery(_text(found, "kind"))
+        except ValueError:
+            raise invalid_value("kind", f"it is none of {', '.join(Forgery)}") from None
+        return JSONResponse(_json(await self._engine.forge(kind, _text(found, "refundId") or None)))
+
+    async def certificate(self, _: Request) -> Response:
+        """The certificate to pin."""
+        return PlainTextResponse(self._engine.keys.signing.pem, media_type="application/x-pem-file")
+
+    async def log(self, request: Request) -> Response:
+        """What went out and what came in."""
+        limit = request.query_params.get("limit", "100")
+        if not limit.isdecimal():
+            raise invalid_value("limit", "it is not a number")
+        lines = min(int(limit), MOST_LINES)
+        engine = self._engine
+        posted, calls = list(engine.postman.posted)[::-1][:lines], list(engine.calls)[::-1][:lines]
+        return JSONResponse({"posted": [_json(line) for line in posted], "calls": [_json(line) for line in calls]})
+
+    def _truth(self, refund: Refund) -> dict[str, object]:
+        return refund_json(refund, self._engine.plan.environment) | {
+            "outcome": refund.outcome,
+            "startedBy": "api" if refund.by_api else "control",
+            "past": [_json(moment) for moment in refund.moments],
+            "ahead": [{"at": at, "state": step.state, "reason": step.reason} for at, step in refund.ahead],
+        }
+
+
+def _answering(handler: Handler) -> Handler:
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Fault as fault:
+            return refusal(fault)
+
+    return answer
+
+
+async def _object(request: Request, known: set[str]) -> dict[str, object]:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Fault(415, "InvalidHeaderValue", "The content type has to be application/json.")
+    found = read_object((await read(request)).body)
+    only(found, known)
+    return found
+
+
+def _text(found: dict[str, object], name: str) -> str:
+    value = found.get(name)
+    if value is not None and not isinstance(value, str):
+        raise invalid_value(name, f"it is not a text, but {json.dumps(value, default=str)[:40]}")
+    return value or ""
+
+
+def _json(record: DataclassInstance) -> dict[str, object]:
+    """A record with its names in Amazon's spelling: `messageId`."""
+    return {_camel(name): value for name, value in asdict(record).items()}
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+def _plain(value: object) -> object:
+    return float(value) if isinstance(value, Decimal) else value

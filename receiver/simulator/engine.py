@@ -1,0 +1,200 @@
+"""Edge: time. All of the simulated Amazon Pay but the sockets: books, checks, throttle, notifications, mischief."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from receiver.simulator.amounts import DECIMALS, Amount
+from receiver.simulator.announce import Announcer
+from receiver.simulator.bank import Bank, Change, Charge, Order
+from receiver.simulator.checks import Checks
+from receiver.simulator.faults import Fault
+from receiver.simulator.forgeries import Forger, Forgery
+from receiver.simulator.ids import PREFIX, Ids
+from receiver.simulator.keys import Keys, make_signing_key
+from receiver.simulator.mischief import Mischief
+from receiver.simulator.notices import Publisher, topic_arn
+from receiver.simulator.outcomes import INITIATED, Outcome
+from receiver.simulator.post import LOG_LENGTH, Posted, Postman, Sender
+from receiver.simulator.throttle import LIVE, SANDBOX, Rates, Throttle
+
+CURRENCY = {"na": "USD", "eu": "EUR", "jp": "JPY"}
+
+SEEDS = (
+    ("0000001-0000001-C000001", 100, "Captured"),
+    ("0000002-0000002-C000002", 1_000, "Captured"),
+    ("0000003-0000003-C000003", 10_000, "Captured"),
+    ("0000004-0000004-C000004", 100, "Authorized"),
+    ("0000005-0000005-C000005", 100, "Canceled"),
+)
+"""Charges that are there from the start: id after `S01-` or `P01-`, amount in the region's currency, state."""
+
+LOOK_EVERY = 0.05
+"""Seconds between two looks at the clock while something is due later: an injected clock may jump."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a simulator is to be. `Simulator` documents each; times in seconds."""
+
+    region: str
+    environment: str
+    merchant_id: str
+    public_key_id: str
+    outcome_delay: float
+    skew: float
+    signature_version: int
+    throttle: Rates | None
+    retry_waits: Sequence[float]
+    post_timeout: float
+    announce_initiated: bool
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be."""
+        if self.region not in CURRENCY or self.environment not in PREFIX:
+            raise ValueError("region is na, eu or jp; environment is sandbox or live")
+        if self.signature_version not in (1, 2):
+            raise ValueError("signature_version is 1 or 2")
+        prefix = key_prefix(self.public_key_id)
+        if prefix not in ("", self.environment):
+            raise ValueError(f"a {prefix} key does not open {self.environment}")
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """One API call: the status answered; where it was refused, the finer reason; the trick, where one was played."""
+
+    at: int
+    call: str
+    object_id: str
+    status: int
+    reason: str = ""
+    trick: str = ""
+
+
+def key_prefix(public_key_id: str) -> str:
+    """`live` or `sandbox` for a key id that begins with it; empty for others, whose paths name the environment."""
+    found = public_key_id.upper()
+    return next((environment for environment in PREFIX if found.startswith(environment.upper())), "")
+
+
+class Engine:
+    """One merchant's Amazon Pay in one environment. `app.Simulator` adds the socket."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        keys: Keys,
+        sender: Sender,
+        post_to: str | None,
+        now: Callable[[], int],
+        chance: Callable[[], float],
+        sleep: Callable[[float], Awaitable[object]],
+    ) -> None:
+        self.plan = plan
+        self.keys = keys
+        self.now = now
+        self.ids = Ids(chance)
+        self.bank = Bank(plan.environment, chance, round(plan.outcome_delay * 1000))
+        self.checks = Checks({plan.public_key_id: keys.merchant_public_key}, plan.region, plan.skew)
+        self.throttle = Throttle(
+            (SANDBOX if plan.environment == "sandbox" else LIVE) if plan.throttle is None else plan.throttle
+        )
+        self.mischief = Mischief(chance)
+        self.postman = Postman(
+            sender, post_to, now, retry_waits=plan.retry_waits, timeout=plan.post_timeout, sleep=sleep
+        )
+        self.calls: deque[Called] = deque(maxlen=LOG_LENGTH)
+        self.topic_arn = topic_arn(plan.region, plan.environment, plan.merchant_id)
+        self.certificate_url = keys.signing.url(self.topic_arn.split(":")[3])
+        self.stopping = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._sleep = sleep
+        self.announcer = Announcer(self._forger(), self.mischief, self.postman, now)
+        self._seed()
+
+    def start_refund(
+        self,
+        amount: Amount,
+        outcome: Outcome | None = None,
+        charge_id: str | None = None,
+        *,
+        by_api: bool = False,
+        soft_descriptor: str = "",
+    ) -> Change:
+        """A new refund; without a charge, on a new one of the same amount. Raises `Fault` by Amazon's rules."""
+        found = charge_id or self.open_charge(amount).charge_id
+        change = self.bank.start(Order(found, amount, soft_descriptor), self.now(), outcome, by_api=by_api)
+        if change.moment.state != INITIATED or self.plan.announce_initiated:
+            self.announcer.announce(change)
+        self._woken.set()
+        return change
+
+    def open_charge(
+        self, amount: Amount, *, state: str = "Captured", reference: str = "", charge_id: str = ""
+    ) -> Charge:
+        """A new charge; raises `Fault` 400."""
+        return self.bank.open_charge(amount, self.now(), state=state, reference=reference, charge_id=charge_id)
+
+    def tick(self) -> None:
+        """Let everything happen that is due by now, and announce it."""
+        for change in self.bank.advance(self.now()):
+            self.announcer.announce(change)
+
+    async def run(self) -> None:
+        """Tick for ever, until cancelled."""
+        while True:
+            self._woken.clear()
+            self.tick()
+            due = self.bank.next_at()
+            if due is None:
+                await self._woken.wait()
+                continue
+            left = max(0.001, (due - self.now()) / 1000)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), min(left, LOOK_EVERY))
+
+    async def forge(self, kind: Forgery, refund_id: str | None = None) -> Posted:
+        """Post a forged notification about a refund (default: the last one, or none that exists); what was answered."""
+        last = next(reversed(self.bank.refunds), f"{PREFIX[self.plan.environment]}-0000000-0000000-R000000")
+        return await self.announcer.forge(kind, refund_id or last)
+
+    async def close(self) -> None:
+        """Let hanging answers go, and give up posts under way."""
+        self.stopping.set()
+        await self.postman.close()
+
+    def _forger(self) -> Forger:
+        publisher = Publisher(
+            self.topic_arn,
+            self.keys.signing.private_key,
+            self.certificate_url,
+            self.ids.uuid(),
+            self.plan.signature_version,
+        )
+        stranger = functools.cache(lambda: make_signing_key(self.now()))
+        return Forger(publisher, self.plan.merchant_id, stranger, self.ids.uuid)
+
+    def _seed(self) -> None:
+        currency, prefix = CURRENCY[self.plan.region], PREFIX[self.plan.environment]
+        for tail, units, state in SEEDS:
+            minor = units * 10 ** DECIMALS[currency] * (100 if currency == "JPY" else 1)
+            self.open_charge(Amount(minor, currency), state=state, charge_id=f"{prefix}-{tail}")
+
+
+def check_environment(engine: Engine, named: str, object_id: str) -> None:
+    """Raise `Fault` unless the path names the environment exactly where the public key id does not.
+
+    A prefixed key with `/sandbox/` in the path is a usual mistake. Objects of the other environment do not exist here.
+    """
+    if bool(named) == bool(key_prefix(engine.plan.public_key_id)):
+        where = "must not" if named else "must"
+        text = f"With this public key id the path {where} name the environment."
+        raise Fault(400, "InvalidRequest", text, "environment_path")
+    if named and named != engine.plan.environment:
+        raise Fault(404, "ResourceNotFound", f"'{object_id}' does not exist in {named}.", "environment")

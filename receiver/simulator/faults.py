@@ -1,0 +1,33 @@
+"""Pure. Amazon's no: an HTTP status, a `reasonCode` and a sentence, in the JSON shape that the API has."""
+
+from __future__ import annotations
+
+
+class Fault(Exception):
+    """The request is refused as Amazon refuses it.
+
+    `status` and `reason_code` follow Amazon's page "error handling"; where no source gives a status for a code, 422
+    stands for the state of a charge or an amount, 401 for a signature. `word` is the simulator's own, finer reason: it
+    is sent in the header `x-amz-pay-simulator-reason`, so that a developer sees which of the many ways to fail it was.
+    """
+
+    def __init__(self, status: int, reason_code: str, message: str, word: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason_code = reason_code
+        self.message = message
+        self.word = word or reason_code
+
+    def body(self) -> dict[str, str]:
+        """Amazon's error body."""
+        return {"reasonCode": self.reason_code, "message": self.message}
+
+
+def not_found(kind: str, object_id: str) -> Fault:
+    """404: no such object in this environment."""
+    return Fault(404, "ResourceNotFound", f"The {kind} '{object_id}' does not exist.")
+
+
+def invalid_value(name: str, why: str) -> Fault:
+    """400: a parameter has a value that Amazon does not take."""
+    return Fault(400, "InvalidParameterValue", f"The value provided for '{name}' is invalid: {why}")

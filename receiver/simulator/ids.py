@@ -1,0 +1,38 @@
+"""Pure. Ids that look like Amazon's, drawn from a given source of chance."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Container
+
+PREFIX = {"sandbox": "S01", "live": "P01"}
+"""Ids begin with S in the sandbox and with P in live, as in all captured ones."""
+
+
+class Ids:
+    """Makes ids. None repeats, even where `chance` always gives the same number."""
+
+    def __init__(self, chance: Callable[[], float]) -> None:
+        self._chance = chance
+        self._seed = f"{chance()!r}{chance()!r}"
+        self._count = 0
+
+    def uuid(self) -> str:
+        """A lower-case UUID of version 5, as SNS gives its notifications."""
+        self._count += 1
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._seed}/{self._count}"))
+
+    def permission(self, environment: str) -> str:
+        """A charge permission id: `S01-1234567-1234567`."""
+        self._count += 1
+        return f"{PREFIX[environment]}-{self._digits(7)}-{(self._count * 7_919 + 1_234_567) % 10**7:07d}"
+
+    def below(self, permission_id: str, letter: str, taken: Container[str]) -> str:
+        """The id of a charge (C) or refund (R) of a charge permission, unlike all that are taken."""
+        number = int(self._chance() * 10**6)
+        while (found := f"{permission_id}-{letter}{number:06d}") in taken:
+            number = (number + 1) % 10**6
+        return found
+
+    def _digits(self, count: int) -> str:
+        return f"{int(self._chance() * 10**count):0{count}d}"

@@ -1,0 +1,114 @@
+"""Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
+
+keys → connection (pipelines, scripts) → refunds · looks · lanes → Store
+clock, wakes                             what all processes agree on, and how they wake each other
+embedded                                 a Valkey of our own where no Redis is configured
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+from redis.asyncio import Redis
+
+from receiver.errors import StoreUnavailable
+from receiver.store.clock import Clock
+from receiver.store.connection import Group
+from receiver.store.keys import Keys
+from receiver.store.lanes import Lanes
+from receiver.store.looks import Looks
+from receiver.store.part import scored
+from receiver.store.refunds import Refunds
+from receiver.store.wakes import Wakes
+
+log = structlog.get_logger()
+CLOCK_EVERY = 30.0
+
+
+class Store(Refunds, Looks, Lanes):
+    """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
+
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        clock: Clock | None = None,
+        wait_replicas: int = 0,
+        wait_timeout: float = 0.5,
+        on_error: Callable[[str], None] = lambda kind: None,
+    ) -> None:
+        self._client = client
+        self._reads = Group(client, on_error=on_error)
+        self._writes = Group(client, wait_replicas, int(wait_timeout * 1000), on_error)
+        self.now = clock or Clock()
+        self.wakes = Wakes(client)
+        self._timekeeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen to other processes, and go by Redis's clock. Redis need not be there yet."""
+        self.wakes.start()
+        self._timekeeper = asyncio.get_running_loop().create_task(self._keep_time())
+
+    async def close(self) -> None:
+        """Let what is under way end, then close the connections."""
+        if self._timekeeper is not None:
+            self._timekeeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._timekeeper
+        await self.wakes.stop()
+        await self._writes.close()
+        await self._reads.close()
+        await self._client.aclose()
+
+    async def _keep_time(self) -> None:
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await self.correct_clock()
+            await asyncio.sleep(CLOCK_EVERY)
+
+    async def correct_clock(self) -> None:
+        """Go by Redis's `TIME`."""
+        asked_at = self.now.monotonic()
+        seconds, micros = await self._read("TIME")
+        self.now.correct(int(seconds) + int(micros) / 1e6, asked_at, self.now.monotonic())
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` unless Redis answers."""
+        await self._read("PING")
+
+    async def changed(self, account: str, timeout: float) -> None:
+        """Return when something of the account was written, or after `timeout` seconds."""
+        await self.wakes.wait(account, timeout)
+
+    async def gauges(self, account: str) -> dict[str, float]:
+        """Sizes: `pending`, `hinted`, `due`, `events`; and per subscriber `waiting:<name>`, `dead:<name>`.
+
+        `oldest_pending_seconds` is the time since the last change of the pending refund that changed least recently.
+        """
+        keys = self._keys(account)
+        names = [subscriber.name for subscriber in await self.subscribers(account)]
+        commands = {
+            "pending": ("ZCARD", keys.state("RefundInitiated")),
+            "unknown": ("ZCARD", keys.state("")),
+            "hinted": ("ZCARD", keys("hinted")),
+            "due": ("ZCARD", keys("due")),
+            "events": ("XLEN", keys("events")),
+            **{f"waiting:{name}": ("ZCARD", keys("lane", name)) for name in names},
+            **{f"dead:{name}": ("HLEN", keys("dead", name)) for name in names},
+        }
+        answers = await asyncio.gather(*(self._read(*command) for command in commands.values()))
+        sizes = dict(zip(commands, map(float, answers), strict=True))
+        sizes["pending"] += sizes.pop("unknown")
+        changed_at = [float(pairs[0][1]) for pairs in await self._oldest(keys) if pairs]
+        sizes["oldest_pending_seconds"] = (self.now() - min(changed_at)) / 1000 if changed_at else 0.0
+        return sizes
+
+    async def _oldest(self, keys: Keys) -> list[list[tuple[bytes, bytes]]]:
+        states = (keys.state("RefundInitiated"), keys.state(""))
+        return [
+            scored(found)
+            for found in await asyncio.gather(*(self._read("ZRANGE", state, 0, 0, "WITHSCORES") for state in states))
+        ]

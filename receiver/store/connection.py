@@ -1,0 +1,213 @@
+"""Edge: Redis. One pipeline for all commands that arrive in the same turn of the loop, scripts, and time-outs.
+
+With `appendfsync always` Redis syncs its file once for all commands that it reads together, so that commands sent
+together share the cost of being durable (group commit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from receiver.errors import StoreUnavailable
+
+Command = tuple[str | bytes | int | float, ...]
+MOST_FLIGHTS = 2
+"""Pipelines under way at once; what arrives meanwhile shares the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and its SHA-1, by which Redis knows it."""
+
+    source: bytes
+    sha: str
+
+    def command(self, keys: list[str], args: list[str | int | bytes]) -> Command:
+        """Run by hash."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+
+@cache
+def script(name: str) -> Script:
+    """The script in `<name>.lua` beside this file."""
+    source = resources.files("receiver.store").joinpath(f"{name}.lua").read_bytes()
+    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+
+@dataclass(slots=True)
+class _Call:
+    command: Command
+    script: Script | None
+    repeatable: bool
+    answer: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class Group:
+    """Collects the commands of one turn of the loop, and sends them as one pipeline. Reads and writes have one each."""
+
+    client: Redis
+    wait_replicas: int = 0
+    wait_ms: int = 500
+    on_error: Callable[[str], None] = lambda kind: None
+    _waiting: list[_Call] = field(default_factory=list)
+    _flights: set[asyncio.Task[None]] = field(default_factory=set)
+    _scheduled: bool = False
+
+    async def call(self, command: Command, script: Script | None = None, *, repeatable: bool = True) -> Any:
+        """Send one command with whatever else is sent in this turn.
+
+        A `repeatable` command is sent once more if the connection breaks; a claim is not: an unanswered one waits out
+        its lease. Raises `StoreUnavailable` for every failure; the command may then have run or not.
+        """
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Call(command, script, repeatable, answer))
+        self._schedule()
+        return await answer
+
+    def forget(self, command: Command) -> None:
+        """Send one command with the next pipeline; nobody waits for its answer."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._waiting.append(_Call(command, None, False, answer))
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._take_off)
+
+    def _take_off(self) -> None:
+        self._scheduled = False
+        if not self._waiting or len(self._flights) >= MOST_FLIGHTS:
+            return
+        calls, self._waiting = self._waiting, []
+        flight = asyncio.get_running_loop().create_task(self._fly(calls))
+        self._flights.add(flight)
+        flight.add_done_callback(self._landed)
+
+    def _landed(self, flight: asyncio.Task[None]) -> None:
+        self._flights.discard(flight)
+        self._take_off()
+
+    async def _fly(self, calls: list[_Call]) -> None:
+        try:
+            answers = await self._send([call.command for call in calls])
+        except RedisConnectionError as error:
+            # A pooled connection that died unseen, most likely.
+            for call in calls:
+                if not call.repeatable:
+                    self._fail(call, error)
+            await self._again([call for call in calls if call.repeatable])
+        except (RedisError, OSError, TimeoutError) as error:
+            for call in calls:
+                self._fail(call, error)
+        except asyncio.CancelledError:
+            for call in calls:
+                call.answer.cancel()
+            raise
+        else:
+            await self._judge(calls, answers)
+
+    async def _again(self, calls: list[_Call]) -> None:
+        if not calls:
+            return
+        try:
+            answers = await self._send([call.command for call in calls])
+        except (RedisError, OSError, TimeoutError) as error:
+            for call in calls:
+                self._fail(call, error)
+        else:
+            await self._judge(calls, answers)
+
+    async def _judge(self, calls: list[_Call], answers: list[Any]) -> None:
+        unknown = []
+        for call, answer in zip(calls, answers, strict=True):
+            if isinstance(answer, NoScriptError) and call.script is not None:
+                _, _, *rest = call.command
+                call.command, call.script = ("EVAL", call.script.source, *rest), None
+                unknown.append(call)
+            elif isinstance(answer, Exception):
+                self._fail(call, answer)
+            elif not call.answer.done():
+                call.answer.set_result(answer)
+        await self._again(unknown)
+
+    async def _send(self, commands: list[Command]) -> list[Any]:
+        async with self.client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            if self.wait_replicas:
+                pipeline.execute_command("WAIT", self.wait_replicas, self.wait_ms)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        if self.wait_replicas:
+            reached = answers.pop()
+            if isinstance(reached, Exception) or reached < self.wait_replicas:
+                raise ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
+        return answers
+
+    def _fail(self, call: _Call, error: Exception) -> None:
+        kind = kind_of(error)
+        self.on_error(kind)
+        if not call.answer.done():
+            call.answer.set_exception(StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        while self._flights:
+            await asyncio.wait(self._flights)
+
+
+KINDS = {
+    "OOM": "full",
+    "READONLY": "read_only",
+    "LOADING": "loading",
+    "MISCONF": "not_persisting",
+    "NOREPLICAS": "replicas_missing",
+    "NOAUTH": "not_authenticated",
+    "WRONGPASS": "not_authenticated",
+    "NOPERM": "not_permitted",
+    "CLUSTERDOWN": "cluster_down",
+    "MASTERDOWN": "master_down",
+}
+ALIASES = {"OUTOFMEMORY": "OOM", "BUSYLOADING": "LOADING", "AUTHENTICATION": "NOAUTH", "NOPERMISSION": "NOPERM"}
+"""redis-py makes classes of some of Redis's error codes, and then leaves the code out of the text."""
+
+
+def kind_of(error: BaseException) -> str:
+    """A word for what is the matter with Redis; the error's text may hold keys and values, and is not passed on."""
+    name = type(error).__name__.removesuffix("Error").upper()
+    for word in (ALIASES.get(name, name), str(error).split(" ", 1)[0]):
+        if word in KINDS:
+            return KINDS[word]
+    if "TIMEOUT" in name:
+        return "timeout"
+    return "unreachable" if isinstance(error, RedisConnectionError | OSError) else "error"
+
+
+def connect(url: str, *, timeout: float = 5.0, connect_timeout: float = 2.0, password: str | None = None) -> Redis:
+    """A client for `redis://`, `rediss://` or `unix://`, that never retries by itself.
+
+    redis-py's default re-sends a command 10 times after a broken connection: a claim would lease twice.
+    """
+    more: dict[str, Any] = {"password": password} if password else {}
+    return Redis.from_url(
+        url,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=timeout,
+        socket_connect_timeout=connect_timeout,
+        max_connections=64,
+        **more,
+    )

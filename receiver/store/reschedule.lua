@@ -1,0 +1,20 @@
+-- Settle a claimed refund that brought no change: when to look next, and what to remember of its hint.
+-- KEYS due hinted hints   ARGV refund token next hint     (next '' = not scheduled, hint '' = forget it)
+-- Returns 1, or 0 if the claim is no longer ours. Safe to run twice.
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score or tonumber(score) ~= tonumber(ARGV[2]) then
+  return 0
+end
+if ARGV[3] == '' then
+  redis.call('ZREM', KEYS[1], ARGV[1])
+else
+  redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
+end
+if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
+  if ARGV[4] == '' then
+    redis.call('HDEL', KEYS[3], ARGV[1])
+  else
+    redis.call('HSET', KEYS[3], ARGV[1], ARGV[4])
+  end
+end
+return 1

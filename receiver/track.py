@@ -1,0 +1,236 @@
+"""Verb. What is due → the ledger: claim, ask Amazon, settle. Notifications, polls and operators all end here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from receiver.accounts import Account, Call
+from receiver.amazonpay.calls import get_refund, read_refund
+from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, AmazonUnknown, NotSent, StoreUnavailable
+from receiver.exchange import Request, Response
+from receiver.ledger.refund import Observation, Source, is_final
+from receiver.ledger.schedule import echo as next_echo
+from receiver.ledger.schedule import next_look
+from receiver.settle import Settled, Settler
+from receiver.store import Store
+from receiver.store.looks import Echo, Look
+
+log = structlog.get_logger()
+
+LEASE_MARGIN = 20.0
+"""A lease outlives the longest request by this many seconds; a shorter one would let two workers ask at once."""
+IDLE = 1.0
+"""Workers look this often (seconds) although nobody woke them: a lost wake-up costs no more."""
+RETRY_FIRST, RETRY_MOST = 5_000, 600_000
+REFUSED_FIRST, REFUSED_MOST = 60_000, 3_600_000
+THROTTLED_PAUSE = 5
+"""Seconds to slow down after a 429 that names none."""
+
+
+class Send(Protocol):
+    """How a request gets to Amazon: `Transport.send`."""
+
+    async def __call__(self, request: Request, *, timeout: float) -> Response:
+        """The whole answer. Raises `NotSent`."""
+
+
+class Watcher(Protocol):
+    """Who counts what tracking does (`metrics.py`)."""
+
+    def asked(self, call: str, outcome: str, seconds: float) -> None:
+        """Amazon was asked."""
+
+    def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
+        """An observation was written."""
+
+    def hint_dropped(self) -> None:
+        """Amazon does not know what a notification was about."""
+
+
+@dataclass(slots=True)
+class Tracker:
+    """Asks Amazon about one account's refunds. `wall` is the machine's own clock (ms), which signs requests."""
+
+    account: Account
+    store: Store
+    settler: Settler
+    send: Send
+    watcher: Watcher
+    wall: Callable[[], int]
+    chance: Callable[[], float]
+    request_timeout: float = 10.0
+    concurrency: int = 8
+    lease: float = 30.0
+    _running: set[asyncio.Task[None]] = field(default_factory=set)
+    _freed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
+        try:
+            while True:
+                wait = await self._round()
+                if wait:
+                    await self.store.changed(self.account.name, min(wait, IDLE))
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _round(self) -> float:
+        """Claim what there is room for. Returns how many seconds to wait before the next round."""
+        room = self.concurrency - len(self._running)
+        if room <= 0:
+            self._freed.clear()
+            await self._freed.wait()
+            return 0.0
+        bucket = self.account.throttle[Call.GET_REFUND]
+        try:
+            claimed = await self.store.claim(
+                self.account.name,
+                Call.GET_REFUND,
+                lease=int(self.lease * 1000),
+                burst=bucket.burst,
+                per_second=bucket.per_second,
+                limit=room,
+            )
+        except StoreUnavailable as error:
+            log.warning("track.store_unavailable", account=self.account.name, reason=error.reason)
+            return IDLE
+        for look in claimed.looks:
+            task = asyncio.get_running_loop().create_task(self._look(look))
+            self._running.add(task)
+            task.add_done_callback(self._done)
+        return IDLE if claimed.wait is None else claimed.wait / 1000
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._freed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("track.failed", account=self.account.name, exc_info=error)
+
+    async def _look(self, look: Look) -> None:
+        with structlog.contextvars.bound_contextvars(account=look.account, refund_id=look.refund_id):
+            try:
+                await self.look(look)
+            except StoreUnavailable as error:
+                log.warning("track.not_settled", reason=error.reason)
+
+    async def look(self, look: Look) -> None:
+        """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""
+        try:
+            seen = await self.ask(look.refund_id)
+        except AmazonNotFound:
+            await self._not_found(look)
+        except AmazonThrottled as error:
+            await self._throttled(look, error)
+        except AmazonError as error:
+            await self._failed(look, error)
+        else:
+            await self._seen(look, seen)
+
+    async def ask(self, refund_id: str) -> Observation:
+        """Get Refund, signed. Raises the `AmazonError` tree."""
+        began = asyncio.get_running_loop().time()
+        outcome = "unknown"
+        try:
+            request = get_refund(self.account.endpoint, refund_id)
+            signed = await asyncio.to_thread(self.account.signer.sign, request, self.wall())
+            response = await self._sent(signed)
+            seen = read_refund(response, refund_id)
+            self._check_environment(seen)
+            outcome = "ok"
+            return seen
+        except AmazonError as error:
+            outcome = error.reason
+            raise
+        finally:
+            self.watcher.asked(Call.GET_REFUND, outcome, asyncio.get_running_loop().time() - began)
+
+    async def _sent(self, request: Request) -> Response:
+        try:
+            return await self.send(request, timeout=self.request_timeout)
+        except NotSent as error:
+            raise AmazonUnknown(f"Amazon did not answer: {error.detail}", reason=f"amazon_{error.reason}") from error
+
+    def _check_environment(self, seen: Observation) -> None:
+        """The same address can be told of live and sandbox refunds; the answer says which it is."""
+        if seen.environment and seen.environment.lower() != self.account.environment:
+            raise AmazonNotFound(
+                f"The refund is of the environment {seen.environment}.", reason_code="OtherEnvironment"
+            )
+
+    async def _seen(self, look: Look, seen: Observation) -> None:
+        echo = look.echo
+        settled = await self.settler.settle(
+            self.account, seen, source=look.source, token=look.token, refund_type=echo.refund_type if echo else ""
+        )
+        if settled.change.is_nothing:
+            await self._nothing_new(look, settled)
+            return
+        refund = settled.change.refund
+        self.watcher.settled(settled, look.source, echo.at if echo else 0, self.store.now())
+        log.info(
+            "refund.changed",
+            state=refund.state,
+            reason_code=refund.reason_code or None,
+            revision=refund.revision,
+            source=look.source,
+            events=[event.type for event in settled.events],
+        )
+
+    async def _nothing_new(self, look: Look, settled: Settled) -> None:
+        """A notification can be ahead of Get Refund: ask again soon a few times, then by the refund's own schedule."""
+        now = self.store.now()
+        own = next_look(settled.change.refund, now, self.account.poll, self.chance())
+        again, echo = self._echo(look, now)
+        at = min((time for time in (own, again) if time is not None), default=None)
+        await self.store.reschedule(look, at, echo)
+
+    def _echo(self, look: Look, now: int) -> tuple[int | None, Echo | None]:
+        echo = look.echo
+        if echo is None or echo.source is Source.POLL:
+            return None, None
+        again = next_echo(echo.step, now)
+        return again, None if again is None else msgspec.structs.replace(echo, step=echo.step + 1, failures=0)
+
+    async def _not_found(self, look: Look) -> None:
+        now = self.store.now()
+        known = await self.store.refund(look.account, look.refund_id)
+        again, echo = self._echo(look, now)
+        own = next_look(known, now, self.account.poll, self.chance()) if known else None
+        at = min((time for time in (own, again) if time is not None), default=None)
+        held = await self.store.reschedule(look, at, echo)
+        if at is None and known is None and held:
+            self.watcher.hint_dropped()
+            log.warning("track.hint_dropped", reason="amazon_not_found")
+        elif known is not None and not is_final(known.state) and echo is None:
+            log.warning("track.known_refund_not_found")
+
+    async def _throttled(self, look: Look, error: AmazonThrottled) -> None:
+        until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
+        log.warning("track.throttled", until=until, request_id=error.request_id)
+        await self.store.block(look.account, Call.GET_REFUND, until)
+        await self.store.reschedule(look, until, look.echo)
+
+    async def _failed(self, look: Look, error: AmazonError) -> None:
+        """No answer, or a refusal of our key or request: the refund stays scheduled, further and further apart."""
+        echo = look.echo or Echo(Source.POLL, self.store.now())
+        unknown = isinstance(error, AmazonUnknown)
+        first, most = (RETRY_FIRST, RETRY_MOST) if unknown else (REFUSED_FIRST, REFUSED_MOST)
+        wait = min(first * 2 ** min(echo.failures, 20), most)
+        at = self.store.now() + int(wait * (0.5 + self.chance() / 2))
+        (log.warning if unknown else log.error)(
+            "track.amazon_failed",
+            reason=error.reason,
+            amazon_status=error.amazon_status,
+            reason_code=getattr(error, "reason_code", None),
+            request_id=error.request_id,
+            retry_in_ms=wait,
+        )
+        await self.store.reschedule(look, at, msgspec.structs.replace(echo, failures=echo.failures + 1))

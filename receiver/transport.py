@@ -1,0 +1,305 @@
+"""Edge: the web. The only file that opens a socket to it: a `Request` goes out, a `Response` comes back, or `NotSent`.
+
+    reason                what happened
+    bad_url               the address cannot be used as it stands
+    bad_header            a header cannot be sent as it stands
+    dns_failed            the name has no address
+    forbidden_address     every address of a guarded request lies in a range that is not public
+    connect_failed        nobody answers there
+    tls_failed            no TLS, or a certificate that the system's trust store or the host's name does not bear out
+    timeout               no connection, or no whole answer, in time
+    cut                   the connection ended before the answer did
+    bad_answer            what came back is not HTTP
+    server_error          408, 429 or 5xx for a certificate (`fetch_certificate` alone)
+
+Nothing is followed (redirects), remembered (cookies), taken from the environment (proxies) or unpacked (encodings).
+The trust store is the system's; OpenSSL honours `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from receiver.addresses import Network, forbidden
+from receiver.errors import CertificateUnavailable, NotSent
+from receiver.exchange import Request, Response
+from receiver.resolver import ThreadResolver
+
+USER_AGENT = "amazon-pay-refund-receiver"
+CONNECTIONS = 256
+CONNECTIONS_PER_HOST = 64
+MAX_CERTIFICATE = 16 * 1024
+
+PRINTABLE_URL = re.compile(r"https?://[\x21-\x7e]+")
+NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
+"""WHATWG URL, "ends in a number": resolvers read these as IPv4 addresses (2130706433, 0x7f.1, 127.1)."""
+
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+HEADER_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+AddressInfo = tuple[int, int, int, str, tuple[str | int, ...]]
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """What the guard said about each address that a guarded request was about to connect to; None: fine."""
+
+    verdicts: list[str | None] = field(default_factory=list)
+
+    @property
+    def refusal(self) -> str | None:
+        """The word for the range, where every address was refused."""
+        return next(iter(self.verdicts), None) if all(self.verdicts) else None
+
+
+_attempts: ContextVar[_Attempts] = ContextVar("attempts")
+
+
+class Transport:
+    """HTTP/1.1 to the web, over pooled connections; one object for the life of the process.
+
+    `allow_networks` are those that a guarded request may reach although they are not public. The pools of guarded and
+    unguarded requests, and the threads that look their names up, are apart: subscribers cannot keep Amazon waiting.
+    `dns_ttl` is in seconds; `tls` takes the place of the system's trust store.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_networks: Sequence[Network] = (),
+        resolver: AbstractResolver | None = None,
+        dns_ttl: int = 10,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._allow = tuple(allow_networks)
+        self._resolver = resolver
+        self._dns_ttl = dns_ttl
+        self._tls = tls or _system_trust()
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._resolvers: list[ThreadResolver] = []
+
+    async def close(self) -> None:
+        """Close every connection; a later `send` would open new ones."""
+        sessions, self._sessions = list(self._sessions.values()), {}
+        resolvers, self._resolvers = self._resolvers, []
+        for session in sessions:
+            await session.close()
+        for resolver in resolvers:
+            await resolver.close()
+
+    async def send(
+        self,
+        request: Request,
+        *,
+        timeout: float = 10.0,
+        connect_timeout: float = 3.0,
+        max_body: int = 65_536,
+        guarded: bool = False,
+    ) -> Response:
+        """Send the request as it stands and read the answer, whatever its status.
+
+        `timeout` seconds are for everything, `connect_timeout` of them for name, TCP and TLS together. Of the body at
+        most `max_body` bytes are read; if there are more, the answer is `truncated` and the connection is closed.
+        `guarded` judges every address at the moment a socket is made for it, so a name that changes its address between
+        check and use gains nothing; a pooled connection was judged when it was made.
+        Raises `NotSent`; its text names the host at most, never a path, a query or a header.
+        """
+        url = _checked_url(request.url, guarded)
+        _check_headers(request)
+        attempts = _Attempts()
+        token = _attempts.set(attempts)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._exchange(request, url, connect_timeout, max_body, guarded)
+        except (aiohttp.ClientError, OSError) as error:
+            raise _not_sent(error, url.raw_host or "", attempts) from error
+        finally:
+            _attempts.reset(token)
+
+    async def fetch_certificate(
+        self,
+        url: str,
+        *,
+        timeout: float = 5.0,
+        connect_timeout: float = 2.0,
+    ) -> bytes:
+        """The body of a 200 at an https address, at most 16 KiB; `timeout` seconds are for both tries together.
+
+        A connection that fails and a 5xx are tried once more. The address is not guarded: inside a cloud network the
+        name of SNS may rightly lead to a private address, and the name is proven by TLS.
+        Raises `NotSent` for trouble that may pass, and `CertificateUnavailable` ("certificate_not_found") for any other
+        answer: another status (also a redirect), a longer or an encoded body.
+        """
+        if not url.startswith("https://"):
+            raise NotSent("A certificate is fetched over https only.", reason="bad_url")
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            return await self._fetch_once(url, deadline, connect_timeout)
+        except NotSent as error:
+            if error.reason not in {"connect_failed", "dns_failed", "cut", "server_error", "timeout"}:
+                raise
+            if deadline - asyncio.get_running_loop().time() < timeout / 10:
+                raise
+        return await self._fetch_once(url, deadline, connect_timeout)
+
+    async def _fetch_once(self, url: str, deadline: float, connect_timeout: float) -> bytes:
+        left = deadline - asyncio.get_running_loop().time()
+        answer = await self.send(
+            Request("GET", url), timeout=left, connect_timeout=connect_timeout, max_body=MAX_CERTIFICATE
+        )
+        if answer.status in {408, 429} or answer.status >= 500:
+            raise NotSent(f"The certificate's host answered {answer.status}.", reason="server_error")
+        if answer.status != 200:
+            problem = f"its host answered {answer.status}"
+        elif answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            problem = "its host sent it encoded"
+        elif answer.truncated:
+            problem = f"it is longer than {MAX_CERTIFICATE} bytes"
+        else:
+            return answer.body
+        raise CertificateUnavailable(f"The certificate could not be had: {problem}.", reason="certificate_not_found")
+
+    async def _exchange(
+        self, request: Request, url: URL, connect_timeout: float, max_body: int, guarded: bool
+    ) -> Response:
+        async with self._session(guarded).request(
+            request.method,
+            url,
+            headers=request.headers,
+            data=request.body or None,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
+        ) as answer:
+            headers: dict[str, str] = {}
+            for name, value in answer.headers.items():
+                text = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                known = headers.get(name.lower())
+                headers[name.lower()] = text if known is None else f"{known}, {text}"
+            body, truncated = await _read(answer, max_body)
+            return Response(answer.status, headers, body, truncated)
+
+    def _session(self, guarded: bool) -> aiohttp.ClientSession:
+        if guarded not in self._sessions:
+            connector = aiohttp.TCPConnector(
+                ssl=self._tls,
+                limit=CONNECTIONS,
+                limit_per_host=CONNECTIONS_PER_HOST,
+                use_dns_cache=self._dns_ttl > 0,
+                ttl_dns_cache=self._dns_ttl,
+                resolver=self._resolver or self._own_resolver(),
+                socket_factory=self._guarded_socket if guarded else None,
+            )
+            self._sessions[guarded] = aiohttp.ClientSession(
+                connector=connector,
+                headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+                skip_auto_headers=("accept", "content-type"),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._sessions[guarded]
+
+    def _own_resolver(self) -> ThreadResolver:
+        self._resolvers.append(ThreadResolver())
+        return self._resolvers[-1]
+
+    def _guarded_socket(self, info: AddressInfo) -> socket.socket:
+        family, kind, protocol, _, address = info
+        word = forbidden(str(address[0]), self._allow)
+        _attempts.get().verdicts.append(word)
+        if word is not None:
+            raise PermissionError(f"the address is not public ({word})")
+        return socket.socket(family, kind, protocol)
+
+
+def _system_trust() -> ssl.SSLContext:
+    """Reading the store takes up to 0.2 s, so it is done when things are built, not while the first request waits."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def _read(answer: aiohttp.ClientResponse, max_body: int) -> tuple[bytes, bool]:
+    body = bytearray()
+    while len(body) <= max_body:
+        chunk = await answer.content.read(max_body + 1 - len(body))
+        if not chunk:
+            return bytes(body), False
+        body += chunk
+    answer.close()
+    return bytes(body[:max_body]), True
+
+
+def _checked_url(text: str, guarded: bool) -> URL:
+    if not PRINTABLE_URL.fullmatch(text):
+        raise NotSent("The address is no http or https URL in ASCII.", reason="bad_url")
+    try:
+        url = URL(text, encoded=True)
+        host, port = url.raw_host or "", url.port
+    except ValueError as error:
+        raise NotSent("The address is no URL.", reason="bad_url") from error
+    if not host or port == 0 or "@" in url.raw_authority:
+        raise NotSent("The address needs a host, and must have no user or password.", reason="bad_url")
+    if NUMERIC_HOST.fullmatch(host) and not _is_ipv4(host):
+        reason = "forbidden_address" if guarded else "bad_url"
+        raise NotSent("The address is a number that is not written as four decimal parts.", reason=reason)
+    return url
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_headers(request: Request) -> None:
+    for name, value in request.headers.items():
+        if not HEADER_NAME.fullmatch(name) or HEADER_FORBIDDEN.search(value):
+            raise NotSent("A header holds what no header may hold.", reason="bad_header")
+
+
+def _not_sent(error: Exception, host: str, attempts: _Attempts) -> NotSent:
+    reason, what = _judged(error)
+    if reason == "connect_failed" and attempts.refusal is not None:
+        reason, what = "forbidden_address", f"its address is not public ({attempts.refusal})"
+    return NotSent(f"{host}: {what}.", reason=reason)
+
+
+def _judged(error: Exception) -> tuple[str, str]:
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return "timeout", "no connection in time"
+        case TimeoutError():
+            return "timeout", "no whole answer in time"
+        case aiohttp.ClientConnectorDNSError():
+            return "dns_failed", "the name has no address"
+        case aiohttp.ClientSSLError():
+            return "tls_failed", f"TLS failed ({_verify_message(error)})"
+        case aiohttp.ClientConnectorError():
+            return "connect_failed", f"no connection ({error.os_error.strerror or 'refused'})"
+        case aiohttp.InvalidURL():
+            return "bad_url", "the address cannot be used"
+        case aiohttp.ClientResponseError():
+            return "bad_answer", "the answer is not HTTP"
+        case _:
+            return "cut", "the connection ended before the answer did"
+
+
+def _verify_message(error: Exception) -> str:
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message
+    return str(cause.reason or "no handshake") if isinstance(cause, ssl.SSLError) else "no handshake"

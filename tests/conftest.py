@@ -1,0 +1,58 @@
+"""What all tests share: a real Valkey, a store on it, and a clock that tests set."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from receiver.accounts import Account
+from receiver.store import Store
+from receiver.store.connection import connect
+from tests.accounts import make_account
+from tests.clock import ManualClock
+from tests.valkey import start_valkey
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A Valkey of this test process, without persistence."""
+    directory = Path(tempfile.mkdtemp(prefix="rv-"))
+    process, url = start_valkey(directory)
+    yield url
+    process.kill()
+    process.wait()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+async def redis(valkey_url: str) -> AsyncIterator[Redis]:
+    """A plain client on an empty Valkey: to look behind the store's back."""
+    client = connect(valkey_url)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """The clock that leases, throttles and schedules go by."""
+    return ManualClock()
+
+
+@pytest.fixture
+async def store(redis: Redis, valkey_url: str, clock: ManualClock) -> AsyncIterator[Store]:
+    """A store on an empty Valkey."""
+    store = Store(connect(valkey_url), clock=clock)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def account() -> Account:
+    """The sandbox account "us"."""
+    return make_account()

@@ -1,0 +1,235 @@
+"""What holds for every route: tokens, problems, ids, headers, health, counters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from structlog.testing import capture_logs
+
+from receiver.errors import StoreUnavailable
+from receiver.http import app as application
+from receiver.metrics import Metrics
+from receiver.store import Store
+from receiver.store.connection import connect
+from tests.http.kit import ADMIN, READER, Service, real_receiver, running, settings
+from tests.sns import SnsSigner
+
+LIST = "/v1/refunds"
+
+
+@pytest.fixture
+async def service(sns: SnsSigner, store: Store) -> AsyncIterator[Service]:
+    async with running(settings(), store, real_receiver(sns, store)) as service:
+        yield service
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer "},
+        {"Authorization": f"Basic {READER}"},
+        {"Authorization": READER},
+        {"Authorization": "Bearer " + "x" * 2_000},
+    ],
+)
+async def test_without_a_token_it_is_401(service: Service, headers: dict[str, str]) -> None:
+    """With the challenge of RFC 6750."""
+    answer = await service.call("GET", LIST, headers=headers)
+    assert (answer.status, answer.json["reason"]) == (401, "token_missing")
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="receiver"'
+
+
+@pytest.mark.parametrize("token", ["wrong", READER + "x", READER[:-1], READER.upper(), "Ã¼"])
+async def test_with_a_wrong_token_it_is_401(service: Service, token: str) -> None:
+    """`invalid_token`, whatever is wrong with it."""
+    answer = await service.call("GET", LIST, token=token)
+    assert (answer.status, answer.json["reason"]) == (401, "token_unknown")
+    assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
+
+
+async def test_the_scheme_has_any_case(service: Service) -> None:
+    """RFC 9110: scheme names are case-insensitive."""
+    answer = await service.call("GET", LIST, headers={"Authorization": f"bEARER {READER}"})
+    assert answer.status == 200
+
+
+async def test_two_authorization_headers_are_none(service: Service) -> None:
+    """Which of the two would count?"""
+    reader, writer = await service.connect()
+    line = f"Authorization: Bearer {READER}\r\n"
+    writer.write(f"GET {LIST} HTTP/1.1\r\nHost: x\r\n{line}{line}Connection: close\r\n\r\n".encode())
+    assert b" 401 " in await asyncio.wait_for(reader.readline(), 5)
+    writer.close()
+
+
+async def test_a_token_without_configuration_opens_nothing(sns: SnsSigner, store: Store) -> None:
+    """No tokens configured means a closed API, not an open one."""
+    closed = settings().model_copy(update={"tokens": ()})
+    async with running(closed, store, real_receiver(sns, store)) as service:
+        assert (await service.get(LIST)).status == 401
+
+
+async def test_unknown_routes_and_methods_are_problems(service: Service) -> None:
+    """404 and 405 in the same form as all others."""
+    answer = await service.get("/v2/refunds")
+    assert (answer.status, answer.headers["Content-Type"]) == (404, "application/problem+json")
+    body = answer.json
+    assert (body["type"], body["title"], body["status"], body["reason"]) == (
+        "about:blank",
+        "Not Found",
+        404,
+        "no_such_route",
+    )
+    answer = await service.call("PUT", LIST, token=ADMIN)
+    assert (answer.status, answer.json["reason"]) == (405, "method")
+    assert "GET" in answer.headers["Allow"]
+
+
+async def test_a_problem_names_the_request(service: Service) -> None:
+    """By the id that the client brought, or one of ours."""
+    answer = await service.get(LIST + "?x=1", X_Request_Id="order-17")
+    assert answer.headers["X-Request-Id"] == answer.json["requestId"] == "order-17"
+    answer = await service.get(LIST + "?x=1")
+    assert answer.headers["X-Request-Id"] == answer.json["requestId"] != ""
+
+
+async def test_security_headers_stand_on_every_answer(service: Service) -> None:
+    """Also on errors and notifications."""
+    for method, path in (("GET", "/healthz"), ("GET", LIST), ("GET", "/nowhere"), ("POST", "/ipn")):
+        headers = (await service.call(method, path)).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert "Server" not in headers
+
+
+async def test_a_fault_of_ours_is_500_without_details(sns: SnsSigner, store: Store) -> None:
+    """The traceback goes to the log with the request's id; the answer says nothing of it."""
+
+    async def broken(request: Request) -> Response:
+        raise KeyError("inner-detail")
+
+    metrics = Metrics()
+
+    async def nothing() -> None:
+        return None
+
+    app = application.build(
+        settings(),
+        receiver=real_receiver(sns, store),
+        store=store,
+        metrics=metrics,
+        now=lambda: 0,
+        checks={},
+        refresh_gauges=nothing,
+        more_routes=[Route("/broken", broken)],
+    )
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"hunter2", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/broken",
+        "raw_path": b"/broken",
+        "query_string": b"",
+        "headers": [],
+    }
+    with capture_logs() as lines:
+        await app(scope, receive, send)
+    assert sent[0]["status"] == 500
+    assert b"inner-detail" not in sent[1]["body"]
+    assert [(line["event"], line["route"]) for line in lines] == [("http.failed", "/broken")]
+    assert "hunter2" not in repr(lines)
+    labels = {"route": "/broken", "method": "GET", "status": "500"}
+    assert metrics.registry.get_sample_value("receiver_http_requests_total", labels) == 1
+
+
+async def test_health_is_200_while_the_process_lives(sns: SnsSigner) -> None:
+    """Even without Redis: a restart would not bring it back."""
+    store = Store(connect("redis://127.0.0.1:1"))
+    try:
+        async with running(settings(), store, real_receiver(sns, store), checks={"store": store.ping}) as service:
+            assert (await service.get("/healthz", token=None)).status == 200
+            ready = await service.get("/readyz", token=None)
+            assert (ready.status, ready.json) == (
+                503,
+                {"status": "not_ready", "checks": {"store": "store_unreachable"}},
+            )
+    finally:
+        await store.close()
+
+
+async def test_ready_is_200_when_every_check_passes(sns: SnsSigner, store: Store) -> None:
+    """One that hangs or breaks is not ready, and says so in a word."""
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    async def breaks() -> None:
+        raise KeyError("inner-detail")
+
+    receiver = real_receiver(sns, store)
+    async with running(settings(), store, receiver, checks={"store": store.ping}) as service:
+        assert (await service.get("/readyz", token=None)).json == {"status": "ready", "checks": {"store": "ok"}}
+    async with running(settings(), store, receiver, checks={"a": hangs, "b": breaks, "c": store.ping}) as service:
+        answer = await service.get("/readyz", token=None)
+        assert (answer.status, answer.json["checks"]) == (503, {"a": "timeout", "b": "failed", "c": "ok"})
+
+
+async def test_metrics_are_shown_with_and_without_redis(sns: SnsSigner, store: Store) -> None:
+    """The gauges are read before each page; where that fails the counters are shown all the same."""
+    calls = []
+
+    async def refresh() -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            raise StoreUnavailable
+
+    async with running(settings(), store, real_receiver(sns, store), refresh=refresh) as service:
+        await service.call("POST", "/ipn", body=b"{")
+        for _ in range(2):
+            page = await service.get("/metrics", token=None)
+            assert page.status == 200
+            assert page.headers["Content-Type"].startswith("text/plain; version=1.0.0")
+            samples = {
+                (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+                for family in text_string_to_metric_families(page.body.decode())
+                for sample in family.samples
+            }
+            key = ("receiver_notifications_total", (("outcome", "refused"), ("reason", "not_json")))
+            assert samples[key] == 1
+    assert len(calls) == 2
+
+
+async def test_requests_are_counted_by_template(service: Service) -> None:
+    """Never by path: a thousand ids are one line of the page."""
+    for number in range(3):
+        await service.get(f"/v1/refunds/S01-{number}")
+        await service.get(f"/nowhere/{number}")
+    value = service.metrics.registry.get_sample_value
+    one = {"route": "/v1/refunds/{refund_id}", "method": "GET", "status": "404"}
+    assert value("receiver_http_requests_total", one) == 3
+    assert value("receiver_http_requests_total", {"route": "none", "method": "GET", "status": "404"}) == 3
+
+
+async def test_tokens_are_never_logged(service: Service) -> None:
+    """Neither a right one nor a wrong one."""
+    with capture_logs() as lines:
+        await service.get(LIST)
+        await service.call("GET", LIST, token="hunter2")
+    assert "hunter2" not in repr(lines)
+    assert READER not in repr(lines)

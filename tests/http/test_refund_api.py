@@ -1,0 +1,219 @@
+"""`/v1/refunds…` over a real Valkey and real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from receiver.ledger.refund import Money, Observation, Source
+from receiver.receive import Receiver
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.connection import connect
+from tests.accounts import make_account
+from tests.clock import T0, ManualClock
+from tests.http.kit import ADMIN, REFUNDER, US_ONLY, Service, real_receiver, running, settings
+from tests.sns import SnsSigner
+
+REFUND = "S01-5105180-3221187-R022311"
+ONE = f"/v1/refunds/{REFUND}"
+
+
+async def seen(
+    store: Store, account: str, refund_id: str = REFUND, state: str = "RefundInitiated", **more: str
+) -> None:
+    """Amazon was seen to say this."""
+    observation = Observation(
+        refund_id=refund_id,
+        state=state,
+        updated_at=T0,
+        charge_id=more.get("charge", "S01-5105180-3221187-C056351"),
+        amount=Money.parse("14.00", "USD"),
+        reason_code=more.get("reason", ""),
+    )
+    await Settler(store, lambda: 0.5).settle(make_account(account), observation, source=Source.NOTIFICATION)
+
+
+@pytest.fixture
+def receiver(sns: SnsSigner, store: Store) -> Receiver:
+    return real_receiver(sns, store, "us", "eu")
+
+
+@pytest.fixture
+async def service(receiver: Receiver, store: Store) -> AsyncIterator[Service]:
+    """Two accounts: us and eu."""
+    async with running(settings("us", "eu"), store, receiver) as service:
+        yield service
+
+
+async def test_a_refund_in_amazons_spelling(service: Service, store: Store) -> None:
+    """State, reason, amount and charge as Amazon names them; account and revision as we do."""
+    await seen(store, "us", state="Declined", reason="AmazonRejected")
+    answer = await service.get(ONE)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+    refund = answer.json
+    assert refund["refundId"] == REFUND
+    assert refund["refundAmount"] == {"amount": "14.00", "currencyCode": "USD"}
+    assert (refund["statusDetails"]["state"], refund["statusDetails"]["reasonCode"]) == ("Declined", "AmazonRejected")
+    assert (refund["account"], refund["revision"], refund["final"]) == ("us", 1, True)
+
+
+async def test_etag_and_if_none_match(service: Service, store: Store, clock: ManualClock) -> None:
+    """Strong, the same while nothing changes, another one after a change; lists, weak forms and `*` are understood."""
+    await seen(store, "us")
+    tag = (await service.get(ONE)).headers["ETag"]
+    assert tag.startswith('"')
+    for header in (tag, f'"other", {tag}', f"W/{tag}", "*"):
+        unchanged = await service.get(ONE, If_None_Match=header)
+        assert (unchanged.status, unchanged.body, unchanged.headers["ETag"]) == (304, b"", tag)
+    clock.tick(1_000)
+    await seen(store, "us", state="Refunded")
+    changed = await service.get(ONE, If_None_Match=tag)
+    assert changed.status == 200
+    assert changed.headers["ETag"] != tag
+
+
+async def test_an_emptied_store_gives_another_etag(service: Service, store: Store, clock: ManualClock) -> None:
+    """Revisions begin again at 1 then; the tag must not say that nothing changed."""
+    await seen(store, "us")
+    before = (await service.get(ONE)).headers["ETag"]
+    await connect_and_flush(store)
+    clock.tick(1)
+    await seen(store, "us", state="Refunded")
+    assert (await service.get(ONE)).headers["ETag"] != before
+
+
+async def connect_and_flush(store: Store) -> None:
+    """Empty the store's Valkey."""
+    await store._client.flushall()
+
+
+async def test_wait_returns_as_soon_as_the_refund_is_final(service: Service, store: Store) -> None:
+    """A waiter is woken by the write; nobody polls."""
+    await seen(store, "us")
+    waiting = asyncio.ensure_future(service.get(f"{ONE}?wait=30"))
+    await asyncio.wait({waiting}, timeout=0.3)
+    assert not waiting.done()
+    await seen(store, "us", state="Refunded")
+    answer = await asyncio.wait_for(waiting, 5)
+    assert answer.json["statusDetails"]["state"] == "Refunded"
+
+
+async def test_wait_covers_a_refund_that_is_not_known_yet(service: Service, store: Store) -> None:
+    """Whoever has just created a refund may ask before we have heard of it."""
+    waiting = asyncio.ensure_future(service.get(f"{ONE}?wait=30"))
+    await asyncio.wait({waiting}, timeout=0.2)
+    await seen(store, "eu", state="Declined", reason="ProcessingFailure")
+    answer = await asyncio.wait_for(waiting, 5)
+    assert answer.json["account"] == "eu"
+
+
+async def test_wait_ends_with_what_there_is(service: Service, store: Store) -> None:
+    """After the time the pending refund is the answer, or 404 where there is none, or 304."""
+    assert (await service.get(f"{ONE}?wait=1")).status == 404
+    await seen(store, "us")
+    answer = await service.get(f"{ONE}?wait=1")
+    assert (answer.status, answer.json["final"]) == (200, False)
+    assert (await service.get(f"{ONE}?wait=1", If_None_Match=answer.headers["ETag"])).status == 304
+
+
+async def test_a_final_refund_is_not_waited_for(service: Service, store: Store) -> None:
+    """It is answered at once."""
+    await seen(store, "us", state="Refunded")
+    assert (await asyncio.wait_for(service.get(f"{ONE}?wait=60"), 5)).status == 200
+
+
+async def test_an_id_in_two_accounts_is_ambiguous(service: Service, store: Store) -> None:
+    """409 names the accounts; `?account=` narrows; a token that sees one account has no doubt."""
+    await seen(store, "us")
+    await seen(store, "eu")
+    answer = await service.get(ONE)
+    assert (answer.status, answer.json["reason"]) == (409, "several_accounts")
+    assert "us, eu" in answer.json["detail"]
+    assert (await service.get(f"{ONE}?account=eu")).json["account"] == "eu"
+    assert (await service.get(ONE, token=US_ONLY)).json["account"] == "us"
+
+
+async def test_what_a_token_may_not_see_is_not_there(service: Service, store: Store) -> None:
+    """404 for the refund and for the account alike, so that nothing is given away."""
+    await seen(store, "eu")
+    assert (await service.get(ONE, token=US_ONLY)).json["reason"] == "no_such_refund"
+    for account in ("eu", "nowhere"):
+        answer = await service.get(f"{ONE}?account={account}", token=US_ONLY)
+        assert (answer.status, answer.json["reason"]) == (404, "no_such_account")
+    assert (await service.get("/v1/refunds", token=US_ONLY)).json["refunds"] == []
+
+
+async def test_history_shows_every_revision(service: Service, store: Store, clock: ManualClock) -> None:
+    """Oldest first, each with its source."""
+    await seen(store, "us")
+    clock.tick(1_000)
+    await seen(store, "us", state="Declined", reason="AmazonRejected")
+    answer = await service.get(f"{ONE}/history")
+    revisions = answer.json["revisions"]
+    assert [revision["statusDetails"]["state"] for revision in revisions] == ["RefundInitiated", "Declined"]
+    assert [revision["revision"] for revision in revisions] == [1, 2]
+    assert revisions[1]["source"] == "notification"
+    assert (await service.get("/v1/refunds/S01-0/history")).status == 404
+
+
+async def test_refresh_makes_the_refund_due_now(service: Service, store: Store) -> None:
+    """202 when the hint is written; the next claim is for this refund, and knows that an operator asked."""
+    await seen(store, "eu")
+    answer = await service.call("POST", f"{ONE}/refresh", token=REFUNDER)
+    assert (answer.status, answer.json) == (202, {"refundId": REFUND, "account": "eu", "refresh": "noted"})
+    claimed = await store.claim("eu", "get_refund", lease=30_000, burst=5, per_second=1, limit=5)
+    assert [(look.refund_id, look.source) for look in claimed.looks] == [(REFUND, Source.REFRESH)]
+
+
+async def test_refresh_of_an_unknown_refund_needs_an_account(service: Service, store: Store) -> None:
+    """With several accounts it must be named; with one it is clear."""
+    answer = await service.call("POST", f"{ONE}/refresh", token=ADMIN)
+    assert (answer.status, answer.json["reason"]) == (409, "account_needed")
+    assert (await service.call("POST", f"{ONE}/refresh?account=us", token=ADMIN)).status == 202
+    assert (await service.call("POST", f"{ONE}/refresh", token=US_ONLY)).json["account"] == "us"
+
+
+async def test_scopes_are_apart(service: Service) -> None:
+    """Reading needs `read`, refreshing `refund` or `admin`; none includes another."""
+    for token in (REFUNDER, ADMIN):
+        for path in (ONE, "/v1/refunds", f"{ONE}/history"):
+            answer = await service.get(path, token=token)
+            assert (answer.status, answer.json["reason"]) == (403, "scope_missing")
+            assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
+    assert (await service.call("POST", f"{ONE}/refresh", token="reader-token")).status == 403
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["wait=61", "wait=-1", "wait=1.5", "wait=", "wait=١", "wait=1&wait=2", "wiat=1", "account=us&limit=1"],
+)
+async def test_odd_parameters_of_one_refund_are_400(service: Service, query: str) -> None:
+    """Named, and never passed over in silence."""
+    answer = await service.get(f"{ONE}?{query}")
+    assert answer.status == 400
+    assert answer.json["reason"] in ("bad_parameter", "unknown_parameter", "repeated_parameter")
+    assert any(name in answer.json["detail"] for name in ("wait", "limit"))
+
+
+@pytest.mark.parametrize("refund_id", ["a" * 65, "a_b", "a%20b", "%C3%BC", "..%2e", "a'b"])
+async def test_odd_ids_are_400(service: Service, refund_id: str) -> None:
+    """They never reach a key."""
+    answer = await service.get(f"/v1/refunds/{refund_id}")
+    assert (answer.status, answer.json["reason"]) == (400, "bad_refund_id")
+
+
+async def test_without_redis_the_api_is_503(sns: SnsSigner) -> None:
+    """With Retry-After, as a problem with its reason."""
+    store = Store(connect("redis://127.0.0.1:1"))
+    try:
+        async with running(settings(), store, real_receiver(sns, store)) as service:
+            for path in (ONE, "/v1/refunds"):
+                answer = await service.get(path)
+                assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+                assert answer.headers["Content-Type"] == "application/problem+json"
+                assert answer.json["reason"] == "store_unreachable"
+    finally:
+        await store.close()

@@ -1,0 +1,134 @@
+"""`/v1/subscribers…` over a real Valkey and real sockets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from receiver.outbox.subscriber import read_subscriber
+from receiver.outbox.target import Rules
+from receiver.store import Store
+from tests.http.kit import ADMIN, READER, REFUNDER, US_ONLY, Answer, Service, real_receiver, running, settings
+from tests.sns import SnsSigner
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+FINANCE = {"name": "finance", "url": "https://finance.example/hooks"}
+
+
+@pytest.fixture
+async def service(sns: SnsSigner, store: Store) -> AsyncIterator[Service]:
+    """Two accounts: us and eu."""
+    async with running(settings("us", "eu"), store, real_receiver(sns, store, "us", "eu")) as service:
+        yield service
+
+
+async def add(service: Service, token: str = US_ONLY, **fields: Any) -> Answer:
+    return await service.call("POST", "/v1/subscribers", token=token, body={**FINANCE, **fields})
+
+
+async def test_a_secret_is_made_and_shown_once(service: Service, store: Store) -> None:
+    """201 shows the secret, which signs; afterwards only its fingerprint is told."""
+    answer = await add(service)
+    assert answer.status == 201
+    secret = answer.json["secret"]
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", secret)
+    Webhook(secret)
+    (kept,) = await store.subscribers("us")
+    assert (kept.secrets[0].value, kept.origin) == (secret, "api")
+    assert answer.headers["Location"] == "/v1/subscribers/finance?account=us"
+    assert answer.headers["Cache-Control"] == "no-store"
+    later = await service.get(answer.headers["Location"], token=ADMIN)
+    assert later.status == 200
+    assert secret not in later.body.decode()
+    assert later.json["secrets"][0]["fingerprint"] == kept.secrets[0].fingerprint
+
+
+async def test_two_secrets_differ(service: Service) -> None:
+    """They come from chance."""
+    assert (await add(service)).json["secret"] != (await add(service, name="other")).json["secret"]
+
+
+async def test_a_secret_that_is_brought_is_kept_and_not_repeated(service: Service, store: Store) -> None:
+    """Whoever has it need not be told."""
+    answer = await add(service, secret=SECRET, types=["*"], reasons=["AmazonRejected"])
+    assert answer.status == 201
+    assert SECRET not in answer.body.decode()
+    (kept,) = await store.subscribers("us")
+    assert (kept.secrets[0].value, kept.types, kept.reasons) == (SECRET, ("*",), ("AmazonRejected",))
+
+
+async def test_the_account_is_named_where_there_are_several(service: Service) -> None:
+    """In the body; the same name in two accounts is two subscribers, and reading one needs the account too."""
+    answer = await add(service, token=ADMIN)
+    assert (answer.status, answer.json["reason"]) == (409, "account_needed")
+    assert [(await add(service, token=ADMIN, account=name)).status for name in ("us", "eu")] == [201, 201]
+    listed = await service.get("/v1/subscribers", token=ADMIN)
+    assert [(each["account"], each["name"]) for each in listed.json["subscribers"]] == [
+        ("us", "finance"),
+        ("eu", "finance"),
+    ]
+    one = await service.get("/v1/subscribers/finance", token=ADMIN)
+    assert (one.status, one.json["reason"]) == (409, "several_accounts")
+    assert (await service.get("/v1/subscribers/finance?account=eu", token=ADMIN)).json["account"] == "eu"
+    assert len((await service.get("/v1/subscribers", token=US_ONLY)).json["subscribers"]) == 1
+
+
+async def test_accounts_that_a_token_may_not_see_are_not_there(service: Service) -> None:
+    """404, as for one that does not exist."""
+    for account in ("eu", "nowhere"):
+        assert (await add(service, account=account)).status == 404
+    assert (await add(service, account=5)).status == 400
+
+
+async def test_a_name_is_taken_once(service: Service) -> None:
+    """409, and the first one stays."""
+    await add(service)
+    answer = await add(service, url="https://other.example/")
+    assert (answer.status, answer.json["reason"]) == (409, "subscriber_exists")
+
+
+async def test_every_problem_of_a_subscriber_is_named(service: Service, store: Store) -> None:
+    """400 with a line for each field; private addresses and plain http are refused by default."""
+    answer = await add(service, name="No!", url="http://10.0.0.1/", types=["x"], colour="red", secret="hunter2")
+    assert (answer.status, answer.json["reason"]) == (400, "bad_subscriber")
+    lines = answer.json["detail"].splitlines()
+    assert {line.split(":")[0].strip("'") for line in lines} == {"colour", "name", "url", "types", "secret"}
+    assert "hunter2" not in answer.json["detail"]
+    assert await store.subscribers("us") == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 10_000, b" " * 70_000])
+async def test_bodies_that_are_no_object_are_400(service: Service, body: bytes) -> None:
+    """Whatever they are."""
+    answer = await service.call("POST", "/v1/subscribers", token=ADMIN, body=body)
+    assert answer.status == 400
+    assert answer.json["reason"] in ("not_json", "too_large")
+
+
+async def test_removing(service: Service, store: Store) -> None:
+    """204, then 404."""
+    await add(service)
+    path = "/v1/subscribers/finance"
+    assert (await service.call("DELETE", path, token=US_ONLY)).status == 204
+    assert await store.subscribers("us") == []
+    assert (await service.call("DELETE", path, token=US_ONLY)).status == 404
+
+
+async def test_a_subscriber_of_the_configuration_is_removed_there(service: Service, store: Store) -> None:
+    """It would return with the next start, so the API says where to remove it."""
+    configured = read_subscriber({**FINANCE, "secret": SECRET}, Rules(), origin="config", now=1)
+    await store.put_subscriber("us", configured)
+    answer = await service.call("DELETE", "/v1/subscribers/finance", token=US_ONLY)
+    assert (answer.status, answer.json["reason"]) == (409, "configured")
+
+
+async def test_all_of_it_needs_admin(service: Service) -> None:
+    """Also reading: addresses of subscribers can hold keys of their own."""
+    for token in (READER, REFUNDER):
+        assert (await add(service, token=token)).status == 403
+        for method, path in (("GET", "/v1/subscribers"), ("GET", "/v1/subscribers/x"), ("DELETE", "/v1/subscribers/x")):
+            assert (await service.call(method, path, token=token)).status == 403

@@ -1,0 +1,51 @@
+"""Values for the store's tests."""
+
+from __future__ import annotations
+
+import base64
+from decimal import Decimal
+
+from receiver.accounts import SANDBOX_THROTTLE
+from receiver.ledger.hint import Hint
+from receiver.ledger.refund import Money, Observation, Source
+from receiver.outbox.subscriber import Secret, Subscriber
+from receiver.store import Store
+from receiver.store.looks import Claimed
+from tests.clock import T0
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+BUCKET = SANDBOX_THROTTLE["get_refund"]  # type: ignore[index]
+
+
+def refund_id(number: int = 1) -> str:
+    return f"S01-5105180-3221187-R{number:06d}"
+
+
+def seen(state: str = "RefundInitiated", number: int = 1, reason: str = "", updated_at: int = T0) -> Observation:
+    return Observation(
+        refund_id=refund_id(number),
+        charge_id="S01-5105180-3221187-C056351",
+        amount=Money(Decimal("14.00"), "USD"),
+        created_at=T0,
+        state=state,
+        updated_at=updated_at,
+        reason_code=reason,
+        environment="Sandbox",
+    )
+
+
+def hint(
+    number: int = 1, at: int = T0, message: str = "m1", digest: str = "d1", source: Source = Source.NOTIFICATION
+) -> Hint:
+    return Hint(refund_id=refund_id(number), at=at, source=source, message_id=message, digest=digest, sent_at=at)
+
+
+def subscriber(name: str = "finance", **more: object) -> Subscriber:
+    fields: dict[str, object] = {"url": "http://127.0.0.1:9/hook", "secrets": (Secret(SECRET),), "types": ("*",)}
+    return Subscriber(name=name, **{**fields, **more})  # type: ignore[arg-type]
+
+
+async def claim(
+    store: Store, limit: int = 8, lease: int = 30_000, burst: float = 100, per_second: float = 100
+) -> Claimed:
+    return await store.claim("us", "get_refund", lease=lease, burst=burst, per_second=per_second, limit=limit)

@@ -1,0 +1,146 @@
+"""Subscribers and their lanes on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from receiver.accounts import Account
+from receiver.errors import Conflict
+from receiver.ledger.refund import Source
+from receiver.outbox.delivery import Attempts
+from receiver.outbox.event import from_fields
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.lanes import DeadEvent, Parcel
+from tests.clock import T0, ManualClock
+from tests.store.makers import refund_id, seen, subscriber
+
+
+async def owe(store: Store, account: Account, count: int = 1) -> None:
+    await store.put_subscriber("us", subscriber("audit"))
+    settler = Settler(store, lambda: 0.0)
+    for number in range(count):
+        await settler.settle(account, seen("Declined", number, "AmazonRejected"), source=Source.POLL)
+
+
+async def take(store: Store, limit: int = 8) -> list[Parcel]:
+    return await store.claim_lane("us", "audit", lease=30_000, limit=limit)
+
+
+def dead(parcel: Parcel) -> DeadEvent:
+    return DeadEvent(parcel.stream_id, "evt", "t", "r", "exhausted", T0, 12, "HTTP 500", "{}")
+
+
+async def test_a_claimed_event_is_the_event_that_was_committed(store: Store, account: Account) -> None:
+    await owe(store, account)
+    (parcel,) = await take(store)
+    event = from_fields("us", parcel.fields)
+    assert (event.type, event.refund.refund_id) == ("amazonpay.refund.declined", refund_id(0))
+    assert parcel.attempts == Attempts()
+
+
+async def test_a_delivered_event_leaves_nothing_behind(store: Store, redis: Any, account: Account) -> None:
+    await owe(store, account)
+    (parcel,) = await take(store)
+    assert await store.delivered(parcel)
+    for kind in ("lane", "owed", "attempts", "dead"):
+        assert await redis.exists(f"refunds:{{us}}:{kind}:audit") == 0
+
+
+async def test_a_retry_waits_and_remembers_its_attempts(store: Store, account: Account, clock: ManualClock) -> None:
+    await owe(store, account)
+    (parcel,) = await take(store)
+    tried = Attempts(count=1, first_at=T0, last_status=500)
+    await store.retry(parcel, T0 + 5_000, tried)
+    assert await take(store) == []
+    assert await store.lane_waits("us", ["audit", "nobody"]) == {"audit": 5_000}
+    clock.tick(5_000)
+    (again,) = await take(store)
+    assert again.attempts == tried
+
+
+async def test_a_sender_slower_than_its_lease_settles_nothing(
+    store: Store, redis: Any, account: Account, clock: ManualClock
+) -> None:
+    await owe(store, account)
+    (slow,) = await take(store)
+    clock.tick(30_000)
+    (quick,) = await take(store)
+    assert not await store.delivered(slow)
+    assert not await store.dead(slow, dead(slow))
+    assert await redis.zcard("refunds:{us}:lane:audit") == 1
+    assert await store.dead_events("us", "audit") == []
+    assert await store.delivered(quick)
+    assert not await store.retry(slow, T0, Attempts())
+    assert await redis.zcard("refunds:{us}:lane:audit") == 0
+
+
+async def test_a_dead_event_is_kept_with_its_body_and_reason(store: Store, redis: Any, account: Account) -> None:
+    await owe(store, account)
+    (parcel,) = await take(store)
+    await store.dead(parcel, dead(parcel))
+    assert await store.dead_events("us", "audit") == [dead(parcel)]
+    assert await redis.zcard("refunds:{us}:owed:audit") == 0
+
+
+async def test_a_removed_subscriber_takes_its_lane_along_and_no_late_worker_revives_it(
+    store: Store, redis: Any, account: Account
+) -> None:
+    await owe(store, account)
+    (parcel,) = await take(store)
+    assert await store.remove_subscriber("us", "audit")
+    assert not await store.remove_subscriber("us", "audit")
+    assert not await store.retry(parcel, T0, Attempts(count=1))
+    assert not await store.dead(parcel, dead(parcel))
+    assert await take(store) == []
+    assert [key async for key in redis.scan_iter("*audit*")] == []
+
+
+async def test_a_name_is_given_once(store: Store) -> None:
+    await store.add_subscriber("us", subscriber("audit"))
+    await store.add_subscriber("us", subscriber("audit"))
+    with pytest.raises(Conflict, match="audit"):
+        await store.add_subscriber("us", subscriber("audit", url="https://other.example/"))
+    assert [each.url for each in await store.subscribers("us")] == ["http://127.0.0.1:9/hook"]
+
+
+async def test_adding_tells_the_last_event_that_is_not_owed(store: Store, redis: Any, account: Account) -> None:
+    assert await store.add_subscriber("us", subscriber("first")) == "0-0"
+    await owe(store, account, 2)
+    ((last, _),) = await redis.xrevrange("refunds:{us}:events", count=1)
+    assert await store.add_subscriber("us", subscriber("second")) == last.decode()
+
+
+async def test_a_change_raises_the_version_and_loses_against_an_earlier_change(store: Store) -> None:
+    await store.put_subscriber("us", subscriber("audit"))
+    before = (await store.roster("us")).version
+    one, two = subscriber("audit", paused=True), subscriber("audit", reasons=("AmazonRejected",))
+    assert await store.change_subscriber("us", subscriber("audit"), one)
+    assert not await store.change_subscriber("us", subscriber("audit"), two)
+    assert not await store.change_subscriber("us", subscriber("nobody"), subscriber("nobody", paused=True))
+    roster = await store.roster("us")
+    assert (roster.version, roster.subscribers["audit"]) == (before + 1, one)
+
+
+async def test_a_subscriber_that_cannot_be_read_does_not_stop_the_others(store: Store, redis: Any) -> None:
+    await store.put_subscriber("us", subscriber("audit"))
+    await redis.hset("refunds:{us}:subscribers", "broken", "{")
+    assert list((await store.roster("us")).subscribers) == ["audit"]
+
+
+async def test_twenty_senders_share_a_lane_without_sending_twice(store: Store, account: Account) -> None:
+    await owe(store, account, 60)
+    claims = await asyncio.gather(*(take(store, 5) for _ in range(20)))
+    ids = [parcel.stream_id for parcels in claims for parcel in parcels]
+    assert len(ids) == len(set(ids)) == 60
+
+
+async def test_gauges_count_what_is_there(store: Store, account: Account) -> None:
+    await owe(store, account, 3)
+    (parcel,) = await take(store, 1)
+    await store.dead(parcel, dead(parcel))
+    sizes = await store.gauges("us")
+    assert (sizes["waiting:audit"], sizes["dead:audit"], sizes["events"], sizes["pending"]) == (2, 1, 3, 0)

@@ -1,0 +1,164 @@
+"""Hints, claims, leases and the throttle, on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from receiver.ledger.hint import Noted
+from receiver.ledger.refund import Source
+from receiver.store import Store
+from receiver.store.looks import Echo
+from tests.clock import T0, ManualClock
+from tests.store.makers import claim, hint, refund_id
+
+DUE = "refunds:{us}:due"
+
+
+async def test_a_hint_is_written_once_however_often_it_comes(store: Store) -> None:
+    assert await store.hint("us", hint()) is Noted.NEW
+    assert await store.hint("us", hint()) is Noted.REPEATED
+    assert [look.refund_id for look in (await claim(store)).looks] == [refund_id()]
+
+
+async def test_the_same_message_id_with_another_signed_text_counts_and_is_told(store: Store) -> None:
+    await store.hint("us", hint(1, digest="d1"))
+    assert await store.hint("us", hint(2, digest="d2")) is Noted.ALTERED
+    assert len((await claim(store)).looks) == 2
+
+
+async def test_the_mark_of_a_seen_message_ends_after_the_accepted_age(store: Store, redis: Any) -> None:
+    await store.hint("us", hint())
+    assert 15 * 86_400_000 < await redis.pttl("refunds:{us}:seen:m1") <= 16 * 86_400_000
+
+
+async def test_a_hint_without_a_message_is_never_a_repetition(store: Store) -> None:
+    await store.hint("us", hint(message="", digest="", source=Source.REFRESH))
+    assert await store.hint("us", hint(message="", digest="", source=Source.REFRESH)) is Noted.NEW
+
+
+async def test_a_claim_is_a_lease_and_its_score_is_the_token(store: Store, redis: Any, clock: ManualClock) -> None:
+    await store.hint("us", hint())
+    (look,) = (await claim(store)).looks
+    assert look.token == T0 + 30_000 == await redis.zscore(DUE, refund_id())
+    assert look.source is Source.NOTIFICATION
+    assert (await claim(store)).looks == ()
+    clock.tick(30_000)
+    (again,) = (await claim(store)).looks
+    assert again.token == T0 + 60_000
+
+
+async def test_a_worker_that_settles_after_its_lease_changes_nothing(
+    store: Store, redis: Any, clock: ManualClock
+) -> None:
+    await store.hint("us", hint())
+    (slow,) = (await claim(store)).looks
+    clock.tick(30_000)
+    (quick,) = (await claim(store)).looks
+    assert not await store.reschedule(slow, None)
+    assert await redis.zscore(DUE, refund_id()) == quick.token
+    assert await store.reschedule(quick, T0 + 99_000)
+    assert await redis.zscore(DUE, refund_id()) == T0 + 99_000
+
+
+async def test_a_hint_during_a_lease_is_not_lost(store: Store) -> None:
+    await store.hint("us", hint(message="m1"))
+    (first,) = (await claim(store)).looks
+    await store.hint("us", hint(message="m2", digest="d2"))
+    (second,) = (await claim(store)).looks
+    assert second.token > first.token
+    assert not await store.reschedule(first, None)
+    assert await store.reschedule(second, None)
+
+
+async def test_settling_keeps_the_hint_that_arrived_meanwhile(store: Store) -> None:
+    await store.hint("us", hint(message="m1"))
+    (first,) = (await claim(store)).looks
+    await store.hint("us", hint(message="m2", digest="d2", at=T0 + 7))
+    assert await store.reschedule(first, None)
+    (second,) = (await claim(store)).looks
+    assert second.echo == Echo(Source.NOTIFICATION, T0 + 7, T0 + 7)
+
+
+async def test_two_claims_of_clocks_that_differ_never_share_a_token(store: Store, clock: ManualClock) -> None:
+    tokens = []
+    for number, skew in enumerate([0, 5, -5, 0, 5]):
+        await store.hint("us", hint(message=f"m{number}", digest=f"d{number}"))
+        clock.ms = T0 + skew
+        (look,) = (await claim(store)).looks
+        tokens.append(look.token)
+    assert len(set(tokens)) == 5
+
+
+async def test_a_claim_takes_no_more_than_there_are_tokens(store: Store, clock: ManualClock) -> None:
+    for number in range(10):
+        await store.hint("us", hint(number, message=f"m{number}"))
+    claimed = await claim(store, limit=20, burst=5, per_second=1)
+    assert (len(claimed.looks), claimed.wait) == (5, 1000)
+    clock.tick(2_500)
+    claimed = await claim(store, limit=20, burst=5, per_second=1)
+    assert (len(claimed.looks), claimed.wait) == (2, 500)
+    clock.tick(60_000)
+    assert len((await claim(store, limit=20, burst=5, per_second=1)).looks) == 5
+
+
+async def test_every_fourth_token_goes_to_the_schedule_while_it_is_overdue(store: Store, redis: Any) -> None:
+    for number in range(12):
+        await store.hint("us", hint(number, message=f"m{number}"))
+        await redis.zadd(DUE, {refund_id(100 + number): T0 - 1000 + number})
+    order = [look.echo is not None for look in (await claim(store, limit=8)).looks]
+    assert order == [True, True, True, False, True, True, True, False]
+
+
+async def test_without_hints_the_schedule_gets_every_token_oldest_first(store: Store, redis: Any) -> None:
+    await redis.zadd(DUE, {refund_id(number): T0 - number for number in range(5)})
+    looks = (await claim(store)).looks
+    assert [look.refund_id for look in looks] == [refund_id(number) for number in (4, 3, 2, 1, 0)]
+    assert {look.source for look in looks} == {Source.POLL}
+
+
+async def test_what_is_hinted_and_due_is_asked_once(store: Store, redis: Any) -> None:
+    await store.hint("us", hint())
+    await redis.zadd(DUE, {refund_id(): T0 - 1})
+    assert len((await claim(store)).looks) == 1
+    assert (await claim(store)).looks == ()
+
+
+async def test_a_claim_says_when_there_is_more(store: Store, redis: Any) -> None:
+    assert (await claim(store)).wait is None
+    await redis.zadd(DUE, {refund_id(): T0 + 1234})
+    assert (await claim(store)).wait == 1234
+
+
+async def test_after_a_429_nothing_is_claimed_until_amazon_wants_it(store: Store, clock: ManualClock) -> None:
+    await store.hint("us", hint())
+    await store.block("us", "get_refund", T0 + 7_000)
+    claimed = await claim(store)
+    assert (claimed.looks, claimed.wait) == ((), 7_000)
+    await store.block("us", "get_refund", T0 + 1_000)
+    clock.tick(6_999)
+    assert (await claim(store)).looks == ()
+    clock.tick(1)
+    assert len((await claim(store)).looks) == 1
+
+
+async def test_what_is_remembered_of_a_hint_comes_back_with_the_next_claim(store: Store, clock: ManualClock) -> None:
+    await store.hint("us", hint())
+    (look,) = (await claim(store)).looks
+    remembered = Echo(Source.NOTIFICATION, T0, T0, step=2, failures=1)
+    await store.reschedule(look, T0 + 5_000, remembered)
+    clock.tick(5_000)
+    (again,) = (await claim(store)).looks
+    assert again.echo == remembered
+
+
+async def test_twenty_workers_share_the_due_refunds_without_asking_twice(store: Store, redis: Any) -> None:
+    await redis.zadd(DUE, {refund_id(number): T0 - 1 for number in range(200)})
+    claims = await asyncio.gather(*(claim(store, limit=10, burst=1000) for _ in range(25)))
+    asked = [look.refund_id for claimed in claims for look in claimed.looks]
+    assert sorted(asked) == sorted(refund_id(number) for number in range(200))
+
+
+async def test_accounts_do_not_mix(store: Store) -> None:
+    await store.hint("eu", hint())
+    assert (await claim(store)).looks == ()

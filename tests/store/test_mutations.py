@@ -1,0 +1,88 @@
+"""A protection that could be taken out without a test failing would be decoration: each is taken out here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from receiver.accounts import Account
+from receiver.settle import Settler
+from receiver.store import Store, connection, part
+from tests.clock import ManualClock
+from tests.store import test_lanes, test_looks, test_settle
+
+
+def without(monkeypatch: pytest.MonkeyPatch, name: str, protection: str, instead: str) -> None:
+    """Run `<name>.lua` without one of its lines."""
+    real = connection.script(name)
+    source = real.source.decode()
+    assert source.count(protection) == 1, "the protection has been rewritten: rewrite its check"
+    changed = source.replace(protection, instead).encode()
+    mutant = connection.Script(changed, hashlib.sha1(changed, usedforsecurity=False).hexdigest())
+    monkeypatch.setattr(part, "script", lambda each: mutant if each == name else connection.script(each))
+
+
+async def fails(test: Callable[[], Awaitable[None]]) -> None:
+    with pytest.raises((AssertionError, ValueError)):
+        await test()
+
+
+TOKEN = "tonumber(score) ~= tonumber(ARGV[{}])"
+
+
+async def test_without_the_claims_token_a_slow_sender_settles_what_another_holds(
+    store: Store, redis: Any, account: Account, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "settle_delivery", "not score or " + TOKEN.format(3), "false")
+    await fails(lambda: test_lanes.test_a_sender_slower_than_its_lease_settles_nothing(store, redis, account, clock))
+
+
+async def test_without_the_claims_token_a_late_sender_revives_a_removed_lane(
+    store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "settle_delivery", "not score or " + TOKEN.format(3), "false")
+    await fails(
+        lambda: test_lanes.test_a_removed_subscriber_takes_its_lane_along_and_no_late_worker_revives_it(
+            store, redis, account
+        )
+    )
+
+
+async def test_without_the_claims_token_a_slow_worker_reschedules_what_another_holds(
+    store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "reschedule", "not score or " + TOKEN.format(2), "false")
+    await fails(lambda: test_looks.test_a_worker_that_settles_after_its_lease_changes_nothing(store, redis, clock))
+
+
+async def test_without_the_lease_two_workers_ask_about_the_same_refund(
+    store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "claim", "redis.call('ZADD', KEYS[3], score, refund)", "")
+    await fails(lambda: test_looks.test_a_claim_is_a_lease_and_its_score_is_the_token(store, redis, ManualClock()))
+
+
+async def test_without_the_revision_check_twenty_writers_tell_things_twice(
+    settler: Settler, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "commit", "(redis.call('HGET', KEYS[1], 'revision') or '0') ~= ARGV[2]", "false")
+    await fails(lambda: test_settle.test_twenty_writers_make_one_event_of_each_kind(settler, store, redis, account))
+
+
+async def test_without_the_version_check_a_new_subscriber_is_forgotten(
+    settler: Settler, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "commit", "(redis.call('HGET', KEYS[6], ':version') or '0') ~= ARGV[3]", "false")
+    await fails(
+        lambda: test_settle.test_a_subscriber_added_between_decision_and_commit_is_not_forgotten(
+            settler, store, redis, account, monkeypatch
+        )
+    )
+
+
+@pytest.fixture
+def settler(store: Store) -> Settler:
+    return Settler(store, lambda: 0.0)

@@ -1,0 +1,187 @@
+"""Settling observations on a real Valkey: one atomic step, whoever else writes at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from receiver.accounts import Account
+from receiver.errors import StoreUnavailable
+from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import Source
+from receiver.outbox.event import event_id
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.refunds import Commit, Committed, Owed
+from tests.clock import T0, ManualClock
+from tests.store.makers import claim, hint, refund_id, seen, subscriber
+
+EVENTS = "refunds:{us}:events"
+
+
+@pytest.fixture
+def settler(store: Store) -> Settler:
+    return Settler(store, lambda: 0.0)
+
+
+async def types_of(redis: Any) -> list[str]:
+    return [fields[b"type"].decode().rpartition(".")[2] for _, fields in await redis.xrange(EVENTS)]
+
+
+async def test_a_refund_nobody_told_us_about_is_taken_in(settler: Settler, store: Store, account: Account) -> None:
+    await settler.settle(account, seen(), source=Source.NOTIFICATION)
+    refund = await store.refund("us", refund_id())
+    assert refund is not None
+    assert (refund.state, refund.revision, str(refund.amount)) == ("RefundInitiated", 1, "14.00 USD")
+
+
+async def test_what_is_read_back_is_what_was_decided(settler: Settler, store: Store, account: Account) -> None:
+    for state, reason in (("RefundInitiated", ""), ("Declined", "AmazonRejected"), ("Refunded", "")):
+        settled = await settler.settle(account, seen(state, reason=reason), source=Source.POLL)
+        if not settled.change.is_nothing:
+            assert await store.refund("us", refund_id()) == settled.change.refund
+
+
+async def test_state_history_schedule_event_and_lane_are_written_together(
+    settler: Settler, store: Store, redis: Any, account: Account
+) -> None:
+    await store.add_subscriber("us", subscriber("finance", types=(EventType.DECLINED.value,)))
+    await store.add_subscriber("us", subscriber("audit", types=("*",)))
+    await store.hint("us", hint())
+    (look,) = (await claim(store)).looks
+    await settler.settle(account, seen("Declined", reason="AmazonRejected"), source=look.source, token=look.token)
+
+    ((stream_id, fields),) = await redis.xrange(EVENTS)
+    assert fields[b"id"].decode() == event_id("us", refund_id(), EventType.DECLINED)
+    assert fields[b"reasonCode"] == b"AmazonRejected"
+    for name in ("finance", "audit"):
+        assert await redis.zrange(f"refunds:{{us}}:lane:{name}", 0, -1, withscores=True) == [(stream_id, float(T0))]
+        ms, _, seq = stream_id.decode().partition("-")
+        assert await redis.zrange(f"refunds:{{us}}:owed:{name}", 0, -1) == [f"{ms:0>15}-{seq:0>20}".encode()]
+    assert [line.state for line in await store.history("us", refund_id())] == ["Declined"]
+    assert await redis.zcard("refunds:{us}:due") == 0
+    assert await redis.hlen("refunds:{us}:hints") == 0
+    assert await redis.zrange("refunds:{us}:state:Declined", 0, -1) == [refund_id().encode()]
+    assert await redis.zrange("refunds:{us}:reason:AmazonRejected", 0, -1) == [refund_id().encode()]
+    charge = await redis.hgetall("refunds:{us}:charge:S01-5105180-3221187-C056351")
+    assert charge == {refund_id().encode(): b"1400 Declined"}
+
+
+async def test_a_pending_refund_is_scheduled_with_its_first_write(
+    settler: Settler, redis: Any, account: Account
+) -> None:
+    await settler.settle(account, seen(), source=Source.CREATE)
+    assert await redis.zscore("refunds:{us}:due", refund_id()) == T0 + 60_000
+
+
+async def test_a_change_of_state_leaves_the_old_index(settler: Settler, redis: Any, account: Account) -> None:
+    await settler.settle(account, seen(), source=Source.POLL)
+    await settler.settle(account, seen("Refunded"), source=Source.POLL)
+    assert await redis.zcard("refunds:{us}:state:RefundInitiated") == 0
+    assert await redis.zcard("refunds:{us}:state:Refunded") == 1
+
+
+async def test_an_unknown_state_is_kept_shown_and_polled_on(
+    settler: Settler, store: Store, redis: Any, account: Account
+) -> None:
+    await settler.settle(account, seen("OnTheMoon"), source=Source.POLL)
+    refund = await store.refund("us", refund_id())
+    assert refund is not None
+    assert refund.state == "OnTheMoon"
+    assert await redis.zscore("refunds:{us}:due", refund_id()) == T0 + 60_000
+    assert await types_of(redis) == []
+
+
+async def test_twenty_writers_make_one_event_of_each_kind(
+    settler: Settler, store: Store, redis: Any, account: Account
+) -> None:
+    await store.add_subscriber("us", subscriber("audit"))
+    both = [seen(), seen("Declined", reason="ProcessingFailure", updated_at=T0 + 1000)]
+    await asyncio.gather(*(settler.settle(account, both[n % 2], source=Source.POLL) for n in range(20)))
+    kinds = await types_of(redis)
+    assert kinds.count("declined") == 1
+    assert kinds.count("initiated") <= 1
+    assert len(kinds) == len(set(kinds)) == await redis.zcard("refunds:{us}:lane:audit")
+    refund = await store.refund("us", refund_id())
+    assert refund is not None
+    assert refund.state == "Declined"
+    assert [line.revision for line in await store.history("us", refund_id())] == list(range(1, refund.revision + 1))
+
+
+async def test_a_commit_with_an_old_revision_writes_nothing(
+    settler: Settler, store: Store, redis: Any, account: Account
+) -> None:
+    settled = await settler.settle(account, seen(), source=Source.POLL)
+    before = await redis.xlen(EVENTS)
+    commit = Commit(None, settled.change.refund, [Owed({"id": "x"}, [])], 0, 0, None)
+    assert await store.commit(commit) is Committed.REVISION
+    assert await redis.xlen(EVENTS) == before
+
+
+async def test_a_subscriber_added_between_decision_and_commit_is_not_forgotten(
+    settler: Settler, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = store.commit
+    calls = 0
+
+    async def late(commit: Commit) -> Committed:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await store.add_subscriber("us", subscriber("late"))
+        return await real(commit)
+
+    monkeypatch.setattr(store, "commit", late)
+    await settler.settle(account, seen("Declined"), source=Source.POLL)
+    assert calls == 2
+    assert await redis.zcard("refunds:{us}:lane:late") == 1
+
+
+async def test_a_late_worker_may_write_the_state_but_not_the_schedule(
+    settler: Settler, store: Store, redis: Any, account: Account, clock: ManualClock
+) -> None:
+    await store.hint("us", hint())
+    (slow,) = (await claim(store)).looks
+    clock.tick(30_000)
+    (quick,) = (await claim(store)).looks
+    await settler.settle(account, seen("Refunded"), source=Source.POLL, token=slow.token)
+    assert await redis.zscore("refunds:{us}:due", refund_id()) == quick.token
+
+
+async def test_a_key_of_a_foreign_type_stops_the_commit_before_its_first_write(
+    settler: Settler, redis: Any, account: Account
+) -> None:
+    await redis.set("refunds:{us}:state:Declined", "not mine")
+    with pytest.raises(StoreUnavailable):
+        await settler.settle(account, seen("Declined"), source=Source.POLL)
+    assert await redis.keys("*") == [b"refunds:{us}:state:Declined"]
+
+
+async def test_every_script_but_claims_may_run_twice(store: Store, redis: Any, account: Account) -> None:
+    """A client that re-sends after a cut connection runs a script that has already run."""
+
+    class Twice(Settler):
+        pass
+
+    real = store._run
+
+    async def twice(name: str, *args: object, **more: object) -> object:
+        first = await real(name, *args, **more)  # type: ignore[arg-type]
+        return first if name.startswith("claim") else await real(name, *args, **more)  # type: ignore[arg-type]
+
+    store._run = twice  # type: ignore[method-assign]
+    await store.add_subscriber("us", subscriber("audit"))
+    await store.hint("us", hint())
+    (look,) = (await claim(store)).looks
+    await Twice(store, lambda: 0.0).settle(
+        account, seen("Declined", reason="AmazonRejected"), source=look.source, token=look.token
+    )
+    (parcel,) = await store.claim_lane("us", "audit", lease=30_000, limit=8)
+    await store.delivered(parcel)
+    assert await types_of(redis) == ["declined"]
+    assert await redis.zcard("refunds:{us}:lane:audit") == 0
+    refund = await store.refund("us", refund_id())
+    assert refund is not None
+    assert refund.revision == 1

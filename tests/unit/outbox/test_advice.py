@@ -1,0 +1,90 @@
+"""What a merchant is told to do."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+
+from receiver.ledger.lifecycle import EventType
+from receiver.outbox.advice import Advice, advice_json, advice_of
+from tests.unit.outbox.examples import a_refund, any_text
+
+
+def actions(advice: Advice | None) -> list[str]:
+    assert advice is not None
+    return [each.action for each in advice.actions]
+
+
+def test_a_rejected_refund_begins_with_the_negative_balance() -> None:
+    """Amazon's rule for AmazonRejected: repay, then refund again or in another way."""
+    advice = advice_of(a_refund(reason_code="AmazonRejected"), EventType.DECLINED)
+    assert advice is not None
+    assert "negative balance" in advice.summary
+    assert actions(advice) == ["repay_negative_balance", "retry_refund", "refund_another_way"]
+
+
+def test_a_processing_failure_is_tried_again_only_while_the_charge_is_captured() -> None:
+    """Amazon's rule for ProcessingFailure: the buyer may have the money already, so retry only on a captured charge."""
+    advice = advice_of(a_refund(reason_code="ProcessingFailure"), EventType.DECLINED)
+    assert advice is not None
+    assert "A-to-z claim or a chargeback" in advice.summary
+    assert actions(advice) == ["check_buyer_already_refunded", "retry_if_charge_captured", "refund_another_way"]
+    assert "Captured" in advice.actions[1].text
+    assert "retry_refund" not in actions(advice)
+
+
+@pytest.mark.parametrize("reason", ["", "SomethingNew", "amazonrejected"])
+def test_an_unknown_reason_gets_general_advice(reason: str) -> None:
+    """No decline is left without advice, and unknown reasons are never told to retry without a look at the charge."""
+    advice = advice_of(a_refund(reason_code=reason), EventType.DECLINED)
+    assert actions(advice)[0] == "ask_amazon"
+    assert "retry_refund" not in actions(advice)
+
+
+def test_a_stuck_refund_is_not_to_be_paid_twice() -> None:
+    """Pending for over a day: it may still succeed."""
+    stuck = a_refund(state="RefundInitiated", reason_code="", finals=())
+    assert actions(advice_of(stuck, EventType.STUCK)) == ["wait", "do_not_refund_again", "ask_amazon"]
+
+
+def test_a_conflict_names_the_states_that_contradict_each_other_oldest_first() -> None:
+    """Both finals with their times, so that a person sees at once what Amazon told."""
+    refund = a_refund(conflict=True, finals=("Declined@1563119700000", "Refunded@1563119640000"))
+    advice = advice_of(refund, EventType.CONFLICT)
+    assert advice is not None
+    assert advice.summary.endswith(
+        "contradict each other: Refunded (2019-07-14T15:54:00.000Z), Declined (2019-07-14T15:55:00.000Z)."
+    )
+    assert actions(advice) == ["hold_automation", "compare_history", "ask_amazon"]
+
+
+def test_many_finals_are_not_all_named() -> None:
+    """A summary stays a summary."""
+    refund = a_refund(conflict=True, finals=tuple(f"Refunded@{n}" for n in range(9)))
+    advice = advice_of(refund, EventType.CONFLICT)
+    assert advice is not None
+    assert advice.summary.count("Refunded") == 4
+    assert advice.summary.endswith(" and more.")
+
+
+@pytest.mark.parametrize("event_type", [EventType.INITIATED, EventType.REFUNDED])
+def test_what_goes_well_needs_no_advice(event_type: EventType) -> None:
+    """Nothing is to be done about a refund that began or succeeded."""
+    assert advice_of(a_refund(state="Refunded"), event_type) is None
+    assert advice_json(None) is None
+
+
+def test_without_an_event_the_state_decides() -> None:
+    """For whoever looks a refund up: a declined one has the advice of its decline, others none."""
+    assert advice_of(a_refund()) == advice_of(a_refund(), EventType.DECLINED)
+    assert advice_of(a_refund(state="Refunded")) is None
+    assert advice_of(a_refund(state="RefundInitiated")) is None
+
+
+@given(any_text)
+def test_every_decline_has_advice(reason: str) -> None:
+    """Total over reasons; words are words, texts are sentences, nothing of Amazon's text is repeated."""
+    advice = advice_of(a_refund(reason_code=reason), EventType.DECLINED)
+    assert advice is not None
+    assert advice.summary.endswith(".")
+    assert all(each.action.replace("_", "").isalpha() and each.text.endswith(".") for each in advice.actions)

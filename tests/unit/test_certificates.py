@@ -1,0 +1,412 @@
+"""The certificate store: one fetch for all who wait, everything bounded, nothing remembered for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from receiver.certificates import BURST, FAILED_MAX, PROVEN_MAX, UNPROVEN_MAX, CertificateStore
+from receiver.errors import CertificateUnavailable, ConfigurationError, NotProven, NotSent, ReceiverError
+from receiver.inbox.certificate import SigningCertificate
+from receiver.inbox.envelope import Envelope, read_envelope
+from receiver.inbox.signature import check_address
+from tests.clock import ManualClock
+from tests.sns import NOW, TOPIC, SnsSigner, rsa_key
+
+SIGNER = SnsSigner()
+DAY = 86_400_000
+
+
+class Host:
+    """A certificate host: serves `files` by address; `gate` holds answers back; `trouble` is raised instead."""
+
+    def __init__(self, *signers: SnsSigner) -> None:
+        self.files = {signer.url: signer.pem for signer in signers}
+        self.asked: list[str] = []
+        self.busy = self.busiest = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.trouble: Exception | None = None
+
+    async def fetch(self, url: str) -> bytes:
+        self.asked.append(url)
+        self.busy += 1
+        self.busiest = max(self.busiest, self.busy)
+        try:
+            await self.gate.wait()
+        finally:
+            self.busy -= 1
+        if self.trouble is not None:
+            raise self.trouble
+        if url not in self.files:
+            raise CertificateUnavailable("its host answered 404", reason="certificate_not_found")
+        return self.files[url]
+
+
+def signed(signer: SnsSigner = SIGNER, **parts: Any) -> Envelope:
+    return read_envelope(json.dumps(signer.envelope(**parts)).encode())
+
+
+def stranger(number: int) -> Envelope:
+    """An envelope that names a file which nobody has."""
+    url = f"https://sns.us-east-1.amazonaws.com/SimpleNotificationService-{number:032x}.pem"
+    return signed(SigningCertURL=url, Signature="A" * 342 + "==")
+
+
+async def get(store: CertificateStore, envelope: Envelope) -> SigningCertificate:
+    return await store.get(envelope, check_address(envelope))
+
+
+async def prove(store: CertificateStore, envelope: Envelope) -> None:
+    store.proven(envelope, check_address(envelope), await get(store, envelope))
+
+
+async def reason_of(store: CertificateStore, envelope: Envelope, kind: type[ReceiverError]) -> str:
+    with pytest.raises(kind) as caught:
+        await get(store, envelope)
+    return caught.value.reason
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - plain values change here, nobody sets an event
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """The moment that the signer signs at."""
+    return ManualClock(NOW)
+
+
+async def test_two_hundred_first_messages_cause_one_fetch(clock: ManualClock) -> None:
+    """Single flight: all wait for the same file, and all get it."""
+    host = Host(SIGNER)
+    host.gate.clear()
+    store = CertificateStore(host.fetch, clock)
+    waiting = [asyncio.create_task(get(store, signed())) for _ in range(200)]
+    await until(lambda: host.busy == 1)
+    host.gate.set()
+    found = await asyncio.gather(*waiting)
+    assert host.asked == [SIGNER.url]
+    assert {certificate.name for certificate in found} == {SIGNER.name}
+
+
+async def test_the_first_waiter_may_give_up(clock: ManualClock) -> None:
+    """Its cancellation neither ends the fetch nor harms those who wait for the same file."""
+    host = Host(SIGNER)
+    host.gate.clear()
+    store = CertificateStore(host.fetch, clock)
+    leader = asyncio.create_task(get(store, signed()))
+    await until(lambda: host.busy == 1)
+    follower = asyncio.create_task(get(store, signed()))
+    await asyncio.sleep(0)
+    leader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leader
+    assert host.busy == 1
+    host.gate.set()
+    assert (await follower).name == SIGNER.name
+    assert len(host.asked) == 1
+
+
+async def test_a_fetch_that_nobody_awaits_is_still_of_use(clock: ManualClock) -> None:
+    """All waiters gave up; the next envelope finds the file."""
+    host = Host(SIGNER)
+    host.gate.clear()
+    store = CertificateStore(host.fetch, clock)
+    only = asyncio.create_task(get(store, signed()))
+    await until(lambda: host.busy == 1)
+    only.cancel()
+    await asyncio.gather(only, return_exceptions=True)
+    host.gate.set()
+    await until(lambda: host.busy == 0)
+    assert (await get(store, signed())).name == SIGNER.name
+    assert len(host.asked) == 1
+
+
+async def test_one_file_serves_all_regions_of_a_partition(clock: ManualClock) -> None:
+    """Certificates are known by their hash, not by their address."""
+    host = Host(SIGNER)
+    store = CertificateStore(host.fetch, clock)
+    await get(store, signed())
+    eu = SnsSigner("eu-west-1")
+    assert eu.name == SIGNER.name
+    await get(store, signed(eu, topic_arn=TOPIC.replace("us-east-1", "eu-west-1")))
+    assert host.asked == [SIGNER.url]
+
+
+async def test_another_partition_is_another_file(clock: ManualClock) -> None:
+    """The host of one partition cannot answer for another."""
+    china = SnsSigner("cn-north-1", suffix="amazonaws.com.cn", san=["sns-cn-north-1.amazonaws.com.cn"])
+    both = SnsSigner("us-east-1", san=["sns-cn-north-1.amazonaws.com.cn"])
+    assert china.name == both.name
+    host = Host(china)
+    store = CertificateStore(host.fetch, clock)
+    await get(store, signed(china, topic_arn="arn:aws-cn:sns:cn-north-1:291180941288:x"))
+    assert await reason_of(store, signed(both), CertificateUnavailable) == "certificate_not_found"
+
+
+async def test_at_most_two_fetches_run_at_once(clock: ManualClock) -> None:
+    """Ten names at the same moment are fetched two by two."""
+    host = Host()
+    host.gate.clear()
+    store = CertificateStore(host.fetch, clock)
+    waiting = [asyncio.create_task(get(store, stranger(number))) for number in range(10)]
+    await until(lambda: host.busy == 2)
+    host.gate.set()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert (host.busiest, len(host.asked)) == (2, 10)
+
+
+async def test_a_thousand_strange_names_cause_few_fetches(clock: ManualClock) -> None:
+    """Ten at once, then one in ten seconds; and genuine mail goes on, though its certificate was the first to come."""
+    host = Host(SIGNER)
+    store = CertificateStore(host.fetch, clock)
+    await prove(store, signed())
+    reasons = [await reason_of(store, stranger(number), CertificateUnavailable) for number in range(1000)]
+    assert reasons.count("certificate_not_found") == BURST - 1
+    assert reasons.count("certificate_too_many") == 1000 - (BURST - 1)
+    clock.ms += 10_000
+    assert await reason_of(store, stranger(2000), CertificateUnavailable) == "certificate_not_found"
+    assert await reason_of(store, stranger(2001), CertificateUnavailable) == "certificate_too_many"
+    assert (await get(store, signed())).name == SIGNER.name
+    assert host.asked.count(SIGNER.url) == 1
+
+
+async def test_a_clock_that_goes_back_refills_nothing(clock: ManualClock) -> None:
+    """Neither the bucket nor what is remembered is undone by a step of the clock."""
+    host = Host()
+    store = CertificateStore(host.fetch, clock)
+    for number in range(10):
+        await reason_of(store, stranger(number), CertificateUnavailable)
+    clock.ms -= 1000 * DAY
+    assert await reason_of(store, stranger(99), CertificateUnavailable) == "certificate_too_many"
+
+
+async def test_network_trouble_is_forgotten_after_5_seconds(clock: ManualClock) -> None:
+    """One failed connection must not lose the messages that follow."""
+    host = Host(SIGNER)
+    host.trouble = NotSent("no route", reason="connect_failed")
+    store = CertificateStore(host.fetch, clock)
+    with pytest.raises(CertificateUnavailable) as caught:
+        await get(store, signed())
+    assert (caught.value.status, caught.value.retry_after) == (503, 5)
+    host.trouble = None
+    clock.ms += 4_999
+    assert await reason_of(store, signed(), CertificateUnavailable) == "certificate_unavailable"
+    assert len(host.asked) == 1
+    clock.ms += 1
+    assert (await get(store, signed())).name == SIGNER.name
+
+
+async def test_a_file_that_is_not_there_is_asked_for_again_after_5_minutes(clock: ManualClock) -> None:
+    """A 404 is remembered longer, and not for ever; nor when the clock steps back."""
+    host = Host()
+    store = CertificateStore(host.fetch, clock)
+    for later, asked in ((0, 1), (299_999, 1), (1, 2), (-600_000, 3)):
+        clock.ms += later
+        assert await reason_of(store, signed(), CertificateUnavailable) == "certificate_not_found"
+        assert len(host.asked) == asked
+
+
+async def test_failures_are_remembered_for_a_bounded_number_of_names(clock: ManualClock) -> None:
+    """The oldest make room."""
+    host = Host()
+    store = CertificateStore(host.fetch, clock)
+    for number in range(FAILED_MAX + 10):
+        clock.ms += 10_000
+        await reason_of(store, stranger(number), CertificateUnavailable)
+    assert len(store._failed) == FAILED_MAX
+
+
+async def test_a_hanging_host_is_given_up(clock: ManualClock) -> None:
+    """The fetch has a deadline of its own, and so has the envelope that waits behind others."""
+    host = Host(SIGNER)
+    host.gate.clear()
+    store = CertificateStore(host.fetch, clock, fetch_timeout=0.05)
+    assert await reason_of(store, signed(), CertificateUnavailable) == "certificate_slow"
+    impatient = CertificateStore(host.fetch, clock, wait_timeout=0.05)
+    assert await reason_of(impatient, signed(), CertificateUnavailable) == "certificate_slow"
+    host.gate.set()
+    assert (await get(impatient, signed())).name == SIGNER.name
+    await impatient.close()
+
+
+async def test_closing_ends_the_fetches(clock: ManualClock) -> None:
+    """Who waits is told to come again."""
+    host = Host(SIGNER)
+    host.gate.clear()
+    store = CertificateStore(host.fetch, clock)
+    waiting = asyncio.create_task(get(store, signed()))
+    await until(lambda: host.busy == 1)
+    await store.close()
+    with pytest.raises(CertificateUnavailable):
+        await waiting
+    assert host.busy == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), ValueError("x"), OSError("y")])
+async def test_a_fetch_function_that_breaks_is_our_own_trouble(clock: ManualClock, error: Exception) -> None:
+    """503, and the log says what kind of error it was."""
+    host = Host(SIGNER)
+    host.trouble = error
+    store = CertificateStore(host.fetch, clock)
+    with capture_logs() as logs:
+        assert await reason_of(store, signed(), CertificateUnavailable) == "certificate_unavailable"
+    assert [entry["error"] for entry in logs] == [type(error).__name__]
+
+
+async def test_errors_do_not_gather_tracebacks(clock: ManualClock) -> None:
+    """Each waiter raises an error of its own."""
+    store = CertificateStore(Host().fetch, clock)
+    errors = await asyncio.gather(*(get(store, signed()) for _ in range(3)), return_exceptions=True)
+    assert len({id(error) for error in errors}) == 3
+
+
+async def test_unproven_certificates_are_few_and_short_lived(clock: ManualClock) -> None:
+    """A certificate that has verified nothing yet stays a minute, and at most eight of them."""
+    signers = [SnsSigner(serial=number) for number in range(2, 2 + UNPROVEN_MAX + 1)]
+    host = Host(*signers)
+    store = CertificateStore(host.fetch, clock)
+    for signer in signers:
+        await get(store, signed(signer))
+    assert len(store._unproven) == UNPROVEN_MAX
+    await get(store, signed(signers[-1]))
+    assert len(host.asked) == len(signers)
+    clock.ms += 60_000
+    await get(store, signed(signers[-1]))
+    assert len(host.asked) == len(signers) + 1
+
+
+async def test_volume_does_not_push_out_a_proven_certificate(clock: ManualClock) -> None:
+    """Many unproven certificates come and go; the one that verified a message stays, also when the host is down."""
+    signers = [SnsSigner(serial=number) for number in range(2, 40)]
+    host = Host(SIGNER, *signers)
+    store = CertificateStore(host.fetch, clock)
+    await prove(store, signed())
+    for signer in signers:
+        clock.ms += 10_000
+        await get(store, signed(signer))
+    host.trouble = NotSent("down")
+    assert (await get(store, signed())).name == SIGNER.name
+    assert store.known()[0].name == SIGNER.name
+
+
+async def test_proven_certificates_are_bounded_and_end(clock: ManualClock) -> None:
+    """Sixteen at most; and past the end of its dates plus the age of the oldest message, one is forgotten."""
+    host = Host()
+    store = CertificateStore(host.fetch, clock)
+    for number in range(2, 2 + PROVEN_MAX + 3):
+        signer = SnsSigner(serial=number)
+        host.files[signer.url] = signer.pem
+        clock.ms += 10_000
+        await prove(store, signed(signer))
+    assert len(store.known()) == PROVEN_MAX
+    clock.ms = NOW + 316 * DAY
+    young = SnsSigner(serial=99, not_after=NOW + 400 * DAY)
+    host.files[young.url] = young.pem
+    await prove(store, signed(young))
+    assert [certificate.name for certificate in store.known()] == [young.name]
+
+
+async def test_dates_are_judged_for_every_message(clock: ManualClock) -> None:
+    """Also for a certificate that is proven: it may end while it is kept."""
+    host = Host(SIGNER)
+    store = CertificateStore(host.fetch, clock)
+    await prove(store, signed())
+    late = signed(timestamp_ms=NOW + 301 * DAY)
+    assert await reason_of(store, late, NotProven) == "certificate_dates"
+    assert await reason_of(store, signed(timestamp_ms=NOW - 31 * DAY), NotProven) == "certificate_dates"
+
+
+async def test_a_file_that_is_not_the_one_named_is_503_and_an_alarm(clock: ManualClock) -> None:
+    """The rule (MD5 of DER = file name) is undocumented: a mismatch must not lose notifications, and must be heard."""
+    other = SnsSigner(key=rsa_key(number=1))
+    host = Host()
+    host.files[SIGNER.url] = other.pem
+    store = CertificateStore(host.fetch, clock)
+    with capture_logs() as logs:
+        assert await reason_of(store, signed(), CertificateUnavailable) == "certificate_not_as_named"
+        assert await reason_of(store, signed(), CertificateUnavailable) == "certificate_not_as_named"
+    assert len(host.asked) == 1
+    assert [entry for entry in logs if entry["event"] == "certificate.not_as_named"] == [
+        {
+            "event": "certificate.not_as_named",
+            "log_level": "error",
+            "file": SIGNER.name,
+            "found": other.name,
+            "setting": "enforce",
+        }
+    ]
+
+
+async def test_the_name_rule_can_be_lowered_to_an_alarm(clock: ManualClock) -> None:
+    """Setting `warn`: the file is used, and the alarm is raised once for each fetch."""
+    other = SnsSigner(key=rsa_key(number=1))
+    host = Host()
+    host.files[SIGNER.url] = other.pem
+    store = CertificateStore(host.fetch, clock, md5="warn")
+    with capture_logs() as logs:
+        await prove(store, signed())
+        assert (await get(store, signed())).name == other.name
+    assert [entry["event"] for entry in logs] == ["certificate.not_as_named", "certificate.proven"]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>sign in</html>", SIGNER.pem + SIGNER.pem, b"\x00" * 20_000])
+@pytest.mark.parametrize("md5", ["enforce", "warn"])
+async def test_garbage_from_the_host_is_503(clock: ManualClock, body: bytes, md5: Any) -> None:
+    """What is no certificate file at all is not the file that was asked for, whatever the setting."""
+    host = Host()
+    host.files[SIGNER.url] = body
+    store = CertificateStore(host.fetch, clock, md5=md5)
+    assert await reason_of(store, signed(), CertificateUnavailable) == "certificate_not_pem"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"key": rsa_key(1024)}, "certificate_weak_key"),
+        ({"ca": True}, "certificate_is_ca"),
+        ({"san": ["evil.example"]}, "certificate_wrong_name"),
+    ],
+)
+async def test_an_unfit_certificate_of_the_right_name_is_403(
+    clock: ManualClock, change: dict[str, Any], reason: str
+) -> None:
+    """The very file that the envelope names, and not fit to sign for SNS: final."""
+    bad = SnsSigner(**change)
+    host = Host(bad)
+    store = CertificateStore(host.fetch, clock)
+    for _ in range(2):
+        assert await reason_of(store, signed(bad, Signature="A" * 342 + "=="), NotProven) == reason
+    assert len(host.asked) == 1
+
+
+async def test_pinned_certificates_are_never_fetched(clock: ManualClock) -> None:
+    """They serve every region of the partition, and are held to the same dates and names."""
+    host = Host()
+    store = CertificateStore(host.fetch, clock, pinned={SIGNER.url: SIGNER.pem})
+    envelope = signed(SnsSigner("eu-west-1"), topic_arn=TOPIC.replace("us-east-1", "eu-west-1"))
+    await prove(store, envelope)
+    assert await reason_of(store, signed(timestamp_ms=NOW + 301 * DAY), NotProven) == "certificate_dates"
+    assert host.asked == []
+    assert [certificate.name for certificate in store.known()] == [SIGNER.name]
+
+
+def test_all_unusable_pins_are_reported_at_once(clock: ManualClock) -> None:
+    """A wrong address, a file that is no certificate, a file of another name: one sentence each."""
+    other = SnsSigner(key=rsa_key(number=1))
+    pinned = {
+        "https://evil.example/x.pem": SIGNER.pem,
+        SIGNER.url: b"text",
+        other.url: SIGNER.pem,
+    }
+    with capture_logs(), pytest.raises(ConfigurationError) as caught:
+        CertificateStore(Host().fetch, clock, pinned=pinned)
+    assert len(caught.value.problems) == 3

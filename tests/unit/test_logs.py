@@ -1,0 +1,143 @@
+"""What a log line looks like, and what never gets into one."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from receiver import logs
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    before = root.handlers, root.level
+    yield io.StringIO()
+    structlog.reset_defaults()
+    root.handlers, root.level = before
+
+
+def line(stream: io.StringIO, *, level: str = "info", **values: Any) -> dict[str, Any]:
+    """The one line that an event with these values becomes."""
+    logs.configure(level=level, format="json", stream=stream)
+    structlog.get_logger().info("thing.happened", **values)
+    (text,) = stream.getvalue().splitlines()
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_a_line_is_json_with_time_and_level(stream: io.StringIO) -> None:
+    """Event, level and an ISO time in UTC stand beside the values."""
+    found = line(stream, refund_id="S01-1", count=3)
+    assert (found["event"], found["level"], found["refund_id"], found["count"]) == (
+        "thing.happened",
+        "info",
+        "S01-1",
+        3,
+    )
+    assert found["timestamp"].endswith("Z")
+
+
+SENSITIVE = "authorization Authorization secret client_secret token private_key privateKey signature password cookie"
+
+
+@pytest.mark.parametrize("key", SENSITIVE.split())
+def test_what_smells_of_a_secret_is_blackened(stream: io.StringIO, key: str) -> None:
+    """By its name, at any depth."""
+    values: dict[str, Any] = {key: "hunter2", "headers": {key: "hunter2"}, "many": [{key: ["hunter2"]}]}
+    found = line(stream, **values)
+    assert "hunter2" not in json.dumps(found)
+    assert found[key] == "[redacted]"
+
+
+def test_harmless_namesakes_are_shown(stream: io.StringIO) -> None:
+    """Who called, and which version of the signature, are no secrets."""
+    found = line(stream, token_name="orders", signature_version=2)
+    assert (found["token_name"], found["signature_version"]) == ("orders", 2)
+
+
+def test_passwords_in_addresses_and_bytes_are_not_shown(stream: io.StringIO) -> None:
+    """An address keeps its host; of bytes only their number is said."""
+    found = line(stream, url="rediss://user:hunter2@cache.example:1/0", body=b"hunter2", mail="a@b.example")
+    assert found["url"] == "rediss://[redacted]@cache.example:1/0"
+    assert found["body"] == "<7 bytes>"
+    assert found["mail"] == "a@b.example"
+
+
+def test_long_values_are_cut(stream: io.StringIO) -> None:
+    """No value floods the log."""
+    assert len(line(stream, text="x" * 100_000)["text"]) < 2_100
+
+
+@pytest.mark.parametrize("value", ["\ud800", object(), {1: 2}, {"a": float("nan")}, {"\ud800": 1}, 1 << 200, {1, 2}])
+def test_any_value_gives_a_line_of_json(stream: io.StringIO, value: object) -> None:
+    """Logging never raises, and never writes what a reader of JSON lines would choke on."""
+    assert line(stream, value=value)["event"] == "thing.happened"
+
+
+def test_one_value_cannot_forge_a_second_line(stream: io.StringIO) -> None:
+    """Line ends in values are escaped."""
+    assert line(stream, text='x\n{"event": "forged"}')["event"] == "thing.happened"
+
+
+def test_levels_are_filtered(stream: io.StringIO) -> None:
+    """Below the level nothing is written."""
+    logs.configure(level="warning", format="json", stream=stream)
+    structlog.get_logger().info("quiet")
+    assert stream.getvalue() == ""
+
+
+def test_exceptions_come_with_their_traceback_on_one_line(stream: io.StringIO) -> None:
+    """A traceback is a value of the line."""
+    logs.configure(format="json", stream=stream)
+    try:
+        raise KeyError("x")
+    except KeyError:
+        structlog.get_logger().exception("broken")
+    (text,) = stream.getvalue().splitlines()
+    assert "Traceback" in json.loads(text)["exception"]
+
+
+def test_libraries_log_in_the_same_form(stream: io.StringIO) -> None:
+    """What uvicorn or asyncio say by the standard module is JSON too, with their name."""
+    logs.configure(format="json", stream=stream)
+    logging.getLogger("uvicorn.error").error("it %s", "broke")
+    logging.getLogger("uvicorn.error").info("chatter")
+    (text,) = stream.getvalue().splitlines()
+    found = json.loads(text)
+    assert (found["event"], found["logger"], found["level"]) == ("it broke", "uvicorn.error", "error")
+
+
+def test_request_values_are_merged(stream: io.StringIO) -> None:
+    """Values bound for a request stand on every line of it."""
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        assert line(stream)["request_id"] == "r1"
+
+
+def test_text_on_a_terminal(stream: io.StringIO) -> None:
+    """For people there are lines to read."""
+    logs.configure(format="text", stream=stream)
+    structlog.get_logger().info("thing.happened", secret="hunter2")
+    text = stream.getvalue()
+    assert "thing.happened" in text
+    assert "hunter2" not in text
+    assert not text.startswith("{")
+
+
+def test_standard_output_stays_clean() -> None:
+    """Log lines go to standard error, as bytes; what a command prints stands alone on standard output."""
+    program = (
+        "import logging, structlog; from receiver import logs; logs.configure();"
+        "structlog.get_logger().info('a', umlaut='ü'); logging.getLogger('x').warning('b'); print('output')"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert ended.stdout == b"output\n"
+    assert [json.loads(text)["event"] for text in ended.stderr.splitlines()] == ["a", "b"]
