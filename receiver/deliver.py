@@ -14,7 +14,7 @@ from receiver.errors import NotSent, StoreUnavailable, Unreadable
 from receiver.exchange import Request, Response
 from receiver.outbox.delivery import Attempts, Dead, Delivered, Gone, Retry, error_text, judge, record
 from receiver.outbox.event import Event, from_fields
-from receiver.outbox.rendering import render
+from receiver.outbox.rendering import render, render_body
 from receiver.outbox.subscriber import Subscriber, pause
 from receiver.store import Store
 from receiver.store.lanes import DeadEvent, Parcel, Roster
@@ -137,11 +137,10 @@ class Deliverer:
             await self._unreadable(parcel)
             return
         began = asyncio.get_running_loop().time()
-        request = render(event, subscriber, self.wall())
         answer: Response | NotSent
         try:
             answer = await self.send(
-                request,
+                render(event, subscriber, self.wall()),
                 timeout=self.timeout,
                 connect_timeout=self.connect_timeout,
                 max_body=ANSWER_BYTES,
@@ -150,14 +149,13 @@ class Deliverer:
         except NotSent as error:
             answer = error
         seconds = asyncio.get_running_loop().time() - began
-        await self._settle(parcel, subscriber, event, request, answer, seconds)
+        await self._settle(parcel, subscriber, event, answer, seconds)
 
     async def _settle(
         self,
         parcel: Parcel,
         subscriber: Subscriber,
         event: Event,
-        request: Request,
         answer: Response | NotSent,
         seconds: float,
     ) -> None:
@@ -173,7 +171,7 @@ class Deliverer:
                 await self._pause(parcel)
                 held = await self.store.retry(parcel, now, attempts)
             case Dead(reason=reason):
-                held = await self.store.dead(parcel, _dead_event(parcel, event, request, attempts, reason, now))
+                held = await self.store.dead(parcel, _dead_event(parcel, event, attempts, reason, now))
         outcome = type(verdict).__name__.lower()
         self.watcher.delivered(outcome, seconds)
         line = log.info if isinstance(verdict, Delivered) else log.warning
@@ -218,7 +216,7 @@ class Deliverer:
         await self.store.dead(parcel, entry)
 
 
-def _dead_event(parcel: Parcel, event: Event, request: Request, attempts: Attempts, reason: str, now: int) -> DeadEvent:
+def _dead_event(parcel: Parcel, event: Event, attempts: Attempts, reason: str, now: int) -> DeadEvent:
     return DeadEvent(
         stream_id=parcel.stream_id,
         event_id=event.id,
@@ -228,5 +226,5 @@ def _dead_event(parcel: Parcel, event: Event, request: Request, attempts: Attemp
         at=now,
         attempts=attempts.count,
         last_error=attempts.last_error,
-        body=request.body.decode("utf-8", "replace"),
+        body=render_body(event).decode(),
     )

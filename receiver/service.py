@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import msgspec
 import structlog
 from starlette.applications import Starlette
 
@@ -18,7 +17,7 @@ from receiver.deliver import Deliverer, Slots
 from receiver.errors import StoreUnavailable, Unavailable
 from receiver.http.app import build
 from receiver.metrics import Metrics
-from receiver.outbox.subscriber import Subscriber
+from receiver.outbox.subscriber import Subscriber, carry_over
 from receiver.receive import Receiver
 from receiver.settings import Settings
 from receiver.settle import Settler
@@ -32,8 +31,6 @@ log = structlog.get_logger()
 
 RESTART_FIRST, RESTART_MOST = 0.5, 30.0
 """Seconds before a worker that failed is started again."""
-KEPT = ("paused", "paused_reason", "paused_at", "paused_ms", "created_at")
-"""What the configuration does not say of a subscriber."""
 
 
 def wall() -> int:
@@ -194,7 +191,7 @@ class Service:
                 wait = min(wait * 2, RESTART_MOST)
 
     async def _declare_subscribers(self) -> None:
-        """Write the subscribers of the configuration; a pause and the date of creation of before stay."""
+        """Write the subscribers of the configuration, and go on until it is done."""
         declared = self.settings.build_subscribers(self._now())
         while True:
             try:
@@ -214,7 +211,7 @@ class Service:
                 await self.store.put_subscriber(account, subscriber)
                 log.info("subscriber.added", account=account, subscriber=subscriber.name)
                 continue
-            after = msgspec.structs.replace(subscriber, **{name: getattr(before, name) for name in KEPT})
+            after = carry_over(subscriber, before)
             if after != before and await self.store.change_subscriber(account, before, after):
                 log.info("subscriber.changed", account=account, subscriber=subscriber.name)
         names = {subscriber.name for subscriber in subscribers}

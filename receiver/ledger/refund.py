@@ -94,7 +94,6 @@ class Money(msgspec.Struct, frozen=True):
         return f"{self.amount:.{places}f}"
 
 
-BASIC = "%Y%m%dT%H%M%SZ"
 TIMESTAMP = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)T(\d\d):?(\d\d):?(\d\d)(?:\.(\d{1,9}))?Z")
 
 
@@ -117,12 +116,12 @@ def parse_time(text: object) -> int:
 
 def format_basic(ms: int) -> str:
     """Amazon's own form, whole seconds: `20190714T155300Z`."""
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime(BASIC)
+    return f"{datetime.fromtimestamp(ms // 1000, UTC).strftime('%Y%m%dT%H%M%SZ'):0>16}"
 
 
 def format_rfc3339(ms: int) -> str:
     """Our own times: RFC 3339 with milliseconds, `2019-07-14T15:53:00.000Z`."""
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"
+    return datetime.fromtimestamp(ms // 1000, UTC).replace(tzinfo=None).isoformat() + f".{ms % 1000:03d}Z"
 
 
 class Source(StrEnum):

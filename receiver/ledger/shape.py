@@ -31,7 +31,7 @@ def amazon_time(ms: int) -> str:
 
     `parse_time` reads both back without loss.
     """
-    whole = format_basic(ms).rjust(16, "0")
+    whole = format_basic(ms)
     return f"{whole[:-1]}.{ms % 1000:03d}Z" if ms % 1000 else whole
 
 

@@ -133,7 +133,7 @@ class Lanes(Part):
                 name,
                 stream_id.decode(),
                 int(token),
-                msgspec.json.decode(attempts, type=Attempts) if attempts else Attempts(),
+                _attempts(attempts),
                 {field.decode(): value.decode() for field, value in zip(flat[::2], flat[1::2], strict=True)},
             )
             for stream_id, token, attempts, flat in claimed
@@ -168,6 +168,17 @@ class Lanes(Part):
         raw: list[bytes] = await self._read("HVALS", self._keys(account)("dead", name))
         found = [msgspec.json.decode(value, type=DeadEvent) for value in raw]
         return sorted(found, key=lambda dead: fixed_width(dead.stream_id))
+
+
+def _attempts(stored: bytes) -> Attempts:
+    """What was tried so far. A damaged record costs the schedule its memory, not the subscriber its event."""
+    if not stored:
+        return Attempts()
+    try:
+        return msgspec.json.decode(stored, type=Attempts)
+    except msgspec.MsgspecError:
+        log.error("store.attempts_unreadable")
+        return Attempts()
 
 
 def fixed_width(stream_id: str) -> str:
