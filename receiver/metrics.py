@@ -37,7 +37,7 @@ REASONS: Final = frozenset(
     certificate_unavailable certificate_not_found certificate_slow certificate_too_many certificate_not_as_named
     certificate_not_pem certificate_unreadable certificate_version certificate_weak_key certificate_is_ca
     certificate_wrong_use certificate_wrong_name certificate_dates
-    unconfigured unconfigured_topic unconfigured_merchant unconfigured_account
+    unconfigured unconfigured_topic unconfigured_merchant unconfigured_account confirmation_failed
     too_large encoded method body_timeout disconnected answer_timeout overloaded unavailable internal_error
     store_unavailable {" ".join(f"store_{kind}" for kind in STORE_ERRORS)}
     """.split()

@@ -18,7 +18,7 @@ import structlog
 
 from receiver.accounts import AMAZON_PAY_AWS_ACCOUNTS, Account, Environment
 from receiver.certificates import CertificateStore
-from receiver.errors import NotFound, NotProven, TooLarge, Unconfigured, Unreadable
+from receiver.errors import NotFound, NotProven, NotSent, TooLarge, Unavailable, Unconfigured, Unreadable
 from receiver.inbox.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, Envelope, read_envelope
 from receiver.inbox.notice import Notice, read_notice
 from receiver.inbox.signature import FUTURE_MS, PAST_MS, check_address, check_age, check_signature
@@ -38,6 +38,13 @@ class HintStore(Protocol):
         """Durable when it returns. Raises `StoreUnavailable`."""
 
 
+class Confirm(Protocol):
+    """How a subscription is confirmed: `transport.confirm_subscription`."""
+
+    def __call__(self, url: str) -> Coroutine[object, object, None]:
+        """Visit the address. Raises `NotSent` or `Unavailable` unless SNS says that it is done."""
+
+
 class Outcome(StrEnum):
     """What became of a notification that was believed."""
 
@@ -47,6 +54,7 @@ class Outcome(StrEnum):
     NOT_A_REFUND = "not_a_refund"
     SAMPLE = "sample"
     SUBSCRIPTION = "subscription"
+    CONFIRMED = "confirmed"
     UNSUBSCRIBE = "unsubscribe"
 
 
@@ -107,10 +115,11 @@ class Receiver:
         *,
         past_ms: int = PAST_MS,
         future_ms: int = FUTURE_MS,
+        confirm: Confirm | None = None,
     ) -> None:
         self._paths: dict[str | None, Sequence[Account]] = {None: accounts, **{a.name: (a,) for a in accounts}}
         self._certificates, self._store, self._now = certificates, store, now
-        self._past_ms, self._future_ms = past_ms, future_ms
+        self._past_ms, self._future_ms, self._confirm = past_ms, future_ms, confirm
         self._allowed = lru_cache(TOPICS_REMEMBERED)(self._find_allowed)
         self._sha256_topics: dict[str, None] = {}
         self.unconfigured_topics = Unknowns()
@@ -131,7 +140,7 @@ class Receiver:
         candidates = self._candidates(envelope, account, now)
         await self._prove(envelope, now)
         if envelope.type != NOTIFICATION:
-            return self._confirmation(envelope, now)
+            return await self._confirmation(envelope, now)
         notice = _read_notice(envelope)
         concerned = self._concerned(candidates, notice, now)
         if notice.is_sample:
@@ -173,14 +182,25 @@ class Receiver:
             del self._sha256_topics[envelope.topic_arn]
             log.warning("notification.signature_downgraded", topic=envelope.topic_arn)
 
-    def _confirmation(self, envelope: Envelope, now: int) -> Receipt:
-        """Amazon Pay subscribes its merchants itself. The address inside is never visited: that would be a stranger's
-        errand, and in an UnsubscribeConfirmation it would subscribe again."""
-        if envelope.type == SUBSCRIPTION:
-            log.warning("notification.subscription_offered", topic=envelope.topic_arn, message_id=envelope.message_id)
+    async def _confirmation(self, envelope: Envelope, now: int) -> Receipt:
+        """Amazon Pay subscribes its merchants itself, so by default the address inside is not visited.
+
+        Where it is to be, it is the address that SNS itself answers for this very topic: `read_envelope` admits no
+        other. The one of an UnsubscribeConfirmation never is: visiting it would subscribe again.
+        """
+        topic, message_id = envelope.topic_arn, envelope.message_id
+        if envelope.type != SUBSCRIPTION:
+            log.error("notification.unsubscribed", topic=topic, message_id=message_id)
+            return _receipt(Outcome.UNSUBSCRIBE, envelope, now)
+        if self._confirm is None or envelope.subscribe_url is None:
+            log.warning("notification.subscription_offered", topic=topic, message_id=message_id)
             return _receipt(Outcome.SUBSCRIPTION, envelope, now)
-        log.error("notification.unsubscribed", topic=envelope.topic_arn, message_id=envelope.message_id)
-        return _receipt(Outcome.UNSUBSCRIBE, envelope, now)
+        try:
+            await self._confirm(envelope.subscribe_url)
+        except NotSent as error:
+            raise Unavailable("SNS did not confirm the subscription.", reason="confirmation_failed") from error
+        log.warning("notification.subscription_confirmed", topic=topic, message_id=message_id)
+        return _receipt(Outcome.CONFIRMED, envelope, now)
 
     def _concerned(self, candidates: Iterable[Account], notice: Notice, now: int) -> list[Account]:
         matching = [account for account in candidates if account.merchant_id == notice.merchant_id]

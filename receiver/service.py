@@ -7,6 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 
 import structlog
 from starlette.applications import Starlette
@@ -14,7 +15,8 @@ from starlette.applications import Starlette
 from receiver.accounts import Account
 from receiver.certificates import CertificateStore
 from receiver.deliver import Deliverer, Slots
-from receiver.errors import StoreUnavailable, Unavailable
+from receiver.errors import NotSent, StoreUnavailable, Unavailable
+from receiver.exchange import Request
 from receiver.http.app import build
 from receiver.metrics import Metrics
 from receiver.outbox.subscriber import Subscriber, carry_over
@@ -80,21 +82,24 @@ class Service:
             wait_timeout=redis.wait_timeout.total_seconds(),
             on_error=self.metrics.store_error,
         )
+        ingest = settings.ingest
+        self.store.seen_for = int((ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000)
         await self.store.start()
         self.transport = Transport(allow_networks=settings.delivery.allow_networks)
         self.certificates = CertificateStore(
             self.transport.fetch_certificate,
             self._now,
             pinned={url: pem for account in self.accounts for url, pem in account.signing_certificates.items()},
-            md5=settings.ingest.certificate_md5,
+            md5=ingest.certificate_md5,
         )
         self.receiver = Receiver(
             self.accounts,
             self.certificates,
             self.store,
             self._now,
-            past_ms=int(settings.ingest.max_age.total_seconds() * 1000),
-            future_ms=int(settings.ingest.max_future.total_seconds() * 1000),
+            past_ms=int(ingest.max_age.total_seconds() * 1000),
+            future_ms=int(ingest.max_future.total_seconds() * 1000),
+            confirm=self._confirm_subscription if ingest.confirm_subscriptions else None,
         )
         self._start_workers()
 
@@ -218,6 +223,11 @@ class Service:
         for name, before in present.items():
             if before.origin == "config" and name not in names:
                 log.warning("subscriber.no_longer_declared", account=account, subscriber=name)
+
+    async def _confirm_subscription(self, url: str) -> None:
+        answer = await self.transport.send(Request("GET", url), timeout=5.0)
+        if answer.status != 200:
+            raise NotSent(f"SNS answered {answer.status}.", reason="not_confirmed")
 
     async def _check_store(self) -> None:
         if self.embedded is not None and not self.embedded.healthy:

@@ -22,6 +22,7 @@ from receiver.accounts import (
 from receiver.amazonpay.calls import Endpoint, Region, key_environment
 from receiver.amazonpay.signing import PUBLIC_KEY_ID, Algorithm, Signer
 from receiver.errors import ConfigurationError
+from receiver.inbox import regions
 from receiver.inbox.envelope import TOPIC_ARN
 from receiver.ledger.schedule import DEFAULT_POLL, PollPlan
 from receiver.settings.values import AsList, Name, Section, Words, one_of, readable, secret_text
@@ -170,6 +171,9 @@ def _pem(key: SecretStr | None, file: Path | None) -> bytes:
 
 def _topic_fault(topic: str) -> str:
     if TOPIC_ARN.fullmatch(topic) or TOPIC_PREFIX.fullmatch(topic):
+        _, partition, _, region, _ = topic.split(":", 4)
+        if regions.signing_name(partition, region) is None:
+            return f"names {region}, no AWS region that is known here. Amazon Pay uses us-east-1, eu-west-1, us-west-2."
         return ""
     if any("*" in part for part in topic.split(":", 5)[:5]):
         return (

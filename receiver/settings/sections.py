@@ -98,6 +98,8 @@ class IngestSettings(Section):
         default="enforce",
         description="what to do when a certificate's file name is not the MD5 of its DER: enforce or warn.",
     )
+    confirm_subscriptions: bool = False
+    """Visit the address of a proven SubscriptionConfirmation of an allowed topic. Amazon Pay needs none of it."""
 
 
 class TrackSettings(Section):

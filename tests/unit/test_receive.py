@@ -16,9 +16,11 @@ from receiver.errors import (
     DatedInFuture,
     NotFound,
     NotProven,
+    NotSent,
     ReceiverError,
     StoreUnavailable,
     TooLarge,
+    Unavailable,
     Unconfigured,
     Unreadable,
 )
@@ -385,6 +387,34 @@ async def test_confirmations_are_believed_logged_and_never_visited(kind: str, ou
     forged = {**fields, "Message": "x"}
     with pytest.raises(NotProven):
         await bench.post(forged)
+
+
+async def test_where_it_is_configured_the_address_of_a_proven_subscription_is_visited_and_no_other() -> None:
+    """It is the one that SNS answers for this topic and token; an end of a subscription is never visited."""
+    visited: list[str] = []
+
+    async def confirm(url: str) -> None:
+        visited.append(url)
+
+    bench = Bench(confirm=confirm)
+    fields = SIGNER.envelope(kind="SubscriptionConfirmation")
+    assert (await bench.post(fields)).outcome is Outcome.CONFIRMED
+    assert (await bench.post(SIGNER.envelope(kind="UnsubscribeConfirmation"))).outcome is Outcome.UNSUBSCRIBE
+    with pytest.raises(NotProven):
+        await bench.post({**fields, "Message": "x"})
+    expected = "https://sns.us-east-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn={TopicArn}&Token={Token}"
+    assert visited == [expected.format(**fields)]
+
+
+async def test_a_subscription_that_sns_does_not_confirm_is_offered_again() -> None:
+    """503: the offer comes again."""
+
+    async def confirm(url: str) -> None:
+        raise NotSent("SNS answered 500.", reason="not_confirmed")
+
+    with pytest.raises(Unavailable) as caught:
+        await Bench(confirm=confirm).post(SIGNER.envelope(kind="SubscriptionConfirmation"))
+    assert caught.value.reason == "confirmation_failed"
 
 
 async def test_a_proven_message_that_we_cannot_read_is_an_alarm() -> None:

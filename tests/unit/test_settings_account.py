@@ -53,6 +53,12 @@ def test_what_is_not_a_topic_is_refused(topic: str) -> None:
     assert "is not an SNS topic" in only(several(table("us", topic_arns=[topic])))
 
 
+def test_a_topic_of_no_known_region_is_refused() -> None:
+    """No certificate could ever be believed for it: every one of its notifications would be answered 503."""
+    topic = "arn:aws:sns:us-east-9:291180941288:*"
+    assert "names us-east-9" in only(several(table("us", topic_arns=[topic])))
+
+
 def test_key_prefix_and_environment_must_agree() -> None:
     """Amazon refuses a LIVE key on sandbox paths; the sentence says which mend there is."""
     problem = only(alone(RECEIVER_ACCOUNT__ENVIRONMENT="live"))
