@@ -113,10 +113,12 @@ def _call(
 
 
 def api_command(
-    app: typer.Typer, more_epilog: str = ""
+    app: typer.Typer, *, name: str = "", more_epilog: str = ""
 ) -> Callable[[Callable[Concatenate[Call, P], None]], Callable[Concatenate[Call, P], None]]:
-    """Make a function a command of `app`, named as the function. It is handed a `Call`, made from the options that
-    every such command has beside the function's own."""
+    """Make a function a command of `app`, with its own name if no other is given.
+
+    It is handed a `Call`, made from the options that every such command has beside the function's own.
+    """
 
     def register(body: Callable[Concatenate[Call, P], None]) -> Callable[Concatenate[Call, P], None]:
         shared = inspect.signature(_call, eval_str=True).parameters
@@ -132,7 +134,12 @@ def api_command(
         keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
         command.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in parameters}
-        app.command(body.__name__, epilog=f"{more_epilog}\n\n{EPILOG}".strip())(command)
+        paragraphs = (inspect.getdoc(body) or "").split("\n\n")
+        app.command(
+            name or body.__name__,
+            help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
+            epilog=f"{more_epilog}\n\n{EPILOG}".strip(),
+        )(command)
         return body
 
     return register

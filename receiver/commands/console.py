@@ -74,32 +74,28 @@ def emit_value(value: object) -> None:
 
 
 def say(lines: Iterable[str]) -> None:
-    """Messages, on standard error."""
-    for line in lines:
-        encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-        typer.echo(f"receiver: {clean(line)}".encode(encoding, "replace").decode(encoding), err=True)
+    """Messages, on standard error; where that is gone, nobody can be told."""
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    with suppress(OSError):
+        for line in lines:
+            typer.echo(f"receiver: {clean(line)}".encode(encoding, "replace").decode(encoding), err=True)
 
 
 def silence() -> None:
     """Nobody reads any more: let what is still buffered go nowhere, instead of failing again at exit."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-            if stream is sys.stdout:
-                with suppress(OSError, ValueError, AttributeError):
-                    os.dup2(nowhere, stream.fileno())
+        os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
 def emit_rich(renderable: RenderableType) -> None:
-    """A table or a styled text: folded to the width of a terminal, plain and unfolded elsewhere."""
+    """A table: folded to the width of a terminal, plain and unfolded elsewhere. A text stays one line."""
     terminal = sys.stdout is not None and sys.stdout.isatty()
     width = None if terminal or os.environ.get("COLUMNS", "").isdigit() else UNFOLDED
     page = Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, emoji=False)
     with page.capture() as captured:
-        page.print(renderable, markup=False)
+        page.print(renderable, markup=False, soft_wrap=isinstance(renderable, Text))
     emit("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
 
 

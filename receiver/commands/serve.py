@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
+from collections.abc import AsyncIterator
 
 import structlog
 
@@ -24,13 +26,13 @@ async def serve(settings: Settings, *, workers: bool = True) -> None:
     listener = listen(settings)
     stopped = at_signal()
     try:
-        async with (
-            Service(settings, workers=workers).running() as service,
-            serving(server(service.app(), settings.http), listener) as address,
-        ):
-            log.info("serve.ready", address=address, accounts=[account.name for account in service.accounts])
-            await stopped.wait()
-            log.info("serve.stopping")
+        async with running(Service(settings, workers=workers), stopped) as service:
+            async with serving(server(service.app(), settings.http), listener) as address:
+                log.info("serve.ready", address=address, accounts=[account.name for account in service.accounts])
+                await stopped.wait()
+                log.info("serve.stopping")
+    except Stopped:
+        log.info("serve.stopped_before_ready")
     finally:
         listener.close()
 
@@ -38,10 +40,41 @@ async def serve(settings: Settings, *, workers: bool = True) -> None:
 async def work(settings: Settings) -> None:
     """Workers only, until SIGINT or SIGTERM."""
     stopped = at_signal()
-    async with Service(settings).running() as service:
-        log.info("work.ready", accounts=[account.name for account in service.accounts])
-        await stopped.wait()
-        log.info("work.stopping")
+    try:
+        async with running(Service(settings), stopped) as service:
+            log.info("work.ready", accounts=[account.name for account in service.accounts])
+            await stopped.wait()
+            log.info("work.stopping")
+    except Stopped:
+        log.info("work.stopped_before_ready")
+
+
+class Stopped(Exception):
+    """The signal came before the service had started."""
+
+
+@contextlib.asynccontextmanager
+async def running(service: Service, stopped: asyncio.Event) -> AsyncIterator[Service]:
+    """The service, started; stopped at the end. A store that loads much, or hangs, does not delay the signal.
+
+    Raises what `Service.start` raises, or `Stopped`.
+    """
+    try:
+        starting = asyncio.create_task(service.start(), name="start")
+        signalled = asyncio.create_task(stopped.wait(), name="signal")
+        try:
+            await asyncio.wait({starting, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            signalled.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting})
+        if stopped.is_set():
+            raise Stopped
+        starting.result()
+        yield service
+    finally:
+        await service.stop()
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -18,6 +18,7 @@ import fcntl
 import hashlib
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -91,9 +92,10 @@ class FileLock:
             self._descriptor = None
 
     def sign(self) -> None:
-        """Writes our process id into the file. Only while held."""
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, f"{os.getpid()}\n".encode(), 0)
+        """Writes our process id into the file, for people; a full disk is no reason to fail. Only while held."""
+        with suppress(OSError):
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def signed_by(self) -> int | None:
         """The process id that the last holder wrote; None where there is none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
 
 import structlog
@@ -51,10 +50,10 @@ class Wakes:
 
     async def stop(self) -> None:
         """Listen no more."""
-        if self._listener is not None:
+        # asyncio.wait_for of Python 3.11, which redis-py uses, can swallow a cancellation: say it until it is heard.
+        while self._listener is not None and not self._listener.done():
             self._listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._listener
+            await asyncio.wait({self._listener}, timeout=0.1)
 
     async def _listen(self) -> None:
         while True:

@@ -1,0 +1,119 @@
+"""`receiver subscriber` against a real service."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+from pathlib import Path
+
+from tests.commands.conftest import Run
+from tests.commands.kit import Process, Server
+from tests.http.kit import ADMIN
+from tests.store.makers import SECRET
+
+URL = "https://finance.example/hooks"
+ADD = ("subscriber", "add", "finance", URL, "--account", "us")
+
+
+def test_the_secret_that_was_made_is_shown_once(admin: Run) -> None:
+    """On a line of its own, whole; afterwards there is only its fingerprint."""
+    ran = admin(*ADD)
+    assert (ran.code, ran.err) == (0, "")
+    secret = ran.out.splitlines()[-1]
+    assert secret.startswith("whsec_")
+    assert len(secret) == len("whsec_") + 44
+    for later in (("list",), ("show", "finance"), ("list", "--json"), ("show", "finance", "--json")):
+        shown = admin("subscriber", *later)
+        assert shown.code == 0
+        assert "finance" in shown.out
+        assert "whsec_" not in shown.out + shown.err
+
+
+def test_a_given_secret_is_not_shown(admin: Run, tmp_path: Path) -> None:
+    """It comes from a file, and goes nowhere but to the service."""
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n")
+    ran = admin(*ADD, "--secret-file", str(file))
+    assert ran.code == 0, ran
+    assert "whsec_" not in ran.out + ran.err
+
+
+def test_types_and_reasons_by_their_short_names(admin: Run) -> None:
+    """Repeated, or separated by commas; `all` is every type."""
+    more = ("--types", "declined,stuck", "--types", "conflict", "--reasons", "AmazonRejected,ProcessingFailure")
+    added = json.loads(admin(*ADD, *more, "--json").out)
+    assert added["types"] == [f"amazonpay.refund.{word}" for word in ("declined", "stuck", "conflict")]
+    assert added["reasons"] == ["AmazonRejected", "ProcessingFailure"]
+    assert added["secret"].startswith("whsec_")
+    everything = admin("subscriber", "add", "audit", URL, "--account", "eu", "--types", "all", "--json")
+    assert json.loads(everything.out)["types"] == ["*"]
+    listed = admin("subscriber", "list").out
+    assert "declined, stuck" in listed
+    assert max(map(len, listed.splitlines())) <= 80
+
+
+def test_every_problem_is_told(admin: Run) -> None:
+    """A line each, with exit code 1."""
+    ran = admin("subscriber", "add", "finance", "http://10.0.0.1/x", "--account", "us", "--types", "refused")
+    assert (ran.code, ran.out) == (1, "")
+    assert "[400 bad_subscriber]" in ran.err
+    assert "url: must begin with https://" in ran.err
+    assert "types: 'refused' is not an event type" in ran.err
+
+
+def test_a_name_is_taken_once(admin: Run) -> None:
+    """And with several accounts, one must be named."""
+    assert admin(*ADD).code == 0
+    assert admin(*ADD).code == 1
+    ran = admin("subscriber", "add", "finance", URL)
+    assert ran.code == 1
+    assert "Give --account NAME." in ran.err
+
+
+def test_a_reader_may_not(run: Run) -> None:
+    """The scope is missing."""
+    for args in (("list",), ("show", "finance"), ("remove", "finance", "--yes"), ADD[1:]):
+        ran = run("subscriber", *args)
+        assert ran.code == 1
+        assert "scope_missing" in ran.err
+
+
+def test_remove_needs_a_yes(admin: Run) -> None:
+    """Where nobody can be asked it is not done; with --yes it is."""
+    admin(*ADD)
+    unasked = admin("subscriber", "remove", "finance")
+    assert unasked.code == 2
+    assert "--yes" in unasked.err
+    assert admin("subscriber", "show", "finance").code == 0
+    removed = admin("subscriber", "remove", "finance", "--yes")
+    assert (removed.code, removed.err) == (0, "")
+    assert admin("subscriber", "show", "finance").code == 1
+    assert admin("subscriber", "remove", "finance", "--yes").code == 1
+    assert "no subscribers yet" in admin("subscriber", "list").err
+
+
+def test_remove_asks_on_a_terminal(server: Server, admin: Run) -> None:
+    """Any answer but yes leaves it; the question goes to standard error."""
+    admin(*ADD)
+    for answer, code in ((b"n\n", 1), (b"\x04", 1), (b"y\n", 0)):
+        keyboard, terminal = pty.openpty()
+        environment = {"RECEIVER_URL": server.url, "RECEIVER_TOKEN": ADMIN}
+        process = Process("subscriber", "remove", "finance", stdin=terminal, **environment)
+        try:
+            os.write(keyboard, answer)
+            assert process.wait() == code, process.err.rest()
+            assert "Remove finance of account us" in "\n".join(process.err.rest())
+            assert bool(process.out.rest()) is (code == 0)
+        finally:
+            process.end()
+            os.close(keyboard)
+            os.close(terminal)
+    assert admin("subscriber", "show", "finance").code == 1
+
+
+def test_a_name_that_is_none_never_becomes_a_path(admin: Run) -> None:
+    """It is wrong usage."""
+    for name in ("..", "a/b", "", "Finance"):
+        assert admin("subscriber", "show", name).code == 2
+        assert admin("subscriber", "remove", name, "--yes").code == 2
