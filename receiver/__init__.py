@@ -1,1 +1,80 @@
-"""Refunds of Amazon Pay."""
+"""The map: a reading list. Amazon Pay says that a refund may have changed; this is what becomes of it, in that order.
+
+First: what goes wrong, and what goes over the wire
+
+    errors.py         one tree: whose fault, which HTTP status, which stable word
+    exchange.py       one HTTP exchange as two plain values, Request and Response
+
+A notification comes in, is proven, and becomes a hint
+
+    inbox/            PURE · what Amazon sends us
+        strict_json.py · envelope.py              the POST's body, and the exact text that Amazon signed
+        regions.py · certificate.py               which certificates SNS signs with, and where they stand
+        signature.py · known_answers.py           may we believe it? address, age, signature
+        notice.py                                 the message inside: which refund changed
+    accounts.py       whose notifications to believe, whom to ask, how fast
+    certificates.py   has the signing certificate at hand, or has it fetched, within bounds
+    receive.py        VERB · one POST → proven, and a hint written down
+
+A hint makes a refund due; Amazon is asked, and the answer is written with all that follows from it
+
+    amazonpay/        PURE · what we ask Amazon
+        calls.py · signing.py · answers.py        a request, the proof that it is ours, what an answer means
+        fps.py · fps_notification.py · aws_signature.py    the same for the retired Flexible Payments
+    ledger/           PURE · what we know
+        refund.py · hint.py                       the values
+        lifecycle.py                              the table: known + seen → change, and its events
+        schedule.py                               when to ask again
+        query.py · shape.py                       lists, and the one JSON shape of a refund
+        allowance.py                              how much may still be refunded on a charge
+    store/            Redis; each script is a .lua file beside the module that runs it
+        keys.py · codec.py · part.py              names, forms, access
+        connection.py · clock.py · wakes.py       pipelines and scripts; one time for all; who wakes whom
+        looks.py · refunds.py · lanes.py          the schedule of questions, the ledger, what subscribers are owed
+        requests.py                               refunds that we were asked to issue
+        embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
+    ask.py            one signed exchange with Amazon
+    settle.py         read, decide, commit; again on collision
+    track.py          VERB · what is due → the ledger
+    issue.py          VERB · a refund request → Amazon → the ledger
+
+A change becomes an event, and an event is owed to whoever wants it
+
+    outbox/           PURE · what we owe subscribers
+        event.py · advice.py                      what happened, and what a merchant can do about it
+        subscriber.py · target.py                 who wants what, and where they may live
+        rendering.py · signature.py               the event on the wire, signed
+        delivery.py                               what an answer means: delivered, again, given up, gone
+    addresses.py      which IP addresses are not on the public Internet
+    resolver.py · transport.py                    the only files that open a socket to the web
+    deliver.py        VERB · lanes → the world
+
+Around it
+
+    http/             the routes: notifications, refunds, subscribers, health; one place where errors become answers
+    settings/         every setting, checked as a whole before anything starts
+    durations.py · logs.py · metrics.py · serving.py
+    service.py        builds everything once, by hand, and runs it
+    simulator/        a stand-in Amazon Pay; has a reading list of its own, and shares none of the code above
+    commands/         one module for each group of commands
+    cli.py · __main__.py                          the command line
+
+Imports go down only, and nothing imports what stands beside it (tests/test_architecture.py):
+
+  │ __main__
+  │ cli
+  │ commands
+  │ service
+  │ http · simulator
+  │ metrics
+  │ receive · track · issue · deliver
+  │ settle · ask
+  │ transport · store · certificates · settings
+  │ resolver · serving · logs
+  │ accounts
+  │ inbox · amazonpay · outbox
+  │ ledger · addresses
+  │ errors · exchange · durations
+
+The pure folders see nothing but each other, errors and exchange. Time and chance are arguments to them.
+"""

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from receiver.amazonpay.calls import Endpoint
 from receiver.amazonpay.signing import Signer
+from receiver.ledger.allowance import OVER
 from receiver.ledger.schedule import PollPlan
 
 AMAZON_PAY_AWS_ACCOUNTS = frozenset({"291180941288", "598607868003"})
@@ -82,6 +83,8 @@ class Account:
     min_signature_version: int = 1
     signing_certificates: Mapping[str, bytes] = field(default_factory=dict)
     """Pinned certificates: `SigningCertURL` → PEM. These are never fetched."""
+    over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
+    """Currency → most that may be refunded over the captured amount, minor units."""
 
     def allows(self, topic_arn: str) -> bool:
         """Whether a notification of this topic may be for this account."""

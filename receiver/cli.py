@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -12,7 +14,7 @@ import typer
 import uvloop
 
 from receiver import logs
-from receiver.commands import refund, subscriber
+from receiver.commands import fps, issue, refund, subscriber
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.settings import Settings, load
 
@@ -24,8 +26,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+issue.register(refund.app)
 app.add_typer(refund.app, name="refund")
 app.add_typer(subscriber.app, name="subscriber")
+app.add_typer(fps.app, name="fps")
 
 Config = Annotated[
     Path | None,
@@ -78,7 +82,7 @@ def demo(
     from receiver.commands.demo import run
 
     logs.configure(level="error")
-    raise typer.Exit(_run(run(refunds=refunds, keep=keep, as_json=as_json)))
+    raise typer.Exit(_run(_orderly(run(refunds=refunds, keep=keep, as_json=as_json))))
 
 
 @app.command()
@@ -163,6 +167,24 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
         return uvloop.run(work)
     except ReceiverError as error:
         _fail(error)
+
+
+async def _orderly(work: Coroutine[Any, Any, int]) -> int:
+    """The exit code of the work, which SIGTERM ends as Ctrl-C does: together with all that it has started."""
+    task = asyncio.current_task()
+    terminated = False
+
+    def terminate() -> None:
+        nonlocal terminated
+        terminated = task is not None and task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if terminated:
+            return 128 + signal.SIGTERM
+        raise
 
 
 def _fail(error: ReceiverError) -> NoReturn:

@@ -18,6 +18,7 @@ from receiver.outbox.rendering import render, render_body
 from receiver.outbox.subscriber import Subscriber, pause
 from receiver.store import Store
 from receiver.store.lanes import DeadEvent, Parcel, Roster
+from receiver.store.wakes import Waker
 
 log = structlog.get_logger()
 
@@ -65,30 +66,21 @@ class Deliverer:
     connect_timeout: float = 3.0
     lease: float = 30.0
     _running: dict[asyncio.Task[None], str] = field(default_factory=dict)
-    _freed: asyncio.Event = field(default_factory=asyncio.Event)
+    _waker: Waker = field(default_factory=Waker)
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
         try:
-            while True:
-                self._freed.clear()
-                wait = await self._round()
-                if wait > 0:
-                    await self._rest(min(wait, IDLE))
+            with self.store.waking(self.account) as self._waker:
+                while True:
+                    self._waker.arm()
+                    wait = await self._round()
+                    if wait:
+                        await self._waker.rest(min(wait, IDLE))
         finally:
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
-
-    async def _rest(self, seconds: float) -> None:
-        """Until something was written, a delivery has ended while its lane was full, or the time is over."""
-        woken = asyncio.ensure_future(self.store.changed(self.account, seconds))
-        freed = asyncio.ensure_future(self._freed.wait())
-        try:
-            await asyncio.wait({woken, freed}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            woken.cancel()
-            freed.cancel()
 
     async def _round(self) -> float:
         """Claim in every lane what is due and what there is room for. Returns the seconds until more is due."""
@@ -96,31 +88,52 @@ class Deliverer:
             roster = await self.store.roster(self.account)
             awake = [name for name, each in roster.subscribers.items() if not each.paused]
             waits = await self.store.lane_waits(self.account, awake)
-            busy = Counter(self._running.values())
-            rooms = {name: min(self.per_subscriber - busy[name], self.slots.free) for name in waits}
-            ready = [name for name, wait in waits.items() if wait == 0 and rooms[name] > 0]
-            await asyncio.gather(*(self._claim(roster, name, rooms[name]) for name in ready))
         except StoreUnavailable as error:
             log.warning("deliver.store_unavailable", account=self.account, reason=error.reason)
             return IDLE
-        if ready:
+        rooms = self._rooms([name for name, wait in waits.items() if wait == 0])
+        async with asyncio.TaskGroup() as claims:
+            claimed = [claims.create_task(self._claim(roster, name, room)) for name, room in rooms.items()]
+        if any(claim.result() for claim in claimed):
             return 0.0
         return min((wait / 1000 for wait in waits.values() if wait), default=IDLE)
 
-    async def _claim(self, roster: Roster, name: str, room: int) -> None:
-        parcels = await self.store.claim_lane(self.account, name, lease=int(self.lease * 1000), limit=room)
-        for parcel in parcels:
-            task = asyncio.get_running_loop().create_task(self._deliver(parcel, roster.subscribers[name]))
-            self._running[task] = name
-            self.slots.free -= 1
-            task.add_done_callback(self._done)
+    def _rooms(self, names: list[str]) -> dict[str, int]:
+        """How many deliveries may begin in each of these lanes. Where slots are scarce, the idlest come first."""
+        busy = Counter(self._running.values())
+        rooms, free = {}, self.slots.free
+        for name in sorted(names, key=lambda name: busy[name]):
+            room = min(self.per_subscriber - busy[name], free)
+            if room > 0:
+                rooms[name] = room
+                free -= room
+        return rooms
+
+    async def _claim(self, roster: Roster, name: str, room: int) -> bool:
+        """Take events of one lane, and begin to deliver them; whether there were any."""
+        self.slots.free -= room
+        unused = room
+        try:
+            parcels = await self.store.claim_lane(self.account, name, lease=int(self.lease * 1000), limit=room)
+            for parcel in parcels:
+                task = asyncio.get_running_loop().create_task(self._deliver(parcel, roster.subscribers[name]))
+                self._running[task] = name
+                unused -= 1
+                task.add_done_callback(self._done)
+        except StoreUnavailable as error:
+            log.warning("deliver.not_claimed", account=self.account, subscriber=name, reason=error.reason)
+            return False
+        finally:
+            self.slots.free += unused
+        return bool(parcels)
 
     def _done(self, task: asyncio.Task[None]) -> None:
+        """Where the lane was full, it has room now."""
+        name = self._running[task]
+        if self.slots.free <= 0 or Counter(self._running.values())[name] >= self.per_subscriber:
+            self._waker.ring()
         del self._running[task]
         self.slots.free += 1
-        self._freed.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("deliver.failed", account=self.account, exc_info=error)
 
     async def _deliver(self, parcel: Parcel, subscriber: Subscriber) -> None:
         with structlog.contextvars.bound_contextvars(account=parcel.account, subscriber=parcel.subscriber):
@@ -128,6 +141,8 @@ class Deliverer:
                 await self.deliver(parcel, subscriber)
             except StoreUnavailable as error:
                 log.warning("deliver.not_settled", reason=error.reason)
+            except Exception:
+                log.exception("deliver.failed", stream_id=parcel.stream_id)
 
     async def deliver(self, parcel: Parcel, subscriber: Subscriber) -> None:
         """Send one claimed event, and settle. After `StoreUnavailable` the lease runs out, and it is sent again."""
@@ -168,13 +183,13 @@ class Deliverer:
             case Retry(at=at):
                 held = await self.store.retry(parcel, at, attempts)
             case Gone():
-                await self._pause(parcel)
+                await self._pause(parcel, subscriber)
                 held = await self.store.retry(parcel, now, attempts)
             case Dead(reason=reason):
                 held = await self.store.dead(parcel, _dead_event(parcel, event, attempts, reason, now))
         outcome = type(verdict).__name__.lower()
         self.watcher.delivered(outcome, seconds)
-        line = log.info if isinstance(verdict, Delivered) else log.warning
+        line = log.info if isinstance(verdict, Delivered) else log.error if isinstance(verdict, Dead) else log.warning
         line(
             f"delivery.{outcome}",
             event_id=event.id,
@@ -186,11 +201,14 @@ class Deliverer:
             settled=held,
         )
 
-    async def _pause(self, parcel: Parcel) -> None:
-        """410 Gone: nothing more is sent until an operator resumes; what is owed waits."""
+    async def _pause(self, parcel: Parcel, told: Subscriber) -> None:
+        """410 Gone: nothing more is sent until an operator resumes; what is owed waits.
+
+        It is the address that is gone: if the subscriber has another by now, it goes on.
+        """
         for _ in range(8):
             subscriber = (await self.store.roster(parcel.account)).subscribers.get(parcel.subscriber)
-            if subscriber is None or subscriber.paused:
+            if subscriber is None or subscriber.paused or subscriber.url != told.url:
                 return
             after = pause(subscriber, "gone", self.store.now())
             if await self.store.change_subscriber(parcel.account, subscriber, after):
@@ -212,6 +230,7 @@ class Deliverer:
             attempts=parcel.attempts.count,
             last_error=parcel.attempts.last_error,
             body="",
+            excerpt=parcel.attempts.excerpt,
         )
         await self.store.dead(parcel, entry)
 
@@ -227,4 +246,5 @@ def _dead_event(parcel: Parcel, event: Event, attempts: Attempts, reason: str, n
         attempts=attempts.count,
         last_error=attempts.last_error,
         body=render_body(event).decode(),
+        excerpt=attempts.excerpt,
     )

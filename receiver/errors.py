@@ -51,6 +51,9 @@ class ReceiverError(Exception):
         if retry_after is not None:
             self.retry_after = retry_after
 
+    def __str__(self) -> str:
+        return self.detail
+
 
 class Refused(ReceiverError):
     """The sender is wrong, and asking again will not help."""
@@ -207,6 +210,8 @@ class AmazonError(ReceiverError):
 class AmazonRefused(AmazonError):
     """Amazon understood the request, and refused it. `reason_code` is Amazon's word for it."""
 
+    status = 422
+    title = "Unprocessable Content"
     reason = "amazon_refused"
 
     def __init__(

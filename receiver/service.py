@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from starlette.applications import Starlette
 
 from receiver.accounts import Account
+from receiver.ask import Asker
 from receiver.certificates import CertificateStore
 from receiver.deliver import Deliverer, Slots
 from receiver.errors import NotSent, StoreUnavailable, Unavailable
 from receiver.exchange import Request
 from receiver.http.app import build
+from receiver.issue import Issuer
 from receiver.metrics import Metrics
 from receiver.outbox.subscriber import Subscriber, carry_over
 from receiver.receive import Receiver
@@ -58,11 +62,13 @@ class Service:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failing: set[str] = set()
         self._declared = asyncio.Event()
+        self._opened = contextlib.AsyncExitStack()
         self.embedded: EmbeddedStore | None = None
         self.store: Store
         self.transport: Transport
         self.certificates: CertificateStore
         self.receiver: Receiver
+        self.issuers: dict[str, Issuer] = {}
 
     async def start(self) -> None:
         """Open the store and start the workers.
@@ -75,6 +81,7 @@ class Service:
         url = redis.address
         if not url:
             self.embedded = EmbeddedStore(settings.data_dir)
+            self._opened.push_async_callback(self.embedded.stop)
             url = await self.embedded.start()
         self.store = Store(
             connect(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
@@ -82,16 +89,19 @@ class Service:
             wait_timeout=redis.wait_timeout.total_seconds(),
             on_error=self.metrics.store_error,
         )
+        self._opened.push_async_callback(self.store.close)
         ingest = settings.ingest
         self.store.seen_for = int((ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000)
         await self.store.start()
         self.transport = Transport(allow_networks=settings.delivery.allow_networks)
+        self._opened.push_async_callback(self.transport.close)
         self.certificates = CertificateStore(
             self.transport.fetch_certificate,
             self._now,
             pinned={url: pem for account in self.accounts for url, pem in account.signing_certificates.items()},
             md5=ingest.certificate_md5,
         )
+        self._opened.push_async_callback(self.certificates.close)
         self.receiver = Receiver(
             self.accounts,
             self.certificates,
@@ -101,21 +111,20 @@ class Service:
             future_ms=int(ingest.max_future.total_seconds() * 1000),
             confirm=self._confirm_subscription if ingest.confirm_subscriptions else None,
         )
+        self.issuers = {account.name: self._issuer(account) for account in self.accounts}
+        self._opened.push_async_callback(self._stop_workers)
         self._start_workers()
 
     async def stop(self) -> None:
-        """Let go of everything, in the order in which it depends on each other."""
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        if hasattr(self, "store"):
-            await self.store.close()
-        if hasattr(self, "certificates"):
-            await self.certificates.close()
-        if hasattr(self, "transport"):
-            await self.transport.close()
-        if self.embedded is not None:
-            await self.embedded.stop()
+        """Let go of everything, the last first, and of all the rest as well if one of it fails to."""
+        await self._opened.aclose()
+
+    async def _stop_workers(self) -> None:
+        tasks = set(self._tasks.values())
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=1.0)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Service]:
@@ -136,6 +145,7 @@ class Service:
             now=self.store.now,
             checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self._check_workers},
             refresh_gauges=self._refresh_gauges,
+            issuers=self.issuers,
         )
 
     def _start_workers(self) -> None:
@@ -144,8 +154,14 @@ class Service:
             return
         slots = Slots(self.settings.delivery.concurrency)
         for account in self.accounts:
-            self._keep(f"track:{account.name}", self._tracker(account).run)
+            self._keep(f"track:{account.name}", partial(self._track, account))
+            self._keep(f"issue:{account.name}", self.issuers[account.name].run)
             self._keep(f"deliver:{account.name}", self._deliverer(account, slots).run)
+
+    async def _track(self, account: Account) -> None:
+        """Not before the configured subscribers are written: they would not be owed what is found before."""
+        await self._declared.wait()
+        await self._tracker(account).run()
 
     def _tracker(self, account: Account) -> Tracker:
         track = self.settings.track
@@ -160,6 +176,21 @@ class Service:
             request_timeout=track.request_timeout.total_seconds(),
             concurrency=track.concurrency,
             lease=track.lease.total_seconds(),
+        )
+
+    def _asker(self, account: Account) -> Asker:
+        timeout = self.settings.track.request_timeout.total_seconds()
+        return Asker(account, self.store, self.transport.send, self.metrics, self._now, timeout)
+
+    def _issuer(self, account: Account) -> Issuer:
+        return Issuer(
+            asker=self._asker(account),
+            store=self.store,
+            settler=Settler(self.store, self._chance),
+            chance=self._chance,
+            nonce=lambda: secrets.token_hex(8),
+            over=account.over,
+            lease=self.settings.track.lease.total_seconds(),
         )
 
     def _deliverer(self, account: Account, slots: Slots) -> Deliverer:
@@ -183,12 +214,15 @@ class Service:
 
     async def _kept(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run a worker, and run it again if it fails: nobody would notice a dead one."""
-        wait = RESTART_FIRST
+        clock, wait = asyncio.get_running_loop().time, RESTART_FIRST
         while True:
+            began = clock()
             try:
                 await work()
                 return
             except Exception:
+                if clock() - began > RESTART_MOST:
+                    wait = RESTART_FIRST
                 log.exception("worker.failed", worker=name, again_in_seconds=wait)
                 self._failing.add(name)
                 await asyncio.sleep(wait)

@@ -1,4 +1,5 @@
-"""Edge: uvicorn. A server within a program that does more: it says when it answers, and leaves signals alone."""
+"""Edge: uvicorn. A server within a program that does more: it says when it answers and when it ends, and leaves signals
+alone."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
+from typing import cast
 
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Server(uvicorn.Server):
@@ -18,18 +21,50 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
+        self.answering, self.ending = asyncio.Event(), asyncio.Event()
+        config.app = Leaving(cast(ASGIApp, config.app), self.ending)
         super().__init__(config)
-        self.answering = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
         await super().startup(sockets)
         self.answering.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen no more, and let requests in flight be answered."""
+        self.ending.set()
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """No."""
         yield
+
+
+class Leaving:
+    """Tells a request that waits for something to happen (`request.is_disconnected()`) when the server ends, as if the
+    client had gone: what it answers then is sent.
+
+    uvicorn waits for every answer, and supervisors kill a program that is not gone after some seconds (Docker: 10).
+    A request whose body is not here yet is left in peace.
+    """
+
+    def __init__(self, app: ASGIApp, ending: asyncio.Event) -> None:
+        self._app, self._ending = app, ending
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        whole = False
+
+        async def received() -> Message:
+            nonlocal whole
+            if whole and self._ending.is_set():
+                return {"type": "http.disconnect"}
+            message = await receive()
+            whole = whole or (message["type"] == "http.request" and not message.get("more_body", False))
+            return message
+
+        await self._app(scope, received, send)
 
 
 @contextlib.asynccontextmanager

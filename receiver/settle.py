@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+
+import msgspec
 
 from receiver.accounts import Account
 from receiver.errors import StoreUnavailable
-from receiver.ledger.lifecycle import Change, decide
-from receiver.ledger.refund import Observation, Source
+from receiver.ledger.lifecycle import Change, decide, learned
+from receiver.ledger.refund import Observation, Refund, Source
 from receiver.ledger.schedule import next_look
 from receiver.outbox.event import Event, event_of, to_fields
 from receiver.outbox.subscriber import wants
@@ -35,16 +38,23 @@ class Settler:
     chance: Callable[[], float]
 
     async def settle(
-        self, account: Account, seen: Observation, *, source: Source, token: int = 0, refund_type: str = ""
+        self,
+        account: Account,
+        seen: Observation,
+        *,
+        source: Source,
+        token: int = 0,
+        facts: Mapping[str, str] = MappingProxyType({}),
     ) -> Settled:
         """Write what the observation changes. A `Change` that is nothing has written nothing: the claim is still held.
 
-        `token` is that of the claim under which Amazon was asked, 0 without one. Raises `StoreUnavailable`.
+        `facts` are what others than Amazon's answer told (see `decide`). `token` is that of the claim under which
+        Amazon was asked, 0 without one. Raises `StoreUnavailable`.
         """
         for _ in range(MOST_COLLISIONS):
             known = await self.store.refund(account.name, seen.refund_id)
             now = self.store.now()
-            change = decide(account.name, known, seen, source=source, now=now, refund_type=refund_type)
+            change = decide(account.name, known, seen, source=source, now=now, facts=facts)
             if change.is_nothing:
                 return Settled(change)
             events = tuple(event_of(emission, change.refund, now) for emission in change.emissions)
@@ -61,6 +71,22 @@ class Settler:
             )
             if committed is Committed.OK:
                 return Settled(change, events)
+        raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
+
+    async def annotate(self, account: str, refund_id: str, facts: Mapping[str, str]) -> Refund | None:
+        """Add facts to a refund that is known, as a revision without an event. Returns it; None if it is not known."""
+        for _ in range(MOST_COLLISIONS):
+            known = await self.store.refund(account, refund_id)
+            if known is None:
+                return None
+            refund = learned(known, facts)
+            if refund is known:
+                return known
+            refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=self.store.now())
+            roster = await self.store.roster(account)
+            commit = Commit(known, refund, (), roster.version, 0, None)
+            if await self.store.commit(commit) is Committed.OK:
+                return refund
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
 

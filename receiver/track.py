@@ -20,6 +20,7 @@ from receiver.ledger.schedule import next_look
 from receiver.settle import Settled, Settler
 from receiver.store import Store
 from receiver.store.looks import Echo, Look
+from receiver.store.wakes import Waker
 
 log = structlog.get_logger()
 
@@ -68,15 +69,17 @@ class Tracker:
     concurrency: int = 8
     lease: float = 30.0
     _running: set[asyncio.Task[None]] = field(default_factory=set)
-    _freed: asyncio.Event = field(default_factory=asyncio.Event)
+    _waker: Waker = field(default_factory=Waker)
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
         try:
-            while True:
-                wait = await self._round()
-                if wait:
-                    await self.store.changed(self.account.name, min(wait, IDLE))
+            with self.store.waking(self.account.name) as self._waker:
+                while True:
+                    self._waker.arm()
+                    wait = await self._round()
+                    if wait:
+                        await self._waker.rest(min(wait, IDLE))
         finally:
             for task in self._running:
                 task.cancel()
@@ -86,9 +89,7 @@ class Tracker:
         """Claim what there is room for. Returns how many seconds to wait before the next round."""
         room = self.concurrency - len(self._running)
         if room <= 0:
-            self._freed.clear()
-            await self._freed.wait()
-            return 0.0
+            return IDLE
         bucket = self.account.throttle[Call.GET_REFUND]
         try:
             claimed = await self.store.claim(
@@ -109,10 +110,9 @@ class Tracker:
         return IDLE if claimed.wait is None else claimed.wait / 1000
 
     def _done(self, task: asyncio.Task[None]) -> None:
+        if len(self._running) >= self.concurrency:
+            self._waker.ring()
         self._running.discard(task)
-        self._freed.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("track.failed", account=self.account.name, exc_info=error)
 
     async def _look(self, look: Look) -> None:
         with structlog.contextvars.bound_contextvars(account=look.account, refund_id=look.refund_id):
@@ -120,6 +120,8 @@ class Tracker:
                 await self.look(look)
             except StoreUnavailable as error:
                 log.warning("track.not_settled", reason=error.reason)
+            except Exception:
+                log.exception("track.failed")
 
     async def look(self, look: Look) -> None:
         """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""
@@ -168,7 +170,11 @@ class Tracker:
     async def _seen(self, look: Look, seen: Observation) -> None:
         echo = look.echo
         settled = await self.settler.settle(
-            self.account, seen, source=look.source, token=look.token, refund_type=echo.refund_type if echo else ""
+            self.account,
+            seen,
+            source=look.source,
+            token=look.token,
+            facts={"refund_type": echo.refund_type} if echo else {},
         )
         if settled.change.is_nothing:
             await self._nothing_new(look, settled)
@@ -190,14 +196,18 @@ class Tracker:
         own = next_look(settled.change.refund, now, self.account.poll, self.chance())
         again, echo = self._echo(look, now)
         at = min((time for time in (own, again) if time is not None), default=None)
-        await self.store.reschedule(look, at, echo)
+        await self.store.reschedule(look, at, echo, revision=settled.change.refund.revision)
 
     def _echo(self, look: Look, now: int) -> tuple[int | None, Echo | None]:
         echo = look.echo
         if echo is None or echo.source is Source.POLL:
             return None, None
+        if now < echo.due:
+            return echo.due, msgspec.structs.replace(echo, failures=0)
         again = next_echo(echo.step, now)
-        return again, None if again is None else msgspec.structs.replace(echo, step=echo.step + 1, failures=0)
+        if again is None:
+            return None, None
+        return again, msgspec.structs.replace(echo, step=echo.step + 1, failures=0, due=again)
 
     async def _not_found(self, look: Look) -> None:
         now = self.store.now()
@@ -205,7 +215,7 @@ class Tracker:
         again, echo = self._echo(look, now)
         own = next_look(known, now, self.account.poll, self.chance()) if known else None
         at = min((time for time in (own, again) if time is not None), default=None)
-        held = await self.store.reschedule(look, at, echo)
+        held = await self.store.reschedule(look, at, echo, revision=known.revision if known else 0)
         if at is None and known is None and held:
             self.watcher.hint_dropped()
             log.warning("track.hint_dropped", reason="amazon_not_found")
@@ -224,13 +234,14 @@ class Tracker:
         unknown = isinstance(error, AmazonUnknown)
         first, most = (RETRY_FIRST, RETRY_MOST) if unknown else (REFUSED_FIRST, REFUSED_MOST)
         wait = min(first * 2 ** min(echo.failures, 20), most)
-        at = self.store.now() + int(wait * (0.5 + self.chance() / 2))
+        asked = min((error.retry_after or 0) * 1000, most)
+        at = self.store.now() + max(int(wait * (0.5 + self.chance() / 2)), asked)
         (log.warning if unknown else log.error)(
             "track.amazon_failed",
             reason=error.reason,
             amazon_status=error.amazon_status,
             reason_code=getattr(error, "reason_code", None),
             request_id=error.request_id,
-            retry_in_ms=wait,
+            retry_at=at,
         )
         await self.store.reschedule(look, at, msgspec.structs.replace(echo, failures=echo.failures + 1))

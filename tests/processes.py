@@ -74,12 +74,17 @@ class Command:
 
     async def line(self, event: str) -> dict[str, Any]:
         """The first log line of this event, when it comes."""
-        lines: list[dict[str, Any]] = await until(lambda: self.logged(event) or self._over(), event)
-        return lines[0]
+        over = False
 
-    def _over(self) -> None:
-        if self.process.returncode is not None:
-            raise AssertionError(f"ended with {self.process.returncode}:\n{self.complaint[-3000:]}")
+        def there() -> list[dict[str, Any]]:
+            nonlocal over
+            found = self.logged(event)
+            assert found or not over, f"ended with {self.process.returncode}:\n{self.complaint[-3000:]}"
+            over = self.process.returncode is not None
+            return found
+
+        lines: list[dict[str, Any]] = await until(there, event)
+        return lines[0]
 
     async def ended(self, bound: float = BOUND) -> int:
         """The exit code; negative is the number of the signal that ended it."""
@@ -147,10 +152,15 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(PROJECT), "COLUMNS": "100", **more}
 
 
+def short_folder() -> Path:
+    """A new folder under its real name: by that Valkey's command line names it."""
+    return Path(tempfile.mkdtemp(prefix="rc-")).resolve()
+
+
 @asynccontextmanager
 async def desk() -> AsyncIterator[Desk]:
     """A desk in a folder of its own. In the end nothing is left: no command, no Valkey, no file."""
-    folder = Path(tempfile.mkdtemp(prefix="rc-")).resolve()
+    folder = short_folder()
     found = Desk(folder)
     try:
         yield found

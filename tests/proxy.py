@@ -9,11 +9,15 @@ from pathlib import Path
 
 
 class Proxy:
-    """Forwards a unix socket. While `lose` is positive, the next answers are swallowed and their connections cut."""
+    """Forwards a unix socket. While `lose` is positive, the next answers are swallowed and their connections cut.
+
+    `skip` answers come through before that.
+    """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.lose = 0
+        self.skip = 0
         self.connections: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -25,11 +29,9 @@ class Proxy:
         finally:
             for pump in pumps:
                 pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            for each in (below, writer):
-                each.close()
-                with contextlib.suppress(OSError):
-                    await each.wait_closed()
+            below.close()
+            writer.close()
+            await asyncio.gather(*pumps, below.wait_closed(), writer.wait_closed(), return_exceptions=True)
 
     async def _requests(self, reader: asyncio.StreamReader, below: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -37,7 +39,9 @@ class Proxy:
 
     async def _answers(self, above: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await above.read(65536):
-            if self.lose > 0:
+            if self.skip > 0:
+                self.skip -= 1
+            elif self.lose > 0:
                 self.lose -= 1
                 return
             writer.write(data)

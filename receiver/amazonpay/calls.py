@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -63,6 +63,8 @@ class Endpoint:
     environment: str
     public_key_id: str
     override: str | None = None
+    auth_token: str = field(default="", repr=False)
+    """Delegated access: what a merchant gave to a solution provider; sent as `x-amz-pay-authtoken`."""
 
     @property
     def base(self) -> str:
@@ -111,8 +113,12 @@ def create_refund(
     if soft_descriptor:
         values["softDescriptor"] = soft_descriptor
     body = json.dumps(values, separators=(",", ":")).encode("ascii")
-    request = _request(endpoint, "POST", "refunds", body)
-    return request.with_headers(x_amz_pay_idempotency_key=idempotency_key)
+    return post_refund(endpoint, body, idempotency_key)
+
+
+def post_refund(endpoint: Endpoint, body: bytes, idempotency_key: str) -> Request:
+    """`POST /refunds` with a body that `create_refund` once made, not yet signed: a repetition sends the same bytes."""
+    return _request(endpoint, "POST", "refunds", body).with_headers(x_amz_pay_idempotency_key=idempotency_key)
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +191,8 @@ def _request(endpoint: Endpoint, method: str, resource: str, body: bytes = b"") 
         "x-amz-pay-host": endpoint.host,
         "x-amz-pay-region": endpoint.region.value,
     }
+    if endpoint.auth_token:
+        headers["x-amz-pay-authtoken"] = endpoint.auth_token
     return Request(method, f"{endpoint.base}/{resource}", headers, body)
 
 

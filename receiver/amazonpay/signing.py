@@ -114,6 +114,34 @@ def string_to_sign(algorithm: Algorithm, canonical: str) -> str:
     return f"{algorithm}\n{sha256(canonical.encode()).hexdigest()}"
 
 
+ECHOED = re.compile(r"signing String \[\s*(AMZN-PAY-RSASSA-PSS(?:-V2)?)\s+([0-9a-f]{64})\s*\]")
+"""Amazon repeats the string that it would have signed, in its message about a wrong signature."""
+
+
+def diagnose(message: str, signed: Request, algorithm: Algorithm) -> str:
+    """Why Amazon did not accept our signature of this request: one sentence, or empty where its message does not tell.
+
+    The same text on both sides means that the key is wrong; another text, that something on the way changed the
+    request, or that we build it wrongly.
+    """
+    echoed = ECHOED.search(message)
+    if echoed is None:
+        return ""
+    theirs = f"{echoed[1]}\n{echoed[2]}"
+    ours = string_to_sign(algorithm, canonical_request(signed, signed_headers(signed)))
+    if theirs == ours:
+        return (
+            "Amazon signs the same text as we do, so the key is the fault: private_key_file does not belong to "
+            "public_key_id, or the key is of another region or environment."
+        )
+    if echoed[1] != algorithm:
+        return f"Amazon reads the algorithm as {echoed[1]}, we signed with {algorithm}: a proxy changes the header."
+    return (
+        f"Amazon signs another text ({echoed[2][:12]}…) than we do ({ours[-64:-52]}…), so the key is not the fault: "
+        "something between us and Amazon changes the request (path, signed headers or body)."
+    )
+
+
 def canonical_path(path: str) -> str:
     """The path with several slashes made one, and every segment encoded by RFC 3986. Empty becomes `/`.
 

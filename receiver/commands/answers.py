@@ -46,6 +46,8 @@ class RefundAnswer(RevisionAnswer, rename="camel", kw_only=True):
     release_environment: str | None = None
     order_reference: str | None = None
     refund_type: str | None = None
+    retry_of: str | None = None
+    retried_by: str | None = None
     first_seen_at: str | None = None
 
 

@@ -64,7 +64,14 @@ class Api:
         self._send, self._base, self._token, self.account = send, base, token, account
 
     async def call(
-        self, method: str, path: str, *, wait: int = 0, body: Mapping[str, Any] | None = None, etag: str = ""
+        self,
+        method: str,
+        path: str,
+        *,
+        wait: int = 0,
+        body: Mapping[str, Any] | None = None,
+        etag: str = "",
+        idempotency_key: str = "",
     ) -> Response:
         """The answer, 2xx or 304. `path` is from `target`; `wait` is how many seconds the server may take its time.
 
@@ -73,6 +80,8 @@ class Api:
         headers = {"accept": "application/json, application/problem+json", "authorization": f"Bearer {self._token}"}
         if etag:
             headers["if-none-match"] = etag
+        if idempotency_key:
+            headers["idempotency-key"] = idempotency_key
         if body is not None:
             headers["content-type"] = "application/json"
         sent = b"" if body is None else msgspec.json.encode(body)

@@ -26,11 +26,13 @@ async def serve(settings: Settings, *, workers: bool = True) -> None:
     listener = listen(settings)
     stopped = at_signal()
     try:
-        async with running(Service(settings, workers=workers), stopped) as service:
-            async with serving(server(service.app(), settings.http), listener) as address:
-                log.info("serve.ready", address=address, accounts=[account.name for account in service.accounts])
-                await stopped.wait()
-                log.info("serve.stopping")
+        async with (
+            running(Service(settings, workers=workers), stopped) as service,
+            serving(server(service.app(), settings.http), listener) as address,
+        ):
+            log.info("serve.ready", address=address, accounts=[account.name for account in service.accounts])
+            await stopped.wait()
+            log.info("serve.stopping")
     except Stopped:
         log.info("serve.stopped_before_ready")
     finally:
@@ -69,7 +71,7 @@ async def running(service: Service, stopped: asyncio.Event) -> AsyncIterator[Ser
             if not starting.done():
                 starting.cancel()
                 await asyncio.wait({starting})
-        if stopped.is_set():
+        if starting.cancelled():
             raise Stopped
         starting.result()
         yield service

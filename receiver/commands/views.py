@@ -63,6 +63,8 @@ def fields(refund: RefundAnswer) -> Sequence[tuple[str, str | Text | None]]:
         ("Amount", _amount(refund) or None),
         ("Charge", refund.charge_id),
         ("Order", refund.order_reference),
+        ("Retry of", refund.retry_of),
+        ("Retried by", refund.retried_by),
         ("Type", refund.refund_type),
         ("Descriptor", refund.soft_descriptor),
         ("Account", f"{account} ({refund.release_environment})" if refund.release_environment else account),

@@ -7,6 +7,7 @@ import secrets
 import uuid
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import structlog
@@ -22,6 +23,7 @@ from receiver.http.api import RefundApi, RefundStore
 from receiver.http.auth import Tokens
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
+from receiver.http.issuing import IssueApi, Issues
 from receiver.http.problems import failed, on_http_exception, on_receiver_error
 from receiver.http.subscribers import SubscriberApi, SubscriberStore
 from receiver.metrics import Metrics
@@ -62,14 +64,19 @@ def build(
     now: Callable[[], int],
     checks: Mapping[str, Check],
     refresh_gauges: Check,
+    issuers: Mapping[str, Issues] = MappingProxyType({}),
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """The application. `checks` make `/readyz`, `refresh_gauges` runs before each `/metrics`; `now` is ms UTC."""
+    """The application. `checks` make `/readyz`, `refresh_gauges` runs before each `/metrics`; `now` is ms UTC.
+
+    `issuers` by account: who issues refunds.
+    """
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts])
     routes = [
         *ipn_routes(Ipn(receiver, settings.ingest, metrics)),
         *refund_routes(RefundApi(store, tokens, now)),
+        *issue_routes(IssueApi(issuers, tokens)),
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
         *health_routes(Health(checks, metrics, refresh_gauges)),
         *more_routes,
@@ -96,6 +103,14 @@ def refund_routes(api: RefundApi) -> list[BaseRoute]:
         Route("/v1/refunds/{refund_id}", api.one, methods=["GET"]),
         Route("/v1/refunds/{refund_id}/history", api.history, methods=["GET"]),
         Route("/v1/refunds/{refund_id}/refresh", api.refresh, methods=["POST"]),
+    ]
+
+
+def issue_routes(api: IssueApi) -> list[BaseRoute]:
+    """Refunds that we are asked to make."""
+    return [
+        Route("/v1/refunds", api.create, methods=["POST"]),
+        Route("/v1/refunds/{refund_id}/retry", api.retry, methods=["POST"]),
     ]
 
 

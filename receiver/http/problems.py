@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -10,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import ReceiverError, Unauthorized
+from receiver.errors import AmazonError, AmazonRefused, ReceiverError, Unauthorized
 
 log = structlog.get_logger()
 
@@ -20,7 +22,13 @@ REASONS = {404: "no_such_route", 405: "method"}
 
 
 def problem(
-    status: int, reason: str, detail: str, *, title: str = "", headers: dict[str, str] | None = None
+    status: int,
+    reason: str,
+    detail: str,
+    *,
+    title: str = "",
+    headers: dict[str, str] | None = None,
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> Response:
     """One problem. `type` is `about:blank`, so `title` is the status's own phrase; `reason` tells problems apart."""
     request_id = structlog.contextvars.get_contextvars().get("request_id")
@@ -31,6 +39,7 @@ def problem(
         "detail": detail,
         "reason": reason,
         **({"requestId": request_id} if request_id else {}),
+        **more,
     }
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
@@ -49,7 +58,17 @@ async def on_receiver_error(_: Request, error: Exception) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="receiver", error="insufficient_scope"'
     if error.status >= 500:
         log.error("http.unavailable", reason=error.reason, status=error.status, detail=error.detail)
-    return problem(error.status, error.reason, error.detail, title=error.title, headers=headers)
+    return problem(
+        error.status, error.reason, error.detail, title=error.title, headers=headers, more=_amazons_word(error)
+    )
+
+
+def _amazons_word(error: ReceiverError) -> dict[str, object]:
+    """What Amazon said, for whoever has to talk to Amazon about it."""
+    if not isinstance(error, AmazonError):
+        return {}
+    code = error.reason_code if isinstance(error, AmazonRefused) else ""
+    return {"amazon": {"status": error.amazon_status, "reasonCode": code or None, "requestId": error.request_id}}
 
 
 async def on_http_exception(_: Request, error: Exception) -> Response:

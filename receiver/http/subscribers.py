@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import BadRequest, Conflict, NotFound
+from receiver.errors import Conflict, NotFound
 from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
+from receiver.http.bodies import chosen_account, read_object
 from receiver.http.params import Params
 from receiver.outbox.subscriber import Subscriber, public_json, read_subscriber
 from receiver.outbox.target import Rules
 from receiver.settings.sections import Scope
-
-MOST_BODY = 64 * 1024
-READ_TIMEOUT = 10.0
 
 
 class SubscriberStore(Protocol):
@@ -59,8 +56,8 @@ class SubscriberApi:
         """`POST /v1/subscribers`: 201, and once only the secret that was made where the request brought none."""
         caller = self._caller(request)
         Params(request, ())
-        fields = await _body(request)
-        account = _account(caller, fields.pop("account", None))
+        fields = await read_object(request)
+        account = chosen_account(caller, fields.pop("account", None))
         made = {} if "secret" in fields or "secrets" in fields else {"secret": self._new_secret()}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
         after = await self._store.add_subscriber(account, subscriber)
@@ -107,32 +104,3 @@ class SubscriberApi:
 
 def _shown(account: str, subscriber: Subscriber) -> dict[str, Any]:
     return {"account": account, **public_json(subscriber)}
-
-
-def _account(caller: Caller, named: object) -> str:
-    if named is not None and not isinstance(named, str):
-        raise BadRequest("`account` is the name of an account.", reason="bad_parameter")
-    accounts = caller.seen(named)
-    if len(accounts) != 1:
-        raise Conflict(f"Say which `account`: one of {', '.join(accounts)}.", reason="account_needed")
-    return accounts[0]
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises `BadRequest`."""
-    raw = bytearray()
-    try:
-        async with asyncio.timeout(READ_TIMEOUT):
-            async for chunk in request.stream():
-                raw += chunk
-                if len(raw) > MOST_BODY:
-                    raise BadRequest(f"The body is longer than {MOST_BODY} bytes.", reason="too_large")
-    except (TimeoutError, ClientDisconnect):
-        raise BadRequest("The body did not come to its end in time.", reason="body_timeout") from None
-    try:
-        value = json.loads(raw.decode())
-    except (ValueError, RecursionError):
-        raise BadRequest("The body is not JSON in UTF-8.", reason="not_json") from None
-    if not isinstance(value, Mapping):
-        raise BadRequest("The body is not a JSON object.", reason="not_json")
-    return dict(value)

@@ -7,8 +7,10 @@ repetition ends in the same state, and a late answer never reopens a settled ref
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 import msgspec
 
@@ -114,18 +116,25 @@ def phase(state: str | None) -> Phase:
 
 
 def decide(
-    account: str, known: Refund | None, seen: Observation, *, source: Source, now: int, refund_type: str = ""
+    account: str,
+    known: Refund | None,
+    seen: Observation,
+    *,
+    source: Source,
+    now: int,
+    facts: Mapping[str, str] = MappingProxyType({}),
 ) -> Change:
     """What `known` becomes now that Amazon was seen to say `seen`.
 
-    `now` is in ms. `refund_type` is what an XML notification said of it, if one did. Total: every pair has an answer.
+    `now` is in ms. `facts` are texts that others than Amazon's answer told, by the name of the field of `Refund`: the
+    first that is told stays. Total: every pair has an answer.
     """
     move = TABLE[phase(known.state if known else None)][phase(seen.state)]
     if known is None:
-        refund = _first(account, seen, source, now, refund_type)
+        refund = _first(account, seen, source, now, facts)
         emissions: tuple[Emission, ...] = ()
     else:
-        refund, emissions = _joined(known, seen, move, source, refund_type)
+        refund, emissions = _joined(known, seen, move, facts)
     refund, emissions = _told(refund, emissions, move, now)
     if known is not None:
         if refund == known:
@@ -134,25 +143,22 @@ def decide(
     return Change(known, refund, emissions)
 
 
-def _first(account: str, seen: Observation, source: Source, now: int, refund_type: str) -> Refund:
+def _first(account: str, seen: Observation, source: Source, now: int, facts: Mapping[str, str]) -> Refund:
     return Refund(
         account=account,
         revision=1,
         first_seen_at=now,
         changed_at=now,
         source=source,
-        refund_type=refund_type,
         finals=(_final_key(seen),) if is_final(seen.state) else (),
-        **msgspec.structs.asdict(seen),
+        **{**msgspec.structs.asdict(seen), **facts},
     )
 
 
 def _joined(
-    known: Refund, seen: Observation, move: Move, source: Source, refund_type: str
+    known: Refund, seen: Observation, move: Move, facts: Mapping[str, str]
 ) -> tuple[Refund, tuple[Emission, ...]]:
-    refund = known
-    if refund_type and not known.refund_type:
-        refund = msgspec.structs.replace(refund, refund_type=refund_type)
+    refund = learned(known, facts)
     if _order(seen) > _order(known):
         refund = msgspec.structs.replace(refund, **{k: v for k, v in msgspec.structs.asdict(seen).items() if v})
         refund = msgspec.structs.replace(
@@ -181,6 +187,12 @@ def _told(refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int)
     if fresh:
         refund = msgspec.structs.replace(refund, emitted=tuple(sorted((*refund.emitted, *fresh))))
     return refund, emissions + tuple(Emission(kind) for kind in fresh)
+
+
+def learned(known: Refund, facts: Mapping[str, str]) -> Refund:
+    """The refund with those facts that it did not have; the very same object if there are none."""
+    fresh = {name: value for name, value in facts.items() if value and not getattr(known, name)}
+    return msgspec.structs.replace(known, **fresh) if fresh else known
 
 
 def born(refund: Refund, now: int) -> int:

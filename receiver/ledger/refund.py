@@ -74,6 +74,11 @@ class Money(msgspec.Struct, frozen=True):
         except InvalidOperation as error:  # pragma: no cover - the pattern admits only decimals
             raise Unreadable("An amount is a plain decimal such as 14.00.", reason="bad_amount") from error
 
+    @classmethod
+    def of_minor(cls, minor_units: int, currency_code: str) -> Money:
+        """So many cents (yen for JPY)."""
+        return cls(Decimal(minor_units).scaleb(-EXPONENTS.get(currency_code, 2)), currency_code)
+
     @property
     def exponent(self) -> int:
         """How many decimals the currency has."""
@@ -178,6 +183,10 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     order_reference: str = ""
     refund_type: str = ""
     """`RefundType` of an XML notification: SellerInitiated, AmazonA-ZRefund, Chargeback, ..."""
+    retry_of: str = ""
+    """The declined refund that this one repeats."""
+    retried_by: str = ""
+    """The refund that repeats this declined one."""
     conflict: bool = False
     """Amazon has told two different final states."""
     finals: tuple[str, ...] = ()

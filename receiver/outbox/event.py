@@ -17,7 +17,7 @@ the stream. A field without a value is not written; readers ignore fields that t
 | reasonCode, reasonDescription | no | why it was declined |
 | chargeId | no | Amazon's id of the charge |
 | amount, currencyCode | no | both or neither: `14.00`, `USD` |
-| softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
+| softDescriptor, releaseEnvironment, orderReference, refundType, retryOf, retriedBy | no | texts |
 | creationTimestamp | no | Amazon's, basic form |
 | conflict | no | `true` if Amazon has told two different final states |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
@@ -103,6 +103,8 @@ def to_fields(event: Event) -> dict[str, str]:
         "releaseEnvironment": tidy(refund.environment),
         "orderReference": tidy(refund.order_reference),
         "refundType": tidy(refund.refund_type),
+        "retryOf": refund.retry_of,
+        "retriedBy": refund.retried_by,
         "conflict": "true" if refund.conflict else "",
         "finals": " ".join(refund.finals),
         "revision": str(refund.revision),
@@ -150,6 +152,8 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         environment=fields.get("releaseEnvironment", ""),
         order_reference=fields.get("orderReference", ""),
         refund_type=fields.get("refundType", ""),
+        retry_of=fields.get("retryOf", ""),
+        retried_by=fields.get("retriedBy", ""),
         conflict=fields.get("conflict") == "true",
         finals=_finals(fields),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -21,9 +22,11 @@ from receiver.accounts import (
 )
 from receiver.amazonpay.calls import Endpoint, Region, key_environment
 from receiver.amazonpay.signing import PUBLIC_KEY_ID, Algorithm, Signer
-from receiver.errors import ConfigurationError
+from receiver.errors import ConfigurationError, Unreadable
 from receiver.inbox import regions
 from receiver.inbox.envelope import TOPIC_ARN
+from receiver.ledger.allowance import OVER
+from receiver.ledger.refund import Money
 from receiver.ledger.schedule import DEFAULT_POLL, PollPlan
 from receiver.settings.values import AsList, Name, Section, Words, one_of, readable, secret_text
 
@@ -80,6 +83,13 @@ class AccountSettings(Section):
     signing_certificates: dict[str, Path] = Field(default_factory=dict)
     throttle: ThrottleSettings = Field(default_factory=ThrottleSettings)
     poll: Words = DEFAULT_POLL
+    over_refund: dict[str, Decimal] = Field(
+        default_factory=dict,
+        description='currency = the most that may be refunded over a captured amount, such as { CHF = "75.00" }.',
+    )
+    auth_token: SecretStr | None = None
+    auth_token_file: Path | None = Field(default=None, validate_default=True)
+    """Delegated access: `x-amz-pay-authtoken`, which the merchant gave to a solution provider."""
     min_signature_version: int = Field(default=1, ge=1, le=2, description="1, or 2 once the topic signs with SHA-256.")
 
     @field_validator("environment")
@@ -109,6 +119,21 @@ class AccountSettings(Section):
         except ConfigurationError as error:
             raise ValueError(" ".join(error.problems)) from None
         return file
+
+    @field_validator("auth_token_file")
+    @classmethod
+    def _one_auth_token(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        return one_of("auth_token", file, info)
+
+    @field_validator("over_refund")
+    @classmethod
+    def _over_is_money(cls, over: dict[str, Decimal]) -> dict[str, Decimal]:
+        for currency, amount in over.items():
+            try:
+                Money.parse(amount, currency)
+            except Unreadable as error:
+                raise ValueError(error.detail) from None
+        return over
 
     @field_validator("topic_arns")
     @classmethod
@@ -152,11 +177,18 @@ class AccountSettings(Section):
             merchant_id=self.merchant_id,
             environment=environment,
             topics=tuple(map(TopicPattern, self.topic_arns)),
-            endpoint=Endpoint(self.region, environment.value, self.public_key_id, self.endpoint),
+            endpoint=Endpoint(
+                self.region,
+                environment.value,
+                self.public_key_id,
+                self.endpoint,
+                secret_text(self.auth_token, self.auth_token_file),
+            ),
             signer=Signer(self.public_key_id, _pem(self.private_key, self.private_key_file), self.algorithm),
             throttle=self._throttle(LIVE_THROTTLE if environment is Environment.LIVE else SANDBOX_THROTTLE),
             poll=PollPlan.parse(self.poll),
             min_signature_version=self.min_signature_version,
+            over={**OVER, **{name: Money(amount, name).minor_units for name, amount in self.over_refund.items()}},
             signing_certificates={url: path.read_bytes() for url, path in self.signing_certificates.items()},
         )
 

@@ -20,6 +20,8 @@ from receiver.simulator.bank import Charge, Refund
 from receiver.simulator.control import Control
 from receiver.simulator.engine import Called, Engine, Plan
 from receiver.simulator.forgeries import Forgery
+from receiver.simulator.fps import Fps
+from receiver.simulator.fps_book import FpsRefund
 from receiver.simulator.keys import Keys, make_keys
 from receiver.simulator.mischief import Mischief
 from receiver.simulator.outcomes import Outcome
@@ -208,6 +210,25 @@ class Simulator:
         self._engine.postman.url = url
 
     @property
+    def fps_endpoint(self) -> str:
+        """The endpoint of the legacy Flexible Payments."""
+        return f"{self.base_url}/fps/"
+
+    @property
+    def fps_post_to(self) -> str | None:
+        """Where status notifications of Flexible Payments are posted; nowhere until it is set."""
+        return self._engine.fps_postman.url
+
+    @fps_post_to.setter
+    def fps_post_to(self, url: str | None) -> None:
+        self._engine.fps_postman.url = url
+
+    @property
+    def fps_refunds(self) -> Sequence[FpsRefund]:
+        """Every refund by Flexible Payments, oldest first."""
+        return self._engine.fps_book.refunds
+
+    @property
     def mischief(self) -> Mischief:
         """The plan of misbehaviour."""
         return self._engine.mischief
@@ -266,12 +287,13 @@ class Simulator:
     async def idle(self) -> None:
         """Return when no notification is under way and none waits for its next attempt."""
         await self._engine.postman.idle()
+        await self._engine.fps_postman.idle()
 
 
 def build_app(engine: Engine) -> Starlette:
-    """The ASGI app over an engine: the API and the control API."""
+    """The ASGI app over an engine: the API, the control API, and the legacy Flexible Payments."""
     app = Starlette(
-        routes=[*Control(engine).routes(), *Api(engine).routes()],
+        routes=[*Control(engine).routes(), *Fps(engine).routes(), *Api(engine).routes()],
         exception_handlers={HTTPException: on_http_exception},
     )
     app.router.redirect_slashes = False

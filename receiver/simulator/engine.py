@@ -15,6 +15,7 @@ from receiver.simulator.bank import Bank, Change, Charge, Order
 from receiver.simulator.checks import Checks
 from receiver.simulator.faults import Fault
 from receiver.simulator.forgeries import Forger, Forgery
+from receiver.simulator.fps_book import Book, FpsChange, FpsOrder, FpsRefund, status_form
 from receiver.simulator.ids import PREFIX, Ids
 from receiver.simulator.keys import Keys, make_signing_key
 from receiver.simulator.mischief import Mischief
@@ -109,6 +110,10 @@ class Engine:
         self.postman = Postman(
             sender, post_to, now, retry_waits=plan.retry_waits, timeout=plan.post_timeout, sleep=sleep
         )
+        self.fps_book = Book(round(plan.outcome_delay * 1000))
+        self.fps_postman = Postman(
+            sender, None, now, retry_waits=plan.retry_waits, timeout=plan.post_timeout, sleep=sleep
+        )
         self.calls: deque[Called] = deque(maxlen=LOG_LENGTH)
         self.topic_arn = topic_arn(plan.region, plan.environment, plan.merchant_id)
         self.certificate_url = keys.signing.url(self.topic_arn.split(":")[3])
@@ -141,21 +146,31 @@ class Engine:
         """A new charge; raises `Fault` 400."""
         return self.bank.open_charge(amount, self.now(), state=state, reference=reference, charge_id=charge_id)
 
+    def refund_fps(self, order: FpsOrder) -> FpsRefund:
+        """A refund by Flexible Payments, new or known by its reference. Raises `Fault` by the rules of FPS."""
+        refund, change = self.fps_book.refund(order, self.now())
+        if change is not None and (refund.status != "Pending" or self.plan.announce_initiated):
+            self._announce_fps(change)
+        self._woken.set()
+        return refund
+
     def tick(self) -> None:
         """Let everything happen that is due by now, and announce it."""
         for change in self.bank.advance(self.now()):
             self.announcer.announce(change)
+        for fps_change in self.fps_book.advance(self.now()):
+            self._announce_fps(fps_change)
 
     async def run(self) -> None:
         """Tick for ever, until cancelled."""
         while True:
             self._woken.clear()
             self.tick()
-            due = self.bank.next_at()
-            if due is None:
+            due = [at for at in (self.bank.next_at(), self.fps_book.next_at()) if at is not None]
+            if not due:
                 await self._woken.wait()
                 continue
-            left = max(0.001, (due - self.now()) / 1000)
+            left = max(0.001, (min(due) - self.now()) / 1000)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), min(left, LOOK_EVERY))
 
@@ -168,6 +183,10 @@ class Engine:
         """Let hanging answers go, and give up posts under way."""
         self.stopping.set()
         await self.postman.close()
+        await self.fps_postman.close()
+
+    def _announce_fps(self, change: FpsChange) -> None:
+        self.fps_postman.start(self.fps_postman.deliver(status_form(change)))
 
     def _forger(self) -> Forger:
         publisher = Publisher(

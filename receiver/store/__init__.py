@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import structlog
 from redis.asyncio import Redis
@@ -22,13 +23,14 @@ from receiver.store.lanes import Lanes
 from receiver.store.looks import Looks
 from receiver.store.part import scored
 from receiver.store.refunds import Refunds
-from receiver.store.wakes import Wakes
+from receiver.store.requests import Requests
+from receiver.store.wakes import Waker, Wakes
 
 log = structlog.get_logger()
-CLOCK_EVERY = 30.0
+CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Refunds, Looks, Lanes):
+class Store(Refunds, Looks, Lanes, Requests):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(
@@ -46,9 +48,12 @@ class Store(Refunds, Looks, Lanes):
         self.now = clock or Clock()
         self.wakes = Wakes(client)
         self._timekeeper: asyncio.Task[None] | None = None
+        self._clock_is_right = False
 
     async def start(self) -> None:
         """Listen to other processes, and go by Redis's clock. Redis need not be there yet."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.correct_clock()
         self.wakes.start()
         self._timekeeper = asyncio.get_running_loop().create_task(self._keep_time())
 
@@ -65,15 +70,17 @@ class Store(Refunds, Looks, Lanes):
 
     async def _keep_time(self) -> None:
         while True:
+            await asyncio.sleep(CLOCK_EVERY if self._clock_is_right else CLOCK_RETRY)
             with contextlib.suppress(StoreUnavailable):
                 await self.correct_clock()
-            await asyncio.sleep(CLOCK_EVERY)
 
     async def correct_clock(self) -> None:
         """Go by Redis's `TIME`."""
+        self._clock_is_right = False
         asked_at = self.now.monotonic()
         seconds, micros = await self._read("TIME")
         self.now.correct(int(seconds) + int(micros) / 1e6, asked_at, self.now.monotonic())
+        self._clock_is_right = True
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` unless Redis answers."""
@@ -82,6 +89,10 @@ class Store(Refunds, Looks, Lanes):
     async def changed(self, account: str, timeout: float) -> None:
         """Return when something of the account was written, or after `timeout` seconds."""
         await self.wakes.wait(account, timeout)
+
+    def waking(self, account: str) -> AbstractContextManager[Waker]:
+        """A waker that rings whenever something of the account is written."""
+        return self.wakes.waking(account)
 
     async def gauges(self, account: str) -> dict[str, float]:
         """Sizes: `pending`, `hinted`, `due`, `events`; and per subscriber `waiting:<name>`, `dead:<name>`.

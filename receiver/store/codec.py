@@ -19,6 +19,8 @@ TEXTS = {
     "environment": "environment",
     "order": "order_reference",
     "type": "refund_type",
+    "retry_of": "retry_of",
+    "retried_by": "retried_by",
 }
 NUMBERS = {
     "revision": "revision",

@@ -62,11 +62,7 @@ for _ = 1, count do
 end
 
 local score = redis.call('ZSCORE', KEYS[3], refund_id)
-if ARGV[4] == '' then
-  if ARGV[5] ~= '' then
-    redis.call('ZADD', KEYS[3], 'NX', ARGV[5], refund_id)
-  end
-elseif score and tonumber(score) == tonumber(ARGV[4]) then
+if score and tonumber(score) == tonumber(ARGV[4]) then
   if ARGV[5] == '' then
     redis.call('ZREM', KEYS[3], refund_id)
   else
@@ -75,5 +71,8 @@ elseif score and tonumber(score) == tonumber(ARGV[4]) then
   if not redis.call('ZSCORE', KEYS[4], refund_id) then
     redis.call('HDEL', KEYS[5], refund_id)
   end
+elseif ARGV[5] ~= '' then
+  -- Whoever holds the claim will see to the next look; where nobody does, the refund must not be left without one.
+  redis.call('ZADD', KEYS[3], 'NX', ARGV[5], refund_id)
 end
 return written

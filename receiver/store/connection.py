@@ -14,6 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -21,6 +22,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from receiver.errors import StoreUnavailable
+
+log = structlog.get_logger()
 
 Command = tuple[str | bytes | int | float, ...]
 MOST_FLIGHTS = 2
@@ -111,9 +114,8 @@ class Group:
                 if not call.repeatable:
                     self._fail(call, error)
             await self._again([call for call in calls if call.repeatable])
-        except (RedisError, OSError, TimeoutError) as error:
-            for call in calls:
-                self._fail(call, error)
+        except Exception as error:
+            self._fail_all(calls, error)
         except asyncio.CancelledError:
             for call in calls:
                 call.answer.cancel()
@@ -126,11 +128,17 @@ class Group:
             return
         try:
             answers = await self._send([call.command for call in calls])
-        except (RedisError, OSError, TimeoutError) as error:
-            for call in calls:
-                self._fail(call, error)
+        except Exception as error:
+            self._fail_all(calls, error)
         else:
             await self._judge(calls, answers)
+
+    def _fail_all(self, calls: list[_Call], error: Exception) -> None:
+        """Whatever it was, nobody is left waiting: uvloop says `RuntimeError` of a transport that is closed."""
+        if not isinstance(error, RedisError | OSError | TimeoutError):
+            log.error("store.failed", exc_info=error)
+        for call in calls:
+            self._fail(call, error)
 
     async def _judge(self, calls: list[_Call], answers: list[Any]) -> None:
         unknown = []

@@ -53,6 +53,8 @@ class DeadEvent(msgspec.Struct, frozen=True, rename="camel"):
     attempts: int
     last_error: str
     body: str
+    excerpt: str = ""
+    """The beginning of the last answer's body."""
 
 
 class Lanes(Part):
@@ -134,7 +136,7 @@ class Lanes(Part):
                 stream_id.decode(),
                 int(token),
                 _attempts(attempts),
-                {field.decode(): value.decode() for field, value in zip(flat[::2], flat[1::2], strict=True)},
+                _texts(flat),
             )
             for stream_id, token, attempts, flat in claimed
         ]
@@ -179,6 +181,12 @@ def _attempts(stored: bytes) -> Attempts:
     except msgspec.MsgspecError:
         log.error("store.attempts_unreadable")
         return Attempts()
+
+
+def _texts(flat: list[bytes]) -> dict[str, str]:
+    """The fields of a stream entry. Bytes that are no text make it unreadable, and harm no other entry."""
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return {field.decode(errors="replace"): value.decode(errors="replace") for field, value in pairs}
 
 
 def fixed_width(stream_id: str) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
+import structlog
 
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.refund import Source
 from receiver.store.part import Part
+
+log = structlog.get_logger()
 
 SEEN_FOR = 16 * 86_400_000
 """Accepted age and future, and a day (ms): what is older is refused before anybody asks whether it was seen."""
@@ -25,6 +28,8 @@ class Echo(msgspec.Struct, frozen=True, array_like=True):
     """How often Amazon had nothing new."""
     failures: int = 0
     """How often Amazon did not answer."""
+    due: int = 0
+    """When (ms) to ask again because there was nothing new. A look before that, by its own schedule, is no step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +85,40 @@ class Looks(Part):
         )
         wait, *rest = answer
         looks = tuple(
-            Look(account, refund_id.decode(), int(token), msgspec.json.decode(echo, type=Echo) if echo else None)
+            Look(account, refund_id.decode(), int(token), self._echo(echo))
             for refund_id, token, echo in zip(rest[::3], rest[1::3], rest[2::3], strict=True)
         )
         return Claimed(looks, None if wait < 0 else int(wait))
 
-    async def reschedule(self, look: Look, at: int | None, echo: Echo | None = None) -> bool:
+    def _echo(self, stored: bytes) -> Echo | None:
+        """What is remembered of the hint. A damaged record costs the hint its memory, not the refund its look."""
+        if not stored:
+            return None
+        try:
+            return msgspec.json.decode(stored, type=Echo)
+        except msgspec.MsgspecError:
+            log.error("store.hint_unreadable")
+            return Echo(Source.NOTIFICATION, self.now())
+
+    async def reschedule(
+        self, look: Look, at: int | None, echo: Echo | None = None, *, revision: int | None = None
+    ) -> bool:
         """Settle a look that brought no change: look again at `at` (ms; None: not scheduled), and remember `echo`.
 
-        False if the lease has run out and somebody else has the refund: then nothing is written.
+        `revision` is that of the refund which `at` was worked out from (0: there was none). False if the lease has run
+        out and somebody else has the refund, or has written it since: then nothing is written.
         """
         keys = self._keys(look.account)
         held = await self._run(
             "reschedule",
-            [keys("due"), keys("hinted"), keys("hints")],
-            [look.refund_id, look.token, "" if at is None else at, msgspec.json.encode(echo) if echo else ""],
+            [keys("due"), keys("hinted"), keys("hints"), keys("refund", look.refund_id)],
+            [
+                look.refund_id,
+                look.token,
+                "" if at is None else at,
+                msgspec.json.encode(echo) if echo else "",
+                "" if revision is None else revision,
+            ],
         )
         return bool(held)
 

@@ -1,8 +1,12 @@
 -- Settle a claimed refund that brought no change: when to look next, and what to remember of its hint.
--- KEYS due hinted hints   ARGV refund token next hint     (next '' = not scheduled, hint '' = forget it)
--- Returns 1, or 0 if the claim is no longer ours. Safe to run twice.
+-- KEYS due hinted hints refund   ARGV refund token next hint revision
+--      (next '' = not scheduled, hint '' = forget it, revision '' = whatever the refund is by now)
+-- Returns 1, or 0 if the claim is no longer ours, or the refund no longer what `next` was worked out from. Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then
+  return 0
+end
+if ARGV[5] ~= '' and (redis.call('HGET', KEYS[4], 'revision') or '0') ~= ARGV[5] then
   return 0
 end
 if ARGV[3] == '' then

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
+from collections.abc import Iterator
 
 import structlog
 from redis.asyncio import Redis
@@ -13,36 +15,61 @@ from receiver.store.keys import WAKE
 
 log = structlog.get_logger()
 
+BREATH = 0.01
+"""Seconds that a rest takes at least: a flood of writes is looked at in a hundred rounds a second, not in thousands."""
+
+
+class Waker:
+    """The alarm of one worker. It rings during a round as well: the rest after that round is then over at once."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        """There is something to do, maybe."""
+        self._rung.set()
+
+    def arm(self) -> None:
+        """A round begins: what happens from here on counts."""
+        self._rung.clear()
+
+    async def rest(self, seconds: float) -> None:
+        """Until it rings, or `seconds` are over; at least `BREATH`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.sleep(BREATH)
+                await self._rung.wait()
+
 
 class Wakes:
     """A lost wake-up costs a second at most: everybody who waits also looks by himself."""
 
     def __init__(self, client: Redis) -> None:
         self._client = client
-        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[Waker]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
 
     def notify(self, account: str) -> None:
         """Wake whoever waits for this account in this process."""
-        for future in self._waiting.pop(account, ()):
-            if not future.done():
-                future.set_result(None)
+        for waker in self._waiting.get(account, ()):
+            waker.ring()
+
+    @contextlib.contextmanager
+    def waking(self, account: str) -> Iterator[Waker]:
+        """A waker that rings whenever the account is written to."""
+        waker = Waker()
+        self._waiting[account].add(waker)
+        try:
+            yield waker
+        finally:
+            self._waiting[account].discard(waker)
+            if not self._waiting[account]:
+                del self._waiting[account]
 
     async def wait(self, account: str, timeout: float) -> None:
         """Return when the account was written to, or after `timeout` seconds."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting[account].add(future)
-        try:
-            async with asyncio.timeout(timeout):
-                await future
-        except TimeoutError:
-            pass
-        finally:
-            waiting = self._waiting.get(account)
-            if waiting is not None:
-                waiting.discard(future)
-                if not waiting:
-                    del self._waiting[account]
+        with self.waking(account) as waker:
+            await waker.rest(timeout)
 
     def start(self) -> None:
         """Listen to other processes."""
@@ -63,7 +90,7 @@ class Wakes:
                     while True:
                         message = await channel.get_message(timeout=3.0)
                         if message is not None:
-                            self.notify(message["data"].decode())
+                            self.notify(message["data"].decode(errors="replace"))
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("store.wakes_lost", error=type(error).__name__)
                 await asyncio.sleep(0.5)

@@ -1,0 +1,128 @@
+"""One signed exchange with Amazon, and the charges that were read. Shared by everything that asks Amazon."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from receiver.accounts import Account, Call
+from receiver.amazonpay.calls import Charge, get_charge, read_charge
+from receiver.amazonpay.signing import diagnose
+from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, AmazonUnknown, NotSent
+from receiver.exchange import Request, Response
+from receiver.store import Store
+
+Value = TypeVar("Value")
+
+THROTTLED_PAUSE = 5
+"""Seconds to slow down after a 429 that names none."""
+CHARGE_KEPT = 3_600_000
+"""ms. What is cached of a charge is good for its order number and for advice; before money moves it is read afresh."""
+
+
+class Send(Protocol):
+    """How a request gets to Amazon: `Transport.send`."""
+
+    async def __call__(self, request: Request, *, timeout: float) -> Response:
+        """The whole answer. Raises `NotSent`."""
+
+
+class Watcher(Protocol):
+    """Who counts calls (`metrics.py`)."""
+
+    def asked(self, call: str, outcome: str, seconds: float) -> None:
+        """Amazon was asked."""
+
+
+@dataclass(slots=True)
+class Asker:
+    """Asks for one account. `wall` is the machine's own clock (ms), which signs requests; `timeout` is in seconds."""
+
+    account: Account
+    store: Store
+    send: Send
+    watcher: Watcher
+    wall: Callable[[], int]
+    timeout: float = 10.0
+
+    async def ask(self, call: Call, request: Request, read: Callable[[Response], Value]) -> Value:
+        """Sign, send, and read the answer. Raises the `AmazonError` tree, or what `read` raises.
+
+        A 429 also slows the account down: no process takes a token of this call before Amazon wants it.
+        """
+        began = asyncio.get_running_loop().time()
+        outcome = "unknown"
+        try:
+            # RSA takes half a millisecond or more, in which the loop would stand still.
+            signed = await asyncio.to_thread(self.account.signer.sign, request, self.wall())
+            value = self._judged(read, await self._sent(signed), signed)
+            outcome = "ok"
+            return value
+        except AmazonThrottled as error:
+            outcome = error.reason
+            until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
+            await self.store.block(self.account.name, call, until)
+            raise
+        except AmazonError as error:
+            outcome = error.reason
+            raise
+        finally:
+            self.watcher.asked(call, outcome, asyncio.get_running_loop().time() - began)
+
+    async def _sent(self, signed: Request) -> Response:
+        try:
+            return await self.send(signed, timeout=self.timeout)
+        except NotSent as error:
+            raise AmazonUnknown(f"Amazon did not answer: {error.detail}", reason=f"amazon_{error.reason}") from error
+
+    def _judged(self, read: Callable[[Response], Value], response: Response, signed: Request) -> Value:
+        try:
+            return read(response)
+        except AmazonRefused as error:
+            found = diagnose(error.detail, signed, self.account.signer.algorithm)
+            if found:
+                error.detail = f"{error.detail} {found}"
+            raise
+
+    async def token(self, call: Call, patience: float) -> bool:
+        """Take a token of the call's throttle, waiting at most `patience` seconds for it."""
+        bucket = self.account.throttle[call]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while True:
+            wait = await self.store.take_token(self.account.name, call, bucket.burst, bucket.per_second)
+            if not wait:
+                return True
+            if loop.time() + wait / 1000 > deadline:
+                return False
+            await asyncio.sleep(wait / 1000)
+
+    async def charge(self, charge_id: str, *, fresh: bool = False, patience: float = 2.0) -> Charge:
+        """Get Charge, or what was kept of it within the hour unless it must be `fresh`.
+
+        Raises the `AmazonError` tree; `AmazonThrottled` also where our own throttle has no token within `patience` (s).
+        """
+        if not fresh and (kept := await self.store.cached_charge(self.account.name, charge_id)):
+            return msgspec.json.decode(kept, type=Charge)
+        if not await self.token(Call.GET_CHARGE, patience):
+            raise AmazonThrottled("Too many charges are being read just now.", retry_after=THROTTLED_PAUSE)
+        request = get_charge(self.account.endpoint, charge_id)
+        found = await self.ask(Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id))
+        self.check_environment(found.environment)
+        await self.store.cache_charge(self.account.name, charge_id, msgspec.json.encode(found), CHARGE_KEPT)
+        return found
+
+    def check_environment(self, environment: str) -> None:
+        """One address can be told of live and sandbox objects; `releaseEnvironment` of the answer says which it is.
+
+        Raises `AmazonUnknown` (`amazon_other_environment`) for the other one.
+        """
+        if environment and environment.lower() != self.account.environment:
+            raise AmazonUnknown(
+                f"The answer is of the environment {environment}, not of this account's.",
+                reason="amazon_other_environment",
+            )

@@ -1,0 +1,98 @@
+"""Command. `receiver refund create` and `retry`: money leaves the account, once however often they are called."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from receiver.commands.answers import RefundAnswer
+from receiver.commands.calling import Call, api_command
+from receiver.commands.client import Api, decode, target
+from receiver.commands.console import emit_fields, emit_json, say
+from receiver.commands.refund import RefundId
+from receiver.commands.views import fields
+from receiver.exchange import Response
+
+PENDING = 202
+"""The status of an answer while Amazon has not given one."""
+ASK_EVERY = 2.0
+
+
+def create(
+    call: Call,
+    charge: Annotated[str, typer.Argument(metavar="CHARGE", help="Amazon's id of the captured charge.")],
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Such as 14.00; no decimals in JPY.")],
+    currency: Annotated[str, typer.Argument(metavar="CURRENCY", help="The charge's, such as USD.")],
+    soft_descriptor: Annotated[
+        str, typer.Option("--soft-descriptor", help="For the buyer's statement; at most 16 characters.")
+    ] = "",
+    reference: Annotated[str, typer.Option("--reference", help="Your own order number; else the charge's.")] = "",
+    key: Annotated[
+        str,
+        typer.Option(
+            "--key",
+            help="A word of your own for this refund: repeating the command with it never refunds twice. "
+            "Without it one is made up, and printed before anything is sent.",
+        ),
+    ] = "",
+    wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="How long to wait for Amazon's answer.")] = 30,
+) -> None:
+    """Refund a charge, in full or in part.
+
+    Amazon takes up to 15 % or 75 USD, GBP or EUR (8,400 JPY) over the captured amount, whichever is less. If there is
+    no answer, call it again with the same key.
+    """
+    key = key or f"cli-{secrets.token_hex(12)}"
+    say([f"Key: {key}"])
+    wanted = {
+        "chargeId": charge,
+        "refundAmount": {"amount": amount, "currencyCode": currency.upper()},
+        "softDescriptor": soft_descriptor,
+        "orderReference": reference,
+        "account": call.account,
+    }
+    body = {name: value for name, value in wanted.items() if value}
+    _show(call, call.run(lambda api: _until(wait, api, target("refunds"), body, key)))
+
+
+def retry(
+    call: Call,
+    refund_id: RefundId,
+    wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="How long to wait for Amazon's answer.")] = 30,
+) -> None:
+    """Refund again what Amazon declined, at most once however many people try.
+
+    The retry is a new refund with an id of its own; if it is declined too, retry that one.
+    """
+    path = target("refunds", refund_id, "retry", account=call.account)
+    _show(call, call.run(lambda api: _until(wait, api, path, None, "")))
+
+
+async def _until(wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str) -> Response:
+    """Ask, and ask again while Amazon has not answered."""
+    deadline = time.monotonic() + wait
+    while True:
+        answer = await api.call("POST", path, body=body, idempotency_key=key, wait=30)
+        if answer.status != PENDING or time.monotonic() + ASK_EVERY > deadline:
+            return answer
+        await asyncio.sleep(ASK_EVERY)
+
+
+def _show(call: Call, answer: Response) -> None:
+    if answer.status == PENDING:
+        say(["Amazon has not answered yet. The service goes on trying; ask again the same way to see what came of it."])
+        if call.json:
+            emit_json(answer.body)
+        return
+    emit_json(answer.body) if call.json else emit_fields(fields(decode(answer, RefundAnswer)))
+
+
+def register(app: typer.Typer) -> None:
+    """Make these commands of `receiver refund`."""
+    for command in (create, retry):
+        api_command(app)(command)

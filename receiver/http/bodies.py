@@ -1,0 +1,51 @@
+"""HTTP. The body of a request to the API, and the account that it is meant for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from receiver.errors import BadRequest, Conflict
+from receiver.http.auth import Caller
+
+MOST_BODY = 64 * 1024
+READ_TIMEOUT = 10.0
+
+
+def chosen_account(caller: Caller, named: object) -> str:
+    """The one account that is meant. Raises `BadRequest`, `NotFound`, or `Conflict` where it must be named."""
+    if named is not None and not isinstance(named, str):
+        raise BadRequest("`account` is the name of an account.", reason="bad_parameter")
+    accounts = caller.seen(named)
+    if len(accounts) != 1:
+        raise Conflict(f"Say which `account`: one of {', '.join(accounts)}.", reason="account_needed")
+    return accounts[0]
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises `BadRequest`."""
+    raw = bytearray()
+    try:
+        async with asyncio.timeout(READ_TIMEOUT):
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > MOST_BODY:
+                    raise BadRequest(f"The body is longer than {MOST_BODY} bytes.", reason="too_large")
+    except (TimeoutError, ClientDisconnect):
+        raise BadRequest("The body did not come to its end in time.", reason="body_timeout") from None
+    try:
+        value = json.loads(raw.decode(), parse_float=Decimal, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise BadRequest("The body is not JSON in UTF-8.", reason="not_json") from None
+    if not isinstance(value, Mapping):
+        raise BadRequest("The body is not a JSON object.", reason="not_json")
+    return dict(value)
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)

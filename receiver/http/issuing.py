@@ -1,0 +1,124 @@
+"""HTTP. `POST /v1/refunds` and `/v1/refunds/{id}/retry`: issue a refund, once however often it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.amazonpay.calls import MAX_SOFT_DESCRIPTOR
+from receiver.errors import BadRequest, Unreadable
+from receiver.http.api import json_answer
+from receiver.http.auth import Caller, Tokens
+from receiver.http.bodies import chosen_account, read_object
+from receiver.http.params import Params
+from receiver.issue import Issued, Wish
+from receiver.ledger.refund import REFUND_ID, Money
+from receiver.ledger.shape import money_json, refund_json
+from receiver.settings.sections import Scope
+
+FIELDS = ("account", "chargeId", "refundAmount", "softDescriptor", "orderReference")
+MAX_REFERENCE = 128
+ASK_AGAIN = 5
+
+
+class Issues(Protocol):
+    """The verb behind it: `issue.py`, for one account."""
+
+    async def create(self, wish: Wish, key: str) -> Issued:
+        """Issue, or say what became of it."""
+
+    async def retry(self, refund_id: str) -> Issued:
+        """Issue a declined refund again."""
+
+
+class IssueApi:
+    """The handlers; `issuers` by account."""
+
+    def __init__(self, issuers: Mapping[str, Issues], tokens: Tokens) -> None:
+        self._issuers, self._tokens = issuers, tokens
+
+    async def create(self, request: Request) -> Response:
+        """`POST /v1/refunds` with `Idempotency-Key`: 201 with the refund, 202 while Amazon has not answered."""
+        caller = self._caller(request)
+        Params(request, ())
+        key = _key(request)
+        fields = await read_object(request)
+        account = chosen_account(caller, fields.get("account"))
+        return _answer(account, await self._issuers[account].create(read_wish(fields), key))
+
+    async def retry(self, request: Request) -> Response:
+        """`POST /v1/refunds/{id}/retry?account=`: a declined refund again, at most once. Answers as `create` does."""
+        caller = self._caller(request)
+        account = chosen_account(caller, Params(request, ("account",)).opaque("account") or None)
+        refund_id = request.path_params["refund_id"]
+        if not REFUND_ID.fullmatch(refund_id):
+            raise BadRequest("A refund id has at most 64 letters, digits and dashes.", reason="bad_refund_id")
+        return _answer(account, await self._issuers[account].retry(refund_id))
+
+    def _caller(self, request: Request) -> Caller:
+        caller = self._tokens.identify(request)
+        caller.need(Scope.REFUND)
+        return caller
+
+
+def read_wish(fields: Mapping[str, Any]) -> Wish:
+    """What a caller wants refunded. Raises `BadRequest` that names the field."""
+    unknown = sorted(set(fields) - set(FIELDS))
+    if unknown:
+        raise BadRequest(f"Unknown field; known are {', '.join(FIELDS)}.", reason="unknown_field")
+    charge_id = fields.get("chargeId")
+    if not isinstance(charge_id, str) or not REFUND_ID.fullmatch(charge_id):
+        raise BadRequest("`chargeId` is the id of a charge, like S01-5105180-3221187-C056351.", reason="bad_charge_id")
+    return Wish(
+        charge_id=charge_id,
+        money=_money(fields.get("refundAmount")),
+        soft_descriptor=_text(fields, "softDescriptor", MAX_SOFT_DESCRIPTOR, "bad_soft_descriptor"),
+        order_reference=_text(fields, "orderReference", MAX_REFERENCE, "bad_order_reference"),
+    )
+
+
+def _money(value: object) -> Money:
+    if not isinstance(value, Mapping) or set(value) != {"amount", "currencyCode"}:
+        shape = '{"amount": "14.00", "currencyCode": "USD"}'
+        raise BadRequest(f"`refundAmount` is an object like {shape}.", reason="bad_amount")
+    try:
+        return Money.parse(value["amount"], value["currencyCode"])
+    except Unreadable as error:
+        raise BadRequest(f"`refundAmount`: {error.detail}", reason=error.reason) from None
+
+
+def _text(fields: Mapping[str, Any], name: str, most: int, reason: str) -> str:
+    value = fields.get(name, "")
+    if not isinstance(value, str) or len(value) > most or not value.isprintable():
+        raise BadRequest(f"`{name}` is a text of at most {most} printable characters.", reason=reason)
+    return value
+
+
+def _key(request: Request) -> str:
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) != 1:
+        raise BadRequest(
+            "Send one Idempotency-Key header with a word of your own for this refund, such as your refund's number. "
+            "The same key never refunds twice.",
+            reason="idempotency_key_needed",
+        )
+    return keys[0]
+
+
+def _answer(account: str, issued: Issued) -> Response:
+    if issued.refund is not None:
+        refund = issued.refund
+        location = f"/v1/refunds/{refund.refund_id}?account={account}"
+        return json_answer(refund_json(refund), 201, Location=location)
+    order = issued.record.order
+    body = {
+        "account": account,
+        "chargeId": order.charge_id,
+        "refundAmount": money_json(order.money),
+        "status": "pending",
+        "detail": "Amazon has not answered yet. The request is kept and tried on; ask again with the same key.",
+    }
+    return json_answer(body, 202, Retry_After=str(ASK_AGAIN))

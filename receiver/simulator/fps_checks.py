@@ -1,0 +1,95 @@
+"""Pure. Is a request to Flexible Payments signed by AWS Signature Version 2? The strict second implementation.
+
+Written from AWS's page "Signature Version 2 Signing Process", and kept apart from the code that signs our requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import unquote_to_bytes
+
+from receiver.simulator.checks import Asked
+from receiver.simulator.faults import Fault
+
+ACCESS_KEY_ID = "AKIASIMULATOR0000001"
+SECRET_ACCESS_KEY = "the/secret+of/the+simulator/FPS0000001=="  # noqa: S105 - known to everybody, opens the simulator alone
+"""The one access key that is known here."""
+
+DIGESTS = {"HmacSHA256": "sha256", "HmacSHA1": "sha1"}
+SKEW = 900.0
+"""Seconds that a Timestamp may be off: AWS's 15 minutes."""
+UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+"""RFC 3986 2.3: all that is not percent-encoded."""
+
+_FIELD = re.compile(r"(?:[!-$'-<>-~]|%[0-9A-Fa-f]{2})+=(?:[!-$'-~]|%[0-9A-Fa-f]{2})*")
+_TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,3})?Z", re.ASCII)
+
+
+def check(asked: Asked, secrets: Mapping[str, str], now: int, skew: float = SKEW) -> dict[str, str]:
+    """The parameters, if the holder of a known key signed them at about `now` (ms); else raises `Fault`.
+
+    `secrets`: access key id → secret access key.
+    """
+    found = read_query(asked.query)
+    for name in ("AWSAccessKeyId", "Signature", "SignatureMethod", "SignatureVersion", "Timestamp"):
+        if name not in found:
+            raise Fault(400, "MissingParameter", f"The request must contain the parameter {name}.", name)
+    digest = DIGESTS.get(found["SignatureMethod"])
+    if digest is None or found["SignatureVersion"] != "2":
+        raise Fault(400, "InvalidParameterValue", "Signatures are of version 2, HmacSHA256 or HmacSHA1.", "method")
+    secret = secrets.get(found["AWSAccessKeyId"])
+    if secret is None:
+        raise Fault(403, "InvalidClientTokenId", "There is no such access key.", "access_key_id")
+    proof = found.pop("Signature")
+    text = string_to_sign(asked, found)
+    expected = base64.b64encode(hmac.new(secret.encode(), text.encode(), digest).digest())
+    if not hmac.compare_digest(expected, proof.encode()):
+        raise Fault(403, "SignatureDoesNotMatch", f"The string to sign should have been {text!r}.", "signature")
+    _check_timestamp(found["Timestamp"], now, skew)
+    return found
+
+
+def read_query(query: str) -> dict[str, str]:
+    """Name → value. A plus sign is a plus sign. Amazon's own example begins with an `&`: empty fields are passed over.
+
+    Raises `Fault` 400 for a field without `=`, a percent sign without two hex digits, a name twice, or no UTF-8.
+    """
+    found: dict[str, str] = {}
+    for field in filter(None, query.split("&")):
+        if not _FIELD.fullmatch(field):
+            raise Fault(400, "MalformedQueryString", "A field of the query is malformed.", "query")
+        try:
+            name, value = (unquote_to_bytes(part).decode() for part in field.split("=", 1))
+        except UnicodeDecodeError:
+            raise Fault(400, "MalformedQueryString", "The query is not UTF-8.", "query") from None
+        if name in found:
+            raise Fault(400, "MalformedQueryString", f"The parameter {name[:64]!r} comes twice.", "query")
+        found[name] = value
+    return found
+
+
+def string_to_sign(asked: Asked, parameters: Mapping[str, str]) -> str:
+    """What the HMAC is made of: method, Host, path, and all parameters but Signature."""
+    encoded = sorted((_encode(name), _encode(value)) for name, value in parameters.items())
+    query = "&".join(f"{name}={value}" for name, value in encoded)
+    return f"{asked.method}\n{asked.header('host').lower()}\n{asked.path or '/'}\n{query}"
+
+
+def _encode(text: str) -> str:
+    return "".join(chr(byte) if byte in UNRESERVED else f"%{byte:02X}" for byte in text.encode())
+
+
+def _check_timestamp(text: str, now: int, skew: float) -> None:
+    parts = _TIMESTAMP.fullmatch(text)
+    try:
+        at = datetime(*map(int, parts.groups()), tzinfo=UTC) if parts else None  # type: ignore[misc,arg-type]
+    except ValueError:
+        at = None
+    if at is None:
+        raise Fault(400, "InvalidParameterValue", "Timestamp is not like 2007-05-10T05:11:41Z.", "timestamp")
+    if abs(at.timestamp() * 1000 - now) > skew * 1000:
+        raise Fault(400, "RequestExpired", "Timestamp is more than 15 minutes off.", "date_skew")

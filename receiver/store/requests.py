@@ -1,0 +1,255 @@
+"""Edge: Redis. Refunds that we were asked to issue: written down before Amazon is called, kept for 400 days."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+
+from receiver.ledger.allowance import Entry
+from receiver.ledger.refund import Money
+from receiver.store.part import Part
+
+KEPT_FOR = 400 * 86_400_000
+"""ms. Amazon keeps idempotency keys for ever; after this the caller's key is free here, and Amazon still knows it."""
+
+
+class RequestState(StrEnum):
+    """What became of a request."""
+
+    RESERVED = "reserved"
+    """Amazon has not answered yet; a worker goes on trying the stored bytes under the stored key."""
+    DONE = "done"
+    REFUSED = "refused"
+    """Amazon refused it, and no try can have succeeded."""
+    UNCLEAR = "unclear"
+    """Amazon refused it after a try whose end nobody knows: a person has to look. The amount stays reserved."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund to issue, with the exact bytes that every try sends."""
+
+    id: str
+    """SHA-256 (hex) of the caller's key."""
+    digest: str
+    """SHA-256 (hex) of the values: the same key with other values is a mistake of the caller."""
+    amazon_key: str
+    """`x-amz-pay-idempotency-key`."""
+    body: bytes
+    charge_id: str
+    money: Money
+    order_reference: str = ""
+    retry_of: str = ""
+    """The declined refund that this one repeats."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """An order and what became of it so far."""
+
+    order: Order
+    state: RequestState = RequestState.RESERVED
+    refund_id: str = ""
+    tries: int = 0
+    unknown: bool = False
+    """Whether a try has ended without a whole answer: from then on only a 2xx settles it."""
+    reason_code: str = ""
+    detail: str = ""
+    amazon_status: int = 0
+    request_id: str = ""
+    """Amazon's `X-Amz-Pay-Request-Id` of the last refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The amount is reserved, and the claim is ours until `token` (ms)."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exceeded:
+    """So much (minor units) is used up already that the amount does not fit."""
+
+    spent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A claimed request."""
+
+    id: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What a claim took; `wait` is when (ms from now) there is more, None when nothing is scheduled."""
+
+    attempts: Sequence[Attempt] = field(default=())
+    wait: int | None = None
+
+
+class Requests(Part):
+    """Requests of one account. The order is stored under short names, as everything that is kept long."""
+
+    async def reserve(
+        self, account: str, order: Order, *, owner: str, most: int, refunded: int, lease: int
+    ) -> Reserved | Exceeded | Record:
+        """Reserve the amount and hold the request for `lease` ms; or say what stands in the way.
+
+        `most` and `refunded` are minor units: what may be refunded in all, and what Amazon says was. `owner` is a fresh
+        random word: it tells a repetition of this very call from somebody else's.
+        """
+        keys = self._keys(account)
+        token = self.now() + lease
+        answer = await self._run(
+            "reserve",
+            [keys("requests", order.id), keys("charge", order.charge_id), keys("issuing")],
+            [
+                order.id,
+                owner,
+                order.digest,
+                token,
+                most,
+                refunded,
+                order.money.minor_units,
+                _reservation(order),
+                KEPT_FOR,
+                "order",
+                msgspec.json.encode(order),
+                "state",
+                RequestState.RESERVED,
+            ],
+        )
+        match answer[0]:
+            case b"reserved":
+                return Reserved(token)
+            case b"exceeded":
+                return Exceeded(int(answer[1]))
+        flat = answer[1]
+        return _record(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    async def request(self, account: str, request_id: str) -> Record | None:
+        """One request; None if there is none, or it was more than 400 days ago."""
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("requests", request_id))
+        return _record(raw) if raw else None
+
+    async def claim_requests(self, account: str, *, lease: int, limit: int) -> Attempts:
+        """Take at most `limit` requests whose time has come, for `lease` ms."""
+        wait, *rest = await self._run(
+            "claim_request", [self._keys(account)("issuing")], [self.now(), lease, limit], repeatable=False
+        )
+        found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
+        return Attempts(found, None if wait < 0 else int(wait))
+
+    async def begin_try(self, account: str, attempt: Attempt) -> bool:
+        """Write down that a try is about to be sent. False: the claim is no longer ours, and nothing may be sent."""
+        keys = self._keys(account)
+        held = await self._run(
+            "begin_try",
+            [keys("requests", attempt.id), keys("issuing")],
+            [attempt.id, attempt.token],
+            repeatable=False,
+        )
+        return bool(held)
+
+    async def release_request(self, account: str, attempt: Attempt) -> None:
+        """Take a claimed request that needs nothing more off the schedule."""
+        await self._run("release", [self._keys(account)("issuing")], [attempt.id, attempt.token])
+
+    async def retry_request(
+        self, account: str, attempt: Attempt, order: Order, at: int, *, unknown: bool, detail: str
+    ) -> bool:
+        """Try again at `at` (ms). `unknown`: whether the try that failed may have reached Amazon."""
+        written = await self._settle_request(
+            account, attempt, order, "retry", at=at, unknown=unknown, fields={"detail": detail}
+        )
+        return bool(written)
+
+    async def done_request(self, account: str, attempt: Attempt, order: Order, refund_id: str, state: str) -> None:
+        """Amazon issued it: the reservation becomes the refund."""
+        await self._settle_request(
+            account, attempt, order, "done", refund_id=refund_id, entry=Entry(order.money.minor_units, state)
+        )
+
+    async def refuse_request(
+        self, account: str, attempt: Attempt, order: Order, fields: Mapping[str, str]
+    ) -> RequestState | None:
+        """Amazon refused it. Returns what that makes of the request; None if the claim is no longer ours."""
+        written = await self._settle_request(account, attempt, order, "refused", fields=fields)
+        return RequestState(written) if written else None
+
+    async def _settle_request(
+        self,
+        account: str,
+        attempt: Attempt,
+        order: Order,
+        outcome: str,
+        *,
+        at: int | str = "",
+        unknown: bool = False,
+        refund_id: str = "",
+        entry: Entry | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> str:
+        keys = self._keys(account)
+        flat = [text for pair in (fields or {}).items() for text in pair]
+        answer = await self._run(
+            "settle_request",
+            [keys("requests", order.id), keys("charge", order.charge_id), keys("issuing")],
+            [
+                order.id,
+                attempt.token,
+                outcome,
+                at,
+                int(unknown),
+                _reservation(order),
+                refund_id,
+                f"{entry.minor_units} {entry.state}" if entry else "",
+                "at",
+                self.now(),
+                *(("refund_id", refund_id) if refund_id else ()),
+                *flat,
+            ],
+        )
+        self._written(account)
+        return str(answer.decode())
+
+    async def take_token(self, account: str, call: str, burst: float, per_second: float) -> int:
+        """Take one token of a call's throttle. Returns 0, or in how many ms there will be one."""
+        keys = [self._keys(account)("throttle", call)]
+        return int(await self._run("take", keys, [self.now(), str(burst), str(per_second)], repeatable=False))
+
+    async def cached_charge(self, account: str, charge_id: str) -> bytes | None:
+        """What was kept of a charge, if that is not too long ago."""
+        found: bytes | None = await self._read("GET", self._keys(account)("charges", charge_id))
+        return found
+
+    async def cache_charge(self, account: str, charge_id: str, charge: bytes, keep_ms: int) -> None:
+        """Keep what Amazon said of a charge for `keep_ms`."""
+        await self._writes.call(("SET", self._keys(account)("charges", charge_id), charge, "PX", keep_ms))
+
+
+def _reservation(order: Order) -> str:
+    return f"request:{order.id}"
+
+
+def _record(raw: Mapping[bytes, bytes]) -> Record:
+    text = {name.decode(): value for name, value in raw.items()}
+
+    def word(name: str) -> str:
+        return text.get(name, b"").decode()
+
+    return Record(
+        order=msgspec.json.decode(text["order"], type=Order),
+        state=RequestState(word("state")),
+        refund_id=word("refund_id"),
+        tries=int(word("tries") or 0),
+        unknown=word("unknown") == "1",
+        reason_code=word("reason_code"),
+        detail=word("detail"),
+        amazon_status=int(word("amazon_status") or 0),
+        request_id=word("request_id"),
+    )

@@ -1,0 +1,29 @@
+-- Write down a refund that is to be issued, and reserve its amount on the charge: of two that race for the last cents
+-- one wins. The caller holds the lease; if it dies, a worker finishes the request when the lease has run out.
+-- KEYS request charge issuing
+-- ARGV 1 id 2 owner 3 digest 4 token 5 most 6 refunded 7 minor_units 8 entry 9 ttl_ms, then field, value, …
+-- Returns {'reserved'}, {'exceeded', spent} or {'known', {field, value, …}}. Run twice by one owner it says 'reserved' again.
+local owner = redis.call('HGET', KEYS[1], 'owner')
+if owner == ARGV[2] then
+  return {'reserved'}
+end
+if owner then
+  return {'known', redis.call('HGETALL', KEYS[1])}
+end
+local sum = 0
+local entries = redis.call('HGETALL', KEYS[2])
+for index = 2, #entries, 2 do
+  local minor, state = string.match(entries[index], '^(%d+) (.+)$')
+  if minor and state ~= 'Declined' then
+    sum = sum + tonumber(minor)
+  end
+end
+local spent = math.max(sum, tonumber(ARGV[6]))
+if spent + tonumber(ARGV[7]) > tonumber(ARGV[5]) then
+  return {'exceeded', string.format('%.0f', spent)}
+end
+redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'digest', ARGV[3], unpack(ARGV, 10))
+redis.call('PEXPIRE', KEYS[1], ARGV[9])
+redis.call('HSET', KEYS[2], ARGV[8], ARGV[7] .. ' Reserved')
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
+return {'reserved'}

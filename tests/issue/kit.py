@@ -1,0 +1,126 @@
+"""An issuer on a real Valkey, with Amazon's stand-in on a real socket."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Coroutine, Generator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from types import coroutine
+from typing import Any, TypeVar
+
+from receiver.accounts import LIVE_THROTTLE, Account, Bucket
+from receiver.amazonpay.calls import Endpoint, Region
+from receiver.amazonpay.signing import Signer
+from receiver.ask import Asker
+from receiver.issue import Issuer, Wish
+from receiver.ledger.refund import Money
+from receiver.metrics import Metrics
+from receiver.service import wall
+from receiver.settle import Settler
+from receiver.simulator.app import Simulator
+from receiver.simulator.keys import Keys, make_keys
+from receiver.store import Store
+from receiver.transport import Transport
+from tests.accounts import make_account
+from tests.clock import ManualClock
+
+T = TypeVar("T")
+FAST = dict.fromkeys(LIVE_THROTTLE, Bucket(1000, 1000))
+
+
+@cache
+def keys() -> Keys:
+    return make_keys(wall())
+
+
+@dataclass
+class Desk:
+    """One process that issues refunds, and everything around it."""
+
+    simulator: Simulator
+    store: Store
+    issuer: Issuer
+    account: Account
+    clock: ManualClock
+    numbers: Any
+
+    def another(self) -> Issuer:
+        """The issuer of a process that was started after this one."""
+        return make_issuer(self.account, self.store, self.issuer.asker.send, self.numbers)
+
+    def wish(self, charge_id: str, amount: str = "14.00", currency: str = "USD", **more: str) -> Wish:
+        return Wish(charge_id, Money(Decimal(amount), currency), **more)
+
+    def charge(self, amount: str = "100.00", currency: str = "USD", **more: str) -> str:
+        return self.simulator.open_charge(amount, currency, **more)
+
+    def issued(self, charge_id: str) -> list[str]:
+        """The refunds that Amazon has made on the charge."""
+        return [each.refund_id for each in self.simulator.refunds.values() if each.order.charge_id == charge_id]
+
+    async def work(self, issuer: Issuer | None = None, rounds: int = 4) -> None:
+        """What the workers do once the leases have run out."""
+        for _ in range(rounds):
+            self.clock.tick(1_000_000)
+            await (issuer or self.another())._round()
+
+    async def reserved(self, charge_id: str) -> list[str]:
+        """The members of the charge's book that are only reservations."""
+        book = await self.store._read("HGETALL", f"refunds:{{us}}:charge:{charge_id}")
+        return [name.decode() for name in book if name.startswith(b"request:")]
+
+
+def make_issuer(account: Account, store: Store, send: Any, numbers: Any) -> Issuer:
+    return Issuer(
+        asker=Asker(account, store, send, Metrics(), wall, timeout=0.5),
+        store=store,
+        settler=Settler(store, lambda: 0.0),
+        chance=lambda: 0.0,
+        nonce=lambda: str(next(numbers)),
+    )
+
+
+@asynccontextmanager
+async def desk(store: Store, clock: ManualClock, **more: Any) -> AsyncIterator[Desk]:
+    """Everything, on loopback."""
+    transport = Transport()
+    async with Simulator(keys=keys(), throttle={}, outcome_delay=3600.0) as simulator:
+        account = make_account(
+            endpoint=Endpoint(Region.NA, "sandbox", simulator.public_key_id, simulator.base_url),
+            signer=Signer(simulator.public_key_id, simulator.merchant_private_key_pem),
+            throttle=FAST,
+            **more,
+        )
+        numbers = itertools.count()
+        issuer = make_issuer(account, store, transport.send, numbers)
+        try:
+            yield Desk(simulator, store, issuer, account, clock, numbers)
+        finally:
+            await transport.close()
+
+
+class Killed(Exception):
+    """The process died here."""
+
+
+@coroutine
+def dying(work: Coroutine[Any, Any, T], after: int) -> Generator[Any, Any, T]:
+    """Run `work`, and let it die at its await point number `after`, from 0. Raises `Killed`."""
+    error: BaseException | None = None
+    for number in itertools.count():
+        try:
+            waits_for = work.send(None) if error is None else work.throw(error)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        if number == after:
+            work.close()
+            raise Killed
+        try:
+            yield waits_for
+            error = None
+        except BaseException as caught:
+            error = caught
+    raise AssertionError

@@ -1,0 +1,266 @@
+"""Issuing refunds: once, whatever happens; refused clearly; never over the allowance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from receiver.amazonpay.signing import Signer
+from receiver.errors import AmazonError, AmazonRefused, BadRequest, Conflict, NotFound, ReceiverError
+from receiver.issue import Issued
+from receiver.ledger.refund import Source
+from receiver.simulator.outcomes import Outcome
+from receiver.store import Store
+from receiver.store.requests import RequestState
+from tests.accounts import make_account, merchant_key_pem
+from tests.clock import ManualClock
+from tests.issue.kit import Desk, Killed, desk, dying
+from tests.store.makers import seen
+
+
+@pytest.fixture
+async def shop(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:
+    async with desk(store, clock) as made:
+        yield made
+
+
+async def declined(shop: Desk, amount: str = "14.00") -> str:
+    """A refund that Amazon has declined, known to the ledger."""
+    charge = shop.charge()
+    issued = await shop.issuer.create(shop.wish(charge, amount), f"first-{charge}")
+    assert issued.refund is not None
+    refund_id = issued.refund.refund_id
+    told = msgspec.structs.replace(
+        seen("Declined", reason="ProcessingFailure", updated_at=issued.refund.updated_at + 1000),
+        refund_id=refund_id,
+        charge_id=charge,
+    )
+    await shop.issuer.settler.settle(shop.account, told, source=Source.POLL)
+    return refund_id
+
+
+async def test_a_refund_is_issued_and_known(shop: Desk) -> None:
+    charge = shop.charge(reference="order-7")
+    issued = await shop.issuer.create(shop.wish(charge, soft_descriptor="Sorry"), "refund-1")
+    assert issued.refund is not None
+    assert (issued.refund.state, str(issued.refund.amount), issued.refund.source) == (
+        "RefundInitiated",
+        "14.00 USD",
+        "create",
+    )
+    assert issued.refund.order_reference == "order-7"
+    assert shop.issued(charge) == [issued.refund.refund_id]
+    assert await shop.reserved(charge) == []
+
+
+async def test_the_same_key_never_refunds_twice(shop: Desk) -> None:
+    charge = shop.charge()
+    wish = shop.wish(charge)
+    answers = await asyncio.gather(*(shop.another().create(wish, "refund-1") for _ in range(8)))
+    again = await shop.issuer.create(wish, "refund-1")
+    assert again.refund is not None
+    assert {each.refund.refund_id for each in answers if each.refund} <= {again.refund.refund_id}
+    assert shop.issued(charge) == [again.refund.refund_id]
+
+
+async def test_the_same_key_with_other_values_is_a_conflict(shop: Desk) -> None:
+    charge = shop.charge()
+    await shop.issuer.create(shop.wish(charge), "refund-1")
+    with pytest.raises(Conflict) as caught:
+        await shop.issuer.create(shop.wish(charge, "15.00"), "refund-1")
+    assert caught.value.reason == "idempotency_key_reused"
+
+
+async def test_amazons_key_is_the_documented_digest(shop: Desk) -> None:
+    """printf 'A2ZABCDEFGHIJ\\nsandbox\\nrefund-1' | sha256sum | cut -c1-32"""
+    charge = shop.charge()
+    issued = await shop.issuer.create(shop.wish(charge), "refund-1")
+    assert issued.record.order.amazon_key == "fda79a86e3dba050b263d4642673207b"
+    assert issued.record.order.body == (
+        b'{"chargeId":"%b","refundAmount":{"amount":"14.00","currencyCode":"USD"}}' % charge.encode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "reason"),
+    [
+        ("0", "USD", "bad_amount"),
+        ("14.001", "USD", "bad_amount"),
+        ("150000.01", "USD", "bad_amount"),
+        ("14.00", "EUR", "currency_mismatch"),
+        ("115.01", "USD", "allowance_exceeded"),
+    ],
+)
+async def test_amounts_that_cannot_be_are_refused_before_amazon_is_asked(
+    shop: Desk, amount: str, currency: str, reason: str
+) -> None:
+    charge = shop.charge()
+    with pytest.raises((BadRequest, Conflict)) as caught:
+        await shop.issuer.create(shop.wish(charge, amount, currency), "refund-1")
+    assert caught.value.reason == reason
+    assert shop.issued(charge) == []
+    assert await shop.reserved(charge) == []
+
+
+async def test_the_allowance_is_fifteen_percent_over_the_sum(shop: Desk) -> None:
+    charge = shop.charge()
+    await shop.issuer.create(shop.wish(charge, "100.00"), "one")
+    await shop.issuer.create(shop.wish(charge, "15.00"), "two")
+    with pytest.raises(Conflict, match=r"0\.00 USD"):
+        await shop.issuer.create(shop.wish(charge, "0.01"), "three")
+
+
+async def test_of_many_that_race_for_the_last_cents_one_wins(shop: Desk) -> None:
+    charge = shop.charge()
+    wishes = [shop.another().create(shop.wish(charge, "60.00"), f"key-{number}") for number in range(6)]
+    answers = await asyncio.gather(*wishes, return_exceptions=True)
+    assert sum(isinstance(answer, Issued) for answer in answers) == 1
+    assert {answer.reason for answer in answers if isinstance(answer, ReceiverError)} == {"allowance_exceeded"}
+    assert len(shop.issued(charge)) == 1
+
+
+@pytest.mark.parametrize("state", ["Authorized", "Canceled"])
+async def test_a_charge_that_is_not_captured_is_not_refunded(shop: Desk, state: str) -> None:
+    with pytest.raises(Conflict) as caught:
+        await shop.issuer.create(shop.wish(shop.charge(state=state)), "refund-1")
+    assert caught.value.reason == "charge_not_captured"
+
+
+async def test_an_unknown_charge_is_amazons_word(shop: Desk) -> None:
+    with pytest.raises(AmazonRefused) as caught:
+        await shop.issuer.create(shop.wish("S01-0000000-0000000-C000000"), "refund-1")
+    assert (caught.value.reason_code, caught.value.amazon_status) == ("ResourceNotFound", 404)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "ключ", "a\nb"])
+async def test_a_key_that_cannot_be_is_refused(shop: Desk, key: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        await shop.issuer.create(shop.wish(shop.charge()), key)
+    assert caught.value.reason == "bad_idempotency_key"
+
+
+@pytest.mark.parametrize("trick", ["error", "lost_answer", "garbage", "half", "wrong_refund", "hang", "throttle"])
+async def test_whatever_amazon_does_one_refund_comes_of_it(shop: Desk, trick: str) -> None:
+    charge = shop.charge()
+    shop.simulator.mischief.add(trick, place="create_refund", seconds=1.0)
+    first = await shop.issuer.create(shop.wish(charge), "refund-1")
+    pending = first.refund is None
+    assert pending or trick == "wrong_refund"
+    await shop.work()
+    second = await shop.issuer.create(shop.wish(charge), "refund-1")
+    assert second.refund is not None
+    assert second.record.state is RequestState.DONE
+    assert len(shop.issued(charge)) == 1
+    assert await shop.reserved(charge) == []
+
+
+async def test_a_refusal_is_told_with_amazons_words_and_frees_the_amount(shop: Desk) -> None:
+    """Amazon counts ten refunds on a charge; we do not."""
+    charge = shop.charge()
+    for number in range(10):
+        await shop.issuer.create(shop.wish(charge, "1.00"), f"key-{number}")
+    for _ in range(2):
+        with pytest.raises(AmazonRefused) as caught:
+            await shop.issuer.create(shop.wish(charge, "1.00"), "one-too-many")
+        assert caught.value.reason_code == "TransactionCountExceeded"
+        assert caught.value.request_id
+    assert await shop.reserved(charge) == []
+
+
+async def test_a_refusal_after_a_try_of_unknown_end_is_unclear_and_stays_reserved(shop: Desk) -> None:
+    charge = shop.charge()
+    for number in range(9):
+        await shop.issuer.create(shop.wish(charge, "1.00"), f"key-{number}")
+    shop.simulator.mischief.add("error", place="create_refund")
+    assert (await shop.issuer.create(shop.wish(charge, "1.00"), "unlucky")).refund is None
+    shop.simulator.start_refund("1.00", "USD", Outcome.REFUNDED, charge)
+    await shop.work()
+    with pytest.raises(Conflict) as caught:
+        await shop.issuer.create(shop.wish(charge, "1.00"), "unlucky")
+    assert caught.value.reason == "refund_unclear"
+    assert len(await shop.reserved(charge)) == 1
+    await shop.work()
+    assert len(shop.issued(charge)) == 10
+
+
+async def test_a_wrong_key_is_named_as_the_fault(shop: Desk) -> None:
+    wrong = make_account(
+        endpoint=shop.account.endpoint,
+        signer=Signer(shop.simulator.public_key_id, merchant_key_pem()),
+        throttle=shop.account.throttle,
+    )
+    shop.issuer.asker.account = wrong
+    with pytest.raises(AmazonError, match="private_key_file does not belong"):
+        await shop.issuer.create(shop.wish(shop.charge()), "refund-1")
+
+
+async def test_wherever_the_process_dies_one_refund_comes_of_it(shop: Desk) -> None:
+    """At every await point of issuing: afterwards the workers go on, and the caller asks again."""
+    for point in range(200):
+        charge = shop.charge()
+        key, wish = f"key-{point}", shop.wish(charge)
+        try:
+            await dying(shop.another().create(wish, key), point)
+        except Killed:
+            died = True
+        else:
+            died = False
+        await shop.work()
+        assert len(shop.issued(charge)) <= 1
+        again = await shop.another().create(wish, key)
+        assert again.refund is not None, point
+        assert shop.issued(charge) == [again.refund.refund_id], point
+        assert await shop.reserved(charge) == []
+        if not died:
+            break
+    assert 10 < point < 199
+
+
+async def test_wherever_a_worker_dies_one_refund_comes_of_it(shop: Desk) -> None:
+    for point in range(200):
+        charge = shop.charge()
+        key, wish = f"key-{point}", shop.wish(charge)
+        shop.simulator.mischief.add("lost_answer", place="create_refund")
+        assert (await shop.another().create(wish, key)).refund is None
+        shop.clock.tick(1_000_000)
+        (attempt,) = (await shop.store.claim_requests("us", lease=30_000, limit=1)).attempts
+        try:
+            await dying(shop.another()._work(attempt), point)
+        except Killed:
+            died = True
+        else:
+            died = False
+        await shop.work()
+        again = await shop.another().create(wish, key)
+        assert again.refund is not None, point
+        assert shop.issued(charge) == [again.refund.refund_id], point
+        assert await shop.reserved(charge) == []
+        if not died:
+            break
+    assert 5 < point < 199
+
+
+async def test_a_declined_refund_is_retried_once_however_many_ask(shop: Desk) -> None:
+    refund_id = await declined(shop)
+    answers = await asyncio.gather(*(shop.another().retry(refund_id) for _ in range(6)))
+    again = await shop.issuer.retry(refund_id)
+    assert again.refund is not None
+    assert {each.refund.refund_id for each in answers if each.refund} <= {again.refund.refund_id}
+    assert again.refund.retry_of == refund_id
+    known = await shop.store.refund("us", refund_id)
+    assert known is not None
+    assert known.retried_by == again.refund.refund_id
+    assert len(shop.issued(known.charge_id)) == 2
+
+
+async def test_only_a_declined_refund_is_retried(shop: Desk) -> None:
+    issued = await shop.issuer.create(shop.wish(shop.charge()), "refund-1")
+    assert issued.refund is not None
+    with pytest.raises(Conflict) as caught:
+        await shop.issuer.retry(issued.refund.refund_id)
+    assert caught.value.reason == "not_declined"
+    with pytest.raises(NotFound):
+        await shop.issuer.retry("S01-0000000-0000000-R000000")

@@ -1,0 +1,187 @@
+"""A tracker by itself, and an Amazon that says what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from receiver.accounts import Account, Bucket, Call
+from receiver.amazonpay.calls import Endpoint, Region
+from receiver.ledger.schedule import PollPlan
+from receiver.metrics import Metrics
+from receiver.service import wall
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.looks import Echo, Look
+from receiver.track import Tracker
+from receiver.transport import Transport
+from tests.accounts import make_account
+from tests.clock import ManualClock
+from tests.river.kit import LEASE, trust
+from tests.store.makers import claim, refund_id
+from tests.webserver import WebServer, serving
+
+SELDOM = PollPlan.parse(["every 7d"])
+"""A poll plan that stays out of the way."""
+
+
+def http(status: int, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
+    """A whole answer; `length` is what Content-Length says where that is not the truth."""
+    said = len(body) if length is None else length
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {said}", "Content-Type: application/json", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def refund(
+    state: str = "RefundInitiated", number: int = 1, reason: str | None = None, seconds: int = 0, **more: object
+) -> bytes:
+    """Amazon's answer about a refund; its state has lasted since `seconds` (to 39) after `T0`."""
+    fields = {
+        "refundId": refund_id(number),
+        "chargeId": "S01-5105180-3221187-C056351",
+        "creationTimestamp": "20251009T085320Z",
+        "refundAmount": {"amount": "14.00", "currencyCode": "USD"},
+        "statusDetails": {
+            "state": state,
+            "reasonCode": reason,
+            "lastUpdatedTimestamp": f"20251009T0853{20 + seconds:02d}Z",
+        },
+        "releaseEnvironment": "Sandbox",
+    }
+    return http(200, json.dumps({**fields, **more}).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An answer that is given only when `go` is set; where there is no `go`, never."""
+
+    answer: bytes = b""
+    go: asyncio.Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Bytes after which the connection ends."""
+
+    answer: bytes = b""
+
+
+Answer = bytes | Held | Cut
+
+
+@dataclass
+class Desk:
+    """Amazon's desk on a real socket: each call takes the next of `answers`; after the last one `then` is said."""
+
+    server: WebServer = field(default_factory=WebServer)
+    answers: list[Answer] = field(default_factory=list)
+    then: Answer = field(default_factory=lambda: http(404))
+
+    @property
+    def asked(self) -> list[str]:
+        """The refund ids asked about, in order."""
+        return [re.findall(r"^GET /v2/refunds/(\S+) ", each.decode())[0] for each in self.server.requests]
+
+    async def says(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
+        answer = self.answers.pop(0) if self.answers else self.then
+        if isinstance(answer, Held):
+            await (answer.go or asyncio.Event()).wait()
+        writer.write(answer if isinstance(answer, bytes) else answer.answer)
+        await writer.drain()
+        if isinstance(answer, Cut):
+            raise ConnectionResetError
+
+
+@asynccontextmanager
+async def desk() -> AsyncIterator[Desk]:
+    """An open desk."""
+    found = Desk()
+    async with serving(found.says) as found.server:
+        yield found
+
+
+def account_at(desk: Desk, **more: Any) -> Account:
+    """The sandbox account "us" whose Amazon is this desk."""
+    settings = {
+        "endpoint": Endpoint(Region.NA, "sandbox", "SANDBOX-TESTKEY", desk.server.url),
+        "throttle": dict.fromkeys(Call, Bucket(1000, 1000)),
+        "poll": SELDOM,
+    }
+    return make_account(**{**settings, **more})
+
+
+@dataclass
+class Bench:
+    """A tracker that a test drives look by look, on a store whose clock the test moves."""
+
+    store: Store
+    redis: Any
+    clock: ManualClock
+    desk: Desk
+    tracker: Tracker
+    metrics: Metrics
+
+    async def look(self, number: int = 1) -> Look:
+        """Claim what is due, which must be this refund alone, ask about it, and settle."""
+        (look,) = (await claim(self.store)).looks
+        assert look.refund_id == refund_id(number)
+        await self.tracker.look(look)
+        return look
+
+    async def due(self, number: int = 1) -> int | None:
+        """When the refund is to be asked about, in ms from now."""
+        score = await self.redis.zscore("refunds:{us}:due", refund_id(number))
+        return None if score is None else int(score) - self.clock()
+
+    async def wait(self, number: int = 1) -> int:
+        """Let the time pass until the refund is due. Returns how long that was."""
+        due = await self.due(number)
+        assert due is not None
+        self.clock.tick(due)
+        return due
+
+    async def echo(self, number: int = 1) -> Echo | None:
+        """What is remembered of its hint."""
+        stored = await self.redis.hget("refunds:{us}:hints", refund_id(number))
+        return msgspec.json.decode(stored, type=Echo) if stored else None
+
+    def counted(self, name: str, **labels: str) -> float:
+        """The value of a counter."""
+        return self.metrics.registry.get_sample_value(f"receiver_{name}_total", labels) or 0.0
+
+
+def make_tracker(account: Account, store: Store, transport: Transport, metrics: Metrics, **more: Any) -> Tracker:
+    """A tracker without jitter."""
+    chance = more.pop("chance", lambda: 0.0)
+    return Tracker(
+        account=account,
+        store=store,
+        settler=Settler(store, chance),
+        send=transport.send,
+        watcher=metrics,
+        wall=wall,
+        chance=chance,
+        lease=LEASE / 1000,
+        **{"request_timeout": 10.0, **more},
+    )
+
+
+@asynccontextmanager
+async def bench(store: Store, redis: Any, clock: ManualClock, **more: Any) -> AsyncIterator[Bench]:
+    """Everything that a tracker needs. `poll` and `throttle` go to the account, the rest to the tracker."""
+    parts = {key: more.pop(key) for key in ("poll", "throttle") if key in more}
+    transport, metrics = Transport(tls=trust()), Metrics()
+    try:
+        async with desk() as found:
+            tracker = make_tracker(account_at(found, **parts), store, transport, metrics, **more)
+            yield Bench(store, redis, clock, found, tracker, metrics)
+    finally:
+        await transport.close()
