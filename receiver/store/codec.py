@@ -19,6 +19,7 @@ TEXTS = {
     "environment": "environment",
     "order": "order_reference",
     "type": "refund_type",
+    "retryable": "retryable",
     "retry_of": "retry_of",
     "retried_by": "retried_by",
 }
