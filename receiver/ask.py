@@ -10,11 +10,10 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from receiver.accounts import Account, Call
-from receiver.amazonpay.calls import get_charge, read_charge
+from receiver.amazonpay.calls import Charge, get_charge, read_charge
 from receiver.amazonpay.signing import diagnose
 from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, AmazonUnknown, NotSent
 from receiver.exchange import Request, Response
-from receiver.ledger.allowance import Charge
 from receiver.store import Store
 
 Value = TypeVar("Value")

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from receiver.accounts import Call
-from receiver.amazonpay.calls import create_refund, post_refund, read_refund
+from receiver.amazonpay.calls import Charge, create_refund, post_refund, read_refund
 from receiver.ask import Asker
 from receiver.errors import (
     AmazonError,
@@ -29,7 +29,7 @@ from receiver.errors import (
     StoreUnavailable,
 )
 from receiver.exchange import Response
-from receiver.ledger.allowance import CAPTURED, OVER, Charge, check_amount, most
+from receiver.ledger.allowance import CAPTURED, OVER, check_amount, most
 from receiver.ledger.refund import Money, Observation, Refund, Source, State
 from receiver.settle import Settler
 from receiver.store import Store

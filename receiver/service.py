@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from receiver.accounts import Account
 from receiver.ask import Asker
 from receiver.certificates import CertificateStore
-from receiver.deliver import Deliverer
+from receiver.deliver import Deliverer, Slots
 from receiver.errors import NotSent, StoreUnavailable, Unavailable
 from receiver.exchange import Request
 from receiver.http.app import build
@@ -152,15 +152,16 @@ class Service:
         self._keep("subscribers", self._declare_subscribers)
         if not self._workers:
             return
+        slots = Slots(self.settings.delivery.concurrency)
         for account in self.accounts:
-            self._keep(f"track:{account.name}", partial(self._once_declared, self._tracker(account).run))
-            self._keep(f"issue:{account.name}", partial(self._once_declared, self.issuers[account.name].run))
-            self._keep(f"deliver:{account.name}", self._deliverer(account).run)
+            self._keep(f"track:{account.name}", partial(self._track, account))
+            self._keep(f"issue:{account.name}", self.issuers[account.name].run)
+            self._keep(f"deliver:{account.name}", self._deliverer(account, slots).run)
 
-    async def _once_declared(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Not before the configured subscribers are written: they would not be owed what happens before."""
+    async def _track(self, account: Account) -> None:
+        """Not before the configured subscribers are written: they would not be owed what is found before."""
         await self._declared.wait()
-        await work()
+        await self._tracker(account).run()
 
     def _tracker(self, account: Account) -> Tracker:
         track = self.settings.track
@@ -192,8 +193,7 @@ class Service:
             lease=self.settings.track.lease.total_seconds(),
         )
 
-    def _deliverer(self, account: Account) -> Deliverer:
-        """Every account has its share of the deliveries at once, so that none can take the others'."""
+    def _deliverer(self, account: Account, slots: Slots) -> Deliverer:
         delivery = self.settings.delivery
         return Deliverer(
             account=account.name,
@@ -202,7 +202,7 @@ class Service:
             watcher=self.metrics,
             wall=self._now,
             chance=self._chance,
-            concurrency=max(1, delivery.concurrency // len(self.accounts)),
+            slots=slots,
             per_subscriber=delivery.per_subscriber,
             timeout=delivery.timeout.total_seconds(),
             connect_timeout=delivery.connect_timeout.total_seconds(),
@@ -243,26 +243,20 @@ class Service:
                 await asyncio.sleep(1.0)
 
     async def _declare(self, account: str, subscribers: list[Subscriber]) -> None:
+        present = (await self.store.roster(account)).subscribers
         for subscriber in subscribers:
-            while not await self._written(account, subscriber):
-                pass
+            before = present.get(subscriber.name)
+            if before is None:
+                await self.store.put_subscriber(account, subscriber)
+                log.info("subscriber.added", account=account, subscriber=subscriber.name)
+                continue
+            after = carry_over(subscriber, before)
+            if after != before and await self.store.change_subscriber(account, before, after):
+                log.info("subscriber.changed", account=account, subscriber=subscriber.name)
         names = {subscriber.name for subscriber in subscribers}
-        for each in await self.store.subscribers(account):
-            if each.origin == "config" and each.name not in names:
-                log.warning("subscriber.no_longer_declared", account=account, subscriber=each.name)
-
-    async def _written(self, account: str, subscriber: Subscriber) -> bool:
-        """Add the subscriber, or change the stored one; False if somebody else changed it meanwhile."""
-        before = (await self.store.roster(account)).subscribers.get(subscriber.name)
-        after = carry_over(subscriber, before)
-        if before is None:
-            await self.store.put_subscriber(account, after)
-            log.info("subscriber.added", account=account, subscriber=subscriber.name)
-        elif after != before:
-            if not await self.store.change_subscriber(account, before, after):
-                return False
-            log.info("subscriber.changed", account=account, subscriber=subscriber.name)
-        return True
+        for name, before in present.items():
+            if before.origin == "config" and name not in names:
+                log.warning("subscriber.no_longer_declared", account=account, subscriber=name)
 
     async def _confirm_subscription(self, url: str) -> None:
         answer = await self.transport.send(Request("GET", url), timeout=5.0)

@@ -1,4 +1,4 @@
-"""Pure. A charge, and how much may still be refunded on it.
+"""Pure. How much may still be refunded on a charge.
 
 Amazon's refund page: the merchant may refund more than was captured, by the lesser of 15 % and 75 USD, GBP or EUR, or
 8,400 JPY. That this is meant for the sum of all refunds of a charge is how we read it. For other currencies no figure
@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-
-import msgspec
 
 from receiver.errors import BadRequest
 from receiver.ledger.refund import Money, State
@@ -41,21 +39,6 @@ def check_amount(money: Money) -> None:
         raise BadRequest("The amount is more than Amazon takes in one refund.", reason="bad_amount")
 
 
-class Charge(msgspec.Struct, frozen=True, kw_only=True):
-    """What Amazon said a charge is, as far as its refunds need it. Refundable only in the state `Captured`."""
-
-    charge_id: str
-    state: str
-    charge_permission_id: str = ""
-    captured: Money | None = None
-    """`captureAmount`; None until there is one."""
-    refunded: Money | None = None
-    """`refundedAmount`: the sum of its refunds. It may lag behind refunds that have just begun."""
-    merchant_reference_id: str = ""
-    """`merchantMetadata.merchantReferenceId`: the merchant's own order number."""
-    environment: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One refund, or one reservation for a refund that is being issued, on a charge."""
@@ -82,17 +65,3 @@ def spent(refunded: Money | None, entries: Iterable[Entry]) -> int:
     up would count most refunds twice.
     """
     return max(refunded.minor_units if refunded else 0, sum(entry.minor_units for entry in entries if entry.counts))
-
-
-def retryable(charge: Charge, amount: Money, entries: Iterable[Entry], over: Mapping[str, int] = OVER) -> str:
-    """Whether a declined refund of `amount` can be issued again: `yes`, or `no` where only another way is left.
-
-    It can while the charge is Captured and the money is there (Amazon's refund page, on ProcessingFailure). `entries`
-    are the refunds and reservations on the charge; the declined one does not count.
-    """
-    if charge.state != CAPTURED or charge.captured is None:
-        return "no"
-    if charge.captured.currency_code != amount.currency_code:
-        return "no"
-    left = most(charge.captured, over) - spent(charge.refunded, entries)
-    return "yes" if amount.minor_units <= left else "no"

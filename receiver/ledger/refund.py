@@ -183,8 +183,6 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     order_reference: str = ""
     refund_type: str = ""
     """`RefundType` of an XML notification: SellerInitiated, AmazonA-ZRefund, Chargeback, ..."""
-    retryable: str = ""
-    """Of a declined refund: `yes` or `no`, decided from the charge; empty while the charge has not been read."""
     retry_of: str = ""
     """The declined refund that this one repeats."""
     retried_by: str = ""

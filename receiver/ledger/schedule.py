@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from receiver.ledger.lifecycle import born
-from receiver.ledger.refund import Refund, State, is_final
+from receiver.ledger.refund import Refund, is_final
 
 UNIT = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 SPAN = r"(\d{1,6})\s*([smhd])"
@@ -32,9 +32,6 @@ ECHO = (5_000, 30_000, 120_000, 600_000)
 
 CONFLICT_AGES = (60_000, 600_000)
 """Ages (ms) of a contradiction at which Amazon is asked again."""
-
-FACT_AGES = (60_000, 600_000, 3_600_000, 6 * 3_600_000)
-"""Ages (ms) of a decline at which the charge is read again, if it could not be read when the decline was told."""
 
 JITTER = 0.1
 """Up to this part of a wait is added, so that refunds of one minute do not come due in one minute for ever."""
@@ -112,9 +109,7 @@ def next_look(refund: Refund, now: int, plan: PollPlan, chance: float) -> int | 
     `chance` in [0, 1) is the jitter.
     """
     if refund.conflict:
-        return _next_of(CONFLICT_AGES, refund, now)
-    if refund.state == State.DECLINED and not refund.retryable and refund.charge_id:
-        return _next_of(FACT_AGES, refund, now)
+        return _next_conflict_look(refund, now)
     if is_final(refund.state):
         return None
     origin = born(refund, now)
@@ -123,9 +118,9 @@ def next_look(refund: Refund, now: int, plan: PollPlan, chance: float) -> int | 
     return origin + point + int((point - age) * JITTER * chance)
 
 
-def _next_of(ages: tuple[int, ...], refund: Refund, now: int) -> int | None:
+def _next_conflict_look(refund: Refund, now: int) -> int | None:
     age = now - refund.changed_at
-    return next((refund.changed_at + point for point in ages if point > age), None)
+    return next((refund.changed_at + point for point in CONFLICT_AGES if point > age), None)
 
 
 def echo(step: int, now: int) -> int | None:

@@ -56,7 +56,6 @@ def refund_json(refund: Refund) -> dict[str, Any]:
     | final | whether the state is Refunded or Declined |
     | conflict | whether Amazon has told two different final states |
     | orderReference, refundType, retryOf, retriedBy | text or null |
-    | retryable | of a declined refund: whether the charge admits another try; null while that is not known |
     | firstSeenAt, changedAt | RFC 3339, UTC, milliseconds |
     | source | who made us look: notification, poll, refresh, create |
     """
@@ -79,7 +78,6 @@ def refund_json(refund: Refund) -> dict[str, Any]:
         "conflict": refund.conflict,
         "orderReference": tidy(refund.order_reference) or None,
         "refundType": tidy(refund.refund_type) or None,
-        "retryable": {"yes": True, "no": False}.get(refund.retryable),
         "retryOf": refund.retry_of or None,
         "retriedBy": refund.retried_by or None,
         "firstSeenAt": format_rfc3339(refund.first_seen_at),

@@ -47,10 +47,6 @@ ANOTHER_WAY = Action(
     "refund_another_way",
     "Or compensate the buyer outside Amazon Pay, for example with store credit, a gift card or a check.",
 )
-RETRY_NOW = Action(
-    "retry_refund",
-    "The charge is Captured and the money is there: issue the refund again (POST /v1/refunds/{id}/retry).",
-)
 CHECK_ALREADY_PAID = Action(
     "check_buyer_already_refunded",
     "Look for an A-to-z claim or a chargeback on this order first, so that the buyer is not paid twice.",
@@ -109,22 +105,8 @@ def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | N
     if event_type is EventType.CONFLICT:
         return _conflict(refund)
     if event_type is EventType.DECLINED or (event_type is None and refund.state == State.DECLINED):
-        advice = next((advice for reason, advice in BY_REASON.items() if reason == refund.reason_code), GENERAL)
-        return _with_facts(advice, refund.retryable)
+        return next((advice for reason, advice in BY_REASON.items() if reason == refund.reason_code), GENERAL)
     return None
-
-
-def _with_facts(advice: Advice, retryable: str) -> Advice:
-    """General advice, narrowed by what the charge allows where that is known."""
-    if not retryable:
-        return advice
-    known = []
-    for action in advice.actions:
-        if action in (RETRY, RETRY_IF_CAPTURED) and retryable == "no":
-            continue
-        known.append(RETRY_NOW if action is RETRY_IF_CAPTURED else action)
-    said = "" if retryable == "yes" else " The charge does not admit another try."
-    return Advice(advice.summary + said, tuple(known))
 
 
 def advice_json(advice: Advice | None) -> dict[str, Any] | None:

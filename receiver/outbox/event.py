@@ -19,7 +19,6 @@ the stream. A field without a value is not written; readers ignore fields that t
 | amount, currencyCode | no | both or neither: `14.00`, `USD` |
 | softDescriptor, releaseEnvironment, orderReference, refundType, retryOf, retriedBy | no | texts |
 | creationTimestamp | no | Amazon's, basic form |
-| retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time |
 | conflict | no | `true` if Amazon has told two different final states |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
 """
@@ -104,7 +103,6 @@ def to_fields(event: Event) -> dict[str, str]:
         "releaseEnvironment": tidy(refund.environment),
         "orderReference": tidy(refund.order_reference),
         "refundType": tidy(refund.refund_type),
-        "retryable": refund.retryable,
         "retryOf": refund.retry_of,
         "retriedBy": refund.retried_by,
         "conflict": "true" if refund.conflict else "",
@@ -154,7 +152,6 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         environment=fields.get("releaseEnvironment", ""),
         order_reference=fields.get("orderReference", ""),
         refund_type=fields.get("refundType", ""),
-        retryable=fields.get("retryable", ""),
         retry_of=fields.get("retryOf", ""),
         retried_by=fields.get("retriedBy", ""),
         conflict=fields.get("conflict") == "true",

@@ -19,7 +19,6 @@ TEXTS = {
     "environment": "environment",
     "order": "order_reference",
     "type": "refund_type",
-    "retryable": "retryable",
     "retry_of": "retry_of",
     "retried_by": "retried_by",
 }

@@ -10,7 +10,6 @@ from enum import StrEnum
 
 import msgspec
 
-from receiver.ledger.allowance import Entry
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
 from receiver.store.codec import from_hash, to_hash
@@ -69,12 +68,6 @@ class Refunds(Part):
         """Every revision, oldest first."""
         lines = await self._read("LRANGE", self._keys(account)("history", refund_id), 0, -1)
         return [msgspec.json.decode(line, type=Revision) for line in lines]
-
-    async def charge_entries(self, account: str, charge_id: str) -> list[Entry]:
-        """The refunds and reservations that we know on a charge."""
-        values: list[bytes] = await self._read("HVALS", self._keys(account)("charge", charge_id))
-        pairs = (value.decode().split(" ", 1) for value in values)
-        return [Entry(int(minor), state) for minor, state in pairs]
 
     async def commit(self, commit: Commit) -> Committed:
         """Write a change, all of it or nothing."""

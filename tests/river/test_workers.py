@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from receiver import deliver, track
 from receiver.accounts import Bucket, Call
+from receiver.deliver import Slots
 from receiver.metrics import Metrics
 from receiver.store import Store
 from receiver.store.connection import connect
@@ -106,13 +107,13 @@ async def test_a_full_tracker_goes_on_as_soon_as_one_look_ends(
         await until(lambda: len(tracking.desk.asked) == 12, "all are asked about", 10)
 
 
-@pytest.mark.parametrize(("per_subscriber", "concurrency"), [(1, 256), (8, 1)])
+@pytest.mark.parametrize(("per_subscriber", "slots"), [(1, 256), (8, 1)])
 async def test_a_full_lane_goes_on_as_soon_as_one_delivery_ends(
-    delivering: Depot, hook: Hook, monkeypatch: pytest.MonkeyPatch, per_subscriber: int, concurrency: int
+    delivering: Depot, hook: Hook, monkeypatch: pytest.MonkeyPatch, per_subscriber: int, slots: int
 ) -> None:
-    """Whether it is the lane or the account that has no room."""
+    """Whether it is the lane or the process that has no room."""
     monkeypatch.setattr(deliver, "IDLE", FOR_EVER)
-    delivering.deliverer.per_subscriber, delivering.deliverer.concurrency = per_subscriber, concurrency
+    delivering.deliverer.per_subscriber, delivering.deliverer.slots = per_subscriber, Slots(slots)
     await delivering.owe(12)
     async with at_work(delivering.deliverer.run):
         await until(lambda: len(hook.posts) == 12, "all are posted", 10)
@@ -273,4 +274,4 @@ async def test_workers_that_stop_leave_nothing_running(
     allowed = tracking.desk.server.tasks
     await until(lambda: asyncio.all_tasks() - before <= allowed, "no task is left")
     assert not store.wakes._waiting
-    assert not delivering.deliverer._running
+    assert delivering.deliverer.slots.free == 256

@@ -88,26 +88,3 @@ def test_every_decline_has_advice(reason: str) -> None:
     assert advice is not None
     assert advice.summary.endswith(".")
     assert all(each.action.replace("_", "").isalpha() and each.text.endswith(".") for each in advice.actions)
-
-
-def test_what_the_charge_allows_narrows_the_advice() -> None:
-    """With the charge Captured and money left the retry is one call away; otherwise only another way is left."""
-    told = {
-        word: [each.action for each in advice.actions]
-        for word in ("", "yes", "no")
-        if (advice := advice_of(a_refund(reason_code="ProcessingFailure", retryable=word)))
-    }
-    assert told == {
-        "": ["check_buyer_already_refunded", "retry_if_charge_captured", "refund_another_way"],
-        "yes": ["check_buyer_already_refunded", "retry_refund", "refund_another_way"],
-        "no": ["check_buyer_already_refunded", "refund_another_way"],
-    }
-
-
-def test_a_rejected_refund_is_repaid_first_and_retried_only_where_the_charge_admits_it() -> None:
-    """The balance of the merchant is the first suspect."""
-    rejected = a_refund(state="Declined", reason_code="AmazonRejected", retryable="no")
-    advice = advice_of(rejected)
-    assert advice is not None
-    assert [each.action for each in advice.actions] == ["repay_negative_balance", "refund_another_way"]
-    assert advice.summary.endswith("The charge does not admit another try.")
