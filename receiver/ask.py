@@ -116,12 +116,13 @@ class Asker:
         await self.store.cache_charge(self.account.name, charge_id, msgspec.json.encode(found), CHARGE_KEPT)
         return found
 
-    def check_environment(self, environment: str) -> None:
-        """One address can be told of live and sandbox objects; `releaseEnvironment` of the answer says which it is.
+    def is_foreign(self, environment: str) -> bool:
+        """Whether an answer's `releaseEnvironment` is not this account's: one address is told of both."""
+        return bool(environment) and environment.lower() != self.account.environment
 
-        Raises `AmazonUnknown` (`amazon_other_environment`) for the other one.
-        """
-        if environment and environment.lower() != self.account.environment:
+    def check_environment(self, environment: str) -> None:
+        """Raise `AmazonUnknown` (`amazon_other_environment`) for an answer of the other environment."""
+        if self.is_foreign(environment):
             raise AmazonUnknown(
                 f"The answer is of the environment {environment}, not of this account's.",
                 reason="amazon_other_environment",

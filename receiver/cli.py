@@ -76,7 +76,7 @@ def demo(
 ) -> None:
     """Run the whole job on this machine, without an account: Amazon's stand-in, the service, two subscribers.
 
-    Refunds happen, notifications arrive (some twice, some late, one never, some forged), declines are pushed and
+    Refunds happen, notifications arrive (some twice, some late, two never, some forged), declines are pushed and
     retried. Exits with 0 only if every expected state and delivery was observed. Needs the extra `embedded`.
     """
     from receiver.commands.demo import run

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 import structlog
@@ -44,13 +45,6 @@ class Watcher(Protocol):
 
 
 @dataclass(slots=True)
-class Slots:
-    """How many deliveries may be under way in the whole process."""
-
-    free: int = 256
-
-
-@dataclass(slots=True)
 class Deliverer:
     """Sends one account's events. `wall` is the machine's own clock (ms): subscribers check the timestamp by theirs."""
 
@@ -60,13 +54,16 @@ class Deliverer:
     watcher: Watcher
     wall: Callable[[], int]
     chance: Callable[[], float]
-    slots: Slots
+    concurrency: int = 256
     per_subscriber: int = 8
     timeout: float = 10.0
     connect_timeout: float = 3.0
     lease: float = 30.0
     _running: dict[asyncio.Task[None], str] = field(default_factory=dict)
     _waker: Waker = field(default_factory=Waker)
+    _turn: int = 0
+    _served: Counter[str] = field(default_factory=Counter)
+    """The turn in which each lane was given room last."""
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
@@ -99,41 +96,44 @@ class Deliverer:
         return min((wait / 1000 for wait in waits.values() if wait), default=IDLE)
 
     def _rooms(self, names: list[str]) -> dict[str, int]:
-        """How many deliveries may begin in each of these lanes. Where slots are scarce, the idlest come first."""
-        busy = Counter(self._running.values())
-        rooms, free = {}, self.slots.free
-        for name in sorted(names, key=lambda name: busy[name]):
-            room = min(self.per_subscriber - busy[name], free)
-            if room > 0:
-                rooms[name] = room
-                free -= room
+        """How many deliveries may begin in each of these lanes.
+
+        Where room is scarce, it goes to those with the least under way; among equals to who has waited longest.
+        """
+        busy, rooms = Counter(self._running.values()), Counter[str]()
+        queue = [(busy[name], self._served[name], name) for name in names if busy[name] < self.per_subscriber]
+        heapify(queue)
+        for _ in range(self.concurrency - len(self._running)):
+            if not queue:
+                break
+            under_way, served, name = heappop(queue)
+            rooms[name] += 1
+            if under_way + 1 < self.per_subscriber:
+                heappush(queue, (under_way + 1, served, name))
+        self._turn += 1
+        for name in rooms:
+            self._served[name] = self._turn
         return rooms
 
     async def _claim(self, roster: Roster, name: str, room: int) -> bool:
         """Take events of one lane, and begin to deliver them; whether there were any."""
-        self.slots.free -= room
-        unused = room
         try:
             parcels = await self.store.claim_lane(self.account, name, lease=int(self.lease * 1000), limit=room)
-            for parcel in parcels:
-                task = asyncio.get_running_loop().create_task(self._deliver(parcel, roster.subscribers[name]))
-                self._running[task] = name
-                unused -= 1
-                task.add_done_callback(self._done)
         except StoreUnavailable as error:
             log.warning("deliver.not_claimed", account=self.account, subscriber=name, reason=error.reason)
             return False
-        finally:
-            self.slots.free += unused
+        for parcel in parcels:
+            task = asyncio.get_running_loop().create_task(self._deliver(parcel, roster.subscribers[name]))
+            self._running[task] = name
+            task.add_done_callback(self._done)
         return bool(parcels)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        """Where the lane was full, it has room now."""
-        name = self._running[task]
-        if self.slots.free <= 0 or Counter(self._running.values())[name] >= self.per_subscriber:
+        """Where there was no room, there is some now."""
+        under_way = list(self._running.values())
+        name = self._running.pop(task)
+        if len(under_way) >= self.concurrency or under_way.count(name) >= self.per_subscriber:
             self._waker.ring()
-        del self._running[task]
-        self.slots.free += 1
 
     async def _deliver(self, parcel: Parcel, subscriber: Subscriber) -> None:
         with structlog.contextvars.bound_contextvars(account=parcel.account, subscriber=parcel.subscriber):
@@ -212,7 +212,7 @@ class Deliverer:
                 return
             after = pause(subscriber, "gone", self.store.now())
             if await self.store.change_subscriber(parcel.account, subscriber, after):
-                log.error("subscriber.paused", reason="gone")
+                log.error("subscriber.paused", reason="gone", mend="receiver subscriber resume")
                 return
 
     async def _unreadable(self, parcel: Parcel) -> None:

@@ -41,8 +41,8 @@ IDLE = 1.0
 PATIENCE = 3.0
 """Seconds that a caller waits for a token of the throttle; after that a worker goes on, and the caller gets 202."""
 RETRY_FIRST, RETRY_MOST = 5_000, 900_000
-MOST_RETRIES = 9
-"""How often one declined refund may be tried again after Amazon refused the try itself, for good."""
+NEVER_SENT = frozenset(f"amazon_{reason}" for reason in ("connect_failed", "dns_failed", "tls_failed", "bad_url"))
+"""Nothing of these tries can have reached Amazon's service."""
 KEY = 255
 
 
@@ -95,7 +95,8 @@ class Issuer:
     async def retry(self, refund_id: str) -> Issued:
         """Issue a declined refund again, at most once however many ask. Raises as `create` does, and `NotFound`.
 
-        With Amazon's default as soft descriptor: what Amazon tells of the declined one's is not what was sent.
+        With Amazon's default as soft descriptor: what Amazon tells of the declined one's is not what was sent. There
+        is one key for all retries of a refund: where Amazon refuses it, another try is the caller's, by `create`.
         """
         declined = await self.store.refund(self._name, refund_id)
         if declined is None:
@@ -110,13 +111,8 @@ class Issuer:
                 reason="in_conflict",
             )
         wish = Wish(declined.charge_id, declined.amount, order_reference=declined.order_reference)
-        for number in range(MOST_RETRIES):
-            # A control character keeps these apart from every key of a caller.
-            order = self._order(wish, f"\x00retry\n{refund_id}\n{number}", retry_of=refund_id)
-            record = await self.store.request(self._name, order.id)
-            if record is None or record.state is not RequestState.REFUSED:
-                return await self._issue(order)
-        raise Conflict("Amazon has refused every retry of this refund.", reason="retries_used_up")
+        # A control character keeps this key apart from every key of a caller.
+        return await self._issue(self._order(wish, f"\x00retry\n{refund_id}", retry_of=refund_id))
 
     def _order(self, wish: Wish, key: str, retry_of: str = "") -> Order:
         account = self.asker.account
@@ -126,7 +122,7 @@ class Issuer:
         request = create_refund(account.endpoint, wish.charge_id, wish.money, amazon_key, wish.soft_descriptor)
         return Order(
             id=_sha256(key),
-            digest=hashlib.sha256(request.body).hexdigest(),
+            digest=hashlib.sha256(request.body + wish.order_reference.encode()).hexdigest(),
             amazon_key=amazon_key,
             body=request.body,
             charge_id=wish.charge_id,
@@ -202,9 +198,9 @@ class Issuer:
         if await self.asker.token(Call.CREATE_REFUND, PATIENCE):
             await self._try(attempt, order)
             return
-        await self.store.retry_request(
-            self._name, attempt, order, self.store.now() + 1_000, unknown=False, detail="Waiting for Amazon's throttle."
-        )
+        at = self.store.now() + 1_000
+        detail = "Waiting for Amazon's throttle."
+        await self.store.retry_request(self._name, attempt, order, at, unknown=None, detail=detail)
 
     async def _try(self, attempt: Attempt, order: Order) -> None:
         """Send the stored bytes once, and write down what became of it."""
@@ -216,7 +212,7 @@ class Issuer:
         except AmazonThrottled as error:
             await self._again(attempt, order, error, unknown=False)
         except AmazonUnknown as error:
-            await self._again(attempt, order, error, unknown=True)
+            await self._again(attempt, order, error, unknown=error.reason not in NEVER_SENT)
         except AmazonRefused as error:
             await self._refused(attempt, order, error)
         else:
@@ -285,6 +281,15 @@ class Issuer:
         return IDLE if claimed.wait is None else claimed.wait / 1000
 
     async def _work(self, attempt: Attempt) -> None:
+        """One claimed request. Whatever is wrong with it, the others go on, and it comes round again."""
+        try:
+            await self._go_on(attempt)
+        except StoreUnavailable as error:
+            log.warning("issue.not_settled", account=self._name, reason=error.reason)
+        except Exception:
+            log.exception("issue.failed", account=self._name, request=attempt.id)
+
+    async def _go_on(self, attempt: Attempt) -> None:
         record = await self.store.request(self._name, attempt.id)
         if record is None or record.state is not RequestState.RESERVED:
             await self.store.release_request(self._name, attempt)

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from receiver.accounts import Account
 from receiver.ask import Asker
 from receiver.certificates import CertificateStore
-from receiver.deliver import Deliverer, Slots
+from receiver.deliver import Deliverer
 from receiver.errors import NotSent, StoreUnavailable, Unavailable
 from receiver.exchange import Request
 from receiver.http.app import build
@@ -37,6 +37,8 @@ log = structlog.get_logger()
 
 RESTART_FIRST, RESTART_MOST = 0.5, 30.0
 """Seconds before a worker that failed is started again."""
+DECLARE_EVERY = 5.0
+"""Seconds between two looks at whether the configured subscribers are still there."""
 
 
 def wall() -> int:
@@ -152,28 +154,23 @@ class Service:
         self._keep("subscribers", self._declare_subscribers)
         if not self._workers:
             return
-        slots = Slots(self.settings.delivery.concurrency)
         for account in self.accounts:
-            self._keep(f"track:{account.name}", partial(self._track, account))
-            self._keep(f"issue:{account.name}", self.issuers[account.name].run)
-            self._keep(f"deliver:{account.name}", self._deliverer(account, slots).run)
+            self._keep(f"track:{account.name}", partial(self._once_declared, self._tracker(account).run))
+            self._keep(f"issue:{account.name}", partial(self._once_declared, self.issuers[account.name].run))
+            self._keep(f"deliver:{account.name}", self._deliverer(account).run)
 
-    async def _track(self, account: Account) -> None:
-        """Not before the configured subscribers are written: they would not be owed what is found before."""
+    async def _once_declared(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Not before the configured subscribers are written: they would not be owed what happens before."""
         await self._declared.wait()
-        await self._tracker(account).run()
+        await work()
 
     def _tracker(self, account: Account) -> Tracker:
         track = self.settings.track
         return Tracker(
-            account=account,
-            store=self.store,
-            settler=Settler(self.store, self._chance),
-            send=self.transport.send,
+            asker=self._asker(account),
+            settler=Settler(self.store, self._chance, declared=True),
             watcher=self.metrics,
-            wall=self._now,
             chance=self._chance,
-            request_timeout=track.request_timeout.total_seconds(),
             concurrency=track.concurrency,
             lease=track.lease.total_seconds(),
         )
@@ -186,14 +183,15 @@ class Service:
         return Issuer(
             asker=self._asker(account),
             store=self.store,
-            settler=Settler(self.store, self._chance),
+            settler=Settler(self.store, self._chance, declared=True),
             chance=self._chance,
             nonce=lambda: secrets.token_hex(8),
             over=account.over,
             lease=self.settings.track.lease.total_seconds(),
         )
 
-    def _deliverer(self, account: Account, slots: Slots) -> Deliverer:
+    def _deliverer(self, account: Account) -> Deliverer:
+        """Every account has its share of the deliveries at once, so that none can take the others'."""
         delivery = self.settings.delivery
         return Deliverer(
             account=account.name,
@@ -202,7 +200,7 @@ class Service:
             watcher=self.metrics,
             wall=self._now,
             chance=self._chance,
-            slots=slots,
+            concurrency=max(1, delivery.concurrency // len(self.accounts)),
             per_subscriber=delivery.per_subscriber,
             timeout=delivery.timeout.total_seconds(),
             connect_timeout=delivery.connect_timeout.total_seconds(),
@@ -230,33 +228,41 @@ class Service:
                 wait = min(wait * 2, RESTART_MOST)
 
     async def _declare_subscribers(self) -> None:
-        """Write the subscribers of the configuration, and go on until it is done."""
+        """Write the subscribers of the configuration, and see to it that they stay: a store can be emptied."""
         declared = self.settings.build_subscribers(self._now())
         while True:
             try:
                 for account, subscribers in declared.items():
                     await self._declare(account, subscribers)
                 self._declared.set()
-                return
+                await asyncio.sleep(DECLARE_EVERY)
             except StoreUnavailable as error:
                 log.warning("subscribers.not_written_yet", reason=error.reason)
                 await asyncio.sleep(1.0)
 
     async def _declare(self, account: str, subscribers: list[Subscriber]) -> None:
-        present = (await self.store.roster(account)).subscribers
         for subscriber in subscribers:
-            before = present.get(subscriber.name)
-            if before is None:
-                await self.store.put_subscriber(account, subscriber)
-                log.info("subscriber.added", account=account, subscriber=subscriber.name)
-                continue
-            after = carry_over(subscriber, before)
-            if after != before and await self.store.change_subscriber(account, before, after):
-                log.info("subscriber.changed", account=account, subscriber=subscriber.name)
+            while not await self._written(account, subscriber):
+                pass
+        if await self.store.open_roster(account) and self._declared.is_set():
+            log.error("store.emptied", account=account)
         names = {subscriber.name for subscriber in subscribers}
-        for name, before in present.items():
-            if before.origin == "config" and name not in names:
-                log.warning("subscriber.no_longer_declared", account=account, subscriber=name)
+        for each in await self.store.subscribers(account) if not self._declared.is_set() else ():
+            if each.origin == "config" and each.name not in names:
+                log.warning("subscriber.no_longer_declared", account=account, subscriber=each.name)
+
+    async def _written(self, account: str, subscriber: Subscriber) -> bool:
+        """Add the subscriber, or change the stored one; False if somebody else changed it meanwhile."""
+        before = (await self.store.roster(account)).subscribers.get(subscriber.name)
+        after = carry_over(subscriber, before)
+        if before is None:
+            await self.store.put_subscriber(account, after)
+            log.info("subscriber.added", account=account, subscriber=subscriber.name)
+        elif after != before:
+            if not await self.store.change_subscriber(account, before, after):
+                return False
+            log.info("subscriber.changed", account=account, subscriber=subscriber.name)
+        return True
 
     async def _confirm_subscription(self, url: str) -> None:
         answer = await self.transport.send(Request("GET", url), timeout=5.0)

@@ -32,10 +32,15 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Settler:
-    """Takes observations in. `chance` gives a number in [0, 1) for the jitter of the next look."""
+    """Takes observations in. `chance` gives a number in [0, 1) for the jitter of the next look.
+
+    `declared`: whether subscribers are written from a configuration, so that a store without a list of them has been
+    emptied: what is committed before they are back would be owed to nobody.
+    """
 
     store: Store
     chance: Callable[[], float]
+    declared: bool = False
 
     async def settle(
         self,
@@ -59,6 +64,8 @@ class Settler:
                 return Settled(change)
             events = tuple(event_of(emission, change.refund, now) for emission in change.emissions)
             roster = await self.store.roster(account.name)
+            if self.declared and not roster.version:
+                raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
             committed = await self.store.commit(
                 Commit(
                     known=known,
@@ -92,4 +99,5 @@ class Settler:
 
 def owed(event: Event, roster: Roster) -> Owed:
     """The event as it is written, and who is owed it."""
-    return Owed(to_fields(event), [name for name, each in roster.subscribers.items() if wants(each, event)])
+    wanting = [name for name, each in roster.subscribers.items() if wants(each, event)]
+    return Owed(to_fields(event), [*wanting, *roster.unreadable])

@@ -12,8 +12,8 @@ import structlog
 
 from receiver.accounts import Account, Call
 from receiver.amazonpay.calls import get_refund, read_refund
-from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, AmazonUnknown, NotSent, StoreUnavailable
-from receiver.exchange import Request, Response
+from receiver.ask import THROTTLED_PAUSE, Asker
+from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, AmazonUnknown, StoreUnavailable
 from receiver.ledger.refund import Observation, Source, is_final
 from receiver.ledger.schedule import echo as next_echo
 from receiver.ledger.schedule import next_look
@@ -30,22 +30,10 @@ IDLE = 1.0
 """Workers look this often (seconds) although nobody woke them: a lost wake-up costs no more."""
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
 REFUSED_FIRST, REFUSED_MOST = 60_000, 3_600_000
-THROTTLED_PAUSE = 5
-"""Seconds to slow down after a 429 that names none."""
-
-
-class Send(Protocol):
-    """How a request gets to Amazon: `Transport.send`."""
-
-    async def __call__(self, request: Request, *, timeout: float) -> Response:
-        """The whole answer. Raises `NotSent`."""
 
 
 class Watcher(Protocol):
     """Who counts what tracking does (`metrics.py`)."""
-
-    def asked(self, call: str, outcome: str, seconds: float) -> None:
-        """Amazon was asked."""
 
     def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
         """An observation was written."""
@@ -56,20 +44,26 @@ class Watcher(Protocol):
 
 @dataclass(slots=True)
 class Tracker:
-    """Asks Amazon about one account's refunds. `wall` is the machine's own clock (ms), which signs requests."""
+    """Asks Amazon about one account's refunds. A lease is in seconds."""
 
-    account: Account
-    store: Store
+    asker: Asker
     settler: Settler
-    send: Send
     watcher: Watcher
-    wall: Callable[[], int]
     chance: Callable[[], float]
-    request_timeout: float = 10.0
     concurrency: int = 8
     lease: float = 30.0
     _running: set[asyncio.Task[None]] = field(default_factory=set)
     _waker: Waker = field(default_factory=Waker)
+
+    @property
+    def account(self) -> Account:
+        """Whose refunds."""
+        return self.asker.account
+
+    @property
+    def store(self) -> Store:
+        """Where they are kept."""
+        return self.asker.store
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
@@ -137,35 +131,14 @@ class Tracker:
             await self._seen(look, seen)
 
     async def ask(self, refund_id: str) -> Observation:
-        """Get Refund, signed. Raises the `AmazonError` tree."""
-        began = asyncio.get_running_loop().time()
-        outcome = "unknown"
-        try:
-            request = get_refund(self.account.endpoint, refund_id)
-            signed = await asyncio.to_thread(self.account.signer.sign, request, self.wall())
-            response = await self._sent(signed)
-            seen = read_refund(response, refund_id)
-            self._check_environment(seen)
-            outcome = "ok"
-            return seen
-        except AmazonError as error:
-            outcome = error.reason
-            raise
-        finally:
-            self.watcher.asked(Call.GET_REFUND, outcome, asyncio.get_running_loop().time() - began)
-
-    async def _sent(self, request: Request) -> Response:
-        try:
-            return await self.send(request, timeout=self.request_timeout)
-        except NotSent as error:
-            raise AmazonUnknown(f"Amazon did not answer: {error.detail}", reason=f"amazon_{error.reason}") from error
-
-    def _check_environment(self, seen: Observation) -> None:
-        """The same address can be told of live and sandbox refunds; the answer says which it is."""
-        if seen.environment and seen.environment.lower() != self.account.environment:
+        """Get Refund, signed. Raises the `AmazonError` tree; a refund of the other environment is not found here."""
+        request = get_refund(self.account.endpoint, refund_id)
+        seen = await self.asker.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
+        if self.asker.is_foreign(seen.environment):
             raise AmazonNotFound(
                 f"The refund is of the environment {seen.environment}.", reason_code="OtherEnvironment"
             )
+        return seen
 
     async def _seen(self, look: Look, seen: Observation) -> None:
         echo = look.echo
@@ -225,7 +198,6 @@ class Tracker:
     async def _throttled(self, look: Look, error: AmazonThrottled) -> None:
         until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
         log.warning("track.throttled", until=until, request_id=error.request_id)
-        await self.store.block(look.account, Call.GET_REFUND, until)
         await self.store.reschedule(look, until, look.echo)
 
     async def _failed(self, look: Look, error: AmazonError) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from receiver.commands.demo_stage import FAILS_FIRST, OUTCOME_DELAY, SHORTENED, 
 from receiver.commands.demo_story import DECLINED, EXPECTED, FORGERIES, Expectation, Part, judge, missing, story
 from receiver.commands.serve import at_signal
 
+INTERRUPTED = 130
 PATIENCE = 25.0
 """Seconds after which what has not been observed is missing."""
 REFUNDS_PER_SECOND = 20
@@ -35,7 +39,13 @@ async def run(*, refunds: int, keep: bool, as_json: bool) -> int:
         show = Show(console)
         async with stage(data_dir, show.pushed) as scene:
             show.opening(scene, refunds)
-            report = await perform(scene, story(refunds), show)
+            performance = asyncio.ensure_future(perform(scene, story(refunds), show))
+            ended = asyncio.ensure_future(stopped.wait()) if stopped else None
+            await asyncio.wait({performance, *((ended,) if ended else ())}, return_when=asyncio.FIRST_COMPLETED)
+            if not performance.done():
+                performance.cancel()
+                return INTERRUPTED
+            report = performance.result()
             show.closing(report)
             if as_json:
                 print(json.dumps(report, indent=2))  # noqa: T201 - the command's result
@@ -53,19 +63,22 @@ async def perform(scene: Stage, parts: list[Part], show: Show) -> dict[str, Any]
     expectations: dict[str, Expectation] = {}
     with show.progress(len(parts)) as observed:
         for part in parts:
-            expectations[start(scene, part)] = EXPECTED[part.outcome]
+            expectations[start(scene, part)] = replace(EXPECTED[part.outcome], amount=f"{part.amount} {part.currency}")
             await asyncio.sleep(1 / REFUNDS_PER_SECOND)
         refusals = {kind: (await scene.simulator.forge(kind)).status for kind in FORGERIES}
         async for states in states_until(scene, began + PATIENCE):
             right = [each for each, want in expectations.items() if states.get(each) == (want.state, want.reason)]
             observed(len(right))
-            if len(right) == len(parts) and not any(missing(seen, expectations) for seen in scene.subscribers):
+            if len(right) < len(parts) or any(missing(seen, expectations) for seen in scene.subscribers):
+                continue
+            if not await still_owed(scene):
                 break
         await scene.simulator.idle()
         refunds = await scene.refunds()
     states = {each: state_of(refund) for each, refund in refunds.items()}
     problems = judge(expectations, states, scene.subscribers, refusals)
     problems += tricks_unseen(scene, refunds)
+    problems += await still_owed(scene)
     return summary(scene, refunds, refusals, problems, time.monotonic() - began)
 
 
@@ -105,6 +118,13 @@ def tricks_unseen(scene: Stage, refunds: dict[str, dict[str, Any]]) -> list[str]
     if any(seen.wants_all and seen.failed_first != FAILS_FIRST for seen in scene.subscribers):
         problems.append("The subscriber that was to fail at first did not.")
     return problems
+
+
+async def still_owed(scene: Stage) -> list[str]:
+    """What was delivered must be off the lanes, or it would be sent again when its lease ends."""
+    sizes = await scene.service.store.gauges("demo")
+    left = [name for name, size in sizes.items() if size and name.startswith(("hinted", "waiting:", "dead:"))]
+    return [f"Something is left in {name}." for name in left]
 
 
 def summary(
@@ -168,11 +188,16 @@ class Show:
             return
         data = event["data"]
         amount, status = data["refundAmount"], data["statusDetails"]
-        self._console.print(
+        self._say(
             f"[red]declined[/] {escape(data['refundId'])} {amount['amount']:>7} {amount['currencyCode']} "
             f"[bold]{escape(status['reasonCode'] or '?'):<17}[/] pushed to {subscriber}",
             soft_wrap=True,
         )
+
+    def _say(self, line: str, **how: Any) -> None:
+        """Inside a subscriber's answer a reader that went away must not look like a subscriber that fails."""
+        with contextlib.suppress(BrokenPipeError, SystemExit):
+            self._console.print(line, **how)
 
     def closing(self, report: dict[str, Any]) -> None:
         """The summary, and what went wrong."""
@@ -210,7 +235,7 @@ class Show:
         say = self._console.print
         say("\nEverything keeps running; Ctrl-C ends it. In another terminal:", soft_wrap=True)
         say(f"  export RECEIVER_URL={scene.url} RECEIVER_TOKEN={scene.token}", soft_wrap=True)
-        say("  receiver refund list --state Declined", soft_wrap=True)
+        say(f"  {sys.argv[0]} refund list --state Declined", soft_wrap=True)
         say(f'  curl -H "Authorization: Bearer $RECEIVER_TOKEN" {scene.url}/v1/refunds', soft_wrap=True)
         say(
             f'  curl -d \'{{"amount": "9.50", "currencyCode": "USD", "outcome": "AmazonRejected"}}\' '

@@ -150,7 +150,11 @@ def _subscriber(seen: Seen, key: bytes, pushed: Push) -> Starlette:
             seen.failed_first += 1
             return WebResponse(status_code=500)
         event = json.loads(body)
+        data = event["data"]
+        status, money = data["statusDetails"], data["refundAmount"]
+        amount = f"{money['amount']} {money['currencyCode']}"
         seen.events.append((event["id"], event["type"], event["subject"]))
+        seen.told[event["type"], data["refundId"]] = (status["state"], status["reasonCode"] or "", amount)
         pushed(seen.name, event)
         return WebResponse(status_code=204)
 

@@ -34,6 +34,8 @@ class Expectation:
     state: str
     reason: str
     events: frozenset[str]
+    amount: str = ""
+    """With its currency."""
 
 
 EXPECTED: Mapping[Outcome, Expectation] = {
@@ -90,6 +92,8 @@ class Seen:
     wants_all: bool
     events: list[tuple[str, str, str]] = field(default_factory=list)
     """(event id, type, refund id) of every delivery that it accepted."""
+    told: dict[tuple[str, str], tuple[str, str, str]] = field(default_factory=dict)
+    """(type, refund id) → (state, reason code, amount with currency) as the event's data has it."""
     failed_first: int = 0
     bad_signatures: int = 0
 
@@ -131,6 +135,20 @@ def judge(
         for kind, want in FORGERIES.items()
         if refusals.get(kind) != want
     ]
+    return problems + [problem for seen in subscribers for problem in _told_wrongly(seen, expectations)]
+
+
+def _told_wrongly(seen: Seen, expectations: Mapping[str, Expectation]) -> list[str]:
+    """A subscriber acts on what an event says, not on its id: state, reason and amount must be Amazon's."""
+    problems = []
+    for (kind, refund_id), told in seen.told.items():
+        want = expectations.get(refund_id)
+        final = {DECLINED: "Declined", REFUNDED: "Refunded"}.get(kind)
+        if want is None or final is None:
+            continue
+        reason = want.reason if final == want.state else ""
+        if told != (final, reason, want.amount):
+            problems.append(f"{seen.name} was told {told} of {refund_id}, not {(final, reason, want.amount)}.")
     return problems
 
 

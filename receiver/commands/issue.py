@@ -21,6 +21,8 @@ from receiver.exchange import Response
 PENDING = 202
 """The status of an answer while Amazon has not given one."""
 ASK_EVERY = 2.0
+UNANSWERED = 4
+"""The exit code while Amazon has not answered."""
 
 
 def create(
@@ -88,11 +90,11 @@ def _show(call: Call, answer: Response) -> None:
         say(["Amazon has not answered yet. The service goes on trying; ask again the same way to see what came of it."])
         if call.json:
             emit_json(answer.body)
-        return
+        raise typer.Exit(UNANSWERED)
     emit_json(answer.body) if call.json else emit_fields(fields(decode(answer, RefundAnswer)))
 
 
 def register(app: typer.Typer) -> None:
     """Make these commands of `receiver refund`."""
     for command in (create, retry):
-        api_command(app)(command)
+        api_command(app, more_epilog="Exit code 4: Amazon has not answered yet; ask again the same way.")(command)

@@ -126,6 +126,24 @@ def show(call: Call, name: Name) -> None:
 
 
 @api_command(app)
+def pause(call: Call, name: Name) -> None:
+    """Send a subscriber nothing until it is resumed. What it is owed waits, and does not grow old."""
+    _turn(call, name, "pause")
+
+
+@api_command(app)
+def resume(call: Call, name: Name) -> None:
+    """Send a paused subscriber what has waited for it, also one that was paused because it answered 410 Gone."""
+    _turn(call, name, "resume")
+
+
+def _turn(call: Call, name: str, verb: str) -> None:
+    answer = call.run(lambda api: api.call("POST", target("subscribers", name, verb, account=api.account)))
+    found = decode(answer, SubscriberAnswer)
+    emit_json(answer.body) if call.json else emit_fields(_fields(found))
+
+
+@api_command(app)
 def remove(
     call: Call,
     name: Name,

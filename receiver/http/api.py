@@ -24,6 +24,7 @@ from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.query import Query
 from receiver.ledger.refund import REFUND_ID, Refund, Revision, Source, is_final
 from receiver.ledger.shape import refund_json, revision_json
+from receiver.outbox.advice import advice_json, advice_of
 from receiver.settings.sections import Scope
 
 LONGEST_WAIT = 60
@@ -71,7 +72,8 @@ class RefundApi:
         tag = etag(refund)
         if _matches(request.headers.getlist("if-none-match"), tag):
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
-        return json_answer(refund_json(refund), ETag=tag, Cache_Control="private, no-cache")
+        body = {**refund_json(refund), "advice": advice_json(advice_of(refund))}
+        return json_answer(body, ETag=tag, Cache_Control="private, no-cache")
 
     async def many(self, request: Request) -> Response:
         """`GET /v1/refunds`: newest change first, filtered, a page at a time."""

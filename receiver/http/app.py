@@ -121,6 +121,8 @@ def subscriber_routes(api: SubscriberApi) -> list[BaseRoute]:
         Route("/v1/subscribers", api.add, methods=["POST"]),
         Route("/v1/subscribers/{name}", api.one, methods=["GET"]),
         Route("/v1/subscribers/{name}", api.remove, methods=["DELETE"]),
+        Route("/v1/subscribers/{name}/pause", api.pause, methods=["POST"]),
+        Route("/v1/subscribers/{name}/resume", api.resume, methods=["POST"]),
     ]
 
 

@@ -40,7 +40,7 @@ async def read_object(request: Request) -> dict[str, Any]:
         raise BadRequest("The body did not come to its end in time.", reason="body_timeout") from None
     try:
         value = json.loads(raw.decode(), parse_float=Decimal, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):
         raise BadRequest("The body is not JSON in UTF-8.", reason="not_json") from None
     if not isinstance(value, Mapping):
         raise BadRequest("The body is not a JSON object.", reason="not_json")

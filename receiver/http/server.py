@@ -20,6 +20,8 @@ CLOSE: Final = "receiver.close"
 """The ASGI extension by which an application drops the connection: a function without arguments."""
 MOST_HEAD: Final = 32 * 1024
 """Bytes of request line and headers together; SNS sends about 1 KiB."""
+MOST_FED: Final = MOST_HEAD + 256 * 1024
+"""Bytes that may arrive before a head has ended: the loop reads up to 256 KiB at once, a body's beginning included."""
 
 
 class TooMuchHead(ValueError):
@@ -31,6 +33,7 @@ class Protocol(HttpToolsProtocol):
 
     head_timeout = 10.0
     head = 0
+    fed = 0
     head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -42,6 +45,15 @@ class Protocol(HttpToolsProtocol):
         """The connection is gone, and its timer with it."""
         self._head_is_here()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """httptools keeps a header that does not end to itself, whatever its length: what it is fed is counted here."""
+        if self.head_timer is not None:
+            self.fed += len(data)
+            if self.fed > MOST_FED:
+                self.transport.abort()
+                return
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         """The first byte of a request: the rest of its head is due."""
@@ -78,6 +90,7 @@ class Protocol(HttpToolsProtocol):
         if self.head_timer is not None:
             self.head_timer.cancel()
             self.head_timer = None
+            self.fed = 0
 
 
 def server(app: ASGIApp, http: HttpSettings, **more: Any) -> Server:

@@ -14,7 +14,7 @@ from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
 from receiver.http.bodies import chosen_account, read_object
 from receiver.http.params import Params
-from receiver.outbox.subscriber import Subscriber, public_json, read_subscriber
+from receiver.outbox.subscriber import Subscriber, pause, public_json, read_subscriber, resume
 from receiver.outbox.target import Rules
 from receiver.settings.sections import Scope
 
@@ -27,6 +27,9 @@ class SubscriberStore(Protocol):
 
     async def add_subscriber(self, account: str, subscriber: Subscriber) -> str:
         """Returns the stream id of the last event that it does not get. Raises `Conflict` if the name is taken."""
+
+    async def change_subscriber(self, account: str, before: Subscriber, after: Subscriber) -> bool:
+        """Replace one by the other; False if it was changed meanwhile."""
 
     async def remove_subscriber(self, account: str, name: str) -> bool:
         """With everything it was owed; False if there is none."""
@@ -78,6 +81,21 @@ class SubscriberApi:
             )
         await self._store.remove_subscriber(account, subscriber.name)
         return Response(status_code=204)
+
+    async def pause(self, request: Request) -> Response:
+        """`POST /v1/subscribers/{name}/pause?account=`: nothing is sent until it is resumed; what it is owed waits."""
+        return await self._change(request, lambda found: pause(found, "operator", self._now()))
+
+    async def resume(self, request: Request) -> Response:
+        """`POST /v1/subscribers/{name}/resume?account=`: what has waited is sent, also after a 410."""
+        return await self._change(request, lambda found: resume(found, self._now()))
+
+    async def _change(self, request: Request, change: Callable[[Subscriber], Subscriber]) -> Response:
+        while True:
+            account, before = await self._named(request)
+            after = change(before)
+            if after == before or await self._store.change_subscriber(account, before, after):
+                return json_answer(_shown(account, after))
 
     def _caller(self, request: Request) -> Caller:
         caller = self._tokens.identify(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,10 @@ class Roster:
     """The subscribers of an account at one version of the list."""
 
     version: int
+    """0: nobody has written the list yet, or the store was emptied."""
     subscribers: Mapping[str, Subscriber]
+    unreadable: Sequence[str] = ()
+    """Subscribers whose record is damaged: they are owed everything until somebody mends them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,21 @@ class Lanes(Part):
     async def roster(self, account: str) -> Roster:
         """The subscribers, with the version that `commit` wants."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("subscribers"))
-        found = {}
+        found, unreadable = {}, []
         for name, value in raw.items():
             if name == VERSION:
                 continue
             try:
                 found[name.decode()] = decode(value)
             except Unreadable:
-                log.error("store.subscriber_unreadable", account=account, subscriber=name.decode(errors="replace"))
-        return Roster(int(raw.get(VERSION, b"0")), found)
+                unreadable.append(name.decode(errors="replace"))
+                log.error("store.subscriber_unreadable", account=account, subscriber=unreadable[-1])
+        return Roster(int(raw.get(VERSION, b"0")), found, unreadable)
+
+    async def open_roster(self, account: str) -> bool:
+        """Mark the list of subscribers as written, if it is not; True if it was not."""
+        command = ("HSETNX", self._keys(account)("subscribers"), VERSION, 1)
+        return bool(await self._writes.call(command))
 
     async def subscribers(self, account: str) -> list[Subscriber]:
         """The subscribers by name."""

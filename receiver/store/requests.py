@@ -160,9 +160,9 @@ class Requests(Part):
         await self._run("release", [self._keys(account)("issuing")], [attempt.id, attempt.token])
 
     async def retry_request(
-        self, account: str, attempt: Attempt, order: Order, at: int, *, unknown: bool, detail: str
+        self, account: str, attempt: Attempt, order: Order, at: int, *, unknown: bool | None, detail: str
     ) -> bool:
-        """Try again at `at` (ms). `unknown`: whether the try that failed may have reached Amazon."""
+        """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; None: none was made."""
         written = await self._settle_request(
             account, attempt, order, "retry", at=at, unknown=unknown, fields={"detail": detail}
         )
@@ -189,7 +189,7 @@ class Requests(Part):
         outcome: str,
         *,
         at: int | str = "",
-        unknown: bool = False,
+        unknown: bool | None = False,
         refund_id: str = "",
         entry: Entry | None = None,
         fields: Mapping[str, str] | None = None,
@@ -204,7 +204,7 @@ class Requests(Part):
                 attempt.token,
                 outcome,
                 at,
-                int(unknown),
+                "" if unknown is None else int(unknown),
                 _reservation(order),
                 refund_id,
                 f"{entry.minor_units} {entry.state}" if entry else "",

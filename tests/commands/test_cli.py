@@ -55,6 +55,8 @@ COMMANDS = {
     },
     "subscriber add": CLIENT | {"--types", "--reasons", "--secret-file"},
     "subscriber list": CLIENT,
+    "subscriber pause": CLIENT,
+    "subscriber resume": CLIENT,
     "subscriber remove": CLIENT | {"--yes"},
 }
 TOKEN = "token-of-the-test"

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from receiver.amazonpay.signing import Signer
-from receiver.errors import AmazonError, AmazonRefused, BadRequest, Conflict, NotFound, ReceiverError
+from receiver.errors import AmazonError, AmazonRefused, BadRequest, Conflict, NotFound, NotSent, ReceiverError
+from receiver.exchange import Request, Response
 from receiver.issue import Issued
 from receiver.ledger.refund import Source
 from receiver.simulator.outcomes import Outcome
@@ -264,3 +265,63 @@ async def test_only_a_declined_refund_is_retried(shop: Desk) -> None:
     assert caught.value.reason == "not_declined"
     with pytest.raises(NotFound):
         await shop.issuer.retry("S01-0000000-0000000-R000000")
+
+
+async def test_waiting_for_the_throttle_does_not_forget_a_try_whose_end_is_unknown(shop: Desk) -> None:
+    """The process dies after Amazon has acted; the next holder gets no token; then Amazon refuses the repetition."""
+    charge = shop.charge()
+    wish = shop.wish(charge)
+    shop.simulator.mischief.add("hang", place="create_refund", seconds=0.2)
+    task = asyncio.ensure_future(shop.another().create(wish, "refund-1"))
+    async with asyncio.timeout(5):
+        while not shop.issued(charge):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait({task})
+    shop.clock.tick(40_000)
+    await shop.store.block("us", "create_refund", shop.clock() + 20_000)
+    await shop.another()._round()
+    record = await shop.store.request("us", (await shop.issuer.create(wish, "refund-1")).record.order.id)
+    assert record is not None
+    assert record.state is RequestState.RESERVED
+    wrong = Signer(shop.simulator.public_key_id, merchant_key_pem())
+    refused = shop.another()
+    refused.asker.account = make_account(endpoint=shop.account.endpoint, signer=wrong, throttle=shop.account.throttle)
+    shop.clock.tick(60_000)
+    await refused._round()
+    with pytest.raises(Conflict) as caught:
+        await shop.issuer.create(wish, "refund-1")
+    assert caught.value.reason == "refund_unclear"
+    assert len(await shop.reserved(charge)) == 1
+
+
+async def test_a_connection_that_was_never_made_leaves_nothing_unknown(shop: Desk) -> None:
+    charge = shop.charge(amount="1000.00")
+    for number in range(10):
+        await shop.issuer.create(shop.wish(charge, "1.00"), f"key-{number}")
+    lonely = shop.another()
+    answer, real = NotSent("refused", reason="connect_failed"), lonely.asker.send
+
+    async def unreachable(request: Request, *, timeout: float) -> Response:
+        if request.method == "POST":
+            raise answer
+        return await real(request, timeout=timeout)
+
+    lonely.asker.send = unreachable
+    assert (await lonely.create(shop.wish(charge, "1.00"), "eleventh")).refund is None
+    await shop.work()
+    with pytest.raises(AmazonRefused) as caught:
+        await shop.issuer.create(shop.wish(charge, "1.00"), "eleventh")
+    assert caught.value.reason_code == "TransactionCountExceeded"
+    assert await shop.reserved(charge) == []
+
+
+async def test_a_damaged_request_does_not_stop_the_others(shop: Desk) -> None:
+    charge = shop.charge()
+    shop.simulator.mischief.add("error", place="create_refund")
+    assert (await shop.issuer.create(shop.wish(charge), "refund-1")).refund is None
+    keys = shop.store._keys("us")
+    await shop.store._writes.call(("HSET", keys("requests", "broken"), "order", "{", "state", "reserved"))
+    await shop.store._writes.call(("ZADD", keys("issuing"), 0, "broken"))
+    await shop.work()
+    assert (await shop.issuer.create(shop.wish(charge), "refund-1")).refund is not None

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from receiver.accounts import Account
-from receiver.deliver import Deliverer, Slots
+from receiver.deliver import Deliverer
 from receiver.ledger.refund import Source
 from receiver.metrics import Metrics
 from receiver.outbox.delivery import Attempts
@@ -30,7 +30,7 @@ from tests.store.makers import seen
 
 def make_deliverer(store: Store, transport: Transport, metrics: Metrics, **more: Any) -> Deliverer:
     """A deliverer of "us" without jitter."""
-    settings: dict[str, Any] = {"slots": Slots(), "timeout": 10.0, "chance": lambda: 0.0, "wall": wall, **more}
+    settings: dict[str, Any] = {"timeout": 10.0, "chance": lambda: 0.0, "wall": wall, **more}
     return Deliverer(
         account="us",
         store=store,

@@ -14,6 +14,7 @@ import msgspec
 
 from receiver.accounts import Account, Bucket, Call
 from receiver.amazonpay.calls import Endpoint, Region
+from receiver.ask import Asker
 from receiver.ledger.schedule import PollPlan
 from receiver.metrics import Metrics
 from receiver.service import wall
@@ -58,6 +59,21 @@ def refund(
     return http(200, json.dumps({**fields, **more}).encode())
 
 
+CHARGE = http(
+    200,
+    json.dumps(
+        {
+            "chargeId": "S01-5105180-3221187-C056351",
+            "statusDetails": {"state": "Captured"},
+            "captureAmount": {"amount": "14.00", "currencyCode": "USD"},
+            "refundedAmount": {"amount": "0.00", "currencyCode": "USD"},
+            "releaseEnvironment": "Sandbox",
+        }
+    ).encode(),
+)
+"""The charge of all refunds here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """An answer that is given only when `go` is set; where there is no `go`, never."""
@@ -78,7 +94,8 @@ Answer = bytes | Held | Cut
 
 @dataclass
 class Desk:
-    """Amazon's desk on a real socket: each call takes the next of `answers`; after the last one `then` is said."""
+    """Amazon's desk on a real socket: each question about a refund takes the next of `answers`; after the last one
+    `then` is said. About a charge it always says the same."""
 
     server: WebServer = field(default_factory=WebServer)
     answers: list[Answer] = field(default_factory=list)
@@ -87,10 +104,15 @@ class Desk:
     @property
     def asked(self) -> list[str]:
         """The refund ids asked about, in order."""
-        return [re.findall(r"^GET /v2/refunds/(\S+) ", each.decode())[0] for each in self.server.requests]
+        return [
+            found for each in self.server.requests for found in re.findall(r"^GET /v2/refunds/(\S+) ", each.decode())
+        ]
 
     async def says(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request."""
+        if self.server.requests[-1].startswith(b"GET /v2/charges/"):
+            writer.write(CHARGE)
+            return
         answer = self.answers.pop(0) if self.answers else self.then
         if isinstance(answer, Held):
             await (answer.go or asyncio.Event()).wait()
@@ -161,17 +183,9 @@ class Bench:
 def make_tracker(account: Account, store: Store, transport: Transport, metrics: Metrics, **more: Any) -> Tracker:
     """A tracker without jitter."""
     chance = more.pop("chance", lambda: 0.0)
-    return Tracker(
-        account=account,
-        store=store,
-        settler=Settler(store, chance),
-        send=transport.send,
-        watcher=metrics,
-        wall=wall,
-        chance=chance,
-        lease=LEASE / 1000,
-        **{"request_timeout": 10.0, **more},
-    )
+    asker = Asker(account, store, transport.send, metrics, wall, more.pop("request_timeout", 10.0))
+    settler = Settler(store, chance)
+    return Tracker(asker=asker, settler=settler, watcher=metrics, chance=chance, lease=LEASE / 1000, **more)
 
 
 @asynccontextmanager

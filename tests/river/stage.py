@@ -24,6 +24,7 @@ from receiver.service import Service, wall
 from receiver.serving import serving
 from receiver.settings import check
 from receiver.simulator.app import Simulator
+from receiver.simulator.engine import Called
 from receiver.simulator.keys import Keys, make_keys
 from receiver.store.connection import connect
 from receiver.transport import Transport
@@ -155,6 +156,11 @@ class Amazon(Simulator):
         """Let every refund take its next step, or its next steps one right after the other."""
         self._ahead += steps * self.STEP * 1000 + 50
         self.tick()
+
+    @property
+    def asked(self) -> list[Called]:
+        """The calls of Get Refund, oldest first."""
+        return [each for each in self.calls if each.call == "get_refund"]
 
     @property
     def truth(self) -> dict[str, tuple[str, str]]:

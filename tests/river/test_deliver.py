@@ -13,16 +13,18 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 from structlog.testing import capture_logs
 
-from receiver.deliver import Slots
+from receiver import deliver
+from receiver.ledger.refund import Source
 from receiver.outbox.delivery import SCHEDULE, Attempts
 from receiver.outbox.subscriber import Secret, pause, resume
+from receiver.settle import Settler
 from receiver.store import Store
 from tests.clock import T0, ManualClock
 from tests.processes import until
 from tests.river.depot import Depot, depot
 from tests.river.kit import LEASE, at_work, pass_time
 from tests.river.stage import SECRET, Hook, Says
-from tests.store.makers import refund_id
+from tests.store.makers import refund_id, seen
 from tests.store.test_mutations import TOKEN, without
 from tests.webserver import serving
 
@@ -302,9 +304,9 @@ async def test_a_slow_subscriber_delays_nobody_else(at: Depot) -> None:
             assert slow.most_under_way == 3
 
 
-async def test_no_more_is_under_way_than_the_process_may(at: Depot) -> None:
-    """However many subscribers are owed something at once, and the idle ones come first."""
-    at.deliverer.slots = Slots(4)
+async def test_no_more_is_under_way_than_the_account_may(at: Depot) -> None:
+    """However many subscribers are owed something at once; those for whom the least is under way come first."""
+    at.deliverer.concurrency = 4
     at.deliverer.per_subscriber = 3
     go = asyncio.Event()
     async with AsyncExitStack() as stack:
@@ -316,13 +318,36 @@ async def test_no_more_is_under_way_than_the_process_may(at: Depot) -> None:
             await at.subscribe(each)
         await at.owe(6)
         async with at_work(at.deliverer.run):
-            await until(lambda: sum(each.under_way for each in hooks) == 4, "every slot is taken")
+            await until(lambda: sum(each.under_way for each in hooks) == 4, "there is no more room")
             await rounds(at, 3)
             assert len(at.deliverer._running) == 4
-            assert at.deliverer.slots.free == 0
             go.set()
             await until(lambda: at.counted("delivered") == 30, "everything is delivered")
-    assert at.deliverer.slots.free == 4
+
+
+@pytest.mark.parametrize("room", [1, 2, 3])
+async def test_room_goes_to_who_has_waited_longest(
+    store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Two subscribers hang, and have plenty; a third gets its turn when the first of their posts have timed out."""
+    monkeypatch.setattr(deliver, "IDLE", 3600.0)
+    never = Says(after=asyncio.Event())
+    async with (
+        depot(store, redis, clock, timeout=0.2, concurrency=room) as at,
+        Hook("a", then=never).listening() as one,
+        Hook("b", then=never).listening() as two,
+        Hook("c").listening() as good,
+    ):
+        for each in (one, two, good):
+            await at.subscribe(each, types=("amazonpay.refund.declined",) if each is good else ("*",))
+        for number in range(20):
+            await Settler(store, lambda: 0.0).settle(at.account, seen(number=number), source=Source.POLL)
+        async with at_work(at.deliverer.run):
+            await until(lambda: len(one.posts) + len(two.posts) >= room, "there is no more room")
+            await at.owe(1, first=21)
+            before = len(one.posts) + len(two.posts)
+            await until(lambda: good.posts, "the third one is told")
+            assert len(one.posts) + len(two.posts) <= before + 2 * room
 
 
 async def slow_send(at: Depot, hook: Hook, late: Says, slow_first: bool) -> None:
@@ -349,7 +374,6 @@ async def slow_send(at: Depot, hook: Hook, late: Says, slow_first: bool) -> None
     assert len(hook.posts) == 2
     assert len({each.headers["webhook-id"] for each in hook.posts}) == 1
     assert await at.empty()
-    assert at.deliverer.slots.free == 256
 
 
 @pytest.mark.parametrize("slow_first", [True, False])
@@ -459,8 +483,8 @@ async def test_a_subscriber_removed_while_it_is_sent_to_stays_removed(
 
 
 async def test_a_deliverer_that_dies_while_it_sends_leaves_the_event_to_the_next(at: Depot, hook: Hook) -> None:
-    """Cancelled in the middle of a post it goes at once, and gives its slot back; when its lease is over the event is
-    sent again, with the same id."""
+    """Cancelled in the middle of a post it goes at once, and leaves nothing under way; when its lease is over the
+    event is sent again, with the same id."""
     hook.answers = [Says(after=asyncio.Event())]
     await at.subscribe(hook)
     await at.owe()
@@ -470,7 +494,6 @@ async def test_a_deliverer_that_dies_while_it_sends_leaves_the_event_to_the_next
         work.cancel()
         await asyncio.wait({work}, timeout=5)
         assert work.cancelled()
-    assert at.deliverer.slots.free == 256
     await until(lambda: hook.under_way == 0, "the connection is closed")
     assert await at.due() == LEASE
     assert len(asyncio.all_tasks() - before) <= 1  # aiohttp's server keeps one for its next request

@@ -135,7 +135,7 @@ async def test_several_processes_share_the_work_and_do_nothing_twice(
         await until(lambda: len(audit.posts) == 60, "everything is told")
         await until(one.quiet, "nothing is under way")
         assert audit.told == await one.events() == sorted((each, "declined") for each in refunds)
-        assert Counter(each.object_id for each in shop.calls) == dict.fromkeys(refunds, 1)
+        assert Counter(each.object_id for each in shop.asked) == dict.fromkeys(refunds, 1)
         final = {"state": "Declined", "reason": "AmazonRejected", "found_by": "notification"}
         shares = [each.counted("refunds_final", **final) for each in (one, two, three)]
         assert sum(shares) == 60

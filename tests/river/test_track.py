@@ -70,7 +70,7 @@ async def fail(at: Bench, first: int, most: int, chance: float) -> None:
         assert await at.echo() == Echo(Source.NOTIFICATION, T0, T0, step=2, failures=number + 1)
         at.clock.tick(due)
     at.desk.then = refund("RefundInitiated")
-    at.tracker.request_timeout = 10.0
+    at.tracker.asker.timeout = 10.0
     await at.look()
     assert await at.due() == ECHO[2]
     assert await at.echo() == Echo(Source.NOTIFICATION, T0, T0, step=3, due=at.clock() + ECHO[2])

@@ -13,10 +13,13 @@ from structlog.testing import capture_logs
 
 from receiver import deliver, track
 from receiver.accounts import Bucket, Call
-from receiver.deliver import Slots
+from receiver.errors import StoreUnavailable
 from receiver.metrics import Metrics
+from receiver.service import wall
 from receiver.store import Store
-from receiver.store.connection import connect
+from receiver.store.clock import Clock
+from receiver.store.connection import Group, connect
+from receiver.store.keys import WAKE
 from receiver.transport import Transport
 from tests.clock import ManualClock
 from tests.processes import until
@@ -107,13 +110,13 @@ async def test_a_full_tracker_goes_on_as_soon_as_one_look_ends(
         await until(lambda: len(tracking.desk.asked) == 12, "all are asked about", 10)
 
 
-@pytest.mark.parametrize(("per_subscriber", "slots"), [(1, 256), (8, 1)])
+@pytest.mark.parametrize(("per_subscriber", "concurrency"), [(1, 256), (8, 1)])
 async def test_a_full_lane_goes_on_as_soon_as_one_delivery_ends(
-    delivering: Depot, hook: Hook, monkeypatch: pytest.MonkeyPatch, per_subscriber: int, slots: int
+    delivering: Depot, hook: Hook, monkeypatch: pytest.MonkeyPatch, per_subscriber: int, concurrency: int
 ) -> None:
-    """Whether it is the lane or the process that has no room."""
+    """Whether it is the lane or the account that has no room."""
     monkeypatch.setattr(deliver, "IDLE", FOR_EVER)
-    delivering.deliverer.per_subscriber, delivering.deliverer.slots = per_subscriber, Slots(slots)
+    delivering.deliverer.per_subscriber, delivering.deliverer.concurrency = per_subscriber, concurrency
     await delivering.owe(12)
     async with at_work(delivering.deliverer.run):
         await until(lambda: len(hook.posts) == 12, "all are posted", 10)
@@ -130,7 +133,7 @@ async def test_workers_with_nothing_to_do_look_once_a_second(
 ) -> None:
     """No more, though a subscriber is there, a refund waits for its time, and another is throttled for ever."""
     slow = {**tracking.tracker.account.throttle, Call.GET_REFUND: Bucket(1, 0.0001)}
-    tracking.tracker.account = account_at(tracking.desk, throttle=slow)
+    tracking.tracker.asker.account = account_at(tracking.desk, throttle=slow)
     await store.hint("us", hint(1))
     await redis.zadd("refunds:{us}:due", {refund_id(2): tracking.clock() + 1_500})
     async with at_work(tracking.tracker.run), at_work(delivering.deliverer.run):
@@ -147,7 +150,7 @@ async def test_a_flood_of_hints_does_not_make_workers_run(
 ) -> None:
     """While Amazon's throttle is empty a thousand hints cannot be asked about: a hundred rounds a second at most."""
     slow = {**tracking.tracker.account.throttle, Call.GET_REFUND: Bucket(1, 0.0001)}
-    tracking.tracker.account = account_at(tracking.desk, throttle=slow)
+    tracking.tracker.asker.account = account_at(tracking.desk, throttle=slow)
     claims = rosters = 0
     claim, roster = store.claim, store.roster
 
@@ -227,7 +230,7 @@ async def test_whichever_answer_of_redis_is_lost_the_refund_is_tracked_once(
         async with at_work(tracker.run):
             async with asyncio.timeout(20):
                 while not await declined(store) or await redis.exists("refunds:{us}:due"):
-                    pass_time(cut_off, clock, LEASE // 4)
+                    pass_time(cut_off, clock, 0 if tracker._running else LEASE // 4)
                     await asyncio.sleep(0.01)
         await transport.close()
         await cut_off.close()
@@ -253,13 +256,55 @@ async def test_whichever_answer_of_redis_is_lost_the_event_is_delivered(
             async with at_work(deliverer.run):
                 async with asyncio.timeout(20):
                     while not await at.empty():
-                        pass_time(cut_off, clock, LEASE // 4)
+                        pass_time(cut_off, clock, 0 if deliverer._running else LEASE // 4)
                         await asyncio.sleep(0.01)
         await transport.close()
         await cut_off.close()
     assert 1 <= len(subscriber.posts) <= 2
     assert {each.headers["webhook-id"] for each in subscriber.posts} == {subscriber.events[0].get_id()}
     assert await redis.hlen("refunds:{us}:dead:all") == 0
+
+
+async def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop says `RuntimeError` where others say that the connection is closed: it is trouble with Redis all the
+    same, and no worker waits for an answer that cannot come."""
+
+    async def closed(_: Group, commands: object) -> Any:
+        raise RuntimeError("unable to perform operation on <UnixTransport closed=True>; the handler is closed")
+
+    monkeypatch.setattr(Group, "_send", closed)
+    for call in (store.ping(), store.hint("us", hint())):
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreUnavailable):
+                await call
+
+
+async def test_what_others_say_on_the_channel_does_not_deafen(store: Store, redis: Any) -> None:
+    """Bytes that are no account's name wake nobody, and the next name is heard."""
+    await store.start()
+    await until(lambda: listeners(redis), "it listens")
+    with store.waking("us") as waker:
+        for said in (b"\xff\xfe", b"", b"us"):
+            await redis.publish(WAKE, said)
+        async with asyncio.timeout(5):
+            await waker.rest(FOR_EVER)
+
+
+async def listeners(redis: Any) -> int:
+    """How many listen to who is woken."""
+    ((_, count),) = await redis.pubsub_numsub(WAKE)
+    return int(count)
+
+
+async def test_nobody_works_by_a_clock_that_is_wrong(valkey_url: str) -> None:
+    """When the store has started, leases and schedules go by Redis's time, whatever the machine's clock says."""
+    store = Store(connect(valkey_url), clock=Clock(wall=lambda: 0.0))
+    assert store.now() < 60_000
+    await store.start()
+    assert abs(store.now() - wall()) < 5_000
+    await store.close()
 
 
 async def test_workers_that_stop_leave_nothing_running(
@@ -274,4 +319,4 @@ async def test_workers_that_stop_leave_nothing_running(
     allowed = tracking.desk.server.tasks
     await until(lambda: asyncio.all_tasks() - before <= allowed, "no task is left")
     assert not store.wakes._waiting
-    assert delivering.deliverer.slots.free == 256
+    assert not delivering.deliverer._running

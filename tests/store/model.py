@@ -20,7 +20,7 @@ from tests.clock import T0
 from tests.store.makers import refund_id
 
 NAMES = ("audit", "finance")
-REFUNDS = (1, 2)
+REFUNDS = (1, 2, 3, 4, 5)
 KEY = "refunds:{us}"
 TYPE = "amazonpay.refund."
 FINAL = ("Refunded", "Declined")

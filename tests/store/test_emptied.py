@@ -1,0 +1,39 @@
+"""A store that was emptied, or damaged, under a running service: nobody may be forgotten silently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from receiver.accounts import Account
+from receiver.errors import StoreUnavailable
+from receiver.ledger.refund import Source
+from receiver.settle import Settler
+from receiver.store import Store
+from tests.store.makers import seen, subscriber
+
+
+async def test_what_is_owed_to_nobody_because_the_list_is_gone_is_not_committed(
+    store: Store, redis: Any, account: Account
+) -> None:
+    """With a list that must have been written, its absence is our trouble: the refund stays due."""
+    settler = Settler(store, lambda: 0.0, declared=True)
+    with pytest.raises(StoreUnavailable) as caught:
+        await settler.settle(account, seen("Declined"), source=Source.POLL)
+    assert caught.value.reason == "store_emptied"
+    assert await redis.keys("*") == []
+    assert await store.open_roster("us")
+    assert not await store.open_roster("us")
+    settled = await settler.settle(account, seen("Declined"), source=Source.POLL)
+    assert len(settled.events) == 1
+
+
+async def test_a_subscriber_whose_record_is_damaged_is_owed_everything(
+    store: Store, redis: Any, account: Account
+) -> None:
+    await store.put_subscriber("us", subscriber("audit", types=("amazonpay.refund.refunded",)))
+    await redis.hset("refunds:{us}:subscribers", "broken", "{")
+    await Settler(store, lambda: 0.0).settle(account, seen("Declined"), source=Source.POLL)
+    assert await redis.zcard("refunds:{us}:lane:broken") == 1
+    assert await redis.zcard("refunds:{us}:lane:audit") == 0
