@@ -66,6 +66,7 @@ class Receipt:
     age: int
     """How long ago Amazon signed it, ms."""
     signature_version: int
+    topic: str = ""
     object_type: str = ""
     """See `Notice.object_type`; empty for what is not a notification."""
     refund_id: str = ""
@@ -206,6 +207,7 @@ class Receiver:
         matching = [account for account in candidates if account.merchant_id == notice.merchant_id]
         if not matching:
             self.unconfigured_merchants.count(notice.merchant_id, now)
+            log.warning("notification.unconfigured_merchant", merchant_id=notice.merchant_id)
             raise Unconfigured(
                 "No account is configured for this merchant on this topic.", reason="unconfigured_merchant"
             )
@@ -278,6 +280,7 @@ def _receipt(
         outcome=outcome,
         age=now - envelope.timestamp,
         signature_version=envelope.signature_version,
+        topic=envelope.topic_arn,
         object_type=notice.object_type if notice else "",
         refund_id=notice.object_id if notice and notice.is_refund else "",
         accounts=accounts,

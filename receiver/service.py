@@ -90,6 +90,7 @@ class Service:
             wait_replicas=redis.wait_replicas,
             wait_timeout=redis.wait_timeout.total_seconds(),
             on_error=self.metrics.store_error,
+            gone=lambda: self.embedded is not None and self.embedded.gone,
         )
         self._opened.push_async_callback(self.store.close)
         ingest = settings.ingest
@@ -272,6 +273,8 @@ class Service:
     async def _check_store(self) -> None:
         if self.embedded is not None and not self.embedded.healthy:
             raise StoreUnavailable("The embedded store is being restarted.", reason="store_restarting")
+        if self.embedded is not None and self.embedded.gone:
+            raise StoreUnavailable("The embedded store's folder was removed.", reason="store_data_dir_gone")
         await self.store.ping()
 
     async def _check_declared(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 from receiver.accounts import Account
@@ -16,6 +17,10 @@ from receiver.store.connection import connect
 from tests.accounts import make_account
 from tests.clock import ManualClock
 from tests.valkey import start_valkey
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")
 
 
 @pytest.fixture(scope="session")

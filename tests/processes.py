@@ -20,7 +20,7 @@ from typing import Any
 from tests.store.embedded_kit import kill_servers
 
 PROJECT = Path(__file__).resolve().parents[1]
-BOUND = 20.0
+BOUND = 60.0
 """Seconds after which a condition that should come true never will."""
 STEP = 0.02
 """Seconds between two looks at what has no event of its own."""
@@ -133,7 +133,7 @@ class Desk:
         self.started.append(command)
         return command
 
-    async def run(self, *arguments: str | Path, env: Mapping[str, str] | None = None, bound: float = 30.0) -> Command:
+    async def run(self, *arguments: str | Path, env: Mapping[str, str] | None = None, bound: float = 60.0) -> Command:
         """Start it, and return when it has ended."""
         command = await self.start(*arguments, env=env)
         await command.ended(bound)

@@ -347,7 +347,7 @@ def sign_again(fields: dict[str, Any]) -> None:
 def damaged(draw: st.DrawFn) -> bytes:
     """The bytes of such an envelope, maybe with some of them changed, cut off, doubled or added."""
     body = bytearray(json.dumps(draw(envelopes()), ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass"))
-    for _ in range(draw(st.integers(0, 2))):
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
         at = draw(st.integers(0, max(len(body) - 1, 0)))
         match draw(st.sampled_from(["flip", "cut", "double", "insert", "key"])):
             case "flip":
@@ -413,7 +413,7 @@ def test_whatever_comes_is_refused(target: Target, body: bytes, sent: list[tuple
     assert answer.fetched == []
 
 
-@hypothesis_settings(FUZZ, max_examples=900)
+@hypothesis_settings(FUZZ, max_examples=700)
 @given(
     body=damaged(), extra=HEADERS, with_true=st.booleans(), path=st.sampled_from(["/ipn", "/ipn", "/ipn/us"]), cuts=CUTS
 )

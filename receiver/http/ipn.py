@@ -182,6 +182,7 @@ class Ipn:
             values |= {"reason": reason, "status": status}
         else:
             values |= {"age_ms": receipt.age, "object_type": receipt.object_type, "accounts": receipt.accounts}
+            values["topic"] = receipt.topic
             if receipt.refund_id:
                 values["refund_id"] = receipt.refund_id
         line = log.info if receipt else log.warning if outcome in ("refused", "dropped") else log.error

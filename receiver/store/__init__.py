@@ -41,10 +41,11 @@ class Store(Refunds, Looks, Lanes, Requests):
         wait_replicas: int = 0,
         wait_timeout: float = 0.5,
         on_error: Callable[[str], None] = lambda kind: None,
+        gone: Callable[[], bool] = lambda: False,
     ) -> None:
         self._client = client
         self._reads = Group(client, on_error=on_error)
-        self._writes = Group(client, wait_replicas, int(wait_timeout * 1000), on_error)
+        self._writes = Group(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
         self.now = clock or Clock()
         self.wakes = Wakes(client)
         self._timekeeper: asyncio.Task[None] | None = None

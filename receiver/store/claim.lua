@@ -6,20 +6,18 @@
 local now, lease, burst, rate, limit =
   tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
-local held = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'turn', 'blocked')
+local held = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'turn', 'blocked', 'last')
 local tokens, at = tonumber(held[1] or burst), tonumber(held[2] or now)
-local turn, blocked = tonumber(held[3] or 0), tonumber(held[4] or 0)
+local turn, blocked, last = tonumber(held[3] or 0), tonumber(held[4] or 0), tonumber(held[5] or 0)
 if now > at then
   tokens = math.min(burst, tokens + (now - at) * rate / 1000)
 end
 
-local function score_for(refund)
-  -- Two processes' clocks differ a little: a token must not equal one that was given out before.
-  local score, old = now + lease, tonumber(redis.call('ZSCORE', KEYS[3], refund) or 0)
-  if old >= score and old < score + lease then
-    return old + 1
-  end
-  return score
+local function next_score()
+  -- No token is given out twice, also where two processes' clocks differ a little. A clock that was far ahead is forgotten.
+  local score = now + lease
+  last = (last >= score and last < score + lease) and last + 1 or score
+  return last
 end
 
 local function pick()
@@ -39,14 +37,15 @@ while now >= blocked and #claimed < 3 * limit do
     break
   end
   tokens, turn = tokens - 1, turn + 1
-  local score = score_for(refund)
+  local score = next_score()
   redis.call('ZREM', KEYS[2], refund)
   redis.call('ZADD', KEYS[3], score, refund)
   table.insert(claimed, refund)
   table.insert(claimed, string.format('%.0f', score))
   table.insert(claimed, redis.call('HGET', KEYS[4], refund) or '')
 end
-redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', tostring(math.max(now, at)), 'turn', turn % 4)
+redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', tostring(math.max(now, at)), 'turn', turn % 4,
+  'last', string.format('%.0f', last))
 
 local function wait()
   if pick() then

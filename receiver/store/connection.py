@@ -65,6 +65,8 @@ class Group:
     wait_replicas: int = 0
     wait_ms: int = 500
     on_error: Callable[[str], None] = lambda kind: None
+    gone: Callable[[], bool] = lambda: False
+    """Whether what Redis confirms would not be kept: nothing is sent then."""
     _waiting: list[_Call] = field(default_factory=list)
     _flights: set[asyncio.Task[None]] = field(default_factory=set)
     _scheduled: bool = False
@@ -106,6 +108,10 @@ class Group:
         self._take_off()
 
     async def _fly(self, calls: list[_Call]) -> None:
+        if self.gone():
+            for call in calls:
+                self._fail(call, ResponseError("NODATADIR"))
+            return
         try:
             answers = await self._send([call.command for call in calls])
         except RedisConnectionError as error:
@@ -189,6 +195,7 @@ KINDS = {
     "NOPERM": "not_permitted",
     "CLUSTERDOWN": "cluster_down",
     "MASTERDOWN": "master_down",
+    "NODATADIR": "data_dir_gone",
 }
 ALIASES = {"OUTOFMEMORY": "OOM", "BUSYLOADING": "LOADING", "AUTHENTICATION": "NOAUTH", "NOPERMISSION": "NOPERM"}
 """redis-py makes classes of some of Redis's error codes, and then leaves the code out of the text."""

@@ -85,8 +85,13 @@ class EmbeddedStore:
 
     @property
     def healthy(self) -> bool:
-        """Whether the server answered when it was last asked: each second, and at once when it ends."""
+        """Whether the server answered when it was last asked: each second, and when it ends."""
         return self._healthy
+
+    @property
+    def gone(self) -> bool:
+        """Whether the data was removed under the server: it would confirm writes that nobody finds again."""
+        return self._healthy and not self._files.intact()
 
     @property
     def owner(self) -> bool:
@@ -106,9 +111,8 @@ class EmbeddedStore:
     async def start(self) -> str:
         """Has one server up and answering, whoever started it, and returns its `url`.
 
-        Raises:
-            ConfigurationError: the directory cannot be used, or there is no Valkey to run.
-            StoreUnavailable: the server does not start, or another holds the directory and does not answer.
+        Raises `ConfigurationError` where the directory cannot be used or there is no Valkey to run, `StoreUnavailable`
+        where the server does not start, or another holds the directory and does not answer.
         """
         if self._life is None:
             opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -197,8 +201,7 @@ class EmbeddedStore:
         return True
 
     async def _watch(self) -> None:
-        """Returns when the server is gone. Meanwhile keeps `healthy` true to the facts, and takes over from an owner
-        that is gone."""
+        """Returns when the server is gone. Until then keeps `healthy` true, and takes over from an owner that left."""
         while True:
             try:
                 async with Line(self._files.socket, min(PATIENCE, self._answer_timeout)) as line:
@@ -297,13 +300,11 @@ class EmbeddedStore:
         self._healthy = answer == "PONG"
 
     def _tell(self, event: str) -> None:
-        self._log.info(
-            event, data_dir=str(self._files.path), pid=self.pid, owner=self.owner, version=self._version, url=self.url
-        )
+        where = str(self._files.path)
+        self._log.info(event, data_dir=where, pid=self.pid, owner=self.owner, version=self._version)
 
 
 def _fail(opened: asyncio.Future[None], error: Exception) -> bool:
-    if opened.done():
-        return False
-    opened.set_exception(error)
-    return True
+    if not (was_open := opened.done()):
+        opened.set_exception(error)
+    return not was_open

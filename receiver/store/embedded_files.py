@@ -134,6 +134,10 @@ class DataDir:
         """The socket as a `unix://` URL."""
         return f"unix://{quote(str(self.socket))}"
 
+    def intact(self) -> bool:
+        """Whether the data is still where Valkey writes it. It goes on writing to files that were removed under it."""
+        return (self.path / "appendonlydir").is_dir()
+
     def prepare(self) -> None:
         """Creates what is missing.
 

@@ -159,9 +159,13 @@ class ServerProcess:
 
     def ended(self) -> bool:
         """Whether no server holds the directory any more. Only for the owner."""
-        if not self._lock.take():
-            return False
-        self._lock.release()
+        try:
+            if not self._lock.take():
+                return False
+            self._lock.release()
+        except FileNotFoundError:
+            # The directory was removed under the server: only the process itself can tell.
+            pass
         return self._child is None or _gone(self._child)
 
     def epitaph(self) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -198,6 +199,22 @@ async def test_a_head_that_never_ends_is_dropped(store: Store) -> None:
         # Also where a first request on the same connection was answered.
         whole = HEAD + b"Content-Length: 4\r\n\r\nbody"
         assert status_of(await talk(service, whole, HEAD)) == 200
+
+
+async def test_a_header_without_an_end_is_cut_long_before_its_time(store: Store) -> None:
+    """The parser keeps it to itself and would grow with it: the connection is gone after some hundred KiB."""
+    async with running(limited(), store, Judge()) as service:
+        _, writer = await service.connect()
+        sent = 0
+        writer.write(HEAD + b"X-Endless: ")
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(8):
+                while sent < 64 * 1024 * 1024:
+                    writer.write(b"a" * 65536)
+                    await writer.drain()
+                    sent += 65536
+        writer.close()
+        assert sent < 16 * 1024 * 1024
 
 
 async def test_a_sender_that_leaves_is_noted(store: Store) -> None:

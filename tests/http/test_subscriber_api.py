@@ -101,7 +101,9 @@ async def test_every_problem_of_a_subscriber_is_named(service: Service, store: S
     assert await store.subscribers("us") == []
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 10_000, b" " * 70_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 10_000, b" " * 70_000, b'{"a":1e99999999999999999999}']
+)
 async def test_bodies_that_are_no_object_are_400(service: Service, body: bytes) -> None:
     """Whatever they are."""
     answer = await service.call("POST", "/v1/subscribers", token=ADMIN, body=body)
@@ -132,3 +134,15 @@ async def test_all_of_it_needs_admin(service: Service) -> None:
         assert (await add(service, token=token)).status == 403
         for method, path in (("GET", "/v1/subscribers"), ("GET", "/v1/subscribers/x"), ("DELETE", "/v1/subscribers/x")):
             assert (await service.call(method, path, token=token)).status == 403
+
+
+async def test_pausing_and_resuming(service: Service, store: Store) -> None:
+    """Also one that was paused because it answered 410; each way it is told how it stands now."""
+    await add(service)
+    path = "/v1/subscribers/finance"
+    for verb, paused in (("pause", True), ("pause", True), ("resume", False), ("resume", False)):
+        answer = await service.call("POST", f"{path}/{verb}", token=US_ONLY)
+        assert (answer.status, answer.json["paused"]) == (200, paused)
+        (found,) = await store.subscribers("us")
+        assert found.paused is paused
+    assert (await service.call("POST", f"{path}/resume", token=READER)).status == 403

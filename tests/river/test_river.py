@@ -348,7 +348,7 @@ async def test_whatever_amazon_answers_the_end_is_reached(
     """Each trick on calls once, all at the same time: the refund is asked about again, and comes out right."""
     tricks = ["error", "lost_answer", "garbage", "half", "wrong_refund", "hang"]
     tables = [account(shop, tmp_path)]
-    async with running(valkey_url, tables, [audit], track={"request_timeout": "300ms"}) as stage:
+    async with running(valkey_url, tables, [audit], track={"request_timeout": "1s"}) as stage:
         refunds = {
             trick: shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE) for trick in (*tricks, "throttle")
         }

@@ -307,6 +307,22 @@ async def test_a_worker_slower_than_its_lease_changes_no_schedule(at: Bench, sto
     assert known.revision == 1
 
 
+async def test_no_two_claims_share_a_token(at: Bench, store: Store) -> None:
+    """Not in one millisecond either, with hints that overtake, looks that settle in between, and a clock that differs:
+    else a late worker would take the claim of another for its own."""
+    at.desk.then = refund()
+    tokens = []
+    for number, skew in enumerate((0, 0, 0, 3, -3, 0, 0)):
+        await store.hint("us", hint(message=f"m{number}", digest=f"d{number}"))
+        at.clock.ms = T0 + skew
+        (look,) = (await claim(store)).looks
+        tokens.append(look.token)
+        if number % 2:
+            await at.tracker.look(look)
+    assert len(set(tokens)) == len(tokens)
+    assert all(T0 + LEASE - 3 <= token <= T0 + LEASE + 10 for token in tokens)
+
+
 async def given_up_meanwhile(at: Bench, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """One worker has read that nobody knows the refund, and is about to drop the last hint; another, slower than its
     lease, takes the refund in just then. It is pending, so it must be looked at again."""

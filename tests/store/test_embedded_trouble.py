@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
 from receiver.errors import StoreUnavailable
+from receiver.store import Store
+from receiver.store.connection import connect
 from receiver.store.embedded import EmbeddedStore
 from receiver.store.embedded_files import LOG_KEPT, LOG_LIMIT, DataDir, FileLock
 from receiver.store.embedded_process import TAIL_LIMIT, find_binary
@@ -279,3 +282,17 @@ async def test_a_long_log_is_cut_to_its_end(data_dir: Path) -> None:
     async with running(data_dir):
         assert log.stat().st_size < LOG_KEPT + 100_000
         assert "the last line" in log.read_text()
+
+
+async def test_a_store_whose_folder_was_removed_confirms_nothing(data_dir: Path) -> None:
+    """Valkey goes on writing to files that nobody finds again: that is our trouble, and no reason to say 200."""
+    async with running(data_dir) as embedded:
+        store = Store(connect(embedded.url), gone=lambda: embedded.gone)
+        await store.open_roster("us")
+        assert not embedded.gone
+        shutil.rmtree(data_dir)
+        assert embedded.gone
+        with pytest.raises(StoreUnavailable) as caught:
+            await store.open_roster("us")
+        assert caught.value.reason == "store_data_dir_gone"
+        await store.close()

@@ -39,7 +39,7 @@ def test_what_is_commented_out_is_the_default(tmp_path: Path) -> None:
     lines = [
         line
         for line in told.splitlines()
-        if not re.match(r"(url = \"redis|password_file|throttle|endpoint|\[accounts\.|reasons|\"https://sns)", line)
+        if not re.match(r"(url = \"redis|password_file|throttle|endpoint|\[accounts\.|reasons|over_refund|auth_token_file|\"https://sns)", line)
     ]
     everything = example(tmp_path, "\n".join(lines))
     for name in ("redis", "http", "ingest", "track", "delivery", "log", "data_dir"):

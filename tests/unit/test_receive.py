@@ -94,6 +94,7 @@ async def test_a_genuine_refund_notification_becomes_a_hint() -> None:
         outcome=Outcome.NOTED,
         age=1500,
         signature_version=1,
+        topic=TOPIC,
         object_type="REFUND",
         refund_id=REFUND_ID,
         accounts=("us",),
