@@ -253,13 +253,16 @@ class Service:
                 log.warning("subscriber.no_longer_declared", account=account, subscriber=each.name)
 
     async def _written(self, account: str, subscriber: Subscriber) -> bool:
-        """Add the subscriber, or change the stored one; False if somebody else changed it meanwhile."""
+        """Add the subscriber, or at the start change the stored one; False if somebody else changed it meanwhile.
+
+        Later nothing is changed: a process with another configuration, on its way in or out, would do the same.
+        """
         before = (await self.store.roster(account)).subscribers.get(subscriber.name)
         after = carry_over(subscriber, before)
         if before is None:
             await self.store.put_subscriber(account, after)
             log.info("subscriber.added", account=account, subscriber=subscriber.name)
-        elif after != before:
+        elif after != before and not self._declared.is_set():
             if not await self.store.change_subscriber(account, before, after):
                 return False
             log.info("subscriber.changed", account=account, subscriber=subscriber.name)

@@ -189,6 +189,11 @@ class Stage:
         async with self.session.post(self.url + path, data=body, headers=headers) as answer:
             return answer.status
 
+    async def ready(self) -> bool:
+        """Whether the service says that it can work."""
+        status, _ = await self.get("/readyz")
+        return bool(status == 200)
+
     async def refund(self, refund_id: str) -> Any:
         """A refund as other services read it; None if it is not known."""
         status, found = await self.get(f"/v1/refunds/{refund_id}")

@@ -304,6 +304,7 @@ async def test_what_is_not_about_a_refund_is_acknowledged_and_counted(
     """Charges, charge permissions, chargebacks, and what Amazon may think of next: 200, counted, nothing written."""
     kinds = ["CHARGE", "CHARGE_PERMISSION", "CHARGEBACK", "SOMETHING_NEW"]
     async with with_sns(shop, valkey_url, tmp_path) as (stage, signer):
+        await until(stage.ready, "all that is written at the start is written")
         before = await stage.dump()
         for kind in kinds:
             message = notice(shop, "S01-0000001-0000001-C000001", ObjectType=kind)

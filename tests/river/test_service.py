@@ -46,13 +46,6 @@ def socket_dir() -> Iterator[Path]:
         yield Path(directory)
 
 
-async def ready(stage: Stage) -> bool:
-    """Whether the service says that it can work."""
-    status, _ = await stage.get("/readyz")
-    assert status in (200, 503)
-    return bool(status == 200)
-
-
 async def test_redis_may_come_late_and_go_and_come_back(
     shop: Amazon, audit: Hook, socket_dir: Path, tmp_path: Path
 ) -> None:
@@ -63,13 +56,13 @@ async def test_redis_may_come_late_and_go_and_come_back(
     redis = {"url": url, "timeout": "1s", "connect_timeout": "1s"}
     async with running(url, [account(shop, tmp_path)], [audit], redis=redis) as stage:
         shop.post_to = f"{stage.url}/ipn"
-        assert not await ready(stage)
+        assert not await stage.ready()
         shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE)
         for _ in range(2):
             await until(lambda: any(each.status == 503 for each in shop.posted), "a notification is put off")
             process, _ = start_valkey(socket_dir, *durable)
             try:
-                await until(lambda: ready(stage), "it is ready")
+                await until(stage.ready, "it is ready")
                 await until(lambda: stage.agrees(shop), "everything is known")
                 await until(stage.quiet, "everything is told")
             finally:
@@ -84,7 +77,7 @@ async def test_redis_may_come_late_and_go_and_come_back(
 
 async def unready(stage: Stage) -> bool:
     """Whether the service says that it cannot work."""
-    return not await ready(stage)
+    return not await stage.ready()
 
 
 async def test_a_worker_that_fails_is_started_again(
@@ -111,7 +104,7 @@ async def test_a_worker_that_fails_is_started_again(
             refund_id = shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE)
             await until(lambda: audit.posts, "the webhook")
             assert audit.told == [(refund_id, "declined")]
-            assert await ready(stage)
+            assert await stage.ready()
     failed = [line for line in logs if line["event"] == "worker.failed"]
     assert [(line["worker"], line["again_in_seconds"]) for line in failed] == [("track:us", 0.2), ("track:us", 0.4)]
 
@@ -149,7 +142,7 @@ async def test_the_configuration_has_the_word_but_a_pause_stays(
 
     async def subscriber(hook: Hook) -> Any:
         async with running(valkey_url, tables, [hook]) as stage:
-            await until(lambda: ready(stage), "the subscribers are written")
+            await until(stage.ready, "the subscribers are written")
             (found,) = await stage.service.store.subscribers("us")
             if not found.paused:
                 assert await stage.service.store.change_subscriber("us", found, pause(found, "gone", 1))
@@ -164,6 +157,34 @@ async def test_the_configuration_has_the_word_but_a_pause_stays(
     third = await subscriber(audit)
     assert (third.url, third.paused) == (audit.url, False)
     assert third.created_at == first.created_at
+
+
+async def test_two_configurations_do_not_fight(
+    shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one process replaces another the later one has the word, once: nobody changes it back and forth, which
+    would also end every pause."""
+    monkeypatch.setattr(module, "DECLARE_EVERY", 0.05)
+    tables = [account(shop, tmp_path)]
+    async with running(valkey_url, tables, [audit]) as old:
+        await until(old.ready, "the subscribers are written")
+        audit.types = None
+        async with running(valkey_url, tables, [audit]) as new:
+            await until(new.ready, "the subscribers are written")
+            store = new.service.store
+            version = (await store.roster("us")).version
+            await redis.config_resetstat()
+            looked = "cmdstat_hgetall"
+            await until(lambda: many(redis, looked, 40), "both have looked again and again")
+            found = await store.roster("us")
+            assert found.version == version
+            assert found.subscribers["audit"].types == ("amazonpay.refund.declined",)
+
+
+async def many(redis: Any, command: str, count: int) -> bool:
+    """Whether the command was run so often."""
+    stats = await redis.info("commandstats")
+    return command in stats and stats[command]["calls"] >= count
 
 
 async def test_a_service_that_stops_lets_go_of_everything(

@@ -1,0 +1,163 @@
+"""Workers for the store's model: each has a clock of its own, and can be stopped before it writes, so that what it has
+read is out of date by then."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import msgspec
+from redis.asyncio import Redis
+
+from receiver.ledger.refund import Observation
+from receiver.ledger.schedule import next_look
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.looks import Echo, Look
+from receiver.store.refunds import Commit, Committed
+from tests.accounts import make_account
+from tests.clock import T0, ManualClock
+from tests.store.makers import seen
+from tests.store.model import (
+    Happening,
+    Known,
+    watched,
+)
+
+Answer = tuple[tuple[str, str], int] | str
+
+LEASE, PAUSE = 30_000, 5_000
+
+
+def observation(answer: Answer, number: int) -> Observation | None:
+    """What Amazon says; None where the answer says nothing about the refund."""
+    if isinstance(answer, str):
+        return None
+    (state, reason), second = answer
+    return seen(state, number, reason, T0 + 1000 * second)
+
+
+@dataclass
+class Gate:
+    """Where a look waits before its write."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+    before: str = ""
+
+    async def passed(self, what: str) -> None:
+        self.before = self.before or what
+        self.reached.set()
+        await self.opened.wait()
+
+
+ACCOUNT = make_account()
+GATE: ContextVar[Gate | None] = ContextVar("GATE", default=None)
+
+
+class Gated(Store):
+    """A store in which whoever has a gate waits at it before the write that settles a look."""
+
+    async def commit(self, commit: Commit) -> Committed:
+        if gate := GATE.get():
+            await gate.passed("commit")
+        return await super().commit(commit)
+
+    async def reschedule(
+        self, look: Look, at: int | None, echo: Echo | None = None, *, revision: int | None = None
+    ) -> bool:
+        if gate := GATE.get():
+            await gate.passed("reschedule")
+        return await super().reschedule(look, at, echo, revision=revision)
+
+
+class Skewed(ManualClock):
+    """A worker's clock: the one of the test, and a little beside it."""
+
+    def __init__(self, base: ManualClock, ahead: int) -> None:
+        super().__init__()
+        self.base, self.ahead = base, ahead
+
+    def __call__(self) -> int:
+        return self.base() + self.ahead
+
+
+class Worker:
+    """One process: a store with its own clock, and what a worker does with a claim and Amazon's answer."""
+
+    def __init__(self, client: Redis, clock: ManualClock, ahead: int) -> None:
+        self.store = Gated(client, clock=Skewed(clock, ahead))
+        self.now = self.store.now
+        self.settler = Settler(self.store, lambda: 0.1)
+
+    async def look(self, look: Look, answer: Answer, hope: int) -> None:
+        """Settle the claim. After a hint that brought nothing new ask `hope` times more."""
+        seen, refund = observation(answer, int(look.refund_id[-6:])), None
+        if answer == "throttled":
+            await self.store.block("us", "get_refund", self.now() + PAUSE)
+        if answer in ("throttled", "failed"):
+            await self.store.reschedule(look, self.now() + PAUSE, look.echo)
+            return
+        if seen:
+            settled = await self.settler.settle(ACCOUNT, seen, source=look.source, token=look.token)
+            if not settled.change.is_nothing:
+                return
+            refund = settled.change.refund
+        else:
+            refund = await self.store.refund("us", look.refund_id)
+        echo = one_more(look.echo, hope)
+        own = next_look(refund, self.now(), ACCOUNT.poll, 0.1) if refund else None
+        times = [at for at in (own, self.now() + PAUSE if echo else None) if at is not None]
+        await self.store.reschedule(look, min(times, default=None), echo, revision=refund.revision if refund else 0)
+
+
+def one_more(echo: Echo | None, hope: int) -> Echo | None:
+    """What is remembered of a hint that brought nothing new; None: it was asked often enough."""
+    if echo is None or echo.step >= hope:
+        return None
+    return msgspec.structs.replace(echo, step=echo.step + 1)
+
+
+@dataclass
+class Held:
+    """A claimed look, and the claim's number."""
+
+    claim: int
+    worker: Worker
+    number: int
+    look: Look
+
+
+@dataclass
+class Waiting:
+    """A look before its write: what it made of what it had read, and when."""
+
+    held: Held
+    answer: Answer
+    gate: Gate
+    task: asyncio.Task[None]
+    hope: int
+    now: int = 0
+    known: Known | None = None
+    version: int = 0
+    change: tuple[Known, list[Happening]] | None = None
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether nothing was learned, so that what is done does not depend on what is known."""
+        return self.answer in ("throttled", "failed")
+
+    @property
+    def is_looked_at_again(self) -> bool:
+        """Pending refunds always; after a hint that brought nothing, a few times; after trouble always."""
+        if self.change:
+            return watched(self.change[0], self.now)
+        return self.is_trouble or one_more(self.held.look.echo, self.hope) is not None or watched(self.known, self.now)
+
+
+async def finish(waiting: Waiting) -> None:
+    """Let it write."""
+    waiting.gate.opened.set()
+    async with asyncio.timeout(10):
+        await waiting.task
