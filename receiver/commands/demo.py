@@ -10,10 +10,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,6 +23,8 @@ from rich.table import Table
 from receiver.commands.demo_stage import FAILS_FIRST, OUTCOME_DELAY, SHORTENED, Stage, stage
 from receiver.commands.demo_story import DECLINED, EXPECTED, FORGERIES, Expectation, Part, judge, missing, story
 from receiver.commands.serve import at_signal
+
+T = TypeVar("T")
 
 INTERRUPTED = 130
 PATIENCE = 25.0
@@ -39,13 +41,9 @@ async def run(*, refunds: int, keep: bool, as_json: bool) -> int:
         show = Show(console)
         async with stage(data_dir, show.pushed) as scene:
             show.opening(scene, refunds)
-            performance = asyncio.ensure_future(perform(scene, story(refunds), show))
-            ended = asyncio.ensure_future(stopped.wait()) if stopped else None
-            await asyncio.wait({performance, *((ended,) if ended else ())}, return_when=asyncio.FIRST_COMPLETED)
-            if not performance.done():
-                performance.cancel()
+            report = await until_stopped(perform(scene, story(refunds), show), stopped)
+            if report is None:
                 return INTERRUPTED
-            report = performance.result()
             show.closing(report)
             if as_json:
                 print(json.dumps(report, indent=2))  # noqa: T201 - the command's result
@@ -55,6 +53,20 @@ async def run(*, refunds: int, keep: bool, as_json: bool) -> int:
         return 0 if report["ok"] else 1
     finally:
         shutil.rmtree(data_dir, ignore_errors=True)
+
+
+async def until_stopped(work: Coroutine[Any, Any, T], stopped: asyncio.Event | None) -> T | None:
+    """What the work comes to; None if somebody stopped it before its end."""
+    if stopped is None:
+        return await work
+    tasks = asyncio.ensure_future(work), asyncio.ensure_future(stopped.wait())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].result() if tasks[0].done() else None
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def perform(scene: Stage, parts: list[Part], show: Show) -> dict[str, Any]:
