@@ -300,8 +300,8 @@ class EmbeddedStore:
         self._healthy = answer == "PONG"
 
     def _tell(self, event: str) -> None:
-        where = str(self._files.path)
-        self._log.info(event, data_dir=where, pid=self.pid, owner=self.owner, version=self._version)
+        where = {"data_dir": str(self._files.path), "url": self.url}
+        self._log.info(event, **where, pid=self.pid, owner=self.owner, version=self._version)
 
 
 def _fail(opened: asyncio.Future[None], error: Exception) -> bool:

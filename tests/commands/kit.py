@@ -91,6 +91,8 @@ class Server:
 
         async def flush() -> None:
             await self.service.store._client.flushall()
+            for account in self.service.accounts:
+                await self.service.store.open_roster(account.name)
 
         self.run(flush())
 
