@@ -24,8 +24,6 @@ from receiver.store.wakes import Waker
 
 log = structlog.get_logger()
 
-LEASE_MARGIN = 20.0
-"""A lease outlives the longest request by this many seconds; a shorter one would let two workers ask at once."""
 IDLE = 1.0
 """Workers look this often (seconds) although nobody woke them: a lost wake-up costs no more."""
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000

@@ -69,7 +69,7 @@ class Control:
             ("GET", "/certificate", self.certificate),
             ("GET", "/log", self.log),
         )
-        return [Route(f"/simulator{path}", _answering(handler), methods=[method]) for method, path, handler in table]
+        return [Route(f"/simulator{path}", answering(handler), methods=[method]) for method, path, handler in table]
 
     async def index(self, _: Request) -> Response:
         """What this simulator is."""
@@ -96,7 +96,7 @@ class Control:
 
     async def start_refund(self, request: Request) -> Response:
         """A refund that the merchant's program did not start."""
-        found = await _object(request, {"amount", "currencyCode", "outcome", "chargeId"})
+        found = await read_fields(request, {"amount", "currencyCode", "outcome", "chargeId"})
         amount = Amount.read(need(found, "amount"), need(found, "currencyCode"), "refund")
         outcome = read_outcome(_text(found, "outcome")) if found.get("outcome") else None
         change = self._engine.start_refund(amount, outcome, _text(found, "chargeId") or None)
@@ -117,7 +117,7 @@ class Control:
 
     async def open_charge(self, request: Request) -> Response:
         """A new charge; Captured unless `state` says otherwise."""
-        found = await _object(request, {"amount", "currencyCode", "state", "merchantReferenceId", "chargeId"})
+        found = await read_fields(request, {"amount", "currencyCode", "state", "merchantReferenceId", "chargeId"})
         charge = self._engine.open_charge(
             Amount.read(need(found, "amount"), need(found, "currencyCode"), "charge"),
             state=_text(found, "state") or "Captured",
@@ -132,7 +132,7 @@ class Control:
 
     async def add_mischief(self, request: Request) -> Response:
         """One more rule."""
-        found = await _object(request, RULE_FIELDS)
+        found = await read_fields(request, RULE_FIELDS)
         trick = _text(found, "trick")
         rest = {_snake(name): _plain(value) for name, value in found.items() if name != "trick"}
         try:
@@ -148,7 +148,7 @@ class Control:
 
     async def forge(self, request: Request) -> Response:
         """A forged notification, posted once."""
-        found = await _object(request, {"kind", "refundId"})
+        found = await read_fields(request, {"kind", "refundId"})
         try:
             kind = Forgery(_text(found, "kind"))
         except ValueError:
@@ -178,7 +178,9 @@ class Control:
         }
 
 
-def _answering(handler: Handler) -> Handler:
+def answering(handler: Handler) -> Handler:
+    """The handler, with a `Fault` answered as Amazon's API would."""
+
     async def answer(request: Request) -> Response:
         try:
             return await handler(request)
@@ -188,7 +190,9 @@ def _answering(handler: Handler) -> Handler:
     return answer
 
 
-async def _object(request: Request, known: set[str]) -> dict[str, object]:
+async def read_fields(request: Request, known: set[str]) -> dict[str, object]:
+    """The JSON object that was sent, with no other members than `known`. Raises `Fault`."""
+    # Asked for by name, so that a web page cannot post here unnoticed.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Fault(415, "InvalidHeaderValue", "The content type has to be application/json.")
     found = read_object((await read(request)).body)

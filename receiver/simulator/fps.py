@@ -22,12 +22,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.simulator.amounts import Amount
-from receiver.simulator.api import REASON_HEADER, read, refusal
+from receiver.simulator.api import REASON_HEADER, read
+from receiver.simulator.control import answering, read_fields
 from receiver.simulator.engine import Called, Engine
 from receiver.simulator.faults import Fault, invalid_value
 from receiver.simulator.fps_book import FpsOrder, FpsRefund, Transaction
 from receiver.simulator.fps_checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY, check
-from receiver.simulator.shapes import need, only, read_object
+from receiver.simulator.shapes import need
 
 VERSIONS = {
     "2008-05-01": ("RefundTransactionReference", "TransactionDescription"),
@@ -57,8 +58,8 @@ class Fps:
             ("GET", "/fps", self.call),
             ("GET", "/fps/", self.call),
             ("GET", "/simulator/fps", self.index),
-            ("POST", "/simulator/fps/transactions", _answering(self.open)),
-            ("PUT", "/simulator/fps/post-to", _answering(self.post_to)),
+            ("POST", "/simulator/fps/transactions", answering(self.open)),
+            ("PUT", "/simulator/fps/post-to", answering(self.post_to)),
         )
         return [Route(path, handler, methods=[method]) for method, path, handler in table]
 
@@ -101,7 +102,7 @@ class Fps:
 
     async def open(self, request: Request) -> Response:
         """A new transaction."""
-        found = await _object(request, {"amount", "currencyCode", "state", "transactionId"})
+        found = await read_fields(request, {"amount", "currencyCode", "state", "transactionId"})
         amount = Amount.read(need(found, "amount"), need(found, "currencyCode"), "transaction")
         state, transaction_id = found.get("state") or "Success", found.get("transactionId") or ""
         if not isinstance(state, str) or not isinstance(transaction_id, str):
@@ -110,7 +111,7 @@ class Fps:
 
     async def post_to(self, request: Request) -> Response:
         """Another address for status notifications."""
-        url = (await _object(request, {"url"})).get("url")
+        url = (await read_fields(request, {"url"})).get("url")
         if url is not None and not isinstance(url, str):
             raise invalid_value("url", "it is not a text")
         self._engine.fps_postman.url = url or None
@@ -194,22 +195,3 @@ def _refund(each: FpsRefund) -> dict[str, object]:
         **each.amount.json(),
         "status": each.status,
     }
-
-
-def _answering(handler: Handler) -> Handler:
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except Fault as fault:
-            return refusal(fault)
-
-    return answer
-
-
-async def _object(request: Request, known: set[str]) -> dict[str, object]:
-    # Asked for by name, so that a web page cannot post here unnoticed.
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Fault(415, "InvalidHeaderValue", "The content type has to be application/json.")
-    found = read_object((await read(request)).body)
-    only(found, known)
-    return found
