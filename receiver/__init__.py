@@ -22,7 +22,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         calls.py · signing.py · answers.py        a request, the proof that it is ours, what an answer means
         fps.py · fps_notification.py · aws_signature.py    the same for the retired Flexible Payments
     ledger/           PURE · what we know
-        refund.py · hint.py                       the values
+        refund.py · hint.py · request.py          the values
         lifecycle.py                              the table: known + seen → change, and its events
         schedule.py                               when to ask again
         query.py · shape.py                       lists, and the one JSON shape of a refund

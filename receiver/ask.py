@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgspec
+import structlog
 
 from receiver.accounts import Account, Call
-from receiver.amazonpay.calls import Charge, get_charge, read_charge
+from receiver.amazonpay.calls import get_charge, read_charge
 from receiver.amazonpay.signing import diagnose
 from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, AmazonUnknown, NotSent
 from receiver.exchange import Request, Response
+from receiver.ledger.allowance import Charge, has_more_to_tell, retryable
+from receiver.ledger.lifecycle import Facts
+from receiver.ledger.refund import FPS, Refund, State
 from receiver.store import Store
+
+log = structlog.get_logger()
 
 Value = TypeVar("Value")
 
 THROTTLED_PAUSE = 5
 """Seconds to slow down after a 429 that names none."""
+FACTS_WITHIN = 2.0
+"""Seconds that an event waits at most for what the charge tells."""
+CHARGE_PATIENCE = 2.0
+"""Seconds that a charge which is needed now may wait for a token of the throttle."""
 CHARGE_KEPT = 3_600_000
 """ms. What is cached of a charge is good for its order number and for advice; before money moves it is read afresh."""
 
@@ -101,13 +112,14 @@ class Asker:
                 return False
             await asyncio.sleep(wait / 1000)
 
-    async def charge(self, charge_id: str, *, fresh: bool = False, patience: float = 2.0) -> Charge:
+    async def charge(self, charge_id: str, *, fresh: bool = False, patience: float = CHARGE_PATIENCE) -> Charge:
         """Get Charge, or what was kept of it within the hour unless it must be `fresh`.
 
         Raises the `AmazonError` tree; `AmazonThrottled` also where our own throttle has no token within `patience` (s).
         """
         if not fresh and (kept := await self.store.cached_charge(self.account.name, charge_id)):
-            return msgspec.json.decode(kept, type=Charge)
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.json.decode(kept, type=Charge)
         if not await self.token(Call.GET_CHARGE, patience):
             raise AmazonThrottled("Too many charges are being read just now.", retry_after=THROTTLED_PAUSE)
         request = get_charge(self.account.endpoint, charge_id)
@@ -115,6 +127,37 @@ class Asker:
         self.check_environment(found.environment)
         await self.store.cache_charge(self.account.name, charge_id, msgspec.json.encode(found), CHARGE_KEPT)
         return found
+
+    async def facts(self, refund: Refund, *, besides: str = "", again: bool = False) -> Facts:
+        """What the charge tells of a refund: its order number, and of a declined one whether it can be retried.
+
+        Nothing where there is nothing more to learn (unless it is to be asked `again`), or where the charge cannot be
+        read just now. `besides` is a reservation on the charge that is this very refund. Raises `StoreUnavailable`.
+        """
+        if not (has_more_to_tell(refund) or (again and refund.charge_id and refund.refund_type != FPS)):
+            return {}
+        declined = refund.state == State.DECLINED
+        try:
+            # Whether there is money left must not be judged by what was true before the decline.
+            charge = await self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0)
+        except AmazonError as error:
+            log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
+            return {}
+        facts: dict[str, str | bool] = {"charge_read": True, "order_reference": charge.merchant_reference_id}
+        if declined and refund.amount is not None:
+            entries = await self.store.charge_entries(self.account.name, refund.charge_id)
+            others = [entry for name, entry in entries.items() if name not in (refund.refund_id, besides)]
+            facts["retryable"] = retryable(charge, refund.amount, others, self.account.over)
+        return facts
+
+    async def facts_in_time(self, refund: Refund, *, besides: str = "") -> Facts:
+        """What `facts` says within two seconds, else nothing: a decline that is known is not held back for advice."""
+        try:
+            async with asyncio.timeout(FACTS_WITHIN):
+                return await self.facts(refund, besides=besides)
+        except TimeoutError:
+            log.info("charge.not_read", charge_id=refund.charge_id, reason="too_slow")
+            return {}
 
     def is_foreign(self, environment: str) -> bool:
         """Whether an answer's `releaseEnvironment` is not this account's: one address is told of both."""

@@ -11,12 +11,13 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import structlog
 
 from receiver.accounts import Call
-from receiver.amazonpay.calls import Charge, create_refund, post_refund, read_refund
+from receiver.amazonpay.calls import create_refund, post_refund, read_refund
 from receiver.ask import Asker
 from receiver.errors import (
     AmazonError,
@@ -29,11 +30,13 @@ from receiver.errors import (
     StoreUnavailable,
 )
 from receiver.exchange import Response
-from receiver.ledger.allowance import CAPTURED, OVER, check_amount, most
-from receiver.ledger.refund import Money, Observation, Refund, Source, State
+from receiver.ledger.allowance import CAPTURED, OVER, Charge, check_amount, exceeded, most
+from receiver.ledger.lifecycle import Facts
+from receiver.ledger.refund import FPS, Money, Observation, Refund, Source, State
+from receiver.ledger.request import Order, Record, RequestState, Wish
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.requests import Attempt, Exceeded, Order, Record, RequestState, Reserved
+from receiver.store.requests import Attempt, Exceeded, Reserved
 
 log = structlog.get_logger()
 
@@ -44,16 +47,6 @@ RETRY_FIRST, RETRY_MOST = 5_000, 900_000
 NEVER_SENT = frozenset(f"amazon_{reason}" for reason in ("connect_failed", "dns_failed", "tls_failed", "bad_url"))
 """Nothing of these tries can have reached Amazon's service."""
 KEY = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a caller wants refunded. `order_reference` is the merchant's own order number."""
-
-    charge_id: str
-    money: Money
-    soft_descriptor: str = ""
-    order_reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +98,8 @@ class Issuer:
             raise Conflict(
                 f"Only a declined refund can be retried; this one is {declined.state}.", reason="not_declined"
             )
+        if declined.refund_type == FPS:
+            raise Conflict("This is a refund of Flexible Payments: issue it there.", reason="not_amazon_pay")
         if declined.conflict:
             raise Conflict(
                 "Amazon has told two different final states of this refund: the buyer may have the money.",
@@ -112,9 +107,11 @@ class Issuer:
             )
         wish = Wish(declined.charge_id, declined.amount, order_reference=declined.order_reference)
         # A control character keeps this key apart from every key of a caller.
-        return await self._issue(self._order(wish, f"\x00retry\n{refund_id}", retry_of=refund_id))
+        order = self._order(wish, f"\x00retry\n{refund_id}")
+        root = declined.retry_root or refund_id
+        return await self._issue(msgspec.structs.replace(order, retry_of=refund_id, retry_root=root))
 
-    def _order(self, wish: Wish, key: str, retry_of: str = "") -> Order:
+    def _order(self, wish: Wish, key: str) -> Order:
         account = self.asker.account
         # Amazon's key: the same for the same caller's key, whoever computes it, and no longer than Amazon takes.
         amazon_key = _sha256(f"{account.merchant_id}\n{account.environment}\n{key}")[:32]
@@ -128,7 +125,6 @@ class Issuer:
             charge_id=wish.charge_id,
             money=wish.money,
             order_reference=wish.order_reference,
-            retry_of=retry_of,
         )
 
     async def _issue(self, order: Order) -> Issued:
@@ -149,7 +145,7 @@ class Issuer:
         )
         match reserved:
             case Exceeded(spent=spent):
-                raise _exceeded(order.money, ceiling, spent)
+                raise exceeded(order.money, ceiling, spent)
             case Reserved(token=token):
                 await self._first_try(Attempt(order.id, token), order)
                 record = await self.store.request(self._name, order.id)
@@ -230,8 +226,14 @@ class Issuer:
 
     async def _done(self, attempt: Attempt, order: Order, seen: Observation) -> None:
         """The refund enters the ledger first: until the reservation is swapped for it, both count."""
-        facts = {"order_reference": order.order_reference, "retry_of": order.retry_of}
-        settled = await self.settler.settle(self.asker.account, seen, source=Source.CREATE, facts=facts)
+        facts: Facts = {
+            "charge_read": True,
+            "order_reference": order.order_reference,
+            "retry_of": order.retry_of,
+            "retry_root": order.retry_root,
+        }
+        learn = partial(self.asker.facts_in_time, besides=f"request:{order.id}")
+        settled = await self.settler.settle(self.asker.account, seen, source=Source.CREATE, facts=facts, learn=learn)
         await self.store.done_request(self._name, attempt, order, seen.refund_id, settled.change.refund.state)
         if order.retry_of:
             await self.settler.annotate(self._name, order.retry_of, {"retried_by": seen.refund_id})
@@ -295,14 +297,6 @@ class Issuer:
             await self.store.release_request(self._name, attempt)
             return
         await self._first_try(attempt, record.order)
-
-
-def _exceeded(money: Money, ceiling: int, used: int) -> Conflict:
-    left = Money.of_minor(max(ceiling - used, 0), money.currency_code)
-    return Conflict(
-        f"{money} is more than may still be refunded on this charge: {left}. What is being refunded counts as well.",
-        reason="allowance_exceeded",
-    )
 
 
 def _sha256(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -10,7 +10,7 @@ import msgspec
 
 from receiver.accounts import Account
 from receiver.errors import StoreUnavailable
-from receiver.ledger.lifecycle import Change, decide, learned
+from receiver.ledger.lifecycle import Change, Facts, decide, learned
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.ledger.schedule import next_look
 from receiver.outbox.event import Event, event_of, to_fields
@@ -49,12 +49,14 @@ class Settler:
         *,
         source: Source,
         token: int = 0,
-        facts: Mapping[str, str] = MappingProxyType({}),
+        facts: Facts = MappingProxyType({}),
+        learn: Callable[[Refund], Awaitable[Facts]] | None = None,
     ) -> Settled:
         """Write what the observation changes. A `Change` that is nothing has written nothing: the claim is still held.
 
-        `facts` are what others than Amazon's answer told (see `decide`). `token` is that of the claim under which
-        Amazon was asked, 0 without one. Raises `StoreUnavailable`.
+        `facts` are what others than Amazon's answer told (see `decide`); `learn` asks for more of them once, when
+        there is something to tell subscribers. `token` is that of the claim under which Amazon was asked, 0 without
+        one. Raises `StoreUnavailable`.
         """
         for _ in range(MOST_COLLISIONS):
             known = await self.store.refund(account.name, seen.refund_id)
@@ -62,6 +64,10 @@ class Settler:
             change = decide(account.name, known, seen, source=source, now=now, facts=facts)
             if change.is_nothing:
                 return Settled(change)
+            if learn and change.emissions:
+                # Whoever is asked takes his time: the refund may be another by now.
+                facts, learn = {**facts, **await learn(change.refund)}, None
+                continue
             events = tuple(event_of(emission, change.refund, now) for emission in change.emissions)
             roster = await self.store.roster(account.name)
             if self.declared and not roster.version:
@@ -80,7 +86,7 @@ class Settler:
                 return Settled(change, events)
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
-    async def annotate(self, account: str, refund_id: str, facts: Mapping[str, str]) -> Refund | None:
+    async def annotate(self, account: str, refund_id: str, facts: Facts) -> Refund | None:
         """Add facts to a refund that is known, as a revision without an event. Returns it; None if it is not known."""
         for _ in range(MOST_COLLISIONS):
             known = await self.store.refund(account, refund_id)

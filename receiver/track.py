@@ -14,7 +14,7 @@ from receiver.accounts import Account, Call
 from receiver.amazonpay.calls import get_refund, read_refund
 from receiver.ask import THROTTLED_PAUSE, Asker
 from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, AmazonUnknown, StoreUnavailable
-from receiver.ledger.refund import Observation, Source, is_final
+from receiver.ledger.refund import Observation, Refund, Source, State, is_final
 from receiver.ledger.schedule import echo as next_echo
 from receiver.ledger.schedule import next_look
 from receiver.settle import Settled, Settler
@@ -146,6 +146,7 @@ class Tracker:
             source=look.source,
             token=look.token,
             facts={"refund_type": echo.refund_type} if echo else {},
+            learn=self.asker.facts_in_time,
         )
         if settled.change.is_nothing:
             await self._nothing_new(look, settled)
@@ -163,11 +164,18 @@ class Tracker:
 
     async def _nothing_new(self, look: Look, settled: Settled) -> None:
         """A notification can be ahead of Get Refund: ask again soon a few times, then by the refund's own schedule."""
+        refund = await self._more_of(look, settled.change.refund)
         now = self.store.now()
-        own = next_look(settled.change.refund, now, self.account.poll, self.chance())
+        own = next_look(refund, now, self.account.poll, self.chance())
         again, echo = self._echo(look, now)
         at = min((time for time in (own, again) if time is not None), default=None)
-        await self.store.reschedule(look, at, echo, revision=settled.change.refund.revision)
+        await self.store.reschedule(look, at, echo, revision=refund.revision)
+
+    async def _more_of(self, look: Look, refund: Refund) -> Refund:
+        """The refund with what the charge had not told in time, or tells now that somebody wants to know."""
+        asked = look.source is Source.REFRESH and refund.state == State.DECLINED
+        facts = await self.asker.facts(refund, again=asked)
+        return (await self.settler.annotate(refund.account, refund.refund_id, facts)) or refund if facts else refund
 
     def _echo(self, look: Look, now: int) -> tuple[int | None, Echo | None]:
         echo = look.echo

@@ -15,11 +15,10 @@ from enum import StrEnum
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
-
 from receiver.amazonpay.answers import WORD, JsonObject, clean, judge, request_id_of, unintelligible
 from receiver.errors import AmazonUnknown, BadRequest, Unreadable
 from receiver.exchange import Request, Response
+from receiver.ledger.allowance import Charge
 from receiver.ledger.refund import ALIASES, REFUND_ID, Money, Observation, parse_time
 
 IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -119,21 +118,6 @@ def create_refund(
 def post_refund(endpoint: Endpoint, body: bytes, idempotency_key: str) -> Request:
     """`POST /refunds` with a body that `create_refund` once made, not yet signed: a repetition sends the same bytes."""
     return _request(endpoint, "POST", "refunds", body).with_headers(x_amz_pay_idempotency_key=idempotency_key)
-
-
-class Charge(msgspec.Struct, frozen=True, kw_only=True):
-    """What Amazon said a charge is, as far as its refunds need it. Refundable only in the state `Captured`."""
-
-    charge_id: str
-    state: str
-    charge_permission_id: str = ""
-    captured: Money | None = None
-    """`captureAmount`; None until there is one."""
-    refunded: Money | None = None
-    """`refundedAmount`: the sum of its refunds. It may lag behind refunds that have just begun."""
-    merchant_reference_id: str = ""
-    """`merchantMetadata.merchantReferenceId`: the merchant's own order number."""
-    environment: str = ""
 
 
 def read_refund(response: Response, refund_id: str | None = None) -> Observation:

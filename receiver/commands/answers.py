@@ -23,6 +23,20 @@ class Amount(msgspec.Struct, rename="camel"):
     currency_code: str
 
 
+class ActionAnswer(msgspec.Struct):
+    """One thing that can be done."""
+
+    action: str
+    text: str
+
+
+class AdviceAnswer(msgspec.Struct):
+    """What happened, and what can be done."""
+
+    summary: str
+    actions: list[ActionAnswer]
+
+
 class RevisionAnswer(msgspec.Struct, rename="camel"):
     """One line of a history; a refund has all of these too. Times are RFC 3339 texts."""
 
@@ -49,6 +63,7 @@ class RefundAnswer(RevisionAnswer, rename="camel", kw_only=True):
     retry_of: str | None = None
     retried_by: str | None = None
     first_seen_at: str | None = None
+    advice: AdviceAnswer | None = None
 
 
 class PageAnswer(msgspec.Struct, rename="camel"):

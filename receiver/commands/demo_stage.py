@@ -31,7 +31,7 @@ from receiver.transport import Transport
 
 SHORTENED = {
     "poll": ("1s", "2s", "every 3s"),
-    "throttle": {"get_refund": (1000, 1000)},
+    "throttle": {"get_refund": (1000, 1000), "get_charge": (1000, 1000)},
 }
 """The settings that the demo shortens. Live, Amazon is polled after a minute, and asked 4 times a second."""
 OUTCOME_DELAY = 1.0

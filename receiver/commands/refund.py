@@ -133,6 +133,9 @@ def list_some(
         str, typer.Option(help="AmazonRejected or ProcessingFailure, in any case; or another word of Amazon's.")
     ] = "",
     charge: Annotated[str, typer.Option(metavar="ID", help="Only refunds of this charge.")] = "",
+    order: Annotated[
+        str, typer.Option(metavar="NUMBER", help="Only refunds of this order: merchantReferenceId of the charge.")
+    ] = "",
     since: Annotated[
         str,
         typer.Option(
@@ -149,6 +152,7 @@ def list_some(
         "state": STATES.get(state.lower(), state),
         "reason": REASONS.get(reason.lower(), reason),
         "charge": charge,
+        "order": order,
         "since": since,
     }
     call.run(lambda api: _list(api, call.json, filters, None if everything else limit))

@@ -73,7 +73,16 @@ def fields(refund: RefundAnswer) -> Sequence[tuple[str, str | Text | None]]:
         ("First seen", moment(refund.first_seen_at)),
         ("Changed", moment(refund.changed_at)),
         ("Source", f"{refund.source}, revision {refund.revision}"),
+        *_advice(refund),
     ]
+
+
+def _advice(refund: RefundAnswer) -> list[tuple[str, str | Text | None]]:
+    """What happened, and what can be done, the first choice first."""
+    if refund.advice is None:
+        return []
+    steps = [("", f"{number}. {each.text}") for number, each in enumerate(refund.advice.actions, 1)]
+    return [("Advice", refund.advice.summary), *steps]
 
 
 def state_text(refund: RevisionAnswer) -> Text:

@@ -14,8 +14,9 @@ from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
 from receiver.http.bodies import chosen_account, read_object
 from receiver.http.params import Params
-from receiver.issue import Issued, Wish
+from receiver.issue import Issued
 from receiver.ledger.refund import REFUND_ID, Money
+from receiver.ledger.request import Wish
 from receiver.ledger.shape import money_json, refund_json
 from receiver.settings.sections import Scope
 

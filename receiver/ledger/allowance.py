@@ -1,4 +1,4 @@
-"""Pure. How much may still be refunded on a charge.
+"""Pure. A charge, and how much may still be refunded on it.
 
 Amazon's refund page: the merchant may refund more than was captured, by the lesser of 15 % and 75 USD, GBP or EUR, or
 8,400 JPY. That this is meant for the sum of all refunds of a charge is how we read it. For other currencies no figure
@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from receiver.errors import BadRequest
-from receiver.ledger.refund import Money, State
+import msgspec
+
+from receiver.errors import BadRequest, Conflict
+from receiver.ledger.refund import FPS, Money, Refund, State
 
 OVER: Mapping[str, int] = MappingProxyType({"USD": 7_500, "GBP": 7_500, "EUR": 7_500, "JPY": 8_400})
 """Currency → most that may be refunded over the captured amount, in minor units."""
@@ -37,6 +39,21 @@ def check_amount(money: Money) -> None:
         raise BadRequest("The amount must be more than zero.", reason="bad_amount")
     if money.minor_units > LARGEST.get(money.currency_code, 10**12):
         raise BadRequest("The amount is more than Amazon takes in one refund.", reason="bad_amount")
+
+
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
+    """What Amazon said a charge is, as far as its refunds need it. Refundable only in the state `Captured`."""
+
+    charge_id: str
+    state: str
+    charge_permission_id: str = ""
+    captured: Money | None = None
+    """`captureAmount`; None until there is one."""
+    refunded: Money | None = None
+    """`refundedAmount`: the sum of its refunds. It may lag behind refunds that have just begun."""
+    merchant_reference_id: str = ""
+    """`merchantMetadata.merchantReferenceId`: the merchant's own order number."""
+    environment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +82,31 @@ def spent(refunded: Money | None, entries: Iterable[Entry]) -> int:
     up would count most refunds twice.
     """
     return max(refunded.minor_units if refunded else 0, sum(entry.minor_units for entry in entries if entry.counts))
+
+
+def exceeded(money: Money, ceiling: int, used: int) -> Conflict:
+    """What is said of an amount that does not fit: `ceiling` may be refunded in all, `used` is (minor units)."""
+    left = Money.of_minor(max(ceiling - used, 0), money.currency_code)
+    return Conflict(
+        f"{money} is more than may still be refunded on this charge: {left}. What is being refunded counts as well.",
+        reason="allowance_exceeded",
+    )
+
+
+def retryable(charge: Charge, amount: Money, entries: Iterable[Entry], over: Mapping[str, int] = OVER) -> str:
+    """Whether a declined refund of `amount` can be issued again: `yes`, or `no` where only another way is left.
+
+    It can while the charge is Captured and the money is there (Amazon's refund page, on ProcessingFailure). `entries`
+    are the refunds and reservations on the charge; what was declined does not count.
+    """
+    if charge.state != CAPTURED or charge.captured is None or charge.captured.currency_code != amount.currency_code:
+        return "no"
+    left = most(charge.captured, over) - spent(charge.refunded, entries)
+    return "yes" if amount.minor_units <= left else "no"
+
+
+def has_more_to_tell(refund: Refund) -> bool:
+    """Whether its charge is still to be read: for the order number, and of a decline whether it can be retried."""
+    if not refund.charge_id or refund.refund_type == FPS:
+        return False
+    return not refund.charge_read or (refund.state == State.DECLINED and not refund.retryable)

@@ -23,6 +23,12 @@ MOST_FINALS = 16
 """A bound on what one refund may remember; a refund that contradicts itself more often is in conflict anyway."""
 
 
+Facts = Mapping[str, str | bool]
+"""What others than Get Refund tell of a refund: the charge, an XML notification, whoever issued it."""
+REVISED = frozenset({"retryable"})
+"""Facts that change: of these the last that is told stays."""
+
+
 class EventType(StrEnum):
     """What subscribers can be told about a refund; each at most once per refund (CONFLICT: once per new final)."""
 
@@ -122,12 +128,11 @@ def decide(
     *,
     source: Source,
     now: int,
-    facts: Mapping[str, str] = MappingProxyType({}),
+    facts: Facts = MappingProxyType({}),
 ) -> Change:
     """What `known` becomes now that Amazon was seen to say `seen`.
 
-    `now` is in ms. `facts` are texts that others than Amazon's answer told, by the name of the field of `Refund`: the
-    first that is told stays. Total: every pair has an answer.
+    `now` is in ms. `facts` are what others than Amazon's answer told (see `learned`). Total: every pair has an answer.
     """
     move = TABLE[phase(known.state if known else None)][phase(seen.state)]
     if known is None:
@@ -143,7 +148,7 @@ def decide(
     return Change(known, refund, emissions)
 
 
-def _first(account: str, seen: Observation, source: Source, now: int, facts: Mapping[str, str]) -> Refund:
+def _first(account: str, seen: Observation, source: Source, now: int, facts: Facts) -> Refund:
     return Refund(
         account=account,
         revision=1,
@@ -155,9 +160,7 @@ def _first(account: str, seen: Observation, source: Source, now: int, facts: Map
     )
 
 
-def _joined(
-    known: Refund, seen: Observation, move: Move, facts: Mapping[str, str]
-) -> tuple[Refund, tuple[Emission, ...]]:
+def _joined(known: Refund, seen: Observation, move: Move, facts: Facts) -> tuple[Refund, tuple[Emission, ...]]:
     refund = learned(known, facts)
     if _order(seen) > _order(known):
         refund = msgspec.structs.replace(refund, **{k: v for k, v in msgspec.structs.asdict(seen).items() if v})
@@ -189,9 +192,16 @@ def _told(refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int)
     return refund, emissions + tuple(Emission(kind) for kind in fresh)
 
 
-def learned(known: Refund, facts: Mapping[str, str]) -> Refund:
-    """The refund with those facts that it did not have; the very same object if there are none."""
-    fresh = {name: value for name, value in facts.items() if value and not getattr(known, name)}
+def learned(known: Refund, facts: Facts) -> Refund:
+    """The refund with those facts that it did not have; the very same object if there are none.
+
+    `facts` go by the name of the field of `Refund`. The first that is told stays, but for `REVISED`.
+    """
+    fresh = {
+        name: value
+        for name, value in facts.items()
+        if value and value != getattr(known, name) and (name in REVISED or not getattr(known, name))
+    }
     return msgspec.structs.replace(known, **fresh) if fresh else known
 
 

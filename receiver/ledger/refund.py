@@ -129,6 +129,10 @@ def format_rfc3339(ms: int) -> str:
     return datetime.fromtimestamp(ms // 1000, UTC).replace(tzinfo=None).isoformat() + f".{ms % 1000:03d}Z"
 
 
+FPS = "FPS"
+"""`refund_type` of a refund of Flexible Payments, of which Amazon Pay's calls know nothing."""
+
+
 class Source(StrEnum):
     """Who made us look."""
 
@@ -183,8 +187,14 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     order_reference: str = ""
     refund_type: str = ""
     """`RefundType` of an XML notification: SellerInitiated, AmazonA-ZRefund, Chargeback, ..."""
+    charge_read: bool = False
+    """Whether the charge was read for this refund: an order reference that is still empty is one that there is not."""
+    retryable: str = ""
+    """Of a declined refund: `yes` or `no`, decided from the charge; empty while that is not known."""
     retry_of: str = ""
     """The declined refund that this one repeats."""
+    retry_root: str = ""
+    """Of a retry: the refund that the chain of retries began with."""
     retried_by: str = ""
     """The refund that repeats this declined one."""
     conflict: bool = False

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from receiver.ledger.allowance import has_more_to_tell
 from receiver.ledger.lifecycle import born
 from receiver.ledger.refund import Refund, is_final
 
@@ -32,6 +33,9 @@ ECHO = (5_000, 30_000, 120_000, 600_000)
 
 CONFLICT_AGES = (60_000, 600_000)
 """Ages (ms) of a contradiction at which Amazon is asked again."""
+
+FACT_AGES = (60_000, 600_000, 3_600_000, 21_600_000)
+"""Ages (ms) of a final state at which the charge is read if it could not be when the state was told."""
 
 JITTER = 0.1
 """Up to this part of a wait is added, so that refunds of one minute do not come due in one minute for ever."""
@@ -109,18 +113,18 @@ def next_look(refund: Refund, now: int, plan: PollPlan, chance: float) -> int | 
     `chance` in [0, 1) is the jitter.
     """
     if refund.conflict:
-        return _next_conflict_look(refund, now)
+        return _next_of(CONFLICT_AGES, refund, now)
     if is_final(refund.state):
-        return None
+        return _next_of(FACT_AGES, refund, now) if has_more_to_tell(refund) else None
     origin = born(refund, now)
     age = max(now - origin, 0)
     point = plan.next_after(age)
     return origin + point + int((point - age) * JITTER * chance)
 
 
-def _next_conflict_look(refund: Refund, now: int) -> int | None:
+def _next_of(ages: tuple[int, ...], refund: Refund, now: int) -> int | None:
     age = now - refund.changed_at
-    return next((refund.changed_at + point for point in CONFLICT_AGES if point > age), None)
+    return next((refund.changed_at + point for point in ages if point > age), None)
 
 
 def echo(step: int, now: int) -> int | None:

@@ -55,7 +55,9 @@ def refund_json(refund: Refund) -> dict[str, Any]:
     | revision | counts our writes from 1: whoever holds a greater one may drop this |
     | final | whether the state is Refunded or Declined |
     | conflict | whether Amazon has told two different final states |
-    | orderReference, refundType, retryOf, retriedBy | text or null |
+    | orderReference, refundType | text or null |
+    | retryable | of a declined refund: whether the charge admits another try; null while that is not known |
+    | retryOf, retryRoot, retriedBy | refund ids or null: the refund repeated, the first of the chain, the repetition |
     | firstSeenAt, changedAt | RFC 3339, UTC, milliseconds |
     | source | who made us look: notification, poll, refresh, create |
     """
@@ -78,7 +80,9 @@ def refund_json(refund: Refund) -> dict[str, Any]:
         "conflict": refund.conflict,
         "orderReference": tidy(refund.order_reference) or None,
         "refundType": tidy(refund.refund_type) or None,
+        "retryable": {"yes": True, "no": False}.get(refund.retryable),
         "retryOf": refund.retry_of or None,
+        "retryRoot": refund.retry_root or None,
         "retriedBy": refund.retried_by or None,
         "firstSeenAt": format_rfc3339(refund.first_seen_at),
         "changedAt": format_rfc3339(refund.changed_at),

@@ -47,6 +47,15 @@ ANOTHER_WAY = Action(
     "refund_another_way",
     "Or compensate the buyer outside Amazon Pay, for example with store credit, a gift card or a check.",
 )
+RETRY_NOW = Action(
+    "retry_refund",
+    "The charge is Captured and admits the amount: issue the refund again (POST /v1/refunds/{refundId}/retry, or "
+    "`receiver refund retry`).",
+)
+FOLLOW_RETRY = Action(
+    "follow_retry",
+    "Look at the refund that repeats this one (retriedBy): the buyer is paid when that one is Refunded.",
+)
 CHECK_ALREADY_PAID = Action(
     "check_buyer_already_refunded",
     "Look for an A-to-z claim or a chargeback on this order first, so that the buyer is not paid twice.",
@@ -105,8 +114,22 @@ def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | N
     if event_type is EventType.CONFLICT:
         return _conflict(refund)
     if event_type is EventType.DECLINED or (event_type is None and refund.state == State.DECLINED):
-        return next((advice for reason, advice in BY_REASON.items() if reason == refund.reason_code), GENERAL)
+        advice = next((advice for reason, advice in BY_REASON.items() if reason == refund.reason_code), GENERAL)
+        return _with_facts(advice, refund)
     return None
+
+
+def _with_facts(advice: Advice, refund: Refund) -> Advice:
+    """General advice, narrowed by what is known of the charge and of a retry."""
+    if refund.retried_by:
+        return Advice(f"{advice.summary} It has been issued again.", (FOLLOW_RETRY, DO_NOT_PAY_TWICE))
+    if refund.retryable == "no":
+        left = tuple(each for each in advice.actions if each not in (RETRY, RETRY_IF_CAPTURED))
+        return Advice(f"{advice.summary} The charge does not admit another try.", left)
+    if refund.retryable == "yes":
+        known = tuple(RETRY_NOW if each is RETRY_IF_CAPTURED else each for each in advice.actions)
+        return Advice(advice.summary, known)
+    return advice
 
 
 def advice_json(advice: Advice | None) -> dict[str, Any] | None:

@@ -17,7 +17,9 @@ the stream. A field without a value is not written; readers ignore fields that t
 | reasonCode, reasonDescription | no | why it was declined |
 | chargeId | no | Amazon's id of the charge |
 | amount, currencyCode | no | both or neither: `14.00`, `USD` |
-| softDescriptor, releaseEnvironment, orderReference, refundType, retryOf, retriedBy | no | texts |
+| softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
+| retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time |
+| retryOf, retryRoot, retriedBy | no | the refund repeated, the first of its chain of retries, the repetition |
 | creationTimestamp | no | Amazon's, basic form |
 | conflict | no | `true` if Amazon has told two different final states |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
@@ -72,7 +74,7 @@ def event_id(account: str, refund_id: str, event_type: EventType, state: str = "
 
 def event_of(emission: Emission, refund: Refund, at: int) -> Event:
     """The event for one emission of a change; `at` in ms. What only the ledger needs (`emitted`) stays behind."""
-    told = msgspec.structs.replace(refund, emitted=())
+    told = msgspec.structs.replace(refund, emitted=(), charge_read=False)
     return Event(
         id=event_id(refund.account, refund.refund_id, emission.type, emission.state, emission.updated_at),
         type=emission.type,
@@ -103,7 +105,9 @@ def to_fields(event: Event) -> dict[str, str]:
         "releaseEnvironment": tidy(refund.environment),
         "orderReference": tidy(refund.order_reference),
         "refundType": tidy(refund.refund_type),
+        "retryable": refund.retryable,
         "retryOf": refund.retry_of,
+        "retryRoot": refund.retry_root,
         "retriedBy": refund.retried_by,
         "conflict": "true" if refund.conflict else "",
         "finals": " ".join(refund.finals),
@@ -152,7 +156,9 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         environment=fields.get("releaseEnvironment", ""),
         order_reference=fields.get("orderReference", ""),
         refund_type=fields.get("refundType", ""),
+        retryable=fields.get("retryable", ""),
         retry_of=fields.get("retryOf", ""),
+        retry_root=fields.get("retryRoot", ""),
         retried_by=fields.get("retriedBy", ""),
         conflict=fields.get("conflict") == "true",
         finals=_finals(fields),

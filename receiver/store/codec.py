@@ -19,7 +19,9 @@ TEXTS = {
     "environment": "environment",
     "order": "order_reference",
     "type": "refund_type",
+    "retryable": "retryable",
     "retry_of": "retry_of",
+    "retry_root": "retry_root",
     "retried_by": "retried_by",
 }
 NUMBERS = {
@@ -30,6 +32,7 @@ NUMBERS = {
     "changed": "changed_at",
 }
 LISTS = {"finals": "finals", "emitted": "emitted"}
+FLAGS = {"conflict": "conflict", "read": "charge_read"}
 
 
 def to_hash(refund: Refund) -> list[str]:
@@ -38,7 +41,7 @@ def to_hash(refund: Refund) -> list[str]:
     fields |= {name: str(getattr(refund, attribute) or "") for name, attribute in NUMBERS.items()}
     fields |= {name: ",".join(getattr(refund, attribute)) for name, attribute in LISTS.items()}
     fields["by"] = refund.source
-    fields["conflict"] = "1" if refund.conflict else ""
+    fields |= {name: "1" if getattr(refund, attribute) else "" for name, attribute in FLAGS.items()}
     if refund.amount is not None:
         fields |= {"amount": str(refund.amount.amount), "currency": refund.amount.currency_code}
     return [text for name, value in fields.items() if value for text in (name, str(value))]
@@ -52,12 +55,12 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
     more: dict[str, object] = {attribute: fields.get(name, "") for name, attribute in TEXTS.items()}
     more |= {attribute: int(fields.get(name, "0")) for name, attribute in NUMBERS.items()}
     more |= {attribute: tuple(filter(None, fields.get(name, "").split(","))) for name, attribute in LISTS.items()}
+    more |= {attribute: name in fields for name, attribute in FLAGS.items()}
     amount = Money(Decimal(fields["amount"]), fields["currency"]) if "amount" in fields else None
     return Refund(
         account=account,
         refund_id=refund_id,
         amount=amount,
         source=Source(fields["by"]),
-        conflict="conflict" in fields,
         **more,  # type: ignore[arg-type]
     )

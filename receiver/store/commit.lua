@@ -1,12 +1,12 @@
 -- State, history, next look, events and what every subscriber is owed, in one step.
 -- Guarded by the refund's revision and by the version of the subscriber list; the schedule is guarded by the claim's token.
 -- KEYS 1 refund 2 history 3 due 4 hinted 5 hints 6 subscribers 7 events 8 old_state 9 new_state 10 old_reason
---      11 new_reason 12 charge, then lane and owed of each subscriber that is owed something
+--      11 new_reason 12 charge 13 order, then lane and owed of each subscriber that is owed something
 -- ARGV 1 refund_id 2 expected_revision 3 subscribers_version 4 token 5 next 6 changed_at 7 history_line 8 history_cap
---      9 charge_entry 10 has_reason, then n and n values of the refund's hash, then the number of events, and for each event:
+--      9 charge_entry 10 has_reason 11 has_order, then n and n values of the refund's hash, then the number of events, and for each event:
 --      n and n values of its entry, m and m numbers of the subscribers (from 1, in the order of KEYS) that are owed it
 -- Returns {'ok', stream id, …}, {'revision'} or {'subscribers'}. Run twice, the second time says 'revision'.
-local TYPES = {'hash', 'list', 'zset', 'zset', 'hash', 'hash', 'stream', 'zset', 'zset', 'zset', 'zset', 'hash'}
+local TYPES = {'hash', 'list', 'zset', 'zset', 'hash', 'hash', 'stream', 'zset', 'zset', 'zset', 'zset', 'hash', 'zset'}
 for index, key in ipairs(KEYS) do
   local kind, expected = redis.call('TYPE', key).ok, TYPES[index] or 'zset'
   if kind ~= 'none' and kind ~= expected then
@@ -20,7 +20,7 @@ if (redis.call('HGET', KEYS[6], ':version') or '0') ~= ARGV[3] then
   return {'subscribers'}
 end
 
-local at = 11
+local at = 12
 local function take()
   local count = tonumber(ARGV[at])
   local values = {unpack(ARGV, at + 1, at + count)}
@@ -39,6 +39,9 @@ redis.call('ZREM', KEYS[10], refund_id)
 if ARGV[10] == '1' then
   redis.call('ZADD', KEYS[11], changed_at, refund_id)
 end
+if ARGV[11] == '1' then
+  redis.call('ZADD', KEYS[13], changed_at, refund_id)
+end
 if ARGV[9] ~= '' then
   redis.call('HSET', KEYS[12], refund_id, ARGV[9])
 end
@@ -55,7 +58,7 @@ for _ = 1, count do
   local id = redis.call('XADD', KEYS[7], '*', unpack(take()))
   table.insert(written, id)
   for _, number in ipairs(take()) do
-    local lane = 12 + 2 * tonumber(number) - 1
+    local lane = 13 + 2 * tonumber(number) - 1
     redis.call('ZADD', KEYS[lane], changed_at, id)
     redis.call('ZADD', KEYS[lane + 1], 0, fixed_width(id))
   end

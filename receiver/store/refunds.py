@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
+from receiver.ledger.allowance import Entry
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
 from receiver.store.codec import from_hash, to_hash
@@ -69,6 +70,12 @@ class Refunds(Part):
         lines = await self._read("LRANGE", self._keys(account)("history", refund_id), 0, -1)
         return [msgspec.json.decode(line, type=Revision) for line in lines]
 
+    async def charge_entries(self, account: str, charge_id: str) -> dict[str, Entry]:
+        """The refunds (by their ids) and reservations (`request:…`) that we know on a charge."""
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("charge", charge_id))
+        pairs = ((name.decode(), value.decode().split(" ", 1)) for name, value in raw.items())
+        return {name: Entry(int(minor), state) for name, (minor, state) in pairs}
+
     async def commit(self, commit: Commit) -> Committed:
         """Write a change, all of it or nothing."""
         known, refund = commit.known, commit.refund
@@ -85,6 +92,7 @@ class Refunds(Part):
             HISTORY_CAP,
             f"{refund.amount.minor_units} {refund.state}" if refund.amount and refund.charge_id else "",
             1 if refund.reason_code else 0,
+            1 if refund.order_reference else 0,
             len(fields),
             *fields,
             len(commit.owed),
@@ -116,6 +124,7 @@ class Refunds(Part):
             keys("reason", before.reason_code),
             keys("reason", refund.reason_code),
             keys("charge", refund.charge_id),
+            keys("order", refund.order_reference),
             *lanes,
         ]
 
@@ -144,7 +153,9 @@ class Refunds(Part):
         self, account: str, query: Query, place: Place | None, limit: int
     ) -> list[tuple[int, str, Refund | None]]:
         keys = self._keys(account)
-        if query.reason:
+        if query.order:
+            indexes = [keys("order", query.order)]
+        elif query.reason:
             indexes = [keys("reason", query.reason)]
         elif query.state:
             indexes = [keys.state(query.state)]

@@ -36,7 +36,7 @@ COMMANDS = {
     },
     "verify": {"--topic", "--cert", "--at"},
     "refund get": CLIENT | {"--wait"},
-    "refund list": CLIENT | {"--state", "--reason", "--charge", "--since", "--limit", "--all"},
+    "refund list": CLIENT | {"--state", "--reason", "--charge", "--order", "--since", "--limit", "--all"},
     "refund history": CLIENT,
     "refund refresh": CLIENT,
     "refund watch": CLIENT,

@@ -15,8 +15,9 @@ from receiver.accounts import LIVE_THROTTLE, Account, Bucket
 from receiver.amazonpay.calls import Endpoint, Region
 from receiver.amazonpay.signing import Signer
 from receiver.ask import Asker
-from receiver.issue import Issuer, Wish
+from receiver.issue import Issuer
 from receiver.ledger.refund import Money
+from receiver.ledger.request import Wish
 from receiver.metrics import Metrics
 from receiver.service import wall
 from receiver.settle import Settler

@@ -13,9 +13,9 @@ from receiver.errors import AmazonError, AmazonRefused, BadRequest, Conflict, No
 from receiver.exchange import Request, Response
 from receiver.issue import Issued
 from receiver.ledger.refund import Source
+from receiver.ledger.request import RequestState
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
-from receiver.store.requests import RequestState
 from tests.accounts import make_account, merchant_key_pem
 from tests.clock import ManualClock
 from tests.issue.kit import Desk, Killed, desk, dying

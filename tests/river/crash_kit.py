@@ -83,7 +83,7 @@ class World:
             toml("[[tokens]]", token),
             toml("[[subscribers]]", subscriber),
             toml("[[accounts]]", account),
-            toml("[accounts.throttle]", {"get_refund": [1000, 1000]}),
+            toml("[accounts.throttle]", {"get_refund": [1000, 1000], "get_charge": [1000, 1000]}),
             toml("[accounts.signing_certificates]", {f'"{self.signer.url}"': "sns.pem"}),
         ]
         path = folder / "receiver.toml"

@@ -59,19 +59,17 @@ def refund(
     return http(200, json.dumps({**fields, **more}).encode())
 
 
-CHARGE = http(
-    200,
-    json.dumps(
-        {
-            "chargeId": "S01-5105180-3221187-C056351",
-            "statusDetails": {"state": "Captured"},
-            "captureAmount": {"amount": "14.00", "currencyCode": "USD"},
-            "refundedAmount": {"amount": "0.00", "currencyCode": "USD"},
-            "releaseEnvironment": "Sandbox",
-        }
-    ).encode(),
-)
-"""The charge of all refunds here."""
+def charge(state: str = "Captured", refunded: str = "0.00", order: str = "") -> bytes:
+    """Amazon's answer about the charge of all refunds here."""
+    fields = {
+        "chargeId": "S01-5105180-3221187-C056351",
+        "statusDetails": {"state": state},
+        "captureAmount": {"amount": "14.00", "currencyCode": "USD"},
+        "refundedAmount": {"amount": refunded, "currencyCode": "USD"},
+        "merchantMetadata": {"merchantReferenceId": order or None},
+        "releaseEnvironment": "Sandbox",
+    }
+    return http(200, json.dumps(fields).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +93,12 @@ Answer = bytes | Held | Cut
 @dataclass
 class Desk:
     """Amazon's desk on a real socket: each question about a refund takes the next of `answers`; after the last one
-    `then` is said. About a charge it always says the same."""
+    `then` is said. About a charge it says `charge`."""
 
     server: WebServer = field(default_factory=WebServer)
     answers: list[Answer] = field(default_factory=list)
     then: Answer = field(default_factory=lambda: http(404))
+    charge: Answer = field(default_factory=charge)
 
     @property
     def asked(self) -> list[str]:
@@ -108,12 +107,17 @@ class Desk:
             found for each in self.server.requests for found in re.findall(r"^GET /v2/refunds/(\S+) ", each.decode())
         ]
 
+    @property
+    def charges_asked(self) -> int:
+        """How often the charge was asked about."""
+        return sum(each.startswith(b"GET /v2/charges/") for each in self.server.requests)
+
     async def says(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request."""
         if self.server.requests[-1].startswith(b"GET /v2/charges/"):
-            writer.write(CHARGE)
-            return
-        answer = self.answers.pop(0) if self.answers else self.then
+            answer = self.charge
+        else:
+            answer = self.answers.pop(0) if self.answers else self.then
         if isinstance(answer, Held):
             await (answer.go or asyncio.Event()).wait()
         writer.write(answer if isinstance(answer, bytes) else answer.answer)

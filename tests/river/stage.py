@@ -256,7 +256,7 @@ def account(amazon: Amazon, folder: Path, name: str = "us", **more: Any) -> dict
         "endpoint": amazon.base_url,
         "topic_arns": [amazon.topic_arn],
         "signing_certificates": {amazon.certificate_url: str(certificate)},
-        "throttle": {"get_refund": [1000, 1000]},
+        "throttle": {"get_refund": [1000, 1000], "get_charge": [1000, 1000]},
         **more,
     }
 

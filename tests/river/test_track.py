@@ -58,6 +58,9 @@ REFUSED: dict[str, Answer] = {
 }
 
 
+READ = {"charge_read": True}
+
+
 async def fail(at: Bench, first: int, most: int, chance: float) -> None:
     """Eight failures and one answer: every wait within its bounds, and the hint still at its step."""
     for number in range(8):
@@ -87,7 +90,7 @@ async def test_no_answer_loses_a_refund_or_what_a_hint_has_come_to(
     refused = answer in REFUSED
     timeout = 0.05 if answer == "never" else 10.0
     async with bench(store, redis, clock, request_timeout=timeout, chance=lambda: chance) as at:
-        await Settler(store, lambda: 0.0).settle(at.tracker.account, seen(), source=Source.POLL)
+        await Settler(store, lambda: 0.0).settle(at.tracker.account, seen(), source=Source.POLL, facts=READ)
         await store.hint("us", hint())
         (look,) = (await claim(store)).looks
         await store.reschedule(look, clock(), Echo(Source.NOTIFICATION, T0, T0, step=2))

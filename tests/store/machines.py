@@ -42,7 +42,20 @@ from tests.store.model import (
     told,
     watched,
 )
-from tests.store.workers import ACCOUNT, GATE, LEASE, PAUSE, Answer, Gate, Held, Waiting, Worker, finish, observation
+from tests.store.workers import (
+    ACCOUNT,
+    CHARGE_TOLD,
+    GATE,
+    LEASE,
+    PAUSE,
+    Answer,
+    Gate,
+    Held,
+    Waiting,
+    Worker,
+    finish,
+    observation,
+)
 
 T = TypeVar("T")
 
@@ -110,7 +123,7 @@ class Machine(RuleBasedStateMachine):
         it, model = self.workers[worker], self.model
         found = observation(observed, number)
         assert found is not None
-        settled = self.run(it.settler.settle(ACCOUNT, found, source=Source.CREATE))
+        settled = self.run(it.settler.settle(ACCOUNT, found, source=Source.CREATE, facts=CHARGE_TOLD))
         change = join(model.known.get(number), found, it.now(), number)
         assert settled.change.is_nothing == (change is None)
         if change:

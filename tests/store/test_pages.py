@@ -60,11 +60,13 @@ async def test_filters_are_the_filters_of_the_plain_list(store: Store, account: 
     for number in numbers:
         store.now.ms += data.draw(st.integers(0, 2))  # type: ignore[attr-defined]
         state, reason = data.draw(st.sampled_from(WORDS))
-        await settler.settle(account, seen(state, number, reason), source=Source.POLL)
+        facts = {"order_reference": data.draw(st.sampled_from(["", "A 1", "{b}:*"]))}
+        await settler.settle(account, seen(state, number, reason), source=Source.POLL, facts=facts)
     query = Query(
         state=data.draw(st.sampled_from(["", "Declined", "Refunded", "Odd"])),
         reason=data.draw(st.sampled_from(["", "AmazonRejected"])),
         charge=data.draw(st.sampled_from(["", "S01-5105180-3221187-C056351", "S01-0000000-0000000-C000000"])),
+        order=data.draw(st.sampled_from(["", "A 1", "{b}:*", "none"])),
         since=data.draw(st.sampled_from([0, T0, T0 + 5])),
     )
     everyone = [await store.refund("us", refund_id(number)) for number in range(31)]

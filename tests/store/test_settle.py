@@ -9,7 +9,7 @@ import pytest
 
 from receiver.accounts import Account
 from receiver.errors import StoreUnavailable
-from receiver.ledger.lifecycle import EventType
+from receiver.ledger.lifecycle import EventType, Facts
 from receiver.ledger.refund import Source
 from receiver.outbox.event import event_id
 from receiver.settle import Settler
@@ -51,7 +51,9 @@ async def test_state_history_schedule_event_and_lane_are_written_together(
     await store.add_subscriber("us", subscriber("audit", types=("*",)))
     await store.hint("us", hint())
     (look,) = (await claim(store)).looks
-    await settler.settle(account, seen("Declined", reason="AmazonRejected"), source=look.source, token=look.token)
+    decline = seen("Declined", reason="AmazonRejected")
+    told: Facts = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
+    await settler.settle(account, decline, source=look.source, token=look.token, facts=told)
 
     ((stream_id, fields),) = await redis.xrange(EVENTS)
     assert fields[b"id"].decode() == event_id("us", refund_id(), EventType.DECLINED)
@@ -67,6 +69,7 @@ async def test_state_history_schedule_event_and_lane_are_written_together(
     assert await redis.zrange("refunds:{us}:reason:AmazonRejected", 0, -1) == [refund_id().encode()]
     charge = await redis.hgetall("refunds:{us}:charge:S01-5105180-3221187-C056351")
     assert charge == {refund_id().encode(): b"1400 Declined"}
+    assert await redis.zrange("refunds:{us}:order:ORDER-1", 0, -1, withscores=True) == [(refund_id().encode(), T0)]
 
 
 async def test_a_pending_refund_is_scheduled_with_its_first_write(

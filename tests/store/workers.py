@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 from redis.asyncio import Redis
 
+from receiver.ledger.lifecycle import Facts
 from receiver.ledger.refund import Observation
 from receiver.ledger.schedule import next_look
 from receiver.settle import Settler
@@ -28,6 +29,7 @@ from tests.store.model import (
 Answer = tuple[tuple[str, str], int] | str
 
 LEASE, PAUSE = 30_000, 5_000
+CHARGE_TOLD: Facts = {"charge_read": True, "retryable": "no"}
 
 
 def observation(answer: Answer, number: int) -> Observation | None:
@@ -100,7 +102,7 @@ class Worker:
             await self.store.reschedule(look, self.now() + PAUSE, look.echo)
             return
         if seen:
-            settled = await self.settler.settle(ACCOUNT, seen, source=look.source, token=look.token)
+            settled = await self.settler.settle(ACCOUNT, seen, source=look.source, token=look.token, facts=CHARGE_TOLD)
             if not settled.change.is_nothing:
                 return
             refund = settled.change.refund

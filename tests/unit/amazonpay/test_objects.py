@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from receiver.amazonpay.calls import (
-    Charge,
     read_charge,
     read_refund,
 )
@@ -18,6 +17,7 @@ from receiver.errors import (
     AmazonUnknown,
 )
 from receiver.exchange import Response
+from receiver.ledger.allowance import Charge
 from receiver.ledger.refund import Money, Observation
 
 REFUND_ID = "S01-5105180-3221187-R022311"
