@@ -2,20 +2,30 @@
 
 A stranger who knows an allowed topic can name any certificate file of SNS, so everything here is bounded: fetches at
 once, fetches in a row, files that have not verified a message yet, failures remembered. A certificate that has verified
-a message is *proven*, and no unproven one pushes it out. The trust in a fetched file is TLS to the one host of the
+a message is *proven*, and no unproven one pushes it out. Proven ones are kept in the store as well: after a start
+genuine mail must not queue with strangers' for a fetch. The trust in a fetched file is TLS to the one host of the
 region, as in AWS's own SDKs; no chain of certificates is built.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import structlog
 
-from receiver.errors import CertificateUnavailable, ConfigurationError, NotProven, NotSent, ReceiverError, Unavailable
+from receiver.errors import (
+    CertificateUnavailable,
+    ConfigurationError,
+    NotProven,
+    NotSent,
+    ReceiverError,
+    StoreUnavailable,
+    Unavailable,
+)
 from receiver.inbox.certificate import SigningCertificate, check_certificate, decode_pem, file_hash, read_der
 from receiver.inbox.envelope import Envelope
 from receiver.inbox.signature import PAST_MS, read_address
@@ -31,9 +41,22 @@ Key = tuple[str, str]
 
 Md5 = Literal["enforce", "warn"]
 
+SHARE_EVERY = 30.0
+"""Seconds between two looks at what other processes have proven."""
+
 V = TypeVar("V")
 
 log = structlog.get_logger()
+
+
+class Shelf(Protocol):
+    """Where proven certificates outlive the process: `store/`. Both methods raise `StoreUnavailable`."""
+
+    async def certificates(self) -> dict[str, bytes]:
+        """`<partition>/<file hash>` → DER."""
+
+    async def keep_certificates(self, files: Mapping[str, bytes]) -> None:
+        """Add these."""
 
 
 class CertificateStore:
@@ -94,6 +117,37 @@ class CertificateStore:
     def known(self) -> list[SigningCertificate]:
         """The certificates that are trusted now: pinned ones and proven ones."""
         return [*self._pinned.values(), *self._proven.values()]
+
+    async def share(self, shelf: Shelf) -> None:
+        """Take in what was proven before or elsewhere, and add what was proven here. Raises `StoreUnavailable`."""
+        kept = await shelf.certificates()
+        for name, der in kept.items():
+            self._recall(name, der)
+        proven = {"/".join(key): held.der for key, held in self._proven.items()}
+        fresh = {name: der for name, der in proven.items() if kept.get(name) != der}
+        if fresh:
+            await shelf.keep_certificates(fresh)
+
+    async def keep_sharing(self, shelf: Shelf) -> None:
+        """Share every half minute, until cancelled."""
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await self.share(shelf)
+            await asyncio.sleep(SHARE_EVERY)
+
+    def _recall(self, name: str, der: bytes) -> None:
+        """One certificate of the shelf; it must pass the checks that a fetched file must pass."""
+        partition, _, file = name.partition("/")
+        key = (partition, file)
+        if key in self._proven or key in self._pinned or len(self._proven) >= PROVEN_MAX:
+            return
+        try:
+            certificate = self._judge_der(file, der)
+        except (CertificateUnavailable, NotProven) as error:
+            log.error("certificate.shelf_damaged", file=file, reason=error.reason)
+            return
+        if certificate.not_after + PAST_MS >= self._now():
+            self._proven[key] = certificate
 
     async def close(self) -> None:
         """Give up the fetches that are under way."""
@@ -158,6 +212,9 @@ class CertificateStore:
             der = decode_pem(pem)
         except NotProven as error:
             raise CertificateUnavailable("What came is not a certificate file.", reason=error.reason) from error
+        return self._judge_der(name, der)
+
+    def _judge_der(self, name: str, der: bytes) -> SigningCertificate:
         if file_hash(der) != name:
             # The rule is undocumented and could change: the operator must hear of it, whatever the setting.
             log.error("certificate.not_as_named", file=name, found=file_hash(der), setting=self._md5)

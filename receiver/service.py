@@ -105,6 +105,8 @@ class Service:
             md5=ingest.certificate_md5,
         )
         self._opened.push_async_callback(self.certificates.close)
+        with contextlib.suppress(StoreUnavailable):
+            await self.certificates.share(self.store)
         self.receiver = Receiver(
             self.accounts,
             self.certificates,
@@ -153,6 +155,7 @@ class Service:
 
     def _start_workers(self) -> None:
         self._keep("subscribers", self._declare_subscribers)
+        self._keep("certificates", partial(self.certificates.keep_sharing, self.store))
         if not self._workers:
             return
         for account in self.accounts:

@@ -80,7 +80,7 @@ class HttpSettings(Section):
     port: int = Field(default=8000, ge=0, le=65535)
     trusted_proxies: Networks = ()
     header_timeout: Span = seconds(10)
-    shutdown_timeout: Span = seconds(20)
+    shutdown_timeout: Span = seconds(8)
 
 
 class IngestSettings(Section):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 import structlog
@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from receiver.errors import StoreUnavailable
 from receiver.store.clock import Clock
 from receiver.store.connection import Group
-from receiver.store.keys import Keys
+from receiver.store.keys import CERTIFICATES, Keys
 from receiver.store.lanes import Lanes
 from receiver.store.looks import Looks
 from receiver.store.part import scored
@@ -86,6 +86,15 @@ class Store(Refunds, Looks, Lanes, Requests):
     async def ping(self) -> None:
         """Raise `StoreUnavailable` unless Redis answers."""
         await self._read("PING")
+
+    async def certificates(self) -> dict[str, bytes]:
+        """The signing certificates that have verified a message: `<partition>/<file hash>` → DER."""
+        raw: dict[bytes, bytes] = await self._read("HGETALL", CERTIFICATES)
+        return {name.decode(errors="replace"): der for name, der in raw.items()}
+
+    async def keep_certificates(self, files: Mapping[str, bytes]) -> None:
+        """Add signing certificates that have verified a message."""
+        await self._writes.call(("HSET", CERTIFICATES, *(each for pair in files.items() for each in pair)))
 
     async def changed(self, account: str, timeout: float) -> None:
         """Return when something of the account was written, or after `timeout` seconds."""

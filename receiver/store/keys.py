@@ -8,6 +8,9 @@ PREFIX = "refunds:"
 WAKE = f"{PREFIX}wake"
 """The channel on which a process says the name of an account that it has just written to."""
 
+CERTIFICATES = f"{PREFIX}certificates"
+"""Hash: `<partition>/<file hash>` → DER of certificates that have verified a message; for all accounts."""
+
 OTHER = "other"
 STATES = ("RefundInitiated", "Refunded", "Declined", OTHER)
 """The state indexes. Amazon's unknown words share one, so that a list of everything reads a fixed number of keys."""

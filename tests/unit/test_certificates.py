@@ -15,6 +15,7 @@ from receiver.errors import CertificateUnavailable, ConfigurationError, NotProve
 from receiver.inbox.certificate import SigningCertificate
 from receiver.inbox.envelope import Envelope, read_envelope
 from receiver.inbox.signature import check_address
+from receiver.store import Store
 from tests.clock import ManualClock
 from tests.sns import NOW, TOPIC, SnsSigner, rsa_key
 
@@ -410,3 +411,44 @@ def test_all_unusable_pins_are_reported_at_once(clock: ManualClock) -> None:
     with capture_logs(), pytest.raises(ConfigurationError) as caught:
         CertificateStore(Host().fetch, clock, pinned=pinned)
     assert len(caught.value.problems) == 3
+
+
+async def test_what_was_proven_needs_no_fetch_after_a_start(store: Store) -> None:
+    """Strangers have emptied the bucket for files never seen before; genuine mail is read all the same."""
+    host, clock = Host(SIGNER), ManualClock(NOW)
+    before = CertificateStore(host.fetch, clock)
+    before.proven(signed(), SIGNER.name, await before.get(signed(), SIGNER.name))
+    await before.share(store)
+    await before.share(store)
+    assert await store.certificates() == {f"aws/{SIGNER.name}": SIGNER.der}
+
+    after = CertificateStore(host.fetch, clock)
+    await after.share(store)
+    for number in range(int(BURST)):
+        with pytest.raises(CertificateUnavailable):
+            await after.get(stranger(number), f"{number:032x}")
+    with pytest.raises(CertificateUnavailable, match="never seen before"):
+        await after.get(stranger(99), f"{99:032x}")
+    assert (await after.get(signed(), SIGNER.name)).name == SIGNER.name
+    assert host.asked.count(SIGNER.url) == 1
+
+
+@pytest.mark.parametrize("der", [b"", b"\xff" * 40, SnsSigner(serial=99).der])
+async def test_a_damaged_shelf_is_not_believed(store: Store, der: bytes) -> None:
+    """What is kept must be what a fetched file must be: the one that its name promises."""
+    host = Host(SIGNER)
+    await store.keep_certificates({f"aws/{SIGNER.name}": der, "": der})
+    certificates = CertificateStore(host.fetch, ManualClock(NOW))
+    with capture_logs() as logs:
+        await certificates.share(store)
+    assert [line["event"] for line in logs].count("certificate.shelf_damaged") == 2
+    assert certificates.known() == []
+    assert (await certificates.get(signed(), SIGNER.name)).name == SIGNER.name
+
+
+async def test_what_has_expired_is_not_taken_from_the_shelf(store: Store) -> None:
+    """No message that is young enough can have been signed with it."""
+    await store.keep_certificates({f"aws/{SIGNER.name}": SIGNER.der})
+    certificates = CertificateStore(Host(SIGNER).fetch, ManualClock(NOW + 20 * 365 * DAY))
+    await certificates.share(store)
+    assert certificates.known() == []
