@@ -1,7 +1,7 @@
 """Amazon's own Node SDK against the simulator: what an official client signs is what the simulator accepts.
 
-Skipped where Node or the SDK is not at hand; nothing is fetched here. This installs it in the root of the project, where
-git ignores it:
+Skipped where Node or the SDK is not at hand; nothing is fetched here. This installs it in the project's root (git
+ignores it there):
 
     npm install --no-save --ignore-scripts @amazonpay/amazon-pay-api-sdk-nodejs
 
