@@ -1,4 +1,4 @@
-"""Requests whose canonical form Amazon's SDKs agree on, and what is signed of them: pinned, for signer and checker alike.
+"""Requests whose canonical form Amazon's SDKs agree on, and what is signed of them: for signer and checker alike.
 
 The cases are those of the unit tests of Amazon's Java SDK (which writes the region as EU) and .NET SDK (eu).
 """
