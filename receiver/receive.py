@@ -71,7 +71,7 @@ class Receipt:
     """See `Notice.object_type`; empty for what is not a notification."""
     refund_id: str = ""
     accounts: tuple[str, ...] = ()
-    """The accounts that the hint was written for, and in `noted` what each write came to."""
+    """The accounts that the hint was written for, with what each write came to in `noted`; those of a test message."""
     noted: tuple[Noted, ...] = ()
 
 
@@ -145,7 +145,7 @@ class Receiver:
         notice = _read_notice(envelope)
         concerned = self._concerned(candidates, notice, now)
         if notice.is_sample:
-            return _receipt(Outcome.SAMPLE, envelope, now, notice)
+            return _sample(concerned, envelope, notice, now)
         if not notice.is_refund:
             return _receipt(Outcome.NOT_A_REFUND, envelope, now, notice)
         return await self._write(concerned, envelope, notice, now)
@@ -241,9 +241,26 @@ def _read_notice(envelope: Envelope) -> Notice:
         raise
 
 
+def _sample(concerned: Iterable[Account], envelope: Envelope, notice: Notice, now: int) -> Receipt:
+    """A test message that somebody had Seller Central send: he shall see that it came, and where it got to."""
+    names = tuple(account.name for account in concerned)
+    log.warning(
+        "notification.test_message",
+        topic=envelope.topic_arn,
+        accounts=names,
+        notification_type=notice.notification_type,
+        message_id=envelope.message_id,
+        sent_at=envelope.timestamp,
+    )
+    return _receipt(Outcome.SAMPLE, envelope, now, notice, names)
+
+
 def _environment(notice: Notice) -> Environment | None:
-    """Ids of sandbox objects begin with S, of live ones with P; the XML generation says it in words as well."""
-    match notice.object_id[:1]:
+    """Ids of sandbox objects begin with S, of live ones with P; the XML generation says it in words as well.
+
+    The ids of test messages are invented: a real one from the sandbox spoke of P01-0000000-0000000-000000.
+    """
+    match "" if notice.is_sample else notice.object_id[:1]:
         case "S":
             return Environment.SANDBOX
         case "P":

@@ -1,11 +1,16 @@
 -- Write a hint: the refund is due now. The `seen` mark saves work only, and is written last.
+-- A refund's type is told by XML notifications alone: a later hint without one must not make it forgotten.
 -- KEYS seen hinted hints   ARGV refund now digest ttl_ms hint
 -- Returns new | repeated | altered. Safe to run twice.
 local seen = ARGV[3] ~= '' and redis.call('GET', KEYS[1])
 if seen and seen == ARGV[3] then
   return 'repeated'
 end
-redis.call('HSET', KEYS[3], ARGV[1], ARGV[5])
+local UP_TO_TYPE = '^(%["[^"]*",%d+,%d+,)"'
+local held = redis.call('HGET', KEYS[3], ARGV[1]) or ''
+local _, refund_type = string.match(held, UP_TO_TYPE .. '([%w_.:-]+)"')
+local hint = refund_type and string.gsub(ARGV[5], UP_TO_TYPE .. '"', '%1"' .. refund_type .. '"') or ARGV[5]
+redis.call('HSET', KEYS[3], ARGV[1], hint)
 redis.call('ZADD', KEYS[2], 'NX', ARGV[2], ARGV[1])
 if ARGV[3] == '' then
   return 'new'

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from receiver.service import wall
 from receiver.simulator.forgeries import Forgery
@@ -286,15 +288,129 @@ async def test_forgeries_are_refused_and_leave_no_trace(stage: Stage, shop: Amaz
 
 @asynccontextmanager
 async def with_sns(
-    shop: Amazon, valkey_url: str, folder: Path, *more: dict[str, object]
+    shop: Amazon,
+    valkey_url: str,
+    folder: Path,
+    *more: dict[str, object],
+    hooks: Sequence[Hook] = (),
+    workers: bool = True,
 ) -> AsyncIterator[tuple[Stage, SnsSigner]]:
     """The service, and a certificate of SNS whose key the test has: to say what the simulator never says."""
     signer = SnsSigner(not_before=wall() - 30 * DAY, not_after=wall() + 300 * DAY)
     (folder / "sns.pem").write_bytes(signer.pem)
     table = account(shop, folder)
     pinned = {**table["signing_certificates"], signer.url: str(folder / "sns.pem")}
-    async with running(valkey_url, [{**table, "signing_certificates": pinned}, *more]) as stage:
+    tables = [{**table, "signing_certificates": pinned}, *more]
+    async with running(valkey_url, tables, hooks, workers=workers) as stage:
         yield stage, signer
+
+
+XML = (
+    '<?xml version="1.0" encoding="UTF-8"?>'
+    '<RefundNotification xmlns="https://mws.amazonservices.com/ipn/OffAmazonPayments/2013-01-01"><RefundDetails>'
+    "<AmazonRefundId>{}</AmazonRefundId><RefundType>{}</RefundType>"
+    "<RefundAmount><Amount>12.0</Amount><CurrencyCode>USD</CurrencyCode></RefundAmount>"
+    "<RefundStatus><State>Completed</State></RefundStatus></RefundDetails></RefundNotification>"
+)
+
+
+def xml_notice(shop: Amazon, refund_id: str, refund_type: str, **more: object) -> str:
+    """The text of a notice of the older generation. What it says of the refund's state is not what Amazon says."""
+    fields = {
+        "ReleaseEnvironment": "Sandbox",
+        "Version": "2013-01-01",
+        "NotificationType": "PaymentRefund",
+        "SellerId": shop.merchant_id,
+        "NotificationReferenceId": "f021fa22-bc5f-48d6-a5fa-91e1272eec51",
+        "NotificationData": XML.format(refund_id, refund_type),
+    }
+    return json.dumps({**fields, **more})
+
+
+@pytest.mark.parametrize("refund_type", ["AmazonA-ZRefund", "Chargeback"])
+@pytest.mark.parametrize("xml_first", [True, False])
+async def test_a_refund_that_the_merchant_did_not_start_says_so(
+    shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path, refund_type: str, xml_first: bool
+) -> None:
+    """Amazon tells of it by both generations of notifications, on one address. The older one alone says who started it:
+    that ends in the ledger, in the API and in the one event, whichever came first; the state is Amazon's answer."""
+    refund_id = shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE)
+    texts = [xml_notice(shop, refund_id, refund_type), notice(shop, refund_id)]
+    async with with_sns(shop, valkey_url, tmp_path, workers=False) as (stage, signer):
+        for text in texts if xml_first else reversed(texts):
+            body = signer.post_body(text, topic_arn=shop.topic_arn, timestamp_ms=wall())
+            assert await stage.post("/ipn", body) == 200
+        assert await stage.members("hinted") == {refund_id}
+    async with with_sns(shop, valkey_url, tmp_path, hooks=[audit]) as (stage, _):
+        await until(lambda: audit.posts, "the webhook")
+        (event,) = audit.events
+        data = event.get_data()
+        assert isinstance(data, dict)
+        assert (event.get_type(), data["refundType"]) == ("amazonpay.refund.declined", refund_type)
+        shown = await stage.refund(refund_id)
+        assert (shown["refundType"], shown["statusDetails"]["state"]) == (refund_type, "Declined")
+        assert await stage.redis.hget(f"refunds:{{us}}:refund:{refund_id}", "type") == refund_type.encode()
+        ((_, written),) = await stage.redis.xrange("refunds:{us}:events")
+        assert written[b"refundType"] == refund_type.encode()
+
+
+async def test_who_started_a_refund_is_learned_also_when_it_is_long_known(
+    shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path
+) -> None:
+    """The XML comes after the event went out: the ledger has it as a new revision, and nobody is told twice. A later
+    notification that does not say it takes nothing away."""
+    refund_id = shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE)
+    async with with_sns(shop, valkey_url, tmp_path, hooks=[audit]) as (stage, signer):
+
+        async def told(text: str) -> None:
+            asked = len(shop.asked)
+            body = signer.post_body(text, topic_arn=shop.topic_arn, timestamp_ms=wall())
+            assert await stage.post("/ipn", body) == 200
+            await until(lambda: len(shop.asked) > asked, "Amazon is asked")
+
+        await told(notice(shop, refund_id))
+        await until(lambda: audit.posts, "the webhook")
+        assert (await stage.refund(refund_id))["refundType"] is None
+        await told(xml_notice(shop, refund_id, "AmazonA-ZCancel"))
+
+        async def learned() -> bool:
+            return bool((await stage.refund(refund_id))["refundType"] == "AmazonA-ZCancel")
+
+        await until(learned, "the type is known")
+        await told(notice(shop, refund_id, NotificationId="later"))
+        await until(stage.quiet, "nothing is under way")
+        assert await learned()
+        assert audit.told == await stage.events() == [(refund_id, "declined")]
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+async def test_a_test_message_of_seller_central_is_seen_and_never_tracked(
+    shop: Amazon, redis: Redis, valkey_url: str, tmp_path: Path, generation: int
+) -> None:
+    """200, a line in the log with topic and account, and a counter; Amazon is not asked and nothing is written. Sandbox
+    and live share the address here: the invented id looks like a live one, but the message says where it is from."""
+    invented = "P01-0000000-0000000-000000" if generation == 1 else "S01-0000000-0000000-R000000"
+    text = (
+        xml_notice(shop, invented, "SellerInitiated", IsSample=True)
+        if generation == 1
+        else notice(shop, invented, IsSample=True, ReleaseEnvironment="Sandbox")
+    )
+    async with Amazon(environment="live") as live:
+        other = account(live, tmp_path, "live", topic_arns=[shop.topic_arn])
+        async with with_sns(shop, valkey_url, tmp_path, other) as (stage, signer):
+            await until(stage.ready, "all that is written at the start is written")
+            before = await stage.dump()
+            body = signer.post_body(text, topic_arn=shop.topic_arn, timestamp_ms=wall())
+            with capture_logs() as logs:
+                assert await stage.post("/ipn", body) == 200
+            (line,) = [each for each in logs if each["event"] == "notification.test_message"]
+            assert (line["log_level"], line["topic"], line["accounts"]) == ("warning", shop.topic_arn, ("us",))
+            (line,) = [each for each in logs if each["event"] == "ipn.answered"]
+            assert (line["outcome"], line["accounts"]) == ("sample", ("us",))
+            assert stage.counted("notifications", outcome="sample", reason="") == 1
+            assert await stage.dump() == before
+            assert not shop.calls
+            assert not live.calls
 
 
 @pytest.mark.parametrize("version", [1, 2])

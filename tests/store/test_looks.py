@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
+import pytest
+
 from receiver.ledger.hint import Noted
 from receiver.ledger.refund import Source
 from receiver.store import Store
@@ -69,6 +72,25 @@ async def test_a_hint_during_a_lease_is_not_lost(store: Store) -> None:
     assert second.token > first.token
     assert not await store.reschedule(first, None)
     assert await store.reschedule(second, None)
+
+
+@pytest.mark.parametrize("later", [Source.NOTIFICATION, Source.REFRESH])
+@pytest.mark.parametrize("kind", ["Chargeback", "AmazonA-ZRefund", "a" * 64, "1.2:3_4"])
+async def test_a_hint_without_a_refund_type_keeps_the_one_that_was_told(store: Store, later: Source, kind: str) -> None:
+    """Both generations of notifications come to one address, and only the older one tells it."""
+    told = msgspec.structs.replace(hint(message="xml", digest="x"), refund_type=kind)
+    await store.hint("us", told)
+    await store.hint("us", hint(message="", digest="", at=T0 + 7, source=later))
+    (look,) = (await claim(store)).looks
+    assert look.echo == Echo(later, T0 + 7, T0 + 7, kind)
+    await store.reschedule(look, T0, msgspec.structs.replace(look.echo, step=2, failures=1, due=T0 + 9))
+    await store.hint("us", hint(message="v2", digest="v", at=T0 + 8))
+    (look,) = (await claim(store)).looks
+    assert look.echo == Echo(Source.NOTIFICATION, T0 + 8, T0 + 8, kind)
+    await store.hint("us", msgspec.structs.replace(told, message_id="new", refund_type="Other"))
+    (look,) = (await claim(store)).looks
+    assert look.echo is not None
+    assert look.echo.refund_type == "Other"
 
 
 async def test_settling_keeps_the_hint_that_arrived_meanwhile(store: Store) -> None:

@@ -362,11 +362,24 @@ async def test_other_objects_are_acknowledged(object_type: str) -> None:
     assert bench.paper.hints == []
 
 
-async def test_test_messages_are_acknowledged_and_never_tracked() -> None:
-    """Their refunds do not exist."""
+async def test_test_messages_are_acknowledged_shown_and_never_tracked() -> None:
+    """Their refunds do not exist. Who had one sent reads in the log that it came, on which topic, for which account."""
     bench = Bench()
-    receipt = await bench.post(SIGNER.envelope(notice(IsSample=True)))
-    assert (receipt.outcome, bench.paper.hints) == (Outcome.SAMPLE, [])
+    fields = SIGNER.envelope(notice(IsSample=True))
+    with capture_logs() as logs:
+        receipt = await bench.post(fields)
+    assert (receipt.outcome, receipt.accounts, bench.paper.hints) == (Outcome.SAMPLE, ("us",), [])
+    assert [line for line in logs if line["event"] != "certificate.proven"] == [
+        {
+            "event": "notification.test_message",
+            "log_level": "warning",
+            "topic": TOPIC,
+            "accounts": ("us",),
+            "notification_type": "STATE_CHANGE",
+            "message_id": fields["MessageId"],
+            "sent_at": NOW,
+        }
+    ]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from receiver.amazonpay.signing import (
 )
 from receiver.errors import ConfigurationError
 from receiver.exchange import Request
+from tests.canonical import CASES, HOST, Canonical
 
 VECTORS = Path(__file__).resolve().parents[4] / "shared" / "samples" / "signing.json"
 NOW = 1_563_119_580_000  # 20190714T155300Z
@@ -184,6 +185,19 @@ def test_white_space_in_header_values_is_collapsed() -> None:
     """Runs become one space, ends are trimmed."""
     request = Request("GET", "https://h/", {"accept": "  a \t b  "})
     assert "\naccept:a b\n" in canonical_request(request, ["accept"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method} {case.path}?{case.canonical_query}"[:40])
+def test_the_canonical_request_is_that_of_amazons_sdks(case: Canonical) -> None:
+    """Text and string to sign, to the byte, in the spelling of both SDKs and with both algorithms."""
+    for region, hashed in case.hashes:
+        headers = case.headers(region)
+        canonical = canonical_request(
+            Request(case.method, f"https://{HOST}{case.path}?{case.query}", headers), list(headers)
+        )
+        assert canonical == case.text(region)
+        for algorithm in Algorithm:
+            assert string_to_sign(algorithm, canonical) == f"{algorithm}\n{hashed}"
 
 
 def test_sdk_vectors_of_canonical_requests_and_strings_to_sign() -> None:
