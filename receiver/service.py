@@ -22,6 +22,7 @@ from receiver.errors import NotSent, StoreUnavailable, Unavailable
 from receiver.exchange import Request
 from receiver.http.app import build
 from receiver.issue import Issuer
+from receiver.legacy import Legacy
 from receiver.metrics import Metrics
 from receiver.outbox.subscriber import Subscriber, carry_over
 from receiver.receive import Receiver
@@ -71,6 +72,7 @@ class Service:
         self.certificates: CertificateStore
         self.receiver: Receiver
         self.issuers: dict[str, Issuer] = {}
+        self.legacies: dict[str, Legacy]
 
     async def start(self) -> None:
         """Open the store and start the workers.
@@ -115,6 +117,7 @@ class Service:
             confirm=self._confirm_subscription if ingest.confirm_subscriptions else None,
         )
         self.issuers = {account.name: self._issuer(account) for account in self.accounts}
+        self.legacies = {account.name: self._legacy(account) for account in self.accounts}
         self._opened.push_async_callback(self._stop_workers)
         self._start_workers()
 
@@ -149,6 +152,7 @@ class Service:
             checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self._check_workers},
             refresh_gauges=self._refresh_gauges,
             issuers=self.issuers,
+            legacies=self.legacies,
         )
 
     def _start_workers(self) -> None:
@@ -158,6 +162,7 @@ class Service:
         for account in self.accounts:
             self._keep(f"track:{account.name}", partial(self._once_declared, self._tracker(account).run))
             self._keep(f"issue:{account.name}", partial(self._once_declared, self.issuers[account.name].run))
+            self._keep(f"fps:{account.name}", partial(self._once_declared, self.legacies[account.name].run))
             self._keep(f"deliver:{account.name}", self._deliverer(account).run)
 
     async def _once_declared(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -174,6 +179,7 @@ class Service:
             chance=self._chance,
             concurrency=track.concurrency,
             lease=track.lease.total_seconds(),
+            legacy=self.legacies[account.name],
         )
 
     def _asker(self, account: Account) -> Asker:
@@ -190,6 +196,11 @@ class Service:
             over=account.over,
             lease=self.settings.track.lease.total_seconds(),
         )
+
+    def _legacy(self, account: Account) -> Legacy:
+        settler = Settler(self.store, self._chance, declared=True)
+        lease = self.settings.track.lease.total_seconds()
+        return Legacy(self._asker(account), settler, self._chance, lambda: secrets.token_hex(8), lease)
 
     def _deliverer(self, account: Account) -> Deliverer:
         """Every account has its share of the deliveries at once, so that none can take the others'."""

@@ -195,6 +195,9 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """The event types that this refund has had."""
 
 
+FPS = "FPS"  # Our own `refund_type` of a refund by Flexible Payments: the one kind that Get Refund does not know.
+
+
 class Revision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One line of a refund's history."""
 
