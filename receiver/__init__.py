@@ -36,7 +36,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
     ask.py            one signed exchange with Amazon
     settle.py         read, decide, commit; again on collision
     track.py          VERB · what is due → the ledger
-    issue.py · legacy.py                          VERBS · a refund request → Amazon → the ledger; legacy: by Flexible Payments
+    issue.py · legacy.py                          VERBS · a refund request → Amazon → the ledger (legacy: by FPS)
 
 A change becomes an event, and an event is owed to whoever wants it
 
