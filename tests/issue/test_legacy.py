@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -20,7 +20,9 @@ from tests.accounts import make_account
 from tests.clock import ManualClock
 from tests.issue.kit import Killed, dying
 from tests.issue.legacy_kit import DAY, DELAY, RESERVED, T1, T2, Office, office
+from tests.processes import until
 from tests.store.makers import seen
+from tests.store.test_mutations import without
 
 
 @pytest.fixture
@@ -357,3 +359,92 @@ async def test_a_strangers_reference_leaves_no_trace(shop: Office) -> None:
     """Nothing is written."""
     assert not await shop.legacy.hint("R-1")
     assert await shop.store._read("DBSIZE") == 0
+
+
+async def test_a_hint_leaves_alone_what_is_being_sent(shop: Office) -> None:
+    """Else whoever posts forms could have an order sent many times at once."""
+    shop.simulator.mischief.add("hang", place="fps_refund")
+    shop.legacy.asker.timeout = 60.0
+    making = asyncio.create_task(shop.legacy.create(shop.order()))
+    await until(shop.made, "Amazon has it")
+    assert await shop.legacy.hint("R-1")
+    await shop.look()
+    await shop.another()._round()
+    assert await shop.state() is RequestState.RESERVED
+    making.cancel()
+    await asyncio.wait([making])
+    await shop.work()
+    assert (await shop.state(), shop.made()) == (RequestState.DONE, 1)
+
+
+async def test_a_worker_slower_than_its_lease_sends_nothing(shop: Office) -> None:
+    """Another one holds the order by then, and has it done."""
+    shop.simulator.mischief.add("lost_answer", place="fps_refund")
+    assert (await shop.legacy.create(shop.order())).refund is None
+    shop.clock.tick(1_000_000)
+    (attempt,) = (await shop.store.claim_fps("us", lease=30_000, limit=1)).attempts
+    await shop.work()
+    sent = shop.sent
+    await shop.another()._work(attempt)
+    record = await shop.store.fps_order("us", "R-1")
+    assert record is not None
+    await shop.another()._try(attempt, record.order)
+    assert (await shop.state(), shop.sent) == (RequestState.DONE, sent)
+
+
+# Each protection, taken out
+
+
+@pytest.mark.parametrize(
+    ("script", "protection", "instead", "test"),
+    [
+        (
+            "fps_begin",
+            "tonumber(ARGV[3]) - tonumber(first) >= tonumber(ARGV[4])",
+            "false",
+            test_what_ended_unknown_is_repeated_for_seven_days_and_never_after,
+        ),
+        (
+            "fps_begin",
+            "not score or tonumber(score) ~= tonumber(ARGV[2])",
+            "false",
+            test_a_worker_slower_than_its_lease_sends_nothing,
+        ),
+        (
+            "fps_begin",
+            "redis.call('HGET', KEYS[1], 'open') == '1'",
+            "false",
+            test_a_process_that_died_sending_is_unclear_after_seven_days,
+        ),
+        (
+            "fps_settle",
+            "redis.call('HGET', KEYS[1], 'unknown') == '1'",
+            "false",
+            test_a_refusal_after_an_unknown_end_is_unclear,
+        ),
+        (
+            "fps_hurry",
+            " or redis.call('HGET', KEYS[1], 'open') == '1'",
+            "",
+            test_a_hint_leaves_alone_what_is_being_sent,
+        ),
+        (
+            "fps_reserve",
+            "redis.call('EXISTS', KEYS[2]) == 1",
+            "false",
+            test_a_reference_that_is_another_refunds_id_is_taken,
+        ),
+    ],
+)
+async def test_no_protection_is_decoration(
+    shop: Office,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    protection: str,
+    instead: str,
+    test: Callable[[Office], Awaitable[None]],
+) -> None:
+    """Without it, the test that it is for fails."""
+    without(monkeypatch, script, protection, instead)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        await test(shop)
