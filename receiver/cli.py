@@ -95,7 +95,7 @@ def simulate(
     fps_post_to: Annotated[
         str,
         typer.Option(
-            help="Where forms of the retired Flexible Payments are posted. Default: /fps/<environment> beside --post-to.",
+            help="Where forms of the retired Flexible Payments go. Default: beside --post-to, /fps/<environment>.",
             show_default=False,
         ),
     ] = "",

@@ -246,9 +246,16 @@ class AmazonUnknown(AmazonError):
 
 
 class NotAsked(ReceiverError):
-    """Amazon is not asked about this refund any more, or is about to be by somebody else."""
+    """Amazon is not asked about this refund any more, or is about to be by somebody else.
+
+    `revision` is that of the refund which this was worked out from; 0: there was none.
+    """
 
     reason = "not_asked"
+
+    def __init__(self, detail: str, *, revision: int) -> None:
+        super().__init__(detail)
+        self.revision = revision
 
 
 class NotSent(ReceiverError):

@@ -157,12 +157,12 @@ class Legacy:
         if known is None:
             if record.state is RequestState.RESERVED:
                 await self._store.hurry_fps(self._name, refund_id)
-            raise NotAsked("Amazon has not taken this order yet.")
+            raise NotAsked("Amazon has not taken this order yet.", revision=0)
         if self._store.now() - record.first_at < WINDOW:
             return _steady(await self._send(record.order), known)
         if is_final(known.state) or EventType.STUCK in known.emitted:
             log.warning("fps.not_asked_any_more", account=self._name, refund_id=refund_id, state=known.state)
-            raise NotAsked("Amazon has forgotten the reference: asking would refund a second time.")
+            raise NotAsked("Asking would refund a second time.", revision=known.revision)
         return Observation(
             refund_id=refund_id,
             state=known.state,

@@ -127,8 +127,8 @@ class Tracker:
         """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""
         try:
             seen = await self.ask(look.refund_id)
-        except NotAsked:
-            await self.store.reschedule(look, None)
+        except NotAsked as error:
+            await self.store.reschedule(look, None, revision=error.revision)
         except AmazonNotFound:
             await self._not_found(look)
         except AmazonThrottled as error:

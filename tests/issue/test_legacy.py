@@ -12,16 +12,18 @@ from structlog.testing import capture_logs
 from receiver.amazonpay.fps import Version
 from receiver.errors import AmazonRefused, Conflict, NotFound
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import Source
+from receiver.ledger.refund import Observation, Source
 from receiver.legacy import WINDOW, Ordered
+from receiver.metrics import Metrics
 from receiver.store import Store
 from receiver.store.requests import RequestState
+from receiver.track import Tracker
 from tests.accounts import make_account
 from tests.clock import ManualClock
 from tests.issue.kit import Killed, dying
 from tests.issue.legacy_kit import DAY, DELAY, RESERVED, T1, T2, Office, office
 from tests.processes import until
-from tests.store.makers import seen
+from tests.store.makers import claim, seen
 from tests.store.test_mutations import without
 
 
@@ -343,6 +345,30 @@ async def test_a_hint_for_an_order_that_waits_hurries_it(shop: Office) -> None:
     await shop.another()._round()
     assert await shop.state() is RequestState.DONE
     assert shop.made() == 1
+
+
+async def test_an_order_that_is_done_during_a_look_keeps_its_schedule(shop: Office) -> None:
+    """The tracker found no refund yet, and lets go only of what is still so."""
+    shop.simulator.mischief.add("lost_answer", place="fps_refund")
+    assert (await shop.legacy.create(shop.order())).refund is None
+    assert await shop.legacy.hint("R-1")
+
+    class Slow:
+        async def observe(self, refund_id: str) -> Observation | None:
+            try:
+                return await shop.legacy.observe(refund_id)
+            finally:
+                await shop.another()._round()
+
+    legacy = shop.legacy
+    tracker = Tracker(legacy.asker, legacy.settler, Metrics(), lambda: 0.0, legacy=Slow())
+    (look,) = (await claim(shop.store)).looks
+    await tracker.look(look)
+    assert await shop.state() is RequestState.DONE
+    assert await shop.due() == 30_000, "the lease of the look"
+    shop.clock.tick(30_000)
+    await shop.look()
+    assert await shop.due() == 5_000, "the hint is followed up"
 
 
 async def test_a_hint_changes_nothing_that_is_over(shop: Office) -> None:
