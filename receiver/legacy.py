@@ -150,6 +150,7 @@ class Legacy:
         After `WINDOW` it is what is known, so that `stuck` is told if it was not. Raises the `AmazonError` tree, or
         `NotAsked` where there is nothing more to ask.
         """
+        signed_at = self.asker.wall()
         record = await self._store.fps_order(self._name, refund_id)
         if record is None:
             return None
@@ -159,7 +160,7 @@ class Legacy:
                 await self._store.hurry_fps(self._name, refund_id)
             raise NotAsked("Amazon has not taken this order yet.", revision=0)
         if self._store.now() - record.first_at < WINDOW:
-            return _steady(await self._send(record.order), known)
+            return _steady(await self._send(record.order, signed_at), known)
         if is_final(known.state) or EventType.STUCK in known.emitted:
             log.warning("fps.not_asked_any_more", account=self._name, refund_id=refund_id, state=known.state)
             raise NotAsked("Asking would refund a second time.", revision=known.revision)
@@ -174,6 +175,7 @@ class Legacy:
 
     async def _try(self, attempt: Attempt, order: FpsOrder) -> None:
         """Send the stored values once, and write down what became of it."""
+        signed_at = self.asker.wall()
         match await self._store.begin_fps(self._name, attempt, WINDOW):
             case Begin.LOST:
                 return
@@ -181,7 +183,7 @@ class Legacy:
                 await self._late(attempt, order)
                 return
         try:
-            seen = await self._send(order)
+            seen = await self._send(order, signed_at)
         except AmazonThrottled as error:
             await self._again(attempt, error, unknown=False)
         except AmazonUnknown as error:
@@ -197,19 +199,16 @@ class Legacy:
         else:
             await self._done(attempt, seen)
 
-    async def _send(self, order: FpsOrder) -> Observation:
-        """The signed request, and what the answer says. Raises the `AmazonError` tree."""
+    async def _send(self, order: FpsOrder, signed_at: int) -> Observation:
+        """The signed request, and what the answer says. Raises the `AmazonError` tree.
+
+        `signed_at` (ms) is from before `WINDOW` was looked at: where the process has slept since, Amazon refuses it.
+        """
         asker, access = self.asker, self._access()
         began = asyncio.get_running_loop().time()
         outcome = "unknown"
-        request = fps.refund(
-            access.endpoint,
-            access.credentials,
-            order.values,
-            asker.wall(),
-            version=order.version,
-            method=access.method,
-        )
+        how = {"version": order.version, "method": access.method}
+        request = fps.refund(access.endpoint, access.credentials, order.values, signed_at, **how)
         try:
             response = await asker.send(request, timeout=asker.timeout)
             environment = asker.account.environment.capitalize()
@@ -235,8 +234,8 @@ class Legacy:
 
     async def _done(self, attempt: Attempt, seen: Observation) -> None:
         known = await self._store.refund(self._name, seen.refund_id)
-        facts = {"refund_type": FPS}
-        settled = await self.settler.settle(self.asker.account, _steady(seen, known), source=Source.CREATE, facts=facts)
+        seen, facts = _steady(seen, known), {"refund_type": FPS}
+        settled = await self.settler.settle(self.asker.account, seen, source=Source.CREATE, facts=facts)
         await self._store.done_fps(self._name, attempt)
         refund = settled.change.refund
         log.info("fps.refund_made", account=self._name, refund_id=refund.refund_id, state=refund.state)

@@ -16,7 +16,8 @@ from receiver.ledger.refund import Observation, Source
 from receiver.legacy import WINDOW, Ordered
 from receiver.metrics import Metrics
 from receiver.store import Store
-from receiver.store.requests import RequestState
+from receiver.store.fps_orders import Begin
+from receiver.store.requests import Attempt, RequestState
 from receiver.track import Tracker
 from tests.accounts import make_account
 from tests.clock import ManualClock
@@ -234,6 +235,26 @@ async def test_what_ended_unknown_is_repeated_for_seven_days_and_never_after(sho
         await shop.legacy.create(shop.order())
     assert caught.value.reason == "refund_unclear"
     assert shop.sent == 2
+
+
+async def test_a_process_that_sleeps_before_it_sends_refunds_nothing(
+    shop: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is suspended in just that moment, for a week: the request is too old by its own timestamp."""
+    shop.simulator.mischief.add("lost_answer", place="fps_refund")
+    assert (await shop.legacy.create(shop.order())).refund is None
+    shop.clock.tick(60_000)
+    begin = shop.store.begin_fps
+
+    async def asleep(account: str, attempt: Attempt, window: int) -> Begin:
+        found = await begin(account, attempt, window)
+        shop.clock.tick(8 * DAY)
+        return found
+
+    monkeypatch.setattr(shop.store, "begin_fps", asleep)
+    await shop.another()._round()
+    assert (shop.made(), shop.sent, shop.simulator.calls[-1].reason) == (1, 2, "date_skew")
+    assert await shop.state() is RequestState.UNCLEAR
 
 
 async def test_a_process_that_died_sending_is_unclear_after_seven_days(shop: Office) -> None:
