@@ -31,12 +31,12 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         keys.py · codec.py · part.py              names, forms, access
         connection.py · clock.py · wakes.py       pipelines and scripts; one time for all; who wakes whom
         looks.py · refunds.py · lanes.py          the schedule of questions, the ledger, what subscribers are owed
-        requests.py                               refunds that we were asked to issue
+        requests.py · fps_orders.py               refunds that we were asked to issue
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py            one signed exchange with Amazon
     settle.py         read, decide, commit; again on collision
     track.py          VERB · what is due → the ledger
-    issue.py          VERB · a refund request → Amazon → the ledger
+    issue.py · legacy.py                          VERBS · a refund request → Amazon → the ledger (legacy: by FPS)
 
 A change becomes an event, and an event is owed to whoever wants it
 
@@ -47,7 +47,7 @@ A change becomes an event, and an event is owed to whoever wants it
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py      which IP addresses are not on the public Internet
     resolver.py · transport.py                    the only files that open a socket to the web
-    deliver.py        VERB · lanes → the world
+    declare.py · deliver.py    VERBS · the configured subscribers → the store; lanes → the world
 
 Around it
 
@@ -67,7 +67,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ service
   │ http · simulator
   │ metrics
-  │ receive · track · issue · deliver
+  │ receive · track · issue · legacy · declare · deliver
   │ settle · ask
   │ transport · store · certificates · settings
   │ resolver · serving · logs

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from receiver.amazonpay.aws_signature import Credentials, SignatureMethod
 from receiver.amazonpay.calls import Endpoint
+from receiver.amazonpay.fps import Version
 from receiver.amazonpay.signing import Signer
 from receiver.ledger.allowance import OVER
 from receiver.ledger.schedule import PollPlan
@@ -69,6 +71,16 @@ class TopicPattern:
 
 
 @dataclass(frozen=True, slots=True)
+class FpsAccess:
+    """How the account calls Flexible Payments, which Amazon retired in 2015."""
+
+    endpoint: str
+    credentials: Credentials
+    version: Version = Version.V2008_05_01
+    method: SignatureMethod = SignatureMethod.HMAC_SHA256
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """One merchant in one environment. `name` is the Redis hash tag and the last part of `/ipn/{account}`."""
 
@@ -85,6 +97,8 @@ class Account:
     """Pinned certificates: `SigningCertURL` → PEM. These are never fetched."""
     over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
     """Currency → most that may be refunded over the captured amount, minor units."""
+    fps: FpsAccess | None = None
+    """None: no refunds by Flexible Payments."""
 
     def allows(self, topic_arn: str) -> bool:
         """Whether a notification of this topic may be for this account."""

@@ -92,6 +92,13 @@ def simulate(
     post_to: Annotated[
         str, typer.Option(help="Where notifications are posted: your receiver's /ipn.")
     ] = "http://127.0.0.1:8000/ipn",
+    fps_post_to: Annotated[
+        str,
+        typer.Option(
+            help="Where forms of the retired Flexible Payments go. Default: beside --post-to, /fps/<environment>.",
+            show_default=False,
+        ),
+    ] = "",
     region: Annotated[str, typer.Option(help="na, eu or jp.")] = "na",
     environment: Annotated[str, typer.Option(help="sandbox or live: the prefix of ids, and of the path.")] = "sandbox",
     delay: Annotated[
@@ -110,6 +117,7 @@ def simulate(
             host=host,
             port=port,
             post_to=post_to,
+            fps_post_to=fps_post_to,
             region=region,
             environment=environment,
             outcome_delay=delay,

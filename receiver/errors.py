@@ -19,6 +19,7 @@
     │   │   └── AmazonNotFound   Amazon does not know the object                          404 of Amazon
     │   ├── AmazonThrottled      Amazon asks us to slow down                              429 of Amazon
     │   └── AmazonUnknown        time-out, cut, 5xx or garbage: the outcome is not known
+    ├── NotAsked                 there is nothing more to ask Amazon about this refund
     ├── NotSent                  an HTTP exchange did not end in a whole answer
     └── ConfigurationError       the settings cannot work; lists every problem at once
 
@@ -242,6 +243,19 @@ class AmazonUnknown(AmazonError):
     """No answer, half an answer, a 5xx or garbage: what Amazon did is not known."""
 
     reason = "amazon_unknown"
+
+
+class NotAsked(ReceiverError):
+    """Amazon is not asked about this refund any more, or is about to be by somebody else.
+
+    `revision` is that of the refund which this was worked out from; 0: there was none.
+    """
+
+    reason = "not_asked"
+
+    def __init__(self, detail: str, *, revision: int) -> None:
+        super().__init__(detail)
+        self.revision = revision
 
 
 class NotSent(ReceiverError):

@@ -38,13 +38,14 @@ REASONS: Final = frozenset(
     certificate_not_pem certificate_unreadable certificate_version certificate_weak_key certificate_is_ca
     certificate_wrong_use certificate_wrong_name certificate_dates
     unconfigured unconfigured_topic unconfigured_merchant unconfigured_account confirmation_failed
+    notification_unreadable no_fps fps_no_order
     too_large encoded method body_timeout disconnected answer_timeout overloaded unavailable internal_error
     store_unavailable {" ".join(f"store_{kind}" for kind in STORE_ERRORS)}
     """.split()
 ) | {""}
 """Every reason that an answer on `/ipn` can have; empty for what was believed."""
 
-CALLS: Final = frozenset({"get_refund", "get_charge", "create_refund"})
+CALLS: Final = frozenset({"get_refund", "get_charge", "create_refund", "fps_refund"})
 ANSWERS: Final = frozenset(
     {"ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"}
 )

@@ -17,13 +17,14 @@ from starlette.applications import Starlette
 from receiver.accounts import Account
 from receiver.ask import Asker
 from receiver.certificates import CertificateStore
+from receiver.declare import Declarer
 from receiver.deliver import Deliverer
 from receiver.errors import NotSent, StoreUnavailable, Unavailable
 from receiver.exchange import Request
 from receiver.http.app import build
 from receiver.issue import Issuer
+from receiver.legacy import Legacy
 from receiver.metrics import Metrics
-from receiver.outbox.subscriber import Subscriber, carry_over
 from receiver.receive import Receiver
 from receiver.settings import Settings
 from receiver.settle import Settler
@@ -37,8 +38,6 @@ log = structlog.get_logger()
 
 RESTART_FIRST, RESTART_MOST = 0.5, 30.0
 """Seconds before a worker that failed is started again."""
-DECLARE_EVERY = 5.0
-"""Seconds between two looks at whether the configured subscribers are still there."""
 
 
 def wall() -> int:
@@ -63,14 +62,15 @@ class Service:
         self._workers, self._chance, self._now = workers, chance, now
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failing: set[str] = set()
-        self._declared = asyncio.Event()
         self._opened = contextlib.AsyncExitStack()
         self.embedded: EmbeddedStore | None = None
         self.store: Store
         self.transport: Transport
         self.certificates: CertificateStore
         self.receiver: Receiver
+        self._declarer: Declarer
         self.issuers: dict[str, Issuer] = {}
+        self.legacies: dict[str, Legacy]
 
     async def start(self) -> None:
         """Open the store and start the workers.
@@ -79,23 +79,8 @@ class Service:
 
         Raises `ConfigurationError` or `StoreUnavailable` if the embedded store cannot be started.
         """
-        settings, redis = self.settings, self.settings.redis
-        url = redis.address
-        if not url:
-            self.embedded = EmbeddedStore(settings.data_dir)
-            self._opened.push_async_callback(self.embedded.stop)
-            url = await self.embedded.start()
-        self.store = Store(
-            connect(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
-            wait_replicas=redis.wait_replicas,
-            wait_timeout=redis.wait_timeout.total_seconds(),
-            on_error=self.metrics.store_error,
-            gone=lambda: self.embedded is not None and self.embedded.gone,
-        )
-        self._opened.push_async_callback(self.store.close)
-        ingest = settings.ingest
-        self.store.seen_for = int((ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000)
-        await self.store.start()
+        settings, ingest = self.settings, self.settings.ingest
+        await self._open_store()
         self.transport = Transport(allow_networks=settings.delivery.allow_networks)
         self._opened.push_async_callback(self.transport.close)
         self.certificates = CertificateStore(
@@ -117,8 +102,27 @@ class Service:
             confirm=self._confirm_subscription if ingest.confirm_subscriptions else None,
         )
         self.issuers = {account.name: self._issuer(account) for account in self.accounts}
+        self.legacies = {account.name: self._legacy(account) for account in self.accounts}
         self._opened.push_async_callback(self._stop_workers)
         self._start_workers()
+
+    async def _open_store(self) -> None:
+        settings, ingest, redis = self.settings, self.settings.ingest, self.settings.redis
+        url = redis.address
+        if not url:
+            self.embedded = EmbeddedStore(settings.data_dir)
+            self._opened.push_async_callback(self.embedded.stop)
+            url = await self.embedded.start()
+        self.store = Store(
+            connect(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
+            wait_replicas=redis.wait_replicas,
+            wait_timeout=redis.wait_timeout.total_seconds(),
+            on_error=self.metrics.store_error,
+            gone=lambda: self.embedded is not None and self.embedded.gone,
+        )
+        self._opened.push_async_callback(self.store.close)
+        self.store.seen_for = int((ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000)
+        await self.store.start()
 
     async def stop(self) -> None:
         """Let go of everything, the last first, and of all the rest as well if one of it fails to."""
@@ -151,21 +155,24 @@ class Service:
             checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self._check_workers},
             refresh_gauges=self._refresh_gauges,
             issuers=self.issuers,
+            legacies=self.legacies,
         )
 
     def _start_workers(self) -> None:
-        self._keep("subscribers", self._declare_subscribers)
+        self._declarer = Declarer(self.store, self.settings.build_subscribers(self._now()))
+        self._keep("subscribers", self._declarer.run)
         self._keep("certificates", partial(self.certificates.keep_sharing, self.store))
         if not self._workers:
             return
         for account in self.accounts:
             self._keep(f"track:{account.name}", partial(self._once_declared, self._tracker(account).run))
             self._keep(f"issue:{account.name}", partial(self._once_declared, self.issuers[account.name].run))
+            self._keep(f"fps:{account.name}", partial(self._once_declared, self.legacies[account.name].run))
             self._keep(f"deliver:{account.name}", self._deliverer(account).run)
 
     async def _once_declared(self, work: Callable[[], Awaitable[None]]) -> None:
         """Not before the configured subscribers are written: they would not be owed what happens before."""
-        await self._declared.wait()
+        await self._declarer.done.wait()
         await work()
 
     def _tracker(self, account: Account) -> Tracker:
@@ -177,6 +184,7 @@ class Service:
             chance=self._chance,
             concurrency=track.concurrency,
             lease=track.lease.total_seconds(),
+            legacy=self.legacies[account.name],
         )
 
     def _asker(self, account: Account) -> Asker:
@@ -193,6 +201,11 @@ class Service:
             over=account.over,
             lease=self.settings.track.lease.total_seconds(),
         )
+
+    def _legacy(self, account: Account) -> Legacy:
+        settler = Settler(self.store, self._chance, declared=True)
+        lease = self.settings.track.lease.total_seconds()
+        return Legacy(self._asker(account), settler, self._chance, lambda: secrets.token_hex(8), lease)
 
     def _deliverer(self, account: Account) -> Deliverer:
         """Every account has its share of the deliveries at once, so that none can take the others'."""
@@ -231,46 +244,6 @@ class Service:
                 self._failing.discard(name)
                 wait = min(wait * 2, RESTART_MOST)
 
-    async def _declare_subscribers(self) -> None:
-        """Write the subscribers of the configuration, and see to it that they stay: a store can be emptied."""
-        declared = self.settings.build_subscribers(self._now())
-        while True:
-            try:
-                for account, subscribers in declared.items():
-                    await self._declare(account, subscribers)
-                self._declared.set()
-                await asyncio.sleep(DECLARE_EVERY)
-            except StoreUnavailable as error:
-                log.warning("subscribers.not_written_yet", reason=error.reason)
-                await asyncio.sleep(1.0)
-
-    async def _declare(self, account: str, subscribers: list[Subscriber]) -> None:
-        for subscriber in subscribers:
-            while not await self._written(account, subscriber):
-                pass
-        if await self.store.open_roster(account) and self._declared.is_set():
-            log.error("store.emptied", account=account)
-        names = {subscriber.name for subscriber in subscribers}
-        for each in await self.store.subscribers(account) if not self._declared.is_set() else ():
-            if each.origin == "config" and each.name not in names:
-                log.warning("subscriber.no_longer_declared", account=account, subscriber=each.name)
-
-    async def _written(self, account: str, subscriber: Subscriber) -> bool:
-        """Add the subscriber, or at the start change the stored one; False if somebody else changed it meanwhile.
-
-        Later nothing is changed: a process with another configuration, on its way in or out, would do the same.
-        """
-        before = (await self.store.roster(account)).subscribers.get(subscriber.name)
-        after = carry_over(subscriber, before)
-        if before is None:
-            await self.store.put_subscriber(account, after)
-            log.info("subscriber.added", account=account, subscriber=subscriber.name)
-        elif after != before and not self._declared.is_set():
-            if not await self.store.change_subscriber(account, before, after):
-                return False
-            log.info("subscriber.changed", account=account, subscriber=subscriber.name)
-        return True
-
     async def _confirm_subscription(self, url: str) -> None:
         answer = await self.transport.send(Request("GET", url), timeout=5.0)
         if answer.status != 200:
@@ -284,7 +257,7 @@ class Service:
         await self.store.ping()
 
     async def _check_declared(self) -> None:
-        if not self._declared.is_set():
+        if not self._declarer.done.is_set():
             raise Unavailable("The configured subscribers are not written yet.", reason="not_written_yet")
 
     async def _check_workers(self) -> None:

@@ -13,7 +13,7 @@ import structlog
 from receiver.accounts import Account, Call
 from receiver.amazonpay.calls import get_refund, read_refund
 from receiver.ask import THROTTLED_PAUSE, Asker
-from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, AmazonUnknown, StoreUnavailable
+from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, AmazonUnknown, NotAsked, StoreUnavailable
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
 from receiver.ledger.schedule import echo as next_echo
 from receiver.ledger.schedule import next_look
@@ -40,6 +40,13 @@ class Watcher(Protocol):
         """Amazon does not know what a notification was about."""
 
 
+class Observes(Protocol):
+    """Who knows refunds that are not Amazon Pay's (`legacy.py`)."""
+
+    async def observe(self, refund_id: str) -> Observation | None:
+        """What Amazon says of it; None: not one of those. Raises the `AmazonError` tree, or `NotAsked`."""
+
+
 @dataclass(slots=True)
 class Tracker:
     """Asks Amazon about one account's refunds. A lease is in seconds."""
@@ -50,6 +57,7 @@ class Tracker:
     chance: Callable[[], float]
     concurrency: int = 8
     lease: float = 30.0
+    legacy: Observes | None = None
     _running: set[asyncio.Task[None]] = field(default_factory=set)
     _waker: Waker = field(default_factory=Waker)
 
@@ -119,6 +127,8 @@ class Tracker:
         """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""
         try:
             seen = await self.ask(look.refund_id)
+        except NotAsked as error:
+            await self.store.reschedule(look, None, revision=error.revision)
         except AmazonNotFound:
             await self._not_found(look)
         except AmazonThrottled as error:
@@ -129,7 +139,12 @@ class Tracker:
             await self._seen(look, seen)
 
     async def ask(self, refund_id: str) -> Observation:
-        """Get Refund, signed. Raises the `AmazonError` tree; a refund of the other environment is not found here."""
+        """Get Refund, signed. Raises the `AmazonError` tree; a refund of the other environment is not found here.
+
+        A refund that is not Amazon Pay's is asked about by `legacy`, which may also raise `NotAsked`.
+        """
+        if self.legacy is not None and (told := await self.legacy.observe(refund_id)) is not None:
+            return told
         request = get_refund(self.account.endpoint, refund_id)
         seen = await self.asker.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
         if self.asker.is_foreign(seen.environment):

@@ -95,13 +95,14 @@ class Call:
         return asyncio.run(do())
 
 
-def _call(
+def reach(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     token_file: TokenFile = None,
     account: Account = "",
     insecure: Insecure = False,
 ) -> Call:
+    """How to reach the service, from the options that every such command has. Raises `ConfigurationError`."""
     base = read_base(url, insecure=insecure)
     if token_file is not None:
         token = read_token(read_secret_file(token_file, "--token-file"), "--token-file")
@@ -121,13 +122,13 @@ def api_command(
     """
 
     def register(body: Callable[Concatenate[Call, P], None]) -> Callable[Concatenate[Call, P], None]:
-        shared = inspect.signature(_call, eval_str=True).parameters
+        shared = inspect.signature(reach, eval_str=True).parameters
         own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
 
         @functools.wraps(body)
         def command(**options: Any) -> None:
             with ending():
-                call = _call(**{name: options.pop(name) for name in shared})
+                call = reach(**{name: options.pop(name) for name in shared})
                 body(call, **options)  # type: ignore[call-arg]
 
         parameters = [*own, *shared.values()]

@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated
 
-import msgspec
 import typer
-from rich.text import Text
 
 from receiver.amazonpay import fps
-from receiver.amazonpay.aws_signature import Credentials, SignatureMethod
-from receiver.commands.calling import ending, read_secret_file
-from receiver.commands.console import emit_fields, emit_json, moment, say
-from receiver.commands.views import STYLES
-from receiver.errors import (
-    AmazonError,
-    AmazonRefused,
-    AmazonThrottled,
-    BadRequest,
-    ConfigurationError,
-    NotSent,
-    Unreadable,
-)
-from receiver.exchange import Request, Response
+from receiver.amazonpay.aws_signature import SignatureMethod
+from receiver.commands import fps_direct
+from receiver.commands.calling import DEFAULT_URL, Account, Call, Insecure, TokenFile, Url, ending, reach
+from receiver.commands.client import target
+from receiver.commands.fps_direct import ACCESS_KEY_ID, ENDPOINT, SECRET, SECRET_FILE
+from receiver.commands.issue import UNANSWERED, show, until_answered
+from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.refund import Money
-from receiver.ledger.shape import amazon_time, money_json
+from receiver.ledger.shape import money_json
 
-ACCESS_KEY_ID, SECRET, SECRET_FILE, ENDPOINT = (
-    "FPS_ACCESS_KEY_ID",
-    "FPS_SECRET_ACCESS_KEY",
-    "FPS_SECRET_FILE",
-    "FPS_ENDPOINT",
-)
-TIMEOUT = 30.0
-REFUSED, UNDECIDED = 1, 3
-NEVER_SENT = frozenset({"bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed", "forbidden_address"})
-"""Reasons of `NotSent` that mean that no request went out."""
+DIRECTLY = "Directly, without the service"
 
-# The API reference: references are kept for seven days, and DuplicateRequest is for a *different* request.
-AGAIN = (
-    "Whether anything was refunded is not known. Repeat the command with the same REFERENCE and the same values: "
-    "within seven days FPS takes that for the same refund. After that, look at the account first."
-)
 HELP = """\
 LEGACY: refund a transaction of Flexible Payments, which Amazon retired in 2015, all or a part of it.
 
-The same command again is the same refund, for seven days: FPS knows it by its REFERENCE. Most refunds are pending at \
-first; FPS tells of the end by a status notification."""
-EPILOG = f"""\
-The access key comes from {ACCESS_KEY_ID} and {SECRET}, or for the secret from a file, never from the command line, \
-where every user of the machine could see it.
+The service makes the refund and keeps it in its ledger (needs [accounts.fps] in its settings, and a token with the \
+scope refund). With --endpoint it is called directly from here, and no ledger keeps it.
 
-Exit codes: 0 FPS answered, also with a refund that failed or is pending: read the state · 1 refused · 2 wrong usage \
-or configuration · 3 no answer, or one that does not tell what happened: repeat it with the same REFERENCE."""
+The same command again is the same refund: it is known by its REFERENCE."""
+EPILOG = f"""\
+The token comes from RECEIVER_TOKEN or a file; with --endpoint the access key from {ACCESS_KEY_ID} and {SECRET}, or \
+for the secret from a file. None of them comes from the command line, where every user of the machine could see it.
+
+Exit codes: 0 there is a refund, also one that failed or is pending: read the state · 1 refused · 2 wrong usage or \
+configuration · 3 no answer, or one that does not tell what happened: repeat it with the same REFERENCE · \
+{UNANSWERED} the service keeps the order, and FPS has not answered it yet."""
 
 app = typer.Typer(
     help="LEGACY: Amazon Flexible Payments (FPS), the service behind Amazon Simple Pay. Amazon retired it on 1 June "
@@ -88,15 +61,6 @@ def refund(
             "refund is known from then on.",
         ),
     ],
-    endpoint: Annotated[
-        str,
-        typer.Option(
-            "--endpoint",
-            envvar=ENDPOINT,
-            metavar="URL",
-            help="Address to call, such as http://127.0.0.1:9100/fps/. Plain http only to this machine.",
-        ),
-    ],
     amount: Annotated[str, typer.Option(help="How much, such as 14.00. Default: all that is left.")] = "",
     currency: Annotated[str, typer.Option(help="FPS knew USD only.")] = fps.CURRENCY,
     description: Annotated[str, typer.Option(help="For the merchant's own books; at most 160 characters.")] = "",
@@ -104,65 +68,66 @@ def refund(
         fps.Policy | None,
         typer.Option(help="For marketplaces: what is refunded. FPS's default: MasterTxnOnly."),
     ] = None,
-    api_version: Annotated[
-        fps.Version,
+    wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="How long to wait for FPS's answer.")] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table, one line.")] = False,
+    url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
+    account: Account = "",
+    insecure: Insecure = False,
+    endpoint: Annotated[
+        str,
         typer.Option(
-            help="2008-05-01 calls REFERENCE RefundTransactionReference, as Amazon's guide does; later ones "
-            "CallerReference.",
+            "--endpoint",
+            envvar=ENDPOINT,
+            metavar="URL",
+            help="Address of FPS, such as http://127.0.0.1:9100/fps/. Plain http only to this machine.",
+            rich_help_panel=DIRECTLY,
         ),
-    ] = fps.Version.V2008_05_01,
-    signature_method: Annotated[SignatureMethod, typer.Option(help="How to sign.")] = SignatureMethod.HMAC_SHA256,
+    ] = "",
+    api_version: Annotated[
+        fps.Version | None,
+        typer.Option(
+            help="2008-05-01 (the default) calls REFERENCE RefundTransactionReference, as Amazon's guide does; later "
+            "ones CallerReference.",
+            rich_help_panel=DIRECTLY,
+        ),
+    ] = None,
+    signature_method: Annotated[
+        SignatureMethod | None, typer.Option(help="How to sign. Default: HmacSHA256.", rich_help_panel=DIRECTLY)
+    ] = None,
     secret_file: Annotated[
         Path | None,
-        typer.Option("--secret-file", envvar=SECRET_FILE, help=f"File with the secret access key; else {SECRET}."),
+        typer.Option(
+            "--secret-file",
+            envvar=SECRET_FILE,
+            help=f"File with the secret access key; else {SECRET}.",
+            rich_help_panel=DIRECTLY,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table, one line.")] = False,
 ) -> None:
     """Refund a transaction by the retired Flexible Payments."""
-    with _explaining():
-        order = _order(transaction_id, reference, amount, currency, description, policy)
-        url = _endpoint(endpoint)
-        now = time.time_ns() // 1_000_000
-        request = fps.refund(url, _credentials(secret_file), order, now, version=api_version, method=signature_method)
-        response = asyncio.run(_send(request))
-        answer = fps.read_refund(response, order, time.time_ns() // 1_000_000)
-        emit_json(msgspec.json.encode(as_dict(answer))) if as_json else emit_fields(_fields(answer))
+    order = _order(transaction_id, reference, amount, currency, description, policy)
+    if endpoint:
+        version, method = api_version or fps.Version.V2008_05_01, signature_method or SignatureMethod.HMAC_SHA256
+        fps_direct.run(endpoint, order, version=version, method=method, secret_file=secret_file, as_json=as_json)
+        return
+    if api_version or signature_method:
+        raise typer.BadParameter("--api-version and --signature-method go with --endpoint; the service has its own.")
+    with ending():
+        _by_service(reach(as_json, url, token_file, account, insecure), order, wait)
 
 
-def as_dict(answer: fps.Answer) -> dict[str, Any]:
-    """The answer as JSON: a refund in Amazon Pay's spelling, then FPS's own words."""
-    seen = answer.observation
-    return {
-        "refundId": seen.refund_id,
-        "chargeId": seen.charge_id,
-        "refundAmount": money_json(seen.amount),
-        "statusDetails": {
-            "state": str(seen.state),
-            "reasonCode": None,
-            "reasonDescription": seen.reason_description or None,
-            "lastUpdatedTimestamp": amazon_time(seen.updated_at),
-        },
-        "fps": {
-            "refundTransactionReference": seen.refund_id,
-            "transactionId": answer.transaction_id,
-            "transactionStatus": answer.transaction_status,
-            "requestId": answer.request_id or None,
-        },
+def _by_service(call: Call, order: fps.Order, wait: int) -> None:
+    wanted = {
+        "transactionId": order.transaction_id,
+        "refundTransactionReference": order.reference,
+        "refundAmount": money_json(order.amount),
+        "description": order.description,
+        "marketplaceRefundPolicy": str(order.policy),
+        "account": call.account,
     }
-
-
-def _fields(answer: fps.Answer) -> list[tuple[str, str | Text | None]]:
-    seen = answer.observation
-    return [
-        ("Refund", seen.refund_id),
-        ("State", Text(str(seen.state), STYLES.get(seen.state, "yellow"))),
-        ("FPS's word", answer.transaction_status),
-        ("Pending for", seen.reason_description or None),
-        ("Amount", str(seen.amount) if seen.amount else "all that was left"),
-        ("Transaction", answer.transaction_id),
-        ("Request id", answer.request_id or None),
-        ("As of", moment(amazon_time(seen.updated_at))),
-    ]
+    body = {name: value for name, value in wanted.items() if value}
+    show(call, call.run(lambda api: until_answered(wait, api, target("fps", "refunds"), body, "")))
 
 
 def _order(
@@ -173,79 +138,3 @@ def _order(
         return fps.Order(transaction_id, reference, money, description, policy or "")
     except (BadRequest, Unreadable) as error:
         raise typer.BadParameter(error.detail) from None
-
-
-def _credentials(secret_file: Path | None) -> Credentials:
-    """The access key. Raises `ConfigurationError`, which never holds any of the secret."""
-    access_key_id = os.environ.get(ACCESS_KEY_ID, "").strip()
-    if secret_file is not None:
-        secret = read_secret_file(secret_file, "--secret-file")
-    else:
-        secret = os.environ.get(SECRET, "").strip()
-    problems = [] if access_key_id else [f"There is no access key id: set {ACCESS_KEY_ID}."]
-    if not secret:
-        problems.append(f"There is no secret access key: set {SECRET}, or name a file with --secret-file.")
-    if problems:
-        raise ConfigurationError(problems)
-    try:
-        return Credentials(access_key_id, secret)
-    except BadRequest as error:
-        raise ConfigurationError([error.detail]) from None
-
-
-def _endpoint(url: str) -> str:
-    """The address. Raises `ConfigurationError`, also for plain http to another machine.
-
-    Whoever sees the signed order can send it.
-    """
-    try:
-        checked = fps.check_address(url)
-    except BadRequest as error:
-        raise ConfigurationError([f"--endpoint: {error.detail}"]) from None
-    parts = urlsplit(checked)
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-        raise ConfigurationError(["--endpoint: plain http would show the signed order on the way. Use https."])
-    return checked
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-async def _send(request: Request) -> Response:
-    # Here, because it takes a third of a second that `--help` need not wait for.
-    from receiver.transport import Transport
-
-    transport = Transport()
-    try:
-        return await transport.send(request, timeout=TIMEOUT)
-    finally:
-        await transport.close()
-
-
-@contextmanager
-def _explaining() -> Iterator[None]:
-    """Say what FPS's refusal, or its silence, means."""
-    with ending():
-        try:
-            yield
-        except AmazonRefused as error:
-            say([f"{error.detail} [{error.reason_code}]{_request_id(error)}"])
-            raise typer.Exit(REFUSED) from None
-        except AmazonThrottled as error:
-            say([f"{error.detail} Nothing was refunded; try again later.{_request_id(error)}"])
-            raise typer.Exit(UNDECIDED) from None
-        except AmazonError as error:
-            say([f"{error.detail} [{error.reason}]{_request_id(error)}", AGAIN])
-            raise typer.Exit(UNDECIDED) from None
-        except NotSent as error:
-            sent = error.reason not in NEVER_SENT
-            say([f"{error.detail} [{error.reason}]", AGAIN if sent else "Nothing was sent. Is --endpoint right?"])
-            raise typer.Exit(UNDECIDED) from None
-
-
-def _request_id(error: AmazonError) -> str:
-    return f" Amazon's request id: {error.request_id}." if error.request_id else ""

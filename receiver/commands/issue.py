@@ -59,7 +59,7 @@ def create(
         "account": call.account,
     }
     body = {name: value for name, value in wanted.items() if value}
-    _show(call, call.run(lambda api: _until(wait, api, target("refunds"), body, key)))
+    show(call, call.run(lambda api: until_answered(wait, api, target("refunds"), body, key)))
 
 
 def retry(
@@ -72,10 +72,10 @@ def retry(
     The retry is a new refund with an id of its own; if it is declined too, retry that one.
     """
     path = target("refunds", refund_id, "retry", account=call.account)
-    _show(call, call.run(lambda api: _until(wait, api, path, None, "")))
+    show(call, call.run(lambda api: until_answered(wait, api, path, None, "")))
 
 
-async def _until(wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str) -> Response:
+async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str) -> Response:
     """Ask, and ask again while Amazon has not answered."""
     deadline = time.monotonic() + wait
     while True:
@@ -85,7 +85,8 @@ async def _until(wait: int, api: Api, path: str, body: Mapping[str, object] | No
         await asyncio.sleep(ASK_EVERY)
 
 
-def _show(call: Call, answer: Response) -> None:
+def show(call: Call, answer: Response) -> None:
+    """Print the refund; or say that there is no answer yet, and end with the exit code for that."""
     if answer.status == PENDING:
         say(["Amazon has not answered yet. The service goes on trying; ask again the same way to see what came of it."])
         if call.json:

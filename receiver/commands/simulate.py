@@ -7,11 +7,13 @@ import json
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urljoin
 
 import typer
 
 from receiver.errors import ConfigurationError
 from receiver.simulator.app import MERCHANT_ID, Simulator, system_clock
+from receiver.simulator.fps_checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from receiver.simulator.keyring import CERTIFICATE, MERCHANT_KEY, load_or_make
 
 KEYS = Path("receiver-simulator")
@@ -22,6 +24,7 @@ async def run(
     host: str = "127.0.0.1",
     port: int = 9100,
     post_to: str | None = "http://127.0.0.1:8000/ipn",
+    fps_post_to: str = "",
     region: str = "na",
     environment: str = "sandbox",
     merchant_id: str = MERCHANT_ID,
@@ -36,6 +39,7 @@ async def run(
 ) -> None:
     """Run until `ended` is set, or SIGINT or SIGTERM comes. Spans are seconds.
 
+    `fps_post_to` is by default where `post_to` is, for the account of the printed configuration.
     `keys` is the folder that keeps the keys from run to run; `unlimited` switches Amazon's throttle off. Raises
     `ConfigurationError` for settings that cannot work, a folder that cannot be used, or an address that is taken.
     """
@@ -56,6 +60,7 @@ async def run(
         )
     except ValueError as error:
         raise ConfigurationError([f"simulate: {error}."]) from error
+    simulator.fps_post_to = fps_post_to or (urljoin(post_to, f"/fps/{environment}") if post_to else None)
     end = ended or _at_signal()
     try:
         await simulator.start()
@@ -77,6 +82,7 @@ def greeting(simulator: Simulator, keys: Path) -> str:
             f"  certificate  {simulator.certificate_url}",
             f"  topic        {simulator.topic_arn}",
             f"  merchant     {simulator.merchant_id}",
+            f"  FPS          {simulator.fps_endpoint} (retired in 2015), posts to {simulator.fps_post_to or 'nowhere'}",
             "",
             "Configuration for `receiver serve --config receiver.toml`:",
             "",
@@ -103,6 +109,11 @@ def snippet(simulator: Simulator, keys: Path) -> str:
         "private_key_file": str(folder / MERCHANT_KEY),
         "endpoint": simulator.base_url,
     }
+    legacy = {
+        "access_key_id": ACCESS_KEY_ID,
+        "secret_access_key": SECRET_ACCESS_KEY,
+        "endpoint": simulator.fps_endpoint,
+    }
     texts = [f"{name} = {_quoted(value)}" for name, value in lines.items()]
     return "\n".join(
         (
@@ -111,6 +122,8 @@ def snippet(simulator: Simulator, keys: Path) -> str:
             f"topic_arns = [{_quoted(simulator.topic_arn)}]",
             "[accounts.signing_certificates]",
             f"{_quoted(simulator.certificate_url)} = {_quoted(str(folder / CERTIFICATE))}",
+            "[accounts.fps]",
+            *(f"{name} = {_quoted(value)}" for name, value in legacy.items()),
         )
     )
 

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from receiver.errors import ReceiverError
 from receiver.http.api import RefundApi, RefundStore
 from receiver.http.auth import Tokens
+from receiver.http.fps import Makes, fps_routes
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
@@ -65,18 +66,20 @@ def build(
     checks: Mapping[str, Check],
     refresh_gauges: Check,
     issuers: Mapping[str, Issues] = MappingProxyType({}),
+    legacies: Mapping[str, Makes] = MappingProxyType({}),
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The application. `checks` make `/readyz`, `refresh_gauges` runs before each `/metrics`; `now` is ms UTC.
 
-    `issuers` by account: who issues refunds.
+    `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments.
     """
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts])
     routes = [
         *ipn_routes(Ipn(receiver, settings.ingest, metrics)),
         *refund_routes(RefundApi(store, tokens, now)),
         *issue_routes(IssueApi(issuers, tokens)),
+        *fps_routes(legacies, tokens, settings.ingest, metrics),
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
         *health_routes(Health(checks, metrics, refresh_gauges)),
         *more_routes,

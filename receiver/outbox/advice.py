@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import Reason, Refund, State, format_rfc3339
+from receiver.ledger.refund import FPS, Reason, Refund, State, format_rfc3339
 from receiver.ledger.shape import tidy
 
 FINALS_NAMED = 4
@@ -98,6 +98,13 @@ GENERAL = Advice(
     "The buyer has not been paid by it.",
     (ASK_AMAZON, CHECK_ALREADY_PAID, RETRY_IF_CAPTURED, ANOTHER_WAY),
 )
+FPS_DECLINED = Advice(
+    "Flexible Payments did not make this refund. The buyer has not been paid by it.",
+    (
+        Action("refund_again_by_fps", "Refund the transaction again under a new reference (`receiver fps refund`)."),
+        ANOTHER_WAY,
+    ),
+)
 STUCK = Advice(
     "Amazon has had this refund for more than a day without deciding. Refunds are usually decided within hours.",
     (WAIT, DO_NOT_PAY_TWICE, ASK_AMAZON),
@@ -114,6 +121,8 @@ def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | N
     if event_type is EventType.CONFLICT:
         return _conflict(refund)
     if event_type is EventType.DECLINED or (event_type is None and refund.state == State.DECLINED):
+        if refund.refund_type == FPS:
+            return FPS_DECLINED
         advice = next((advice for reason, advice in BY_REASON.items() if reason == refund.reason_code), GENERAL)
         return _with_facts(advice, refund)
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -28,7 +27,8 @@ from receiver.inbox.envelope import TOPIC_ARN
 from receiver.ledger.allowance import OVER
 from receiver.ledger.refund import Money
 from receiver.ledger.schedule import DEFAULT_POLL, PollPlan
-from receiver.settings.values import AsList, Name, Section, Words, one_of, readable, secret_text
+from receiver.settings.fps import FpsSettings
+from receiver.settings.values import AsList, Name, Section, Words, is_loopback, one_of, readable, secret_text
 
 TOPIC_PREFIX = re.compile(r"arn:(aws|aws-cn|aws-us-gov):sns:[a-z0-9-]{1,32}:[0-9]{12}:[A-Za-z0-9_-]{0,255}\*")
 CERTIFICATE_URL = re.compile(
@@ -90,6 +90,7 @@ class AccountSettings(Section):
     auth_token: SecretStr | None = None
     auth_token_file: Path | None = Field(default=None, validate_default=True)
     """Delegated access: `x-amz-pay-authtoken`, which the merchant gave to a solution provider."""
+    fps: FpsSettings | None = None
     min_signature_version: int = Field(default=1, ge=1, le=2, description="1, or 2 once the topic signs with SHA-256.")
 
     @field_validator("environment")
@@ -189,6 +190,7 @@ class AccountSettings(Section):
             poll=PollPlan.parse(self.poll),
             min_signature_version=self.min_signature_version,
             over={**OVER, **{name: Money(amount, name).minor_units for name, amount in self.over_refund.items()}},
+            fps=self.fps.build(environment) if self.fps else None,
             signing_certificates={url: path.read_bytes() for url, path in self.signing_certificates.items()},
         )
 
@@ -225,13 +227,6 @@ def _address_fault(address: str) -> str:
         return 'is not an address such as "http://127.0.0.1:9100".'
     if parts.username or parts.password or parts.path not in ("", "/") or parts.query or parts.fragment:
         return "has more than scheme, host and port. Leave out the path and everything after it."
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         return "is plain http to another machine, which could read and change every answer. Use https, or 127.0.0.1."
     return ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

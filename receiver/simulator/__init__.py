@@ -10,6 +10,7 @@ Read in this order:
     bank.py         the books and Amazon's rules · amounts.py · throttle.py · ids.py · faults.py
     notices.py      messages and signed envelopes · forgeries.py those not to believe · keys.py, keyring.py
     announce.py     a change becomes a notification · post.py posts it as SNS does
+    fps.py          the retired Flexible Payments · fps_checks.py verifies signatures · fps_book.py its books and forms
     engine.py       holds it all, and lets time pass
 
 Nothing here uses the service's own signing and verifying code: it is the independent second implementation.

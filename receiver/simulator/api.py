@@ -101,8 +101,8 @@ class Api:
             engine.tick()
             engine.checks.check(asked, engine.now())
             check_environment(engine, request.path_params.get("environment", ""), object_id)
-            rule = _header_rule(asked) or engine.mischief.take(call, object_id)
-            _refuse_by(rule)
+            rule = header_rule(asked) or engine.mischief.take(call, object_id)
+            refuse_by(rule)
             if not engine.throttle.admits(call, engine.now()):
                 raise Fault(429, "TooManyRequests", "Too many requests.", "throttled")
             answer = work(asked, object_id)
@@ -118,29 +118,37 @@ class Api:
         return response
 
     async def _spoil(self, rule: Rule | None, answer: Answer, request: Request) -> Response:
-        trick = rule.trick if rule is not None else None
         body = answer.body
-        if trick is Trick.LOST_ANSWER:
-            raise Fault(500, "InternalServerError", "The server could not answer.", "mischief")
-        if trick is Trick.GARBAGE:
-            return Response(b'\x1f\x8b<html>{"refundId":', 200, media_type="application/json")
-        if trick is Trick.WRONG_REFUND and "refundId" in body:
+        if rule is not None and rule.trick is Trick.WRONG_REFUND and "refundId" in body:
             body = {**body, "refundId": f"{str(body['refundId'])[:-6]}999999"}
-        if rule is not None and trick is Trick.HANG:
-            await self._hang(request, rule.seconds)
-        kind = Half if trick is Trick.HALF else Response
-        return kind(json.dumps(body).encode(), answer.status, media_type="application/json")
+        response = Response(json.dumps(body).encode(), answer.status, media_type="application/json")
+        return await spoil(self._engine, rule, response, request)
 
-    async def _hang(self, request: Request, seconds: float) -> None:
-        """Until the time is over (0: never), the client has gone, or the simulator stops."""
-        waits = {
-            asyncio.ensure_future(self._engine.stopping.wait()),
-            asyncio.ensure_future(_gone(request)),
-        }
-        _, pending = await asyncio.wait(waits, timeout=seconds or None, return_when=asyncio.FIRST_COMPLETED)
-        for wait in pending:
-            wait.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+
+async def spoil(engine: Engine, rule: Rule | None, response: Response, request: Request) -> Response:
+    """What the rule makes of the answer to a call that is done. Raises `Fault` 500 for a lost one."""
+    trick = rule.trick if rule is not None else None
+    if trick is Trick.LOST_ANSWER:
+        raise Fault(500, "InternalServerError", "The server could not answer.", "mischief")
+    if trick is Trick.GARBAGE:
+        return Response(b'\x1f\x8b<html>{"refundId":', 200, media_type=response.media_type)
+    if rule is not None and trick is Trick.HANG:
+        await _hang(engine, request, rule.seconds)
+    if trick is Trick.HALF:
+        return Half(response.body, response.status_code, media_type=response.media_type)
+    return response
+
+
+async def _hang(engine: Engine, request: Request, seconds: float) -> None:
+    """Until the time is over (0: never), the client has gone, or the simulator stops."""
+    waits = {
+        asyncio.ensure_future(engine.stopping.wait()),
+        asyncio.ensure_future(_gone(request)),
+    }
+    _, pending = await asyncio.wait(waits, timeout=seconds or None, return_when=asyncio.FIRST_COMPLETED)
+    for wait in pending:
+        wait.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
 
 
 class Half(Response):
@@ -185,14 +193,16 @@ async def on_http_exception(_: Request, error: Exception) -> Response:
     return refusal(Fault(status, code, "There is no such operation here.", "no_route"))
 
 
-def _header_rule(asked: Asked) -> Rule | None:
+def header_rule(asked: Asked) -> Rule | None:
+    """The misbehaviour that the request asks for; raises `Fault` 400 for one that there is not."""
     try:
         return read_header(asked.header(MISCHIEF_HEADER))
     except ValueError as error:
         raise Fault(400, "InvalidSandboxSimulationSpecified", f"{MISCHIEF_HEADER}: {error}", "mischief") from None
 
 
-def _refuse_by(rule: Rule | None) -> None:
+def refuse_by(rule: Rule | None) -> None:
+    """Raise `Fault` where the rule is that nothing is done."""
     if rule is not None and rule.trick is Trick.THROTTLE:
         raise Fault(429, "TooManyRequests", "Too many requests.", "mischief")
     if rule is not None and rule.trick is Trick.ERROR:

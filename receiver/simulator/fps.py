@@ -22,12 +22,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.simulator.amounts import Amount
-from receiver.simulator.api import REASON_HEADER, read
+from receiver.simulator.api import REASON_HEADER, header_rule, read, refuse_by, spoil
 from receiver.simulator.control import answering, read_fields
 from receiver.simulator.engine import Called, Engine
 from receiver.simulator.faults import Fault, invalid_value
 from receiver.simulator.fps_book import FpsOrder, FpsRefund, Transaction
 from receiver.simulator.fps_checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY, check
+from receiver.simulator.mischief import Rule, Trick
 from receiver.simulator.shapes import need
 
 VERSIONS = {
@@ -67,20 +68,31 @@ class Fps:
         """A call of the API, answered in XML."""
         engine = self._engine
         request_id, reference, reason = f"{engine.ids.uuid()}:0", "", ""
+        rule: Rule | None = None
         try:
             asked = await read(request)
             engine.tick()
             values = check(asked, {ACCESS_KEY_ID: SECRET_ACCESS_KEY}, engine.now(), engine.plan.skew)
             order = read_refund(values)
             reference = order.reference
-            refund = engine.refund_fps(order)
-            response = Response(refund_xml(refund, values["Version"], request_id), 200, media_type="text/xml")
+            rule = header_rule(asked) or engine.mischief.take("fps_refund", reference)
+            refuse_by(rule)
+            response = await self._refunded(rule, order, values["Version"], request_id, request)
         except Fault as fault:
             reason = fault.word
             body = errors_xml(fault, request_id)
             response = Response(body, fault.status, {REASON_HEADER: reason}, "text/xml")
-        engine.calls.append(Called(engine.now(), "fps_refund", reference, response.status_code, reason))
+        trick = str(rule.trick) if rule is not None else ""
+        engine.calls.append(Called(engine.now(), "fps_refund", reference, response.status_code, reason, trick))
         return response
+
+    async def _refunded(
+        self, rule: Rule | None, order: FpsOrder, version: str, request_id: str, request: Request
+    ) -> Response:
+        body = refund_xml(self._engine.refund_fps(order), version, request_id)
+        if rule is not None and rule.trick is Trick.WRONG_REFUND:
+            body = body.replace(order.reference.encode(), b"another-reference")
+        return await spoil(self._engine, rule, Response(body, 200, media_type="text/xml"), request)
 
     async def index(self, _: Request) -> Response:
         """All there is to know."""

@@ -15,9 +15,10 @@
 | `wrong_refund` | call | answers with another refund's id |
 | `hang` | call | does it, but answers only after `seconds`; 0: never |
 
-A rule can be bound to a place (`get_refund`, `get_charge`, `create_refund`; default: all calls), to one refund and, for
-notifications, to the state that the notification is about. The first rule that fits is used. Over HTTP a single call
-can be told to misbehave by the unsigned header `x-amz-pay-simulator-mischief: <trick>` or `<trick>;seconds=<n>`.
+A rule can be bound to a place (`get_refund`, `get_charge`, `create_refund`, `fps_refund`; default: all calls), to one
+refund and, for notifications of Amazon Pay, to the state that they are about. The first rule that fits is used. Over
+HTTP a single call can be told to misbehave by the unsigned header `x-amz-pay-simulator-mischief: <trick>` or
+`<trick>;seconds=<n>`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from enum import StrEnum
 from receiver.simulator.forgeries import Forgery
 
 NOTIFICATION = "notification"
-CALLS = ("get_refund", "get_charge", "create_refund")
+CALLS = ("get_refund", "get_charge", "create_refund", "fps_refund")
 
 
 class Trick(StrEnum):

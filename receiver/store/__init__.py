@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from receiver.errors import StoreUnavailable
 from receiver.store.clock import Clock
 from receiver.store.connection import Group
+from receiver.store.fps_orders import FpsOrders
 from receiver.store.keys import CERTIFICATES, Keys
 from receiver.store.lanes import Lanes
 from receiver.store.looks import Looks
@@ -30,7 +31,7 @@ log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Refunds, Looks, Lanes, Requests):
+class Store(Refunds, Looks, Lanes, Requests, FpsOrders):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(

@@ -27,6 +27,7 @@ COMMANDS = {
         "--host",
         "--port",
         "--post-to",
+        "--fps-post-to",
         "--region",
         "--environment",
         "--delay",
@@ -42,7 +43,9 @@ COMMANDS = {
     "refund watch": CLIENT,
     "refund create": CLIENT | {"--soft-descriptor", "--reference", "--key", "--wait"},
     "refund retry": CLIENT | {"--wait"},
-    "fps refund": {
+    "fps refund": CLIENT
+    | {
+        "--wait",
         "--endpoint",
         "--amount",
         "--currency",
@@ -51,7 +54,6 @@ COMMANDS = {
         "--api-version",
         "--signature-method",
         "--secret-file",
-        "--json",
     },
     "subscriber add": CLIENT | {"--types", "--reasons", "--secret-file"},
     "subscriber list": CLIENT,

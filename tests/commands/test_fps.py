@@ -96,6 +96,7 @@ def test_a_refund_is_printed_as_json_with_all_that_a_ledger_needs(amazon: Simula
             "transactionStatus": "Pending",
         },
     }
+    assert "no ledger keeps this refund" in ran.err
     refund = amazon.fps_refunds[0]
     assert (refund.order.description, refund.amount.text) == ("Größe 3", "14.00")
 
@@ -213,9 +214,11 @@ def test_an_endpoint_that_is_not_safe_is_refused(endpoint: str) -> None:
     assert (ran.code, "--endpoint" in ran.err) == (2, True)
 
 
-def test_an_endpoint_is_needed() -> None:
-    """Amazon's own are gone, so none is the default."""
-    ran = command(T1, "R-1")
+def test_without_an_endpoint_the_service_is_called() -> None:
+    """Which wants a token, and has a version and a signature method of its own."""
+    ran = command(T1, "R-1", RECEIVER_TOKEN=None, RECEIVER_TOKEN_FILE=None)
+    assert (ran.code, "There is no token" in ran.err) == (2, True)
+    ran = command(T1, "R-1", "--api-version", "2010-08-28", RECEIVER_TOKEN="token")
     assert (ran.code, "--endpoint" in ran.err) == (2, True)
 
 

@@ -91,7 +91,9 @@ class Crew:
             assert await store.reschedule(look, T0 + WEEK, None, revision=0)
             return
         answer = seen("Refunded", int(look.refund_id[-6:]))
-        settled = await Settler(store, lambda: 0.0).settle(self.account, answer, source=look.source, token=look.token)
+        settled = await Settler(store, lambda: 0.0).settle(
+            self.account, answer, source=look.source, token=look.token, facts={"charge_read": True}
+        )
         assert settled.change.refund.revision == 1
 
     @property

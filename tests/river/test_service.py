@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from receiver import declare
 from receiver import service as module
 from receiver.outbox.subscriber import pause
 from receiver.service import Service
@@ -164,7 +165,7 @@ async def test_two_configurations_do_not_fight(
 ) -> None:
     """While one process replaces another the later one has the word, once: nobody changes it back and forth, which
     would also end every pause."""
-    monkeypatch.setattr(module, "DECLARE_EVERY", 0.05)
+    monkeypatch.setattr(declare, "EVERY", 0.05)
     tables = [account(shop, tmp_path)]
     async with running(valkey_url, tables, [audit]) as old:
         await until(old.ready, "the subscribers are written")

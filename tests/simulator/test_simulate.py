@@ -45,6 +45,9 @@ async def test_the_snippet_is_a_configuration_that_works(tmp_path: Path, environ
     assert account.name == account.environment == environment
     ((url, pem),) = account.signing_certificates.items()
     assert url in text
+    assert account.fps is not None
+    assert f"FPS          {account.fps.endpoint} (retired in 2015)" in text
+    assert f"posts to http://127.0.0.1:8000/fps/{environment}\n" in text
     assert pem == (tmp_path / "keys" / "sns-certificate.pem").read_bytes()
     assert account.allows(f"arn:aws:sns:eu-west-1:291180941288:{_market(environment)}A2SIMULATOR01")
 

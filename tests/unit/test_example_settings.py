@@ -22,6 +22,10 @@ EXAMPLES = (
     "reasons",
     "over_refund",
     "auth_token_file",
+    "access_key_id",
+    "secret_access_key_file",
+    "version",
+    "signature_method",
 )
 """Lines that are commented out and are no defaults."""
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "receiver.toml"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import FPS
 from receiver.outbox.advice import Advice, advice_json, advice_of
 from tests.unit.outbox.examples import a_refund, any_text
 
@@ -88,3 +89,31 @@ def test_every_decline_has_advice(reason: str) -> None:
     assert advice is not None
     assert advice.summary.endswith(".")
     assert all(each.action.replace("_", "").isalpha() and each.text.endswith(".") for each in advice.actions)
+
+
+@pytest.mark.parametrize("reason", ["ProcessingFailure", "AmazonRejected", "SomethingNew"])
+def test_what_the_charge_allows_narrows_the_advice(reason: str) -> None:
+    """With the charge Captured and money left the retry is one call away; otherwise only another way is left."""
+    told = {
+        word: [each.action for each in advice.actions]
+        for word in ("", "yes", "no")
+        if (advice := advice_of(a_refund(reason_code=reason, retryable=word)))
+    }
+    assert "retry_refund" in told["yes"]
+    assert "retry_if_charge_captured" not in told["yes"] + told["no"]
+    assert "retry_refund" not in told["no"]
+    assert all("refund_another_way" in each for each in told.values())
+
+
+def test_a_decline_that_was_retried_points_to_its_retry() -> None:
+    """Whoever looks it up later must not pay the buyer a second time."""
+    advice = advice_of(a_refund(retried_by="S01-5105180-3221187-R000009", retryable="yes"))
+    assert advice is not None
+    assert [each.action for each in advice.actions] == ["follow_retry", "do_not_refund_again"]
+
+
+def test_a_refund_of_flexible_payments_is_not_retried_by_amazon_pay() -> None:
+    """Its charge is no charge of Amazon Pay, and its retry is refused."""
+    advice = advice_of(a_refund(refund_type=FPS))
+    assert advice is not None
+    assert [each.action for each in advice.actions] == ["refund_again_by_fps", "refund_another_way"]

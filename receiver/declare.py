@@ -1,0 +1,66 @@
+"""Verb. The subscribers of the configuration → the store, at the start and whenever they are gone from it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from receiver.errors import StoreUnavailable
+from receiver.outbox.subscriber import Subscriber, carry_over
+from receiver.store import Store
+
+log = structlog.get_logger()
+
+EVERY = 5.0
+"""Seconds between two looks at whether they are still there."""
+
+
+@dataclass(slots=True)
+class Declarer:
+    """Keeps what is `declared`, by account. `done` is set when all of it has been written once."""
+
+    store: Store
+    declared: Mapping[str, Sequence[Subscriber]]
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Write them, and see to it that they stay: a store can be emptied. Until cancelled."""
+        while True:
+            try:
+                for account, subscribers in self.declared.items():
+                    await self._declare(account, subscribers)
+                self.done.set()
+                await asyncio.sleep(EVERY)
+            except StoreUnavailable as error:
+                log.warning("subscribers.not_written_yet", reason=error.reason)
+                await asyncio.sleep(1.0)
+
+    async def _declare(self, account: str, subscribers: Sequence[Subscriber]) -> None:
+        for subscriber in subscribers:
+            while not await self._written(account, subscriber):
+                pass
+        if await self.store.open_roster(account) and self.done.is_set():
+            log.error("store.emptied", account=account)
+        names = {subscriber.name for subscriber in subscribers}
+        for each in await self.store.subscribers(account) if not self.done.is_set() else ():
+            if each.origin == "config" and each.name not in names:
+                log.warning("subscriber.no_longer_declared", account=account, subscriber=each.name)
+
+    async def _written(self, account: str, subscriber: Subscriber) -> bool:
+        """Add the subscriber, or at the start change the stored one; False if somebody else changed it meanwhile.
+
+        Later nothing is changed: a process with another configuration, on its way in or out, would do the same.
+        """
+        before = (await self.store.roster(account)).subscribers.get(subscriber.name)
+        after = carry_over(subscriber, before)
+        if before is None:
+            await self.store.put_subscriber(account, after)
+            log.info("subscriber.added", account=account, subscriber=subscriber.name)
+        elif after != before and not self.done.is_set():
+            if not await self.store.change_subscriber(account, before, after):
+                return False
+            log.info("subscriber.changed", account=account, subscriber=subscriber.name)
+        return True

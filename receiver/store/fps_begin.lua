@@ -1,0 +1,19 @@
+-- A try is about to be sent. The first one starts the time in which Amazon takes a repetition for the same refund.
+-- If the try before never ended, it may have reached Amazon.
+-- KEYS order issuing   ARGV 1 reference 2 token 3 now 4 window_ms
+-- Returns 'send', 'late' (that time is over), or '' if the claim is no longer ours: then nothing may be sent. Never re-send.
+local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
+if not score or tonumber(score) ~= tonumber(ARGV[2]) then
+  return ''
+end
+if redis.call('HGET', KEYS[1], 'open') == '1' then
+  redis.call('HSET', KEYS[1], 'unknown', '1')
+end
+local first = redis.call('HGET', KEYS[1], 'first_at')
+if first and tonumber(ARGV[3]) - tonumber(first) >= tonumber(ARGV[4]) then
+  return 'late'
+end
+redis.call('HSETNX', KEYS[1], 'first_at', ARGV[3])
+redis.call('HSET', KEYS[1], 'open', '1')
+redis.call('HINCRBY', KEYS[1], 'tries', 1)
+return 'send'

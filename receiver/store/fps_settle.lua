@@ -1,0 +1,32 @@
+-- What became of a try: done, refused (for good), or retry (at `next`).
+-- KEYS order issuing   ARGV 1 reference 2 token 3 outcome 4 next 5 unknown, then field, value, …
+-- `unknown` is '1' or '0' for a try that has ended, and '' where none was made: what is known of an earlier one stays.
+-- A refusal after a try whose end is unknown is `unclear`: nobody tries again by himself.
+-- `done` is a fact and is written whoever holds the order; all else only by the holder.
+-- Returns what the order has come to, or '' if the claim is no longer ours. Safe to run twice.
+local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
+local ours = score and tonumber(score) == tonumber(ARGV[2])
+local outcome = ARGV[3]
+local state = redis.call('HGET', KEYS[1], 'state')
+if outcome ~= 'done' and (not ours or state == 'done') then
+  return outcome ~= 'retry' and state ~= 'reserved' and state or ''
+end
+if outcome == 'refused' and redis.call('HGET', KEYS[1], 'unknown') == '1' then
+  outcome = 'unclear'
+end
+if outcome == 'retry' then
+  redis.call('HSET', KEYS[1], unpack(ARGV, 6))
+  if ARGV[5] ~= '' then
+    redis.call('HSET', KEYS[1], 'open', '0')
+  end
+  if ARGV[5] == '1' then
+    redis.call('HSET', KEYS[1], 'unknown', '1')
+  end
+  redis.call('ZADD', KEYS[2], ARGV[4], ARGV[1])
+  return outcome
+end
+redis.call('HSET', KEYS[1], 'open', '0', 'state', outcome, unpack(ARGV, 6))
+if ours then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+end
+return outcome

@@ -1,0 +1,116 @@
+"""Refunds by Flexible Payments on a real Valkey, with Amazon's stand-in on a real socket, all on the test's clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from receiver.accounts import Account, FpsAccess
+from receiver.amazonpay.aws_signature import Credentials
+from receiver.amazonpay.calls import Endpoint, Region
+from receiver.amazonpay.fps import Order
+from receiver.amazonpay.signing import Signer
+from receiver.ask import Asker
+from receiver.ledger.refund import Money, Refund
+from receiver.ledger.request import RequestState
+from receiver.legacy import Legacy
+from receiver.metrics import Metrics
+from receiver.settle import Settler
+from receiver.simulator.app import Simulator
+from receiver.simulator.fps_checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from receiver.store import Store
+from receiver.track import Tracker
+from receiver.transport import Transport
+from tests.accounts import make_account
+from tests.clock import ManualClock
+from tests.issue.kit import FAST, keys
+from tests.river.kit import trust
+from tests.store.makers import claim
+
+T1, T2, RESERVED = (f"14GKSIMULATOR000000000000000000000{number}" for number in (1, 2, 3))
+DAY = 86_400_000
+DELAY = 3600
+"""Seconds from one step of a refund to the next."""
+
+
+@dataclass
+class Office:
+    """One process that makes such refunds, and everything around it."""
+
+    simulator: Simulator
+    store: Store
+    legacy: Legacy
+    clock: ManualClock
+    numbers: Any
+
+    def another(self, account: Account | None = None) -> Legacy:
+        """That of a process that was started after this one."""
+        asker = self.legacy.asker
+        return make_legacy(account or asker.account, self.store, asker.send, self.clock, self.numbers)
+
+    def order(self, reference: str = "R-1", amount: str = "14.00", transaction_id: str = T2, **more: str) -> Order:
+        money = Money.parse(amount, "USD") if amount else None
+        return Order(transaction_id, reference, money, **more)
+
+    def made(self, reference: str = "R-1") -> int:
+        """How many refunds Amazon has made under the reference."""
+        return sum(each.order.reference == reference for each in self.simulator.fps_refunds)
+
+    @property
+    def sent(self) -> int:
+        """How many requests have reached Amazon."""
+        return len(self.simulator.calls)
+
+    async def work(self, rounds: int = 4) -> None:
+        """What the workers do once the leases have run out."""
+        for _ in range(rounds):
+            self.clock.tick(1_000_000)
+            await self.another()._round()
+
+    async def state(self, reference: str = "R-1") -> RequestState | None:
+        record = await self.store.fps_order("us", reference)
+        return record.state if record else None
+
+    async def refund(self, reference: str = "R-1") -> Refund:
+        found = await self.store.refund("us", reference)
+        assert found is not None
+        return found
+
+    async def due(self, reference: str = "R-1") -> int | None:
+        """When the refund is to be asked about, in ms from now."""
+        score = await self.store._read("ZSCORE", "refunds:{us}:due", reference)
+        return None if score is None else int(float(score)) - self.clock()
+
+    async def look(self, account: Account | None = None) -> None:
+        """What a tracker does with all that is due now."""
+        legacy = self.another(account)
+        tracker = Tracker(legacy.asker, legacy.settler, Metrics(), lambda: 0.0, legacy=legacy)
+        for look in (await claim(self.store)).looks:
+            await tracker.look(look)
+
+
+def make_legacy(account: Account, store: Store, send: Any, clock: ManualClock, numbers: Any) -> Legacy:
+    asker = Asker(account, store, send, Metrics(), clock, timeout=0.5)
+    return Legacy(asker, Settler(store, lambda: 0.0), lambda: 0.0, lambda: str(next(numbers)))
+
+
+@asynccontextmanager
+async def office(store: Store, clock: ManualClock) -> AsyncIterator[Office]:
+    """Everything, on loopback."""
+    transport = Transport(tls=trust())
+    async with Simulator(now=clock, keys=keys(), throttle={}, outcome_delay=DELAY) as simulator:
+        account = make_account(
+            endpoint=Endpoint(Region.NA, "sandbox", simulator.public_key_id, simulator.base_url),
+            signer=Signer(simulator.public_key_id, simulator.merchant_private_key_pem),
+            throttle=FAST,
+            fps=FpsAccess(simulator.fps_endpoint, Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY)),
+        )
+        numbers = itertools.count()
+        legacy = make_legacy(account, store, transport.send, clock, numbers)
+        try:
+            yield Office(simulator, store, legacy, clock, numbers)
+        finally:
+            await transport.close()
