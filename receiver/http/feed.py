@@ -107,7 +107,8 @@ class FeedApi:
         """The next page of every account, as far as there is room in the answer."""
         found.more = False
         for account in reader.accounts:
-            page, told = await reader.read(account, max(limit, LIMIT))
+            room = max(limit - len(found.bodies), 1)
+            page, told = await reader.read(account, room if reader.wanted.everything else max(room, LIMIT))
             found.more = found.more or page.more
             for each in told:
                 if len(found.bodies) == limit and reader.wanted(each):
@@ -117,7 +118,7 @@ class FeedApi:
                 if each.lost:
                     found.lost[account] = each.lost
                 elif reader.wanted(each):
-                    found.bodies.append(msgspec.Raw(each.body))
+                    found.bodies.append(msgspec.Raw(each.body()))
 
     async def _something(self, request: Request, reader: Reader, left: float) -> None:
         """Until there is a new event, the server ends, or `left` seconds are over."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -21,7 +21,7 @@ from receiver.errors import StoreUnavailable, Unreadable
 from receiver.outbox.cursor import Place
 from receiver.outbox.event import from_fields
 from receiver.outbox.rendering import render_body
-from receiver.store.feed import Entry, FeedPage, Lost, Where
+from receiver.store.feed import FeedPage, Lost, Where
 from receiver.store.wakes import Waker
 
 log = structlog.get_logger()
@@ -42,29 +42,38 @@ class FeedStore(Protocol):
         """A waker that rings whenever something of the account is written."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Told:
-    """One thing to tell clients, and the place after it: an event, or with `lost` that events before it are lost.
-
-    `body` is the CloudEvent as webhooks get it; empty for an entry that cannot be read.
-    """
+    """One thing to tell clients, and the place after it: an event, or with `lost` that events before it are lost."""
 
     account: str
     place: Place
-    type: str = ""
-    reason: str = ""
-    body: bytes = b""
+    fields: Mapping[str, str] = field(default_factory=dict)
     lost: Lost = ""
+    _body: bytes | None = None
 
+    @property
+    def type(self) -> str:
+        """The event's type."""
+        return self.fields.get("type", "")
 
-def told_of(account: str, entry: Entry) -> Told:
-    """An entry, rendered. One that cannot be read is logged, and told to nobody."""
-    try:
-        event = from_fields(account, entry.fields)
-    except Unreadable:
-        log.error("feed.entry_unreadable", account=account, stream_id=entry.place.id)
-        return Told(account, entry.place)
-    return Told(account, entry.place, event.type.value, event.refund.reason_code, render_body(event))
+    @property
+    def reason(self) -> str:
+        """Its refund's reason code; empty where there is none."""
+        return self.fields.get("reasonCode", "")
+
+    def body(self) -> bytes:
+        """The CloudEvent as webhooks get it, rendered once for all clients.
+
+        An entry that cannot be read is logged, and empty: it is told to nobody.
+        """
+        if self._body is None:
+            try:
+                self._body = render_body(from_fields(self.account, self.fields))
+            except Unreadable:
+                log.error("feed.entry_unreadable", account=self.account, stream_id=self.place.id)
+                self._body = b""
+        return self._body
 
 
 class Listener:
@@ -208,7 +217,7 @@ class Tail:
         if page.lost:
             self._begin_again(page)
         for entry in page.entries:
-            self._tell(told_of(self._account, entry))
+            self._tell(Told(self._account, entry.place, entry.fields))
         self._place = page.end
 
     def _begin_again(self, page: FeedPage) -> None:

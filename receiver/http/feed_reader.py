@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 
 from receiver.errors import BadRequest, Overloaded
-from receiver.http.feed_hub import FeedStore, Hub, Listener, Told, told_of
+from receiver.http.feed_hub import FeedStore, Hub, Listener, Told
 from receiver.http.params import WORD
 from receiver.ledger.lifecycle import EventType
 from receiver.metrics import Metrics
@@ -35,11 +35,16 @@ class Wanted:
     types: frozenset[str] = frozenset()
     reasons: frozenset[str] = frozenset()
 
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is filtered."""
+        return not (self.types or self.reasons)
+
     def __call__(self, told: Told) -> bool:
         """Whether the client wants this event."""
-        if not told.body or (self.types and told.type not in self.types):
+        if (self.types and told.type not in self.types) or (self.reasons and told.reason not in self.reasons):
             return False
-        return not self.reasons or told.reason in self.reasons
+        return not told.lost and bool(told.body())
 
 
 def read_types(text: str) -> frozenset[str]:
@@ -152,7 +157,7 @@ class Reader:
         return page, self._taken(account, page)
 
     async def catch_up(self, listener: Listener) -> list[Told]:
-        """What the next page of each account that lags tells; one that is read to its end joins the hub.
+        """What the next page of each account that lags tells, losses first; one that is read to its end joins the hub.
 
         Raises `StoreUnavailable`, and has then not moved.
         """
@@ -163,7 +168,7 @@ class Reader:
             told += self._taken(account, page)
             if not page.more and self._hub.join(listener, account, page.end):
                 del self._ahead[account]
-        return told
+        return sorted(told, key=lambda each: not each.lost)
 
     def join(self, listener: Listener) -> bool:
         """Hear of what comes in every account after what was read; False if a page must be read first."""
@@ -174,4 +179,4 @@ class Reader:
         self._ahead[account] = page.end
         self._places.setdefault(account, page.start)
         lost = [Told(account, page.start, lost=page.lost)] if page.lost else []
-        return lost + [told_of(account, entry) for entry in page.entries]
+        return lost + [Told(account, entry.place, entry.fields) for entry in page.entries]

@@ -151,7 +151,7 @@ class Stream(Response):
             elif self._reader.wanted(each):
                 self._said = self._reader.cursor()
                 self._metrics.fed("sse", 1)
-                yield frame(each.type, self._said, each.body)
+                yield frame(each.type, self._said, each.body())
 
     def _cursor_event(self, retry: int = 0) -> bytes:
         self._said = self._reader.cursor()

@@ -67,7 +67,8 @@ class Client:
     async def open(self, path: str, token: str, last_id: str) -> None:
         """Send the request, and read the head of the answer."""
         resume = f"Last-Event-ID: {last_id}\r\n" if last_id else ""
-        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nAccept: text/event-stream\r\n{resume}\r\n"
+        accept = "Accept: text/event-stream\r\n"
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{accept}{resume}\r\n"
         self._writer.write(head.encode())
         async with asyncio.timeout(BOUND):
             answer = (await self._reader.readuntil(b"\r\n\r\n")).decode()
