@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -159,11 +160,14 @@ class Tail:
         self._store, self._account = store, account
         self._place = place
         self._floor = place.number
+        self._page = min(PAGE, keep)
         self._recent: deque[Told] = deque(maxlen=keep)
         self._away = False
         self.listeners: dict[Listener, int] = {}
         """Each with the number of the last entry that it knows by itself."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"feed:{account}")
+        # A context of its own: what it logs is not of the request that happened to come first.
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._run(), name=f"feed:{account}", context=contextvars.Context())
 
     def join(self, listener: Listener, place: Place) -> bool:
         """See `Hub.join`."""
@@ -199,7 +203,7 @@ class Tail:
     async def _look(self) -> bool:
         """Tell what is new; True if there is more."""
         try:
-            page = await self._store.events_after(self._account, self._place, PAGE)
+            page = await self._store.events_after(self._account, self._place, self._page)
         except StoreUnavailable as error:
             if not self._away:
                 log.warning("feed.store_away", account=self._account, reason=error.reason)

@@ -32,6 +32,8 @@ from receiver.serving import ENDING
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
 """nginx would hold the events back until it has a buffer full."""
 RETRY_MS, RETRY_AFTER_BYE_MS = 3000, 1000
+FAREWELL = 2.0
+"""Seconds that a client has to take its `bye`: it must not hold up the end of the server."""
 AT_ONCE = 64 * 1024
 """Bytes that are handed to the server in one piece."""
 
@@ -87,7 +89,7 @@ class Stream(Response):
         abort = (scope.get("extensions") or {}).get(CLOSE, {}).get("abort", lambda: None)
         ending = ending_of(scope)
         self._listener.on_cut = abort
-        tasks = [asyncio.ensure_future(each) for each in (self._watch(receive), self._stir(ending))]
+        tasks = [asyncio.ensure_future(each) for each in (self._watch(receive), self._end(ending))]
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await self._run(send, ending)
@@ -180,6 +182,8 @@ class Stream(Response):
         self._gone = True
         self._listener.stir()
 
-    async def _stir(self, ending: asyncio.Event) -> None:
+    async def _end(self, ending: asyncio.Event) -> None:
         await ending.wait()
         self._listener.stir()
+        await asyncio.sleep(FAREWELL)
+        self._listener.cut_off()

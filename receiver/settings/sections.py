@@ -152,7 +152,7 @@ class FeedSettings(Section):
 
     clients: int = Field(default=100, ge=1, le=10_000)
     """Who listens at once; long polls count while they wait."""
-    buffer: int = Field(default=1000, ge=1, le=100_000)
+    buffer: int = Field(default=1000, ge=10, le=100_000)
     """Events that a client may lag behind before it is cut off."""
 
 

@@ -324,6 +324,30 @@ async def test_a_client_that_takes_nothing_is_cut_off_in_time(
         await until(lambda: metric(service, "feed_clients") == 0, "its seat is free")
 
 
+async def test_a_client_that_takes_nothing_does_not_hold_up_the_end(sns: SnsSigner, store: Store, redis: Redis) -> None:
+    """It has two seconds for its `bye`; the others have had theirs."""
+    await happened(store, redis, *range(2000), text="x" * 1000)
+    clock = asyncio.get_running_loop().time
+    async with AsyncExitStack() as clients:
+        async with running(chosen(), store, real_receiver(sns, store, "us", "eu")) as service:
+            quick = await clients.enter_async_context(stream(service.port))
+            await quick.until("cursor")
+            await clients.enter_async_context(stream(service.port, FROM_START, receive_buffer=4096))
+            await until(lambda: stuck(service), "it takes no more")
+            began = clock()
+            service.end()
+            await quick.until("bye")
+        assert clock() - began < 5
+        assert metric(service, "feed_clients") == 0
+
+
+async def stuck(service: Service) -> bool:
+    """Whether no event was sent for a while."""
+    before = metric(service, "feed_events_total", form="sse")
+    await asyncio.sleep(0.2)
+    return before > 0 and metric(service, "feed_events_total", form="sse") == before
+
+
 async def test_too_many_clients(sns: SnsSigner, store: Store) -> None:
     """503 with Retry-After; a seat that becomes free is given again, whether a page waits or a stream runs."""
     async with running(chosen(clients=2), store, real_receiver(sns, store, "us", "eu")) as service:
