@@ -348,6 +348,17 @@ async def stuck(service: Service) -> bool:
     return before > 0 and metric(service, "feed_events_total", form="sse") == before
 
 
+async def test_what_is_older_does_not_go_through_the_buffer(sns: SnsSigner, store: Store, redis: Redis) -> None:
+    """Who comes back after a long time reads pages as fast as he can, and is not cut off."""
+    await happened(store, redis, *range(350))
+    async with running(chosen(buffer=10), store, real_receiver(sns, store, "us", "eu")) as service:
+        before = await commands(redis)
+        async with stream(service.port, FROM_START + "&account=us") as client:
+            assert numbers(await client.events(350)) == list(range(350))
+            assert await commands(redis) - before <= 12
+        assert metric(service, "feed_clients_cut_total") == 0
+
+
 async def test_too_many_clients(sns: SnsSigner, store: Store) -> None:
     """503 with Retry-After; a seat that becomes free is given again, whether a page waits or a stream runs."""
     async with running(chosen(clients=2), store, real_receiver(sns, store, "us", "eu")) as service:

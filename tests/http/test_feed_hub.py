@@ -122,6 +122,44 @@ async def test_a_store_that_was_restored_from_before(store: Store, redis: Redis)
     assert page.end.number == 15
 
 
+async def test_a_stream_that_was_deleted_by_hand(store: Store, redis: Redis) -> None:
+    """It has fewer entries than its readers have counted, however young these are."""
+    await happened(store, redis, *range(5))
+    place = await place_after(store, 5)
+    await redis.delete(US)
+    assert (await store.events_after("us", place, 10)).lost == "emptied"
+    await happened(store, redis, 5, 6)
+    page = await store.events_after("us", place, 10)
+    assert (page.lost, len(page.entries)) == ("emptied", 2)
+
+
+async def test_a_place_after_the_end_is_of_no_such_stream(store: Store, redis: Redis) -> None:
+    """Also where the count would do."""
+    await happened(store, redis, *range(5))
+    place = await place_after(store, 2)
+    ms = int(place.id.partition("-")[0])
+    assert (await store.events_after("us", Place(place.epoch, 2, f"{ms + 1_000_000}-0"), 10)).lost == "emptied"
+    assert (await store.events_after("us", place, 10)).lost == ""
+
+
+async def test_only_who_lost_something_is_told_of_trimming(store: Store, redis: Redis) -> None:
+    """The hub itself was behind, say while the store was away; a listener that was ahead of it was not."""
+    await happened(store, redis, 1, 2, 3)
+    start, end = await place_after(store, 0), await place_after(store, 3)
+    await redis.xtrim(US, maxlen=1, approximate=False)
+    hub, behind, ahead = Hub(store, keep=10), Listener(100), Listener(100)
+    assert hub.join(behind, "us", start)
+    assert hub.join(ahead, "us", end)
+    await until(lambda: behind.room < 99, "the hub has looked")
+    lost, event = behind.take()
+    assert isinstance(lost, Told)
+    assert isinstance(event, Told)
+    assert (lost.lost, event.fields["refundId"]) == ("trimmed", refund_id(3))
+    assert ahead.take() == []
+    hub.leave(behind)
+    hub.leave(ahead)
+
+
 @pytest.mark.parametrize("key", [US, "refunds:{us}:epoch"])
 async def test_a_key_of_another_type_is_our_trouble(store: Store, redis: Redis, key: str) -> None:
     """Nothing is written then."""
