@@ -21,7 +21,8 @@ from tests.clock import T0
 from tests.http.kit import READER
 from tests.unit.outbox.examples import an_event
 
-BOUND = 10.0
+BOUND = 30.0
+"""Seconds in which what must come has come."""
 
 
 @dataclass(frozen=True)

