@@ -51,7 +51,7 @@ A change becomes an event, and an event is owed to whoever wants it
 
 Around it
 
-    http/             the routes: notifications, refunds, subscribers, feed, health; one place where errors become answers
+    http/             the routes: notifications, refunds, subscribers, feed, health; errors become answers
     settings/         every setting, checked as a whole before anything starts
     durations.py · logs.py · metrics.py · serving.py
     service.py        builds everything once, by hand, and runs it
