@@ -30,7 +30,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
     store/            Redis; each script is a .lua file beside the module that runs it
         keys.py · codec.py · part.py              names, forms, access
         connection.py · clock.py · wakes.py       pipelines and scripts; one time for all; who wakes whom
-        looks.py · refunds.py · lanes.py          the schedule of questions, the ledger, what subscribers are owed
+        looks.py · refunds.py · lanes.py · feed.py    the schedule of questions, the ledger, what is owed, all events
         requests.py · fps_orders.py               refunds that we were asked to issue
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py            one signed exchange with Amazon
@@ -41,7 +41,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
 A change becomes an event, and an event is owed to whoever wants it
 
     outbox/           PURE · what we owe subscribers
-        event.py · advice.py                      what happened, and what a merchant can do about it
+        event.py · advice.py · cursor.py          what happened, what a merchant can do, how far somebody has read
         subscriber.py · target.py                 who wants what, and where they may live
         rendering.py · signature.py               the event on the wire, signed
         delivery.py                               what an answer means: delivered, again, given up, gone
@@ -51,7 +51,7 @@ A change becomes an event, and an event is owed to whoever wants it
 
 Around it
 
-    http/             the routes: notifications, refunds, subscribers, health; one place where errors become answers
+    http/             the routes: notifications, refunds, subscribers, feed, health; errors become answers
     settings/         every setting, checked as a whole before anything starts
     durations.py · logs.py · metrics.py · serving.py
     service.py        builds everything once, by hand, and runs it

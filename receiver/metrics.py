@@ -50,6 +50,7 @@ ANSWERS: Final = frozenset(
     {"ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"}
 )
 DELIVERED: Final = frozenset({"delivered", "retry", "dead", "gone"})
+FORMS: Final = frozenset({"sse", "json"})
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 REASON_CODES: Final = frozenset({"", *(reason.value for reason in Reason)})
 STATES: Final = frozenset({"Refunded", "Declined"})
@@ -82,6 +83,9 @@ class Metrics:
         self._dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
         self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
         self._requests = self._counter("http_requests", "Requests answered.", "route", "method", "status")
+        self._feed_clients = Gauge("receiver_feed_clients", "Clients of the feed.", registry=self.registry)
+        self._fed = self._counter("feed_events", "Events sent to clients of the feed.", "form")
+        self._cut = self._counter("feed_clients_cut", "Clients of the feed that were cut off, being too slow.")
         self._gauges = {name: self._gauge(name, *about) for name, about in GAUGES.items()}
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
@@ -133,6 +137,18 @@ class Metrics:
     def request(self, route: str, method: str, status: int) -> None:
         """A request was answered; `route` is the template of the path, never the path."""
         self._requests.labels(route, closed(method, METHODS), str(status)).inc()
+
+    def feed_clients(self, change: int) -> None:
+        """So many more clients listen to the feed, or fewer."""
+        self._feed_clients.inc(change)
+
+    def fed(self, form: str, events: int) -> None:
+        """Events were sent to a client of the feed; `form` is sse or json."""
+        self._fed.labels(closed(form, FORMS)).inc(events)
+
+    def feed_cut(self) -> None:
+        """A client of the feed was too slow."""
+        self._cut.inc()
 
     def gauges(self, sizes: Mapping[str, Mapping[str, float]], days_left: Mapping[str, float] | None = None) -> None:
         """Set what the store says, account by account, in the store's names; certificates by file name, in days."""

@@ -7,10 +7,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import cast
+from typing import Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+ENDING: Final = "receiver.ending"
+"""The ASGI extension by which an application hears that the server ends: `event` is set then."""
 
 
 class Server(uvicorn.Server):
@@ -46,7 +49,7 @@ class Leaving:
     client had gone: what it answers then is sent.
 
     uvicorn waits for every answer, and supervisors kill a program that is not gone after some seconds (Docker: 10).
-    A request whose body is not here yet is left in peace.
+    A request whose body is not here yet is left in peace. An answer without an end hears it by the extension `ENDING`.
     """
 
     def __init__(self, app: ASGIApp, ending: asyncio.Event) -> None:
@@ -55,6 +58,7 @@ class Leaving:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         whole = False
+        scope["extensions"] = {**(scope.get("extensions") or {}), ENDING: {"event": self._ending}}
 
         async def received() -> Message:
             nonlocal whole

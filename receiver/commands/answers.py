@@ -119,3 +119,28 @@ class SubscribersAnswer(msgspec.Struct):
     """Every subscriber that the token may see."""
 
     subscribers: list[SubscriberAnswer]
+
+
+class EventAnswer(msgspec.Struct):
+    """An event, as webhooks get it; `data` is a `RefundAnswer`."""
+
+    id: str
+    type: str
+    time: str
+    data: dict[str, Any]
+
+
+class ResetAnswer(msgspec.Struct):
+    """Events may be lost: in which accounts, and why."""
+
+    accounts: dict[str, str]
+    detail: str = ""
+
+
+class EventsAnswer(msgspec.Struct):
+    """A page of the feed; each event is an `EventAnswer`, kept as the bytes that came."""
+
+    events: list[msgspec.Raw]
+    after: str
+    more: bool
+    reset: ResetAnswer | None = None

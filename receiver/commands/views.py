@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from receiver.commands.answers import RefundAnswer, RevisionAnswer
-from receiver.commands.client import convert
-from receiver.commands.console import clean, emit_rich, emit_value, moment, say, short_moment, table
+from receiver.commands.answers import EventAnswer, RefundAnswer, RevisionAnswer
+from receiver.commands.client import convert, decode
+from receiver.commands.console import clean, emit_json, emit_rich, emit_value, moment, say, short_moment, table
 from receiver.commands.watch import Change
+from receiver.exchange import Response
 from receiver.ledger.refund import State
 
 STYLES = {State.DECLINED.value: "bold red", State.REFUNDED.value: "green", State.INITIATED.value: "yellow"}
+STUCK = "stuck"
 
 
 class Screen:
@@ -27,15 +29,28 @@ class Screen:
         refund = convert(change, RefundAnswer)
         if self._json:
             emit_value(change)
-            return
-        day, _, clock = (moment(refund.changed_at) or "").removesuffix(" UTC").partition(" ")
+        else:
+            self._line(refund, refund.changed_at)
+
+    def show_event(self, body: bytes) -> None:
+        """Print an event. Raises `ApiProblem` if it is none."""
+        event = decode(Response(200, body=body), EventAnswer)
+        refund = convert(event.data, RefundAnswer)
+        if self._json:
+            emit_json(body)
+        else:
+            self._line(refund, event.time, STUCK if event.type.endswith(f".{STUCK}") else "")
+
+    def _line(self, refund: RefundAnswer, time: str, more: str = "") -> None:
+        day, _, clock = (moment(time) or "").removesuffix(" UTC").partition(" ")
         if day != self._day:
             self._day = day
             say([f"{day} (UTC)"])
         self._accounts.add(refund.account)
         account = f"  {clean(refund.account)}" if len(self._accounts) > 1 else ""
         line = Text(f"{clean(clock)}  {clean(refund.refund_id):<27}  {_amount(refund):>11}  ")
-        emit_rich(line.append_text(state_text(refund)).append(account, "dim"))
+        line.append_text(state_text(refund)).append(f" {more.upper()}" if more else "", "bold magenta")
+        emit_rich(line.append(account, "dim"))
 
 
 def emit_list(refunds: Sequence[RefundAnswer], *, now: int, first: bool, with_account: bool) -> None:

@@ -7,14 +7,14 @@ its latest revision; those before it that were not shown yet come from the refun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from receiver.commands.answers import HistoryAnswer, PageAnswer, RefundAnswer, RevisionAnswer
-from receiver.commands.client import Api, ApiProblem, convert, decode, explain, may_pass, not_the_api, target
+from receiver.commands.client import Api, ApiProblem, convert, decode, not_the_api, target
 from receiver.commands.console import read_ms
-from receiver.errors import ReceiverError
+from receiver.commands.steady import Steady
 from receiver.ledger.refund import format_rfc3339
 
 STEP = 5
@@ -23,16 +23,12 @@ EVERY = 1.0
 """Seconds from one look at the list to the next, and the least from one look at a refund to the next."""
 OVERLAP_MS = 10_000
 """A change is dated before it is written, so one that is listed later can bear an earlier time."""
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 MOST_REMEMBERED = 10_000
 PAGE = 200
 
 Change = dict[str, Any]
 Mark = tuple[int, int]
 """A revision and when it was written, ms. Revisions begin again at 1 where the service's store was emptied."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Watch:
@@ -46,7 +42,7 @@ class Watch:
         self, api: Api, show: Callable[[Change], None], say: Callable[[list[str]], None], every: float = EVERY
     ) -> None:
         self._api, self._show, self._say, self._every = api, show, say, every
-        self._met = False
+        self._steadily = Steady(say)
         self._shown: dict[tuple[str, str], Mark] = {}
         self._floor = 0
 
@@ -84,25 +80,6 @@ class Watch:
                 changes += [(_mark(change)[1], change) for change in await self._steadily(self._unshown, refund)]
             for _, change in sorted(changes, key=lambda each: each[0]):
                 self._show(change)
-
-    async def _steadily(self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `ask` returns, however often it has to be asked while the service is away."""
-        pause, away = FIRST_PAUSE, False
-        while True:
-            try:
-                answer = await ask(*args, **kwargs)
-            except ReceiverError as error:
-                if not (self._met and may_pass(error)):
-                    raise
-                seconds = min(max(pause, error.retry_after or 0), LONGEST_PAUSE)
-                self._say([f"{explain(error)[0]} Trying again in {seconds:g} s."])
-                await asyncio.sleep(seconds)
-                pause, away = min(pause * 2, LONGEST_PAUSE), True
-            else:
-                if away:
-                    self._say(["The service answers again."])
-                self._met = True
-                return answer
 
     async def _look(self, refund_id: str, wait: int, tag: str) -> tuple[Change | None, str]:
         """The refund and its ETag; no refund where it is as before, neither where nobody knows it."""

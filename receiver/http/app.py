@@ -21,6 +21,8 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from receiver.errors import ReceiverError
 from receiver.http.api import RefundApi, RefundStore
 from receiver.http.auth import Tokens
+from receiver.http.feed import FeedApi
+from receiver.http.feed_hub import FeedStore
 from receiver.http.fps import Makes, fps_routes
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
@@ -42,7 +44,7 @@ SECURITY_HEADERS = {
 }
 
 
-class AppStore(RefundStore, SubscriberStore, Protocol):
+class AppStore(RefundStore, SubscriberStore, FeedStore, Protocol):
     """What the routes need of `store/`."""
 
 
@@ -81,6 +83,7 @@ def build(
         *issue_routes(IssueApi(issuers, tokens)),
         *fps_routes(legacies, tokens, settings.ingest, metrics),
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
+        *feed_routes(FeedApi(store, tokens, settings.feed, metrics)),
         *health_routes(Health(checks, metrics, refresh_gauges)),
         *more_routes,
     ]
@@ -127,6 +130,11 @@ def subscriber_routes(api: SubscriberApi) -> list[BaseRoute]:
         Route("/v1/subscribers/{name}/pause", api.pause, methods=["POST"]),
         Route("/v1/subscribers/{name}/resume", api.resume, methods=["POST"]),
     ]
+
+
+def feed_routes(api: FeedApi) -> list[BaseRoute]:
+    """Every event, for whoever wants to follow."""
+    return [Route("/v1/events", api.events, methods=["GET"])]
 
 
 def health_routes(health: Health) -> list[BaseRoute]:

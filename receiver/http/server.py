@@ -17,7 +17,7 @@ from receiver.serving import Server
 from receiver.settings.sections import HttpSettings
 
 CLOSE: Final = "receiver.close"
-"""The ASGI extension by which an application drops the connection: a function without arguments."""
+"""The ASGI extension by which an application drops the connection: `close` after what was written, `abort` at once."""
 MOST_HEAD: Final = 32 * 1024
 """Bytes of request line and headers together; SNS sends about 1 KiB."""
 MOST_FED: Final = MOST_HEAD + 256 * 1024
@@ -60,7 +60,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.head = 0
         self._expect_head()
-        self.scope["extensions"] = {CLOSE: {"close": self.transport.close}}
+        self.scope["extensions"] = {CLOSE: {"close": self.transport.close, "abort": self.transport.abort}}
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request line."""

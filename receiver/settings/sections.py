@@ -147,6 +147,15 @@ def checked_lease(lease: timedelta, timeout: timedelta | None, key: str) -> time
     return lease
 
 
+class FeedSettings(Section):
+    """`[feed]`: `GET /v1/events`, in each process."""
+
+    clients: int = Field(default=100, ge=1, le=10_000)
+    """Who listens at once; long polls count while they wait."""
+    buffer: int = Field(default=1000, ge=10, le=100_000)
+    """Events that a client may lag behind before it is cut off."""
+
+
 class LogSettings(Section):
     """`[log]`, always on standard error."""
 

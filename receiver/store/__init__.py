@@ -1,6 +1,6 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
-keys → connection (pipelines, scripts) → refunds · looks · lanes → Store
+keys → connection (pipelines, scripts) → refunds · looks · lanes · feed → Store
 clock, wakes                             what all processes agree on, and how they wake each other
 embedded                                 a Valkey of our own where no Redis is configured
 """
@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from receiver.errors import StoreUnavailable
 from receiver.store.clock import Clock
 from receiver.store.connection import Group
+from receiver.store.feed import Feed
 from receiver.store.fps_orders import FpsOrders
 from receiver.store.keys import CERTIFICATES, Keys
 from receiver.store.lanes import Lanes
@@ -31,7 +32,7 @@ log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Refunds, Looks, Lanes, Requests, FpsOrders):
+class Store(Refunds, Looks, Lanes, Feed, Requests, FpsOrders):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(

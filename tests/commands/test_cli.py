@@ -60,6 +60,8 @@ COMMANDS = {
     "subscriber pause": CLIENT,
     "subscriber resume": CLIENT,
     "subscriber remove": CLIENT | {"--yes"},
+    "events tail": CLIENT | {"--type", "--reason", "--after"},
+    "events forward": CLIENT | {"--to", "--secret", "--type", "--reason", "--after"},
 }
 TOKEN = "token-of-the-test"
 

@@ -91,6 +91,8 @@ class Service:
     port: int
     metrics: Metrics
     session: aiohttp.ClientSession
+    end: Callable[[], None]
+    """Tells the server to end; the block's end waits for it."""
 
     async def call(
         self,
@@ -151,13 +153,17 @@ async def running(
     )
     listener = socket.create_server(("127.0.0.1", 0))
     web = server(app, chosen.http)
+
+    def end() -> None:
+        web.should_exit = True
+
     task = asyncio.get_running_loop().create_task(web.serve(sockets=[listener]))
     try:
         await until(lambda: web.started)
         async with aiohttp.ClientSession(auto_decompress=False) as session:
-            yield Service(listener.getsockname()[1], metrics, session)
+            yield Service(listener.getsockname()[1], metrics, session, end)
     finally:
-        web.should_exit = True
+        end()
         async with asyncio.timeout(10):
             await task
         listener.close()

@@ -54,7 +54,7 @@ def test_what_is_commented_out_is_the_default(tmp_path: Path) -> None:
     told = re.sub(r"^# (\[?[a-z_.]+\]?( =|$))", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
     kept = [line for line in told.splitlines() if not line.startswith(EXAMPLES)]
     everything = example(tmp_path, "\n".join(kept))
-    for name in ("redis", "http", "ingest", "track", "delivery", "log", "data_dir"):
+    for name in ("redis", "http", "ingest", "track", "delivery", "feed", "log", "data_dir"):
         assert getattr(everything, name) == getattr(plain, name), name
     assert everything.accounts[0].poll == plain.accounts[0].poll
 

@@ -54,8 +54,10 @@ def test_values_outside_the_sets_are_other() -> None:
         metrics.delivered(word, 0.0)
         metrics.store_error(word)
         metrics.request("/v1/refunds", word, 200)
+        metrics.fed(word, 1)
         metrics.settled(settled("Declined", word), Source.POLL, 0, 0)
     assert value(metrics, "notifications_total", outcome="other", reason="other") == 1000
+    assert value(metrics, "feed_events_total", form="other") == 1000
     assert value(metrics, "refunds_final_total", state="Declined", reason="other", found_by="poll") == 1000
     assert len(metrics.render()) < before + 10_000
 

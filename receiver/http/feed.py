@@ -1,0 +1,151 @@
+"""HTTP. `GET /v1/events`: every event, as server-sent events that resume exactly, or as JSON pages with long polling.
+
+Both go by a cursor (`outbox/cursor.py`): whoever hands back the one that he was given last gets what comes after it,
+nothing twice and nothing left out. Where that cannot be, a `reset` says so, and the feed goes on from the oldest event
+that is kept. Events of one account come in its order; between accounts there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.http.api import json_answer
+from receiver.http.auth import Tokens
+from receiver.http.feed_hub import FeedStore, Hub, Listener
+from receiver.http.feed_reader import (
+    EVENT_STREAM,
+    Reader,
+    Seats,
+    Wanted,
+    accepts_stream,
+    read_reasons,
+    read_start,
+    read_types,
+    reset_json,
+)
+from receiver.http.feed_stream import HEADERS, Stream, Timing, ending_of
+from receiver.http.params import Params
+from receiver.metrics import Metrics
+from receiver.settings.sections import FeedSettings, Scope
+
+LIMIT, MOST = 100, 500
+LONGEST_WAIT = 30
+MOST_PAGES = 20
+"""Pages that one request looks through for an event that is wanted, before it answers without one."""
+ASK_EVERY = 5.0
+"""Whether a client of a long poll is still there can be asked, not waited for: ask this often (seconds)."""
+
+
+class FeedApi:
+    """The handlers of one process."""
+
+    def __init__(
+        self, store: FeedStore, tokens: Tokens, settings: FeedSettings, metrics: Metrics, timing: Timing | None = None
+    ) -> None:
+        self._store, self._tokens, self._metrics = store, tokens, metrics
+        self._buffer, self._timing = settings.buffer, timing or Timing()
+        self._hub, self._seats = Hub(store, settings.buffer), Seats(settings.clients, metrics)
+
+    async def events(self, request: Request) -> Response:
+        """`GET /v1/events?account=&type=&reason=&after=`: a stream for who accepts `text/event-stream`, else a page.
+
+        A page also has `limit=` and `wait=`.
+        """
+        caller = self._tokens.identify(request)
+        caller.need(Scope.READ)
+        streamed = accepts_stream(request.headers)
+        names = ("account", "type", "reason", "after")
+        params = Params(request, names if streamed else (*names, "limit", "wait"))
+        accounts = caller.seen(params.opaque("account") or None)
+        wanted = Wanted(read_types(params.opaque("type")), read_reasons(params.opaque("reason")))
+        after = (request.headers.get("last-event-id", "") if streamed else "") or params.opaque("after")
+        reader = Reader(self._store, self._hub, wanted, read_start(after, accounts))
+        head = request.method == "HEAD"
+        if not streamed:
+            limit, wait = params.number("limit", LIMIT, 1, MOST), params.number("wait", 0, 0, LONGEST_WAIT)
+            return await self._page(request, reader, limit, 0 if head else wait)
+        return head_of_stream() if head else await self._stream(reader)
+
+    async def _stream(self, reader: Reader) -> Response:
+        self._seats.take()
+        listener = Listener(self._buffer)
+
+        def leave() -> None:
+            self._hub.leave(listener)
+            self._seats.free()
+
+        try:
+            # Before the first byte, so that a store that is away is a 503.
+            first = await reader.catch_up(listener)
+        except BaseException:
+            leave()
+            raise
+        return Stream(reader, first, listener, self._metrics, self._timing, leave)
+
+    async def _page(self, request: Request, reader: Reader, limit: int, wait: int) -> Response:
+        clock = asyncio.get_running_loop().time
+        until, found, pages = clock() + wait, Found(), 0
+        while True:
+            await self._look(reader, found, limit)
+            pages += 1
+            if found.bodies or found.lost or (found.more and pages >= MOST_PAGES):
+                break
+            if not found.more:
+                if clock() >= until or await request.is_disconnected():
+                    break
+                await self._something(request, reader, until - clock())
+        self._metrics.fed("json", len(found.bodies))
+        reset = {"reset": reset_json(found.lost)} if found.lost else {}
+        body = {"events": found.bodies, "after": reader.cursor(), "more": found.more, **reset}
+        return json_answer(body, Vary="Accept")
+
+    async def _look(self, reader: Reader, found: Found, limit: int) -> None:
+        """The next page of every account, as far as there is room in the answer."""
+        found.more = False
+        for account in reader.accounts:
+            room = max(limit - len(found.bodies), 1)
+            page, told = await reader.read(account, room if reader.wanted.everything else max(room, LIMIT))
+            found.more = found.more or page.more
+            for each in told:
+                if len(found.bodies) == limit and reader.wanted(each):
+                    found.more = True
+                    break
+                reader.passes(each)
+                if each.lost:
+                    found.lost[account] = each.lost
+                elif reader.wanted(each):
+                    found.bodies.append(msgspec.Raw(each.body()))
+
+    async def _something(self, request: Request, reader: Reader, left: float) -> None:
+        """Until there is a new event, the server ends, or `left` seconds are over."""
+        self._seats.take()
+        listener = Listener(self._buffer)
+        ended = asyncio.ensure_future(ending_of(request.scope).wait())
+        ended.add_done_callback(lambda _: listener.stir())
+        try:
+            # Not to be told where it is: then the next page says it.
+            await listener.rest(min(left, ASK_EVERY if reader.join(listener) else 0.05))
+        finally:
+            ended.cancel()
+            self._hub.leave(listener)
+            self._seats.free()
+
+
+def head_of_stream() -> Response:
+    """The answer to HEAD: a stream has no length."""
+    answer = Response(headers=HEADERS, media_type=EVENT_STREAM)
+    del answer.headers["content-length"]
+    return answer
+
+
+class Found:
+    """What a page will show."""
+
+    def __init__(self) -> None:
+        self.bodies: list[msgspec.Raw] = []
+        self.lost: dict[str, str] = {}
+        self.more = False

@@ -1,0 +1,57 @@
+-- One page of an account's stream of events after a place, and whether anything between was lost, in one step.
+-- A place is the epoch, the number of entries ever added up to and with an id, and that id. The epoch is a word that is
+-- gone with everything else where the store is emptied; the number tells exactly what trimming has taken.
+-- KEYS 1 events 2 epoch
+-- ARGV 1 an epoch, should there be none 2 limit 3 the place's epoch, or 'beginning' or 'end' 4 its number 5 its id
+-- Returns {epoch, number, id, last number, why, entries}: the place before the entries; `why` it is not the place that
+-- was asked for: '', 'trimmed' or 'emptied'. Run twice it says the same.
+for index, expected in ipairs({'stream', 'string'}) do
+  local kind = redis.call('TYPE', KEYS[index]).ok
+  if kind ~= 'none' and kind ~= expected then
+    return redis.error_reply('ERR ' .. KEYS[index] .. ' holds a ' .. kind .. ', not a ' .. expected)
+  end
+end
+
+local limit, number, id = tonumber(ARGV[2]), tonumber(ARGV[4]), ARGV[5]
+if not limit or limit < 1 then
+  return redis.error_reply('ERR a page has one entry at least')
+end
+
+local function parts(text)
+  local ms, seq = string.match(text, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+local function is_after(one, other)
+  local ms, seq = parts(one)
+  local other_ms, other_seq = parts(other)
+  return ms > other_ms or (ms == other_ms and seq > other_seq)
+end
+
+local about = {['entries-added'] = 0, ['length'] = 0, ['last-generated-id'] = '0-0'}
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local told = redis.call('XINFO', 'STREAM', KEYS[1])
+  for at = 1, #told, 2 do
+    about[told[at]] = told[at + 1]
+  end
+end
+local added, last = about['entries-added'], about['last-generated-id']
+local taken = added - about['length']
+
+local epoch = redis.call('GET', KEYS[2])
+if not epoch then
+  redis.call('SET', KEYS[2], ARGV[1])
+  epoch = ARGV[1]
+end
+
+local why = ''
+if ARGV[3] == 'end' then
+  return {epoch, added, last, added, why, {}}
+elseif ARGV[3] == 'beginning' then
+  number, id = taken, '0-0'
+elseif ARGV[3] ~= epoch or number > added or is_after(id, last) then
+  why, number, id = 'emptied', taken, '0-0'
+elseif number < taken then
+  why, number, id = 'trimmed', taken, '0-0'
+end
+return {epoch, number, id, added, why, redis.call('XRANGE', KEYS[1], '(' .. id, '+', 'COUNT', limit)}
