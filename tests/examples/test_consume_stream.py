@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from receiver.ledger.lifecycle import EventType
 from receiver.outbox.event import to_fields
 from receiver.store import Store
 from tests.commands.kit import _Lines
@@ -122,5 +123,5 @@ def test_the_document_has_every_field_of_the_stream() -> None:
     rows = [line.split("|")[1] for line in table.splitlines()[2:]]
     told = set(chain.from_iterable((name.strip(" `") for name in row.split(",")) for row in rows))
     texts = dict.fromkeys(("order_reference", "refund_type", "retryable", "retry_of", "retry_root", "retried_by"), "x")
-    full = an_event(**texts, conflict=True)
+    full = an_event(EventType.DECLINED, **texts, conflict=True)
     assert told == set(to_fields(full))

@@ -1,0 +1,25 @@
+"""`python -m tests.benchmarks believed|refused|latency [--seconds S] [--rounds N]`: each prints ratios of one run."""
+
+from __future__ import annotations
+
+import argparse
+
+from tests.benchmarks import ingest
+
+COMMANDS = {"believed": ingest.believed, "refused": ingest.refused, "latency": ingest.latency}
+
+
+def main() -> None:
+    """Run one."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("what", choices=[*COMMANDS, "all"])
+    parser.add_argument("--seconds", type=float, default=4.0, help="of one measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="of all that is compared")
+    chosen = parser.parse_args()
+    for name in COMMANDS if chosen.what == "all" else (chosen.what,):
+        print(f"== {name}", flush=True)
+        COMMANDS[name](chosen.seconds, chosen.rounds)
+
+
+if __name__ == "__main__":
+    main()
