@@ -1,6 +1,6 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
-keys → connection (pipelines, scripts) → refunds · looks · lanes → Store
+keys → connection (pipelines, scripts) → refunds · requests → unsettled · looks · lanes → Store
 clock, wakes                             what all processes agree on, and how they wake each other
 embedded                                 a Valkey of our own where no Redis is configured
 """
@@ -22,15 +22,14 @@ from receiver.store.keys import Keys
 from receiver.store.lanes import Lanes
 from receiver.store.looks import Looks
 from receiver.store.part import scored
-from receiver.store.refunds import Refunds
-from receiver.store.requests import Requests
+from receiver.store.unsettled import Unsettled
 from receiver.store.wakes import Waker, Wakes
 
 log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Refunds, Looks, Lanes, Requests):
+class Store(Unsettled, Looks, Lanes):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(
@@ -96,7 +95,7 @@ class Store(Refunds, Looks, Lanes, Requests):
         return self.wakes.waking(account)
 
     async def gauges(self, account: str) -> dict[str, float]:
-        """Sizes: `pending`, `hinted`, `due`, `events`; and per subscriber `waiting:<name>`, `dead:<name>`.
+        """Sizes: `pending`, `hinted`, `due`, `events`; per subscriber `waiting:<name>`, `dead:<name>`; `request_sizes`.
 
         `oldest_pending_seconds` is the time since the last change of the pending refund that changed least recently.
         """
@@ -116,7 +115,7 @@ class Store(Refunds, Looks, Lanes, Requests):
         sizes["pending"] += sizes.pop("unknown")
         changed_at = [float(pairs[0][1]) for pairs in await self._oldest(keys) if pairs]
         sizes["oldest_pending_seconds"] = (self.now() - min(changed_at)) / 1000 if changed_at else 0.0
-        return sizes
+        return sizes | await self.request_sizes(account)
 
     async def _oldest(self, keys: Keys) -> list[list[tuple[bytes, bytes]]]:
         states = (keys.state("RefundInitiated"), keys.state(""))
