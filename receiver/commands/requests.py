@@ -21,7 +21,6 @@ from receiver.commands.console import (
     moment,
     say,
     short_moment,
-    table,
 )
 from receiver.commands.refund import _now, _refund_id
 from receiver.errors import ConfigurationError
