@@ -314,7 +314,7 @@ async def unclear(counter: Counter, desk: Desk) -> str:
     return request_id
 
 
-LATE = {"creationTimestamp": "20990101T000000Z"}
+LATE: dict[str, Any] = {"creationTimestamp": "20990101T000000Z"}
 
 
 async def test_an_unclear_request_is_shown_with_its_candidate_and_settled(open_desk: Told) -> None:
