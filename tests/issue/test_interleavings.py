@@ -234,8 +234,6 @@ def test_without_a_protection_an_interleaving_is_found(
     def check(data: st.DataObject) -> None:
         loop(issue(valkey_url, data))
 
+    found = partial(loop, led(valkey_url, how)) if how else check
     with pytest.raises(AssertionError):
-        if how:
-            loop(led(valkey_url, how))
-        else:
-            check()
+        found()
