@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from receiver.outbox.event import from_fields
 from tests.accounts import merchant_key_pem
@@ -326,12 +327,19 @@ async def test_an_unclear_request_is_shown_with_its_candidate_and_settled(open_d
     assert problem["candidateRefundId"] is None
     desk.then = refund(**LATE)
     found = json.loads(desk.then.partition(b"\r\n\r\n")[2])["refundId"]
-    await counter.call("POST", f"/v1/refunds/{found}/refresh")
 
     async def named() -> bool:
         return bool((await counter.request(request_id))["candidateRefundId"] == found)
 
-    await until(named, "the refund that appeared is named", 10)
+    with capture_logs() as logs:
+        await counter.call("POST", f"/v1/refunds/{found}/refresh")
+        await until(named, "the refund that appeared is named", 10)
+        lines = await until(
+            lambda: [each for each in logs if each["event"] == "refund.unclear_candidate"], "a line", 10
+        )
+    assert [(each["log_level"], each["request"], each["candidate_refund_id"]) for each in lines] == [
+        ("error", request_id, found)
+    ]
     _, listed, _ = await counter.call("GET", "/v1/refund-requests?state=unclear")
     (shown,) = listed["requests"]
     assert (shown["state"], shown["candidateRefundId"], shown["settledBy"]) == ("unclear", found, None)
