@@ -31,12 +31,12 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         keys.py · codec.py · part.py              names, forms, access
         connection.py · clock.py · wakes.py       pipelines and scripts; one time for all; who wakes whom
         looks.py · refunds.py · lanes.py · feed.py    the schedule of questions, the ledger, what is owed, all events
-        requests.py · fps_orders.py               refunds that we were asked to issue
+        requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py            one signed exchange with Amazon
     settle.py         read, decide, commit; again on collision
     track.py          VERB · what is due → the ledger
-    issue.py · legacy.py                          VERBS · a refund request → Amazon → the ledger (legacy: by FPS)
+    issue/ · legacy.py                            VERBS · a refund request → Amazon → the ledger (legacy: by FPS)
 
 A change becomes an event, and an event is owed to whoever wants it
 

@@ -14,6 +14,7 @@
     │   └── Overloaded           more work than we can finish in time
     ├── Rejected                 a request to our own API is wrong                        4xx
     │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · Conflict 409
+    │   └── RefundUnclear 409    whether a refund was issued is not known
     ├── AmazonError              Amazon's answer, or the lack of one
     │   ├── AmazonRefused        Amazon understood, and said no                           4xx of Amazon
     │   │   └── AmazonNotFound   Amazon does not know the object                          404 of Amazon
@@ -32,7 +33,8 @@ that may be our own trouble is `Unavailable`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 
 class ReceiverError(Exception):
@@ -43,6 +45,8 @@ class ReceiverError(Exception):
     reason = "internal_error"
     retry_after: int | None = None
     """Seconds after which asking again is worthwhile; None where it never is."""
+    more: Mapping[str, object] = MappingProxyType({})
+    """Members that the problem has beside the usual ones."""
 
     def __init__(self, detail: str = "", *, reason: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(detail or self.__doc__ or "")
@@ -181,6 +185,16 @@ class Conflict(Rejected):
     status = 409
     title = "Conflict"
     reason = "conflict"
+
+
+class RefundUnclear(Conflict):
+    """Whether a refund was issued is not known: a person has to look."""
+
+    reason = "refund_unclear"
+
+    def __init__(self, detail: str, *, refund_request_id: str, candidate: str = "") -> None:
+        super().__init__(detail)
+        self.more = {"refundRequestId": refund_request_id, "candidateRefundId": candidate or None}
 
 
 class AmazonError(ReceiverError):

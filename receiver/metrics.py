@@ -49,6 +49,8 @@ CALLS: Final = frozenset({"get_refund", "get_charge", "create_refund", "fps_refu
 ANSWERS: Final = frozenset(
     {"ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"}
 )
+TRIED: Final = frozenset({"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued"})
+"""What a try to issue a refund, or a person, has made of a request."""
 DELIVERED: Final = frozenset({"delivered", "retry", "dead", "gone"})
 FORMS: Final = frozenset({"sse", "json"})
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
@@ -80,6 +82,7 @@ class Metrics:
         self._events = self._counter("events", "Events written.", "type")
         self._deliveries = self._counter("deliveries", "Tries to deliver an event.", "outcome")
         self._delivery = self._histogram("delivery_seconds", "Duration of one try.", SLOW)
+        self._tried = self._counter("refund_tries", "Tries to issue a refund, and requests settled by hand.", "outcome")
         self._dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
         self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
         self._requests = self._counter("http_requests", "Requests answered.", "route", "method", "status")
@@ -130,6 +133,10 @@ class Metrics:
         self._deliveries.labels(closed(outcome, DELIVERED)).inc()
         self._delivery.observe(seconds)
 
+    def tried(self, outcome: str) -> None:
+        """A try to issue a refund has ended, or a person has settled a request."""
+        self._tried.labels(closed(outcome, TRIED)).inc()
+
     def store_error(self, kind: str) -> None:
         """Redis did not confirm; `kind` is a short word of our own."""
         self._store_errors.labels(closed(kind, STORE_ERRORS)).inc()
@@ -156,10 +163,10 @@ class Metrics:
             gauge.clear()
         for account, found in sizes.items():
             for name, value in found.items():
-                kind, _, subscriber = name.partition(":")
+                kind, _, part = name.partition(":")
                 gauge_of = SIZE_GAUGES.get(kind)
                 if gauge_of:
-                    labels = (account, subscriber) if subscriber else (account,)
+                    labels = (account, part) if part else (account,)
                     self._gauges[gauge_of].labels(*labels).set(value)
         for file, days in (days_left or {}).items():
             self._gauges["certificate_days_left"].labels(file).set(days)
@@ -176,6 +183,8 @@ GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "oldest_pending_seconds": ("Age of the refund that is pending longest.", "account"),
     "deliveries_waiting": ("Events owed to a subscriber.", "account", "subscriber"),
     "deliveries_dead": ("Events given up for a subscriber.", "account", "subscriber"),
+    "refund_requests": ("Refunds to issue that are not settled.", "account", "state"),
+    "oldest_refund_request_seconds": ("How long the oldest of them is in this state.", "account", "state"),
     "certificate_days_left": ("Days until a signing certificate ends.", "file"),
 }
 SIZE_GAUGES: Final = {
@@ -185,5 +194,7 @@ SIZE_GAUGES: Final = {
     "oldest_pending_seconds": "oldest_pending_seconds",
     "waiting": "deliveries_waiting",
     "dead": "deliveries_dead",
+    "requests": "refund_requests",
+    "request_age": "oldest_refund_request_seconds",
 }
-"""The store's words → our gauges; a word with `:` goes on with a subscriber's name."""
+"""The store's words → our gauges; a word with `:` goes on with a subscriber's name or a state."""

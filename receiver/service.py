@@ -196,6 +196,7 @@ class Service:
             asker=self._asker(account),
             store=self.store,
             settler=Settler(self.store, self._chance, declared=True),
+            watcher=self.metrics,
             chance=self._chance,
             nonce=lambda: secrets.token_hex(8),
             over=account.over,

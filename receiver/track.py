@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -176,6 +177,20 @@ class Tracker:
             source=look.source,
             events=[event.type for event in settled.events],
         )
+        if settled.change.known is None:
+            await self._explains(refund)
+
+    async def _explains(self, refund: Refund) -> None:
+        """A refund that nobody here issued may be what an unclear request has made: a person decides."""
+        with contextlib.suppress(StoreUnavailable):
+            if unclear := await self.store.unclear_with(refund):
+                log.error(
+                    "refund.unclear_candidate",
+                    request=unclear.order.id,
+                    charge_id=refund.charge_id,
+                    candidate_refund_id=refund.refund_id,
+                    mend="compare with Seller Central, then `receiver refund settle-request`",
+                )
 
     async def _nothing_new(self, look: Look, settled: Settled) -> None:
         """A notification can be ahead of Get Refund: ask again soon a few times, then by the refund's own schedule."""

@@ -28,6 +28,7 @@ from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
 from receiver.http.problems import failed, on_http_exception, on_receiver_error
+from receiver.http.requests import RequestApi, RequestStore
 from receiver.http.subscribers import SubscriberApi, SubscriberStore
 from receiver.metrics import Metrics
 from receiver.settings import Settings
@@ -44,7 +45,7 @@ SECURITY_HEADERS = {
 }
 
 
-class AppStore(RefundStore, SubscriberStore, FeedStore, Protocol):
+class AppStore(RefundStore, RequestStore, SubscriberStore, FeedStore, Protocol):
     """What the routes need of `store/`."""
 
 
@@ -82,6 +83,7 @@ def build(
         *refund_routes(RefundApi(store, tokens, now)),
         *issue_routes(IssueApi(issuers, tokens)),
         *fps_routes(legacies, tokens, settings.ingest, metrics),
+        *request_routes(RequestApi(store, issuers, tokens)),
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
         *feed_routes(FeedApi(store, tokens, settings.feed, metrics)),
         *health_routes(Health(checks, metrics, refresh_gauges)),
@@ -117,6 +119,15 @@ def issue_routes(api: IssueApi) -> list[BaseRoute]:
     return [
         Route("/v1/refunds", api.create, methods=["POST"]),
         Route("/v1/refunds/{refund_id}/retry", api.retry, methods=["POST"]),
+    ]
+
+
+def request_routes(api: RequestApi) -> list[BaseRoute]:
+    """Those of them that are not settled."""
+    return [
+        Route("/v1/refund-requests", api.many, methods=["GET"]),
+        Route("/v1/refund-requests/{request_id}", api.one, methods=["GET"]),
+        Route("/v1/refund-requests/{request_id}/settle", api.settle, methods=["POST"]),
     ]
 
 

@@ -16,7 +16,7 @@ from receiver.http.bodies import chosen_account, read_object
 from receiver.http.params import Params
 from receiver.issue import Issued
 from receiver.ledger.refund import REFUND_ID, Money
-from receiver.ledger.request import Wish
+from receiver.ledger.request import Record, Wish
 from receiver.ledger.shape import money_json, refund_json
 from receiver.settings.sections import Scope
 
@@ -33,6 +33,12 @@ class Issues(Protocol):
 
     async def retry(self, refund_id: str) -> Issued:
         """Issue a declined refund again."""
+
+    async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
+        """A person says that Amazon made this refund of an unclear request."""
+
+    async def settle_as_not_issued(self, request_id: str, *, by: str) -> Record:
+        """A person says that Amazon made no refund of it."""
 
 
 class IssueApi:
@@ -117,6 +123,7 @@ def _answer(account: str, issued: Issued) -> Response:
     order = issued.record.order
     body = {
         "account": account,
+        "refundRequestId": order.id,
         "chargeId": order.charge_id,
         "refundAmount": money_json(order.money),
         "status": "pending",

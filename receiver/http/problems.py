@@ -59,7 +59,12 @@ async def on_receiver_error(_: Request, error: Exception) -> Response:
     if error.status >= 500:
         log.error("http.unavailable", reason=error.reason, status=error.status, detail=error.detail)
     return problem(
-        error.status, error.reason, error.detail, title=error.title, headers=headers, more=_amazons_word(error)
+        error.status,
+        error.reason,
+        error.detail,
+        title=error.title,
+        headers=headers,
+        more={**error.more, **_amazons_word(error)},
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
 
-from receiver.ledger.refund import Money
+from receiver.ledger.allowance import Entry
+from receiver.ledger.refund import Money, Refund
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +29,15 @@ class RequestState(StrEnum):
     """Amazon has not answered yet; a worker goes on trying the stored bytes under the stored key."""
     DONE = "done"
     REFUSED = "refused"
-    """Amazon refused it, and no try can have succeeded."""
+    """Amazon refused it, and no try can have succeeded; or a person found that none had (`settled_by`)."""
     UNCLEAR = "unclear"
     """Amazon refused it after a try whose end nobody knows: a person has to look. The amount stays reserved."""
+
+
+OPEN = (RequestState.RESERVED, RequestState.UNCLEAR)
+"""The states that hold money back: a reservation on the charge."""
+SKEW = 300_000
+"""ms by which Amazon's clock may be behind ours: a refund that is older than the request by more is not of it."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,3 +73,55 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     amazon_status: int = 0
     request_id: str = ""
     """Amazon's `X-Amz-Pay-Request-Id` of the last refusal."""
+    created_at: int = 0
+    """When it was written down (ms)."""
+    changed_at: int = 0
+    """When the last try ended, or a person settled it (ms)."""
+    last_error: str = ""
+    """Our word for how the last try failed, such as `amazon_timeout`; empty where none did."""
+    settled_by: str = ""
+    """The name of the token with which a person settled it; empty where Amazon did."""
+
+
+def too_old(refund_created_at: int, record: Record) -> bool:
+    """Whether a refund that Amazon made then (ms; 0: not known) is older than the request, and so not of it."""
+    return 0 < refund_created_at < record.created_at - SKEW
+
+
+def candidate(
+    record: Record, entries: Mapping[str, Entry], taken: Iterable[str], refunds: Iterable[Refund | None]
+) -> str:
+    """The one refund that an unclear request may have made, or empty: a hint for a person, not a proof.
+
+    `entries` is the charge's book, `taken` the refunds that are known to be of a request, `refunds` those of the book.
+    Empty as soon as there is another explanation: another open request over the same amount, several such refunds, one
+    that is older than the request, or one that Amazon or a bank has made (`refund_type`).
+
+    Why a person decides: Get Refund tells no idempotency key. A clerk who saw the request fail may have made the same
+    refund in Seller Central, and the one that the request made may not have been told yet. Taking the first for the
+    second would free a reservation that still stands for money.
+    """
+    amount = record.order.money.minor_units
+    open_ones = [name for name, each in entries.items() if name.startswith(RESERVATION) and each.minor_units == amount]
+    if record.state is not RequestState.UNCLEAR or open_ones != [reservation(record.order.id)]:
+        return ""
+    taken = set(taken)
+    fitting = [
+        refund.refund_id
+        for refund in refunds
+        if refund is not None
+        and refund.refund_id not in taken
+        and refund.charge_id == record.order.charge_id
+        and refund.amount == record.order.money
+        and refund.refund_type in ("", "SellerInitiated")
+        and not too_old(refund.created_at or refund.first_seen_at, record)
+    ]
+    return fitting[0] if len(fitting) == 1 else ""
+
+
+RESERVATION = "request:"
+
+
+def reservation(request_id: str) -> str:
+    """The member of a charge's book that holds the amount of a request back."""
+    return f"{RESERVATION}{request_id}"

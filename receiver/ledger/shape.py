@@ -1,4 +1,5 @@
 """Pure. The one JSON shape of a refund, shared by events and the HTTP API: Amazon's names first, then ours.
+And that of a request to issue one.
 
 What Amazon did not tell is `null`, never a missing key. Texts from outside are made printable and bounded here, so
 that whatever Amazon sends, the JSON can be encoded and stays small.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from receiver.ledger.refund import Money, Refund, Revision, format_basic, format_rfc3339, is_final
+from receiver.ledger.request import Record
 
 TEXT_LIMIT = 128
 """Characters kept of a code or an id. The longest that Amazon documents are far shorter."""
@@ -106,4 +108,49 @@ def revision_json(revision: Revision) -> dict[str, Any]:
         "conflict": revision.conflict,
         "changedAt": format_rfc3339(revision.at),
         "source": str(revision.source),
+    }
+
+
+def request_json(account: str, record: Record, candidate: str = "") -> dict[str, Any]:
+    """The JSON of a request to issue a refund. The keys, in this order:
+
+    | key | value |
+    |---|---|
+    | refundRequestId | SHA-256 (hex) of the caller's Idempotency-Key |
+    | account, state | our name of the account; reserved, done, refused or unclear |
+    | chargeId, refundAmount, orderReference, retryOf | what was asked for; the last two may be null |
+    | refundId | the refund that it became, or null |
+    | candidateRefundId | of an unclear request: the one refund that it may have made, for a person to check; or null |
+    | tries | how often it was sent |
+    | mayHaveReachedAmazon | whether a try has ended without a whole answer |
+    | lastError | our word for how the last try failed, or null |
+    | detail | the last thing that was said of it, or null |
+    | amazon | {status, reasonCode, requestId} of Amazon's refusal, or null |
+    | settledBy | the name of the token with which a person settled it, or null |
+    | createdAt, changedAt | RFC 3339, UTC, milliseconds; null where that is not known |
+    """
+    order = record.order
+    refused = {
+        "status": record.amazon_status,
+        "reasonCode": tidy(record.reason_code) or None,
+        "requestId": tidy(record.request_id) or None,
+    }
+    return {
+        "refundRequestId": order.id,
+        "account": account,
+        "state": str(record.state),
+        "chargeId": order.charge_id,
+        "refundAmount": money_json(order.money),
+        "orderReference": tidy(order.order_reference) or None,
+        "retryOf": order.retry_of or None,
+        "refundId": record.refund_id or None,
+        "candidateRefundId": candidate or None,
+        "tries": record.tries,
+        "mayHaveReachedAmazon": record.unknown,
+        "lastError": record.last_error or None,
+        "detail": tidy(record.detail, DESCRIPTION_LIMIT) or None,
+        "amazon": refused if record.amazon_status else None,
+        "settledBy": record.settled_by or None,
+        "createdAt": format_rfc3339(record.created_at) if record.created_at else None,
+        "changedAt": format_rfc3339(record.changed_at) if record.changed_at else None,
     }

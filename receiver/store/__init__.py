@@ -1,6 +1,6 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
-keys → connection (pipelines, scripts) → refunds · looks · lanes · feed → Store
+keys → connection (pipelines, scripts) → refunds · requests → unsettled · looks · lanes · feed → Store
 clock, wakes                             what all processes agree on, and how they wake each other
 embedded                                 a Valkey of our own where no Redis is configured
 """
@@ -24,15 +24,14 @@ from receiver.store.keys import CERTIFICATES, Keys
 from receiver.store.lanes import Lanes
 from receiver.store.looks import Looks
 from receiver.store.part import scored
-from receiver.store.refunds import Refunds
-from receiver.store.requests import Requests
+from receiver.store.unsettled import Unsettled
 from receiver.store.wakes import Waker, Wakes
 
 log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Refunds, Looks, Lanes, Feed, Requests, FpsOrders):
+class Store(Unsettled, Looks, Lanes, Feed, FpsOrders):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(
@@ -107,7 +106,7 @@ class Store(Refunds, Looks, Lanes, Feed, Requests, FpsOrders):
         return self.wakes.waking(account)
 
     async def gauges(self, account: str) -> dict[str, float]:
-        """Sizes: `pending`, `hinted`, `due`, `events`; and per subscriber `waiting:<name>`, `dead:<name>`.
+        """Sizes: `pending`, `hinted`, `due`, `events`; per subscriber `waiting:<name>`, `dead:<name>`; `request_sizes`.
 
         `oldest_pending_seconds` is the time since the last change of the pending refund that changed least recently.
         """
@@ -127,7 +126,7 @@ class Store(Refunds, Looks, Lanes, Feed, Requests, FpsOrders):
         sizes["pending"] += sizes.pop("unknown")
         changed_at = [float(pairs[0][1]) for pairs in await self._oldest(keys) if pairs]
         sizes["oldest_pending_seconds"] = (self.now() - min(changed_at)) / 1000 if changed_at else 0.0
-        return sizes
+        return sizes | await self.request_sizes(account)
 
     async def _oldest(self, keys: Keys) -> list[list[tuple[bytes, bytes]]]:
         states = (keys.state("RefundInitiated"), keys.state(""))

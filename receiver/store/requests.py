@@ -1,4 +1,7 @@
-"""Edge: Redis. Refunds that we were asked to issue: written down before Amazon is called, kept for 400 days."""
+"""Edge: Redis. Refunds that we were asked to issue: written down before Amazon is called, kept for 400 days.
+
+See `unsettled.py` for what is open.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from receiver.ledger.allowance import Entry
-from receiver.ledger.request import Order, Record, RequestState
+from receiver.ledger.request import Order, Record, RequestState, reservation
 from receiver.store.part import Part
 
 KEPT_FOR = 400 * 86_400_000
@@ -60,7 +63,7 @@ class Requests(Part):
         token = self.now() + lease
         answer = await self._run(
             "reserve",
-            [keys("requests", order.id), keys("charge", order.charge_id), keys("issuing")],
+            [keys("requests", order.id), keys("charge", order.charge_id), keys("issuing"), keys("reserved")],
             [
                 order.id,
                 owner,
@@ -69,8 +72,9 @@ class Requests(Part):
                 most,
                 refunded,
                 order.money.minor_units,
-                _reservation(order),
+                reservation(order.id),
                 KEPT_FOR,
+                self.now(),
                 "order",
                 msgspec.json.encode(order),
                 "state",
@@ -114,19 +118,32 @@ class Requests(Part):
         await self._run("release", [self._keys(account)("issuing")], [attempt.id, attempt.token])
 
     async def retry_request(
-        self, account: str, attempt: Attempt, order: Order, at: int, *, unknown: bool | None, detail: str
+        self,
+        account: str,
+        attempt: Attempt,
+        order: Order,
+        at: int,
+        *,
+        unknown: bool | None,
+        detail: str,
+        error: str = "",
     ) -> bool:
-        """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; None: none was made."""
-        written = await self._settle_request(
-            account, attempt, order, "retry", at=at, unknown=unknown, fields={"detail": detail}
-        )
+        """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; None: none was made.
+
+        `error` is our word for how it failed.
+        """
+        fields = {"detail": detail, **({} if unknown is None else {"last_error": error})}
+        written = await self._settle_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
         return bool(written)
 
-    async def done_request(self, account: str, attempt: Attempt, order: Order, refund_id: str, state: str) -> None:
-        """Amazon issued it: the reservation becomes the refund."""
-        await self._settle_request(
-            account, attempt, order, "done", refund_id=refund_id, entry=Entry(order.money.minor_units, state)
-        )
+    async def done_request(self, account: str, attempt: Attempt, order: Order, refund_id: str, state: str) -> bool:
+        """Amazon issued it: the reservation becomes the refund, whatever the request was taken for.
+
+        False if that contradicts what a person had made of this request, or of another that was given this refund.
+        """
+        entry = Entry(order.money.minor_units, state)
+        written = await self._settle_request(account, attempt, order, "done", refund_id=refund_id, entry=entry)
+        return written != "contradicted"
 
     async def refuse_request(
         self, account: str, attempt: Attempt, order: Order, fields: Mapping[str, str]
@@ -152,17 +169,24 @@ class Requests(Part):
         flat = [text for pair in (fields or {}).items() for text in pair]
         answer = await self._run(
             "settle_request",
-            [keys("requests", order.id), keys("charge", order.charge_id), keys("issuing")],
+            [
+                keys("requests", order.id),
+                keys("charge", order.charge_id),
+                keys("issuing"),
+                keys(RequestState.RESERVED),
+                keys(RequestState.UNCLEAR),
+                keys("taken", order.charge_id),
+            ],
             [
                 order.id,
                 attempt.token,
                 outcome,
                 at,
                 "" if unknown is None else int(unknown),
-                _reservation(order),
+                reservation(order.id),
                 refund_id,
                 f"{entry.minor_units} {entry.state}" if entry else "",
-                "at",
+                KEPT_FOR,
                 self.now(),
                 *(("refund_id", refund_id) if refund_id else ()),
                 *flat,
@@ -186,10 +210,6 @@ class Requests(Part):
         await self._writes.call(("SET", self._keys(account)("charges", charge_id), charge, "PX", keep_ms))
 
 
-def _reservation(order: Order) -> str:
-    return f"request:{order.id}"
-
-
 def _record(raw: Mapping[bytes, bytes]) -> Record:
     text = {name.decode(): value for name, value in raw.items()}
 
@@ -206,4 +226,8 @@ def _record(raw: Mapping[bytes, bytes]) -> Record:
         detail=word("detail"),
         amazon_status=int(word("amazon_status") or 0),
         request_id=word("request_id"),
+        created_at=int(word("created_at") or 0),
+        changed_at=int(word("at") or 0),
+        last_error=word("last_error"),
+        settled_by=word("settled_by"),
     )

@@ -1,38 +1,73 @@
 -- What became of a try: done, refused (by Amazon, for good), retry (at `next`) or unclear.
 -- `unknown` is '1' or '0' for a try that has ended, and '' where none was made: what is known of an earlier one stays.
--- KEYS request charge issuing   ARGV 1 id 2 token 3 outcome 4 next 5 unknown 6 reservation 7 refund_id 8 entry, then field, value, …
--- A refusal after a try whose end is unknown is `unclear`: the amount stays reserved, and nobody tries again by himself.
--- `done` is a fact and is written whoever holds the request; all else only by the holder.
--- Returns what the request has come to, or '' if the claim is no longer ours. Safe to run twice.
-local score = redis.call('ZSCORE', KEYS[3], ARGV[1])
+-- KEYS request charge issuing reserved unclear taken
+-- ARGV 1 id 2 token 3 outcome 4 next 5 unknown 6 reservation 7 refund_id 8 entry 9 ttl_ms 10 now, then field, value, …
+-- A refusal after a try whose end is unknown is `unclear`: the amount stays reserved, nobody tries again by himself, and
+-- the request does not expire.
+-- `done` is a fact and is written whoever holds the request, and whatever a person has made of it; all else only by the holder.
+-- Returns what the request has come to, '' if the claim is no longer ours, or `contradicted`: it is done, but a person had
+-- settled it otherwise, or the refund is taken for another request's. Safe to run twice, but for that last word.
+local TYPES = {'hash', 'hash', 'zset', 'zset', 'zset', 'hash'}
+for index, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'none' and kind ~= TYPES[index] then
+    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. TYPES[index])
+  end
+end
+local id, outcome = ARGV[1], ARGV[3]
+local score = redis.call('ZSCORE', KEYS[3], id)
 local ours = score and tonumber(score) == tonumber(ARGV[2])
-local outcome = ARGV[3]
 local state = redis.call('HGET', KEYS[1], 'state')
-if outcome ~= 'done' and (not ours or state == 'done') then
-  return outcome ~= 'retry' and state ~= 'reserved' and state or ''
+if outcome ~= 'done' and (not ours or state ~= 'reserved') then
+  return outcome ~= 'retry' and state and state ~= 'reserved' and state or ''
 end
 if outcome == 'refused' and redis.call('HGET', KEYS[1], 'unknown') == '1' then
   outcome = 'unclear'
 end
 if outcome == 'retry' then
-  redis.call('HSET', KEYS[1], unpack(ARGV, 9))
+  redis.call('HSET', KEYS[1], 'at', ARGV[10], unpack(ARGV, 11))
+  redis.call('PEXPIRE', KEYS[1], ARGV[9])
   if ARGV[5] ~= '' then
     redis.call('HSET', KEYS[1], 'open', '0')
   end
   if ARGV[5] == '1' then
     redis.call('HSET', KEYS[1], 'unknown', '1')
   end
-  redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
+  redis.call('ZADD', KEYS[3], ARGV[4], id)
   return outcome
 end
-redis.call('HSET', KEYS[1], 'open', '0', 'state', outcome, unpack(ARGV, 9))
-if outcome == 'done' then
+
+if not state then
+  -- The store was emptied meanwhile: whoever asks again is told by Amazon, under the same key.
+  redis.call('HSET', KEYS[6], ARGV[7], id)
   redis.call('HSETNX', KEYS[2], ARGV[7], ARGV[8])
+  return outcome
 end
-if outcome ~= 'unclear' then
+local answer = outcome
+if outcome == 'done' then
+  local before, holder = redis.call('HGET', KEYS[1], 'refund_id'), redis.call('HGET', KEYS[6], ARGV[7])
+  local otherwise = before and before ~= '' and before ~= ARGV[7]
+  if otherwise or (holder and holder ~= id) or state == 'refused' then
+    answer = 'contradicted'
+  end
+  if otherwise and redis.call('HGET', KEYS[6], before) == id then
+    redis.call('HDEL', KEYS[6], before)
+  end
+  redis.call('HSET', KEYS[6], ARGV[7], id)
+  redis.call('HSETNX', KEYS[2], ARGV[7], ARGV[8])
+  redis.call('HDEL', KEYS[1], 'settled_by', 'reason_code', 'amazon_status', 'request_id', 'detail', 'last_error')
+end
+redis.call('HSET', KEYS[1], 'open', '0', 'state', outcome, 'at', ARGV[10], unpack(ARGV, 11))
+redis.call('ZREM', KEYS[4], id)
+if outcome == 'unclear' then
+  redis.call('ZADD', KEYS[5], ARGV[10], id)
+  redis.call('PERSIST', KEYS[1])
+else
+  redis.call('ZREM', KEYS[5], id)
   redis.call('HDEL', KEYS[2], ARGV[6])
+  redis.call('PEXPIRE', KEYS[1], ARGV[9])
 end
 if ours then
-  redis.call('ZREM', KEYS[3], ARGV[1])
+  redis.call('ZREM', KEYS[3], id)
 end
-return outcome
+return answer

@@ -43,6 +43,8 @@ COMMANDS = {
     "refund watch": CLIENT,
     "refund create": CLIENT | {"--soft-descriptor", "--reference", "--key", "--wait"},
     "refund retry": CLIENT | {"--wait"},
+    "refund requests": CLIENT | {"--state", "--limit"},
+    "refund settle-request": CLIENT | {"--refund-id", "--not-issued"},
     "fps refund": CLIENT
     | {
         "--wait",

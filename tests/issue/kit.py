@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Coroutine, Generator
 from contextlib import asynccontextmanager
@@ -66,7 +67,13 @@ class Desk:
         """What the workers do once the leases have run out."""
         for _ in range(rounds):
             self.clock.tick(1_000_000)
-            await (issuer or self.another())._round()
+            await self.round(issuer)
+
+    async def round(self, issuer: Issuer | None = None) -> None:
+        """One round of a worker, and what it began."""
+        worker = (issuer or self.another()).worker()
+        await worker._round()
+        await asyncio.gather(*worker._running)
 
     async def reserved(self, charge_id: str) -> list[str]:
         """The members of the charge's book that are only reservations."""
@@ -75,8 +82,10 @@ class Desk:
 
 
 def make_issuer(account: Account, store: Store, send: Any, numbers: Any) -> Issuer:
+    metrics = Metrics()
     return Issuer(
-        asker=Asker(account, store, send, Metrics(), wall, timeout=0.5),
+        asker=Asker(account, store, send, metrics, wall, timeout=0.5),
+        watcher=metrics,
         store=store,
         settler=Settler(store, lambda: 0.0),
         chance=lambda: 0.0,

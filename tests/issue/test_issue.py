@@ -229,7 +229,7 @@ async def test_wherever_a_worker_dies_one_refund_comes_of_it(shop: Desk) -> None
         shop.clock.tick(1_000_000)
         (attempt,) = (await shop.store.claim_requests("us", lease=30_000, limit=1)).attempts
         try:
-            await dying(shop.another()._work(attempt), point)
+            await dying(shop.another().worker()._work(attempt), point)
         except Killed:
             died = True
         else:
@@ -280,7 +280,7 @@ async def test_waiting_for_the_throttle_does_not_forget_a_try_whose_end_is_unkno
     await asyncio.wait({task})
     shop.clock.tick(40_000)
     await shop.store.block("us", "create_refund", shop.clock() + 20_000)
-    await shop.another()._round()
+    await shop.round()
     record = await shop.store.request("us", (await shop.issuer.create(wish, "refund-1")).record.order.id)
     assert record is not None
     assert record.state is RequestState.RESERVED
@@ -288,7 +288,7 @@ async def test_waiting_for_the_throttle_does_not_forget_a_try_whose_end_is_unkno
     refused = shop.another()
     refused.asker.account = make_account(endpoint=shop.account.endpoint, signer=wrong, throttle=shop.account.throttle)
     shop.clock.tick(60_000)
-    await refused._round()
+    await shop.round(refused)
     with pytest.raises(Conflict) as caught:
         await shop.issuer.create(wish, "refund-1")
     assert caught.value.reason == "refund_unclear"

@@ -1,0 +1,185 @@
+"""Verb. A refund request → Amazon → the ledger, and never twice.
+
+    orders.py    a wish and a key → the order: what is written down
+    tries.py     one try, and what becomes of it
+    work.py      the workers, who finish what others began
+    by_hand.py   a person settles what only a person can
+
+What is sent is written down first, byte for byte, under one key of Amazon's; every try sends those bytes under that
+key, and Amazon answers a repetition with what it did before. Whoever dies in the middle, a worker goes on when the
+lease ends. Once a try has ended without a whole answer, only a 2xx settles the request by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from receiver.ask import Asker
+from receiver.errors import AmazonRefused, BadRequest, Conflict, NotFound, RefundUnclear
+from receiver.issue.by_hand import ByHand
+from receiver.issue.orders import make_order
+from receiver.issue.tries import Issued, Tries, Watcher
+from receiver.issue.work import Worker
+from receiver.ledger.allowance import CAPTURED, OVER, Charge, exceeded, most
+from receiver.ledger.refund import FPS, Money, State
+from receiver.ledger.request import Order, Record, RequestState, Wish
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.requests import Attempt, Exceeded, Reserved
+
+__all__ = ["Issued", "Issuer"]
+
+
+@dataclass(slots=True)
+class Issuer:
+    """Issues refunds of one account. `nonce` gives a fresh random word; `over` is what may be given over a capture.
+
+    A lease is in seconds; `concurrency` is how many requests the workers have under way at once.
+    """
+
+    asker: Asker
+    store: Store
+    settler: Settler
+    watcher: Watcher
+    chance: Callable[[], float]
+    nonce: Callable[[], str]
+    over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
+    lease: float = 30.0
+    concurrency: int = 4
+
+    @property
+    def _name(self) -> str:
+        return self.asker.account.name
+
+    @property
+    def tries(self) -> Tries:
+        """What makes one try."""
+        return Tries(self.asker, self.store, self.settler, self.watcher, self.chance)
+
+    def worker(self) -> Worker:
+        """Who finishes what others began."""
+        return Worker(self.tries, lease=self.lease, concurrency=self.concurrency)
+
+    async def run(self) -> None:
+        """Finish what others began. Until cancelled."""
+        await self.worker().run()
+
+    async def create(self, wish: Wish, key: str) -> Issued:
+        """Issue a refund under the caller's key (1 to 255 printable ASCII characters), or say what became of it.
+
+        Raises `BadRequest`, `Conflict` (another use of the key; not captured; over the allowance; settled as not
+        issued), `RefundUnclear`, `AmazonRefused` with Amazon's reason code, other `AmazonError`s where the charge
+        cannot be read (then nothing is written), or `StoreUnavailable`: asking again with the same key is always safe.
+        """
+        return await self._issue(make_order(self.asker.account, wish, key))
+
+    async def retry(self, refund_id: str) -> Issued:
+        """Issue a declined refund again, at most once however many ask. Raises as `create` does, and `NotFound`.
+
+        With Amazon's default as soft descriptor: what Amazon tells of the declined one's is not what was sent. There
+        is one key for all retries of a refund: where Amazon refuses it, another try is the caller's, by `create`.
+        """
+        declined = await self.store.refund(self._name, refund_id)
+        if declined is None:
+            raise NotFound("There is no such refund.", reason="no_such_refund")
+        if declined.refund_type == FPS:
+            raise Conflict("This is a refund of Flexible Payments: issue it there.", reason="not_amazon_pay")
+        if declined.conflict:
+            raise Conflict(
+                "Amazon has told two different final states of this refund: the buyer may have the money.",
+                reason="in_conflict",
+            )
+        if declined.state != State.DECLINED or declined.amount is None or not declined.charge_id:
+            raise Conflict(
+                f"Only a declined refund can be retried; this one is {declined.state}.", reason="not_declined"
+            )
+        wish = Wish(declined.charge_id, declined.amount, order_reference=declined.order_reference)
+        order = make_order(self.asker.account, wish, retry_of=refund_id, retry_root=declined.retry_root or refund_id)
+        return await self._issue(order)
+
+    async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
+        """A person says that Amazon made this refund of an unclear request. See `ByHand.as_done`."""
+        return await ByHand(self.tries).as_done(request_id, refund_id, by=by)
+
+    async def settle_as_not_issued(self, request_id: str, *, by: str) -> Record:
+        """A person says that Amazon made no refund of an unclear request. See `ByHand.as_not_issued`."""
+        return await ByHand(self.tries).as_not_issued(request_id, by=by)
+
+    async def _issue(self, order: Order) -> Issued:
+        known = await self.store.request(self._name, order.id)
+        if known is not None:
+            return await self._known(known, order)
+        charge = await self.asker.charge(order.charge_id, fresh=True)
+        ceiling = most(_refundable(charge, order), self.over)
+        if not order.order_reference:
+            order = msgspec.structs.replace(order, order_reference=charge.merchant_reference_id)
+        reserved = await self.store.reserve(
+            self._name,
+            order,
+            owner=self.nonce(),
+            most=ceiling,
+            refunded=charge.refunded.minor_units if charge.refunded else 0,
+            lease=int(self.lease * 1000),
+        )
+        match reserved:
+            case Exceeded(spent=spent):
+                raise exceeded(order.money, ceiling, spent)
+            case Reserved(token=token):
+                await self.tries.when_admitted(Attempt(order.id, token), order)
+                record = await self.store.request(self._name, order.id)
+                return await self._known(record or Record(order=order), order)
+        return await self._known(reserved, order)
+
+    async def _known(self, record: Record, order: Order) -> Issued:
+        """What a request that is written down has come to."""
+        if record.order.digest != order.digest:
+            raise Conflict(
+                "This Idempotency-Key was used with other values. Use a new key for another refund.",
+                reason="idempotency_key_reused",
+            )
+        match record.state:
+            case RequestState.DONE:
+                return Issued(record, await self.store.refund(self._name, record.refund_id))
+            case RequestState.REFUSED:
+                raise _refusal(record)
+            case RequestState.UNCLEAR:
+                raise RefundUnclear(
+                    "Amazon refused this after a try whose end is not known, so the refund may have been made. Look "
+                    "for it in Seller Central before you use a new key, and settle the request (`receiver refund "
+                    f"settle-request`). {record.detail}",
+                    refund_request_id=record.order.id,
+                    candidate=await self.store.candidate_of(self._name, record),
+                )
+        return Issued(record, None)
+
+
+def _refundable(charge: Charge, order: Order) -> Money:
+    """The captured amount of a charge that can be refunded in the order's currency."""
+    if charge.state != CAPTURED or charge.captured is None:
+        raise Conflict(
+            f"The charge is {charge.state}; only a captured charge can be refunded.", reason="charge_not_captured"
+        )
+    if charge.captured.currency_code != order.money.currency_code:
+        raise BadRequest(
+            f"The charge is in {charge.captured.currency_code}, not in {order.money.currency_code}.",
+            reason="currency_mismatch",
+        )
+    return charge.captured
+
+
+def _refusal(record: Record) -> AmazonRefused | Conflict:
+    if record.settled_by:
+        return Conflict(
+            "A person has settled this request as not issued, and it is never tried again. Use a new key for another "
+            "refund.",
+            reason="settled_as_not_issued",
+        )
+    return AmazonRefused(
+        record.detail,
+        reason_code=record.reason_code,
+        amazon_status=record.amazon_status or None,
+        request_id=record.request_id or None,
+    )

@@ -1,0 +1,44 @@
+"""Verb. A wish and a key → the order: the bytes that every try sends, and the names under which they are known."""
+
+from __future__ import annotations
+
+import hashlib
+
+from receiver.accounts import Account
+from receiver.amazonpay.calls import create_refund
+from receiver.errors import BadRequest
+from receiver.ledger.allowance import check_amount
+from receiver.ledger.request import Order, Wish
+
+LONGEST_KEY = 255
+
+
+def make_order(account: Account, wish: Wish, key: str = "", *, retry_of: str = "", retry_root: str = "") -> Order:
+    """The order for a wish under the caller's key, or for the retry of a declined refund, which has a key of its own.
+
+    Raises `BadRequest` for a key, an amount, an id or a soft descriptor that cannot be.
+    """
+    if retry_of:
+        # A control character keeps this key apart from every key of a caller.
+        key = f"\x00retry\n{retry_of}"
+    elif not (1 <= len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
+        raise BadRequest("Idempotency-Key has 1 to 255 printable ASCII characters.", reason="bad_idempotency_key")
+    # Amazon's key: the same for the same caller's key, whoever computes it, and no longer than Amazon takes.
+    amazon_key = _sha256(f"{account.merchant_id}\n{account.environment}\n{key}")[:32]
+    check_amount(wish.money)
+    request = create_refund(account.endpoint, wish.charge_id, wish.money, amazon_key, wish.soft_descriptor)
+    return Order(
+        id=_sha256(key),
+        digest=hashlib.sha256(request.body + wish.order_reference.encode()).hexdigest(),
+        amazon_key=amazon_key,
+        body=request.body,
+        charge_id=wish.charge_id,
+        money=wish.money,
+        order_reference=wish.order_reference,
+        retry_of=retry_of,
+        retry_root=retry_root,
+    )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,283 @@
+"""Interleavings made by hand: everybody stops before each command to Redis, and before and after Amazon acts; the test
+says who goes on. Nothing depends on which socket is faster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+
+from receiver.accounts import Account, Bucket, Call
+from receiver.ask import Asker
+from receiver.errors import NotSent, ReceiverError
+from receiver.exchange import Request, Response
+from receiver.issue import Issuer
+from receiver.ledger.refund import Money, Observation, Source
+from receiver.ledger.request import Order, Record
+from receiver.metrics import Metrics
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.connection import Command, Group, Script
+from receiver.store.requests import Exceeded, Reserved
+from tests.accounts import make_account
+from tests.clock import T0, ManualClock
+
+CHARGE = "S01-5105180-3221187-C056351"
+CAPTURED, CEILING = 10_000, 11_500
+"""Cents: the capture, and what may be refunded of it in all."""
+FATES = ("answer", "lost", "never", "not sent", "error", "error after all", "refuse", "throttle", "garbage")
+"""What becomes of a call of Create Refund; see `Amazon`."""
+
+
+@dataclass(eq=False)
+class Actor:
+    """Somebody who works step by step. `fates` are those of his calls to Amazon; after the last, all is well."""
+
+    work: Callable[[], Awaitable[object]]
+    fates: Iterator[str]
+    result: object = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _here: asyncio.Event = field(default_factory=asyncio.Event)
+    _go: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        ACTOR.set(self)
+        async with self.gate():
+            pass
+        try:
+            self.result = await self.work()
+        except ReceiverError as error:
+            self.result = error
+
+    @contextlib.asynccontextmanager
+    async def gate(self) -> Any:
+        """Stop; what is done inside is one step."""
+        async with self._turn:
+            self._here.set()
+            await self._go.wait()
+            self._go.clear()
+            yield
+
+    async def step(self) -> None:
+        """Let him go on to his next gate, or to his end."""
+        await self._stopped()
+        if self.task.done():
+            return
+        self._here.clear()
+        self._go.set()
+        await self._stopped()
+
+    async def _stopped(self) -> None:
+        here = asyncio.ensure_future(self._here.wait())
+        async with asyncio.timeout(20):
+            await asyncio.wait({self.task, here}, return_when=asyncio.FIRST_COMPLETED)
+        here.cancel()
+        if self.task.done():
+            self.task.result()
+
+    async def kill(self) -> None:
+        """The process dies where it stands."""
+        while not self.task.done():
+            self.task.cancel()
+            await asyncio.wait({self.task}, timeout=0.1)
+
+
+ACTOR: ContextVar[Actor | None] = ContextVar("ACTOR", default=None)
+
+
+class Gated(Group):
+    """Commands, each of them a step of whoever sends it."""
+
+    async def call(self, command: Command, script: Script | None = None, *, repeatable: bool = True) -> Any:
+        actor = ACTOR.get()
+        if actor is None:
+            return await super().call(command, script, repeatable=repeatable)
+        async with actor.gate():
+            return await super().call(command, script, repeatable=repeatable)
+
+
+class Stepped(Store):
+    """A store whose every new reservation is checked against the charge's book."""
+
+    def __init__(self, client: Redis, clock: ManualClock) -> None:
+        super().__init__(client, clock=clock)
+        self._reads, self._writes = Gated(client), Gated(client)
+        self.admitted = 0
+
+    async def reserve(
+        self, account: str, order: Order, *, owner: str, most: int, refunded: int, lease: int
+    ) -> Reserved | Exceeded | Record:
+        found = await super().reserve(account, order, owner=owner, most=most, refunded=refunded, lease=lease)
+        if isinstance(found, Reserved):
+            assert most == CEILING
+            assert await self.book() <= CEILING, "admitted over the allowance"
+            self.admitted += 1
+        return found
+
+    async def book(self) -> int:
+        """What the charge's book holds, in cents: everything but what was declined."""
+        entries: Any = await self._client.hvals(f"refunds:{{us}}:charge:{CHARGE}")
+        pairs = (entry.decode().split(" ", 1) for entry in entries)
+        return sum(int(minor) for minor, state in pairs if state != "Declined")
+
+
+@dataclass
+class Made:
+    """A refund that Amazon has made."""
+
+    refund_id: str
+    cents: int
+    state: str = "RefundInitiated"
+    updated_at: int = 0
+
+
+@dataclass
+class Amazon:
+    """The truth. It does not look at the allowance, and tells of a charge that nothing was refunded: the service alone
+    keeps within the bounds. A call's fate:
+
+    answer · lost (done, no answer) · never (not done, no answer) · not sent · error (not done, 500) · error after all
+    (done, 500) · refuse (not done, 422: also where an earlier call was) · throttle · garbage (done, unreadable 201)
+    """
+
+    made: dict[str, Made] = field(default_factory=dict)
+    """By idempotency key."""
+
+    async def send(self, request: Request, *, timeout: float) -> Response:
+        actor = ACTOR.get()
+        if actor is None:
+            return self._charge() if request.method == "GET" else self._refund(request, "answer")
+        if request.method == "GET":
+            async with actor.gate():
+                return self._charge()
+        async with actor.gate():
+            fate = next(actor.fates, "answer")
+            answer = self._refund(request, fate)
+        async with actor.gate():
+            if fate in ("lost", "never", "not sent"):
+                raise NotSent(fate, reason="connect_failed" if fate == "not sent" else "timeout")
+            return answer
+
+    def _charge(self) -> Response:
+        return _json(
+            200,
+            chargeId=CHARGE,
+            statusDetails={"state": "Captured"},
+            captureAmount={"amount": "100.00", "currencyCode": "USD"},
+            refundedAmount={"amount": "0.00", "currencyCode": "USD"},
+        )
+
+    def _refund(self, request: Request, fate: str) -> Response:
+        if fate in ("answer", "lost", "error after all", "garbage"):
+            wanted = json.loads(request.body)["refundAmount"]["amount"]
+            key = request.headers["x-amz-pay-idempotency-key"]
+            made = self.made.setdefault(key, Made(f"S01-R{len(self.made):06d}", int(wanted.replace(".", ""))))
+            if fate == "answer":
+                # As Amazon does: what it said the first time, whatever has become of the refund since.
+                return _json(201, **_refund_json(made, "RefundInitiated", T0))
+        statuses = {"refuse": 422, "throttle": 429, "garbage": 201}
+        return Response(statuses.get(fate, 500), {}, b'{"reasonCode":"TransactionCountExceeded"')
+
+    def seen(self, made: Made) -> Observation:
+        """What Get Refund says."""
+        return Observation(
+            refund_id=made.refund_id,
+            state=made.state,
+            updated_at=T0 + made.updated_at,
+            charge_id=CHARGE,
+            amount=Money.of_minor(made.cents, "USD"),
+            created_at=T0,
+            reason_code="ProcessingFailure" if made.state == "Declined" else "",
+        )
+
+    @property
+    def given(self) -> int:
+        """What buyers have got or will get, in cents."""
+        return sum(each.cents for each in self.made.values() if each.state != "Declined")
+
+
+def _json(status: int, **fields: object) -> Response:
+    return Response(status, {}, json.dumps(fields).encode())
+
+
+def _refund_json(made: Made, state: str, at: int) -> dict[str, object]:
+    return {
+        "refundId": made.refund_id,
+        "chargeId": CHARGE,
+        "refundAmount": {"amount": f"{made.cents / 100:.2f}", "currencyCode": "USD"},
+        "statusDetails": {"state": state, "lastUpdatedTimestamp": "20251009T085320Z"},
+        "creationTimestamp": "20251009T085320Z",
+    }
+
+
+@dataclass
+class Scene:
+    """Everybody, on one charge."""
+
+    store: Stepped
+    clock: ManualClock
+    amazon: Amazon = field(default_factory=Amazon)
+    actors: list[Actor] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    account: Account = field(default_factory=lambda: make_account(throttle=dict.fromkeys(Call, Bucket(10_000, 10_000))))
+
+    def issuer(self) -> Issuer:
+        """That of a process of its own."""
+        metrics = Metrics()
+        return Issuer(
+            asker=Asker(self.account, self.store, self.amazon.send, metrics, lambda: T0),
+            store=self.store,
+            settler=Settler(self.store, lambda: 0.0),
+            watcher=metrics,
+            chance=lambda: 0.0,
+            nonce=lambda: str(next(self.numbers)),
+        )
+
+    def begin(self, work: Callable[[], Awaitable[object]], *fates: str) -> None:
+        self.actors.append(Actor(work, iter(fates)))
+
+    async def work(self) -> None:
+        """What a worker does with one request that is due."""
+        worker = self.issuer().worker()
+        for attempt in (await self.store.claim_requests("us", lease=30_000, limit=1)).attempts:
+            await worker._work(attempt)
+
+    async def tell(self, made: Made) -> None:
+        """A notification, and what Amazon says then."""
+        seen = self.amazon.seen(made)
+        await self.issuer().settler.settle(self.account, seen, source=Source.NOTIFICATION)
+
+    async def step(self, number: int) -> None:
+        """One of those who are at work goes on."""
+        actor = self.actors[number % len(self.actors)]
+        await actor.step()
+        if actor.task.done():
+            self.actors.remove(actor)
+
+    async def kill(self, number: int) -> None:
+        actor = self.actors.pop(number % len(self.actors))
+        await actor.kill()
+
+    async def drain(self) -> None:
+        """Everybody comes to his end, and workers finish what is left."""
+        while self.actors:
+            await self.step(0)
+        for _ in range(12):
+            self.clock.tick(1_000_000)
+            await self.work()
+
+    async def close(self) -> None:
+        for actor in self.actors:
+            await actor.kill()
+        await self.store.close()

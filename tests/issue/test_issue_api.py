@@ -1,0 +1,460 @@
+"""Issuing over HTTP: what a caller sends, and what comes back, with the service, its workers and Amazon on sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from receiver.outbox.event import from_fields
+from tests.accounts import merchant_key_pem
+from tests.http.kit import ADMIN, READER
+from tests.issue.counter import CHARGE, Counter, shop, told
+from tests.processes import until
+from tests.river.desk import Answer, Cut, Desk, Held, http, refund
+from tests.river.stage import Amazon
+
+Shop = tuple[Counter, Amazon]
+Told = tuple[Counter, Desk]
+
+
+@pytest.fixture
+async def open_shop(redis: Any, valkey_url: str, tmp_path: Path) -> AsyncIterator[Shop]:
+    async with shop(valkey_url, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def open_desk(redis: Any, valkey_url: str) -> AsyncIterator[Told]:
+    async with told(valkey_url, track={"request_timeout": "300ms"}) as found:
+        yield found
+
+
+def created(amazon: Amazon) -> list[int]:
+    """The statuses of all calls of Create Refund."""
+    return [each.status for each in amazon.calls if each.call == "create_refund"]
+
+
+async def test_a_refund_is_created_once_for_a_key(open_shop: Shop) -> None:
+    counter, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD", reference="order-7")
+    wish = {"chargeId": charge, "refundAmount": {"amount": "14.00", "currencyCode": "USD"}, "softDescriptor": "x" * 16}
+    status, body, headers = await counter.call("POST", "/v1/refunds", wish, key="refund-1")
+    assert status == 201
+    (refund_id,) = amazon.refunds
+    assert (body["refundId"], body["orderReference"], body["source"]) == (refund_id, "order-7", "create")
+    assert headers["Location"] == f"/v1/refunds/{refund_id}?account=us"
+    again, same, _ = await counter.call("POST", "/v1/refunds", wish, key="refund-1")
+    assert (again, same["refundId"]) == (201, refund_id)
+    status, problem, headers = await counter.call(
+        "POST", "/v1/refunds", {**wish, "softDescriptor": "y"}, key="refund-1"
+    )
+    assert (status, problem["reason"]) == (409, "idempotency_key_reused")
+    assert headers["Content-Type"] == "application/problem+json"
+    assert created(amazon) == [201]
+
+
+async def test_a_refund_that_amazon_does_not_answer_is_202_and_then_201(open_shop: Shop) -> None:
+    counter, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD")
+    amazon.mischief.add("lost_answer", place="create_refund")
+    status, pending = await counter.create(charge)
+    assert (status, pending["status"]) == (202, "pending")
+    waiting = await counter.request(pending["refundRequestId"])
+    assert (waiting["state"], waiting["tries"], waiting["mayHaveReachedAmazon"]) == ("reserved", 1, True)
+    _, listed, _ = await counter.call("GET", "/v1/refund-requests?state=reserved")
+    assert ([each["refundRequestId"] for each in listed["requests"]], listed["total"]) == (
+        [pending["refundRequestId"]],
+        1,
+    )
+    await counter.due(pending["refundRequestId"])
+
+    async def issued() -> bool:
+        return (await counter.create(charge))[0] == 201
+
+    await until(issued, "a worker goes on", 10)
+    assert len(amazon.refunds) == 1
+    assert (await counter.request(pending["refundRequestId"]))["refundId"] in amazon.refunds
+
+
+USD = {"amount": "14.00", "currencyCode": "USD"}
+BAD: dict[str, tuple[dict[str, Any], str | None, int, str]] = {
+    "wrong currency": ({"refundAmount": {**USD, "currencyCode": "EUR"}}, "k", 400, "currency_mismatch"),
+    "zero": ({"refundAmount": {**USD, "amount": "0.00"}}, "k", 400, "bad_amount"),
+    "negative": ({"refundAmount": {**USD, "amount": "-1.00"}}, "k", 400, "bad_amount"),
+    "negative number": ({"refundAmount": {**USD, "amount": -1}}, "k", 400, "bad_amount"),
+    "too many decimals": ({"refundAmount": {**USD, "amount": "14.001"}}, "k", 400, "bad_amount"),
+    "decimals in JPY": ({"refundAmount": {"amount": "14.5", "currencyCode": "JPY"}}, "k", 400, "bad_amount"),
+    "no number": ({"refundAmount": {**USD, "amount": "1e3"}}, "k", 400, "bad_amount"),
+    "no currency": ({"refundAmount": {"amount": "14.00"}}, "k", 400, "bad_amount"),
+    "bad currency": ({"refundAmount": {**USD, "currencyCode": "usd"}}, "k", 400, "bad_currency"),
+    "too much at all": ({"refundAmount": {**USD, "amount": "150000.01"}}, "k", 400, "bad_amount"),
+    "over the allowance": ({"refundAmount": {**USD, "amount": "115.01"}}, "k", 409, "allowance_exceeded"),
+    "unknown charge": ({"chargeId": "S01-0000000-0000000-C000000"}, "k", 422, "amazon_not_found"),
+    "no charge": ({"chargeId": "../x"}, "k", 400, "bad_charge_id"),
+    "no key": ({}, None, 400, "idempotency_key_needed"),
+    "empty key": ({}, "", 400, "bad_idempotency_key"),
+    "overlong key": ({}, "k" * 256, 400, "bad_idempotency_key"),
+    "long descriptor": ({"softDescriptor": "x" * 17}, "k", 400, "bad_soft_descriptor"),
+    "long reference": ({"orderReference": "x" * 129}, "k", 400, "bad_order_reference"),
+    "misspelt field": ({"softdescriptor": "x"}, "k", 400, "unknown_field"),
+    "unknown account": ({"account": "eu"}, "k", 404, "no_such_account"),
+}
+
+
+async def test_bad_input_is_told_with_its_reason_and_nothing_is_issued(open_shop: Shop) -> None:
+    counter, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD")
+    for name, (fields, key, status, reason) in BAD.items():
+        wish = {"chargeId": charge, "refundAmount": USD, **fields}
+        got, problem, headers = await counter.call("POST", "/v1/refunds", wish, key=key)
+        assert (got, problem["reason"]) == (status, reason), name
+        assert headers["Content-Type"] == "application/problem+json"
+        assert problem["detail"]
+        if name == "unknown charge":
+            assert problem["amazon"]["status"] == 404
+            assert problem["amazon"]["reasonCode"] == "ResourceNotFound"
+            assert problem["amazon"]["requestId"]
+    for state in ("Authorized", "Canceled"):
+        got, problem = await counter.create(amazon.open_charge("100.00", "USD", state=state))
+        assert (got, problem["reason"]) == (409, "charge_not_captured")
+    got, problem, _ = await counter.call("POST", "/v1/refunds", "not JSON", key="k")
+    assert (got, problem["reason"]) == (400, "not_json")
+    assert created(amazon) == []
+    assert not await counter.reserved(charge)
+    assert (await counter.call("GET", "/v1/refund-requests"))[1] == {"requests": [], "total": 0}
+
+
+REFUSALS = {
+    "InvalidChargeStatus": 422,
+    "TransactionAmountExceeded": 422,
+    "TransactionCountExceeded": 422,
+    "CurrencyMismatch": 400,
+    "DuplicateIdempotencyKey": 400,
+    "UnauthorizedAccess": 403,
+}
+
+
+def no(status: int, code: str, message: str = "Amazon's own words.") -> bytes:
+    body = {"reasonCode": code, "message": message}
+    return http(status, json.dumps(body).encode(), "x-amz-pay-request-id: 1b5c1f3e-request")
+
+
+async def test_amazons_refusals_reach_the_caller_whole_and_free_the_amount(open_desk: Told) -> None:
+    counter, desk = open_desk
+    for code, amazon_status in REFUSALS.items():
+        desk.answers = [no(amazon_status, code)]
+        for _ in range(2):
+            status, problem = await counter.create(CHARGE, key=code)
+            assert (status, problem["reason"]) == (422, "amazon_refused"), code
+            assert problem["amazon"] == {
+                "status": amazon_status,
+                "reasonCode": code,
+                "requestId": "1b5c1f3e-request",
+            }
+            assert "Amazon's own words." in problem["detail"]
+        assert desk.answers == [], "the second answer is from memory"
+        assert not await counter.reserved(CHARGE)
+
+
+async def test_a_signature_that_amazon_reads_otherwise_is_not_the_keys_fault(open_desk: Told) -> None:
+    counter, desk = open_desk
+    echoed = f"Unable to verify signature, signing String [AMZN-PAY-RSASSA-PSS-V2\n{'ab' * 32}]"
+    desk.answers = [no(401, "InvalidRequestSignature", echoed)]
+    status, problem = await counter.create(CHARGE)
+    assert (status, problem["amazon"]["reasonCode"]) == (422, "InvalidRequestSignature")
+    assert "the key is not the fault" in problem["detail"]
+
+
+async def test_a_wrong_key_is_named_as_the_fault(redis: Any, valkey_url: str, tmp_path: Path) -> None:
+    async with shop(valkey_url, tmp_path, private_key=merchant_key_pem().decode()) as (counter, amazon):
+        status, problem = await counter.create(amazon.open_charge("100.00", "USD"))
+        assert (status, problem["reason"]) == (422, "amazon_refused")
+        assert "private_key_file does not belong to public_key_id" in problem["detail"]
+        assert created(amazon) == []
+
+
+RIGHT = refund(releaseEnvironment="Sandbox")
+UNKNOWN: dict[str, tuple[Answer, str]] = {
+    "hangs": (Held(), "amazon_timeout"),
+    "half an answer": (Cut(http(201, b'{"refundId": "S01-', length=400)), "amazon_"),
+    "500": (http(500), "amazon_unknown"),
+    "garbage": (http(201, b"\x1f\x8b<html>"), "amazon_unintelligible"),
+    "another environment": (refund(releaseEnvironment="Live"), "amazon_other_environment"),
+    "another charge": (refund(chargeId="S01-5105180-3221187-C000000"), "amazon_wrong_charge"),
+    "another amount": (
+        refund(refundAmount={"amount": "15.00", "currencyCode": "USD"}),
+        "amazon_wrong_amount",
+    ),
+}
+
+
+async def test_an_answer_that_does_not_tell_leaves_the_request_open(open_desk: Told) -> None:
+    """202; the amount stays reserved; nothing enters the ledger; the right answer then settles it."""
+    counter, desk = open_desk
+    for name, (answer, error) in UNKNOWN.items():
+        desk.answers = [answer]
+        desk.then = http(500)
+        status, pending = await counter.create(CHARGE, "14.00", name)
+        assert (status, pending["status"]) == (202, "pending"), name
+        found = await counter.request(pending["refundRequestId"])
+        assert (found["state"], found["mayHaveReachedAmazon"]) == ("reserved", True), name
+        assert found["lastError"].startswith(error), (name, found["lastError"])
+        assert await counter.reserved(CHARGE) == 1
+        _, page, _ = await counter.call("GET", f"/v1/refunds?charge={CHARGE}", token=READER)
+        assert len(page["refunds"]) == list(UNKNOWN).index(name)
+        number = list(UNKNOWN).index(name) + 1
+        desk.then = refund(number=number)
+        await counter.due(pending["refundRequestId"])
+
+        async def done(request_id: str = pending["refundRequestId"]) -> bool:
+            return bool((await counter.request(request_id))["state"] == "done")
+
+        await until(done, f"{name} is settled", 10)
+        assert await counter.reserved(CHARGE) == 0
+    bodies = {each.partition(b"\r\n\r\n")[2] for each in desk.server.requests if each.startswith(b"POST ")}
+    assert len(bodies) == 1, "every try sends the same bytes"
+
+
+async def test_scopes(open_shop: Shop) -> None:
+    counter, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD")
+    wish = {"chargeId": charge, "refundAmount": USD}
+    calls = [
+        ("POST", "/v1/refunds", wish),
+        ("POST", "/v1/refunds/S01-1/retry", None),
+        ("GET", "/v1/refund-requests", None),
+        ("GET", f"/v1/refund-requests/{'0' * 64}", None),
+        ("POST", f"/v1/refund-requests/{'0' * 64}/settle", {"notIssued": True}),
+    ]
+    for method, path, body in calls:
+        for token in (READER, ADMIN):
+            status, problem, _ = await counter.call(method, path, body, key="k", token=token)
+            assert (status, problem["reason"]) == (403, "scope_missing"), path
+        status, problem, _ = await counter.call(method, path, body, key="k", token="nobody")
+        assert (status, problem["reason"]) == (401, "token_unknown"), path
+    assert created(amazon) == []
+
+
+async def test_a_declined_retry_is_itself_retried(open_shop: Shop) -> None:
+    """Each link of the chain once, with the refund that it began with."""
+    counter, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD")
+    status, first = await counter.create(charge, "14.01")
+    chain = [first["refundId"]]
+    for _ in range(2):
+        assert (await counter.retry(chain[-1]))[1]["reason"] == "not_declined"
+        amazon.move()
+        await counter.shows(chain[-1], "Declined")
+        status, again = await counter.retry(chain[-1])
+        assert status == 201
+        assert (again["retryOf"], again["retryRoot"], again["retriedBy"]) == (chain[-1], chain[0], None)
+        assert (await counter.retry(chain[-1]))[1]["refundId"] == again["refundId"]
+        _, before, _ = await counter.call("GET", f"/v1/refunds/{chain[-1]}", token=READER)
+        assert before["retriedBy"] == again["refundId"]
+        chain.append(again["refundId"])
+    assert list(amazon.refunds) == chain
+
+
+async def test_what_is_not_to_be_retried_is_not(open_shop: Shop) -> None:
+    """Pending, in conflict, of Flexible Payments, or unknown: no call of Amazon's is made."""
+    counter, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD")
+    _, contradicted = await counter.create(charge, "14.08", "one")
+    amazon.move()
+    await counter.shows(contradicted["refundId"], "Refunded")
+    assert (await counter.retry(contradicted["refundId"]))[1]["reason"] == "not_declined"
+    amazon.move()
+    await counter.shows(contradicted["refundId"], "Declined")
+    _, declined = await counter.create(charge, "14.01", "two")
+    amazon.move()
+    await counter.shows(declined["refundId"], "Declined")
+    settler = counter.stage.service.issuers["us"].settler
+    await settler.annotate("us", declined["refundId"], {"refund_type": "FPS"})
+    before = created(amazon)
+    for refund_id, expected in (
+        (contradicted["refundId"], (409, "in_conflict")),
+        (declined["refundId"], (409, "not_amazon_pay")),
+        ("S01-0000000-0000000-R000000", (404, "no_such_refund")),
+        ("a.b", (400, "bad_refund_id")),
+    ):
+        status, problem = await counter.retry(refund_id)
+        assert (status, problem["reason"]) == expected
+    assert created(amazon) == before
+
+
+async def test_a_decline_at_once_does_not_count_its_own_reservation(open_shop: Shop) -> None:
+    """Twice 90.07 is more than the charge of 100.00 admits; once is not, and that is what a retry would be."""
+    counter, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD")
+    status, refund_json = await counter.create(charge, "90.07")
+    assert (status, refund_json["statusDetails"]["state"], refund_json["retryable"]) == (201, "Declined", True)
+    entries = await counter.stage.redis.xrange("refunds:{us}:events")
+    events = [from_fields("us", {k.decode(): v.decode() for k, v in fields.items()}) for _, fields in entries]
+    assert [(event.type.value, event.refund.retryable) for event in events] == [("amazonpay.refund.declined", "yes")]
+    labels = {"state": "Declined", "reason": "AmazonRejected", "found_by": "create"}
+    assert counter.stage.counted("refunds_final", **labels) == 1
+
+
+async def unclear(counter: Counter, desk: Desk) -> str:
+    """A request that Amazon refuses after a try of unknown end."""
+    desk.answers = [http(500), no(422, "TransactionCountExceeded")]
+    desk.then = http(404, b'{"reasonCode":"ResourceNotFound","message":"x"}')
+    _, pending = await counter.create(CHARGE)
+    request_id = str(pending["refundRequestId"])
+    await counter.due(request_id)
+
+    async def there() -> bool:
+        return bool((await counter.request(request_id))["state"] == "unclear")
+
+    await until(there, "it is unclear", 10)
+    return request_id
+
+
+LATE: dict[str, Any] = {"creationTimestamp": "20990101T000000Z"}
+
+
+async def test_an_unclear_request_is_shown_with_its_candidate_and_settled(open_desk: Told) -> None:
+    """From the caller's 409 through the list and the metrics to the person's word."""
+    counter, desk = open_desk
+    request_id = await unclear(counter, desk)
+    status, problem = await counter.create(CHARGE)
+    assert (status, problem["reason"], problem["refundRequestId"]) == (409, "refund_unclear", request_id)
+    assert problem["candidateRefundId"] is None
+    desk.then = refund(**LATE)
+    found = json.loads(desk.then.partition(b"\r\n\r\n")[2])["refundId"]
+
+    async def named() -> bool:
+        return bool((await counter.request(request_id))["candidateRefundId"] == found)
+
+    with capture_logs() as logs:
+        await counter.call("POST", f"/v1/refunds/{found}/refresh")
+        await until(named, "the refund that appeared is named", 10)
+        lines = await until(
+            lambda: [each for each in logs if each["event"] == "refund.unclear_candidate"], "a line", 10
+        )
+    assert [(each["log_level"], each["request"], each["candidate_refund_id"]) for each in lines] == [
+        ("error", request_id, found)
+    ]
+    _, listed, _ = await counter.call("GET", "/v1/refund-requests?state=unclear")
+    (shown,) = listed["requests"]
+    assert (shown["state"], shown["candidateRefundId"], shown["settledBy"]) == ("unclear", found, None)
+    assert shown["amazon"] == {
+        "status": 422,
+        "reasonCode": "TransactionCountExceeded",
+        "requestId": "1b5c1f3e-request",
+    }
+    async with counter.stage.session.get(counter.stage.url + "/metrics") as answer:
+        page = await answer.text()
+    assert 'receiver_refund_requests{account="us",state="unclear"} 1.0' in page
+    assert 'receiver_refund_tries_total{outcome="unclear"} 1.0' in page
+    path = f"/v1/refund-requests/{request_id}/settle"
+    for _ in range(2):
+        status, settled, _ = await counter.call("POST", path, {"refundId": found})
+        assert (status, settled["state"], settled["refundId"], settled["settledBy"]) == (200, "done", found, "refunder")
+    assert (await counter.create(CHARGE))[1]["refundId"] == found
+    assert await counter.reserved(CHARGE) == 0
+
+
+async def test_settling_is_strict(open_desk: Told) -> None:
+    counter, desk = open_desk
+    request_id = await unclear(counter, desk)
+    path = f"/v1/refund-requests/{request_id}/settle"
+    for body in ({}, {"notIssued": False}, {"notIssued": 1}, {"refundId": "S01-1", "notIssued": True}, {"x": 1}):
+        status, problem, _ = await counter.call("POST", path, body)
+        assert (status, problem["reason"]) == (400, "bad_settlement"), body
+    status, problem, _ = await counter.call("POST", path, {"refundId": "../x"})
+    assert (status, problem["reason"]) == (400, "bad_refund_id")
+    status, problem, _ = await counter.call("POST", path, {"refundId": "S01-1"})
+    assert (status, problem["reason"], problem["amazon"]["status"]) == (422, "amazon_not_found", 404)
+    desk.then = refund(chargeId="S01-5105180-3221187-C000000", **LATE)
+    found = json.loads(desk.then.partition(b"\r\n\r\n")[2])["refundId"]
+    status, problem, _ = await counter.call("POST", path, {"refundId": found})
+    assert (status, problem["reason"]) == (409, "refund_mismatch")
+    for wrong, expected in (
+        ("/v1/refund-requests/x", "bad_request_id"),
+        (f"/v1/refund-requests/{'0' * 64}", "no_such_request"),
+        ("/v1/refund-requests?state=done", "bad_parameter"),
+        ("/v1/refund-requests?stat=unclear", "unknown_parameter"),
+    ):
+        assert (await counter.call("GET", wrong))[1]["reason"] == expected
+    assert (await counter.request(request_id))["state"] == "unclear"
+    status, settled, _ = await counter.call("POST", path, {"notIssued": True})
+    assert (status, settled["state"], settled["settledBy"]) == (200, "refused", "refunder")
+    assert "not issued" in settled["detail"]
+    status, problem = await counter.create(CHARGE)
+    assert (status, problem["reason"]) == (409, "settled_as_not_issued")
+    assert await counter.reserved(CHARGE) == 0
+
+
+async def test_the_commands(open_shop: Shop) -> None:
+    """Create, the same again, and what is refused."""
+    counter, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD")
+    ran = await counter.run("refund", "create", charge, "14.00", "usd", "--key", "k1", "--json")
+    assert ran.code == 0, ran
+    assert json.loads(ran.out)["refundId"] in amazon.refunds
+    assert "Key: k1" in ran.err
+    ran = await counter.run("refund", "create", charge, "14.00", "USD", "--key", "k1")
+    assert (ran.code, len(amazon.refunds)) == (0, 1)
+    assert "RefundInitiated" in ran.out
+    ran = await counter.run("refund", "create", charge, "200.00", "USD")
+    assert (ran.code, ran.out) == (1, "")
+    assert "[409 allowance_exceeded]" in ran.err
+    ran = await counter.run("refund", "create", charge, "14.00", "USD", "--key", "k2", token=READER)
+    assert (ran.code, ran.out) == (1, "")
+    assert "[403 scope_missing]" in ran.err
+    (refund_id,) = amazon.refunds
+    ran = await counter.run("refund", "retry", refund_id)
+    assert (ran.code, ran.out) == (1, "")
+    assert "[409 not_declined]" in ran.err
+    ran = await counter.run("refund", "requests")
+    assert (ran.code, ran.out) == (0, "")
+    assert "No request is open." in ran.err
+
+
+async def test_the_command_retries_what_was_declined(open_shop: Shop) -> None:
+    counter, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD")
+    _, first = await counter.create(charge, "14.01")
+    amazon.move()
+    await counter.shows(first["refundId"], "Declined")
+    ran = await counter.run("refund", "retry", first["refundId"])
+    assert ran.code == 0, ran
+    assert f"Retry of       {first['refundId']}" in ran.out
+    assert len(amazon.refunds) == 2
+
+
+async def test_the_commands_show_and_settle_what_is_open(open_desk: Told) -> None:
+    counter, desk = open_desk
+    desk.answers = [http(500)]
+    ran = await counter.run("refund", "create", CHARGE, "14.00", "USD", "--key", "refund-1", "--wait", "0")
+    assert (ran.code, ran.out) == (4, "")
+    assert "Amazon has not answered yet" in ran.err
+    ran = await counter.run("refund", "requests", "--state", "reserved")
+    assert ran.code == 0, ran
+    line, request_id = ran.out.split("\n")[:2]
+    assert line.startswith("reserved")
+    assert "14.00 USD" in line
+    desk.answers = [no(422, "TransactionCountExceeded")]
+    await counter.due(request_id.strip())
+
+    async def unclear_now() -> bool:
+        return bool((await counter.request(request_id.strip()))["state"] == "unclear")
+
+    await until(unclear_now, "it is unclear", 10)
+    ran = await counter.run("refund", "requests", request_id.strip())
+    assert "422 TransactionCountExceeded" in ran.out
+    for options in ((), ("--not-issued", "--refund-id", "S01-1")):
+        ran = await counter.run("refund", "settle-request", request_id.strip(), *options)
+        assert ran.code == 2
+        assert "either --refund-id REFUND or --not-issued" in ran.err
+    assert (await counter.run("refund", "settle-request", "x", "--not-issued")).code == 2
+    ran = await counter.run("refund", "settle-request", request_id.strip(), "--not-issued")
+    assert ran.code == 0, ran
+    assert "refunder" in ran.out
+    assert await counter.reserved(CHARGE) == 0

@@ -1,0 +1,278 @@
+"""Requests of which nobody knows what became: counted, listed, told, and settled by a person, who is checked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from receiver.accounts import Call
+from receiver.amazonpay.calls import get_refund, read_refund
+from receiver.errors import AmazonNotFound, Conflict, NotFound, RefundUnclear
+from receiver.ledger.refund import Observation, Refund, Source
+from receiver.ledger.request import Record, RequestState
+from receiver.simulator.outcomes import Outcome
+from receiver.store import Store
+from receiver.store.requests import Attempt
+from tests.clock import ManualClock
+from tests.issue.kit import Desk, desk
+
+
+@pytest.fixture
+async def shop(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:
+    async with desk(store, clock) as made:
+        yield made
+
+
+async def unclear(shop: Desk, charge: str, key: str = "unlucky", amount: str = "1.00") -> Record:
+    """A request whose first try ended in a 500, and whose second one Amazon refused: the charge was full by then."""
+    while len(shop.issued(charge)) < 9:
+        shop.simulator.start_refund("2.00", "USD", Outcome.PENDING, charge)
+    shop.simulator.mischief.add("error", place="create_refund")
+    pending = await shop.issuer.create(shop.wish(charge, amount), key)
+    assert pending.refund is None
+    if len(shop.issued(charge)) < 10:
+        shop.simulator.start_refund("2.00", "USD", Outcome.PENDING, charge)
+    await shop.work(rounds=1)
+    return await record(shop, pending.record.order.id)
+
+
+async def record(shop: Desk, request_id: str) -> Record:
+    found = await shop.store.request("us", request_id)
+    assert found is not None
+    return found
+
+
+def made(shop: Desk, charge: str, amount: str = "1.00") -> str:
+    """A refund that Amazon turns out to have made on the charge, which was full: one of its refunds is taken out."""
+    bank = shop.simulator._engine.bank
+    gone = bank.charges[charge].refund_ids.pop()
+    del bank.refunds[gone]
+    return shop.simulator.start_refund(amount, "USD", Outcome.PENDING, charge)
+
+
+async def told(shop: Desk, refund_id: str, **more: Any) -> Refund:
+    """The tracker has asked Amazon about the refund."""
+    request = get_refund(shop.account.endpoint, refund_id)
+    seen = await shop.issuer.asker.ask(Call.GET_REFUND, request, read_refund)
+    seen = msgspec.structs.replace(seen, **more)
+    settled = await shop.issuer.settler.settle(shop.account, seen, source=Source.NOTIFICATION)
+    return settled.change.refund
+
+
+def counted(shop: Desk, outcome: str) -> float:
+    registry = shop.issuer.watcher.registry  # type: ignore[attr-defined]
+    return registry.get_sample_value("receiver_refund_tries_total", {"outcome": outcome}) or 0.0
+
+
+async def test_an_unclear_request_is_an_alarm_and_stays_listed(shop: Desk) -> None:
+    charge = shop.charge()
+    with capture_logs() as logs:
+        found = await unclear(shop, charge)
+    (line,) = [each for each in logs if each["event"] == "refund.unclear"]
+    assert (line["log_level"], line["request"], line["charge_id"]) == ("error", found.order.id, charge)
+    assert (line["reason_code"], line["amazon_status"]) == ("TransactionCountExceeded", 422)
+    assert "settle-request" in line["mend"]
+    shop.clock.tick(7_000)
+    assert found.state is RequestState.UNCLEAR
+    sizes = await shop.store.gauges("us")
+    assert (sizes["requests:unclear"], sizes["request_age:unclear"]) == (1, 7.0)
+    assert (sizes["requests:reserved"], sizes["request_age:reserved"]) == (0, 0.0)
+    listed = await shop.store.open_requests("us", RequestState.UNCLEAR, 10)
+    assert ([each.order.id for each in listed.records], listed.total) == ([found.order.id], 1)
+    with pytest.raises(RefundUnclear) as caught:
+        await shop.issuer.create(shop.wish(charge, "1.00"), "unlucky")
+    assert caught.value.more == {"refundRequestId": found.order.id, "candidateRefundId": None}
+    ttl = await shop.store._client.pttl(f"refunds:{{us}}:requests:{found.order.id}")
+    assert ttl == -1, "what is open does not expire"
+
+
+async def test_a_refund_that_fits_is_named_and_settles_nothing_by_itself(shop: Desk) -> None:
+    charge = shop.charge()
+    found = await unclear(shop, charge)
+    refund = await told(shop, made(shop, charge))
+    assert await shop.store.candidate_of("us", found) == refund.refund_id
+    assert await shop.store.unclear_with(refund) == found
+    assert (await record(shop, found.order.id)).state is RequestState.UNCLEAR
+    with pytest.raises(RefundUnclear) as caught:
+        await shop.issuer.create(shop.wish(charge, "1.00"), "unlucky")
+    assert caught.value.more["candidateRefundId"] == refund.refund_id
+
+
+@pytest.mark.parametrize(
+    "explained", ["two such refunds", "two such requests", "older", "a claim", "another amount", "of a request"]
+)
+async def test_a_refund_with_another_explanation_is_not_named(shop: Desk, explained: str) -> None:
+    charge = shop.charge()
+    found = await unclear(shop, charge)
+    amount = "3.00" if explained == "another amount" else "1.00"
+    refund_id = made(shop, charge, amount)
+    more: dict[str, Any] = {"created_at": found.created_at - 600_000} if explained == "older" else {}
+    await told(shop, refund_id, **more)
+    if explained == "two such refunds":
+        seen = await told(shop, refund_id)
+        other = msgspec.structs.replace(seen_again(seen), refund_id="S01-0000000-0000000-R000001")
+        await shop.issuer.settler.settle(shop.account, other, source=Source.POLL)
+    elif explained == "two such requests":
+        await unclear(shop, charge, "unlucky too")
+    elif explained == "a claim":
+        await shop.issuer.settler.annotate("us", refund_id, {"refund_type": "AmazonA-ZRefund"})
+    elif explained == "of a request":
+        await shop.store._client.hset(f"refunds:{{us}}:taken:{charge}", refund_id, "another")
+    assert await shop.store.candidate_of("us", found) == ""
+
+
+def seen_again(refund: Refund) -> Observation:
+    """The observation that the refund was made of."""
+    return Observation(
+        refund_id=refund.refund_id,
+        state=refund.state,
+        updated_at=refund.updated_at,
+        charge_id=refund.charge_id,
+        amount=refund.amount,
+        created_at=refund.created_at,
+    )
+
+
+async def test_a_person_names_the_refund_and_the_reservation_becomes_it(shop: Desk) -> None:
+    """Twice is no fault. The same key is then answered with that refund."""
+    charge = shop.charge(reference="order-7")
+    found = await unclear(shop, charge)
+    refund_id = made(shop, charge)
+    for _ in range(2):
+        settled = await shop.issuer.settle_as_done(found.order.id, refund_id, by="ops")
+        assert (settled.state, settled.refund_id, settled.settled_by) == (RequestState.DONE, refund_id, "ops")
+    assert await shop.reserved(charge) == []
+    assert (await shop.store.charge_entries("us", charge))[refund_id].minor_units == 100
+    again = await shop.issuer.create(shop.wish(charge, "1.00"), "unlucky")
+    assert again.refund is not None
+    assert (again.refund.refund_id, again.refund.order_reference) == (refund_id, "order-7")
+    assert (await shop.store.gauges("us"))["requests:unclear"] == 0
+    assert counted(shop, "settled_done") == 1
+    assert await shop.store._client.pttl(f"refunds:{{us}}:requests:{found.order.id}") > 0
+    with pytest.raises(Conflict) as caught:
+        await shop.issuer.settle_as_not_issued(found.order.id, by="ops")
+    assert caught.value.reason == "request_settled"
+
+
+async def test_a_refund_that_cannot_be_of_the_request_is_refused(shop: Desk) -> None:
+    """Another charge's, another amount's, another request's, or none at all: nothing is written."""
+    charge = shop.charge()
+    found = await unclear(shop, charge)
+    other_charge = shop.simulator.start_refund("1.00", "USD", Outcome.PENDING, shop.charge())
+    other_amount = shop.issued(charge)[0]
+    issued = await shop.issuer.create(shop.wish(shop.charge(), "1.00"), "lucky")
+    assert issued.refund is not None
+    for refund_id, why in ((other_charge, "charge"), (other_amount, "2.00 USD"), (issued.refund.refund_id, "charge")):
+        with pytest.raises(Conflict, match=why) as caught:
+            await shop.issuer.settle_as_done(found.order.id, refund_id, by="ops")
+        assert caught.value.reason == "refund_mismatch"
+    with pytest.raises(AmazonNotFound):
+        await shop.issuer.settle_as_done(found.order.id, "S01-0000000-0000000-R000000", by="ops")
+    with pytest.raises(NotFound):
+        await shop.issuer.settle_as_done("0" * 64, other_charge, by="ops")
+    assert await record(shop, found.order.id) == found
+    assert len(await shop.reserved(charge)) == 1
+
+
+async def test_a_refund_is_of_one_request_only(shop: Desk) -> None:
+    charge = shop.charge()
+    first, second = await unclear(shop, charge, "one"), await unclear(shop, charge, "two")
+    refund_id = made(shop, charge)
+    await shop.issuer.settle_as_done(first.order.id, refund_id, by="ops")
+    with pytest.raises(Conflict) as caught:
+        await shop.issuer.settle_as_done(second.order.id, refund_id, by="ops")
+    assert caught.value.reason == "refund_taken"
+    assert (await record(shop, second.order.id)).state is RequestState.UNCLEAR
+
+
+async def test_a_refund_older_than_the_request_is_not_of_it(shop: Desk) -> None:
+    charge = shop.charge()
+    refund_id = shop.simulator.start_refund("1.00", "USD", Outcome.PENDING, charge)
+    found = await unclear(shop, charge)
+    shop.simulator.refunds[refund_id].created_at = found.created_at - 600_000
+    with pytest.raises(Conflict, match="before the request"):
+        await shop.issuer.settle_as_done(found.order.id, refund_id, by="ops")
+
+
+async def test_a_person_finds_that_none_was_issued(shop: Desk) -> None:
+    """The amount is free, the key is used up, and nobody tries again."""
+    charge = shop.charge()
+    found = await unclear(shop, charge)
+    for _ in range(2):
+        settled = await shop.issuer.settle_as_not_issued(found.order.id, by="ops")
+        assert (settled.state, settled.settled_by) == (RequestState.REFUSED, "ops")
+    assert await shop.reserved(charge) == []
+    assert counted(shop, "settled_not_issued") == 1
+    before = len(shop.simulator.calls)
+    with pytest.raises(Conflict) as caught:
+        await shop.issuer.create(shop.wish(charge, "1.00"), "unlucky")
+    assert caught.value.reason == "settled_as_not_issued"
+    await shop.work()
+    assert len(shop.simulator.calls) == before
+    with pytest.raises(Conflict) as caught:
+        await shop.issuer.settle_as_done(found.order.id, shop.issued(charge)[0], by="ops")
+    assert caught.value.reason == "request_settled"
+
+
+async def test_what_is_still_tried_is_not_settled_by_hand(shop: Desk) -> None:
+    charge = shop.charge()
+    shop.simulator.mischief.add("error", place="create_refund")
+    pending = await shop.issuer.create(shop.wish(charge), "refund-1")
+    for work in (
+        shop.issuer.settle_as_not_issued(pending.record.order.id, by="ops"),
+        shop.issuer.settle_as_done(pending.record.order.id, "S01-1", by="ops"),
+    ):
+        with pytest.raises(Conflict) as caught:
+            await work
+        assert caught.value.reason == "request_pending"
+    await shop.work()
+    assert len(shop.issued(charge)) == 1
+
+
+@pytest.mark.parametrize("said", ["not issued", "another refund"])
+async def test_amazon_has_the_last_word_over_a_person(shop: Desk, said: str) -> None:
+    """A holder that was slower than its lease brings a 2xx after a person settled otherwise: the fact is written, and
+    an error says so."""
+    charge = shop.charge()
+    found = await unclear(shop, charge)
+    wrong = made(shop, charge)
+    if said == "not issued":
+        await shop.issuer.settle_as_not_issued(found.order.id, by="ops")
+    else:
+        await shop.issuer.settle_as_done(found.order.id, wrong, by="ops")
+    right = await told(shop, made(shop, charge))
+    seen = seen_again(right)
+    with capture_logs() as logs:
+        await shop.issuer.tries._done(Attempt(found.order.id, 1), found.order, seen)
+    assert [each["log_level"] for each in logs if each["event"] == "refund.settled_wrongly"] == ["error"]
+    settled = await record(shop, found.order.id)
+    assert (settled.state, settled.refund_id, settled.settled_by) == (RequestState.DONE, right.refund_id, "")
+    assert await shop.store.taken("us", charge) == {right.refund_id: found.order.id}
+
+
+@pytest.mark.parametrize("by", ["tries", "age"])
+async def test_a_request_that_stays_without_an_answer_becomes_an_error(shop: Desk, by: str) -> None:
+    """After eight tries, or an hour; it is tried on all the same."""
+    charge = shop.charge()
+    shop.simulator.mischief.add("garbage", place="create_refund", times=None)
+    with capture_logs() as logs:
+        await shop.issuer.create(shop.wish(charge), "refund-1")
+        for _ in range(7 if by == "tries" else 1):
+            shop.clock.tick(460_000 if by == "tries" else 3_600_000)
+            await shop.round()
+    levels = [each["log_level"] for each in logs if each["event"] == "refund.not_issued_yet"]
+    assert levels == (["warning"] * 7 + ["error"] if by == "tries" else ["warning", "error"])
+    last = [each for each in logs if each["event"] == "refund.not_issued_yet"][-1]
+    assert last["last_error"] == "amazon_unintelligible"
+    assert "Seller Central" in last["mend"]
+    sizes = await shop.store.gauges("us")
+    assert sizes["requests:reserved"] == 1
+    assert sizes["request_age:reserved"] >= 3_000
+    shop.simulator.mischief.clear()
+    await shop.work()
+    assert (await shop.issuer.create(shop.wish(charge), "refund-1")).refund is not None
+    assert len(shop.issued(charge)) == 1

@@ -1,0 +1,149 @@
+"""The scripts that money depends on: nothing is written where a key holds what it should not."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from receiver.errors import StoreUnavailable
+from receiver.ledger.refund import Money
+from receiver.ledger.request import Order, RequestState
+from receiver.store import Store
+from receiver.store.requests import Attempt, Exceeded, Reserved
+
+CHARGE = "S01-5105180-3221187-C056351"
+ORDER = Order(
+    id="a" * 64, digest="d", amazon_key="k", body=b"{}", charge_id=CHARGE, money=Money(Decimal("14.00"), "USD")
+)
+KEYS = {
+    "request": f"requests:{ORDER.id}",
+    "charge": f"charge:{CHARGE}",
+    "issuing": "issuing",
+    "reserved": "reserved",
+    "unclear": "unclear",
+    "taken": f"taken:{CHARGE}",
+}
+
+
+async def reserve(store: Store, owner: str = "o", most: int = 10_000) -> Any:
+    return await store.reserve("us", ORDER, owner=owner, most=most, refunded=0, lease=30_000)
+
+
+async def admitted(store: Store) -> Attempt:
+    found = await reserve(store)
+    assert isinstance(found, Reserved)
+    return Attempt(ORDER.id, found.token)
+
+
+async def dump(redis: Any) -> dict[bytes, bytes]:
+    return {name: await redis.dump(name) for name in await redis.keys("*")}
+
+
+async def begin(store: Store, attempt: Attempt) -> Any:
+    return await store.begin_try("us", attempt)
+
+
+async def done(store: Store, attempt: Attempt) -> Any:
+    return await store.done_request("us", attempt, ORDER, "S01-1", "RefundInitiated")
+
+
+async def refuse(store: Store, attempt: Attempt) -> Any:
+    return await store.refuse_request("us", attempt, ORDER, {"detail": "no"})
+
+
+async def again(store: Store, attempt: Attempt) -> Any:
+    return await store.retry_request("us", attempt, ORDER, 1, unknown=True, detail="x")
+
+
+async def by_hand(store: Store, attempt: Attempt) -> Any:
+    return await store.settle_unclear("us", ORDER, {"settled_by": "ops"}, refund_id="S01-1", state="Refunded")
+
+
+async def reserve_more(store: Store, attempt: Attempt) -> Any:
+    return await reserve(store, "another")
+
+
+WORK: dict[str, tuple[Callable[[Store, Attempt], Awaitable[Any]], tuple[str, ...]]] = {
+    "reserve": (reserve_more, ("request", "charge", "issuing", "reserved")),
+    "begin_try": (begin, ("request", "issuing")),
+    "done": (done, tuple(KEYS)),
+    "refused": (refuse, tuple(KEYS)),
+    "retry": (again, tuple(KEYS)),
+    "settle_unclear": (by_hand, ("request", "charge", "unclear", "taken")),
+}
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, (_, keys) in WORK.items() for key in keys])
+async def test_a_key_of_another_type_stops_the_script_before_it_writes(
+    store: Store, redis: Any, name: str, key: str
+) -> None:
+    attempt = await admitted(store)
+    broken = f"refunds:{{us}}:{KEYS[key]}"
+    await redis.delete(broken)
+    await redis.set(broken, "a text")
+    before = await dump(redis)
+    with pytest.raises(StoreUnavailable):
+        await WORK[name][0](store, attempt)
+    assert await dump(redis) == before
+
+
+async def test_a_damaged_entry_in_a_charges_book_admits_nothing(store: Store, redis: Any) -> None:
+    """What cannot be read cannot be counted."""
+    await redis.hset(f"refunds:{{us}}:{KEYS['charge']}", "S01-1", "many")
+    before = await dump(redis)
+    with pytest.raises(StoreUnavailable):
+        await reserve(store)
+    assert await dump(redis) == before
+
+
+async def test_what_is_run_twice_is_written_once(store: Store, redis: Any) -> None:
+    """As after an answer of Redis that was lost."""
+    attempt = await admitted(store)
+    assert await reserve(store) == Reserved(attempt.token)
+    assert await begin(store, attempt)
+    assert await refuse(store, attempt) is RequestState.REFUSED
+    before = await dump(redis)
+    assert await refuse(store, attempt) is RequestState.REFUSED
+    assert await dump(redis) == before
+    assert await done(store, attempt) is False, "Amazon refused it, and made it"
+    before = await dump(redis)
+    assert await done(store, attempt) is True
+    assert await dump(redis) == before
+
+
+async def test_a_request_that_is_settled_is_not_tried(store: Store, redis: Any) -> None:
+    """Even by somebody who holds a claim on it, as after a schedule that was restored from a copy."""
+    attempt = await admitted(store)
+    await refuse(store, attempt)
+    await redis.zadd("refunds:{us}:issuing", {ORDER.id: attempt.token})
+    assert not await begin(store, attempt)
+
+
+async def test_of_an_emptied_store_a_2xx_leaves_no_half_request(store: Store, redis: Any) -> None:
+    """The refund is in the charge's book; the key is free, and Amazon answers a repetition with the same refund."""
+    attempt = await admitted(store)
+    await redis.flushall()
+    assert await done(store, attempt)
+    assert await store.request("us", ORDER.id) is None
+    assert await store.taken("us", CHARGE) == {"S01-1": ORDER.id}
+    assert (await store.charge_entries("us", CHARGE))["S01-1"].minor_units == 1400
+
+
+async def test_the_list_of_what_is_open_is_bounded_and_passes_over_what_is_damaged(store: Store, redis: Any) -> None:
+    await admitted(store)
+    await redis.zadd("refunds:{us}:reserved", {"gone": 1, "broken": 2})
+    await redis.hset("refunds:{us}:requests:broken", mapping={"order": "{", "state": "reserved"})
+    found = await store.open_requests("us", RequestState.RESERVED, 10)
+    assert ([each.order.id for each in found.records], found.total) == ([ORDER.id], 3)
+    assert (await store.open_requests("us", RequestState.RESERVED, 2)).records == []
+
+
+async def test_reservations_count_and_declines_do_not(store: Store, redis: Any) -> None:
+    await redis.hset(
+        f"refunds:{{us}}:{KEYS['charge']}", mapping={"S01-1": "5000 Declined", "request:x": "600 Reserved"}
+    )
+    assert await reserve(store, most=1999) == Exceeded(600)
+    assert isinstance(await reserve(store, most=2000), Reserved)
