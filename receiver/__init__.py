@@ -43,7 +43,8 @@ A change becomes an event, and an event is owed to whoever wants it
     outbox/           PURE · what we owe subscribers
         event.py · advice.py                      what happened, and what a merchant can do about it
         subscriber.py · target.py                 who wants what, and where they may live
-        rendering.py · signature.py               the event on the wire, signed
+        written.py · formats.py                   what people write of one, and in which formats each can be told
+        rendering.py · cloud_event.py · signature.py · telling.py · incident.py · slack.py · pagerduty.py · alertmanager.py
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py      which IP addresses are not on the public Internet
     resolver.py · transport.py                    the only files that open a socket to the web

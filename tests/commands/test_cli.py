@@ -53,7 +53,9 @@ COMMANDS = {
         "--secret-file",
         "--json",
     },
-    "subscriber add": CLIENT | {"--types", "--reasons", "--secret-file"},
+    "subscriber add": CLIENT
+    | {"--types", "--reasons", "--secret-file", "--format", "--address-file"}
+    | {"--routing-key-file", "--authorization-file"},
     "subscriber list": CLIENT,
     "subscriber pause": CLIENT,
     "subscriber resume": CLIENT,

@@ -53,7 +53,7 @@ BODY = (
 
 def test_the_whole_request_of_a_decline() -> None:
     """Method, address, headers and body, byte for byte; the signature was computed with openssl."""
-    request = render(an_event(), a_subscriber(), NOW)
+    request = render([an_event()], a_subscriber(), NOW)
     assert (request.method, request.url) == ("POST", "https://finance.example/hooks")
     assert request.body.decode() == BODY
     assert request.headers == {
@@ -124,7 +124,7 @@ def test_the_largest_possible_body_is_small_enough() -> None:
 
 def test_the_standard_webhooks_library_verifies_the_request() -> None:
     """Its `verify` compares with the real clock, so this one attempt is made now."""
-    request = render(an_event(), a_subscriber(), int(time.time() * 1000))
+    request = render([an_event()], a_subscriber(), int(time.time() * 1000))
     verified = Webhook(SECRET).verify(request.body, dict(request.headers))
     assert verified["data"]["refundId"] == a_refund().refund_id
     with pytest.raises(WebhookVerificationError):
@@ -137,7 +137,7 @@ def test_while_a_secret_is_changed_both_verify_and_after_it_only_the_new() -> No
     """Every live secret signs; from the millisecond of its end an old one does not."""
     now = int(time.time() * 1000)
     subscriber = a_subscriber(secrets=(Secret(OTHER_SECRET), Secret(SECRET, expires_at=now)))
-    before, after = render(an_event(), subscriber, now - 1), render(an_event(), subscriber, now)
+    before, after = render([an_event()], subscriber, now - 1), render([an_event()], subscriber, now)
     for secret in (SECRET, OTHER_SECRET):
         Webhook(secret).verify(before.body, dict(before.headers))
     Webhook(OTHER_SECRET).verify(after.body, dict(after.headers))
@@ -149,7 +149,7 @@ def test_while_a_secret_is_changed_both_verify_and_after_it_only_the_new() -> No
 
 def test_a_retry_changes_the_time_and_the_signature_alone() -> None:
     """`webhook-id` and body stay: by them the subscriber recognises a repetition."""
-    first, second = render(an_event(), a_subscriber(), NOW), render(an_event(), a_subscriber(), NOW + 5_000)
+    first, second = render([an_event()], a_subscriber(), NOW), render([an_event()], a_subscriber(), NOW + 5_000)
     assert first.body == second.body
     changed = {name for name in first.headers if first.headers[name] != second.headers[name]}
     assert changed == {"webhook-timestamp", "webhook-signature"}
@@ -159,7 +159,7 @@ def test_a_retry_changes_the_time_and_the_signature_alone() -> None:
 def test_nothing_is_sent_unsigned(secrets: tuple[Secret, ...]) -> None:
     """Without a secret that is live and readable the attempt fails before it begins."""
     with pytest.raises(NotSent) as caught:
-        render(an_event(), a_subscriber(secrets=secrets), NOW)
+        render([an_event()], a_subscriber(secrets=secrets), NOW)
     assert caught.value.reason == "no_live_secret"
     assert "whsec" not in str(caught.value)
 

@@ -94,7 +94,8 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_mend() -> None:
         read_subscriber(data, RULES, origin="api", now=NOW)
     assert caught.value.reason == "bad_subscriber"
     assert caught.value.detail.split("\n") == [
-        "secrte: is not a field of a subscriber; known are name, url, secret, secrets, types, reasons, format",
+        "secrte: is not a field of a subscriber; known are name, url, secret, secrets, types, reasons, format, "
+        "routing_key, authorization, public_url, seller_central",
         "name: is not a plain word; use 1 to 64 of a-z 0-9 _ -, a letter or digit first",
         "url: must begin with https://; write for example https://finance.example/hooks",
         "url: must not hold a user name or password; deliveries prove themselves by their signature",
@@ -105,7 +106,7 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_mend() -> None:
         "amazonpay.refund.refunded, amazonpay.refund.declined, amazonpay.refund.stuck, "
         "amazonpay.refund.conflict, and * for all",
         "reasons: is not a list of 1 to 32 reason codes such as AmazonRejected; leave it out for all",
-        "format: 'xml' is not a format; known are cloudevents",
+        "format: 'xml' is not a format; known are cloudevents, slack, pagerduty, alertmanager",
     ]
     assert "hunter2" not in caught.value.detail
 
@@ -133,7 +134,8 @@ def test_a_name_is_a_plain_word(name: object) -> None:
         ({"reasons": ["x"] * 33}, "reasons: is not a list of 1 to 32"),
         ({"reasons": ["a b"]}, "reasons: 'a b' is not a reason code"),
         ({"reasons": ["x" * 99]}, f"reasons: '{'x' * 50}'… is not a reason code"),
-        ({"format": "slack"}, "format: 'slack' is not a format; known are cloudevents"),
+        ({"format": "teams"}, "format: 'teams' is not a format; known are cloudevents, slack, "),
+        ({"format": SECRET}, "format: a secret is not a format"),
         ({"format": {}}, "format: a dict is not a format"),
         ({SECRET + "!": 1}, "a secret: is not a field"),
     ],
@@ -256,6 +258,8 @@ def test_what_people_see_of_a_subscriber() -> None:
         "types": ["*"],
         "reasons": None,
         "format": "cloudevents",
+        "credential": None,
+        "publicUrl": None,
         "paused": False,
         "pausedReason": None,
         "pausedAt": None,
