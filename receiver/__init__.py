@@ -42,9 +42,9 @@ A change becomes an event, and an event is owed to whoever wants it
 
     outbox/           PURE · what we owe subscribers
         event.py · advice.py                      what happened, and what a merchant can do about it
-        subscriber.py · target.py                 who wants what, and where they may live
-        written.py · formats.py                   what people write of one, and in which formats each can be told
-        rendering.py · cloud_event.py · signature.py · telling.py · incident.py · slack.py · pagerduty.py · alertmanager.py
+        subscriber.py · written.py · target.py · formats.py    who wants what, where they may live, how they are told
+        rendering.py · cloud_event.py · signature.py           the event on the wire, by default signed
+        telling.py · incident.py · slack.py · pagerduty.py · alertmanager.py    the same for people
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py      which IP addresses are not on the public Internet
     resolver.py · transport.py                    the only files that open a socket to the web

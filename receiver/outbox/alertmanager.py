@@ -1,14 +1,14 @@
 """Pure. The format `alertmanager`: alerts for `POST /api/v2/alerts`, several events in one request.
 
-    alert                     labels beside account and severity        fires on    ends with
-    AmazonPayRefundDeclined   refund_id (first of the chain), reason    declined    a retry that is Refunded
-    AmazonPayRefundStuck      refund_id                                 stuck       Refunded or Declined
-    AmazonPayRefundConflict   refund_id                                 conflict    a silence, or by itself
+    alert                     refund_id is                           fires on    ends with
+    AmazonPayRefundDeclined   the first of the chain of retries      declined    a retry that is Refunded
+    AmazonPayRefundStuck      the refund                             stuck       its end, Refunded or Declined
+    AmazonPayRefundConflict   the refund                             conflict    only by itself; silence it
 
-Alertmanager knows an alert by all its labels. They are the same when it fires and when it ends, and those to group by
-have few values: `reason` is AmazonRejected, ProcessingFailure or Other. The end of a chain does not know for which
-reason it was declined, so it ends the alert of each. What differs (the retry's own id, amount, order, Amazon's words)
-stands in annotations.
+Alertmanager knows an alert by all its labels, so they are the same when it fires and when it ends: alertname, account,
+refund_id, severity. What the end of a chain does not know, or what differs along it, stands in annotations: the reason,
+the retry's own id, amount, order, Amazon's words. To route by reason, add a subscriber for each (`reasons`). An end is
+sent only of what may have fired: Alertmanager tells its receivers of any end in a group that fires.
 
 Nobody repeats these alerts, so each carries an end: `FIRES_FOR` after it was sent. An end that lies ahead would lose
 against it ("Merge" in Alertmanager's types/types.go), so what ends now has ended `MARGIN` ago, for the case that
@@ -27,11 +27,11 @@ import msgspec
 
 from receiver.exchange import Request
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import Reason, format_rfc3339
+from receiver.ledger.refund import format_rfc3339
 from receiver.ledger.shape import tidy
 from receiver.outbox.cloud_event import USER_AGENT
 from receiver.outbox.event import Event
-from receiver.outbox.incident import SEVERITY, chain, closes, opens
+from receiver.outbox.incident import chain, closes, opens
 from receiver.outbox.subscriber import Subscriber, asks
 from receiver.outbox.telling import actions, facts, links, refund_url, sentence, summary
 
@@ -43,7 +43,8 @@ NAMES = {
     EventType.STUCK: "AmazonPayRefundStuck",
     EventType.CONFLICT: "AmazonPayRefundConflict",
 }
-REASONS = (*Reason, "Other")
+SEVERITY = {EventType.DECLINED: "critical", EventType.STUCK: "warning", EventType.CONFLICT: "critical"}
+"""Prometheus has no word between these two."""
 
 Alert = dict[str, Any]
 
@@ -77,37 +78,24 @@ def alerts(events: Sequence[Event], subscriber: Subscriber, now: int) -> list[Al
 def _alerts(event: Event, subscriber: Subscriber, now: int) -> Iterator[Alert]:
     ended = closes(event)
     if opens(event) and (asks(subscriber, event) or not ended):
-        yield _firing(event, subscriber, now)
+        yield _alert(event, event.type, subscriber, now + FIRES_FOR)
     for kind in sorted(ended):
-        for reason in REASONS if kind is EventType.DECLINED else ("",):
-            end = now - MARGIN
-            yield {
-                "labels": _labels(event, kind, reason),
-                "annotations": _annotations(event, subscriber),
-                "startsAt": format_rfc3339(min(event.at, end)),
-                "endsAt": format_rfc3339(end),
-                **_generator(event, subscriber),
-            }
+        if kind.value in subscriber.types:
+            yield _alert(event, kind, subscriber, now - MARGIN)
 
 
-def _firing(event: Event, subscriber: Subscriber, now: int) -> Alert:
-    reason = event.refund.reason_code if event.refund.reason_code in REASONS else "Other"
+def _alert(event: Event, kind: EventType, subscriber: Subscriber, end: int) -> Alert:
     return {
-        "labels": _labels(event, event.type, reason if event.type is EventType.DECLINED else ""),
+        "labels": {
+            "alertname": NAMES[kind],
+            "account": tidy(event.account),
+            "refund_id": chain(event.refund) if kind is EventType.DECLINED else tidy(event.refund.refund_id),
+            "severity": SEVERITY[kind],
+        },
         "annotations": _annotations(event, subscriber),
-        "startsAt": format_rfc3339(min(event.at, now)),
-        "endsAt": format_rfc3339(now + FIRES_FOR),
+        "startsAt": format_rfc3339(min(event.at, end)),
+        "endsAt": format_rfc3339(end),
         **_generator(event, subscriber),
-    }
-
-
-def _labels(event: Event, kind: EventType, reason: str) -> dict[str, str]:
-    return {
-        "alertname": NAMES[kind],
-        "account": tidy(event.account),
-        "refund_id": chain(event.refund) if kind is EventType.DECLINED else tidy(event.refund.refund_id),
-        "severity": SEVERITY[kind],
-        **({"reason": str(reason)} if reason else {}),
     }
 
 

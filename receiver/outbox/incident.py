@@ -13,8 +13,6 @@ from receiver.ledger.shape import tidy
 from receiver.outbox.event import Event
 
 OPENING = (EventType.DECLINED, EventType.STUCK, EventType.CONFLICT)
-SEVERITY = {EventType.DECLINED: "error", EventType.STUCK: "warning", EventType.CONFLICT: "critical"}
-"""Of each event that opens an incident; words of PagerDuty, in which `critical` and `error` are urgent."""
 
 
 def opens(event: Event) -> bool:

@@ -3,17 +3,18 @@
     event                                         action     incident (dedup_key)
     declined                                      trigger    amazonpay/ACCOUNT/FIRST, FIRST begins the chain of retries
     refunded, as a retry, without contradiction   resolve    the same
-    stuck                                         trigger    …/stuck; for a retry that of its chain, which is open
-    a stuck refund that ends Refunded             resolve    …/stuck
-    conflict                                      trigger    …/conflict; a person closes it
-    declined, sent over LATE after it happened    trigger    …/burst/REASON/DAY; a person closes it
+    stuck                                         trigger    amazonpay/ACCOUNT/REFUND/stuck
+    a stuck refund that ends                      resolve    the same
+    conflict                                      trigger    amazonpay/ACCOUNT/REFUND/conflict; a person closes it
+    declined, sent over LATE after it happened    trigger    amazonpay/ACCOUNT/burst/REASON/DAY; a person closes it
 
 PagerDuty takes one event a request, and `window` keeps two requests of a lane 2 s apart. So in a burst the first ten or
 so open incidents of their own, at once; what is sent more than 20 s after it happened, behind those, is collected in
 one incident for each reason and day (UTC), however many there are. The same is true of what waited while PagerDuty was
 down or the subscriber paused. (Content-based alert grouping of PagerDuty works too: `class` and `group` are set.)
 
-One request does one thing: the incident of a stuck refund that is then declined stays open beside that of the decline.
+One request does one thing, and declines come first: where a stuck refund is then declined, or is the retry that ends a
+chain, the incident of its being stuck stays open until a person closes it.
 What opens and closes nothing is sent as a `resolve` of a key that no incident has: PagerDuty accepts it, nobody is
 called. It is owed only if the format was changed under way.
 
@@ -36,13 +37,15 @@ from receiver.ledger.refund import Reason, format_rfc3339
 from receiver.ledger.shape import tidy
 from receiver.outbox.cloud_event import USER_AGENT
 from receiver.outbox.event import Event
-from receiver.outbox.incident import SEVERITY, chain, closes, opens
+from receiver.outbox.incident import chain, closes, opens
 from receiver.outbox.subscriber import Subscriber, asks
 from receiver.outbox.telling import actions, facts, links, refund_url, sentence, summary
 
 LONGEST_KEY, LONGEST_SUMMARY = 255, 1024
 LARGEST_BODY = 512_000
 """PagerDuty's bound. Ours are far smaller: every text inside is bounded."""
+SEVERITY = {EventType.DECLINED: "error", EventType.STUCK: "warning", EventType.CONFLICT: "critical"}
+"""Of each event that opens an incident. `critical` and `error` are urgent where urgency goes by severity."""
 LATE = 20_000
 """ms after which a decline no longer opens an incident of its own."""
 
@@ -64,9 +67,11 @@ def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
     ended = closes(event)
     if opens(event) and (asks(subscriber, event) or not ended):
         return _trigger(event, subscriber, _opened(event, now))
-    if EventType.DECLINED in ended or (ended and event.refund.retry_root):
+    known = [kind for kind in (EventType.DECLINED, EventType.STUCK) if kind in ended]
+    kind = next((each for each in known if each.value in subscriber.types), known[0] if known else event.type)
+    if kind is EventType.DECLINED and known:
         return {"event_action": "resolve", "dedup_key": _key(event, chain(event.refund))}
-    last = "stuck" if ended else event.type.value
+    last = "stuck" if kind is EventType.STUCK and known else event.type.value
     return {"event_action": "resolve", "dedup_key": _key(event, event.refund.refund_id, last)}
 
 
@@ -102,7 +107,7 @@ def _opened(event: Event, now: int) -> str:
     refund = event.refund
     if event.type is EventType.CONFLICT:
         return _key(event, refund.refund_id, "conflict")
-    if event.type is EventType.STUCK and not refund.retry_root:
+    if event.type is EventType.STUCK:
         return _key(event, refund.refund_id, "stuck")
     if event.type is EventType.DECLINED and now - event.at > LATE:
         reason = next((known for known in Reason if known == refund.reason_code), "other")

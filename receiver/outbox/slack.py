@@ -11,7 +11,7 @@ and then dead; 429 comes with a `Retry-After` and is obeyed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from receiver.ledger.shape import tidy
 from receiver.outbox.cloud_event import USER_AGENT
 from receiver.outbox.event import Event
 from receiver.outbox.subscriber import Subscriber
-from receiver.outbox.telling import actions, amount, facts, links, sentence, summary, sums, title
+from receiver.outbox.telling import WORDS, actions, amount, facts, links, sentence, summary, sums, title
 
 HEADER, SECTION, FIELD, FALLBACK = 150, 3000, 2000, 1000
 """The longest `text` of a header, a section and a section's field; of the fallback, which only notifications show."""
@@ -95,13 +95,13 @@ def _about_many(events: Sequence[Event], subscriber: Subscriber) -> Iterator[dic
     for advised in list(reversed(different.values()))[:MOST_ADVICE]:
         yield _section(escaped(summary(advised), SECTION))
         yield from _what_to_do(advised)
-    yield _context(events[0], subscriber, which=len(events) == 1)
+    yield _context(events[0], subscriber, many=True)
 
 
 def _line(event: Event) -> str:
     refund = event.refund
     parts = [
-        f"• {code(refund.refund_id, 70)} {escaped(amount(refund), 30)}",
+        f"• {WORDS[event.type]}: {code(refund.refund_id, 70)} {escaped(amount(refund), 30)}",
         code(refund.reason_code, 60) if tidy(refund.reason_code) else "",
         f"order {code(refund.order_reference, 60)}" if tidy(refund.order_reference) else "",
     ]
@@ -114,15 +114,10 @@ def _what_to_do(event: Event) -> Iterator[dict[str, Any]]:
         yield _section("\n".join(["*What to do*", *lines]))
 
 
-def _context(event: Event, subscriber: Subscriber, *, which: bool = True) -> dict[str, Any]:
-    there = {name: url for name, url in links(event, subscriber).items() if which or name == "Seller Central"}
-    shown = [f"<{escaped(url, SECTION)}|{name}>" for name, url in there.items()]
-    account = f"account {code(event.account, 140)}"
-    return {"type": "context", "elements": _each_mrkdwn([*shown, account, *([code(event.id)] if which else [])])}
-
-
-def _each_mrkdwn(texts: Iterable[str]) -> list[dict[str, Any]]:
-    return [_mrkdwn(text) for text in texts]
+def _context(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[str, Any]:
+    shown = [f"<{escaped(url, SECTION)}|{name}>" for name, url in links(event, subscriber, many=many).items()]
+    texts = [*shown, f"account {code(event.account, 140)}", *([] if many else [code(event.id)])]
+    return {"type": "context", "elements": [_mrkdwn(text) for text in texts]}
 
 
 def _header(events: Sequence[Event]) -> dict[str, Any]:

@@ -95,12 +95,10 @@ def sums(events: Sequence[Event]) -> list[str]:
     ]
 
 
-def links(event: Event, subscriber: Subscriber) -> dict[str, str]:
-    """Where to look: the refund in this service, if its address is known, and Seller Central."""
-    return {
-        **({"Refund and history": found} if (found := refund_url(event, subscriber)) else {}),
-        "Seller Central": subscriber.seller_central or SELLER_CENTRAL,
-    }
+def links(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[str, str]:
+    """Where to look: the refund in this service (of many: the service), if its address is known; Seller Central."""
+    url, name = (subscriber.public_url, "This service") if many else (refund_url(event, subscriber), "Refund")
+    return {**({name: url} if url else {}), "Seller Central": subscriber.seller_central or SELLER_CENTRAL}
 
 
 def refund_url(event: Event, subscriber: Subscriber) -> str:

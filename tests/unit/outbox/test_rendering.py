@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from svix.webhooks import Webhook as SvixWebhook
+from svix.webhooks import WebhookVerificationError as SvixVerificationError
 
 from receiver.errors import NotSent
 from receiver.ledger.lifecycle import EventType
@@ -131,6 +137,52 @@ def test_the_standard_webhooks_library_verifies_the_request() -> None:
         Webhook(SECRET).verify(request.body + b" ", dict(request.headers))
     with pytest.raises(WebhookVerificationError):
         Webhook(OTHER_SECRET).verify(request.body, dict(request.headers))
+
+
+def test_the_svix_library_verifies_the_request() -> None:
+    """It reads the same headers; a changed body is refused."""
+    request = render([an_event()], a_subscriber(), int(time.time() * 1000))
+    SvixWebhook(SECRET).verify(request.body, dict(request.headers))
+    with pytest.raises(SvixVerificationError):
+        SvixWebhook(SECRET).verify(request.body + b" ", dict(request.headers))
+
+
+NODE = """
+const { Webhook } = require(process.argv[1]);
+const { secret, body, headers } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+new Webhook(secret).verify(body, headers);
+let refused = false;
+try { new Webhook(secret).verify(body + " ", headers); } catch { refused = true; }
+console.log(refused);
+"""
+
+
+@pytest.mark.parametrize("package", ["svix", "standardwebhooks"])
+def test_the_libraries_for_node_verify_the_request(package: str) -> None:
+    """Where Node is, and `RECEIVER_TEST_NODE_MODULES` names a folder in which `npm install svix standardwebhooks`
+    was run."""
+    folder = Path(os.environ.get("RECEIVER_TEST_NODE_MODULES", "/nowhere")) / package
+    node = shutil.which("node")
+    if node is None or not folder.is_dir():
+        pytest.skip(f"no Node, or no npm package {package} in RECEIVER_TEST_NODE_MODULES")
+    request = render([an_event(order_reference="Größe 😀")], a_subscriber(), int(time.time() * 1000))
+    given = {"secret": SECRET, "body": request.body.decode(), "headers": dict(request.headers)}
+    ran = subprocess.run(
+        [node, "-e", NODE, str(folder)],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.stdout.strip(), ran.stderr) == ("true", "")
+
+
+def test_a_format_of_a_later_version_is_not_sent() -> None:
+    """The event stays owed; after a rollback nothing goes out in another form than was agreed."""
+    with pytest.raises(NotSent) as caught:
+        render([an_event()], a_subscriber(format="carrier-pigeon"), NOW)
+    assert caught.value.reason == "unknown_format"
 
 
 def test_while_a_secret_is_changed_both_verify_and_after_it_only_the_new() -> None:
