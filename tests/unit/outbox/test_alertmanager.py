@@ -140,7 +140,7 @@ def test_a_stuck_refund_ends_with_its_state_and_a_contradiction_does_not() -> No
         "refund_id": FIRST,
         "severity": "warning",
     }
-    old = {"created_at": NOW - DAY - 1}
+    old: dict[str, Any] = {"created_at": NOW - DAY - 1}
     declined = check(render([an_event(**old)], teller("alertmanager"), NOW))
     assert [alert["labels"]["alertname"] for alert in declined] == ["AmazonPayRefundDeclined", "AmazonPayRefundStuck"]
     assert declined[1]["labels"] == stuck[0]["labels"]
@@ -257,8 +257,8 @@ async def test_a_real_alertmanager_fires_and_resolves(tmp_path: Path) -> None:
         declined, refunded = (
             msgspec.structs.replace(event, at=now - age)
             for event, age in (
-                (an_event(order_reference="Größe <b>", created_at=now), 2_000),
-                (retry(EventType.REFUNDED, created_at=now), 1_000),
+                (an_event(order_reference="Größe <b>", created_at=now - 5_000), 2_000),
+                (retry(EventType.REFUNDED, created_at=now - 5_000), 1_000),
             )
         )
         assert await running.send(render([declined], stranger, now)) == 401

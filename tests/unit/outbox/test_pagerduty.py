@@ -121,7 +121,8 @@ def test_a_stuck_refund_has_an_incident_of_its_own() -> None:
 def test_who_asked_for_other_reasons_has_no_incident_closed_by_a_decline() -> None:
     """A retry that was stuck and is then declined for a reason that is filtered out ends the one, not the chain."""
     declined = retry(EventType.DECLINED, created_at=NOW - DAY - 1)
-    changes = {"types": ["amazonpay.refund.declined", "amazonpay.refund.stuck"], "reasons": ["ProcessingFailure"]}
+    types = ["amazonpay.refund.declined", "amazonpay.refund.stuck"]
+    changes: dict[str, Any] = {"types": types, "reasons": ["ProcessingFailure"]}
     assert wants(teller("pagerduty", **changes), declined)
     assert told(declined, **changes) == ("resolve", "amazonpay/us/S01-5105180-3221187-R022312/stuck")
 

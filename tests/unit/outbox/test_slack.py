@@ -139,7 +139,8 @@ INJECTIONS = (
 def test_texts_from_outside_mention_nobody_and_link_nowhere(text: str) -> None:
     """Not even where the text is cut; a backtick inside does not end the code that it stands in."""
     names = ("reason_description", "order_reference", "reason_code", "charge_id", "environment", "soft_descriptor")
-    event = an_event(**dict.fromkeys(names, text))
+    outside: dict[str, Any] = dict.fromkeys(names, text)
+    event = an_event(**outside)
     for told in ([event], [event, an_event()]):
         message = check(render(told, teller("slack"), NOW))
         fields = [field["text"] for block in message["blocks"] for field in block.get("fields", [])]
