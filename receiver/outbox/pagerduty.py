@@ -18,8 +18,8 @@ chain, the incident of its being stuck stays open until a person closes it.
 What opens and closes nothing is sent as a `resolve` of a key that no incident has: PagerDuty accepts it, nobody is
 called. It is owed only if the format was changed under way.
 
-202 is success; 429 is tried again, at its `Retry-After` where it has one; 400 (a bad routing key is not among the
-causes: PagerDuty accepts and drops those) by the schedule, then dead.
+202 is success, and says only that PagerDuty has the event; 429 is tried again, at its `Retry-After` where it has one;
+400 by the schedule, then dead.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ LARGEST_BODY = 512_000
 SEVERITY = {EventType.DECLINED: "error", EventType.STUCK: "warning", EventType.CONFLICT: "critical"}
 """Of each event that opens an incident. `critical` and `error` are urgent where urgency goes by severity."""
 LATE = 20_000
-"""ms after which a decline no longer opens an incident of its own."""
+"""ms after which a decline no longer opens an incident of its own, by the clock of this machine: if that is wrong by as
+much against the store's, all of them share."""
 
 
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
