@@ -16,8 +16,10 @@ from rich.console import Console
 
 from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.formats import FORMATS
 from receiver.outbox.signature import format_secret
 from receiver.outbox.subscriber import (
+    FIELDS,
     Secret,
     Subscriber,
     carry_over,
@@ -167,7 +169,14 @@ urls = st.text(st.sampled_from("https://a.b:@[]%?#\\ 0x7f1\n\x00é_-")).map(lamb
 
 
 @given(
-    json_values | st.fixed_dictionaries({}, optional=dict.fromkeys([*GOOD, "secrets", "types", "reasons"], json_values))
+    json_values
+    | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, json_values))
+    | st.builds(
+        lambda good, name, odd: {**good, "format": name, **odd},
+        st.just({"name": "a", "url": "https://a.example/"}),
+        st.sampled_from(list(FORMATS)),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, json_values)),
+    )
 )
 def test_any_value_is_a_subscriber_or_a_list_of_problems(data: object) -> None:
     """Reading is total, and agrees with the list of problems."""
