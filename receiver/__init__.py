@@ -41,9 +41,10 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
 A change becomes an event, and an event is owed to whoever wants it
 
     outbox/           PURE · what we owe subscribers
-        event.py · advice.py · cursor.py          what happened, what a merchant can do, how far somebody has read
-        subscriber.py · target.py                 who wants what, and where they may live
-        rendering.py · signature.py               the event on the wire, signed
+        event.py · advice.py · telling.py · incident.py    what happened, what to do, in words; what begins and ends
+        subscriber.py · written.py · target.py · formats.py    who wants what, where they may live, how they are told
+        rendering.py · cloud_event.py · signature.py · slack.py · pagerduty.py · alertmanager.py    events on the wire
+        cursor.py                                 how far somebody has read
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py      which IP addresses are not on the public Internet
     resolver.py · transport.py                    the only files that open a socket to the web

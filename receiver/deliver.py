@@ -155,7 +155,7 @@ class Deliverer:
         answer: Response | NotSent
         try:
             answer = await self.send(
-                render(event, subscriber, self.wall()),
+                render([event], subscriber, self.wall()),
                 timeout=self.timeout,
                 connect_timeout=self.connect_timeout,
                 max_body=ANSWER_BYTES,

@@ -95,6 +95,13 @@ class SecretAnswer(msgspec.Struct, rename="camel"):
     expires_at: str | None = None
 
 
+class CredentialAnswer(msgspec.Struct):
+    """Which field is a credential beside signing secrets, and by what it can be told apart."""
+
+    field: str
+    fingerprint: str
+
+
 class SubscriberAnswer(msgspec.Struct, rename="camel"):
     """A subscriber. `secret` comes once only, from the call that made it."""
 
@@ -109,6 +116,8 @@ class SubscriberAnswer(msgspec.Struct, rename="camel"):
     paused_at: str | None = None
     origin: str = ""
     created_at: str | None = None
+    format: str = "cloudevents"
+    credential: CredentialAnswer | None = None
     secret: str | None = msgspec.field(default=None)
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from receiver.commands.client import URL_TEXT, convert, decode
 from receiver.commands.console import clean, emit_rich, emit_value, say
 from receiver.errors import ConfigurationError, NotSent, Unreadable
 from receiver.exchange import Request, Response
-from receiver.outbox.rendering import CONTENT_TYPE, USER_AGENT
+from receiver.outbox.cloud_event import CONTENT_TYPE, USER_AGENT
 from receiver.outbox.signature import format_secret, read_secret, webhook_headers
 
 if TYPE_CHECKING:

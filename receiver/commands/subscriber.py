@@ -17,8 +17,9 @@ from receiver.commands.console import clean, emit, emit_fields, emit_json, emit_
 from receiver.errors import ConfigurationError, NotSent
 from receiver.exchange import Response
 from receiver.ledger.lifecycle import EventType
-from receiver.outbox.subscriber import ALL, NAME
+from receiver.outbox.formats import CLOUDEVENTS, FORMATS
 from receiver.outbox.target import EXAMPLE
+from receiver.outbox.written import ALL, NAME
 
 TYPE_PREFIX = "amazonpay.refund."
 UNSENT = ("bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed")
@@ -44,12 +45,24 @@ Name = Annotated[str, typer.Argument(metavar="NAME", callback=_name, help="Name 
 def add(
     call: Call,
     name: Annotated[str, typer.Argument(metavar="NAME", callback=_name, help="Its name: a-z, 0-9, - and _.")],
-    address: Annotated[str, typer.Argument(metavar="URL", help=f"Where events are posted, for example {EXAMPLE}.")],
+    address: Annotated[
+        str,
+        typer.Argument(
+            metavar="URL",
+            help=f"Where events are posted, for example {EXAMPLE}. PagerDuty needs none.",
+            show_default=False,
+        ),
+    ] = "",
+    format: Annotated[  # noqa: A002
+        str,
+        typer.Option(metavar="FORMAT", help=f"How it is told: {', '.join(FORMATS)}."),
+    ] = CLOUDEVENTS,
     types: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TYPE,…",
-            help=f"Events it wants: {', '.join(TYPES)}, or all. Repeat it, or separate by commas. Default: declined.",
+            help=f"Events it wants: {', '.join(TYPES)}, or all. Repeat it, or separate by commas. Default: declined; "
+            "with conflict for pagerduty; with conflict and stuck for slack and alertmanager.",
         ),
     ] = None,
     reasons: Annotated[
@@ -65,15 +78,31 @@ def add(
             metavar="FILE", help="File with the signing secret, whsec_…; without it the service makes one up."
         ),
     ] = None,
+    address_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the URL, in its place: that of a Slack webhook is a secret."),
+    ] = None,
+    routing_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with PagerDuty's routing key (integration key).")
+    ] = None,
+    authorization_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with an Alertmanager's Authorization header, as Bearer TOKEN."),
+    ] = None,
 ) -> None:
     """Add a subscriber, and print the signing secret that was made for it: this once, and never again.
 
-    Events from now on are posted to its URL as CloudEvents, signed as Standard Webhooks has it. With several accounts,
-    --account says whose refunds.
+    Events from now on are posted to its URL, by default as CloudEvents, signed as Standard Webhooks has it. Other
+    formats have no signing secret. With several accounts, --account says whose refunds.
     """
+    if address and address_file:
+        raise typer.BadParameter("stands beside --address-file; give one of the two.", param_hint="URL")
     wanted = {
         "name": name,
-        "url": address,
+        "url": read_secret_file(address_file, "--address-file") if address_file else address,
+        "format": format,
+        "routing_key": read_secret_file(routing_key_file, "--routing-key-file") if routing_key_file else "",
+        "authorization": read_secret_file(authorization_file, "--authorization-file") if authorization_file else "",
         "types": [TYPES.get(each, ALL if each == "all" else each) for each in _split(types)],
         "reasons": _split(reasons),
         "secret": read_secret_file(secret_file, "--secret-file") if secret_file else "",
@@ -98,7 +127,7 @@ async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
     except (NotSent, ApiProblem) as error:
         if error.status >= 500 and error.reason not in UNSENT:
             say([f"Perhaps {name} was added all the same: look with `receiver subscriber show {name}`."])
-            if "secret" not in wanted:
+            if "secret" not in wanted and wanted["format"] == CLOUDEVENTS:
                 say(["If so, its secret is lost: remove it, and add it again."])
         raise
     return answer
@@ -192,6 +221,7 @@ def _fields(subscriber: SubscriberAnswer) -> Sequence[tuple[str, str | Text | No
     return [
         ("Subscriber", subscriber.name),
         ("Account", subscriber.account),
+        ("Format", subscriber.format),
         ("Address", subscriber.url),
         ("Wants", _wants(subscriber)),
         ("State", _state(subscriber)),
@@ -202,6 +232,7 @@ def _fields(subscriber: SubscriberAnswer) -> Sequence[tuple[str, str | Text | No
             ("Fingerprint", each.fingerprint + (f", until {moment(each.expires_at)}" if each.expires_at else ""))
             for each in subscriber.secrets
         ),
+        *([("Fingerprint", f"{kept.fingerprint} ({kept.field})")] if (kept := subscriber.credential) else []),
     ]
 
 

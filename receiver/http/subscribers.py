@@ -14,6 +14,7 @@ from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
 from receiver.http.bodies import chosen_account, read_object
 from receiver.http.params import Params
+from receiver.outbox.formats import traits
 from receiver.outbox.subscriber import Subscriber, pause, public_json, read_subscriber, resume
 from receiver.outbox.target import Rules
 from receiver.settings.sections import Scope
@@ -56,12 +57,14 @@ class SubscriberApi:
         return json_answer({"subscribers": [_shown(account, subscriber) for account, subscriber in found]})
 
     async def add(self, request: Request) -> Response:
-        """`POST /v1/subscribers`: 201, and once only the secret that was made where the request brought none."""
+        """`POST /v1/subscribers`: 201, and once only the secret that was made where the request brought none and the
+        format signs."""
         caller = self._caller(request)
         Params(request, ())
         fields = await read_object(request)
         account = chosen_account(caller, fields.pop("account", None))
-        made = {} if "secret" in fields or "secrets" in fields else {"secret": self._new_secret()}
+        brought = "secret" in fields or "secrets" in fields
+        made = {"secret": self._new_secret()} if traits(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
         after = await self._store.add_subscriber(account, subscriber)
         body = {**_shown(account, subscriber), **made, "eventsAfter": after}

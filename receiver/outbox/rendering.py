@@ -1,69 +1,42 @@
-"""Pure. How an event looks on the wire: CloudEvents 1.0 in structured JSON, signed as Standard Webhooks asks.
+"""Pure. How events look on the wire: the format of the subscriber decides.
 
-The body of an event is the same bytes on every attempt and for every subscriber; the signature's time and keys differ.
+cloudevents    one event, CloudEvents signed as Standard Webhooks asks    cloud_event.py
+slack          one or several, blocks for an incoming webhook             slack.py
+pagerduty      one, Events API v2                                         pagerduty.py
+alertmanager   one or several, alerts of its API v2                       alertmanager.py
 """
 
 from __future__ import annotations
 
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
-from receiver.errors import NotSent, Unreadable
+from receiver.errors import NotSent
 from receiver.exchange import Request
-from receiver.ledger.refund import format_rfc3339
-from receiver.ledger.shape import refund_json, tidy
-from receiver.outbox.advice import advice_json
+from receiver.outbox import alertmanager, cloud_event, pagerduty, slack
+from receiver.outbox.cloud_event import LARGEST_BODY, render_body
 from receiver.outbox.event import Event
-from receiver.outbox.signature import read_secret, webhook_headers
 from receiver.outbox.subscriber import Subscriber
 
-CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
-USER_AGENT = "amazon-pay-refund-receiver"
-LARGEST_BODY = 16 * 1024
-"""No body is larger: the texts inside are bounded. Standard Webhooks asks for less than 20 KB, CloudEvents for 64."""
+Renderer = Callable[[Sequence[Event], Subscriber, int], Request]
+RENDERERS: Mapping[str, Renderer] = {
+    "cloudevents": cloud_event.render,
+    "slack": slack.render,
+    "pagerduty": pagerduty.render,
+    "alertmanager": alertmanager.render,
+}
 
 
-def cloud_event(event: Event) -> dict[str, Any]:
-    """The event as CloudEvents 1.0 (JSON event format).
+def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
+    """The request that tells the subscriber of these events, at `now` (ms by the machine's own clock).
 
-    `source` is `/amazonpay/<account>`, `subject` the refund id, `data` the refund as `refund_json` gives it, with
-    `advice` ({summary, actions: [{action, text}]}, null where nothing is to be done).
+    `events` are at least one, and at most `most_in_one(subscriber)`. The request may hold credentials.
+    Raises `NotSent`: `no_live_secret` where it cannot be signed, `no_credential` where the routing key is missing,
+    `unknown_format` for a format of a later version.
     """
-    return {
-        "specversion": "1.0",
-        "id": event.id,
-        "source": f"/amazonpay/{quote(tidy(event.account), safe='')}",
-        "type": event.type.value,
-        "subject": tidy(event.refund.refund_id),
-        "time": format_rfc3339(event.at),
-        "datacontenttype": "application/json",
-        "data": {**refund_json(event.refund), "advice": advice_json(event.advice)},
-    }
+    renderer = RENDERERS.get(subscriber.format)
+    if renderer is None:
+        raise NotSent("This version does not know the subscriber's format.", reason="unknown_format")
+    return renderer(events, subscriber, now)
 
 
-def render_body(event: Event) -> bytes:
-    """The body: compact JSON in UTF-8, at most `LARGEST_BODY` bytes."""
-    return msgspec.json.encode(cloud_event(event))
-
-
-def render(event: Event, subscriber: Subscriber, now: int) -> Request:
-    """The request that tells the subscriber of the event, signed at `now` (ms) with every secret that is live then.
-
-    Raises `NotSent` (`no_live_secret`) where there is none: an unsigned event could be anybody's.
-    """
-    body = render_body(event)
-    keys = _keys(subscriber, now)
-    headers = {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **webhook_headers(keys, event.id, now, body)}
-    return Request("POST", subscriber.url, headers, body)
-
-
-def _keys(subscriber: Subscriber, now: int) -> list[bytes]:
-    try:
-        keys = [read_secret(secret.value) for secret in subscriber.secrets if secret.live(now)]
-    except Unreadable as error:
-        raise NotSent("A secret of the subscriber cannot be read.", reason="no_live_secret") from error
-    if not keys:
-        raise NotSent("Every secret of the subscriber has expired.", reason="no_live_secret")
-    return keys
+__all__ = ["LARGEST_BODY", "RENDERERS", "render", "render_body"]

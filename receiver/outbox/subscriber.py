@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -13,20 +13,16 @@ from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import format_rfc3339
 from receiver.outbox.event import Event
-from receiver.outbox.signature import FORM, PREFIX, read_secret
+from receiver.outbox.formats import CLOUDEVENTS, LINKS, format_problems, traits
+from receiver.outbox.incident import closes
+from receiver.outbox.signature import read_secret
 from receiver.outbox.target import Rules, url_problems
+from receiver.outbox.written import ALL, key, name_problems, reason_problems, secret_problems, type_problems
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-KEY = re.compile(r"[A-Za-z0-9_-]{1,50}")
-REASON = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-FORMATS = ("cloudevents",)
-ALL = "*"
-KNOWN_TYPES = tuple(each.value for each in EventType)
-DEFAULT_TYPES = (EventType.DECLINED.value,)
-MOST_SECRETS = 5
-"""The current one and four that are on their way out: more would only make the header longer."""
-MOST_REASONS = 32
-FIELDS = ("name", "url", "secret", "secrets", "types", "reasons", "format")
+FIELDS = ("name", "url", "secret", "secrets", "types", "reasons", "format", "routing_key", "authorization", *LINKS)
+LATER = ("credential", *LINKS)
+"""Fields that the first subscribers did not have: left out of the stored form where they are empty, because the store
+compares its bytes."""
 
 
 class Secret(msgspec.Struct, frozen=True):
@@ -59,11 +55,16 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     url: str
     secrets: tuple[Secret, ...]
-    types: tuple[str, ...] = DEFAULT_TYPES
+    types: tuple[str, ...] = (EventType.DECLINED.value,)
     """Event types, or `*` for every type, also those to come."""
     reasons: tuple[str, ...] = ()
     """Reason codes; none: every one."""
-    format: str = "cloudevents"
+    format: str = CLOUDEVENTS
+    credential: Secret | None = None
+    """PagerDuty's routing key, or what goes to an Alertmanager as `authorization`."""
+    public_url: str = ""
+    """Where people reach this service, for links in messages."""
+    seller_central: str = ""
     paused: bool = False
     paused_reason: str = ""
     """Why, as a word: `gone` (it answered 410), `operator`."""
@@ -75,12 +76,44 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     """`config` or `api`."""
     created_at: int = 0
 
+    def __repr__(self) -> str:
+        return f"Subscriber({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> Any:
+        for name in self.__struct_fields__:
+            yield name, shown_url(self) if name == "url" else getattr(self, name)
+
+
+def shown_url(subscriber: Subscriber) -> str:
+    """The address as people may see it: only the host where the rest is a credential."""
+    if traits(subscriber.format).credential != "url":
+        return subscriber.url
+    parts = urlsplit(subscriber.url)
+    return f"{parts.scheme}://{parts.netloc}/…"
+
+
+def most_in_one(subscriber: Subscriber) -> int:
+    """How many events one message may tell."""
+    return traits(subscriber.format).most_in_one
+
+
+def window(subscriber: Subscriber) -> int:
+    """How long to wait after a message before the next of the same lane, ms: a burst gathers meanwhile."""
+    return traits(subscriber.format).window
+
 
 def wants(subscriber: Subscriber, event: Event) -> bool:
-    """Whether the subscriber is owed the event. An event whose refund has no reason code passes the filter of reasons.
+    """Whether the subscriber is owed the event: it asks for it, or the event ends an incident that it was told of.
 
     A paused subscriber is owed as much as any: its events wait.
     """
+    if asks(subscriber, event):
+        return True
+    return traits(subscriber.format).incidents and any(kind.value in subscriber.types for kind in closes(event))
+
+
+def asks(subscriber: Subscriber, event: Event) -> bool:
+    """Whether type and reason are those asked for. An event whose refund has no reason code passes the filter."""
     if ALL not in subscriber.types and event.type.value not in subscriber.types:
         return False
     reason = event.refund.reason_code
@@ -112,27 +145,32 @@ def carry_over(configured: Subscriber, stored: Subscriber | None) -> Subscriber:
     kept = msgspec.structs.replace(configured, created_at=stored.created_at, paused_ms=stored.paused_ms)
     if not stored.paused:
         return kept
-    if stored.url != configured.url:
+    if (stored.url, stored.credential) != (configured.url, configured.credential):
         return msgspec.structs.replace(kept, paused_ms=resume(stored, configured.created_at).paused_ms)
     return msgspec.structs.replace(kept, paused=True, paused_reason=stored.paused_reason, paused_at=stored.paused_at)
 
 
 def read_subscriber(data: object, rules: Rules, *, origin: str, now: int) -> Subscriber:
-    """Read what a person wrote, as TOML or JSON gave it to us: name, url, secret or secrets, types, reasons, format.
+    """Read what a person wrote, as TOML or JSON gave it to us: `FIELDS`, of which each format has its own.
 
     Raises `BadRequest` (`bad_subscriber`), whose detail names every problem, one a line.
     """
     problems = subscriber_problems(data, rules)
     if problems or not isinstance(data, Mapping):
         raise BadRequest("\n".join(problems), reason="bad_subscriber")
-    values = data["secrets"] if "secrets" in data else [data["secret"]]
+    chosen = traits(data.get("format"))
+    values = (data["secrets"] if "secrets" in data else [data["secret"]]) if chosen.signed else []
+    credential = data.get(chosen.credential) if chosen.credential != "url" else None
     return Subscriber(
         name=data["name"],
-        url=data["url"],
+        url=data.get("url") or chosen.url,
         secrets=tuple(Secret(value) for value in dict.fromkeys(values)),
-        types=_types(data.get("types")),
+        types=_types(data.get("types"), chosen.types),
         reasons=tuple(dict.fromkeys(data.get("reasons") or ())),
-        format=data.get("format") or FORMATS[0],
+        format=data.get("format") or CLOUDEVENTS,
+        credential=Secret(credential) if credential else None,
+        public_url="" if chosen.signed else data.get("public_url") or rules.public_url,
+        seller_central="" if chosen.signed else data.get("seller_central") or rules.seller_central,
         origin=origin,
         created_at=now,
     )
@@ -144,16 +182,16 @@ def subscriber_problems(data: object, rules: Rules) -> list[str]:
         return ["subscriber: is not a table of fields; write name, url and secret"]
     return [
         *(
-            f"{_key(key)}: is not a field of a subscriber; known are {', '.join(FIELDS)}"
-            for key in data
-            if key not in FIELDS
+            f"{key(field)}: is not a field of a subscriber; known are {', '.join(FIELDS)}"
+            for field in data
+            if field not in FIELDS
         ),
-        *(f"name: {problem}" for problem in _name_problems(data.get("name"))),
-        *(f"url: {problem}" for problem in url_problems(data.get("url"), rules)),
-        *_secret_problems(data),
-        *(f"types: {problem}" for problem in _type_problems(data.get("types"))),
-        *(f"reasons: {problem}" for problem in _reason_problems(data.get("reasons"))),
-        *(f"format: {problem}" for problem in _format_problems(data.get("format"))),
+        *(f"name: {problem}" for problem in name_problems(data.get("name"))),
+        *(f"url: {problem}" for problem in url_problems(data.get("url") or traits(data.get("format")).url, rules)),
+        *(secret_problems(data) if traits(data.get("format")).signed else ()),
+        *(f"types: {problem}" for problem in type_problems(data.get("types"))),
+        *(f"reasons: {problem}" for problem in reason_problems(data.get("reasons"))),
+        *format_problems(data),
     ]
 
 
@@ -161,10 +199,12 @@ def public_json(subscriber: Subscriber) -> dict[str, Any]:
     """The subscriber as people may see it: of a secret only its fingerprint and its end."""
     return {
         "name": subscriber.name,
-        "url": subscriber.url,
+        "url": shown_url(subscriber),
         "types": list(subscriber.types),
         "reasons": list(subscriber.reasons) or None,
         "format": subscriber.format,
+        "credential": _credential_json(subscriber),
+        "publicUrl": subscriber.public_url or None,
         "paused": subscriber.paused,
         "pausedReason": subscriber.paused_reason or None,
         "pausedAt": format_rfc3339(subscriber.paused_at) if subscriber.paused else None,
@@ -182,7 +222,8 @@ def public_json(subscriber: Subscriber) -> dict[str, Any]:
 
 def encode(subscriber: Subscriber) -> bytes:
     """The stored form: JSON, with the secrets."""
-    return msgspec.json.encode(subscriber)
+    fields = msgspec.to_builtins(subscriber)
+    return msgspec.json.encode({name: value for name, value in fields.items() if value or name not in LATER})
 
 
 def decode(stored: bytes) -> Subscriber:
@@ -199,74 +240,14 @@ def decode(stored: bytes) -> Subscriber:
     return subscriber
 
 
-def _types(given: Any) -> tuple[str, ...]:
+def _credential_json(subscriber: Subscriber) -> dict[str, str] | None:
+    """The field that is a credential, and a fingerprint of it; of signing secrets, `secrets` tells."""
+    field = traits(subscriber.format).credential
+    kept = Secret(subscriber.url) if field == "url" else subscriber.credential
+    return {"field": field, "fingerprint": kept.fingerprint} if field and kept else None
+
+
+def _types(given: Any, default: tuple[EventType, ...]) -> tuple[str, ...]:
     if given is None:
-        return DEFAULT_TYPES
+        return tuple(each.value for each in default)
     return (ALL,) if ALL in given else tuple(dict.fromkeys(given))
-
-
-def _name_problems(name: object) -> list[str]:
-    if isinstance(name, str) and NAME.fullmatch(name):
-        return []
-    wrong = "is missing" if name is None else "is not a plain word"
-    return [f"{wrong}; use 1 to 64 of a-z 0-9 _ -, a letter or digit first"]
-
-
-def _secret_problems(data: Mapping[str, object]) -> list[str]:
-    if "secret" in data and "secrets" in data:
-        return ["secrets: stands beside secret; keep one of the two"]
-    if "secrets" not in data:
-        return [f"secret: {problem}" for problem in _one_secret(data.get("secret"))]
-    values = data["secrets"]
-    if not isinstance(values, list | tuple) or not 1 <= len(values) <= MOST_SECRETS:
-        return [f"secrets: is not a list of 1 to {MOST_SECRETS} secrets; each is {FORM}"]
-    return [f"secrets[{i}]: {problem}" for i, value in enumerate(values) for problem in _one_secret(value)]
-
-
-def _one_secret(value: object) -> list[str]:
-    if not isinstance(value, str):
-        return [f"is missing; a secret is {FORM}" if value is None else f"is not a text; a secret is {FORM}"]
-    try:
-        read_secret(value)
-    except Unreadable as error:
-        return [error.detail]
-    return []
-
-
-def _type_problems(types: object) -> list[str]:
-    if types is None:
-        return []
-    known = f"known are {', '.join(KNOWN_TYPES)}, and {ALL} for all"
-    if not isinstance(types, list | tuple) or not types:
-        return [f"is not a list of event types; {known}; leave it out for {DEFAULT_TYPES[0]}"]
-    return [f"{_shown(each)} is not an event type; {known}" for each in types if each not in (*KNOWN_TYPES, ALL)]
-
-
-def _reason_problems(reasons: object) -> list[str]:
-    if reasons is None:
-        return []
-    if not isinstance(reasons, list | tuple) or not 1 <= len(reasons) <= MOST_REASONS:
-        return [f"is not a list of 1 to {MOST_REASONS} reason codes such as AmazonRejected; leave it out for all"]
-    return [
-        f"{_shown(each)} is not a reason code; use 1 to 64 letters, digits, _ . -"
-        for each in reasons
-        if not isinstance(each, str) or not REASON.fullmatch(each)
-    ]
-
-
-def _format_problems(given: object) -> list[str]:
-    known = f"known are {', '.join(FORMATS)}"
-    return [] if given is None or given in FORMATS else [f"{_shown(given)} is not a format; {known}"]
-
-
-def _key(key: object) -> str:
-    return key if isinstance(key, str) and KEY.fullmatch(key) else _shown(key)
-
-
-def _shown(value: object) -> str:
-    """What a person wrote, short and printable, as a reminder of what is meant; never a secret in the wrong place."""
-    if not isinstance(value, str):
-        return f"a {type(value).__name__}"
-    if PREFIX in value:
-        return "a secret"
-    return ascii(value) if len(value) <= 50 else ascii(value[:50]) + "…"

@@ -24,12 +24,15 @@ NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the operator allows."""
+    """What the operator allows, and sets for all subscribers."""
 
     allow_http: bool = False
     forbidden: Callable[[str], str | None] = lambda _: None
     """For an IP address as text: the word for the range that forbids it, or None. It knows the networks that the
     operator allows."""
+    public_url: str = ""
+    seller_central: str = ""
+    """The links in messages to people, where a subscriber has none of its own."""
 
 
 def url_problems(url: object, rules: Rules) -> list[str]:

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
 
 from receiver.inbox.envelope import MAX_BODY
+from receiver.outbox.formats import link_problems
 from receiver.settings.values import AsList, Name, Networks, Section, Span, Words, one_of, secret_text
 
 LEASE_MARGIN = timedelta(seconds=20)
@@ -125,11 +126,21 @@ class DeliverySettings(Section):
     connect_timeout: Span = seconds(3)
     timeout: Span = Field(default=seconds(10), le=seconds(60))
     lease: Span = Field(default_factory=lambda valid: shortest_lease(valid.get("timeout")))
+    public_url: str = ""
+    """Where people reach this service, for links in messages to them."""
+    seller_central: str = ""
 
     @field_validator("lease")
     @classmethod
     def _lease_is_long_enough(cls, lease: timedelta, info: ValidationInfo) -> timedelta:
         return checked_lease(lease, info.data.get("timeout"), "delivery.timeout")
+
+    @field_validator("public_url", "seller_central")
+    @classmethod
+    def _leads_somewhere(cls, url: str) -> str:
+        if problems := link_problems(url) if url else []:
+            raise ValueError(f"{'; '.join(problems)}.")
+        return url
 
 
 def shortest_lease(timeout: timedelta | None) -> timedelta:

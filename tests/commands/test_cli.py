@@ -57,7 +57,9 @@ COMMANDS = {
         "--signature-method",
         "--secret-file",
     },
-    "subscriber add": CLIENT | {"--types", "--reasons", "--secret-file"},
+    "subscriber add": CLIENT
+    | {"--types", "--reasons", "--secret-file", "--format", "--address-file"}
+    | {"--routing-key-file", "--authorization-file"},
     "subscriber list": CLIENT,
     "subscriber pause": CLIENT,
     "subscriber resume": CLIENT,

@@ -117,3 +117,31 @@ def test_a_name_that_is_none_never_becomes_a_path(admin: Run) -> None:
     for name in ("..", "a/b", "", "Finance"):
         assert admin("subscriber", "show", name).code == 2
         assert admin("subscriber", "remove", name, "--yes").code == 2
+
+
+def test_other_formats(admin: Run, tmp_path: Path) -> None:
+    """What is a secret comes from files and is not shown; PagerDuty's address is known."""
+    hook, key, both = tmp_path / "hook", tmp_path / "key", tmp_path / "both"
+    hook.write_text("https://hooks.slack.com/services/T0/B0/hunter2\n")
+    key.write_text("R" * 32)
+    both.write_text("Bearer hunter2")
+    add = ("subscriber", "add", "--account", "us")
+    chat = admin(*add, "chat", "--format", "slack", "--address-file", str(hook))
+    paged = admin(*add, "oncall", "--format", "pagerduty", "--routing-key-file", str(key))
+    url = "https://alertmanager.example"
+    alerts = admin(*add, "alerts", url, "--format", "alertmanager", "--authorization-file", str(both))
+    for ran, shown in (
+        (chat, "https://hooks.slack.com/…"),
+        (paged, "https://events.pagerduty.com/v2/enqueue"),
+        (alerts, url),
+    ):
+        assert (ran.code, ran.err) == (0, "")
+        assert shown in ran.out
+        assert "Fingerprint" in ran.out
+        assert "hunter2" not in ran.out
+        assert "RRRR" not in ran.out
+        assert "signing secret" not in ran.out
+    refused = admin(*add, "no", URL, "--format", "teams")
+    assert (refused.code, refused.out) == (1, "")
+    assert "format: 'teams' is not a format" in refused.err
+    assert admin(*add, "no", URL, "--address-file", str(hook)).code == 2

@@ -146,3 +146,25 @@ async def test_pausing_and_resuming(service: Service, store: Store) -> None:
         (found,) = await store.subscribers("us")
         assert found.paused is paused
     assert (await service.call("POST", f"{path}/resume", token=READER)).status == 403
+
+
+HOOK = "https://hooks.slack.com/services/T00000000/B00000000/hunter2hunter2hunter2"
+
+
+async def test_other_formats_have_no_signing_secret(service: Service, store: Store) -> None:
+    """None is made, and what is a credential there is never told again."""
+    answer = await add(service, name="chat", format="slack", url=HOOK)
+    assert answer.status == 201
+    assert (answer.json["format"], answer.json["url"]) == ("slack", "https://hooks.slack.com/…")
+    assert "secret" not in answer.json
+    oncall = {"name": "oncall", "format": "pagerduty", "routing_key": "R" * 32, "account": "us"}
+    paged = await service.call("POST", "/v1/subscribers", token=ADMIN, body=oncall)
+    assert (paged.status, paged.json["url"]) == (201, "https://events.pagerduty.com/v2/enqueue")
+    assert paged.json["credential"]["field"] == "routing_key"
+    for body in (answer.body, paged.body, (await service.get("/v1/subscribers", token=ADMIN)).body):
+        assert b"hunter2" not in body
+        assert b"RRRR" not in body
+    assert {each.name: each.url for each in await store.subscribers("us")}["chat"] == HOOK
+    refused = await add(service, name="x", format="slack", url=HOOK, secret=SECRET, routing_key="hunter2")
+    assert (refused.status, refused.json["reason"]) == (400, "bad_subscriber")
+    assert "hunter2" not in refused.body.decode()

@@ -393,3 +393,63 @@ def test_any_environment_gives_settings_or_a_configuration_error(values: dict[st
     """Nothing in the environment makes the loader fail in another way."""
     with contextlib.suppress(ConfigurationError):
         load(None, {**alone(), **{f"RECEIVER_{name}": value for name, value in values.items()}})
+
+
+FORMATS_TOML = """
+[delivery]
+public_url = "https://refunds.example"
+[[subscribers]]
+name = "chat"
+format = "slack"
+url_file = "hook"
+[[subscribers]]
+name = "oncall"
+format = "pagerduty"
+routing_key_file = "key"
+[[subscribers]]
+name = "alerts"
+format = "alertmanager"
+url = "https://alertmanager.example"
+authorization_file = "authorization"
+seller_central = "https://sellercentral-europe.amazon.com"
+"""
+
+
+def test_subscribers_of_other_formats(tmp_path: Path) -> None:
+    """What is a credential can stand in files; the links come from `[delivery]` where a subscriber has none."""
+    path = written(tmp_path, FORMATS_TOML)
+    (tmp_path / "hook").write_text("https://hooks.slack.com/services/hunter2\n")
+    (tmp_path / "key").write_text("R" * 32 + "\n")
+    (tmp_path / "authorization").write_text("Bearer hunter2\n")
+    loaded = load(path, alone())
+    chat, oncall, alerts = loaded.build_subscribers(0)["default"]
+    assert (chat.url, chat.public_url) == ("https://hooks.slack.com/services/hunter2", "https://refunds.example")
+    assert oncall.credential is not None
+    assert oncall.credential.value == "R" * 32
+    assert alerts.credential is not None
+    assert (alerts.credential.value, alerts.seller_central) == (
+        "Bearer hunter2",
+        "https://sellercentral-europe.amazon.com",
+    )
+    assert "hunter2" not in repr(loaded)
+
+
+def test_what_is_wrong_with_subscribers_of_other_formats(tmp_path: Path) -> None:
+    """Each with its key, and no secret repeated."""
+    path = written(
+        tmp_path,
+        FORMATS_TOML.replace("https://refunds.example", "refunds.example")
+        .replace('routing_key_file = "key"', 'routing_key = "hunter2"')
+        .replace('url_file = "hook"', 'url_file = "hook"\nurl = "https://hooks.slack.com/hunter2"\nsecret = "hunter2"'),
+    )
+    (tmp_path / "hook").write_text("https://hooks.slack.com/services/hunter2")
+    found = problems(alone(), path)
+    assert [problem.split(": ", 1)[0] for problem in found] == [
+        "delivery.public_url",
+        "subscribers[0].url_file",
+        "subscribers[2].authorization_file",
+        "subscribers[0].secret",
+        "subscribers[1].routing_key",
+        "subscribers[2].authorization",
+    ]
+    assert "hunter2" not in "\n".join(found)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from svix.webhooks import Webhook as SvixWebhook
+from svix.webhooks import WebhookVerificationError as SvixVerificationError
 
 from receiver.errors import NotSent
 from receiver.ledger.lifecycle import EventType
@@ -53,7 +59,7 @@ BODY = (
 
 def test_the_whole_request_of_a_decline() -> None:
     """Method, address, headers and body, byte for byte; the signature was computed with openssl."""
-    request = render(an_event(), a_subscriber(), NOW)
+    request = render([an_event()], a_subscriber(), NOW)
     assert (request.method, request.url) == ("POST", "https://finance.example/hooks")
     assert request.body.decode() == BODY
     assert request.headers == {
@@ -124,7 +130,7 @@ def test_the_largest_possible_body_is_small_enough() -> None:
 
 def test_the_standard_webhooks_library_verifies_the_request() -> None:
     """Its `verify` compares with the real clock, so this one attempt is made now."""
-    request = render(an_event(), a_subscriber(), int(time.time() * 1000))
+    request = render([an_event()], a_subscriber(), int(time.time() * 1000))
     verified = Webhook(SECRET).verify(request.body, dict(request.headers))
     assert verified["data"]["refundId"] == a_refund().refund_id
     with pytest.raises(WebhookVerificationError):
@@ -133,11 +139,57 @@ def test_the_standard_webhooks_library_verifies_the_request() -> None:
         Webhook(OTHER_SECRET).verify(request.body, dict(request.headers))
 
 
+def test_the_svix_library_verifies_the_request() -> None:
+    """It reads the same headers; a changed body is refused."""
+    request = render([an_event()], a_subscriber(), int(time.time() * 1000))
+    SvixWebhook(SECRET).verify(request.body, dict(request.headers))
+    with pytest.raises(SvixVerificationError):
+        SvixWebhook(SECRET).verify(request.body + b" ", dict(request.headers))
+
+
+NODE = """
+const { Webhook } = require(process.argv[1]);
+const { secret, body, headers } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+new Webhook(secret).verify(body, headers);
+let refused = false;
+try { new Webhook(secret).verify(body + " ", headers); } catch { refused = true; }
+console.log(refused);
+"""
+
+
+@pytest.mark.parametrize("package", ["svix", "standardwebhooks"])
+def test_the_libraries_for_node_verify_the_request(package: str) -> None:
+    """Where Node is, and `RECEIVER_TEST_NODE_MODULES` names a folder in which `npm install svix standardwebhooks`
+    was run."""
+    folder = Path(os.environ.get("RECEIVER_TEST_NODE_MODULES", "/nowhere")) / package
+    node = shutil.which("node")
+    if node is None or not folder.is_dir():
+        pytest.skip(f"no Node, or no npm package {package} in RECEIVER_TEST_NODE_MODULES")
+    request = render([an_event(order_reference="Größe 😀")], a_subscriber(), int(time.time() * 1000))
+    given = {"secret": SECRET, "body": request.body.decode(), "headers": dict(request.headers)}
+    ran = subprocess.run(
+        [node, "-e", NODE, str(folder)],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.stdout.strip(), ran.stderr) == ("true", "")
+
+
+def test_a_format_of_a_later_version_is_not_sent() -> None:
+    """The event stays owed; after a rollback nothing goes out in another form than was agreed."""
+    with pytest.raises(NotSent) as caught:
+        render([an_event()], a_subscriber(format="carrier-pigeon"), NOW)
+    assert caught.value.reason == "unknown_format"
+
+
 def test_while_a_secret_is_changed_both_verify_and_after_it_only_the_new() -> None:
     """Every live secret signs; from the millisecond of its end an old one does not."""
     now = int(time.time() * 1000)
     subscriber = a_subscriber(secrets=(Secret(OTHER_SECRET), Secret(SECRET, expires_at=now)))
-    before, after = render(an_event(), subscriber, now - 1), render(an_event(), subscriber, now)
+    before, after = render([an_event()], subscriber, now - 1), render([an_event()], subscriber, now)
     for secret in (SECRET, OTHER_SECRET):
         Webhook(secret).verify(before.body, dict(before.headers))
     Webhook(OTHER_SECRET).verify(after.body, dict(after.headers))
@@ -149,7 +201,7 @@ def test_while_a_secret_is_changed_both_verify_and_after_it_only_the_new() -> No
 
 def test_a_retry_changes_the_time_and_the_signature_alone() -> None:
     """`webhook-id` and body stay: by them the subscriber recognises a repetition."""
-    first, second = render(an_event(), a_subscriber(), NOW), render(an_event(), a_subscriber(), NOW + 5_000)
+    first, second = render([an_event()], a_subscriber(), NOW), render([an_event()], a_subscriber(), NOW + 5_000)
     assert first.body == second.body
     changed = {name for name in first.headers if first.headers[name] != second.headers[name]}
     assert changed == {"webhook-timestamp", "webhook-signature"}
@@ -159,7 +211,7 @@ def test_a_retry_changes_the_time_and_the_signature_alone() -> None:
 def test_nothing_is_sent_unsigned(secrets: tuple[Secret, ...]) -> None:
     """Without a secret that is live and readable the attempt fails before it begins."""
     with pytest.raises(NotSent) as caught:
-        render(an_event(), a_subscriber(secrets=secrets), NOW)
+        render([an_event()], a_subscriber(secrets=secrets), NOW)
     assert caught.value.reason == "no_live_secret"
     assert "whsec" not in str(caught.value)
 

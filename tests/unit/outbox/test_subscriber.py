@@ -16,8 +16,10 @@ from rich.console import Console
 
 from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.formats import FORMATS
 from receiver.outbox.signature import format_secret
 from receiver.outbox.subscriber import (
+    FIELDS,
     Secret,
     Subscriber,
     carry_over,
@@ -94,7 +96,8 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_mend() -> None:
         read_subscriber(data, RULES, origin="api", now=NOW)
     assert caught.value.reason == "bad_subscriber"
     assert caught.value.detail.split("\n") == [
-        "secrte: is not a field of a subscriber; known are name, url, secret, secrets, types, reasons, format",
+        "secrte: is not a field of a subscriber; known are name, url, secret, secrets, types, reasons, format, "
+        "routing_key, authorization, public_url, seller_central",
         "name: is not a plain word; use 1 to 64 of a-z 0-9 _ -, a letter or digit first",
         "url: must begin with https://; write for example https://finance.example/hooks",
         "url: must not hold a user name or password; deliveries prove themselves by their signature",
@@ -105,7 +108,7 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_mend() -> None:
         "amazonpay.refund.refunded, amazonpay.refund.declined, amazonpay.refund.stuck, "
         "amazonpay.refund.conflict, and * for all",
         "reasons: is not a list of 1 to 32 reason codes such as AmazonRejected; leave it out for all",
-        "format: 'xml' is not a format; known are cloudevents",
+        "format: 'xml' is not a format; known are cloudevents, slack, pagerduty, alertmanager",
     ]
     assert "hunter2" not in caught.value.detail
 
@@ -133,7 +136,8 @@ def test_a_name_is_a_plain_word(name: object) -> None:
         ({"reasons": ["x"] * 33}, "reasons: is not a list of 1 to 32"),
         ({"reasons": ["a b"]}, "reasons: 'a b' is not a reason code"),
         ({"reasons": ["x" * 99]}, f"reasons: '{'x' * 50}'… is not a reason code"),
-        ({"format": "slack"}, "format: 'slack' is not a format; known are cloudevents"),
+        ({"format": "teams"}, "format: 'teams' is not a format; known are cloudevents, slack, "),
+        ({"format": SECRET}, "format: a secret is not a format"),
         ({"format": {}}, "format: a dict is not a format"),
         ({SECRET + "!": 1}, "a secret: is not a field"),
     ],
@@ -165,7 +169,14 @@ urls = st.text(st.sampled_from("https://a.b:@[]%?#\\ 0x7f1\n\x00é_-")).map(lamb
 
 
 @given(
-    json_values | st.fixed_dictionaries({}, optional=dict.fromkeys([*GOOD, "secrets", "types", "reasons"], json_values))
+    json_values
+    | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, json_values))
+    | st.builds(
+        lambda good, name, odd: {**good, "format": name, **odd},
+        st.just({"name": "a", "url": "https://a.example/"}),
+        st.sampled_from(list(FORMATS)),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, json_values)),
+    )
 )
 def test_any_value_is_a_subscriber_or_a_list_of_problems(data: object) -> None:
     """Reading is total, and agrees with the list of problems."""
@@ -256,6 +267,8 @@ def test_what_people_see_of_a_subscriber() -> None:
         "types": ["*"],
         "reasons": None,
         "format": "cloudevents",
+        "credential": None,
+        "publicUrl": None,
         "paused": False,
         "pausedReason": None,
         "pausedAt": None,

@@ -1,0 +1,71 @@
+"""Pure. The format `cloudevents`: CloudEvents 1.0 in structured JSON, signed as Standard Webhooks asks.
+
+The body of an event is the same bytes on every attempt and for every subscriber; the signature's time and keys differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from receiver.errors import NotSent, Unreadable
+from receiver.exchange import Request
+from receiver.ledger.refund import format_rfc3339
+from receiver.ledger.shape import refund_json, tidy
+from receiver.outbox.advice import advice_json
+from receiver.outbox.event import Event
+from receiver.outbox.signature import read_secret, webhook_headers
+from receiver.outbox.subscriber import Subscriber
+
+CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
+USER_AGENT = "amazon-pay-refund-receiver"
+LARGEST_BODY = 16 * 1024
+"""No body is larger: the texts inside are bounded. Standard Webhooks asks for less than 20 KB, CloudEvents for 64."""
+
+
+def cloud_event(event: Event) -> dict[str, Any]:
+    """The event as CloudEvents 1.0 (JSON event format).
+
+    `source` is `/amazonpay/<account>`, `subject` the refund id, `data` the refund as `refund_json` gives it, with
+    `advice` ({summary, actions: [{action, text}]}, null where nothing is to be done).
+    """
+    return {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": f"/amazonpay/{quote(tidy(event.account), safe='')}",
+        "type": event.type.value,
+        "subject": tidy(event.refund.refund_id),
+        "time": format_rfc3339(event.at),
+        "datacontenttype": "application/json",
+        "data": {**refund_json(event.refund), "advice": advice_json(event.advice)},
+    }
+
+
+def render_body(event: Event) -> bytes:
+    """The body: compact JSON in UTF-8, at most `LARGEST_BODY` bytes."""
+    return msgspec.json.encode(cloud_event(event))
+
+
+def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
+    """The request that tells the subscriber of the one event, signed at `now` (ms) with every secret that is live then.
+
+    Raises `NotSent` (`no_live_secret`) where there is none: an unsigned event could be anybody's.
+    """
+    (event,) = events
+    body = render_body(event)
+    keys = _keys(subscriber, now)
+    headers = {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **webhook_headers(keys, event.id, now, body)}
+    return Request("POST", subscriber.url, headers, body)
+
+
+def _keys(subscriber: Subscriber, now: int) -> list[bytes]:
+    try:
+        keys = [read_secret(secret.value) for secret in subscriber.secrets if secret.live(now)]
+    except Unreadable as error:
+        raise NotSent("A secret of the subscriber cannot be read.", reason="no_live_secret") from error
+    if not keys:
+        raise NotSent("Every secret of the subscriber has expired.", reason="no_live_secret")
+    return keys
