@@ -21,6 +21,7 @@ from receiver.deliver import Deliverer
 from receiver.errors import NotSent, StoreUnavailable, Unavailable
 from receiver.exchange import Request
 from receiver.http.app import build
+from receiver.http.diagnostics import Inside
 from receiver.issue import Issuer
 from receiver.metrics import Metrics
 from receiver.outbox.subscriber import Subscriber, carry_over
@@ -151,6 +152,7 @@ class Service:
             checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self._check_workers},
             refresh_gauges=self._refresh_gauges,
             issuers=self.issuers,
+            inside=Inside("embedded" if self.embedded else "redis", self.receiver, self.certificates, self._states),
         )
 
     def _start_workers(self) -> None:
@@ -290,6 +292,10 @@ class Service:
     async def _check_workers(self) -> None:
         if self._failing:
             raise Unavailable(f"Failing: {', '.join(sorted(self._failing))}.", reason="workers_failing")
+
+    def _states(self) -> dict[str, str]:
+        alive = {name: "ended" if task.done() else "running" for name, task in self._tasks.items()}
+        return {**alive, **dict.fromkeys(self._failing, "failing")}
 
     async def _refresh_gauges(self) -> None:
         sizes = {account.name: await self.store.gauges(account.name) for account in self.accounts}

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from receiver.errors import ReceiverError
 from receiver.http.api import RefundApi, RefundStore
 from receiver.http.auth import Tokens
+from receiver.http.diagnostics import DiagnosticsApi, Inside
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
@@ -65,12 +66,14 @@ def build(
     checks: Mapping[str, Check],
     refresh_gauges: Check,
     issuers: Mapping[str, Issues] = MappingProxyType({}),
+    inside: Inside | None = None,
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The application. `checks` make `/readyz`, `refresh_gauges` runs before each `/metrics`; `now` is ms UTC.
 
-    `issuers` by account: who issues refunds.
+    `issuers` by account: who issues refunds. `inside` is what `/v1/diagnostics` tells; without it there is no such
+    route.
     """
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts])
     routes = [
@@ -79,6 +82,7 @@ def build(
         *issue_routes(IssueApi(issuers, tokens)),
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
         *health_routes(Health(checks, metrics, refresh_gauges)),
+        *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
         *more_routes,
     ]
     app = Starlette(
