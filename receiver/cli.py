@@ -180,6 +180,7 @@ def doctor(
 
     Exit codes: 0 nothing failed (warnings are allowed) · 1 something failed · 2 it cannot run.
     """
+    from receiver.commands.calling import ending
     from receiver.commands.doctor import doctor as command
     from receiver.commands.doctor import end_soon
     from receiver.service import wall
@@ -201,7 +202,8 @@ def doctor(
         end_soon(code)
         return code
 
-    raise typer.Exit(_run(whole()))
+    with ending():
+        raise typer.Exit(_run(whole()))
 
 
 def _settings(config: Path | None) -> Settings:

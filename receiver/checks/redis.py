@@ -14,8 +14,8 @@ from receiver.store.vitals import Vitals
 
 FULL, FILLING = 0.95, 0.80
 """Shares of maxmemory."""
-SLOW_PING, SLOW_WRITE = 0.02, 0.1
-"""Seconds of the slowest of a hundred. SNS gives up after 15 s, so this is about room for bursts, not about that."""
+SLOW_PING, SLOW_WRITE = (0.02, 0.25), (0.05, 0.5)
+"""Seconds of half, and of 99 in a hundred. SNS gives up after 15 s: this is about room for bursts, not about that."""
 LONGEST_SKEW = 300.0
 """Seconds, as in the settings' default of ingest.max_future."""
 OLDEST_REDIS, OLDEST_VALKEY = (7, 0), (7, 2)
@@ -89,7 +89,7 @@ def judge_durability(vitals: Vitals) -> Iterable[Finding]:
 def _fsync(vitals: Vitals) -> Finding:
     check, policy = "redis.appendfsync", vitals.config.get("appendfsync", "")
     if not policy:
-        word = vitals.refused.get("config", "not told")
+        word = vitals.refused.get("config", "not told").replace("_", " ")
         found = f"CONFIG GET is refused ({word}), so appendfsync is not known"
         return skip(check, "config_forbidden", found, "Make sure that it says appendfsync always.")
     if policy != "always":
@@ -148,7 +148,7 @@ def judge_latency(vitals: Vitals) -> Iterable[Finding]:
     if vitals.pings:
         found = f"{len(vitals.pings)} pings: {spread(vitals.pings)}"
         mend = "Look for slow commands of others on it (SLOWLOG), a busy machine, or a long way."
-        slow = percentile(vitals.pings, 0.99) > SLOW_PING
+        slow = is_slow(vitals.pings, SLOW_PING)
         yield warn("redis.latency", "slow", found, mend) if slow else ok("redis.latency", found)
     if word := vitals.refused.get("write"):
         mend = WRITE_MENDS.get(word, "Look at its log.")
@@ -156,7 +156,7 @@ def judge_latency(vitals: Vitals) -> Iterable[Finding]:
     elif vitals.writes:
         found = f"{len(vitals.writes)} durable writes: {spread(vitals.writes)}"
         mend = "Give it a disk that syncs faster (a local SSD), or one of its own."
-        slow = percentile(vitals.writes, 0.99) > SLOW_WRITE
+        slow = is_slow(vitals.writes, SLOW_WRITE)
         yield warn("redis.write", "slow", found, mend) if slow else ok("redis.write", found)
 
 
@@ -191,6 +191,11 @@ def number(vitals: Vitals, name: str) -> int:
     """A number of `INFO`; 0 where it tells none."""
     text = vitals.info.get(name, "")
     return int(text) if text.isdecimal() else 0
+
+
+def is_slow(samples: tuple[float, ...], most: tuple[float, float]) -> bool:
+    """Whether half of them, or 99 in a hundred, take longer."""
+    return percentile(samples, 0.5) > most[0] or percentile(samples, 0.99) > most[1]
 
 
 def spread(samples: tuple[float, ...]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from starlette.applications import Starlette
 
 from receiver.certificates import CertificateStore
 from receiver.errors import NotSent
@@ -149,13 +150,20 @@ async def running(
         checks=checks or {},
         refresh_gauges=refresh or nothing,
     )
+    async with listening(app, chosen, metrics) as service:
+        yield service
+
+
+@asynccontextmanager
+async def listening(app: Starlette, chosen: Settings, metrics: Metrics | None = None) -> AsyncIterator[Service]:
+    """An application under uvicorn, until the block ends."""
     listener = socket.create_server(("127.0.0.1", 0))
     web = server(app, chosen.http)
     task = asyncio.get_running_loop().create_task(web.serve(sockets=[listener]))
     try:
         await until(lambda: web.started)
         async with aiohttp.ClientSession(auto_decompress=False) as session:
-            yield Service(listener.getsockname()[1], metrics, session)
+            yield Service(listener.getsockname()[1], metrics or Metrics(), session)
     finally:
         web.should_exit = True
         async with asyncio.timeout(10):
