@@ -17,7 +17,7 @@ from receiver.checks.site import Site
 from receiver.errors import AmazonError, AmazonNotFound, AmazonRefused, AmazonThrottled, NotSent
 from receiver.exchange import Request, Response
 
-TIMEOUT, CONNECT_TIMEOUT = 8.0, 4.0
+TIMEOUT, CONNECT_TIMEOUT = 6.0, 4.0
 KEY, REACH, CLOCK = "amazon.key", "amazon.reachable", "clock.amazon"
 OF_THE_KEY = frozenset(
     {
@@ -28,12 +28,12 @@ OF_THE_KEY = frozenset(
 """Reason codes of Amazon that speak of who asks. Their status was seen as 400 and as 401."""
 
 MENDS = {
-    "dns_failed": "Look at this machine's DNS, and at `endpoint`.",
+    "dns_failed": "Look at this machine's DNS.",
     "connect_failed": "Let this machine connect to that host on port 443; a proxy from the environment is not used.",
     "tls_failed": "Look at the system's trust store and clock, and at whatever opens TLS on the way (SSL_CERT_FILE).",
     "timeout": "Look at the firewall: packets seem to be dropped on the way.",
 }
-ELSEWHERE = "Look at `endpoint`, and at whatever is between here and there."
+ELSEWHERE = "Look at whatever is between here and there."
 
 
 async def check_amazon(site: Site) -> list[Finding]:
@@ -51,7 +51,8 @@ async def _check_account(site: Site, account: Account) -> list[Finding]:
     try:
         answer = await site.send(signed, timeout=TIMEOUT, connect_timeout=CONNECT_TIMEOUT)
     except NotSent as error:
-        mend = MENDS.get(error.reason, ELSEWHERE)
+        ours = " Is `endpoint` right?" if account.endpoint.override else ""
+        mend = MENDS.get(error.reason, ELSEWHERE) + ours
         return [
             fail(REACH, error.reason, f"Amazon is not reached: {error.detail}", mend, account.name),
             skip(KEY, "not_reached", "not known: Amazon is not reached", subject=account.name),

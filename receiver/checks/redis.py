@@ -154,7 +154,7 @@ def judge_latency(vitals: Vitals) -> Iterable[Finding]:
         mend = WRITE_MENDS.get(word, "Look at its log.")
         yield fail("redis.write", f"write_{word}", f"a write is refused: {word.replace('_', ' ')}", mend)
     elif vitals.writes:
-        found = f"{len(vitals.writes)} durable writes: {spread(vitals.writes)}"
+        found = f"{len(vitals.writes)} writes: {spread(vitals.writes)}"
         mend = "Give it a disk that syncs faster (a local SSD), or one of its own."
         slow = is_slow(vitals.writes, SLOW_WRITE)
         yield warn("redis.write", "slow", found, mend) if slow else ok("redis.write", found)

@@ -61,6 +61,10 @@ async def _lanes(
         name = subscriber.name
         waiting, dead = int(sizes.get(f"waiting:{name}", 0)), int(sizes.get(f"dead:{name}", 0))
         found += _lane(account, subscriber, waiting, dead, waits.get(name))
+        if subscriber.origin != "config" and subscriber.url.lower().startswith("http://"):
+            told = f"{name} is told over plain http: everybody on the way can read and drop its events"
+            mend = "Remove it, and add it with an https address."
+            found.append(warn("subscribers.url", "plain_http", told, mend, f"{account}/{name}"))
         if dead:
             found.append(await _dead(store, account, name, dead))
     return found

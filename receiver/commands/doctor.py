@@ -99,7 +99,8 @@ def show(report: Report, *, as_json: bool) -> None:
 
 
 def _line(finding: Finding) -> Text:
-    about = finding.subject if finding.subject and finding.subject not in finding.found else ""
+    # Of `account/subscriber` the finding names the second.
+    about = "" if finding.subject in finding.found else finding.subject.partition("/")[0]
     text = Text()
     text.append(f"{finding.status.value:<4}  ", COLOURS[finding.status])
     text.append(f"{finding.check:<28}  ")

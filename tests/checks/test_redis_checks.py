@@ -67,7 +67,7 @@ async def test_a_right_one_is_right(url: str, valkey: Any) -> None:
     assert words(found) == {"subscribers.lane": "not_written_yet"}
     assert only(found, "redis.version").found.startswith("Valkey ")
     assert "50 pings" in only(found, "redis.latency").found
-    assert "20 durable writes" in only(found, "redis.write").found
+    assert "20 writes" in only(found, "redis.write").found
     assert await valkey.keys() == []
 
 

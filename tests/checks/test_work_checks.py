@@ -53,6 +53,12 @@ async def test_a_subscriber_that_gets_its_events(store: Store, account: Account)
     assert only(found, "subscribers.lane").found.startswith("audit: 2 events waiting")
 
 
+async def test_one_that_was_added_with_plain_http(store: Store) -> None:
+    """What the settings declare is judged with the settings."""
+    await store.put_subscriber("us", subscriber("audit", origin="api"))
+    assert words(await look(store)) == {"subscribers.url": "plain_http"}
+
+
 async def test_dead_events_tell_their_last_reason(store: Store, account: Account) -> None:
     """And which refund the subscriber does not know of."""
     await store.put_subscriber("us", subscriber("audit"))
