@@ -6,14 +6,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from receiver.accounts import Account
 from receiver.checks.finding import Finding
 from receiver.checks.site import Send, Site
 from receiver.errors import NotSent
 from receiver.exchange import Request, Response
-from receiver.settings import check
+from receiver.settings import Settings, check
 from tests.configuration import table
 
 Ask = Callable[[Site], Awaitable[list[Finding]]]
@@ -29,11 +33,26 @@ async def no_web(request: Request, *, timeout: float, connect_timeout: float, ma
     raise NotSent("There is no web here.", reason="dns_failed")
 
 
+@cache
+def plain() -> tuple[Settings, tuple[Account, ...]]:
+    """The account `us` and nothing else; to read its key takes a tenth of a second each time."""
+    settings = check({"accounts": [table("us")]}, Path("/"))
+    return settings, tuple(settings.build_accounts())
+
+
 def site(*accounts: dict[str, Any], base: Path = Path("/"), send: Send = no_web, **more: Any) -> Site:
     """A site of these accounts (by default one, `us`). Settings and fields of the site can be given by name."""
     fields = {name: more.pop(name) for name in tuple(more) if name in Site.__dataclass_fields__}
-    settings = check({"accounts": list(accounts) or [table("us")], **more}, base)
-    return Site(settings, tuple(settings.build_accounts()), send, **{"wall": wall, **fields})
+    if accounts:
+        settings = check({"accounts": list(accounts), **more}, base)
+        built = tuple(settings.build_accounts())
+    else:
+        settings, built = plain()
+        kinds: dict[str, Any] = {name: Settings.model_fields[name].annotation for name in more}
+        context = {"base": base}
+        tables = {name: TypeAdapter(kind).validate_python(more[name], context=context) for name, kind in kinds.items()}
+        settings = settings.model_copy(update=tables)
+    return Site(settings, built, send, **{"wall": wall, **fields})
 
 
 def words(findings: Iterable[Finding]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from receiver.simulator.keys import Keys, make_keys
 from receiver.transport import Transport
 from tests.checks.kit import only, silence, site, wall, words
 from tests.configuration import table
+from tests.river.kit import trust
 from tests.webserver import serving
 
 
@@ -31,7 +32,7 @@ def keys() -> Keys:
 
 @pytest.fixture
 async def transport() -> AsyncIterator[Transport]:
-    found = Transport()
+    found = Transport(tls=trust())
     yield found
     await found.close()
 

@@ -16,6 +16,7 @@ from receiver.checks.finding import Finding, Status
 from receiver.transport import Transport
 from tests.checks.kit import site, words
 from tests.configuration import table
+from tests.river.kit import trust
 from tests.sns import NOW, SnsSigner
 from tests.webserver import Names, WebServer, serving
 
@@ -74,7 +75,7 @@ async def test_a_host_of_another_name_is_not(tmp_path: Path) -> None:
 
 async def test_a_name_that_has_no_address() -> None:
     """DNS is another fault than TLS."""
-    transport = Transport(resolver=Names({}))
+    transport = Transport(resolver=Names({}), tls=trust())
     [found] = await check_hosts(site(send=transport.send))
     await transport.close()
     assert (found.status, found.reason) == (Status.FAIL, "dns_failed")

@@ -16,6 +16,7 @@ from receiver.transport import Transport
 from tests.checks.kit import only, silence, site, wall, words
 from tests.commands.kit import Server
 from tests.http.kit import ADMIN, READER
+from tests.river.kit import trust
 from tests.sns import SnsSigner, headers
 from tests.webserver import serving
 
@@ -31,7 +32,7 @@ def server(valkey_url: str) -> Iterator[Server]:
 
 
 async def look(url: str = "", token: str = "", **more: Any) -> list[Finding]:
-    transport = Transport()
+    transport = Transport(tls=trust())
     try:
         return await check_service(site(send=transport.send, url=url, token=token, **more))
     finally:
