@@ -32,6 +32,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         connection.py · clock.py · wakes.py       pipelines and scripts; one time for all; who wakes whom
         looks.py · refunds.py · lanes.py · feed.py    the schedule of questions, the ledger, what is owed, all events
         requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
+        vitals.py                                 how a Redis is
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py            one signed exchange with Amazon
     settle.py         read, decide, commit; again on collision
@@ -57,7 +58,7 @@ Around it
     durations.py · logs.py · metrics.py · serving.py
     service.py        builds everything once, by hand, and runs it
     simulator/        a stand-in Amazon Pay; has a reading list of its own, and shares none of the code above
-    commands/         one module for each group of commands
+    commands/ · checks/           one module for each group of commands; what `receiver doctor` looks at
     cli.py · __main__.py                          the command line
 
 Imports go down only, and nothing imports what stands beside it (tests/test_architecture.py):
@@ -66,7 +67,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ cli
   │ commands
   │ service
-  │ http · simulator
+  │ http · simulator · checks
   │ metrics
   │ receive · track · issue · legacy · declare · deliver
   │ settle · ask

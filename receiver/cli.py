@@ -162,6 +162,60 @@ def verify(
     raise typer.Exit(1 if refused else 0)
 
 
+@app.command()
+def doctor(
+    config: Config = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask nobody on the Internet: neither Amazon nor the certificates' host.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    url: Annotated[
+        str,
+        typer.Option(
+            "--url", envvar="RECEIVER_URL", help="Address of the running service. Default: where the settings say."
+        ),
+    ] = "",
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", envvar="RECEIVER_TOKEN_FILE", help="File with a token of scope admin for it."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Send the token over plain http to another machine.")
+    ] = False,
+) -> None:
+    """Check an installation, and say what to do: settings, keys, clocks, Redis, Amazon, subscribers, the service.
+
+    Changes nothing: it writes and removes one key of its own in Redis, and asks Amazon for a refund that does not
+    exist. Takes 20 seconds at most.
+
+    Exit codes: 0 nothing failed (warnings are allowed) · 1 something failed · 2 it cannot run.
+    """
+    from receiver.commands.calling import ending
+    from receiver.commands.doctor import doctor as command
+    from receiver.commands.doctor import end_soon
+    from receiver.service import wall
+
+    logs.configure(level="error")
+
+    async def whole() -> int:
+        code = await command(
+            lambda: load(config, os.environ),
+            wall=wall,
+            config=config,
+            offline=offline,
+            as_json=as_json,
+            url=url,
+            token_file=token_file,
+            token=os.environ.get("RECEIVER_TOKEN", "").strip(),
+            insecure=insecure,
+        )
+        end_soon(code)
+        return code
+
+    with ending():
+        raise typer.Exit(_run(whole()))
+
+
 def _settings(config: Path | None) -> Settings:
     """The settings; or every problem with them on standard error, and exit code 2."""
     try:

@@ -22,6 +22,7 @@ from receiver.deliver import Deliverer
 from receiver.errors import NotSent, StoreUnavailable, Unavailable
 from receiver.exchange import Request
 from receiver.http.app import build
+from receiver.http.diagnostics import Inside
 from receiver.issue import Issuer
 from receiver.legacy import Legacy
 from receiver.metrics import Metrics
@@ -156,6 +157,7 @@ class Service:
             refresh_gauges=self._refresh_gauges,
             issuers=self.issuers,
             legacies=self.legacies,
+            inside=Inside("embedded" if self.embedded else "redis", self.receiver, self.certificates, self._states),
         )
 
     def _start_workers(self) -> None:
@@ -264,6 +266,10 @@ class Service:
     async def _check_workers(self) -> None:
         if self._failing:
             raise Unavailable(f"Failing: {', '.join(sorted(self._failing))}.", reason="workers_failing")
+
+    def _states(self) -> dict[str, str]:
+        alive = {name: "ended" if task.done() else "running" for name, task in self._tasks.items()}
+        return {**alive, **dict.fromkeys(self._failing, "failing")}
 
     async def _refresh_gauges(self) -> None:
         sizes = {account.name: await self.store.gauges(account.name) for account in self.accounts}

@@ -28,7 +28,7 @@ LAYERS = (
     {"settle", "ask"},
     {"receive", "track", "issue", "legacy", "declare", "deliver"},
     {"metrics"},
-    {"http", "simulator"},
+    {"http", "simulator", "checks"},
     {"service"},
     {"commands"},
     {"cli"},
@@ -81,6 +81,7 @@ CLOCK_AND_CHANCE = frozenset(
 FOR_A_TYPE = {
     ("receiver.settings.consistency", "receiver.settings.sources"),
     ("receiver.simulator.forgeries", "receiver.simulator.keys"),
+    ("receiver.checks.redis", "receiver.store.vitals"),
 }
 """Imports by pure modules outside the folders of nouns that bring a type along, and nothing that acts."""
 BUILTIN_IO = frozenset({"open", "input", "print", "breakpoint", "exec", "eval", "__import__"})

@@ -7,13 +7,13 @@ processor time; callers that sign many requests may do it in a thread.
 from __future__ import annotations
 
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from enum import StrEnum
 from hashlib import sha256
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -79,12 +79,30 @@ class Signer:
         dated = request.with_headers(x_amz_pay_date=format_basic(now))
         names = signed_headers(dated)
         text = string_to_sign(self.algorithm, canonical_request(dated, names))
-        padding = PSS(mgf=MGF1(SHA256()), salt_length=self.algorithm.salt_length)
-        signature = b64encode(self._key.sign(text.encode(), padding, SHA256())).decode("ascii")
+        signature = b64encode(self._key.sign(text.encode(), self._padding, SHA256())).decode("ascii")
         return dated.with_headers(
             authorization=f"{self.algorithm} PublicKeyId={self.public_key_id}, "
             f"SignedHeaders={';'.join(names)}, Signature={signature}"
         )
+
+    def verifies(self, signed: Request) -> bool:
+        """Whether the public half of our key verifies what `sign` returned, as Amazon will with the one it has."""
+        text = string_to_sign(self.algorithm, canonical_request(signed, signed_headers(signed)))
+        _, _, signature = signed.headers.get("authorization", "").rpartition("Signature=")
+        try:
+            self._key.public_key().verify(b64decode(signature), text.encode(), self._padding, SHA256())
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    @property
+    def bits(self) -> int:
+        """The size of the key."""
+        return self._key.key_size
+
+    @property
+    def _padding(self) -> PSS:
+        return PSS(mgf=MGF1(SHA256()), salt_length=self.algorithm.salt_length)
 
 
 def signed_headers(request: Request) -> list[str]:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from receiver.errors import ReceiverError
 from receiver.http.api import RefundApi, RefundStore
 from receiver.http.auth import Tokens
+from receiver.http.diagnostics import DiagnosticsApi, Inside
 from receiver.http.feed import FeedApi
 from receiver.http.feed_hub import FeedStore
 from receiver.http.fps import Makes, fps_routes
@@ -70,12 +71,14 @@ def build(
     refresh_gauges: Check,
     issuers: Mapping[str, Issues] = MappingProxyType({}),
     legacies: Mapping[str, Makes] = MappingProxyType({}),
+    inside: Inside | None = None,
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The application. `checks` make `/readyz`, `refresh_gauges` runs before each `/metrics`; `now` is ms UTC.
 
-    `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments.
+    `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments. `inside` is what
+    `/v1/diagnostics` tells; without it there is no such route.
     """
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts])
     routes = [
@@ -87,6 +90,7 @@ def build(
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
         *feed_routes(FeedApi(store, tokens, settings.feed, metrics)),
         *health_routes(Health(checks, metrics, refresh_gauges)),
+        *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
         *more_routes,
     ]
     app = Starlette(

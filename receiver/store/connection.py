@@ -203,6 +203,9 @@ ALIASES = {"OUTOFMEMORY": "OOM", "BUSYLOADING": "LOADING", "AUTHENTICATION": "NO
 
 def kind_of(error: BaseException) -> str:
     """A word for what is the matter with Redis; the error's text may hold keys and values, and is not passed on."""
+    if type(error) is RedisConnectionError and error.__cause__ is not None:
+        # redis-py 8 wraps so what goes wrong while it greets the server: a password, a time-out.
+        return "unreachable" if (kind := kind_of(error.__cause__)) == "error" else kind
     name = type(error).__name__.removesuffix("Error").upper()
     for word in (ALIASES.get(name, name), str(error).split(" ", 1)[0]):
         if word in KINDS:

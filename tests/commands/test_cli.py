@@ -23,6 +23,7 @@ COMMANDS = {
     "serve": {"--config", "--no-worker"},
     "work": {"--config"},
     "demo": {"--refunds", "--keep", "--json"},
+    "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure"},
     "simulate": {
         "--host",
         "--port",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from starlette.applications import Starlette
 
 from receiver.certificates import CertificateStore
 from receiver.errors import NotSent
@@ -151,6 +152,13 @@ async def running(
         checks=checks or {},
         refresh_gauges=refresh or nothing,
     )
+    async with listening(app, chosen, metrics) as service:
+        yield service
+
+
+@asynccontextmanager
+async def listening(app: Starlette, chosen: Settings, metrics: Metrics | None = None) -> AsyncIterator[Service]:
+    """An application under uvicorn, until the block ends."""
     listener = socket.create_server(("127.0.0.1", 0))
     web = server(app, chosen.http)
 
@@ -161,7 +169,7 @@ async def running(
     try:
         await until(lambda: web.started)
         async with aiohttp.ClientSession(auto_decompress=False) as session:
-            yield Service(listener.getsockname()[1], metrics, session, end)
+            yield Service(listener.getsockname()[1], metrics or Metrics(), session, end)
     finally:
         end()
         async with asyncio.timeout(10):

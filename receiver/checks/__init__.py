@@ -1,0 +1,76 @@
+"""Edge: an installation. What `receiver doctor` looks at: each check is a function of the site that returns findings.
+
+    configuration · keys · certificates    what is on this machine
+    amazon                                 the account's own address, with a question about a refund that is none
+    redis · store · work                   the store, how it is, and what is in it
+    service                                what the running service says
+    finding · site · clocks                what checks are made of
+
+To add one, write the function and put it into `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from receiver.checks.amazon import check_amazon
+from receiver.checks.certificates import check_hosts, check_pinned
+from receiver.checks.configuration import check_configuration
+from receiver.checks.finding import Finding, Report, fail, report, skip
+from receiver.checks.keys import check_crypto, check_keys
+from receiver.checks.service import check_service
+from receiver.checks.site import Site
+from receiver.checks.store import check_store
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A group of questions that are asked in order; groups are asked side by side."""
+
+    name: str
+    ask: Callable[[Site], Awaitable[list[Finding]]]
+    bound: float
+    """Seconds after which it is given up."""
+
+
+CHECKS = (
+    Check("configuration", check_configuration, 5),
+    Check("keys", check_keys, 5),
+    Check("store", check_store, 15),
+    Check("amazon", check_amazon, 12),
+    Check("certificates.pinned", check_pinned, 5),
+    Check("certificates.host", check_hosts, 10),
+    Check("service", check_service, 10),
+)
+
+
+async def examine(site: Site, checks: tuple[Check, ...] = CHECKS) -> Report:
+    """All findings. A check that hangs or breaks is a finding itself, and hinders no other."""
+    crypto = asyncio.create_task(check_crypto())
+    found = await asyncio.gather(*(_bounded(check, site) for check in checks))
+    return report([*await crypto, *(finding for findings in found for finding in findings)])
+
+
+async def examine_nothing(problems: tuple[str, ...]) -> Report:
+    """What can be said where the settings cannot be read: their problems, and whether this machine can verify."""
+    mend = "Mend the setting, and run this again."
+    wrong = [fail("configuration.settings", "configuration", problem, mend) for problem in problems]
+    left_out = [skip(check.name, "configuration", "not looked at: the settings come first") for check in CHECKS[1:]]
+    return report([*wrong, *await check_crypto(), *left_out])
+
+
+async def _bounded(check: Check, site: Site) -> list[Finding]:
+    asking = asyncio.ensure_future(check.ask(site))
+    # `asyncio.timeout` would wait for a task that swallows its cancellation, as redis-py's do on Python 3.11.
+    await asyncio.wait({asking}, timeout=check.bound)
+    if not asking.done():
+        asking.cancel()
+        found = f"not done after {check.bound:g} s"
+        return [fail(check.name, "timeout", found, "Something hangs there: look at it, and run this again.")]
+    try:
+        return asking.result()
+    except Exception as error:
+        found = f"the check itself failed ({type(error).__name__})"
+        return [fail(check.name, "check_failed", found, "This is a fault of the doctor: please report it.")]

@@ -1,0 +1,101 @@
+"""Edge: the web. Does Amazon answer, does it take our key, and do its clock and ours agree?"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+
+from receiver.accounts import Account
+from receiver.amazonpay.answers import judge
+from receiver.amazonpay.calls import get_refund
+from receiver.amazonpay.signing import diagnose
+from receiver.checks.clocks import judge_clock
+from receiver.checks.finding import Finding, fail, ok, skip, warn
+from receiver.checks.keys import PROBES
+from receiver.checks.site import Site
+from receiver.errors import AmazonError, AmazonNotFound, AmazonRefused, AmazonThrottled, NotSent
+from receiver.exchange import Request, Response
+
+TIMEOUT, CONNECT_TIMEOUT = 6.0, 4.0
+KEY, REACH, CLOCK = "amazon.key", "amazon.reachable", "clock.amazon"
+OF_THE_KEY = frozenset(
+    {
+        *("InvalidAuthentication", "InvalidRequestSignature", "InvalidAuthorizationToken", "UnauthorizedAccess"),
+        *("InvalidAccountStatus", "InvalidHeaderValue", "MissingHeader", "MissingHeaderValue"),
+    }
+)
+"""Reason codes of Amazon that speak of who asks. Their status was seen as 400 and as 401."""
+
+MENDS = {
+    "dns_failed": "Look at this machine's DNS.",
+    "connect_failed": "Let this machine connect to that host on port 443; a proxy from the environment is not used.",
+    "tls_failed": "Look at the system's trust store and clock, and at whatever opens TLS on the way (SSL_CERT_FILE).",
+    "timeout": "Look at the firewall: packets seem to be dropped on the way.",
+}
+ELSEWHERE = "Look at whatever is between here and there."
+
+
+async def check_amazon(site: Site) -> list[Finding]:
+    """Get Refund of a refund that does not exist, for each account, at that account's own address only."""
+    if site.offline:
+        return [skip(KEY, "offline", "not asked: --offline")]
+    found = await asyncio.gather(*(_check_account(site, account) for account in site.accounts))
+    return [finding for findings in found for finding in findings]
+
+
+async def _check_account(site: Site, account: Account) -> list[Finding]:
+    request = get_refund(account.endpoint, PROBES[account.environment])
+    signed = await asyncio.to_thread(account.signer.sign, request, site.wall())
+    before = site.wall()
+    try:
+        answer = await site.send(signed, timeout=TIMEOUT, connect_timeout=CONNECT_TIMEOUT)
+    except NotSent as error:
+        ours = " Is `endpoint` right?" if account.endpoint.override else ""
+        mend = MENDS.get(error.reason, ELSEWHERE) + ours
+        return [
+            fail(REACH, error.reason, f"Amazon is not reached: {error.detail}", mend, account.name),
+            skip(KEY, "not_reached", "not known: Amazon is not reached", subject=account.name),
+        ]
+    middle = (before + site.wall()) / 2000
+    return [_judge(account, signed, answer), _clock(site, account, answer, middle)]
+
+
+def _judge(account: Account, signed: Request, answer: Response) -> Finding:
+    host = account.endpoint.host
+    try:
+        judge(answer)
+    except AmazonNotFound:
+        return ok(KEY, f"{host} answers, and takes the key {account.signer.public_key_id}", account.name)
+    except AmazonThrottled:
+        return ok(KEY, f"{host} answers 429, too many calls just now: it takes the key", account.name)
+    except AmazonRefused as error:
+        return _refused(account, signed, error)
+    except AmazonError as error:
+        mend = "If this lasts, look at Amazon Pay's status page, and at `endpoint`."
+        return warn(KEY, error.reason, f"{host}: {error.detail}", mend, account.name)
+    return ok(KEY, f"{host} answers, and takes the key", account.name)
+
+
+def _refused(account: Account, signed: Request, error: AmazonRefused) -> Finding:
+    quoted = f" (request id {error.request_id})" if error.request_id else ""
+    if error.amazon_status not in (401, 403) and error.reason_code not in OF_THE_KEY:
+        mend = "If refunds are found all the same, this is no fault; else show the request id to Amazon's support."
+        return warn(
+            KEY, "amazon_refused", f"an answer that says nothing of the key: {error.detail}{quoted}", mend, account.name
+        )
+    mend = diagnose(error.detail, signed, account.signer.algorithm) or (
+        "Compare public_key_id, region and environment with Seller Central (Integration Central); "
+        "private_key_file must be the one that was made with that public key."
+    )
+    return fail(KEY, "key_refused", f"the key is refused: {error.detail}{quoted}", mend, account.name)
+
+
+def _clock(site: Site, account: Account, answer: Response, middle: float) -> Finding:
+    """`middle` is our time (s) in the middle of the exchange. `Date` has whole seconds: half of one is added."""
+    try:
+        theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp() + 0.5
+    except (ValueError, TypeError, OverflowError):
+        return skip(CLOCK, "no_date", "Amazon's answer has no Date", subject=account.name)
+    most = min(site.settings.ingest.max_future, timedelta(minutes=5)).total_seconds()
+    return judge_clock(CLOCK, middle - theirs, most, "Amazon's", account.name)

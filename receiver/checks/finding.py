@@ -1,0 +1,103 @@
+"""Pure. What a check says: how bad, what was looked at, what was found, and what to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """How it stands, from good to bad; `skip` says nothing."""
+
+    OK = "ok"
+    SKIP = "skip"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. `check` and `reason` are stable words for machines, the rest is for people."""
+
+    check: str
+    """What was looked at, as `group.thing`."""
+    status: Status
+    found: str
+    mend: str = ""
+    reason: str = ""
+    """Why it is not ok, as a word; empty where it is."""
+    subject: str = ""
+    """The account, the file or the subscriber that it is about; empty for the whole installation."""
+
+    def as_json(self) -> dict[str, str]:
+        """All six fields."""
+        return {
+            "check": self.check,
+            "subject": self.subject,
+            "status": self.status.value,
+            "reason": self.reason,
+            "found": self.found,
+            "mend": self.mend,
+        }
+
+
+def ok(check: str, found: str, subject: str = "") -> Finding:
+    """It is as it should be."""
+    return Finding(check, Status.OK, found, subject=subject)
+
+
+def warn(check: str, reason: str, found: str, mend: str, subject: str = "") -> Finding:
+    """It works, and somebody should look at it."""
+    return Finding(check, Status.WARN, found, mend, reason, subject)
+
+
+def fail(check: str, reason: str, found: str, mend: str, subject: str = "") -> Finding:
+    """It does not work, or loses something."""
+    return Finding(check, Status.FAIL, found, mend, reason, subject)
+
+
+def skip(check: str, reason: str, found: str, mend: str = "", subject: str = "") -> Finding:
+    """It could not be looked at, or there is nothing to look at."""
+    return Finding(check, Status.SKIP, found, mend, reason, subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All findings, in the order of the checks."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each status."""
+        found = Counter(finding.status for finding in self.findings)
+        return {status.value: found[status] for status in Status}
+
+    @property
+    def status(self) -> Status:
+        """The worst that was found."""
+        there = {finding.status for finding in self.findings}
+        return next(
+            status for status in (Status.FAIL, Status.WARN, Status.OK) if status in there or status is Status.OK
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """1 if anything failed, else 0."""
+        return 1 if self.status is Status.FAIL else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """`status`, `counts` and `findings`."""
+        return {
+            "status": self.status.value,
+            "counts": self.counts,
+            "findings": [finding.as_json() for finding in self.findings],
+        }
+
+
+def report(findings: Iterable[Finding]) -> Report:
+    """The findings as a report."""
+    return Report(tuple(findings))

@@ -1,0 +1,112 @@
+"""Edge: Redis. What is written: subscribers that are behind, refunds that are stuck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from receiver.checks.finding import Finding, fail, ok, skip, warn
+from receiver.checks.site import Site, plural, seconds
+from receiver.errors import StoreUnavailable
+from receiver.outbox.subscriber import Subscriber
+from receiver.store import Store
+from receiver.store.lanes import Roster
+
+MANY_WAITING = 100
+MANY_HINTED = 1_000
+MOST_READ = 500
+"""Dead events of which the last reason is looked up; more are only counted."""
+STUCK = 24 * 3600
+"""Seconds; Amazon settles nearly all refunds within minutes, and says `stuck` events after as long."""
+SUBSCRIBER, REFUNDS = "subscribers.lane", "refunds.pending"
+
+
+async def check_work(site: Site, store: Store) -> list[Finding]:
+    """Each account's subscribers and refunds."""
+    try:
+        await store.correct_clock()
+        return [finding for account in site.accounts for finding in await _check_account(store, account.name)]
+    except StoreUnavailable as error:
+        mend = "Allow the user all commands on the keys refunds:*."
+        return [fail("store.content", error.reason, f"what is written cannot be read: {error.detail}", mend)]
+
+
+async def _check_account(store: Store, account: str) -> list[Finding]:
+    sizes, roster = await store.gauges(account), await store.roster(account)
+    waits = await store.lane_waits(account, list(roster.subscribers))
+    findings = _refunds(account, sizes)
+    if not roster.version:
+        found = "nothing is written yet for this account"
+        return [*findings, skip(SUBSCRIBER, "not_written_yet", found, "Start `receiver serve`.", account)]
+    findings += [
+        fail(
+            SUBSCRIBER,
+            "subscriber_unreadable",
+            f"the record of {name} is damaged: it is owed everything, and nothing is sent",
+            "Remove it and declare it again.",
+            f"{account}/{name}",
+        )
+        for name in roster.unreadable
+    ]
+    return [*findings, *(await _lanes(store, account, roster, sizes, waits))]
+
+
+async def _lanes(
+    store: Store, account: str, roster: Roster, sizes: Mapping[str, float], waits: Mapping[str, int]
+) -> list[Finding]:
+    if not roster.subscribers and not roster.unreadable:
+        mend = "Declare one in [[subscribers]], or: receiver subscriber add NAME URL."
+        return [warn(SUBSCRIBER, "no_subscribers", "nobody is told about declines", mend, account)]
+    found = []
+    for subscriber in roster.subscribers.values():
+        name = subscriber.name
+        waiting, dead = int(sizes.get(f"waiting:{name}", 0)), int(sizes.get(f"dead:{name}", 0))
+        found += _lane(account, subscriber, waiting, dead, waits.get(name))
+        if subscriber.origin != "config" and subscriber.url.lower().startswith("http://"):
+            told = f"{name} is told over plain http: everybody on the way can read and drop its events"
+            mend = "Remove it, and add it with an https address."
+            found.append(warn("subscribers.url", "plain_http", told, mend, f"{account}/{name}"))
+        if dead:
+            found.append(await _dead(store, account, name, dead))
+    return found
+
+
+def _lane(account: str, subscriber: Subscriber, waiting: int, dead: int, due_in: int | None) -> list[Finding]:
+    subject = f"{account}/{subscriber.name}"
+    owed = plural(waiting, "event")
+    if subscriber.paused:
+        why = subscriber.paused_reason or "unknown"
+        found = f"{subscriber.name} is paused ({why}), {owed} waiting"
+        mend = f"When it is ready: receiver subscriber resume {subscriber.name}."
+        return [warn(SUBSCRIBER, "paused", found, mend, subject)]
+    if waiting >= MANY_WAITING:
+        found = f"{subscriber.name}: {owed} waiting, the next try in {seconds((due_in or 0) / 1000)}"
+        mend = "Look for delivery.retry in the log, and at the subscriber; is a worker running?"
+        return [warn(SUBSCRIBER, "behind", found, mend, subject)]
+    if dead:
+        return []
+    when = f", the next try in {seconds(due_in / 1000)}" if due_in else ""
+    return [ok(SUBSCRIBER, f"{subscriber.name}: {owed} waiting{when}", subject)]
+
+
+async def _dead(store: Store, account: str, name: str, count: int) -> Finding:
+    found = f"{name}: {plural(count, 'event')} given up"
+    if count <= MOST_READ and (events := await store.dead_events(account, name)):
+        last = events[-1]
+        found += f", the last of refund {last.refund_id} ({last.reason}: {last.last_error or 'no answer'})"
+    mend = "Mend the subscriber; what it missed is in the API: receiver refund list --state Declined."
+    return warn("subscribers.dead", "dead_events", found, mend, f"{account}/{name}")
+
+
+def _refunds(account: str, sizes: Mapping[str, float]) -> list[Finding]:
+    pending, oldest = int(sizes["pending"]), sizes["oldest_pending_seconds"]
+    hinted = int(sizes["hinted"])
+    found = []
+    if hinted >= MANY_HINTED:
+        mend = "Is a worker running (receiver serve, receiver work), and does Amazon answer it?"
+        text = f"{hinted} refunds were notified of, and Amazon is not asked yet"
+        found.append(warn("refunds.backlog", "backlog", text, mend, account))
+    text = f"{plural(pending, 'refund')} pending" + (f", the oldest for {seconds(oldest)}" if pending else "")
+    if oldest > STUCK:
+        mend = "See them (receiver refund list --state RefundInitiated), and ask Amazon's support."
+        return [*found, warn(REFUNDS, "stuck", text, mend, account)]
+    return [*found, ok(REFUNDS, text, account)]

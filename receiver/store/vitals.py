@@ -1,0 +1,119 @@
+"""Edge: Redis. How a Redis is: what it says of itself, how fast it answers, and whether it keeps what it confirms."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from receiver.errors import StoreUnavailable
+from receiver.store.connection import connect, kind_of
+from receiver.store.keys import PREFIX
+
+PINGS, WRITES = 50, 20
+PATIENCE = 2.0
+"""Seconds after which no more samples of a kind are taken."""
+PROBE_LIVES = 10_000
+"""ms that the probe's key would live, were it not removed."""
+PROBE = "return redis.call('SET', KEYS[1], 'probe', 'PX', ARGV[1])"
+"""A write as the service makes them all: by a script."""
+SETTINGS = ("appendfsync", "no-appendfsync-on-rewrite")
+"""What `CONFIG GET` alone tells."""
+
+
+Ask = Callable[..., Awaitable[Any]]
+"""Sends one command, given word by word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What was found. A part that Redis refused to tell is empty, and `refused` has the word of `kind_of` for it."""
+
+    info: Mapping[str, str]
+    """The fields of `INFO`."""
+    config: Mapping[str, str]
+    """Those of `SETTINGS` that `CONFIG GET` told."""
+    pings: tuple[float, ...]
+    """Seconds of each `PING`."""
+    writes: tuple[float, ...]
+    """Seconds of each write, which Redis answers when it is as durable as it is configured to be."""
+    ahead: float | None
+    """Seconds by which this machine's clock is ahead of `TIME`."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """`info`, `config`, `time` or `write` → what was the matter, as a word."""
+
+
+async def read_vitals(url: str, *, timeout: float, connect_timeout: float, wall: Callable[[], int]) -> Vitals:
+    """Examine the Redis at `url`; `timeout`s are seconds for each answer, `wall` is this machine's clock (ms).
+
+    Writes one key, `refunds:doctor:…`, and removes it. Raises `StoreUnavailable` (`store_…`) where it does not answer.
+    """
+    client = connect(url, timeout=timeout, connect_timeout=connect_timeout)
+    try:
+        return await _read(client.execute_command, wall)
+    except (RedisError, OSError, TimeoutError) as error:
+        kind = kind_of(error)
+        raise StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}") from error
+    finally:
+        await client.aclose()
+
+
+async def _read(ask: Ask, wall: Callable[[], int]) -> Vitals:
+    refused: dict[str, str] = {}
+    await ask("PING")
+    pings = await _samples(ask, PINGS, ("PING",))
+    info = await _told(ask, refused, "info", "INFO")
+    config = await _told(ask, refused, "config", "CONFIG GET", *SETTINGS)
+    ahead = await _ahead(ask, refused, wall)
+    writes: tuple[float, ...] = ()
+    key = f"{PREFIX}doctor:{secrets.token_hex(8)}"
+    try:
+        writes = await _samples(ask, WRITES, ("EVAL", PROBE, 1, key, PROBE_LIVES))
+        await ask("DEL", key)
+    except RedisError as error:
+        if kind_of(error) in ("timeout", "unreachable"):
+            raise
+        refused["write"] = kind_of(error)
+    return Vitals(info, config, pings, writes, ahead, refused)
+
+
+async def _samples(ask: Ask, count: int, command: tuple[str | int, ...]) -> tuple[float, ...]:
+    """Seconds that each of at most `count` answers took."""
+    found: list[float] = []
+    began = time.perf_counter()
+    while len(found) < count and (at := time.perf_counter()) - began < PATIENCE:
+        await ask(*command)
+        found.append(time.perf_counter() - at)
+    return tuple(found)
+
+
+async def _told(ask: Ask, refused: dict[str, str], part: str, *command: str) -> dict[str, str]:
+    """The answer as texts by name; empty where Redis does not want to tell."""
+    try:
+        answer = await ask(*command)
+    except RedisError as error:
+        if kind_of(error) in ("timeout", "unreachable"):
+            raise
+        refused[part] = kind_of(error)
+        return {}
+    return {_text(name): _text(value) for name, value in dict(answer).items()}
+
+
+async def _ahead(ask: Ask, refused: dict[str, str], wall: Callable[[], int]) -> float | None:
+    before = wall()
+    try:
+        seconds, micros = await ask("TIME")
+    except RedisError as error:
+        if kind_of(error) in ("timeout", "unreachable"):
+            raise
+        refused["time"] = kind_of(error)
+        return None
+    return (before + wall()) / 2000 - (int(seconds) + int(micros) / 1e6)
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

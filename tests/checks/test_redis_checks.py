@@ -1,0 +1,270 @@
+"""What the doctor says of a real Valkey with wrong settings: each finding is provoked for real."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver.checks.finding import Finding, Status
+from receiver.checks.redis import judge_redis, percentile
+from receiver.checks.store import check_store, shown
+from receiver.store.connection import connect
+from receiver.store.vitals import Vitals
+from tests.checks.kit import only, silence, site, wall, words
+from tests.valkey import start_valkey, stop_valkey
+
+RIGHT = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "maxmemory": "0"}
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="rd-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    """A Valkey whose settings these tests change."""
+    process, url = start_valkey(folder, "--appendonly", "yes", "--appendfsync", "always")
+    yield url
+    stop_valkey(process)
+
+
+@pytest.fixture
+async def valkey(url: str) -> AsyncIterator[Any]:
+    """A client of it; the settings are right again."""
+    client: Any = connect(url)
+    await configure(client, RIGHT)
+    await client.flushall()
+    yield client
+    await configure(client, RIGHT)
+    await client.execute_command("REPLICAOF", "NO", "ONE")
+    await client.aclose()
+
+
+async def configure(client: Any, values: dict[str, str]) -> None:
+    for name, value in values.items():
+        await client.config_set(name, value)
+
+
+async def examine(url: str, **more: Any) -> list[Finding]:
+    redis = {"url": url, **more.pop("redis", {})}
+    found = await check_store(site(redis=redis, **more))
+    # How fast a busy machine is says nothing about the code.
+    return [each for each in found if each.reason != "slow"]
+
+
+async def test_a_right_one_is_right(url: str, valkey: Any) -> None:
+    """Nothing is left behind in it."""
+    found = await examine(url)
+    assert words(found) == {"subscribers.lane": "not_written_yet"}
+    assert only(found, "redis.version").found.startswith("Valkey ")
+    assert "50 pings" in only(found, "redis.latency").found
+    assert "20 writes" in only(found, "redis.write").found
+    assert await valkey.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("values", "check", "reason", "status", "mend"),
+    [
+        ({"appendonly": "no"}, "redis.durability", "appendonly_no", Status.FAIL, "appendonly yes"),
+        ({"appendfsync": "everysec"}, "redis.appendfsync", "appendfsync_everysec", Status.WARN, "appendfsync always"),
+        ({"appendfsync": "no"}, "redis.appendfsync", "appendfsync_no", Status.WARN, "appendfsync always"),
+        (
+            {"no-appendfsync-on-rewrite": "yes"},
+            "redis.appendfsync",
+            "no_appendfsync_on_rewrite",
+            Status.WARN,
+            "no-appendfsync-on-rewrite no",
+        ),
+        ({"maxmemory-policy": "allkeys-lru"}, "redis.eviction", "would_evict", Status.WARN, "noeviction"),
+        (
+            {"maxmemory-policy": "volatile-lru", "maxmemory": "1gb"},
+            "redis.eviction",
+            "evicts",
+            Status.FAIL,
+            "noeviction",
+        ),
+    ],
+)
+async def test_a_wrong_setting_is_told_with_the_mend(
+    url: str, valkey: Any, values: dict[str, str], check: str, reason: str, status: Status, mend: str
+) -> None:
+    """Nothing else is complained of."""
+    before = {name: (await valkey.config_get(name))[name] for name in values}
+    await configure(valkey, values)
+    try:
+        found = await examine(url)
+    finally:
+        await configure(valkey, before)
+    assert words(found) == {check: reason, "subscribers.lane": "not_written_yet"}
+    wrong = only(found, check)
+    assert wrong.status is status
+    assert mend in wrong.mend
+
+
+@pytest.mark.parametrize(("share", "status"), [(3.0, Status.OK), (1.12, Status.WARN), (1.01, Status.FAIL)])
+async def test_memory_that_fills_is_told(url: str, valkey: Any, share: float, status: Status) -> None:
+    """Before Redis refuses every write."""
+    await valkey.setrange("ballast", 30_000_000, "x")
+    used = int((await valkey.info("memory"))["used_memory"])
+    await valkey.config_set("maxmemory", int(used * share))
+    found = only(await examine(url), "redis.memory")
+    assert found.status is status
+
+
+async def test_a_full_one_refuses_the_write(url: str, valkey: Any) -> None:
+    """As it would refuse a notification's."""
+    await valkey.config_set("maxmemory", "1")
+    found = only(await examine(url), "redis.write")
+    assert (found.status, found.reason) == (Status.FAIL, "write_full")
+    assert "more memory" in found.mend
+
+
+async def test_a_replica_is_no_primary(url: str, valkey: Any) -> None:
+    """It is read-only."""
+    await valkey.execute_command("REPLICAOF", "127.0.0.1", "1")
+    found = await examine(url)
+    assert words(found)["redis.role"] == "replica"
+    assert words(found)["redis.write"] == "write_read_only"
+    assert "primary" in only(found, "redis.role").mend
+
+
+async def test_replicas_that_are_waited_for_must_be_there(url: str, valkey: Any) -> None:
+    """Else every write fails."""
+    found = only(await examine(url, redis={"wait_replicas": 1}), "redis.replicas")
+    assert (found.status, found.reason) == (Status.FAIL, "replicas_missing")
+    assert "0 of the 1" in found.found
+
+
+async def test_what_is_forbidden_is_skipped_with_the_reason(url: str, valkey: Any) -> None:
+    """A managed Redis hides CONFIG, a careful operator INFO."""
+    await valkey.execute_command(
+        "ACL", "SETUSER", "narrow", "on", ">pw", "~refunds:*", "&refunds:*", "+@all", "-@admin", "-info", "-config"
+    )
+    try:
+        with_user = url.replace("unix://", "unix://narrow:pw@")
+        found = await examine(with_user)
+    finally:
+        await valkey.execute_command("ACL", "DELUSER", "narrow")
+    told = words(found)
+    assert told["redis.info"] == "info_forbidden"
+    assert told["redis.version"] == "not_told"
+    assert not [each for each in found if each.status is Status.FAIL]
+    assert "appendfsync always" in only(found, "redis.info").mend
+
+
+async def test_config_alone_may_be_forbidden(url: str, valkey: Any) -> None:
+    """The rest is told by INFO."""
+    await valkey.execute_command("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "&*", "+@all", "-config")
+    try:
+        found = await examine(url.replace("unix://", "unix://narrow:pw@"))
+    finally:
+        await valkey.execute_command("ACL", "DELUSER", "narrow")
+    assert words(found) == {"redis.appendfsync": "config_forbidden", "subscribers.lane": "not_written_yet"}
+    assert "not permitted" in only(found, "redis.appendfsync").found
+
+
+async def test_a_wrong_password_is_told(url: str, valkey: Any) -> None:
+    """And not repeated."""
+    [found] = await examine(url.replace("unix://", "unix://default:hunter2@").replace("default", "nobody"))
+    assert (found.status, found.reason) == (Status.FAIL, "store_not_authenticated")
+    assert "hunter2" not in repr(found)
+
+
+async def test_one_that_is_not_there_is_told() -> None:
+    """With the address, and without its password."""
+    [found] = await examine("redis://:hunter2@127.0.0.1:1/0")
+    assert (found.check, found.reason) == ("redis.reachable", "store_unreachable")
+    assert "redis://127.0.0.1:1/0" in found.found
+    assert "hunter2" not in repr(found)
+
+
+async def test_one_that_hangs_is_given_up() -> None:
+    """Within the settings' time-out."""
+    async with silence() as port, asyncio.timeout(5):
+        [found] = await examine(f"redis://127.0.0.1:{port}", redis={"timeout": "300ms"})
+    assert (found.status, found.reason) == (Status.FAIL, "store_timeout")
+
+
+@pytest.mark.parametrize(
+    ("ahead", "status"),
+    [(0, Status.OK), (20_000, Status.WARN), (-20_000, Status.WARN), (400_000, Status.FAIL), (-400_000, Status.FAIL)],
+)
+async def test_a_clock_that_is_off_is_told(url: str, valkey: Any, ahead: int, status: Status) -> None:
+    """This machine's, against Redis's."""
+    found = only(await examine(url, wall=lambda: wall() + ahead), "clock.redis")
+    assert found.status is status
+    assert not ahead or str(abs(ahead) // 1000) in found.found
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        ({"redis_version": "6.2.14"}, "too_old"),
+        ({"redis_version": "7.2.4", "valkey_version": "7.1.0"}, "too_old"),
+        ({"redis_version": "7.0.0"}, ""),
+        ({"redis_version": "7.2.4", "valkey_version": "8.0.1"}, ""),
+        ({}, "not_told"),
+        ({"redis_version": "unstable"}, "not_told"),
+    ],
+)
+def test_the_version_is_new_enough(info: dict[str, str], reason: str) -> None:
+    """Redis 7.0, Valkey 7.2: others are not at hand, so these are the words that they say."""
+    assert only(judge_redis(vitals(**info), 0), "redis.version").reason == reason
+
+
+@pytest.mark.parametrize(
+    ("info", "check", "reason"),
+    [
+        ({"aof_enabled": "1", "aof_last_write_status": "err"}, "redis.durability", "aof_failing"),
+        ({"aof_enabled": "1", "aof_last_bgrewrite_status": "err"}, "redis.durability", "aof_rewrite_failing"),
+        ({"redis_mode": "cluster"}, "redis.role", "cluster"),
+    ],
+)
+def test_what_only_a_broken_disk_or_a_cluster_says(info: dict[str, str], check: str, reason: str) -> None:
+    """Judged by the words of INFO."""
+    assert reason in {each.reason for each in judge_redis(vitals(**info), 0) if each.check == check}
+
+
+def test_slowness_is_told() -> None:
+    """By one that stalls, or by all of them."""
+    slow = Vitals({}, {}, (0.001,) * 49 + (0.3,), (0.06,) * 20, None)
+    found = judge_redis(slow, 0)
+    assert words(found)["redis.latency"] == words(found)["redis.write"] == "slow"
+    assert percentile((1.0, 2.0, 3.0, 4.0), 0.5) == 2.0
+
+
+def vitals(**info: str) -> Vitals:
+    return Vitals(info, {"appendfsync": "always"}, (), (), None)
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("redis://user:pw@cache.example:7000/2", "redis://cache.example:7000/2"),
+        ("rediss://:pw@[::1]", "rediss://[::1]:6379"),
+        ("unix://user:pw@/run/r.sock", "/run/r.sock"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(url: str, text: str) -> None:
+    """User names as well: they may be half of a secret."""
+    assert shown(url) == text
+
+
+async def test_the_embedded_folder_without_a_server(tmp_path: Path) -> None:
+    """Nothing is made by looking."""
+    found = await check_store(site(data_dir=str(tmp_path / "new")))
+    assert words(found) == {"embedded.valkey": "not_running"}
+    assert "can be made" in only(found, "embedded.data_dir").found
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("")
+    [unusable] = await check_store(site(data_dir=str(tmp_path / "file")))
+    assert (unusable.status, unusable.reason) == (Status.FAIL, "data_dir_unusable")

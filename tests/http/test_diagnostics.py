@@ -1,0 +1,80 @@
+"""`GET /v1/diagnostics`: what only the running process knows, and who may ask."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from receiver.certificates import CertificateStore
+from receiver.http.app import build
+from receiver.http.diagnostics import Inside, package_version
+from receiver.metrics import Metrics
+from receiver.receive import Receiver
+from receiver.store import Store
+from tests.accounts import make_account
+from tests.clock import T0
+from tests.http.kit import ADMIN, READER, US_ONLY, Service, listening, no_fetch, settings
+from tests.sns import NOW, SnsSigner
+
+WORKERS = {"subscribers": "running", "track:us": "failing", "track:eu": "running"}
+
+
+async def nothing() -> None:
+    """No gauges."""
+
+
+@pytest.fixture
+async def service(store: Store, sns: SnsSigner) -> AsyncIterator[Service]:
+    """An application with something to tell."""
+    certificates = CertificateStore(no_fetch, lambda: NOW, pinned={sns.url: sns.pem})
+    receiver = Receiver([make_account("us"), make_account("eu")], certificates, store, lambda: NOW)
+    for name, times in (("arn:rare", 1), ("arn:often", 3)):
+        for _ in range(times):
+            receiver.unconfigured_topics.count(name, T0)
+    receiver.unconfigured_merchants.count("A2STRANGER", T0 + 1000)
+    chosen = settings("us", "eu")
+    app = build(
+        chosen,
+        receiver=receiver,
+        store=store,
+        metrics=Metrics(),
+        now=lambda: NOW,
+        checks={},
+        refresh_gauges=nothing,
+        inside=Inside("redis", receiver, certificates, lambda: WORKERS),
+    )
+    async with listening(app, chosen) as found:
+        yield found
+
+
+async def test_it_tells_what_nobody_configured(service: Service, sns: SnsSigner) -> None:
+    """The most frequent first; certificates with their days; each worker's state."""
+    answer = await service.get("/v1/diagnostics", token=ADMIN)
+    assert answer.status == 200
+    assert answer.json == {
+        "version": package_version(),
+        "time": "2026-01-01T00:00:00.000Z",
+        "store": {"kind": "redis"},
+        "workers": WORKERS,
+        "unconfiguredTopics": [
+            {"name": "arn:often", "count": 3, "lastSeen": "2025-10-09T08:53:20.000Z"},
+            {"name": "arn:rare", "count": 1, "lastSeen": "2025-10-09T08:53:20.000Z"},
+        ],
+        "unconfiguredMerchants": [{"name": "A2STRANGER", "count": 1, "lastSeen": "2025-10-09T08:53:21.000Z"}],
+        "certificates": [{"file": sns.name, "notAfter": "2026-10-28T00:00:00.000Z", "daysLeft": 300}],
+    }
+
+
+async def test_it_is_for_administrators(service: Service) -> None:
+    """Of accounts that the token may not see nothing is told."""
+    nobody = await service.get("/v1/diagnostics", token=None)
+    reader = await service.get("/v1/diagnostics", token=READER)
+    assert [(each.status, each.json["reason"]) for each in (nobody, reader)] == [
+        (401, "token_missing"),
+        (403, "scope_missing"),
+    ]
+    narrow = await service.get("/v1/diagnostics", token=US_ONLY)
+    assert set(narrow.json["workers"]) == {"subscribers", "track:us"}
+    odd = await service.get("/v1/diagnostics?account=us", token=ADMIN)
+    assert odd.status == 400
