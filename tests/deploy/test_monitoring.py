@@ -70,7 +70,7 @@ def test_every_metric_in_use_exists_on_a_live_page(page: str) -> None:
 
 
 def test_every_label_in_use_exists() -> None:
-    """Of each selector, and of the metrics that a recording rule keeps."""
+    """In each selector and each `by`; of what a recording rule counts, those that it keeps."""
     known = labels()
     kept = {
         rule["record"]: set(re.split(r",\s*", re.findall(r"sum by \(([^)]*)\)", rule["expr"])[0]))
@@ -85,6 +85,11 @@ def test_every_label_in_use_exists() -> None:
             for label in re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", re.sub(r'"[^"]*"', "", selector)):
                 looked_at += 1
                 assert label in allowed, (metric, label)
+        metrics = re.findall(r"\b(receiver[:_][a-z0-9_:]+)", expr)
+        bases = {re.sub(r"_(total|bucket|sum|count)$", "", metric) for metric in metrics}
+        there = EVERYWHERE.union(*(kept.get(base) or known[base] for base in bases))
+        for listed in re.findall(r"\b(?:by|on) \(([^)]*)\)", expr):
+            assert set(re.split(r",\s*", listed)) <= there, expr
     assert looked_at > 30
 
 

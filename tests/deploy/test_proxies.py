@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -115,10 +116,11 @@ async def caddy(folder: Path, upstream: str, port: int) -> asyncio.subprocess.Pr
 async def behind(start: Start, upstream: str) -> AsyncIterator[str]:
     """The address of the proxy in front of `upstream`, when it listens."""
     folder, port = short_folder(), free_port()
-    process = await start(folder, upstream.removeprefix("http://"), port)
+    process: asyncio.subprocess.Process | None = None
     try:
+        process = await start(folder, upstream.removeprefix("http://"), port)
 
-        def listens() -> bool:
+        def listens(process: asyncio.subprocess.Process = process) -> bool:
             assert process.returncode is None, (folder / "log").read_text()
             with socket.socket() as line:
                 return line.connect_ex(("127.0.0.1", port)) == 0
@@ -126,8 +128,21 @@ async def behind(start: Start, upstream: str) -> AsyncIterator[str]:
         await until(listens, "the proxy listens")
         yield f"https://127.0.0.1:{port}"
     finally:
-        process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 20)
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.wait(), 20)
+        shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def posting() -> AsyncIterator[Transport]:
+    """What posts notifications over TLS."""
+    sender = Transport(tls=context())
+    try:
+        yield sender
+    finally:
+        await sender.close()
 
 
 @pytest.mark.parametrize("start", [nginx, caddy], ids=["nginx", "caddy"])
@@ -135,8 +150,7 @@ async def test_the_proxy_passes_notifications_on_as_they_are_and_nothing_else(
     start: Start, valkey_url: str, redis: object, tmp_path: Path
 ) -> None:
     """Signed notifications are believed; the largest body passes and a larger one is refused; the API is not there."""
-    sender = Transport(tls=context())
-    async with Amazon(transport=sender) as amazon:
+    async with posting() as sender, Amazon(transport=sender) as amazon:
         http = {"port": 0, "trusted_proxies": ["127.0.0.1"]}
         async with (
             running(valkey_url, [account(amazon, tmp_path)], http=http) as stage,
@@ -178,7 +192,6 @@ async def test_the_proxy_passes_notifications_on_as_they_are_and_nothing_else(
                 for path in ("/ipn", "/ipn/", "/ipn/us", "/ipn/us/"):
                     async with session.post(url + path, data=b"{}") as answer:
                         assert answer.status == 400, path
-    await sender.close()
 
 
 @pytest.mark.parametrize("start", [nginx, caddy], ids=["nginx", "caddy"])
