@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Save the store to a file, and lay such a file into an empty folder. Runs with the service's own Python.
+
+    backup.py save unix:///var/lib/receiver/valkey.sock /backup/refunds.rdb
+    backup.py restore /backup/refunds.rdb /var/lib/receiver
+
+`save` works while the service runs: the server writes a snapshot of one moment (BGSAVE), which is copied from its
+folder, so it runs on the server's machine. `restore` wants a folder without data, whose server is stopped. A server
+with `appendonly yes` does not read dump.rdb: the snapshot becomes the base of an append-only file, which both the
+embedded store and a Valkey or Redis 7 of your own load at their next start. The password of a server is taken from
+REDISCLI_AUTH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+
+MANIFEST = "file appendonly.aof.1.base.rdb seq 1 type b\n"
+STEP = 0.1
+"""Seconds between two looks at the server."""
+
+
+def save(url: str, file: Path, bound: float) -> None:
+    """Have the server at `url` write a snapshot, and copy it to `file`; `bound`: seconds that it may take.
+
+    Raises `RuntimeError`, `OSError`, or `redis.RedisError`.
+    """
+    client = redis.Redis.from_url(url, password=os.environ.get("REDISCLI_AUTH"), decode_responses=True)
+    config: dict[str, str] = {**client.config_get("dir"), **client.config_get("dbfilename")}
+    source = Path(config["dir"]) / config["dbfilename"]
+    before = _persistence(client)["rdb_saves"]
+    client.execute_command("BGSAVE", "SCHEDULE")
+    deadline = time.monotonic() + bound
+    while (now := _persistence(client))["rdb_saves"] == before or now["rdb_bgsave_in_progress"]:
+        if now["rdb_last_bgsave_status"] != "ok" and not now["rdb_bgsave_in_progress"]:
+            raise RuntimeError(f"the server could not write {source}: look into its log.")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"no snapshot after {bound:g} s: give --bound more.")
+        time.sleep(STEP)
+    if not source.is_file():
+        raise RuntimeError(f"{source} is not there: run this on the server's machine, or use valkey-cli --rdb FILE.")
+    part = file.with_name(f"{file.name}.part")
+    with source.open("rb") as reader, part.open("wb") as writer:
+        os.fchmod(writer.fileno(), 0o600)
+        shutil.copyfileobj(reader, writer)
+        writer.flush()
+        os.fsync(writer.fileno())
+    part.replace(file)
+
+
+def restore(file: Path, folder: Path) -> None:
+    """Make the append-only file of a stopped server in `folder` out of a snapshot. Raises `RuntimeError`."""
+    with file.open("rb") as reader:
+        if reader.read(5) not in (b"REDIS", b"VALKE"):
+            raise RuntimeError(f"{file} is not a snapshot of Redis or Valkey.")
+    place = folder / "appendonlydir"
+    if place.exists():
+        raise RuntimeError(f"{place} holds data already: stop the server, and move that folder away.")
+    fresh = folder / "appendonlydir.restoring"
+    fresh.mkdir(mode=0o700, parents=True)
+    shutil.copyfile(file, fresh / "appendonly.aof.1.base.rdb")
+    (fresh / "appendonly.aof.manifest").write_text(MANIFEST)
+    owner = folder.stat()
+    for path in (fresh, *fresh.iterdir()):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        os.chown(path, owner.st_uid, owner.st_gid)
+    fresh.rename(place)
+
+
+def _persistence(client: redis.Redis) -> dict[str, Any]:
+    found: dict[str, Any] = client.info("persistence")
+    return found
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    saving = commands.add_parser("save", help="a snapshot of the running server")
+    saving.add_argument("url", help="redis://, rediss:// or unix:// of the server")
+    saving.add_argument("file", type=Path)
+    saving.add_argument("--bound", type=float, default=600.0, help="seconds that the snapshot may take")
+    restoring = commands.add_parser("restore", help="into the empty folder of a stopped server")
+    restoring.add_argument("file", type=Path)
+    restoring.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    try:
+        if given.command == "save":
+            save(given.url, given.file, given.bound)
+        else:
+            restore(given.file, given.folder)
+    except (OSError, RuntimeError, redis.RedisError) as error:
+        sys.stderr.write(f"{given.command}: {error}\n")
+        return 1
+    sys.stdout.write(f"{given.command}: {given.file} {given.file.stat().st_size} bytes\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

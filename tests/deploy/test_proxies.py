@@ -1,0 +1,247 @@
+"""The proxies' examples, run: what Amazon signed still verifies behind them, and nothing but /ipn is reached."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+import trustme
+from aiohttp import web
+
+from receiver.simulator.outcomes import Outcome
+from receiver.transport import Transport
+from tests.deploy.tools import DEPLOY, run, tool
+from tests.processes import short_folder, until
+from tests.river.stage import Amazon, account, running
+
+AUTHORITY = trustme.CA()
+CERTIFICATE = AUTHORITY.issue_cert("127.0.0.1", "localhost")
+Start = Callable[[Path, str, int], Awaitable[asyncio.subprocess.Process]]
+
+
+def context() -> ssl.SSLContext:
+    """Trusts the authority of these tests."""
+    found = ssl.create_default_context()
+    AUTHORITY.configure_trust(found)
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody had a moment ago."""
+    with socket.socket() as line:
+        line.bind(("127.0.0.1", 0))
+        return int(line.getsockname()[1])
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Chain and key, as files."""
+    chain, key = folder / "fullchain.pem", folder / "privkey.pem"
+    chain.write_bytes(b"".join(each.bytes() for each in CERTIFICATE.cert_chain_pems))
+    key.write_bytes(CERTIFICATE.private_key_pem.bytes())
+    return chain, key
+
+
+async def started(folder: Path, *command: str | Path, **environ: str) -> asyncio.subprocess.Process:
+    """The proxy, with its log in the folder."""
+    with (folder / "log").open("wb") as log:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            cwd=folder,
+            env={**os.environ, **environ},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+
+async def nginx(folder: Path, upstream: str, port: int) -> asyncio.subprocess.Process:
+    """nginx with the example: other address, certificate and folders; everything else as it stands."""
+    program = tool("nginx")
+    chain, key = certificate(folder)
+    text = (DEPLOY / "nginx.conf").read_text()
+    for before, after in (
+        ("server 127.0.0.1:8000;", f"server {upstream};"),
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
+        ("    listen [::]:443 ssl;\n", ""),
+        ("/etc/nginx/tls/fullchain.pem", str(chain)),
+        ("/etc/nginx/tls/privkey.pem", str(key)),
+        ("/etc/nginx/receiver-proxy.conf", str(DEPLOY / "receiver-proxy.conf")),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    user = "user root;\n" if os.getuid() == 0 else ""
+    (folder / "nginx.conf").write_text(
+        f"{user}daemon off;\npid {folder}/pid;\nerror_log stderr;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{paths}{text}}}\n"
+    )
+    run(program, "-t", "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr")
+    return await started(folder, program, "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr")
+
+
+async def caddy(folder: Path, upstream: str, port: int) -> asyncio.subprocess.Process:
+    """Caddy with the example: other address, and a certificate of these tests instead of one from the web."""
+    program = tool("caddy")
+    chain, key = certificate(folder)
+    text = (DEPLOY / "Caddyfile").read_text()
+    text = text.replace("\tadmin off\n", f"\tadmin off\n\thttps_port {port}\n\tauto_https disable_redirects\n")
+    text = text.replace("} {\n\t@notification", f"}} {{\n\tbind 127.0.0.1\n\ttls {chain} {key}\n\t@notification")
+    assert text.count(str(chain)) == 1
+    (folder / "Caddyfile").write_text(text)
+    return await started(
+        folder,
+        program,
+        "run",
+        "--config",
+        folder / "Caddyfile",
+        HOME=str(folder),
+        XDG_DATA_HOME=str(folder),
+        RECEIVER_HOST="127.0.0.1",
+        RECEIVER_UPSTREAM=upstream,
+    )
+
+
+@asynccontextmanager
+async def behind(start: Start, upstream: str) -> AsyncIterator[str]:
+    """The address of the proxy in front of `upstream`, when it listens."""
+    folder, port = short_folder(), free_port()
+    process: asyncio.subprocess.Process | None = None
+    try:
+        process = await start(folder, upstream.removeprefix("http://"), port)
+
+        def listens(process: asyncio.subprocess.Process = process) -> bool:
+            assert process.returncode is None, (folder / "log").read_text()
+            with socket.socket() as line:
+                return line.connect_ex(("127.0.0.1", port)) == 0
+
+        await until(listens, "the proxy listens")
+        yield f"https://127.0.0.1:{port}"
+    finally:
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.wait(), 20)
+        shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def posting() -> AsyncIterator[Transport]:
+    """What posts notifications over TLS."""
+    sender = Transport(tls=context())
+    try:
+        yield sender
+    finally:
+        await sender.close()
+
+
+@pytest.mark.parametrize("start", [nginx, caddy], ids=["nginx", "caddy"])
+async def test_the_proxy_passes_notifications_on_as_they_are_and_nothing_else(
+    start: Start, valkey_url: str, redis: object, tmp_path: Path
+) -> None:
+    """Signed notifications are believed; the largest body passes and a larger one is refused; the API is not there."""
+    async with posting() as sender, Amazon(transport=sender) as amazon:
+        http = {"port": 0, "trusted_proxies": ["127.0.0.1"]}
+        async with (
+            running(valkey_url, [account(amazon, tmp_path)], http=http) as stage,
+            behind(start, stage.url) as url,
+        ):
+            amazon.post_to = f"{url}/ipn/us"
+            refund_id = amazon.start_refund("12.00", "USD", Outcome.AMAZON_REJECTED)
+            amazon.move()
+
+            async def believed() -> bool:
+                return stage.counted("notifications", outcome="noted", reason="") >= 1
+
+            await until(believed, "the notification is believed")
+
+            async def declined() -> bool:
+                found = await stage.state(refund_id)
+                return found is not None and found[0] == "Declined"
+
+            await until(declined, "the refund is declined")
+            tls = context()
+            for path, status in {
+                "/v1/refunds": 404,
+                "/metrics": 404,
+                "/healthz": 404,
+                "/readyz": 404,
+                "/": 404,
+                "/ipnx": 404,
+                "/ipn/../metrics": 404,
+                "/ipn/%2e%2e/metrics": 404,
+                "/ipn/us/..%2f..%2fmetrics": 404,
+                "//metrics": 404,
+            }.items():
+                assert await asyncio.to_thread(raw, url, "GET", path, tls) == status, path
+            assert await asyncio.to_thread(raw, url, "POST", "/v1/refunds", tls, b"{}") == 404
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
+                for size, status in ((3, 400), (256 * 1024, 400), (256 * 1024 + 1, 413), (400 * 1024, 413)):
+                    async with session.post(f"{url}/ipn", data=b"x" * size) as answer:
+                        assert answer.status == status, size
+                for path in ("/ipn", "/ipn/", "/ipn/us", "/ipn/us/"):
+                    async with session.post(url + path, data=b"{}") as answer:
+                        assert answer.status == 400, path
+
+
+@pytest.mark.parametrize("start", [nginx, caddy], ids=["nginx", "caddy"])
+async def test_body_and_path_arrive_byte_for_byte_and_the_client_cannot_lie_about_itself(start: Start) -> None:
+    """Any byte, also in a request that is chunked; X-Forwarded-For is the address that the proxy saw."""
+    seen: list[tuple[str, bytes, list[str], str]] = []
+
+    async def note(request: web.BaseRequest) -> web.Response:
+        headers = request.headers
+        seen.append(
+            (
+                request.path_qs,
+                await request.read(),
+                headers.getall("X-Forwarded-For"),
+                headers["X-Amz-Sns-Message-Type"],
+            )
+        )
+        return web.Response()
+
+    runner = web.ServerRunner(web.Server(note))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port, *_ = runner.addresses[0]
+    body = bytes(range(256)) * 1000
+    headers = {"X-Forwarded-For": "203.0.113.9", "X-Amz-Sns-Message-Type": "Notification", "Content-Type": "text/plain"}
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 10_000):
+            yield body[at : at + 10_000]
+
+    connector = aiohttp.TCPConnector(ssl=context())
+    try:
+        async with behind(start, f"{host}:{port}") as url, aiohttp.ClientSession(connector=connector) as session:
+            for data in (body, pieces()):
+                async with session.post(f"{url}/ipn/us", data=data, headers=headers) as answer:
+                    assert answer.status == 200
+    finally:
+        await runner.cleanup()
+    assert seen == [("/ipn/us", body, ["127.0.0.1"], "Notification")] * 2
+
+
+def raw(url: str, method: str, path: str, tls: ssl.SSLContext, body: bytes = b"") -> int:
+    """The status of a request whose path nobody has tidied up."""
+    host, _, port = url.removeprefix("https://").partition(":")
+    with socket.create_connection((host, int(port)), 10) as plain, tls.wrap_socket(plain, server_hostname=host) as line:
+        head = f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n"
+        line.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
+        answer = b""
+        while b"\r\n" not in answer and (more := line.recv(4096)):
+            answer += more
+    match = re.match(rb"HTTP/1\.1 (\d{3}) ", answer)
+    assert match, answer
+    return int(match[1])

