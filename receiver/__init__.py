@@ -30,7 +30,8 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
     store/            Redis; each script is a .lua file beside the module that runs it
         keys.py · codec.py · part.py              names, forms, access
         connection.py · clock.py · wakes.py       pipelines and scripts; one time for all; who wakes whom
-        looks.py · refunds.py · lanes.py          the schedule of questions, the ledger, what subscribers are owed
+        looks.py · refunds.py                     the schedule of questions, the ledger
+        roster.py · lanes.py · deaths.py · keeping.py    subscribers, what each is owed, what was given up, upkeep
         requests.py                               refunds that we were asked to issue
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py            one signed exchange with Amazon
@@ -42,12 +43,17 @@ A change becomes an event, and an event is owed to whoever wants it
 
     outbox/           PURE · what we owe subscribers
         event.py · advice.py                      what happened, and what a merchant can do about it
+        operator_event.py                         what happened to deliveries, for those who run the service
         subscriber.py · target.py                 who wants what, and where they may live
+        secret.py · limits.py · rotation.py       its secrets, its numbers, and how they change
         rendering.py · signature.py               the event on the wire, signed
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py      which IP addresses are not on the public Internet
     resolver.py · transport.py                    the only files that open a socket to the web
+    telling.py        what pauses a subscriber, and who is told
+    handover.py       one message: render, send, judge, settle
     deliver.py        VERB · lanes → the world
+    upkeep.py         VERB · what new subscribers are owed of before, and what is too old to keep
 
 Around it
 
@@ -67,8 +73,9 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ service
   │ http · simulator
   │ metrics
-  │ receive · track · issue · deliver
-  │ settle · ask
+  │ receive · track · issue · deliver · upkeep
+  │ handover
+  │ settle · ask · telling
   │ transport · store · certificates · settings
   │ resolver · serving · logs
   │ accounts

@@ -16,6 +16,7 @@ from receiver.ledger.refund import format_rfc3339
 from receiver.ledger.shape import refund_json, tidy
 from receiver.outbox.advice import advice_json
 from receiver.outbox.event import Event
+from receiver.outbox.operator_event import OperatorEvent, operator_cloud_event
 from receiver.outbox.signature import read_secret, webhook_headers
 from receiver.outbox.subscriber import Subscriber
 
@@ -57,6 +58,16 @@ def render(event: Event, subscriber: Subscriber, now: int) -> Request:
     keys = _keys(subscriber, now)
     headers = {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **webhook_headers(keys, event.id, now, body)}
     return Request("POST", subscriber.url, headers, body)
+
+
+def render_operator(event: OperatorEvent, subscriber: Subscriber, now: int) -> Request:
+    """The request that tells the subscriber of an operator event, a CloudEvent signed like any other.
+
+    Raises `NotSent` (`no_live_secret`).
+    """
+    body = msgspec.json.encode(operator_cloud_event(event))
+    signed = webhook_headers(_keys(subscriber, now), event.id, now, body)
+    return Request("POST", subscriber.url, {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **signed}, body)
 
 
 def _keys(subscriber: Subscriber, now: int) -> list[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +10,13 @@ import msgspec
 
 from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import format_rfc3339
+from receiver.ledger.refund import Money, format_rfc3339
 from receiver.outbox.event import Event
-from receiver.outbox.signature import FORM, PREFIX, read_secret
+from receiver.outbox.limits import amount_problems, concurrency_problems, large_enough, rate_problems, read_amounts
+from receiver.outbox.operator_event import FAMILY, OperatorEvent, OperatorType
+from receiver.outbox.secret import Secret as Secret
+from receiver.outbox.secret import secret_problems
+from receiver.outbox.signature import PREFIX, read_secret
 from receiver.outbox.target import Rules, url_problems
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -21,36 +24,12 @@ KEY = re.compile(r"[A-Za-z0-9_-]{1,50}")
 REASON = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 FORMATS = ("cloudevents",)
 ALL = "*"
-KNOWN_TYPES = tuple(each.value for each in EventType)
+KNOWN_TYPES = tuple(each.value for each in EventType if each is not EventType.TEST)
+OPERATOR_TYPES = (*(each.value for each in OperatorType), FAMILY)
+VALID_TYPES = (*KNOWN_TYPES, ALL, *OPERATOR_TYPES)
 DEFAULT_TYPES = (EventType.DECLINED.value,)
-MOST_SECRETS = 5
-"""The current one and four that are on their way out: more would only make the header longer."""
 MOST_REASONS = 32
-FIELDS = ("name", "url", "secret", "secrets", "types", "reasons", "format")
-
-
-class Secret(msgspec.Struct, frozen=True):
-    """A signing secret, `whsec_…`. It is in the stored form and nowhere else: not in a repr, not in what people see."""
-
-    value: str
-    expires_at: int | None = None
-    """From this ms on it no longer signs; None: it signs until it is taken away."""
-
-    def live(self, now: int) -> bool:
-        """Whether it signs at `now` (ms)."""
-        return self.expires_at is None or now < self.expires_at
-
-    @property
-    def fingerprint(self) -> str:
-        """Eight hex digits by which people can tell two secrets apart."""
-        return hashlib.sha256(self.value.encode("utf-8", "replace")).hexdigest()[:8]
-
-    def __repr__(self) -> str:
-        return f"Secret({self.fingerprint}, expires_at={self.expires_at})"
-
-    def __rich_repr__(self) -> Any:
-        yield self.fingerprint
-        yield "expires_at", self.expires_at
+FIELDS = ("name", "url", "secret", "secrets", "types", "reasons", "min_amount", "format", "rate", "concurrency")
 
 
 class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,13 +39,19 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     secrets: tuple[Secret, ...]
     types: tuple[str, ...] = DEFAULT_TYPES
-    """Event types, or `*` for every type, also those to come."""
+    """Event types, or `*` for every type about refunds, also those to come; operator events are asked for by name."""
     reasons: tuple[str, ...] = ()
     """Reason codes; none: every one."""
+    min_amount: tuple[Money, ...] = ()
+    """Refunds of less are not told, currency by currency; none: every amount."""
+    rate: float | None = None
+    """Messages a second at most; None: `delivery.rate`."""
+    concurrency: int | None = None
+    """Messages under way at once in each process; None: `delivery.per_subscriber`."""
     format: str = "cloudevents"
     paused: bool = False
     paused_reason: str = ""
-    """Why, as a word: `gone` (it answered 410), `operator`."""
+    """Why, as a word: `gone` (it answered 410), `failing` (nothing succeeded for days), `operator`."""
     paused_at: int = 0
     """When the present pause began, ms."""
     paused_ms: int = 0
@@ -77,14 +62,45 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def wants(subscriber: Subscriber, event: Event) -> bool:
-    """Whether the subscriber is owed the event. An event whose refund has no reason code passes the filter of reasons.
+    """Whether the subscriber is owed the event. A refund without a reason code passes the filter of reasons, one
+    without an amount, or in a currency that is not named, that of amounts.
 
     A paused subscriber is owed as much as any: its events wait.
     """
     if ALL not in subscriber.types and event.type.value not in subscriber.types:
         return False
     reason = event.refund.reason_code
-    return not (reason and subscriber.reasons) or reason in subscriber.reasons
+    if reason and subscriber.reasons and reason not in subscriber.reasons:
+        return False
+    return large_enough(event.refund.amount, subscriber.min_amount)
+
+
+def wants_operator(subscriber: Subscriber, event: OperatorEvent) -> bool:
+    """Whether the subscriber has asked for operator events of this type."""
+    return FAMILY in subscriber.types or event.type.value in subscriber.types
+
+
+def told_of_declines(subscriber: Subscriber) -> bool:
+    """Whether the subscriber is told about declines, of some kind at least."""
+    return bool({ALL, EventType.DECLINED.value} & set(subscriber.types))
+
+
+def guards_declines(subscriber: Subscriber, other: Subscriber) -> bool:
+    """Whether `other` is told at least of every decline that `subscriber` is told of, and is awake."""
+    if other.paused or not told_of_declines(other):
+        return False
+    reasons = not other.reasons or (bool(subscriber.reasons) and set(subscriber.reasons) <= set(other.reasons))
+    return reasons and other.min_amount in ((), subscriber.min_amount)
+
+
+def most_in_one(subscriber: Subscriber) -> int:
+    """How many events one message to the subscriber may hold."""
+    return 1
+
+
+def window(subscriber: Subscriber) -> int:
+    """For how many ms after a message the next one waits, so that a burst is told at once, and then summed up."""
+    return 0
 
 
 def pause(subscriber: Subscriber, reason: str, now: int) -> Subscriber:
@@ -132,7 +148,10 @@ def read_subscriber(data: object, rules: Rules, *, origin: str, now: int) -> Sub
         secrets=tuple(Secret(value) for value in dict.fromkeys(values)),
         types=_types(data.get("types")),
         reasons=tuple(dict.fromkeys(data.get("reasons") or ())),
+        min_amount=read_amounts(data["min_amount"]) if data.get("min_amount") is not None else (),
         format=data.get("format") or FORMATS[0],
+        rate=data.get("rate"),
+        concurrency=data.get("concurrency"),
         origin=origin,
         created_at=now,
     )
@@ -150,11 +169,29 @@ def subscriber_problems(data: object, rules: Rules) -> list[str]:
         ),
         *(f"name: {problem}" for problem in _name_problems(data.get("name"))),
         *(f"url: {problem}" for problem in url_problems(data.get("url"), rules)),
-        *_secret_problems(data),
+        *secret_problems(data),
         *(f"types: {problem}" for problem in _type_problems(data.get("types"))),
         *(f"reasons: {problem}" for problem in _reason_problems(data.get("reasons"))),
+        *(f"min_amount: {problem}" for problem in amount_problems(data.get("min_amount"))),
+        *(f"rate: {problem}" for problem in rate_problems(data.get("rate"))),
+        *(f"concurrency: {problem}" for problem in concurrency_problems(data.get("concurrency"))),
         *(f"format: {problem}" for problem in _format_problems(data.get("format"))),
     ]
+
+
+def written(subscriber: Subscriber) -> dict[str, Any]:
+    """The fields as a person would write them, for `read_subscriber`: None where there is nothing to write."""
+    return {
+        "name": subscriber.name,
+        "url": subscriber.url,
+        "secrets": [secret.value for secret in subscriber.secrets],
+        "types": list(subscriber.types),
+        "reasons": list(subscriber.reasons) or None,
+        "min_amount": [str(amount) for amount in subscriber.min_amount] or None,
+        "format": subscriber.format,
+        "rate": subscriber.rate,
+        "concurrency": subscriber.concurrency,
+    }
 
 
 def public_json(subscriber: Subscriber) -> dict[str, Any]:
@@ -164,7 +201,10 @@ def public_json(subscriber: Subscriber) -> dict[str, Any]:
         "url": subscriber.url,
         "types": list(subscriber.types),
         "reasons": list(subscriber.reasons) or None,
+        "minAmount": [str(amount) for amount in subscriber.min_amount] or None,
         "format": subscriber.format,
+        "rate": subscriber.rate,
+        "concurrency": subscriber.concurrency,
         "paused": subscriber.paused,
         "pausedReason": subscriber.paused_reason or None,
         "pausedAt": format_rfc3339(subscriber.paused_at) if subscriber.paused else None,
@@ -202,7 +242,8 @@ def decode(stored: bytes) -> Subscriber:
 def _types(given: Any) -> tuple[str, ...]:
     if given is None:
         return DEFAULT_TYPES
-    return (ALL,) if ALL in given else tuple(dict.fromkeys(given))
+    kept = [each for each in given if each in OPERATOR_TYPES] if ALL in given else given
+    return tuple(dict.fromkeys([ALL, *kept] if ALL in given else kept))
 
 
 def _name_problems(name: object) -> list[str]:
@@ -212,34 +253,13 @@ def _name_problems(name: object) -> list[str]:
     return [f"{wrong}; use 1 to 64 of a-z 0-9 _ -, a letter or digit first"]
 
 
-def _secret_problems(data: Mapping[str, object]) -> list[str]:
-    if "secret" in data and "secrets" in data:
-        return ["secrets: stands beside secret; keep one of the two"]
-    if "secrets" not in data:
-        return [f"secret: {problem}" for problem in _one_secret(data.get("secret"))]
-    values = data["secrets"]
-    if not isinstance(values, list | tuple) or not 1 <= len(values) <= MOST_SECRETS:
-        return [f"secrets: is not a list of 1 to {MOST_SECRETS} secrets; each is {FORM}"]
-    return [f"secrets[{i}]: {problem}" for i, value in enumerate(values) for problem in _one_secret(value)]
-
-
-def _one_secret(value: object) -> list[str]:
-    if not isinstance(value, str):
-        return [f"is missing; a secret is {FORM}" if value is None else f"is not a text; a secret is {FORM}"]
-    try:
-        read_secret(value)
-    except Unreadable as error:
-        return [error.detail]
-    return []
-
-
 def _type_problems(types: object) -> list[str]:
     if types is None:
         return []
-    known = f"known are {', '.join(KNOWN_TYPES)}, and {ALL} for all"
+    known = f"known are {', '.join(KNOWN_TYPES)}, {ALL} for all of them, and {', '.join(OPERATOR_TYPES)}"
     if not isinstance(types, list | tuple) or not types:
         return [f"is not a list of event types; {known}; leave it out for {DEFAULT_TYPES[0]}"]
-    return [f"{_shown(each)} is not an event type; {known}" for each in types if each not in (*KNOWN_TYPES, ALL)]
+    return [f"{_shown(each)} is not an event type; {known}" for each in types if each not in VALID_TYPES]
 
 
 def _reason_problems(reasons: object) -> list[str]:

@@ -20,6 +20,7 @@ from receiver.settings.consistency import contradictions
 from receiver.settings.problems import sentences
 from receiver.settings.sections import (
     DeliverySettings,
+    EventsSettings,
     HttpSettings,
     IngestSettings,
     LogSettings,
@@ -46,6 +47,7 @@ class Settings(Section):
     ingest: IngestSettings = IngestSettings()
     track: TrackSettings = TrackSettings()
     delivery: DeliverySettings = DeliverySettings()
+    events: EventsSettings = EventsSettings()
     log: LogSettings = LogSettings()
     tokens: tuple[TokenSettings, ...] = ()
     accounts: tuple[AccountSettings, ...] = Field(min_length=1, description=NO_ACCOUNT)

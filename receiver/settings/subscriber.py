@@ -14,7 +14,7 @@ from receiver.settings.sections import DeliverySettings
 from receiver.settings.sources import Tree
 from receiver.settings.values import Name, Section, Words, one_of, secret_text
 
-LISTS = ("types", "reasons", "secrets")
+LISTS = ("types", "reasons", "secrets", "min_amount")
 
 
 class SubscriberSettings(Section):
@@ -28,7 +28,10 @@ class SubscriberSettings(Section):
     secrets: tuple[SecretStr, ...] | None = None
     types: Words | None = None
     reasons: Words | None = None
+    min_amount: Words | None = None
     format: str | None = None
+    rate: float | None = None
+    concurrency: int | None = None
 
     @field_validator("secret_file")
     @classmethod
@@ -48,7 +51,10 @@ class SubscriberSettings(Section):
             "secrets": [each.get_secret_value() for each in self.secrets] if self.secrets else None,
             "types": self.types,
             "reasons": self.reasons,
+            "min_amount": self.min_amount,
             "format": self.format,
+            "rate": self.rate,
+            "concurrency": self.concurrency,
         }
         return {key: value for key, value in fields.items() if value is not None}
 
