@@ -2,8 +2,7 @@
 
 First: what goes wrong, and what goes over the wire
 
-    errors.py         one tree: whose fault, which HTTP status, which stable word
-    exchange.py       one HTTP exchange as two plain values, Request and Response
+    errors.py · exchange.py    whose fault, which HTTP status, which stable word; a request and a response as values
 
 A notification comes in, is proven, and becomes a hint
 
@@ -30,30 +29,24 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
     store/            Redis; each script is a .lua file beside the module that runs it
         keys.py · codec.py · part.py              names, forms, access
         connection.py · clock.py · wakes.py       pipelines and scripts; one time for all; who wakes whom
-        looks.py · refunds.py                     the schedule of questions, the ledger
-        roster.py · lanes.py · deaths.py · keeping.py    subscribers, what each is owed, what was given up, upkeep
+        looks.py · refunds.py · roster.py · lanes.py · deaths.py · keeping.py    questions, the ledger, what is owed
         requests.py                               refunds that we were asked to issue
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
-    ask.py            one signed exchange with Amazon
-    settle.py         read, decide, commit; again on collision
+    ask.py · settle.py    one signed exchange with Amazon; read, decide, commit, and again on collision
     track.py          VERB · what is due → the ledger
     issue.py          VERB · a refund request → Amazon → the ledger
 
 A change becomes an event, and an event is owed to whoever wants it
 
     outbox/           PURE · what we owe subscribers
-        event.py · advice.py                      what happened, and what a merchant can do about it
-        operator_event.py                         what happened to deliveries, for those who run the service
-        subscriber.py · target.py                 who wants what, and where they may live
-        secret.py · limits.py · rotation.py       its secrets, its numbers, and how they change
+        event.py · advice.py · operator_event.py  what happened, what a merchant can do; what befell deliveries
+        subscriber.py · target.py · secret.py · limits.py · rotation.py    who wants what, where, how it changes
         rendering.py · signature.py               the event on the wire, signed
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py      which IP addresses are not on the public Internet
     resolver.py · transport.py                    the only files that open a socket to the web
-    telling.py        what pauses a subscriber, and who is told
-    handover.py       one message: render, send, judge, settle
-    deliver.py        VERB · lanes → the world
-    upkeep.py         VERB · what new subscribers are owed of before, and what is too old to keep
+    handover.py · telling.py    one message: send, judge, settle; what pauses a subscriber, and who is told
+    deliver.py · upkeep.py      VERB · lanes → the world; what new subscribers are owed of before, what is too old
 
 Around it
 

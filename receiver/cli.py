@@ -14,7 +14,7 @@ import typer
 import uvloop
 
 from receiver import logs
-from receiver.commands import fps, issue, refund, subscriber
+from receiver.commands import delivery, fps, issue, refund, subscriber
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.settings import Settings, load
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 issue.register(refund.app)
 app.add_typer(refund.app, name="refund")
 app.add_typer(subscriber.app, name="subscriber")
+app.add_typer(delivery.app, name="delivery")
 app.add_typer(fps.app, name="fps")
 
 Config = Annotated[

@@ -49,6 +49,7 @@ CALLS: Final = frozenset({"get_refund", "get_charge", "create_refund"})
 ANSWERS: Final = frozenset(
     {"ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"}
 )
+OPERATOR_TYPES: Final = frozenset(each.value for each in OperatorType)
 DELIVERED: Final = frozenset({"delivered", "retry", "dead", "gone"})
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 REASON_CODES: Final = frozenset({"", *(reason.value for reason in Reason)})
@@ -130,7 +131,7 @@ class Metrics:
 
     def told(self, kind: str) -> None:
         """Operators were told of something; `kind` is the type of the event."""
-        self._told.labels(closed(kind, OperatorType)).inc()
+        self._told.labels(closed(kind, OPERATOR_TYPES)).inc()
 
     def dead_dropped(self, count: int) -> None:
         """So many dead events are gone for good."""

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from receiver.errors import ReceiverError
 from receiver.http.api import RefundApi, RefundStore
 from receiver.http.auth import Tokens
+from receiver.http.deliveries import DeliveryApi, DeliveryStore
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
@@ -41,7 +42,7 @@ SECURITY_HEADERS = {
 }
 
 
-class AppStore(RefundStore, SubscriberStore, Protocol):
+class AppStore(RefundStore, SubscriberStore, DeliveryStore, Protocol):
     """What the routes need of `store/`."""
 
 
@@ -78,6 +79,7 @@ def build(
         *refund_routes(RefundApi(store, tokens, now)),
         *issue_routes(IssueApi(issuers, tokens)),
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
+        *delivery_routes(DeliveryApi(store, tokens, now)),
         *health_routes(Health(checks, metrics, refresh_gauges)),
         *more_routes,
     ]
@@ -120,9 +122,20 @@ def subscriber_routes(api: SubscriberApi) -> list[BaseRoute]:
         Route("/v1/subscribers", api.many, methods=["GET"]),
         Route("/v1/subscribers", api.add, methods=["POST"]),
         Route("/v1/subscribers/{name}", api.one, methods=["GET"]),
+        Route("/v1/subscribers/{name}", api.change, methods=["PATCH"]),
         Route("/v1/subscribers/{name}", api.remove, methods=["DELETE"]),
+        Route("/v1/subscribers/{name}/rotate", api.rotate, methods=["POST"]),
         Route("/v1/subscribers/{name}/pause", api.pause, methods=["POST"]),
         Route("/v1/subscribers/{name}/resume", api.resume, methods=["POST"]),
+    ]
+
+
+def delivery_routes(api: DeliveryApi) -> list[BaseRoute]:
+    """What subscribers are owed, and what was given up."""
+    return [
+        Route("/v1/subscribers/{name}/deliveries", api.many, methods=["GET"]),
+        Route("/v1/subscribers/{name}/redrive", api.redrive, methods=["POST"]),
+        Route("/v1/subscribers/{name}/test", api.test, methods=["POST"]),
     ]
 
 

@@ -19,6 +19,7 @@ from tests.processes import GRACE, PROJECT, Desk, desk, until
 from tests.store.embedded_kit import servers
 
 CLIENT = {"--url", "--token-file", "--account", "--insecure", "--json"}
+FILTERS = {"--types", "--reasons", "--min-amount", "--rate", "--concurrency"}
 COMMANDS = {
     "serve": {"--config", "--no-worker"},
     "work": {"--config"},
@@ -53,11 +54,16 @@ COMMANDS = {
         "--secret-file",
         "--json",
     },
-    "subscriber add": CLIENT | {"--types", "--reasons", "--secret-file"},
+    "subscriber add": CLIENT | FILTERS | {"--from", "--secret-file"},
+    "subscriber change": CLIENT | FILTERS | {"--to", "--default"},
+    "subscriber rotate": CLIENT | {"--secret-file", "--old-valid-for"},
+    "subscriber test": CLIENT,
     "subscriber list": CLIENT,
     "subscriber pause": CLIENT,
     "subscriber resume": CLIENT,
     "subscriber remove": CLIENT | {"--yes"},
+    "delivery list": CLIENT | {"--state", "--limit", "--all"},
+    "delivery redrive": CLIENT | {"--since", "--until", "--all", "--dry-run"},
 }
 TOKEN = "token-of-the-test"
 

@@ -124,9 +124,13 @@ async def test_what_fails_is_sent_by_the_schedule_and_kept_when_it_is_given_up(
         assert render_body(from_fields("us", dead.fields)) == target.requests[0].partition(b"\r\n\r\n")[2]
         assert dead.excerpt == ("no money" if error == "HTTP 500" else "")
         assert (at.counted("retry"), at.counted("dead")) == (11, 1)
-        assert [(line["event"], line["settled"], line["log_level"]) for line in logs] == [
-            ("delivery.dead", True, "error")
+        assert [(line["event"], line.get("type"), line["log_level"]) for line in logs] == [
+            ("delivery.dead", "amazonpay.refund.declined", "error"),
+            ("subscriber.failing", None, "error"),
+            ("operator.told", "receiver.delivery.dead", "error"),
+            ("operator.told", "receiver.subscriber.failing", "error"),
         ]
+        assert logs[0]["settled"]
 
 
 async def test_a_subscriber_that_never_answers_is_a_failed_attempt(
@@ -426,7 +430,10 @@ async def test_an_event_that_the_stream_has_lost_is_dead_and_told(at: Depot, hoo
     (dead,) = await at.store.dead_events("us", "all")
     assert (dead.reason, dead.stream_id, dead.fields) == ("lost", parcel.stream_id, {})
     assert await at.empty("all", "lane", "owed", "attempts")
-    assert [(line["event"], line["log_level"], line["reason"]) for line in logs] == [("delivery.dead", "error", "lost")]
+    assert [(line["event"], line["log_level"], line["reason"]) for line in logs] == [
+        ("delivery.dead", "error", "lost"),
+        ("operator.told", "error", "lost"),
+    ]
     assert hook.posts == []
     assert at.counted("dead") == 1
 
