@@ -2,8 +2,7 @@
 
 First: what goes wrong, and what goes over the wire
 
-    errors.py         one tree: whose fault, which HTTP status, which stable word
-    exchange.py       one HTTP exchange as two plain values, Request and Response
+    errors.py · exchange.py    whose fault, which HTTP status, which stable word; a request and a response as values
 
 A notification comes in, is proven, and becomes a hint
 
@@ -30,12 +29,11 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
     store/            Redis; each script is a .lua file beside the module that runs it
         keys.py · codec.py · part.py              names, forms, access
         connection.py · clock.py · wakes.py       pipelines and scripts; one time for all; who wakes whom
-        looks.py · refunds.py · lanes.py · feed.py    the schedule of questions, the ledger, what is owed, all events
+        looks.py · refunds.py · roster.py · lanes.py · deaths.py · keeping.py    questions, the ledger, what is owed
+        feed.py · vitals.py                       all events; how a Redis is
         requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
-        vitals.py                                 how a Redis is
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
-    ask.py            one signed exchange with Amazon
-    settle.py         read, decide, commit; again on collision
+    ask.py · settle.py    one signed exchange with Amazon; read, decide, commit, and again on collision
     track.py          VERB · what is due → the ledger
     issue/ · legacy.py                            VERBS · a refund request → Amazon → the ledger (legacy: by FPS)
 
@@ -43,13 +41,15 @@ A change becomes an event, and an event is owed to whoever wants it
 
     outbox/           PURE · what we owe subscribers
         event.py · advice.py · telling.py · incident.py    what happened, what to do, in words; what begins and ends
+        operator_event.py · cursor.py             what befell deliveries; how far somebody has read
         subscriber.py · written.py · target.py · formats.py    who wants what, where they may live, how they are told
+        secret.py · limits.py · rotation.py       what signs, what is too little or too much, how it changes
         rendering.py · cloud_event.py · signature.py · slack.py · pagerduty.py · alertmanager.py    events on the wire
-        cursor.py                                 how far somebody has read
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py      which IP addresses are not on the public Internet
     resolver.py · transport.py                    the only files that open a socket to the web
-    declare.py · deliver.py    VERBS · the configured subscribers → the store; lanes → the world
+    handover.py · telling.py    one message: send, judge, settle; what pauses a subscriber, and who is told
+    declare.py · deliver.py · upkeep.py    VERBS · the configured subscribers → the store; lanes → the world; trimming
 
 Around it
 
@@ -69,8 +69,9 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ service
   │ http · simulator · checks
   │ metrics
-  │ receive · track · issue · legacy · declare · deliver
-  │ settle · ask
+  │ receive · track · issue · legacy · declare · deliver · upkeep
+  │ handover
+  │ settle · ask · telling
   │ transport · store · certificates · settings
   │ resolver · serving · logs
   │ accounts

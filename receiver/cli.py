@@ -14,7 +14,7 @@ import typer
 import uvloop
 
 from receiver import logs
-from receiver.commands import events, fps, issue, refund, requests, subscriber
+from receiver.commands import delivery, events, fps, issue, refund, requests, subscriber
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.settings import Settings, load
 
@@ -31,6 +31,7 @@ requests.register(refund.app)
 app.add_typer(refund.app, name="refund")
 app.add_typer(subscriber.app, name="subscriber")
 app.add_typer(events.app, name="events")
+app.add_typer(delivery.app, name="delivery")
 app.add_typer(fps.app, name="fps")
 
 Config = Annotated[

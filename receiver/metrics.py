@@ -14,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Reason, Source, is_final
+from receiver.outbox.operator_event import OperatorType
 from receiver.receive import Outcome
 from receiver.settle import Settled
 from receiver.store.connection import KINDS
@@ -51,6 +52,7 @@ ANSWERS: Final = frozenset(
 )
 TRIED: Final = frozenset({"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued"})
 """What a try to issue a refund, or a person, has made of a request."""
+OPERATOR_TYPES: Final = frozenset(each.value for each in OperatorType)
 DELIVERED: Final = frozenset({"delivered", "retry", "dead", "gone"})
 FORMS: Final = frozenset({"sse", "json"})
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
@@ -83,6 +85,8 @@ class Metrics:
         self._deliveries = self._counter("deliveries", "Tries to deliver an event.", "outcome")
         self._delivery = self._histogram("delivery_seconds", "Duration of one try.", SLOW)
         self._tried = self._counter("refund_tries", "Tries to issue a refund, and requests settled by hand.", "outcome")
+        self._told = self._counter("operator_events", "What operators were told of deliveries.", "type")
+        self._dead_dropped = self._counter("dead_events_dropped", "Dead events of which too many were kept.")
         self._dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
         self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
         self._requests = self._counter("http_requests", "Requests answered.", "route", "method", "status")
@@ -137,6 +141,14 @@ class Metrics:
         """A try to issue a refund has ended, or a person has settled a request."""
         self._tried.labels(closed(outcome, TRIED)).inc()
 
+    def told(self, kind: str) -> None:
+        """Operators were told of something; `kind` is the type of the event."""
+        self._told.labels(closed(kind, OPERATOR_TYPES)).inc()
+
+    def dead_dropped(self, count: int) -> None:
+        """So many dead events are gone for good."""
+        self._dead_dropped.inc(count)
+
     def store_error(self, kind: str) -> None:
         """Redis did not confirm; `kind` is a short word of our own."""
         self._store_errors.labels(closed(kind, STORE_ERRORS)).inc()
@@ -182,9 +194,15 @@ GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "refunds_hinted": ("Refunds to ask about at once.", "account"),
     "oldest_pending_seconds": ("Age of the refund that is pending longest.", "account"),
     "deliveries_waiting": ("Events owed to a subscriber.", "account", "subscriber"),
+    "deliveries_owed": ("Events that the stream is kept for.", "account", "subscriber"),
     "deliveries_dead": ("Events given up for a subscriber.", "account", "subscriber"),
     "refund_requests": ("Refunds to issue that are not settled.", "account", "state"),
     "oldest_refund_request_seconds": ("How long the oldest of them is in this state.", "account", "state"),
+    "oldest_waiting_seconds": ("Age of the event that waits longest.", "account", "subscriber"),
+    "subscriber_failures": ("Failures in a row; from 5 on one message at a time is sent.", "account", "subscriber"),
+    "subscriber_paused": ("1 while nothing is sent to it.", "account", "subscriber"),
+    "subscribers": ("Subscribers, a lane each.", "account"),
+    "events_kept": ("Events in the stream.", "account"),
     "certificate_days_left": ("Days until a signing certificate ends.", "file"),
 }
 SIZE_GAUGES: Final = {
@@ -193,8 +211,14 @@ SIZE_GAUGES: Final = {
     "hinted": "refunds_hinted",
     "oldest_pending_seconds": "oldest_pending_seconds",
     "waiting": "deliveries_waiting",
+    "owed": "deliveries_owed",
     "dead": "deliveries_dead",
     "requests": "refund_requests",
     "request_age": "oldest_refund_request_seconds",
+    "oldest_waiting": "oldest_waiting_seconds",
+    "failures": "subscriber_failures",
+    "paused": "subscriber_paused",
+    "lanes": "subscribers",
+    "events": "events_kept",
 }
 """The store's words → our gauges; a word with `:` goes on with a subscriber's name or a state."""

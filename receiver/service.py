@@ -19,6 +19,7 @@ from receiver.ask import Asker
 from receiver.certificates import CertificateStore
 from receiver.declare import Declarer
 from receiver.deliver import Deliverer
+from receiver.durations import milliseconds
 from receiver.errors import NotSent, StoreUnavailable, Unavailable
 from receiver.exchange import Request
 from receiver.http.app import build
@@ -34,6 +35,7 @@ from receiver.store.connection import connect
 from receiver.store.embedded import EmbeddedStore
 from receiver.track import Tracker
 from receiver.transport import Transport
+from receiver.upkeep import Upkeep
 
 log = structlog.get_logger()
 
@@ -119,9 +121,11 @@ class Service:
             wait_replicas=redis.wait_replicas,
             wait_timeout=redis.wait_timeout.total_seconds(),
             on_error=self.metrics.store_error,
+            on_dropped=self.metrics.dead_dropped,
             gone=lambda: self.embedded is not None and self.embedded.gone,
         )
         self._opened.push_async_callback(self.store.close)
+        self.store.keep_dead = settings.delivery.keep_dead
         self.store.seen_for = int((ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000)
         await self.store.start()
 
@@ -171,6 +175,7 @@ class Service:
             self._keep(f"issue:{account.name}", partial(self._once_declared, self.issuers[account.name].run))
             self._keep(f"fps:{account.name}", partial(self._once_declared, self.legacies[account.name].run))
             self._keep(f"deliver:{account.name}", self._deliverer(account).run)
+            self._keep(f"upkeep:{account.name}", partial(self._once_declared, self._upkeep(account).run))
 
     async def _once_declared(self, work: Callable[[], Awaitable[None]]) -> None:
         """Not before the configured subscribers are written: they would not be owed what happens before."""
@@ -222,10 +227,16 @@ class Service:
             chance=self._chance,
             concurrency=max(1, delivery.concurrency // len(self.accounts)),
             per_subscriber=delivery.per_subscriber,
+            rate=delivery.rate,
             timeout=delivery.timeout.total_seconds(),
             connect_timeout=delivery.connect_timeout.total_seconds(),
             lease=delivery.lease.total_seconds(),
         )
+
+    def _upkeep(self, account: Account) -> Upkeep:
+        keep, keep_owed = (milliseconds(span) for span in (self.settings.events.keep, self.settings.events.keep_owed))
+        lease = self.settings.delivery.lease.total_seconds()
+        return Upkeep(account.name, self.store, self.metrics, keep, keep_owed, lease)
 
     def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         self._tasks[name] = asyncio.get_running_loop().create_task(self._kept(name, work), name=name)

@@ -16,8 +16,8 @@ from receiver.ledger.schedule import next_look
 from receiver.outbox.event import Event, event_of, to_fields
 from receiver.outbox.subscriber import wants
 from receiver.store import Store
-from receiver.store.lanes import Roster
 from receiver.store.refunds import Commit, Committed, Owed
+from receiver.store.roster import Roster
 
 MOST_COLLISIONS = 16
 

@@ -9,7 +9,8 @@ from receiver.checks.site import Site, plural, seconds
 from receiver.errors import StoreUnavailable
 from receiver.outbox.subscriber import Subscriber
 from receiver.store import Store
-from receiver.store.lanes import Roster
+from receiver.store.lanes import BREAKER
+from receiver.store.roster import Roster
 
 MANY_WAITING = 100
 MANY_HINTED = 1_000
@@ -32,7 +33,6 @@ async def check_work(site: Site, store: Store) -> list[Finding]:
 
 async def _check_account(store: Store, account: str) -> list[Finding]:
     sizes, roster = await store.gauges(account), await store.roster(account)
-    waits = await store.lane_waits(account, list(roster.subscribers))
     findings = _refunds(account, sizes)
     if not roster.version:
         found = "nothing is written yet for this account"
@@ -47,20 +47,18 @@ async def _check_account(store: Store, account: str) -> list[Finding]:
         )
         for name in roster.unreadable
     ]
-    return [*findings, *(await _lanes(store, account, roster, sizes, waits))]
+    return [*findings, *(await _lanes(store, account, roster, sizes))]
 
 
-async def _lanes(
-    store: Store, account: str, roster: Roster, sizes: Mapping[str, float], waits: Mapping[str, int]
-) -> list[Finding]:
+async def _lanes(store: Store, account: str, roster: Roster, sizes: Mapping[str, float]) -> list[Finding]:
     if not roster.subscribers and not roster.unreadable:
         mend = "Declare one in [[subscribers]], or: receiver subscriber add NAME URL."
         return [warn(SUBSCRIBER, "no_subscribers", "nobody is told about declines", mend, account)]
     found = []
     for subscriber in roster.subscribers.values():
         name = subscriber.name
-        waiting, dead = int(sizes.get(f"waiting:{name}", 0)), int(sizes.get(f"dead:{name}", 0))
-        found += _lane(account, subscriber, waiting, dead, waits.get(name))
+        found += _lane(account, subscriber, sizes)
+        dead = int(sizes.get(f"dead:{name}", 0))
         if subscriber.origin != "config" and subscriber.url.lower().startswith("http://"):
             told = f"{name} is told over plain http: everybody on the way can read and drop its events"
             mend = "Remove it, and add it with an https address."
@@ -70,22 +68,27 @@ async def _lanes(
     return found
 
 
-def _lane(account: str, subscriber: Subscriber, waiting: int, dead: int, due_in: int | None) -> list[Finding]:
+def _lane(account: str, subscriber: Subscriber, sizes: Mapping[str, float]) -> list[Finding]:
+    def size(word: str) -> int:
+        return int(sizes.get(f"{word}:{subscriber.name}", 0))
+
     subject = f"{account}/{subscriber.name}"
-    owed = plural(waiting, "event")
+    waiting, oldest = size("waiting"), size("oldest_waiting")
+    owed = f"{plural(waiting, 'event')} waiting" + (f", the oldest for {seconds(oldest)}" if oldest else "")
     if subscriber.paused:
         why = subscriber.paused_reason or "unknown"
-        found = f"{subscriber.name} is paused ({why}), {owed} waiting"
+        found = f"{subscriber.name} is paused ({why}), {owed}"
         mend = f"When it is ready: receiver subscriber resume {subscriber.name}."
         return [warn(SUBSCRIBER, "paused", found, mend, subject)]
     if waiting >= MANY_WAITING:
-        found = f"{subscriber.name}: {owed} waiting, the next try in {seconds((due_in or 0) / 1000)}"
+        found = f"{subscriber.name}: {owed}"
         mend = "Look for delivery.retry in the log, and at the subscriber; is a worker running?"
         return [warn(SUBSCRIBER, "behind", found, mend, subject)]
-    if dead:
-        return []
-    when = f", the next try in {seconds(due_in / 1000)}" if due_in else ""
-    return [ok(SUBSCRIBER, f"{subscriber.name}: {owed} waiting{when}", subject)]
+    if size("failures") >= BREAKER:
+        found = f"{subscriber.name} has failed {size('failures')} times in a row: one message at a time is sent; {owed}"
+        mend = f"See its last error (receiver subscriber show {subscriber.name}), and mend it."
+        return [warn(SUBSCRIBER, "failing", found, mend, subject)]
+    return [] if size("dead") else [ok(SUBSCRIBER, f"{subscriber.name}: {owed}", subject)]
 
 
 async def _dead(store: Store, account: str, name: str, count: int) -> Finding:
@@ -93,7 +96,7 @@ async def _dead(store: Store, account: str, name: str, count: int) -> Finding:
     if count <= MOST_READ and (events := await store.dead_events(account, name)):
         last = events[-1]
         found += f", the last of refund {last.refund_id} ({last.reason}: {last.last_error or 'no answer'})"
-    mend = "Mend the subscriber; what it missed is in the API: receiver refund list --state Declined."
+    mend = "Mend the subscriber, then: receiver delivery redrive NAME --all."
     return warn("subscribers.dead", "dead_events", found, mend, f"{account}/{name}")
 
 

@@ -102,6 +102,20 @@ class CredentialAnswer(msgspec.Struct):
     fingerprint: str
 
 
+class StatsAnswer(msgspec.Struct, rename="camel"):
+    """How a subscriber fares. Times are RFC 3339 texts."""
+
+    waiting: int
+    dead: int
+    delivered: int
+    failures_in_a_row: int
+    breaker: str
+    oldest_waiting: str | None = None
+    last_success: str | None = None
+    last_error: str | None = None
+    last_error_at: str | None = None
+
+
 class SubscriberAnswer(msgspec.Struct, rename="camel"):
     """A subscriber. `secret` comes once only, from the call that made it."""
 
@@ -111,6 +125,10 @@ class SubscriberAnswer(msgspec.Struct, rename="camel"):
     types: list[str]
     secrets: list[SecretAnswer]
     reasons: list[str] | None = None
+    min_amount: list[str] | None = None
+    rate: float | None = None
+    concurrency: int | None = None
+    stats: StatsAnswer | None = None
     paused: bool = False
     paused_reason: str | None = None
     paused_at: str | None = None
@@ -153,3 +171,44 @@ class EventsAnswer(msgspec.Struct):
     after: str
     more: bool
     reset: ResetAnswer | None = None
+
+
+class TryAnswer(msgspec.Struct, rename="camel"):
+    """What came of a test; `delivered` is null where nobody has sent it yet."""
+
+    id: str
+    delivered: bool | None
+    status: int | None = None
+    error: str | None = None
+    answer: str | None = None
+    seconds: float = 0.0
+
+
+class DeliveryAnswer(msgspec.Struct, rename="camel"):
+    """A waiting or dead event."""
+
+    stream_id: str
+    written_at: str
+    attempts: int
+    id: str | None = None
+    type: str | None = None
+    refund_id: str | None = None
+    reason: str | None = None
+    last_error: str | None = None
+    next_attempt_at: str | None = None
+
+
+class DeliveriesAnswer(msgspec.Struct, rename="camel"):
+    """A page; each delivery is a `DeliveryAnswer`."""
+
+    deliveries: list[dict[str, Any]]
+    next_cursor: str | None = None
+
+
+class RedriveAnswer(msgspec.Struct, rename="camel"):
+    """What is sent again."""
+
+    selected: int
+    redriven: int
+    already_waiting: int
+    missing: list[str]

@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
-from receiver.commands.answers import SubscriberAnswer, SubscribersAnswer
+from receiver.commands.answers import SubscriberAnswer, SubscribersAnswer, TryAnswer
 from receiver.commands.calling import Call, api_command, read_secret_file
 from receiver.commands.client import Api, ApiProblem, decode, target
-from receiver.commands.console import clean, emit, emit_fields, emit_json, emit_rich, moment, say, table
+from receiver.commands.console import clean, emit, emit_fields, emit_json, say
+from receiver.commands.subscriber_views import TYPES, emit_list, fields
 from receiver.errors import ConfigurationError, NotSent
 from receiver.exchange import Response
-from receiver.ledger.lifecycle import EventType
 from receiver.outbox.formats import CLOUDEVENTS, FORMATS
 from receiver.outbox.target import EXAMPLE
 from receiver.outbox.written import ALL, NAME
 
-TYPE_PREFIX = "amazonpay.refund."
 UNSENT = ("bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed")
 """Reasons of `NotSent` with which no byte of a request has left."""
-TYPES = {each.value.removeprefix(TYPE_PREFIX): each.value for each in EventType}
+TEST_WAIT = 30
+"""Seconds that the service may take to send a test."""
 
 app = typer.Typer(
     help="Manage who is told about refunds. Needs a running `receiver serve`, and a token with the scope admin.",
@@ -39,6 +38,30 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, typer.Argument(metavar="NAME", callback=_name, help="Name of the subscriber.")]
+
+
+Types = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TYPE,…",
+        help=f"Events it wants: {', '.join(TYPES)}, all (of these), or receiver.* (what befalls deliveries). "
+        "Repeat it, or separate by commas. Default: declined; with conflict for pagerduty; with conflict and stuck for "
+        "slack and alertmanager.",
+    ),
+]
+Reasons = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="REASON,…",
+        help="Of events with a reason code only these, for example AmazonRejected. Default: all.",
+    ),
+]
+MinAmount = Annotated[
+    list[str] | None,
+    typer.Option(metavar="AMOUNT", help='Not told of refunds of less, for example "100.00 USD"; repeat per currency.'),
+]
+Rate = Annotated[float | None, typer.Option(help="Deliveries a second at most. Default: the service's.")]
+Concurrency = Annotated[int | None, typer.Option(help="Deliveries at once at most. Default: the service's.")]
 
 
 @api_command(app)
@@ -57,21 +80,14 @@ def add(
         str,
         typer.Option(metavar="FORMAT", help=f"How it is told: {', '.join(FORMATS)}."),
     ] = CLOUDEVENTS,
-    types: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TYPE,…",
-            help=f"Events it wants: {', '.join(TYPES)}, or all. Repeat it, or separate by commas. Default: declined; "
-            "with conflict for pagerduty; with conflict and stuck for slack and alertmanager.",
-        ),
-    ] = None,
-    reasons: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="REASON,…",
-            help="Of events with a reason code only these, for example AmazonRejected. Default: all.",
-        ),
-    ] = None,
+    types: Types = None,
+    reasons: Reasons = None,
+    min_amount: MinAmount = None,
+    rate: Rate = None,
+    concurrency: Concurrency = None,
+    start: Annotated[
+        str, typer.Option("--from", help="Told of events since: now, beginning (all that are kept), or a time.")
+    ] = "now",
     secret_file: Annotated[
         Path | None,
         typer.Option(
@@ -92,8 +108,8 @@ def add(
 ) -> None:
     """Add a subscriber, and print the signing secret that was made for it: this once, and never again.
 
-    Events from now on are posted to its URL, by default as CloudEvents, signed as Standard Webhooks has it. Other
-    formats have no signing secret. With several accounts, --account says whose refunds.
+    Events are posted to its URL, by default as CloudEvents, signed as Standard Webhooks has it. Other formats have no
+    signing secret. With several accounts, --account says whose refunds.
     """
     if address and address_file:
         raise typer.BadParameter("stands beside --address-file; give one of the two.", param_hint="URL")
@@ -103,21 +119,15 @@ def add(
         "format": format,
         "routing_key": read_secret_file(routing_key_file, "--routing-key-file") if routing_key_file else "",
         "authorization": read_secret_file(authorization_file, "--authorization-file") if authorization_file else "",
-        "types": [TYPES.get(each, ALL if each == "all" else each) for each in _split(types)],
-        "reasons": _split(reasons),
+        **_filters(types, reasons, min_amount),
+        "rate": rate,
+        "concurrency": concurrency,
+        "start": "" if start == "now" else start,
         "secret": read_secret_file(secret_file, "--secret-file") if secret_file else "",
         "account": call.account,
     }
     answer = call.run(lambda api: _add(api, name, {key: value for key, value in wanted.items() if value}))
-    if call.json:
-        emit_json(answer.body)
-        return
-    added = decode(answer, SubscriberAnswer)
-    emit_fields(_fields(added))
-    if added.secret is not None:
-        emit(
-            f"\nIts signing secret, shown this once and never again; the subscriber needs it:\n\n{clean(added.secret)}"
-        )
+    _emit(call, answer)
 
 
 async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
@@ -141,7 +151,7 @@ def list_all(call: Call) -> None:
     if call.json:
         emit_json(answer.body)
     elif found:
-        _emit_list(found)
+        emit_list(found)
     if not found:
         say(["There are no subscribers yet."])
 
@@ -149,9 +159,81 @@ def list_all(call: Call) -> None:
 @api_command(app)
 def show(call: Call, name: Name) -> None:
     """Show one subscriber. Of its secrets there is only a fingerprint, by which they can be told apart."""
-    answer = call.run(lambda api: api.call("GET", _path(api, name)))
-    found = decode(answer, SubscriberAnswer)
-    emit_json(answer.body) if call.json else emit_fields(_fields(found))
+    _emit(call, call.run(lambda api: api.call("GET", _path(api, name))))
+
+
+@api_command(app)
+def change(
+    call: Call,
+    name: Name,
+    address: Annotated[str, typer.Option("--to", metavar="URL", help="Where events are posted.")] = "",
+    types: Types = None,
+    reasons: Reasons = None,
+    min_amount: MinAmount = None,
+    rate: Rate = None,
+    concurrency: Concurrency = None,
+    default: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="Back to its default: types, reasons, min-amount, rate, concurrency."),
+    ] = None,
+) -> None:
+    """Change what a subscriber is told, and where. Options that are not given change nothing.
+
+    What it is owed already stays owed. One that stands in the service's configuration is changed there.
+    """
+    wanted = {
+        "url": address,
+        **_filters(types, reasons, min_amount),
+        "rate": rate,
+        "concurrency": concurrency,
+    }
+    body: dict[str, Any] = {key: value for key, value in wanted.items() if value}
+    for field in _split(default):
+        body[field.replace("-", "_")] = None
+    _emit(call, call.run(lambda api: api.call("PATCH", _path(api, name), body=body)))
+
+
+@api_command(app)
+def rotate(
+    call: Call,
+    name: Name,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the new secret, whsec_…; without it the service makes one up."),
+    ] = None,
+    old_valid_for: Annotated[
+        str, typer.Option(metavar="SPAN", help="How long the old secret goes on signing, 0s to 7d.")
+    ] = "24h",
+) -> None:
+    """Give a subscriber another signing secret, and print the one that was made: this once, and never again.
+
+    Until the old one ends, every delivery is signed with both.
+    """
+    body: dict[str, Any] = {"oldValidFor": old_valid_for}
+    if secret_file:
+        body["secret"] = read_secret_file(secret_file, "--secret-file")
+    path = ("subscribers", name, "rotate")
+    _emit(call, call.run(lambda api: api.call("POST", target(*path, account=api.account), body=body)))
+
+
+@api_command(app)
+def test(call: Call, name: Name) -> None:
+    """Send one test event to this subscriber alone, also while it is paused, and show what it answers.
+
+    Its type is amazonpay.refund.test. Exit code 1 if it was not accepted.
+    """
+    path = ("subscribers", name, "test")
+    answer = call.run(lambda api: api.call("POST", target(*path, account=api.account), wait=TEST_WAIT))
+    tried = decode(answer, TryAnswer)
+    if call.json:
+        emit_json(answer.body)
+    else:
+        status = f"HTTP {tried.status}" if tried.status else None
+        accepted = "accepted" if tried.delivered else "not accepted" if tried.delivered is False else "not sent yet"
+        lines = [("Test", accepted), ("Answer", status), ("Error", tried.error), ("It said", tried.answer)]
+        emit_fields([*lines, ("Took", f"{tried.seconds:g} s"), ("webhook-id", tried.id)])
+    if not tried.delivered:
+        raise typer.Exit(1)
 
 
 @api_command(app)
@@ -162,14 +244,12 @@ def pause(call: Call, name: Name) -> None:
 
 @api_command(app)
 def resume(call: Call, name: Name) -> None:
-    """Send a paused subscriber what has waited for it, also one that was paused because it answered 410 Gone."""
+    """Send a paused subscriber what has waited for it, at its rate; also one that answered 410 Gone, or was failing."""
     _turn(call, name, "resume")
 
 
 def _turn(call: Call, name: str, verb: str) -> None:
-    answer = call.run(lambda api: api.call("POST", target("subscribers", name, verb, account=api.account)))
-    found = decode(answer, SubscriberAnswer)
-    emit_json(answer.body) if call.json else emit_fields(_fields(found))
+    _emit(call, call.run(lambda api: api.call("POST", target("subscribers", name, verb, account=api.account))))
 
 
 @api_command(app)
@@ -199,50 +279,31 @@ def remove(
         emit(f"Removed {name}, with all that it was owed.")
 
 
+def _filters(
+    types: Sequence[str] | None, reasons: Sequence[str] | None, amounts: Sequence[str] | None
+) -> dict[str, Any]:
+    return {
+        "types": [TYPES.get(each, ALL if each == "all" else each) for each in _split(types)],
+        "reasons": _split(reasons),
+        "minAmount": _split(amounts),
+    }
+
+
+def _emit(call: Call, answer: Response) -> None:
+    if call.json:
+        emit_json(answer.body)
+        return
+    found = decode(answer, SubscriberAnswer)
+    emit_fields(fields(found))
+    if found.secret is not None:
+        emit(
+            f"\nIts signing secret, shown this once and never again; the subscriber needs it:\n\n{clean(found.secret)}"
+        )
+
+
 def _path(api: Api, name: str) -> str:
     return target("subscribers", name, account=api.account)
 
 
 def _split(values: Sequence[str] | None) -> Sequence[str]:
     return [word.strip() for value in values or () for word in value.split(",") if word.strip()]
-
-
-def _emit_list(subscribers: Sequence[SubscriberAnswer]) -> None:
-    rows = table()
-    for column in ("Name", "Account", "State", "Wants", "Address"):
-        rows.add_column(column, overflow="fold")
-    for each in subscribers:
-        name, account, wants, url = (Text(clean(text)) for text in (each.name, each.account, _wants(each), each.url))
-        rows.add_row(name, account, _state(each), wants, url)
-    emit_rich(rows)
-
-
-def _fields(subscriber: SubscriberAnswer) -> Sequence[tuple[str, str | Text | None]]:
-    return [
-        ("Subscriber", subscriber.name),
-        ("Account", subscriber.account),
-        ("Format", subscriber.format),
-        ("Address", subscriber.url),
-        ("Wants", _wants(subscriber)),
-        ("State", _state(subscriber)),
-        ("Paused at", moment(subscriber.paused_at)),
-        ("Created", moment(subscriber.created_at)),
-        ("Comes from", "the configuration" if subscriber.origin == "config" else subscriber.origin),
-        *(
-            ("Fingerprint", each.fingerprint + (f", until {moment(each.expires_at)}" if each.expires_at else ""))
-            for each in subscriber.secrets
-        ),
-        *([("Fingerprint", f"{kept.fingerprint} ({kept.field})")] if (kept := subscriber.credential) else []),
-    ]
-
-
-def _wants(subscriber: SubscriberAnswer) -> str:
-    types = ", ".join("all" if each == ALL else each.removeprefix(TYPE_PREFIX) for each in subscriber.types)
-    return f"{types} ({', '.join(subscriber.reasons)})" if subscriber.reasons else types
-
-
-def _state(subscriber: SubscriberAnswer) -> Text:
-    if not subscriber.paused:
-        return Text("active", "green")
-    why = f" ({clean(subscriber.paused_reason)})" if subscriber.paused_reason else ""
-    return Text(f"PAUSED{why}", "bold red")

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from receiver.errors import ReceiverError
 from receiver.http.api import RefundApi, RefundStore
 from receiver.http.auth import Tokens
+from receiver.http.deliveries import DeliveryApi, DeliveryStore
 from receiver.http.diagnostics import DiagnosticsApi, Inside
 from receiver.http.feed import FeedApi
 from receiver.http.feed_hub import FeedStore
@@ -46,7 +47,7 @@ SECURITY_HEADERS = {
 }
 
 
-class AppStore(RefundStore, RequestStore, SubscriberStore, FeedStore, Protocol):
+class AppStore(RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, Protocol):
     """What the routes need of `store/`."""
 
 
@@ -89,6 +90,7 @@ def build(
         *request_routes(RequestApi(store, issuers, tokens)),
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
         *feed_routes(FeedApi(store, tokens, settings.feed, metrics)),
+        *delivery_routes(DeliveryApi(store, tokens, now)),
         *health_routes(Health(checks, metrics, refresh_gauges)),
         *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
         *more_routes,
@@ -141,7 +143,9 @@ def subscriber_routes(api: SubscriberApi) -> list[BaseRoute]:
         Route("/v1/subscribers", api.many, methods=["GET"]),
         Route("/v1/subscribers", api.add, methods=["POST"]),
         Route("/v1/subscribers/{name}", api.one, methods=["GET"]),
+        Route("/v1/subscribers/{name}", api.change, methods=["PATCH"]),
         Route("/v1/subscribers/{name}", api.remove, methods=["DELETE"]),
+        Route("/v1/subscribers/{name}/rotate", api.rotate, methods=["POST"]),
         Route("/v1/subscribers/{name}/pause", api.pause, methods=["POST"]),
         Route("/v1/subscribers/{name}/resume", api.resume, methods=["POST"]),
     ]
@@ -150,6 +154,15 @@ def subscriber_routes(api: SubscriberApi) -> list[BaseRoute]:
 def feed_routes(api: FeedApi) -> list[BaseRoute]:
     """Every event, for whoever wants to follow."""
     return [Route("/v1/events", api.events, methods=["GET"])]
+
+
+def delivery_routes(api: DeliveryApi) -> list[BaseRoute]:
+    """What subscribers are owed, and what was given up."""
+    return [
+        Route("/v1/subscribers/{name}/deliveries", api.many, methods=["GET"]),
+        Route("/v1/subscribers/{name}/redrive", api.redrive, methods=["POST"]),
+        Route("/v1/subscribers/{name}/test", api.test, methods=["POST"]),
+    ]
 
 
 def health_routes(health: Health) -> list[BaseRoute]:

@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import Conflict, NotFound
+from receiver.durations import milliseconds, parse_duration
+from receiver.errors import BadRequest, Unreadable
 from receiver.http.api import json_answer
-from receiver.http.auth import Caller, Tokens
+from receiver.http.auth import Tokens
 from receiver.http.bodies import chosen_account, read_object
-from receiver.http.params import Params
+from receiver.http.named import Listing, admin, all_of, named, not_configured
+from receiver.http.params import Params, read_time
+from receiver.ledger.refund import format_rfc3339
 from receiver.outbox.formats import traits
+from receiver.outbox.rotation import OLD_VALID, OLD_VALID_MOST, changed, rotated
+from receiver.outbox.signature import read_secret
 from receiver.outbox.subscriber import Subscriber, pause, public_json, read_subscriber, resume
 from receiver.outbox.target import Rules
-from receiver.settings.sections import Scope
+from receiver.store.lanes import Health
+
+HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
-class SubscriberStore(Protocol):
+class SubscriberStore(Listing, Protocol):
     """Where subscribers are kept: `store/`. Every method raises `StoreUnavailable`."""
 
-    async def subscribers(self, account: str) -> list[Subscriber]:
-        """By name."""
-
-    async def add_subscriber(self, account: str, subscriber: Subscriber) -> str:
-        """Returns the stream id of the last event that it does not get. Raises `Conflict` if the name is taken."""
+    async def add_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> str:
+        """Returns the stream id of the last event before it came. Raises `Conflict` if the name is taken."""
 
     async def change_subscriber(self, account: str, before: Subscriber, after: Subscriber) -> bool:
         """Replace one by the other; False if it was changed meanwhile."""
 
     async def remove_subscriber(self, account: str, name: str) -> bool:
         """With everything it was owed; False if there is none."""
+
+    async def health(self, account: str, name: str) -> Health:
+        """How it fares."""
+
+    async def lane_sizes(self, account: str, name: str) -> tuple[int, int, int]:
+        """Events waiting and dead, and when (ms) the oldest that waits was written."""
 
 
 class SubscriberApi:
@@ -52,75 +63,159 @@ class SubscriberApi:
 
     async def many(self, request: Request) -> Response:
         """`GET /v1/subscribers`: all of the accounts that the token may see, or of `?account=`."""
-        accounts = self._caller(request).seen(Params(request, ("account",)).opaque("account") or None)
-        found = await self._all(accounts)
+        caller = admin(self._tokens, request)
+        accounts = caller.seen(Params(request, ("account",)).opaque("account") or None)
+        found = await all_of(self._store, accounts)
         return json_answer({"subscribers": [_shown(account, subscriber) for account, subscriber in found]})
 
     async def add(self, request: Request) -> Response:
         """`POST /v1/subscribers`: 201, and once only the secret that was made where the request brought none and the
-        format signs."""
-        caller = self._caller(request)
+        format signs.
+
+        `start` is `now`, `beginning` or a time: from when on it is owed what the stream of events still holds.
+        """
+        caller = admin(self._tokens, request)
         Params(request, ())
-        fields = await read_object(request)
+        fields = _fields(await read_object(request))
         account = chosen_account(caller, fields.pop("account", None))
+        start = read_start(fields.pop("start", None))
         brought = "secret" in fields or "secrets" in fields
         made = {"secret": self._new_secret()} if traits(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
-        after = await self._store.add_subscriber(account, subscriber)
+        after = await self._store.add_subscriber(account, subscriber, start)
         body = {**_shown(account, subscriber), **made, "eventsAfter": after}
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
     async def one(self, request: Request) -> Response:
-        """`GET /v1/subscribers/{name}?account=`."""
-        return json_answer(_shown(*await self._named(request)))
+        """`GET /v1/subscribers/{name}?account=`, with `stats`: what waits, what is dead, and how it fares."""
+        account, subscriber = await self._named(request)
+        sizes, health = await asyncio.gather(
+            self._store.lane_sizes(account, subscriber.name), self._store.health(account, subscriber.name)
+        )
+        return json_answer({**_shown(account, subscriber), "stats": _stats(sizes, health)})
 
     async def remove(self, request: Request) -> Response:
         """`DELETE /v1/subscribers/{name}?account=`: with everything it was owed. 204."""
         account, subscriber = await self._named(request)
-        if subscriber.origin == "config":
-            raise Conflict(
-                "The subscriber comes from the configuration and would return with the next start: remove it there.",
-                reason="configured",
-            )
+        not_configured(subscriber, "remove it")
         await self._store.remove_subscriber(account, subscriber.name)
         return Response(status_code=204)
+
+    async def change(self, request: Request) -> Response:
+        """`PATCH /v1/subscribers/{name}?account=`: the fields that the body names; null is the default again."""
+        wanted = _fields(await self._body(request))
+
+        def change(found: Subscriber) -> Subscriber:
+            not_configured(found, "change it")
+            return changed(found, wanted, self._rules)
+
+        return await self._change(request, change)
+
+    async def rotate(self, request: Request) -> Response:
+        """`POST /v1/subscribers/{name}/rotate?account=`: another secret, given or made; a made one is shown once.
+
+        The ones of before go on signing for `oldValidFor`, 24 hours by default, at most 7 days.
+        """
+        fields = await self._body(request, needed=False)
+        unknown = sorted(set(fields) - {"secret", "oldValidFor"})
+        if unknown:
+            raise BadRequest(f"Not a field here: {ascii(unknown[0])[:50]}. Known: secret, oldValidFor.")
+        old_valid = _old_valid(fields.get("oldValidFor"))
+        made = {} if "secret" in fields else {"secret": self._new_secret()}
+        secret = _secret(fields["secret"]) if "secret" in fields else made["secret"]
+
+        def change(found: Subscriber) -> Subscriber:
+            not_configured(found, "put the new secret before the old one in its `secrets`")
+            return rotated(found, secret, self._now(), old_valid)
+
+        return await self._change(request, change, made)
 
     async def pause(self, request: Request) -> Response:
         """`POST /v1/subscribers/{name}/pause?account=`: nothing is sent until it is resumed; what it is owed waits."""
         return await self._change(request, lambda found: pause(found, "operator", self._now()))
 
     async def resume(self, request: Request) -> Response:
-        """`POST /v1/subscribers/{name}/resume?account=`: what has waited is sent, also after a 410."""
+        """`POST /v1/subscribers/{name}/resume?account=`: what has waited is sent at its rate, also after a 410."""
         return await self._change(request, lambda found: resume(found, self._now()))
 
-    async def _change(self, request: Request, change: Callable[[Subscriber], Subscriber]) -> Response:
+    async def _body(self, request: Request, *, needed: bool = True) -> dict[str, Any]:
+        """The body, once the caller is known to be allowed; an absent one is empty where none is needed."""
+        admin(self._tokens, request)
+        if not needed and request.headers.get("content-length", "0") == "0":
+            return {}
+        return await read_object(request)
+
+    async def _change(
+        self, request: Request, change: Callable[[Subscriber], Subscriber], more: Mapping[str, Any] | None = None
+    ) -> Response:
         while True:
             account, before = await self._named(request)
             after = change(before)
             if after == before or await self._store.change_subscriber(account, before, after):
-                return json_answer(_shown(account, after))
-
-    def _caller(self, request: Request) -> Caller:
-        caller = self._tokens.identify(request)
-        caller.need(Scope.ADMIN)
-        return caller
-
-    async def _all(self, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
-        lists = await asyncio.gather(*(self._store.subscribers(account) for account in accounts))
-        return [(account, each) for account, found in zip(accounts, lists, strict=True) for each in found]
+                return json_answer({**_shown(account, after), **(more or {})})
 
     async def _named(self, request: Request) -> tuple[str, Subscriber]:
-        accounts = self._caller(request).seen(Params(request, ("account",)).opaque("account") or None)
-        name = request.path_params["name"]
-        found = [each for each in await self._all(accounts) if each[1].name == name]
-        if not found:
-            raise NotFound("There is no such subscriber, or the token may not see it.", reason="no_such_subscriber")
-        if len(found) > 1:
-            names = ", ".join(account for account, _ in found)
-            raise Conflict(
-                f"Several accounts have one of this name: {names}. Add ?account=.", reason="several_accounts"
-            )
-        return found[0]
+        caller = admin(self._tokens, request)
+        return await named(self._store, caller, request, Params(request, ("account",)))
+
+
+def read_start(given: object) -> int | None:
+    """From when on (ms) a new subscriber is told; None: from now on. Raises `BadRequest` (`bad_start`)."""
+    if given in (None, "now"):
+        return None
+    if given == "beginning":
+        return 0
+    try:
+        return max(read_time(given if isinstance(given, str) else ""), 0)
+    except ValueError:
+        raise BadRequest(
+            "`start` is now, beginning, or a time such as 2026-01-31T12:00:00Z.", reason="bad_start"
+        ) from None
+
+
+def _fields(body: Mapping[str, Any]) -> dict[str, Any]:
+    """`minAmount` as `min_amount`: JSON has one custom, settings another. A decimal number is one of JSON's."""
+    plain = {HUMP.sub("_", key).lower(): value for key, value in body.items()}
+    if not isinstance(plain.get("rate"), str | int | bool | None):
+        plain["rate"] = float(plain["rate"])
+    return plain
+
+
+def _secret(given: object) -> str:
+    try:
+        if not isinstance(given, str):
+            raise Unreadable("is not a text.")
+        read_secret(given)
+    except Unreadable as error:
+        raise BadRequest(f"secret: {error.detail}", reason="bad_secret") from None
+    return given
+
+
+def _old_valid(given: object) -> int:
+    if given is None:
+        return OLD_VALID
+    try:
+        span = milliseconds(parse_duration(given))
+    except ValueError:
+        span = -1
+    if not 0 <= span <= OLD_VALID_MOST:
+        raise BadRequest("`oldValidFor` is a span from 0s to 7d, such as 24h.", reason="bad_parameter")
+    return span
+
+
+def _stats(sizes: tuple[int, int, int], health: Health) -> dict[str, Any]:
+    waiting, dead, oldest = sizes
+    return {
+        "waiting": waiting,
+        "oldestWaiting": format_rfc3339(oldest) if oldest else None,
+        "dead": dead,
+        "delivered": health.delivered,
+        "lastSuccess": format_rfc3339(health.success_at) if health.success_at else None,
+        "lastError": health.error or None,
+        "lastErrorAt": format_rfc3339(health.error_at) if health.error_at else None,
+        "failuresInARow": health.streak,
+        "breaker": "open" if health.probing else "closed",
+    }
 
 
 def _shown(account: str, subscriber: Subscriber) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class EventType(StrEnum):
     DECLINED = "amazonpay.refund.declined"
     STUCK = "amazonpay.refund.stuck"
     CONFLICT = "amazonpay.refund.conflict"
+    TEST = "amazonpay.refund.test"
+    """About no refund at all: sent to one subscriber on request."""
 
 
 class Phase(StrEnum):

@@ -38,12 +38,19 @@ from receiver.outbox.telling import actions, facts, links, refund_url, sentence,
 PATH = "/api/v2/alerts"
 FIRES_FOR = 7 * 86_400_000
 MARGIN = 60_000
+TEST_FIRES_FOR = 300_000
 NAMES = {
     EventType.DECLINED: "AmazonPayRefundDeclined",
     EventType.STUCK: "AmazonPayRefundStuck",
     EventType.CONFLICT: "AmazonPayRefundConflict",
+    EventType.TEST: "AmazonPayRefundTest",
 }
-SEVERITY = {EventType.DECLINED: "critical", EventType.STUCK: "warning", EventType.CONFLICT: "critical"}
+SEVERITY = {
+    EventType.DECLINED: "critical",
+    EventType.STUCK: "warning",
+    EventType.CONFLICT: "critical",
+    EventType.TEST: "info",
+}
 """Prometheus has no word between these two."""
 
 Alert = dict[str, Any]
@@ -76,6 +83,9 @@ def alerts(events: Sequence[Event], subscriber: Subscriber, now: int) -> list[Al
 
 
 def _alerts(event: Event, subscriber: Subscriber, now: int) -> Iterator[Alert]:
+    if event.type is EventType.TEST:
+        yield _alert(event, event.type, subscriber, now + TEST_FIRES_FOR)
+        return
     ended = closes(event)
     if opens(event) and (asks(subscriber, event) or not ended):
         yield _alert(event, event.type, subscriber, now + FIRES_FOR)

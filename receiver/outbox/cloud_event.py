@@ -17,6 +17,7 @@ from receiver.ledger.refund import format_rfc3339
 from receiver.ledger.shape import refund_json, tidy
 from receiver.outbox.advice import advice_json
 from receiver.outbox.event import Event
+from receiver.outbox.operator_event import OperatorEvent, operator_cloud_event
 from receiver.outbox.signature import read_secret, webhook_headers
 from receiver.outbox.subscriber import Subscriber
 
@@ -55,10 +56,17 @@ def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request
     Raises `NotSent` (`no_live_secret`) where there is none: an unsigned event could be anybody's.
     """
     (event,) = events
-    body = render_body(event)
-    keys = _keys(subscriber, now)
-    headers = {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **webhook_headers(keys, event.id, now, body)}
-    return Request("POST", subscriber.url, headers, body)
+    return _signed(event.id, render_body(event), subscriber, now)
+
+
+def render_operator(event: OperatorEvent, subscriber: Subscriber, now: int) -> Request:
+    """The request that tells the subscriber of an operator event, signed like any other. Raises as `render` does."""
+    return _signed(event.id, msgspec.json.encode(operator_cloud_event(event)), subscriber, now)
+
+
+def _signed(event_id: str, body: bytes, subscriber: Subscriber, now: int) -> Request:
+    signature = webhook_headers(_keys(subscriber, now), event_id, now, body)
+    return Request("POST", subscriber.url, {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **signature}, body)
 
 
 def _keys(subscriber: Subscriber, now: int) -> list[bytes]:

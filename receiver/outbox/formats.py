@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.incident import OPENING
 from receiver.outbox.target import FORBIDDEN_CHARACTERS, URL_TEXT
-from receiver.outbox.written import shown
+from receiver.outbox.written import VALID_TYPES, shown
 
 CLOUDEVENTS = "cloudevents"
 LINKS = ("public_url", "seller_central")
@@ -122,5 +122,5 @@ def _type_problems(known: Format, said: str, types: object) -> Iterator[str]:
     if not known.incidents or not isinstance(types, list | tuple):
         return
     wrong = [each for each in types if isinstance(each, str) and each not in OPENING]
-    if any(each == "*" or each in tuple(EventType) for each in wrong):
+    if any(each in VALID_TYPES for each in wrong):
         yield f"types: {said} knows incidents; choose among {', '.join(OPENING)}"

@@ -44,7 +44,12 @@ from receiver.outbox.telling import actions, facts, links, refund_url, sentence,
 LONGEST_KEY, LONGEST_SUMMARY = 255, 1024
 LARGEST_BODY = 512_000
 """PagerDuty's bound. Ours are far smaller: every text inside is bounded."""
-SEVERITY = {EventType.DECLINED: "error", EventType.STUCK: "warning", EventType.CONFLICT: "critical"}
+SEVERITY = {
+    EventType.DECLINED: "error",
+    EventType.STUCK: "warning",
+    EventType.CONFLICT: "critical",
+    EventType.TEST: "info",
+}
 """Of each event that opens an incident. `critical` and `error` are urgent where urgency goes by severity."""
 LATE = 20_000
 """ms after which a decline no longer opens an incident of its own, by the clock of this machine: if that is wrong by as
@@ -65,6 +70,8 @@ def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request
 
 def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
     """The event without the routing key; `now` in ms."""
+    if event.type is EventType.TEST:
+        return _trigger(event, subscriber, _key(event, "test", event.id))
     ended = closes(event)
     if opens(event) and (asks(subscriber, event) or not ended):
         return _trigger(event, subscriber, _opened(event, now))

@@ -15,6 +15,8 @@ from receiver.exchange import Request
 from receiver.outbox import alertmanager, cloud_event, pagerduty, slack
 from receiver.outbox.cloud_event import LARGEST_BODY, render_body
 from receiver.outbox.event import Event
+from receiver.outbox.formats import CLOUDEVENTS
+from receiver.outbox.operator_event import OperatorEvent
 from receiver.outbox.subscriber import Subscriber
 
 Renderer = Callable[[Sequence[Event], Subscriber, int], Request]
@@ -39,4 +41,16 @@ def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request
     return renderer(events, subscriber, now)
 
 
-__all__ = ["LARGEST_BODY", "RENDERERS", "render", "render_body"]
+def render_operator(event: OperatorEvent, subscriber: Subscriber, now: int) -> Request:
+    """The request that tells the subscriber of an operator event; formats that know incidents are not told of any.
+
+    Raises `NotSent` as `render` does.
+    """
+    if subscriber.format == "slack":
+        return slack.render_operator(event, subscriber)
+    if subscriber.format == CLOUDEVENTS:
+        return cloud_event.render_operator(event, subscriber, now)
+    raise NotSent("The subscriber's format has no form for operator events.", reason="unknown_format")
+
+
+__all__ = ["LARGEST_BODY", "RENDERERS", "render", "render_body", "render_operator"]

@@ -20,6 +20,7 @@ from receiver.exchange import Request
 from receiver.ledger.shape import tidy
 from receiver.outbox.cloud_event import USER_AGENT
 from receiver.outbox.event import Event
+from receiver.outbox.operator_event import OperatorEvent
 from receiver.outbox.subscriber import Subscriber
 from receiver.outbox.telling import WORDS, actions, amount, facts, links, sentence, summary, sums, title
 
@@ -33,6 +34,7 @@ LINES_IN_SECTION = 10
 MOST_SUMS = 8
 MOST_ADVICE = 3
 """Of a list: different advice is told this often."""
+QUIET = {"unfurl_links": False, "unfurl_media": False}
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
@@ -49,9 +51,17 @@ def message(events: Sequence[Event], subscriber: Subscriber) -> dict[str, Any]:
     return {
         "text": escaped(text, FALLBACK),
         "blocks": list(_about_one(events[0], subscriber) if one else _about_many(events, subscriber)),
-        "unfurl_links": False,
-        "unfurl_media": False,
+        **QUIET,
     }
+
+
+def render_operator(event: OperatorEvent, subscriber: Subscriber) -> Request:
+    """The request for an operator event: its text, and which subscriber it is about."""
+    about = f"Subscriber {event.subscriber} of {event.account}: {event.type.value.removeprefix('receiver.')}"
+    blocks = [_section(f"*{escaped(about, HEADER)}*"), _section(escaped(event.text, SECTION))]
+    body = {"text": escaped(f"{about}. {event.text}", FALLBACK), "blocks": blocks, **QUIET}
+    headers = {"content-type": "application/json", "user-agent": USER_AGENT}
+    return Request("POST", subscriber.url, headers, msgspec.json.encode(body))
 
 
 def escaped(text: str, limit: int) -> str:

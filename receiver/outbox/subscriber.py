@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,42 +10,24 @@ import msgspec
 
 from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import format_rfc3339
+from receiver.ledger.refund import Money, format_rfc3339
 from receiver.outbox.event import Event
 from receiver.outbox.formats import CLOUDEVENTS, LINKS, format_problems, traits
 from receiver.outbox.incident import closes
+from receiver.outbox.limits import amount_problems, concurrency_problems, large_enough, rate_problems, read_amounts
+from receiver.outbox.operator_event import FAMILY, OperatorEvent
+from receiver.outbox.secret import Secret, secret_problems
 from receiver.outbox.signature import read_secret
 from receiver.outbox.target import Rules, url_problems
-from receiver.outbox.written import ALL, key, name_problems, reason_problems, secret_problems, type_problems
+from receiver.outbox.written import ALL, OPERATOR_TYPES, key, name_problems, reason_problems, type_problems
 
-FIELDS = ("name", "url", "secret", "secrets", "types", "reasons", "format", "routing_key", "authorization", *LINKS)
-LATER = ("credential", *LINKS)
+FIELDS = (
+    *("name", "url", "secret", "secrets", "types", "reasons", "min_amount", "rate", "concurrency", "format"),
+    *("routing_key", "authorization", *LINKS),
+)
+LATER = ("min_amount", "rate", "concurrency", "credential", *LINKS)
 """Fields that the first subscribers did not have: left out of the stored form where they are empty, because the store
 compares its bytes."""
-
-
-class Secret(msgspec.Struct, frozen=True):
-    """A signing secret, `whsec_…`. It is in the stored form and nowhere else: not in a repr, not in what people see."""
-
-    value: str
-    expires_at: int | None = None
-    """From this ms on it no longer signs; None: it signs until it is taken away."""
-
-    def live(self, now: int) -> bool:
-        """Whether it signs at `now` (ms)."""
-        return self.expires_at is None or now < self.expires_at
-
-    @property
-    def fingerprint(self) -> str:
-        """Eight hex digits by which people can tell two secrets apart."""
-        return hashlib.sha256(self.value.encode("utf-8", "replace")).hexdigest()[:8]
-
-    def __repr__(self) -> str:
-        return f"Secret({self.fingerprint}, expires_at={self.expires_at})"
-
-    def __rich_repr__(self) -> Any:
-        yield self.fingerprint
-        yield "expires_at", self.expires_at
 
 
 class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,9 +37,15 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     secrets: tuple[Secret, ...]
     types: tuple[str, ...] = (EventType.DECLINED.value,)
-    """Event types, or `*` for every type, also those to come."""
+    """Event types, or `*` for every type about refunds, also those to come; operator events are asked for by name."""
     reasons: tuple[str, ...] = ()
     """Reason codes; none: every one."""
+    min_amount: tuple[Money, ...] = ()
+    """Refunds of less are not told, currency by currency; none: every amount."""
+    rate: float | None = None
+    """Messages a second at most; None: `delivery.rate`."""
+    concurrency: int | None = None
+    """Messages under way at once in each process; None: `delivery.per_subscriber`."""
     format: str = CLOUDEVENTS
     credential: Secret | None = None
     """PagerDuty's routing key, or what goes to an Alertmanager as `authorization`."""
@@ -67,7 +54,7 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     seller_central: str = ""
     paused: bool = False
     paused_reason: str = ""
-    """Why, as a word: `gone` (it answered 410), `operator`."""
+    """Why, as a word: `gone` (it answered 410), `failing` (nothing succeeded for days), `operator`."""
     paused_at: int = 0
     """When the present pause began, ms."""
     paused_ms: int = 0
@@ -113,11 +100,35 @@ def wants(subscriber: Subscriber, event: Event) -> bool:
 
 
 def asks(subscriber: Subscriber, event: Event) -> bool:
-    """Whether type and reason are those asked for. An event whose refund has no reason code passes the filter."""
+    """Whether type, reason and amount are those asked for.
+
+    A refund without a reason code passes the filter of reasons, one without an amount, or in a currency that is not
+    named, that of amounts.
+    """
     if ALL not in subscriber.types and event.type.value not in subscriber.types:
         return False
     reason = event.refund.reason_code
-    return not (reason and subscriber.reasons) or reason in subscriber.reasons
+    if reason and subscriber.reasons and reason not in subscriber.reasons:
+        return False
+    return large_enough(event.refund.amount, subscriber.min_amount)
+
+
+def wants_operator(subscriber: Subscriber, event: OperatorEvent) -> bool:
+    """Whether the subscriber has asked for operator events of this type."""
+    return FAMILY in subscriber.types or event.type.value in subscriber.types
+
+
+def told_of_declines(subscriber: Subscriber) -> bool:
+    """Whether the subscriber is told about declines, of some kind at least."""
+    return bool({ALL, EventType.DECLINED.value} & set(subscriber.types))
+
+
+def guards_declines(subscriber: Subscriber, other: Subscriber) -> bool:
+    """Whether `other` is told at least of every decline that `subscriber` is told of, and is awake."""
+    if other.paused or not told_of_declines(other):
+        return False
+    reasons = not other.reasons or (bool(subscriber.reasons) and set(subscriber.reasons) <= set(other.reasons))
+    return reasons and other.min_amount in ((), subscriber.min_amount)
 
 
 def pause(subscriber: Subscriber, reason: str, now: int) -> Subscriber:
@@ -167,6 +178,9 @@ def read_subscriber(data: object, rules: Rules, *, origin: str, now: int) -> Sub
         secrets=tuple(Secret(value) for value in dict.fromkeys(values)),
         types=_types(data.get("types"), chosen.types),
         reasons=tuple(dict.fromkeys(data.get("reasons") or ())),
+        min_amount=read_amounts(data["min_amount"]) if data.get("min_amount") is not None else (),
+        rate=data.get("rate"),
+        concurrency=data.get("concurrency"),
         format=data.get("format") or CLOUDEVENTS,
         credential=Secret(credential) if credential else None,
         public_url="" if chosen.signed else data.get("public_url") or rules.public_url,
@@ -191,8 +205,31 @@ def subscriber_problems(data: object, rules: Rules) -> list[str]:
         *(secret_problems(data) if traits(data.get("format")).signed else ()),
         *(f"types: {problem}" for problem in type_problems(data.get("types"))),
         *(f"reasons: {problem}" for problem in reason_problems(data.get("reasons"))),
+        *(f"min_amount: {problem}" for problem in amount_problems(data.get("min_amount"))),
+        *(f"rate: {problem}" for problem in rate_problems(data.get("rate"))),
+        *(f"concurrency: {problem}" for problem in concurrency_problems(data.get("concurrency"))),
         *format_problems(data),
     ]
+
+
+def written(subscriber: Subscriber) -> dict[str, Any]:
+    """The fields as a person would write them, for `read_subscriber`: None where there is nothing to write."""
+    chosen = traits(subscriber.format)
+    credential = {chosen.credential: subscriber.credential.value} if subscriber.credential else {}
+    return {
+        "name": subscriber.name,
+        "url": subscriber.url,
+        **({"secrets": [secret.value for secret in subscriber.secrets]} if chosen.signed else {}),
+        "types": list(subscriber.types),
+        "reasons": list(subscriber.reasons) or None,
+        "min_amount": [str(amount) for amount in subscriber.min_amount] or None,
+        "rate": subscriber.rate,
+        "concurrency": subscriber.concurrency,
+        "format": subscriber.format,
+        "public_url": subscriber.public_url or None,
+        "seller_central": subscriber.seller_central or None,
+        **credential,
+    }
 
 
 def public_json(subscriber: Subscriber) -> dict[str, Any]:
@@ -202,6 +239,9 @@ def public_json(subscriber: Subscriber) -> dict[str, Any]:
         "url": shown_url(subscriber),
         "types": list(subscriber.types),
         "reasons": list(subscriber.reasons) or None,
+        "minAmount": [str(amount) for amount in subscriber.min_amount] or None,
+        "rate": subscriber.rate,
+        "concurrency": subscriber.concurrency,
         "format": subscriber.format,
         "credential": _credential_json(subscriber),
         "publicUrl": subscriber.public_url or None,
@@ -250,4 +290,5 @@ def _credential_json(subscriber: Subscriber) -> dict[str, str] | None:
 def _types(given: Any, default: tuple[EventType, ...]) -> tuple[str, ...]:
     if given is None:
         return tuple(each.value for each in default)
-    return (ALL,) if ALL in given else tuple(dict.fromkeys(given))
+    kept = [each for each in given if each in OPERATOR_TYPES] if ALL in given else given
+    return tuple(dict.fromkeys([ALL, *kept] if ALL in given else kept))

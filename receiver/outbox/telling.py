@@ -22,11 +22,13 @@ WORDS = {
     EventType.DECLINED: "declined",
     EventType.STUCK: "stuck",
     EventType.CONFLICT: "contradicted",
+    EventType.TEST: "tested",
 }
 """`Refund declined`, `5 refunds declined`."""
 WITHOUT_ADVICE = {
     EventType.INITIATED: "Amazon has accepted this refund, and has not decided yet.",
     EventType.REFUNDED: "Amazon has paid the buyer.",
+    EventType.TEST: "This is a test: nothing has happened to any refund.",
 }
 SELLER_CENTRAL = "https://sellercentral.amazon.com"
 """North America's. Merchants elsewhere set another."""

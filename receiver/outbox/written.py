@@ -6,19 +6,18 @@ No secret is repeated. The fields that only some formats have are judged in `for
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
-from receiver.errors import Unreadable
 from receiver.ledger.lifecycle import EventType
-from receiver.outbox.signature import FORM, PREFIX, read_secret
+from receiver.outbox.operator_event import FAMILY, OperatorType
+from receiver.outbox.signature import PREFIX
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 KEY = re.compile(r"[A-Za-z0-9_-]{1,50}")
 REASON = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 ALL = "*"
-KNOWN_TYPES = tuple(each.value for each in EventType)
-MOST_SECRETS = 5
-"""The current one and four that are on their way out: more would only make the header longer."""
+KNOWN_TYPES = tuple(each.value for each in EventType if each is not EventType.TEST)
+OPERATOR_TYPES = (*(each.value for each in OperatorType), FAMILY)
+VALID_TYPES = (*KNOWN_TYPES, ALL, *OPERATOR_TYPES)
 MOST_REASONS = 32
 
 
@@ -30,36 +29,14 @@ def name_problems(name: object) -> list[str]:
     return [f"{wrong}; use 1 to 64 of a-z 0-9 _ -, a letter or digit first"]
 
 
-def secret_problems(data: Mapping[str, object]) -> list[str]:
-    """`secret`, or `secrets`; the sentences begin with the field."""
-    if "secret" in data and "secrets" in data:
-        return ["secrets: stands beside secret; keep one of the two"]
-    if "secrets" not in data:
-        return [f"secret: {problem}" for problem in _one_secret(data.get("secret"))]
-    values = data["secrets"]
-    if not isinstance(values, list | tuple) or not 1 <= len(values) <= MOST_SECRETS:
-        return [f"secrets: is not a list of 1 to {MOST_SECRETS} secrets; each is {FORM}"]
-    return [f"secrets[{i}]: {problem}" for i, value in enumerate(values) for problem in _one_secret(value)]
-
-
-def _one_secret(value: object) -> list[str]:
-    if not isinstance(value, str):
-        return [f"is missing; a secret is {FORM}" if value is None else f"is not a text; a secret is {FORM}"]
-    try:
-        read_secret(value)
-    except Unreadable as error:
-        return [error.detail]
-    return []
-
-
 def type_problems(types: object) -> list[str]:
     """`types`, of every format."""
     if types is None:
         return []
-    known = f"known are {', '.join(KNOWN_TYPES)}, and {ALL} for all"
+    known = f"known are {', '.join(KNOWN_TYPES)}, {ALL} for all of them, and {', '.join(OPERATOR_TYPES)}"
     if not isinstance(types, list | tuple) or not types:
         return [f"is not a list of event types; {known}; leave it out for the format's own"]
-    return [f"{shown(each)} is not an event type; {known}" for each in types if each not in (*KNOWN_TYPES, ALL)]
+    return [f"{shown(each)} is not an event type; {known}" for each in types if each not in VALID_TYPES]
 
 
 def reason_problems(reasons: object) -> list[str]:

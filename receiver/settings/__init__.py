@@ -20,6 +20,7 @@ from receiver.settings.consistency import contradictions
 from receiver.settings.problems import sentences
 from receiver.settings.sections import (
     DeliverySettings,
+    EventsSettings,
     FeedSettings,
     HttpSettings,
     IngestSettings,
@@ -48,6 +49,7 @@ class Settings(Section):
     track: TrackSettings = TrackSettings()
     delivery: DeliverySettings = DeliverySettings()
     feed: FeedSettings = FeedSettings()
+    events: EventsSettings = EventsSettings()
     log: LogSettings = LogSettings()
     tokens: tuple[TokenSettings, ...] = ()
     accounts: tuple[AccountSettings, ...] = Field(min_length=1, description=NO_ACCOUNT)

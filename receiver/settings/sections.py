@@ -123,6 +123,8 @@ class DeliverySettings(Section):
     allow_http: bool = False
     concurrency: int = Field(default=256, ge=1, le=4096)
     per_subscriber: int = Field(default=8, ge=1, le=256)
+    rate: float = Field(default=50, ge=0.1, le=1000, description="messages a second to one subscriber, 0.1 to 1000.")
+    keep_dead: int = Field(default=10_000, ge=1, le=1_000_000, description="dead events kept for each subscriber.")
     connect_timeout: Span = seconds(3)
     timeout: Span = Field(default=seconds(10), le=seconds(60))
     lease: Span = Field(default_factory=lambda valid: shortest_lease(valid.get("timeout")))
@@ -141,6 +143,22 @@ class DeliverySettings(Section):
         if problems := link_problems(url) if url else []:
             raise ValueError(f"{'; '.join(problems)}.")
         return url
+
+
+class EventsSettings(Section):
+    """`[events]`: how long the stream of events is kept."""
+
+    keep: Span = timedelta(days=30)
+    keep_owed: Span = Field(default=timedelta(days=60), validate_default=True)
+    """No subscriber, paused or not, holds an event in the stream for longer: it is dead then, and kept as such."""
+
+    @field_validator("keep_owed")
+    @classmethod
+    def _not_shorter(cls, keep_owed: timedelta, info: ValidationInfo) -> timedelta:
+        keep = info.data.get("keep")
+        if keep is not None and keep_owed < keep:
+            raise ValueError("must not be shorter than events.keep: what is kept for everybody may be owed as well.")
+        return keep_owed
 
 
 def shortest_lease(timeout: timedelta | None) -> timedelta:

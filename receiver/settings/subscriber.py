@@ -14,7 +14,7 @@ from receiver.settings.sections import DeliverySettings
 from receiver.settings.sources import Tree
 from receiver.settings.values import Name, Section, Words, one_of, secret_text
 
-LISTS = ("types", "reasons", "secrets")
+LISTS = ("types", "reasons", "secrets", "min_amount")
 FILES = ("secret", "url", "routing_key", "authorization")
 """What can also stand in a file of its own, as `…_file`."""
 
@@ -31,6 +31,7 @@ class SubscriberSettings(Section):
     secrets: tuple[SecretStr, ...] | None = None
     types: Words | None = None
     reasons: Words | None = None
+    min_amount: Words | None = None
     format: str | None = None
     routing_key: SecretStr | None = None
     routing_key_file: Path | None = Field(default=None, validate_default=True)
@@ -38,6 +39,8 @@ class SubscriberSettings(Section):
     authorization_file: Path | None = Field(default=None, validate_default=True)
     public_url: str | None = None
     seller_central: str | None = None
+    rate: float | None = None
+    concurrency: int | None = None
 
     @field_validator(*(f"{name}_file" for name in FILES))
     @classmethod
@@ -57,11 +60,14 @@ class SubscriberSettings(Section):
             "secrets": [each.get_secret_value() for each in self.secrets] if self.secrets else None,
             "types": self.types,
             "reasons": self.reasons,
+            "min_amount": self.min_amount,
             "format": self.format,
             "routing_key": secret_text(self.routing_key, self.routing_key_file) or None,
             "authorization": secret_text(self.authorization, self.authorization_file) or None,
             "public_url": self.public_url,
             "seller_central": self.seller_central,
+            "rate": self.rate,
+            "concurrency": self.concurrency,
         }
         return {key: value for key, value in fields.items() if value is not None}
 

@@ -1,6 +1,7 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
-keys → connection (pipelines, scripts) → refunds · requests → unsettled · looks · lanes · feed → Store
+keys → connection (pipelines, scripts) → refunds · requests · unsettled · looks · feed → Store
+                                         roster → lanes → deaths → keeping     → Store
 clock, wakes                             what all processes agree on, and how they wake each other
 embedded                                 a Valkey of our own where no Redis is configured
 """
@@ -20,10 +21,11 @@ from receiver.store.clock import Clock
 from receiver.store.connection import Group
 from receiver.store.feed import Feed
 from receiver.store.fps_orders import FpsOrders
+from receiver.store.keeping import Keeping
 from receiver.store.keys import CERTIFICATES, Keys
-from receiver.store.lanes import Lanes
 from receiver.store.looks import Looks
 from receiver.store.part import scored
+from receiver.store.roster import Roster
 from receiver.store.unsettled import Unsettled
 from receiver.store.wakes import Waker, Wakes
 
@@ -31,7 +33,7 @@ log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Unsettled, Looks, Lanes, Feed, FpsOrders):
+class Store(Unsettled, Looks, Keeping, Feed, FpsOrders):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(
@@ -43,12 +45,14 @@ class Store(Unsettled, Looks, Lanes, Feed, FpsOrders):
         wait_timeout: float = 0.5,
         on_error: Callable[[str], None] = lambda kind: None,
         gone: Callable[[], bool] = lambda: False,
+        on_dropped: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._client = client
         self._reads = Group(client, on_error=on_error)
         self._writes = Group(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
         self.now = clock or Clock()
         self.wakes = Wakes(client)
+        self.on_dropped = on_dropped
         self._timekeeper: asyncio.Task[None] | None = None
         self._clock_is_right = False
 
@@ -106,12 +110,15 @@ class Store(Unsettled, Looks, Lanes, Feed, FpsOrders):
         return self.wakes.waking(account)
 
     async def gauges(self, account: str) -> dict[str, float]:
-        """Sizes: `pending`, `hinted`, `due`, `events`; per subscriber `waiting:<name>`, `dead:<name>`; `request_sizes`.
+        """Sizes: `pending`, `hinted`, `due`, `events`, `lanes`; and per subscriber, as `waiting:<name>`, …: `waiting`,
+        `owed` (what holds the stream), `dead`, `failures` in a row, `paused` (1 or 0), `oldest_waiting` in seconds.
+        And what `request_sizes` tells.
 
         `oldest_pending_seconds` is the time since the last change of the pending refund that changed least recently.
         """
         keys = self._keys(account)
-        names = [subscriber.name for subscriber in await self.subscribers(account)]
+        roster = await self.roster(account)
+        names = roster.names
         commands = {
             "pending": ("ZCARD", keys.state("RefundInitiated")),
             "unknown": ("ZCARD", keys.state("")),
@@ -119,14 +126,27 @@ class Store(Unsettled, Looks, Lanes, Feed, FpsOrders):
             "due": ("ZCARD", keys("due")),
             "events": ("XLEN", keys("events")),
             **{f"waiting:{name}": ("ZCARD", keys("lane", name)) for name in names},
+            **{f"owed:{name}": ("ZCARD", keys("owed", name)) for name in names},
             **{f"dead:{name}": ("HLEN", keys("dead", name)) for name in names},
         }
         answers = await asyncio.gather(*(self._read(*command) for command in commands.values()))
         sizes = dict(zip(commands, map(float, answers), strict=True))
         sizes["pending"] += sizes.pop("unknown")
+        sizes["lanes"] = len(names)
+        for name in names:
+            sizes |= await self._fares(account, name, roster)
         changed_at = [float(pairs[0][1]) for pairs in await self._oldest(keys) if pairs]
         sizes["oldest_pending_seconds"] = (self.now() - min(changed_at)) / 1000 if changed_at else 0.0
         return sizes | await self.request_sizes(account)
+
+    async def _fares(self, account: str, name: str, roster: Roster) -> dict[str, float]:
+        (_, _, oldest), health = await asyncio.gather(self.lane_sizes(account, name), self.health(account, name))
+        found = roster.subscribers.get(name)
+        return {
+            f"failures:{name}": health.streak,
+            f"paused:{name}": float(found is not None and found.paused),
+            f"oldest_waiting:{name}": max(self.now() - oldest, 0) / 1000 if oldest else 0.0,
+        }
 
     async def _oldest(self, keys: Keys) -> list[list[tuple[bytes, bytes]]]:
         states = (keys.state("RefundInitiated"), keys.state(""))

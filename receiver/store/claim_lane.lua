@@ -1,17 +1,65 @@
--- Take events of one subscriber that are due, as a lease whose score is the token.
--- KEYS lane events attempts subscribers   ARGV now lease_ms limit subscriber
--- Returns {wait_ms, {id, token, attempts, {field, value, …}}, …}; wait_ms is -1 when the lane is empty. Never re-send.
+-- Take events of one subscriber that are due, as a lease whose score is the token. One message holds at most `most` events.
+-- KEYS 1 lane 2 events 3 attempts 4 subscribers 5 copies 6 health
+-- ARGV 1 now 2 lease_ms 3 messages 4 subscriber 5 most 6 window_ms 7 rate (a second; 0: any) 8 failures after which only one
+--      probe at a time is sent (0: never) 9 '1': only what goes first of all (score 0: tests), also while it is paused
+-- Returns {wait_ms, {id, token, attempts, {field, value, …}, copy}, …}; wait_ms is -1 when nothing waits. Never re-send.
 if redis.call('HEXISTS', KEYS[4], ARGV[4]) == 0 then
   return {-1}
 end
-local now = tonumber(ARGV[1])
-local claimed = {0}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[3])) do
-  local score = string.format('%.0f', now + tonumber(ARGV[2]))
-  local entry = redis.call('XRANGE', KEYS[2], id, id)[1]
-  redis.call('ZADD', KEYS[1], score, id)
-  table.insert(claimed, {id, score, redis.call('HGET', KEYS[3], id) or '', entry and entry[2] or {}})
+local now, lease, room, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
+local window, rate, breaker = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local tests = ARGV[9] == '1'
+local held = redis.call('HMGET', KEYS[6], 'tokens', 'at', 'streak', 'probe', 'not_before')
+local at, probe, not_before = tonumber(held[2] or now), tonumber(held[4] or 0), tonumber(held[5] or 0)
+if at > now + 1000 then
+  at = now
 end
-local next = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
-claimed[1] = next and math.max(tonumber(next) - now, 0) or -1
+
+-- In any second at most `rate`: a tenth of it at once, the rest as time passes. A clock that was far ahead is forgotten.
+local burst = math.max(1, math.floor(rate / 10))
+local refill = rate >= 10 and rate - burst or rate
+local tokens = math.min(burst, tonumber(held[1] or burst) + math.max(0, now - at) * refill / 1000)
+local probing = breaker > 0 and tonumber(held[3] or 0) >= breaker
+
+local function gate()
+  local wait = 0
+  if not_before > now and not_before <= now + window then
+    wait = not_before - now
+  end
+  if probing and probe > now and probe <= now + lease then
+    wait = math.max(wait, probe - now)
+  end
+  if rate > 0 and tokens < 1 then
+    wait = math.max(wait, math.ceil((1 - tokens) * 1000 / refill))
+  end
+  return wait
+end
+
+local claimed = {0}
+if gate() == 0 then
+  if window > 0 or probing then
+    room = 1
+  end
+  if rate > 0 then
+    room = math.min(room, math.floor(tokens))
+  end
+  local score = string.format('%.0f', now + lease)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', tests and 0 or now, 'LIMIT', 0, room * most)) do
+    local entry = redis.call('XRANGE', KEYS[2], id, id)[1]
+    redis.call('ZADD', KEYS[1], score, id)
+    local copy = not entry and redis.call('HGET', KEYS[5], id) or ''
+    table.insert(claimed, {id, score, redis.call('HGET', KEYS[3], id) or '', entry and entry[2] or {}, copy or ''})
+  end
+  if #claimed > 1 then
+    tokens, at = tokens - math.ceil((#claimed - 1) / most), math.max(now, at)
+    not_before, probe = now + window, now + lease
+    redis.call('HSET', KEYS[6], 'tokens', tostring(tokens), 'at', string.format('%.0f', at),
+      'not_before', string.format('%.0f', not_before))
+    if probing then
+      redis.call('HSET', KEYS[6], 'probe', string.format('%.0f', probe))
+    end
+  end
+end
+local next = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', tests and 0 or '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+claimed[1] = next and math.max(math.ceil(tonumber(next) - now), gate(), 0) or -1
 return claimed

@@ -1,39 +1,58 @@
-"""Edge: Redis. Subscribers, and what each is owed: one lane per subscriber, dead events beside it."""
+"""Edge: Redis. What each subscriber is owed: one lane per subscriber, what was tried, and how it fares.
+
+    lane:<sub>      stream id → when to send; a claim moves it to the end of its lease, and that score is its token
+    owed:<sub>      the same ids in the order of the stream: what they name is not trimmed
+    attempts:<sub>  stream id → what was tried so far
+    copies:<sub>    stream id → the event itself, where it is sent although the stream may not have it
+    health:<sub>    failures in a row, the probe under way, tokens of the rate, last success and error, and a count
+
+The breaker and the rate are kept here, so that they hold over all processes together; `concurrency` is each process's.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
-from receiver.errors import Conflict, Unreadable
 from receiver.outbox.delivery import Attempts
-from receiver.outbox.subscriber import Subscriber, decode, encode
+from receiver.outbox.operator_event import OperatorEvent
 from receiver.store.part import Part, scored
+from receiver.store.roster import waiting_form
 
 log = structlog.get_logger()
 
-VERSION = b":version"
+BREAKER = 5
+"""Failures in a row after which only one message at a time is sent, as a probe, until one succeeds."""
+PROBE_PAUSE = 1_000
+"""ms between a probe that failed and the next."""
+TEST_KEPT = 120_000
+"""ms for which the outcome of a test can be asked."""
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
-    """The subscribers of an account at one version of the list."""
+class Terms:
+    """How a lane may be emptied."""
 
-    version: int
-    """0: nobody has written the list yet, or the store was emptied."""
-    subscribers: Mapping[str, Subscriber]
-    unreadable: Sequence[str] = ()
-    """Subscribers whose record is damaged: they are owed everything until somebody mends them."""
+    rate: float = 0.0
+    """Messages a second; 0: any number."""
+    most: int = 1
+    """Events in one message."""
+    window: int = 0
+    """ms after one message until the next."""
+    breaker: int = 0
+    """Failures in a row after which messages are sent one at a time; 0: never."""
+    tests_only: bool = False
+    """Nothing but tests: the subscriber is paused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A claimed delivery. `fields` is the event's stream entry; empty if the stream no longer has it."""
+    """A claimed delivery. `fields` is the event's stream entry, or a copy of it; empty if there is neither any more."""
 
     account: str
     subscriber: str
@@ -43,145 +62,184 @@ class Parcel:
     fields: Mapping[str, str]
 
 
+class Claims(NamedTuple):
+    """What was claimed, and in how many ms there may be more; None: nothing waits."""
+
+    parcels: Sequence[Parcel]
+    wait: int | None
+
+
+class Copy(msgspec.Struct, frozen=True):
+    """An event that is kept apart from the stream."""
+
+    fields: dict[str, str] = {}
+
+
 class DeadEvent(msgspec.Struct, frozen=True, rename="camel"):
-    """An event that was given up, with a copy of its body, since the stream may be trimmed."""
+    """An event that was given up, with a copy of its fields, since the stream may be trimmed."""
 
     stream_id: str
     event_id: str
     type: str
     refund_id: str
     reason: str
-    """Why: exhausted, expired, aborted, lost."""
+    """Why: exhausted, expired, aborted, lost, unreadable."""
     at: int
     attempts: int
     last_error: str
-    body: str
     excerpt: str = ""
     """The beginning of the last answer's body."""
+    last_status: int = 0
+    fields: dict[str, str] = {}
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How a subscriber fares. Times are ms, 0 where there is none."""
+
+    delivered: int = 0
+    """Events, since it was added."""
+    streak: int = 0
+    """Failures in a row."""
+    success_at: int = 0
+    error: str = ""
+    error_at: int = 0
+
+    @property
+    def probing(self) -> bool:
+        """Whether only one message at a time is sent."""
+        return self.streak >= BREAKER
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one try says beside the outcome: of the subscriber's health, and to operators."""
+
+    failed: bool | None = None
+    """None: it says nothing about the subscriber."""
+    error: str = ""
+    tell: Sequence[OperatorEvent] = field(default=())
+
+
+SAYS_NOTHING = Result()
+SUCCESS = Result(failed=False)
 
 
 class Lanes(Part):
     """Deliveries of one account, by subscriber."""
 
-    async def roster(self, account: str) -> Roster:
-        """The subscribers, with the version that `commit` wants."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("subscribers"))
-        found, unreadable = {}, []
-        for name, value in raw.items():
-            if name == VERSION:
-                continue
-            try:
-                found[name.decode()] = decode(value)
-            except Unreadable:
-                unreadable.append(name.decode(errors="replace"))
-                log.error("store.subscriber_unreadable", account=account, subscriber=unreadable[-1])
-        return Roster(int(raw.get(VERSION, b"0")), found, unreadable)
+    keep_dead = 10_000
+    """Dead events kept for each subscriber; of more, the oldest go."""
+    on_dropped: Callable[[int], None]
+    """Is told how many had to go."""
 
-    async def open_roster(self, account: str) -> bool:
-        """Mark the list of subscribers as written, if it is not; True if it was not."""
-        command = ("HSETNX", self._keys(account)("subscribers"), VERSION, 1)
-        return bool(await self._writes.call(command))
-
-    async def subscribers(self, account: str) -> list[Subscriber]:
-        """The subscribers by name."""
-        roster = await self.roster(account)
-        return [roster.subscribers[name] for name in sorted(roster.subscribers)]
-
-    async def add_subscriber(self, account: str, subscriber: Subscriber) -> str:
-        """Add one. Returns the stream id of the last event that it does not get.
-
-        Raises `Conflict` if the name is taken.
-        """
-        answer = await self._subscribe(account, subscriber, "add")
-        if answer[0] == b"exists":
-            raise Conflict(f"There is already a subscriber {subscriber.name!r}.", reason="subscriber_exists")
-        return str(answer[1].decode())
-
-    async def change_subscriber(self, account: str, before: Subscriber, after: Subscriber) -> bool:
-        """Replace `before` by `after`; False if somebody changed or removed it meanwhile."""
-        answer = await self._subscribe(account, after, "change", encode(before))
-        return bool(answer[0] == b"ok")
-
-    async def put_subscriber(self, account: str, subscriber: Subscriber) -> None:
-        """Add or replace, as a configuration file does."""
-        await self._subscribe(account, subscriber, "put")
-
-    async def _subscribe(self, account: str, subscriber: Subscriber, mode: str, before: bytes = b"") -> Any:
-        keys = self._keys(account)
-        args: list[str | int | bytes] = [subscriber.name, encode(subscriber), mode, before]
-        answer = await self._run("subscribe", [keys("subscribers"), keys("events")], args)
-        self._written(account)
-        return answer
-
-    async def remove_subscriber(self, account: str, name: str) -> bool:
-        """Remove one with everything that it was owed; False if there is none."""
-        keys = self._keys(account)
-        parts = [keys(kind, name) for kind in ("lane", "owed", "attempts", "dead")]
-        removed = await self._run("unsubscribe", [keys("subscribers"), *parts], [name])
-        self._written(account)
-        return bool(removed)
-
-    async def lane_waits(self, account: str, names: list[str]) -> dict[str, int]:
-        """In how many ms each lane has something to send; a lane that owes nothing is left out."""
+    async def lane_tops(self, account: str, names: Sequence[str]) -> dict[str, int]:
+        """When (ms) each lane has something to send, 0 for a test; a lane that owes nothing is left out."""
         keys = self._keys(account)
         tops = await asyncio.gather(*(self._read("ZRANGE", keys("lane", n), 0, 0, "WITHSCORES") for n in names))
-        now = self.now()
-        scores = {name: scored(top)[0][1] for name, top in zip(names, tops, strict=True) if top}
-        return {name: max(int(float(score)) - now, 0) for name, score in scores.items()}
+        return {name: int(float(scored(top)[0][1])) for name, top in zip(names, tops, strict=True) if top}
 
-    async def claim_lane(self, account: str, name: str, *, lease: int, limit: int) -> list[Parcel]:
-        """Take at most `limit` events that are due for this subscriber, for `lease` ms."""
+    async def claim_lane(self, account: str, name: str, *, lease: int, limit: int, terms: Terms = Terms()) -> Claims:
+        """Take what is due for this subscriber, at most `limit` messages, for `lease` ms."""
         keys = self._keys(account)
-        _, *claimed = await self._run(
+        args: list[str | int | bytes] = [
+            self.now(),
+            lease,
+            limit,
+            name,
+            terms.most,
+            terms.window,
+            str(terms.rate),
+            terms.breaker,
+            int(terms.tests_only),
+        ]
+        own = {kind: keys(kind, name) for kind in ("lane", "attempts", "copies", "health")}
+        wait, *claimed = await self._run(
             "claim_lane",
-            [keys("lane", name), keys("events"), keys("attempts", name), keys("subscribers")],
-            [self.now(), lease, limit, name],
+            [own["lane"], keys("events"), own["attempts"], keys("subscribers"), own["copies"], own["health"]],
+            args,
             repeatable=False,
         )
-        return [
+        parcels = [
             Parcel(
-                account,
-                name,
-                stream_id.decode(),
-                int(token),
-                _attempts(attempts),
-                _texts(flat),
+                account, name, stream_id.decode(), int(token), read_attempts(attempts), texts_of(flat) or copied(copy)
             )
-            for stream_id, token, attempts, flat in claimed
+            for stream_id, token, attempts, flat, copy in claimed
         ]
+        return Claims(parcels, None if wait < 0 else int(wait))
 
-    async def delivered(self, parcel: Parcel) -> bool:
+    async def delivered(self, parcel: Parcel, result: Result = SUCCESS) -> bool:
         """The subscriber has it."""
-        return await self._settle(parcel, "delivered")
+        return await self._settle(parcel, "delivered", result)
 
-    async def retry(self, parcel: Parcel, at: int, attempts: Attempts) -> bool:
+    async def retry(self, parcel: Parcel, at: int, attempts: Attempts, result: Result = SAYS_NOTHING) -> bool:
         """Try again at `at` (ms)."""
-        return await self._settle(parcel, "retry", at, msgspec.json.encode(attempts))
+        return await self._settle(parcel, "retry", result, at, msgspec.json.encode(attempts))
 
-    async def dead(self, parcel: Parcel, entry: DeadEvent) -> bool:
+    async def dead(self, parcel: Parcel, entry: DeadEvent, result: Result = SAYS_NOTHING) -> bool:
         """Given up; kept beside the lane."""
-        return await self._settle(parcel, "dead", "", b"", msgspec.json.encode(entry))
+        return await self._settle(parcel, "dead", result, "", b"", msgspec.json.encode(entry))
+
+    async def tested(self, parcel: Parcel, outcome: bytes, result: Result) -> bool:
+        """A test has ended, however; its outcome is kept for whoever asked for it."""
+        key = self._keys(parcel.account)("tested", parcel.stream_id)
+        await self._writes.call(("SET", key, outcome, "PX", TEST_KEPT))
+        return await self._settle(parcel, "dropped", result)
 
     async def _settle(
-        self, parcel: Parcel, outcome: str, at: int | str = "", attempts: bytes = b"", dead: bytes = b""
+        self,
+        parcel: Parcel,
+        outcome: str,
+        result: Result,
+        at: int | str = "",
+        attempts: bytes = b"",
+        dead: bytes = b"",
     ) -> bool:
         """False if the claim is no longer ours: then nothing is written."""
-        keys = self._keys(parcel.account)
-        held = await self._run(
+        keys, name = self._keys(parcel.account), parcel.subscriber
+        held, *dropped = await self._run(
             "settle_delivery",
-            [keys(kind, parcel.subscriber) for kind in ("lane", "owed", "attempts", "dead")],
-            [parcel.stream_id, fixed_width(parcel.stream_id), parcel.token, outcome, at, attempts, dead],
+            [
+                *(keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies", "health")),
+                keys("told"),
+            ],
+            [
+                parcel.stream_id,
+                fixed_width(parcel.stream_id),
+                parcel.token,
+                outcome,
+                at,
+                attempts,
+                dead,
+                self.now(),
+                "" if result.failed is None else int(result.failed),
+                result.error,
+                self.keep_dead,
+                PROBE_PAUSE,
+                *(waiting_form(event) for event in result.tell),
+            ],
         )
+        if dropped and dropped[0]:
+            log.error("delivery.dead_dropped", account=parcel.account, subscriber=name, count=dropped[0])
+            self.on_dropped(int(dropped[0]))
         return bool(held)
 
-    async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
-        """What was given up for this subscriber, oldest first."""
-        raw: list[bytes] = await self._read("HVALS", self._keys(account)("dead", name))
-        found = [msgspec.json.decode(value, type=DeadEvent) for value in raw]
-        return sorted(found, key=lambda dead: fixed_width(dead.stream_id))
+    async def health(self, account: str, name: str) -> Health:
+        """How a subscriber fares."""
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("health", name))
+        known = set(Health.__struct_fields__)
+        fields = {key.decode(): value.decode(errors="replace") for key, value in raw.items() if key.decode() in known}
+        return msgspec.convert(fields, Health, strict=False)
+
+    async def tell_failing(self, account: str, event: OperatorEvent) -> bool:
+        """Have operators told of failures, once until the subscriber succeeds again; whether this was the once."""
+        keys = self._keys(account)
+        first = await self._writes.call(("HSETNX", keys("health", event.subscriber), "warned", "yes"))
+        if first:
+            await self._writes.call(("RPUSH", keys("told"), waiting_form(event)))
+        return bool(first)
 
 
-def _attempts(stored: bytes) -> Attempts:
+def read_attempts(stored: bytes) -> Attempts:
     """What was tried so far. A damaged record costs the schedule its memory, not the subscriber its event."""
     if not stored:
         return Attempts()
@@ -192,13 +250,28 @@ def _attempts(stored: bytes) -> Attempts:
         return Attempts()
 
 
-def _texts(flat: list[bytes]) -> dict[str, str]:
+def texts_of(flat: list[bytes]) -> dict[str, str]:
     """The fields of a stream entry. Bytes that are no text make it unreadable, and harm no other entry."""
     pairs = zip(flat[::2], flat[1::2], strict=True)
     return {field.decode(errors="replace"): value.decode(errors="replace") for field, value in pairs}
+
+
+def copied(stored: bytes) -> dict[str, str]:
+    """The fields of a copy; none of one that is damaged."""
+    try:
+        return msgspec.json.decode(stored, type=Copy).fields if stored else {}
+    except msgspec.MsgspecError:
+        log.error("store.copy_unreadable")
+        return {}
 
 
 def fixed_width(stream_id: str) -> str:
     """A stream id in the form whose byte order is the order of ids; `commit.lua` writes the same."""
     ms, _, seq = stream_id.partition("-")
     return f"{ms:0>15}-{seq:0>20}"
+
+
+def plain_id(fixed: bytes) -> str:
+    """The stream id of a form that `fixed_width` wrote."""
+    ms, _, seq = fixed.decode().partition("-")
+    return f"{int(ms)}-{int(seq)}"

@@ -1,19 +1,43 @@
--- What became of one try to deliver: delivered, retry (at `next`) or dead.
--- KEYS lane owed attempts dead   ARGV id fixed_id token outcome next attempts dead_entry
--- Returns 1, or 0 if the claim is no longer ours (then nothing is written). Safe to run twice.
+-- What became of one try to deliver: delivered, retry (at `next`), dead, or dropped (a test).
+-- KEYS 1 lane 2 owed 3 attempts 4 dead 5 deaths 6 copies 7 health 8 told
+-- ARGV 1 id 2 fixed_id 3 token 4 outcome 5 next 6 attempts 7 dead_entry 8 now 9 failed ('1', '0', '': says nothing)
+--      10 error 11 most_dead 12 ms between two probes, then operator events to be told
+-- Returns {1, dead events dropped}, or {0} if the claim is no longer ours (then nothing is written). Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[3]) then
-  return 0
+  return {0}
+end
+if ARGV[9] == '1' then
+  redis.call('HINCRBY', KEYS[7], 'streak', 1)
+  redis.call('HSET', KEYS[7], 'error', ARGV[10], 'error_at', ARGV[8], 'probe',
+    string.format('%.0f', tonumber(ARGV[8]) + tonumber(ARGV[12])))
+elseif ARGV[9] == '0' then
+  redis.call('HSET', KEYS[7], 'streak', '0', 'probe', '0', 'success_at', ARGV[8])
+  redis.call('HDEL', KEYS[7], 'warned')
+end
+for index = 13, #ARGV do
+  redis.call('RPUSH', KEYS[8], ARGV[index])
 end
 if ARGV[4] == 'retry' then
   redis.call('HSET', KEYS[3], ARGV[1], ARGV[6])
   redis.call('ZADD', KEYS[1], ARGV[5], ARGV[1])
-  return 1
+  return {1, 0}
 end
+local dropped = 0
 if ARGV[4] == 'dead' then
   redis.call('HSET', KEYS[4], ARGV[1], ARGV[7])
+  redis.call('ZADD', KEYS[5], 0, ARGV[2])
+  while redis.call('ZCARD', KEYS[5]) > tonumber(ARGV[11]) do
+    local ms, seq = string.match(redis.call('ZPOPMIN', KEYS[5])[1], '^0*(%d+)%-0*(%d+)$')
+    redis.call('HDEL', KEYS[4], ms .. '-' .. seq)
+    dropped = dropped + 1
+  end
+end
+if ARGV[4] == 'delivered' then
+  redis.call('HINCRBY', KEYS[7], 'delivered', 1)
 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[2])
 redis.call('HDEL', KEYS[3], ARGV[1])
-return 1
+redis.call('HDEL', KEYS[6], ARGV[1])
+return {1, dropped}

@@ -1,5 +1,7 @@
 -- Add a subscriber, or change one. Raises the version, so that no commit works with the list of before.
--- KEYS subscribers events   ARGV name json mode before      (mode add | put | change; `before`: change only this value)
+-- KEYS 1 subscribers 2 events 3 backfill 4 told
+-- ARGV 1 name 2 json 3 mode (add | put | change) 4 before (`change`: only this value) 5 version (`change`: only at this one,
+--      '' for any) 6 start (a new one is owed what the stream holds after this id; '' for nothing), then operator events
 -- Returns {'ok', last stream id}, {'exists'}, {'absent'} or {'changed'}. Run twice with the same value it says 'ok' again.
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if ARGV[3] == 'add' and known and known ~= ARGV[2] then
@@ -9,13 +11,20 @@ if ARGV[3] == 'change' and known ~= ARGV[2] then
   if not known then
     return {'absent'}
   end
-  if known ~= ARGV[4] then
+  if known ~= ARGV[4] or (ARGV[5] ~= '' and redis.call('HGET', KEYS[1], ':version') ~= ARGV[5]) then
     return {'changed'}
   end
 end
+local entry = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+local last = entry and entry[1] or '0-0'
 if known ~= ARGV[2] then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
   redis.call('HINCRBY', KEYS[1], ':version', 1)
+  if not known and ARGV[6] ~= '' and entry then
+    redis.call('HSET', KEYS[3], ARGV[1], ARGV[6] .. ' ' .. last)
+  end
+  for index = 7, #ARGV do
+    redis.call('RPUSH', KEYS[4], ARGV[index])
+  end
 end
-local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
-return {'ok', last and last[1] or '0-0'}
+return {'ok', last}

@@ -1,8 +1,9 @@
 -- Remove a subscriber with everything that it was owed.
--- KEYS subscribers lane owed attempts dead   ARGV name
+-- KEYS 1 subscribers 2 backfill, then all that is kept for it alone   ARGV name
 -- Returns 1, or 0 if there was none.
 local removed = redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('DEL', unpack(KEYS, 3))
 if removed == 1 then
   redis.call('HINCRBY', KEYS[1], ':version', 1)
 end

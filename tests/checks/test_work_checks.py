@@ -63,8 +63,8 @@ async def test_dead_events_tell_their_last_reason(store: Store, account: Account
     """And which refund the subscriber does not know of."""
     await store.put_subscriber("us", subscriber("audit"))
     await owe(store, account, 2)
-    for parcel in await store.claim_lane("us", "audit", lease=30_000, limit=8):
-        entry = DeadEvent(parcel.stream_id, "e", "t", refund_id(1), "exhausted", T0, 12, "HTTP 500", "{}")
+    for parcel in (await store.claim_lane("us", "audit", lease=30_000, limit=8)).parcels:
+        entry = DeadEvent(parcel.stream_id, "e", "t", refund_id(1), "exhausted", T0, 12, "HTTP 500")
         assert await store.dead(parcel, entry)
     found = only(await look(store), "subscribers.dead")
     assert (found.status, found.reason, found.subject) == (Status.WARN, "dead_events", "us/audit")

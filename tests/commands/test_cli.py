@@ -19,6 +19,7 @@ from tests.processes import GRACE, PROJECT, Desk, desk, until
 from tests.store.embedded_kit import servers
 
 CLIENT = {"--url", "--token-file", "--account", "--insecure", "--json"}
+FILTERS = {"--types", "--reasons", "--min-amount", "--rate", "--concurrency"}
 COMMANDS = {
     "serve": {"--config", "--no-worker"},
     "work": {"--config"},
@@ -59,14 +60,20 @@ COMMANDS = {
         "--secret-file",
     },
     "subscriber add": CLIENT
-    | {"--types", "--reasons", "--secret-file", "--format", "--address-file"}
+    | FILTERS
+    | {"--from", "--secret-file", "--format", "--address-file"}
     | {"--routing-key-file", "--authorization-file"},
+    "subscriber change": CLIENT | FILTERS | {"--to", "--default"},
+    "subscriber rotate": CLIENT | {"--secret-file", "--old-valid-for"},
+    "subscriber test": CLIENT,
     "subscriber list": CLIENT,
     "subscriber pause": CLIENT,
     "subscriber resume": CLIENT,
     "subscriber remove": CLIENT | {"--yes"},
     "events tail": CLIENT | {"--type", "--reason", "--after"},
     "events forward": CLIENT | {"--to", "--secret", "--type", "--reason", "--after"},
+    "delivery list": CLIENT | {"--state", "--limit", "--all"},
+    "delivery redrive": CLIENT | {"--since", "--until", "--all", "--dry-run"},
 }
 TOKEN = "token-of-the-test"
 

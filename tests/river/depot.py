@@ -15,7 +15,8 @@ from receiver.deliver import Deliverer
 from receiver.ledger.refund import Source
 from receiver.metrics import Metrics
 from receiver.outbox.delivery import Attempts
-from receiver.outbox.subscriber import Secret, Subscriber
+from receiver.outbox.secret import Secret
+from receiver.outbox.subscriber import Subscriber
 from receiver.service import wall
 from receiver.settle import Settler
 from receiver.store import Store
@@ -70,12 +71,12 @@ class Depot:
     async def deliver(self, name: str = "all") -> Parcel:
         """Claim the one event that is due in this lane, deliver it, and settle."""
         (parcel,) = await self.claim(name)
-        await self.deliverer.deliver(parcel, (await self.store.roster("us")).subscribers[name])
+        await self.deliverer.deliver([parcel], (await self.store.roster("us")).subscribers[name])
         return parcel
 
     async def claim(self, name: str = "all") -> list[Parcel]:
         """What is due in this lane."""
-        return await self.store.claim_lane("us", name, lease=LEASE, limit=100)
+        return list((await self.store.claim_lane("us", name, lease=LEASE, limit=100)).parcels)
 
     async def due(self, name: str = "all") -> int | None:
         """When the next event of the lane is to be sent, in ms from now; None if none is owed."""

@@ -16,7 +16,10 @@ from structlog.testing import capture_logs
 from receiver import deliver
 from receiver.ledger.refund import Source
 from receiver.outbox.delivery import SCHEDULE, Attempts
-from receiver.outbox.subscriber import Secret, pause, resume
+from receiver.outbox.event import from_fields
+from receiver.outbox.rendering import render_body
+from receiver.outbox.secret import Secret
+from receiver.outbox.subscriber import pause, resume
 from receiver.settle import Settler
 from receiver.store import Store
 from tests.clock import T0, ManualClock
@@ -119,12 +122,16 @@ async def test_what_fails_is_sent_by_the_schedule_and_kept_when_it_is_given_up(
         (dead,) = await store.dead_events("us", "all")
         assert (dead.reason, dead.attempts, dead.last_error, dead.at) == ("exhausted", 12, error, clock())
         assert (dead.type, dead.refund_id) == ("amazonpay.refund.declined", refund_id(1))
-        assert dead.body.encode() == target.requests[0].partition(b"\r\n\r\n")[2]
+        assert render_body(from_fields("us", dead.fields)) == target.requests[0].partition(b"\r\n\r\n")[2]
         assert dead.excerpt == ("no money" if error == "HTTP 500" else "")
         assert (at.counted("retry"), at.counted("dead")) == (11, 1)
-        assert [(line["event"], line["settled"], line["log_level"]) for line in logs] == [
-            ("delivery.dead", True, "error")
+        assert [(line["event"], line.get("type"), line["log_level"]) for line in logs] == [
+            ("delivery.dead", "amazonpay.refund.declined", "error"),
+            ("subscriber.failing", None, "error"),
+            ("operator.told", "receiver.delivery.dead", "error"),
+            ("operator.told", "receiver.subscriber.failing", "error"),
         ]
+        assert logs[0]["settled"]
 
 
 async def test_a_subscriber_that_never_answers_is_a_failed_attempt(
@@ -422,9 +429,12 @@ async def test_an_event_that_the_stream_has_lost_is_dead_and_told(at: Depot, hoo
     with capture_logs() as logs:
         parcel = await at.deliver()
     (dead,) = await at.store.dead_events("us", "all")
-    assert (dead.reason, dead.stream_id, dead.body) == ("lost", parcel.stream_id, "")
+    assert (dead.reason, dead.stream_id, dead.fields) == ("lost", parcel.stream_id, {})
     assert await at.empty("all", "lane", "owed", "attempts")
-    assert [(line["event"], line["log_level"], line["reason"]) for line in logs] == [("delivery.dead", "error", "lost")]
+    assert [(line["event"], line["log_level"], line["reason"]) for line in logs] == [
+        ("delivery.dead", "error", "lost"),
+        ("operator.told", "error", "lost"),
+    ]
     assert hook.posts == []
     assert at.counted("dead") == 1
 

@@ -8,7 +8,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from receiver.ledger.refund import Source
-from receiver.outbox.subscriber import Secret
+from receiver.outbox.secret import Secret
 from receiver.settle import Settler
 from receiver.store import Store
 from tests.clock import ManualClock

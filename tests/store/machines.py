@@ -432,7 +432,7 @@ class Telling(Machine):
         ready = {index for index, owed in lane.items() if owed.at <= now}
         ids = self.stream_ids
         found = []
-        for parcel in self.run(it.store.claim_lane("us", name, lease=LEASE, limit=limit)):
+        for parcel in self.run(it.store.claim_lane("us", name, lease=LEASE, limit=limit)).parcels:
             index = ids.index(parcel.stream_id)
             ready.remove(index)
             self.claims += 1
@@ -448,7 +448,7 @@ class Telling(Machine):
     def end(self, parcel: tuple[int, Worker, int, Parcel], outcome: str) -> None:
         _, it, index, what = parcel
         owed = self._owed(parcel)
-        entry = DeadEvent(what.stream_id, "evt", "t", "r", "exhausted", T0, 12, "HTTP 500", "{}")
+        entry = DeadEvent(what.stream_id, "evt", "t", "r", "exhausted", T0, 12, "HTTP 500")
         held = self.run(it.store.delivered(what) if outcome == "delivered" else it.store.dead(what, entry))
         assert held == (owed is not None)
         if owed:

@@ -8,7 +8,8 @@ from decimal import Decimal
 from receiver.accounts import SANDBOX_THROTTLE
 from receiver.ledger.hint import Hint
 from receiver.ledger.refund import Money, Observation, Source
-from receiver.outbox.subscriber import Secret, Subscriber
+from receiver.outbox.secret import Secret
+from receiver.outbox.subscriber import Subscriber
 from receiver.store import Store
 from receiver.store.looks import Claimed
 from tests.clock import T0

@@ -181,7 +181,7 @@ async def test_every_script_but_claims_may_run_twice(store: Store, redis: Any, a
     await Twice(store, lambda: 0.0).settle(
         account, seen("Declined", reason="AmazonRejected"), source=look.source, token=look.token
     )
-    (parcel,) = await store.claim_lane("us", "audit", lease=30_000, limit=8)
+    (parcel,) = (await store.claim_lane("us", "audit", lease=30_000, limit=8)).parcels
     await store.delivered(parcel)
     assert await types_of(redis) == ["declined"]
     assert await redis.zcard("refunds:{us}:lane:audit") == 0

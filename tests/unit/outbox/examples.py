@@ -12,7 +12,8 @@ from receiver.ledger.lifecycle import Emission, EventType
 from receiver.ledger.refund import Money, Reason, Refund, Source, State
 from receiver.ledger.shape import DESCRIPTION_LIMIT, TEXT_LIMIT, tidy
 from receiver.outbox.event import Event, event_of
-from receiver.outbox.subscriber import Secret, Subscriber
+from receiver.outbox.secret import Secret
+from receiver.outbox.subscriber import Subscriber
 
 NOW = 1_563_120_000_250
 """2019-07-14T16:00:00.250Z"""

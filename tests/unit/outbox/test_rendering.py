@@ -22,7 +22,7 @@ from receiver.errors import NotSent
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.event import Event
 from receiver.outbox.rendering import LARGEST_BODY, render, render_body
-from receiver.outbox.subscriber import Secret
+from receiver.outbox.secret import Secret
 from tests.unit.outbox.examples import (
     NOW,
     OTHER_SECRET,

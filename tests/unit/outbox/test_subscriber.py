@@ -17,10 +17,10 @@ from rich.console import Console
 from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.formats import FORMATS
+from receiver.outbox.secret import Secret
 from receiver.outbox.signature import format_secret
 from receiver.outbox.subscriber import (
     FIELDS,
-    Secret,
     Subscriber,
     carry_over,
     decode,
@@ -96,8 +96,8 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_mend() -> None:
         read_subscriber(data, RULES, origin="api", now=NOW)
     assert caught.value.reason == "bad_subscriber"
     assert caught.value.detail.split("\n") == [
-        "secrte: is not a field of a subscriber; known are name, url, secret, secrets, types, reasons, format, "
-        "routing_key, authorization, public_url, seller_central",
+        "secrte: is not a field of a subscriber; known are name, url, secret, secrets, types, reasons, min_amount, "
+        "rate, concurrency, format, routing_key, authorization, public_url, seller_central",
         "name: is not a plain word; use 1 to 64 of a-z 0-9 _ -, a letter or digit first",
         "url: must begin with https://; write for example https://finance.example/hooks",
         "url: must not hold a user name or password; deliveries prove themselves by their signature",
@@ -106,7 +106,8 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_mend() -> None:
         "secret: does not begin with whsec_; a secret is whsec_ followed by the base64 of 24 to 64 random bytes",
         "types: 'amazonpay.refund.lost' is not an event type; known are amazonpay.refund.initiated, "
         "amazonpay.refund.refunded, amazonpay.refund.declined, amazonpay.refund.stuck, "
-        "amazonpay.refund.conflict, and * for all",
+        "amazonpay.refund.conflict, * for all of them, and receiver.subscriber.paused, receiver.subscriber.failing, "
+        "receiver.delivery.dead, receiver.*",
         "reasons: is not a list of 1 to 32 reason codes such as AmazonRejected; leave it out for all",
         "format: 'xml' is not a format; known are cloudevents, slack, pagerduty, alertmanager",
     ]
@@ -266,9 +267,12 @@ def test_what_people_see_of_a_subscriber() -> None:
         "url": "https://finance.example/hooks",
         "types": ["*"],
         "reasons": None,
+        "minAmount": None,
         "format": "cloudevents",
         "credential": None,
         "publicUrl": None,
+        "rate": None,
+        "concurrency": None,
         "paused": False,
         "pausedReason": None,
         "pausedAt": None,

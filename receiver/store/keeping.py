@@ -1,0 +1,158 @@
+"""Edge: Redis. What keeps the stream of events in bounds and complete: backfill, expiry, trimming, operator events.
+
+backfill        subscriber → `cursor last`: it is still to be owed what it wants after the one and up to the other
+told            operator events that were decided on, in one step with what they tell, and are not in the stream yet
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from receiver.errors import Unreadable
+from receiver.outbox.event import from_fields
+from receiver.outbox.operator_event import OperatorEvent, read_operator_event
+from receiver.outbox.subscriber import Subscriber, encode, wants, wants_operator
+from receiver.store.deaths import Deaths
+from receiver.store.lanes import Lanes, Parcel, fixed_width, plain_id
+from receiver.store.roster import Roster, Rosters
+
+log = structlog.get_logger()
+
+BACKFILL_BATCH = 200
+EXPIRY_BATCH = 100
+DUTY = 60_000
+"""ms for which the process that has begun the upkeep of an account keeps others from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """What a new subscriber is still to be owed: events after `cursor`, up to `last`."""
+
+    name: str
+    cursor: str
+    last: str
+
+
+class Keeping(Rosters, Lanes, Deaths):
+    """Upkeep of one account's stream. Everything may be interrupted, and done again."""
+
+    async def on_duty(self, account: str, every: int) -> bool:
+        """Whether the upkeep is this process's now: once in `every` ms over all processes together."""
+        return bool(await self._writes.call(("SET", self._keys(account)("upkeep"), 1, "NX", "PX", max(every, 1))))
+
+    async def backfills(self, account: str) -> list[Backfill]:
+        """Those that are not done."""
+        raw = await self._read("HGETALL", self._keys(account)("backfill"))
+        return [Backfill(name.decode(), *value.decode().split(" ")) for name, value in raw.items()]
+
+    async def backfill(self, account: str, job: Backfill, subscriber: Subscriber) -> bool:
+        """Owe the next batch, and move the cursor; False when all is done, or somebody else has moved it.
+
+        It is moved in one step with what is owed, so that no crash makes anything be owed twice or never.
+        """
+        keys = self._keys(account)
+        entries = [
+            entry
+            for entry in await self.stream_page(account, job.cursor, BACKFILL_BATCH)
+            if fixed_width(entry[0]) <= fixed_width(job.last)
+        ]
+        done = len(entries) < BACKFILL_BATCH
+        wanted = [stream_id for stream_id, fields in entries if _wanted(account, subscriber, fields)]
+        moved = await self._run(
+            "backfill",
+            [
+                *(keys(key) for key in ("subscribers", "backfill")),
+                *(keys(kind, job.name) for kind in ("lane", "owed")),
+                keys("events"),
+            ],
+            [
+                job.name,
+                encode(subscriber),
+                f"{job.cursor} {job.last}",
+                "" if done else f"{entries[-1][0]} {job.last}",
+                self.now(),
+                *(text for each in wanted for text in (each, fixed_width(each))),
+            ],
+            repeatable=False,
+        )
+        self._written(account)
+        return bool(moved) and not done
+
+    async def end_backfill(self, account: str, name: str) -> None:
+        """Forget a backfill whose subscriber is gone."""
+        await self._writes.call(("HDEL", self._keys(account)("backfill"), name))
+
+    async def overdue(self, account: str, name: str, before: int, lease: int) -> list[Parcel]:
+        """What the lane has owed since before this ms, the oldest first; not what somebody may be sending just now.
+
+        The score of each stands for a claim: who takes it meanwhile makes the settling fail.
+        """
+        keys = self._keys(account)
+        top = f"({fixed_width(f'{max(before, 0)}-0')}"
+        ids = await self._read("ZRANGE", keys("owed", name), "-", top, "BYLEX", "LIMIT", 0, EXPIRY_BATCH)
+        found = []
+        for stream_id in map(plain_id, ids):
+            score = await self._read("ZSCORE", keys("lane", name), stream_id)
+            at = int(float(score)) if score is not None else 0
+            if self.now() < at <= self.now() + lease:
+                continue
+            waiting = await self._waiting(account, name, at, stream_id)
+            found.append(Parcel(account, name, stream_id, at, waiting.attempts, waiting.fields))
+        return found
+
+    async def trim(self, account: str, before: int) -> int:
+        """Cut what is older than this ms and nobody is owed; how many entries went."""
+        keys = self._keys(account)
+        while True:
+            roster = await self.roster(account)
+            gone = await self._run(
+                "trim",
+                [keys("events"), keys("subscribers"), keys("backfill"), *(keys("owed", n) for n in roster.names)],
+                [roster.version, fixed_width(f"{max(before, 0)}-0")],
+            )
+            if gone >= 0:
+                return int(gone)
+
+    async def tell(self, account: str) -> list[OperatorEvent]:
+        """Write the operator events that wait into the stream, owed to who asks for them; returns those written here.
+
+        One that cannot be read is dropped with a line in the log: nothing may hold up the others.
+        """
+        keys, told = self._keys(account), []
+        while waits := await self._read("LINDEX", keys("told"), 0):
+            try:
+                fields = msgspec.json.decode(waits, type=dict[str, str])
+                event = read_operator_event(account, fields)
+            except (msgspec.MsgspecError, Unreadable):
+                log.error("store.operator_event_unreadable", account=account)
+                await self._writes.call(("LREM", keys("told"), 1, waits))
+                continue
+            roster = await self.roster(account)
+            owed = [keys(kind, name) for name in _asking(roster, event) for kind in ("lane", "owed")]
+            written = await self._run(
+                "tell",
+                [keys("subscribers"), keys("events"), keys("told"), *owed],
+                [roster.version, waits, self.now(), *(text for pair in fields.items() for text in pair)],
+                repeatable=False,
+            )
+            if written:
+                told.append(event)
+        if told:
+            self._written(account)
+        return told
+
+
+def _asking(roster: Roster, event: OperatorEvent) -> Sequence[str]:
+    return [name for name, each in roster.subscribers.items() if wants_operator(each, event)]
+
+
+def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> bool:
+    """Whether it would have been owed the event. Operator events of before are not for who comes later."""
+    try:
+        return wants(subscriber, from_fields(account, fields))
+    except Unreadable:
+        return False

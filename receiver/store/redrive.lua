@@ -1,0 +1,31 @@
+-- Send events again: dead ones, and others that the stream still holds. Their attempts begin anew.
+-- KEYS 1 lane 2 owed 3 attempts 4 dead 5 deaths 6 copies 7 events 8 subscribers   ARGV 1 now 2 name, then id, fixed_id, …
+-- A dead event brings its copy along and holds nothing in the stream; what waits already is left alone.
+-- Returns {dead, again, waiting, missing}: how many of each there were. Run twice, the second time they wait.
+local counts = {0, 0, 0, 0}
+if redis.call('HEXISTS', KEYS[8], ARGV[2]) == 0 then
+  return {0, 0, 0, (#ARGV - 2) / 2}
+end
+for index = 3, #ARGV, 2 do
+  local id, fixed = ARGV[index], ARGV[index + 1]
+  local dead = redis.call('HGET', KEYS[4], id)
+  local kind = 4
+  if redis.call('ZSCORE', KEYS[1], id) then
+    kind = 3
+  elseif dead then
+    kind = 1
+    redis.call('HSET', KEYS[6], id, dead)
+    redis.call('ZADD', KEYS[1], ARGV[1], id)
+  elseif redis.call('XRANGE', KEYS[7], id, id)[1] then
+    kind = 2
+    redis.call('ZADD', KEYS[1], ARGV[1], id)
+    redis.call('ZADD', KEYS[2], 0, fixed)
+  end
+  if kind < 3 then
+    redis.call('HDEL', KEYS[4], id)
+    redis.call('ZREM', KEYS[5], fixed)
+    redis.call('HDEL', KEYS[3], id)
+  end
+  counts[kind] = counts[kind] + 1
+end
+return counts

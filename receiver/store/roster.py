@@ -1,0 +1,136 @@
+"""Edge: Redis. The list of subscribers, with a version that every commit is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+
+from receiver.errors import Conflict, Unreadable
+from receiver.outbox.operator_event import OperatorEvent, operator_fields
+from receiver.outbox.subscriber import Subscriber, decode, encode
+from receiver.store.part import Part
+
+log = structlog.get_logger()
+
+VERSION = b":version"
+KINDS = ("lane", "owed", "attempts", "dead", "deaths", "copies", "health")
+"""What is kept for each subscriber, a key each."""
+BEGINNING = "0-0"
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The subscribers of an account at one version of the list."""
+
+    version: int
+    """0: nobody has written the list yet, or the store was emptied."""
+    subscribers: Mapping[str, Subscriber]
+    unreadable: Sequence[str] = ()
+    """Subscribers whose record is damaged: they are owed everything until somebody mends them."""
+
+    @property
+    def names(self) -> list[str]:
+        """All that are owed something."""
+        return [*self.subscribers, *self.unreadable]
+
+
+class Rosters(Part):
+    """The subscribers of each account."""
+
+    async def roster(self, account: str) -> Roster:
+        """The subscribers, with the version that `commit` wants."""
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("subscribers"))
+        found, unreadable = {}, []
+        for name, value in raw.items():
+            if name == VERSION:
+                continue
+            try:
+                found[name.decode()] = decode(value)
+            except Unreadable:
+                unreadable.append(name.decode(errors="replace"))
+                log.error("store.subscriber_unreadable", account=account, subscriber=unreadable[-1])
+        return Roster(int(raw.get(VERSION, b"0")), found, unreadable)
+
+    async def open_roster(self, account: str) -> bool:
+        """Mark the list of subscribers as written, if it is not; True if it was not."""
+        command = ("HSETNX", self._keys(account)("subscribers"), VERSION, 1)
+        return bool(await self._writes.call(command))
+
+    async def subscribers(self, account: str) -> list[Subscriber]:
+        """The subscribers by name."""
+        roster = await self.roster(account)
+        return [roster.subscribers[name] for name in sorted(roster.subscribers)]
+
+    async def add_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> str:
+        """Add one. Returns the stream id of the last event that was written before it came.
+
+        `start`: it is owed what it wants of the events written since this ms (0: of all that are kept); None: only of
+        those to come. Raises `Conflict` if the name is taken.
+        """
+        answer = await self._subscribe(account, subscriber, "add", start=start)
+        if answer[0] == b"exists":
+            raise Conflict(f"There is already a subscriber {subscriber.name!r}.", reason="subscriber_exists")
+        return str(answer[1].decode())
+
+    async def change_subscriber(
+        self,
+        account: str,
+        before: Subscriber,
+        after: Subscriber,
+        *,
+        version: int | None = None,
+        tell: Sequence[OperatorEvent] = (),
+    ) -> bool:
+        """Replace `before` by `after`, and have operators told; False if somebody changed or removed it meanwhile.
+
+        With a `version` also if any other subscriber was changed since the roster of that version.
+        """
+        answer = await self._subscribe(account, after, "change", encode(before), version, tell=tell)
+        return bool(answer[0] == b"ok")
+
+    async def put_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> None:
+        """Add or replace, as a configuration file does. `start` is for one that is new."""
+        await self._subscribe(account, subscriber, "put", start=start)
+
+    async def _subscribe(
+        self,
+        account: str,
+        subscriber: Subscriber,
+        mode: str,
+        before: bytes = b"",
+        version: int | None = None,
+        *,
+        start: int | None = None,
+        tell: Sequence[OperatorEvent] = (),
+    ) -> Any:
+        keys = self._keys(account)
+        after = "" if start is None else BEGINNING if start <= 0 else f"{start - 1}-{2**64 - 1}"
+        args: list[str | int | bytes] = [
+            subscriber.name,
+            encode(subscriber),
+            mode,
+            before,
+            "" if version is None else version,
+            after,
+            *(waiting_form(event) for event in tell),
+        ]
+        answer = await self._run("subscribe", [keys(k) for k in ("subscribers", "events", "backfill", "told")], args)
+        self._written(account)
+        return answer
+
+    async def remove_subscriber(self, account: str, name: str) -> bool:
+        """Remove one with everything that it was owed; False if there is none."""
+        keys = self._keys(account)
+        parts = [keys(kind, name) for kind in KINDS]
+        removed = await self._run("unsubscribe", [keys("subscribers"), keys("backfill"), *parts], [name])
+        self._written(account)
+        return bool(removed)
+
+
+def waiting_form(event: OperatorEvent) -> bytes:
+    """An operator event as it waits to be written into the stream."""
+    return msgspec.json.encode(operator_fields(event))

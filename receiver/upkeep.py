@@ -1,0 +1,102 @@
+"""Verb. Keeps the stream of events in bounds: new subscribers get what they want of before, and old entries go.
+
+Every process may run it. Backfill and operator events are safe to do side by side; trimming and expiry are done by
+whoever comes first in each minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from receiver.errors import StoreUnavailable
+from receiver.outbox.operator_event import is_operator
+from receiver.store import Store
+from receiver.store.keeping import DUTY, EXPIRY_BATCH
+from receiver.store.lanes import Parcel, Result
+from receiver.telling import Watcher, announce, dead_event, death
+
+log = structlog.get_logger()
+
+IDLE = 1.0
+MOST_BATCHES = 100
+"""Batches of expired events of one subscriber in one go: the rest has time until the next."""
+
+
+@dataclass(slots=True)
+class Upkeep:
+    """One account's. `keep` and `keep_owed` in ms: how long an event stays in the stream, at least and at most."""
+
+    account: str
+    store: Store
+    watcher: Watcher
+    keep: int
+    keep_owed: int
+    lease: float = 30.0
+    _next: int = 0
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            try:
+                await self.round()
+            except StoreUnavailable as error:
+                log.warning("upkeep.store_unavailable", account=self.account, reason=error.reason)
+            await asyncio.sleep(IDLE)
+
+    async def round(self) -> None:
+        """Everything there is to do just now. Raises `StoreUnavailable`; what was done stays done."""
+        await announce(self.store, self.account, self.watcher)
+        await self.backfill()
+        now = self.store.now()
+        if now < self._next <= now + DUTY:
+            return
+        self._next = now + DUTY
+        if await self.store.on_duty(self.account, DUTY - 1000):
+            await self.expire()
+            await self.trim()
+
+    async def backfill(self) -> None:
+        """Owe new subscribers what they want of the events from before they came."""
+        for job in await self.store.backfills(self.account):
+            subscriber = (await self.store.roster(self.account)).subscribers.get(job.name)
+            if subscriber is None:
+                log.warning("backfill.waits", account=self.account, subscriber=job.name, reason="unreadable")
+                continue
+            if not await self.store.backfill(self.account, job, subscriber):
+                log.info("backfill.done", account=self.account, subscriber=job.name)
+
+    async def expire(self) -> None:
+        """Give up what lanes have owed for too long: one paused subscriber must not hold the stream for ever."""
+        before = self.store.now() - self.keep_owed
+        for name in (await self.store.roster(self.account)).names:
+            for _ in range(MOST_BATCHES):
+                found = await self.store.overdue(self.account, name, before, int(self.lease * 1000))
+                gone = await self._bury(found)
+                if len(found) < EXPIRY_BATCH or not gone:
+                    break
+        await announce(self.store, self.account, self.watcher)
+
+    async def _bury(self, parcels: list[Parcel]) -> int:
+        """Operators are told once of all of them; of an operator event that nobody fetched, not at all."""
+        about_refunds = [parcel for parcel in parcels if not is_operator(parcel.fields)]
+        gone = 0
+        for parcel in parcels:
+            now = self.store.now()
+            first = about_refunds and parcel is about_refunds[0]
+            tell = [death(parcel, "expired", now, parcel.attempts, len(about_refunds))] if first else []
+            entry = dead_event(parcel, "expired", now, parcel.attempts)
+            if await self.store.dead(parcel, entry, Result(tell=tell)):
+                gone += 1
+                self.watcher.delivered("dead", 0.0)
+        if gone:
+            log.error("delivery.expired", account=self.account, subscriber=parcels[0].subscriber, count=gone)
+        return gone
+
+    async def trim(self) -> None:
+        """Cut what is old and owed to nobody."""
+        gone = await self.store.trim(self.account, self.store.now() - self.keep)
+        if gone:
+            log.info("events.trimmed", account=self.account, count=gone)
