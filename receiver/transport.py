@@ -19,13 +19,11 @@ The trust store is the system's; OpenSSL honours `SSL_CERT_FILE` and `SSL_CERT_D
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import ssl
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -35,18 +33,12 @@ from receiver.addresses import Network, forbidden
 from receiver.errors import CertificateUnavailable, NotSent
 from receiver.exchange import Request, Response
 from receiver.resolver import ThreadResolver
+from receiver.sendable import check_headers, checked_url
 
 USER_AGENT = "amazon-pay-refund-receiver"
 CONNECTIONS = 256
 CONNECTIONS_PER_HOST = 64
 MAX_CERTIFICATE = 16 * 1024
-
-PRINTABLE_URL = re.compile(r"https?://[\x21-\x7e]+")
-NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
-"""WHATWG URL, "ends in a number": resolvers read these as IPv4 addresses (2130706433, 0x7f.1, 127.1)."""
-
-HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-HEADER_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 AddressInfo = tuple[int, int, int, str, tuple[str | int, ...]]
 
@@ -56,6 +48,10 @@ class _Attempts:
     """What the guard said about each address that a guarded request was about to connect to; None: fine."""
 
     verdicts: list[str | None] = field(default_factory=list)
+    reused: bool = False
+    """Whether the connection had carried another request before."""
+    answered: bool = False
+    """Whether an answer has begun."""
 
     @property
     def refusal(self) -> str | None:
@@ -112,15 +108,21 @@ class Transport:
         `timeout` seconds are for everything, `connect_timeout` of them for name, TCP and TLS together. Of the body at
         most `max_body` bytes are read; if there are more, the answer is `truncated` and the connection is closed.
         `guarded` judges every address at the moment a socket is made for it, so a name that changes its address between
-        check and use gains nothing; a pooled connection was judged when it was made.
+        check and use gains nothing; a pooled connection was judged when it was made. A guarded request whose pooled
+        connection turns out to be dead is sent once more over another: subscribers can tell that by its id.
         Raises `NotSent`; its text names the host at most, never a path, a query or a header.
         """
-        url = _checked_url(request.url, guarded)
-        _check_headers(request)
+        url = checked_url(request.url, guarded)
+        check_headers(request)
         attempts = _Attempts()
         token = _attempts.set(attempts)
         try:
             async with asyncio.timeout(timeout):
+                try:
+                    return await self._exchange(request, url, connect_timeout, max_body, guarded)
+                except (aiohttp.ServerDisconnectedError, ConnectionError):
+                    if not guarded or not attempts.reused or attempts.answered:
+                        raise
                 return await self._exchange(request, url, connect_timeout, max_body, guarded)
         except (aiohttp.ClientError, OSError) as error:
             raise _not_sent(error, url.raw_host or "", attempts) from error
@@ -181,6 +183,7 @@ class Transport:
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
         ) as answer:
+            _attempts.get().answered = True
             headers: dict[str, str] = {}
             for name, value in answer.headers.items():
                 text = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -207,6 +210,7 @@ class Transport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
+                trace_configs=[_tracing()],
             )
         return self._sessions[guarded]
 
@@ -221,6 +225,20 @@ class Transport:
         if word is not None:
             raise PermissionError(f"the address is not public ({word})")
         return socket.socket(family, kind, protocol)
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    config = aiohttp.TraceConfig()
+
+    async def reused(*_: object) -> None:
+        _attempts.get().reused = True
+
+    async def made(*_: object) -> None:
+        _attempts.get().reused = False
+
+    config.on_connection_reuseconn.append(reused)
+    config.on_connection_create_end.append(made)
+    return config
 
 
 def _system_trust() -> ssl.SSLContext:
@@ -239,36 +257,6 @@ async def _read(answer: aiohttp.ClientResponse, max_body: int) -> tuple[bytes, b
         body += chunk
     answer.close()
     return bytes(body[:max_body]), True
-
-
-def _checked_url(text: str, guarded: bool) -> URL:
-    if not PRINTABLE_URL.fullmatch(text):
-        raise NotSent("The address is no http or https URL in ASCII.", reason="bad_url")
-    try:
-        url = URL(text, encoded=True)
-        host, port = url.raw_host or "", url.port
-    except ValueError as error:
-        raise NotSent("The address is no URL.", reason="bad_url") from error
-    if not host or port == 0 or "@" in url.raw_authority:
-        raise NotSent("The address needs a host, and must have no user or password.", reason="bad_url")
-    if NUMERIC_HOST.fullmatch(host) and not _is_ipv4(host):
-        reason = "forbidden_address" if guarded else "bad_url"
-        raise NotSent("The address is a number that is not written as four decimal parts.", reason=reason)
-    return url
-
-
-def _is_ipv4(host: str) -> bool:
-    try:
-        IPv4Address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _check_headers(request: Request) -> None:
-    for name, value in request.headers.items():
-        if not HEADER_NAME.fullmatch(name) or HEADER_FORBIDDEN.search(value):
-            raise NotSent("A header holds what no header may hold.", reason="bad_header")
 
 
 def _not_sent(error: Exception, host: str, attempts: _Attempts) -> NotSent:

@@ -23,7 +23,7 @@ LAYERS = (
     {"ledger", "addresses"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},
-    {"resolver", "serving", "logs"},
+    {"resolver", "sendable", "serving", "logs"},
     {"transport", "store", "certificates", "settings"},
     {"settle", "ask", "telling"},
     {"handover"},

@@ -11,6 +11,7 @@ import ssl
 import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import ip_network
 
 import pytest
 
@@ -316,3 +317,53 @@ async def test_memory_does_not_follow_what_is_sent() -> None:
 def resident() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("guarded", "recovers", "ends", "requests"),
+    [(True, True, "200", 3), (True, False, "cut", 3), (False, True, "cut", 2)],
+)
+async def test_a_pooled_connection_that_died_is_replaced_once_and_for_subscribers_alone(
+    guarded: bool, recovers: bool, ends: str, requests: int
+) -> None:
+    """A server that drops connections between two posts costs a delivery nothing; if the new one dies as well, that is
+    the answer. Amazon's calls are never repeated here: they are not safe to."""
+    carried: dict[asyncio.StreamWriter, int] = {}
+
+    async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        carried[writer] = carried.get(writer, 0) + 1
+        if carried[writer] > 1 or (len(carried) > 1 and not recovers):
+            raise ConnectionResetError
+        writer.write(OK)
+        await writer.drain()
+
+    transport = Transport(tls=NO_TLS, allow_networks=[ip_network("127.0.0.0/8")])
+    async with serving(says) as server:
+        post = Request("POST", server.url, {}, b"x")
+        assert (await transport.send(post, guarded=guarded)).status == 200
+        try:
+            ended = str((await transport.send(post, guarded=guarded)).status)
+        except NotSent as error:
+            ended = error.reason
+        await transport.close()
+        assert (ended, len(server.requests)) == (ends, requests)
+
+
+async def test_an_answer_that_ends_too_soon_is_not_asked_for_again() -> None:
+    """The subscriber has seen the post: only a connection that was dead before is replaced."""
+    carried: list[int] = []
+
+    async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        carried.append(1)
+        writer.write(OK if len(carried) == 1 else b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi")
+        await writer.drain()
+        if len(carried) > 1:
+            raise ConnectionResetError
+
+    transport = Transport(tls=NO_TLS, allow_networks=[ip_network("127.0.0.0/8")])
+    async with serving(says) as server:
+        post = Request("POST", server.url, {}, b"x")
+        await transport.send(post, guarded=True)
+        assert await why(transport.send(post, guarded=True)) == "cut"
+        await transport.close()
+        assert len(server.requests) == 2

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from receiver.accounts import Account
+from receiver.service import wall
 from receiver.settle import Settler
 from receiver.store import Store, connection, part
 from tests.clock import ManualClock
-from tests.store import test_lanes, test_looks, test_settle
+from tests.store import test_keeping, test_lanes, test_looks, test_settle
 
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str, protection: str, instead: str) -> None:
@@ -81,6 +82,30 @@ async def test_without_the_version_check_a_new_subscriber_is_forgotten(
             settler, store, redis, account, monkeypatch
         )
     )
+
+
+async def test_without_the_trim_guard_an_owed_event_is_lost(
+    store: Store, account: Account, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "trim", "if id and id < cut then", "if false then")
+    clock.ms = wall()
+    await fails(lambda: test_keeping.test_the_stream_is_not_cut_past_what_is_owed(store, account, clock))
+
+
+async def test_without_its_cursor_a_backfill_owes_things_twice(
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "backfill", " or redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[3]", "")
+    await fails(
+        lambda: test_keeping.test_what_was_delivered_during_a_backfill_is_not_owed_again(store, account, monkeypatch)
+    )
+
+
+async def test_without_the_version_check_the_last_one_is_paused_by_an_old_list(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "subscribe", "redis.call('HGET', KEYS[1], ':version') ~= ARGV[5]", "false")
+    await fails(lambda: test_keeping.test_a_change_by_an_old_roster_is_refused(store))
 
 
 @pytest.fixture

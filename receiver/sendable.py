@@ -1,0 +1,50 @@
+"""Edge: the web. What a request must be before anything is opened for it."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address
+
+from yarl import URL
+
+from receiver.errors import NotSent
+from receiver.exchange import Request
+
+PRINTABLE_URL = re.compile(r"https?://[\x21-\x7e]+")
+NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
+"""WHATWG URL, "ends in a number": resolvers read these as IPv4 addresses (2130706433, 0x7f.1, 127.1)."""
+
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+HEADER_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def checked_url(text: str, guarded: bool) -> URL:
+    """The address of a request. Raises `NotSent`: `bad_url`, `forbidden_address`."""
+    if not PRINTABLE_URL.fullmatch(text):
+        raise NotSent("The address is no http or https URL in ASCII.", reason="bad_url")
+    try:
+        url = URL(text, encoded=True)
+        host, port = url.raw_host or "", url.port
+    except ValueError as error:
+        raise NotSent("The address is no URL.", reason="bad_url") from error
+    if not host or port == 0 or "@" in url.raw_authority:
+        raise NotSent("The address needs a host, and must have no user or password.", reason="bad_url")
+    if NUMERIC_HOST.fullmatch(host) and not _is_ipv4(host):
+        reason = "forbidden_address" if guarded else "bad_url"
+        raise NotSent("The address is a number that is not written as four decimal parts.", reason=reason)
+    return url
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def check_headers(request: Request) -> None:
+    """Raise `NotSent` (`bad_header`) for a header that would break the request."""
+    for name, value in request.headers.items():
+        if not HEADER_NAME.fullmatch(name) or HEADER_FORBIDDEN.search(value):
+            raise NotSent("A header holds what no header may hold.", reason="bad_header")

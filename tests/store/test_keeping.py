@@ -1,0 +1,306 @@
+"""Backfill, trimming, expiry and the bounds of what is kept, on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from receiver.accounts import Account
+from receiver.errors import Conflict
+from receiver.ledger.refund import Source
+from receiver.metrics import Metrics
+from receiver.outbox.delivery import Attempts
+from receiver.outbox.operator_event import OperatorType, operator_event
+from receiver.service import wall
+from receiver.settle import Settler
+from receiver.store import Store, keeping
+from receiver.store.lanes import DeadEvent, Parcel, Result, fixed_width
+from receiver.upkeep import Upkeep
+from tests.clock import ManualClock
+from tests.store.makers import refund_id, seen, subscriber
+
+KEY = "refunds:{us}"
+DAY = 86_400_000
+KEEP, KEEP_OWED = 30 * DAY, 60 * DAY
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """At the machine's time, as stream ids are."""
+    return ManualClock(wall())
+
+
+def upkeep(store: Store) -> Upkeep:
+    return Upkeep("us", store, Metrics(), KEEP, KEEP_OWED)
+
+
+async def happen(store: Store, account: Account, count: int, first: int = 0, state: str = "Declined") -> list[str]:
+    """So many refunds are declined; the ids of the events in the stream."""
+    settler = Settler(store, lambda: 0.0)
+    for number in range(first, first + count):
+        await settler.settle(account, seen(state, number, "AmazonRejected"), source=Source.POLL)
+    return [stream_id for stream_id, _ in await store.stream_page("us", "0-0", 10_000)]
+
+
+async def owed(store: Store, name: str = "new") -> list[str]:
+    """What waits for this subscriber, in the order of the stream, as lane and owed agree on."""
+    waiting = await store.waiting_page("us", name, limit=10_000)
+    ids = sorted((each.stream_id for each in waiting), key=fixed_width)
+    fixed = await store._read("ZRANGE", f"{KEY}:owed:{name}", 0, -1)
+    assert [each.decode() for each in fixed] == [fixed_width(each) for each in ids]
+    return ids
+
+
+async def take(store: Store, name: str = "new", limit: int = 100) -> list[Parcel]:
+    return list((await store.claim_lane("us", name, lease=30_000, limit=limit)).parcels)
+
+
+def dead(parcel: Parcel) -> DeadEvent:
+    return DeadEvent(parcel.stream_id, "evt", "t", "r", "exhausted", 1, 12, "HTTP 500", fields=dict(parcel.fields))
+
+
+async def backfilled(store: Store) -> None:
+    while await store.backfills("us"):
+        await upkeep(store).backfill()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 200])
+async def test_a_new_subscriber_gets_what_it_wants_of_before(
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """Each event once, through the filter, in batches; what happens meanwhile comes by its own way."""
+    monkeypatch.setattr(keeping, "BACKFILL_BATCH", batch)
+    await happen(store, account, 3, state="Refunded")
+    before = await happen(store, account, 4, first=10)
+    after = await store.add_subscriber("us", subscriber("new", types=("amazonpay.refund.declined",)), 0)
+    assert after == before[-1]
+    everything = await happen(store, account, 2, first=20)
+    await backfilled(store)
+    assert await owed(store) == everything[3:]
+
+
+async def test_from_now_is_the_default_and_a_time_is_exact(store: Store, account: Account) -> None:
+    first = await happen(store, account, 2)
+    await asyncio.sleep(0.003)
+    ids = await happen(store, account, 3, first=10)
+    await store.add_subscriber("us", subscriber("now"))
+    await store.add_subscriber("us", subscriber("new"), int(ids[2].partition("-")[0]))
+    await backfilled(store)
+    assert await owed(store, "now") == []
+    assert await owed(store) == ids[len(first) :]
+
+
+async def test_what_was_delivered_during_a_backfill_is_not_owed_again(
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes at it, and one that died after its batch: the cursor moves with what is owed, in one step."""
+    monkeypatch.setattr(keeping, "BACKFILL_BATCH", 3)
+    ids = await happen(store, account, 10)
+    new = subscriber("new")
+    await store.add_subscriber("us", new, 0)
+    (job,) = await store.backfills("us")
+    delivered = []
+    for _ in range(10):
+        jobs = await store.backfills("us") or [job]
+        await asyncio.gather(*(store.backfill("us", jobs[0], new) for _ in range(2)), store.backfill("us", job, new))
+        for parcel in await take(store):
+            delivered.append(parcel.stream_id)
+            await store.delivered(parcel)
+    assert delivered == ids
+    assert await owed(store) == []
+    assert await store.backfills("us") == []
+
+
+async def test_a_backfill_goes_by_the_filter_of_the_moment_and_ends_with_its_subscriber(
+    store: Store, account: Account
+) -> None:
+    """A batch that was chosen for another filter is not written; a removed one leaves no cursor behind."""
+    ids = await happen(store, account, 2)
+    before, after = subscriber("new", types=("amazonpay.refund.refunded",)), subscriber("new")
+    await store.add_subscriber("us", before, 0)
+    (job,) = await store.backfills("us")
+    assert await store.change_subscriber("us", before, after)
+    assert not await store.backfill("us", job, before)
+    assert await store.backfills("us") == [job]
+    await backfilled(store)
+    assert await owed(store) == ids
+    await store.remove_subscriber("us", "new")
+    await store.add_subscriber("us", after, 0)
+    await store.remove_subscriber("us", "new")
+    assert await store.backfills("us") == []
+
+
+async def test_the_stream_is_not_cut_past_what_is_owed(store: Store, account: Account, clock: ManualClock) -> None:
+    """Old entries go, but what a lane owes stays, with all that is newer; also what a backfill has not reached."""
+    ids = await happen(store, account, 2)
+    await store.put_subscriber("us", subscriber("new"))
+    ids = await happen(store, account, 2, first=10)
+    clock.tick(KEEP + 1000)
+    await upkeep(store).round()
+    assert [each for each, _ in await store.stream_page("us", "0-0")] == ids[2:]
+    parcels = await take(store)
+    assert [parcel.stream_id for parcel in parcels] == ids[2:]
+    assert all(parcel.fields["type"] == "amazonpay.refund.declined" for parcel in parcels)
+    assert await store.delivered(parcels[0])
+    await store.trim("us", clock() - KEEP)
+    assert [each for each, _ in await store.stream_page("us", "0-0")] == ids[3:]
+    assert await store.delivered(parcels[1])
+    await store.add_subscriber("us", subscriber("late"), 0)
+    await store.trim("us", clock() - KEEP)
+    assert [each for each, _ in await store.stream_page("us", "0-0")] == ids[3:]
+    await backfilled(store)
+    assert await owed(store, "late") == ids[3:]
+
+
+async def test_young_entries_stay(store: Store, account: Account, clock: ManualClock) -> None:
+    ids = await happen(store, account, 3)
+    clock.tick(KEEP - 60_000)
+    await upkeep(store).round()
+    assert [each for each, _ in await store.stream_page("us", "0-0")] == ids
+
+
+async def test_nobody_holds_the_stream_for_ever(store: Store, account: Account, clock: ManualClock) -> None:
+    """After the second span what a paused subscriber is owed is dead, with a copy, and operators are told once."""
+    await store.put_subscriber("us", subscriber("new", paused=True))
+    await store.put_subscriber("us", subscriber("ops", types=("receiver.*",)))
+    ids = await happen(store, account, 3)
+    clock.tick(KEEP_OWED + 1000)
+    with capture_logs() as logs:
+        await upkeep(store).round()
+    assert await owed(store) == []
+    found = await store.dead_events("us", "new")
+    assert [(each.stream_id, each.reason, each.refund_id) for each in found] == [
+        (stream_id, "expired", refund_id(number)) for number, stream_id in enumerate(ids)
+    ]
+    (told,) = await take(store, "ops")
+    assert {key: told.fields[key] for key in ("type", "subscriber", "reason", "count")} == {
+        "type": "receiver.delivery.dead",
+        "subscriber": "new",
+        "reason": "expired",
+        "count": "3",
+    }
+    assert [line["log_level"] for line in logs if line["event"] == "delivery.expired"] == ["error"]
+    assert not {each for each, _ in await store.stream_page("us", "0-0")} & set(ids)
+    assert (await store.redrive("us", "new", ids)).dead == 3
+    assert [parcel.fields["refundId"] for parcel in await take(store)] == [refund_id(number) for number in range(3)]
+
+
+async def test_what_is_being_sent_is_not_expired(store: Store, account: Account, clock: ManualClock) -> None:
+    """Its sender settles it; what somebody has claimed since it was looked at is his."""
+    await store.put_subscriber("us", subscriber("new"))
+    await happen(store, account, 2)
+    clock.tick(KEEP_OWED + 1000)
+    (held,) = await take(store, limit=1)
+    (found,) = await store.overdue("us", "new", clock() - KEEP_OWED, 30_000)
+    assert found.stream_id != held.stream_id
+    (taken,) = await take(store, limit=1)
+    assert not await store.dead(found, dead(found))
+    assert await store.delivered(held)
+    assert await store.delivered(taken)
+    assert await store.dead_events("us", "new") == []
+
+
+async def test_the_upkeep_is_done_by_one_process_a_minute(store: Store) -> None:
+    assert [await store.on_duty("us", 50) for _ in range(3)] == [True, False, False]
+
+
+async def test_of_too_many_dead_events_the_oldest_go_with_a_line_and_a_count(
+    store: Store, redis: Any, account: Account
+) -> None:
+    dropped: list[int] = []
+    store.keep_dead, store.on_dropped = 3, dropped.append
+    await store.put_subscriber("us", subscriber("new"))
+    ids = await happen(store, account, 5)
+    with capture_logs() as logs:
+        for parcel in await take(store):
+            await store.dead(parcel, dead(parcel))
+    assert [each.stream_id for each in await store.dead_events("us", "new")] == ids[2:]
+    assert await redis.zcard(f"{KEY}:deaths:new") == await redis.hlen(f"{KEY}:dead:new") == 3
+    assert sum(dropped) == 2
+    assert [(line["event"], line["log_level"]) for line in logs] == [("delivery.dead_dropped", "error")] * 2
+
+
+async def test_dead_and_waiting_events_come_in_pages(store: Store, account: Account, clock: ManualClock) -> None:
+    """None twice and none left out, also where many wait for the same moment; dead ones by a span of time."""
+    await store.put_subscriber("us", subscriber("new"))
+    ids = await happen(store, account, 9)
+    parcels = await take(store)
+    for number, parcel in enumerate(parcels[:5]):
+        await store.retry(parcel, clock() + number // 3, Attempts(count=1, last_error="HTTP 500"))
+    for parcel in parcels[5:]:
+        await store.dead(parcel, dead(parcel))
+    found, after = [], None
+    while page := await store.waiting_page("us", "new", after=after, limit=2):
+        found += page
+        after = (page[-1].at, page[-1].stream_id)
+    assert sorted(each.stream_id for each in found) == ids[:5]
+    assert {each.attempts.last_error for each in found} == {"HTTP 500"}
+    assert found[0].fields["type"] == "amazonpay.refund.declined"
+    gone, before = [], ""
+    while entries := await store.dead_page("us", "new", before=before, limit=3):
+        gone += [each.stream_id for each in entries]
+        before = entries[-1].stream_id
+    assert gone == ids[:4:-1]
+    at = int(ids[6].partition("-")[0])
+    bounded = [each.stream_id for each in await store.dead_page("us", "new", since=at, until=at)]
+    assert bounded == [each for each in gone if int(each.partition("-")[0]) == at]
+    assert await store.lane_sizes("us", "new") == (5, 4, int(ids[0].partition("-")[0]))
+
+
+async def test_an_operator_event_is_written_with_what_it_tells_or_not_at_all(store: Store, account: Account) -> None:
+    """Whoever dies between the two leaves it to the next; it is in the stream once, however many look."""
+    await store.put_subscriber("us", subscriber("new"))
+    await store.put_subscriber("us", subscriber("ops", types=("receiver.*",)))
+    await happen(store, account, 1)
+    (parcel,) = await take(store)
+    event = operator_event(OperatorType.DEAD, "us", "new", "exhausted", "Gone.", 5)
+    late = Parcel(parcel.account, parcel.subscriber, parcel.stream_id, 7, Attempts(), {})
+    assert not await store.dead(late, dead(parcel), Result(tell=[event]))
+    assert await store.tell("us") == []
+    assert await store.dead(parcel, dead(parcel), Result(tell=[event]))
+    told = await asyncio.gather(*(store.tell("us") for _ in range(5)))
+    assert [each for found in told for each in found] == [event]
+    (owed_to,) = await take(store, "ops")
+    assert owed_to.fields["id"] == event.id
+    assert await store.tell("us") == []
+
+
+async def test_an_operator_event_that_cannot_be_read_holds_up_no_other(store: Store, redis: Any) -> None:
+    await redis.rpush(f"{KEY}:told", b"{", b"[]", b'{"type": "x"}')
+    one, other = subscriber("new"), subscriber("new", paused=True)
+    await store.put_subscriber("us", one)
+    event = operator_event(OperatorType.PAUSED, "us", "new", "gone", "Gone.", 5)
+    assert await store.change_subscriber("us", one, other, tell=[event])
+    assert await store.tell("us") == [event]
+    assert await redis.llen(f"{KEY}:told") == 0
+
+
+async def test_a_change_by_an_old_roster_is_refused(store: Store) -> None:
+    """Somebody else was changed meanwhile: what was decided by the whole list has to be decided again."""
+    one = subscriber("one")
+    await store.put_subscriber("us", one)
+    version = (await store.roster("us")).version
+    await store.put_subscriber("us", subscriber("two"))
+    paused = subscriber("one", paused=True)
+    assert not await store.change_subscriber("us", one, paused, version=version)
+    assert await store.change_subscriber("us", one, paused, version=version + 1)
+
+
+async def test_a_removed_subscriber_leaves_nothing(store: Store, redis: Any, account: Account) -> None:
+    """Not its dead events, copies or health either; and a late redrive or test revives nothing."""
+    await store.add_subscriber("us", subscriber("gone"), 0)
+    with pytest.raises(Conflict):
+        await store.add_subscriber("us", subscriber("gone", paused=True))
+    ids = await happen(store, account, 3)
+    one, two, _ = await take(store, "gone")
+    await store.dead(one, dead(one), Result(failed=True, error="HTTP 500"))
+    await store.dead(two, dead(two))
+    await store.redrive("us", "gone", ids[:1])
+    assert await store.try_out("us", "gone", "9-9", {"type": "x"})
+    assert await store.remove_subscriber("us", "gone")
+    await store.redrive("us", "gone", ids)
+    assert not await store.try_out("us", "gone", "9-9", {"type": "x"})
+    assert [key async for key in redis.scan_iter("*gone*")] == []
