@@ -124,6 +124,9 @@ async def test_bad_input_is_told_with_its_reason_and_nothing_is_issued(open_shop
         assert (got, problem["reason"]) == (409, "charge_not_captured")
     got, problem, _ = await counter.call("POST", "/v1/refunds", "not JSON", key="k")
     assert (got, problem["reason"]) == (400, "not_json")
+    twice = f'{{"chargeId": "{charge}", "refundAmount": {{"amount": "1.00", "amount": "9.00", "currencyCode": "USD"}}}}'
+    got, problem, _ = await counter.call("POST", "/v1/refunds", twice, key="k")
+    assert (got, problem["reason"]) == (400, "duplicate_key")
     assert created(amazon) == []
     assert not await counter.reserved(charge)
     assert (await counter.call("GET", "/v1/refund-requests"))[1] == {"requests": [], "total": 0}
