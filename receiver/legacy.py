@@ -198,7 +198,7 @@ class Legacy:
             }
             await self._over(attempt, order, fields)
         else:
-            await self._done(attempt, seen)
+            await self._done(attempt, order, seen)
 
     async def _send(self, order: FpsOrder, signed_at: int) -> Observation:
         """The signed request, and what the answer says. Raises the `AmazonError` tree.
@@ -233,11 +233,11 @@ class Legacy:
             )
         return access
 
-    async def _done(self, attempt: Attempt, seen: Observation) -> None:
+    async def _done(self, attempt: Attempt, order: FpsOrder, seen: Observation) -> None:
         known = await self._store.refund(self._name, seen.refund_id)
         seen, facts = _steady(seen, known), {"refund_type": FPS}
         settled = await self.settler.settle(self.asker.account, seen, source=Source.CREATE, facts=facts)
-        await self._store.done_fps(self._name, attempt)
+        await self._store.done_fps(self._name, attempt, order)
         refund = settled.change.refund
         log.info("fps.refund_made", account=self._name, refund_id=refund.refund_id, state=refund.state)
 

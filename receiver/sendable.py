@@ -15,7 +15,8 @@ NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 """WHATWG URL, "ends in a number": resolvers read these as IPv4 addresses (2130706433, 0x7f.1, 127.1)."""
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-HEADER_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+HEADER_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+"""Control characters; and halves of surrogate pairs, which aiohttp leaves out without a word."""
 
 
 def checked_url(text: str, guarded: bool) -> URL:

@@ -113,6 +113,14 @@ def reach(
     return Call(base, token, account, as_json)
 
 
+def _check_text(options: dict[str, Any]) -> None:
+    """Raise `ConfigurationError` for bytes of the command line that are no text: they come as lone surrogates."""
+    for name, value in options.items():
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str) and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                raise ConfigurationError([f"{name.replace('_', '-')}: this is not text in UTF-8."])
+
+
 def api_command(
     app: typer.Typer, *, name: str = "", more_epilog: str = ""
 ) -> Callable[[Callable[Concatenate[Call, P], None]], Callable[Concatenate[Call, P], None]]:
@@ -128,6 +136,7 @@ def api_command(
         @functools.wraps(body)
         def command(**options: Any) -> None:
             with ending():
+                _check_text(options)
                 call = reach(**{name: options.pop(name) for name in shared})
                 body(call, **options)  # type: ignore[call-arg]
 

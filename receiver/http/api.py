@@ -81,8 +81,8 @@ class RefundApi:
         names = ("account", "state", "reason", "charge", "order", "since", "cursor", "limit")
         params = Params(request, names)
         accounts = caller.seen(params.opaque("account") or None)
-        filters = {name: params.text(name) for name in ("state", "reason", "charge", "order")}
-        query = Query(**filters, since=params.time("since"))
+        filters = {name: params.text(name) for name in ("state", "reason", "charge")}
+        query = Query(**filters, order=params.free_text("order"), since=params.time("since"))
         limit = params.number("limit", LIMIT, 1, MOST)
         cursor = read_cursor(params.opaque("cursor"), query, accounts)
         page = await merged(self._store, accounts, query, cursor, limit)

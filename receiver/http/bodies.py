@@ -39,12 +39,22 @@ async def read_object(request: Request) -> dict[str, Any]:
     except (TimeoutError, ClientDisconnect):
         raise BadRequest("The body did not come to its end in time.", reason="body_timeout") from None
     try:
-        value = json.loads(raw.decode(), parse_float=Decimal, parse_constant=_refuse)
+        value = json.loads(
+            raw.decode(), parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_without_duplicates
+        )
     except (ValueError, ArithmeticError, RecursionError):
         raise BadRequest("The body is not JSON in UTF-8.", reason="not_json") from None
     if not isinstance(value, Mapping):
         raise BadRequest("The body is not a JSON object.", reason="not_json")
     return dict(value)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two readers of one body could otherwise read two amounts (RFC 8259, 4)."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadRequest("The body names the same key twice.", reason="duplicate_key")
+    return found
 
 
 def _refuse(name: str) -> None:

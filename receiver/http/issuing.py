@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.amazonpay.answers import clean
 from receiver.amazonpay.calls import MAX_SOFT_DESCRIPTOR
 from receiver.errors import BadRequest, Unreadable
 from receiver.http.api import json_answer
@@ -83,7 +84,7 @@ def read_wish(fields: Mapping[str, Any]) -> Wish:
         charge_id=charge_id,
         money=_money(fields.get("refundAmount")),
         soft_descriptor=_text(fields, "softDescriptor", MAX_SOFT_DESCRIPTOR, "bad_soft_descriptor"),
-        order_reference=_text(fields, "orderReference", MAX_REFERENCE, "bad_order_reference"),
+        order_reference=clean(_text(fields, "orderReference", MAX_REFERENCE, "bad_order_reference")),
     )
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from starlette.requests import Request
 
+from receiver.amazonpay.answers import MAX_TEXT, clean
 from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.refund import parse_time
 
@@ -35,6 +36,13 @@ class Params:
         if name in self._values and not WORD.fullmatch(value):
             raise BadRequest(f"`{name}` is 1 to 64 letters, digits, and - _ . :", reason="bad_parameter")
         return value
+
+    def free_text(self, name: str) -> str:
+        """A text of somebody else's making, such as an order number, with single spaces; empty if it is absent."""
+        value = self._values.get(name, "")
+        if name in self._values and not (clean(value) and len(value) <= MAX_TEXT and value.isprintable()):
+            raise BadRequest(f"`{name}` is 1 to {MAX_TEXT} printable characters.", reason="bad_parameter")
+        return clean(value)
 
     def opaque(self, name: str) -> str:
         """A text that is taken as it is; empty if it is absent."""

@@ -134,8 +134,11 @@ class Issuer:
         return await self._known(reserved, order)
 
     async def _known(self, record: Record, order: Order) -> Issued:
-        """What a request that is written down has come to."""
-        if record.order.digest != order.digest:
+        """What a request that is written down has come to.
+
+        A retry is known by the refund that it repeats, whatever has been learned of that refund since.
+        """
+        if record.order.digest != order.digest and not order.retry_of:
             raise Conflict(
                 "This Idempotency-Key was used with other values. Use a new key for another refund.",
                 reason="idempotency_key_reused",

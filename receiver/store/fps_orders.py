@@ -130,9 +130,9 @@ class FpsOrders(Part):
         """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon."""
         return bool(await self._settle_fps(account, attempt, "retry", at, int(unknown), {"detail": detail}))
 
-    async def done_fps(self, account: str, attempt: Attempt) -> None:
+    async def done_fps(self, account: str, attempt: Attempt, order: FpsOrder) -> None:
         """Amazon has it, and so has the ledger."""
-        await self._settle_fps(account, attempt, "done", "", "", {})
+        await self._settle_fps(account, attempt, "done", "", "", {"order": msgspec.json.encode(order)})
 
     async def refuse_fps(self, account: str, attempt: Attempt, fields: Mapping[str, str]) -> RequestState | None:
         """It is over. Returns what that makes of the order; None if the claim is no longer ours."""
@@ -146,7 +146,7 @@ class FpsOrders(Part):
         outcome: str,
         at: int | str,
         unknown: int | str,
-        fields: Mapping[str, str],
+        fields: Mapping[str, str | bytes],
     ) -> str:
         flat = [text for pair in fields.items() for text in pair]
         args: list[str | int | bytes] = [attempt.id, attempt.token, outcome, at, unknown, "at", self.now(), *flat]

@@ -2,7 +2,8 @@
 -- KEYS order issuing   ARGV 1 reference 2 token 3 outcome 4 next 5 unknown, then field, value, …
 -- `unknown` is '1' or '0' for a try that has ended, and '' where none was made: what is known of an earlier one stays.
 -- A refusal after a try whose end is unknown is `unclear`: nobody tries again by himself.
--- `done` is a fact and is written whoever holds the order; all else only by the holder.
+-- `done` is a fact and is written whoever holds the order, with the order itself: the store may have been emptied
+-- meanwhile, and an order without its first try's time is never sent again. All else is written only by the holder.
 -- Returns what the order has come to, or '' if the claim is no longer ours. Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
 local ours = score and tonumber(score) == tonumber(ARGV[2])
@@ -25,6 +26,7 @@ if outcome == 'retry' then
   redis.call('ZADD', KEYS[2], ARGV[4], ARGV[1])
   return outcome
 end
+redis.call('HSETNX', KEYS[1], 'owner', ARGV[2])
 redis.call('HSET', KEYS[1], 'open', '0', 'state', outcome, unpack(ARGV, 6))
 if ours then
   redis.call('ZREM', KEYS[2], ARGV[1])

@@ -7,7 +7,9 @@ import threading
 import urllib.request
 
 import pytest
+from typer.testing import CliRunner
 
+from receiver.cli import app
 from receiver.commands import refund
 from tests.commands.conftest import Run
 from tests.commands.kit import REFUND, Server
@@ -179,6 +181,23 @@ def test_an_id_that_is_none_never_becomes_a_path(run: Run) -> None:
     for text in ("../subscribers", "a/b", "", "x" * 65, "a?b"):
         for command in ("get", "history", "refresh", "watch"):
             assert run("refund", command, text).code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("create", "S01-1", "5.00", "USD", "--key", "a\udcff"),
+        ("create", "S01-1", "5.00", "USD", "--reference", "a\udcff"),
+        ("create", "S01-1", "5\udcff", "USD"),
+        ("list", "--order", "a\udcff"),
+        ("list", "--account", "a\udcff"),
+    ],
+)
+def test_bytes_that_are_no_text_are_wrong_usage(words: tuple[str, ...]) -> None:
+    """Two keys that differ in such bytes alone must not be sent as one."""
+    ran = CliRunner().invoke(app, ["refund", *words], env={"RECEIVER_TOKEN": "a-token"})
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert "not text in UTF-8" in ran.stderr
 
 
 @pytest.mark.parametrize("text", ["yesterday", "3x", "2026-01-31T12:00:00", "2026-02-30", "99999999999999999999d"])

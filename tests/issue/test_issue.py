@@ -257,6 +257,18 @@ async def test_a_declined_refund_is_retried_once_however_many_ask(shop: Desk) ->
     assert len(shop.issued(known.charge_id)) == 2
 
 
+async def test_a_retry_stays_known_when_more_is_learned_of_the_declined_refund(shop: Desk) -> None:
+    """Its order number can come after the button was pressed: who presses again is told of the same retry."""
+    refund_id = await declined(shop)
+    key = f"refunds:{{us}}:refund:{refund_id}"
+    await shop.store._writes.call(("HDEL", key, "order"))
+    first = await shop.issuer.retry(refund_id)
+    await shop.issuer.settler.annotate("us", refund_id, {"order_reference": "order-7"})
+    again = await shop.issuer.retry(refund_id)
+    assert first.refund is not None
+    assert again.refund == first.refund
+
+
 async def test_only_a_declined_refund_is_retried(shop: Desk) -> None:
     issued = await shop.issuer.create(shop.wish(shop.charge()), "refund-1")
     assert issued.refund is not None

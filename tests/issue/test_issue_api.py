@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from structlog.testing import capture_logs
@@ -56,6 +57,22 @@ async def test_a_refund_is_created_once_for_a_key(open_shop: Shop) -> None:
     assert (status, problem["reason"]) == (409, "idempotency_key_reused")
     assert headers["Content-Type"] == "application/problem+json"
     assert created(amazon) == [201]
+
+
+@pytest.mark.parametrize("number", ["order-7", "Auftrag #47/11", "注文 7", "a?b&c=d:e*{f}"])
+async def test_a_refund_is_found_by_its_order_number_whatever_that_looks_like(open_shop: Shop, number: str) -> None:
+    """Amazon gives no form for `merchantReferenceId`: shops put into it what they like."""
+    counter, amazon = open_shop
+    _, first = await counter.create(amazon.open_charge("100.00", "USD", reference=number))
+    _, second = await counter.create(amazon.open_charge("100.00", "USD"), key="k2", orderReference=f" {number} ")
+    assert first["orderReference"] == second["orderReference"] == number
+    for asked in (number, f"  {number.replace(' ', '  ')} "):
+        status, listed, _ = await counter.call("GET", f"/v1/refunds?order={quote(asked)}", token=READER)
+        assert status == 200, listed
+        assert {each["refundId"] for each in listed["refunds"]} == {first["refundId"], second["refundId"]}
+    for asked in ("%00", "%20", "x" * 501, "a%0Ab"):
+        status, problem, _ = await counter.call("GET", f"/v1/refunds?order={asked}", token=READER)
+        assert (status, problem["reason"]) == (400, "bad_parameter")
 
 
 async def test_a_refund_that_amazon_does_not_answer_is_202_and_then_201(open_shop: Shop) -> None:
@@ -124,6 +141,9 @@ async def test_bad_input_is_told_with_its_reason_and_nothing_is_issued(open_shop
         assert (got, problem["reason"]) == (409, "charge_not_captured")
     got, problem, _ = await counter.call("POST", "/v1/refunds", "not JSON", key="k")
     assert (got, problem["reason"]) == (400, "not_json")
+    twice = f'{{"chargeId": "{charge}", "refundAmount": {{"amount": "1.00", "amount": "9.00", "currencyCode": "USD"}}}}'
+    got, problem, _ = await counter.call("POST", "/v1/refunds", twice, key="k")
+    assert (got, problem["reason"]) == (400, "duplicate_key")
     assert created(amazon) == []
     assert not await counter.reserved(charge)
     assert (await counter.call("GET", "/v1/refund-requests"))[1] == {"requests": [], "total": 0}

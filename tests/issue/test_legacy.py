@@ -297,6 +297,26 @@ async def test_a_done_order_is_done_for_ever(shop: Office) -> None:
     assert (shop.made(), shop.sent) == (1, 1)
 
 
+async def test_an_order_outlives_a_store_that_is_emptied_while_it_is_sent(shop: Office) -> None:
+    """It is known again with the refund, and never repeated: nobody knows any more when it was first sent."""
+    send = shop.legacy.asker.send
+
+    async def emptied(request, *, timeout):  # type: ignore[no-untyped-def]
+        answer = await send(request, timeout=timeout)
+        await shop.store._writes.call(("FLUSHALL",))
+        return answer
+
+    shop.legacy.asker.send = emptied
+    made = await shop.legacy.create(shop.order())
+    shop.legacy.asker.send = send
+    assert made.refund is not None
+    assert await shop.legacy.hint("R-1")
+    await shop.look()
+    again = await shop.another().create(shop.order())
+    assert again.refund is not None
+    assert (await shop.state(), shop.made(), shop.sent) == (RequestState.DONE, 1, 1)
+
+
 # Asking again
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,8 +15,9 @@ from receiver.ledger.schedule import FACT_AGES
 from receiver.outbox.event import Event, from_fields
 from receiver.store import Store
 from tests.clock import ManualClock
+from tests.processes import until
 from tests.river.desk import Answer, Bench, Held, bench, charge, http, refund
-from tests.store.makers import hint, refund_id
+from tests.store.makers import claim, hint, refund_id
 
 
 @pytest.fixture
@@ -192,3 +194,35 @@ async def test_a_damaged_copy_of_a_charge_is_read_anew(at: Bench) -> None:
     at.desk.answers = [refund()]
     await at.look()
     assert (await known(at)).order_reference == "ORDER-7"
+
+
+async def test_charges_that_hang_leave_room_for_news(at: Bench) -> None:
+    """Facts that are still missing are read by a few looks at a time, so that a decline finds a free one."""
+    numbers = (1, 2, 3)
+    at.tracker.concurrency = 4
+    at.desk.charge = http(500)
+    at.desk.then = http(404)
+    for number in numbers:
+        await at.store.hint("us", hint(number, message=f"m{number}"))
+        at.desk.answers = [refund("Refunded", number=number)]
+        await at.look(number)
+    at.desk.charge = Held(charge(), go := asyncio.Event())
+    at.desk.answers = [refund("Refunded", number=number) for number in numbers]
+    at.clock.tick(FACT_AGES[0])
+    before = at.desk.charges_asked
+    hanging = None
+    for number in numbers:
+        (look,) = (await claim(at.store, limit=1)).looks
+        assert look.refund_id == refund_id(number)
+        if hanging is None:
+            hanging = asyncio.create_task(at.tracker.look(look))
+            await until(lambda: at.desk.charges_asked > before, "the charge is asked about", 5)
+        else:
+            await asyncio.wait_for(at.tracker.look(look), 5)
+            assert await at.due(number) == FACT_AGES[1] - FACT_AGES[0]
+    assert at.desk.charges_asked == before + 1
+    assert hanging is not None
+    assert not hanging.done()
+    go.set()
+    await asyncio.wait_for(hanging, 5)
+    assert (await known(at)).charge_read
