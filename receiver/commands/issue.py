@@ -17,12 +17,19 @@ from receiver.commands.console import emit_fields, emit_json, say
 from receiver.commands.refund import RefundId
 from receiver.commands.views import fields
 from receiver.exchange import Response
+from receiver.ledger.refund import State
 
 PENDING = 202
 """The status of an answer while Amazon has not given one."""
 ASK_EVERY = 2.0
+EPILOG = (
+    "Exit codes: 4, Amazon has not answered yet: ask again the same way; 5, the refund is there and Amazon has declined "
+    "it already."
+)
 UNANSWERED = 4
 """The exit code while Amazon has not answered."""
+DECLINED = 5
+"""The exit code where Amazon has declined the refund already: a script must not take that for money paid."""
 
 
 def create(
@@ -86,16 +93,19 @@ async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, obje
 
 
 def show(call: Call, answer: Response) -> None:
-    """Print the refund; or say that there is no answer yet, and end with the exit code for that."""
+    """Print the refund, or say that there is no answer yet; a decline and no answer have exit codes of their own."""
     if answer.status == PENDING:
         say(["Amazon has not answered yet. The service goes on trying; ask again the same way to see what came of it."])
         if call.json:
             emit_json(answer.body)
         raise typer.Exit(UNANSWERED)
-    emit_json(answer.body) if call.json else emit_fields(fields(decode(answer, RefundAnswer)))
+    refund = decode(answer, RefundAnswer)
+    emit_json(answer.body) if call.json else emit_fields(fields(refund))
+    if refund.status_details.state == State.DECLINED:
+        raise typer.Exit(DECLINED)
 
 
 def register(app: typer.Typer) -> None:
     """Make these commands of `receiver refund`."""
     for command in (create, retry):
-        api_command(app, more_epilog="Exit code 4: Amazon has not answered yet; ask again the same way.")(command)
+        api_command(app, more_epilog=EPILOG)(command)

@@ -449,6 +449,15 @@ async def test_the_command_retries_what_was_declined(open_shop: Shop) -> None:
     assert len(amazon.refunds) == 2
 
 
+async def test_a_decline_at_once_has_an_exit_code_of_its_own(open_shop: Shop) -> None:
+    """A script that reads 0 as money on its way must not be told 0."""
+    counter, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD")
+    ran = await counter.run("refund", "create", charge, "90.07", "USD")
+    assert ran.code == 5, ran
+    assert "DECLINED" in ran.out
+
+
 async def test_the_commands_show_and_settle_what_is_open(open_desk: Told) -> None:
     counter, desk = open_desk
     desk.answers = [http(500)]
