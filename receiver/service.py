@@ -271,7 +271,8 @@ class Service:
         before = (await self.store.roster(account)).subscribers.get(subscriber.name)
         after = carry_over(subscriber, before)
         if before is None:
-            await self.store.put_subscriber(account, after)
+            start = self.settings.subscriber_starts().get((account, subscriber.name))
+            await self.store.put_subscriber(account, after, start)
             log.info("subscriber.added", account=account, subscriber=subscriber.name)
         elif after != before and not self._declared.is_set():
             if not await self.store.change_subscriber(account, before, after):
