@@ -156,7 +156,7 @@ def test_what_is_owed_and_sent_again(admin: Run) -> None:
     assert admin("delivery", "redrive", "finance").code == 2
     assert admin("delivery", "redrive", "finance", "--all").out == "0 are sent again.\n"
     ran = admin("delivery", "redrive", "finance", "1-1", "--dry-run")
-    assert (ran.code, ran.out) == (0, "1 would be sent again.\n")
+    assert (ran.code, ran.out) == (0, "0 would be sent again.\n")
     assert admin("delivery", "redrive", "finance", "1-1").err == "receiver: Not found: 1-1.\n"
     ran = admin("delivery", "list", "nobody")
     assert (ran.code, "no_such_subscriber" in ran.err) == (1, True)
