@@ -20,10 +20,14 @@ EVERY = 5.0
 
 @dataclass(slots=True)
 class Declarer:
-    """Keeps what is `declared`, by account. `done` is set when all of it has been written once."""
+    """Keeps what is `declared`, by account. `done` is set when all of it has been written once.
+
+    `starts` by account and name: from when (ms) a new one is owed what the stream still holds; None: from now on.
+    """
 
     store: Store
     declared: Mapping[str, Sequence[Subscriber]]
+    starts: Mapping[tuple[str, str], int | None] = field(default_factory=dict)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -57,7 +61,7 @@ class Declarer:
         before = (await self.store.roster(account)).subscribers.get(subscriber.name)
         after = carry_over(subscriber, before)
         if before is None:
-            await self.store.put_subscriber(account, after)
+            await self.store.put_subscriber(account, after, self.starts.get((account, subscriber.name)))
             log.info("subscriber.added", account=account, subscriber=subscriber.name)
         elif after != before and not self.done.is_set():
             if not await self.store.change_subscriber(account, before, after):

@@ -165,7 +165,8 @@ class Service:
         )
 
     def _start_workers(self) -> None:
-        self._declarer = Declarer(self.store, self.settings.build_subscribers(self._now()))
+        declared, starts = self.settings.build_subscribers(self._now()), self.settings.subscriber_starts()
+        self._declarer = Declarer(self.store, declared, starts)
         self._keep("subscribers", self._declarer.run)
         self._keep("certificates", partial(self.certificates.keep_sharing, self.store))
         if not self._workers:

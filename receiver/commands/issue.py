@@ -23,8 +23,8 @@ PENDING = 202
 """The status of an answer while Amazon has not given one."""
 ASK_EVERY = 2.0
 EPILOG = (
-    "Exit codes: 4, Amazon has not answered yet: ask again the same way; 5, the refund is there and Amazon has declined "
-    "it already."
+    "Exit codes: 4, Amazon has not answered yet: ask again the same way; 5, the refund is there, and Amazon has "
+    "declined it already."
 )
 UNANSWERED = 4
 """The exit code while Amazon has not answered."""

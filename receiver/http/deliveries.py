@@ -54,6 +54,9 @@ class DeliveryStore(Listing, Protocol):
     async def stream_page(self, account: str, after: str, limit: int = 500) -> list[tuple[str, dict[str, str]]]:
         """Entries of the stream after an id."""
 
+    async def known(self, account: str, name: str, stream_ids: Sequence[str]) -> list[str]:
+        """Those that are somewhere."""
+
     async def redrive(self, account: str, name: str, stream_ids: Sequence[str]) -> Redriven:
         """Send these again."""
 
@@ -130,8 +133,9 @@ class DeliveryApi:
 
     async def _by_ids(self, account: str, name: str, ids: Sequence[str]) -> tuple[list[str], list[str]]:
         """The stream ids that are meant, and what is nowhere to be found: dead ones first, then the whole stream."""
-        found = {each: each for each in ids if STREAM_ID.fullmatch(each)}
-        looked_for = {each for each in ids if each not in found}
+        streams = [each for each in ids if STREAM_ID.fullmatch(each)]
+        found = {each: each for each in await self._store.known(account, name, streams)}
+        looked_for = set(ids) - set(streams)
         before = ""
         while looked_for - set(found):
             page = await self._store.dead_page(account, name, before=before, limit=500)

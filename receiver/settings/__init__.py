@@ -72,6 +72,10 @@ class Settings(Section):
             built[subscriber.account or self.accounts[0].name].append(subscriber.build(rules, now))
         return built
 
+    def subscriber_starts(self) -> dict[tuple[str, str], int | None]:
+        """By account and name: since when (ms) one that is new is owed events; None for now."""
+        return {(each.account or self.accounts[0].name, each.name): each.start_at for each in self.subscribers}
+
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """Read the file, if there is one, lay the environment over it, and check everything.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,20 @@ class SubscriberSettings(Section):
     seller_central: str | None = None
     rate: float | None = None
     concurrency: int | None = None
+    start: str = "now"
+    """From when on it is owed events, when it is written for the first time: now, beginning, or an RFC 3339 time."""
+
+    @field_validator("start")
+    @classmethod
+    def _a_time(cls, start: str) -> str:
+        if start not in ("now", "beginning"):
+            _moment(start)
+        return start
+
+    @property
+    def start_at(self) -> int | None:
+        """`start` in ms; None for now."""
+        return None if self.start == "now" else 0 if self.start == "beginning" else _moment(self.start)
 
     @field_validator(*(f"{name}_file" for name in FILES))
     @classmethod
@@ -72,6 +87,16 @@ class SubscriberSettings(Section):
         return {key: value for key, value in fields.items() if value is not None}
 
 
+def _moment(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError('must be "now", "beginning", or a time such as "2026-01-31T12:00:00Z".')
+    return max(int(moment.timestamp() * 1000), 0)
+
+
 def rules_of(delivery: DeliverySettings) -> Rules:
     """What `[delivery]` allows as a subscriber's address, and the links that it sets."""
     return Rules(
@@ -99,7 +124,7 @@ def subscriber_faults(tree: Tree, base: Path) -> list[str]:
 
 def _as_written(table: Tree, base: Path) -> dict[str, Any]:
     files = {f"{name}_file": name for name in FILES}
-    fields = {key: value for key, value in table.items() if key != "account" and key not in files}
+    fields = {key: value for key, value in table.items() if key not in ("account", "start") and key not in files}
     for key in LISTS:
         if isinstance(fields.get(key), str):
             fields[key] = [part.strip() for part in fields[key].split(",")]

@@ -130,6 +130,20 @@ class Deaths(Part):
             self._written(account)
         return total
 
+    async def known(self, account: str, name: str, stream_ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are dead, wait, or stand in the stream."""
+        keys = self._keys(account)
+        lane, dead, events = keys("lane", name), keys("dead", name), keys("events")
+        found = await asyncio.gather(
+            *(self._read("HEXISTS", dead, each) for each in stream_ids),
+            *(self._read("ZSCORE", lane, each) for each in stream_ids),
+            *(self._read("XRANGE", events, each, each) for each in stream_ids),
+        )
+        count = len(stream_ids)
+        dead_ones, waiting, kept = found[:count], found[count : 2 * count], found[2 * count :]
+        rows = zip(stream_ids, dead_ones, waiting, kept, strict=True)
+        return [each for each, is_dead, at, entry in rows if is_dead or at is not None or entry]
+
     async def try_out(self, account: str, name: str, stream_id: str, fields: dict[str, str]) -> bool:
         """Put a test at the head of the lane; False if there is no such subscriber."""
         keys = self._keys(account)

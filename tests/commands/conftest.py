@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from receiver.commands import refund, subscriber
+from receiver.commands import delivery, refund, subscriber
 from tests.commands.kit import Process, Server
 from tests.http.kit import ADMIN, READER
 
@@ -45,6 +45,7 @@ def run_command(*args: str, input: str | None = None, **environment: str) -> Ran
     app = typer.Typer()
     app.add_typer(refund.app, name="refund")
     app.add_typer(subscriber.app, name="subscriber")
+    app.add_typer(delivery.app, name="delivery")
     result = CliRunner().invoke(app, args, input=input, env={"COLUMNS": "80", **environment})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

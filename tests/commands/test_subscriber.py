@@ -145,3 +145,46 @@ def test_other_formats(admin: Run, tmp_path: Path) -> None:
     assert (refused.code, refused.out) == (1, "")
     assert "format: 'teams' is not a format" in refused.err
     assert admin(*add, "no", URL, "--address-file", str(hook)).code == 2
+
+
+def test_changing_and_rotating(admin: Run, tmp_path: Path) -> None:
+    """What is given changes; a new secret is shown once, a given one never."""
+    admin(*ADD)
+    more = ("--types", "declined,receiver.*", "--min-amount", "100.00 USD", "--rate", "5", "--to", f"{URL}/new")
+    ran = admin("subscriber", "change", "finance", *more, "--json")
+    changed = json.loads(ran.out)
+    assert (changed["types"], changed["minAmount"], changed["rate"], changed["url"]) == (
+        ["amazonpay.refund.declined", "receiver.*"],
+        ["100.00 USD"],
+        5.0,
+        f"{URL}/new",
+    )
+    shown = admin("subscriber", "change", "finance", "--default", "types,min-amount")
+    assert (shown.code, "declined" in shown.out, "100.00" in shown.out) == (0, True, False)
+    ran = admin("subscriber", "rotate", "finance")
+    assert ran.out.splitlines()[-1].startswith("whsec_")
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    ran = admin("subscriber", "rotate", "finance", "--secret-file", str(file), "--old-valid-for", "0s")
+    assert (ran.code, "whsec_" in ran.out, ran.out.count("Fingerprint")) == (0, False, 1)
+    ran = admin("subscriber", "change", "finance", "--rate", "-1")
+    assert (ran.code, "rate: is not a number of messages a second" in ran.err) == (1, True)
+
+
+def test_what_is_owed_and_sent_again(admin: Run) -> None:
+    """Nothing is, here; what is not asked for is not done."""
+    admin(*ADD, "--from", "beginning")
+    shown = admin("subscriber", "show", "finance").out
+    assert "Waiting" in shown
+    assert "Delivered" in shown
+    for state in ("dead", "waiting"):
+        ran = admin("delivery", "list", "finance", "--state", state)
+        assert (ran.code, ran.out, ran.err) == (0, "", f"receiver: There are no {state} events.\n")
+    assert json.loads(admin("delivery", "list", "finance", "--json").out)["deliveries"] == []
+    assert admin("delivery", "redrive", "finance").code == 2
+    assert admin("delivery", "redrive", "finance", "--all").out == "0 are sent again.\n"
+    ran = admin("delivery", "redrive", "finance", "1-1", "--dry-run")
+    assert (ran.code, ran.out) == (0, "0 would be sent again.\n")
+    assert admin("delivery", "redrive", "finance", "1-1").err == "receiver: Not found: 1-1.\n"
+    ran = admin("delivery", "list", "nobody")
+    assert (ran.code, "no_such_subscriber" in ran.err) == (1, True)

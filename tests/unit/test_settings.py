@@ -453,3 +453,29 @@ def test_what_is_wrong_with_subscribers_of_other_formats(tmp_path: Path) -> None
         "subscribers[2].authorization",
     ]
     assert "hunter2" not in "\n".join(found)
+
+
+def test_a_subscribers_thresholds_limits_and_beginning() -> None:
+    """As in the API; a beginning that is no time is told."""
+    one = {"name": "finance", "url": "https://finance.example/", "secret": SECRET}
+    more = {"min_amount": ["100.00 USD", "5000 JPY"], "rate": 2.5, "concurrency": 3, "start": "2026-01-31T12:00:00Z"}
+    loaded = load(None, {**alone(), "RECEIVER_SUBSCRIBERS": json.dumps([{**one, **more}])})
+    (built,) = loaded.build_subscribers(0)["default"]
+    assert [str(amount) for amount in built.min_amount] == ["100.00 USD", "5000 JPY"]
+    assert (built.rate, built.concurrency) == (2.5, 3)
+    assert loaded.subscriber_starts() == {("default", "finance"): 1_769_860_800_000}
+    lone = load(None, {**alone(), "RECEIVER_SUBSCRIBERS": json.dumps([{**one, "min_amount": "1 USD"}])})
+    assert lone.subscriber_starts() == {("default", "finance"): None}
+    for fault, says in (
+        ({"start": "soon"}, 'subscribers[0].start: must be "now", "beginning"'),
+        ({"min_amount": "a lot"}, "subscribers[0].min_amount: 'a lot' is not an amount"),
+        ({"rate": 0}, "subscribers[0].rate: is not a number of messages a second"),
+    ):
+        environment = {**alone(), "RECEIVER_SUBSCRIBERS": json.dumps([{**one, **fault}])}
+        assert only(environment).startswith(says)
+
+
+def test_what_is_owed_is_kept_as_long_as_the_stream() -> None:
+    """Or events would be given up that everybody else can still read."""
+    told = only({**alone(), "RECEIVER_EVENTS__KEEP_OWED": "29d"})
+    assert told.startswith("events.keep_owed: must not be shorter than events.keep")

@@ -1,0 +1,203 @@
+"""Changing subscribers, rotating their secrets, and where they begin: over a real Valkey and real sockets."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from receiver.ledger.refund import Source
+from receiver.outbox.delivery import DAY, HOUR
+from receiver.outbox.secret import Secret
+from receiver.outbox.subscriber import read_subscriber
+from receiver.outbox.target import Rules
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.lanes import Result
+from tests.accounts import make_account
+from tests.clock import T0
+from tests.http.kit import READER, US_ONLY, Answer, Service, real_receiver, running, settings
+from tests.sns import SnsSigner
+from tests.store.makers import seen
+
+PATH = "/v1/subscribers/finance"
+SECRETS = ["whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in range(8)]
+FINANCE = {"name": "finance", "url": "https://finance.example/hooks"}
+
+
+@pytest.fixture
+async def service(sns: SnsSigner, store: Store) -> AsyncIterator[Service]:
+    """One account, whose subscriber is finance."""
+    async with running(settings("us"), store, real_receiver(sns, store, "us")) as service:
+        yield service
+
+
+async def add(service: Service, **fields: Any) -> Answer:
+    return await service.call(
+        "POST", "/v1/subscribers", token=US_ONLY, body={**FINANCE, "secret": SECRETS[0], **fields}
+    )
+
+
+async def change(service: Service, body: Any) -> Answer:
+    return await service.call("PATCH", PATH, token=US_ONLY, body=body)
+
+
+async def rotate(service: Service, body: Any = None) -> Answer:
+    return await service.call("POST", f"{PATH}/rotate", token=US_ONLY, body=body)
+
+
+async def test_fields_change_and_null_is_the_default_again(service: Service, store: Store) -> None:
+    """What is not named stays; secrets, birth and pauses are not touched."""
+    await add(service, reasons=["AmazonRejected"])
+    await service.call("POST", f"{PATH}/pause", token=US_ONLY)
+    wanted = {"url": "https://new.example/", "types": ["*", "receiver.*"], "minAmount": ["100.00 USD", "5000 JPY"]}
+    answer = await change(service, {**wanted, "rate": 2.5, "concurrency": 3, "reasons": None})
+    assert answer.status == 200
+    assert {key: answer.json[key] for key in wanted} == wanted
+    assert (answer.json["reasons"], answer.json["rate"], answer.json["concurrency"]) == (None, 2.5, 3)
+    (kept,) = await store.subscribers("us")
+    assert (kept.secrets, kept.paused, kept.created_at) == ((Secret(SECRETS[0]),), True, T0)
+    answer = await change(service, {"minAmount": None, "rate": None})
+    assert (answer.json["minAmount"], answer.json["rate"], answer.json["url"]) == (None, None, "https://new.example/")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"name": "other"}, "name: cannot be changed"),
+        ({"secret": SECRETS[1]}, "secret: cannot be changed; rotate"),
+        ({}, "Nothing to change"),
+        ({"colour": "red"}, "colour: is not a field"),
+        ({"url": None}, "url: is missing"),
+        ({"url": "finance.example/hooks"}, "url: is not absolute"),
+        ({"url": "https://me:pw@finance.example/"}, "url: must not hold a user name"),
+        ({"url": "https://10.0.0.1/"}, "points to 10.0.0.1 (private)"),
+        ({"url": "https://[::ffff:169.254.169.254]/"}, "(cloud_metadata)"),
+        ({"format": "xml"}, "format: 'xml' is not a format"),
+        ({"types": ["amazonpay.refund.test"]}, "is not an event type"),
+        ({"minAmount": "100 dollars"}, "min_amount: '100 dollars' is not an amount (A currency"),
+        ({"minAmount": ["1 USD", "2 USD"]}, "min_amount: names USD twice"),
+        ({"minAmount": 100}, "min_amount: a int is not an amount"),
+        ({"minAmount": []}, "min_amount: is not an amount"),
+        ({"rate": 0}, "rate: is not a number of messages a second from 0.1 to 1000"),
+        ({"rate": "fast"}, "rate: is not a number"),
+        ({"concurrency": 0.5}, "concurrency: is not a whole number"),
+    ],
+)
+async def test_every_problem_of_a_change_is_named(service: Service, store: Store, body: Any, says: str) -> None:
+    """400, and nothing has changed."""
+    await add(service)
+    before = await store.subscribers("us")
+    answer = await change(service, body)
+    assert (answer.status, answer.json["reason"]) == (400, "bad_subscriber")
+    assert says in answer.json["detail"]
+    assert SECRETS[1] not in answer.body.decode()
+    assert await store.subscribers("us") == before
+
+
+async def test_a_new_secret_signs_first_and_the_old_one_for_a_day(service: Service, store: Store) -> None:
+    """A made one is shown once; a given one never; both are live until the old one ends."""
+    await add(service)
+    answer = await rotate(service)
+    made = answer.json["secret"]
+    (kept,) = await store.subscribers("us")
+    assert kept.secrets == (Secret(made), Secret(SECRETS[0], T0 + 24 * HOUR))
+    answer = await rotate(service, {"secret": SECRETS[1], "oldValidFor": "7d"})
+    assert SECRETS[1] not in answer.body.decode()
+    (kept,) = await store.subscribers("us")
+    ends = (None, T0 + 7 * DAY, T0 + 24 * HOUR)
+    assert [(each.value, each.expires_at) for each in kept.secrets] == list(
+        zip((SECRETS[1], made, SECRETS[0]), ends, strict=True)
+    )
+    await rotate(service, {"secret": SECRETS[2], "oldValidFor": "0s"})
+    (kept,) = await store.subscribers("us")
+    assert kept.secrets == (Secret(SECRETS[2]),)
+
+
+async def test_there_are_five_secrets_at_most(service: Service, store: Store) -> None:
+    """The sixth is refused rather than one dropped that somebody may still check with."""
+    await add(service)
+    for number in (1, 2, 3, 4):
+        assert (await rotate(service, {"secret": SECRETS[number]})).status == 200
+    answer = await rotate(service, {"secret": SECRETS[5]})
+    assert (answer.status, answer.json["reason"]) == (409, "too_many_secrets")
+    (kept,) = await store.subscribers("us")
+    assert len(kept.secrets) == 5
+    assert (await rotate(service, {"secret": SECRETS[4]})).json["reason"] == "secret_exists"
+    assert (await rotate(service, {"secret": SECRETS[5], "oldValidFor": "0s"})).status == 200
+
+
+@pytest.mark.parametrize(
+    "body", [{"secret": "hunter2"}, {"secret": 5}, {"oldValidFor": "8d"}, {"oldValidFor": "soon"}, {"old": 1}, []]
+)
+async def test_a_rotation_that_cannot_be(service: Service, body: Any) -> None:
+    """400; a secret that is too short is not repeated."""
+    await add(service)
+    answer = await rotate(service, body)
+    assert answer.status == 400
+    assert "hunter2" not in answer.body.decode()
+
+
+async def test_one_of_the_configuration_is_changed_there(service: Service, store: Store) -> None:
+    """It would come back as it was with the next start: 409 for each, with where to do it."""
+    configured = read_subscriber({**FINANCE, "secret": SECRETS[0]}, Rules(), origin="config", now=1)
+    await store.put_subscriber("us", configured)
+    for answer in (await change(service, {"types": ["*"]}), await rotate(service)):
+        assert (answer.status, answer.json["reason"]) == (409, "configured")
+        assert "secret" not in answer.json
+    assert await store.subscribers("us") == [configured]
+
+
+async def test_where_a_new_one_begins(service: Service, store: Store) -> None:
+    """Now, at a time, or at the beginning; anything else is told, and adds nobody."""
+    await Settler(store, lambda: 0.0).settle(make_account(), seen("Declined"), source=Source.POLL)
+    for start in ("soon", 5, "2026-01-31", ""):
+        answer = await add(service, start=start)
+        assert (answer.status, answer.json["reason"]) == (400, "bad_start"), start
+    assert await store.subscribers("us") == []
+    answer = await add(service, start="beginning")
+    assert (answer.status, answer.json["eventsAfter"]) == (201, (await store.backfills("us"))[0].last)
+    await add(service, name="timely", start="2026-01-31T12:00:00Z")
+    await add(service, name="new", start="now")
+    jobs = {job.name: job.cursor for job in await store.backfills("us")}
+    assert jobs == {"finance": "0-0", "timely": f"1769860799999-{2**64 - 1}"}
+
+
+async def test_how_one_fares(service: Service, store: Store) -> None:
+    """In `show` alone: lists stay cheap."""
+    await add(service, types=["*"])
+    settler = Settler(store, lambda: 0.0)
+    for number in range(3):
+        await settler.settle(make_account(), seen("Declined", number), source=Source.POLL)
+    one, two, _ = (await store.claim_lane("us", "finance", lease=30_000, limit=9)).parcels
+    await store.delivered(one)
+    for _ in range(2):
+        await store.retry(two, two.token, two.attempts, Result(failed=True, error="HTTP 500"))
+    stats = (await service.get(PATH, token=US_ONLY)).json["stats"]
+    assert stats.pop("oldestWaiting").startswith("20")
+    assert stats == {
+        "waiting": 2,
+        "dead": 0,
+        "delivered": 1,
+        "lastSuccess": "2025-10-09T08:53:20.000Z",
+        "lastError": "HTTP 500",
+        "lastErrorAt": "2025-10-09T08:53:20.000Z",
+        "failuresInARow": 2,
+        "breaker": "closed",
+    }
+    assert "stats" not in (await service.get("/v1/subscribers", token=US_ONLY)).json["subscribers"][0]
+
+
+async def test_changes_need_admin(service: Service) -> None:
+    """All of them."""
+    await add(service)
+    for method, path in (
+        ("PATCH", PATH),
+        ("POST", f"{PATH}/rotate"),
+        ("POST", f"{PATH}/test"),
+        ("POST", f"{PATH}/redrive"),
+        ("GET", f"{PATH}/deliveries"),
+    ):
+        assert (await service.call(method, path, token=READER, body={})).status == 403, path
