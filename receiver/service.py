@@ -269,7 +269,7 @@ class Service:
             raise StoreUnavailable("The embedded store is being restarted.", reason="store_restarting")
         if self.embedded is not None and self.embedded.gone:
             raise StoreUnavailable("The embedded store's folder was removed.", reason="store_data_dir_gone")
-        await self.store.ping()
+        await self.store.check_writes()
 
     async def _check_declared(self) -> None:
         if not self._declarer.done.is_set():

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from receiver.ask import Asker
-from receiver.errors import AmazonRefused, BadRequest, Conflict, NotFound, RefundUnclear
+from receiver.errors import AmazonRefused, BadRequest, Conflict, NotFound, RefundUnclear, StoreUnavailable
 from receiver.issue.by_hand import ByHand
 from receiver.issue.orders import make_order
 from receiver.issue.tries import Issued, Tries, Watcher
@@ -130,7 +130,11 @@ class Issuer:
             case Reserved(token=token):
                 await self.tries.when_admitted(Attempt(order.id, token), order)
                 record = await self.store.request(self._name, order.id)
-                return await self._known(record or Record(order=order), order)
+                if record is None:
+                    raise StoreUnavailable(
+                        "The store was emptied; ask again with the same key.", reason="store_emptied"
+                    )
+                return await self._known(record, order)
         return await self._known(reserved, order)
 
     async def _known(self, record: Record, order: Order) -> Issued:

@@ -22,7 +22,7 @@ from receiver.store.connection import Group
 from receiver.store.feed import Feed
 from receiver.store.fps_orders import FpsOrders
 from receiver.store.keeping import Keeping
-from receiver.store.keys import CERTIFICATES, Keys
+from receiver.store.keys import CERTIFICATES, PROBE, Keys
 from receiver.store.looks import Looks
 from receiver.store.part import scored
 from receiver.store.roster import Roster
@@ -91,6 +91,14 @@ class Store(Unsettled, Looks, Keeping, Feed, FpsOrders):
     async def ping(self) -> None:
         """Raise `StoreUnavailable` unless Redis answers."""
         await self._read("PING")
+
+    async def check_writes(self) -> None:
+        """Raise `StoreUnavailable` unless Redis takes writes just now. Nothing is written by this.
+
+        A Redis that is full or a replica answers PING all the same. SETRANGE with nothing makes no key, and is refused
+        as every write is: https://valkey.io/commands/setrange/.
+        """
+        await self._writes.call(("SETRANGE", PROBE, 0, b""))
 
     async def certificates(self) -> dict[str, bytes]:
         """The signing certificates that have verified a message: `<partition>/<file hash>` → DER."""

@@ -11,6 +11,9 @@ WAKE = f"{PREFIX}wake"
 CERTIFICATES = f"{PREFIX}certificates"
 """Hash: `<partition>/<file hash>` → DER of certificates that have verified a message; for all accounts."""
 
+PROBE = f"{PREFIX}probe"
+"""Never there: the key of the write that writes nothing."""
+
 OTHER = "other"
 STATES = ("RefundInitiated", "Refunded", "Declined", OTHER)
 """The state indexes. Amazon's unknown words share one, so that a list of everything reads a fixed number of keys."""

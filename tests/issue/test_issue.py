@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
 
 from receiver.amazonpay.signing import Signer
-from receiver.errors import AmazonError, AmazonRefused, BadRequest, Conflict, NotFound, NotSent, ReceiverError
+from receiver.errors import (
+    AmazonError,
+    AmazonRefused,
+    BadRequest,
+    Conflict,
+    NotFound,
+    NotSent,
+    ReceiverError,
+    StoreUnavailable,
+)
 from receiver.exchange import Request, Response
 from receiver.issue import Issued
 from receiver.ledger.refund import Source
@@ -65,6 +75,26 @@ async def test_the_same_key_never_refunds_twice(shop: Desk) -> None:
     assert again.refund is not None
     assert {each.refund.refund_id for each in answers if each.refund} <= {again.refund.refund_id}
     assert shop.issued(charge) == [again.refund.refund_id]
+
+
+async def test_a_request_that_an_emptied_store_forgot_is_not_acknowledged(shop: Desk, redis: Any) -> None:
+    """Nobody would go on with it: the caller is told to ask again, and that makes one refund."""
+    charge, reserve = shop.charge(), shop.store.reserve
+
+    async def then_emptied(*args: Any, **more: Any) -> Any:
+        found = await reserve(*args, **more)
+        await redis.flushall()
+        return found
+
+    shop.store.reserve = then_emptied  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable) as caught:
+        await shop.issuer.create(shop.wish(charge), "refund-1")
+    assert caught.value.reason == "store_emptied"
+    assert shop.issued(charge) == []
+    shop.store.reserve = reserve  # type: ignore[method-assign]
+    issued = await shop.issuer.create(shop.wish(charge), "refund-1")
+    assert issued.refund is not None
+    assert shop.issued(charge) == [issued.refund.refund_id]
 
 
 async def test_the_same_key_with_other_values_is_a_conflict(shop: Desk) -> None:

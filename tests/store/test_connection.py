@@ -72,10 +72,12 @@ async def test_a_claim_whose_answer_is_lost_is_not_sent_again(store: Store, valk
         await store.hint("us", hint(2, message="m2"))
         await claim(cut_off, limit=0)
         proxy.lose = 1
-        with pytest.raises(StoreUnavailable):
-            await claim(cut_off, limit=1)
-        assert len((await claim(store)).looks) == 1
-        await cut_off.close()
+        try:
+            with pytest.raises(StoreUnavailable):
+                await claim(cut_off, limit=1)
+            assert len((await claim(store)).looks) == 1
+        finally:
+            await cut_off.close()
 
 
 async def test_a_write_whose_answer_is_lost_is_sent_again_and_counts_once(

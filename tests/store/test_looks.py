@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import Noted
 from receiver.ledger.refund import Source
 from receiver.store import Store
@@ -21,6 +22,16 @@ DUE = "refunds:{us}:due"
 async def test_a_hint_is_written_once_however_often_it_comes(store: Store) -> None:
     assert await store.hint("us", hint()) is Noted.NEW
     assert await store.hint("us", hint()) is Noted.REPEATED
+    assert [look.refund_id for look in (await claim(store)).looks] == [refund_id()]
+
+
+async def test_a_message_whose_hint_failed_is_no_repetition(store: Store, redis: Any) -> None:
+    """What is marked as seen has had its effect: a key of another type stops the script half way."""
+    await redis.set("refunds:{us}:hinted", "not a sorted set")
+    with pytest.raises(StoreUnavailable):
+        await store.hint("us", hint())
+    await redis.delete("refunds:{us}:hinted")
+    assert await store.hint("us", hint()) is Noted.NEW
     assert [look.refund_id for look in (await claim(store)).looks] == [refund_id()]
 
 

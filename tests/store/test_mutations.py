@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from receiver.accounts import Account
+from receiver.errors import StoreUnavailable
 from receiver.service import wall
 from receiver.settle import Settler
 from receiver.store import Store, connection, part
+from receiver.store.connection import Group
 from tests.clock import ManualClock
-from tests.store import test_keeping, test_lanes, test_looks, test_settle
+from tests.store import test_connection, test_keeping, test_lanes, test_looks, test_requests, test_settle
 
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str, protection: str, instead: str) -> None:
@@ -106,6 +110,74 @@ async def test_without_the_version_check_the_last_one_is_paused_by_an_old_list(
 ) -> None:
     without(monkeypatch, "subscribe", "redis.call('HGET', KEYS[1], ':version') ~= ARGV[5]", "false")
     await fails(lambda: test_keeping.test_a_change_by_an_old_roster_is_refused(store))
+
+
+async def test_marked_before_the_effect_a_failed_hint_is_taken_for_a_repetition(
+    store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = "redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])"
+    effect = "redis.call('HSET', KEYS[3], ARGV[1], hint)"
+    without(monkeypatch, "hint", effect, f"{mark}\n{effect}")
+    await fails(lambda: test_looks.test_a_message_whose_hint_failed_is_no_repetition(store, redis))
+
+
+@pytest.mark.parametrize(
+    ("protection", "instead"),
+    [
+        ("outcome ~= 'done' and (not ours or", "outcome ~= 'done' and ("),
+        ("if ours then\n  redis.call('ZREM'", "if true then\n  redis.call('ZREM'"),
+    ],
+)
+async def test_without_the_claims_token_a_slow_worker_settles_a_request_that_another_tries(
+    store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, protection: str, instead: str
+) -> None:
+    without(monkeypatch, "settle_request", protection, instead)
+    await fails(lambda: test_requests.test_who_lost_his_claim_settles_nothing_but_a_2xx(store, redis, clock))
+
+
+async def test_without_the_claims_token_a_slow_worker_begins_a_try_that_another_makes(
+    store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "begin_try", "not score or " + TOKEN.format(2) + " or", "")
+    await fails(lambda: test_requests.test_who_lost_his_claim_settles_nothing_but_a_2xx(store, redis, clock))
+
+
+@pytest.mark.parametrize("protection", ["owner == ARGV[2]", "if owner then"])
+async def test_without_its_owner_a_reservation_is_made_again_or_taken_for_anothers(
+    store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch, protection: str
+) -> None:
+    without(monkeypatch, "reserve", protection, "false" if protection.startswith("owner") else "if false then")
+    test = test_requests.test_what_is_run_twice_is_written_once
+    if protection == "if owner then":
+        await fails(lambda: test_requests.test_another_owner_is_told_what_there_is(store, redis))
+    else:
+        await fails(lambda: test(store, redis))
+
+
+async def test_without_sending_the_source_a_forgotten_script_stops_the_work(
+    store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Group.call
+
+    async def by_hash_only(self: Group, command: Any, script: Any = None, *, repeatable: bool = True) -> Any:
+        return await real(self, command, None, repeatable=repeatable)
+
+    monkeypatch.setattr(Group, "call", by_hash_only)
+    with pytest.raises(StoreUnavailable):
+        await test_connection.test_a_script_that_redis_has_forgotten_is_sent_again(store, redis)
+
+
+async def test_a_claim_that_is_sent_again_leases_twice(
+    store: Store, valkey_url: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Group.call
+
+    async def always(self: Group, command: Any, script: Any = None, *, repeatable: bool = True) -> Any:
+        return await real(self, command, script)
+
+    monkeypatch.setattr(Group, "call", always)
+    with tempfile.TemporaryDirectory(prefix="rv-") as folder, pytest.raises(pytest.fail.Exception):
+        await test_connection.test_a_claim_whose_answer_is_lost_is_not_sent_again(store, valkey_url, Path(folder))
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import pytest
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.refund import Money
-from receiver.ledger.request import Order, RequestState
+from receiver.ledger.request import Order, Record, RequestState
 from receiver.store import Store
 from receiver.store.requests import Attempt, Exceeded, Reserved
+from tests.clock import ManualClock
 
 CHARGE = "S01-5105180-3221187-C056351"
 ORDER = Order(
@@ -120,6 +121,31 @@ async def test_a_request_that_is_settled_is_not_tried(store: Store, redis: Any) 
     await refuse(store, attempt)
     await redis.zadd("refunds:{us}:issuing", {ORDER.id: attempt.token})
     assert not await begin(store, attempt)
+
+
+async def test_another_owner_is_told_what_there_is(store: Store, redis: Any) -> None:
+    """Two callers with one key: the second reserves nothing."""
+    await admitted(store)
+    before = await dump(redis)
+    found = await reserve(store, "another")
+    assert isinstance(found, Record)
+    assert found.order == ORDER
+    assert await dump(redis) == before
+
+
+async def test_who_lost_his_claim_settles_nothing_but_a_2xx(store: Store, redis: Any, clock: ManualClock) -> None:
+    """A worker slower than its lease: another has the request by now."""
+    slow = await admitted(store)
+    clock.tick(40_000)
+    (other,) = (await store.claim_requests("us", lease=30_000, limit=1)).attempts
+    before = await dump(redis)
+    assert await refuse(store, slow) is None
+    assert not await again(store, slow)
+    assert not await begin(store, slow)
+    assert await dump(redis) == before
+    assert await begin(store, other)
+    assert await done(store, slow)
+    assert await redis.zscore("refunds:{us}:issuing", ORDER.id) == other.token, "the holder lets go by himself"
 
 
 async def test_of_an_emptied_store_a_2xx_leaves_no_half_request(store: Store, redis: Any) -> None:
