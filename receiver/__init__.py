@@ -32,7 +32,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         connection.py · clock.py · wakes.py       pipelines and scripts; one time for all; who wakes whom
         looks.py · refunds.py · lanes.py · feed.py    the schedule of questions, the ledger, what is owed, all events
         requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
-        vitals.py                                 how a Redis is
+        vitals.py · format.py · pruning.py        how a Redis is; the data's version; what is old goes
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py            one signed exchange with Amazon
     settle.py         read, decide, commit; again on collision

@@ -163,6 +163,49 @@ def verify(
 
 
 @app.command()
+def prune(
+    config: Config = None,
+    older_than: Annotated[
+        str,
+        typer.Option(
+            "--older-than", metavar="SPAN", help="Remove refunds whose last change is older: 400d, for example; 30d or more."
+        ),
+    ] = "",
+    refund_id: Annotated[
+        str, typer.Option("--refund", metavar="ID", help="Remove this refund, however old, if it is settled.")
+    ] = "",
+    account: Annotated[str, typer.Option("--account", help="Only this account. Default: all.", show_default=False)] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+) -> None:
+    """Remove settled refunds for good, with their history: those that are old, or one.
+
+    A refund stays that is pending or in conflict, that a subscriber is still to be told of, that Amazon is about to be
+    asked about, on whose charge a request is open, or whose Idempotency-Key is still known. What was refunded goes on
+    counting on its charge. Works on the store of the settings while the service runs; there is no way back but a backup.
+
+    Exit codes: 0 done · 1 the refund of --refund was kept, or is not known · 2 wrong usage or configuration · 3 the
+    store does not answer.
+    """
+    from receiver.commands.calling import ending
+    from receiver.commands.prune import prune as command
+    from receiver.commands.prune import read_choice
+
+    with ending():
+        older_than_ms = read_choice(older_than, refund_id)
+        work = command(
+            _settings(config),
+            older_than_ms=older_than_ms,
+            refund_id=refund_id,
+            account=account,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+        code = uvloop.run(work)
+    raise typer.Exit(code)
+
+
+@app.command()
 def doctor(
     config: Config = None,
     offline: Annotated[

@@ -78,7 +78,8 @@ class Service:
 
         A configured Redis need not be there yet: until it is, notifications get 503.
 
-        Raises `ConfigurationError` or `StoreUnavailable` if the embedded store cannot be started.
+        Raises `ConfigurationError` if the store's data is of a newer version, and that or `StoreUnavailable` if the
+        embedded store cannot be started.
         """
         settings, ingest = self.settings, self.settings.ingest
         await self._open_store()
@@ -124,6 +125,9 @@ class Service:
         self._opened.push_async_callback(self.store.close)
         self.store.seen_for = int((ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000)
         await self.store.start()
+        self.store.hold_writes()
+        with contextlib.suppress(StoreUnavailable):
+            await self.store.settle_format()
 
     async def stop(self) -> None:
         """Let go of everything, the last first, and of all the rest as well if one of it fails to."""
@@ -161,6 +165,7 @@ class Service:
         )
 
     def _start_workers(self) -> None:
+        self._keep("format", self.store.keep_settling_format)
         self._declarer = Declarer(self.store, self.settings.build_subscribers(self._now()))
         self._keep("subscribers", self._declarer.run)
         self._keep("certificates", partial(self.certificates.keep_sharing, self.store))

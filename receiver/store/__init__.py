@@ -1,6 +1,7 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
-keys → connection (pipelines, scripts) → refunds · requests → unsettled · looks · lanes · feed → Store
+keys → connection (pipelines, scripts) → refunds · requests → unsettled · looks · lanes · feed · format → Store
+pruning                                  takes old refunds out of all of them
 clock, wakes                             what all processes agree on, and how they wake each other
 embedded                                 a Valkey of our own where no Redis is configured
 """
@@ -19,19 +20,20 @@ from receiver.errors import StoreUnavailable
 from receiver.store.clock import Clock
 from receiver.store.connection import Group
 from receiver.store.feed import Feed
+from receiver.store.format import Format
 from receiver.store.fps_orders import FpsOrders
 from receiver.store.keys import CERTIFICATES, Keys
 from receiver.store.lanes import Lanes
 from receiver.store.looks import Looks
 from receiver.store.part import scored
-from receiver.store.unsettled import Unsettled
+from receiver.store.pruning import Pruning
 from receiver.store.wakes import Waker, Wakes
 
 log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Unsettled, Looks, Lanes, Feed, FpsOrders):
+class Store(Pruning, Looks, Lanes, Feed, FpsOrders, Format):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(

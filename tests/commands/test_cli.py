@@ -24,6 +24,7 @@ COMMANDS = {
     "work": {"--config"},
     "demo": {"--refunds", "--keep", "--json"},
     "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure"},
+    "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
     "simulate": {
         "--host",
         "--port",
