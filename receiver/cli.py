@@ -14,7 +14,7 @@ import typer
 import uvloop
 
 from receiver import logs
-from receiver.commands import events, fps, issue, refund, requests, subscriber
+from receiver.commands import events, export, fps, issue, refund, requests, settlement, subscriber
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.settings import Settings, load
 
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 issue.register(refund.app)
 requests.register(refund.app)
+export.register(refund.app)
+settlement.register(refund.app)
 app.add_typer(refund.app, name="refund")
 app.add_typer(subscriber.app, name="subscriber")
 app.add_typer(events.app, name="events")
@@ -168,13 +170,17 @@ def prune(
     older_than: Annotated[
         str,
         typer.Option(
-            "--older-than", metavar="SPAN", help="Remove refunds whose last change is older: 400d, for example; 30d or more."
+            "--older-than",
+            metavar="SPAN",
+            help="Remove refunds whose last change is older: 400d, for example; 30d or more.",
         ),
     ] = "",
     refund_id: Annotated[
         str, typer.Option("--refund", metavar="ID", help="Remove this refund, however old, if it is settled.")
     ] = "",
-    account: Annotated[str, typer.Option("--account", help="Only this account. Default: all.", show_default=False)] = "",
+    account: Annotated[
+        str, typer.Option("--account", help="Only this account. Default: all.", show_default=False)
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
@@ -189,20 +195,9 @@ def prune(
     """
     from receiver.commands.calling import ending
     from receiver.commands.prune import prune as command
-    from receiver.commands.prune import read_choice
 
     with ending():
-        older_than_ms = read_choice(older_than, refund_id)
-        work = command(
-            _settings(config),
-            older_than_ms=older_than_ms,
-            refund_id=refund_id,
-            account=account,
-            dry_run=dry_run,
-            as_json=as_json,
-        )
-        code = uvloop.run(work)
-    raise typer.Exit(code)
+        raise typer.Exit(uvloop.run(command(_settings(config), older_than, refund_id, account, dry_run, as_json)))
 
 
 @app.command()

@@ -54,13 +54,12 @@ class Tally:
         return {"account": self.account, "pruned": self.counts[Pruned.PRUNED], "kept": kept}
 
 
-async def prune(
-    settings: Settings, *, older_than_ms: int | None, refund_id: str, account: str, dry_run: bool, as_json: bool
-) -> int:
+async def prune(settings: Settings, older_than: str, refund_id: str, account: str, dry_run: bool, as_json: bool) -> int:
     """Prune by age, or one refund. Returns the exit code: 1 if the one refund was kept, or is not there.
 
     Raises `ConfigurationError`, also for a store that no service runs on, and `StoreUnavailable`.
     """
+    older_than_ms = read_choice(older_than, refund_id)
     names = [each.name for each in settings.accounts if account in ("", each.name)]
     if not names:
         raise ConfigurationError([f"--account: there is no account {account!r} in the settings."])
@@ -115,9 +114,7 @@ def _open(settings: Settings) -> Store:
         if not files.socket.exists():
             raise ConfigurationError([f"{files.path}: no Valkey runs there. Start `receiver serve` first."])
         url = files.url
-    client = connect(
-        url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()
-    )
+    client = connect(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds())
     return Store(client, wait_replicas=redis.wait_replicas, wait_timeout=redis.wait_timeout.total_seconds())
 
 
@@ -158,5 +155,3 @@ def _tell(tallies: list[Tally], dry_run: bool, as_json: bool) -> None:
 
 def _count(number: int) -> str:
     return f"{number} refund" if number == 1 else f"{number} refunds"
-
-

@@ -1,4 +1,4 @@
-"""Edge: Redis. The version of the data's format: what is newer than this program is not touched, what is older is migrated.
+"""Edge: Redis. The version of the data's format: what is newer is not touched, what is older is migrated.
 
 The number stands under `refunds:format`. Data without it is from before there was one, or not there yet: version 1.
 """
@@ -6,6 +6,7 @@ The number stands under `refunds:format`. Data without it is from before there w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -20,9 +21,9 @@ log = structlog.get_logger()
 
 FORMAT = f"{PREFIX}format"
 VERSION = 1
-"""The format that this program writes. Raise it, and add a step to `STEPS`, with every change that older ones misread."""
+"""The format that this program writes. Raise it, with a step in `STEPS`, at every change that older ones misread."""
 FIRST = 1
-RETRY = 0.5
+RETRY, LOOK_EVERY = 0.5, 30.0
 UNKNOWN = "format_unknown"
 _settling: ContextVar[bool] = ContextVar("settling", default=False)
 
@@ -68,7 +69,8 @@ class Format(Part):
                     found = _number(await self._run("format", [FORMAT], [found, found + 1]))
             self._format_trouble = ""
         except StoreUnavailable as error:
-            self._format_trouble = error.reason.removeprefix("store_")
+            if self._format_trouble:
+                self._format_trouble = error.reason.removeprefix("store_")
             raise
         except ConfigurationError:
             self._format_trouble = UNKNOWN
@@ -77,12 +79,14 @@ class Format(Part):
             _settling.reset(token)
 
     async def keep_settling_format(self) -> None:
-        """Settle the format as soon as Redis is there. Raises `ConfigurationError`: then nothing is written at all."""
-        while self._format_trouble:
-            try:
+        """Settle the format as soon as Redis is there, and look again: Redis may be emptied, restored, or migrated.
+
+        Until cancelled. Raises `ConfigurationError`: then nothing is written any more.
+        """
+        while True:
+            with contextlib.suppress(StoreUnavailable):
                 await self.settle_format()
-            except StoreUnavailable:
-                await asyncio.sleep(RETRY)
+            await asyncio.sleep(RETRY if self._format_trouble else LOOK_EVERY)
 
 
 def too_new(found: int, version: int = VERSION) -> str:

@@ -106,7 +106,5 @@ class Pruning(Unsettled, Lanes):
         ]
 
     async def _request_of(self, account: str, refund: Refund) -> str:
-        found: bytes | None = await self._read(
-            "HGET", self._keys(account)("taken", refund.charge_id), refund.refund_id
-        )
+        found: bytes | None = await self._read("HGET", self._keys(account)("taken", refund.charge_id), refund.refund_id)
         return (found or b"").decode()

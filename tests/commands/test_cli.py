@@ -42,6 +42,8 @@ COMMANDS = {
     "refund list": CLIENT | {"--state", "--reason", "--charge", "--order", "--since", "--limit", "--all"},
     "refund history": CLIENT,
     "refund refresh": CLIENT,
+    "refund export": CLIENT | {"--since", "--until", "--state", "--format", "--output"},
+    "refund import": CLIENT | {"--column", "--rate", "--dry-run"},
     "refund watch": CLIENT,
     "refund create": CLIENT | {"--soft-descriptor", "--reference", "--key", "--wait"},
     "refund retry": CLIENT | {"--wait"},

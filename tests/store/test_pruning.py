@@ -68,7 +68,7 @@ async def test_a_declined_refund_goes_with_everything(
 async def test_what_was_refunded_goes_on_counting_on_its_charge(
     store: Store, settler: Settler, account: Account, redis: Any
 ) -> None:
-    """The allowance is to the cent what it was, also when every refund of the charge went. Seen again, it counts once."""
+    """Also when every refund of the charge went, to the cent; what is seen again counts once."""
     for number, state in ((1, "Refunded"), (2, "Refunded"), (3, "Declined")):
         await take_in(settler, account, seen(state, number))
     for number in (1, 2, 3):
@@ -184,7 +184,7 @@ async def test_a_change_in_between_wins(store: Store, settler: Settler, account:
         await redis.hset(f"refunds:{{us}}:refund:{wanted}", "revision", 9)
         return found
 
-    store.refund = late  # type: ignore[method-assign]
+    store.refund = late  # type: ignore[method-assign,assignment]
     assert await prune(store) is Pruned.CHANGED
     store.refund = read  # type: ignore[method-assign]
     assert await redis.llen(f"refunds:{{us}}:history:{refund_id()}") == 1
