@@ -172,7 +172,7 @@ def prune(
         typer.Option(
             "--older-than",
             metavar="SPAN",
-            help="Remove refunds whose last change is older: 400d, for example; 30d or more.",
+            help="Remove refunds whose last change is older: such as 400d; 30d or more.",
         ),
     ] = "",
     refund_id: Annotated[
@@ -188,7 +188,7 @@ def prune(
 
     A refund stays that is pending or in conflict, that a subscriber is still to be told of, that Amazon is about to be
     asked about, on whose charge a request is open, or whose Idempotency-Key is still known. What was refunded goes on
-    counting on its charge. Works on the store of the settings while the service runs; there is no way back but a backup.
+    counting on its charge. Works on the store of the settings while the service runs; only a backup undoes it.
 
     Exit codes: 0 done · 1 the refund of --refund was kept, or is not known · 2 wrong usage or configuration · 3 the
     store does not answer.

@@ -9,7 +9,6 @@ import csv
 import io
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -57,11 +56,19 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection"), also in full width."""
 
 
+OVERLAP = 10_000
+"""ms by which the next export overlaps: processes write at about the same time, not in one order."""
+
+
 class Note(msgspec.Struct):
     """How far an export is. `question` is what was asked for: another one cannot go on with the same file."""
 
     question: list[str]
+    since: str
     until: str
+    """Empty for whatever there is at the first page."""
+    bounded: bool
+    """Whether `until` is not after the latest change that the first page had."""
     cursor: str
     bytes: int
     rows: int
@@ -88,8 +95,8 @@ def cells(refund: Mapping[str, Any]) -> list[str]:
 class Output:
     """Where rows go: standard output, or a file that is not there before it is whole."""
 
-    def __init__(self, path: Path | None, question: list[str], until: str) -> None:
-        self.path, self.note = path, Note(question, until, "", 0, 0)
+    def __init__(self, path: Path | None, question: list[str], since: str, until: str) -> None:
+        self.path, self.note = path, Note(question, since, until, False, "", 0, 0)
         self.resumed = False
         self._file: BinaryIO | None = None
         if path is not None:
@@ -157,12 +164,13 @@ async def write_all(
     """Every page, from where the output is to the end."""
     if as_csv and not output.resumed:
         output.write(csv_row(list(COLUMNS)), 0, "")
-    until = read_ms(output.note.until) or 0
     cursor = output.note.cursor
     while True:
-        where = target("refunds", account=api.account, **filters, cursor=cursor, limit=MOST_PER_PAGE)
+        where = target(
+            "refunds", account=api.account, since=output.note.since, **filters, cursor=cursor, limit=MOST_PER_PAGE
+        )
         page = decode(await api.call("GET", where), PageAnswer)
-        wanted = [each for each in page.refunds if _changed_at(each) < until]
+        wanted = _bounded(output.note, page.refunds)
         lines = [csv_row(cells(each)) if as_csv else msgspec.json.encode(each).decode() + "\n" for each in wanted]
         following = page.next_cursor or ""
         if following and following == cursor:
@@ -172,6 +180,16 @@ async def write_all(
         if not following:
             return
         cursor = following
+
+
+def _bounded(note: Note, refunds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those before the end. It is fixed by the first refund that comes: what changes later moves before that one."""
+    if refunds and not note.bounded:
+        latest = max(map(_changed_at, refunds)) + 1
+        given = read_ms(note.until)
+        note.until, note.bounded = format_rfc3339(latest if given is None else min(given, latest)), True
+    end = read_ms(note.until) or 0
+    return [each for each in refunds if _changed_at(each) < end]
 
 
 def _changed_at(refund: dict[str, Any]) -> int:
@@ -199,14 +217,12 @@ def export(
 
     Amounts are exact decimals as text; times are UTC. In CSV a text that begins with = + - @ or a tab gets an
     apostrophe before it, so that no spreadsheet calculates it; JSON lines are as the API has them. If it is cut, the
-    same command goes on where FILE.part ends. What changes meanwhile is left to the next export: begin that where this
-    one ended, and keep the greatest revision of each refund.
+    same command goes on where FILE.part ends. What changes meanwhile is left to the next export, which begins at the
+    --since that is printed in the end; a refund can be in both: keep its greatest revision.
     """
-    begin = _since(since)
-    filters = {"since": begin, "state": STATES.get(state.lower(), state)}
-    now = format_rfc3339(time.time_ns() // 1_000_000)
+    filters = {"state": STATES.get(state.lower(), state)}
     question = [call.base, call.account, since, until, state, form]
-    with Output(output, question, _since(until) if until else now) as whole:
+    with Output(output, question, _since(since), _since(until)) as whole:
         if whole.resumed:
             say([f"Going on behind {whole.note.rows} refunds."])
         try:
@@ -218,7 +234,9 @@ def export(
         finally:
             _progress()("")
         whole.finish()
-    say([f"{whole.note.rows} refunds, last changed before {whole.note.until}: the next export is --since that time."])
+    following = max((read_ms(whole.note.until) or 0) - OVERLAP, 0)
+    since = format_rfc3339(following) if whole.note.bounded else whole.note.since
+    say([f"{whole.note.rows} refunds. The next export: --since {since}"])
 
 
 def _progress() -> Callable[[str], None]:

@@ -1,7 +1,7 @@
 """Command. `receiver prune`: takes old, settled refunds out of the store of the configuration.
 
-It works on the store and not through the API: what it does cannot be undone, so it is for whoever runs the installation,
-from a shell or a timer, and no token that goes over the network can do it.
+It works on the store and not through the API: what it does cannot be undone, so it is for whoever runs the
+installation, from a shell or a timer, and no token that goes over the network can do it.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def read_choice(older_than: str, refund_id: str) -> int | None:
     if span < SHORTEST:
         raise ConfigurationError(
             [
-                f"--older-than: {SHORTEST.days}d or more. Amazon repeats a notification for up to 14 days: a refund that "
-                "went before would come back, and be told again."
+                f"--older-than: {SHORTEST.days}d or more. Amazon repeats a notification for up to 14 days: a refund "
+                "that went before would come back, and be told again."
             ]
         )
     return milliseconds(span)

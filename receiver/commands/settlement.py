@@ -42,7 +42,7 @@ class Found:
 
 
 def read_ids(text: str, column: str = "") -> Found:
-    """The ids in a table with a head, or in a list with one a line. Raises `ConfigurationError` without such a column."""
+    """The ids of a table with a head, or of a list, one a line. Raises `ConfigurationError` without the column."""
     lines = text.splitlines()
     found = Found()
     seen: set[str] = set()

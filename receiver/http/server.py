@@ -48,7 +48,7 @@ class Protocol(HttpToolsProtocol):
     fed = 0
     head_timer: asyncio.TimerHandle | None = None
     most: int = 1000
-    said_at = [float("-inf")]
+    said_at: list[float]
     """When too many connections were last said; one list for all connections of a server."""
     upgrading = False
 
@@ -94,7 +94,7 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("Invalid HTTP request received.")
 
     def _feed(self, data: bytes) -> None:
-        """The parser takes an offered upgrade for accepted, and what follows for no HTTP: it is given the head again."""
+        """The parser takes an offered upgrade for accepted: it is given the head again, without the offer."""
         rest = memoryview(data)
         while rest:
             try:
@@ -112,12 +112,8 @@ class Protocol(HttpToolsProtocol):
 
     def _head_without_offer(self) -> bytes:
         """RFC 9110, 7.8: a server may ignore `Upgrade`. What else `Connection` says is kept."""
-        options = [
-            option.strip().lower()
-            for name, value in self.headers
-            if name == b"connection"
-            for option in value.split(b",")
-        ]
+        said = b",".join(value for name, value in self.headers if name == b"connection")
+        options = [option.strip().lower() for option in said.split(b",") if option.strip()]
         kept = [option for option in options if option not in (b"upgrade", b"http2-settings")]
         headers = [pair for pair in self.headers if pair[0] not in OFFERS]
         lines = [
@@ -174,7 +170,11 @@ class Protocol(HttpToolsProtocol):
 
 def server(app: ASGIApp, http: HttpSettings, **more: Any) -> Server:
     """A server for the application, not yet started. `more` goes to `uvicorn.Config` as it is (`fd`, `workers`, …)."""
-    bounds = {"head_timeout": http.header_timeout.total_seconds(), "most": http.connections, "said_at": [float("-inf")]}
+    bounds = {
+        "head_timeout": http.header_timeout.total_seconds(),
+        "most": http.connections,
+        "said_at": [float("-inf")],
+    }
     timed = type("BoundedProtocol", (Protocol,), bounds)
     trusted = [str(network) for network in http.trusted_proxies]
     return Server(
