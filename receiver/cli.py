@@ -14,7 +14,7 @@ import typer
 import uvloop
 
 from receiver import logs
-from receiver.commands import delivery, events, fps, issue, refund, requests, subscriber
+from receiver.commands import delivery, events, export, fps, issue, refund, requests, settlement, subscriber
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.settings import Settings, load
 
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 issue.register(refund.app)
 requests.register(refund.app)
+export.register(refund.app)
+settlement.register(refund.app)
 app.add_typer(refund.app, name="refund")
 app.add_typer(subscriber.app, name="subscriber")
 app.add_typer(events.app, name="events")
@@ -161,6 +163,42 @@ def verify(
     except ConfigurationError as error:
         _fail(error)
     raise typer.Exit(1 if refused else 0)
+
+
+@app.command()
+def prune(
+    config: Config = None,
+    older_than: Annotated[
+        str,
+        typer.Option(
+            "--older-than",
+            metavar="SPAN",
+            help="Remove refunds whose last change is older: such as 400d; 30d or more.",
+        ),
+    ] = "",
+    refund_id: Annotated[
+        str, typer.Option("--refund", metavar="ID", help="Remove this refund, however old, if it is settled.")
+    ] = "",
+    account: Annotated[
+        str, typer.Option("--account", help="Only this account. Default: all.", show_default=False)
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+) -> None:
+    """Remove settled refunds for good, with their history: those that are old, or one.
+
+    A refund stays that is pending or in conflict, that a subscriber is still to be told of, that Amazon is about to be
+    asked about, on whose charge a request is open, or whose Idempotency-Key is still known. What was refunded goes on
+    counting on its charge. Works on the store of the settings while the service runs; only a backup undoes it.
+
+    Exit codes: 0 done · 1 the refund of --refund was kept, or is not known · 2 wrong usage or configuration · 3 the
+    store does not answer.
+    """
+    from receiver.commands.calling import ending
+    from receiver.commands.prune import prune as command
+
+    with ending():
+        raise typer.Exit(uvloop.run(command(_settings(config), older_than, refund_id, account, dry_run, as_json)))
 
 
 @app.command()

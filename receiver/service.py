@@ -80,7 +80,8 @@ class Service:
 
         A configured Redis need not be there yet: until it is, notifications get 503.
 
-        Raises `ConfigurationError` or `StoreUnavailable` if the embedded store cannot be started.
+        Raises `ConfigurationError` if the store's data is of a newer version, and that or `StoreUnavailable` if the
+        embedded store cannot be started.
         """
         settings, ingest = self.settings, self.settings.ingest
         await self._open_store()
@@ -128,6 +129,9 @@ class Service:
         self.store.keep_dead = settings.delivery.keep_dead
         self.store.seen_for = int((ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000)
         await self.store.start()
+        self.store.hold_writes()
+        with contextlib.suppress(StoreUnavailable):
+            await self.store.settle_format()
 
     async def stop(self) -> None:
         """Let go of everything, the last first, and of all the rest as well if one of it fails to."""
@@ -165,6 +169,7 @@ class Service:
         )
 
     def _start_workers(self) -> None:
+        self._keep("format", self.store.keep_settling_format)
         declared, starts = self.settings.build_subscribers(self._now()), self.settings.subscriber_starts()
         self._declarer = Declarer(self.store, declared, starts)
         self._keep("subscribers", self._declarer.run)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from receiver.checks.finding import Finding, fail, ok, skip, warn
 from receiver.checks.redis import judge_redis
 from receiver.checks.site import Site
-from receiver.checks.work import check_work
+from receiver.checks.work import check_format, check_work
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.store import Store
 from receiver.store.connection import connect
@@ -72,7 +72,7 @@ async def _check_redis(site: Site, url: str, name: str) -> list[Finding]:
     ]
     store = Store(connect(url, timeout=timeout, connect_timeout=connect_timeout))
     try:
-        findings += await check_work(site, store)
+        findings += [*await check_format(store), *await check_work(site, store)]
     finally:
         await store.close()
     return findings

@@ -1,4 +1,4 @@
-"""Edge: Redis. What is written: subscribers that are behind, refunds that are stuck."""
+"""Edge: Redis. What is written: its format, subscribers that are behind, refunds that are stuck."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from receiver.checks.finding import Finding, fail, ok, skip, warn
 from receiver.checks.site import Site, plural, seconds
-from receiver.errors import StoreUnavailable
+from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.outbox.subscriber import Subscriber
 from receiver.store import Store
+from receiver.store.format import VERSION, too_new
 from receiver.store.lanes import BREAKER
 from receiver.store.roster import Roster
 
@@ -18,7 +19,24 @@ MOST_READ = 500
 """Dead events of which the last reason is looked up; more are only counted."""
 STUCK = 24 * 3600
 """Seconds; Amazon settles nearly all refunds within minutes, and says `stuck` events after as long."""
-SUBSCRIBER, REFUNDS = "subscribers.lane", "refunds.pending"
+SUBSCRIBER, REFUNDS, FORMAT = "subscribers.lane", "refunds.pending", "store.format"
+
+
+async def check_format(store: Store) -> list[Finding]:
+    """Whether this program knows the format of what is written."""
+    try:
+        found = await store.format_version()
+    except ConfigurationError as error:
+        mend = "Give the receiver a Redis database of its own, or remove the key if it is foreign."
+        return [fail(FORMAT, "format_unreadable", " ".join(error.problems), mend)]
+    except StoreUnavailable:
+        return []
+    if found is not None and found > VERSION:
+        return [fail(FORMAT, "format_newer", too_new(found), "See there: this version does not start on it.")]
+    if found is None:
+        return [ok(FORMAT, f"no format is written yet: it counts as 1, and the next start writes {VERSION}")]
+    older = f", and the next start brings it to {VERSION}" if found < VERSION else ""
+    return [ok(FORMAT, f"format {found}{older}")]
 
 
 async def check_work(site: Site, store: Store) -> list[Finding]:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from receiver.errors import ReceiverError
 from receiver.http.api import RefundApi, RefundStore
+from receiver.http.attempts import Attempts
 from receiver.http.auth import Tokens
 from receiver.http.deliveries import DeliveryApi, DeliveryStore
 from receiver.http.diagnostics import DiagnosticsApi, Inside
@@ -32,6 +33,7 @@ from receiver.http.issuing import IssueApi, Issues
 from receiver.http.problems import failed, on_http_exception, on_receiver_error
 from receiver.http.requests import RequestApi, RequestStore
 from receiver.http.subscribers import SubscriberApi, SubscriberStore
+from receiver.http.wire import is_plain, not_plain, tidy_path, trace_of
 from receiver.metrics import Metrics
 from receiver.settings import Settings
 from receiver.settings.subscriber import rules_of
@@ -81,7 +83,8 @@ def build(
     `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments. `inside` is what
     `/v1/diagnostics` tells; without it there is no such route.
     """
-    tokens = Tokens(settings.tokens, [account.name for account in settings.accounts])
+    attempts = Attempts(settings.http.failed_sign_ins)
+    tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts)
     routes = [
         *ipn_routes(Ipn(receiver, settings.ingest, metrics)),
         *refund_routes(RefundApi(store, tokens, now)),
@@ -184,6 +187,7 @@ class Frame:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["path"] = tidy_path(scope["path"])
         request_id = _brought_id(scope) or self._new_id()
         status = 0
 
@@ -198,9 +202,9 @@ class Frame:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(request_id=request_id, **trace_of(scope["headers"])):
             try:
-                await self._app(scope, receive, framed)
+                await (self._app if is_plain(scope["headers"]) else not_plain)(scope, receive, framed)
             except Exception:
                 answer = failed(scope["method"], route_of(scope))
                 if status:

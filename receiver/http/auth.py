@@ -11,6 +11,7 @@ import structlog
 from starlette.requests import HTTPConnection
 
 from receiver.errors import Forbidden, NotFound, Unauthorized
+from receiver.http.attempts import Attempts
 from receiver.settings.sections import Scope, TokenSettings
 
 LONGEST_TOKEN = 1024
@@ -42,18 +43,23 @@ class Caller:
 class Tokens:
     """All tokens of the configuration. Only their digests are known here."""
 
-    def __init__(self, tokens: Iterable[TokenSettings], accounts: Sequence[str]) -> None:
+    def __init__(
+        self, tokens: Iterable[TokenSettings], accounts: Sequence[str], attempts: Attempts | None = None
+    ) -> None:
+        self._attempts = Attempts(0) if attempts is None else attempts
         self._callers = [(bytes.fromhex(token.sha256), _caller(token, accounts)) for token in tokens]
 
     def identify(self, request: HTTPConnection) -> Caller:
         """Who calls. Every digest is compared, in constant time, so that the time says nothing about any.
 
-        Raises `Unauthorized`: `token_missing`, or `token_unknown`.
+        Raises `Unauthorized`: `token_missing`, or `token_unknown`; or `TooManyAttempts` after too many of the latter.
         """
         presented = _bearer(request.headers.getlist("authorization"))
+        self._attempts.check(request)
         digest = sha256(presented).digest()
         matching = [caller for known, caller in self._callers if hmac.compare_digest(known, digest)]
         if not matching:
+            self._attempts.failed(request)
             raise Unauthorized("The bearer token is not one that is configured.", reason="token_unknown")
         structlog.contextvars.bind_contextvars(token_name=matching[0].name)
         return matching[0]

@@ -1,7 +1,8 @@
 """HTTP. The uvicorn that serves the application: what it accepts, and how it lets a connection go without an answer.
 
-uvicorn has no limit on the time or the size of a request's head, and no way for an application to close a connection
-without an answer. Both are added to its protocol here, where the transport is at hand.
+uvicorn has no limit on the time or the size of a request's head, none on connections that leaves those alone which are
+open already, and no way for an application to close a connection without an answer. It loses the body of a request that
+offers an upgrade. All of that is mended in its protocol here, where the transport is at hand.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import httptools
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,6 +27,15 @@ MOST_FED: Final = MOST_HEAD + 256 * 1024
 """Bytes that may arrive before a head has ended: the loop reads up to 256 KiB at once, a body's beginning included."""
 
 
+OFFERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
+"""What offers an upgrade."""
+FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+SAY_EVERY: Final = 60.0
+"""Seconds between two log lines about too many connections."""
+
+log = structlog.get_logger()
+
+
 class TooMuchHead(ValueError):
     """uvicorn answers 400 and closes, as for any head that it cannot parse."""
 
@@ -35,11 +47,30 @@ class Protocol(HttpToolsProtocol):
     head = 0
     fed = 0
     head_timer: asyncio.TimerHandle | None = None
+    most: int = 1000
+    said_at: list[float]
+    """When too many connections were last said; one list for all connections of a server."""
+    upgrading = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A connection is there: its first head is due."""
+        """A connection is there: its first head is due. One too many gets 503 at once; SNS comes back after it."""
         super().connection_made(transport)
+        if len(self.connections) > self.most:
+            self._say_full()
+            transport.write(FULL)
+            transport.close()
+            return
         self._expect_head()
+
+    def _say_full(self) -> None:
+        now = self.loop.time()
+        if now - self.said_at[0] >= SAY_EVERY:
+            self.said_at[0] = now
+            log.error(
+                "http.too_many_connections",
+                connections=self.most,
+                mend="look who holds them, or raise http.connections",
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and its timer with it."""
@@ -53,7 +84,44 @@ class Protocol(HttpToolsProtocol):
             if self.fed > MOST_FED:
                 self.transport.abort()
                 return
-        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _feed(self, data: bytes) -> None:
+        """The parser takes an offered upgrade for accepted: it is given the head again, without the offer."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self.upgrading:
+                    return
+                rest = rest[upgrade.args[0] :]
+                head = self._head_without_offer()
+                self.upgrading = False
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(head)
+
+    def _head_without_offer(self) -> bytes:
+        """RFC 9110, 7.8: a server may ignore `Upgrade`. What else `Connection` says is kept."""
+        said = b",".join(value for name, value in self.headers if name == b"connection")
+        options = [option.strip().lower() for option in said.split(b",") if option.strip()]
+        kept = [option for option in options if option not in (b"upgrade", b"http2-settings")]
+        headers = [pair for pair in self.headers if pair[0] not in OFFERS]
+        lines = [
+            b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode()),
+            *(b"%s: %s" % pair for pair in headers),
+            *([b"connection: " + b", ".join(kept)] if kept else []),
+        ]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
         """The first byte of a request: the rest of its head is due."""
@@ -75,7 +143,14 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._head_is_here()
-        super().on_headers_complete()
+        self.upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self.upgrading:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is whole, unless it was not looked at yet."""
+        if not self.upgrading:
+            super().on_message_complete()
 
     def _measure(self, *parts: bytes) -> None:
         self.head += sum(map(len, parts))
@@ -95,7 +170,12 @@ class Protocol(HttpToolsProtocol):
 
 def server(app: ASGIApp, http: HttpSettings, **more: Any) -> Server:
     """A server for the application, not yet started. `more` goes to `uvicorn.Config` as it is (`fd`, `workers`, …)."""
-    timed = type("TimedProtocol", (Protocol,), {"head_timeout": http.header_timeout.total_seconds()})
+    bounds = {
+        "head_timeout": http.header_timeout.total_seconds(),
+        "most": http.connections,
+        "said_at": [float("-inf")],
+    }
+    timed = type("BoundedProtocol", (Protocol,), bounds)
     trusted = [str(network) for network in http.trusted_proxies]
     return Server(
         uvicorn.Config(

@@ -80,6 +80,10 @@ class HttpSettings(Section):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=0, le=65535)
     trusted_proxies: Networks = ()
+    connections: int = Field(default=1000, ge=1, le=1_000_000)
+    """Open at once, in each process; one more gets 503 and is closed. Each needs a file descriptor."""
+    failed_sign_ins: int = Field(default=20, ge=0, le=10_000)
+    """Wrong tokens of one client address at once; after that 429, and one more every 6 s. 0: no limit."""
     header_timeout: Span = seconds(10)
     shutdown_timeout: Span = seconds(8)
 

@@ -1,7 +1,8 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
-keys → connection (pipelines, scripts) → refunds · requests · unsettled · looks · feed → Store
-                                         roster → lanes → deaths → keeping     → Store
+keys → connection (pipelines, scripts) → refunds · requests · unsettled · looks · feed · format → Store
+                                         roster → lanes → deaths → keeping              → Store
+pruning                                  takes old refunds out of all of them
 clock, wakes                             what all processes agree on, and how they wake each other
 embedded                                 a Valkey of our own where no Redis is configured
 """
@@ -20,20 +21,20 @@ from receiver.errors import StoreUnavailable
 from receiver.store.clock import Clock
 from receiver.store.connection import Group
 from receiver.store.feed import Feed
+from receiver.store.format import Format
 from receiver.store.fps_orders import FpsOrders
-from receiver.store.keeping import Keeping
 from receiver.store.keys import CERTIFICATES, PROBE, Keys
 from receiver.store.looks import Looks
 from receiver.store.part import scored
+from receiver.store.pruning import Pruning
 from receiver.store.roster import Roster
-from receiver.store.unsettled import Unsettled
 from receiver.store.wakes import Waker, Wakes
 
 log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Unsettled, Looks, Keeping, Feed, FpsOrders):
+class Store(Pruning, Looks, Feed, FpsOrders, Format):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(

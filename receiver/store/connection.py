@@ -67,6 +67,8 @@ class Group:
     on_error: Callable[[str], None] = lambda kind: None
     gone: Callable[[], bool] = lambda: False
     """Whether what Redis confirms would not be kept: nothing is sent then."""
+    held: Callable[[], str] = lambda: ""
+    """Why nothing may be sent yet, as a word of `KINDS`: what is the matter while the data's format is not known."""
     _waiting: list[_Call] = field(default_factory=list)
     _flights: set[asyncio.Task[None]] = field(default_factory=set)
     _scheduled: bool = False
@@ -78,8 +80,12 @@ class Group:
         its lease. Raises `StoreUnavailable` for every failure; the command may then have run or not.
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Call(command, script, repeatable, answer))
-        self._schedule()
+        call = _Call(command, script, repeatable, answer)
+        if kind := self.held():
+            self._refuse(call, kind)
+        else:
+            self._waiting.append(call)
+            self._schedule()
         return await answer
 
     def forget(self, command: Command) -> None:
@@ -173,7 +179,9 @@ class Group:
         return answers
 
     def _fail(self, call: _Call, error: Exception) -> None:
-        kind = kind_of(error)
+        self._refuse(call, kind_of(error))
+
+    def _refuse(self, call: _Call, kind: str) -> None:
         self.on_error(kind)
         if not call.answer.done():
             call.answer.set_exception(StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
@@ -196,6 +204,7 @@ KINDS = {
     "CLUSTERDOWN": "cluster_down",
     "MASTERDOWN": "master_down",
     "NODATADIR": "data_dir_gone",
+    "NOFORMAT": "format_unknown",
 }
 ALIASES = {"OUTOFMEMORY": "OOM", "BUSYLOADING": "LOADING", "AUTHENTICATION": "NOAUTH", "NOPERMISSION": "NOPERM"}
 """redis-py makes classes of some of Redis's error codes, and then leaves the code out of the text."""

@@ -25,6 +25,7 @@ COMMANDS = {
     "work": {"--config"},
     "demo": {"--refunds", "--keep", "--json"},
     "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure"},
+    "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
     "simulate": {
         "--host",
         "--port",
@@ -42,6 +43,8 @@ COMMANDS = {
     "refund list": CLIENT | {"--state", "--reason", "--charge", "--order", "--since", "--limit", "--all"},
     "refund history": CLIENT,
     "refund refresh": CLIENT,
+    "refund export": CLIENT | {"--since", "--until", "--state", "--format", "--output"},
+    "refund import": CLIENT | {"--column", "--rate", "--dry-run"},
     "refund watch": CLIENT,
     "refund create": CLIENT | {"--soft-descriptor", "--reference", "--key", "--wait"},
     "refund retry": CLIENT | {"--wait"},

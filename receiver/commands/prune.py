@@ -1,0 +1,157 @@
+"""Command. `receiver prune`: takes old, settled refunds out of the store of the configuration.
+
+It works on the store and not through the API: what it does cannot be undone, so it is for whoever runs the
+installation, from a shell or a timer, and no token that goes over the network can do it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from receiver.commands.console import emit, emit_value, say
+from receiver.durations import milliseconds, parse_duration
+from receiver.errors import ConfigurationError, StoreUnavailable
+from receiver.ledger.refund import REFUND_ID, State
+from receiver.settings import Settings
+from receiver.store import Store
+from receiver.store.connection import connect
+from receiver.store.embedded_files import DataDir
+from receiver.store.pruning import Pruned
+
+SHORTEST = timedelta(days=30)
+BATCH = 100
+PAUSE = 0.05
+"""Seconds between two batches, in which the service's own commands go first."""
+
+WORDS = {
+    Pruned.GONE: "not known",
+    Pruned.CHANGED: "changed meanwhile",
+    Pruned.PENDING: "not final",
+    Pruned.CONFLICT: "in conflict: Amazon has told two final states",
+    Pruned.LEGACY: "of Flexible Payments: kept, so that its reference cannot refund again",
+    Pruned.YOUNG: "changed meanwhile",
+    Pruned.SCHEDULED: "about to be asked about",
+    Pruned.REQUEST_OPEN: "a refund request is open on its charge",
+    Pruned.REQUEST_KEPT: "issued here, and its Idempotency-Key is still known (400 days)",
+    Pruned.OWED: "a subscriber is still to be told",
+    Pruned.UNREADABLE: "damaged: look for store.refund_unreadable in the log",
+}
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many refunds of one account went, and how many stayed, why."""
+
+    account: str
+    counts: Counter[Pruned] = field(default_factory=Counter)
+
+    def fields(self) -> dict[str, object]:
+        """As JSON."""
+        kept = {str(word): count for word, count in sorted(self.counts.items()) if word is not Pruned.PRUNED}
+        return {"account": self.account, "pruned": self.counts[Pruned.PRUNED], "kept": kept}
+
+
+async def prune(settings: Settings, older_than: str, refund_id: str, account: str, dry_run: bool, as_json: bool) -> int:
+    """Prune by age, or one refund. Returns the exit code: 1 if the one refund was kept, or is not there.
+
+    Raises `ConfigurationError`, also for a store that no service runs on, and `StoreUnavailable`.
+    """
+    older_than_ms = read_choice(older_than, refund_id)
+    names = [each.name for each in settings.accounts if account in ("", each.name)]
+    if not names:
+        raise ConfigurationError([f"--account: there is no account {account!r} in the settings."])
+    store = _open(settings)
+    try:
+        await store.correct_clock()
+        store.hold_writes()
+        await store.settle_format()
+        if older_than_ms is None:
+            tallies = [await _one(store, name, refund_id, remove=not dry_run) for name in names]
+        else:
+            before = store.now() - older_than_ms
+            tallies = [await _old(store, name, before, remove=not dry_run) for name in names]
+    except StoreUnavailable as error:
+        raise StoreUnavailable(
+            f"{error.detail} What was removed so far is removed; run it again when the store answers.",
+            reason=error.reason,
+        ) from error
+    finally:
+        await store.close()
+    _tell(tallies, dry_run, as_json)
+    return 1 if refund_id and not any(each.counts[Pruned.PRUNED] for each in tallies) else 0
+
+
+def read_choice(older_than: str, refund_id: str) -> int | None:
+    """The age in ms, None for one refund. Raises `ConfigurationError` unless exactly one of the two is given."""
+    if bool(older_than) == bool(refund_id):
+        raise ConfigurationError(["Give either --older-than, for example 400d, or --refund."])
+    if refund_id:
+        if not REFUND_ID.fullmatch(refund_id):
+            raise ConfigurationError(["--refund: a refund id is 1 to 64 letters, digits and hyphens."])
+        return None
+    try:
+        span = parse_duration(older_than)
+    except ValueError as error:
+        raise ConfigurationError([f"--older-than: {error}"]) from None
+    if span < SHORTEST:
+        raise ConfigurationError(
+            [
+                f"--older-than: {SHORTEST.days}d or more. Amazon repeats a notification for up to 14 days: a refund "
+                "that went before would come back, and be told again."
+            ]
+        )
+    return milliseconds(span)
+
+
+def _open(settings: Settings) -> Store:
+    redis = settings.redis
+    url = redis.address
+    if not url:
+        files = DataDir(settings.data_dir.resolve())
+        if not files.socket.exists():
+            raise ConfigurationError([f"{files.path}: no Valkey runs there. Start `receiver serve` first."])
+        url = files.url
+    client = connect(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds())
+    return Store(client, wait_replicas=redis.wait_replicas, wait_timeout=redis.wait_timeout.total_seconds())
+
+
+async def _one(store: Store, account: str, refund_id: str, *, remove: bool) -> Tally:
+    tally = Tally(account)
+    tally.counts[await store.prune(account, refund_id, before=None, remove=remove)] += 1
+    return tally
+
+
+async def _old(store: Store, account: str, before: int, *, remove: bool) -> Tally:
+    """Batch after batch. What is kept stays in front of the next one, so it is passed over by number."""
+    tally = Tally(account)
+    for state in (State.REFUNDED, State.DECLINED):
+        stay = 0
+        while ids := await store.old_refunds(account, state, before, stay, BATCH):
+            found = await asyncio.gather(
+                *(store.prune(account, refund_id, before=before, remove=remove) for refund_id in ids)
+            )
+            tally.counts.update(found)
+            stay += len(ids) - (found.count(Pruned.PRUNED) if remove else 0)
+            await asyncio.sleep(PAUSE)
+    return tally
+
+
+def _tell(tallies: list[Tally], dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        emit_value({"dryRun": dry_run, "accounts": [tally.fields() for tally in tallies]})
+        return
+    for tally in tallies:
+        done = "would go" if dry_run else "removed"
+        emit(f"{tally.account}: {_count(tally.counts[Pruned.PRUNED])} {done}")
+        for word, count in sorted(tally.counts.items()):
+            if word is not Pruned.PRUNED:
+                emit(f"{tally.account}: {_count(count)} kept: {WORDS[word]}")
+    if dry_run:
+        say(["Nothing was changed."])
+
+
+def _count(number: int) -> str:
+    return f"{number} refund" if number == 1 else f"{number} refunds"

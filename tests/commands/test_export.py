@@ -1,0 +1,290 @@
+"""`receiver refund export`, `receiver refund import` and `receiver prune`, against a running service."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from receiver.cli import app
+from receiver.commands import export, settlement
+from receiver.commands.client import Api, not_the_api
+from receiver.commands.export import COLUMNS, csv_row
+from receiver.commands.settlement import read_ids
+from receiver.errors import ConfigurationError
+from tests.commands.conftest import Run
+from tests.commands.kit import Server
+from tests.http.kit import REFUNDER
+
+HEAD = ",".join(COLUMNS)
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def ids(numbers: Sequence[int]) -> list[str]:
+    return [f"S01-{number}" for number in numbers]
+
+
+def test_the_columns_are_in_their_order() -> None:
+    """Programs read them by place: a new one comes at the end."""
+    assert HEAD == (
+        "account,refundId,chargeId,orderReference,state,reasonCode,reasonDescription,amount,currencyCode,"
+        "lastUpdatedTimestamp,creationTimestamp,softDescriptor,releaseEnvironment,refundType,final,conflict,retryable,"
+        "retryOf,retryRoot,retriedBy,revision,firstSeenAt,changedAt,source"
+    )
+
+
+def test_csv_has_every_refund(server: Server, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over several pages, latest change first, with the amount as Amazon wrote it; the file is whole or not there."""
+    monkeypatch.setattr(export, "MOST_PER_PAGE", 2)
+    for number in range(5):
+        server.seen(f"S01-{number}", "Declined", reason="AmazonRejected", description='=HYPERLINK("x")')
+    server.seen("S01-9", "Refunded", account="eu")
+    file = tmp_path / "refunds.csv"
+    ran = run("refund", "export", "--since", "1d", "--state", "declined", "--account", "us", "--output", str(file))
+    assert (ran.code, ran.out) == (0, ""), ran
+    found = rows(file.read_text("utf-8"))
+    assert [each["refundId"] for each in found] == ids([4, 3, 2, 1, 0])
+    assert {(each["amount"], each["currencyCode"], each["final"]) for each in found} == {("14.00", "USD", "true")}
+    assert {each["reasonDescription"] for each in found} == {'\'=HYPERLINK("x")'}
+    assert list(tmp_path.iterdir()) == [file]
+    assert "5 refunds" in ran.err
+
+
+def test_json_lines_are_as_the_api_has_them(server: Server, run: Run) -> None:
+    """On standard output, with both accounts; what is out of the time is not in it."""
+    server.seen("S01-1", description="=1+1")
+    server.seen("S01-2", account="eu")
+    ran = run("refund", "export", "--since", "1d", "--format", "jsonl")
+    listed = json.loads(run("refund", "list", "--json").out)["refunds"]
+    assert [json.loads(line) for line in ran.out.splitlines()] == listed
+    empty = run("refund", "export", "--since", "2d", "--until", "1d")
+    assert (empty.code, empty.out.strip()) == (0, HEAD)
+
+
+def test_an_export_that_was_cut_goes_on(
+    server: Server, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command, where the part ends; half a row behind that is cut off; nothing is missing or twice."""
+    monkeypatch.setattr(export, "MOST_PER_PAGE", 2)
+    for number in range(6):
+        server.seen(f"S01-{number}")
+    file = tmp_path / "refunds.csv"
+    asked: list[str] = []
+    call = Api.call
+
+    async def cut(self: Any, method: str, path: str, **more: Any) -> Any:
+        asked.append(path)
+        if len(asked) == 3:
+            raise not_the_api()
+        return await call(self, method, path, **more)
+
+    args = ("refund", "export", "--since", "1d", "--output", str(file))
+    with monkeypatch.context() as patched:
+        patched.setattr(Api, "call", cut)
+        ran = run(*args)
+    assert ran.code == 3
+    assert "has 4 refunds: the same command goes on" in ran.err
+    assert not file.exists()
+    with (tmp_path / "refunds.csv.part").open("a") as part:
+        part.write("us,S01-half")
+    server.seen("S01-7")
+    other = run(*args, "--state", "Declined")
+    assert other.code == 2
+    assert "another export" in other.err
+    ran = run(*args)
+    assert ran.code == 0, ran
+    assert [each["refundId"] for each in rows(file.read_text())] == ids([5, 4, 3, 2, 1, 0])
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@a", "\t=1", "\r=1", "\n=1", "＝1"])
+def test_no_cell_begins_as_a_formula(text: str) -> None:
+    (row,) = csv.reader(io.StringIO(csv_row([text]), newline=""))
+    assert row == ["'" + text]
+
+
+def test_an_output_that_cannot_be_written_is_said(run: Run, tmp_path: Path) -> None:
+    ran = run("refund", "export", "--since", "1d", "--output", str(tmp_path / "no" / "file"))
+    assert ran.code == 2
+    assert "cannot be written" in ran.err
+
+
+REPORT = """"SettlementStartDate","2026-01-01T00:00:00"
+"SettlementEndDate","2026-01-31T00:00:00"
+
+"TransactionPostedDate","SettlementId","Amazon Transaction Id","SellerReferenceId","TransactionType","TransactionAmount"
+"2026-01-02","1","P01-1234567-1234567-C000001","a","Capture","10.00"
+"2026-01-03","1","P01-1234567-1234567-R000001","b","Refund","-10.00"
+"2026-01-03","1","P01-1234567-1234567-R000002","b, c","Refund","-1.00"
+"2026-01-03","1","P01-1234567-1234567-R000001","b","Refund","-10.00"
+"2026-01-04","1","P01-1234567-1234567-C000002","b","Refund","-10.00"
+"2026-01-04","1","","b","Refund","-10.00"
+"""
+REAL = ["P01-1234567-1234567-R000001", "P01-1234567-1234567-R000002"]
+
+
+def test_a_settlement_report_is_read() -> None:
+    """The head comes after lines about the report; only refunds count; commas or tabs."""
+    for text in (REPORT, REPORT.replace('","', '"\t"').replace("Amazon Transaction Id", "AmazonTransactionId")):
+        found = read_ids(text)
+        assert (found.ids, found.others, found.repeated) == (REAL, 1, 1)
+        assert found.bad == [
+            "line 9: P01-1234567-1234567-C000002 is Amazon's id of something else: a refund's has an R",
+            "line 10: the id is missing",
+        ]
+
+
+def test_lists_and_other_tables_are_read() -> None:
+    """One id a line with remarks; a named column; an export of our own."""
+    assert read_ids(f"# old ones\n{REAL[0]}\n\n  {REAL[1]}  \nno id!\n").ids == REAL
+    assert read_ids(f"Order;The Refund\n1;{REAL[0]}\n", "the refund").ids == REAL[:1]
+    assert read_ids(f"{HEAD}\r\nus,{REAL[0]},C-1\r\n").ids == REAL[:1]
+    assert read_ids("").ids == []
+    with pytest.raises(ConfigurationError, match="no line of the first"):
+        read_ids(f"a,b\n1,{REAL[0]}\n", "c")
+
+
+def test_import_takes_refunds_in(server: Server, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each becomes a hint; --dry-run makes none; a second run does no harm."""
+    file = tmp_path / "settlement.csv"
+    file.write_text(REPORT, "utf-8")
+
+    def hinted() -> list[str]:
+        key = "refunds:{us}:hinted"
+        return sorted(each.decode() for each in server.run(server.service.store._read("ZRANGE", key, 0, -1)))
+
+    args = ("refund", "import", str(file), "--account", "us", "--rate", "100", "--json")
+    ran = run(*args, "--dry-run", token=REFUNDER)
+    assert (ran.code, json.loads(ran.out)["ids"], hinted()) == (1, 2, [])
+    for _ in range(2):
+        ran = run(*args, token=REFUNDER)
+        told = json.loads(ran.out)
+        assert (ran.code, told["accepted"], told["refused"], len(told["bad"])) == (1, 2, [], 2)
+        assert hinted() == REAL
+
+
+def test_import_stops_where_no_line_would_fare_better(run: Run, tmp_path: Path) -> None:
+    """A token without the scope; several accounts without a name."""
+    file = tmp_path / "ids"
+    file.write_text("\n".join(REAL), "utf-8")
+    ran = run("refund", "import", str(file))
+    assert (ran.code, ran.out) == (1, "")
+    assert "scope_missing" in ran.err
+    ran = run("refund", "import", str(file), token=REFUNDER)
+    assert (ran.code, ran.out) == (1, "")
+    assert "Give --account NAME" in ran.err
+    assert "0 of 2 were accepted" in ran.err
+
+
+async def test_the_rate_is_kept() -> None:
+    """So many a second at most, however fast the service is."""
+    import asyncio
+
+    from receiver.exchange import Response
+
+    times: list[float] = []
+
+    async def send(*_: Any, **__: Any) -> Response:
+        times.append(asyncio.get_running_loop().time())
+        return Response(202, {"content-type": "application/json"}, b'{"refundId": "x", "account": "us"}')
+
+    api = Api(send, "http://127.0.0.1", "token")
+    assert (await settlement.refresh_all(api, ids(range(5)), 50)).accepted == 5
+    assert times[-1] - times[0] >= 4 / 50 - 0.005
+
+
+@pytest.fixture
+def config(valkey_url: str) -> dict[str, str]:
+    """The settings of `prune`, on the Valkey of the service."""
+    from tests.commands.test_cli import account
+
+    return {**account(), "RECEIVER_ACCOUNT__NAME": "us", "RECEIVER_REDIS__URL": valkey_url}
+
+
+def prune(config: dict[str, str], *args: str) -> Any:
+    return CliRunner().invoke(app, ["prune", *args], env=config)
+
+
+def age(server: Server, *refunds: str, days: int = 500) -> None:
+    """Make refunds that old."""
+    store = server.service.store
+    then = store.now() - days * 86_400_000
+
+    async def do() -> None:
+        for refund_id in refunds:
+            refund = await store.refund("us", refund_id)
+            assert refund is not None
+            key = f"refunds:{{us}}:refund:{refund_id}"
+            await store._writes.call(("HSET", key, "changed", then, "seen", then))
+            await store._writes.call(("ZADD", f"refunds:{{us}}:state:{refund.state}", then, refund_id))
+            await store._writes.call(("ZREM", "refunds:{us}:due", refund_id))
+
+    server.run(do())
+
+
+def test_prune_removes_what_is_old_and_settled(server: Server, run: Run, config: dict[str, str]) -> None:
+    """First in a dry run, with the same counts; what stays is counted by its reason."""
+    old = ids(range(5))
+    for refund_id in old:
+        server.seen(refund_id, "Refunded")
+    server.seen("S01-pending")
+    server.seen("S01-young", "Declined")
+    server.seen("S01-asked", "Declined")
+    age(server, *old, "S01-pending", "S01-asked")
+    run("refund", "refresh", "S01-asked", "--account", "us", token=REFUNDER)
+    for more, dry in ((["--dry-run"], True), ([], False)):
+        result = prune(config, "--older-than", "400d", "--json", *more)
+        assert result.exit_code == 0, result.output
+        told = json.loads(result.stdout)
+        assert told == {"dryRun": dry, "accounts": [{"account": "us", "pruned": 5, "kept": {"scheduled": 1}}]}
+    listed = json.loads(run("refund", "list", "--json").out)["refunds"]
+    assert {each["refundId"] for each in listed} == {"S01-pending", "S01-young", "S01-asked"}
+    again = prune(config, "--older-than", "400d")
+    assert again.stdout.splitlines() == ["us: 0 refunds removed", "us: 1 refund kept: about to be asked about"]
+
+
+def test_prune_of_one_refund_says_why_it_stays(server: Server, config: dict[str, str]) -> None:
+    """However young it is, if it is settled."""
+    server.seen("S01-1")
+    server.seen("S01-2", "Refunded")
+    age(server, "S01-2", days=0)
+    kept = prune(config, "--refund", "S01-1")
+    assert (kept.exit_code, kept.stdout.splitlines()[-1]) == (1, "us: 1 refund kept: not final")
+    assert prune(config, "--refund", "S01-2").exit_code == 0
+    gone = prune(config, "--refund", "S01-2")
+    assert (gone.exit_code, gone.stdout.splitlines()[-1]) == (1, "us: 1 refund kept: not known")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "either --older-than"),
+        (["--older-than", "400d", "--refund", "S01-1"], "either --older-than"),
+        (["--older-than", "29d"], "30d or more"),
+        (["--older-than", "old"], "span of time"),
+        (["--refund", "no id!"], "a refund id is"),
+        (["--older-than", "400d", "--account", "jp"], "no account 'jp'"),
+    ],
+)
+def test_prune_wrongly_called_is_exit_code_2(config: dict[str, str], args: list[str], says: str) -> None:
+    result = prune(config, *args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert says in result.stderr
+
+
+def test_prune_without_a_store_says_so(config: dict[str, str], tmp_path: Path) -> None:
+    """An embedded one that does not run; a Redis that is not there."""
+    embedded = {**config, "RECEIVER_REDIS__URL": "", "RECEIVER_DATA_DIR": str(tmp_path)}
+    result = prune(embedded, "--older-than", "400d")
+    assert (result.exit_code, "Start `receiver serve` first" in result.stderr) == (2, True)
+    result = prune({**config, "RECEIVER_REDIS__URL": "redis://127.0.0.1:1"}, "--older-than", "400d")
+    assert (result.exit_code, "unreachable" in result.stderr) == (3, True)

@@ -1,0 +1,218 @@
+"""Odd things that come over the wire: offered upgrades, transfer codings, traces; too many, and too often wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from structlog.contextvars import get_contextvars
+from structlog.testing import capture_logs
+
+from receiver.http.attempts import Attempts, TooManyAttempts, address_of
+from receiver.http.wire import is_plain, tidy_path, trace_of
+from receiver.settings import Settings
+from receiver.store import Store
+from tests.http.kit import READER, Service, everything, running, settings
+from tests.http.test_ipn_limits import HEAD, Judge, status_of, talk
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+
+
+def with_http(**http: Any) -> Settings:
+    chosen = settings()
+    return chosen.model_copy(update={"http": chosen.http.model_copy(update=http)})
+
+
+@pytest.fixture
+async def judged(store: Store) -> AsyncIterator[tuple[Service, Judge]]:
+    judge = Judge()
+    async with running(settings(), store, judge) as service:
+        yield service, judge
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40, 120, -1])
+async def test_an_offered_upgrade_is_passed_over(judged: tuple[Service, Judge], cut: int) -> None:
+    """With a body, in one piece or two, and what is pipelined behind it. Java's client offers h2c with each POST."""
+    service, judge = judged
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+    first = HEAD + offer + b"Content-Length: 5\r\n\r\nfirst"
+    second = HEAD + b"Connection: close\r\nContent-Length: 6\r\n\r\nsecond"
+    whole = first + second
+    answer = await talk(service, whole[:cut], whole[cut:]) if cut else await talk(service, whole)
+    assert answer.count(b"HTTP/1.1 200 OK") == 2, answer
+    assert judge.bodies == [b"first", b"second"]
+
+
+async def test_an_offer_keeps_what_else_connection_says(judged: tuple[Service, Judge]) -> None:
+    """`close` is obeyed, chunks are read, and many offers in a row are all passed over."""
+    service, judge = judged
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+    many = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n" * 20
+    last = HEAD + b"Connection: close, upgrade\r\nUpgrade: h2c\r\n" + chunked
+    answer = await talk(service, many + last)
+    assert answer.count(b"HTTP/1.1 200 OK") == 21, answer[-300:]
+    assert judge.bodies == [b"body"]
+
+
+async def test_an_address_with_doubled_slashes_takes_notifications(judged: tuple[Service, Judge]) -> None:
+    """A 404 would be final to SNS. Other paths stay as they are."""
+    service, judge = judged
+    for path in ("/ipn//us", "//ipn", "/ipn///us//", "//ipn//"):
+        assert (await service.call("POST", path, body=b"{}")).status == 200, path
+    assert len(judge.bodies) == 4
+    assert (await service.get("//v1/refunds")).status == 404
+    assert tidy_path("/ipnx//") == "/ipnx//"
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip,chunked", b"identity, chunked"])
+async def test_another_transfer_coding_is_501(judged: tuple[Service, Judge], coding: bytes) -> None:
+    """And never read as if it were the body; SNS takes a 5xx as `later`."""
+    service, judge = judged
+    answer = await talk(service, HEAD + b"Transfer-Encoding: " + coding + b"\r\n\r\n4\r\nbody\r\n0\r\n\r\n")
+    assert status_of(answer) == 501
+    assert b"connection: close" in answer.lower()
+    assert judge.bodies == []
+    assert is_plain([(b"transfer-encoding", b"Chunked")])
+
+
+async def test_one_connection_too_many_gets_503(store: Store) -> None:
+    """Those that are open go on; when one of them ends there is room again. It is said once."""
+    async with running(with_http(connections=3), store, Judge()) as service:
+        await service.session.close()
+        with capture_logs() as logs:
+            held = [await service.connect() for _ in range(3)]
+            await asyncio.sleep(0)
+            for _ in range(2):
+                reader, writer = await service.connect()
+                refused = await asyncio.wait_for(everything(reader), 5)
+                assert status_of(refused) == 503
+                assert b"retry-after" in refused.lower()
+                writer.close()
+            assert [line["event"] for line in logs if line["log_level"] == "error"] == ["http.too_many_connections"]
+        for reader, writer in held[:2]:
+            writer.write(HEAD + b"Content-Length: 2\r\n\r\n{}")
+            assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200")
+        for _, writer in held:
+            writer.close()
+
+        async def admitted() -> bool:
+            return b" 200 " in await talk(service, HEAD + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")
+
+        await until_true(admitted)
+
+
+async def until_true(ask: Any) -> None:
+    async with asyncio.timeout(5):
+        while not await ask():  # noqa: ASYNC110 - the other side of a socket has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_a_valid_traceparent_is_in_the_log(store: Store) -> None:
+    """With every line of the request, and with no line of the next one on the same connection."""
+    seen: list[Any] = []
+
+    async def look() -> None:
+        seen.append(get_contextvars().get("trace_id"))
+
+    async with running(settings(), store, Judge(look)) as service:
+        for headers in ({"traceparent": PARENT}, {}):
+            await service.call("POST", "/ipn", body=b"{}", headers=headers)
+    assert seen == [TRACE, None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        PARENT.upper(),
+        PARENT[:-1],
+        f"{PARENT}-more",
+        f"ff{PARENT[2:]}",
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE[:-1]}-b7ad6b7169203331-01",
+    ],
+)
+def test_a_wrong_traceparent_is_passed_over(text: str) -> None:
+    assert trace_of([(b"traceparent", text.encode())]) == {}
+
+
+def test_a_later_version_may_say_more_and_two_say_nothing() -> None:
+    assert trace_of([(b"traceparent", f"cc{PARENT[2:]}-what-the-future".encode())]) == {"trace_id": TRACE}
+    assert trace_of([(b"traceparent", PARENT.encode())] * 2) == {}
+
+
+async def test_too_many_wrong_tokens_are_429(store: Store) -> None:
+    """With the time to wait; the right token has to wait as well, else guessing would go on. /ipn does not mind."""
+    async with running(with_http(failed_sign_ins=3), store, Judge()) as service:
+        for number in range(3):
+            assert (await service.get("/v1/refunds", token=f"wrong-{number}")).status == 401
+        for token in ("wrong", READER):
+            answer = await service.get("/v1/refunds", token=token)
+            assert (answer.status, answer.json["reason"]) == (429, "too_many_attempts")
+            assert 1 <= int(answer.headers["Retry-After"]) <= 6
+        assert (await service.call("POST", "/ipn", body=b"{}")).status == 200
+        assert (await service.get("/v1/refunds", token=None)).json["reason"] == "token_missing"
+
+
+async def test_behind_a_trusted_proxy_the_client_counts(store: Store) -> None:
+    """Each client has its own failures; without trust all have the proxy's."""
+    for trusted, other in (((ip_network("127.0.0.0/8"),), 200), ((), 429)):
+        async with running(with_http(failed_sign_ins=1, trusted_proxies=trusted), store, Judge()) as service:
+            await service.get("/v1/refunds", token="wrong", X_Forwarded_For="198.51.100.1")
+            assert (await service.get("/v1/refunds", X_Forwarded_For="198.51.100.1")).status == 429
+            assert (await service.get("/v1/refunds", X_Forwarded_For="198.51.100.2")).status == other
+
+
+def request_of(host: str | None) -> Request:
+    return Request({"type": "http", "headers": [], "client": (host, 1) if host is not None else None})
+
+
+def test_a_failure_comes_back_with_time() -> None:
+    now = 0.0
+    attempts = Attempts(2, refill=6, timer=lambda: now)
+    client = request_of("192.0.2.1")
+    for _ in range(2):
+        attempts.check(client)
+        attempts.failed(client)
+    with pytest.raises(TooManyAttempts) as refused:
+        attempts.check(client)
+    assert refused.value.retry_after == 6
+    now = 5.9
+    with pytest.raises(TooManyAttempts):
+        attempts.check(client)
+    now = 6.0
+    attempts.check(client)
+    attempts.failed(client)
+    with pytest.raises(TooManyAttempts):
+        attempts.check(client)
+    now = 1_000.0
+    attempts.check(client)
+    assert len(attempts) == 0
+
+
+def test_the_table_does_not_grow() -> None:
+    attempts = Attempts(1, most=3, timer=lambda: 0.0)
+    for number in range(10):
+        attempts.failed(request_of(f"192.0.2.{number}"))
+    assert len(attempts) == 3
+    attempts.check(request_of("192.0.2.0"))
+    with pytest.raises(TooManyAttempts):
+        attempts.check(request_of("192.0.2.9"))
+    off = Attempts(0)
+    off.failed(request_of("192.0.2.1"))
+    off.check(request_of("192.0.2.1"))
+    assert len(off) == 0
+
+
+def test_an_ipv6_client_is_its_network() -> None:
+    """Whoever has one address has 2**64 of them."""
+    assert address_of(request_of("2001:db8::1")) == address_of(request_of("2001:db8::ffff:2")) == "2001:db8::/64"
+    assert address_of(request_of("2001:db8:0:1::1")) != "2001:db8::/64"
+    assert address_of(request_of("::ffff:192.0.2.1")) == "192.0.2.1"
+    assert (address_of(request_of(None)), address_of(request_of("unix"))) == ("", "unix")
