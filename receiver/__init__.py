@@ -32,7 +32,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         connection.py · clock.py · wakes.py       pipelines and scripts; one time for all; who wakes whom
         looks.py · refunds.py · lanes.py · feed.py    the schedule of questions, the ledger, what is owed, all events
         requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
-        vitals.py                                 how a Redis is
+        overview.py · vitals.py                   what people look at; how a Redis is
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py            one signed exchange with Amazon
     settle.py         read, decide, commit; again on collision
@@ -53,7 +53,7 @@ A change becomes an event, and an event is owed to whoever wants it
 
 Around it
 
-    http/             the routes: notifications, refunds, subscribers, feed, health; errors become answers
+    http/             the routes: notifications, refunds, subscribers, feed, dashboard, health; errors become answers
     settings/         every setting, checked as a whole before anything starts
     durations.py · logs.py · metrics.py · serving.py
     service.py        builds everything once, by hand, and runs it

@@ -21,6 +21,8 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from receiver.errors import ReceiverError
 from receiver.http.api import RefundApi, RefundStore
 from receiver.http.auth import Tokens
+from receiver.http.dashboard.routes import Dashboard, DashboardStore
+from receiver.http.dashboard.sessions import Sessions
 from receiver.http.diagnostics import DiagnosticsApi, Inside
 from receiver.http.feed import FeedApi
 from receiver.http.feed_hub import FeedStore
@@ -28,7 +30,7 @@ from receiver.http.fps import Makes, fps_routes
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
-from receiver.http.problems import failed, on_http_exception, on_receiver_error
+from receiver.http.problems import failed, on_receiver_error
 from receiver.http.requests import RequestApi, RequestStore
 from receiver.http.subscribers import SubscriberApi, SubscriberStore
 from receiver.metrics import Metrics
@@ -46,7 +48,7 @@ SECURITY_HEADERS = {
 }
 
 
-class AppStore(RefundStore, RequestStore, SubscriberStore, FeedStore, Protocol):
+class AppStore(DashboardStore, RefundStore, RequestStore, SubscriberStore, FeedStore, Protocol):
     """What the routes need of `store/`."""
 
 
@@ -80,7 +82,9 @@ def build(
     `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments. `inside` is what
     `/v1/diagnostics` tells; without it there is no such route.
     """
-    tokens = Tokens(settings.tokens, [account.name for account in settings.accounts])
+    sessions = Sessions(now)
+    tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], sessions.reader)
+    dashboard = Dashboard(store, tokens, sessions, issuers, now)
     routes = [
         *ipn_routes(Ipn(receiver, settings.ingest, metrics)),
         *refund_routes(RefundApi(store, tokens, now)),
@@ -91,12 +95,13 @@ def build(
         *feed_routes(FeedApi(store, tokens, settings.feed, metrics)),
         *health_routes(Health(checks, metrics, refresh_gauges)),
         *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
+        *dashboard.routes(),
         *more_routes,
     ]
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Frame, metrics=metrics)],
-        exception_handlers={ReceiverError: on_receiver_error, HTTPException: on_http_exception},
+        exception_handlers={ReceiverError: on_receiver_error, HTTPException: dashboard.on_http_exception},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -40,22 +40,37 @@ class Caller:
 
 
 class Tokens:
-    """All tokens of the configuration. Only their digests are known here."""
+    """All tokens of the configuration. Only their digests are known here.
 
-    def __init__(self, tokens: Iterable[TokenSettings], accounts: Sequence[str]) -> None:
+    `session` says who calls by a session of the dashboard where no token was sent; that is for reading only.
+    """
+
+    def __init__(
+        self,
+        tokens: Iterable[TokenSettings],
+        accounts: Sequence[str],
+        session: Callable[[HTTPConnection], Caller | None] = lambda _: None,
+    ) -> None:
+        self._session = session
         self._callers = [(bytes.fromhex(token.sha256), _caller(token, accounts)) for token in tokens]
 
     def identify(self, request: HTTPConnection) -> Caller:
-        """Who calls. Every digest is compared, in constant time, so that the time says nothing about any.
+        """Who calls. Raises `Unauthorized`: `token_missing`, or `token_unknown`."""
+        headers = request.headers.getlist("authorization")
+        by_session = None if headers else self._session(request)
+        caller = by_session or self.known(_bearer(headers))
+        structlog.contextvars.bind_contextvars(token_name=caller.name)
+        return caller
 
-        Raises `Unauthorized`: `token_missing`, or `token_unknown`.
+    def known(self, token: bytes) -> Caller:
+        """Whose token it is. Every digest is compared, in constant time, so that the time says nothing about any.
+
+        Raises `Unauthorized`: `token_unknown`.
         """
-        presented = _bearer(request.headers.getlist("authorization"))
-        digest = sha256(presented).digest()
+        digest = sha256(token).digest()
         matching = [caller for known, caller in self._callers if hmac.compare_digest(known, digest)]
         if not matching:
             raise Unauthorized("The bearer token is not one that is configured.", reason="token_unknown")
-        structlog.contextvars.bind_contextvars(token_name=matching[0].name)
         return matching[0]
 
 

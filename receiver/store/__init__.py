@@ -1,6 +1,6 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
-keys → connection (pipelines, scripts) → refunds · requests → unsettled · looks · lanes · feed → Store
+keys → connection (pipelines, scripts) → refunds · requests → unsettled · looks · lanes · feed · overview → Store
 clock, wakes                             what all processes agree on, and how they wake each other
 embedded                                 a Valkey of our own where no Redis is configured
 """
@@ -23,6 +23,7 @@ from receiver.store.fps_orders import FpsOrders
 from receiver.store.keys import CERTIFICATES, Keys
 from receiver.store.lanes import Lanes
 from receiver.store.looks import Looks
+from receiver.store.overview import Overview
 from receiver.store.part import scored
 from receiver.store.unsettled import Unsettled
 from receiver.store.wakes import Waker, Wakes
@@ -31,7 +32,7 @@ log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Unsettled, Looks, Lanes, Feed, FpsOrders):
+class Store(Unsettled, Looks, Lanes, Feed, FpsOrders, Overview):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(
