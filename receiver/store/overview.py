@@ -104,8 +104,8 @@ class Overview(Part):
         low = f"({after}" if after else "-"
         for _ in range(0, MOST_READ, PAGE):
             entries = await self._read("XREVRANGE", self._keys(account)("events"), end, low, "COUNT", PAGE)
-            for stream_id, flat in entries:
-                fields = _texts(flat)
+            for stream_id, raw in entries:
+                fields = _texts(raw)
                 last = last or stream_id.decode()
                 if fields.get("type") == EventType.CONFLICT:
                     found.append(fields.get("refundId", ""))
@@ -140,7 +140,7 @@ class Overview(Part):
         pages = await asyncio.gather(
             *(self._read("XRANGE", key, max(low, 0), high, "COUNT", MOST_NEAR) for low, high in near)
         )
-        entries = {stream_id.decode(): _texts(flat) for page in pages for stream_id, flat in page}
+        entries = {stream_id.decode(): _texts(raw) for page in pages for stream_id, raw in page}
         own = {each: fields for each, fields in entries.items() if fields.get("refundId") == refund_id}
         found = [Told(each, fields, await self._waits(account, each, names)) for each, fields in own.items()]
         return sorted(found, key=lambda told: _order(told.stream_id))
@@ -171,6 +171,6 @@ def _attempts(stored: bytes | None) -> Attempts:
         return Attempts()
 
 
-def _texts(flat: list[bytes]) -> dict[str, str]:
-    pairs = zip(flat[::2], flat[1::2], strict=True)
-    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs}
+def _texts(fields: Mapping[bytes, bytes] | None) -> dict[str, str]:
+    """The fields of a stream entry as the client gives them; None stands for one that is deleted."""
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in (fields or {}).items()}
