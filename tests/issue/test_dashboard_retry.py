@@ -1,0 +1,60 @@
+"""A declined refund issued again from the dashboard, with the service, its workers and Amazon's stand-in on sockets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+from tests.http.kit import REFUNDER
+from tests.issue.counter import Counter, shop
+from tests.processes import until
+
+
+async def page(counter: Counter, method: str, path: str, cookies: Mapping[str, str], **fields: str) -> Any:
+    """Status, text, headers and cookies of one answer, as a browser gets it."""
+    sent = {"Accept": "text/html", "Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+    url, data = counter.stage.url + path, fields or None
+    async with counter.stage.session.request(method, url, data=data, headers=sent, allow_redirects=False) as answer:
+        found = {name: morsel.value for name, morsel in answer.cookies.items()}
+        return answer.status, await answer.text(), answer.headers, {**cookies, **found}
+
+
+def csrf(text: str) -> str:
+    """Of a page's last form."""
+    return unescape(re.findall(r'name="csrf" value="([^"]+)"', text)[-1])
+
+
+async def test_a_declined_refund_is_issued_again_once(redis: Any, valkey_url: str, tmp_path: Path) -> None:
+    """A page asks first; two presses of its button make one refund."""
+    async with shop(valkey_url, tmp_path) as (counter, amazon):
+        charge = amazon.open_charge("100.00", "USD", reference="order-7")
+        _, made = await counter.create(charge, "14.02")
+        declined = made["refundId"]
+
+        async def is_declined() -> bool:
+            amazon.move()
+            await counter.call("POST", f"/v1/refunds/{declined}/refresh")
+            _, body, _ = await counter.call("GET", f"/v1/refunds/{declined}")
+            return bool(body["statusDetails"]["state"] == "Declined")
+
+        await until(is_declined, "Amazon has declined it")
+        _, text, _, jar = await page(counter, "GET", "/sign-in", {})
+        _, _, _, jar = await page(counter, "POST", "/sign-in", jar, token=REFUNDER, csrf=csrf(text), next="/")
+        path = f"/refunds/{declined}/retry?account=us"
+        _, text, _, _ = await page(counter, "GET", f"/refunds/{declined}?account=us", jar)
+        assert path in unescape(text)
+        status, text, _, _ = await page(counter, "GET", path, jar)
+        assert (status, "14.02 USD" in text, "order-7" in text) == (200, True, True)
+        assert (await page(counter, "POST", path, jar, csrf="wrong"))[0] == 403
+        assert len(amazon.refunds) == 1
+        status, _, headers, _ = await page(counter, "POST", path, jar, csrf=csrf(text))
+        (repeated,) = set(amazon.refunds) - {declined}
+        assert (status, headers["Location"]) == (303, f"/refunds/{repeated}?account=us&done=retry")
+        assert (await page(counter, "POST", path, jar, csrf=csrf(text)))[0] in (303, 409)
+        assert len(amazon.refunds) == 2
+        _, text, _, _ = await page(counter, "GET", f"/refunds/{declined}?account=us", jar)
+        assert repeated in text
+        assert path not in unescape(text)
