@@ -137,6 +137,8 @@ class RefundPages:
         """`POST /refunds/{refund_id}/retry?account=`: issue it again; at most once, however often this is sent."""
         session.caller.need(Scope.REFUND)
         refund = await self._refund(request, session.caller)
+        if refund.retried_by:
+            return see_other(f"{refund_path(refund.retried_by, refund.account)}&done=retry")
         self._need_retry(refund, session.caller)
         issued = await self._issuers[refund.account].retry(refund.refund_id)
         if issued.refund is None:
