@@ -391,6 +391,18 @@ async def test_conflicts_come_first(service: Service, browser: Browser, store: S
     assert browser.page.index("Conflicts (1)") < browser.page.index("Declined, the latest first")
 
 
+async def test_stuck_refunds_come_first(service: Service, browser: Browser, store: Store, clock: ManualClock) -> None:
+    """Those that are pending for more than a day, once that was told."""
+    await seen(store, "us")
+    await browser.sign_in(READER)
+    await browser.get("/")
+    assert "Stuck (" not in browser.page
+    clock.tick(25 * 3_600_000)
+    await seen(store, "us")
+    await browser.get("/")
+    assert browser.page.index("Stuck (1)") < browser.page.index("Oldest pending")
+
+
 async def test_the_chart_has_a_table(service: Service, browser: Browser, store: Store, clock: ManualClock) -> None:
     """The same numbers in both; 24 hours, the present one last."""
     await seen(store, "us", state="Declined")
