@@ -8,9 +8,15 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from tests.http.kit import REFUNDER
+from receiver.store import Store
+from tests.clock import ManualClock
+from tests.http.kit import READER, REFUNDER, US_ONLY, real_receiver, running, settings
+from tests.http.test_dashboard import Browser
 from tests.issue.counter import Counter, shop
+from tests.issue.kit import desk
+from tests.issue.test_unclear import unclear
 from tests.processes import until
+from tests.sns import SnsSigner
 
 
 async def page(counter: Counter, method: str, path: str, cookies: Mapping[str, str], **fields: str) -> Any:
@@ -59,3 +65,19 @@ async def test_a_declined_refund_is_issued_again_once(redis: Any, valkey_url: st
         _, text, _, _ = await page(counter, "GET", f"/refunds/{declined}?account=us", jar)
         assert repeated in text
         assert path not in unescape(text)
+
+
+async def test_unclear_requests_come_first(store: Store, clock: ManualClock) -> None:
+    """For who may settle them: the scope refund."""
+    sns = SnsSigner()
+    async with desk(store, clock) as made, running(settings("us"), store, real_receiver(sns, store)) as service:
+        record = await unclear(made, made.charge())
+        browser = Browser(service)
+        await browser.sign_in(US_ONLY)
+        await browser.get("/")
+        assert "Unclear requests (1)" in browser.page
+        assert record.order.id in browser.page
+        other = Browser(service)
+        await other.sign_in(READER)
+        await other.get("/")
+        assert record.order.id not in other.page
