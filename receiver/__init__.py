@@ -33,6 +33,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         feed.py · vitals.py                       all events; how a Redis is
         requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
         format.py · pruning.py                    the version of the data; what is old goes
+        overview.py                               what people look at
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py · settle.py    one signed exchange with Amazon; read, decide, commit, and again on collision
     track.py          VERB · what is due → the ledger
@@ -54,7 +55,7 @@ A change becomes an event, and an event is owed to whoever wants it
 
 Around it
 
-    http/             the routes: notifications, refunds, subscribers, feed, health; errors become answers
+    http/             the routes: notifications, refunds, subscribers, feed, dashboard, health; errors become answers
     settings/         every setting, checked as a whole before anything starts
     durations.py · logs.py · metrics.py · serving.py
     service.py        builds everything once, by hand, and runs it

@@ -92,6 +92,7 @@ BUILTIN_IO = frozenset({"open", "input", "print", "breakpoint", "exec", "eval", 
 
 ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "redis": ("receiver.store",),
+    "jinja2": ("receiver.http.dashboard",),
     "aiohttp": ("receiver.transport", "receiver.resolver"),
     "prometheus_client": ("receiver.metrics",),
     "typer": ("receiver.cli", "receiver.commands"),

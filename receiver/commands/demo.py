@@ -247,6 +247,7 @@ class Show:
         say = self._console.print
         say("\nEverything keeps running; Ctrl-C ends it. In another terminal:", soft_wrap=True)
         say(f"  export RECEIVER_URL={scene.url} RECEIVER_TOKEN={scene.token}", soft_wrap=True)
+        say(f"  open {scene.url}/ in a browser, and sign in with that token", soft_wrap=True)
         say(f"  {sys.argv[0]} refund list --state Declined", soft_wrap=True)
         say(f'  curl -H "Authorization: Bearer $RECEIVER_TOKEN" {scene.url}/v1/refunds', soft_wrap=True)
         say(

@@ -22,6 +22,8 @@ from receiver.errors import ReceiverError
 from receiver.http.api import RefundApi, RefundStore
 from receiver.http.attempts import Attempts
 from receiver.http.auth import Tokens
+from receiver.http.dashboard.routes import Dashboard, DashboardStore
+from receiver.http.dashboard.sessions import Sessions
 from receiver.http.deliveries import DeliveryApi, DeliveryStore
 from receiver.http.diagnostics import DiagnosticsApi, Inside
 from receiver.http.feed import FeedApi
@@ -30,7 +32,7 @@ from receiver.http.fps import Makes, fps_routes
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
-from receiver.http.problems import failed, on_http_exception, on_receiver_error
+from receiver.http.problems import failed, on_receiver_error
 from receiver.http.requests import RequestApi, RequestStore
 from receiver.http.subscribers import SubscriberApi, SubscriberStore
 from receiver.http.wire import is_plain, not_plain, tidy_path, trace_of
@@ -49,7 +51,7 @@ SECURITY_HEADERS = {
 }
 
 
-class AppStore(RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, Protocol):
+class AppStore(DashboardStore, RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, Protocol):
     """What the routes need of `store/`."""
 
 
@@ -83,8 +85,9 @@ def build(
     `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments. `inside` is what
     `/v1/diagnostics` tells; without it there is no such route.
     """
-    attempts = Attempts(settings.http.failed_sign_ins)
-    tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts)
+    sessions, attempts = Sessions(now), Attempts(settings.http.failed_sign_ins)
+    tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
+    dashboard = Dashboard(store, tokens, sessions, issuers, now)
     routes = [
         *ipn_routes(Ipn(receiver, settings.ingest, metrics)),
         *refund_routes(RefundApi(store, tokens, now)),
@@ -96,12 +99,13 @@ def build(
         *delivery_routes(DeliveryApi(store, tokens, now)),
         *health_routes(Health(checks, metrics, refresh_gauges)),
         *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
+        *dashboard.routes(),
         *more_routes,
     ]
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Frame, metrics=metrics)],
-        exception_handlers={ReceiverError: on_receiver_error, HTTPException: on_http_exception},
+        exception_handlers={ReceiverError: on_receiver_error, HTTPException: dashboard.on_http_exception},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -41,27 +41,51 @@ class Caller:
 
 
 class Tokens:
-    """All tokens of the configuration. Only their digests are known here."""
+    """All tokens of the configuration. Only their digests are known here.
+
+    `session` says who calls by a session of the dashboard where no token was sent; that is for reading only.
+    """
 
     def __init__(
-        self, tokens: Iterable[TokenSettings], accounts: Sequence[str], attempts: Attempts | None = None
+        self,
+        tokens: Iterable[TokenSettings],
+        accounts: Sequence[str],
+        attempts: Attempts | None = None,
+        session: Callable[[HTTPConnection], Caller | None] = lambda _: None,
     ) -> None:
         self._attempts = Attempts(0) if attempts is None else attempts
+        self._session = session
         self._callers = [(bytes.fromhex(token.sha256), _caller(token, accounts)) for token in tokens]
 
     def identify(self, request: HTTPConnection) -> Caller:
-        """Who calls. Every digest is compared, in constant time, so that the time says nothing about any.
+        """Who calls.
 
         Raises `Unauthorized`: `token_missing`, or `token_unknown`; or `TooManyAttempts` after too many of the latter.
         """
-        presented = _bearer(request.headers.getlist("authorization"))
+        headers = request.headers.getlist("authorization")
+        by_session = None if headers else self._session(request)
+        caller = by_session or self._presented(request, headers)
+        structlog.contextvars.bind_contextvars(token_name=caller.name)
+        return caller
+
+    def _presented(self, request: HTTPConnection, headers: list[str]) -> Caller:
+        token = _bearer(headers)
         self._attempts.check(request)
-        digest = sha256(presented).digest()
+        try:
+            return self.known(token)
+        except Unauthorized:
+            self._attempts.failed(request)
+            raise
+
+    def known(self, token: bytes) -> Caller:
+        """Whose token it is. Every digest is compared, in constant time, so that the time says nothing about any.
+
+        Raises `Unauthorized`: `token_unknown`.
+        """
+        digest = sha256(token).digest()
         matching = [caller for known, caller in self._callers if hmac.compare_digest(known, digest)]
         if not matching:
-            self._attempts.failed(request)
             raise Unauthorized("The bearer token is not one that is configured.", reason="token_unknown")
-        structlog.contextvars.bind_contextvars(token_name=matching[0].name)
         return matching[0]
 
 

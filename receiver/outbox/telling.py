@@ -104,11 +104,11 @@ def links(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[s
 
 
 def refund_url(event: Event, subscriber: Subscriber) -> str:
-    """The refund in this service; empty where `public_url` is not set."""
+    """The refund's page in this service; empty where `public_url` is not set."""
     if not subscriber.public_url:
         return ""
     refund_id, account = (quote(tidy(text), safe="") for text in (event.refund.refund_id, event.account))
-    return f"{subscriber.public_url.rstrip('/')}/v1/refunds/{refund_id}?account={account}"
+    return f"{subscriber.public_url.rstrip('/')}/refunds/{refund_id}?account={account}"
 
 
 def _totals(refunds: Sequence[Refund]) -> list[str]:

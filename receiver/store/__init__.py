@@ -1,7 +1,7 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
 keys → connection (pipelines, scripts) → refunds · requests · unsettled · looks · feed · format → Store
-                                         roster → lanes → deaths → keeping              → Store
+                                         roster → lanes → deaths → keeping · overview   → Store
 pruning                                  takes old refunds out of all of them
 clock, wakes                             what all processes agree on, and how they wake each other
 embedded                                 a Valkey of our own where no Redis is configured
@@ -25,6 +25,7 @@ from receiver.store.format import Format
 from receiver.store.fps_orders import FpsOrders
 from receiver.store.keys import CERTIFICATES, PROBE, Keys
 from receiver.store.looks import Looks
+from receiver.store.overview import Overview
 from receiver.store.part import scored
 from receiver.store.pruning import Pruning
 from receiver.store.roster import Roster
@@ -34,7 +35,7 @@ log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Pruning, Looks, Feed, FpsOrders, Format):
+class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(

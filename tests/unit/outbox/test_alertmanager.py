@@ -51,7 +51,7 @@ BODY = (
     '"environment":"Sandbox","changed":"20190714T155500Z","event":"evt_a0b1dbf5ddba89abbeed14ef890d0517",'
     '"seller_central":"https://sellers.example"},"startsAt":"2019-07-14T16:00:00.250Z",'
     '"endsAt":"2019-07-21T16:00:00.250Z",'
-    '"generatorURL":"https://refunds.example/v1/refunds/S01-5105180-3221187-R022311?account=us"}]'
+    '"generatorURL":"https://refunds.example/refunds/S01-5105180-3221187-R022311?account=us"}]'
 )
 LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 

@@ -26,8 +26,8 @@ KEY = f"amazonpay/us/{FIRST}"
 BODY = (
     '{"routing_key":"R0123456789ABCDEFGHIJKLMNOPQRSTU","event_action":"trigger",'
     '"dedup_key":"amazonpay/us/S01-5105180-3221187-R022311","client":"amazon-pay-refund-receiver",'
-    '"client_url":"https://refunds.example/v1/refunds/S01-5105180-3221187-R022311?account=us","links":['
-    '{"href":"https://refunds.example/v1/refunds/S01-5105180-3221187-R022311?account=us","text":"Refund"},'
+    '"client_url":"https://refunds.example/refunds/S01-5105180-3221187-R022311?account=us","links":['
+    '{"href":"https://refunds.example/refunds/S01-5105180-3221187-R022311?account=us","text":"Refund"},'
     '{"href":"https://sellers.example","text":"Seller Central"}],"payload":{"summary":"Refund declined: 14.00 USD '
     "(AmazonRejected), refund S01-5105180-3221187-R022311, account us. Amazon rejected this refund, possibly because "
     'the merchant account has a negative balance. The buyer has not been paid by it.","source":"amazonpay/us",'

@@ -43,7 +43,7 @@ BODY = (
     "refund for the charge; the declined one never comes back to life.\\n3. Or compensate the buyer outside Amazon "
     'Pay, for example with store credit, a gift card or a check.","verbatim":true}},'
     '{"type":"context","elements":['
-    '{"type":"mrkdwn","text":"<https://refunds.example/v1/refunds/S01-5105180-3221187-R022311?account=us|Refund>",'
+    '{"type":"mrkdwn","text":"<https://refunds.example/refunds/S01-5105180-3221187-R022311?account=us|Refund>",'
     '"verbatim":true},{"type":"mrkdwn","text":"<https://sellers.example|Seller Central>","verbatim":true},'
     '{"type":"mrkdwn","text":"account `us`","verbatim":true},'
     '{"type":"mrkdwn","text":"`evt_a0b1dbf5ddba89abbeed14ef890d0517`","verbatim":true}]}],'

@@ -1,0 +1,9 @@
+"""HTTP. The dashboard: pages for people, made on the server; without scripts of others, and usable without any.
+
+sessions.py    who has signed in, and how often somebody may fail to
+frame.py       around every page: the session, the CSRF token, errors in the dashboard's own look
+pages.py       templates, static files, and the headers of both
+chart.py · words.py                      an hour's refunds as a picture; values as people read them
+signing_in.py · overview.py · refunds.py · subscribers.py    the pages
+routes.py      all of them in one list
+"""

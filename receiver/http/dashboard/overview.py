@@ -1,0 +1,118 @@
+"""HTTP. `/`: what needs somebody's eyes first, then how it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.http.auth import Caller
+from receiver.http.dashboard.chart import draw, edges
+from receiver.http.dashboard.frame import Frame
+from receiver.http.dashboard.sessions import Session
+from receiver.http.listing import Pages, merged
+from receiver.ledger.lifecycle import EventType
+from receiver.ledger.query import Query
+from receiver.ledger.refund import Refund, State, is_final
+from receiver.ledger.request import Record, RequestState
+from receiver.settings.sections import Scope
+from receiver.store.overview import Contradictions, Counted
+from receiver.store.unsettled import OpenRequests
+
+DECLINED = 20
+MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 50, 50, 20
+
+
+class OverviewStore(Pages, Protocol):
+    """What the page reads: `store/`. Every method raises `StoreUnavailable`."""
+
+    async def refund(self, account: str, refund_id: str) -> Refund | None:
+        """One refund, or None."""
+
+    async def counted(self, account: str, edges: Sequence[int]) -> Counted:
+        """Refunds by state, and by the span in which they changed last."""
+
+    async def pending_longest(self, account: str, limit: int) -> list[str]:
+        """The pending refunds that changed least recently."""
+
+    async def contradictions(self, account: str, after: str) -> Contradictions:
+        """Refunds of which a contradiction was told."""
+
+    async def open_requests(self, account: str, state: RequestState, limit: int) -> OpenRequests:
+        """Requests to issue a refund that have been in an open state longest."""
+
+    async def candidate_of(self, account: str, record: Record) -> str:
+        """The one refund that an unclear request may have made, or empty."""
+
+
+class OverviewPage:
+    """The handler. `now` is ms."""
+
+    def __init__(self, frame: Frame, store: OverviewStore, now: Callable[[], int]) -> None:
+        self._frame, self._store, self._now = frame, store, now
+        self._conflicts: dict[str, tuple[str, list[str]]] = {}
+
+    async def show(self, request: Request, session: Session) -> Response:
+        """`GET /`. Each part is there for who may see it: refunds need read, requests refund."""
+        caller, now = session.caller, self._now()
+        values: dict[str, Any] = {"now": now, "reads": Scope.READ in caller.scopes, "unclear": [], "unclear_total": 0}
+        if Scope.READ in caller.scopes:
+            values |= await self._refunds(caller, now)
+        if Scope.REFUND in caller.scopes:
+            values |= await self._requests(caller)
+        return self._frame.render("overview.html", session, values, at="overview")
+
+    async def _refunds(self, caller: Caller, now: int) -> Mapping[str, Any]:
+        accounts = caller.accounts
+        counted, pending, conflicts, page = await asyncio.gather(
+            asyncio.gather(*(self._store.counted(account, edges(now)) for account in accounts)),
+            asyncio.gather(*(self._pending(account) for account in accounts)),
+            asyncio.gather(*(self._in_conflict(account) for account in accounts)),
+            merged(self._store, accounts, Query(state=State.DECLINED), "", DECLINED),
+        )
+        totals: Counter[str] = sum((Counter(each.totals) for each in counted), Counter())
+        columns = zip(*(each.spans for each in counted), strict=True)
+        spans = [sum((Counter(span) for span in column), Counter()) for column in columns]
+        waiting = sorted((refund for each in pending for refund in each), key=lambda refund: refund.changed_at)
+        return {
+            "totals": totals,
+            "chart": draw(now, spans),
+            "oldest": waiting[0] if waiting else None,
+            "conflicts": [refund for each in conflicts for refund in each],
+            "stuck": [refund for refund in waiting if EventType.STUCK in refund.emitted],
+            "declined": page.refunds[:DECLINED],
+        }
+
+    async def _pending(self, account: str) -> list[Refund]:
+        found = await self._all(account, await self._store.pending_longest(account, MOST_PENDING))
+        return [refund for refund in found if not is_final(refund.state)]
+
+    async def _in_conflict(self, account: str) -> list[Refund]:
+        """Refunds that are in conflict, the last told first: those of the last entries of the stream when this process
+        looked first, and all since."""
+        last, known = self._conflicts.get(account, ("", []))
+        found = await self._store.contradictions(account, last)
+        names = list(dict.fromkeys([*found.refund_ids, *known]))[:MOST_CONFLICTS]
+        self._conflicts[account] = (found.last, names)
+        return [refund for refund in await self._all(account, names) if refund.conflict]
+
+    async def _all(self, account: str, names: Sequence[str]) -> list[Refund]:
+        found = await asyncio.gather(*(self._store.refund(account, name) for name in names))
+        return [refund for refund in found if refund is not None]
+
+    async def _requests(self, caller: Caller) -> Mapping[str, Any]:
+        found = await asyncio.gather(
+            *(self._store.open_requests(account, RequestState.UNCLEAR, MOST_UNCLEAR) for account in caller.accounts)
+        )
+        rows = [
+            (account, record) for account, each in zip(caller.accounts, found, strict=True) for record in each.records
+        ]
+        candidates = await asyncio.gather(*(self._store.candidate_of(*row) for row in rows))
+        return {
+            "unclear": [(*row, candidate) for row, candidate in zip(rows, candidates, strict=True)],
+            "unclear_total": sum(each.total for each in found),
+        }

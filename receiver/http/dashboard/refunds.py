@@ -1,0 +1,223 @@
+"""HTTP. `/refunds…`: the list, one refund with everything that is known of it, and what can be done about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.errors import BadRequest, Conflict, NotFound
+from receiver.http.api import RefundStore
+from receiver.http.auth import Caller
+from receiver.http.cursor import read_cursor, write_cursor
+from receiver.http.dashboard.frame import Frame, see_other
+from receiver.http.dashboard.sessions import Session
+from receiver.http.dashboard.words import refund_path
+from receiver.http.issuing import Issues
+from receiver.http.listing import merged
+from receiver.http.params import WORD
+from receiver.ledger.hint import Hint
+from receiver.ledger.query import Query
+from receiver.ledger.refund import FPS, REFUND_ID, Refund, Revision, Source, State
+from receiver.outbox.delivery import Attempts
+from receiver.outbox.subscriber import Subscriber
+from receiver.settings.sections import Scope
+from receiver.store.lanes import DeadEvent
+from receiver.store.overview import LaneState, Told
+
+LIMIT = 50
+MOST_DEAD = 2_000
+"""Dead events of a subscriber that are looked through for one refund."""
+NOTICES = {
+    "refresh": "Noted: Amazon is asked now. What it says appears below.",
+    "retry": "Amazon has taken this new refund. The declined one stays as it is.",
+    "pending": "Amazon has not answered yet. The request is kept, and tried on.",
+}
+
+
+class HistoryStore(RefundStore, Protocol):
+    """What is read beside refunds: `store/`. Every method raises `StoreUnavailable`."""
+
+    async def told(self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]) -> list[Told]:
+        """The events of a refund, and in whose lanes they wait."""
+
+    async def lane_state(self, account: str, name: str) -> LaneState:
+        """What a subscriber is owed."""
+
+    async def subscribers(self, account: str) -> list[Subscriber]:
+        """By name."""
+
+    async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
+        """What was given up for this subscriber, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of one event for one subscriber; `state` is waiting or dead."""
+
+    subscriber: str
+    state: str
+    next_at: int = 0
+    attempts: Attempts | None = None
+    dead: DeadEvent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the timeline: a revision, or an event with those of its deliveries that are not done."""
+
+    at: int
+    revision: Revision | None = None
+    event_type: str = ""
+    deliveries: Sequence[Delivery] = ()
+
+
+class RefundPages:
+    """The handlers; `issuers` by account, `now` in ms."""
+
+    def __init__(
+        self, frame: Frame, store: HistoryStore, issuers: Mapping[str, Issues], now: Callable[[], int]
+    ) -> None:
+        self._frame, self._store, self._issuers, self._now = frame, store, issuers, now
+
+    async def many(self, request: Request, session: Session) -> Response:
+        """`GET /refunds?account=&state=&reason=&charge=&order=&cursor=`: newest change first."""
+        session.caller.need(Scope.READ)
+        given = {name: request.query_params.get(name, "").strip() for name in FIELDS}
+        accounts = session.caller.seen(given["account"] or None)
+        query = read_query(given)
+        cursor = read_cursor(request.query_params.get("cursor", ""), query, accounts)
+        page = await merged(self._store, accounts, query, cursor, LIMIT)
+        following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else ""
+        filters = {name: value for name, value in given.items() if value}
+        values = {
+            "refunds": page.refunds,
+            "given": given,
+            "states": list(State),
+            "first": f"/refunds?{urlencode(filters)}" if cursor else "",
+            "following": f"/refunds?{urlencode({**filters, 'cursor': following})}" if following else "",
+        }
+        return self._frame.render("refunds.html", session, values, at="refunds")
+
+    async def one(self, request: Request, session: Session) -> Response:
+        """`GET /refunds/{refund_id}?account=`."""
+        refund = await self._refund(request, session.caller)
+        history = await self._store.history(refund.account, refund.refund_id)
+        admin = Scope.ADMIN in session.caller.scopes
+        values = {
+            "refund": refund,
+            "timeline": await self._timeline(refund, history, deliveries=admin),
+            "may_refresh": not session.caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN)),
+            "may_retry": self._may_retry(refund, session.caller),
+            "notice": NOTICES.get(request.query_params.get("done", ""), ""),
+        }
+        return self._frame.render("refund.html", session, values, at="refunds")
+
+    async def refresh(self, request: Request, session: Session) -> Response:
+        """`POST /refunds/{refund_id}/refresh?account=`: ask Amazon now."""
+        session.caller.need(Scope.REFUND, Scope.ADMIN)
+        refund = await self._refund(request, session.caller)
+        hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH)
+        await self._store.hint(refund.account, hint)
+        return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=refresh")
+
+    async def ask_retry(self, request: Request, session: Session) -> Response:
+        """`GET /refunds/{refund_id}/retry?account=`: is it really to be issued again?"""
+        session.caller.need(Scope.REFUND)
+        refund = await self._refund(request, session.caller)
+        self._need_retry(refund, session.caller)
+        return self._frame.render("retry.html", session, {"refund": refund}, at="refunds")
+
+    async def retry(self, request: Request, session: Session) -> Response:
+        """`POST /refunds/{refund_id}/retry?account=`: issue it again; at most once, however often this is sent."""
+        session.caller.need(Scope.REFUND)
+        refund = await self._refund(request, session.caller)
+        if refund.retried_by:
+            return see_other(f"{refund_path(refund.retried_by, refund.account)}&done=retry")
+        self._need_retry(refund, session.caller)
+        issued = await self._issuers[refund.account].retry(refund.refund_id)
+        if issued.refund is None:
+            return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=pending")
+        return see_other(f"{refund_path(issued.refund.refund_id, refund.account)}&done=retry")
+
+    async def _refund(self, request: Request, caller: Caller) -> Refund:
+        caller.need(Scope.READ)
+        refund_id = str(request.path_params["refund_id"])
+        if not REFUND_ID.fullmatch(refund_id):
+            raise NotFound("A refund id is 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
+        accounts = caller.seen(request.query_params.get("account") or None)
+        answers = await asyncio.gather(*(self._store.refund(account, refund_id) for account in accounts))
+        found = [refund for refund in answers if refund is not None]
+        if not found:
+            raise NotFound(
+                "Nobody has told us about this refund, or the token may not see it.", reason="no_such_refund"
+            )
+        if len(found) > 1:
+            names = ", ".join(refund.account for refund in found)
+            raise Conflict(
+                f"Several accounts know this refund: {names}. Choose it in the list.", reason="several_accounts"
+            )
+        return found[0]
+
+    def _may_retry(self, refund: Refund, caller: Caller) -> bool:
+        return Scope.REFUND in caller.scopes and refund.account in self._issuers and retry_makes_sense(refund)
+
+    def _need_retry(self, refund: Refund, caller: Caller) -> None:
+        if not self._may_retry(refund, caller):
+            raise Conflict(
+                "Only a declined refund can be issued again: once, and where its charge admits another try.",
+                reason="not_retryable",
+            )
+
+    async def _timeline(self, refund: Refund, history: Sequence[Revision], *, deliveries: bool) -> list[Step]:
+        subscribers = await self._store.subscribers(refund.account) if deliveries else []
+        names = [subscriber.name for subscriber in subscribers]
+        told, dead = await asyncio.gather(
+            self._store.told(refund.account, refund.refund_id, history, names),
+            asyncio.gather(*(self._dead(refund, name) for name in names)),
+        )
+        given_up = [(name, each) for name, events in zip(names, dead, strict=True) for each in events]
+        steps = [Step(revision.at, revision) for revision in history]
+        for event in told:
+            rows = [Delivery(name, "waiting", at, tried) for name, (at, tried) in event.waiting.items()]
+            rows += [Delivery(name, "dead", dead=each) for name, each in given_up if each.stream_id == event.stream_id]
+            steps.append(Step(event.at, event_type=event.fields.get("type", ""), deliveries=rows))
+        there = {event.stream_id for event in told}
+        steps += [
+            Step(each.at, event_type=each.type, deliveries=[Delivery(name, "dead", dead=each)])
+            for name, each in given_up
+            if each.stream_id not in there
+        ]
+        return sorted(steps, key=lambda step: (step.at, step.revision is None))
+
+    async def _dead(self, refund: Refund, name: str) -> list[DeadEvent]:
+        state = await self._store.lane_state(refund.account, name)
+        if not 0 < state.dead <= MOST_DEAD:
+            return []
+        found = await self._store.dead_events(refund.account, name)
+        return [event for event in found if event.refund_id == refund.refund_id]
+
+
+FIELDS = ("account", "state", "reason", "charge", "order")
+LONGEST_ORDER = 128
+
+
+def retry_makes_sense(refund: Refund) -> bool:
+    """Whether the refund is one that the issuer may take: declined, not repeated yet, and nothing speaks against it."""
+    declined = refund.state == State.DECLINED and not refund.conflict
+    return declined and refund.refund_type != FPS and not refund.retried_by and refund.retryable != "no"
+
+
+def read_query(given: Mapping[str, str]) -> Query:
+    """The filters of the list's form, where an empty field is none. Raises `BadRequest`."""
+    for name in ("state", "reason", "charge"):
+        if given[name] and not WORD.fullmatch(given[name]):
+            raise BadRequest(f"`{name}` is 1 to 64 letters, digits, and - _ . :", reason="bad_parameter")
+    if len(given["order"]) > LONGEST_ORDER or not given["order"].isprintable():
+        raise BadRequest(f"`order` has at most {LONGEST_ORDER} printable characters.", reason="bad_parameter")
+    return Query(given["state"], given["reason"], given["charge"], given["order"])

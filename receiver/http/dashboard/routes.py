@@ -1,0 +1,75 @@
+"""HTTP. The dashboard's routes, and its part in the application: what browsers see of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from receiver.http.auth import Tokens
+from receiver.http.dashboard.frame import Frame
+from receiver.http.dashboard.overview import OverviewPage, OverviewStore
+from receiver.http.dashboard.pages import Pages
+from receiver.http.dashboard.refunds import HistoryStore, RefundPages
+from receiver.http.dashboard.sessions import Sessions
+from receiver.http.dashboard.signing_in import SigningIn
+from receiver.http.dashboard.subscribers import LaneStore, SubscriberPages
+from receiver.http.issuing import Issues
+from receiver.http.problems import on_http_exception
+
+MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics")
+"""Below these, errors are JSON for everybody."""
+
+
+class DashboardStore(OverviewStore, HistoryStore, LaneStore, Protocol):
+    """What the dashboard needs of `store/`."""
+
+
+class Dashboard:
+    """Built once. `now` is ms since the epoch, UTC; `issuers` by account."""
+
+    def __init__(
+        self,
+        store: DashboardStore,
+        tokens: Tokens,
+        sessions: Sessions,
+        issuers: Mapping[str, Issues],
+        now: Callable[[], int],
+    ) -> None:
+        self._pages = Pages()
+        self._frame = Frame(self._pages, sessions)
+        self._signing_in = SigningIn(self._frame, sessions, tokens, now)
+        self._overview = OverviewPage(self._frame, store, now)
+        self._refunds = RefundPages(self._frame, store, issuers, now)
+        self._subscribers = SubscriberPages(self._frame, store, now)
+
+    def routes(self) -> list[BaseRoute]:
+        """Pages, what their forms are sent to, and static files."""
+        page, form = self._frame.page, self._frame.form
+        refunds, subscribers = self._refunds, self._subscribers
+        return [
+            Route("/", page(self._overview.show), methods=["GET"]),
+            Route("/sign-in", self._signing_in.show, methods=["GET"]),
+            Route("/sign-in", self._signing_in.sign_in, methods=["POST"]),
+            Route("/sign-out", form(self._signing_in.sign_out), methods=["POST"]),
+            Route("/refunds", page(refunds.many), methods=["GET"]),
+            Route("/refunds/{refund_id}", page(refunds.one), methods=["GET"]),
+            Route("/refunds/{refund_id}/refresh", form(refunds.refresh), methods=["POST"]),
+            Route("/refunds/{refund_id}/retry", page(refunds.ask_retry), methods=["GET"]),
+            Route("/refunds/{refund_id}/retry", form(refunds.retry), methods=["POST"]),
+            Route("/subscribers", page(subscribers.many), methods=["GET"]),
+            Route("/subscribers/{name}/pause", form(subscribers.pause), methods=["POST"]),
+            Route("/subscribers/{name}/resume", form(subscribers.resume), methods=["POST"]),
+            Route("/static/{name}", self._pages.static, methods=["GET"]),
+        ]
+
+    async def on_http_exception(self, request: Request, error: Exception) -> Response:
+        """What the router refuses: a page for browsers, JSON for programs."""
+        machine = request.url.path.startswith(MACHINES) or "text/html" not in request.headers.get("accept", "")
+        if machine or not isinstance(error, HTTPException):
+            return await on_http_exception(request, error)
+        return self._frame.refused(request, error)

@@ -1,0 +1,132 @@
+"""HTTP. Sessions of the dashboard, in the memory of one process, and the limit on failed sign-ins.
+
+A cookie holds a random id; of that only the digest is kept, so nothing here opens a session. What a session may see and
+do is what its token may.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+from starlette.requests import HTTPConnection
+
+from receiver.http.auth import Caller
+
+LASTS_MS: Final = 12 * 3_600_000
+MOST_SESSIONS: Final = 1_000
+"""Beyond it the oldest ends. Only who has a token can begin one."""
+COOKIE, SECURE_COOKIE = "receiver-session", "__Host-receiver-session"
+"""Over https the prefix makes browsers refuse a cookie that another host or path has set (RFC 6265bis, 4.1.3.2)."""
+BURST, EVERY_MS = 5, 30_000
+"""Failed sign-ins of one client: so many at once, then one more in this time."""
+MOST_CLIENTS: Final = 10_000
+READ_METHODS: Final = frozenset({"GET", "HEAD"})
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One browser that has signed in. `csrf` goes into every form; `ends_at` is ms."""
+
+    caller: Caller
+    csrf: str
+    ends_at: int
+
+
+def new_id() -> str:
+    """256 bits by chance."""
+    return secrets.token_urlsafe(32)
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two secrets are equal, in a time that says nothing about them."""
+    return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
+
+
+class Sessions:
+    """All sessions of this process. `now` is ms."""
+
+    def __init__(self, now: Callable[[], int], chance: Callable[[], str] = new_id) -> None:
+        self._now, self._chance = now, chance
+        self._found: OrderedDict[bytes, Session] = OrderedDict()
+
+    def begin(self, caller: Caller) -> str:
+        """Begin one; returns the id for the cookie."""
+        session_id = self._chance()
+        while len(self._found) >= MOST_SESSIONS:
+            self._found.popitem(last=False)
+        self._found[_digest(session_id)] = Session(caller, self._chance(), self._now() + LASTS_MS)
+        return session_id
+
+    def of(self, connection: HTTPConnection) -> Session | None:
+        """The session of the cookie, as long as it lasts."""
+        key = _digest(connection.cookies.get(cookie_name(connection), ""))
+        session = self._found.get(key)
+        if session is not None and session.ends_at <= self._now():
+            del self._found[key]
+            return None
+        return session
+
+    def end(self, connection: HTTPConnection) -> None:
+        """Sign out."""
+        self._found.pop(_digest(connection.cookies.get(cookie_name(connection), "")), None)
+
+    def reader(self, connection: HTTPConnection) -> Caller | None:
+        """Who reads the API with the cookie instead of a token: the dashboard's own script, and it never writes."""
+        own = connection.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+        if connection.scope.get("method") not in READ_METHODS or not own:
+            return None
+        session = self.of(connection)
+        return session.caller if session else None
+
+
+class FailedSignIns:
+    """A token bucket for each client, of an address or, in IPv6, its /64. The table is bounded: the client that failed
+    longest ago is forgotten first."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
+        self._buckets: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def wait_of(self, client: str) -> int:
+        """Seconds until this client may try again; 0: at once."""
+        left = self._left(client)
+        return 0 if left >= 1 else max(1, round((1 - left) * EVERY_MS / 1000))
+
+    def failed(self, client: str) -> None:
+        """It has failed once more."""
+        left = self._left(client)
+        self._buckets[_net(client)] = (max(left - 1, 0.0), self._now())
+        self._buckets.move_to_end(_net(client))
+        while len(self._buckets) > MOST_CLIENTS:
+            self._buckets.popitem(last=False)
+
+    def _left(self, client: str) -> float:
+        left, at = self._buckets.get(_net(client), (float(BURST), self._now()))
+        return min(left + max(self._now() - at, 0) / EVERY_MS, float(BURST))
+
+
+def cookie_name(connection: HTTPConnection) -> str:
+    """The cookie's name for the scheme by which the browser came."""
+    return SECURE_COOKIE if connection.url.scheme == "https" else COOKIE
+
+
+def _digest(session_id: str) -> bytes:
+    return sha256(session_id.encode("utf-8", "replace")).digest()
+
+
+def _net(client: str) -> str:
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return client
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped) if mapped else str(int(address) >> 64)
+    return str(address)

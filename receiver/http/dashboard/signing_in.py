@@ -1,0 +1,99 @@
+"""HTTP. `/sign-in` and `/sign-out`: a token for a session.
+
+The form has a CSRF token although there is no session yet: else another site could sign somebody in under its own
+token. A cookie by chance and a keyed digest of it in the form must agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.errors import Forbidden, Unauthorized
+from receiver.http.auth import LONGEST_TOKEN, Tokens
+from receiver.http.dashboard.frame import Frame, need_own_page, own_page, read_form, see_other
+from receiver.http.dashboard.sessions import LASTS_MS, FailedSignIns, Session, Sessions, cookie_name, new_id, same
+
+log = structlog.get_logger()
+
+FORM_COOKIE = "-form"
+FORM_LASTS = 3600
+
+
+class SigningIn:
+    """The handlers. `now` is ms."""
+
+    def __init__(self, frame: Frame, sessions: Sessions, tokens: Tokens, now: Callable[[], int]) -> None:
+        self._frame, self._sessions, self._tokens = frame, sessions, tokens
+        self._failed = FailedSignIns(now)
+        self._key = secrets.token_bytes(32)
+
+    async def show(self, request: Request) -> Response:
+        """`GET /sign-in?next=`."""
+        if self._sessions.of(request):
+            return see_other(own_page(request.query_params.get("next", "/")))
+        return self._form(request, own_page(request.query_params.get("next", "/")))
+
+    async def sign_in(self, request: Request) -> Response:
+        """`POST /sign-in`: the cookie, or 401, or 429 for who has failed too often."""
+        return await self._frame.guarded(request, lambda: self._judge(request))
+
+    async def sign_out(self, request: Request, _: Session) -> Response:
+        """`POST /sign-out`: the session ends here, whatever becomes of the cookie."""
+        self._sessions.end(request)
+        answer = see_other("/sign-in")
+        answer.delete_cookie(cookie_name(request), path="/", secure=_secure(request), httponly=True, samesite="strict")
+        return answer
+
+    async def _judge(self, request: Request) -> Response:
+        need_own_page(request)
+        fields = await read_form(request)
+        seed = request.cookies.get(cookie_name(request) + FORM_COOKIE, "")
+        if not seed or not same(fields.get("csrf", ""), self._digest(seed)):
+            raise Forbidden("Load the sign-in page again; the browser must allow its cookies.", reason="csrf")
+        following, client = own_page(fields.get("next", "/")), request.client.host if request.client else ""
+        wait = self._failed.wait_of(client)
+        if wait:
+            log.warning("dashboard.sign_in_limited", client=client)
+            answer = self._form(request, following, f"Too many failed attempts. Try again in {wait} s.", 429)
+            answer.headers["Retry-After"] = str(wait)
+            return answer
+        token = fields.get("token", "").strip()
+        try:
+            if not token or len(token) > LONGEST_TOKEN:
+                raise Unauthorized(reason="token_missing")
+            caller = self._tokens.known(token.encode())
+        except Unauthorized as error:
+            self._failed.failed(client)
+            log.warning("dashboard.sign_in_failed", client=client, reason=error.reason)
+            return self._form(request, following, "This token is not one that is configured.", 401)
+        log.info("dashboard.signed_in", client=client, token_name=caller.name)
+        self._sessions.end(request)
+        answer = see_other(following)
+        _set(answer, request, cookie_name(request), self._sessions.begin(caller), LASTS_MS // 1000)
+        return answer
+
+    def _form(self, request: Request, following: str, error: str = "", status: int = 200) -> Response:
+        name = cookie_name(request) + FORM_COOKIE
+        seed = request.cookies.get(name, "") or new_id()
+        values = {"form_csrf": self._digest(seed), "next": following, "error": error}
+        answer = self._frame.render("sign_in.html", None, values, status=status)
+        _set(answer, request, name, seed, FORM_LASTS)
+        return answer
+
+    def _digest(self, seed: str) -> str:
+        return hmac.new(self._key, seed.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+
+def _secure(request: Request) -> bool:
+    return request.url.scheme == "https"
+
+
+def _set(answer: Response, request: Request, name: str, value: str, seconds: int) -> None:
+    answer.set_cookie(name, value, max_age=seconds, path="/", secure=_secure(request), httponly=True, samesite="strict")

@@ -1,0 +1,103 @@
+"""HTTP. `/subscribers…`: who is told, what each is owed, why it waits. All of it needs the scope `admin`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.errors import NotFound
+from receiver.http.dashboard.frame import Frame, see_other
+from receiver.http.dashboard.sessions import Session
+from receiver.outbox.subscriber import Subscriber, pause, resume, shown_url
+from receiver.settings.sections import Scope
+from receiver.store.lanes import DeadEvent
+from receiver.store.overview import LaneState
+
+DEAD_SHOWN = 20
+MOST_DEAD = 2_000
+"""Beyond it only their number is shown: to show one, the store reads all."""
+
+
+class LaneStore(Protocol):
+    """What the page needs of `store/`. Every method raises `StoreUnavailable`."""
+
+    async def subscribers(self, account: str) -> list[Subscriber]:
+        """By name."""
+
+    async def lane_state(self, account: str, name: str) -> LaneState:
+        """What a subscriber is owed."""
+
+    async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
+        """What was given up for this subscriber, oldest first."""
+
+    async def change_subscriber(self, account: str, before: Subscriber, after: Subscriber) -> bool:
+        """Replace one by the other; False if it was changed meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One subscriber as the page shows it. `url` hides what is a credential."""
+
+    account: str
+    subscriber: Subscriber
+    lane: LaneState
+    dead: Sequence[DeadEvent]
+
+    @property
+    def url(self) -> str:
+        """Where it is told."""
+        return shown_url(self.subscriber)
+
+    @property
+    def last_error(self) -> str:
+        """How the last try of what waits longest failed, or of what was given up last."""
+        given_up = self.dead[0].last_error if self.dead else ""
+        return self.lane.attempts.last_error or given_up
+
+
+class SubscriberPages:
+    """The handlers. `now` is ms."""
+
+    def __init__(self, frame: Frame, store: LaneStore, now: Callable[[], int]) -> None:
+        self._frame, self._store, self._now = frame, store, now
+
+    async def many(self, request: Request, session: Session) -> Response:
+        """`GET /subscribers`."""
+        session.caller.need(Scope.ADMIN)
+        accounts = session.caller.accounts
+        lists = await asyncio.gather(*(self._store.subscribers(account) for account in accounts))
+        rows = await asyncio.gather(
+            *(self._row(account, each) for account, found in zip(accounts, lists, strict=True) for each in found)
+        )
+        return self._frame.render("subscribers.html", session, {"rows": rows, "now": self._now()}, at="subscribers")
+
+    async def pause(self, request: Request, session: Session) -> Response:
+        """`POST /subscribers/{name}/pause?account=`."""
+        return await self._change(request, session, lambda found: pause(found, "operator", self._now()))
+
+    async def resume(self, request: Request, session: Session) -> Response:
+        """`POST /subscribers/{name}/resume?account=`."""
+        return await self._change(request, session, lambda found: resume(found, self._now()))
+
+    async def _row(self, account: str, subscriber: Subscriber) -> Row:
+        lane = await self._store.lane_state(account, subscriber.name)
+        few = 0 < lane.dead <= MOST_DEAD
+        dead = await self._store.dead_events(account, subscriber.name) if few else []
+        return Row(account, subscriber, lane, sorted(dead, key=lambda event: -event.at)[:DEAD_SHOWN])
+
+    async def _change(self, request: Request, session: Session, change: Callable[[Subscriber], Subscriber]) -> Response:
+        session.caller.need(Scope.ADMIN)
+        name = str(request.path_params["name"])
+        (account,) = session.caller.seen(request.query_params.get("account", ""))
+        while True:
+            found = [each for each in await self._store.subscribers(account) if each.name == name]
+            if not found:
+                raise NotFound("There is no such subscriber.", reason="no_such_subscriber")
+            after = change(found[0])
+            if after == found[0] or await self._store.change_subscriber(account, found[0], after):
+                return see_other("/subscribers")

@@ -1,0 +1,176 @@
+"""Edge: Redis. What people look at: how many refunds are in which state, since when, and what became of one's events.
+
+Everything is bounded, because a page is loaded again with every event: sums are counted by Redis, and of the stream
+only a part is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import msgspec
+
+from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import Revision
+from receiver.outbox.delivery import Attempts
+from receiver.store.keys import STATES
+from receiver.store.part import Part, scored
+
+PAGE, MOST_READ = 500, 5_000
+"""Entries of the stream that are read at once, and at most, to find contradictions."""
+BEFORE, AFTER = 2_000, 5_000
+"""ms around the time of a revision in which its events were written: Redis gives a stream id later than we the time."""
+MOST_REVISIONS = 10
+MOST_NEAR = 500
+"""Entries that are read around a revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Refunds by state, and by state how many changed last in each of the spans that were asked for."""
+
+    totals: Mapping[str, int]
+    spans: Sequence[Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contradictions:
+    """Refunds of which a contradiction was told after `after`, and where to go on."""
+
+    last: str
+    refund_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """What a subscriber is owed. Times are ms; 0: there is none."""
+
+    waiting: int
+    dead: int
+    oldest_at: int = 0
+    """When the oldest event that waits was written."""
+    next_at: int = 0
+    """When the next is sent."""
+    attempts: Attempts = field(default_factory=Attempts)
+    """What was tried with the oldest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event of one refund. `waiting` are the subscribers whose lane has it, with when it is sent, and what was
+    tried."""
+
+    stream_id: str
+    fields: Mapping[str, str]
+    waiting: Mapping[str, tuple[int, Attempts]]
+
+    @property
+    def at(self) -> int:
+        """When it was written, ms."""
+        return int(self.stream_id.partition("-")[0])
+
+
+class Overview(Part):
+    """Reads for people."""
+
+    async def counted(self, account: str, edges: Sequence[int]) -> Counted:
+        """How many refunds are in each of `STATES`, and how many changed last between one edge (ms) and the next."""
+        keys = self._keys(account)
+        spans = [(state, low, high) for state in STATES for low, high in pairwise(edges)]
+        totals, counts = await asyncio.gather(
+            asyncio.gather(*(self._read("ZCARD", keys.state(state)) for state in STATES)),
+            asyncio.gather(*(self._read("ZCOUNT", keys.state(state), low, f"({high}") for state, low, high in spans)),
+        )
+        found: list[dict[str, int]] = [{} for _ in edges[1:]]
+        for (state, low, _), count in zip(spans, counts, strict=True):
+            found[edges.index(low)][state] = int(count)
+        return Counted(dict(zip(STATES, map(int, totals), strict=True)), found)
+
+    async def pending_longest(self, account: str, limit: int) -> list[str]:
+        """The pending refunds that changed least recently, that one first."""
+        keys = self._keys(account)
+        indexes = (keys.state("RefundInitiated"), keys.state(""))
+        found = await asyncio.gather(*(self._read("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in indexes))
+        pairs = sorted((float(score), member.decode()) for each in found for member, score in scored(each))
+        return [refund_id for _, refund_id in pairs[:limit]]
+
+    async def contradictions(self, account: str, after: str) -> Contradictions:
+        """Refunds with an event `conflict` after this stream id; empty stands for the last `MOST_READ` entries."""
+        found: list[str] = []
+        last, end = "", "+"
+        low = f"({after}" if after else "-"
+        for _ in range(0, MOST_READ, PAGE):
+            entries = await self._read("XREVRANGE", self._keys(account)("events"), end, low, "COUNT", PAGE)
+            for stream_id, raw in entries:
+                fields = _texts(raw)
+                last = last or stream_id.decode()
+                if fields.get("type") == EventType.CONFLICT:
+                    found.append(fields.get("refundId", ""))
+            if len(entries) < PAGE:
+                break
+            end = f"({entries[-1][0].decode()}"
+        return Contradictions(last or after, list(dict.fromkeys(found)))
+
+    async def lane_state(self, account: str, name: str) -> LaneState:
+        """What this subscriber is owed."""
+        keys = self._keys(account)
+        waiting, dead, top, oldest = await asyncio.gather(
+            self._read("ZCARD", keys("lane", name)),
+            self._read("HLEN", keys("dead", name)),
+            self._read("ZRANGE", keys("lane", name), 0, 0, "WITHSCORES"),
+            self._read("ZRANGE", keys("owed", name), 0, 0),
+        )
+        if not oldest:
+            return LaneState(int(waiting), int(dead))
+        ms, _, sequence = oldest[0].decode().partition("-")
+        stored = await self._read("HGET", keys("attempts", name), f"{int(ms)}-{int(sequence)}")
+        next_at = int(float(scored(top)[0][1])) if top else 0
+        return LaneState(int(waiting), int(dead), int(ms), next_at, _attempts(stored))
+
+    async def told(self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]) -> list[Told]:
+        """The events of a refund that the stream still has, oldest first, and where they wait in these lanes.
+
+        They are looked for around its last revisions, and as far as `MOST_NEAR` entries reach.
+        """
+        near = [(revision.at - BEFORE, revision.at + AFTER) for revision in history[-MOST_REVISIONS:]]
+        key = self._keys(account)("events")
+        pages = await asyncio.gather(
+            *(self._read("XRANGE", key, max(low, 0), high, "COUNT", MOST_NEAR) for low, high in near)
+        )
+        entries = {stream_id.decode(): _texts(raw) for page in pages for stream_id, raw in page}
+        own = {each: fields for each, fields in entries.items() if fields.get("refundId") == refund_id}
+        found = [Told(each, fields, await self._waits(account, each, names)) for each, fields in own.items()]
+        return sorted(found, key=lambda told: _order(told.stream_id))
+
+    async def _waits(self, account: str, stream_id: str, names: Sequence[str]) -> dict[str, tuple[int, Attempts]]:
+        keys = self._keys(account)
+        scores, stored = await asyncio.gather(
+            asyncio.gather(*(self._read("ZSCORE", keys("lane", name), stream_id) for name in names)),
+            asyncio.gather(*(self._read("HGET", keys("attempts", name), stream_id) for name in names)),
+        )
+        return {
+            name: (int(float(score)), _attempts(raw))
+            for name, score, raw in zip(names, scores, stored, strict=True)
+            if score is not None
+        }
+
+
+def _order(stream_id: str) -> tuple[int, int]:
+    ms, _, sequence = stream_id.partition("-")
+    return int(ms), int(sequence)
+
+
+def _attempts(stored: bytes | None) -> Attempts:
+    """What was tried; a damaged record is none."""
+    try:
+        return msgspec.json.decode(stored, type=Attempts) if stored else Attempts()
+    except msgspec.MsgspecError:
+        return Attempts()
+
+
+def _texts(fields: Mapping[bytes, bytes] | None) -> dict[str, str]:
+    """The fields of a stream entry as the client gives them; None stands for one that is deleted."""
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in (fields or {}).items()}

@@ -1,0 +1,151 @@
+"""The dashboard in a real browser: Debian's Chromium, driven by Playwright, without a network of its own.
+
+Skipped where there is none; with `CI` set that is a failure, unless `WITHOUT_CHROMIUM` says that none can be had.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+from receiver.outbox.secret import Secret
+from receiver.outbox.subscriber import Subscriber
+from receiver.store import Store
+from tests.clock import ManualClock
+from tests.http.kit import US_ONLY, Service, real_receiver, running, settings
+from tests.http.test_refund_api import REFUND, seen
+from tests.processes import until
+from tests.sns import SnsSigner
+from tests.unit.outbox.examples import SECRET
+
+CHROMIUM = shutil.which("chromium") or ""
+SWITCHES = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+BOUND = 15_000
+"""ms in which the browser shows what it must."""
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM and (not os.environ.get("CI") or bool(os.environ.get("WITHOUT_CHROMIUM"))),
+    reason="there is no chromium: apt-get install chromium",
+)
+
+
+@asynccontextmanager
+async def browsing(folder: Path, **more: Any) -> AsyncIterator[Page]:
+    """A page of a fresh browser with an empty profile. An error of a script, or of the policy, is a failure."""
+    assert CHROMIUM, "There is no chromium: apt-get install chromium."
+    troubles: list[str] = []
+    async with async_playwright() as playwright:
+        context = await playwright.chromium.launch_persistent_context(
+            folder / "profile", executable_path=CHROMIUM, args=SWITCHES, headless=True, **more
+        )
+        context.set_default_timeout(BOUND)
+        page = context.pages[0]
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda said: troubles.append(said.text) if "Security Policy" in said.text else None)
+        try:
+            yield page
+        finally:
+            await context.close()
+    assert troubles == []
+
+
+@pytest.fixture
+async def service(sns: SnsSigner, store: Store) -> AsyncIterator[Service]:
+    """Two accounts, us and eu, and a subscriber."""
+    subscriber = Subscriber(
+        name="finance", url=f"https://finance.example/{'long' * 30}", secrets=(Secret(SECRET),), types=("*",)
+    )
+    await store.add_subscriber("us", subscriber)
+    store.wakes.start()
+    async with running(settings("us", "eu"), store, real_receiver(sns, store, "us", "eu")) as service:
+        yield service
+
+
+async def sign_in(page: Page, service: Service) -> None:
+    await page.goto(f"http://127.0.0.1:{service.port}/")
+    await page.get_by_label("Token").fill(US_ONLY)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("heading", name="Overview")).to_be_visible(timeout=BOUND)
+
+
+async def tab_to(page: Page, name: str) -> None:
+    """Press Tab until the element of this name has the focus."""
+    for _ in range(40):
+        await page.keyboard.press("Tab")
+        focused = await page.evaluate("document.activeElement.innerText || document.activeElement.id")
+        if name in focused:
+            width = await page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+            assert width == "3px", f"the focus on {name} cannot be seen"
+            return
+    raise AssertionError(f"Tab does not lead to {name}")
+
+
+async def test_a_decline_arrives_live_and_all_goes_by_keyboard(service: Service, store: Store, tmp_path: Path) -> None:
+    """Sign in, see a decline come without loading the page again, open it: with nothing but keys."""
+    async with browsing(tmp_path) as page:
+        await page.goto(f"http://127.0.0.1:{service.port}/")
+        await page.keyboard.type(US_ONLY)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name="Overview")).to_be_visible(timeout=BOUND)
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.className") == "skip"
+        await page.evaluate("window.sameDocument = true")
+        await until(
+            lambda: service.metrics.registry.get_sample_value("receiver_feed_clients"), "the page listens to the feed"
+        )
+        await seen(store, "us", state="Declined", reason="AmazonRejected")
+        await expect(page.get_by_role("link", name=REFUND)).to_be_visible(timeout=BOUND)
+        await expect(page.get_by_role("status")).to_contain_text(f"{REFUND} declined", timeout=BOUND)
+        assert await page.evaluate("window.sameDocument") is True
+        await tab_to(page, REFUND)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name="What to do")).to_be_visible(timeout=BOUND)
+        await tab_to(page, "Ask Amazon now")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_text("Noted: Amazon is asked now")).to_be_visible(timeout=BOUND)
+
+
+async def test_a_subscriber_is_paused(service: Service, store: Store, tmp_path: Path) -> None:
+    """One press of the button; the page then says who did it, and offers to resume. Signing out ends the session."""
+    async with browsing(tmp_path) as page:
+        await sign_in(page, service)
+        await page.get_by_role("link", name="Subscribers").click()
+        await page.get_by_role("button", name="Pause finance").click()
+        await expect(page.get_by_role("button", name="Resume finance")).to_be_visible(timeout=BOUND)
+        await expect(page.get_by_text("by hand")).to_be_visible()
+        assert [each.paused for each in await store.subscribers("us")] == [True]
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_label("Token")).to_be_focused(timeout=BOUND)
+        await page.goto(f"http://127.0.0.1:{service.port}/subscribers")
+        await expect(page.get_by_label("Token")).to_be_visible(timeout=BOUND)
+
+
+async def test_on_a_phone_in_the_dark_and_without_scripts(
+    service: Service, store: Store, clock: ManualClock, tmp_path: Path
+) -> None:
+    """360 pixels need no scrolling to the side on any page; dark where the system is; all of it without JavaScript."""
+    await seen(store, "us", state="Declined", reason="A" * 120)
+    await seen(store, "us", "S01-" + "9" * 60, "Refunded")
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark", "java_script_enabled": False}
+    async with browsing(tmp_path, **phone) as page:
+        await sign_in(page, service)
+        paths = ("/", "/refunds", f"/refunds/{REFUND}?account=us", "/subscribers", "/nothing")
+        for path in paths:
+            await page.goto(f"http://127.0.0.1:{service.port}{path}")
+            width = await page.evaluate("document.documentElement.scrollWidth")
+            assert width <= 360, f"{path} is {width} pixels wide"
+            assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 27)"
+        await page.emulate_media(color_scheme="light")
+        assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(245, 246, 248)"
+        await page.goto(f"http://127.0.0.1:{service.port}/")
+        assert await page.locator('noscript meta[http-equiv="refresh"][content="30"], meta[content="30"]').count() == 1
