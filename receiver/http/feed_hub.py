@@ -21,6 +21,7 @@ import structlog
 from receiver.errors import StoreUnavailable, Unreadable
 from receiver.outbox.cursor import Place
 from receiver.outbox.event import from_fields
+from receiver.outbox.operator_event import is_operator
 from receiver.outbox.rendering import render_body
 from receiver.store.feed import FeedPage, Lost, Where
 from receiver.store.wakes import Waker
@@ -66,8 +67,10 @@ class Told:
     def body(self) -> bytes:
         """The CloudEvent as webhooks get it, rendered once for all clients.
 
-        An entry that cannot be read is logged, and empty: it is told to nobody.
+        An operator event is empty, and told to nobody here; so is an entry that cannot be read, which is logged.
         """
+        if self._body is None and is_operator(self.fields):
+            self._body = b""
         if self._body is None:
             try:
                 self._body = render_body(from_fields(self.account, self.fields))

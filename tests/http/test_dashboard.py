@@ -18,12 +18,14 @@ from receiver.http.auth import Caller
 from receiver.http.dashboard import sessions as module
 from receiver.http.dashboard.sessions import FailedSignIns, Sessions
 from receiver.ledger.refund import Money, Observation, Source
+from receiver.outbox.delivery import Attempts
 from receiver.outbox.secret import Secret
 from receiver.outbox.subscriber import Subscriber
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import connect
 from receiver.store.lanes import DeadEvent
+from receiver.telling import dead_event
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
 from tests.http.kit import ADMIN, READER, REFUNDER, US_ONLY, Answer, Service, real_receiver, running, settings
@@ -359,6 +361,20 @@ async def test_pause_and_resume(service: Service, browser: Browser, store: Store
     assert (await browser.post("/subscribers/finance/resume?account=us", csrf=csrf)).status == 303
     assert not (await store.subscribers("us"))[0].paused
     assert (await browser.post("/subscribers/nobody/pause?account=us", csrf=csrf)).status == 404
+
+
+async def test_what_was_given_up_is_sent_again(service: Service, browser: Browser, store: Store) -> None:
+    """One press."""
+    await subscribe(store)
+    await seen(store, "us", "S01-1", "Declined")
+    (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
+    assert await store.dead(parcel, dead_event(parcel, "exhausted", T0, Attempts()))
+    await browser.sign_in(US_ONLY)
+    await browser.get("/subscribers")
+    assert "Send all 1 again" in browser.page
+    assert (await browser.post("/subscribers/finance/redrive?account=us", csrf=browser.csrf)).status == 303
+    assert await store.dead_events("us", "finance") == []
+    assert (await store.lane_sizes("us", "finance"))[:2] == (1, 0)
 
 
 async def test_the_list_filters_and_has_pages(

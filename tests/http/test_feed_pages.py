@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from receiver.http import feed, feed_hub
 from receiver.http.feed_reader import EVENT_STREAM
+from receiver.outbox.operator_event import OperatorType, operator_event, operator_fields
 from receiver.store import Store
 from tests.http.feed_kit import happened, refund_id, settled, stream
 from tests.http.kit import US_ONLY, Service, real_receiver, running
@@ -198,3 +200,15 @@ async def test_a_token_for_one_account(service: Service, store: Store, redis: Re
 async def test_what_accept_asks_for(service: Service, accept: str, kind: str) -> None:
     answer = await service.call("HEAD", "/v1/events", token="reader-token", headers={"Accept": accept})
     assert answer.headers["Content-Type"].partition(";")[0] == kind
+
+
+async def test_what_is_for_operators_is_passed_over(service: Service, store: Store, redis: Redis) -> None:
+    """It stands in the same stream, is about no refund, and is no entry that cannot be read."""
+    await happened(store, redis, 1)
+    event = operator_event(OperatorType.DEAD, "us", "finance", "exhausted", "An event was given up.", 1)
+    fields: dict[Any, Any] = {**operator_fields(event)}
+    await redis.xadd("refunds:{us}:events", fields)
+    await happened(store, redis, 2)
+    with capture_logs() as logs:
+        assert numbers((await service.get(FROM_START)).json) == [1, 2]
+    assert [line for line in logs if line["log_level"] == "error"] == []

@@ -64,6 +64,7 @@ class Dashboard:
             Route("/subscribers", page(subscribers.many), methods=["GET"]),
             Route("/subscribers/{name}/pause", form(subscribers.pause), methods=["POST"]),
             Route("/subscribers/{name}/resume", form(subscribers.resume), methods=["POST"]),
+            Route("/subscribers/{name}/redrive", form(subscribers.redrive), methods=["POST"]),
             Route("/static/{name}", self._pages.static, methods=["GET"]),
         ]
 

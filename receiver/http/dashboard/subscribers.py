@@ -15,6 +15,7 @@ from receiver.http.dashboard.frame import Frame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.outbox.subscriber import Subscriber, pause, resume, shown_url
 from receiver.settings.sections import Scope
+from receiver.store.deaths import Redriven
 from receiver.store.lanes import DeadEvent
 from receiver.store.overview import LaneState
 
@@ -34,6 +35,9 @@ class LaneStore(Protocol):
 
     async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
         """What was given up for this subscriber, oldest first."""
+
+    async def redrive(self, account: str, name: str, stream_ids: Sequence[str]) -> Redriven:
+        """Send these again."""
 
     async def change_subscriber(self, account: str, before: Subscriber, after: Subscriber) -> bool:
         """Replace one by the other; False if it was changed meanwhile."""
@@ -83,6 +87,16 @@ class SubscriberPages:
     async def resume(self, request: Request, session: Session) -> Response:
         """`POST /subscribers/{name}/resume?account=`."""
         return await self._change(request, session, lambda found: resume(found, self._now()))
+
+    async def redrive(self, request: Request, session: Session) -> Response:
+        """`POST /subscribers/{name}/redrive?account=`: all that was given up is sent again, at the lane's own rate."""
+        session.caller.need(Scope.ADMIN)
+        name = str(request.path_params["name"])
+        (account,) = session.caller.seen(request.query_params.get("account", ""))
+        dead = await self._store.dead_events(account, name)
+        if dead:
+            await self._store.redrive(account, name, [event.stream_id for event in dead])
+        return see_other("/subscribers")
 
     async def _row(self, account: str, subscriber: Subscriber) -> Row:
         lane = await self._store.lane_state(account, subscriber.name)
