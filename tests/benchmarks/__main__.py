@@ -1,12 +1,17 @@
-"""`python -m tests.benchmarks believed|refused|latency [--seconds S] [--rounds N]`: each prints ratios of one run."""
+"""`python -m tests.benchmarks WHAT [--seconds S] [--rounds N]`: each prints ratios of one run."""
 
 from __future__ import annotations
 
 import argparse
 
-from tests.benchmarks import ingest
+from tests.benchmarks import ingest, lanes
 
-COMMANDS = {"believed": ingest.believed, "refused": ingest.refused, "latency": ingest.latency}
+COMMANDS = {
+    "believed": ingest.believed,
+    "refused": ingest.refused,
+    "latency": ingest.latency,
+    "isolation": lanes.isolation,
+}
 
 
 def main() -> None:
