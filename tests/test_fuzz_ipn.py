@@ -41,7 +41,7 @@ from tests.sns import NOW, SnsSigner, headers, notice, rsa_key, signed_text, tim
 CANARY = "hunter2hunter2"
 """In everything that is put into a body here: if it stands in a log line, so could anything."""
 DAY = 86_400_000
-STATUSES = {200, 400, 403, 413, 415, 503}
+STATUSES = {200, 400, 403, 413, 415, 501, 503}
 BELIEVED = frozenset(Outcome)
 REFUSALS = REASONS - {"", "internal_error"}
 ACCOUNT = make_account()
@@ -188,6 +188,9 @@ def target(valkey_url: str) -> Iterator[Target]:
 def check(answer: Answer, body: bytes) -> None:
     """Never a 500, one line with a stable reason, nothing repeated, nothing written or asked that was not proven."""
     assert answer.status in STATUSES
+    if answer.status == 501:  # a transfer coding that nobody decodes: refused before the route, to be sent again
+        assert (answer.keys, answer.fetched, answer.visited) == (0, [], [])
+        return
     assert answer.said == b""
     told = [line for line in answer.lines if line["event"].startswith("ipn.")]
     assert [line["event"] for line in told] == ["ipn.answered"]

@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import receiver.cli  # noqa: F401 - it makes some commands those of `receiver refund`
 from receiver.commands import delivery, refund, subscriber
 from tests.commands.kit import Process, Server
 from tests.http.kit import ADMIN, READER

@@ -5,22 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from receiver.cli import app
 from receiver.commands import export, settlement
 from receiver.commands.client import Api, not_the_api
 from receiver.commands.export import COLUMNS, csv_row
 from receiver.commands.settlement import read_ids
 from receiver.errors import ConfigurationError
-from tests.commands.conftest import Run
+from tests.commands.conftest import Ran, Run
 from tests.commands.kit import Server
 from tests.http.kit import REFUNDER
+from tests.processes import PROJECT
 
 HEAD = ",".join(COLUMNS)
 
@@ -210,8 +212,12 @@ def config(valkey_url: str) -> dict[str, str]:
     return {**account(), "RECEIVER_ACCOUNT__NAME": "us", "RECEIVER_REDIS__URL": valkey_url}
 
 
-def prune(config: dict[str, str], *args: str) -> Any:
-    return CliRunner().invoke(app, ["prune", *args], env=config)
+def prune(config: dict[str, str], *args: str) -> Ran:
+    """A process of its own: the command sets up the log of its process."""
+    environment = {**os.environ, "COLUMNS": "200", **config}
+    command = [sys.executable, "-m", "receiver", "prune", *args]
+    ran = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+    return Ran(ran.returncode, ran.stdout, ran.stderr)
 
 
 def age(server: Server, *refunds: str, days: int = 500) -> None:
@@ -243,13 +249,13 @@ def test_prune_removes_what_is_old_and_settled(server: Server, run: Run, config:
     run("refund", "refresh", "S01-asked", "--account", "us", token=REFUNDER)
     for more, dry in ((["--dry-run"], True), ([], False)):
         result = prune(config, "--older-than", "400d", "--json", *more)
-        assert result.exit_code == 0, result.output
-        told = json.loads(result.stdout)
+        assert result.code == 0, result
+        told = json.loads(result.out)
         assert told == {"dryRun": dry, "accounts": [{"account": "us", "pruned": 5, "kept": {"scheduled": 1}}]}
     listed = json.loads(run("refund", "list", "--json").out)["refunds"]
     assert {each["refundId"] for each in listed} == {"S01-pending", "S01-young", "S01-asked"}
     again = prune(config, "--older-than", "400d")
-    assert again.stdout.splitlines() == ["us: 0 refunds removed", "us: 1 refund kept: about to be asked about"]
+    assert again.out.splitlines() == ["us: 0 refunds removed", "us: 1 refund kept: about to be asked about"]
 
 
 def test_prune_of_one_refund_says_why_it_stays(server: Server, config: dict[str, str]) -> None:
@@ -258,10 +264,10 @@ def test_prune_of_one_refund_says_why_it_stays(server: Server, config: dict[str,
     server.seen("S01-2", "Refunded")
     age(server, "S01-2", days=0)
     kept = prune(config, "--refund", "S01-1")
-    assert (kept.exit_code, kept.stdout.splitlines()[-1]) == (1, "us: 1 refund kept: not final")
-    assert prune(config, "--refund", "S01-2").exit_code == 0
+    assert (kept.code, kept.out.splitlines()[-1]) == (1, "us: 1 refund kept: not final")
+    assert prune(config, "--refund", "S01-2").code == 0
     gone = prune(config, "--refund", "S01-2")
-    assert (gone.exit_code, gone.stdout.splitlines()[-1]) == (1, "us: 1 refund kept: not known")
+    assert (gone.code, gone.out.splitlines()[-1]) == (1, "us: 1 refund kept: not known")
 
 
 @pytest.mark.parametrize(
@@ -277,14 +283,14 @@ def test_prune_of_one_refund_says_why_it_stays(server: Server, config: dict[str,
 )
 def test_prune_wrongly_called_is_exit_code_2(config: dict[str, str], args: list[str], says: str) -> None:
     result = prune(config, *args)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert says in result.stderr
+    assert (result.code, result.out) == (2, "")
+    assert says in result.err
 
 
 def test_prune_without_a_store_says_so(config: dict[str, str], tmp_path: Path) -> None:
     """An embedded one that does not run; a Redis that is not there."""
     embedded = {**config, "RECEIVER_REDIS__URL": "", "RECEIVER_DATA_DIR": str(tmp_path)}
     result = prune(embedded, "--older-than", "400d")
-    assert (result.exit_code, "Start `receiver serve` first" in result.stderr) == (2, True)
+    assert (result.code, "Start `receiver serve` first" in result.err) == (2, True)
     result = prune({**config, "RECEIVER_REDIS__URL": "redis://127.0.0.1:1"}, "--older-than", "400d")
-    assert (result.exit_code, "unreachable" in result.stderr) == (3, True)
+    assert (result.code, "unreachable" in result.err) == (3, True)

@@ -75,7 +75,7 @@ async def test_fields_change_and_null_is_the_default_again(service: Service, sto
         ({"url": "https://me:pw@finance.example/"}, "url: must not hold a user name"),
         ({"url": "https://10.0.0.1/"}, "points to 10.0.0.1 (private)"),
         ({"url": "https://[::ffff:169.254.169.254]/"}, "(cloud_metadata)"),
-        ({"format": "xml"}, "format: 'xml' is not a format"),
+        ({"format": "slack"}, "format: cannot be changed; add another"),
         ({"types": ["amazonpay.refund.test"]}, "is not an event type"),
         ({"minAmount": "100 dollars"}, "min_amount: '100 dollars' is not an amount (A currency"),
         ({"minAmount": ["1 USD", "2 USD"]}, "min_amount: names USD twice"),
