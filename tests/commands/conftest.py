@@ -26,9 +26,9 @@ class Ran:
         return f"exit code {self.code}\n{self.out}\n{self.err}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running_server(valkey_url: str) -> Iterator[Server]:
-    """One service for all tests of commands."""
+    """One service for the tests of a file. It must not outlive them: it writes to the store that others empty."""
     server = Server(valkey_url)
     yield server
     server.close()
