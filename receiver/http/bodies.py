@@ -27,17 +27,26 @@ def chosen_account(caller: Caller, named: object) -> str:
     return accounts[0]
 
 
-async def read_object(request: Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises `BadRequest`."""
+async def read_whole(request: Request, what: str, most: int, timeout: float) -> bytes:
+    """The body of a request, at most `most` bytes, within `timeout` seconds. `what` it is, for people.
+
+    Raises `BadRequest`.
+    """
     raw = bytearray()
     try:
-        async with asyncio.timeout(READ_TIMEOUT):
+        async with asyncio.timeout(timeout):
             async for chunk in request.stream():
                 raw += chunk
-                if len(raw) > MOST_BODY:
-                    raise BadRequest(f"The body is longer than {MOST_BODY} bytes.", reason="too_large")
+                if len(raw) > most:
+                    raise BadRequest(f"The {what} is longer than {most} bytes.", reason="too_large")
     except (TimeoutError, ClientDisconnect):
-        raise BadRequest("The body did not come to its end in time.", reason="body_timeout") from None
+        raise BadRequest(f"The {what} did not come to its end in time.", reason="body_timeout") from None
+    return bytes(raw)
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises `BadRequest`."""
+    raw = await read_whole(request, "body", MOST_BODY, READ_TIMEOUT)
     try:
         value = json.loads(
             raw.decode(), parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_without_duplicates

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -11,10 +10,11 @@ from urllib.parse import parse_qsl, quote
 
 import structlog
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from receiver.errors import BadRequest, Forbidden, ReceiverError, StoreUnavailable
+from receiver.http.bodies import read_whole
 from receiver.http.dashboard.pages import Pages
 from receiver.http.dashboard.sessions import Session, Sessions, same
 
@@ -142,15 +142,7 @@ def need_own_page(request: Request) -> None:
 
 async def read_form(request: Request) -> dict[str, str]:
     """The fields of a form, each given once. Raises `BadRequest`."""
-    raw = bytearray()
-    try:
-        async with asyncio.timeout(FORM_TIMEOUT):
-            async for chunk in request.stream():
-                raw += chunk
-                if len(raw) > MOST_FORM:
-                    raise BadRequest(f"The form is longer than {MOST_FORM} bytes.", reason="too_large")
-    except (TimeoutError, ClientDisconnect):
-        raise BadRequest("The form did not come to its end in time.", reason="body_timeout") from None
+    raw = await read_whole(request, "form", MOST_FORM, FORM_TIMEOUT)
     try:
         pairs = parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
     except ValueError:
