@@ -18,7 +18,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
 import structlog
 
 from receiver.accounts import FpsAccess
@@ -161,7 +160,7 @@ class Legacy:
                 await self._store.hurry_fps(self._name, refund_id)
             raise NotAsked("Amazon has not taken this order yet.", revision=0)
         if self._store.now() - record.first_at < WINDOW:
-            return _steady(await self._send(record.order, signed_at), known)
+            return await self._send(record.order, signed_at)
         if is_final(known.state) or EventType.STUCK in known.emitted:
             log.warning("fps.not_asked_any_more", account=self._name, refund_id=refund_id, state=known.state)
             raise NotAsked("Asking would refund a second time.", revision=known.revision)
@@ -234,8 +233,7 @@ class Legacy:
         return access
 
     async def _done(self, attempt: Attempt, order: FpsOrder, seen: Observation) -> None:
-        known = await self._store.refund(self._name, seen.refund_id)
-        seen, facts = _steady(seen, known), {"refund_type": FPS}
+        facts = {"refund_type": FPS}
         settled = await self.settler.settle(self.asker.account, seen, source=Source.CREATE, facts=facts)
         await self._store.done_fps(self._name, attempt, order)
         refund = settled.change.refund
@@ -297,10 +295,3 @@ class Legacy:
             log.warning("fps.not_settled", account=self._name, reason=error.reason)
         except Exception:
             log.exception("fps.failed", account=self._name, refund_id=attempt.id)
-
-
-def _steady(seen: Observation, known: Refund | None) -> Observation:
-    """Amazon tells no time here: what it says again is as old as when it was first heard."""
-    if known is None or (seen.state, seen.reason_description) != (known.state, known.reason_description):
-        return seen
-    return msgspec.structs.replace(seen, updated_at=known.updated_at)

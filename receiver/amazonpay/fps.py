@@ -201,6 +201,7 @@ def read_refund(response: Response, order: Order, now: int, *, environment: str 
         amount=order.amount,
         reason_description=clean(result[0].findtext("{*}PendingReason") or ""),
         environment=environment,
+        is_dated=False,
     )
     transaction_id = _text(response, result[0], "TransactionId", TRANSACTION_ID)
     return Answer(transaction_id, status, _request_id(root), observation)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -137,6 +138,7 @@ def decide(
     `now` is in ms. `facts` are what others than Amazon's answer told (see `learned`). Total: every pair has an answer.
     """
     move = TABLE[phase(known.state if known else None)][phase(seen.state)]
+    seen = _steady(seen, known)
     if known is None:
         refund = _first(account, seen, source, now, facts)
         emissions: tuple[Emission, ...] = ()
@@ -150,6 +152,22 @@ def decide(
     return Change(known, refund, emissions)
 
 
+def _steady(seen: Observation, known: Refund | None) -> Observation:
+    """Where Amazon tells no time, what it says again is as old as when it was first heard."""
+    if (
+        seen.is_dated
+        or known is None
+        or (seen.state, seen.reason_description) != (known.state, known.reason_description)
+    ):
+        return seen
+    return msgspec.structs.replace(seen, updated_at=known.updated_at)
+
+
+def _fields(seen: Observation) -> dict[str, Any]:
+    """What a refund keeps of an observation."""
+    return {name: value for name, value in msgspec.structs.asdict(seen).items() if name != "is_dated"}
+
+
 def _first(account: str, seen: Observation, source: Source, now: int, facts: Facts) -> Refund:
     return Refund(
         account=account,
@@ -158,14 +176,14 @@ def _first(account: str, seen: Observation, source: Source, now: int, facts: Fac
         changed_at=now,
         source=source,
         finals=(_final_key(seen),) if is_final(seen.state) else (),
-        **{**msgspec.structs.asdict(seen), **facts},
+        **{**_fields(seen), **facts},
     )
 
 
 def _joined(known: Refund, seen: Observation, move: Move, facts: Facts) -> tuple[Refund, tuple[Emission, ...]]:
     refund = learned(known, facts)
     if _order(seen) > _order(known):
-        refund = msgspec.structs.replace(refund, **{k: v for k, v in msgspec.structs.asdict(seen).items() if v})
+        refund = msgspec.structs.replace(refund, **{k: v for k, v in _fields(seen).items() if v})
         refund = msgspec.structs.replace(
             refund, reason_code=seen.reason_code, reason_description=seen.reason_description
         )

@@ -161,6 +161,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """`creationTimestamp`; 0 where Amazon gave none."""
     environment: str = ""
     """`releaseEnvironment`: Sandbox or Live; empty where Amazon gave none."""
+    is_dated: bool = True
+    """Whether `updated_at` is Amazon's. Else it is when Amazon answered, and what it says again is not newer."""
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):

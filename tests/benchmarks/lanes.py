@@ -99,7 +99,7 @@ async def _isolation(seconds: float, rounds: int, rate: float) -> None:
                 f'[[subscribers]]\nname = "{name}"\nurl = "http://127.0.0.1:{port}/{name}"\nsecret = "{SECRET}"'
                 for name in lanes
             ]
-            delivery = '[delivery]\nallow_http = true\nallow_networks = ["127.0.0.0/8"]\nrate = 10000'
+            delivery = '[delivery]\nallow_http = true\nallow_networks = ["127.0.0.0/8"]\nrate = 1000'
             web = free_port()
             config = configuration(folder, url, web, mail.signer(mail.now()), *tables, delivery)
             run = receiver("serve", "--config", str(config))

@@ -324,6 +324,7 @@ def test_a_recorded_answer_becomes_an_observation_under_the_reference() -> None:
             charge_id="14GK6F2QU755ODS27SGHEURLKPG72Z54KMF",
             amount=amount,
             environment="Sandbox",
+            is_dated=False,
         ),
     )
 

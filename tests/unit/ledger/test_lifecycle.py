@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,6 +105,18 @@ def test_nothing_new_writes_nothing() -> None:
     change = decide("us", refund, seen("Declined", T, "AmazonRejected"), source=Source.NOTIFICATION, now=T + 5)
     assert change == Change(refund, refund)
     assert change.is_nothing
+
+
+def test_where_amazon_tells_no_time_the_same_again_is_not_newer() -> None:
+    """Two looks at once, by Flexible Payments: both see the same end, a moment apart."""
+
+    def undated(state: str, at: int) -> Observation:
+        return msgspec.structs.replace(seen(state, at), is_dated=False)
+
+    refund, _ = run(undated("RefundInitiated", T), undated("Refunded", T + 10))
+    assert (refund.state, refund.updated_at, refund.revision) == ("Refunded", T + 10, 2)
+    assert decide("us", refund, undated("Refunded", T + 20), source=Source.NOTIFICATION, now=T + 20).is_nothing
+    assert decide("us", refund, undated("Declined", T + 20), source=Source.NOTIFICATION, now=T + 20).refund.conflict
 
 
 def test_a_refund_pending_for_over_a_day_is_stuck_and_told_once() -> None:
