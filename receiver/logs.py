@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TextIO
 
 import msgspec
@@ -19,6 +20,8 @@ SENSITIVE = re.compile(
     r"authorization|secret|token|private_?key|signature|password|passwd|cookie|credential", re.IGNORECASE
 )
 HARMLESS = frozenset({"token_name", "signature_version"})
+PLAIN = frozenset({int, float, bool, type(None)})
+"""Values that hold nothing to be cut or blackened."""
 BLACKENED = "[redacted]"
 URL_PASSWORD = re.compile(r"(\w+://)[^\s/@]*@")
 LONGEST_TEXT = 2_000
@@ -91,13 +94,18 @@ def _encodable(value: Any) -> str:
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Blacken what smells of a secret by its name, passwords in addresses, and all bytes; cut what is too long."""
     for key, value in event.items():
-        if key != "exc_info":
+        if key != "exc_info" and (type(value) not in PLAIN or _is_sensitive(key)):
             event[key] = _clean(key, value)
     return event
 
 
+@lru_cache(1024)
+def _is_sensitive(key: str) -> bool:
+    return SENSITIVE.search(key) is not None and key not in HARMLESS
+
+
 def _clean(key: str, value: Any) -> Any:
-    if SENSITIVE.search(key) and key not in HARMLESS:
+    if _is_sensitive(key):
         return BLACKENED
     if isinstance(value, str):
         if "@" in value:

@@ -74,6 +74,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._found: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
         self._notifications = self._counter("notifications", "Notifications judged.", "outcome", "reason")
         self._age = self._histogram("notification_age_seconds", "From Amazon's signature to us.", AGES)
         self._answer = self._histogram("ipn_answer_seconds", "From the request to our answer.", FAST)
@@ -104,9 +105,16 @@ class Metrics:
     def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
         return Gauge(f"receiver_{name}", about, labels, registry=self.registry)
 
+    def _of(self, counter: Counter, *values: str) -> Counter:
+        """The counter of these label values; `labels` would check and lock every time."""
+        found = self._found.get((counter, values))
+        if found is None:
+            found = self._found[counter, values] = counter.labels(*values)
+        return found
+
     def notification(self, outcome: str, reason: str, seconds: float, age_ms: int | None = None) -> None:
         """A notification was judged in `seconds`; `age_ms` only of one that was believed."""
-        self._notifications.labels(closed(outcome, OUTCOMES), closed(reason, REASONS)).inc()
+        self._of(self._notifications, closed(outcome, OUTCOMES), closed(reason, REASONS)).inc()
         self._answer.observe(seconds)
         if age_ms is not None:
             self._age.observe(max(age_ms, 0) / 1000)
@@ -114,17 +122,17 @@ class Metrics:
     def asked(self, call: str, outcome: str, seconds: float) -> None:
         """Amazon was asked; `outcome` is `ok` or an error's reason."""
         known = outcome if outcome in ANSWERS else "amazon_unknown" if outcome.startswith("amazon_") else OTHER
-        self._asked.labels(closed(call, CALLS), known).inc()
+        self._of(self._asked, closed(call, CALLS), known).inc()
         self._asking.observe(seconds)
 
     def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
         """An observation was written; `hinted_at` (ms) is 0 where no hint stands behind it."""
         for event in settled.events:
-            self._events.labels(closed(event.type, EventType)).inc()
+            self._of(self._events, closed(event.type, EventType)).inc()
         known, refund = settled.change.known, settled.change.refund
         if is_final(refund.state) and (known is None or known.state != refund.state):
             reason = closed(refund.reason_code, REASON_CODES)
-            self._final.labels(closed(refund.state, STATES), reason, closed(source, Source)).inc()
+            self._of(self._final, closed(refund.state, STATES), reason, closed(source, Source)).inc()
         if hinted_at:
             self._settling.observe(max(now - hinted_at, 0) / 1000)
 
@@ -134,16 +142,16 @@ class Metrics:
 
     def delivered(self, outcome: str, seconds: float) -> None:
         """One try to deliver has ended: delivered, retry, dead or gone."""
-        self._deliveries.labels(closed(outcome, DELIVERED)).inc()
+        self._of(self._deliveries, closed(outcome, DELIVERED)).inc()
         self._delivery.observe(seconds)
 
     def tried(self, outcome: str) -> None:
         """A try to issue a refund has ended, or a person has settled a request."""
-        self._tried.labels(closed(outcome, TRIED)).inc()
+        self._of(self._tried, closed(outcome, TRIED)).inc()
 
     def told(self, kind: str) -> None:
         """Operators were told of something; `kind` is the type of the event."""
-        self._told.labels(closed(kind, OPERATOR_TYPES)).inc()
+        self._of(self._told, closed(kind, OPERATOR_TYPES)).inc()
 
     def dead_dropped(self, count: int) -> None:
         """So many dead events are gone for good."""
@@ -155,7 +163,7 @@ class Metrics:
 
     def request(self, route: str, method: str, status: int) -> None:
         """A request was answered; `route` is the template of the path, never the path."""
-        self._requests.labels(route, closed(method, METHODS), str(status)).inc()
+        self._of(self._requests, route, closed(method, METHODS), str(status)).inc()
 
     def feed_clients(self, change: int) -> None:
         """So many more clients listen to the feed, or fewer."""
@@ -163,7 +171,7 @@ class Metrics:
 
     def fed(self, form: str, events: int) -> None:
         """Events were sent to a client of the feed; `form` is sse or json."""
-        self._fed.labels(closed(form, FORMS)).inc(events)
+        self._of(self._fed, closed(form, FORMS)).inc(events)
 
     def feed_cut(self) -> None:
         """A client of the feed was too slow."""

@@ -14,6 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol, cast
 
+import msgspec
 import structlog
 
 from receiver.accounts import AMAZON_PAY_AWS_ACCOUNTS, Account, Environment
@@ -58,8 +59,7 @@ class Outcome(StrEnum):
     UNSUBSCRIBE = "unsubscribe"
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """A notification was believed, and all that it calls for is written."""
 
     outcome: Outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -74,9 +75,17 @@ async def running(service: Service, stopped: asyncio.Event) -> AsyncIterator[Ser
         if starting.cancelled():
             raise Stopped
         starting.result()
+        _spare_the_collector()
         yield service
     finally:
         await service.stop()
+
+
+def _spare_the_collector() -> None:
+    """What is there at the start stays: to look through all of it again and again takes a twentieth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def listen(settings: Settings) -> socket.socket:

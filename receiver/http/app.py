@@ -1,22 +1,17 @@
-"""HTTP. The application: all routes in one list, and the frame that every request passes through."""
+"""HTTP. The application: all routes in one list."""
 
 from __future__ import annotations
 
-import re
 import secrets
-import uuid
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
-import structlog
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
+from starlette.types import Lifespan
 
 from receiver.errors import ReceiverError
 from receiver.http.api import RefundApi, RefundStore
@@ -29,35 +24,20 @@ from receiver.http.diagnostics import DiagnosticsApi, Inside
 from receiver.http.feed import FeedApi
 from receiver.http.feed_hub import FeedStore
 from receiver.http.fps import Makes, fps_routes
+from receiver.http.frame import Framed
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
-from receiver.http.problems import failed, on_receiver_error
+from receiver.http.problems import on_receiver_error
 from receiver.http.requests import RequestApi, RequestStore
 from receiver.http.subscribers import SubscriberApi, SubscriberStore
-from receiver.http.wire import is_plain, not_plain, tidy_path, trace_of
 from receiver.metrics import Metrics
 from receiver.settings import Settings
 from receiver.settings.subscriber import rules_of
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-NO_ROUTE = "none"
-
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
-
 
 class AppStore(DashboardStore, RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, Protocol):
     """What the routes need of `store/`."""
-
-
-def new_request_id() -> str:
-    """An id for a request that brought none."""
-    return uuid.uuid4().hex
 
 
 def new_secret() -> str:
@@ -88,8 +68,9 @@ def build(
     sessions, attempts = Sessions(now), Attempts(settings.http.failed_sign_ins)
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
     dashboard = Dashboard(store, tokens, sessions, issuers, now)
+    ipn = Ipn(receiver, settings.ingest, metrics)
     routes = [
-        *ipn_routes(Ipn(receiver, settings.ingest, metrics)),
+        *ipn_routes(ipn),
         *refund_routes(RefundApi(store, tokens, now)),
         *issue_routes(IssueApi(issuers, tokens)),
         *fps_routes(legacies, tokens, settings.ingest, metrics),
@@ -102,14 +83,13 @@ def build(
         *dashboard.routes(),
         *more_routes,
     ]
-    app = Starlette(
+    return Framed(
+        metrics=metrics,
+        ipn=ipn,
         routes=routes,
-        middleware=[Middleware(Frame, metrics=metrics)],
         exception_handlers={ReceiverError: on_receiver_error, HTTPException: dashboard.on_http_exception},
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False
-    return app
 
 
 def ipn_routes(ipn: Ipn) -> list[BaseRoute]:
@@ -179,51 +159,3 @@ def health_routes(health: Health) -> list[BaseRoute]:
         Route("/readyz", health.ready, methods=["GET"]),
         Route("/metrics", health.metrics, methods=["GET"]),
     ]
-
-
-class Frame:
-    """Around every request: its id, security headers, a count, and the answer to what nobody foresaw."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, request_id: Callable[[], str] = new_request_id) -> None:
-        self._app, self._metrics, self._new_id = app, metrics, request_id
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        scope["path"] = tidy_path(scope["path"])
-        request_id = _brought_id(scope) or self._new_id()
-        status = 0
-
-        async def framed(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-                headers["X-Request-Id"] = request_id
-                headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        with structlog.contextvars.bound_contextvars(request_id=request_id, **trace_of(scope["headers"])):
-            try:
-                await (self._app if is_plain(scope["headers"]) else not_plain)(scope, receive, framed)
-            except Exception:
-                answer = failed(scope["method"], route_of(scope))
-                if status:
-                    raise
-                await answer(scope, receive, framed)
-            finally:
-                self._metrics.request(route_of(scope), scope["method"], status)
-
-
-def route_of(scope: Scope) -> str:
-    """The template of the route that took the request, such as `/v1/refunds/{refund_id}`."""
-    route = scope.get("route")
-    return route.path if isinstance(route, Route) else NO_ROUTE
-
-
-def _brought_id(scope: Scope) -> str:
-    found = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"]
-    return found[0] if len(found) == 1 and REQUEST_ID.fullmatch(found[0]) else ""

@@ -30,6 +30,8 @@ from receiver.settings.sections import IngestSettings
 
 log = structlog.get_logger()
 
+SNS = b"x-amz-sns-"
+"""What the names of the headers begin with that SNS sends."""
 LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 1.0
 """After an early answer what the sender still sends is read and thrown away, so far: closing at once would reset the
@@ -93,6 +95,8 @@ class Ipn:
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._receiver, self._limits, self._watcher, self._timer = receiver, limits, watcher, timer
+        self._body_timeout = limits.body_timeout.total_seconds()
+        self._answer_timeout = limits.answer_timeout.total_seconds()
         self._working = 0
         self._buffered = 0
 
@@ -116,49 +120,52 @@ class Ipn:
             await _answer(send, incoming, 200, {})
 
     async def _received(self, scope: Scope, incoming: Incoming) -> Receipt:
-        deadline = asyncio.get_running_loop().time() + self._limits.answer_timeout.total_seconds()
-        self._check_head(scope)
+        deadline = asyncio.get_running_loop().time() + self._answer_timeout
+        headers = self._check_head(scope)
         held = bytearray()
         try:
-            await self._read(incoming, held)
-            if self._working >= self._limits.concurrency:
-                raise Overloaded()
-            return await self._judged(scope, bytes(held), deadline)
+            async with asyncio.timeout(self._body_timeout) as timer:
+                await self._read(incoming, held)
+                if self._working >= self._limits.concurrency:
+                    raise Overloaded()
+                timer.reschedule(deadline)
+                return await self._judged(scope, bytes(held), headers)
+        except TimeoutError:
+            if incoming.more:
+                raise Dropped("body_timeout") from None
+            raise Overloaded("There was no time left to judge it.", reason="answer_timeout") from None
         finally:
             self._buffered -= len(held)
 
-    def _check_head(self, scope: Scope) -> None:
+    def _check_head(self, scope: Scope) -> dict[str, str]:
+        """The headers that SNS sends along."""
         if scope["method"] != "POST":
             raise MethodNotAllowed()
+        headers = {}
         for name, value in scope["headers"]:
-            if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            if name.startswith(SNS):
+                headers[name.decode("latin-1")] = value.decode("latin-1")
+            elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 raise Encoded()
-            if name == b"content-length" and value.isdigit() and int(value[:20]) > self._limits.max_body:
+            elif name == b"content-length" and value.isdigit() and int(value[:20]) > self._limits.max_body:
                 raise TooLarge()
+        return headers
 
     async def _read(self, incoming: Incoming, held: bytearray) -> None:
         """Read the body into `held`, which counts against all bodies that are held at once."""
-        try:
-            async with asyncio.timeout(self._limits.body_timeout.total_seconds()):
-                while incoming.more:
-                    piece = await incoming.chunk()
-                    if len(held) + len(piece) > self._limits.max_body:
-                        raise TooLarge()
-                    if self._buffered + len(piece) > self._limits.max_buffered:
-                        raise Overloaded()
-                    held += piece
-                    self._buffered += len(piece)
-        except TimeoutError:
-            raise Dropped("body_timeout") from None
+        while incoming.more:
+            piece = await incoming.chunk()
+            if len(held) + len(piece) > self._limits.max_body:
+                raise TooLarge()
+            if self._buffered + len(piece) > self._limits.max_buffered:
+                raise Overloaded()
+            held += piece
+            self._buffered += len(piece)
 
-    async def _judged(self, scope: Scope, body: bytes, deadline: float) -> Receipt:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    async def _judged(self, scope: Scope, body: bytes, headers: Mapping[str, str]) -> Receipt:
         self._working += 1
         try:
-            async with asyncio.timeout_at(deadline):
-                return await self._receiver.receive(body, headers, scope.get("path_params", {}).get("account"))
-        except TimeoutError:
-            raise Overloaded("There was no time left to judge it.", reason="answer_timeout") from None
+            return await self._receiver.receive(body, headers, scope.get("path_params", {}).get("account"))
         except NotFound:
             # A renamed account must not lose notifications for good: 404 would be final to SNS.
             raise Unconfigured("No account has the name in the path.", reason="unconfigured_account") from None

@@ -132,12 +132,12 @@ class Protocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request line."""
-        self._measure(url)
+        self._measure(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
-        self._measure(name, value)
+        self._measure(len(name) + len(value))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -152,8 +152,8 @@ class Protocol(HttpToolsProtocol):
         if not self.upgrading:
             super().on_message_complete()
 
-    def _measure(self, *parts: bytes) -> None:
-        self.head += sum(map(len, parts))
+    def _measure(self, size: int) -> None:
+        self.head += size
         if self.head > MOST_HEAD:
             raise TooMuchHead
 

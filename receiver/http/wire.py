@@ -33,6 +33,8 @@ def tidy_path(path: str) -> str:
 
     Every other path stays as it is.
     """
+    if "//" not in path:
+        return path
     tidy = SLASHES.sub("/", path)
     return tidy if tidy == "/ipn" or tidy.startswith("/ipn/") else path
 

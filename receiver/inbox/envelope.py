@@ -38,6 +38,16 @@ _TOKEN = re.compile(r"[0-9a-f]{64,1024}")
 _SUBJECT = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,100}")
 _ANY = re.compile(r".*", re.DOTALL)
 
+_FORMS = {
+    "Type": (_TYPE, "bad_type"),
+    "MessageId": (_UUID, "bad_message_id"),
+    "TopicArn": (TOPIC_ARN, "bad_topic_arn"),
+    "Timestamp": (_TIMESTAMP, "bad_timestamp"),
+    "SignatureVersion": (_VERSION, "bad_signature_version"),
+    "Signature": (_BASE64, "bad_signature_encoding"),
+}
+_FORMED = re.compile("\n".join(f"(?:{form.pattern})" for form, _ in _FORMS.values()))
+"""None of these forms has a line feed in it."""
 _FIELDS = frozenset(
     {
         *("Type", "MessageId", "TopicArn", "Message", "Timestamp", "SignatureVersion", "Signature", "SigningCertURL"),
@@ -115,10 +125,8 @@ def _check_spelling(fields: dict[str, object]) -> None:
 
 
 def _read(fields: dict[str, object]) -> Envelope:
-    kind = _take(fields, "Type", _TYPE, "bad_type")
-    topic_arn = _take(fields, "TopicArn", TOPIC_ARN, "bad_topic_arn")
+    kind, message_id, topic_arn, timestamp, version, signature = _formed(fields)
     _, partition, _, region, aws_account, _ = topic_arn.split(":")
-    timestamp = _take(fields, "Timestamp", _TIMESTAMP, "bad_timestamp")
     subject = token = subscribe_url = None
     if kind != NOTIFICATION:
         token = _take(fields, "Token", _TOKEN, "bad_token")
@@ -127,7 +135,7 @@ def _read(fields: dict[str, object]) -> Envelope:
         subject = _take(fields, "Subject", _SUBJECT, "bad_subject")
     return Envelope(
         type=kind,
-        message_id=_take(fields, "MessageId", _UUID, "bad_message_id"),
+        message_id=message_id,
         topic_arn=topic_arn,
         partition=partition,
         region=region,
@@ -135,14 +143,25 @@ def _read(fields: dict[str, object]) -> Envelope:
         message=_take(fields, "Message", _ANY, "bad_message"),
         timestamp=_milliseconds(timestamp),
         timestamp_text=timestamp,
-        signature_version=int(_take(fields, "SignatureVersion", _VERSION, "bad_signature_version")),
-        signature=_signature(_take(fields, "Signature", _BASE64, "bad_signature_encoding")),
+        signature_version=int(version),
+        signature=_signature(signature),
         signing_cert_url=_take(fields, "SigningCertURL", _ANY, "bad_signing_cert_url"),
         signed_text=_signed_text(fields, kind),
         subject=subject,
         token=token,
         subscribe_url=subscribe_url,
     )
+
+
+def _formed(fields: dict[str, object]) -> list[str]:
+    """The fields of one line each, in the order of `_FORMS`, judged in one go; taken one by one where one is wrong."""
+    try:
+        texts: list[str] = [fields[name] for name in _FORMS]  # type: ignore[misc]
+        if _FORMED.fullmatch("\n".join(texts)):
+            return texts
+    except (KeyError, TypeError):
+        pass
+    return [_take(fields, name, form, reason) for name, (form, reason) in _FORMS.items()]
 
 
 def _take(fields: dict[str, object], name: str, form: re.Pattern[str], reason: str) -> str:

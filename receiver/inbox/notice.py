@@ -7,10 +7,10 @@ Two generations are in use: JSON with `NotificationVersion: V2`, and JSON around
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 from xml.etree.ElementTree import Element, ParseError
 
+import msgspec
 from defusedxml.ElementTree import fromstring
 
 from receiver.errors import Unreadable
@@ -33,8 +33,7 @@ _MERCHANT = re.compile(r"[A-Za-z0-9]{1,64}")
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """What a notification says."""
 
     merchant_id: str

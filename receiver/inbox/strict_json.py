@@ -7,6 +7,8 @@ import math
 import re
 from typing import Final, NoReturn
 
+import msgspec
+
 from receiver.errors import Unreadable
 
 MAX_DEPTH: Final = 16
@@ -22,15 +24,38 @@ def parse(body: bytes) -> object:
     Raises `Unreadable`, and nothing else: on other encodings, duplicate keys, `NaN` and `Infinity`, numbers of over 32
     characters, nesting of over 16 levels, and anything after the value.
     """
+    if (found := _flat(body, body.count(b'"') - body.count(b'\\"'), b"\\\\" in body)) is not None:
+        return found
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise Unreadable("The body is not UTF-8.", reason="not_utf8") from error
-    return parse_text(text)
+    return _parse(text)
 
 
 def parse_text(text: str) -> object:
     """The same for a text that has been decoded already."""
+    if (found := _flat(text, text.count('"') - text.count('\\"'), "\\\\" in text)) is not None:
+        return found
+    return _parse(text)
+
+
+def _flat(text: str | bytes, quotes: int, backslashes: bool) -> dict[str, str] | None:
+    """An object of texts alone, as nearly all are, in a fifth of the time; None: see for yourself.
+
+    Without a backslash that is escaped itself, every quote that is not escaped begins or ends a text. An object of n
+    members, which are texts, has 4n of them: more, and a key is there twice.
+    """
+    if backslashes:
+        return None
+    try:
+        found = _TEXTS.decode(text)
+    except ValueError:
+        return None
+    return found if quotes == 4 * len(found) else None
+
+
+def _parse(text: str) -> object:
     # JSON inside a string counts here too, so this is only the cheap half of the check.
     if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
         raise Unreadable(f"The JSON is nested deeper than {MAX_DEPTH} levels.", reason="too_deep")
@@ -79,6 +104,7 @@ def _constant(_name: str) -> NoReturn:
     raise Unreadable("NaN and Infinity are not JSON.", reason="bad_number")
 
 
+_TEXTS: Final = msgspec.json.Decoder(dict[str, str])
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
 )

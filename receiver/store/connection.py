@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
 
+import hiredis
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -72,6 +75,7 @@ class Group:
     _waiting: list[_Call] = field(default_factory=list)
     _flights: set[asyncio.Task[None]] = field(default_factory=set)
     _scheduled: bool = False
+    _said: set[Command] = field(default_factory=set)
 
     async def call(self, command: Command, script: Script | None = None, *, repeatable: bool = True) -> Any:
         """Send one command with whatever else is sent in this turn.
@@ -89,7 +93,10 @@ class Group:
         return await answer
 
     def forget(self, command: Command) -> None:
-        """Send one command with the next pipeline; nobody waits for its answer."""
+        """Send one command with the next pipeline, once if it is said more often; nobody waits for its answer."""
+        if command in self._said:
+            return
+        self._said.add(command)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._waiting.append(_Call(command, None, False, answer))
@@ -104,7 +111,7 @@ class Group:
         self._scheduled = False
         if not self._waiting or len(self._flights) >= MOST_FLIGHTS:
             return
-        calls, self._waiting = self._waiting, []
+        calls, self._waiting, self._said = self._waiting, [], set()
         flight = asyncio.get_running_loop().create_task(self._fly(calls))
         self._flights.add(flight)
         flight.add_done_callback(self._landed)
@@ -166,17 +173,36 @@ class Group:
         await self._again(unknown)
 
     async def _send(self, commands: list[Command]) -> list[Any]:
-        async with self.client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            if self.wait_replicas:
-                pipeline.execute_command("WAIT", self.wait_replicas, self.wait_ms)
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        if self.wait_replicas:
+            commands = [*commands, ("WAIT", self.wait_replicas, self.wait_ms)]
+        answers = await self._exchange(commands)
         if self.wait_replicas:
             reached = answers.pop()
             if isinstance(reached, Exception) or reached < self.wait_replicas:
                 raise ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
         return answers
+
+    async def _exchange(self, commands: list[Command]) -> list[Any]:
+        """redis-py's own pipeline takes three times as long: it packs in Python, and sets a timer for every answer."""
+        pool = self.client.connection_pool
+        connection: Connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(connection.socket_timeout):
+                await connection.send_packed_command(b"".join([hiredis.pack_command(command) for command in commands]))  # type: ignore[arg-type]
+                return [await self._answer(connection, command) for command in commands]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+    async def _answer(self, connection: Connection, command: Command) -> Any:
+        try:
+            answer = await connection.read_response(timeout=math.inf)
+        except ResponseError as error:
+            return error
+        shape = self.client.response_callbacks.get(str(command[0]))
+        return answer if shape is None else shape(answer)
 
     def _fail(self, call: _Call, error: Exception) -> None:
         self._refuse(call, kind_of(error))
