@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from yarl import URL
@@ -19,6 +20,7 @@ HEADER_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 """Control characters; and halves of surrogate pairs, which aiohttp leaves out without a word."""
 
 
+@lru_cache(1024)
 def checked_url(text: str, guarded: bool) -> URL:
     """The address of a request. Raises `NotSent`: `bad_url`, `forbidden_address`."""
     if not PRINTABLE_URL.fullmatch(text):

@@ -48,8 +48,6 @@ class _Attempts:
     """What the guard said about each address that a guarded request was about to connect to; None: fine."""
 
     verdicts: list[str | None] = field(default_factory=list)
-    reused: bool = False
-    """Whether the connection had carried another request before."""
     answered: bool = False
     """Whether an answer has begun."""
 
@@ -121,7 +119,8 @@ class Transport:
                 try:
                     return await self._exchange(request, url, connect_timeout, max_body, guarded)
                 except (aiohttp.ServerDisconnectedError, ConnectionError):
-                    if not guarded or not attempts.reused or attempts.answered:
+                    # No socket was made, so the connection had carried another request before.
+                    if not guarded or attempts.verdicts or attempts.answered:
                         raise
                 return await self._exchange(request, url, connect_timeout, max_body, guarded)
         except (aiohttp.ClientError, OSError) as error:
@@ -186,7 +185,7 @@ class Transport:
             _attempts.get().answered = True
             headers: dict[str, str] = {}
             for name, value in answer.headers.items():
-                text = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                text = value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
                 known = headers.get(name.lower())
                 headers[name.lower()] = text if known is None else f"{known}, {text}"
             body, truncated = await _read(answer, max_body)
@@ -210,7 +209,6 @@ class Transport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
-                trace_configs=[_tracing()],
             )
         return self._sessions[guarded]
 
@@ -225,20 +223,6 @@ class Transport:
         if word is not None:
             raise PermissionError(f"the address is not public ({word})")
         return socket.socket(family, kind, protocol)
-
-
-def _tracing() -> aiohttp.TraceConfig:
-    config = aiohttp.TraceConfig()
-
-    async def reused(*_: object) -> None:
-        _attempts.get().reused = True
-
-    async def made(*_: object) -> None:
-        _attempts.get().reused = False
-
-    config.on_connection_reuseconn.append(reused)
-    config.on_connection_create_end.append(made)
-    return config
 
 
 def _system_trust() -> ssl.SSLContext:

@@ -123,15 +123,20 @@ class RefundApi:
         return caller
 
     async def _found(self, accounts: Sequence[str], refund_id: str) -> list[Refund]:
+        if len(accounts) == 1:
+            only = await self._store.refund(accounts[0], refund_id)
+            return [] if only is None else [only]
         answers = await asyncio.gather(*(self._store.refund(account, refund_id) for account in accounts))
         return [refund for refund in answers if refund is not None]
 
     async def _look(self, request: Request, accounts: Sequence[str], refund_id: str, wait: int) -> list[Refund]:
         """What there is after at most `wait` seconds, or as soon as it is final or ambiguous, or nobody listens."""
         found = await self._found(accounts, refund_id)
+        if not wait:
+            return found
         try:
             async with asyncio.timeout(wait):
-                while wait and not _settled(found) and not await request.is_disconnected():
+                while not _settled(found) and not await request.is_disconnected():
                     await self._something(accounts)
                     found = await self._found(accounts, refund_id)
         except TimeoutError:

@@ -49,8 +49,10 @@ class Attempts:
 
     def check(self, request: HTTPConnection) -> None:
         """Raise `TooManyAttempts` if the client has no failure left."""
+        if not self._spent:
+            return
         address = address_of(request)
-        if self._burst and (over := self._counting(address) - (self._burst - 1)) > 0:
+        if (over := self._counting(address) - (self._burst - 1)) > 0:
             raise TooManyAttempts(retry_after=max(1, math.ceil(over * self._refill)))
 
     def failed(self, request: HTTPConnection) -> None:

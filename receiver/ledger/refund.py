@@ -99,6 +99,7 @@ class Money(msgspec.Struct, frozen=True):
         return f"{self.amount:.{places}f}"
 
 
+NO_MARKS = str.maketrans("", "", "-:")
 TIMESTAMP = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)T(\d\d):?(\d\d):?(\d\d)(?:\.(\d{1,9}))?Z")
 
 
@@ -121,7 +122,7 @@ def parse_time(text: object) -> int:
 
 def format_basic(ms: int) -> str:
     """Amazon's own form, whole seconds: `20190714T155300Z`."""
-    return f"{datetime.fromtimestamp(ms // 1000, UTC).strftime('%Y%m%dT%H%M%SZ'):0>16}"
+    return datetime.fromtimestamp(ms // 1000, UTC).replace(tzinfo=None).isoformat().translate(NO_MARKS) + "Z"
 
 
 def format_rfc3339(ms: int) -> str:

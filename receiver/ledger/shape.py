@@ -24,6 +24,8 @@ def tidy(text: str, limit: int = TEXT_LIMIT) -> str:
     Unprintable are control and format characters, and the halves of a surrogate pair that JSON can smuggle in and
     UTF-8 cannot encode. Doing it twice changes nothing.
     """
+    if len(text) <= limit and text.isprintable():
+        return text.strip()
     printable = "".join(c if c.isprintable() else " " for c in text[: 4 * limit]).strip()
     return printable if len(printable) <= limit else printable[: limit - 1] + "…"
 

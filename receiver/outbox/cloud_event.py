@@ -6,6 +6,7 @@ The body of an event is the same bytes on every attempt and for every subscriber
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from receiver.exchange import Request
 from receiver.ledger.refund import format_rfc3339
 from receiver.ledger.shape import refund_json, tidy
 from receiver.outbox.advice import advice_json
-from receiver.outbox.event import Event
+from receiver.outbox.event import SAME, Event
 from receiver.outbox.operator_event import OperatorEvent, operator_cloud_event
 from receiver.outbox.signature import read_secret, webhook_headers
 from receiver.outbox.subscriber import Subscriber
@@ -45,6 +46,7 @@ def cloud_event(event: Event) -> dict[str, Any]:
     }
 
 
+@lru_cache(SAME)
 def render_body(event: Event) -> bytes:
     """The body: compact JSON in UTF-8, at most `LARGEST_BODY` bytes."""
     return msgspec.json.encode(cloud_event(event))

@@ -30,6 +30,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -39,6 +40,8 @@ from receiver.ledger.refund import REFUND_ID, Money, Refund, Source, format_rfc3
 from receiver.ledger.shape import DESCRIPTION_LIMIT, amazon_time, tidy
 from receiver.outbox.advice import Advice, advice_of
 
+SAME = 512
+"""Events kept as read and as rendered: all subscribers are told of the same ones at about the same time."""
 EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
 COUNT = re.compile(r"[0-9]{1,15}")
 FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
@@ -121,6 +124,12 @@ def to_fields(event: Event) -> dict[str, str]:
 
 def from_fields(account: str, fields: Mapping[str, str]) -> Event:
     """The event that `to_fields` wrote into the stream of this account. Raises `Unreadable` (`bad_event`) only."""
+    return _from_items(account, tuple(fields.items()))
+
+
+@lru_cache(SAME)
+def _from_items(account: str, items: tuple[tuple[str, str], ...]) -> Event:
+    fields = dict(items)
     try:
         event_type = EventType(fields.get("type", ""))
         refund = _refund(account, fields)

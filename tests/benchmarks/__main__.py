@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from tests.benchmarks import ingest, lanes
+from tests.benchmarks import holding, ingest, lanes, outgoing
 
 COMMANDS = {
     "believed": ingest.believed,
     "refused": ingest.refused,
     "latency": ingest.latency,
+    "reads": holding.reads,
+    "alert": outgoing.alert,
+    "deliveries": outgoing.deliveries,
     "isolation": lanes.isolation,
+    "memory": holding.memory,
+    "resident": holding.resident,
+    "start": holding.start,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -102,3 +103,50 @@ def test_plain_json_is_read_as_the_standard_library_reads_it(value: object) -> N
     for ascii_only in (True, False):
         text = json.dumps(value, ensure_ascii=ascii_only)
         assert strict_json.parse(text.encode()) == json.loads(text)
+
+
+PIECES = [
+    '"',
+    "a",
+    "\\",
+    "\\u0061",
+    "\\ud800",
+    "\\n",
+    "{",
+    "}",
+    ":",
+    ",",
+    " ",
+    "1",
+    "\x01",
+    "é",
+    '{"a":"b"',
+    ',"a":"c"',
+    '"}',
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_the_quick_way_says_what_the_slow_way_says(text: str) -> None:
+    """Duplicates above all: the quick way knows them by counting quotes."""
+
+    def said(read: Callable[[str], object]) -> object:
+        try:
+            return read(text)
+        except Unreadable as error:
+            return error.reason
+
+    assert said(strict_json.parse_text) == said(strict_json._parse)
+    assert said(lambda each: strict_json.parse(each.encode())) == said(strict_json._parse)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=4)), max_size=5))
+def test_a_key_that_is_there_twice_is_seen_the_quick_way_too(pairs: list[tuple[str, str]]) -> None:
+    """However the key is spelled."""
+    body = "{" + ",".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in pairs) + "}"
+    if len({key for key, _ in pairs}) == len(pairs):
+        assert strict_json.parse_text(body) == dict(pairs)
+        return
+    with pytest.raises(Unreadable) as caught:
+        strict_json.parse_text(body.replace('"a":', '"\\u0061":', 1))
+    assert caught.value.reason == "duplicate_key"

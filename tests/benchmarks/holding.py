@@ -1,0 +1,193 @@
+"""State: reads per second, memory for each refund, many against few, and how soon the service is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+from contextlib import ExitStack
+from itertools import cycle
+from random import Random
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import uvloop
+
+from receiver.ledger.lifecycle import Facts
+from receiver.ledger.query import Query
+from receiver.ledger.refund import Source
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.connection import connect
+from tests.accounts import make_account
+from tests.benchmarks import load, mail
+from tests.benchmarks.ingest import measured, stand
+from tests.benchmarks.machine import (
+    TOKEN,
+    configuration,
+    cores,
+    free_port,
+    receiver,
+    resident_mib,
+    started,
+    valkey,
+)
+from tests.store.makers import refund_id, seen
+
+FACTS: Facts = {"charge_read": True, "retryable": "no"}
+AUTHORIZED = f"Authorization: Bearer {TOKEN}"
+
+
+async def fill(store: Store, first: int, much: int) -> None:
+    """So many refunds that went from RefundInitiated to Refunded."""
+    settler, account = Settler(store, lambda: 0.5), make_account()
+
+    async def one(number: int) -> None:
+        for state in ("RefundInitiated", "Refunded"):
+            await settler.settle(account, seen(state, number), source=Source.POLL, facts=FACTS)
+
+    for start in range(first, first + much, 64):
+        await asyncio.gather(*(one(number) for number in range(start, min(start + 64, first + much))))
+
+
+def reads(seconds: float, rounds: int) -> None:
+    """`GET /v1/refunds/{id}` per second, against B."""
+    with stand() as at:
+        url = _store_of(at.service)
+        uvloop.run(_filled(url, 1_000))
+        chosen = [
+            load.request(f"/v1/refunds/{refund_id(number)}", b"", AUTHORIZED, method="GET") for number in range(1_000)
+        ]
+        bare = cycle([load.request("/x", b"", AUTHORIZED, method="GET")])
+        rows = []
+        for number in range(rounds):
+            b = measured(at.bare, bare, seconds)
+            s = measured(at.service, cycle(chosen), seconds)
+            rows.append(s / b)
+            print(f"round {number + 1}: B {b:.0f}/s, reads {s:.0f}/s = {s / b:.2f} B", flush=True)
+        print(f"reads: {median(rows):.2f} B (median)")
+
+
+def _store_of(port: int) -> str:
+    """The address of the store of the service on this port."""
+    found = subprocess.run(["pgrep", "-af", "receiver serve --config"], capture_output=True, text=True, check=True)
+    for line in found.stdout.splitlines():
+        path = line.rsplit("--config ", 1)[1].split()[0]
+        try:
+            with open(path) as file:
+                text = file.read()
+        except OSError:
+            continue
+        if f"port = {port}\n" in text:
+            return text.split('url = "')[1].split('"')[0]
+    raise SystemExit("The service is not there.")
+
+
+async def _filled(url: str, much: int) -> None:
+    store = Store(connect(url))
+    await store.start()
+    await fill(store, 0, much)
+    await store.close()
+
+
+def memory(seconds: float, rounds: int, refunds: int = 200_000) -> None:
+    """Bytes in the store for each settled refund, with its history and its two events; then many against few."""
+    del seconds
+    uvloop.run(_memory(rounds, refunds))
+
+
+async def _memory(rounds: int, refunds: int) -> None:
+    _, rest = cores()
+    with ExitStack() as stack:
+        url, _ = stack.enter_context(valkey(rest))
+        few_url, _ = stack.enter_context(valkey(rest))
+        store, few = Store(connect(url)), Store(connect(few_url))
+        await store.start()
+        await few.start()
+        await fill(few, 0, 1_000)
+        client = connect(url)
+        empty = (await client.info("memory"))["used_memory"]
+        began = perf_counter()
+        await fill(store, 0, refunds)
+        found = await client.info()
+        await client.aclose()
+        per_refund = (found["used_memory"] - empty) / refunds
+        name = "Valkey" if found.get("server_name") == "valkey" else "Redis"
+        version = found.get("valkey_version", found["redis_version"])
+        print(f"{per_refund:.0f} bytes for each refund: {refunds} refunds, {name} {version}", flush=True)
+        print(f"written at {refunds * 2 / (perf_counter() - began):.0f} revisions a second")
+        for what, ask in _questions(refunds).items():
+            ratios = []
+            for _ in range(rounds):
+                ratios.append(await _timed(store, ask) / await _timed(few, ask))
+            print(f"{what}: {median(ratios):.2f} × the time with 1,000 refunds (median)", flush=True)
+        await store.close()
+        await few.close()
+
+
+def _questions(refunds: int) -> dict[str, Any]:
+    chance = Random(1)
+
+    async def read(store: Store) -> None:
+        await store.refund("us", refund_id(chance.randrange(min(refunds, 1_000))))
+
+    async def page(store: Store) -> None:
+        await store.page("us", Query())
+
+    async def claim(store: Store) -> None:
+        await store.claim("us", "get_refund", lease=1, burst=1e6, per_second=1e6, limit=8)
+
+    return {"a refund read": read, "a page of the list": page, "a claim": claim}
+
+
+async def _timed(store: Store, ask: Any) -> float:
+    for _ in range(50):
+        await ask(store)
+    took = []
+    for _ in range(300):
+        began = perf_counter()
+        await ask(store)
+        took.append(perf_counter() - began)
+    return median(took)
+
+
+def resident(seconds: float, rounds: int, notifications: int = 100_000) -> None:
+    """Resident memory of `serve` without its store, after 100,000 notifications."""
+    del seconds
+    with stand() as at:
+        step = notifications // 10
+        print(f"at the start: {resident_mib(at.pid):.0f} MiB")
+        for part in range(10):
+            posts = iter(mail.sign_many(at.at, part * step, step))
+            uvloop.run(load.closed(at.service, posts, 3_600))
+            if part in (0, 4, 9):
+                print(f"after {(part + 1) * step} notifications: {resident_mib(at.pid):.0f} MiB", flush=True)
+    del rounds
+
+
+def start(seconds: float, rounds: int) -> None:
+    """From the command to `/readyz`, on an empty store."""
+    del seconds
+    measured_on, rest = cores()
+    took = []
+    for number in range(rounds + 1):
+        with ExitStack() as stack:
+            url, folder = stack.enter_context(valkey(rest))
+            web = free_port()
+            config = configuration(folder, url, web, mail.signer(mail.now()))
+            began = time.monotonic()
+            run = receiver("serve", "--config", str(config))
+            stack.enter_context(started(run, web, folder / "service.log", measured_on))
+            os.sched_setaffinity(0, rest)
+            while not _ready(web):
+                time.sleep(0.005)
+            if number:
+                took.append(time.monotonic() - began)
+    print(f"ready after {median(took):.2f} s (median)")
+
+
+def _ready(port: int) -> bool:
+    ask = iter([load.request("/readyz", b"", method="GET")])
+    return set(uvloop.run(load.closed(port, ask, 0.01, lines=1)).statuses) == {200}
