@@ -82,6 +82,18 @@ async def test_a_new_subscriber_gets_what_it_wants_of_before(
     assert await owed(store) == everything[3:]
 
 
+async def test_a_record_of_a_later_version_is_backfilled(store: Store, redis: Any, account: Account) -> None:
+    """What it says is what counts, not its bytes."""
+    ids = await happen(store, account, 2)
+    await store.add_subscriber("us", subscriber("new"), 0)
+    raw = await redis.hget("refunds:{us}:subscribers", "new")
+    await redis.hset("refunds:{us}:subscribers", "new", raw.replace(b"{", b'{"colour":"red",', 1))
+    for _ in range(2):
+        await upkeep(store).backfill()
+    assert await store.backfills("us") == []
+    assert await owed(store) == ids
+
+
 async def test_from_now_is_the_default_and_a_time_is_exact(store: Store, account: Account) -> None:
     first = await happen(store, account, 2)
     await asyncio.sleep(0.003)
