@@ -32,6 +32,7 @@ from yarl import URL
 from receiver.addresses import Network, forbidden
 from receiver.errors import CertificateUnavailable, NotSent
 from receiver.exchange import Request, Response
+from receiver.interim import limited
 from receiver.resolver import ThreadResolver
 from receiver.sendable import check_headers, checked_url
 
@@ -203,6 +204,7 @@ class Transport:
                 resolver=self._resolver or self._own_resolver(),
                 socket_factory=self._guarded_socket if guarded else None,
             )
+            connector._factory = limited(asyncio.get_running_loop())
             self._sessions[guarded] = aiohttp.ClientSession(
                 connector=connector,
                 headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},

@@ -152,6 +152,29 @@ async def test_every_broken_answer_has_its_word(transport: Transport, trouble: s
         assert await why(transport.send(Request("POST", f"{server.url}/?secret=1"), timeout=5)) == reason
 
 
+@pytest.mark.parametrize("head", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 X\r\nLink: <a>\r\n\r\n"])
+async def test_endless_interim_answers_hold_up_nobody(transport: Transport, head: bytes) -> None:
+    """A few are what HTTP allows; a flood ends with its first read, where it would keep the whole process busy."""
+
+    async def flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(head * 4000)
+            await writer.drain()
+
+    async with serving(head * 5 + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as server:
+        assert (await transport.send(Request("POST", server.url), timeout=5)).body == b"ok"
+    async with serving(flood) as server:
+        assert await why(transport.send(Request("POST", server.url), timeout=5)) == "bad_answer"
+
+
+async def test_unasked_answers_after_the_first_cost_nothing(transport: Transport) -> None:
+    """They are not taken for the answers to later requests."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    async with serving(answer + b"ok" + (answer + b"no") * 4000) as server:
+        for _ in range(3):
+            assert (await transport.send(Request("POST", server.url), timeout=5)).body == b"ok"
+
+
 async def test_a_reset_is_a_cut(transport: Transport) -> None:
     """In the middle of the answer."""
 
