@@ -81,9 +81,11 @@ class Handover:
     async def deliver(self, parcels: Sequence[Parcel], subscriber: Subscriber) -> None:
         """Send events that were claimed for one message, and settle each.
 
-        Operator events and tests go alone. After `StoreUnavailable` the lease runs out, and they are sent again.
+        Operator events go in a message of their own, and so does each test. After `StoreUnavailable` the lease runs
+        out, and they are sent again.
         """
         together: list[tuple[Parcel, Told]] = []
+        for_operators: list[tuple[Parcel, Told]] = []
         for parcel in parcels:
             try:
                 told = read(parcel)
@@ -93,11 +95,11 @@ class Handover:
             if isinstance(told, Event) and told.type is EventType.TEST:
                 await self._test(parcel, told, subscriber)
             elif isinstance(told, OperatorEvent):
-                await self._message([(parcel, told)], subscriber)
+                for_operators.append((parcel, told))
             else:
                 together.append((parcel, told))
-        if together:
-            await self._message(together, subscriber)
+        for batch in filter(None, (together, for_operators)):
+            await self._message(batch, subscriber)
 
     async def _message(self, batch: Sequence[tuple[Parcel, Told]], subscriber: Subscriber) -> None:
         answer, seconds = await self._post([told for _, told in batch], subscriber)
@@ -218,8 +220,9 @@ def read(parcel: Parcel) -> Told:
 
 def request_of(batch: Sequence[Told], subscriber: Subscriber, now: int) -> Request:
     """The one request that tells all of the batch. Raises `NotSent`."""
-    if isinstance(batch[0], OperatorEvent):
-        return render_operator(batch[0], subscriber, now)
+    for_operators = [each for each in batch if isinstance(each, OperatorEvent)]
+    if for_operators:
+        return render_operator(for_operators, subscriber, now)
     events = [each for each in batch if isinstance(each, Event)]
     return render(events, subscriber, now)
 
