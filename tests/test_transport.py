@@ -11,6 +11,7 @@ import ssl
 import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from ipaddress import ip_network
 
 import pytest
@@ -287,6 +288,30 @@ async def test_a_host_that_hangs_does_not_keep_others_waiting(transport: Transpo
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_subscribers_that_hang_do_not_keep_others_at_the_same_host_waiting() -> None:
+    """Who delivers decides how much is under way; another bound here would be taken for a subscriber's fault."""
+    hanging, count = asyncio.Semaphore(0), 300
+    transport = Transport(tls=NO_TLS, allow_networks=[ip_network("127.0.0.0/8")])
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if hanging_server.connections <= count:
+            hanging.release()
+            await asyncio.Event().wait()
+        writer.write(OK)
+        await writer.drain()
+
+    async with serving(answer) as hanging_server:
+        send = partial(transport.send, Request("POST", hanging_server.url), guarded=True)
+        waiting = [asyncio.create_task(send()) for _ in range(count)]
+        for _ in range(count):
+            await asyncio.wait_for(hanging.acquire(), 5)
+        assert (await send(timeout=5)).status == 200
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    await transport.close()
 
 
 async def test_names_of_subscribers_that_hang_do_not_keep_amazon_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
