@@ -33,7 +33,7 @@ from receiver.outbox.operator_event import OperatorEvent, is_operator, read_oper
 from receiver.outbox.rendering import render, render_operator
 from receiver.outbox.subscriber import Subscriber
 from receiver.store import Store
-from receiver.store.lanes import Parcel, Result
+from receiver.store.lanes import LONGEST_HOLD, Parcel, Result
 from receiver.telling import Watcher, announce, dead_event, death, pause_failing, pause_gone
 
 log = structlog.get_logger()
@@ -135,7 +135,7 @@ class Handover:
         now, paused_ms = self.store.now(), subscriber.paused_ms
         verdict = judge(answer, parcel.attempts, now, self.chance(), paused_ms=paused_ms)
         attempts = record(answer, parcel.attempts, verdict, now, paused_ms=paused_ms)
-        result = _result(verdict, answer) if first else Result()
+        result = _result(verdict, answer, now) if first else Result()
         match verdict:
             case Delivered():
                 held = await self.store.delivered(parcel, result)
@@ -227,10 +227,12 @@ def request_of(batch: Sequence[Told], subscriber: Subscriber, now: int) -> Reque
     return render(events, subscriber, now)
 
 
-def _result(verdict: Verdict, answer: Response | NotSent) -> Result:
+def _result(verdict: Verdict, answer: Response | NotSent, now: int) -> Result:
     """What the answer says of the subscriber's health. That it does not want one event is no failure."""
     if isinstance(verdict, Delivered):
         return Result(failed=False)
     if isinstance(verdict, Dead) and verdict.reason == "aborted":
         return Result()
-    return Result(failed=True, error=error_text(answer))
+    asked = verdict.at if isinstance(verdict, Retry) and not verdict.counts else None
+    hold = None if asked is None else min(asked, now + LONGEST_HOLD)
+    return Result(failed=True, error=error_text(answer), hold=hold)
