@@ -239,10 +239,7 @@ class Lanes(Part):
     async def tell_failing(self, account: str, event: OperatorEvent) -> bool:
         """Have operators told of failures, once until the subscriber succeeds again; whether this was the once."""
         keys = self._keys(account)
-        first = await self._writes.call(("HSETNX", keys("health", event.subscriber), "warned", "yes"))
-        if first:
-            await self._writes.call(("RPUSH", keys("told"), waiting_form(event)))
-        return bool(first)
+        return bool(await self._run("warn", [keys("health", event.subscriber), keys("told")], [waiting_form(event)]))
 
 
 def read_attempts(stored: bytes) -> Attempts:

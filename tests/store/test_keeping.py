@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.accounts import Account
-from receiver.errors import Conflict
+from receiver.errors import Conflict, StoreUnavailable
 from receiver.ledger.refund import Source
 from receiver.metrics import Metrics
 from receiver.outbox.delivery import Attempts
@@ -278,6 +278,17 @@ async def test_an_operator_event_is_written_with_what_it_tells_or_not_at_all(sto
     (owed_to,) = await take(store, "ops")
     assert owed_to.fields["id"] == event.id
     assert await store.tell("us") == []
+
+
+async def test_a_warning_that_could_not_be_written_is_not_taken_for_told(store: Store, redis: Any) -> None:
+    """What marks it as told is written in one step with it; after that it is told once."""
+    event = operator_event(OperatorType.FAILING, "us", "finance", "last_active", "Nothing reaches it.", wall())
+    await redis.set("refunds:{us}:told", "not a list")
+    with pytest.raises(StoreUnavailable):
+        await store.tell_failing("us", event)
+    await redis.delete("refunds:{us}:told")
+    assert [await store.tell_failing("us", event) for _ in range(2)] == [True, False]
+    assert await store.tell("us") == [event]
 
 
 async def test_an_operator_event_that_cannot_be_read_holds_up_no_other(store: Store, redis: Any) -> None:
