@@ -49,7 +49,7 @@ A change becomes an event, and an event is owed to whoever wants it
         rendering.py · cloud_event.py · signature.py · slack.py · pagerduty.py · alertmanager.py    events on the wire
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py      which IP addresses are not on the public Internet
-    sendable.py · resolver.py · transport.py    the only files that open a socket to the web
+    sendable.py · resolver.py · interim.py · transport.py    the only files that open a socket to the web
     handover.py · telling.py    one message: send, judge, settle; what pauses a subscriber, and who is told
     declare.py · deliver.py · upkeep.py    VERBS · the configured subscribers → the store; lanes → the world; trimming
 
@@ -75,7 +75,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ handover
   │ settle · ask · telling
   │ transport · store · certificates · settings
-  │ resolver · sendable · serving · logs
+  │ resolver · sendable · interim · serving · logs
   │ accounts
   │ inbox · amazonpay · outbox
   │ ledger · addresses

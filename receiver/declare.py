@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
+from msgspec import structs
 
 from receiver.errors import StoreUnavailable
 from receiver.outbox.subscriber import Subscriber, carry_over
@@ -51,7 +52,16 @@ class Declarer:
         names = {subscriber.name for subscriber in subscribers}
         for each in await self.store.subscribers(account) if not self.done.is_set() else ():
             if each.origin == "config" and each.name not in names:
-                log.warning("subscriber.no_longer_declared", account=account, subscriber=each.name)
+                await self._let_go(account, each)
+
+    async def _let_go(self, account: str, subscriber: Subscriber) -> None:
+        """It stays, with what it is owed, as one that was added by hand: so that it can be removed by hand.
+
+        If it was changed meanwhile, the next start sees to it.
+        """
+        await self.store.change_subscriber(account, subscriber, structs.replace(subscriber, origin="api"))
+        mend = f"receiver subscriber remove {subscriber.name}, or declare it again"
+        log.warning("subscriber.no_longer_declared", account=account, subscriber=subscriber.name, mend=mend)
 
     async def _written(self, account: str, subscriber: Subscriber) -> bool:
         """Add the subscriber, or at the start change the stored one; False if somebody else changed it meanwhile.

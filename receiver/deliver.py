@@ -90,17 +90,22 @@ class Deliverer:
         more = [result.wait for result in results if result.wait]
         return min((wait / 1000 for wait in (*waits.values(), *more) if wait), default=IDLE)
 
+    @property
+    def _spare(self) -> int:
+        return self.concurrency // 4
+
     def _rooms(self, roster: Roster, names: list[str]) -> dict[str, int]:
         """How many messages may be begun in each of these lanes.
 
-        Where room is scarce, it goes to those with the least under way; among equals to who has waited longest.
+        Where room is scarce, it goes to those with the least under way; among equals to who has waited longest. The
+        last of it is for those with nothing under way.
         """
         busy, rooms = Counter(self._running.values()), Counter[str]()
         most = {name: roster.subscribers[name].concurrency or self.per_subscriber for name in names}
         queue = [(busy[name], self._served[name], name) for name in names if busy[name] < most[name]]
         heapify(queue)
-        for _ in range(self.concurrency - len(self._running)):
-            if not queue:
+        for left in range(self.concurrency - len(self._running), 0, -1):
+            if not queue or (queue[0][0] and left <= self._spare):
                 break
             under_way, served, name = heappop(queue)
             rooms[name] += 1
@@ -140,7 +145,7 @@ class Deliverer:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         """Where there was no room, or something was held back, there may be more to do now."""
-        full = len(self._running) >= self.concurrency
+        full = len(self._running) >= self.concurrency - self._spare
         name = self._running.pop(task)
         if full or name in self._held:
             self._held.discard(name)

@@ -33,7 +33,7 @@ from receiver.outbox.operator_event import OperatorEvent, is_operator, read_oper
 from receiver.outbox.rendering import render, render_operator
 from receiver.outbox.subscriber import Subscriber
 from receiver.store import Store
-from receiver.store.lanes import Parcel, Result
+from receiver.store.lanes import LONGEST_HOLD, Parcel, Result
 from receiver.telling import Watcher, announce, dead_event, death, pause_failing, pause_gone
 
 log = structlog.get_logger()
@@ -81,9 +81,11 @@ class Handover:
     async def deliver(self, parcels: Sequence[Parcel], subscriber: Subscriber) -> None:
         """Send events that were claimed for one message, and settle each.
 
-        Operator events and tests go alone. After `StoreUnavailable` the lease runs out, and they are sent again.
+        Operator events go in a message of their own, and so does each test. After `StoreUnavailable` the lease runs
+        out, and they are sent again.
         """
         together: list[tuple[Parcel, Told]] = []
+        for_operators: list[tuple[Parcel, Told]] = []
         for parcel in parcels:
             try:
                 told = read(parcel)
@@ -93,11 +95,11 @@ class Handover:
             if isinstance(told, Event) and told.type is EventType.TEST:
                 await self._test(parcel, told, subscriber)
             elif isinstance(told, OperatorEvent):
-                await self._message([(parcel, told)], subscriber)
+                for_operators.append((parcel, told))
             else:
                 together.append((parcel, told))
-        if together:
-            await self._message(together, subscriber)
+        for batch in filter(None, (together, for_operators)):
+            await self._message(batch, subscriber)
 
     async def _message(self, batch: Sequence[tuple[Parcel, Told]], subscriber: Subscriber) -> None:
         answer, seconds = await self._post([told for _, told in batch], subscriber)
@@ -133,7 +135,7 @@ class Handover:
         now, paused_ms = self.store.now(), subscriber.paused_ms
         verdict = judge(answer, parcel.attempts, now, self.chance(), paused_ms=paused_ms)
         attempts = record(answer, parcel.attempts, verdict, now, paused_ms=paused_ms)
-        result = _result(verdict, answer) if first else Result()
+        result = _result(verdict, answer, now) if first else Result()
         match verdict:
             case Delivered():
                 held = await self.store.delivered(parcel, result)
@@ -218,16 +220,19 @@ def read(parcel: Parcel) -> Told:
 
 def request_of(batch: Sequence[Told], subscriber: Subscriber, now: int) -> Request:
     """The one request that tells all of the batch. Raises `NotSent`."""
-    if isinstance(batch[0], OperatorEvent):
-        return render_operator(batch[0], subscriber, now)
+    for_operators = [each for each in batch if isinstance(each, OperatorEvent)]
+    if for_operators:
+        return render_operator(for_operators, subscriber, now)
     events = [each for each in batch if isinstance(each, Event)]
     return render(events, subscriber, now)
 
 
-def _result(verdict: Verdict, answer: Response | NotSent) -> Result:
+def _result(verdict: Verdict, answer: Response | NotSent, now: int) -> Result:
     """What the answer says of the subscriber's health. That it does not want one event is no failure."""
     if isinstance(verdict, Delivered):
         return Result(failed=False)
     if isinstance(verdict, Dead) and verdict.reason == "aborted":
         return Result()
-    return Result(failed=True, error=error_text(answer))
+    asked = verdict.at if isinstance(verdict, Retry) and not verdict.counts else None
+    hold = None if asked is None else min(asked, now + LONGEST_HOLD)
+    return Result(failed=True, error=error_text(answer), hold=hold)

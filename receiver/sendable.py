@@ -11,7 +11,7 @@ from yarl import URL
 from receiver.errors import NotSent
 from receiver.exchange import Request
 
-PRINTABLE_URL = re.compile(r"https?://[\x21-\x7e]+")
+PRINTABLE_URL = re.compile(r"https?://[\x21-\x7e]+", re.IGNORECASE)
 NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 """WHATWG URL, "ends in a number": resolvers read these as IPv4 addresses (2130706433, 0x7f.1, 127.1)."""
 

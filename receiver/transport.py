@@ -32,12 +32,14 @@ from yarl import URL
 from receiver.addresses import Network, forbidden
 from receiver.errors import CertificateUnavailable, NotSent
 from receiver.exchange import Request, Response
+from receiver.interim import limited
 from receiver.resolver import ThreadResolver
 from receiver.sendable import check_headers, checked_url
 
 USER_AGENT = "amazon-pay-refund-receiver"
 CONNECTIONS = 256
 CONNECTIONS_PER_HOST = 64
+"""Of unguarded requests. Those to subscribers are bounded by who delivers: here one would wait for another's answer."""
 MAX_CERTIFICATE = 16 * 1024
 
 AddressInfo = tuple[int, int, int, str, tuple[str | int, ...]]
@@ -195,13 +197,14 @@ class Transport:
         if guarded not in self._sessions:
             connector = aiohttp.TCPConnector(
                 ssl=self._tls,
-                limit=CONNECTIONS,
-                limit_per_host=CONNECTIONS_PER_HOST,
+                limit=0 if guarded else CONNECTIONS,
+                limit_per_host=0 if guarded else CONNECTIONS_PER_HOST,
                 use_dns_cache=self._dns_ttl > 0,
                 ttl_dns_cache=self._dns_ttl,
                 resolver=self._resolver or self._own_resolver(),
                 socket_factory=self._guarded_socket if guarded else None,
             )
+            connector._factory = limited(asyncio.get_running_loop())
             self._sessions[guarded] = aiohttp.ClientSession(
                 connector=connector,
                 headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},

@@ -11,6 +11,7 @@ import ssl
 import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from ipaddress import ip_network
 
 import pytest
@@ -152,6 +153,29 @@ async def test_every_broken_answer_has_its_word(transport: Transport, trouble: s
         assert await why(transport.send(Request("POST", f"{server.url}/?secret=1"), timeout=5)) == reason
 
 
+@pytest.mark.parametrize("head", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 X\r\nLink: <a>\r\n\r\n"])
+async def test_endless_interim_answers_hold_up_nobody(transport: Transport, head: bytes) -> None:
+    """A few are what HTTP allows; a flood ends with its first read, where it would keep the whole process busy."""
+
+    async def flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(head * 4000)
+            await writer.drain()
+
+    async with serving(head * 5 + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as server:
+        assert (await transport.send(Request("POST", server.url), timeout=5)).body == b"ok"
+    async with serving(flood) as server:
+        assert await why(transport.send(Request("POST", server.url), timeout=5)) == "bad_answer"
+
+
+async def test_unasked_answers_after_the_first_cost_nothing(transport: Transport) -> None:
+    """They are not taken for the answers to later requests."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    async with serving(answer + b"ok" + (answer + b"no") * 4000) as server:
+        for _ in range(3):
+            assert (await transport.send(Request("POST", server.url), timeout=5)).body == b"ok"
+
+
 async def test_a_reset_is_a_cut(transport: Transport) -> None:
     """In the middle of the answer."""
 
@@ -264,6 +288,30 @@ async def test_a_host_that_hangs_does_not_keep_others_waiting(transport: Transpo
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_subscribers_that_hang_do_not_keep_others_at_the_same_host_waiting() -> None:
+    """Who delivers decides how much is under way; another bound here would be taken for a subscriber's fault."""
+    hanging, count = asyncio.Semaphore(0), 300
+    transport = Transport(tls=NO_TLS, allow_networks=[ip_network("127.0.0.0/8")])
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if hanging_server.connections <= count:
+            hanging.release()
+            await asyncio.Event().wait()
+        writer.write(OK)
+        await writer.drain()
+
+    async with serving(answer) as hanging_server:
+        send = partial(transport.send, Request("POST", hanging_server.url), guarded=True)
+        waiting = [asyncio.create_task(send()) for _ in range(count)]
+        for _ in range(count):
+            await asyncio.wait_for(hanging.acquire(), 5)
+        assert (await send(timeout=5)).status == 200
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    await transport.close()
 
 
 async def test_names_of_subscribers_that_hang_do_not_keep_amazon_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

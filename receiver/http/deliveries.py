@@ -133,7 +133,7 @@ class DeliveryApi:
 
     async def _by_ids(self, account: str, name: str, ids: Sequence[str]) -> tuple[list[str], list[str]]:
         """The stream ids that are meant, and what is nowhere to be found: dead ones first, then the whole stream."""
-        streams = [each for each in ids if STREAM_ID.fullmatch(each)]
+        streams = [each for each in ids if _is_stream_id(each)]
         found = {each: each for each in await self._store.known(account, name, streams)}
         looked_for = set(ids) - set(streams)
         before = ""
@@ -220,14 +220,22 @@ def _read_wanted(body: dict[str, Any]) -> Wanted:
     if ids is not None and (
         not isinstance(ids, list)
         or not 1 <= len(ids) <= MOST_IDS
-        or any(not isinstance(i, str) or not (EVENT_ID.fullmatch(i) or STREAM_ID.fullmatch(i)) for i in ids)
+        or any(not isinstance(i, str) or not (EVENT_ID.fullmatch(i) or _is_stream_id(i)) for i in ids)
     ):
         raise BadRequest(
             f"`ids` is a list of 1 to {MOST_IDS} ids, such as evt_… (webhook-id) or 1760000000000-0 (streamId).",
             reason="bad_redrive",
         )
     times = [_time(body, key) for key in ("since", "until")]
+    if times[1] and times[0] > times[1]:
+        raise BadRequest("`since` is later than `until`: nothing lies between them.", reason="bad_redrive")
     return Wanted(tuple(ids or ()), times[0], times[1], flags["dryRun"])
+
+
+def _is_stream_id(text: str) -> bool:
+    """Redis counts the second part in 64 bits, and refuses more."""
+    found = STREAM_ID.fullmatch(text)
+    return found is not None and int(found[2]) < 2**64
 
 
 def _time(body: dict[str, Any], key: str) -> int:

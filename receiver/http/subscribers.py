@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -25,6 +26,8 @@ from receiver.outbox.subscriber import Subscriber, pause, public_json, read_subs
 from receiver.outbox.target import Rules
 from receiver.store.lanes import Health
 
+CLOCKS_APART = 300_000
+"""ms by which the clock of a client may be ahead of ours."""
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -78,7 +81,7 @@ class SubscriberApi:
         Params(request, ())
         fields = _fields(await read_object(request))
         account = chosen_account(caller, fields.pop("account", None))
-        start = read_start(fields.pop("start", None))
+        start = read_start(fields.pop("start", None), self._now())
         brought = "secret" in fields or "secrets" in fields
         made = {"secret": self._new_secret()} if traits(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
@@ -159,24 +162,32 @@ class SubscriberApi:
         return await named(self._store, caller, request, Params(request, ("account",)))
 
 
-def read_start(given: object) -> int | None:
+def read_start(given: object, now: int) -> int | None:
     """From when on (ms) a new subscriber is told; None: from now on. Raises `BadRequest` (`bad_start`)."""
     if given in (None, "now"):
         return None
     if given == "beginning":
         return 0
     try:
-        return max(read_time(given if isinstance(given, str) else ""), 0)
+        start = max(read_time(given if isinstance(given, str) else ""), 0)
     except ValueError:
         raise BadRequest(
             "`start` is now, beginning, or a time such as 2026-01-31T12:00:00Z.", reason="bad_start"
         ) from None
+    if start > now + CLOCKS_APART:
+        raise BadRequest(
+            "`start` lies in the future. A new subscriber is owed events from now on at the latest: leave it out.",
+            reason="bad_start",
+        )
+    return start
 
 
 def _fields(body: Mapping[str, Any]) -> dict[str, Any]:
     """`minAmount` as `min_amount`: JSON has one custom, settings another. A decimal number is one of JSON's."""
     plain = {HUMP.sub("_", key).lower(): value for key, value in body.items()}
-    if not isinstance(plain.get("rate"), str | int | bool | None):
+    if len(plain) < len(body):
+        raise BadRequest("The body names a field twice, in two spellings. Keep one.", reason="duplicate_key")
+    if isinstance(plain.get("rate"), Decimal):
         plain["rate"] = float(plain["rate"])
     return plain
 

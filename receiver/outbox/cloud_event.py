@@ -61,8 +61,9 @@ def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request
     return _signed(event.id, render_body(event), subscriber, now)
 
 
-def render_operator(event: OperatorEvent, subscriber: Subscriber, now: int) -> Request:
-    """The request that tells the subscriber of an operator event, signed like any other. Raises as `render` does."""
+def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request that tells of the one operator event, signed like all. Raises as `render` does."""
+    (event,) = events
     return _signed(event.id, msgspec.json.encode(operator_cloud_event(event)), subscriber, now)
 
 

@@ -41,15 +41,15 @@ def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request
     return renderer(events, subscriber, now)
 
 
-def render_operator(event: OperatorEvent, subscriber: Subscriber, now: int) -> Request:
-    """The request that tells the subscriber of an operator event; formats that know incidents are not told of any.
+def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request that tells the subscriber of operator events; formats that know incidents are not told of any.
 
     Raises `NotSent` as `render` does.
     """
     if subscriber.format == "slack":
-        return slack.render_operator(event, subscriber)
+        return slack.render_operator(events, subscriber)
     if subscriber.format == CLOUDEVENTS:
-        return cloud_event.render_operator(event, subscriber, now)
+        return cloud_event.render_operator(events, subscriber, now)
     raise NotSent("The subscriber's format has no form for operator events.", reason="unknown_format")
 
 

@@ -34,7 +34,7 @@ def changed(subscriber: Subscriber, wanted: Mapping[str, Any], rules: Rules) -> 
         known = ", ".join(name for name in FIELDS if name not in FIXED)
         raise BadRequest(f"Nothing to change: name one of {known}.", reason="bad_subscriber")
     fields = {**written(subscriber), **wanted}
-    given = {key: value for key, value in fields.items() if value is not None or key == "url"}
+    given = {key: value for key, value in fields.items() if value is not None or key == "url" or key not in FIELDS}
     read = read_subscriber(given, rules, origin=subscriber.origin, now=subscriber.created_at)
     return msgspec.structs.replace(
         read,

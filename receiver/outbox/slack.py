@@ -11,6 +11,7 @@ and then dead; 429 comes with a `Retry-After` and is obeyed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -55,13 +56,28 @@ def message(events: Sequence[Event], subscriber: Subscriber) -> dict[str, Any]:
     }
 
 
-def render_operator(event: OperatorEvent, subscriber: Subscriber) -> Request:
-    """The request for an operator event: its text, and which subscriber it is about."""
-    about = f"Subscriber {event.subscriber} of {event.account}: {event.type.value.removeprefix('receiver.')}"
-    blocks = [_section(f"*{escaped(about, HEADER)}*"), _section(escaped(event.text, SECTION))]
-    body = {"text": escaped(f"{about}. {event.text}", FALLBACK), "blocks": blocks, **QUIET}
+def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber) -> Request:
+    """The request for operator events: of each its text, and which subscriber it is about; the same are counted."""
+    told = Counter(
+        (f"Subscriber {each.subscriber} of {each.account}: {each.type.value.removeprefix('receiver.')}", each.text)
+        for each in events
+    )
+    (about, text), *others = told
+    more = f" ({len(events)} messages for operators)" if others else _times(len(events))
+    body = {
+        "text": escaped(f"{about}. {text}", FALLBACK - len(more)) + more,
+        "blocks": [
+            _section(f"*{escaped(about, HEADER)}*{_times(count)}\n{escaped(text, SECTION - HEADER - 30)}")
+            for (about, text), count in told.items()
+        ],
+        **QUIET,
+    }
     headers = {"content-type": "application/json", "user-agent": USER_AGENT}
     return Request("POST", subscriber.url, headers, msgspec.json.encode(body))
+
+
+def _times(count: int) -> str:
+    return f" ({count} times)" if count > 1 else ""
 
 
 def escaped(text: str, limit: int) -> str:

@@ -179,7 +179,7 @@ def read_subscriber(data: object, rules: Rules, *, origin: str, now: int) -> Sub
         types=_types(data.get("types"), chosen.types),
         reasons=tuple(dict.fromkeys(data.get("reasons") or ())),
         min_amount=read_amounts(data["min_amount"]) if data.get("min_amount") is not None else (),
-        rate=data.get("rate"),
+        rate=None if data.get("rate") is None else float(data["rate"]),
         concurrency=data.get("concurrency"),
         format=data.get("format") or CLOUDEVENTS,
         credential=Secret(credential) if credential else None,

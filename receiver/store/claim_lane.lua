@@ -9,8 +9,9 @@ end
 local now, lease, room, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
 local window, rate, breaker = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local tests = ARGV[9] == '1'
-local held = redis.call('HMGET', KEYS[6], 'tokens', 'at', 'streak', 'probe', 'not_before')
+local held = redis.call('HMGET', KEYS[6], 'tokens', 'at', 'streak', 'probe', 'not_before', 'hold')
 local at, probe, not_before = tonumber(held[2] or now), tonumber(held[4] or 0), tonumber(held[5] or 0)
+local hold = tonumber(held[6] or 0)
 if at > now + 1000 then
   at = now
 end
@@ -21,10 +22,17 @@ local refill = rate >= 10 and rate - burst or rate
 local tokens = math.min(burst, tonumber(held[1] or burst) + math.max(0, now - at) * refill / 1000)
 local probing = breaker > 0 and tonumber(held[3] or 0) >= breaker
 
+-- Whoever asks for time gets it, a minute at most; but a person who tests it does not wait. A clock is not trusted for more.
+if hold <= now or hold > now + 60000 then
+  hold = now
+elseif redis.call('ZCOUNT', KEYS[1], '-inf', 0) > 0 then
+  hold, tests = now, true
+end
+
 local function gate()
-  local wait = 0
+  local wait = hold - now
   if not_before > now and not_before <= now + window then
-    wait = not_before - now
+    wait = math.max(wait, not_before - now)
   end
   if probing and probe > now and probe <= now + lease then
     wait = math.max(wait, probe - now)

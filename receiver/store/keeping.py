@@ -15,7 +15,7 @@ import structlog
 from receiver.errors import Unreadable
 from receiver.outbox.event import from_fields
 from receiver.outbox.operator_event import OperatorEvent, read_operator_event
-from receiver.outbox.subscriber import Subscriber, encode, wants, wants_operator
+from receiver.outbox.subscriber import Subscriber, wants, wants_operator
 from receiver.store.deaths import Deaths
 from receiver.store.lanes import Lanes, Parcel, fixed_width, plain_id
 from receiver.store.roster import Roster, Rosters
@@ -71,7 +71,7 @@ class Keeping(Rosters, Lanes, Deaths):
             ],
             [
                 job.name,
-                encode(subscriber),
+                await self._stored(account, subscriber),
                 f"{job.cursor} {job.last}",
                 "" if done else f"{entries[-1][0]} {job.last}",
                 self.now(),

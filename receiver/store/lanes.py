@@ -4,7 +4,8 @@
     owed:<sub>      the same ids in the order of the stream: what they name is not trimmed
     attempts:<sub>  stream id → what was tried so far
     copies:<sub>    stream id → the event itself, where it is sent although the stream may not have it
-    health:<sub>    failures in a row, the probe under way, tokens of the rate, last success and error, and a count
+    health:<sub>    failures in a row, the probe under way, tokens of the rate, until when it wants
+                    nothing, last success and error, and a count
 
 The breaker and the rate are kept here, so that they hold over all processes together; `concurrency` is each process's.
 """
@@ -30,6 +31,8 @@ BREAKER = 5
 """Failures in a row after which only one message at a time is sent, as a probe, until one succeeds."""
 PROBE_PAUSE = 1_000
 """ms between a probe that failed and the next."""
+LONGEST_HOLD = 60_000
+"""ms for which nothing is sent to a subscriber that asks for time; `claim_lane.lua` believes in no longer."""
 TEST_KEPT = 120_000
 """ms for which the outcome of a test can be asked."""
 
@@ -118,6 +121,8 @@ class Result:
     """None: it says nothing about the subscriber."""
     error: str = ""
     tell: Sequence[OperatorEvent] = field(default=())
+    hold: int | None = None
+    """Until when (ms) the subscriber wants nothing more."""
 
 
 SAYS_NOTHING = Result()
@@ -215,6 +220,7 @@ class Lanes(Part):
                 result.error,
                 self.keep_dead,
                 PROBE_PAUSE,
+                "" if result.hold is None else result.hold,
                 *(waiting_form(event) for event in result.tell),
             ],
         )
@@ -233,10 +239,7 @@ class Lanes(Part):
     async def tell_failing(self, account: str, event: OperatorEvent) -> bool:
         """Have operators told of failures, once until the subscriber succeeds again; whether this was the once."""
         keys = self._keys(account)
-        first = await self._writes.call(("HSETNX", keys("health", event.subscriber), "warned", "yes"))
-        if first:
-            await self._writes.call(("RPUSH", keys("told"), waiting_form(event)))
-        return bool(first)
+        return bool(await self._run("warn", [keys("health", event.subscriber), keys("told")], [waiting_form(event)]))
 
 
 def read_attempts(stored: bytes) -> Attempts:

@@ -89,8 +89,21 @@ class Rosters(Part):
 
         With a `version` also if any other subscriber was changed since the roster of that version.
         """
-        answer = await self._subscribe(account, after, "change", encode(before), version, tell=tell)
+        answer = await self._subscribe(
+            account, after, "change", await self._stored(account, before), version, tell=tell
+        )
         return bool(answer[0] == b"ok")
+
+    async def _stored(self, account: str, subscriber: Subscriber) -> bytes:
+        """The record of the subscriber as it stands, for scripts to compare; a form that none has if it says another.
+
+        What says the same need not be the same bytes: `10` and `10.0`, or fields that a later version has written.
+        """
+        raw: bytes | None = await self._read("HGET", self._keys(account)("subscribers"), subscriber.name)
+        try:
+            return raw if raw and decode(raw) == subscriber else b""
+        except Unreadable:
+            return b""
 
     async def put_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> None:
         """Add or replace, as a configuration file does. `start` is for one that is new."""

@@ -1,7 +1,8 @@
 -- What became of one try to deliver: delivered, retry (at `next`), dead, or dropped (a test).
 -- KEYS 1 lane 2 owed 3 attempts 4 dead 5 deaths 6 copies 7 health 8 told
 -- ARGV 1 id 2 fixed_id 3 token 4 outcome 5 next 6 attempts 7 dead_entry 8 now 9 failed ('1', '0', '': says nothing)
---      10 error 11 most_dead 12 ms between two probes, then operator events to be told
+--      10 error 11 most_dead 12 ms between two probes 13 until when the subscriber wants nothing more ('': says nothing),
+--      then operator events to be told
 -- Returns {1, dead events dropped}, or {0} if the claim is no longer ours (then nothing is written). Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[3]) then
@@ -15,7 +16,10 @@ elseif ARGV[9] == '0' then
   redis.call('HSET', KEYS[7], 'streak', '0', 'probe', '0', 'success_at', ARGV[8])
   redis.call('HDEL', KEYS[7], 'warned')
 end
-for index = 13, #ARGV do
+if ARGV[13] ~= '' then
+  redis.call('HSET', KEYS[7], 'hold', ARGV[13])
+end
+for index = 14, #ARGV do
   redis.call('RPUSH', KEYS[8], ARGV[index])
 end
 if ARGV[4] == 'retry' then

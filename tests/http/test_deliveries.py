@@ -157,6 +157,8 @@ async def test_what_was_delivered_is_sent_again_by_its_id_each_time(service: Ser
         {"until": 5},
         {"all": True, "dryRun": "no"},
         {"everything": True},
+        {"ids": ["1-18446744073709551616"]},
+        {"since": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"},
     ],
 )
 async def test_a_redrive_says_what_it_wants(service: Service, hook: Hook, body: Any) -> None:

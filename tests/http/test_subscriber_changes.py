@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from typing import Any
@@ -48,6 +49,13 @@ async def rotate(service: Service, body: Any = None) -> Answer:
     return await service.call("POST", f"{PATH}/rotate", token=US_ONLY, body=body)
 
 
+async def test_a_field_in_two_spellings_is_refused(service: Service, store: Store) -> None:
+    """Which of the two is meant, nobody can tell."""
+    answer = await add(service, minAmount="1.00 USD", min_amount="5.00 USD")
+    assert (answer.status, answer.json["reason"]) == (400, "duplicate_key")
+    assert await store.subscribers("us") == []
+
+
 async def test_fields_change_and_null_is_the_default_again(service: Service, store: Store) -> None:
     """What is not named stays; secrets, birth and pauses are not touched."""
     await add(service, reasons=["AmazonRejected"])
@@ -61,6 +69,16 @@ async def test_fields_change_and_null_is_the_default_again(service: Service, sto
     assert (kept.secrets, kept.paused, kept.created_at) == ((Secret(SECRETS[0]),), True, T0)
     answer = await change(service, {"minAmount": None, "rate": None})
     assert (answer.json["minAmount"], answer.json["rate"], answer.json["url"]) == (None, None, "https://new.example/")
+
+
+async def test_a_whole_number_is_a_rate_like_any_other(service: Service, store: Store) -> None:
+    """It is kept in one form, so that the subscriber can be changed, paused and filled up afterwards."""
+    async with asyncio.timeout(10):
+        assert (await add(service, rate=10)).json["rate"] == 10
+        assert (await change(service, {"rate": 20})).json["rate"] == 20
+        assert (await service.call("POST", f"{PATH}/pause", token=US_ONLY)).json["paused"] is True
+    (kept,) = await store.subscribers("us")
+    assert (kept.rate, type(kept.rate)) == (20.0, float)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +101,11 @@ async def test_fields_change_and_null_is_the_default_again(service: Service, sto
         ({"minAmount": []}, "min_amount: is not an amount"),
         ({"rate": 0}, "rate: is not a number of messages a second from 0.1 to 1000"),
         ({"rate": "fast"}, "rate: is not a number"),
+        ({"rate": []}, "rate: is not a number"),
+        ({"rate": {}}, "rate: is not a number"),
+        ({"colour": None}, "colour: is not a field"),
+        ({"account": None}, "account: is not a field"),
+        ({"types": None, "start": None}, "start: is not a field"),
         ({"concurrency": 0.5}, "concurrency: is not a whole number"),
     ],
 )
@@ -153,16 +176,16 @@ async def test_one_of_the_configuration_is_changed_there(service: Service, store
 async def test_where_a_new_one_begins(service: Service, store: Store) -> None:
     """Now, at a time, or at the beginning; anything else is told, and adds nobody."""
     await Settler(store, lambda: 0.0).settle(make_account(), seen("Declined"), source=Source.POLL)
-    for start in ("soon", 5, "2026-01-31", ""):
+    for start in ("soon", 5, "2026-01-31", "", "2999-01-01T00:00:00Z"):
         answer = await add(service, start=start)
         assert (answer.status, answer.json["reason"]) == (400, "bad_start"), start
     assert await store.subscribers("us") == []
     answer = await add(service, start="beginning")
     assert (answer.status, answer.json["eventsAfter"]) == (201, (await store.backfills("us"))[0].last)
-    await add(service, name="timely", start="2026-01-31T12:00:00Z")
+    await add(service, name="timely", start="2020-01-31T12:00:00Z")
     await add(service, name="new", start="now")
     jobs = {job.name: job.cursor for job in await store.backfills("us")}
-    assert jobs == {"finance": "0-0", "timely": f"1769860799999-{2**64 - 1}"}
+    assert jobs == {"finance": "0-0", "timely": f"1580471999999-{2**64 - 1}"}
 
 
 async def test_how_one_fares(service: Service, store: Store) -> None:

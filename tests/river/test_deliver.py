@@ -332,6 +332,25 @@ async def test_no_more_is_under_way_than_the_account_may(at: Depot) -> None:
             await until(lambda: at.counted("delivered") == 30, "everything is delivered")
 
 
+async def test_one_that_may_have_everything_leaves_room_for_others(at: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs with as many at once as it may; one that is owed something later is told at once, not when those have
+    timed out. What is left over for others is given back as soon as there is room again."""
+    monkeypatch.setattr(deliver, "IDLE", 3600.0)
+    at.deliverer.concurrency = 8
+    never = asyncio.Event()
+    async with Hook("greedy", then=Says(after=never)).listening() as greedy, Hook("good").listening() as good:
+        await at.subscribe(greedy, concurrency=8)
+        await at.owe(20)
+        async with at_work(at.deliverer.run):
+            await until(lambda: greedy.under_way >= 6, "it has what it gets")
+            await at.subscribe(good)
+            await at.owe(1, first=21)
+            await until(lambda: good.told, "the other is told")
+            assert greedy.most_under_way == 6
+            never.set()
+            await until(lambda: at.counted("delivered") == 22, "everything is delivered")
+
+
 @pytest.mark.parametrize("room", [1, 2, 3])
 async def test_room_goes_to_who_has_waited_longest(
     store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, room: int

@@ -8,13 +8,17 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from receiver.ledger.refund import Source
+from receiver.outbox.operator_event import OperatorType, operator_event
 from receiver.outbox.secret import Secret
+from receiver.outbox.subscriber import pause
 from receiver.settle import Settler
 from receiver.store import Store
 from tests.clock import ManualClock
+from tests.processes import until
 from tests.river.depot import depot
+from tests.river.kit import at_work, pass_time
 from tests.river.stage import Hook, Says
-from tests.store.makers import refund_id, seen
+from tests.store.makers import refund_id, seen, subscriber
 
 DECLINED = ("amazonpay.refund.declined",)
 KEY = "R0123456789ABCDEFGHIJKLMNOPQRSTU"
@@ -64,3 +68,53 @@ async def test_a_slack_webhook_whose_channel_is_archived_is_paused(
         assert (subscriber.paused, subscriber.paused_reason) == (True, "gone")
         assert chat.url not in str(logs)
         assert not await at.empty()
+
+
+async def test_in_chat_a_burst_is_one_message_and_then_a_summary(store: Store, redis: Any, clock: ManualClock) -> None:
+    """The first at once; what happens in the ten seconds after it comes in one post, each event named once. One that
+    is refused is sent again, and every event is settled by itself."""
+    async with depot(store, redis, clock) as at, Hook(then=Says(200, {}, b"ok")).listening() as chat:
+        await at.subscribe(chat, types=DECLINED, secrets=(), format="slack")
+        await at.owe(1)
+        async with at_work(at.deliverer.run):
+            await until(lambda: at.counted("delivered") == 1, "the first")
+            await at.owe(30, first=2)
+            chat.answers = [Says(500)]
+            pass_time(store, clock, 10_000)
+            await until(lambda: at.counted("retry") == 30, "the rest, refused")
+            pass_time(store, clock, 10_000)
+            await until(lambda: at.counted("delivered") == 31, "the rest")
+        named = [[refund_id(n) for n in range(1, 32) if refund_id(n) in post.body.decode()] for post in chat.posts]
+        rest = [refund_id(n) for n in range(2, 32)]
+        assert named == [[refund_id(1)], rest, rest]
+        assert "30 refunds" in json.loads(chat.posts[2].body)["text"]
+        assert await at.empty("all", "lane", "owed", "attempts", "copies")
+
+
+async def test_in_chat_what_operators_are_told_is_one_message_too(store: Store, redis: Any, clock: ManualClock) -> None:
+    """Fifty events given up at once are not fifty posts: those would outlast the lease, and be sent twice."""
+    given_up = [
+        operator_event(OperatorType.DEAD, "us", "finance", "exhausted", "It is dead.", clock(), event_id=f"evt_{n}")
+        for n in range(20)
+    ]
+    paused = operator_event(OperatorType.PAUSED, "us", "finance", "failing", "Nothing gets <through>.", clock())
+    async with depot(store, redis, clock) as at, Hook(then=Says(200, {}, b"ok")).listening() as chat:
+        await at.subscribe(chat, types=("receiver.*", *DECLINED), secrets=(), format="slack")
+        finance = subscriber("finance")
+        await store.put_subscriber("us", finance)
+        assert await store.change_subscriber(
+            "us", finance, pause(finance, "failing", clock()), tell=[*given_up, paused]
+        )
+        await store.tell("us")
+        await at.owe(2)
+        async with at_work(at.deliverer.run):
+            await until(lambda: at.counted("delivered") == 23, "all of them")
+        told, declines = sorted(
+            (json.loads(post.body) for post in chat.posts), key=lambda post: "refund" in post["text"]
+        )
+        assert "2 refunds" in declines["text"]
+        assert [block["text"]["text"] for block in told["blocks"]] == [
+            "*Subscriber finance of us: delivery.dead* (20 times)\nIt is dead.",
+            "*Subscriber finance of us: subscriber.paused*\nNothing gets &lt;through&gt;.",
+        ]
+        assert await at.empty("all", "lane", "owed", "attempts", "copies")

@@ -13,8 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.handover import Handover
+from receiver.http.deliveries import a_test
 from receiver.outbox import subscriber as subscribers
 from receiver.outbox.delivery import SCHEDULE
+from receiver.outbox.event import to_fields
 from receiver.outbox.rendering import render
 from receiver.outbox.secret import Secret
 from receiver.outbox.subscriber import Subscriber, pause, resume
@@ -300,6 +302,32 @@ async def test_what_was_delivered_is_sent_again_as_often_as_somebody_asks(at: De
     assert (await at.store.redrive("us", "all", ["1-1"])).missing == 1
     assert (await at.store.redrive("us", "nobody", [parcel.stream_id])).missing == 1
     assert await at.empty("nobody", "lane", "owed")
+
+
+@pytest.mark.parametrize(("asked", "held"), [(30, 30_000), (3_600, 60_000)])
+async def test_who_asks_for_time_is_left_alone(at: Depot, hook: Hook, asked: int, held: int) -> None:
+    """`Retry-After` holds the whole lane, a minute at most, then one event is tried; only a test does not wait."""
+    hook.then = Says(429, {"Retry-After": str(asked)})
+    await at.subscribe(hook)
+    await at.owe(40)
+    async with at_work(at.deliverer.run):
+        await until(lambda: at.counted("retry") == at.deliverer.per_subscriber, "as many as were under way")
+        hook.posts.clear()
+        for ms in (1_500, 1_500, held - 3_001):
+            pass_time(at.store, at.clock, ms)
+            await asyncio.sleep(0.05)
+        assert hook.posts == []
+        test = a_test("us", at.clock(), "0" * 32)
+        assert await at.store.try_out("us", "all", f"{at.clock()}-{10**18}", to_fields(test))
+        await until(lambda: hook.posts, "the test")
+        await asyncio.sleep(0.05)
+        assert [each.event(SECRET).get_id() for each in hook.posts] == [test.id]
+        hook.then = Says(204)
+        pass_time(at.store, at.clock, held)
+        await until(lambda: len(hook.posts) > 1, "a probe")
+        await until(lambda: at.counted("delivered") >= 32, "what waited")
+        pass_time(at.store, at.clock, asked * 1_000)
+        await until(lambda: at.counted("delivered") == 40, "those that were refused")
 
 
 async def test_a_resumed_subscriber_is_not_hammered(at: Depot, hook: Hook) -> None:

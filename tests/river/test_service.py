@@ -182,6 +182,25 @@ async def test_two_configurations_do_not_fight(
             assert found.subscribers["audit"].types == ("amazonpay.refund.declined",)
 
 
+async def test_one_that_is_no_longer_declared_can_be_removed(
+    shop: Amazon, audit: Hook, redis: Redis, valkey_url: str, tmp_path: Path
+) -> None:
+    """It stays until somebody says so, with what it is owed, and is declared again by whoever declares it again."""
+    tables = [account(shop, tmp_path)]
+
+    async def origins(*hooks: Hook) -> list[str]:
+        with capture_logs() as logs:
+            async with running(valkey_url, tables, list(hooks)) as stage:
+                await until(stage.ready, "the subscribers are written")
+                told = [line["event"] for line in logs if line["event"] == "subscriber.no_longer_declared"]
+                return [each.origin for each in await stage.service.store.subscribers("us")] + told
+
+    assert await origins(audit) == ["config"]
+    assert await origins() == ["api", "subscriber.no_longer_declared"]
+    assert await origins() == ["api"]
+    assert await origins(audit) == ["config"]
+
+
 async def many(redis: Any, command: str, count: int) -> bool:
     """Whether the command was run so often."""
     stats = await redis.info("commandstats")

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.accounts import Account
-from receiver.errors import Conflict
+from receiver.errors import Conflict, StoreUnavailable
 from receiver.ledger.refund import Source
 from receiver.metrics import Metrics
 from receiver.outbox.delivery import Attempts
@@ -80,6 +80,18 @@ async def test_a_new_subscriber_gets_what_it_wants_of_before(
     everything = await happen(store, account, 2, first=20)
     await backfilled(store)
     assert await owed(store) == everything[3:]
+
+
+async def test_a_record_of_a_later_version_is_backfilled(store: Store, redis: Any, account: Account) -> None:
+    """What it says is what counts, not its bytes."""
+    ids = await happen(store, account, 2)
+    await store.add_subscriber("us", subscriber("new"), 0)
+    raw = await redis.hget("refunds:{us}:subscribers", "new")
+    await redis.hset("refunds:{us}:subscribers", "new", raw.replace(b"{", b'{"colour":"red",', 1))
+    for _ in range(2):
+        await upkeep(store).backfill()
+    assert await store.backfills("us") == []
+    assert await owed(store) == ids
 
 
 async def test_from_now_is_the_default_and_a_time_is_exact(store: Store, account: Account) -> None:
@@ -266,6 +278,17 @@ async def test_an_operator_event_is_written_with_what_it_tells_or_not_at_all(sto
     (owed_to,) = await take(store, "ops")
     assert owed_to.fields["id"] == event.id
     assert await store.tell("us") == []
+
+
+async def test_a_warning_that_could_not_be_written_is_not_taken_for_told(store: Store, redis: Any) -> None:
+    """What marks it as told is written in one step with it; after that it is told once."""
+    event = operator_event(OperatorType.FAILING, "us", "finance", "last_active", "Nothing reaches it.", wall())
+    await redis.set("refunds:{us}:told", "not a list")
+    with pytest.raises(StoreUnavailable):
+        await store.tell_failing("us", event)
+    await redis.delete("refunds:{us}:told")
+    assert [await store.tell_failing("us", event) for _ in range(2)] == [True, False]
+    assert await store.tell("us") == [event]
 
 
 async def test_an_operator_event_that_cannot_be_read_holds_up_no_other(store: Store, redis: Any) -> None:

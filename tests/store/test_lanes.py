@@ -12,6 +12,7 @@ from receiver.errors import Conflict
 from receiver.ledger.refund import Source
 from receiver.outbox.delivery import Attempts
 from receiver.outbox.event import from_fields
+from receiver.outbox.subscriber import encode
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.lanes import DeadEvent, Parcel
@@ -123,6 +124,17 @@ async def test_a_change_raises_the_version_and_loses_against_an_earlier_change(s
     assert not await store.change_subscriber("us", subscriber("nobody"), subscriber("nobody", paused=True))
     roster = await store.roster("us")
     assert (roster.version, roster.subscribers["audit"]) == (before + 1, one)
+
+
+async def test_a_record_that_says_the_same_in_other_bytes_is_changed(store: Store, redis: Any) -> None:
+    """A whole number as rate, fields of a later version: what was read is what is replaced, at once."""
+    raw = encode(subscriber("audit", rate=10.0)).replace(b'"rate":10.0', b'"rate":10,"colour":"red"')
+    await redis.hset("refunds:{us}:subscribers", "audit", raw)
+    (found,) = await store.subscribers("us")
+    assert (found.rate, encode(found) == raw) == (10, False)
+    assert not await store.change_subscriber("us", subscriber("audit"), subscriber("audit", paused=True))
+    assert await store.change_subscriber("us", found, subscriber("audit", paused=True))
+    assert [each.paused for each in await store.subscribers("us")] == [True]
 
 
 async def test_a_subscriber_that_cannot_be_read_does_not_stop_the_others(store: Store, redis: Any) -> None:

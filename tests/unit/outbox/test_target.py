@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from receiver.outbox.target import Rules, url_problems
+from receiver.sendable import checked_url
 
 
 def judge(url: object, *, allow_http: bool = False) -> list[str]:
@@ -119,3 +122,32 @@ def test_an_address_in_disguise_is_refused(url: str) -> None:
     """Resolvers read these as IP addresses; a person who means well writes them plainly."""
     (problem,) = judge(url)
     assert problem.startswith("has a host that is neither a name nor a plain IP address")
+
+
+def _some(*texts: str) -> st.SearchStrategy[str]:
+    return st.sampled_from(texts) | st.text("aA01.-_:/?#@[]%\\", max_size=8)
+
+
+@given(
+    st.builds(
+        "".join,
+        st.tuples(
+            _some("https:", "HTTPS:", "http:", "Https:"),
+            _some("//", "///", "/"),
+            _some(
+                "finance.example", "Finance.Example.", "1.2.3.4", "[2606:4700::1]", "[::FFFF:8.8.8.8]", "a_b", "x--y"
+            ),
+            _some("", ":", ":443", ":08443", ":8443"),
+            _some("", "/", "//", "/hooks?a=b&c=%20", "?", "/%00", "/..;/"),
+        ),
+    )
+)
+@example("HTTPS://Finance.Example./hooks")
+def test_whatever_is_taken_can_be_sent(url: str) -> None:
+    """An address without a fault is one that the transport takes, and both see the same host in it."""
+    seen: list[str] = []
+    if url_problems(url, Rules(allow_http=True, forbidden=seen.append)):
+        return
+    sent = checked_url(url, True)
+    assert sent.scheme in ("http", "https")
+    assert (sent.raw_host or "").lower().rstrip(".") in (*seen, url.lower().split("/")[2].partition(":")[0].rstrip("."))
