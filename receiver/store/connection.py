@@ -22,12 +22,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from receiver.errors import StoreUnavailable
+from receiver.store.keys import PREFIX, PROBE
 
 log = structlog.get_logger()
 
 Command = tuple[str | bytes | int | float, ...]
 MOST_FLIGHTS = 2
 """Pipelines under way at once; what arrives meanwhile shares the next one."""
+PULSE_LIVES = 86_400_000
+"""ms; no key of ours is left where nothing is written any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +173,18 @@ class Group:
             for command in commands:
                 pipeline.execute_command(*command)
             if self.wait_replicas:
+                pipeline.execute_command("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES)
                 pipeline.execute_command("WAIT", self.wait_replicas, self.wait_ms)
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        if self.wait_replicas:
-            reached = answers.pop()
-            if isinstance(reached, Exception) or reached < self.wait_replicas:
-                raise ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
-        return answers
+        return self._confirmed(answers) if self.wait_replicas else answers
+
+    def _confirmed(self, answers: list[Any]) -> list[Any]:
+        """The answers without those to `SET` and `WAIT`; too few replicas make errors of them."""
+        *answers, pulse, reached = answers
+        if not isinstance(pulse, Exception) and not isinstance(reached, Exception) and reached >= self.wait_replicas:
+            return answers
+        error = ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
+        return [each if isinstance(each, Exception) else error for each in answers]
 
     def _fail(self, call: _Call, error: Exception) -> None:
         self._refuse(call, kind_of(error))
@@ -190,6 +198,23 @@ class Group:
         """Wait for what is under way."""
         while self._flights:
             await asyncio.wait(self._flights)
+
+
+def key_of(command: Command) -> str:
+    """What says in which slot a command belongs: its first key, the account of a wake-up; a fixed key for `TIME`."""
+    at = {"EVALSHA": 3, "EVAL": 3, "PUBLISH": 2}.get(str(command[0]), 1)
+    return str(command[at]) if len(command) > at else PROBE
+
+
+def pulse_key(command: Command) -> str:
+    """A key in the slot of this command, for the write by which `WAIT` is about all that was written before.
+
+    `WAIT` waits for the last write of its own connection. An answer such as "repeated" rests on a write that came over
+    another one, and may not be on any replica yet.
+    """
+    key = key_of(command)
+    start, end = key.find("{"), key.find("}")
+    return f"{PREFIX}{{{key[start + 1 : end] if 0 <= start < end else key}}}:pulse"
 
 
 KINDS = {
