@@ -31,8 +31,8 @@ from receiver.receive import Receiver
 from receiver.settings import Settings
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.connection import connect
 from receiver.store.embedded import EmbeddedStore
+from receiver.store.topology import link
 from receiver.track import Tracker
 from receiver.transport import Transport
 from receiver.upkeep import Upkeep
@@ -118,7 +118,7 @@ class Service:
             self._opened.push_async_callback(self.embedded.stop)
             url = await self.embedded.start()
         self.store = Store(
-            connect(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
+            link(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
             wait_replicas=redis.wait_replicas,
             wait_timeout=redis.wait_timeout.total_seconds(),
             on_error=self.metrics.store_error,
@@ -274,7 +274,7 @@ class Service:
             raise StoreUnavailable("The embedded store is being restarted.", reason="store_restarting")
         if self.embedded is not None and self.embedded.gone:
             raise StoreUnavailable("The embedded store's folder was removed.", reason="store_data_dir_gone")
-        await self.store.check_writes()
+        await self.store.check_writes(account.name for account in self.accounts)
 
     async def _check_declared(self) -> None:
         if not self._declarer.done.is_set():

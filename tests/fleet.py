@@ -1,4 +1,4 @@
-"""Several Valkeys of one test: replicas, Sentinels, the nodes of a cluster. Real processes on free ports of this machine."""
+"""Several Valkeys of one test: replicas, Sentinels, the nodes of a cluster. Real processes on free ports."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ def free_port() -> int:
     with socket.socket() as line:
         line.bind((HOST, 0))
         return int(line.getsockname()[1])
+
+
+def launch(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    """A process whose words go to a file."""
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 @dataclass(slots=True)
@@ -99,8 +105,7 @@ class Fleet:
         else:
             command += ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0", *args]
         command += ["--port", str(port), "--bind", HOST, "--dir", str(folder), "--set-proc-title", "no"]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = launch(command, folder)
         client = Redis(host=HOST, port=port, socket_timeout=5, retry=Retry(NoBackoff(), 0))
         server = Server(port, process, client)
         self.servers.append(server)
@@ -134,9 +139,7 @@ class Fleet:
         """Masters that share the slots in equal parts, in order; then the replicas, one for each of the first."""
         args = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(patience))
         more = ("--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0")
-        found = [
-            await self.start(*args, *more, "--cluster-port", str(free_port())) for _ in range(masters + replicas)
-        ]
+        found = [await self.start(*args, *more, "--cluster-port", str(free_port())) for _ in range(masters + replicas)]
         for index, each in enumerate(found):
             bus = (await each.client.execute_command("CONFIG", "GET", "cluster-port"))[1].decode()
             await each.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)

@@ -19,7 +19,7 @@ import receiver
 ROOT = Path(receiver.__file__).parent
 
 LAYERS = (
-    {"errors", "exchange", "durations"},
+    {"errors", "exchange", "durations", "redis_address"},
     {"ledger", "addresses"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},

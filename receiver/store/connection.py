@@ -58,6 +58,8 @@ class _Call:
     script: Script | None
     repeatable: bool
     answer: asyncio.Future[Any]
+    moves: int = 0
+    """How often a cluster has sent it elsewhere."""
 
 
 @dataclass(slots=True)
@@ -228,10 +230,12 @@ KINDS = {
     "NOPERM": "not_permitted",
     "CLUSTERDOWN": "cluster_down",
     "MASTERDOWN": "master_down",
+    "TRYAGAIN": "resharding",
     "NODATADIR": "data_dir_gone",
     "NOFORMAT": "format_unknown",
 }
 ALIASES = {"OUTOFMEMORY": "OOM", "BUSYLOADING": "LOADING", "AUTHENTICATION": "NOAUTH", "NOPERMISSION": "NOPERM"}
+ALIASES |= {"MASTERNOTFOUND": "MASTERDOWN"}
 """redis-py makes classes of some of Redis's error codes, and then leaves the code out of the text."""
 
 
