@@ -16,7 +16,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from receiver.store.embedded_process import find_binary
 from tests.processes import short_folder, until
@@ -70,6 +70,8 @@ class Server:
         """Whether it does."""
         try:
             return bool(await self.client.ping())
+        except AuthenticationError:
+            return True
         except (RedisError, OSError):
             return False
 
@@ -141,7 +143,7 @@ class Fleet:
         more = ("--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0")
         found = [await self.start(*args, *more, "--cluster-port", str(free_port())) for _ in range(masters + replicas)]
         for index, each in enumerate(found):
-            bus = (await each.client.execute_command("CONFIG", "GET", "cluster-port"))[1].decode()
+            bus = (await each.client.config_get("cluster-port"))["cluster-port"]
             await each.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
             if each is not found[0]:
                 await found[0].client.execute_command("CLUSTER", "MEET", HOST, each.port, bus)
