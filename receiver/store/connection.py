@@ -77,13 +77,19 @@ class Group:
     _waiting: list[_Call] = field(default_factory=list)
     _flights: set[asyncio.Task[None]] = field(default_factory=set)
     _scheduled: bool = False
+    _shaky: bool = False
+    """Whether what was sent last has failed."""
 
     async def call(self, command: Command, script: Script | None = None, *, repeatable: bool = True) -> Any:
         """Send one command with whatever else is sent in this turn.
 
         A `repeatable` command is sent once more if the connection breaks; a claim is not: an unanswered one waits out
-        its lease. Raises `StoreUnavailable` for every failure; the command may then have run or not.
+        its lease. After a failure a write that changes nothing goes ahead of it: while replicas are missing, say, all
+        that is due would be claimed by nobody. Raises `StoreUnavailable` for every failure; the command may then have
+        run or not.
         """
+        if self._shaky and not repeatable:
+            await self.call(("SETRANGE", pulse_key(command), 0, b""))
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         call = _Call(command, script, repeatable, answer)
         if kind := self.held():
@@ -167,6 +173,7 @@ class Group:
             elif isinstance(answer, Exception):
                 self._fail(call, answer)
             elif not call.answer.done():
+                self._shaky = False
                 call.answer.set_result(answer)
         await self._again(unknown)
 
@@ -193,6 +200,7 @@ class Group:
 
     def _refuse(self, call: _Call, kind: str) -> None:
         self.on_error(kind)
+        self._shaky = kind != "error"
         if not call.answer.done():
             call.answer.set_exception(StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
 

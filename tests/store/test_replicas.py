@@ -10,7 +10,7 @@ from receiver.store import Store
 from receiver.store.connection import connect
 from tests.clock import ManualClock
 from tests.fleet import fleet
-from tests.store.makers import hint
+from tests.store.makers import claim, hint
 
 
 async def test_a_repetition_is_acknowledged_only_if_the_first_is_on_a_replica() -> None:
@@ -31,3 +31,23 @@ async def test_a_repetition_is_acknowledged_only_if_the_first_is_on_a_replica() 
         finally:
             for store in stores:
                 await store.close()
+
+
+async def test_while_replicas_are_missing_nothing_is_claimed_by_nobody() -> None:
+    """A claim whose answer counts for nothing has leased all the same, and what is due would wait for the lease's end,
+    again at every try."""
+    async with fleet() as found:
+        master, [replica] = await found.replicated(1)
+        store = Store(connect(master.url), clock=ManualClock(), wait_replicas=1, wait_timeout=0.1)
+        try:
+            for number in range(2):
+                await store.hint("us", hint(number, message=f"m{number}"))
+            replica.freeze()
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable):
+                    await claim(store, limit=1)
+            assert await master.client.zcard("refunds:{us}:due") == 1
+            replica.thaw()
+            assert len((await claim(store)).looks) == 1
+        finally:
+            await store.close()
