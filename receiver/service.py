@@ -41,6 +41,8 @@ log = structlog.get_logger()
 
 RESTART_FIRST, RESTART_MOST = 0.5, 30.0
 """Seconds before a worker that failed is started again."""
+GAUGES_TIMEOUT = 1.5
+"""Seconds for the sizes of one account, within the time that `/metrics` takes."""
 
 
 def wall() -> int:
@@ -288,8 +290,20 @@ class Service:
         alive = {name: "ended" if task.done() else "running" for name, task in self._tasks.items()}
         return {**alive, **dict.fromkeys(self._failing, "failing")}
 
+    async def _gauges(self, name: str) -> dict[str, float] | None:
+        """None where the account's node of a cluster does not answer: the others' are shown."""
+        try:
+            async with asyncio.timeout(GAUGES_TIMEOUT):
+                return await self.store.gauges(name)
+        except (StoreUnavailable, TimeoutError):
+            return None
+
     async def _refresh_gauges(self) -> None:
-        sizes = {account.name: await self.store.gauges(account.name) for account in self.accounts}
+        names = [account.name for account in self.accounts]
+        answers = await asyncio.gather(*(self._gauges(name) for name in names))
+        sizes = {name: found for name, found in zip(names, answers, strict=True) if found is not None}
+        if not sizes:
+            raise StoreUnavailable
         now = self._now()
         days = {each.name: (each.not_after - now) / 86_400_000 for each in self.certificates.known()}
         self.metrics.gauges(sizes, days)

@@ -29,6 +29,7 @@ log = structlog.get_logger()
 Place = tuple[str, int]
 """Host and port of a node."""
 
+SLOTS = 16_384
 MOST_MOVES = 8
 """How often one command follows `MOVED` and `ASK`."""
 DOUBT_EVERY = 0.2
@@ -56,6 +57,11 @@ class Cluster:
         if place not in self._clients:
             self._clients[place] = self._connect(*place)
         return self._clients[place]
+
+    @property
+    def served(self) -> int:
+        """How many slots have a master, as far as is known."""
+        return len(self._slots)
 
     def knows(self, key: str) -> Place | None:
         """The master that has the slot of this key, as far as is known."""
