@@ -23,6 +23,7 @@ from receiver.durations import milliseconds
 from receiver.errors import NotSent, StoreUnavailable, Unavailable
 from receiver.exchange import Request
 from receiver.http.app import build
+from receiver.http.dashboard.sessions import Sessions
 from receiver.http.diagnostics import Inside
 from receiver.issue import Issuer
 from receiver.legacy import Legacy
@@ -41,8 +42,6 @@ log = structlog.get_logger()
 
 RESTART_FIRST, RESTART_MOST = 0.5, 30.0
 """Seconds before a worker that failed is started again."""
-GAUGES_TIMEOUT = 1.5
-"""Seconds for the sizes of one account, within the time that `/metrics` takes."""
 
 
 def wall() -> int:
@@ -155,8 +154,8 @@ class Service:
         finally:
             await self.stop()
 
-    def app(self) -> Starlette:
-        """The HTTP application of a started service."""
+    def app(self, sessions: Sessions | None = None) -> Starlette:
+        """The HTTP application of a started service; `sessions` are the dashboard's, if not in memory."""
         return build(
             self.settings,
             receiver=self.receiver,
@@ -168,6 +167,7 @@ class Service:
             issuers=self.issuers,
             legacies=self.legacies,
             inside=Inside("embedded" if self.embedded else "redis", self.receiver, self.certificates, self._states),
+            sessions=sessions,
         )
 
     def _start_workers(self) -> None:
@@ -293,7 +293,7 @@ class Service:
     async def _gauges(self, name: str) -> dict[str, float] | None:
         """None where the account's node of a cluster does not answer: the others' are shown."""
         try:
-            async with asyncio.timeout(GAUGES_TIMEOUT):
+            async with asyncio.timeout(1.5):
                 return await self.store.gauges(name)
         except (StoreUnavailable, TimeoutError):
             return None
