@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -94,7 +93,7 @@ class Crew:
         finally:
             await self._stop(keepers)
             loop.remove_reader(self._ready[0])
-            for end in (*self._alive, *self._ready):
+            for end in (self._alive[0], *self._ready):
                 os.close(end)
 
     async def wait(self, stopped: asyncio.Event) -> None:
@@ -147,15 +146,17 @@ class Crew:
         )
 
     async def _stop(self, keepers: list[asyncio.Task[None]]) -> None:
+        """By the end of the pipe, not by a signal: a supervisor may have sent one to all, and a second one kills."""
         self._stopping = True
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for process in self._processes.values():
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(number)
+        os.close(self._alive[1])
+        ends = [asyncio.ensure_future(process.wait()) for process in self._processes.values()]
+        if ends:
             bound = self._settings.http.shutdown_timeout.total_seconds() + GRACE
-            ends = {asyncio.ensure_future(process.wait()) for process in self._processes.values()}
-            if not ends or not (await asyncio.wait(ends, timeout=bound))[1]:
-                break
+            await asyncio.wait(ends, timeout=bound)
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await asyncio.gather(*ends)
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)

@@ -11,10 +11,12 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.fleet import fleet
 from tests.processes import Command, Desk, desk, until
 from tests.river.crash_kit import TOKEN, Load, World, world
 from tests.river.test_crash import ready
-from tests.store.embedded_kit import client, lives, servers
+from tests.river.test_failover import on_redis
+from tests.store.embedded_kit import lives, servers
 
 
 @pytest.fixture
@@ -91,29 +93,29 @@ async def test_several_processes_look_like_one(place: Desk, around: World) -> No
         await until(around.settled, "the other goes on")
         assert [await believed(around) for _ in range(6)] == [30.0] * 6
         assert all([await signed_in(around, browser) for _ in range(6)])
-    assert await command.stop() == 0
+    # As systemd does: everybody at once. Nobody may die of it before he has ended in order.
+    os.killpg(command.process.pid, signal.SIGTERM)
+    assert await command.ended(15) == 0
+    assert len(command.logged("serve.stopping")) == 1
     assert servers(place.folder) == []
     assert not any(lives(pid) for pid in pids)
 
 
 async def test_when_the_keeper_is_killed_the_others_leave(place: Desk, around: World) -> None:
-    """Nobody is left who holds the port; Valkey stays for the next start, as whenever a service is killed."""
+    """Nobody is left who holds the port."""
     command = await around.at(await place.serve(around.configure(place.folder), "--workers", "2"))
     pids = await members(command)
     await until(lambda: ready(around), "ready")
     await command.kill()
     await until(lambda: not any(lives(pid) for pid in pids), "the others are gone", 15)
-    assert len(servers(place.folder)) == 1
 
 
 async def test_settings_with_which_no_process_can_work(place: Desk, around: World) -> None:
     """Exit code 2, not a process that is started for ever."""
-    config = around.configure(place.folder)
-    first = await around.at(await place.serve(config))
-    url = first.logged("store.started")[0]["url"]
-    async with client(url) as redis:
-        await redis.set("refunds:format", 99)
-    second = await place.run("serve", "--config", config, "--workers", "2")
-    assert second.process.returncode == 2
-    assert "its data has format 99" in second.complaint
-    assert await first.stop() == 0
+    async with fleet() as found:
+        redis = await found.start()
+        await redis.client.set("refunds:format", 99)
+        config = on_redis(around.configure(place.folder), redis.url)
+        command = await place.run("serve", "--config", config, "--workers", "2")
+    assert command.process.returncode == 2
+    assert "its data has format 99" in command.complaint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -13,12 +13,14 @@ from redis.crc import key_slot
 from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import Noted
 from receiver.store import Store
+from receiver.store.sentinel import Guards
 from receiver.store.topology import link
+from receiver.store.vitals import Vitals, examine
 from receiver.store.wakes import SILENCE
 from tests.clock import ManualClock
 from tests.fleet import HOST, MASTER, Server, fleet, node_id
 from tests.processes import until
-from tests.store.makers import claim, hint, subscriber
+from tests.store.makers import claim, hint, refund_id, subscriber
 
 ACCOUNTS = ("live", "eu", "us")
 """Names whose slots (3558, 6893, 14680) lie on the first, the second and the third of three nodes."""
@@ -160,17 +162,43 @@ async def test_a_node_of_a_cluster_fails_over() -> None:
 
 
 async def test_a_failover_by_sentinels_is_followed() -> None:
-    """Once since the master is dead, once on request, by which nobody dies; then with the sign-in that all want."""
+    """Also by two of three Sentinels; the doctor sees who is missing."""
     async with fleet() as found:
         master, _ = await found.replicated(2)
         url = await found.sentinels(master)
         async with store_at(url, wait_replicas=1) as store, store_at(url) as reading:
             assert await store.hint("us", hint()) is Noted.NEW
+            found.servers[-1].kill()
+            examined = await examine(url, ["us"], timeout=1.0, connect_timeout=0.5, wall=store.now)
+            assert examined.guards == Guards((f"{HOST}:{found.servers[-1].port}",), 3, True)
+            assert isinstance(told := examined.nodes[""], Vitals)
+            assert "state=online" in told.info["slave1"]
             master.kill()
             assert not await writes(store)
             await until(lambda: writes(store), "there is a master again", 20)
             assert (await reading.gauges("us"))["hinted"] == 1
             assert await store.hint("us", hint(2, message="m2")) is Noted.NEW
+
+
+async def test_a_master_that_is_demoted_is_left() -> None:
+    """On request, by which nobody dies: the old one goes on as a replica, and refuses writes."""
+    async with fleet() as found:
+        master, [replica] = await found.replicated(1)
+        url = await found.sentinels(master, 1, 1)
+        async with store_at(url) as store:
+            assert await store.hint("us", hint()) is Noted.NEW
+            await found.servers[-1].client.execute_command("SENTINEL FAILOVER", MASTER)
+
+            async def demoted() -> bool:
+                with suppress(StoreUnavailable):
+                    await store.hint("us", hint(2, message="m2"))
+                return await master.role() == "slave"
+
+            await until(demoted, "the old master is a replica", 20)
+            await until(lambda: writes(store), "the new one is found", 10)
+            assert await store.hint("us", hint(3, message="m3")) is Noted.NEW
+            await until(replica.answers, "it does on a new connection: at its promotion it has closed all others", 5)
+            assert await replica.client.zscore("refunds:{us}:hinted", refund_id(3))
 
 
 async def test_sentinels_that_want_a_password() -> None:
