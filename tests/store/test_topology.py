@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from redis.crc import key_slot
+from redis.exceptions import ResponseError
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import Noted
@@ -187,7 +188,13 @@ async def test_a_master_that_is_demoted_is_left() -> None:
         url = await found.sentinels(master, 1, 1)
         async with store_at(url) as store:
             assert await store.hint("us", hint()) is Noted.NEW
-            await found.servers[-1].client.execute_command("SENTINEL FAILOVER", MASTER)
+
+            async def agreed() -> bool:
+                with suppress(ResponseError):
+                    return bool(await found.servers[-1].client.execute_command("SENTINEL FAILOVER", MASTER))
+                return False
+
+            await until(agreed, "the Sentinel has seen that the replica is good", 20)
 
             async def demoted() -> bool:
                 with suppress(StoreUnavailable):
