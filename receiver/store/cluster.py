@@ -99,7 +99,8 @@ class Cluster:
                 break
             finally:
                 # Somebody else is asked first the next time: one node's view may be old, or a partition's.
-                self._order.append(self._order.pop(self._order.index(place)))
+                if place in self._order:
+                    self._order.append(self._order.pop(self._order.index(place)))
         self._looked_at = clock()
 
     def _take(self, teller: Place, told: list[Any]) -> None:
