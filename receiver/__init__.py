@@ -28,7 +28,8 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         allowance.py                              how much may still be refunded on a charge
     store/            Redis; each script is a .lua file beside the module that runs it
         keys.py · codec.py · part.py              names, forms, access
-        connection.py · clock.py · wakes.py       pipelines and scripts; one time for all; who wakes whom
+        connection.py · sentinel.py · cluster.py · topology.py    pipelines and scripts; one Redis, or several
+        clock.py · wakes.py                       one time for all; who wakes whom
         looks.py · refunds.py · roster.py · lanes.py · deaths.py · keeping.py    questions, the ledger, what is owed
         feed.py · vitals.py                       all events; how a Redis is
         requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
@@ -57,7 +58,7 @@ Around it
 
     http/             the routes: notifications, refunds, subscribers, feed, dashboard, health; errors become answers
     settings/         every setting, checked as a whole before anything starts
-    durations.py · logs.py · metrics.py · serving.py
+    durations.py · redis_address.py · logs.py · metrics.py · serving.py
     service.py        builds everything once, by hand, and runs it
     simulator/        a stand-in Amazon Pay; has a reading list of its own, and shares none of the code above
     commands/ · checks/           one module for each group of commands; what `receiver doctor` looks at
@@ -79,7 +80,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ accounts
   │ inbox · amazonpay · outbox
   │ ledger · addresses
-  │ errors · exchange · durations
+  │ errors · exchange · durations · redis_address
 
 The pure folders see nothing but each other, errors and exchange. Time and chance are arguments to them.
 """

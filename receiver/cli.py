@@ -53,14 +53,15 @@ def serve(
     no_worker: Annotated[
         bool, typer.Option("--no-worker", help="HTTP only; `receiver work` elsewhere does the rest.")
     ] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes that share the port.")] = 1,
 ) -> None:
     """Receive notifications and serve the API; ask Amazon and deliver events in the same process.
 
     Without redis.url it runs its own Valkey in data_dir, durable: it finds everything again after a restart.
     """
-    from receiver.commands.serve import serve as command
+    from receiver.commands.crew import serve as command
 
-    _run(command(_settings(config), workers=not no_worker))
+    _run(command(_settings(config), config, workers=not no_worker, processes=workers))
 
 
 @app.command()

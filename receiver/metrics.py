@@ -6,11 +6,14 @@ what the store says at the moment of the scrape.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Reason, Source, is_final
@@ -19,6 +22,8 @@ from receiver.receive import Outcome
 from receiver.settle import Settled
 from receiver.store.connection import KINDS
 
+FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that has several processes count in one folder; it must be set before this module is imported."""
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_1_0_0
 OTHER: Final = "other"
 
@@ -91,19 +96,19 @@ class Metrics:
         self._dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
         self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
         self._requests = self._counter("http_requests", "Requests answered.", "route", "method", "status")
-        self._feed_clients = Gauge("receiver_feed_clients", "Clients of the feed.", registry=self.registry)
+        self._feed_clients = Gauge(
+            "receiver_feed_clients", "Clients of the feed.", registry=self.registry, multiprocess_mode="livesum"
+        )
         self._fed = self._counter("feed_events", "Events sent to clients of the feed.", "form")
         self._cut = self._counter("feed_clients_cut", "Clients of the feed that were cut off, being too slow.")
-        self._gauges = {name: self._gauge(name, *about) for name, about in GAUGES.items()}
+        self._sizes = Sizes()
+        self.registry.register(self._sizes)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(f"receiver_{name}", about, labels, registry=self.registry)
 
     def _histogram(self, name: str, about: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"receiver_{name}", about, buckets=buckets, registry=self.registry)
-
-    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
-        return Gauge(f"receiver_{name}", about, labels, registry=self.registry)
 
     def _of(self, counter: Counter, *values: str) -> Counter:
         """The counter of these label values; `labels` would check and lock every time."""
@@ -179,21 +184,51 @@ class Metrics:
 
     def gauges(self, sizes: Mapping[str, Mapping[str, float]], days_left: Mapping[str, float] | None = None) -> None:
         """Set what the store says, account by account, in the store's names; certificates by file name, in days."""
-        for gauge in self._gauges.values():
-            gauge.clear()
-        for account, found in sizes.items():
-            for name, value in found.items():
+        found: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in GAUGES}
+        for account, values in sizes.items():
+            for name, value in values.items():
                 kind, _, part = name.partition(":")
                 gauge_of = SIZE_GAUGES.get(kind)
                 if gauge_of:
-                    labels = (account, part) if part else (account,)
-                    self._gauges[gauge_of].labels(*labels).set(value)
+                    found[gauge_of][(account, part) if part else (account,)] = value
         for file, days in (days_left or {}).items():
-            self._gauges["certificate_days_left"].labels(file).set(days)
+            found["certificate_days_left"][(file,)] = days
+        self._sizes.values = found
 
     def render(self) -> bytes:
-        """The page that Prometheus reads."""
-        return generate_latest(self.registry)
+        """The page that Prometheus reads: of all processes, where several share a folder."""
+        if FOLDER not in os.environ:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(self._sizes)
+        return generate_latest(registry)
+
+
+class Sizes:
+    """The gauges of what the store says. They are the same in every process, so nothing is summed."""
+
+    def __init__(self) -> None:
+        self.values: Mapping[str, Mapping[tuple[str, ...], float]] = {}
+
+    def describe(self) -> Iterable[Metric]:
+        """All of them, without values."""
+        return [
+            GaugeMetricFamily(f"receiver_{name}", about, labels=labels) for name, (about, *labels) in GAUGES.items()
+        ]
+
+    def collect(self) -> Iterable[Metric]:
+        """All of them, as they were last set."""
+        for name, (about, *labels) in GAUGES.items():
+            family = GaugeMetricFamily(f"receiver_{name}", about, labels=labels)
+            for values, number in self.values.get(name, {}).items():
+                family.add_metric(list(values), number)
+            yield family
+
+
+def process_died(folder: str, pid: int) -> None:
+    """What a process that shares the folder had open is over; what it counted stays."""
+    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
 
 
 GAUGES: Final[Mapping[str, tuple[str, ...]]] = {

@@ -23,6 +23,7 @@ from receiver.durations import milliseconds
 from receiver.errors import NotSent, StoreUnavailable, Unavailable
 from receiver.exchange import Request
 from receiver.http.app import build
+from receiver.http.dashboard.sessions import Sessions
 from receiver.http.diagnostics import Inside
 from receiver.issue import Issuer
 from receiver.legacy import Legacy
@@ -31,8 +32,8 @@ from receiver.receive import Receiver
 from receiver.settings import Settings
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.connection import connect
 from receiver.store.embedded import EmbeddedStore
+from receiver.store.topology import link
 from receiver.track import Tracker
 from receiver.transport import Transport
 from receiver.upkeep import Upkeep
@@ -118,7 +119,7 @@ class Service:
             self._opened.push_async_callback(self.embedded.stop)
             url = await self.embedded.start()
         self.store = Store(
-            connect(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
+            link(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
             wait_replicas=redis.wait_replicas,
             wait_timeout=redis.wait_timeout.total_seconds(),
             on_error=self.metrics.store_error,
@@ -153,8 +154,8 @@ class Service:
         finally:
             await self.stop()
 
-    def app(self) -> Starlette:
-        """The HTTP application of a started service."""
+    def app(self, sessions: Sessions | None = None) -> Starlette:
+        """The HTTP application of a started service; `sessions` are the dashboard's, if not in memory."""
         return build(
             self.settings,
             receiver=self.receiver,
@@ -166,6 +167,7 @@ class Service:
             issuers=self.issuers,
             legacies=self.legacies,
             inside=Inside("embedded" if self.embedded else "redis", self.receiver, self.certificates, self._states),
+            sessions=sessions,
         )
 
     def _start_workers(self) -> None:
@@ -274,7 +276,7 @@ class Service:
             raise StoreUnavailable("The embedded store is being restarted.", reason="store_restarting")
         if self.embedded is not None and self.embedded.gone:
             raise StoreUnavailable("The embedded store's folder was removed.", reason="store_data_dir_gone")
-        await self.store.check_writes()
+        await self.store.check_writes(account.name for account in self.accounts)
 
     async def _check_declared(self) -> None:
         if not self._declarer.done.is_set():
@@ -288,8 +290,20 @@ class Service:
         alive = {name: "ended" if task.done() else "running" for name, task in self._tasks.items()}
         return {**alive, **dict.fromkeys(self._failing, "failing")}
 
+    async def _gauges(self, name: str) -> dict[str, float] | None:
+        """None where the account's node of a cluster does not answer: the others' are shown."""
+        try:
+            async with asyncio.timeout(1.5):
+                return await self.store.gauges(name)
+        except (StoreUnavailable, TimeoutError):
+            return None
+
     async def _refresh_gauges(self) -> None:
-        sizes = {account.name: await self.store.gauges(account.name) for account in self.accounts}
+        names = [account.name for account in self.accounts]
+        answers = await asyncio.gather(*(self._gauges(name) for name in names))
+        sizes = {name: found for name, found in zip(names, answers, strict=True) if found is not None}
+        if not sizes:
+            raise StoreUnavailable
         now = self._now()
         days = {each.name: (each.not_after - now) / 86_400_000 for each in self.certificates.known()}
         self.metrics.gauges(sizes, days)

@@ -19,7 +19,7 @@ import receiver
 ROOT = Path(receiver.__file__).parent
 
 LAYERS = (
-    {"errors", "exchange", "durations"},
+    {"errors", "exchange", "durations", "redis_address"},
     {"ledger", "addresses"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},
@@ -85,6 +85,7 @@ CLOCK_AND_CHANCE = frozenset(
 FOR_A_TYPE = {
     ("receiver.settings.consistency", "receiver.settings.sources"),
     ("receiver.simulator.forgeries", "receiver.simulator.keys"),
+    ("receiver.checks.redis", "receiver.store.sentinel"),
     ("receiver.checks.redis", "receiver.store.vitals"),
 }
 """Imports by pure modules outside the folders of nouns that bring a type along, and nothing that acts."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from receiver.checks.clocks import judge_clock
 from receiver.checks.finding import Finding, fail, ok, skip, warn
-from receiver.store.vitals import Vitals
+from receiver.redis_address import CLUSTER
+from receiver.store.sentinel import Guards
+from receiver.store.vitals import Examined, Vitals
 
 FULL, FILLING = 0.95, 0.80
 """Shares of maxmemory."""
@@ -29,10 +32,52 @@ WRITE_MENDS = {
 }
 
 
-def judge_redis(vitals: Vitals, wait_replicas: int) -> list[Finding]:
-    """Every judge's findings; `wait_replicas` is `redis.wait_replicas`."""
+def judge_redis(vitals: Vitals, wait_replicas: int, kind: str = "") -> list[Finding]:
+    """Every judge's findings; `wait_replicas` is `redis.wait_replicas`, `kind` is that of the address: empty for a
+    single Redis, or `SENTINEL` or `CLUSTER`."""
     found = [finding for judge in JUDGES for finding in judge(vitals)]
-    return [*found, *judge_replicas(vitals, wait_replicas)]
+    if kind != CLUSTER:
+        found += judge_mode(vitals)
+    return [*found, *judge_replicas(vitals, wait_replicas, fails_over=bool(kind))]
+
+
+def judge_examined(examined: Examined, wait_replicas: int, kind: str) -> list[Finding]:
+    """The findings of every node, of the Sentinels, and of the cluster as a whole."""
+    found: list[Finding] = []
+    if examined.guards is not None:
+        found.append(judge_guards(examined.guards))
+    if kind == CLUSTER:
+        found.append(judge_cluster(examined))
+    for name, vitals in examined.nodes.items():
+        if isinstance(vitals, str):
+            accounts = ", ".join(examined.accounts[name]) or "no account, but what all share"
+            text = f"{name} ({accounts}): {vitals.replace('_', ' ')}. Notifications of these get 503"
+            found.append(fail("redis.node", f"store_{vitals}", text, "Start it, or have its replica take over.", name))
+        else:
+            found += [replace(each, subject=name or each.subject) for each in judge_redis(vitals, wait_replicas, kind)]
+    return found
+
+
+def judge_guards(guards: Guards) -> Finding:
+    """Enough Sentinels to decide on a failover."""
+    check, there = "redis.sentinels", guards.total - len(guards.silent)
+    silent = f": {', '.join(guards.silent)} does not" if guards.silent else ""
+    found = f"{there} of {guards.total} Sentinels answer{silent}"
+    if not guards.quorum:
+        found += ". Too few for a failover" if there else ""
+        mend = "Start Sentinels; three on three machines are the least. Look at their quorum and at redis.url."
+        return fail(check, "no_quorum", found, mend)
+    mend = "Start it, or take it out of redis.url; a password of theirs is the option sentinel_password."
+    return warn(check, "sentinel_silent", found, mend) if guards.silent else ok(check, f"{found}, and can fail over")
+
+
+def judge_cluster(examined: Examined) -> Finding:
+    """Every slot has a master, and which of them are ours."""
+    homes = "; ".join(f"{name}: {', '.join(accounts) or 'shared keys'}" for name, accounts in examined.accounts.items())
+    if examined.unserved:
+        found = f"{examined.unserved} slots have no master ({homes})"
+        return warn("redis.cluster", "slots_unserved", found, "Look at CLUSTER INFO; start the nodes that are down.")
+    return ok("redis.cluster", f"every slot has a master ({homes})")
 
 
 def judge_version(vitals: Vitals) -> Iterable[Finding]:
@@ -52,11 +97,16 @@ def judge_version(vitals: Vitals) -> Iterable[Finding]:
         yield ok(check, f"{name} {text}")
 
 
-def judge_role(vitals: Vitals) -> Iterable[Finding]:
-    """A replica takes no writes, or loses them; a cluster has most keys elsewhere."""
+def judge_mode(vitals: Vitals) -> Iterable[Finding]:
+    """One node of a cluster has most keys elsewhere."""
     if vitals.info.get("redis_mode") == "cluster":
-        found = "this is one node of a Redis Cluster, which is not supported: keys of other nodes are out of reach"
-        yield warn("redis.role", "cluster", found, "Use a Redis that is not a cluster, or a cluster of one primary.")
+        found = "this is one node of a Redis Cluster: keys of other nodes are out of reach"
+        mend = "Write redis.url as redis+cluster://host:port,host:port."
+        yield fail("redis.role", "cluster", found, mend)
+
+
+def judge_role(vitals: Vitals) -> Iterable[Finding]:
+    """A replica takes no writes, or loses them."""
     if vitals.info.get("role") not in ("slave", "replica"):
         return
     only_reads = vitals.info.get("slave_read_only", "1") == "1"
@@ -131,16 +181,29 @@ def judge_memory(vitals: Vitals) -> Iterable[Finding]:
             yield fail("redis.memory", "full", f"{found}: soon every write is refused", WRITE_MENDS["full"])
 
 
-def judge_replicas(vitals: Vitals, wanted: int) -> Iterable[Finding]:
-    """As many as each write waits for."""
+def judge_replicas(vitals: Vitals, wanted: int, *, fails_over: bool = False) -> Iterable[Finding]:
+    """As many as each write waits for; where Redis fails over, one more."""
     if not vitals.info:
         return
-    there = number(vitals, "connected_slaves")
+    check, there = "redis.replicas", number(vitals, "connected_slaves")
+    online = sum("state=online" in vitals.info.get(f"slave{index}", "") for index in range(there))
+    found = f"{there} connected, each write waits for {wanted}"
     if there < wanted:
         found = f"{there} of the {wanted} replicas that redis.wait_replicas wants: every write fails"
-        yield fail("redis.replicas", "replicas_missing", found, "Start the replicas, or lower redis.wait_replicas.")
+        yield fail(check, "replicas_missing", found, "Start the replicas, or lower redis.wait_replicas.")
+    elif online < wanted:
+        found = f"{online} of {there} replicas are in step, and each write waits for {wanted}: every write fails"
+        yield fail(check, "replicas_syncing", found, "Wait until they have loaded the data; look at their logs.")
+    elif fails_over and not there:
+        yield warn(check, "no_replica", "it has no replica: nobody can take over", "Start a replica.")
+    elif fails_over and not wanted:
+        lost = f"{found}: a failover loses what was acknowledged last"
+        yield warn(check, "not_waited_for", lost, "Set redis.wait_replicas to 1, with two replicas.")
+    elif fails_over and there == wanted:
+        mend = "Start another replica."
+        yield warn(check, "no_spare", f"{found}: with one less, as after a failover, every write fails", mend)
     elif there or wanted:
-        yield ok("redis.replicas", f"{there} connected, each write waits for {wanted}")
+        yield ok(check, found)
 
 
 def judge_latency(vitals: Vitals) -> Iterable[Finding]:

@@ -9,15 +9,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from receiver.checks.finding import Finding, fail, ok, skip, warn
-from receiver.checks.redis import judge_redis
+from receiver.checks.redis import judge_examined
 from receiver.checks.site import Site
 from receiver.checks.work import check_format, check_work
 from receiver.errors import ConfigurationError, StoreUnavailable
+from receiver.redis_address import is_several, read_several
 from receiver.store import Store
-from receiver.store.connection import connect
 from receiver.store.embedded_files import DataDir, read_pid
 from receiver.store.embedded_process import find_binary
-from receiver.store.vitals import read_vitals
+from receiver.store.topology import link
+from receiver.store.vitals import examine
 
 ANSWER, CONNECT = 3.0, 2.0
 """Seconds that an answer, and a connection, may take at most; less where the settings say less."""
@@ -31,6 +32,9 @@ MENDS = {
     "store_not_authenticated": "Set redis.password or password_file (and the user's name in redis.url).",
     "store_not_permitted": "Allow the user all commands on the keys refunds:* and the channel refunds:wake.",
     "store_loading": "It loads its data. Wait.",
+    "store_master_down": "No Sentinel names a master: one is being elected, or look at redis.url (hosts, the master's "
+    "name, sentinel_password).",
+    "store_cluster_down": "Look at CLUSTER INFO and CLUSTER NODES.",
 }
 
 
@@ -60,17 +64,19 @@ async def _check_redis(site: Site, url: str, name: str) -> list[Finding]:
     redis = site.settings.redis
     timeout = min(ANSWER, redis.timeout.total_seconds())
     connect_timeout = min(CONNECT, redis.connect_timeout.total_seconds())
+    kind = read_several(url).kind if is_several(url) else ""
     try:
-        vitals = await read_vitals(url, timeout=timeout, connect_timeout=connect_timeout, wall=site.wall)
+        names = [account.name for account in site.accounts]
+        vitals = await examine(url, names, timeout=timeout, connect_timeout=connect_timeout, wall=site.wall)
     except StoreUnavailable as error:
         word = error.reason.removeprefix("store_").replace("_", " ")
         mend = MENDS.get(error.reason, "Look at its log.")
         return [fail(REACHABLE, error.reason, f"{name}: {word}. Notifications get 503", mend)]
     findings = [
         ok(REACHABLE, f"{name} answers"),
-        *judge_redis(vitals, redis.wait_replicas if site.redis_address else 0),
+        *judge_examined(vitals, redis.wait_replicas if site.redis_address else 0, kind),
     ]
-    store = Store(connect(url, timeout=timeout, connect_timeout=connect_timeout))
+    store = Store(link(url, timeout=timeout, connect_timeout=connect_timeout))
     try:
         findings += [*await check_format(store), *await check_work(site, store)]
     finally:
@@ -80,6 +86,8 @@ async def _check_redis(site: Site, url: str, name: str) -> list[Finding]:
 
 def shown(url: str) -> str:
     """The address without user and password."""
+    if is_several(url):
+        return read_several(url).shown
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return parts.path

@@ -17,9 +17,9 @@ from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.ledger.refund import REFUND_ID, State
 from receiver.settings import Settings
 from receiver.store import Store
-from receiver.store.connection import connect
 from receiver.store.embedded_files import DataDir
 from receiver.store.pruning import Pruned
+from receiver.store.topology import link
 
 SHORTEST = timedelta(days=30)
 BATCH = 100
@@ -114,7 +114,7 @@ def _open(settings: Settings) -> Store:
         if not files.socket.exists():
             raise ConfigurationError([f"{files.path}: no Valkey runs there. Start `receiver serve` first."])
         url = files.url
-    client = connect(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds())
+    client = link(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds())
     return Store(client, wait_replicas=redis.wait_replicas, wait_timeout=redis.wait_timeout.total_seconds())
 
 

@@ -57,15 +57,16 @@ def build(
     issuers: Mapping[str, Issues] = MappingProxyType({}),
     legacies: Mapping[str, Makes] = MappingProxyType({}),
     inside: Inside | None = None,
+    sessions: Sessions | None = None,
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The application. `checks` make `/readyz`, `refresh_gauges` runs before each `/metrics`; `now` is ms UTC.
 
     `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments. `inside` is what
-    `/v1/diagnostics` tells; without it there is no such route.
+    `/v1/diagnostics` tells; without it there is no such route. `sessions`: of the dashboard, if not in memory.
     """
-    sessions, attempts = Sessions(now), Attempts(settings.http.failed_sign_ins)
+    sessions, attempts = sessions or Sessions(now), Attempts(settings.http.failed_sign_ins)
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
     dashboard = Dashboard(store, tokens, sessions, issuers, now)
     ipn = Ipn(receiver, settings.ingest, metrics)

@@ -12,12 +12,11 @@ from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
 
 from receiver.inbox.envelope import MAX_BODY
 from receiver.outbox.formats import link_problems
+from receiver.redis_address import SINGLE_SCHEMES, has_password, read_several
 from receiver.settings.values import AsList, Name, Networks, Section, Span, Words, one_of, secret_text
 
 LEASE_MARGIN = timedelta(seconds=20)
 """A lease outlives its request's timeout by this, so that a worker that is slow, not dead, still settles in time."""
-
-REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
 def seconds(number: float) -> timedelta:
@@ -26,7 +25,10 @@ def seconds(number: float) -> timedelta:
 
 
 class RedisSettings(Section):
-    """`[redis]`. Without an address the service runs a Valkey of its own in `data_dir`."""
+    """`[redis]`. Without an address the service runs a Valkey of its own in `data_dir`.
+
+    Addresses of Sentinels and of a cluster: `redis_address.py`.
+    """
 
     url: SecretStr | None = None
     url_file: Path | None = Field(default=None, validate_default=True)
@@ -44,8 +46,8 @@ class RedisSettings(Section):
     def _address_is_known(cls, file: Path | None, info: ValidationInfo) -> Path | None:
         file = one_of("url", file, info)
         url = secret_text(info.data.get("url"), file)
-        if url and urlsplit(url).scheme not in REDIS_SCHEMES:
-            raise ValueError(f"the address must begin with one of {', '.join(f'{name}://' for name in REDIS_SCHEMES)}.")
+        if url and urlsplit(url).scheme not in SINGLE_SCHEMES:
+            read_several(url)
         return file
 
     @field_validator("password_file")
@@ -58,7 +60,7 @@ class RedisSettings(Section):
             url = secret_text(info.data.get("url"), info.data["url_file"])
             if not url:
                 raise ValueError("there is a password but no address. Set redis.url, or leave the password out.")
-            if "@" in urlsplit(url).netloc and urlsplit(url).password:
+            if has_password(url):
                 raise ValueError("the address holds a password already. Give it once.")
         return file
 

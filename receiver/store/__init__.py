@@ -1,6 +1,7 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
-keys → connection (pipelines, scripts) → refunds · requests · unsettled · looks · feed · format → Store
+keys → connection (pipelines, scripts) → sentinel · cluster → topology (the client for an address)
+                                         refunds · requests · unsettled · looks · feed · format → Store
                                          roster → lanes → deaths → keeping · overview   → Store
 pruning                                  takes old refunds out of all of them
 clock, wakes                             what all processes agree on, and how they wake each other
@@ -11,15 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 
 from receiver.errors import StoreUnavailable
 from receiver.store.clock import Clock
-from receiver.store.connection import Group
 from receiver.store.feed import Feed
 from receiver.store.format import Format
 from receiver.store.fps_orders import FpsOrders
@@ -29,6 +29,7 @@ from receiver.store.overview import Overview
 from receiver.store.part import scored
 from receiver.store.pruning import Pruning
 from receiver.store.roster import Roster
+from receiver.store.topology import Client, pipelines
 from receiver.store.wakes import Waker, Wakes
 
 log = structlog.get_logger()
@@ -40,7 +41,7 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
 
     def __init__(
         self,
-        client: Redis,
+        client: Client,
         *,
         clock: Clock | None = None,
         wait_replicas: int = 0,
@@ -49,9 +50,9 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
         gone: Callable[[], bool] = lambda: False,
         on_dropped: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self._client = client
-        self._reads = Group(client, on_error=on_error)
-        self._writes = Group(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
+        self._client: Any = client
+        self._reads = pipelines(client, on_error=on_error)
+        self._writes = pipelines(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
         self.now = clock or Clock()
         self.wakes = Wakes(client)
         self.on_dropped = on_dropped
@@ -94,13 +95,28 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
         """Raise `StoreUnavailable` unless Redis answers."""
         await self._read("PING")
 
-    async def check_writes(self) -> None:
-        """Raise `StoreUnavailable` unless Redis takes writes just now. Nothing is written by this.
+    async def check_writes(self, accounts: Iterable[str] = ()) -> None:
+        """Raise `StoreUnavailable` unless Redis takes writes just now, for one of these accounts at least.
 
         A Redis that is full or a replica answers PING all the same. SETRANGE with nothing makes no key, and is refused
-        as every write is: https://valkey.io/commands/setrange/.
+        as every write is: https://valkey.io/commands/setrange/. In a cluster accounts live on several nodes: as long as
+        one of them does, the work of its accounts goes on.
         """
-        await self._writes.call(("SETRANGE", PROBE, 0, b""))
+        keys = [self._keys(account)("probe") for account in accounts] or [PROBE]
+        tasks = [asyncio.ensure_future(self._writes.call(("SETRANGE", key, 0, b""))) for key in keys]
+        try:
+            for number, answer in enumerate(asyncio.as_completed(tasks), 1):
+                try:
+                    await answer
+                except StoreUnavailable:
+                    if number == len(tasks):
+                        raise
+                else:
+                    return
+        finally:
+            for task in tasks:
+                task.add_done_callback(lambda done: done.cancelled() or done.exception())
+                task.cancel()
 
     async def certificates(self) -> dict[str, bytes]:
         """The signing certificates that have verified a message: `<partition>/<file hash>` → DER."""

@@ -25,12 +25,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from receiver.errors import StoreUnavailable
+from receiver.store.keys import PREFIX, PROBE
 
 log = structlog.get_logger()
 
 Command = tuple[str | bytes | int | float, ...]
 MOST_FLIGHTS = 2
 """Pipelines under way at once; what arrives meanwhile shares the next one."""
+PULSE_LIVES = 86_400_000
+"""ms; no key of ours is left where nothing is written any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class _Call:
     script: Script | None
     repeatable: bool
     answer: asyncio.Future[Any]
+    moves: int = 0
+    """How often a cluster has sent it elsewhere."""
 
 
 @dataclass(slots=True)
@@ -76,13 +81,19 @@ class Group:
     _flights: set[asyncio.Task[None]] = field(default_factory=set)
     _scheduled: bool = False
     _said: set[Command] = field(default_factory=set)
+    _shaky: bool = False
+    """Whether what was sent last has failed."""
 
     async def call(self, command: Command, script: Script | None = None, *, repeatable: bool = True) -> Any:
         """Send one command with whatever else is sent in this turn.
 
         A `repeatable` command is sent once more if the connection breaks; a claim is not: an unanswered one waits out
-        its lease. Raises `StoreUnavailable` for every failure; the command may then have run or not.
+        its lease. After a failure a write that changes nothing goes ahead of it: while replicas are missing, say, all
+        that is due would be claimed by nobody. Raises `StoreUnavailable` for every failure; the command may then have
+        run or not.
         """
+        if self._shaky and not repeatable:
+            await self.call(("SETRANGE", pulse_key(command), 0, b""))
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         call = _Call(command, script, repeatable, answer)
         if kind := self.held():
@@ -169,18 +180,24 @@ class Group:
             elif isinstance(answer, Exception):
                 self._fail(call, answer)
             elif not call.answer.done():
+                self._shaky = False
                 call.answer.set_result(answer)
         await self._again(unknown)
 
     async def _send(self, commands: list[Command]) -> list[Any]:
         if self.wait_replicas:
-            commands = [*commands, ("WAIT", self.wait_replicas, self.wait_ms)]
+            pulse: Command = ("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES)
+            commands = [*commands, pulse, ("WAIT", self.wait_replicas, self.wait_ms)]
         answers = await self._exchange(commands)
-        if self.wait_replicas:
-            reached = answers.pop()
-            if isinstance(reached, Exception) or reached < self.wait_replicas:
-                raise ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
-        return answers
+        return self._confirmed(answers) if self.wait_replicas else answers
+
+    def _confirmed(self, answers: list[Any]) -> list[Any]:
+        """The answers without those to `SET` and `WAIT`; too few replicas make errors of them."""
+        *answers, pulse, reached = answers
+        if not isinstance(pulse, Exception) and not isinstance(reached, Exception) and reached >= self.wait_replicas:
+            return answers
+        error = ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
+        return [each if isinstance(each, Exception) else error for each in answers]
 
     async def _exchange(self, commands: list[Command]) -> list[Any]:
         """redis-py's own pipeline takes three times as long: it packs in Python, and sets a timer for every answer."""
@@ -209,6 +226,7 @@ class Group:
 
     def _refuse(self, call: _Call, kind: str) -> None:
         self.on_error(kind)
+        self._shaky = kind != "error"
         if not call.answer.done():
             call.answer.set_exception(StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
 
@@ -216,6 +234,23 @@ class Group:
         """Wait for what is under way."""
         while self._flights:
             await asyncio.wait(self._flights)
+
+
+def key_of(command: Command) -> str:
+    """What says in which slot a command belongs: its first key, the account of a wake-up; a fixed key for `TIME`."""
+    at = {"EVALSHA": 3, "EVAL": 3, "PUBLISH": 2}.get(str(command[0]), 1)
+    return str(command[at]) if len(command) > at else PROBE
+
+
+def pulse_key(command: Command) -> str:
+    """A key in the slot of this command, for the write by which `WAIT` is about all that was written before.
+
+    `WAIT` waits for the last write of its own connection. An answer such as "repeated" rests on a write that came over
+    another one, and may not be on any replica yet.
+    """
+    key = key_of(command)
+    start, end = key.find("{"), key.find("}")
+    return f"{PREFIX}{{{key[start + 1 : end] if 0 <= start < end else key}}}:pulse"
 
 
 KINDS = {
@@ -229,10 +264,12 @@ KINDS = {
     "NOPERM": "not_permitted",
     "CLUSTERDOWN": "cluster_down",
     "MASTERDOWN": "master_down",
+    "TRYAGAIN": "resharding",
     "NODATADIR": "data_dir_gone",
     "NOFORMAT": "format_unknown",
 }
 ALIASES = {"OUTOFMEMORY": "OOM", "BUSYLOADING": "LOADING", "AUTHENTICATION": "NOAUTH", "NOPERMISSION": "NOPERM"}
+ALIASES |= {"MASTERNOTFOUND": "MASTERDOWN"}
 """redis-py makes classes of some of Redis's error codes, and then leaves the code out of the text."""
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from receiver.store.clock import Clock
-from receiver.store.connection import Command, Group, script
+from receiver.store.connection import Command, script
 from receiver.store.keys import WAKE, Keys
+from receiver.store.topology import Pipelines
 from receiver.store.wakes import Wakes
 
 
@@ -15,8 +16,8 @@ class Part:
 
     now: Clock
     wakes: Wakes
-    _reads: Group
-    _writes: Group
+    _reads: Pipelines
+    _writes: Pipelines
 
     async def _read(self, *command: str | int) -> Any:
         return await self._reads.call(command)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from receiver.errors import StoreUnavailable
-from receiver.store.connection import connect, kind_of
-from receiver.store.keys import PREFIX
+from receiver.redis_address import address_text, read_several
+from receiver.store.cluster import SLOTS, Cluster
+from receiver.store.connection import kind_of
+from receiver.store.keys import PREFIX, PROBE
+from receiver.store.sentinel import Guards, MasterOf, ask_guards
+from receiver.store.topology import link
 
 PINGS, WRITES = 50, 20
 PATIENCE = 2.0
 """Seconds after which no more samples of a kind are taken."""
 PROBE_LIVES = 10_000
 """ms that the probe's key would live, were it not removed."""
-PROBE = "return redis.call('SET', KEYS[1], 'probe', 'PX', ARGV[1])"
+WRITE = "return redis.call('SET', KEYS[1], 'probe', 'PX', ARGV[1])"
 """A write as the service makes them all: by a script."""
 SETTINGS = ("appendfsync", "no-appendfsync-on-rewrite")
 """What `CONFIG GET` alone tells."""
@@ -47,22 +52,62 @@ class Vitals:
     """`info`, `config`, `time` or `write` → what was the matter, as a word."""
 
 
-async def read_vitals(url: str, *, timeout: float, connect_timeout: float, wall: Callable[[], int]) -> Vitals:
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found of one address."""
+
+    nodes: Mapping[str, Vitals | str]
+    """The vitals of each node that has our data, or the word for why it does not answer; a single one has no name."""
+    accounts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The accounts on each node of a cluster."""
+    guards: Guards | None = None
+    """The Sentinels, where there are any."""
+    unserved: int = 0
+    """Slots of a cluster that no node serves."""
+
+
+async def examine(
+    url: str, accounts: Sequence[str], *, timeout: float, connect_timeout: float, wall: Callable[[], int]
+) -> Examined:
     """Examine the Redis at `url`; `timeout`s are seconds for each answer, `wall` is this machine's clock (ms).
 
-    Writes one key, `refunds:doctor:…`, and removes it. Raises `StoreUnavailable` (`store_…`) where it does not answer.
+    Writes one key on each node, `refunds:doctor:…`, and removes it. Raises `StoreUnavailable` (`store_…`) where
+    nobody answers.
     """
-    client = connect(url, timeout=timeout, connect_timeout=connect_timeout)
+    client = link(url, timeout=timeout, connect_timeout=connect_timeout)
     try:
-        return await _read(client.execute_command, wall)
-    except (RedisError, OSError, TimeoutError) as error:
-        kind = kind_of(error)
-        raise StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}") from error
+        if isinstance(client, Cluster):
+            return await _cluster(client, accounts, wall)
+        guards = await ask_guards(client, read_several(url).master) if isinstance(client, MasterOf) else None
+        vitals = await _node(client.execute_command, wall, PREFIX)
+        if isinstance(vitals, str):
+            raise StoreUnavailable(f"Redis: {vitals}.", reason=f"store_{vitals}")
+        return Examined({"": vitals}, guards=guards)
     finally:
         await client.aclose()
 
 
-async def _read(ask: Ask, wall: Callable[[], int]) -> Vitals:
+async def _cluster(cluster: Cluster, accounts: Sequence[str], wall: Callable[[], int]) -> Examined:
+    masters = await cluster.masters_of(accounts)
+    found = await asyncio.gather(
+        *(
+            _node(cluster.client(place).execute_command, wall, f"{PREFIX}{{{there[0] if there else PROBE}}}:")
+            for place, there in masters.items()
+        )
+    )
+    names = [address_text(*place) for place in masters]
+    homes = {name: tuple(there) for name, there in zip(names, masters.values(), strict=True)}
+    return Examined(dict(zip(names, found, strict=True)), homes, unserved=SLOTS - cluster.served)
+
+
+async def _node(ask: Ask, wall: Callable[[], int], prefix: str) -> Vitals | str:
+    try:
+        return await _read(ask, wall, prefix)
+    except (RedisError, OSError, TimeoutError) as error:
+        return kind_of(error)
+
+
+async def _read(ask: Ask, wall: Callable[[], int], prefix: str) -> Vitals:
     refused: dict[str, str] = {}
     await ask("PING")
     pings = await _samples(ask, PINGS, ("PING",))
@@ -70,9 +115,9 @@ async def _read(ask: Ask, wall: Callable[[], int]) -> Vitals:
     config = await _told(ask, refused, "config", "CONFIG GET", *SETTINGS)
     ahead = await _ahead(ask, refused, wall)
     writes: tuple[float, ...] = ()
-    key = f"{PREFIX}doctor:{secrets.token_hex(8)}"
+    key = f"{prefix}doctor:{secrets.token_hex(8)}"
     try:
-        writes = await _samples(ask, WRITES, ("EVAL", PROBE, 1, key, PROBE_LIVES))
+        writes = await _samples(ask, WRITES, ("EVAL", WRITE, 1, key, PROBE_LIVES))
         await ask("DEL", key)
     except RedisError as error:
         if kind_of(error) in ("timeout", "unreachable"):
@@ -116,4 +161,6 @@ async def _ahead(ask: Ask, refused: dict[str, str], wall: Callable[[], int]) -> 
 
 
 def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={text}" for name, text in value.items())
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -6,17 +6,22 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from receiver.store.keys import WAKE
+from receiver.store.topology import Client
 
 log = structlog.get_logger()
 
 BREATH = 0.01
 """Seconds that a rest takes at least: a flood of writes is looked at in a hundred rounds a second, not in thousands."""
+
+
+SILENCE = 3.0
+"""Seconds without a word after which the server is asked for one; after as many again another connection is made."""
 
 
 class Waker:
@@ -44,7 +49,7 @@ class Waker:
 class Wakes:
     """A lost wake-up costs a second at most: everybody who waits also looks by himself."""
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
         self._waiting: defaultdict[str, set[Waker]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
@@ -87,10 +92,20 @@ class Wakes:
             try:
                 async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
                     await channel.subscribe(WAKE)
-                    while True:
-                        message = await channel.get_message(timeout=3.0)
-                        if message is not None:
-                            self.notify(message["data"].decode(errors="replace"))
+                    await self._hear(channel)
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("store.wakes_lost", error=type(error).__name__)
                 await asyncio.sleep(0.5)
+
+    async def _hear(self, channel: Any) -> None:
+        """Until the connection breaks. A server whose machine is gone breaks none: it is asked whether it is there."""
+        asked = False
+        while True:
+            message = await channel.get_message(timeout=SILENCE)
+            if message is None and asked:
+                raise TimeoutError
+            asked = message is None
+            if message is None:
+                await channel.ping()
+            elif message["type"] == "message":
+                self.notify(message["data"].decode(errors="replace"))

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from receiver.checks.finding import Finding, Status
-from receiver.checks.redis import judge_redis, percentile
+from receiver.checks.redis import judge_examined, judge_guards, judge_redis, percentile
 from receiver.checks.store import check_store, shown
 from receiver.store.connection import connect
-from receiver.store.vitals import Vitals
+from receiver.store.sentinel import Guards
+from receiver.store.vitals import Examined, Vitals
 from tests.checks.kit import only, silence, site, wall, words
 from tests.valkey import start_valkey, stop_valkey
 
@@ -234,6 +235,57 @@ def test_what_only_a_broken_disk_or_a_cluster_says(info: dict[str, str], check: 
     assert reason in {each.reason for each in judge_redis(vitals(**info), 0) if each.check == check}
 
 
+REPLICA = "ip=10.0.0.2,port=6379,state=online,offset=1,lag=0"
+
+
+@pytest.mark.parametrize(
+    ("replicas", "wanted", "kind", "reason"),
+    [
+        ([], 0, "", None),
+        ([REPLICA], 0, "", ""),
+        ([REPLICA], 1, "", ""),
+        ([], 1, "", "replicas_missing"),
+        ([REPLICA.replace("online", "wait_bgsave")], 1, "", "replicas_syncing"),
+        ([], 0, "sentinel", "no_replica"),
+        ([REPLICA], 0, "sentinel", "not_waited_for"),
+        ([REPLICA], 1, "cluster", "no_spare"),
+        ([REPLICA] * 2, 1, "cluster", ""),
+    ],
+)
+def test_replicas_are_judged(replicas: list[str], wanted: int, kind: str, reason: str | None) -> None:
+    """Against what each write waits for; where Redis fails over, one has to be left after that."""
+    told = {f"slave{index}": text for index, text in enumerate(replicas)}
+    found = judge_redis(vitals(connected_slaves=str(len(replicas)), **told), wanted, kind)
+    assert [each.reason for each in found if each.check == "redis.replicas"] == ([] if reason is None else [reason])
+
+
+@pytest.mark.parametrize(
+    ("guards", "status", "reason"),
+    [
+        (Guards((), 3, True), Status.OK, ""),
+        (Guards(("s3:26379",), 3, True), Status.WARN, "sentinel_silent"),
+        (Guards(("s2:26379", "s3:26379"), 3, False), Status.FAIL, "no_quorum"),
+    ],
+)
+def test_sentinels_are_judged(guards: Guards, status: Status, reason: str) -> None:
+    """By whether they could decide on a failover; those that are silent are named."""
+    found = judge_guards(guards)
+    assert (found.status, found.reason) == (status, reason)
+    assert all(name in found.found for name in guards.silent)
+
+
+@pytest.mark.parametrize(("unserved", "reason"), [(0, ""), (5461, "slots_unserved")])
+def test_a_cluster_is_judged(unserved: int, reason: str) -> None:
+    """Slots that nobody serves; every node for itself, and one that does not answer."""
+    nodes: dict[str, Vitals | str] = {"n1:6379": vitals(redis_mode="cluster"), "n2:6379": "timeout"}
+    examined = Examined(nodes, {"n1:6379": ("us",), "n2:6379": ("eu", "jp")}, unserved=unserved)
+    found = judge_examined(examined, 0, "cluster")
+    assert only(found, "redis.cluster").reason == reason
+    assert (only(found, "redis.node").subject, only(found, "redis.node").reason) == ("n2:6379", "store_timeout")
+    assert "eu, jp" in only(found, "redis.node").found
+    assert "redis.role" not in words(found)
+
+
 def test_slowness_is_told() -> None:
     """By one that stalls, or by all of them."""
     slow = Vitals({}, {}, (0.001,) * 49 + (0.3,), (0.06,) * 20, None)
@@ -252,6 +304,8 @@ def vitals(**info: str) -> Vitals:
         ("redis://user:pw@cache.example:7000/2", "redis://cache.example:7000/2"),
         ("rediss://:pw@[::1]", "rediss://[::1]:6379"),
         ("unix://user:pw@/run/r.sock", "/run/r.sock"),
+        ("redis+sentinel://user:pw@s1,s2:7/main?sentinel_password=pw", "redis+sentinel://s1:26379,s2:7/main/0"),
+        ("rediss+cluster://:pw@n1,n2", "rediss+cluster://n1:6379,n2:6379"),
     ],
 )
 def test_an_address_is_shown_without_its_secrets(url: str, text: str) -> None:

@@ -21,7 +21,7 @@ from tests.store.embedded_kit import servers
 CLIENT = {"--url", "--token-file", "--account", "--insecure", "--json"}
 FILTERS = {"--types", "--reasons", "--min-amount", "--rate", "--concurrency"}
 COMMANDS = {
-    "serve": {"--config", "--no-worker"},
+    "serve": {"--config", "--no-worker", "--workers"},
     "work": {"--config"},
     "demo": {"--refunds", "--keep", "--json"},
     "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure"},

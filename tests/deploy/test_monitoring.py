@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver.metrics import Metrics
+from receiver.metrics import GAUGES, Metrics
 from tests.commands.kit import Server
 from tests.deploy.tools import DEPLOY, run, tool
 
@@ -53,7 +54,8 @@ def samples(page: str) -> set[str]:
 def labels() -> dict[str, set[str]]:
     """The labels of each metric, by its name without an ending."""
     collectors = Metrics().registry._collector_to_names
-    return {each._name: set(each._labelnames) for each in collectors}  # type: ignore[attr-defined]
+    counted = {each._name: set(each._labelnames) for each in collectors if isinstance(each, MetricWrapperBase)}
+    return counted | {f"receiver_{name}": set(labels) for name, (_, *labels) in GAUGES.items()}
 
 
 def used(expr: str) -> set[str]:

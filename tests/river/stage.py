@@ -26,7 +26,7 @@ from receiver.settings import check
 from receiver.simulator.app import Simulator
 from receiver.simulator.engine import Called
 from receiver.simulator.keys import Keys, make_keys
-from receiver.store.connection import connect
+from receiver.store.topology import link
 from receiver.transport import Transport
 from tests.river.kit import trust
 
@@ -286,7 +286,7 @@ async def running(
         listener = loopback()
         stack.callback(listener.close)
         url = await stack.enter_async_context(serving(server(service.app(), settings.http), listener))
-        redis = connect(valkey_url)
+        redis = link(valkey_url)
         stack.push_async_callback(redis.aclose)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Stage(service, url, redis, session)

@@ -125,7 +125,7 @@ async def test_redis_that_hangs_is_given_up_in_time(lonely: tuple[Store, Path]) 
 )
 async def test_redis_that_cannot_write_says_why(lonely: tuple[Store, Path], command: str, reason: str) -> None:
     store, _ = lonely
-    await store._client.execute_command(*command.split())  # type: ignore[no-untyped-call]
+    await store._client.execute_command(*command.split())
     with pytest.raises(StoreUnavailable) as caught:
         await store.hint("us", hint())
     assert caught.value.reason == reason

@@ -54,6 +54,8 @@ class Sessions:
 
     def __init__(self, now: Callable[[], int], chance: Callable[[], str] = new_id) -> None:
         self._now, self._chance = now, chance
+        self.form_key = secrets.token_bytes(32)
+        """Signs the form of who has no session yet."""
         self._found: OrderedDict[bytes, Session] = OrderedDict()
 
     def begin(self, caller: Caller) -> str:
@@ -61,12 +63,12 @@ class Sessions:
         session_id = self._chance()
         while len(self._found) >= MOST_SESSIONS:
             self._found.popitem(last=False)
-        self._found[_digest(session_id)] = Session(caller, self._chance(), self._now() + LASTS_MS)
+        self._found[digest(session_id)] = Session(caller, self._chance(), self._now() + LASTS_MS)
         return session_id
 
     def of(self, connection: HTTPConnection) -> Session | None:
         """The session of the cookie, as long as it lasts."""
-        key = _digest(connection.cookies.get(cookie_name(connection), ""))
+        key = digest(connection.cookies.get(cookie_name(connection), ""))
         session = self._found.get(key)
         if session is not None and session.ends_at <= self._now():
             del self._found[key]
@@ -75,7 +77,7 @@ class Sessions:
 
     def end(self, connection: HTTPConnection) -> None:
         """Sign out."""
-        self._found.pop(_digest(connection.cookies.get(cookie_name(connection), "")), None)
+        self._found.pop(digest(connection.cookies.get(cookie_name(connection), "")), None)
 
     def reader(self, connection: HTTPConnection) -> Caller | None:
         """Who reads the API with the cookie instead of a token: the dashboard's own script, and it never writes."""
@@ -117,7 +119,8 @@ def cookie_name(connection: HTTPConnection) -> str:
     return SECURE_COOKIE if connection.url.scheme == "https" else COOKIE
 
 
-def _digest(session_id: str) -> bytes:
+def digest(session_id: str) -> bytes:
+    """What is kept of a session's id."""
     return sha256(session_id.encode("utf-8", "replace")).digest()
 
 

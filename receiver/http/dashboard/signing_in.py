@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 from collections.abc import Callable
 
 import structlog
@@ -32,7 +31,7 @@ class SigningIn:
     def __init__(self, frame: Frame, sessions: Sessions, tokens: Tokens, now: Callable[[], int]) -> None:
         self._frame, self._sessions, self._tokens = frame, sessions, tokens
         self._failed = FailedSignIns(now)
-        self._key = secrets.token_bytes(32)
+        self._key = sessions.form_key
 
     async def show(self, request: Request) -> Response:
         """`GET /sign-in?next=`."""

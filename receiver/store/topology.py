@@ -1,0 +1,71 @@
+"""Edge: Redis. The client for an address, be it one Redis, the master that Sentinels know, or a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from receiver.redis_address import CLUSTER, is_several, read_several
+from receiver.store.cluster import Cluster, ClusterGroup, NodeGroup
+from receiver.store.connection import Group, connect
+from receiver.store.sentinel import master_of
+
+Client = Redis | Cluster
+Pipelines = Group | ClusterGroup
+
+
+def link(url: str, *, timeout: float = 5.0, connect_timeout: float = 2.0) -> Client:
+    """A client for every address that `redis.url` can be; seconds. It never retries by itself.
+
+    Raises `BadAddress`.
+    """
+    if not is_several(url):
+        return connect(url, timeout=timeout, connect_timeout=connect_timeout)
+    address = read_several(url)
+    how = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout,
+        "socket_connect_timeout": connect_timeout,
+        "max_connections": 64,
+    }
+    if address.kind != CLUSTER:
+        return master_of(address, **how)
+    signs_in = {"username": address.username or None, "password": address.password or None}
+    options: dict[str, Any] = {**signs_in, **address.tls_options, **how}
+    return Cluster(address.hosts, lambda host, port: Redis(host=host, port=port, **options))
+
+
+def pipelines(
+    client: Client,
+    wait_replicas: int = 0,
+    wait_ms: int = 500,
+    on_error: Callable[[str], None] = lambda kind: None,
+    gone: Callable[[], bool] = lambda: False,
+) -> Pipelines:
+    """What sends the commands of one turn together."""
+    if isinstance(client, Cluster):
+        return ClusterGroup(client, lambda node: NodeGroup(node, wait_replicas, wait_ms, on_error, gone), on_error)
+    return Group(client, wait_replicas, wait_ms, _leaving(client, on_error), gone)
+
+
+def _leaving(client: Redis, on_error: Callable[[str], None]) -> Callable[[str], None]:
+    """After a refused write also let go of the connections: behind a name or a proxy another server may be master."""
+    under_way: set[asyncio.Task[None]] = set()
+
+    def noted(kind: str) -> None:
+        on_error(kind)
+        if kind == "read_only" and not under_way:
+            task = asyncio.get_running_loop().create_task(_let_go(client))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+
+    return noted
+
+
+async def _let_go(client: Redis) -> None:
+    await client.connection_pool.disconnect(inuse_connections=False)

@@ -1,0 +1,53 @@
+"""What `wait_replicas` promises: what is acknowledged is on so many replicas, whoever wrote it."""
+
+from __future__ import annotations
+
+import pytest
+
+from receiver.errors import StoreUnavailable
+from receiver.ledger.hint import Noted
+from receiver.store import Store
+from receiver.store.connection import connect
+from tests.clock import ManualClock
+from tests.fleet import fleet
+from tests.store.makers import claim, hint
+
+
+async def test_a_repetition_is_acknowledged_only_if_the_first_is_on_a_replica() -> None:
+    """The first time the replica did not confirm, so Amazon was told 503. Its repetition finds the hint written, and
+    writes nothing: `WAIT` alone, on another connection, would then have nothing to wait for."""
+    async with fleet() as found:
+        master, [replica] = await found.replicated(1)
+        stores = [Store(connect(master.url), clock=ManualClock(), wait_replicas=1, wait_timeout=0.2) for _ in range(2)]
+        try:
+            replica.freeze()
+            for store in stores:
+                with pytest.raises(StoreUnavailable) as caught:
+                    await store.hint("us", hint(1))
+                assert caught.value.reason == "store_replicas_missing"
+            replica.thaw()
+            assert await stores[1].hint("us", hint(1)) is Noted.REPEATED
+            assert await replica.client.zcard("refunds:{us}:hinted") == 1
+        finally:
+            for store in stores:
+                await store.close()
+
+
+async def test_while_replicas_are_missing_nothing_is_claimed_by_nobody() -> None:
+    """A claim whose answer counts for nothing has leased all the same, and what is due would wait for the lease's end,
+    again at every try."""
+    async with fleet() as found:
+        master, [replica] = await found.replicated(1)
+        store = Store(connect(master.url), clock=ManualClock(), wait_replicas=1, wait_timeout=0.1)
+        try:
+            for number in range(2):
+                await store.hint("us", hint(number, message=f"m{number}"))
+            replica.freeze()
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable):
+                    await claim(store, limit=1)
+            assert await master.client.zcard("refunds:{us}:due") == 1
+            replica.thaw()
+            assert len((await claim(store)).looks) == 1
+        finally:
+            await store.close()

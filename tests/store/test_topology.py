@@ -1,0 +1,252 @@
+"""Sentinels and a cluster, of real processes: commands find their node, also while nodes change places."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+from redis.exceptions import ResponseError
+
+from receiver.errors import StoreUnavailable
+from receiver.ledger.hint import Noted
+from receiver.store import Store
+from receiver.store.sentinel import Guards
+from receiver.store.topology import link
+from receiver.store.vitals import Vitals, examine
+from receiver.store.wakes import SILENCE
+from tests.clock import ManualClock
+from tests.fleet import HOST, MASTER, Server, fleet, node_id
+from tests.processes import until
+from tests.store.makers import claim, hint, refund_id, subscriber
+
+ACCOUNTS = ("live", "eu", "us")
+"""Names whose slots (3558, 6893, 14680) lie on the first, the second and the third of three nodes."""
+SLOT = 14680
+"""Of `us`."""
+
+
+@asynccontextmanager
+async def store_at(url: str, *, timeout: float = 1.0, **more: Any) -> AsyncIterator[Store]:
+    """A store with short time-outs."""
+    store = Store(link(url, timeout=timeout, connect_timeout=0.5), clock=ManualClock(), **more)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def address(servers: Sequence[Server]) -> str:
+    """The receiver's address of a cluster, of which it names one node only."""
+    return f"redis+cluster://{HOST}:{servers[0].port}"
+
+
+async def writes(store: Store, *accounts: str) -> bool:
+    """Whether Redis takes writes, for one of these accounts at least."""
+    try:
+        await store.check_writes(accounts)
+    except StoreUnavailable:
+        return False
+    return True
+
+
+async def refused(store: Store, account: str) -> str:
+    """Why a hint is not taken."""
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.hint(account, hint(99, message="refused"))
+    return caught.value.reason
+
+
+async def test_every_account_lives_on_its_node_alone() -> None:
+    """Commands of one turn go to three nodes; scripts are known to each of them, and learnt again."""
+    async with fleet() as found:
+        servers = await found.cluster()
+        async with store_at(address(servers)) as store:
+            await store.settle_format()
+            await store.correct_clock()
+            await store.keep_certificates({"aws/x": b"der"})
+            for turn in range(2):
+                answers = await asyncio.gather(
+                    *(store.hint(each, hint(turn, message=f"m{turn}")) for each in ACCOUNTS * 2)
+                )
+                assert answers == [Noted.NEW] * 3 + [Noted.REPEATED] * 3
+                await servers[1].client.script_flush()
+            for each in ACCOUNTS:
+                await store.add_subscriber(each, subscriber())
+                assert (await store.gauges(each))["hinted"] == 2
+            assert await store.certificates() == {"aws/x": b"der"}
+            assert await store.format_version() == 1
+        for each, server in zip(ACCOUNTS, servers, strict=True):
+            keys = {key async for key in server.client.scan_iter() if b"{" in key}
+            assert keys
+            assert all(b"{" + each.encode() + b"}" in key for key in keys)
+        assert key_slot(b"us") == SLOT
+
+
+async def test_a_slot_that_moves_is_followed() -> None:
+    """`ASK` and `MOVED` have not run the command: also a claim, which is never repeated, is sent on, and leases once.
+    While the keys of one script lie on both nodes it is a 503."""
+    async with fleet() as found:
+        servers = await found.cluster()
+        old, new = servers[2], servers[0]
+        ids = [await node_id(each) for each in servers]
+        async with store_at(address(servers)) as store, store_at(address(servers), wait_replicas=1) as waiting:
+            for number in range(3):
+                await store.hint("us", hint(number, message=f"m{number}"))
+            await store.open_roster("us")
+            await new.client.execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", ids[2])
+            await old.client.execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", ids[0])
+            keys = await old.client.execute_command("CLUSTER GETKEYSINSLOT", SLOT, 100)
+            await old.client.execute_command("MIGRATE", HOST, new.port, "", 0, 1000, "KEYS", *keys)
+            assert await refused(store, "us") == "store_resharding"
+            assert (await store.roster("us")).version == 1
+            assert await store.on_duty("us", 60_000)
+            with pytest.raises(StoreUnavailable) as caught:
+                await waiting.on_duty("us", 60_000)
+            assert caught.value.reason == "store_replicas_missing"
+            for each in (new, old):
+                await each.client.execute_command("CLUSTER SETSLOT", SLOT, "NODE", ids[0])
+            assert len((await claim(store, limit=1)).looks) == 1
+            assert await store.hint("us", hint(4, message="m4")) is Noted.NEW
+            assert (await store.gauges("us"))["hinted"] == 3
+        assert await new.client.zcard("refunds:{us}:due") == 1
+        assert await old.client.dbsize() == 0
+
+
+async def test_a_node_that_is_gone_holds_up_its_accounts_alone() -> None:
+    """Dead or hanging; wake-ups between processes find another way."""
+    async with fleet() as found:
+        servers = await found.cluster()
+        async with store_at(address(servers)) as store, store_at(address(servers)) as other:
+            assert await writes(store, "eu")
+            servers[1].kill()
+            assert await refused(store, "eu") in ("store_unreachable", "store_cluster_down")
+            assert await store.hint("us", hint()) is Noted.NEW
+            assert await writes(store, *ACCOUNTS)
+            assert not await writes(store, "eu")
+            for each in (store, other):
+                await each.start()
+            servers[0].freeze()
+            assert await store.hint("us", hint(2, message="m2")) is Noted.NEW
+
+            async def woken() -> bool:
+                waiting = asyncio.create_task(other.changed("us", 1.0))
+                began = asyncio.get_running_loop().time()
+                await store.hint("us", hint(3, message=str(began)))
+                await waiting
+                return asyncio.get_running_loop().time() - began < 0.9
+
+            await until(woken, "a write wakes the other process", 2 * SILENCE + 10)
+            servers[0].thaw()
+
+
+async def test_a_node_of_a_cluster_fails_over() -> None:
+    """What was acknowledged with a replica's confirmation is there, and writes go on by themselves."""
+    async with fleet() as found:
+        servers = await found.cluster(replicas=1)
+        async with store_at(address(servers), wait_replicas=1) as store:
+            assert await store.hint("live", hint()) is Noted.NEW
+            assert await refused(store, "us") == "store_replicas_missing"
+            servers[0].kill()
+            assert not await writes(store, "live")
+            async with store_at(f"redis+cluster://{HOST}:{servers[1].port}") as plain:
+                await until(lambda: writes(plain, "live"), "the replica is master", 20)
+                assert (await plain.gauges("live"))["hinted"] == 1
+
+            async def found_out() -> bool:
+                return await refused(store, "live") == "store_replicas_missing"
+
+            await until(found_out, "the new master is asked", 5)
+
+
+async def test_a_failover_by_sentinels_is_followed() -> None:
+    """Also by two of three Sentinels; the doctor sees who is missing."""
+    async with fleet() as found:
+        master, _ = await found.replicated(2)
+        url = await found.sentinels(master)
+        async with store_at(url, wait_replicas=1) as store, store_at(url) as reading:
+            assert await store.hint("us", hint()) is Noted.NEW
+            found.servers[-1].kill()
+            examined = await examine(url, ["us"], timeout=1.0, connect_timeout=0.5, wall=store.now)
+            assert examined.guards == Guards((f"{HOST}:{found.servers[-1].port}",), 3, True)
+            assert isinstance(told := examined.nodes[""], Vitals)
+            assert "state=online" in told.info["slave1"]
+            master.kill()
+            assert not await writes(store)
+            await until(lambda: writes(store), "there is a master again", 20)
+            assert (await reading.gauges("us"))["hinted"] == 1
+            assert await store.hint("us", hint(2, message="m2")) is Noted.NEW
+
+
+async def test_a_master_that_is_demoted_is_left() -> None:
+    """On request, by which nobody dies: the old one goes on as a replica, and refuses writes."""
+    async with fleet() as found:
+        master, [replica] = await found.replicated(1)
+        url = await found.sentinels(master, 1, 1)
+        async with store_at(url) as store:
+            assert await store.hint("us", hint()) is Noted.NEW
+
+            async def agreed() -> bool:
+                with suppress(ResponseError):
+                    return bool(await found.servers[-1].client.execute_command("SENTINEL FAILOVER", MASTER))
+                return False
+
+            await until(agreed, "the Sentinel has seen that the replica is good", 20)
+
+            async def demoted() -> bool:
+                with suppress(StoreUnavailable):
+                    await store.hint("us", hint(2, message="m2"))
+                return await master.role() == "slave"
+
+            await until(demoted, "the old master is a replica", 20)
+            await until(lambda: writes(store), "the new one is found", 10)
+            assert await store.hint("us", hint(3, message="m3")) is Noted.NEW
+            await until(replica.answers, "it does on a new connection: at its promotion it has closed all others", 5)
+            assert await replica.client.zscore("refunds:{us}:hinted", refund_id(3))
+
+
+async def test_sentinels_that_want_a_password() -> None:
+    """The server's stands in front of the hosts, theirs is an option; a wrong one is told as such."""
+    async with fleet() as found:
+        master = await found.start("--requirepass", "of-server")
+        await master.client.aclose()
+        config = (
+            f"requirepass of-sentinel\nsentinel monitor {MASTER} {HOST} {master.port} 1\n"
+            f"sentinel auth-pass {MASTER} of-server\n"
+        )
+        guard = await found.start(config=config)
+        hosts = f"{HOST}:{guard.port}/{MASTER}"
+        async with store_at(f"redis+sentinel://:of-server@{hosts}/2?sentinel_password=of-sentinel") as store:
+            await until(lambda: writes(store), "the Sentinel has met the master", 10)
+            assert await store.hint("us", hint()) is Noted.NEW
+        async with store_at(f"redis+sentinel://:other@{hosts}?sentinel_password=of-sentinel") as store:
+            assert await refused(store, "us") == "store_not_authenticated"
+        async with store_at(f"redis+sentinel://:of-server@{hosts}?sentinel_password=other") as store:
+            assert await refused(store, "us") == "store_master_down"
+
+
+async def test_a_master_that_becomes_a_replica_is_let_go() -> None:
+    """Behind one name another server may be master by now: the next write goes over a new connection."""
+    async with fleet() as found:
+        master, [replica] = await found.replicated(1)
+
+        async def connections() -> set[str]:
+            return {each["id"] for each in await master.client.client_list(_type="normal")}
+
+        async with store_at(master.url) as store:
+            before = await connections()
+            await store.hint("us", hint())
+            own = await connections() - before
+            assert own
+            await master.client.replicaof(HOST, replica.port)
+            assert await refused(store, "us") == "store_read_only"
+
+            async def gone() -> bool:
+                return not own & await connections()
+
+            await until(gone, "the connection is closed", 5)
+            await master.client.replicaof("NO", "ONE")
+            assert await store.hint("us", hint(2, message="m2")) is Noted.NEW
