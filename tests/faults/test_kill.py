@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.faults.kill import Victim, run
 
 
-@pytest.mark.parametrize("external", [False, True], ids=["embedded", "redis"])
-async def test_whatever_is_killed_nothing_acknowledged_is_lost(external: bool) -> None:
+async def test_whatever_is_killed_nothing_acknowledged_is_lost() -> None:
     """Each part once, then quiescence: no acknowledged notification and no decline is lost, and what is told twice is
     told under the same id."""
-    report = await run([Victim.REDIS, Victim.WORKER, Victim.ALL, Victim.SERVER], seed=5, external=external)
+    report = await run([Victim.REDIS, Victim.WORKER, Victim.ALL, Victim.SERVER], seed=5)
     assert report.good, report
     assert report.kills.total() == len(Victim)
     assert report.acknowledged > 0
