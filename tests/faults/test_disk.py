@@ -4,6 +4,7 @@ the same place, halfway through a command, and no rights are needed to set it.""
 from __future__ import annotations
 
 import resource
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tests.store.embedded_kit import servers
 ROOM = 20_000
 """Bytes that may still be written; a notification takes about 1 KB."""
 MOST = 200
+LOOKS = 60
+"""Enough that the log has met the limit too: it stands on the same disk."""
 
 
 @pytest.fixture
@@ -38,9 +41,12 @@ async def test_a_full_disk(place: Desk) -> None:
         acknowledged, refused = await fill(around)
         assert acknowledged
         await until(lambda: unready(around), "/readyz says that the store is not well")
-        for refund_id in (refused, around.refund()):
-            status, headers = await around.post(around.body(refund_id))
+        seen = Counter[bool]()
+        for _ in range(LOOKS):
+            status, headers = await around.post(around.body(refused))
             assert (status, headers["retry-after"].isdigit()) == (503, True)
+            seen[await unready(around)] += 1
+        assert seen[True] >= LOOKS - 1, "a restart that can write nothing is no recovery"
         resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         for pid in servers(place.folder):
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -48,7 +54,7 @@ async def test_a_full_disk(place: Desk) -> None:
         worker = await place.start("work", "--config", place.folder / "receiver.toml")
         wanted = {(refund_id, FINAL_EVENT["Declined"]) for refund_id in (*acknowledged, refused)}
         await until(lambda: wanted <= around.told(), "everything acknowledged is known and told")
-        assert command.logged("store.died")
+        assert "store.died" in command.complaint
         assert await worker.stop() == 0
         assert await command.stop() == 0
 
