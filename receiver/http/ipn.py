@@ -24,12 +24,14 @@ from receiver.errors import (
     Unavailable,
     Unconfigured,
 )
-from receiver.http.server import CLOSE
+from receiver.http.server import CLOSE, REST
 from receiver.receive import Receipt
 from receiver.settings.sections import IngestSettings
 
 log = structlog.get_logger()
 
+NO_REST = {"rest": bool}
+"""Of a server that is not ours."""
 LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 1.0
 """After an early answer what the sender still sends is read and thrown away, so far: closing at once would reset the
@@ -106,6 +108,8 @@ class Ipn:
             await _close(scope, receive, send)
         except ReceiverError as error:
             self._note_error(error, began)
+            if isinstance(error, Overloaded):
+                scope.get("extensions", {}).get(REST, NO_REST)["rest"]()
             await _answer(send, incoming, error.status, _headers_of(error))
         except Exception:
             log.exception("ipn.failed")
