@@ -1,8 +1,8 @@
 """Random plans of faults for as long as you like: `python -m tests.faults --minutes 5`.
 
 Each plan breaks several commands of one path. The seed is printed first; `--seed` repeats the same plans. Ends with
-exit code 1 at the first plan after which something is lost, done twice or stuck, and says which. `kill` breaks whole
-processes instead.
+exit code 1 at the first plan after which something is lost, done twice or stuck, and says which. `kill` ends whole
+processes instead, and `overload` offers ten times what the machine takes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from tests.faults import kill as kills
+from tests.faults import overload
 from tests.faults.proxy import Fault
 from tests.faults.stage import PATHS, House, house, walk
 from tests.valkey import start_valkey, stop_valkey
@@ -97,6 +98,8 @@ def parser() -> argparse.ArgumentParser:
     killing.add_argument("--cycles", type=int, default=100)
     killing.add_argument("--seed", type=int, default=argparse.SUPPRESS)
     killing.add_argument("--external", action="store_true", help="a Redis of its own instead of the embedded one")
+    flooding = others.add_parser("overload", help="ten times what the machine takes, in an open loop")
+    flooding.add_argument("--seconds", type=float, default=30.0)
     return found
 
 
@@ -105,6 +108,10 @@ def main() -> int:
     chosen = parser().parse_args()
     if not chosen.verbose:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    if chosen.what == "overload":
+        outcome = overload.run(chosen.seconds)
+        print(outcome)
+        return 0 if outcome.good else 1
     seed = random.SystemRandom().randrange(2**32) if chosen.seed is None else chosen.seed
     print(f"seed {seed}", flush=True)
     if chosen.what == "kill":
