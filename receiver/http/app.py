@@ -81,10 +81,10 @@ def build(
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """The application. `checks` and `remarks` make `/readyz`, `refresh_gauges` runs before each `/metrics`; `now` is ms UTC.
+    """The application. `checks` and `remarks` make `/readyz`, `refresh_gauges` runs before each `/metrics`.
 
-    `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments. `inside` is what
-    `/v1/diagnostics` tells; without it there is no such route.
+    `now` is ms UTC. `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments.
+    `inside` is what `/v1/diagnostics` tells; without it there is no such route.
     """
     sessions, attempts = Sessions(now), Attempts(settings.http.failed_sign_ins)
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)

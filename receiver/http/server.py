@@ -139,8 +139,10 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.head = 0
         self._expect_head()
-        closing = {"close": self.transport.close, "abort": self.transport.abort}
-        self.scope["extensions"] = {CLOSE: closing, REST: {"rest": self._tire}}
+        self.scope["extensions"] = {
+            CLOSE: {"close": self.transport.close, "abort": self.transport.abort},
+            REST: {"rest": self._tire},
+        }
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request line."""

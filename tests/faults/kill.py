@@ -71,19 +71,18 @@ class Report:
 
     def __str__(self) -> str:
         declines = sum(kind == DECLINED for _, kind in self.untold)
+        good, put_off, nowhere = (self.answers[status] for status in (200, 503, 0))
+        others = self.answers.total() - good - put_off - nowhere
         kills = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
         return (
             f"{self.kills.total()} cycles in {self.seconds:.0f} s ({kills})\n"
             f"acknowledged notifications: {self.acknowledged}, lost: {len(self.lost)}\n"
-            f"decline events owed: {self.owed}, lost: {declines}; other final events lost: {len(self.untold) - declines}\n"
+            f"decline events owed: {self.owed}, lost: {declines}; other final events lost: "
+            f"{len(self.untold) - declines}\n"
             f"deliveries: {self.deliveries}, repeated: {self.repeated}, under another id: {len(self.renamed)}\n"
-            f"answers to notifications: 200 {self.answers[200]}, 503 {self.answers[503]}, "
-            f"no connection {self.answers[0]}, others {sum(self.answers.values()) - sum(map(self._of, (0, 200, 503)))}; "
+            f"answers to notifications: 200 {good}, 503 {put_off}, no connection {nowhere}, others {others}; "
             f"tracebacks: {len(self.tracebacks)}"
         )
-
-    def _of(self, status: int) -> int:
-        return self.answers[status]
 
 
 @dataclass

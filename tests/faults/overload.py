@@ -131,7 +131,7 @@ class Flood:
         for sender in list(self.senders):
             if sender.transport:
                 sender.transport.abort()
-        while self.senders:
+        while self.senders:  # noqa: ASYNC110 - each goes when its loop comes round to it
             await asyncio.sleep(0.01)
 
     def answered(self, sender: Sender, head: bytes) -> None:
@@ -191,24 +191,26 @@ class Outcome:
     def good(self) -> bool:
         """Whether it is as it should be."""
         kept = self.goodput >= LEAST_GOODPUT * self.most and self.shed_p99 <= MOST_SHED_MS
-        right = not self.others and not self.without_time and set(self.after.statuses) == {200} and self.recovered <= 1.0
+        right = (
+            not self.others and not self.without_time and set(self.after.statuses) == {200} and self.recovered <= 1.0
+        )
         return kept and right and self.memory[2] - self.memory[0] < MOST_GROWTH
 
     def __str__(self) -> str:
+        before, under, after = self.memory
         return (
             f"at most {self.most:.0f}/s; offered {self.rate:.0f}/s\n"
             f"goodput {self.goodput:.0f}/s = {self.goodput / self.most:.0%} of the most\n"
             f"shed {self.shed}, answered within {self.shed_p50:.1f} ms (p50), {self.shed_p99:.1f} ms (p99); "
             f"503 without Retry-After: {self.without_time}; other answers: {self.others}\n"
             f"connections over the limit closed with 503: {self.closed}; cut without an answer: {self.cut}\n"
-            f"resident memory {self.memory[0]:.0f} MiB before, {self.memory[1]:.0f} under load, {self.memory[2]:.0f} after\n"
-            f"right after: {dict(self.after.statuses)}, p99 {self.after.quantile(0.99):.1f} ms; /readyz 200 after {self.recovered:.2f} s"
+            f"resident memory, MiB: {before:.0f} before, {under:.0f} under load, {after:.0f} after\n"
+            f"right after: {dict(self.after.statuses)}, p99 {self.after.quantile(0.99):.1f} ms; "
+            f"/readyz 200 after {self.recovered:.2f} s"
         )
 
 
-def run(
-    seconds: float, lines: int = MOST_LINES, warm: float = 3.0, *, limits: str = "", calm: int = 64
-) -> Outcome:
+def run(seconds: float, lines: int = MOST_LINES, warm: float = 3.0, *, limits: str = "", calm: int = 64) -> Outcome:
     """Find what the machine takes, offer ten times that, and look at what follows.
 
     `lines`: connections of the senders; `calm`: those over which the most is measured. `limits`: more of the settings.

@@ -1,4 +1,4 @@
-"""The host of the signing certificates is down, slow or serves garbage; and strangers who name ten thousand files of it.
+"""The host of the signing certificates is down, slow or serves garbage; and strangers who name 10,000 of its files.
 
 A genuine notification gets 503 and is taken when it comes again; what a proven certificate signs is not concerned. The
 host is a TLS server with the name of Amazon's.
@@ -192,5 +192,3 @@ async def test_ten_thousand_names_harm_nobody(at: Town) -> None:
     assert len(held._unproven) <= UNPROVEN_MAX
     assert not held._flights
     assert await at.ready() == 200
-
-

@@ -35,7 +35,7 @@ async def test_a_full_disk(place: Desk) -> None:
     async with world() as around:
         command = await around.at(await place.serve(around.configure(place.folder), "--no-worker"))
         (valkey,) = servers(place.folder)
-        room = max(path.stat().st_size for path in Path(place.folder / "data").rglob("*.aof")) + ROOM
+        room = written(place.folder) + ROOM
         for pid in (command.process.pid, valkey):
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
         acknowledged, refused = await fill(around)
@@ -57,6 +57,11 @@ async def test_a_full_disk(place: Desk) -> None:
         assert "store.died" in command.complaint
         assert await worker.stop() == 0
         assert await command.stop() == 0
+
+
+def written(folder: Path) -> int:
+    """Bytes of the store's longest file."""
+    return max(path.stat().st_size for path in folder.rglob("*.aof"))
 
 
 async def fill(around: World) -> tuple[list[str], str]:

@@ -158,5 +158,3 @@ TARGETS: dict[str, Callable[[bytes], None]] = {name: globals()[name] for name in
 def seeds(name: str) -> list[Path]:
     """The corpus of a target."""
     return sorted((CORPUS / name).iterdir())
-
-
