@@ -5,6 +5,7 @@ Secrets are kept out twice: nothing here is handed one on purpose, and what look
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -45,10 +46,32 @@ def configure(*, level: str = "info", format: str = "auto", stream: TextIO | Non
             *([] if raw else [_as_text]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(raw) if raw else structlog.PrintLoggerFactory(out),
+        logger_factory=_logger_factory(out, raw),
         cache_logger_on_first_use=True,
     )
     _configure_standard(text, out, number)
+
+
+class _Leaky:
+    """A stream whose trouble is nobody else's: what cannot be written is lost. A full disk under the log, or a pipe
+    without a reader, must not turn a notification that is written down into a 500, nor end who looks after the store.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._write, self._flush = stream.write, stream.flush
+
+    def write(self, line: Any) -> None:
+        with contextlib.suppress(OSError):
+            self._write(line)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._flush()
+
+
+def _logger_factory(out: TextIO, raw: Any) -> Callable[..., Any]:
+    leaky: Any = _Leaky(raw or out)
+    return structlog.BytesLoggerFactory(leaky) if raw else structlog.PrintLoggerFactory(leaky)
 
 
 def _shared() -> list[Processor]:

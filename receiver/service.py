@@ -164,6 +164,7 @@ class Service:
             now=self.store.now,
             checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self._check_workers},
             refresh_gauges=self._refresh_gauges,
+            remarks={"clock": self._check_clock},
             issuers=self.issuers,
             legacies=self.legacies,
             inside=Inside("embedded" if self.embedded else "redis", self.receiver, self.certificates, self._states),
@@ -277,6 +278,11 @@ class Service:
         if self.embedded is not None and self.embedded.gone:
             raise StoreUnavailable("The embedded store's folder was removed.", reason="store_data_dir_gone")
         await self.store.check_writes(account.name for account in self.accounts)
+
+    async def _check_clock(self) -> None:
+        """Which of the two is wrong nobody can tell here."""
+        if abs(self._now() - self.store.now()) > milliseconds(self.settings.ingest.max_future):
+            raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
 
     async def _check_declared(self) -> None:
         if not self._declarer.done.is_set():

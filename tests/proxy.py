@@ -11,13 +11,14 @@ from pathlib import Path
 class Proxy:
     """Forwards a unix socket. While `lose` is positive, the next answers are swallowed and their connections cut.
 
-    `skip` answers come through before that.
+    `skip` answers come through before that. Each piece of an answer is held back for `delay` seconds.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.lose = 0
         self.skip = 0
+        self.delay = 0.0
         self.connections: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,6 +45,8 @@ class Proxy:
             elif self.lose > 0:
                 self.lose -= 1
                 return
+            if self.delay:
+                await asyncio.sleep(self.delay)
             writer.write(data)
 
 

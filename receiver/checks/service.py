@@ -25,6 +25,7 @@ READY_MENDS = {
     "not_written_yet": "Look at the store: the configured subscribers cannot be written.",
     "workers_failing": "Look for worker.failed in the log.",
     "timeout": "Look at the store, and at the machine's load.",
+    "clock_differs": "Set both clocks by NTP: Amazon and subscribers refuse what is signed with a wrong time.",
 }
 
 T = TypeVar("T")

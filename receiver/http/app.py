@@ -54,6 +54,7 @@ def build(
     now: Callable[[], int],
     checks: Mapping[str, Check],
     refresh_gauges: Check,
+    remarks: Mapping[str, Check] = MappingProxyType({}),
     issuers: Mapping[str, Issues] = MappingProxyType({}),
     legacies: Mapping[str, Makes] = MappingProxyType({}),
     inside: Inside | None = None,
@@ -61,10 +62,11 @@ def build(
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """The application. `checks` make `/readyz`, `refresh_gauges` runs before each `/metrics`; `now` is ms UTC.
+    """The application. `checks` and `remarks` make `/readyz`, `refresh_gauges` runs before each `/metrics`.
 
-    `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments. `inside` is what
-    `/v1/diagnostics` tells; without it there is no such route. `sessions`: of the dashboard, if not in memory.
+    `now` is ms UTC. `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments.
+    `inside` is what `/v1/diagnostics` tells; without it there is no such route. `sessions`: of the dashboard, if not
+    in memory.
     """
     sessions, attempts = sessions or Sessions(now), Attempts(settings.http.failed_sign_ins)
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
@@ -79,7 +81,7 @@ def build(
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
         *feed_routes(FeedApi(store, tokens, settings.feed, metrics)),
         *delivery_routes(DeliveryApi(store, tokens, now)),
-        *health_routes(Health(checks, metrics, refresh_gauges)),
+        *health_routes(Health(checks, metrics, refresh_gauges, remarks)),
         *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
         *dashboard.routes(),
         *more_routes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 import structlog
 from starlette.requests import Request
@@ -19,13 +20,17 @@ Check = Callable[[], Awaitable[object]]
 """Raises where something is wrong; a `ReceiverError` says by its reason what."""
 CHECK_TIMEOUT = 2.0
 FRESH_TIMEOUT = 2.0
+_NOTHING: Mapping[str, Check] = MappingProxyType({})
 
 
 class Health:
-    """`checks` by name; `refresh` sets the gauges from the store, and may raise."""
+    """`checks` by name; `refresh` sets the gauges from the store, and may raise. `remarks` are checks that readiness
+    tells of and does not depend on: another process would be no better off."""
 
-    def __init__(self, checks: Mapping[str, Check], metrics: Metrics, refresh: Check) -> None:
-        self._checks, self._metrics, self._refresh = checks, metrics, refresh
+    def __init__(
+        self, checks: Mapping[str, Check], metrics: Metrics, refresh: Check, remarks: Mapping[str, Check] = _NOTHING
+    ) -> None:
+        self._checks, self._metrics, self._refresh, self._remarks = checks, metrics, refresh, remarks
 
     async def alive(self, _: Request) -> Response:
         """`GET /healthz`: 200 as long as the process answers at all. Nothing else is looked at."""
@@ -33,9 +38,10 @@ class Health:
 
     async def ready(self, _: Request) -> Response:
         """`GET /readyz`: 200, or 503 with what is wrong, one word each."""
-        words = await asyncio.gather(*(self._word(name, check) for name, check in self._checks.items()))
-        found = dict(zip(self._checks, words, strict=True))
-        ready = all(word == "ok" for word in words)
+        asked = {**self._checks, **self._remarks}
+        words = await asyncio.gather(*(self._word(name, check) for name, check in asked.items()))
+        found = dict(zip(asked, words, strict=True))
+        ready = all(found[name] == "ok" for name in self._checks)
         return json_answer({"status": "ready" if ready else "not_ready", "checks": found}, 200 if ready else 503)
 
     async def metrics(self, _: Request) -> Response:

@@ -24,7 +24,7 @@ from receiver.errors import (
     Unavailable,
     Unconfigured,
 )
-from receiver.http.server import CLOSE
+from receiver.http.server import CLOSE, REST
 from receiver.receive import Receipt
 from receiver.settings.sections import IngestSettings
 
@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 SNS = b"x-amz-sns-"
 """What the names of the headers begin with that SNS sends."""
+NO_REST = {"rest": bool}
+"""Of a server that is not ours."""
 LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 1.0
 """After an early answer what the sender still sends is read and thrown away, so far: closing at once would reset the
@@ -110,6 +112,8 @@ class Ipn:
             await _close(scope, receive, send)
         except ReceiverError as error:
             self._note_error(error, began)
+            if isinstance(error, Overloaded):
+                scope.get("extensions", {}).get(REST, NO_REST)["rest"]()
             await _answer(send, incoming, error.status, _headers_of(error))
         except Exception:
             log.exception("ipn.failed")

@@ -21,7 +21,13 @@ from receiver.settings.sections import HttpSettings
 
 CLOSE: Final = "receiver.close"
 """The ASGI extension by which an application drops the connection: `close` after what was written, `abort` at once."""
-MOST_HEAD: Final = 32 * 1024
+REST: Final = "receiver.rest"
+"""The ASGI extension by which an application that sheds a request has its connection rest: `rest` is called before the
+answer."""
+REST_SECONDS: Final = 1.0
+"""For so long nothing more is read from a connection whose request was shed. Otherwise ten times what the machine takes
+would keep it busy with refusing; who heeds the `Retry-After` of 2 s does not notice."""
+MOST_HEAD: Final = 16 * 1024
 """Bytes of request line and headers together; SNS sends about 1 KiB."""
 MOST_FED: Final = MOST_HEAD + 256 * 1024
 """Bytes that may arrive before a head has ended: the loop reads up to 256 KiB at once, a body's beginning included."""
@@ -51,6 +57,9 @@ class Protocol(HttpToolsProtocol):
     said_at: list[float]
     """When too many connections were last said; one list for all connections of a server."""
     upgrading = False
+    tired = False
+    """Whether the request that is answered now is shed."""
+    rest_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection is there: its first head is due. One too many gets 503 at once; SNS comes back after it."""
@@ -75,6 +84,8 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and its timer with it."""
         self._head_is_here()
+        if self.rest_timer is not None:
+            self.rest_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -128,7 +139,10 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.head = 0
         self._expect_head()
-        self.scope["extensions"] = {CLOSE: {"close": self.transport.close, "abort": self.transport.abort}}
+        self.scope["extensions"] = {
+            CLOSE: {"close": self.transport.close, "abort": self.transport.abort},
+            REST: {"rest": self._tire},
+        }
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request line."""
@@ -151,6 +165,22 @@ class Protocol(HttpToolsProtocol):
         """The body is whole, unless it was not looked at yet."""
         if not self.upgrading:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is written. After a shed request the connection rests; the sender waits in its own kernel."""
+        super().on_response_complete()
+        if self.tired and not self.transport.is_closing():
+            self.tired = False
+            self.flow.pause_reading()
+            self.rest_timer = self.loop.call_later(REST_SECONDS, self._rested)
+
+    def _tire(self) -> None:
+        self.tired = True
+
+    def _rested(self) -> None:
+        self.rest_timer = None
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _measure(self, size: int) -> None:
         self.head += size

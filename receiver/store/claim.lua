@@ -9,6 +9,10 @@ local now, lease, burst, rate, limit =
 local held = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'turn', 'blocked', 'last')
 local tokens, at = tonumber(held[1] or burst), tonumber(held[2] or now)
 local turn, blocked, last = tonumber(held[3] or 0), tonumber(held[4] or 0), tonumber(held[5] or 0)
+if at > now + 1000 then
+  -- The clock was ahead and has gone back: what it wrote moves with it.
+  blocked, at = blocked - (at - now), now
+end
 if now > at then
   tokens = math.min(burst, tokens + (now - at) * rate / 1000)
 end
@@ -45,7 +49,7 @@ while now >= blocked and #claimed < 3 * limit do
   table.insert(claimed, redis.call('HGET', KEYS[4], refund) or '')
 end
 redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', tostring(math.max(now, at)), 'turn', turn % 4,
-  'last', string.format('%.0f', last))
+  'blocked', string.format('%.0f', blocked), 'last', string.format('%.0f', last))
 
 local function wait()
   if pick() then

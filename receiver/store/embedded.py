@@ -28,7 +28,7 @@ from structlog.typing import FilteringBoundLogger
 
 from receiver.errors import ReceiverError, StoreUnavailable
 from receiver.store.embedded_files import DataDir, reason_of
-from receiver.store.embedded_line import TROUBLE, Line
+from receiver.store.embedded_line import TROUBLE, Line, try_a_write
 from receiver.store.embedded_process import ServerProcess, find_binary
 
 P = ParamSpec("P")
@@ -67,15 +67,13 @@ class EmbeddedStore:
     ) -> None:
         self._files = DataDir(data_dir.resolve())
         self._log: FilteringBoundLogger = structlog.get_logger() if log is None else log
-        self._answer_timeout = answer_timeout
-        self._stop_timeout = stop_timeout
+        self._answer_timeout, self._stop_timeout = answer_timeout, stop_timeout
         self._server: ServerProcess | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._life: asyncio.Task[None] | None = None
         self._healthy = False
         self._version = ""
-        self._opened_at = 0.0
-        self._wait = FIRST_WAIT
+        self._opened_at, self._wait = 0.0, FIRST_WAIT
         self._stopping = False
 
     @property
@@ -234,7 +232,9 @@ class EmbeddedStore:
             self._wait = min(2 * self._wait, LAST_WAIT)
             try:
                 started = await self._open()
+                await try_a_write(self._files.socket, self._answer_timeout)
             except ReceiverError as error:
+                self._healthy = False
                 self._log.error("store.restart_failed", error=error.detail)
             else:
                 self._tell("store.restarted" if started else "store.attached")

@@ -1,6 +1,6 @@
 """Edge: a socket. Asks the embedded Valkey how it is.
 
-Three commands spoken by hand instead of a Redis client, because this connection must show three things that a client
+Four commands spoken by hand instead of a Redis client, because this connection must show three things that a client
 hides behind reconnects: that the server is still loading, that it hangs, and the moment at which it ends.
 """
 
@@ -11,6 +11,9 @@ import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from receiver.errors import StoreUnavailable
+from receiver.store.keys import PROBE
 
 TROUBLE = (OSError, EOFError)
 """What a question may raise: refused, cut, too late (TimeoutError is an OSError), half an answer."""
@@ -53,6 +56,11 @@ class Line:
             await self._bulk(await self._read())
             return await self._bulk(await self._read())
 
+    async def write(self) -> str:
+        """`OK` when a key of no meaning, gone in a millisecond, is on the disk; or the first word of an error."""
+        async with asyncio.timeout(self._timeout):
+            return (await self._ask(f"SET {PROBE} 1 PX 1".encode())).split()[0].lstrip("+-")
+
     async def ended_within(self, seconds: float) -> bool:
         """Whether the server closed the connection within the time."""
         try:
@@ -76,3 +84,14 @@ class Line:
         if not head.startswith("$"):
             raise ConnectionError("not a text")
         return os.fsdecode(await self._reader.readexactly(int(head[1:]) + 2))[:-2]
+
+
+async def try_a_write(path: Path, timeout: float) -> None:
+    """Raise `StoreUnavailable` unless the server takes a write: on a full disk it starts, and ends at the first one."""
+    try:
+        async with Line(path, timeout) as line:
+            answer = await line.write()
+    except TROUBLE as error:
+        raise StoreUnavailable("Valkey ended at its first write: look at its disk.") from error
+    if answer != "OK":
+        raise StoreUnavailable(f"Valkey refuses writes: {answer}.")

@@ -1,7 +1,8 @@
 """Random plans of faults for as long as you like: `python -m tests.faults --minutes 5`.
 
 Each plan breaks several commands of one path. The seed is printed first; `--seed` repeats the same plans. Ends with
-exit code 1 at the first plan after which something is lost, done twice or stuck, and says which.
+exit code 1 at the first plan after which something is lost, done twice or stuck, and says which. `kill` ends whole
+processes instead, and `overload` offers ten times what the machine takes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import structlog
 
+from tests.faults import kill as kills
+from tests.faults import overload
 from tests.faults.proxy import Fault
 from tests.faults.stage import PATHS, House, house, walk
 from tests.valkey import start_valkey, stop_valkey
@@ -73,18 +76,46 @@ async def run(minutes: float, seed: int, *, every: bool = False) -> int:
     return 0
 
 
-def main() -> int:
+async def kill(cycles: int, seed: int, *, external: bool) -> int:
+    """The exit code."""
+    report = await kills.run(kills.drawn(cycles, seed), seed, external=external)
+    print(report)
+    for name in ("lost", "untold", "renamed", "tracebacks"):
+        for each in getattr(report, name)[:20]:
+            print(f"{name}: {each}")
+    return 0 if report.good else 1
+
+
+def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--every", action="store_true", help="instead, every fault at every command, once")
-    parser.add_argument("--verbose", action="store_true", help="with the service's log")
-    chosen = parser.parse_args()
+    found = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    found.add_argument("--minutes", type=float, default=5.0)
+    found.add_argument("--seed", type=int, default=None)
+    found.add_argument("--every", action="store_true", help="instead, every fault at every command, once")
+    found.add_argument("--verbose", action="store_true", help="with the service's log")
+    others = found.add_subparsers(dest="what", title="instead")
+    killing = others.add_parser("kill", help="kill -9 of server, worker, Redis or all under load")
+    killing.add_argument("--cycles", type=int, default=100)
+    killing.add_argument("--seed", type=int, default=argparse.SUPPRESS)
+    killing.add_argument("--external", action="store_true", help="a Redis of its own instead of the embedded one")
+    flooding = others.add_parser("overload", help="ten times what the machine takes, in an open loop")
+    flooding.add_argument("--seconds", type=float, default=30.0)
+    return found
+
+
+def main() -> int:
+    """Run what was chosen."""
+    chosen = parser().parse_args()
     if not chosen.verbose:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    if chosen.what == "overload":
+        outcome = overload.run(chosen.seconds)
+        print(outcome)
+        return 0 if outcome.good else 1
     seed = random.SystemRandom().randrange(2**32) if chosen.seed is None else chosen.seed
     print(f"seed {seed}", flush=True)
+    if chosen.what == "kill":
+        return asyncio.run(kill(chosen.cycles, seed, external=chosen.external))
     return asyncio.run(run(chosen.minutes, seed, every=chosen.every))
 
 

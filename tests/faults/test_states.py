@@ -3,13 +3,14 @@ all is well again without a restart as soon as Redis is."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,11 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from receiver import declare
+from receiver import declare, track
 from receiver.store.connection import connect
 from receiver.store.embedded_process import find_binary
 from tests.processes import until
+from tests.proxy import Proxy, proxied
 from tests.river.stage import Amazon, Hook, Stage, account, running
 from tests.valkey import start_valkey, stop_valkey
 
@@ -114,10 +116,12 @@ class World:
 
 
 @asynccontextmanager
-async def world(server: Server, folder: Path) -> AsyncIterator[World]:
-    """Ready, with one refund that is known and told."""
+async def world(
+    server: Server, folder: Path, url: str = "", patience: Mapping[str, str] = PATIENCE
+) -> AsyncIterator[World]:
+    """Ready, with one refund that is known and told. `url`: where the service finds its Redis, if not there."""
     async with Amazon() as amazon, Hook().listening() as hook:
-        redis = {"url": server.url, **PATIENCE}
+        redis = {"url": url or server.url, **patience}
         async with running(server.url, [account(amazon, folder)], [hook], redis=redis) as stage:
             found = World(stage, amazon, hook, server)
             await found.is_well()
@@ -193,6 +197,56 @@ async def test_it_starts_again_without_its_data(at: World) -> None:
     at.server.start()
     await until(lambda: at.stage.service.store.subscribers("us"), "the configured subscriber is back")
     await at.is_well(refund_id)
+
+
+async def test_amazon_is_down(at: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notifications are taken and the process stays ready: another would be no better off. When Amazon is back, what
+    was taken is known and told. `test_amazon_down.py` has the hour."""
+    monkeypatch.setattr(track, "RETRY_FIRST", 200)
+    rule = at.amazon.mischief.add("error", times=None)
+    refund_id = at.decline()
+    assert await at.post(refund_id) == (200, "")
+    await until(lambda: rule.used >= 3, "Amazon is asked again and again")
+    assert await at.unready() == ""
+    at.amazon.mischief.clear()
+    await until(lambda: (refund_id, "declined") in at.hook.told, "the subscriber is told")
+    await at.is_well()
+
+
+@pytest.fixture
+async def slow(server: Server, tmp_path: Path) -> AsyncIterator[tuple[World, Proxy]]:
+    """The world with the settings as they come, and a proxy before its Redis that can be slow."""
+    with tempfile.TemporaryDirectory(prefix="rp-") as folder:
+        async with proxied(server.url, Path(folder)) as (proxy, url), world(server, tmp_path, url, {}) as found:
+            yield found, proxy
+
+
+async def test_slow(slow: tuple[World, Proxy]) -> None:
+    """Each answer takes 2 s, less than `redis.timeout`: what is posted is taken all the same, slowly; readiness says
+    that it is too slow to be of use."""
+    at, proxy = slow
+    proxy.delay = 2.0
+    refund_id = at.decline()
+    posted = asyncio.create_task(at.post(refund_id))
+    await until(at.unready, "it is not ready")
+    assert await at.unready() == "timeout"
+    assert await posted == (200, "")
+    proxy.delay = 0.0
+    await until(lambda: (refund_id, "declined") in at.hook.told, "the subscriber is told")
+    await at.is_well()
+
+
+async def test_slower_than_the_timeout(server: Server, tmp_path: Path) -> None:
+    """Each answer takes 2 s, and `redis.timeout` is 500 ms: 503, as if it were away."""
+    with tempfile.TemporaryDirectory(prefix="rp-") as folder:
+        async with (
+            proxied(server.url, Path(folder)) as (proxy, url),
+            world(server, tmp_path, url, PATIENCE) as at,
+        ):
+            proxy.delay = 2.0
+            refund_id = await at.is_put_off("store_timeout")
+            proxy.delay = 0.0
+            await at.is_well(refund_id)
 
 
 async def test_it_loads_its_data(at: World) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from receiver.errors import NotProven
+from receiver.http import server
 from receiver.http.ipn import Ipn
 from receiver.ledger.hint import Hint, Noted
 from receiver.metrics import Metrics
@@ -244,6 +245,60 @@ async def test_more_at_once_than_allowed_is_503(store: Store) -> None:
         assert (await first).status == 200
         assert (await service.call("POST", "/ipn", body=b"3")).status == 200
         assert service.counted("unavailable", "overloaded") == 1
+
+
+async def test_a_connection_whose_request_was_shed_rests(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its 503 comes at once; what it sends next is read later, and is not lost. All others are served meanwhile."""
+    monkeypatch.setattr(server, "REST_SECONDS", 0.5)
+    gate, loop = asyncio.Event(), asyncio.get_running_loop()
+    judge = Judge(gate.wait)
+    whole = HEAD + b"Content-Length: 4\r\n\r\n"
+    async with running(limited(concurrency=1), store, judge) as service:
+        first = asyncio.ensure_future(service.call("POST", "/ipn", body=b"1"))
+        await until(lambda: len(judge.bodies) == 1)
+        reader, writer = await service.connect()
+        writer.write(whole + b"shed")
+        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 503
+        rests_from = loop.time()
+        gate.set()
+        assert (await first).status == 200
+        writer.write(whole + b"next")
+        assert (await service.call("POST", "/ipn", body=b"other")).status == 200
+        assert judge.bodies == [b"1", b"other"]
+        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 200
+        assert loop.time() - rests_from >= 0.4
+        assert judge.bodies[-1] == b"next"
+        writer.write(whole + b"last")
+        assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 200
+        writer.close()
+
+
+async def test_who_leaves_while_its_connection_rests_leaves_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender hangs up, or the server ends: the connection is gone with its rest."""
+    monkeypatch.setattr(server, "REST_SECONDS", 0.2)
+    judge = Judge(asyncio.Event().wait)
+    async with running(limited(concurrency=1, answer_timeout=timedelta(seconds=1)), store, judge) as service:
+        first = asyncio.ensure_future(service.call("POST", "/ipn", body=b"1"))
+        await until(lambda: len(judge.bodies) == 1)
+        for _ in range(5):
+            reader, writer = await service.connect()
+            writer.write(HEAD + b"Content-Length: 4\r\n\r\nshed")
+            assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 503
+            writer.close()
+        assert (await first).status == 503
+
+
+async def test_the_head_has_16_kib(store: Store) -> None:
+    """All headers together, however they are divided."""
+    async with running(limited(), store, Judge()) as service:
+        for size, status in ((15_900, 200), (16_500, 400)):
+            for count in (1, 10):
+                part = size // count - 3
+                heads = b"".join(b"X-%d: %s\r\n" % (number, b"y" * part) for number in range(count))
+                end = b"Content-Length: 4\r\nConnection: close\r\n\r\nbody"
+                assert status_of(await talk(service, HEAD + heads + end)) == status
 
 
 async def test_slow_bodies_take_no_places(store: Store) -> None:

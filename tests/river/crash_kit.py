@@ -55,14 +55,16 @@ class World:
     """Whether the subscriber answers; otherwise it only takes note."""
     unanswered: int = 0
 
-    def configure(self, folder: Path, **http: object) -> Path:
-        """A configuration file for all of it, with its own Valkey in `folder`; waits are as short as they may be."""
+    def configure(self, folder: Path, redis: str = "", **http: object) -> Path:
+        """A configuration file for all of it; waits are as short as they may be. Without the address of a `redis` it
+        keeps its own Valkey in `folder`."""
         (folder / "sns.pem").write_bytes(self.signer.pem)
         (folder / "key.pem").write_bytes(self.amazon.merchant_private_key_pem)
         tables: dict[str, dict[str, Any]] = {
             "http": {"port": 0, **http},
             "track": {"request_timeout": "2s"},
             "delivery": {"allow_http": True, "allow_networks": ["127.0.0.0/8"], "timeout": "2s"},
+            **({"redis": {"url": redis}} if redis else {}),
         }
         account = {
             "name": "us",
@@ -179,13 +181,16 @@ class Load:
 
     world: World
     total: int
+    pause: float = 0.0
+    """Seconds that each connection rests after an acknowledgement."""
     acknowledged: set[str] = field(default_factory=set)
     answers: Counter[int] = field(default_factory=Counter)
     retry_after: set[str] = field(default_factory=set)
 
     @asynccontextmanager
     async def running(self, concurrency: int = 8) -> AsyncIterator[Load]:
-        """Under way, over connections that are kept alive. The end of the block waits for the rest."""
+        """Under way, over connections that are kept alive. The end of the block waits for the rest: `stop` leaves it
+        at what has begun."""
         waiting = iter(range(self.total))
         tasks = [asyncio.create_task(self._post_all(waiting)) for _ in range(concurrency)]
         try:
@@ -197,8 +202,14 @@ class Load:
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(*tasks)
 
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self.total = 0
+
     async def _post_all(self, waiting: Any) -> None:
         for number in waiting:
+            if number >= self.total:
+                return
             refund_id = self.world.refund(OUTCOMES[number % len(OUTCOMES)])
             body = self.world.body(refund_id)
             while refund_id not in self.acknowledged:
@@ -210,6 +221,7 @@ class Load:
                     if status:
                         self.retry_after.add(headers.get("retry-after", ""))
                     await asyncio.sleep(0.03)
+            await asyncio.sleep(self.pause)
 
 
 def toml(header: str, values: dict[str, Any]) -> str:

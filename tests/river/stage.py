@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -268,9 +268,11 @@ async def running(
     hooks: Sequence[Hook] = (),
     *,
     workers: bool = True,
+    now: Callable[[], int] = wall,
     **more: Any,
 ) -> AsyncIterator[Stage]:
-    """The service on this Valkey, without jitter, with HTTP on a socket. `more` are other tables of the settings."""
+    """The service on this Valkey, without jitter, with HTTP on a socket. `now` is the clock of its machine, `more` are
+    other tables of the settings."""
     tree = {
         "redis": {"url": valkey_url},
         "http": {"port": 0},
@@ -282,7 +284,8 @@ async def running(
     }
     settings = check(tree, Path("/"))
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(Service(settings, workers=workers, chance=lambda: 0.0).running())
+        made = Service(settings, workers=workers, chance=lambda: 0.0, now=now)
+        service = await stack.enter_async_context(made.running())
         listener = loopback()
         stack.callback(listener.close)
         url = await stack.enter_async_context(serving(server(service.app(), settings.http), listener))

@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +142,17 @@ def test_standard_output_stays_clean() -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert ended.stdout == b"output\n"
     assert [json.loads(text)["event"] for text in ended.stderr.splitlines()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_log_that_cannot_be_written_harms_nobody(form: str) -> None:
+    """On a disk without room lines are lost, and whoever had something to say goes on."""
+    program = (
+        "import logging, structlog; from receiver import logs;"
+        f"logs.configure(format={form!r});"
+        "[structlog.get_logger().info('a' * 100, number=number) for number in range(1000)];"
+        "logging.getLogger('x').warning('b'); print('output')"
+    )
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, check=False)
+    assert ended.stdout == b"output\n"

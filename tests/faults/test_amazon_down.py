@@ -1,0 +1,44 @@
+"""Amazon is down for an hour: it answers with errors, not at all, or cuts the connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from receiver import track
+from receiver.store import Store
+from tests.clock import T0, ManualClock
+from tests.river.desk import Answer, Cut, Held, bench, http, refund
+from tests.store.makers import hint, refund_id
+
+HOUR = 3_600_000
+MOST = 25
+"""Questions in that hour: 2.5 s after the first, then ever further apart, up to 5 minutes (10 with jitter)."""
+
+
+@pytest.mark.parametrize(
+    "says", [http(500), http(503), http(200, b"<html>"), Cut(), Held()], ids=["500", "503", "garbage", "cut", "silence"]
+)
+async def test_an_hour_without_amazon(store: Store, redis: Any, clock: ManualClock, says: Answer) -> None:
+    """The refund stays scheduled, is asked about ever more seldom, and is known within ten minutes of Amazon's return,
+    with one event."""
+    async with bench(store, redis, clock, request_timeout=0.05) as at:
+        at.desk.then = says
+        await store.hint("us", hint())
+        waits = []
+        while clock() < T0 + HOUR:
+            await at.look()
+            waits.append(await at.wait())
+        assert waits == sorted(waits)
+        assert max(waits) <= track.RETRY_MOST
+        assert len(waits) <= MOST
+        assert len(at.desk.asked) <= 2 * len(waits), "aiohttp sends a GET again whose pooled connection was cut"
+        at.desk.then = refund("Declined", reason="AmazonRejected")
+        await at.look()
+        known = await store.refund("us", refund_id())
+        assert known is not None
+        assert (known.state, known.reason_code) == ("Declined", "AmazonRejected")
+        events = await redis.xrange("refunds:{us}:events")
+        assert [fields[b"type"] for _, fields in events] == [b"amazonpay.refund.declined"]
+        assert clock() <= T0 + HOUR + track.RETRY_MOST

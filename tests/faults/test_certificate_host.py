@@ -1,0 +1,194 @@
+"""The host of the signing certificates is down, slow or serves garbage; and strangers who name 10,000 of its files.
+
+A genuine notification gets 503 and is taken when it comes again; what a proven certificate signs is not concerned. The
+host is a TLS server with the name of Amazon's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pytest
+
+from receiver.certificates import BURST, FAILED_MAX, UNPROVEN_MAX, CertificateStore
+from receiver.errors import CertificateUnavailable
+from receiver.receive import Outcome, Receiver
+from receiver.store import Store
+from receiver.transport import Transport
+from tests.accounts import make_account
+from tests.clock import ManualClock
+from tests.http.kit import Service, running, settings
+from tests.sns import NOW, SnsSigner, notice, rsa_key
+from tests.test_transport_tls import HOST, answer, authority, tls_for
+from tests.webserver import Names, WebServer, serving
+
+SIGNER, OTHER = SnsSigner(), SnsSigner(key=rsa_key(number=1))
+NAMES = 10_000
+TROUBLES = {
+    "500": answer(b"", "500 Internal Server Error"),
+    "404": answer(b"", "404 Not Found"),
+    "a page": answer(b"<html>" * 100),
+    "bytes": answer(bytes(range(256)) * 8),
+    "another certificate": answer(OTHER.pem),
+    "half": answer(SIGNER.pem)[:-100],
+    "no end": answer(b"x" * 1_000_000),
+}
+FORGET = 300_001
+"""ms after which the host is asked again whatever it said."""
+
+
+@dataclass
+class Host:
+    """The certificate host. `says` is what it answers; None: it takes connections, and says nothing."""
+
+    says: bytes | None
+    server: WebServer
+
+    async def speak(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
+        if self.says is None:
+            await asyncio.Event().wait()
+        writer.write(self.says or b"")
+        await writer.drain()
+        writer.close()
+
+
+@dataclass
+class Town:
+    """The service and the host; `clock` is the service's."""
+
+    service: Service
+    host: Host
+    names: Names
+    certificates: CertificateStore
+    receiver: Receiver
+    clock: ManualClock
+
+    async def post(self, number: int, signer: SnsSigner = SIGNER) -> tuple[int, str]:
+        """A genuine notification: status and Retry-After."""
+        body = signer.post_body(notice(NotificationId=str(number)), MessageId=message_id(number))
+        found = await self.service.call("POST", "/ipn", body=body)
+        return found.status, found.headers.get("Retry-After", "")
+
+    async def ready(self) -> int:
+        """The status of readiness."""
+        return (await self.service.get("/readyz")).status
+
+
+def message_id(number: int) -> str:
+    """A UUID."""
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+@asynccontextmanager
+async def town(store: Store) -> AsyncIterator[Town]:
+    """The HTTP side on a real store; patience with the host is as short as may be."""
+    host, clock = Host(None, WebServer()), ManualClock(NOW)
+    async with serving(host.speak, tls_for(HOST)) as host.server:
+        names = Names({HOST: [[("127.0.0.1", host.server.port)]]})
+        transport = Transport(resolver=names, dns_ttl=0)
+        certificates = CertificateStore(transport.fetch_certificate, clock, fetch_timeout=0.3, wait_timeout=0.5)
+        receiver = Receiver([make_account()], certificates, store, clock)
+        try:
+            async with running(settings(), store, receiver, checks={"store": store.check_writes}) as service:
+                yield Town(service, host, names, certificates, receiver, clock)
+        finally:
+            await certificates.close()
+            await transport.close()
+
+
+@pytest.fixture
+async def at(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Town]:
+    """The town, in which the host's authority is trusted."""
+    path = tmp_path / "ca.pem"
+    authority().cert_pem.write_to_path(str(path))
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    async with town(store) as found:
+        yield found
+
+
+async def is_put_off(at: Town, heal: Callable[[], Any]) -> None:
+    """A first notification is put off with a time to come back, the process stays ready, and when the host is well the
+    same notification is taken; after that the host is not needed any more."""
+    status, after = await at.post(1)
+    assert (status, after.isdigit()) == (503, True)
+    assert await at.ready() == 200
+    heal()
+    at.clock.tick(FORGET)
+    assert await at.post(1) == (200, "")
+    at.host.says = b""
+    at.clock.tick(FORGET)
+    assert await at.post(2) == (200, "")
+
+
+async def test_it_is_down(at: Town) -> None:
+    """Nobody listens at its address."""
+    port, at.names.table = at.names.table, {HOST: [[("127.0.0.1", 9)]]}
+
+    def heal() -> None:
+        at.names.table, at.host.says = port, answer(SIGNER.pem)
+
+    await is_put_off(at, heal)
+
+
+async def test_its_name_is_unknown(at: Town) -> None:
+    """No answer from DNS."""
+    table, at.names.table = at.names.table, {}
+
+    def heal() -> None:
+        at.names.table, at.host.says = table, answer(SIGNER.pem)
+
+    await is_put_off(at, heal)
+
+
+async def test_it_says_nothing(at: Town) -> None:
+    """It is given up in time, for all who wait at once."""
+    began = perf_counter()
+    assert {status for status, _ in await asyncio.gather(*(at.post(number) for number in range(10, 30)))} == {503}
+    assert perf_counter() - began < 5
+    assert len(at.host.server.requests) <= 2
+    at.clock.tick(FORGET)
+    await is_put_off(at, lambda: setattr(at.host, "says", answer(SIGNER.pem)))
+
+
+@pytest.mark.parametrize("says", TROUBLES)
+async def test_it_serves_garbage(at: Town, says: str) -> None:
+    """Whatever it is, it is the host's trouble and not the sender's."""
+    at.host.says = TROUBLES[says]
+    await is_put_off(at, lambda: setattr(at.host, "says", answer(SIGNER.pem)))
+
+
+async def test_ten_thousand_names_harm_nobody(at: Town) -> None:
+    """A stranger who knows a topic names as many files of the host as he likes: a handful of fetches, bounded memory,
+    and genuine mail in between is taken as fast as before, though the host answers no more."""
+    at.host.says = answer(SIGNER.pem)
+    assert await at.post(0) == (200, "")
+    at.host.says = answer(b"", "404 Not Found")
+    envelope = SIGNER.envelope(notice())
+    genuine, others = list[float](), set[str]()
+    for number in range(NAMES):
+        url = f"https://{HOST}/SimpleNotificationService-{number:032x}.pem"
+        try:
+            await at.receiver.receive(json.dumps({**envelope, "SigningCertURL": url}).encode(), {})
+        except CertificateUnavailable as error:
+            others.add(error.reason)
+        if number % 500 == 0:
+            began = perf_counter()
+            body = SIGNER.post_body(notice(), MessageId=message_id(number + 1))
+            assert (await at.receiver.receive(body, {})).outcome is Outcome.NOTED
+            genuine.append(perf_counter() - began)
+    assert others == {"certificate_not_found", "certificate_too_many"}
+    assert len(at.host.server.requests) <= BURST
+    assert sorted(genuine)[len(genuine) // 2] < 0.1
+    held = at.certificates
+    assert len(held._failed) <= FAILED_MAX
+    assert len(held._unproven) <= UNPROVEN_MAX
+    assert not held._flights
+    assert await at.ready() == 200

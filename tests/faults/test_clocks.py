@@ -1,0 +1,148 @@
+"""Clocks that step by an hour, forwards and back: Redis's, by which all processes go, and that of a process.
+
+Nothing is lost or done twice. What was scheduled by a clock that was ahead comes late by that much at most, and what is
+told from then on is not late at all.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from receiver import track
+from receiver.service import wall
+from receiver.store import Store
+from tests.clock import ManualClock
+from tests.faults.stage import PATHS, House, Run, fresh, house
+from tests.faults.test_states import Server, World, server
+from tests.processes import until
+from tests.river.stage import Amazon, Hook, account, running
+from tests.store.makers import claim, hint
+
+HOUR = 3_600_000
+STEP = 10 * HOUR
+AT_ONCE = STEP // 2
+"""ms within which what is new is done: the test's time runs 1000 times as fast, so that a slow machine needs hours."""
+
+__all__ = ["server"]
+
+
+@pytest.fixture
+async def place(valkey_url: str) -> AsyncIterator[House]:
+    """Amazon, a subscriber and a Redis."""
+    with tempfile.TemporaryDirectory(prefix="rf-") as folder:
+        async with house(valkey_url, Path(folder)) as found:
+            yield found
+
+
+async def walked(run: Run, path: str) -> int:
+    """Walk a path and recover; what the subscriber was told before stays. Returns how many ms that took."""
+    began, posts, refunds = run.clock(), list(run.house.hook.posts), list(run.refunds)
+    await run.path(path)
+    run.refunds[:0] = [each for each in refunds if each not in run.refunds]
+    run.house.hook.posts[:0] = [each for each in posts if each not in run.house.hook.posts]
+    await run.recover()
+    return run.clock() - began
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_the_stores_clock_steps(place: House, path: str) -> None:
+    """Forwards by ten hours, and back again."""
+    async with fresh(place, {}) as run:
+        await walked(run, path)
+        run.clock.tick(STEP)
+        assert await walked(run, path) < AT_ONCE
+        run.clock.tick(-STEP)
+        assert await walked(run, path) < AT_ONCE
+        await run.check()
+
+
+async def test_the_stores_clock_steps_while_work_is_claimed(place: House) -> None:
+    """Forwards: every lease is over at once, and a second worker takes over; the late one changes nothing. Back: a
+    lease lasts longer by that much, unless the refund is told of again."""
+    for step in (HOUR, -HOUR):
+        async with fresh(place, {}) as run:
+            refund_id = run._refund("DeclinedAtOnce", "declined")
+            await run.direct.hint("us", hint(message=refund_id))
+            (lost,) = (await claim(run.direct)).looks
+            run.clock.tick(step)
+            if step < 0:
+                assert (await claim(run.direct)).looks == ()
+                await run.direct.hint("us", hint(message="again"))
+            (taken,) = (await claim(run.direct)).looks
+            assert (taken.refund_id, taken.token != lost.token) == (lost.refund_id, True)
+            assert not await run.direct.reschedule(lost, None)
+            run.told, run.refunds = [], []
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+async def test_no_throttle_waits_for_a_clock_that_was_ahead(store: Store, clock: ManualClock, step: int) -> None:
+    """Tokens come at the account's rate again within seconds, and a pause that Amazon asked for ends when it said."""
+    for number in range(20):
+        await store.hint("us", hint(number, message=f"m{number}"))
+    assert len((await claim(store, burst=5, per_second=1)).looks) == 5
+    await store.block("us", "get_refund", clock() + 7_000)
+    await store.block("us", "create_refund", clock() + 7_000)
+    clock.tick(step)
+    if step > 0:
+        await claim(store, burst=5, per_second=1)
+        await store.block("us", "get_refund", clock() + 7_000)
+        await store.block("us", "create_refund", clock() + 7_000)
+        clock.tick(-step)
+    assert (await claim(store, burst=5, per_second=1)).looks == ()
+    assert 6_000 <= await store.take_token("us", "create_refund", 5, 1) <= 7_000
+    clock.tick(6_000)
+    assert (await claim(store, burst=5, per_second=1)).looks == ()
+    clock.tick(1_001)
+    assert len((await claim(store, burst=5, per_second=1)).looks) == 5
+    assert await store.take_token("us", "create_refund", 5, 1) == 0
+    clock.tick(2_000)
+    assert len((await claim(store, burst=5, per_second=1)).looks) == 2
+
+
+async def test_a_pause_is_not_prolonged_by_one_that_a_clock_ahead_wrote(store: Store, clock: ManualClock) -> None:
+    """Amazon says 429 again, right after the step."""
+    clock.tick(HOUR)
+    await store.block("us", "get_refund", clock() + 2_000)
+    clock.tick(-HOUR)
+    await store.block("us", "get_refund", clock() + 7_000)
+    await store.hint("us", hint())
+    clock.tick(7_000)
+    assert len((await claim(store)).looks) == 1
+
+
+async def test_a_process_whose_clock_steps(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour ahead, notifications are taken, and Amazon refuses what is signed with such a date: the refund waits. An
+    hour behind, what is told now is dated in the future: 503, and it comes again. `/readyz` names the clock all along,
+    and stays ready: nobody can tell here which of the two clocks is right. All is well when it is set right."""
+    monkeypatch.setattr(track, "REFUSED_FIRST", 500)
+    ahead = 0
+    async with Amazon() as amazon, Hook().listening() as hook:
+        tables = [account(amazon, tmp_path)]
+        async with running(server.url, tables, [hook], now=lambda: wall() + ahead) as stage:
+            at = World(stage, amazon, hook, server)
+            await at.is_well()
+            assert await word(at) == (200, "ok")
+            ahead = HOUR
+            assert await word(at) == (200, "clock_differs")
+            refund_id = at.decline()
+            assert await at.post(refund_id) == (200, "")
+            await until(lambda: [each for each in amazon.asked if each.object_id == refund_id], "Amazon is asked")
+            assert {each.status for each in amazon.asked if each.object_id == refund_id} == {401}
+            ahead = -HOUR
+            assert await word(at) == (200, "clock_differs")
+            other = at.decline()
+            assert await at.post(other) == (503, "60")
+            ahead = 0
+            assert await word(at) == (200, "ok")
+            await until(lambda: (refund_id, "declined") in hook.told, "the refund is asked about again")
+            await at.is_well(other)
+
+
+async def word(at: World) -> tuple[int, str]:
+    """The status of `/readyz`, and what it says of the clock."""
+    status, found = await at.stage.get("/readyz")
+    return status, found["checks"]["clock"]
