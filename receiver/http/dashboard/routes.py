@@ -21,7 +21,7 @@ from receiver.http.dashboard.subscribers import LaneStore, SubscriberPages
 from receiver.http.issuing import Issues
 from receiver.http.problems import on_http_exception
 
-MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics")
+MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics", "/openapi.json")
 """Below these, errors are JSON for everybody."""
 
 
