@@ -43,8 +43,9 @@ MOST_IDS = 1000
 MOST_SHOWN = 100
 """Ids that the answer to a redrive names."""
 TEST_WAIT, LOOK_EVERY = 30.0, 0.1
-STREAM_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,20})")
-CURSOR = re.compile(r"([0-9]{1,16})[.]([0-9]{1,15}-[0-9]{1,20})")
+STREAM_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,19})")
+"""Redis has 64 bits for each number: 20 digits may be too many."""
+CURSOR = re.compile(rf"([0-9]{{1,16}})[.]({STREAM_ID.pattern})")
 FIRST = "0-0"
 
 

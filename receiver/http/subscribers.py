@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -154,9 +155,7 @@ class SubscriberApi:
     async def _body(self, request: Request, *, needed: bool = True) -> dict[str, Any]:
         """The body, once the caller is known to be allowed; an absent one is empty where none is needed."""
         admin(self._tokens, request)
-        if not needed and request.headers.get("content-length", "0") == "0":
-            return {}
-        return await read_object(request)
+        return await read_object(request, needed=needed)
 
     async def _change(
         self, request: Request, change: Callable[[Subscriber], Subscriber], made: MadeSecretJson | None = None
@@ -190,7 +189,9 @@ def read_start(given: object) -> int | None:
 def _fields(body: Mapping[str, Any]) -> dict[str, Any]:
     """`minAmount` as `min_amount`: JSON has one custom, settings another. A decimal number is one of JSON's."""
     plain = {HUMP.sub("_", key).lower(): value for key, value in body.items()}
-    if not isinstance(plain.get("rate"), str | int | bool | None):
+    if len(plain) < len(body):
+        raise BadRequest("The body names the same field in two spellings.", reason="duplicate_key")
+    if isinstance(plain.get("rate"), Decimal):
         plain["rate"] = float(plain["rate"])
     return plain
 

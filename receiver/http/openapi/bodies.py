@@ -47,7 +47,12 @@ def nullable(schema: Schema) -> Schema:
 
 def time(about: str) -> Schema:
     """A moment: RFC 3339, or Amazon's basic form."""
-    return {"type": "string", "description": about, "examples": ["2026-01-31T12:00:00Z", "20260131T120000Z"]}
+    return {
+        "type": "string",
+        "format": "date-time",
+        "description": f"{about} RFC 3339; Amazon's basic form (20260131T120000Z) is taken as well.",
+        "examples": ["2026-01-31T12:00:00Z"],
+    }
 
 
 ACCOUNT: Final[Schema] = {
@@ -137,11 +142,11 @@ AMOUNT_TEXT: Final[Schema] = {"type": "string", "pattern": rf"^{AMOUNT.pattern} 
 LINK: Final[Schema] = {"type": "string", "format": "uri", "maxLength": LONGEST_LINK}
 SPAN: Final[Schema] = {
     "type": ["string", "integer", "null"],
-    "pattern": r"^([0-9]{1,9}(\.[0-9]{1,6})?|([0-9]+(ms|s|m|h|d))+)$",
+    "pattern": r"^([0-9]{1,5}(\.[0-9]{1,6})?s?|[0-9]{1,3}h|[0-7]d)$",
     "minimum": 0,
     "maximum": 604_800,
     "description": "How long the secrets of before go on signing: a span such as 24h (the default), or seconds; at "
-    "most 7d.",
+    "most 7d. Minutes and sums such as 1h30m are taken as well.",
 }
 CHANGEABLE: Final[Mapping[str, Schema]] = {
     "url": {"type": "string", "format": "uri", "maxLength": LONGEST_URL, "description": "https, to the public net."},
@@ -194,9 +199,10 @@ ADD_SUBSCRIBER: Final = fields(
             "maxItems": MOST_SECRETS,
             "description": "Instead of `secret`: several that sign.",
         },
-        "start": nullable(
-            time("From when on it is told what the stream still holds: now (the default), beginning, or a time.")
-        ),
+        "start": {
+            "description": "From when on it is told what the stream still holds. Left out: from now on.",
+            "anyOf": [{"enum": ["now", "beginning", None]}, time("From then on.")],
+        },
         **{name: nullable(schema) for name, schema in CHANGEABLE.items()},
     },
     {"name": "finance", "url": "https://finance.example/hooks", "types": ["amazonpay.refund.declined"]},

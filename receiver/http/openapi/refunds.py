@@ -16,7 +16,7 @@ from receiver.http.answers import (
     RequestListJson,
 )
 from receiver.http.api import LIMIT, LONGEST_WAIT, MOST
-from receiver.http.openapi.bodies import CREATE_FPS_REFUND, CREATE_REFUND, SETTLEMENT, whole
+from receiver.http.openapi.bodies import CREATE_FPS_REFUND, CREATE_REFUND, SETTLEMENT, time, whole
 from receiver.http.openapi.vocabulary import (
     ACCOUNT,
     AMAZON,
@@ -109,12 +109,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
                 "The merchant's own order number. Printable characters.",
                 {**TEXT, "minLength": 1, "maxLength": MAX_TEXT},
             ),
-            Parameter(
-                "since",
-                "Changed at or after this time: RFC 3339, or Amazon's basic form. The + of an offset is written %2B.",
-                TEXT,
-                example="2026-01-31T12:00:00Z",
-            ),
+            Parameter("since", "The + of an offset is written %2B.", time("Changed at or after it.")),
             Parameter("cursor", "`nextCursor` of the page before, for the same filters.", TEXT),
             number("limit", "How many.", LIMIT, 1, MOST),
         ),

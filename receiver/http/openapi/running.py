@@ -19,8 +19,16 @@ NOTIFICATION: Final[Schema] = {
 }
 FORM: Final[Schema] = {
     "type": "object",
+    "required": ["status"],
+    "properties": {
+        "status": {"type": "string", "pattern": "^[A-Za-z]{1,32}$"},
+        "operation": {"type": "string", "pattern": "^[A-Za-z]{0,32}$"},
+        "transactionId": {"type": "string"},
+        "referenceId": {"type": "string", "description": "Of a refund: the reference that was ordered here."},
+    },
     "additionalProperties": {"type": "string"},
-    "description": "The fields of a status notification, as FPS or Simple Pay named them.",
+    "description": "The fields of a status notification, as FPS or Simple Pay named them; their case does not count.",
+    "examples": [{"status": "SUCCESS", "operation": "REFUND", "referenceId": "order-4711-refund-1"}],
 }
 TO_SNS: Final = {
     400: "Unreadable: final to SNS. No body; the reason is in the log and in receiver_notifications_total.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,12 +18,12 @@ from receiver.http.answers import (
     TestedJson,
     TestPendingJson,
 )
-from receiver.http.deliveries import LIMIT, MOST
+from receiver.http.deliveries import CURSOR, LIMIT, MOST, STREAM_ID
 from receiver.http.feed import LIMIT as EVENTS_LIMIT
 from receiver.http.feed import LONGEST_WAIT
 from receiver.http.feed import MOST as MOST_EVENTS
-from receiver.http.feed_reader import EVENT_STREAM
-from receiver.http.openapi.bodies import ADD_SUBSCRIBER, CHANGE_SUBSCRIBER, REDRIVE, ROTATE
+from receiver.http.feed_reader import EVENT_STREAM, TYPES
+from receiver.http.openapi.bodies import ADD_SUBSCRIBER, CHANGE_SUBSCRIBER, REDRIVE, ROTATE, whole
 from receiver.http.openapi.refunds import ONE_ACCOUNT, READ, TEXT, number
 from receiver.http.openapi.vocabulary import (
     ACCOUNT,
@@ -38,6 +39,7 @@ from receiver.http.openapi.vocabulary import (
     Reasons,
     Schema,
 )
+from receiver.http.params import WORD
 from receiver.settings.sections import Scope
 
 ADMIN: Final = (Scope.ADMIN,)
@@ -48,6 +50,15 @@ STREAM: Final[Schema] = {
     "description": "Server-sent events. `event` is the type of the event whose CloudEvent is `data`, or cursor (where "
     "you are), reset (events may be lost), bye (the server ends). The `id` of each is a cursor.",
 }
+
+PLACE: Final[Schema] = {
+    "anyOf": [{"enum": ["beginning", "now"]}, {"type": "string", "description": "A cursor that the feed gave."}]
+}
+
+
+def listed(pattern: str) -> Schema:
+    """Words that match the pattern, separated by commas."""
+    return {"type": "string", "pattern": f"^(?:{pattern})(?:,(?:{pattern}))*$", "description": "Separated by commas."}
 
 
 def subscriber(operation: str) -> dict[str, Schema]:
@@ -178,7 +189,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             NAME,
             ONE_ACCOUNT,
             Parameter("state", "Which.", {"type": "string", "enum": ["waiting", "dead"], "default": "dead"}),
-            Parameter("cursor", "`nextCursor` of the page before.", TEXT),
+            Parameter(
+                "cursor",
+                "`nextCursor` of the page before, for the same state.",
+                {"type": "string", "pattern": whole(STREAM_ID, CURSOR)},
+            ),
             number("limit", "How many.", LIMIT, 1, MOST),
         ),
         answers=(Answer(200, {JSON: DeliveryListJson}),),
@@ -205,16 +220,9 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         scopes=READ,
         parameters=(
             ONE_ACCOUNT,
-            Parameter(
-                "type",
-                "Types of events, separated by commas, whole or without amazonpay.refund.",
-                TEXT,
-                example="declined",
-            ),
-            Parameter("reason", "Reason codes, separated by commas.", TEXT, example="AmazonRejected"),
-            Parameter(
-                "after", "A cursor that the feed gave, beginning, or now (the default).", TEXT, example="beginning"
-            ),
+            Parameter("type", "Types, whole or without amazonpay.refund.", listed("|".join(map(re.escape, TYPES)))),
+            Parameter("reason", "Reason codes.", listed(WORD.pattern), example="AmazonRejected"),
+            Parameter("after", "Where to begin. Left out: now.", PLACE, example="beginning"),
             number("limit", "Of a page: how many.", EVENTS_LIMIT, 1, MOST_EVENTS),
             number("wait", "Of a page: seconds to wait for an event.", 0, 0, LONGEST_WAIT),
             Parameter(
