@@ -6,6 +6,8 @@ something that no JSON Schema can say.
 
 from __future__ import annotations
 
+import itertools
+import os
 from typing import Any
 
 import schemathesis
@@ -27,16 +29,28 @@ WITHOUT_WORDS = {"receiveNotification", "receiveNotificationOfAccount", "receive
 """Amazon's notifications: nobody else makes one that is believed."""
 
 
+KNOWN = {"refund_id": os.environ.get("REFUND", ""), "name": "finance"}
+EXAMPLE_CHARGE = "S01-5105180-3221187-C056351"
+turns = itertools.count()
+
+
 @schemathesis.hook
-def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:
-    """Nobody waits for what does not come."""
+def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
+    """Examples, and every other well-formed case, are about what there is; nobody waits for what does not come."""
+    if case.meta is not None and case.meta.generation.mode.is_positive:
+        usual = next(turns) % 2
+        for name in KNOWN.keys() & (case.path_parameters or {}).keys():
+            if usual or case.path_parameters[name].startswith("S01-5105180"):
+                case.path_parameters[name] = KNOWN[name]
+        if isinstance(case.body, dict) and (usual or case.body.get("chargeId") == EXAMPLE_CHARGE):
+            case.body.update({"chargeId": os.environ["CHARGE"]} if "chargeId" in case.body else {})
     wait = (case.query or {}).get("wait")
     if isinstance(wait, int | str) and str(wait).isdigit() and 0 < int(wait) <= 60:
         case.query["wait"] = 0
 
 
 @schemathesis.check
-def good_input_is_taken(ctx: CheckContext, response: Response, case: Case) -> None:
+def good_input_is_taken(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
     """What the description allows is not refused as bad input, but for `BEYOND`."""
     operation = case.operation.definition.raw.get("operationId")
     if case.meta is None or not case.meta.generation.mode.is_positive or operation in WITHOUT_WORDS:

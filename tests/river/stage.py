@@ -28,6 +28,7 @@ from receiver.simulator.engine import Called
 from receiver.simulator.keys import Keys, make_keys
 from receiver.store.connection import connect
 from receiver.transport import Transport
+from tests.openapi.conform import judged
 from tests.river.kit import trust
 
 TOKEN = "token-of-the-test"
@@ -285,7 +286,8 @@ async def running(
         service = await stack.enter_async_context(Service(settings, workers=workers, chance=lambda: 0.0).running())
         listener = loopback()
         stack.callback(listener.close)
-        url = await stack.enter_async_context(serving(server(service.app(), settings.http), listener))
+        app = stack.enter_context(judged(service.app()))
+        url = await stack.enter_async_context(serving(server(app, settings.http), listener))
         redis = connect(valkey_url)
         stack.push_async_callback(redis.aclose)
         session = await stack.enter_async_context(aiohttp.ClientSession())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Final
 
 from receiver.amazonpay.answers import MAX_TEXT
@@ -43,6 +44,7 @@ from receiver.ledger.shape import RefundJson, RefundRequestJson
 from receiver.outbox.cloud_event import AdvisedRefundJson
 from receiver.settings.sections import Scope
 
+EXAMPLE_KEY: Final = "order-4711-refund-1"
 TEXT: Final[Schema] = {"type": "string"}
 WORD_SCHEMA: Final[Schema] = {"type": "string", "pattern": whole(WORD)}
 ONE_ACCOUNT: Final = Parameter("account", "Our name of the account. Left out: all that the token may see.", TEXT)
@@ -60,6 +62,7 @@ REQUEST: Final = Parameter(
     {"type": "string", "pattern": whole(REQUEST_ID)},
     place="path",
     required=True,
+    example=sha256(EXAMPLE_KEY.encode()).hexdigest(),
 )
 LOCATION: Final = {"Location": "Where the refund is."}
 TAG: Final = {"ETag": "Strong: the same tag is the same answer."}
@@ -130,7 +133,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
                 {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[ -~]+$"},
                 place="header",
                 required=True,
-                example="order-4711-refund-1",
+                example=EXAMPLE_KEY,
             ),
         ),
         body=Body(CREATE_REFUND),

@@ -51,14 +51,15 @@ STREAM: Final[Schema] = {
     "you are), reset (events may be lost), bye (the server ends). The `id` of each is a cursor.",
 }
 
+EVENT_TYPE: Final = "|".join(map(re.escape, TYPES))
 PLACE: Final[Schema] = {
     "anyOf": [{"enum": ["beginning", "now"]}, {"type": "string", "description": "A cursor that the feed gave."}]
 }
 
 
 def listed(pattern: str) -> Schema:
-    """Words that match the pattern, separated by commas."""
-    return {"type": "string", "pattern": f"^(?:{pattern})(?:,(?:{pattern}))*$", "description": "Separated by commas."}
+    """Words that match the pattern, separated by commas. Empty: all."""
+    return {"type": "string", "pattern": f"^(?:(?:{pattern})(?:,(?:{pattern}))*)?$"}
 
 
 def subscriber(operation: str) -> dict[str, Schema]:
@@ -220,8 +221,12 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         scopes=READ,
         parameters=(
             ONE_ACCOUNT,
-            Parameter("type", "Types, whole or without amazonpay.refund.", listed("|".join(map(re.escape, TYPES)))),
-            Parameter("reason", "Reason codes.", listed(WORD.pattern), example="AmazonRejected"),
+            Parameter(
+                "type",
+                "Types, separated by commas, whole or without amazonpay.refund.",
+                listed(EVENT_TYPE),
+            ),
+            Parameter("reason", "Reason codes, separated by commas.", listed(WORD.pattern), example="AmazonRejected"),
             Parameter("after", "Where to begin. Left out: now.", PLACE, example="beginning"),
             number("limit", "Of a page: how many.", EVENTS_LIMIT, 1, MOST_EVENTS),
             number("wait", "Of a page: seconds to wait for an event.", 0, 0, LONGEST_WAIT),
