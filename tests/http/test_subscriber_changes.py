@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -83,6 +84,8 @@ async def test_fields_change_and_null_is_the_default_again(service: Service, sto
         ({"minAmount": []}, "min_amount: is not an amount"),
         ({"rate": 0}, "rate: is not a number of messages a second from 0.1 to 1000"),
         ({"rate": "fast"}, "rate: is not a number"),
+        ({"rate": {}}, "rate: is not a number"),
+        ({"rate": []}, "rate: is not a number"),
         ({"concurrency": 0.5}, "concurrency: is not a whole number"),
     ],
 )
@@ -95,6 +98,36 @@ async def test_every_problem_of_a_change_is_named(service: Service, store: Store
     assert says in answer.json["detail"]
     assert SECRETS[1] not in answer.body.decode()
     assert await store.subscribers("us") == before
+
+
+async def test_a_field_in_two_spellings_is_refused(service: Service, store: Store) -> None:
+    """Which of the two would count?"""
+    await add(service)
+    answer = await change(service, {"minAmount": "1.00 USD", "min_amount": "100.00 USD"})
+    assert (answer.status, answer.json["reason"]) == (400, "duplicate_key")
+    (kept,) = await store.subscribers("us")
+    assert kept.min_amount == ()
+
+
+async def test_a_secret_in_a_chunked_body_is_read(service: Service, store: Store) -> None:
+    """Such a body has no Content-Length; it must not be taken for none, and another secret be made."""
+    await add(service)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"secret": '
+        yield json.dumps(SECRETS[1]).encode() + b"}"
+
+    answer = await rotate(service, pieces())
+    assert (answer.status, answer.json.get("secret")) == (200, None)
+    (kept,) = await store.subscribers("us")
+    assert kept.secrets[0] == Secret(SECRETS[1])
+
+
+async def test_a_rotation_names_a_field_that_it_does_not_know(service: Service) -> None:
+    """By the same word as elsewhere."""
+    await add(service)
+    answer = await rotate(service, {"secrets": SECRETS[:2]})
+    assert (answer.status, answer.json["reason"]) == (400, "unknown_field")
 
 
 async def test_a_new_secret_signs_first_and_the_old_one_for_a_day(service: Service, store: Store) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from receiver.settings.sections import Scope
 from receiver.simulator.fps_checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from tests.http.kit import token
 from tests.processes import PROJECT
@@ -42,7 +43,7 @@ async def house(valkey_url: str, folder: Path) -> AsyncIterator[House]:
         keys = {"access_key_id": ACCESS_KEY_ID, "secret_access_key": SECRET_ACCESS_KEY}
         fps = {**keys, "endpoint": amazon.fps_endpoint}
         table = {**account(amazon, folder), "throttle": fast, "fps": fps}
-        tokens = [token(TOKEN, "read", "refund", "admin")]
+        tokens = [token(TOKEN, "read", "refund", "admin"), *(token(f"only-{scope}", scope) for scope in Scope)]
         http = {"port": 0, "failed_sign_ins": 0}
         async with running(valkey_url, [table], [hook], tokens=tokens, http=http) as stage:
             refund = await declined(stage, amazon)
