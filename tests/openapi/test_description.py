@@ -49,12 +49,9 @@ def routes() -> list[Route]:
         refresh_gauges=nothing,
         inside=anything,
     )
-    own = {route.path for route in Dashboard(anything, anything, anything, {}, lambda: 0).routes() if is_route(route)}
+    pages = Dashboard(anything, anything, anything, {}, lambda: 0).routes()
+    own = {route.path for route in pages if isinstance(route, Route)}
     return [route for route in app.routes if isinstance(route, Route) and route.path not in own]
-
-
-def is_route(route: object) -> bool:
-    return isinstance(route, Route)
 
 
 def test_it_is_valid() -> None:

@@ -68,6 +68,12 @@ LOCATION: Final = {"Location": "Where the refund is."}
 TAG: Final = {"ETag": "Strong: the same tag is the same answer."}
 PENDING: Final = {"Retry-After": "Seconds after which to ask again."}
 READ, ISSUE = (Scope.READ,), (Scope.REFUND,)
+TO_REQUEST: Final = {
+    "getRefundRequest": {
+        "operationId": "getRefundRequest",
+        "parameters": {"request_id": "$response.body#/refundRequestId"},
+    }
+}
 ONE_REFUND: Final = ({400: ("bad_refund_id",), 404: ("no_such_refund",)}, SEVERAL, QUERY, STORE)
 ISSUING: Final = (
     {
@@ -139,7 +145,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         body=Body(CREATE_REFUND),
         answers=(
             Answer(201, {JSON: RefundJson}, "Amazon has taken it.", LOCATION, to_refund("getRefund")),
-            Answer(202, {JSON: PendingRequestJson}, "Amazon has not answered yet.", PENDING),
+            Answer(202, {JSON: PendingRequestJson}, "Amazon has not answered yet.", PENDING, TO_REQUEST),
         ),
         problem=RefundProblemJson,
         reasons=(
@@ -195,7 +201,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         parameters=(REFUND, ONE_ACCOUNT),
         answers=(
             Answer(201, {JSON: RefundJson}, "Amazon has taken the new one.", LOCATION, to_refund("getRefund")),
-            Answer(202, {JSON: PendingRequestJson}, "Amazon has not answered yet.", PENDING),
+            Answer(202, {JSON: PendingRequestJson}, "Amazon has not answered yet.", PENDING, TO_REQUEST),
         ),
         problem=RefundProblemJson,
         reasons=(
