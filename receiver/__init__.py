@@ -45,7 +45,7 @@ A change becomes an event, and an event is owed to whoever wants it
     outbox/           PURE · what we owe subscribers
         event.py · advice.py · telling.py · incident.py    what happened, what to do, in words; what begins and ends
         operator_event.py · cursor.py             what befell deliveries; how far somebody has read
-        subscriber.py · written.py · target.py · formats.py    who wants what, where they may live, how they are told
+        subscriber.py · subscriber_shape.py · written.py · target.py · formats.py    who wants what, where, how
         secret.py · limits.py · rotation.py       what signs, what is too little or too much, how it changes
         rendering.py · cloud_event.py · signature.py · slack.py · pagerduty.py · alertmanager.py    events on the wire
         delivery.py                               what an answer means: delivered, again, given up, gone

@@ -14,7 +14,7 @@ import typer
 import uvloop
 
 from receiver import logs
-from receiver.commands import delivery, events, export, fps, issue, refund, requests, settlement, subscriber
+from receiver.commands import delivery, events, export, fps, issue, openapi, refund, requests, settlement, subscriber
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.settings import Settings, load
 
@@ -30,6 +30,7 @@ issue.register(refund.app)
 requests.register(refund.app)
 export.register(refund.app)
 settlement.register(refund.app)
+openapi.register(app)
 app.add_typer(refund.app, name="refund")
 app.add_typer(subscriber.app, name="subscriber")
 app.add_typer(events.app, name="events")

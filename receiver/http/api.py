@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, NotFound
+from receiver.http.answers import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.auth import Caller, Tokens
 from receiver.http.cursor import read_cursor, write_cursor
 from receiver.http.listing import Pages, merged
@@ -25,6 +26,7 @@ from receiver.ledger.query import Query
 from receiver.ledger.refund import REFUND_ID, Refund, Revision, Source, is_final
 from receiver.ledger.shape import refund_json, revision_json
 from receiver.outbox.advice import advice_json, advice_of
+from receiver.outbox.cloud_event import AdvisedRefundJson
 from receiver.settings.sections import Scope
 
 LONGEST_WAIT = 60
@@ -70,9 +72,9 @@ class RefundApi:
         found = await self._look(request, accounts, refund_id, params.number("wait", 0, 0, LONGEST_WAIT))
         refund = _the_one(found)
         tag = etag(refund)
-        if _matches(request.headers.getlist("if-none-match"), tag):
+        if matches(request.headers.getlist("if-none-match"), tag):
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
-        body = {**refund_json(refund), "advice": advice_json(advice_of(refund))}
+        body: AdvisedRefundJson = {**refund_json(refund), "advice": advice_json(advice_of(refund))}
         return json_answer(body, ETag=tag, Cache_Control="private, no-cache")
 
     async def many(self, request: Request) -> Response:
@@ -87,7 +89,8 @@ class RefundApi:
         cursor = read_cursor(params.opaque("cursor"), query, accounts)
         page = await merged(self._store, accounts, query, cursor, limit)
         following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else None
-        return json_answer({"refunds": [refund_json(refund) for refund in page.refunds], "nextCursor": following})
+        body: RefundListJson = {"refunds": [refund_json(refund) for refund in page.refunds], "nextCursor": following}
+        return json_answer(body)
 
     async def history(self, request: Request) -> Response:
         """`GET /v1/refunds/{id}/history`: every revision, oldest first, with its source."""
@@ -95,7 +98,7 @@ class RefundApi:
         params = Params(request, ("account",))
         refund = _the_one(await self._found(caller.seen(params.opaque("account") or None), _refund_id(request)))
         revisions = await self._store.history(refund.account, refund.refund_id)
-        body = {
+        body: HistoryJson = {
             "refundId": refund.refund_id,
             "account": refund.account,
             "revisions": [revision_json(revision) for revision in revisions],
@@ -114,7 +117,7 @@ class RefundApi:
         found = await self._found(accounts, refund_id) if len(accounts) > 1 else []
         account = _the_one(found).account if found else _only(accounts)
         await self._store.hint(account, Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH))
-        body = {"refundId": refund_id, "account": account, "refresh": "noted"}
+        body: RefreshJson = {"refundId": refund_id, "account": account, "refresh": "noted"}
         return json_answer(body, 202, Location=f"/v1/refunds/{refund_id}?account={account}")
 
     def _reader(self, request: Request) -> Caller:
@@ -186,7 +189,7 @@ def _only(accounts: Sequence[str]) -> str:
     return accounts[0]
 
 
-def _matches(headers: Sequence[str], tag: str) -> bool:
+def matches(headers: Sequence[str], tag: str) -> bool:
     """`If-None-Match` (RFC 9110, 13.1.2): a list of tags, compared weakly, or `*`."""
     tags = [text.strip().removeprefix("W/") for text in ",".join(headers).split(",")]
     return tag in tags or "*" in tags

@@ -28,6 +28,7 @@ from receiver.http.frame import Framed
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
+from receiver.http.openapi import description_routes
 from receiver.http.problems import on_receiver_error
 from receiver.http.requests import RequestApi, RequestStore
 from receiver.http.subscribers import SubscriberApi, SubscriberStore
@@ -83,6 +84,7 @@ def build(
         *delivery_routes(DeliveryApi(store, tokens, now)),
         *health_routes(Health(checks, metrics, refresh_gauges, remarks)),
         *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
+        *description_routes(),
         *dashboard.routes(),
         *more_routes,
     ]

@@ -44,9 +44,11 @@ async def read_whole(request: Request, what: str, most: int, timeout: float) -> 
     return bytes(raw)
 
 
-async def read_object(request: Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises `BadRequest`."""
+async def read_object(request: Request, *, needed: bool = True) -> dict[str, Any]:
+    """The body as a JSON object; where none is needed, an absent one is empty. Raises `BadRequest`."""
     raw = await read_whole(request, "body", MOST_BODY, READ_TIMEOUT)
+    if not raw and not needed:
+        return {}
     try:
         value = json.loads(
             raw.decode(), parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_without_duplicates

@@ -18,6 +18,15 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest, NotFound
 from receiver.handover import Tested
+from receiver.http.answers import (
+    DeadDeliveryJson,
+    DeliveryListJson,
+    RedriveJson,
+    TestedJson,
+    TestPendingJson,
+    TestSentJson,
+    WaitingDeliveryJson,
+)
 from receiver.http.api import json_answer
 from receiver.http.auth import Tokens
 from receiver.http.bodies import read_object
@@ -29,12 +38,14 @@ from receiver.outbox.event import EVENT_ID, Event, to_fields
 from receiver.store.deaths import Redriven, Waiting
 from receiver.store.lanes import DeadEvent, fixed_width
 
+LIMIT, MOST = 50, 200
 MOST_IDS = 1000
 MOST_SHOWN = 100
 """Ids that the answer to a redrive names."""
 TEST_WAIT, LOOK_EVERY = 30.0, 0.1
-STREAM_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,20})")
-CURSOR = re.compile(r"([0-9]{1,16})[.]([0-9]{1,15}-[0-9]{1,20})")
+STREAM_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,19})")
+"""Redis has 64 bits for each number: 20 digits may be too many."""
+CURSOR = re.compile(rf"([0-9]{{1,16}})[.]({STREAM_ID.pattern})")
 FIRST = "0-0"
 
 
@@ -79,7 +90,8 @@ class DeliveryApi:
         params = Params(request, ("account", "state", "cursor", "limit"))
         account, subscriber = await named(self._store, caller, request, params)
         state, cursor = params.text("state") or "dead", params.text("cursor")
-        limit = params.number("limit", 50, 1, 200)
+        limit = params.number("limit", LIMIT, 1, MOST)
+        shown: list[DeadDeliveryJson] | list[WaitingDeliveryJson]
         if state == "dead":
             if cursor and not STREAM_ID.fullmatch(cursor):
                 raise _bad_cursor()
@@ -96,7 +108,8 @@ class DeliveryApi:
             after = f"{waiting[-1].at}.{waiting[-1].stream_id}" if len(waiting) == limit else None
         else:
             raise BadRequest("`state` is waiting or dead.", reason="bad_parameter")
-        return json_answer({"account": account, "state": state, "deliveries": shown, "nextCursor": after})
+        body: DeliveryListJson = {"account": account, "state": state, "deliveries": shown, "nextCursor": after}
+        return json_answer(body)
 
     async def redrive(self, request: Request) -> Response:
         """`POST …/redrive` with `ids`, or `since` and `until`, or `all`; with `dryRun` nothing is changed.
@@ -113,7 +126,7 @@ class DeliveryApi:
         else:
             found, missing = [each async for each in self._dead_ids(account, name, wanted.since, wanted.until)], []
         counts = Redriven() if wanted.dry_run else await self._store.redrive(account, name, found)
-        body = {
+        body: RedriveJson = {
             "account": account,
             "dryRun": wanted.dry_run,
             "selected": len(found),
@@ -165,18 +178,24 @@ class DeliveryApi:
         if not await self._store.try_out(account, subscriber.name, stream_id, to_fields(event)):
             raise NotFound("The subscriber was removed.", reason="no_such_subscriber")
         outcome = await _within(TEST_WAIT, lambda: self._store.tried_out(account, stream_id))
-        body: dict[str, Any] = {"account": account, "id": event.id, "type": event.type.value, "delivered": None}
+        sent: TestSentJson = {"account": account, "id": event.id, "type": event.type.value}
         if not outcome:
-            return json_answer({**body, "error": "Nobody has sent it yet. Does a worker run?"}, 202)
+            pending: TestPendingJson = {
+                **sent,
+                "delivered": None,
+                "error": "Nobody has sent it yet. Does a worker run?",
+            }
+            return json_answer(pending, 202)
         tested = msgspec.json.decode(outcome, type=Tested)
-        shown = {
+        body: TestedJson = {
+            **sent,
             "delivered": tested.delivered,
             "status": tested.status or None,
             "error": tested.error or None,
             "answer": tested.answer or None,
             "seconds": tested.seconds,
         }
-        return json_answer({**body, **shown})
+        return json_answer(body)
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -259,7 +278,7 @@ def _bad_cursor() -> BadRequest:
     return BadRequest("`cursor` is not one that a page of this list gave.", reason="bad_cursor")
 
 
-def _dead(dead: DeadEvent) -> dict[str, Any]:
+def _dead(dead: DeadEvent) -> DeadDeliveryJson:
     return {
         "id": dead.event_id or None,
         "streamId": dead.stream_id,
@@ -275,7 +294,7 @@ def _dead(dead: DeadEvent) -> dict[str, Any]:
     }
 
 
-def _waiting(waiting: Waiting) -> dict[str, Any]:
+def _waiting(waiting: Waiting) -> WaitingDeliveryJson:
     tried = waiting.attempts
     return {
         "id": waiting.fields.get("id"),

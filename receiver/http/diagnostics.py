@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Final, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.certificates import CertificateStore
+from receiver.http.answers import DiagnosticsJson, SightingJson
 from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
 from receiver.http.params import Params
@@ -27,7 +28,7 @@ class Inside:
     """What there is to tell. `store` is `embedded` or `redis`; `workers` gives each task's state: running, failing or
     ended."""
 
-    store: str
+    store: Literal["embedded", "redis"]
     receiver: Receiver
     certificates: CertificateStore
     workers: Callable[[], Mapping[str, str]]
@@ -46,7 +47,7 @@ class DiagnosticsApi:
         caller.need(Scope.ADMIN)
         Params(request, ())
         inside, now = self._inside, self._now()
-        body = {
+        body: DiagnosticsJson = {
             "version": package_version(),
             "time": format_rfc3339(now),
             "store": {"kind": inside.store},
@@ -65,7 +66,7 @@ class DiagnosticsApi:
         return json_answer(body)
 
 
-def sightings(unknowns: Unknowns) -> list[dict[str, Any]]:
+def sightings(unknowns: Unknowns) -> list[SightingJson]:
     """Most often seen first."""
     found = sorted(unknowns.listed().items(), key=lambda pair: -pair[1].count)
     return [{"name": name, "count": each.count, "lastSeen": format_rfc3339(each.last_seen)} for name, each in found]

@@ -13,6 +13,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.http.answers import EventPageJson
 from receiver.http.api import json_answer
 from receiver.http.auth import Tokens
 from receiver.http.feed_hub import FeedStore, Hub, Listener
@@ -99,8 +100,9 @@ class FeedApi:
                     break
                 await self._something(request, reader, until - clock())
         self._metrics.fed("json", len(found.bodies))
-        reset = {"reset": reset_json(found.lost)} if found.lost else {}
-        body = {"events": found.bodies, "after": reader.cursor(), "more": found.more, **reset}
+        body: EventPageJson = {"events": found.bodies, "after": reader.cursor(), "more": found.more}
+        if found.lost:
+            body["reset"] = reset_json(found.lost)
         return json_answer(body, Vary="Accept")
 
     async def _look(self, reader: Reader, found: Found, limit: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 
 from receiver.errors import BadRequest, Overloaded
+from receiver.http.answers import ResetJson
 from receiver.http.feed_hub import FeedStore, Hub, Listener, Told
 from receiver.http.params import WORD
 from receiver.ledger.lifecycle import EventType
@@ -95,11 +96,11 @@ def accepts_stream(headers: Headers) -> bool:
     )
 
 
-def reset_json(lost: Mapping[str, str]) -> dict[str, object]:
+def reset_json(lost: Mapping[str, str]) -> ResetJson:
     """Word of a loss, by account: why, and where the feed goes on."""
     reasons = "; ".join(f"{account}: {WHY[why]}" for account, why in lost.items())
     return {
-        "accounts": lost,
+        "accounts": {**lost},
         "detail": f"Events may be lost ({reasons}). The feed goes on from the oldest that is kept.",
     }
 

@@ -25,6 +25,7 @@ from starlette.routing import BaseRoute, Route
 from receiver.amazonpay.fps import Order
 from receiver.amazonpay.fps_notification import MAX_BODY, read_status_notification
 from receiver.errors import BadRequest, Conflict, NotFound, Refused, Unavailable, Unreadable
+from receiver.http.answers import PendingOrderJson
 from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
 from receiver.http.bodies import read_object
@@ -180,7 +181,7 @@ def _answer(account: str, ordered: Ordered) -> Response:
         location = f"/v1/refunds/{ordered.refund.refund_id}?account={account}"
         return json_answer(refund_json(ordered.refund), 201, Location=location)
     values = ordered.record.order.values
-    body = {
+    body: PendingOrderJson = {
         "account": account,
         "refundId": values.reference,
         "chargeId": values.transaction_id,

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import ReceiverError
+from receiver.http.answers import AliveJson, ReadinessJson
 from receiver.http.api import json_answer
 from receiver.metrics import CONTENT_TYPE, Metrics
 
@@ -34,7 +35,8 @@ class Health:
 
     async def alive(self, _: Request) -> Response:
         """`GET /healthz`: 200 as long as the process answers at all. Nothing else is looked at."""
-        return json_answer({"status": "alive"})
+        body: AliveJson = {"status": "alive"}
+        return json_answer(body)
 
     async def ready(self, _: Request) -> Response:
         """`GET /readyz`: 200, or 503 with what is wrong, one word each."""
@@ -42,7 +44,8 @@ class Health:
         words = await asyncio.gather(*(self._word(name, check) for name, check in asked.items()))
         found = dict(zip(asked, words, strict=True))
         ready = all(found[name] == "ok" for name in self._checks)
-        return json_answer({"status": "ready" if ready else "not_ready", "checks": found}, 200 if ready else 503)
+        body: ReadinessJson = {"status": "ready" if ready else "not_ready", "checks": found}
+        return json_answer(body, 200 if ready else 503)
 
     async def metrics(self, _: Request) -> Response:
         """`GET /metrics`: Prometheus' text. Without Redis the counters are still shown, the store's gauges are not."""

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from receiver.amazonpay.answers import clean
 from receiver.amazonpay.calls import MAX_SOFT_DESCRIPTOR
 from receiver.errors import BadRequest, Unreadable
+from receiver.http.answers import PendingRequestJson
 from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
 from receiver.http.bodies import chosen_account, read_object
@@ -122,7 +123,7 @@ def _answer(account: str, issued: Issued) -> Response:
         location = f"/v1/refunds/{refund.refund_id}?account={account}"
         return json_answer(refund_json(refund), 201, Location=location)
     order = issued.record.order
-    body = {
+    body: PendingRequestJson = {
         "account": account,
         "refundRequestId": order.id,
         "chargeId": order.charge_id,

@@ -11,6 +11,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from receiver.errors import AmazonError, AmazonRefused, ReceiverError, Unauthorized
 
@@ -74,6 +75,16 @@ def _amazons_word(error: ReceiverError) -> dict[str, object]:
         return {}
     code = error.reason_code if isinstance(error, AmazonRefused) else ""
     return {"amazon": {"status": error.amazon_status, "reasonCode": code or None, "requestId": error.request_id}}
+
+
+def with_every_method(request: Request, error: HTTPException) -> HTTPException:
+    """The error, with all methods of the path in `Allow` (RFC 9110, 15.5.6): the router names those of one route."""
+    if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+        return error
+    routes = [each for each in request.app.routes if isinstance(each, Route)]
+    fitting = [each for each in routes if each.matches(request.scope)[0] is not Match.NONE]
+    allow = ", ".join(sorted({method for each in fitting for method in each.methods or ()}))
+    return HTTPException(error.status_code, error.detail, {**(error.headers or {}), "Allow": allow})
 
 
 async def on_http_exception(_: Request, error: Exception) -> Response:

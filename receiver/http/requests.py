@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, NotFound
+from receiver.http.answers import RequestListJson
 from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
 from receiver.http.bodies import read_object
@@ -18,7 +19,7 @@ from receiver.http.issuing import Issues
 from receiver.http.params import Params
 from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.request import OPEN, Record, RequestState
-from receiver.ledger.shape import request_json
+from receiver.ledger.shape import RefundRequestJson, request_json
 from receiver.settings.sections import Scope
 from receiver.store.unsettled import OpenRequests
 
@@ -65,7 +66,8 @@ class RequestApi:
         ]
         rows = sorted(rows, key=lambda row: (*row[:3], row[3].order.id))[:limit]
         shown = await asyncio.gather(*(self._json(account, record) for _, _, account, record in rows))
-        return json_answer({"requests": shown, "total": sum(each.total for each in found)})
+        body: RequestListJson = {"requests": [*shown], "total": sum(each.total for each in found)}
+        return json_answer(body)
 
     async def one(self, request: Request) -> Response:
         """`GET /v1/refund-requests/{id}?account=`: a request in any state."""
@@ -103,7 +105,7 @@ class RequestApi:
             raise Conflict(f"Several accounts know this request: {names}. Add ?account=.", reason="several_accounts")
         return found[0]
 
-    async def _json(self, account: str, record: Record) -> dict[str, Any]:
+    async def _json(self, account: str, record: Record) -> RefundRequestJson:
         return request_json(account, record, await self._store.candidate_of(account, record))
 
 

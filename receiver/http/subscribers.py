@@ -13,6 +13,15 @@ from starlette.responses import Response
 
 from receiver.durations import milliseconds, parse_duration
 from receiver.errors import BadRequest, Unreadable
+from receiver.http.answers import (
+    AddedSubscriberJson,
+    MadeSecretJson,
+    RotatedSubscriberJson,
+    StatsJson,
+    SubscriberJson,
+    SubscriberListJson,
+    SubscriberWithStatsJson,
+)
 from receiver.http.api import json_answer
 from receiver.http.auth import Tokens
 from receiver.http.bodies import chosen_account, read_object
@@ -69,7 +78,8 @@ class SubscriberApi:
         caller = admin(self._tokens, request)
         accounts = caller.seen(Params(request, ("account",)).opaque("account") or None)
         found = await all_of(self._store, accounts)
-        return json_answer({"subscribers": [_shown(account, subscriber) for account, subscriber in found]})
+        body: SubscriberListJson = {"subscribers": [_shown(account, subscriber) for account, subscriber in found]}
+        return json_answer(body)
 
     async def add(self, request: Request) -> Response:
         """`POST /v1/subscribers`: 201, and once only the secret that was made where the request brought none and the
@@ -83,10 +93,12 @@ class SubscriberApi:
         account = chosen_account(caller, fields.pop("account", None))
         start = read_start(fields.pop("start", None), self._now())
         brought = "secret" in fields or "secrets" in fields
-        made = {"secret": self._new_secret()} if traits(fields.get("format")).signed and not brought else {}
+        made: MadeSecretJson = (
+            {"secret": self._new_secret()} if traits(fields.get("format")).signed and not brought else {}
+        )
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
         after = await self._store.add_subscriber(account, subscriber, start)
-        body = {**_shown(account, subscriber), **made, "eventsAfter": after}
+        body: AddedSubscriberJson = {**_shown(account, subscriber), **made, "eventsAfter": after}
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
     async def one(self, request: Request) -> Response:
@@ -95,7 +107,8 @@ class SubscriberApi:
         sizes, health = await asyncio.gather(
             self._store.lane_sizes(account, subscriber.name), self._store.health(account, subscriber.name)
         )
-        return json_answer({**_shown(account, subscriber), "stats": _stats(sizes, health)})
+        body: SubscriberWithStatsJson = {**_shown(account, subscriber), "stats": _stats(sizes, health)}
+        return json_answer(body)
 
     async def remove(self, request: Request) -> Response:
         """`DELETE /v1/subscribers/{name}?account=`: with everything it was owed. 204."""
@@ -122,9 +135,11 @@ class SubscriberApi:
         fields = await self._body(request, needed=False)
         unknown = sorted(set(fields) - {"secret", "oldValidFor"})
         if unknown:
-            raise BadRequest(f"Not a field here: {ascii(unknown[0])[:50]}. Known: secret, oldValidFor.")
+            raise BadRequest(
+                f"Not a field here: {ascii(unknown[0])[:50]}. Known: secret, oldValidFor.", reason="unknown_field"
+            )
         old_valid = _old_valid(fields.get("oldValidFor"))
-        made = {} if "secret" in fields else {"secret": self._new_secret()}
+        made: MadeSecretJson = {} if "secret" in fields else {"secret": self._new_secret()}
         secret = _secret(fields["secret"]) if "secret" in fields else made["secret"]
 
         def change(found: Subscriber) -> Subscriber:
@@ -144,18 +159,17 @@ class SubscriberApi:
     async def _body(self, request: Request, *, needed: bool = True) -> dict[str, Any]:
         """The body, once the caller is known to be allowed; an absent one is empty where none is needed."""
         admin(self._tokens, request)
-        if not needed and request.headers.get("content-length", "0") == "0":
-            return {}
-        return await read_object(request)
+        return await read_object(request, needed=needed)
 
     async def _change(
-        self, request: Request, change: Callable[[Subscriber], Subscriber], more: Mapping[str, Any] | None = None
+        self, request: Request, change: Callable[[Subscriber], Subscriber], made: MadeSecretJson | None = None
     ) -> Response:
         while True:
             account, before = await self._named(request)
             after = change(before)
             if after == before or await self._store.change_subscriber(account, before, after):
-                return json_answer({**_shown(account, after), **(more or {})})
+                body: RotatedSubscriberJson = {**_shown(account, after), **(made or {})}
+                return json_answer(body)
 
     async def _named(self, request: Request) -> tuple[str, Subscriber]:
         caller = admin(self._tokens, request)
@@ -214,7 +228,7 @@ def _old_valid(given: object) -> int:
     return span
 
 
-def _stats(sizes: tuple[int, int, int], health: Health) -> dict[str, Any]:
+def _stats(sizes: tuple[int, int, int], health: Health) -> StatsJson:
     waiting, dead, oldest = sizes
     return {
         "waiting": waiting,
@@ -229,5 +243,5 @@ def _stats(sizes: tuple[int, int, int], health: Health) -> dict[str, Any]:
     }
 
 
-def _shown(account: str, subscriber: Subscriber) -> dict[str, Any]:
+def _shown(account: str, subscriber: Subscriber) -> SubscriberJson:
     return {"account": account, **public_json(subscriber)}

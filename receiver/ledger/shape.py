@@ -7,15 +7,136 @@ that whatever Amazon sends, the JSON can be encoded and stays small.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Final, TypedDict
 
-from receiver.ledger.refund import Money, Refund, Revision, format_basic, format_rfc3339, is_final
-from receiver.ledger.request import Record
+from msgspec import Meta
+
+from receiver.ledger.refund import Money, Refund, Revision, Source, format_basic, format_rfc3339, is_final
+from receiver.ledger.request import Record, RequestState
 
 TEXT_LIMIT = 128
 """Characters kept of a code or an id. The longest that Amazon documents are far shorter."""
 DESCRIPTION_LIMIT = 1024
 """Characters kept of `reasonDescription`, for which Amazon gives no bound."""
+
+AMAZON_TIME: Final = r"^[0-9]{8}T[0-9]{6}(\.[0-9]{3})?Z$"
+Rfc3339 = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2019-07-14T15:53:00.000Z"])]
+"""UTC, milliseconds."""
+AmazonTime = Annotated[
+    str, Meta(description="Amazon's basic form, UTC.", pattern=AMAZON_TIME, examples=["20190714T155300Z"])
+]
+Account = Annotated[str, Meta(description="Our name of the merchant's account.", examples=["us"])]
+
+
+class MoneyJson(TypedDict):
+    """An amount with its currency."""
+
+    amount: Annotated[
+        str, Meta(description="Decimal, with as many places as the currency has.", pattern=r"^[0-9]+(\.[0-9]+)?$")
+    ]
+    currencyCode: Annotated[str, Meta(description="ISO 4217.", pattern="^[A-Z]{3}$")]
+
+
+class StatusJson(TypedDict):
+    """What a refund's history says of its state."""
+
+    state: Annotated[
+        str, Meta(description="RefundInitiated, Refunded or Declined. Another word of Amazon's is kept as it is.")
+    ]
+    reasonCode: Annotated[
+        str | None, Meta(description="Why it was declined: AmazonRejected or ProcessingFailure; the set is open.")
+    ]
+    lastUpdatedTimestamp: AmazonTime
+
+
+class StatusDetailsJson(StatusJson):
+    """The state of a refund."""
+
+    reasonDescription: str | None
+
+
+class RefundJson(TypedDict):
+    """A refund: Amazon's names first, then ours. What Amazon did not tell is null."""
+
+    refundId: Annotated[str, Meta(examples=["S01-5105180-3221187-R022311"])]
+    chargeId: str | None
+    refundAmount: MoneyJson | None
+    softDescriptor: str | None
+    creationTimestamp: AmazonTime | None
+    statusDetails: StatusDetailsJson
+    releaseEnvironment: Annotated[str | None, Meta(description="Sandbox or Live, as Amazon says it.")]
+    account: Account
+    revision: Annotated[
+        int, Meta(description="Counts our writes from 1: whoever holds a greater one may drop this.", ge=1)
+    ]
+    final: Annotated[bool, Meta(description="Whether the state is Refunded or Declined.")]
+    conflict: Annotated[bool, Meta(description="Whether Amazon has told two different final states.")]
+    orderReference: Annotated[str | None, Meta(description="The merchant's own order number.")]
+    refundType: Annotated[
+        str | None, Meta(description="Who began it, where it was told: SellerInitiated, Chargeback, FPS, …")
+    ]
+    retryable: Annotated[
+        bool | None,
+        Meta(description="Of a declined refund: whether the charge admits another try. Null: not known yet."),
+    ]
+    retryOf: Annotated[str | None, Meta(description="The declined refund that this one repeats.")]
+    retryRoot: Annotated[str | None, Meta(description="Of a retry: the refund that the chain of retries began with.")]
+    retriedBy: Annotated[str | None, Meta(description="The refund that repeats this declined one.")]
+    firstSeenAt: Rfc3339
+    changedAt: Rfc3339
+    source: Annotated[str, Meta(description="Who made us look.", extra_json_schema={"enum": [*Source]})]
+
+
+class RevisionJson(TypedDict):
+    """One line of a refund's history."""
+
+    statusDetails: StatusJson
+    revision: Annotated[int, Meta(ge=1)]
+    final: bool
+    conflict: bool
+    changedAt: Rfc3339
+    source: Annotated[str, Meta(extra_json_schema={"enum": [*Source]})]
+
+
+class RefusalJson(TypedDict):
+    """Amazon's refusal, for whoever has to talk to Amazon about it."""
+
+    status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")]
+    reasonCode: str | None
+    requestId: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")]
+
+
+class RefundRequestJson(TypedDict):
+    """A request to issue a refund, and what became of it."""
+
+    refundRequestId: Annotated[
+        str, Meta(description="SHA-256 (hex) of the caller's Idempotency-Key.", pattern="^[0-9a-f]{64}$")
+    ]
+    account: Account
+    state: Annotated[
+        str,
+        Meta(
+            description="reserved: Amazon has not answered, it is tried on. unclear: a person has to look.",
+            extra_json_schema={"enum": [*RequestState]},
+        ),
+    ]
+    chargeId: str
+    refundAmount: MoneyJson | None
+    orderReference: str | None
+    retryOf: Annotated[str | None, Meta(description="The declined refund that it repeats.")]
+    refundId: Annotated[str | None, Meta(description="The refund that it became.")]
+    candidateRefundId: Annotated[
+        str | None,
+        Meta(description="Of an unclear request: the one refund that it may have made, for a person to check."),
+    ]
+    tries: Annotated[int, Meta(description="How often it was sent.", ge=0)]
+    mayHaveReachedAmazon: Annotated[bool, Meta(description="Whether a try has ended without a whole answer.")]
+    lastError: Annotated[str | None, Meta(description="Our word for how the last try failed.")]
+    detail: Annotated[str | None, Meta(description="The last thing that was said of it.")]
+    amazon: Annotated[RefusalJson | None, Meta(description="Of a refusal by Amazon.")]
+    settledBy: Annotated[str | None, Meta(description="The name of the token with which a person settled it.")]
+    createdAt: Rfc3339 | None
+    changedAt: Rfc3339 | None
 
 
 def tidy(text: str, limit: int = TEXT_LIMIT) -> str:
@@ -39,32 +160,13 @@ def amazon_time(ms: int) -> str:
     return f"{whole[:-1]}.{ms % 1000:03d}Z" if ms % 1000 else whole
 
 
-def money_json(money: Money | None) -> dict[str, str] | None:
+def money_json(money: Money | None) -> MoneyJson | None:
     """`{amount, currencyCode}`: the amount as text, with as many decimals as the currency has."""
     return None if money is None else {"amount": money.text, "currencyCode": money.currency_code}
 
 
-def refund_json(refund: Refund) -> dict[str, Any]:
-    """The JSON of a refund. The keys, in this order:
-
-    | key | value |
-    |---|---|
-    | refundId, chargeId | text; chargeId may be null |
-    | refundAmount | {amount: text, currencyCode: text}, or null |
-    | softDescriptor | text or null |
-    | creationTimestamp | Amazon's basic form, or null |
-    | statusDetails | {state, reasonCode or null, reasonDescription or null, lastUpdatedTimestamp} |
-    | releaseEnvironment | Sandbox or Live, as Amazon says it, or null |
-    | account | our name of the merchant's account |
-    | revision | counts our writes from 1: whoever holds a greater one may drop this |
-    | final | whether the state is Refunded or Declined |
-    | conflict | whether Amazon has told two different final states |
-    | orderReference, refundType | text or null |
-    | retryable | of a declined refund: whether the charge admits another try; null while that is not known |
-    | retryOf, retryRoot, retriedBy | refund ids or null: the refund repeated, the first of the chain, the repetition |
-    | firstSeenAt, changedAt | RFC 3339, UTC, milliseconds |
-    | source | who made us look: notification, poll, refresh, create |
-    """
+def refund_json(refund: Refund) -> RefundJson:
+    """The JSON of a refund, with its keys in the order of `RefundJson`."""
     return {
         "refundId": tidy(refund.refund_id),
         "chargeId": tidy(refund.charge_id) or None,
@@ -94,11 +196,8 @@ def refund_json(refund: Refund) -> dict[str, Any]:
     }
 
 
-def revision_json(revision: Revision) -> dict[str, Any]:
-    """The JSON of one line of a refund's history, with the same names, forms and order as `refund_json`.
-
-    Keys: statusDetails {state, reasonCode or null, lastUpdatedTimestamp}, revision, final, conflict, changedAt, source.
-    """
+def revision_json(revision: Revision) -> RevisionJson:
+    """The JSON of one line of a refund's history, with the same names, forms and order as `refund_json`."""
     return {
         "statusDetails": {
             "state": tidy(revision.state),
@@ -113,26 +212,10 @@ def revision_json(revision: Revision) -> dict[str, Any]:
     }
 
 
-def request_json(account: str, record: Record, candidate: str = "") -> dict[str, Any]:
-    """The JSON of a request to issue a refund. The keys, in this order:
-
-    | key | value |
-    |---|---|
-    | refundRequestId | SHA-256 (hex) of the caller's Idempotency-Key |
-    | account, state | our name of the account; reserved, done, refused or unclear |
-    | chargeId, refundAmount, orderReference, retryOf | what was asked for; the last two may be null |
-    | refundId | the refund that it became, or null |
-    | candidateRefundId | of an unclear request: the one refund that it may have made, for a person to check; or null |
-    | tries | how often it was sent |
-    | mayHaveReachedAmazon | whether a try has ended without a whole answer |
-    | lastError | our word for how the last try failed, or null |
-    | detail | the last thing that was said of it, or null |
-    | amazon | {status, reasonCode, requestId} of Amazon's refusal, or null |
-    | settledBy | the name of the token with which a person settled it, or null |
-    | createdAt, changedAt | RFC 3339, UTC, milliseconds; null where that is not known |
-    """
+def request_json(account: str, record: Record, candidate: str = "") -> RefundRequestJson:
+    """The JSON of a request to issue a refund, with its keys in the order of `RefundRequestJson`."""
     order = record.order
-    refused = {
+    refused: RefusalJson = {
         "status": record.amazon_status,
         "reasonCode": tidy(record.reason_code) or None,
         "requestId": tidy(record.request_id) or None,

@@ -6,7 +6,7 @@ the Capture is the older name of the charge state Captured.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, TypedDict
 
 import msgspec
 
@@ -29,6 +29,20 @@ class Advice(msgspec.Struct, frozen=True):
 
     summary: str
     actions: tuple[Action, ...] = ()
+
+
+class ActionJson(TypedDict):
+    """One thing to do."""
+
+    action: Annotated[str, msgspec.Meta(description="A stable word for programs; there may be new ones.")]
+    text: str
+
+
+class AdviceJson(TypedDict):
+    """What happened, and what can be done, the first choice first."""
+
+    summary: str
+    actions: list[ActionJson]
 
 
 REPAY = Action(
@@ -141,8 +155,8 @@ def _with_facts(advice: Advice, refund: Refund) -> Advice:
     return advice
 
 
-def advice_json(advice: Advice | None) -> dict[str, Any] | None:
-    """`{summary, actions: [{action, text}]}`, or null."""
+def advice_json(advice: Advice | None) -> AdviceJson | None:
+    """The JSON of it, or null."""
     if advice is None:
         return None
     return {

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Literal, TypedDict
 from urllib.parse import quote
 
 import msgspec
 
 from receiver.errors import NotSent, Unreadable
 from receiver.exchange import Request
+from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import format_rfc3339
-from receiver.ledger.shape import refund_json, tidy
-from receiver.outbox.advice import advice_json
-from receiver.outbox.event import SAME, Event
+from receiver.ledger.shape import RefundJson, Rfc3339, refund_json, tidy
+from receiver.outbox.advice import AdviceJson, advice_json
+from receiver.outbox.event import EVENT_ID, SAME, Event
 from receiver.outbox.operator_event import OperatorEvent, operator_cloud_event
 from receiver.outbox.signature import read_secret, webhook_headers
 from receiver.outbox.subscriber import Subscriber
@@ -28,12 +29,32 @@ LARGEST_BODY = 16 * 1024
 """No body is larger: the texts inside are bounded. Standard Webhooks asks for less than 20 KB, CloudEvents for 64."""
 
 
-def cloud_event(event: Event) -> dict[str, Any]:
-    """The event as CloudEvents 1.0 (JSON event format).
+class AdvisedRefundJson(RefundJson):
+    """A refund, with what can be done about it."""
 
-    `source` is `/amazonpay/<account>`, `subject` the refund id, `data` the refund as `refund_json` gives it, with
-    `advice` ({summary, actions: [{action, text}]}, null where nothing is to be done).
-    """
+    advice: Annotated[AdviceJson | None, msgspec.Meta(description="Null where nothing is to be done.")]
+
+
+class RefundEventJson(TypedDict):
+    """Something that happened to a refund: CloudEvents 1.0 (JSON event format)."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[
+        str,
+        msgspec.Meta(
+            description="The same for the same happening: drop what you have seen.", pattern=f"^{EVENT_ID.pattern}$"
+        ),
+    ]
+    source: Annotated[str, msgspec.Meta(description="/amazonpay/ and the account.")]
+    type: Annotated[str, msgspec.Meta(description="There may be new ones.", examples=[EventType.DECLINED.value])]
+    subject: Annotated[str, msgspec.Meta(description="The refund's id.")]
+    time: Rfc3339
+    datacontenttype: Literal["application/json"]
+    data: AdvisedRefundJson
+
+
+def cloud_event(event: Event) -> RefundEventJson:
+    """The event as CloudEvents 1.0 (JSON event format)."""
     return {
         "specversion": "1.0",
         "id": event.id,

@@ -22,14 +22,14 @@ import hashlib
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 from urllib.parse import quote
 
 import msgspec
 
 from receiver.errors import Unreadable
 from receiver.ledger.refund import format_rfc3339, parse_time
-from receiver.ledger.shape import tidy
+from receiver.ledger.shape import Account, Rfc3339, tidy
 
 FAMILY = "receiver.*"
 """In a subscriber's types: every operator event, also those to come."""
@@ -129,8 +129,35 @@ def read_operator_event(account: str, fields: Mapping[str, str]) -> OperatorEven
         raise Unreadable("The entry in the stream of events cannot be read.", reason="bad_event") from error
 
 
-def operator_cloud_event(event: OperatorEvent) -> dict[str, Any]:
-    """The event as CloudEvents 1.0: `subject` is the subscriber, `data` says what happened and what to do."""
+class HappeningJson(TypedDict):
+    """What happened to deliveries, and what to do."""
+
+    account: Account
+    subscriber: str
+    reason: str
+    text: Annotated[str, msgspec.Meta(description="For people.")]
+    count: Annotated[int, msgspec.Meta(description="How many events it is about.", ge=1)]
+    eventId: str | None
+    eventType: str | None
+    refundId: str | None
+    lastError: Annotated[str | None, msgspec.Meta(description="What the subscriber answered last.")]
+
+
+class OperatorEventJson(TypedDict):
+    """Something that happened to deliveries, for those who run the service: CloudEvents 1.0 (JSON event format)."""
+
+    specversion: Literal["1.0"]
+    id: str
+    source: str
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*OperatorType]})]
+    subject: Annotated[str, msgspec.Meta(description="The subscriber's name.")]
+    time: Rfc3339
+    datacontenttype: Literal["application/json"]
+    data: HappeningJson
+
+
+def operator_cloud_event(event: OperatorEvent) -> OperatorEventJson:
+    """The event as CloudEvents 1.0."""
     return {
         "specversion": "1.0",
         "id": tidy(event.id),

@@ -18,6 +18,7 @@ from receiver.outbox.limits import amount_problems, concurrency_problems, large_
 from receiver.outbox.operator_event import FAMILY, OperatorEvent
 from receiver.outbox.secret import Secret, secret_problems
 from receiver.outbox.signature import read_secret
+from receiver.outbox.subscriber_shape import CredentialJson, PublicJson
 from receiver.outbox.target import Rules, url_problems
 from receiver.outbox.written import ALL, OPERATOR_TYPES, key, name_problems, reason_problems, type_problems
 
@@ -232,7 +233,7 @@ def written(subscriber: Subscriber) -> dict[str, Any]:
     }
 
 
-def public_json(subscriber: Subscriber) -> dict[str, Any]:
+def public_json(subscriber: Subscriber) -> PublicJson:
     """The subscriber as people may see it: of a secret only its fingerprint and its end."""
     return {
         "name": subscriber.name,
@@ -280,7 +281,7 @@ def decode(stored: bytes) -> Subscriber:
     return subscriber
 
 
-def _credential_json(subscriber: Subscriber) -> dict[str, str] | None:
+def _credential_json(subscriber: Subscriber) -> CredentialJson | None:
     """The field that is a credential, and a fingerprint of it; of signing secrets, `secrets` tells."""
     field = traits(subscriber.format).credential
     kept = Secret(subscriber.url) if field == "url" else subscriber.credential

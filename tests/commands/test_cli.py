@@ -26,6 +26,7 @@ COMMANDS = {
     "demo": {"--refunds", "--keep", "--json"},
     "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure"},
     "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
+    "openapi": set(),
     "simulate": {
         "--host",
         "--port",

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from receiver.certificates import CertificateStore
 from receiver.errors import NotSent
@@ -27,6 +28,7 @@ from receiver.receive import HintStore, Receiver
 from receiver.settings import Settings, check
 from tests.accounts import MERCHANT, TOPIC, make_account, merchant_key_pem
 from tests.clock import T0
+from tests.openapi.conform import judged
 from tests.sns import NOW, SnsSigner
 
 READER, REFUNDER, ADMIN, US_ONLY = "reader-token", "refunder-token", "admin-token", "us-only-token"
@@ -158,7 +160,15 @@ async def running(
 
 @asynccontextmanager
 async def listening(app: Starlette, chosen: Settings, metrics: Metrics | None = None) -> AsyncIterator[Service]:
-    """An application under uvicorn, until the block ends."""
+    """An application under uvicorn, until the block ends; all that it answers is as its description says."""
+    with judged(app) as judge:
+        async with serving(judge, chosen, metrics) as service:
+            yield service
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, chosen: Settings, metrics: Metrics | None) -> AsyncIterator[Service]:
+    """The same, whatever it answers."""
     listener = socket.create_server(("127.0.0.1", 0))
     web = server(app, chosen.http)
 

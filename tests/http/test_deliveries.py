@@ -150,6 +150,7 @@ async def test_what_was_delivered_is_sent_again_by_its_id_each_time(service: Ser
         {"ids": []},
         {"ids": ["x"]},
         {"ids": "1-1"},
+        {"ids": ["1-82303412398957477769"]},
         {"ids": ["1-1"], "all": True},
         {"all": 1},
         {"all": False},

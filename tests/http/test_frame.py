@@ -91,7 +91,23 @@ async def test_unknown_routes_and_methods_are_problems(service: Service) -> None
     )
     answer = await service.call("PUT", LIST, token=ADMIN)
     assert (answer.status, answer.json["reason"]) == (405, "method")
-    assert "GET" in answer.headers["Allow"]
+    assert answer.headers["Allow"] == "GET, HEAD, POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/subscribers", "GET, HEAD, POST"),
+        ("/v1/subscribers/finance", "DELETE, GET, HEAD, PATCH"),
+        ("/v1/subscribers/finance/pause", "POST"),
+        ("/sign-in", "GET, HEAD, POST"),
+    ],
+)
+async def test_a_refused_method_names_all_that_the_path_has(service: Service, path: str, allowed: str) -> None:
+    """RFC 9110, 15.5.6; also to a browser. The router by itself names those of the first route of the path."""
+    for accepted in ("*/*", "text/html"):
+        answer = await service.call("OPTIONS", path, headers={"Accept": accepted})
+        assert (answer.status, answer.headers["Allow"]) == (405, allowed)
 
 
 async def test_a_problem_names_the_request(service: Service) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -118,6 +119,27 @@ async def test_every_problem_of_a_change_is_named(service: Service, store: Store
     assert says in answer.json["detail"]
     assert SECRETS[1] not in answer.body.decode()
     assert await store.subscribers("us") == before
+
+
+async def test_a_secret_in_a_chunked_body_is_read(service: Service, store: Store) -> None:
+    """Such a body has no Content-Length; it must not be taken for none, and another secret be made."""
+    await add(service)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"secret": '
+        yield json.dumps(SECRETS[1]).encode() + b"}"
+
+    answer = await rotate(service, pieces())
+    assert (answer.status, answer.json.get("secret")) == (200, None)
+    (kept,) = await store.subscribers("us")
+    assert kept.secrets[0] == Secret(SECRETS[1])
+
+
+async def test_a_rotation_names_a_field_that_it_does_not_know(service: Service) -> None:
+    """By the same word as elsewhere."""
+    await add(service)
+    answer = await rotate(service, {"secrets": SECRETS[:2]})
+    assert (answer.status, answer.json["reason"]) == (400, "unknown_field")
 
 
 async def test_a_new_secret_signs_first_and_the_old_one_for_a_day(service: Service, store: Store) -> None:

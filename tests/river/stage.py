@@ -28,6 +28,7 @@ from receiver.simulator.engine import Called
 from receiver.simulator.keys import Keys, make_keys
 from receiver.store.topology import link
 from receiver.transport import Transport
+from tests.openapi.conform import judged
 from tests.river.kit import trust
 
 TOKEN = "token-of-the-test"
@@ -288,7 +289,8 @@ async def running(
         service = await stack.enter_async_context(made.running())
         listener = loopback()
         stack.callback(listener.close)
-        url = await stack.enter_async_context(serving(server(service.app(), settings.http), listener))
+        app = stack.enter_context(judged(service.app()))
+        url = await stack.enter_async_context(serving(server(app, settings.http), listener))
         redis = link(valkey_url)
         stack.push_async_callback(redis.aclose)
         session = await stack.enter_async_context(aiohttp.ClientSession())

@@ -19,9 +19,9 @@ from receiver.http.dashboard.sessions import Sessions
 from receiver.http.dashboard.signing_in import SigningIn
 from receiver.http.dashboard.subscribers import LaneStore, SubscriberPages
 from receiver.http.issuing import Issues
-from receiver.http.problems import on_http_exception
+from receiver.http.problems import on_http_exception, with_every_method
 
-MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics")
+MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics", "/openapi.json")
 """Below these, errors are JSON for everybody."""
 
 
@@ -70,7 +70,8 @@ class Dashboard:
 
     async def on_http_exception(self, request: Request, error: Exception) -> Response:
         """What the router refuses: a page for browsers, JSON for programs."""
+        if not isinstance(error, HTTPException):
+            raise error
+        error = with_every_method(request, error)
         machine = request.url.path.startswith(MACHINES) or "text/html" not in request.headers.get("accept", "")
-        if machine or not isinstance(error, HTTPException):
-            return await on_http_exception(request, error)
-        return self._frame.refused(request, error)
+        return await on_http_exception(request, error) if machine else self._frame.refused(request, error)

@@ -117,6 +117,7 @@ def test_no_credential_is_seen_by_people(name: str, secret: str) -> None:
         assert "hunter2" not in text
         assert secret not in text
     credential = public_json(subscriber)["credential"]
+    assert credential is not None
     assert credential["field"] == FORMATS[name].credential
     assert len(credential["fingerprint"]) == 8
     assert secret.encode() in encode(subscriber)

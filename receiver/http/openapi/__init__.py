@@ -1,0 +1,105 @@
+"""HTTP. The API described in OpenAPI 3.1, for client generators, gateways and people: `GET /openapi.json`.
+
+    vocabulary.py                                what an operation is described with
+    bodies.py                                    what requests bring
+    refunds.py · subscribers.py · running.py     the operations
+
+The shapes of answers are the types that the handlers fill, limits and patterns are the constants that they check by.
+What stands here by hand is compared with the running application by tests/openapi. The dashboard is for browsers, and
+not part of it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from receiver.http.answers import DeadDeliveryJson, WaitingDeliveryJson
+from receiver.http.api import matches
+from receiver.http.diagnostics import package_version
+from receiver.http.openapi import refunds, running, subscribers
+from receiver.http.openapi.vocabulary import BEARER, Operation, components, shared_answers
+from receiver.outbox.cloud_event import RefundEventJson
+from receiver.outbox.operator_event import OperatorEventJson
+
+OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
+    **refunds.OPERATIONS,
+    **subscribers.OPERATIONS,
+    **running.OPERATIONS,
+}
+"""By path and method."""
+ABOUT: Final = """\
+Tracks refunds of Amazon Pay, issues them, and tells subscribers what became of them.
+
+Errors are `application/problem+json` (RFC 9457) with a stable `reason`; there may be new ones, which the status \
+explains. Unknown parameters and fields are refused. GET has a HEAD beside it. Every answer has an `X-Request-Id`, \
+which is in the service's log: yours, if you send one. Bodies are read as JSON whatever their Content-Type. Answers \
+may get new members: ignore those that you do not know.
+
+The dashboard at `/` is for browsers, and not described here. With its session, pages of the same origin can read \
+(GET) without a token.
+"""
+TAGS: Final = {
+    "refunds": "What is known of refunds.",
+    "issuing": "Refunds that the service is asked to make.",
+    "events": "Every event, for whoever wants to follow.",
+    "subscribers": "Who is told, what they are owed, and what was given up.",
+    "notifications": "For Amazon.",
+    "operation": "For those who run the service.",
+}
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The description. Do not change it."""
+    paths: dict[str, dict[str, Any]] = {}
+    for (path, method), operation in OPERATIONS.items():
+        paths.setdefault(path, {})[method] = operation.described()
+    shapes = {shape for operation in OPERATIONS.values() for shape in operation.shapes}
+    listed = (DeadDeliveryJson, WaitingDeliveryJson, RefundEventJson, OperatorEventJson)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Amazon Pay refund receiver", "version": package_version() or "0", "description": ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": about} for name, about in TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": components(sorted({*shapes, *listed}, key=lambda shape: shape.__name__)),
+            "responses": shared_answers(),
+            "securitySchemes": {
+                BEARER: {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token of `[[tokens]]`. An operation names the scope that it needs: read, refund "
+                    "or admin; none includes another.",
+                }
+            },
+        },
+    }
+
+
+@cache
+def encoded() -> tuple[bytes, str]:
+    """The description as it is answered, and its strong `ETag`."""
+    body = msgspec.json.encode(document())
+    return body, f'"{sha256(body).hexdigest()[:32]}"'
+
+
+async def describe(request: Request) -> Response:
+    """`GET /openapi.json`: this description. It is the same for everybody, and needs no token."""
+    body, tag = encoded()
+    headers = {"ETag": tag, "Cache-Control": "public, max-age=300"}
+    if matches(request.headers.getlist("if-none-match"), tag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def description_routes() -> list[BaseRoute]:
+    """Where it is."""
+    return [Route("/openapi.json", describe, methods=["GET"])]

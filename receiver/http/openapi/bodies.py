@@ -1,0 +1,261 @@
+"""HTTP. The bodies that requests bring, as schemas. The code reads them by hand, strictly; limits come from there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from receiver.amazonpay.calls import MAX_SOFT_DESCRIPTOR
+from receiver.amazonpay.fps import CURRENCY, MAX_DESCRIPTION, TRANSACTION_ID, Policy
+from receiver.http.deliveries import MOST_IDS, STREAM_ID
+from receiver.http.issuing import MAX_REFERENCE
+from receiver.ledger.refund import AMOUNT, REFUND_ID
+from receiver.ledger.refund import CURRENCY as CURRENCY_CODE
+from receiver.outbox.event import EVENT_ID
+from receiver.outbox.formats import FORMATS, LONGEST_AUTHORIZATION, LONGEST_LINK, ROUTING_KEY
+from receiver.outbox.limits import FASTEST, MOST_AMOUNTS, MOST_AT_ONCE, SLOWEST
+from receiver.outbox.secret import MOST_SECRETS
+from receiver.outbox.signature import FORM, LONGEST, SHORTEST
+from receiver.outbox.target import LONGEST_URL
+from receiver.outbox.written import MOST_REASONS, NAME, REASON, VALID_TYPES
+
+Schema = dict[str, Any]
+
+
+def whole(*patterns: re.Pattern[str]) -> str:
+    """A pattern of JSON Schema for texts that one of these matches wholly."""
+    return "|".join(f"^(?:{pattern.pattern})$" for pattern in patterns)
+
+
+def fields(about: str, required: tuple[str, ...], properties: Mapping[str, Schema], example: object) -> Schema:
+    """An object with these fields and no others."""
+    return {
+        "type": "object",
+        "description": about,
+        "required": list(required),
+        "properties": dict(properties),
+        "additionalProperties": False,
+        "examples": [example],
+    }
+
+
+def nullable(schema: Schema) -> Schema:
+    """It, or null."""
+    return {**schema, "type": [schema["type"], "null"]} if "type" in schema else {"anyOf": [schema, {"type": "null"}]}
+
+
+def time(about: str) -> Schema:
+    """A moment: RFC 3339, or Amazon's basic form."""
+    return {
+        "type": "string",
+        "format": "date-time",
+        "description": f"{about} RFC 3339; Amazon's basic form (20260131T120000Z) is taken as well.",
+        "examples": ["2026-01-31T12:00:00Z"],
+    }
+
+
+ACCOUNT: Final[Schema] = {
+    "type": ["string", "null"],
+    "description": "Our name of the account; needed where the token sees several.",
+}
+REFUND: Final[Schema] = {"type": "string", "pattern": whole(REFUND_ID)}
+
+
+def money(currency: Schema, about: str) -> Schema:
+    """An amount with its currency."""
+    return {
+        "type": "object",
+        "description": about,
+        "required": ["amount", "currencyCode"],
+        "properties": {
+            "amount": {
+                "type": "string",
+                "pattern": whole(AMOUNT),
+                "description": "Decimal, more than zero, with no more places than the currency has. A JSON number "
+                "without an exponent is taken as well, and its digits are.",
+            },
+            "currencyCode": currency,
+        },
+        "additionalProperties": False,
+    }
+
+
+USD: Final = {"amount": "14.00", "currencyCode": "USD"}
+CREATE_REFUND: Final = fields(
+    "A refund to issue.",
+    ("chargeId", "refundAmount"),
+    {
+        "account": ACCOUNT,
+        "chargeId": {**REFUND, "description": "Amazon's id of a captured charge."},
+        "refundAmount": money({"type": "string", "pattern": whole(CURRENCY_CODE), "description": "ISO 4217."}, ""),
+        "softDescriptor": {
+            "type": "string",
+            "maxLength": MAX_SOFT_DESCRIPTOR,
+            "description": "What the buyer sees on the statement. Printable characters.",
+        },
+        "orderReference": {
+            "type": "string",
+            "maxLength": MAX_REFERENCE,
+            "description": "Your own order number. Left out: that of the charge. Printable characters.",
+        },
+    },
+    {"chargeId": "S01-5105180-3221187-C056351", "refundAmount": USD},
+)
+CREATE_FPS_REFUND: Final = fields(
+    "A refund by Flexible Payments.",
+    ("transactionId", "refundTransactionReference"),
+    {
+        "account": ACCOUNT,
+        "transactionId": {"type": "string", "pattern": whole(TRANSACTION_ID), "description": "What is refunded."},
+        "refundTransactionReference": {
+            **REFUND,
+            "description": "Your own, unique for ever: the refund's id here, and the key. The same values again are "
+            "the same refund.",
+        },
+        "refundAmount": nullable(money({"type": "string", "enum": [CURRENCY]}, "Left out: all that is left.")),
+        "description": {"type": "string", "maxLength": MAX_DESCRIPTION, "description": "Printable characters."},
+        "marketplaceRefundPolicy": {"type": "string", "enum": ["", *Policy]},
+    },
+    {
+        "transactionId": "14GKSIMULATOR0000000000000000000001",
+        "refundTransactionReference": "order-4711-refund-1",
+        "refundAmount": {"amount": "14.01", "currencyCode": "USD"},
+    },
+)
+SETTLEMENT: Final[Schema] = {
+    "description": "What somebody found out about an unclear request.",
+    "oneOf": [
+        fields("Amazon made this refund.", ("refundId",), {"refundId": REFUND}, {"refundId": "S01-1-2-R000001"}),
+        fields("Amazon made none.", ("notIssued",), {"notIssued": {"const": True}}, {"notIssued": True}),
+    ],
+}
+
+SECRET: Final[Schema] = {
+    "type": "string",
+    "pattern": r"^whsec_[A-Za-z0-9+/]+={0,2}$",
+    "minLength": 6 + -(-SHORTEST * 4 // 3),
+    "maxLength": 6 + -(-LONGEST // 3) * 4,
+    "description": f"Signs deliveries, as Standard Webhooks has it: {FORM}.",
+}
+AMOUNT_TEXT: Final[Schema] = {"type": "string", "pattern": rf"^{AMOUNT.pattern} {CURRENCY_CODE.pattern}$"}
+LINK: Final[Schema] = {"type": "string", "format": "uri", "maxLength": LONGEST_LINK}
+SPAN: Final[Schema] = {
+    "type": ["string", "integer", "null"],
+    "pattern": r"^([0-9]{1,5}(\.[0-9]{1,6})?s?|[0-9]{1,3}h|[0-7]d)$",
+    "minimum": 0,
+    "maximum": 604_800,
+    "description": "How long the secrets of before go on signing: a span such as 24h (the default), or seconds; at "
+    "most 7d. Minutes and sums such as 1h30m are taken as well.",
+}
+CHANGEABLE: Final[Mapping[str, Schema]] = {
+    "url": {"type": "string", "format": "uri", "maxLength": LONGEST_URL, "description": "https, to the public net."},
+    "types": {
+        "type": "array",
+        "items": {"type": "string", "enum": [*VALID_TYPES]},
+        "minItems": 1,
+        "description": "`*`: all about refunds. Left out: what the format is told by default.",
+    },
+    "reasons": {
+        "type": "array",
+        "items": {"type": "string", "pattern": whole(REASON)},
+        "minItems": 1,
+        "maxItems": MOST_REASONS,
+        "description": "Reason codes such as AmazonRejected. Left out: all.",
+    },
+    "minAmount": {
+        "description": "Not told of refunds of less: one amount for each currency. Left out: of all.",
+        "anyOf": [AMOUNT_TEXT, {"type": "array", "items": AMOUNT_TEXT, "minItems": 1, "maxItems": MOST_AMOUNTS}],
+        "examples": ["100.00 USD"],
+    },
+    "rate": {"type": "number", "minimum": SLOWEST, "maximum": FASTEST, "description": "Messages a second at most."},
+    "concurrency": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_AT_ONCE,
+        "description": "Messages under way at once in each process.",
+    },
+    "routingKey": {"type": "string", "pattern": whole(ROUTING_KEY), "description": "Of PagerDuty."},
+    "authorization": {
+        "type": "string",
+        "maxLength": LONGEST_AUTHORIZATION,
+        "description": "The header of that name for an Alertmanager, such as Bearer TOKEN.",
+    },
+    "publicUrl": {**LINK, "description": "Where people reach this service, for links in messages."},
+    "sellerCentral": {**LINK, "description": "Where people reach Seller Central."},
+}
+ADD_SUBSCRIBER: Final = fields(
+    "Somebody to tell. Which fields there may be depends on the format.",
+    ("name",),
+    {
+        "account": ACCOUNT,
+        "name": {"type": "string", "pattern": whole(NAME)},
+        "format": {"type": ["string", "null"], "enum": [*FORMATS, None], "description": "Left out: cloudevents."},
+        "secret": {**SECRET, "description": f"{SECRET['description']} Left out: one is made, and shown once."},
+        "secrets": {
+            "type": "array",
+            "items": SECRET,
+            "minItems": 1,
+            "maxItems": MOST_SECRETS,
+            "description": "Instead of `secret`: several that sign.",
+        },
+        "start": {
+            "description": "From when on it is told what the stream still holds. Left out: from now on.",
+            "anyOf": [{"enum": ["now", "beginning", None]}, time("From then on.")],
+        },
+        **{name: nullable(schema) for name, schema in CHANGEABLE.items()},
+    },
+    {"name": "finance", "url": "https://finance.example/hooks", "types": ["amazonpay.refund.declined"]},
+)
+CHANGE_SUBSCRIBER: Final = {
+    **fields(
+        "The fields that are to change; null is the default again. Fields of other formats are refused.",
+        (),
+        {name: nullable(schema) for name, schema in CHANGEABLE.items()},
+        {"rate": 10},
+    ),
+    "minProperties": 1,
+}
+ROTATE: Final = fields(
+    "Another secret.",
+    (),
+    {"secret": {**SECRET, "description": "Left out: one is made, and shown once."}, "oldValidFor": SPAN},
+    {"oldValidFor": "24h"},
+)
+DRY_RUN: Final[Schema] = {"type": "boolean", "description": "Only say what would be sent."}
+REDRIVE: Final[Schema] = {
+    "description": "Which events are sent again: `ids` about any that is kept; a time range and `all` about dead ones.",
+    "oneOf": [
+        fields(
+            "These.",
+            ("ids",),
+            {
+                "ids": {
+                    "type": "array",
+                    "items": {"type": "string", "pattern": whole(EVENT_ID, STREAM_ID)},
+                    "minItems": 1,
+                    "maxItems": MOST_IDS,
+                    "description": "Ids of events (webhook-id), or in the stream (streamId).",
+                },
+                "dryRun": DRY_RUN,
+                "all": {"const": False},
+            },
+            {"ids": ["evt_0123456789abcdef0123456789abcdef"], "dryRun": True},
+        ),
+        {
+            **fields(
+                "Dead ones of a time.",
+                (),
+                {
+                    "since": time("Written at or after it."),
+                    "until": time("Written at or before it."),
+                    "dryRun": DRY_RUN,
+                    "all": {"const": False},
+                },
+                {"since": "2026-01-31T12:00:00Z", "dryRun": True},
+            ),
+            "anyOf": [{"required": ["since"]}, {"required": ["until"]}],
+        },
+        fields("All dead ones.", ("all",), {"all": {"const": True}, "dryRun": DRY_RUN}, {"all": True, "dryRun": True}),
+    ],
+}
