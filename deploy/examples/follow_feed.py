@@ -2,9 +2,9 @@
 
     RECEIVER_TOKEN=… python deploy/examples/follow_feed.py cursor.txt
 
-Needs Python alone; RECEIVER_URL is the service, by default http://127.0.0.1:8000. The file keeps how far it got: it goes
-on there, however it ended. An event can be handled twice, if it ends between the effect and the file: go by the event's
-`id`.
+Needs Python alone; RECEIVER_URL is the service, by default http://127.0.0.1:8000. The file keeps how far it got: it
+goes on there, however it ended. An event can be handled twice, if it ends between the effect and the file: go by the
+event's `id`.
 """
 
 from __future__ import annotations
