@@ -28,15 +28,16 @@ NEEDS = ("bash", "curl", "node", "openssl")
 PAGES_WITH_COMMANDS = sorted({block.page for block in RUN})
 
 
-@pytest.mark.parametrize("half", [0, 1])
-async def test_the_commands_of_the_pages_work(half: int) -> None:
-    """Block after block, in the order of each page; every line ends well. Half of the pages share a service."""
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("part", [0, 1, 2])
+async def test_the_commands_of_the_pages_work(part: int) -> None:
+    """Block after block, in the order of each page; every line ends well. A third of the pages shares a service."""
     missing = [program for program in NEEDS if not shutil.which(program)]
     if missing:
         pytest.skip(f"not on the path: {', '.join(missing)}; the commands of the pages are not run")
     faults = []
     async with shop() as at:
-        for page in PAGES_WITH_COMMANDS[half::2]:
+        for page in PAGES_WITH_COMMANDS[part::3]:
             at.lay_out()
             for block in RUN:
                 if block.page == page and (ran := await at.run(block.text)).code:
