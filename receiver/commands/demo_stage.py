@@ -107,7 +107,13 @@ def _settings(
     return {
         "data_dir": str(data_dir / "store"),
         "http": {"port": 0},
-        "tokens": [{"name": "demo", "sha256": hashlib.sha256(token.encode()).hexdigest(), "scopes": ["read", "admin"]}],
+        "tokens": [
+            {
+                "name": "demo",
+                "sha256": hashlib.sha256(token.encode()).hexdigest(),
+                "scopes": ["read", "refund", "admin"],
+            }
+        ],
         "delivery": {"allow_http": True, "allow_networks": ["127.0.0.0/8"]},
         "accounts": [
             {

@@ -23,8 +23,8 @@ DIRECTLY = "Directly, without the service"
 HELP = """\
 LEGACY: refund a transaction of Flexible Payments, which Amazon retired in 2015, all or a part of it.
 
-The service makes the refund and keeps it in its ledger (needs [accounts.fps] in its settings, and a token with the \
-scope refund). With --endpoint it is called directly from here, and no ledger keeps it.
+The service makes the refund and keeps it in its ledger (needs the table accounts.fps in its settings, and a token \
+with the scope refund). With --endpoint it is called directly from here, and no ledger keeps it.
 
 The same command again is the same refund: it is known by its REFERENCE."""
 EPILOG = f"""\

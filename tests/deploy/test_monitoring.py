@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from receiver.metrics import GAUGES, Metrics
 from tests.commands.kit import Server
 from tests.deploy.tools import DEPLOY, run, tool
+from tests.processes import PROJECT
 
 ALERTS = DEPLOY / "prometheus" / "alerts.yml"
 CASES = DEPLOY / "prometheus" / "alerts_test.yml"
@@ -149,3 +150,15 @@ def test_the_dashboard_is_whole() -> None:
         taken |= cells
     assert {panel["datasource"]["uid"] for panel in PANELS} == {"${datasource}"}
     assert {variable["name"] for variable in DASHBOARD["templating"]["list"]} == {"datasource", "job"}
+
+
+def test_the_alertmanager_that_mails() -> None:
+    """amtool takes it, and it routes by names and annotations that the service's alerts have."""
+    path = DEPLOY / "prometheus" / "alertmanager.yml"
+    text = path.read_text()
+    words = (PROJECT / "receiver" / "outbox" / "alertmanager.py").read_text()
+    used = set(re.findall(r"\.(?:Annotations|Labels|CommonLabels)\.(\w+)", text))
+    assert used >= {"summary", "advice", "refund_id"}
+    assert [name for name in used if f'"{name}"' not in words] == []
+    assert "AmazonPayRefund.*" in text
+    run(tool("amtool"), "check-config", path)

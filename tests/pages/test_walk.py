@@ -1,0 +1,123 @@
+"""What a new user does with nothing but the README, after the install: in well under three minutes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from html import unescape
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.pages.kit import PAGES
+from tests.pages.shop import free_port
+from tests.processes import PROJECT, environment, short_folder
+
+ANNOUNCED = 180.0
+BLOCKS = [
+    block.text for page in PAGES if page.name == "README.md" for block in page.blocks if "test_walk" in block.mark
+]
+
+
+class Terminals:
+    """Shells of a user in the folder of a clone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shells: list[Process] = []
+
+    async def open(self, text: str) -> Process:
+        """Type this in a new one."""
+        shell = await asyncio.create_subprocess_exec(
+            *("bash", "-ec", text),
+            cwd=self.folder,
+            env=environment({"TMPDIR": str(self.folder), "COLUMNS": "300"}),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.shells.append(shell)
+        return shell
+
+    async def close(self) -> None:
+        for shell in self.shells:
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+            await shell.communicate()
+
+
+@pytest.fixture
+async def terminals() -> AsyncIterator[Terminals]:
+    """In a folder that looks like a clone with its virtual environment; nothing outlives the test."""
+    folder = short_folder()
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / "deploy").symlink_to(PROJECT / "deploy")
+    for name, words in {"receiver": f"{sys.executable} -m receiver", "python": sys.executable}.items():
+        (folder / ".venv" / "bin" / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (folder / ".venv" / "bin" / name).chmod(0o755)
+    (folder / ".venv" / "bin" / "activate").write_text(f'export PATH="{folder}/.venv/bin:$PATH"\n')
+    found = Terminals(folder)
+    yield found
+    await found.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def line_with(shell: Process, text: str) -> str:
+    """The next line with this text."""
+    assert shell.stdout is not None
+    passed = []
+    async with asyncio.timeout(ANNOUNCED):
+        while raw := await shell.stdout.readline():
+            passed.append(raw.decode())
+            if text in passed[-1]:
+                return passed[-1].strip()
+    raise AssertionError(f"{text!r} never came; there was\n{''.join(passed)}")
+
+
+async def dashboard(url: str, token: str) -> str:
+    """The overview, as somebody sees it who signs in."""
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as web:
+        async with web.get(f"{url}/sign-in") as answer:
+            found = re.search(r'name="csrf" value="([^"]+)"', await answer.text())
+            assert found is not None
+        form = {"token": token, "csrf": unescape(found[1]), "next": "/"}
+        async with web.post(f"{url}/sign-in", data=form) as answer:
+            assert answer.status == 200
+            return await answer.text()
+
+
+async def test_the_walk_of_the_readme(terminals: Terminals) -> None:
+    """From `receiver demo --keep` to a decline on the dashboard and in a webhook of one's own."""
+    if not shutil.which("curl"):
+        pytest.skip("there is no curl")
+    began = time.monotonic()
+    demo, hook, subscribe = BLOCKS
+    first = await terminals.open(demo)
+    export = await line_with(first, "export RECEIVER_URL=")
+    curl = await line_with(first, "/simulator/refunds")
+    port = str(free_port())
+    second = await terminals.open(hook.replace("3000", port))
+    assert port in await line_with(second, "http://")
+    third = await terminals.open(f"{export}\n{subscribe.replace('3000', port)}")
+    said = (await third.communicate())[0].decode()
+    assert third.returncode == 0, said
+    fourth = await terminals.open(curl)
+    said = (await fourth.communicate())[0].decode()
+    assert fourth.returncode == 0, said
+    told = await line_with(second, "amazonpay.refund.declined")
+    assert re.fullmatch(r"amazonpay\.refund\.declined S01-\d{7}-\d{7}-R\d{6} 9\.50 USD AmazonRejected", told)
+    url, token = re.findall(r"RECEIVER_(?:URL|TOKEN)=(\S+)", export)
+    page = await dashboard(url, token)
+    assert told.split()[1] in page
+    assert "9.50" in page
+    assert time.monotonic() - began < ANNOUNCED
