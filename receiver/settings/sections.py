@@ -98,7 +98,9 @@ class IngestSettings(Section):
     body_timeout: Span = seconds(10)
     answer_timeout: Span = Field(default=seconds(12), le=seconds(14))
     """SNS gives up after 15 s ("SendMessageToHttp"), so an answer after that is lost."""
-    concurrency: int = Field(default=256, ge=1, le=65536)
+    concurrency: int = Field(default=128, ge=1, le=65536)
+    """Notifications at once in each process; one more gets 503. Judging 128 takes a core about 50 ms, and what is shed
+    waits behind them."""
     max_age: Span = timedelta(days=15)
     max_future: Span = timedelta(minutes=5)
     certificate_md5: Literal["enforce", "warn"] = Field(
