@@ -37,11 +37,9 @@ from receiver.store.topology import link
 from receiver.track import Tracker
 from receiver.transport import Transport
 from receiver.upkeep import Upkeep
+from receiver.workers import Workers
 
 log = structlog.get_logger()
-
-RESTART_FIRST, RESTART_MOST = 0.5, 30.0
-"""Seconds before a worker that failed is started again."""
 
 
 def wall() -> int:
@@ -64,8 +62,7 @@ class Service:
         self.accounts = settings.build_accounts()
         self.metrics = Metrics()
         self._workers, self._chance, self._now = workers, chance, now
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._failing: set[str] = set()
+        self.kept = Workers()
         self._opened = contextlib.AsyncExitStack()
         self.embedded: EmbeddedStore | None = None
         self.store: Store
@@ -108,7 +105,7 @@ class Service:
         )
         self.issuers = {account.name: self._issuer(account) for account in self.accounts}
         self.legacies = {account.name: self._legacy(account) for account in self.accounts}
-        self._opened.push_async_callback(self._stop_workers)
+        self._opened.push_async_callback(self.kept.stop)
         self._start_workers()
 
     async def _open_store(self) -> None:
@@ -138,13 +135,6 @@ class Service:
         """Let go of everything, the last first, and of all the rest as well if one of it fails to."""
         await self._opened.aclose()
 
-    async def _stop_workers(self) -> None:
-        tasks = set(self._tasks.values())
-        while tasks:
-            for task in tasks:
-                task.cancel()
-            _, tasks = await asyncio.wait(tasks, timeout=1.0)
-
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Service]:
         """Started, and stopped at the end."""
@@ -162,29 +152,29 @@ class Service:
             store=self.store,
             metrics=self.metrics,
             now=self.store.now,
-            checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self._check_workers},
+            checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self.kept.check},
             refresh_gauges=self._refresh_gauges,
             remarks={"clock": self._check_clock},
             issuers=self.issuers,
             legacies=self.legacies,
-            inside=Inside("embedded" if self.embedded else "redis", self.receiver, self.certificates, self._states),
+            inside=Inside("embedded" if self.embedded else "redis", self.receiver, self.certificates, self.kept.states),
             sessions=sessions,
         )
 
     def _start_workers(self) -> None:
-        self._keep("format", self.store.keep_settling_format)
+        self.kept.keep("format", self.store.keep_settling_format)
         declared, starts = self.settings.build_subscribers(self._now()), self.settings.subscriber_starts()
         self._declarer = Declarer(self.store, declared, starts)
-        self._keep("subscribers", self._declarer.run)
-        self._keep("certificates", partial(self.certificates.keep_sharing, self.store))
+        self.kept.keep("subscribers", self._declarer.run)
+        self.kept.keep("certificates", partial(self.certificates.keep_sharing, self.store))
         if not self._workers:
             return
         for account in self.accounts:
-            self._keep(f"track:{account.name}", partial(self._once_declared, self._tracker(account).run))
-            self._keep(f"issue:{account.name}", partial(self._once_declared, self.issuers[account.name].run))
-            self._keep(f"fps:{account.name}", partial(self._once_declared, self.legacies[account.name].run))
-            self._keep(f"deliver:{account.name}", self._deliverer(account).run)
-            self._keep(f"upkeep:{account.name}", partial(self._once_declared, self._upkeep(account).run))
+            self.kept.keep(f"track:{account.name}", partial(self._once_declared, self._tracker(account).run))
+            self.kept.keep(f"issue:{account.name}", partial(self._once_declared, self.issuers[account.name].run))
+            self.kept.keep(f"fps:{account.name}", partial(self._once_declared, self.legacies[account.name].run))
+            self.kept.keep(f"deliver:{account.name}", self._deliverer(account).run)
+            self.kept.keep(f"upkeep:{account.name}", partial(self._once_declared, self._upkeep(account).run))
 
     async def _once_declared(self, work: Callable[[], Awaitable[None]]) -> None:
         """Not before the configured subscribers are written: they would not be owed what happens before."""
@@ -247,26 +237,6 @@ class Service:
         lease = self.settings.delivery.lease.total_seconds()
         return Upkeep(account.name, self.store, self.metrics, keep, keep_owed, lease)
 
-    def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        self._tasks[name] = asyncio.get_running_loop().create_task(self._kept(name, work), name=name)
-
-    async def _kept(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run a worker, and run it again if it fails: nobody would notice a dead one."""
-        clock, wait = asyncio.get_running_loop().time, RESTART_FIRST
-        while True:
-            began = clock()
-            try:
-                await work()
-                return
-            except Exception:
-                if clock() - began > RESTART_MOST:
-                    wait = RESTART_FIRST
-                log.exception("worker.failed", worker=name, again_in_seconds=wait)
-                self._failing.add(name)
-                await asyncio.sleep(wait)
-                self._failing.discard(name)
-                wait = min(wait * 2, RESTART_MOST)
-
     async def _confirm_subscription(self, url: str) -> None:
         answer = await self.transport.send(Request("GET", url), timeout=5.0)
         if answer.status != 200:
@@ -287,14 +257,6 @@ class Service:
     async def _check_declared(self) -> None:
         if not self._declarer.done.is_set():
             raise Unavailable("The configured subscribers are not written yet.", reason="not_written_yet")
-
-    async def _check_workers(self) -> None:
-        if self._failing:
-            raise Unavailable(f"Failing: {', '.join(sorted(self._failing))}.", reason="workers_failing")
-
-    def _states(self) -> dict[str, str]:
-        alive = {name: "ended" if task.done() else "running" for name, task in self._tasks.items()}
-        return {**alive, **dict.fromkeys(self._failing, "failing")}
 
     async def _gauges(self, name: str) -> dict[str, float] | None:
         """None where the account's node of a cluster does not answer: the others' are shown."""

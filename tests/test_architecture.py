@@ -23,7 +23,7 @@ LAYERS = (
     {"ledger", "addresses"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},
-    {"resolver", "sendable", "interim", "serving", "logs"},
+    {"resolver", "sendable", "interim", "serving", "logs", "workers"},
     {"transport", "store", "certificates", "settings"},
     {"settle", "ask", "telling"},
     {"handover"},
@@ -62,6 +62,7 @@ KIND_OF_FILE = {
     "handover": "Verb.",
     "telling": "Verb.",
     "upkeep": "Verb.",
+    "workers": "Verb.",
     "accounts": "Pure.",
     "errors": "Pure.",
 }

@@ -70,7 +70,7 @@ async def test_without_an_admins_token_it_says_which_is_needed(server: Server, t
 
 async def test_a_service_that_is_not_ready_says_why(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the reasons of /readyz, and the states of its workers."""
-    monkeypatch.setattr(server.service, "_failing", {"track:us"})
+    monkeypatch.setattr(server.service.kept, "_failing", {"track:us"})
     found = await look(server.url, ADMIN)
     assert (only(found, "service.ready").reason, only(found, "service.ready").subject) == ("workers_failing", "workers")
     assert (only(found, "service.workers").reason, only(found, "service.workers").subject) == (

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from receiver import declare
-from receiver import service as module
+from receiver import workers as module
 from receiver.outbox.subscriber import pause
 from receiver.service import Service
 from receiver.settings import check
