@@ -75,6 +75,7 @@ def test_settings_in_pages_load(block: Block, tmp_path: Path) -> None:
     tree: dict[str, Any] = tomllib.loads(block.text)
     (tmp_path / "amazon-pay.pem").write_bytes(merchant_key_pem())
     (tmp_path / "mail.secret").write_text(SECRET)
+    (tmp_path / "redis-password").write_text("password-of-nobody")
     assert check({"accounts": [table("us")], **tree}, tmp_path).accounts
 
 

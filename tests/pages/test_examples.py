@@ -27,6 +27,7 @@ from tests.commands.kit import REFUND, Server, _Lines
 from tests.configuration import SECRET
 from tests.http.kit import READER
 from tests.pages.kit import DEPLOY
+from tests.processes import until
 from tests.unit.outbox.examples import an_event
 
 OTHER = "whsec_" + "b3RoZXI=" * 4
@@ -242,8 +243,10 @@ def test_the_feed_is_followed_over_every_end(service: Server, start: Start, name
     assert "amazonpay.refund.declined S01-2 14.00 USD" in (follower.out.next() or "")
     service.stop()
     service.start()
+    before = Path(place).read_text()
     service.seen("S01-3", "Refunded")
     assert "S01-3" in (follower.out.next() or "")
+    service.run(until(lambda: Path(place).read_text() != before, "the cursor is written"))
     kept = Path(place).read_text()
     service.seen("S01-4", "Refunded")
     assert "S01-4" in (follower.out.next() or "")

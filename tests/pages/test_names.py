@@ -13,10 +13,11 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
-from receiver.metrics import DELIVERED, REASONS, Metrics
+from receiver.metrics import DELIVERED, GAUGES, REASONS, Metrics
 from receiver.settings import Settings
 from tests.commands.test_cli import COMMANDS
 from tests.http.kit import settings as settings_of
@@ -40,7 +41,8 @@ OTHERS = frozenset(
         "EventSource Last-Event-ID ETag If-None-Match Accept HTTP_PROXY traceparent X-Forwarded-For Retry-After Secure",
         "LimitNOFILE PYTHON_IMAGE RECEIVER_SECRETS RECEIVER_TOML MemoryDenyWriteExecute systemd-analyze security",
         "systemctl reload nginx kubectl rollout restart deployment helm upgrade ConfigMap DEPLOY_TOOLS SIGTERM kill",
-        "id.timestamp.body",
+        "id.timestamp.body announce-hostnames cluster-preferred-endpoint-type cluster-require-full-coverage MIGRATESLOTS",
+        "min-replicas-max-lag down-after-milliseconds cluster-node-timeout NODE",
     )
     for word in line.split()
 )
@@ -109,7 +111,8 @@ def metrics() -> dict[str, set[str]]:
     """Every metric by the names that its samples have, and its labels."""
     endings = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
     collectors = Metrics().registry._collector_to_names
-    labels = {each._name: set(each._labelnames) for each in collectors}  # type: ignore[attr-defined]
+    labels = {each._name: set(each._labelnames) for each in collectors if isinstance(each, MetricWrapperBase)}
+    labels |= {f"receiver_{name}": set(names) for name, (_, *names) in GAUGES.items()}
     families = text_string_to_metric_families(Metrics().render().decode())
     return {
         f"{family.name}{ending}": labels.get(family.name, set())
@@ -143,6 +146,17 @@ def bad_command(text: str) -> str:
     allowed = {"--help"}.union(*(COMMANDS[name] for name in known or inner))
     given = {token.partition("=")[0].rstrip(",.") for token in tokens if token.startswith("--")}
     return f"{given - allowed} is no option" if given - allowed else ""
+
+
+def bad_module(text: str) -> str:
+    """What is wrong with `python -m tests.…`: its words stand in the files of that folder."""
+    folder = PROJECT / text.split()[2].replace(".", "/")
+    if not (folder / "__main__.py").exists():
+        return "is no command"
+    code = "".join(path.read_text() for path in folder.glob("*.py"))
+    words_of_it = [word.lstrip("-") for word in text.split()[3:] if not word.isdigit()]
+    unknown = [word for word in words_of_it if f'"{word}"' not in code and f'"--{word}"' not in code]
+    return f"{unknown} is nowhere in its code" if unknown else ""
 
 
 def bad_metric(text: str) -> str:
@@ -199,6 +213,8 @@ def bad(text: str) -> str:
         return bad_command(text)
     if re.fullmatch(r"test_\w+", text) or (DEPLOY / text).exists() or (PROJECT / text).exists():
         return ""
+    if text.startswith("python -m tests."):
+        return bad_module(text)
     if text.startswith("--"):
         return "" if text.split()[0] in OPTIONS else "is no option"
     if METRIC.fullmatch(text):
