@@ -41,8 +41,8 @@ OTHERS = frozenset(
         "EventSource Last-Event-ID ETag If-None-Match Accept HTTP_PROXY traceparent X-Forwarded-For Retry-After Secure",
         "LimitNOFILE PYTHON_IMAGE RECEIVER_SECRETS RECEIVER_TOML MemoryDenyWriteExecute systemd-analyze security",
         "systemctl reload nginx kubectl rollout restart deployment helm upgrade ConfigMap DEPLOY_TOOLS SIGTERM kill",
-        "id.timestamp.body announce-hostnames cluster-preferred-endpoint-type cluster-require-full-coverage MIGRATESLOTS",
-        "min-replicas-max-lag down-after-milliseconds cluster-node-timeout NODE",
+        "id.timestamp.body announce-hostnames cluster-preferred-endpoint-type cluster-require-full-coverage",
+        "MIGRATESLOTS min-replicas-max-lag down-after-milliseconds cluster-node-timeout NODE",
     )
     for word in line.split()
 )
