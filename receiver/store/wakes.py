@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,8 @@ from receiver.store.topology import Client
 log = structlog.get_logger()
 
 BREATH = 0.01
-"""Seconds that a rest takes at least: a flood of writes is looked at in a hundred rounds a second, not in thousands."""
+"""Seconds from the end of one rest to that of the next, at least: a flood of writes is looked at in a hundred rounds a
+second, not in thousands, and a single one at once."""
 
 
 SILENCE = 3.0
@@ -29,6 +31,7 @@ class Waker:
 
     def __init__(self) -> None:
         self._rung = asyncio.Event()
+        self._rested_at = time.monotonic()
 
     def ring(self) -> None:
         """There is something to do, maybe."""
@@ -39,11 +42,12 @@ class Waker:
         self._rung.clear()
 
     async def rest(self, seconds: float) -> None:
-        """Until it rings, or `seconds` are over; at least `BREATH`."""
+        """Until it rings, or `seconds` are over; `BREATH` after the last rest, or after it was made, at the soonest."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await asyncio.sleep(BREATH)
                 await self._rung.wait()
+                await asyncio.sleep(self._rested_at + BREATH - time.monotonic())
+        self._rested_at = time.monotonic()
 
 
 class Wakes:

@@ -34,7 +34,6 @@ from tests.benchmarks.machine import (
     started,
     valkey,
 )
-from tests.store.makers import refund_id, seen
 
 FACTS: Facts = {"charge_read": True, "retryable": "no"}
 AUTHORIZED = f"Authorization: Bearer {TOKEN}"
@@ -46,7 +45,7 @@ async def fill(store: Store, first: int, much: int) -> None:
 
     async def one(number: int) -> None:
         for state in ("RefundInitiated", "Refunded"):
-            await settler.settle(account, seen(state, number), source=Source.POLL, facts=FACTS)
+            await settler.settle(account, mail.found(state, number), source=Source.POLL, facts=FACTS)
 
     for start in range(first, first + much, 64):
         await asyncio.gather(*(one(number) for number in range(start, min(start + 64, first + much))))
@@ -58,7 +57,8 @@ def reads(seconds: float, rounds: int) -> None:
         url = _store_of(at.service)
         uvloop.run(_filled(url, 1_000))
         chosen = [
-            load.request(f"/v1/refunds/{refund_id(number)}", b"", AUTHORIZED, method="GET") for number in range(1_000)
+            load.request(f"/v1/refunds/{mail.refund_id(number)}", b"", AUTHORIZED, method="GET")
+            for number in range(1_000)
         ]
         bare = cycle([load.request("/x", b"", AUTHORIZED, method="GET")])
         rows = []
@@ -131,7 +131,7 @@ def _questions(refunds: int) -> dict[str, Any]:
     chance = Random(1)
 
     async def read(store: Store) -> None:
-        await store.refund("us", refund_id(chance.randrange(min(refunds, 1_000))))
+        await store.refund("us", mail.refund_id(chance.randrange(min(refunds, 1_000))))
 
     async def page(store: Store) -> None:
         await store.page("us", Query())

@@ -28,7 +28,6 @@ from tests.benchmarks.load import END, LENGTH
 from tests.benchmarks.machine import configuration, cores, free_port, receiver, started, valkey
 from tests.benchmarks.outgoing import DELIVERY, FACTS, subscriber
 from tests.processes import until
-from tests.store.makers import refund_id, seen
 
 LANES = 20
 BAD = {"lane-00": "tarpit", "lane-01": "flood", "lane-02": "reset", "lane-03": "throttle"}
@@ -156,8 +155,8 @@ async def _commit(store: Store, first: int, count: int, rate: float) -> dict[str
     for number in range(first, first + count):
         await asyncio.sleep(max(start + (number - first) / rate - perf_counter(), 0))
         state, reason, kind, _ = KINDS[number % 4]
-        await settler.settle(account, seen(state, number, reason), source=Source.POLL, facts=FACTS)
-        began[event_id("us", refund_id(number), kind)] = (number % 4, perf_counter())
+        await settler.settle(account, mail.found(state, number, reason), source=Source.POLL, facts=FACTS)
+        began[event_id("us", mail.refund_id(number), kind)] = (number % 4, perf_counter())
     return began
 
 

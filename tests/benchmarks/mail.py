@@ -9,8 +9,12 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 
+import msgspec
+
+from receiver.ledger.refund import Observation
 from tests.benchmarks.load import request
 from tests.sns import SnsSigner, headers, notice, rsa_key
+from tests.store.makers import seen
 
 MERCHANT = "A2ZABCDEFGHIJ"
 LIFETIME = 300 * 86_400_000
@@ -29,6 +33,17 @@ def signer(at: int) -> SnsSigner:
 def refund_id(number: int) -> str:
     """The id of a sandbox refund."""
     return f"S01-{number // 10**7 % 10**7:07d}-{number % 10**7:07d}-R{number % 10**6:06d}"
+
+
+def charge_of(refund: str) -> str:
+    """The id of the charge that a refund is of: each of another."""
+    return refund.replace("-R", "-C")
+
+
+def found(state: str, number: int, reason: str = "") -> Observation:
+    """What Amazon says of a refund."""
+    refund = refund_id(number)
+    return msgspec.structs.replace(seen(state, 1, reason), refund_id=refund, charge_id=charge_of(refund))
 
 
 def post(sns: SnsSigner, at: int, version: int, number: int) -> bytes:

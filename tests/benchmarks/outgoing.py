@@ -22,7 +22,7 @@ from tests.benchmarks import load, mail
 from tests.benchmarks.machine import baseline, configuration, cores, free_port, receiver, started, valkey
 from tests.benchmarks.plain import NOTHING, plain, text
 from tests.processes import until
-from tests.store.makers import SECRET, seen
+from tests.store.makers import SECRET
 
 LANES = 8
 FACTS: Facts = {"charge_read": True, "retryable": "no"}
@@ -98,7 +98,7 @@ async def _commit(store: Store, numbers: count[int], much: int) -> None:
     settler, account = Settler(store, lambda: 0.0), make_account()
 
     async def one() -> None:
-        seen_now = seen("Declined", next(numbers), "AmazonRejected")
+        seen_now = mail.found("Declined", next(numbers), "AmazonRejected")
         await settler.settle(account, seen_now, source=Source.POLL, facts=FACTS)
 
     for start in range(0, much, 32):
@@ -116,8 +116,8 @@ async def _alert(seconds: float, rounds: int, rate: float) -> None:
 
     def amazon(head: bytes, _: bytes) -> bytes:
         path = head.split(b" ", 2)[1].decode()
-        refund_id = path.rpartition("/")[2]
-        return text(json.dumps(_charge() if "/charges/" in path else _declined(refund_id)).encode())
+        named = path.rpartition("/")[2]
+        return text(json.dumps(_charge(named) if "/charges/" in path else _declined(named)).encode())
 
     def hook(_: bytes, body: bytes) -> bytes:
         event = json.loads(body)
@@ -157,13 +157,10 @@ async def _alert(seconds: float, rounds: int, rate: float) -> None:
             print(f"notification of a decline to webhook: p50 {p50:.1f} ms, p99 {p99:.1f} ms (medians)")
 
 
-CHARGE = "S01-5105180-3221187-C056351"
-
-
 def _declined(refund_id: str) -> dict[str, object]:
     return {
         "refundId": refund_id,
-        "chargeId": CHARGE,
+        "chargeId": mail.charge_of(refund_id),
         "refundAmount": {"amount": "14.00", "currencyCode": "USD"},
         "creationTimestamp": "20250901T120000Z",
         "statusDetails": {
@@ -176,9 +173,9 @@ def _declined(refund_id: str) -> dict[str, object]:
     }
 
 
-def _charge() -> dict[str, object]:
+def _charge(charge_id: str) -> dict[str, object]:
     return {
-        "chargeId": CHARGE,
+        "chargeId": charge_id,
         "chargeAmount": {"amount": "14.00", "currencyCode": "USD"},
         "captureAmount": {"amount": "14.00", "currencyCode": "USD"},
         "refundedAmount": {"amount": "0.00", "currencyCode": "USD"},
