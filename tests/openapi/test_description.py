@@ -19,6 +19,7 @@ import receiver
 from receiver.cli import app as commands
 from receiver.http.app import build
 from receiver.http.dashboard.routes import Dashboard
+from receiver.http.dashboard.sessions import Sessions
 from receiver.http.openapi import OPERATIONS, document, encoded
 from receiver.http.openapi.vocabulary import AMAZON, EVERYBODY, STORE, TOKEN
 from receiver.metrics import Metrics
@@ -49,7 +50,7 @@ def routes() -> list[Route]:
         refresh_gauges=nothing,
         inside=anything,
     )
-    pages = Dashboard(anything, anything, anything, {}, lambda: 0).routes()
+    pages = Dashboard(anything, anything, Sessions(lambda: 0), {}, lambda: 0).routes()
     own = {route.path for route in pages if isinstance(route, Route)}
     return [route for route in app.routes if isinstance(route, Route) and route.path not in own]
 
