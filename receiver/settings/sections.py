@@ -81,13 +81,34 @@ class HttpSettings(Section):
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=0, le=65535)
+    admin_host: str | None = Field(default=None, min_length=1)
+    """`host`, if not set."""
+    admin_port: int | None = Field(default=None, ge=0, le=65535, validate_default=True)
+    """A second port, for all but notifications and health; None: everything is on one."""
     trusted_proxies: Networks = ()
     connections: int = Field(default=1000, ge=1, le=1_000_000)
-    """Open at once, in each process; one more gets 503 and is closed. Each needs a file descriptor."""
+    """Open at once on each port, in each process; one more gets 503 and is closed. Each needs a file descriptor."""
     failed_sign_ins: int = Field(default=20, ge=0, le=10_000)
     """Wrong tokens of one client address at once; after that 429, and one more every 6 s. 0: no limit."""
     header_timeout: Span = seconds(10)
     shutdown_timeout: Span = seconds(8)
+
+    @field_validator("admin_port")
+    @classmethod
+    def _is_another(cls, admin_port: int | None, info: ValidationInfo) -> int | None:
+        host, admin_host = info.data.get("host"), info.data.get("admin_host")
+        if admin_port is None and admin_host is not None:
+            raise ValueError("is missing: admin_host means nothing without it. Set admin_port, or leave both out.")
+        if admin_port and admin_port == info.data.get("port") and admin_host in (None, host):
+            raise ValueError("is http.port as well. Choose another, or leave it out to have everything on one port.")
+        return admin_port
+
+    @property
+    def doors(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each listener. The last has the API, the dashboard and the metrics; the first, which may be
+        the same, takes notifications."""
+        public = (self.host, self.port)
+        return (public,) if self.admin_port is None else (public, (self.admin_host or self.host, self.admin_port))
 
 
 class IngestSettings(Section):
