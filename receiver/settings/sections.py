@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
 
 from receiver.inbox.envelope import MAX_BODY
 from receiver.outbox.formats import link_problems
-from receiver.redis_address import SINGLE_SCHEMES, has_password, read_several
+from receiver.redis_address import SINGLE_SCHEMES, TLS_FILES, has_password, read_several
 from receiver.settings.values import AsList, Name, Networks, Section, Span, Words, one_of, secret_text
 
 LEASE_MARGIN = timedelta(seconds=20)
@@ -48,6 +49,9 @@ class RedisSettings(Section):
         url = secret_text(info.data.get("url"), file)
         if url and urlsplit(url).scheme not in SINGLE_SCHEMES:
             read_several(url)
+        for option, path in parse_qsl(urlsplit(url).query):
+            if option in TLS_FILES and not os.access(path, os.R_OK):
+                raise ValueError(f"{option} names {path}, which cannot be read. Mend the path, or its permissions.")
         return file
 
     @field_validator("password_file")

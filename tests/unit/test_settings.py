@@ -244,6 +244,18 @@ def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     assert len(keys) == len(set(keys)), found
 
 
+@pytest.mark.parametrize("scheme", ["rediss://host", "rediss+sentinel://s1/refunds", "rediss+cluster://n1"])
+def test_a_certificate_that_is_not_there_is_a_problem(scheme: str, tmp_path: Path) -> None:
+    """Else it would look as if Redis could not be reached."""
+    path = tmp_path / "ca.pem"
+    address = {"RECEIVER_REDIS__URL": f"{scheme}?ssl_ca_certs={path}"}
+    problem = only(alone(**address))
+    assert problem.startswith("redis.url")
+    assert f"ssl_ca_certs names {path}, which cannot be read." in problem
+    path.write_text("")
+    assert load(None, alone(**address)).redis.address.endswith(str(path))
+
+
 def test_an_admin_port_makes_a_second_door() -> None:
     """Its host is that of the first, if nobody says otherwise; without it there is one door."""
     assert load(None, alone()).http.doors == (("127.0.0.1", 8000),)
