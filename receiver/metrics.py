@@ -21,13 +21,14 @@ from receiver.outbox.operator_event import OperatorType
 from receiver.receive import Outcome
 from receiver.settle import Settled
 from receiver.store.connection import KINDS
+from receiver.store.tls import TLS_KINDS
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that has several processes count in one folder; it must be set before this module is imported."""
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_1_0_0
 OTHER: Final = "other"
 
-STORE_ERRORS: Final = frozenset({*KINDS.values(), "timeout", "unreachable", "error"})
+STORE_ERRORS: Final = frozenset({*KINDS.values(), *TLS_KINDS, "timeout", "unreachable", "error"})
 
 OUTCOMES: Final = frozenset({*(outcome.value for outcome in Outcome), "refused", "unavailable", "dropped", "failed"})
 """`refused` is a 4xx, `unavailable` a 503, `dropped` no answer at all, `failed` a 500."""

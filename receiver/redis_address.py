@@ -28,6 +28,7 @@ EXAMPLES = {
 }
 TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"})
 """As in an address `rediss://`."""
+TLS_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 FLAGS = frozenset({"ssl_check_hostname"})
 SENTINEL_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
 """How one signs in at the Sentinels, where that is needed."""

@@ -12,7 +12,6 @@ from datetime import timedelta
 from functools import partial
 
 import structlog
-from starlette.applications import Starlette
 
 from receiver.accounts import Account
 from receiver.ask import Asker
@@ -25,6 +24,7 @@ from receiver.exchange import Request
 from receiver.http.app import build
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.diagnostics import Inside
+from receiver.http.frame import Framed
 from receiver.issue import Issuer
 from receiver.legacy import Legacy
 from receiver.metrics import Metrics
@@ -144,7 +144,7 @@ class Service:
         finally:
             await self.stop()
 
-    def app(self, sessions: Sessions | None = None) -> Starlette:
+    def app(self, sessions: Sessions | None = None) -> Framed:
         """The HTTP application of a started service; `sessions` are the dashboard's, if not in memory."""
         return build(
             self.settings,

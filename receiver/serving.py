@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final, cast
 
 import uvicorn
@@ -86,6 +86,18 @@ async def serving(server: Server, listener: socket.socket) -> AsyncIterator[str]
         answering.cancel()
         server.should_exit = True
         await life
+
+
+@contextlib.asynccontextmanager
+async def serving_all(servers: Sequence[tuple[Server, socket.socket]]) -> AsyncIterator[list[str]]:
+    """Serve on several sockets, like `serving`. All begin to end together: supervisors do not wait for one by one."""
+    async with contextlib.AsyncExitStack() as stack:
+        addresses = [await stack.enter_async_context(serving(*each)) for each in servers]
+        try:
+            yield addresses
+        finally:
+            for server, _ in servers:
+                server.should_exit = True
 
 
 def base_url(listener: socket.socket) -> str:

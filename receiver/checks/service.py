@@ -74,7 +74,7 @@ async def check_service(site: Site) -> list[Finding]:
     """`/readyz`, and with a token of scope admin `/v1/diagnostics`."""
     base = site.url or _own_address(site)
     if not base:
-        return [skip(RUNNING, "no_address", "http.port is 0: its address is not known", "Give --url.")]
+        return [skip(RUNNING, "no_address", "its port is 0: its address is not known", "Give --url.")]
     try:
         answer = await _get(site, f"{base}/readyz")
         ready = _read(answer, Ready)
@@ -90,7 +90,7 @@ async def check_service(site: Site) -> list[Finding]:
 
 
 def _own_address(site: Site) -> str:
-    host, port = site.settings.http.host, site.settings.http.port
+    host, port = site.settings.http.doors[-1]
     if not port:
         return ""
     try:

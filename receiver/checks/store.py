@@ -31,9 +31,14 @@ MENDS = {
     "store_timeout": "It accepts and does not answer in time: look at its load, or at the firewall between.",
     "store_not_authenticated": "Set redis.password or password_file (and the user's name in redis.url).",
     "store_not_permitted": "Allow the user all commands on the keys refunds:* and the channel refunds:wake.",
+    "store_tls_untrusted": "Name the authority of its certificate in redis.url: ?ssl_ca_certs=/etc/receiver/ca.pem.",
+    "store_tls_wrong_host": "Write its host in redis.url as its certificate names it, or have it certified for this.",
+    "store_tls_expired": "Give it a new certificate; look at this machine's clock as well.",
+    "store_tls_failed": "No TLS is spoken there, or no version of it that both know, or it wants a certificate of ours "
+    "(?ssl_certfile=…&ssl_keyfile=…). Without TLS redis.url begins with redis://, with it with rediss://.",
     "store_loading": "It loads its data. Wait.",
     "store_master_down": "No Sentinel names a master: one is being elected, or look at redis.url (hosts, the master's "
-    "name, sentinel_password).",
+    "name, sentinel_password; over TLS ssl_ca_certs, and their names as certified).",
     "store_cluster_down": "Look at CLUSTER INFO and CLUSTER NODES.",
 }
 

@@ -1,6 +1,6 @@
-"""Command. `receiver serve --workers N`: several processes on one port, kept by one that does nothing else.
+"""Command. `receiver serve --workers N`: several processes on the same ports, kept by one that does nothing else.
 
-Each does all that `receiver serve` does. They share the listening socket, the store, a folder in which they count, and
+Each does all that `receiver serve` does. They share the listening sockets, the store, a folder in which they count, and
 one for the dashboard's sessions. The embedded Valkey belongs to the keeper: it ends after all of them. A process that
 dies is started again; when the keeper dies, the others stop in order.
 """
@@ -16,20 +16,20 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
 
 from receiver import logs
-from receiver.commands.serve import Stopped, at_signal, listen, running
+from receiver.commands.serve import Stopped, addressed, at_signal, close, listen, running, servers
 from receiver.commands.serve import serve as serve_alone
 from receiver.errors import ConfigurationError
 from receiver.http.dashboard.shared import SharedSessions
-from receiver.http.server import server
 from receiver.inbox.signature import self_test
 from receiver.metrics import FOLDER, process_died
 from receiver.service import Service
-from receiver.serving import base_url, serving
+from receiver.serving import base_url, serving_all
 from receiver.settings import Settings, load
 from receiver.store.embedded import EmbeddedStore
 
@@ -49,7 +49,7 @@ async def serve(settings: Settings, config: Path | None, *, workers: bool = True
         await serve_alone(settings, workers=workers)
         return
     self_test()
-    listener, stopped = listen(settings), at_signal()
+    listeners, stopped = listen(settings), at_signal()
     try:
         async with contextlib.AsyncExitStack() as stack:
             if not settings.redis.address:
@@ -57,21 +57,22 @@ async def serve(settings: Settings, config: Path | None, *, workers: bool = True
                 stack.push_async_callback(embedded.stop)
                 await embedded.start()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-")))
-            crew = await stack.enter_async_context(Crew(settings, config, workers, listener, folder).sailing(processes))
+            found = Crew(settings, config, workers, listeners, folder)
+            crew = await stack.enter_async_context(found.sailing(processes))
             await crew.wait(stopped)
             log.info("serve.stopping")
     finally:
-        listener.close()
+        close(listeners)
 
 
 class Crew:
-    """The processes. They inherit the listener, a pipe whose end tells that the keeper is gone, and one in which each
+    """The processes. They inherit the listeners, a pipe whose end tells that the keeper is gone, and one in which each
     says that it answers."""
 
     def __init__(
-        self, settings: Settings, config: Path | None, workers: bool, listener: socket.socket, folder: Path
+        self, settings: Settings, config: Path | None, workers: bool, listeners: list[socket.socket], folder: Path
     ) -> None:
-        self._settings, self._listener = settings, listener
+        self._settings, self._listeners = settings, listeners
         self._counts, self._sessions = folder / "metrics", folder / "sessions"
         self._given = {"config": str(config.absolute()) if config else "", "workers": workers}
         self._processes: dict[int, asyncio.subprocess.Process] = {}
@@ -112,7 +113,8 @@ class Crew:
         if self._answering == count:
             names = [account.name for account in self._settings.accounts]
             pids = sorted(process.pid for process in self._processes.values())
-            log.info("serve.ready", address=base_url(self._listener), accounts=names, processes=pids)
+            addresses = addressed([base_url(each) for each in self._listeners])
+            log.info("serve.ready", **addresses, accounts=names, processes=pids)
 
     async def _keep(self, number: int) -> None:
         clock, wait = asyncio.get_running_loop().time, FIRST_WAIT
@@ -133,8 +135,9 @@ class Crew:
             wait = min(wait * 2, LAST_WAIT)
 
     async def _start(self) -> asyncio.subprocess.Process:
-        ends = {"listener": self._listener.fileno(), "alive": self._alive[0], "ready": self._ready[1]}
-        given = json.dumps({**self._given, **ends, "sessions": str(self._sessions)})
+        listeners = [each.fileno() for each in self._listeners]
+        ends = {"alive": self._alive[0], "ready": self._ready[1]}
+        given = json.dumps({**self._given, **ends, "listeners": listeners, "sessions": str(self._sessions)})
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
@@ -142,7 +145,7 @@ class Crew:
             given,
             env={**os.environ, FOLDER: str(self._counts)},
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=tuple(ends.values()),
+            pass_fds=(*listeners, *ends.values()),
         )
 
     async def _stop(self, keepers: list[asyncio.Task[None]]) -> None:
@@ -174,9 +177,9 @@ def member() -> None:
         sys.exit(WRONG_CONFIGURATION)
 
 
-async def _serve_member(settings: Settings, given: dict[str, object]) -> None:
+async def _serve_member(settings: Settings, given: dict[str, Any]) -> None:
     stopped = at_signal()
-    alive, ready = int(str(given["alive"])), int(str(given["ready"]))
+    alive, ready = int(given["alive"]), int(given["ready"])
     loop = asyncio.get_running_loop()
 
     def leave() -> None:
@@ -184,15 +187,15 @@ async def _serve_member(settings: Settings, given: dict[str, object]) -> None:
         stopped.set()
 
     loop.add_reader(alive, leave)
-    listener = socket.socket(fileno=int(str(given["listener"])))
+    listeners = [socket.socket(fileno=each) for each in given["listeners"]]
     try:
         async with running(Service(settings, workers=bool(given["workers"])), stopped) as service:
-            sessions = SharedSessions(service.store.now, Path(str(given["sessions"])))
-            async with serving(server(service.app(sessions), settings.http), listener):
+            sessions = SharedSessions(service.store.now, Path(given["sessions"]))
+            async with serving_all(servers(service.app(sessions), settings, listeners)):
                 os.write(ready, b".")
                 await stopped.wait()
     except Stopped:
         log.info("serve.stopped_before_ready")
     finally:
         loop.remove_reader(alive)
-        listener.close()
+        close(listeners)

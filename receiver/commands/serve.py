@@ -7,15 +7,17 @@ import contextlib
 import gc
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import structlog
 
 from receiver.errors import ConfigurationError
+from receiver.http.app import apart
+from receiver.http.frame import Framed
 from receiver.http.server import server
 from receiver.inbox.signature import self_test
 from receiver.service import Service
-from receiver.serving import serving
+from receiver.serving import Server, serving_all
 from receiver.settings import Settings
 
 log = structlog.get_logger()
@@ -24,20 +26,20 @@ log = structlog.get_logger()
 async def serve(settings: Settings, *, workers: bool = True) -> None:
     """HTTP, and workers unless told otherwise, until SIGINT or SIGTERM. Raises `ConfigurationError`."""
     self_test()
-    listener = listen(settings)
+    listeners = listen(settings)
     stopped = at_signal()
     try:
         async with (
             running(Service(settings, workers=workers), stopped) as service,
-            serving(server(service.app(), settings.http), listener) as address,
+            serving_all(servers(service.app(), settings, listeners)) as addresses,
         ):
-            log.info("serve.ready", address=address, accounts=[account.name for account in service.accounts])
+            log.info("serve.ready", **addressed(addresses), accounts=[account.name for account in service.accounts])
             await stopped.wait()
             log.info("serve.stopping")
     except Stopped:
         log.info("serve.stopped_before_ready")
     finally:
-        listener.close()
+        close(listeners)
 
 
 async def work(settings: Settings) -> None:
@@ -88,12 +90,39 @@ def _spare_the_collector() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-def listen(settings: Settings) -> socket.socket:
-    """The socket that is served; taken before anything starts, so that a taken port is a clear error.
+def listen(settings: Settings) -> list[socket.socket]:
+    """The socket of each of `http.doors`; taken before anything starts, so that a taken port is a clear error.
 
     Raises `ConfigurationError`.
     """
-    host, port = settings.http.host, settings.http.port
+    taken: list[socket.socket] = []
+    try:
+        for (host, port), prefix in zip(settings.http.doors, ("", "admin_"), strict=False):
+            taken.append(_take(host, port, f"http.{prefix}host and http.{prefix}port"))
+    except ConfigurationError:
+        close(taken)
+        raise
+    return taken
+
+
+def close(listeners: Sequence[socket.socket]) -> None:
+    """All of them."""
+    for listener in listeners:
+        listener.close()
+
+
+def servers(app: Framed, settings: Settings, listeners: Sequence[socket.socket]) -> list[tuple[Server, socket.socket]]:
+    """What answers on each socket: on one alone everything."""
+    apps = apart(app) if len(listeners) > 1 else (app,)
+    return [(server(each, settings.http), listener) for each, listener in zip(apps, listeners, strict=True)]
+
+
+def addressed(addresses: Sequence[str]) -> dict[str, str]:
+    """The base addresses as the log names them."""
+    return dict(zip(("address", "admin_address"), addresses, strict=False))
+
+
+def _take(host: str, port: int, settings: str) -> socket.socket:
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -108,9 +137,7 @@ def listen(settings: Settings) -> socket.socket:
             raise
     except OSError as error:
         why = error.strerror or "unknown host"
-        raise ConfigurationError(
-            [f"http: cannot listen on {host}:{port} ({why}). Set http.host and http.port."]
-        ) from error
+        raise ConfigurationError([f"http: cannot listen on {host}:{port} ({why}). Set {settings}."]) from error
     return listener
 
 

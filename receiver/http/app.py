@@ -6,11 +6,14 @@ import secrets
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import Final, Protocol
 
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Route
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Lifespan
 
 from receiver.errors import ReceiverError
@@ -29,12 +32,17 @@ from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
 from receiver.http.openapi import description_routes
-from receiver.http.problems import on_receiver_error
+from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
 from receiver.http.requests import RequestApi, RequestStore
 from receiver.http.subscribers import SubscriberApi, SubscriberStore
 from receiver.metrics import Metrics
 from receiver.settings import Settings
 from receiver.settings.subscriber import rules_of
+
+log = structlog.get_logger()
+
+FROM_AMAZON: Final = ("/ipn", "/fps/")
+HEALTH: Final = ("/healthz", "/readyz")
 
 
 class AppStore(DashboardStore, RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, Protocol):
@@ -62,7 +70,7 @@ def build(
     sessions: Sessions | None = None,
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
-) -> Starlette:
+) -> Framed:
     """The application. `checks` and `remarks` make `/readyz`, `refresh_gauges` runs before each `/metrics`.
 
     `now` is ms UTC. `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments.
@@ -95,6 +103,38 @@ def build(
         exception_handlers={ReceiverError: on_receiver_error, HTTPException: dashboard.on_http_exception},
         lifespan=lifespan,
     )
+
+
+def apart(app: Framed) -> tuple[Framed, Framed]:
+    """The same application behind two doors, with all that it holds: one for Amazon, one for those who run it.
+
+    Both have the health routes. A notification that comes to the second gets 503: SNS would never repeat a 404.
+    """
+    taken: list[BaseRoute] = []
+    others: list[BaseRoute] = []
+    for route in app.routes:
+        path = route.path if isinstance(route, Route | Mount) else ""
+        if path.startswith(FROM_AMAZON):
+            taken.append(route)
+            others.append(Route(path, _wrong_port, methods=["POST"]))
+        else:
+            others.append(route)
+            taken += [route] if path in HEALTH else []
+    answers = {ReceiverError: on_receiver_error, HTTPException: _nothing_else}
+    return app.behind(taken, answers, posts=True), app.behind(others, app.exception_handlers, posts=False)
+
+
+async def _wrong_port(request: Request) -> Response:
+    """Without a body, as all answers to Amazon."""
+    log.error("http.notification_at_admin_port", path=request.url.path, mend="Have it sent to http.port.")
+    return Response(status_code=503, headers={"Retry-After": "60"})
+
+
+async def _nothing_else(request: Request, error: Exception) -> Response:
+    """JSON for browsers as well: they find no page there."""
+    if isinstance(error, HTTPException):
+        error = with_every_method(request, error)
+    return await on_http_exception(request, error)
 
 
 def ipn_routes(ipn: Ipn) -> list[BaseRoute]:

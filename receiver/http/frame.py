@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
@@ -44,10 +44,11 @@ def new_request_id() -> str:
 
 
 class Frame:
-    """Around every request to `app`; a notification that is posted goes to `ipn`, which is one of its routes too."""
+    """Around every request to `app`; a notification that is posted goes to `ipn`, which is one of its routes too. None:
+    notifications are taken elsewhere."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, ipn: ASGIApp, request_id: Callable[[], str] = new_request_id
+        self, app: ASGIApp, metrics: Metrics, ipn: ASGIApp | None, request_id: Callable[[], str] = new_request_id
     ) -> None:
         self._app, self._metrics, self._ipn, self._new_id = app, metrics, ipn, request_id
 
@@ -86,7 +87,7 @@ class Frame:
         """Who takes the request; of a notification that is posted also the template of its route."""
         path = scope["path"] = tidy_path(scope["path"])
         found = IPN.fullmatch(path) if path.startswith("/ipn") and scope["method"] == "POST" else None
-        if found is None:
+        if found is None or self._ipn is None:
             return self._app, ""
         account, slash = found.groups()
         scope["path_params"] = {"account": account} if account else {}
@@ -96,10 +97,15 @@ class Frame:
 class Framed(Starlette):
     """An application in its frame. The frame answers what nobody foresaw, in the framework's stead."""
 
-    def __init__(self, *, metrics: Metrics, ipn: ASGIApp, **more: object) -> None:
+    def __init__(self, *, metrics: Metrics, ipn: ASGIApp | None, **more: object) -> None:
         super().__init__(**more)  # type: ignore[arg-type]
         self._metrics, self._ipn = metrics, ipn
         self.router.redirect_slashes = False
+
+    def behind(self, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any], *, posts: bool) -> Framed:
+        """Some of its routes, in a frame of their own; `posts`: notifications are among them."""
+        ipn = self._ipn if posts else None
+        return Framed(metrics=self._metrics, ipn=ipn, routes=routes, exception_handlers=handlers)
 
     def build_middleware_stack(self) -> ASGIApp:
         """All that stands between the server and the routes."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
 
 from receiver.inbox.envelope import MAX_BODY
 from receiver.outbox.formats import link_problems
-from receiver.redis_address import SINGLE_SCHEMES, has_password, read_several
+from receiver.redis_address import SINGLE_SCHEMES, TLS_FILES, has_password, read_several
 from receiver.settings.values import AsList, Name, Networks, Section, Span, Words, one_of, secret_text
 
 LEASE_MARGIN = timedelta(seconds=20)
@@ -48,6 +49,9 @@ class RedisSettings(Section):
         url = secret_text(info.data.get("url"), file)
         if url and urlsplit(url).scheme not in SINGLE_SCHEMES:
             read_several(url)
+        for option, path in parse_qsl(urlsplit(url).query):
+            if option in TLS_FILES and not os.access(path, os.R_OK):
+                raise ValueError(f"{option} names {path}, which cannot be read. Mend the path, or its permissions.")
         return file
 
     @field_validator("password_file")
@@ -81,13 +85,34 @@ class HttpSettings(Section):
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=0, le=65535)
+    admin_host: str | None = Field(default=None, min_length=1)
+    """`host`, if not set."""
+    admin_port: int | None = Field(default=None, ge=0, le=65535, validate_default=True)
+    """A second port, for all but notifications and health; None: everything is on one."""
     trusted_proxies: Networks = ()
     connections: int = Field(default=1000, ge=1, le=1_000_000)
-    """Open at once, in each process; one more gets 503 and is closed. Each needs a file descriptor."""
+    """Open at once on each port, in each process; one more gets 503 and is closed. Each needs a file descriptor."""
     failed_sign_ins: int = Field(default=20, ge=0, le=10_000)
     """Wrong tokens of one client address at once; after that 429, and one more every 6 s. 0: no limit."""
     header_timeout: Span = seconds(10)
     shutdown_timeout: Span = seconds(8)
+
+    @field_validator("admin_port")
+    @classmethod
+    def _is_another(cls, admin_port: int | None, info: ValidationInfo) -> int | None:
+        host, admin_host = info.data.get("host"), info.data.get("admin_host")
+        if admin_port is None and admin_host is not None:
+            raise ValueError("is missing: admin_host means nothing without it. Set admin_port, or leave both out.")
+        if admin_port and admin_port == info.data.get("port") and admin_host in (None, host):
+            raise ValueError("is http.port as well. Choose another, or leave it out to have everything on one port.")
+        return admin_port
+
+    @property
+    def doors(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each listener. The last has the API, the dashboard and the metrics; the first, which may be
+        the same, takes notifications."""
+        public = (self.host, self.port)
+        return (public,) if self.admin_port is None else (public, (self.admin_host or self.host, self.admin_port))
 
 
 class IngestSettings(Section):

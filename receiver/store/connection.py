@@ -26,6 +26,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from receiver.errors import StoreUnavailable
 from receiver.store.keys import PREFIX, PROBE
+from receiver.store.tls import tls_kind
 
 log = structlog.get_logger()
 
@@ -275,6 +276,8 @@ ALIASES |= {"MASTERNOTFOUND": "MASTERDOWN"}
 
 def kind_of(error: BaseException) -> str:
     """A word for what is the matter with Redis; the error's text may hold keys and values, and is not passed on."""
+    if word := tls_kind(error):
+        return word
     if type(error) is RedisConnectionError and error.__cause__ is not None:
         # redis-py 8 wraps so what goes wrong while it greets the server: a password, a time-out.
         return "unreachable" if (kind := kind_of(error.__cause__)) == "error" else kind

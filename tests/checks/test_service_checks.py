@@ -84,6 +84,14 @@ async def test_nobody_there() -> None:
     assert words(await look("http://127.0.0.1:1")) == {"service.running": "connect_failed"}
     assert words(await look(http={"port": 1})) == {"service.running": "not_running"}
     assert words(await look(http={"port": 0})) == {"service.running": "no_address"}
+    assert words(await look(http={"port": 1, "admin_port": 0})) == {"service.running": "no_address"}
+
+
+async def test_with_a_port_of_its_own_it_asks_there(server: Server) -> None:
+    """`http.admin_port`: only there is what it asks for."""
+    found = await look(token=ADMIN, http={"port": 1, "admin_port": server.port})
+    assert f"127.0.0.1:{server.port}" in only(found, "service.running").found
+    assert only(found, "service.diagnostics").status is Status.OK
 
 
 async def test_somebody_else_there() -> None:

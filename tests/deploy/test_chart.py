@@ -22,15 +22,15 @@ STOP = 10
 
 
 @cache
-def rendered() -> tuple[dict[str, Any], ...]:
-    """All objects of the example."""
-    text = run(tool("helm"), "template", "apr", CHART, "--namespace", "pay", "--values", EXAMPLE)
+def rendered(*more: str) -> tuple[dict[str, Any], ...]:
+    """All objects of the example; `more` are arguments."""
+    text = run(tool("helm"), "template", "apr", CHART, "--namespace", "pay", "--values", EXAMPLE, *more)
     return tuple(each for each in yaml.safe_load_all(text) if each)
 
 
-def objects(kind: str) -> dict[str, dict[str, Any]]:
+def objects(kind: str, *more: str) -> dict[str, dict[str, Any]]:
     """The objects of a kind, by the end of their names."""
-    found = [each for each in rendered() if each["kind"] == kind]
+    found = [each for each in rendered(*more) if each["kind"] == kind]
     return {each["metadata"]["name"].removeprefix("apr-amazon-pay-refund-receiver").lstrip("-"): each for each in found}
 
 
@@ -71,6 +71,7 @@ def test_helm_lints_it() -> None:
         ("redis.url=redis://user:hush@host:6379", "redis.url"),
         ("replicas=3", "(?i)additional property|additional properties"),
         ("serve.replicas=many", "serve.replicas"),
+        ("adminPort=8000", "adminPort"),
         ("redis.url=", "the address of Redis or Valkey"),
         ("config=", "the text of receiver.toml"),
         ("ingress.host=", "the name that Seller Central will be given"),
@@ -162,6 +163,25 @@ def test_strangers_reach_notifications_alone() -> None:
     assert str(everybody["from"]).count("monitoring") == 1
     assert "ingress-nginx" in str(policies["serve"]["spec"]["ingress"])
     assert policies["serve"]["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "serve"
+
+
+def test_with_an_admin_port_the_ingress_controller_cannot_reach_the_api() -> None:
+    """The pods, the Services and the policies agree about which port is whose."""
+    more = ("--set", "adminPort=8001")
+    for deployment in objects("Deployment", *more).values():
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert {"name": "RECEIVER_HTTP__ADMIN_PORT", "value": "8001"} in container["env"]
+        assert {each["name"]: each["containerPort"] for each in container["ports"]} == {"http": 8000, "admin": 8001}
+    services = {name: each["spec"]["ports"] for name, each in objects("Service", *more).items()}
+    assert [(each["name"], each["targetPort"]) for each in services[""]] == [("http", "http"), ("admin", "admin")]
+    assert [(each["port"], each["targetPort"]) for each in services["metrics"]] == [(8001, "admin")]
+    policies = {name: each["spec"]["ingress"] for name, each in objects("NetworkPolicy", *more).items()}
+    assert [(str(each["from"]), each["ports"][0]["port"]) for each in policies["serve"]] == [
+        (str([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}]), 8000),
+        (str([{"podSelector": {"matchLabels": {"app": "orders"}}}]), 8001),
+    ]
+    assert [each["ports"][0]["port"] for each in policies[""]] == [8001]
+    assert not [name for name in services if "admin" in str(objects("Service")[name])]
 
 
 def test_selectors_select() -> None:

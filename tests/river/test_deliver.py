@@ -59,6 +59,22 @@ async def test_an_event_that_is_accepted_leaves_nothing_behind(at: Depot, hook: 
     assert at.counted("delivered") == 1
 
 
+async def test_log_lines_and_posts_are_joined_by_the_id(at: Depot, hook: Hook) -> None:
+    """Each attempt has a line with the `webhook-id` of its post. There is no `traceparent`: OpenTelemetry's samplers
+    would obey its flag, and we have no span that could be its parent."""
+    hook.answers = [Says(500)]
+    await at.subscribe(hook)
+    await at.owe()
+    with capture_logs() as logs:
+        await at.deliver()
+        at.clock.tick(await at.due() or 0)
+        await at.deliver()
+    lines = [(each["event"], each["event_id"]) for each in logs if each["event"].startswith("delivery.")]
+    (event_id,) = {post.headers["webhook-id"] for post in hook.posts}
+    assert lines == [("delivery.retry", event_id), ("delivery.delivered", event_id)]
+    assert not [post for post in hook.posts if {"traceparent", "tracestate"} & post.headers.keys()]
+
+
 async def test_every_live_secret_signs(at: Depot, hook: Hook) -> None:
     """While a secret is on its way out, who knows either can check."""
     await at.subscribe(hook, secrets=(Secret(SECRET), Secret(OTHER_SECRET)))

@@ -15,6 +15,7 @@ from tests.store.makers import SECRET
 EXAMPLES = (
     'url = "redis',
     "password_file",
+    "admin_",
     "throttle",
     "endpoint",
     "[accounts.",

@@ -244,6 +244,41 @@ def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     assert len(keys) == len(set(keys)), found
 
 
+@pytest.mark.parametrize("scheme", ["rediss://host", "rediss+sentinel://s1/refunds", "rediss+cluster://n1"])
+def test_a_certificate_that_is_not_there_is_a_problem(scheme: str, tmp_path: Path) -> None:
+    """Else it would look as if Redis could not be reached."""
+    path = tmp_path / "ca.pem"
+    address = {"RECEIVER_REDIS__URL": f"{scheme}?ssl_ca_certs={path}"}
+    problem = only(alone(**address))
+    assert problem.startswith("redis.url")
+    assert f"ssl_ca_certs names {path}, which cannot be read." in problem
+    path.write_text("")
+    assert load(None, alone(**address)).redis.address.endswith(str(path))
+
+
+def test_an_admin_port_makes_a_second_door() -> None:
+    """Its host is that of the first, if nobody says otherwise; without it there is one door."""
+    assert load(None, alone()).http.doors == (("127.0.0.1", 8000),)
+    shared = alone(RECEIVER_HTTP__HOST="0.0.0.0", RECEIVER_HTTP__ADMIN_PORT="8001")
+    assert load(None, shared).http.doors == (("0.0.0.0", 8000), ("0.0.0.0", 8001))
+    own = {**shared, "RECEIVER_HTTP__ADMIN_HOST": "10.0.0.1", "RECEIVER_HTTP__ADMIN_PORT": "8000"}
+    assert load(None, own).http.doors == (("0.0.0.0", 8000), ("10.0.0.1", 8000))
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({"ADMIN_PORT": "8000"}, "http.admin_port: is http.port as well. Choose another"),
+        ({"ADMIN_PORT": "8000", "ADMIN_HOST": "127.0.0.1"}, "http.admin_port: is http.port as well."),
+        ({"ADMIN_HOST": "127.0.0.1"}, "http.admin_port: is missing: admin_host means nothing without it."),
+        ({"ADMIN_PORT": "65536"}, "http.admin_port: "),
+    ],
+)
+def test_an_admin_port_that_cannot_be(environ: dict[str, str], problem: str) -> None:
+    """Two listeners want two addresses."""
+    assert only(alone(**{f"RECEIVER_HTTP__{name}": text for name, text in environ.items()})).startswith(problem)
+
+
 def test_near_misses_are_suggested() -> None:
     """A key that is almost a setting names the setting; one that is far from all names those there are."""
     assert only(alone(RECEIVER_HTTP__PROT="1")) == "http.prot: is not a setting. Did you mean port?"

@@ -42,6 +42,9 @@ explains. Unknown parameters and fields are refused. GET has a HEAD beside it. E
 which is in the service's log: yours, if you send one. Bodies are read as JSON whatever their Content-Type. Answers \
 may get new members: ignore those that you do not know.
 
+Where `http.admin_port` is set, all of this is on that port, but for notifications, which are on `http.port`. Both \
+have `/healthz` and `/readyz`.
+
 The dashboard at `/` is for browsers, and not described here. With its session, pages of the same origin can read \
 (GET) without a token.
 """

@@ -36,7 +36,8 @@ TO_SNS: Final = {
     413: "Longer than any notification: final to SNS. No body.",
     415: "Encoded: final to SNS. No body.",
     500: "The service has a fault: SNS sends it again. No body.",
-    503: "The service's own trouble, or a topic or merchant that nobody configured: SNS sends it again. No body.",
+    503: "The service's own trouble, a topic or merchant that nobody configured, or the port is http.admin_port: SNS "
+    "sends it again. No body.",
 }
 TO_FPS: Final = {
     **{status: TO_SNS[status] for status in (413, 415, 500)},

@@ -61,6 +61,9 @@ spec:
         - { name: RECEIVER_CONFIG, value: /etc/receiver/receiver.toml }
         - { name: RECEIVER_HTTP__HOST, value: 0.0.0.0 }
         - { name: RECEIVER_HTTP__PORT, value: "8000" }
+        {{- with $root.Values.adminPort }}
+        - { name: RECEIVER_HTTP__ADMIN_PORT, value: {{ . | quote }} }
+        {{- end }}
         - { name: RECEIVER_REDIS__URL, value: {{ required "redis.url: the address of Redis or Valkey, without the password." $root.Values.redis.url | quote }} }
         - { name: RECEIVER_REDIS__WAIT_REPLICAS, value: {{ $root.Values.redis.waitReplicas | quote }} }
         {{- if $root.Values.redis.passwordSecret }}
@@ -74,6 +77,9 @@ spec:
         {{- end }}
       ports:
         - { name: http, containerPort: 8000, protocol: TCP }
+        {{- with $root.Values.adminPort }}
+        - { name: admin, containerPort: {{ . }}, protocol: TCP }
+        {{- end }}
       startupProbe:
         httpGet: { path: /healthz, port: http }
         periodSeconds: 2
