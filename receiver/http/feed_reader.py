@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ CATCH_UP = 100
 PREFIX = "amazonpay.refund."
 TYPES = {name: each.value for each in EventType for name in (each.value, each.value.removeprefix(PREFIX))}
 EVENT_STREAM = "text/event-stream"
+NOT_AT_ALL = re.compile(r"q=0(\.0{0,3})?")
+"""RFC 9110, 12.4.2: a weight of nought, with at most three decimals."""
 WHY = {
     "trimmed": "events after the cursor are older than what is kept",
     "emptied": "the store was emptied, or restored from before the cursor",
@@ -91,7 +94,7 @@ def accepts_stream(headers: Headers) -> bool:
     """Whether `Accept` names `text/event-stream`."""
     ranges = [each.split(";") for each in ",".join(headers.getlist("accept")).lower().split(",")]
     return any(
-        kind.strip() == EVENT_STREAM and not any(each.replace(" ", "") in ("q=0", "q=0.0") for each in more)
+        kind.strip() == EVENT_STREAM and not any(NOT_AT_ALL.fullmatch(each.replace(" ", "")) for each in more)
         for kind, *more in ranges
     )
 

@@ -193,6 +193,7 @@ async def test_a_token_for_one_account(service: Service, store: Store, redis: Re
         ("text/event-stream", EVENT_STREAM),
         ("application/json, Text/Event-Stream;q=0.5", EVENT_STREAM),
         ("text/event-stream;q=0", "application/json"),
+        ("text/event-stream;q=0.000", "application/json"),
         ("*/*", "application/json"),
         ("application/json", "application/json"),
     ],

@@ -417,7 +417,7 @@ async def test_bad_subscribers_cost_nobody_else_anything_and_are_named(
     """Tar pits, floods, garbage, resets, redirects to metadata, TLS that is none: each last answer says what it was;
     three good ones get everything long before the slow ones time out, and memory does not follow what is sent."""
     clock.ms = wall()
-    async with depot(store, redis, clock, timeout=2.0) as at, AsyncExitStack() as stack:
+    async with depot(store, redis, clock, timeout=5.0) as at, AsyncExitStack() as stack:
         for name, (says, _) in BAD.items():
             server: WebServer = await stack.enter_async_context(serving(says))
             await at.subscribe(Hook(name, url=server.url))
@@ -431,7 +431,7 @@ async def test_bad_subscribers_cost_nobody_else_anything_and_are_named(
         began = asyncio.get_running_loop().time()
         async with at_work(at.deliverer.run):
             await until(lambda: at.counted("delivered") == 90, "the good ones have everything")
-            assert asyncio.get_running_loop().time() - began < 2.0
+            assert asyncio.get_running_loop().time() - began < 5.0
             errors = {**{name: error for name, (_, error) in BAD.items()}, "tls": "tls failed"}
             for name, error in errors.items():
                 await until(lambda n=name: _failed(at, n), f"{name} was tried")
