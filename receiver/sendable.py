@@ -32,7 +32,7 @@ def checked_url(text: str, guarded: bool) -> URL:
         raise NotSent("The address is no URL.", reason="bad_url") from error
     if not host or port == 0 or "@" in url.raw_authority:
         raise NotSent("The address needs a host, and must have no user or password.", reason="bad_url")
-    if NUMERIC_HOST.fullmatch(host) and not _is_ipv4(host):
+    if ":" not in host and NUMERIC_HOST.fullmatch(host) and not _is_ipv4(host):
         reason = "forbidden_address" if guarded else "bad_url"
         raise NotSent("The address is a number that is not written as four decimal parts.", reason=reason)
     return url

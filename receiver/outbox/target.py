@@ -18,6 +18,8 @@ FORBIDDEN_CHARACTERS = re.compile(r"[\\\"<>^`{|}]")
 HOST = re.compile(
     r"(?=.{1,253}\.?\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
 )
+BRACKETS = re.compile(r"[^\[\]]*|\[[^\[\]]*\](?::[0-9]*)?")
+"""RFC 3986, 3.2.2: only an IP literal stands in brackets, and only a port behind. `urlsplit` passes over the rest."""
 NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 """WHATWG URL, "ends in a number checker": such a host is an IPv4 address or nothing, whatever it looks like."""
 
@@ -47,6 +49,8 @@ def url_problems(url: object, rules: Rules) -> list[str]:
     try:
         parts = urlsplit(url)
         port = parts.port
+        if not BRACKETS.fullmatch(parts.netloc.rpartition("@")[2]):
+            raise ValueError
     except ValueError:
         return [f"cannot be taken apart into host and port; write for example {EXAMPLE}"]
     if not parts.scheme or "//" not in url:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -143,6 +146,7 @@ def _some(*texts: str) -> st.SearchStrategy[str]:
     )
 )
 @example("HTTPS://Finance.Example./hooks")
+@example("https://[::FFFF:8.8.8.8]")
 def test_whatever_is_taken_can_be_sent(url: str) -> None:
     """An address without a fault is one that the transport takes, and both see the same host in it."""
     seen: list[str] = []
@@ -150,4 +154,6 @@ def test_whatever_is_taken_can_be_sent(url: str) -> None:
         return
     sent = checked_url(url, True)
     assert sent.scheme in ("http", "https")
-    assert (sent.raw_host or "").lower().rstrip(".") in (*seen, url.lower().split("/")[2].partition(":")[0].rstrip("."))
+    host = (sent.raw_host or "").lower().rstrip(".")
+    named = re.split("[/?#]", url.lower())[2].partition(":")[0].rstrip(".")
+    assert host == named or [*map(ip_address, seen)] == [ip_address(host)]
