@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from receiver.certificates import CertificateStore
 from receiver.errors import NotSent
 from receiver.http.app import AppStore, build
+from receiver.http.frame import Framed
 from receiver.http.health import Check
 from receiver.http.ipn import Receives
 from receiver.http.server import server
@@ -204,3 +205,18 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - the server and its counters have no event to wait for
             await asyncio.sleep(0.005)
+
+
+def all_routes() -> Framed:
+    """The application with every route that there is, and nothing behind them."""
+    anything: Any = object()
+    return build(
+        settings(),
+        receiver=anything,
+        store=anything,
+        metrics=Metrics(),
+        now=lambda: 0,
+        checks={},
+        refresh_gauges=anything,
+        inside=anything,
+    )

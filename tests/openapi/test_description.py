@@ -17,14 +17,12 @@ from typer.testing import CliRunner
 
 import receiver
 from receiver.cli import app as commands
-from receiver.http.app import build
 from receiver.http.dashboard.routes import Dashboard
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.openapi import OPERATIONS, document, encoded
 from receiver.http.openapi.vocabulary import AMAZON, EVERYBODY, STORE, TOKEN
-from receiver.metrics import Metrics
 from receiver.settings.sections import Scope
-from tests.http.kit import settings
+from tests.http.kit import all_routes
 from tests.openapi.conform import faults_of
 from tests.openapi.stage import HEADERS, House, house
 
@@ -36,23 +34,9 @@ NOT_IN_OPENAPI = {"/ipn/", "/ipn/{account}/", "/fps/{account}/"}
 def routes() -> list[Route]:
     """Those of the application, without the dashboard's."""
     anything: Any = object()
-
-    async def nothing() -> None:
-        return None
-
-    app = build(
-        settings(),
-        receiver=anything,
-        store=anything,
-        metrics=Metrics(),
-        now=lambda: 0,
-        checks={},
-        refresh_gauges=nothing,
-        inside=anything,
-    )
     pages = Dashboard(anything, anything, Sessions(lambda: 0), {}, lambda: 0).routes()
     own = {route.path for route in pages if isinstance(route, Route)}
-    return [route for route in app.routes if isinstance(route, Route) and route.path not in own]
+    return [route for route in all_routes().routes if isinstance(route, Route) and route.path not in own]
 
 
 def test_it_is_valid() -> None:

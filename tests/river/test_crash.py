@@ -12,32 +12,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
-
 from receiver.store.keys import Keys
-from tests.processes import Desk, desk, until
-from tests.river.crash_kit import TOKEN, Load, World, world
+from tests.processes import Desk, until
+from tests.river.crash_kit import TOKEN, Load, World
 from tests.store.embedded_kit import client, lives, servers
 
 LANE_WIDTH = 8
 """Deliveries under way at once to one subscriber: so many may be repeated after each `kill -9`."""
 LEASE = 22.0
 """Seconds until what a killed worker had claimed comes round again: the time-out of its requests and 20 s."""
-
-
-@pytest.fixture
-async def place() -> AsyncIterator[Desk]:
-    """Where commands are started. None of them may meet anything that nobody foresaw."""
-    async with desk() as found:
-        yield found
-        assert not [command.complaint for command in found.started if "Traceback" in command.complaint]
-
-
-@pytest.fixture
-async def around() -> AsyncIterator[World]:
-    """Amazon, SNS and a subscriber."""
-    async with world() as found:
-        yield found
 
 
 async def looked_after(url: str) -> set[str]:

@@ -5,33 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
 
 import aiohttp
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fleet import fleet
-from tests.processes import Command, Desk, desk, until
-from tests.river.crash_kit import TOKEN, Load, World, world
+from tests.processes import Command, Desk, until
+from tests.river.crash_kit import TOKEN, Load, World
 from tests.river.test_crash import ready
 from tests.river.test_failover import on_redis
 from tests.store.embedded_kit import lives, servers
-
-
-@pytest.fixture
-async def place() -> AsyncIterator[Desk]:
-    """Where commands are started. None of them may meet anything that nobody foresaw."""
-    async with desk() as found:
-        yield found
-        assert not [command.complaint for command in found.started if "Traceback" in command.complaint]
-
-
-@pytest.fixture
-async def around() -> AsyncIterator[World]:
-    """Amazon, SNS and a subscriber."""
-    async with world() as found:
-        yield found
 
 
 async def fetch(url: str, **more: object) -> str:

@@ -9,24 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.fleet import Fleet, Server, fleet
-from tests.processes import Desk, desk, until
-from tests.river.crash_kit import Load, World, world
+from tests.processes import Desk, until
+from tests.river.crash_kit import Load, World
 from tests.river.test_crash import LANE_WIDTH, LEASE, looked_after, ready, watch_readiness
-
-
-@pytest.fixture
-async def place() -> AsyncIterator[Desk]:
-    """Where commands are started. None of them may meet anything that nobody foresaw."""
-    async with desk() as found:
-        yield found
-        assert not [command.complaint for command in found.started if "Traceback" in command.complaint]
-
-
-@pytest.fixture
-async def around() -> AsyncIterator[World]:
-    """Amazon, SNS and a subscriber."""
-    async with world() as found:
-        yield found
 
 
 @pytest.fixture

@@ -3,52 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 from starlette.routing import Mount, Route
 
-from receiver.http.app import apart, build
-from receiver.metrics import Metrics
-from tests.http.kit import settings
-from tests.processes import Command, Desk, desk, until
-from tests.river.crash_kit import TOKEN, World, world
+from receiver.http.app import apart
+from tests.http.kit import all_routes
+from tests.processes import Command, Desk, until
+from tests.river.crash_kit import TOKEN, World
 
 BOTH = {"/healthz", "/readyz"}
 PUBLIC = {"/ipn", "/ipn/", "/ipn/{account}", "/ipn/{account}/", "/fps/{account}", "/fps/{account}/"}
 
 
-@pytest.fixture
-async def place() -> AsyncIterator[Desk]:
-    """Where commands are started. None of them may meet anything that nobody foresaw."""
-    async with desk() as found:
-        yield found
-        assert not [command.complaint for command in found.started if "Traceback" in command.complaint]
-
-
-@pytest.fixture
-async def around() -> AsyncIterator[World]:
-    """Amazon, SNS and a subscriber."""
-    async with world() as found:
-        yield found
-
-
 def test_every_route_is_behind_one_door_and_health_behind_both() -> None:
     """A route that is added later is not public until somebody says so."""
-    anything: Any = object()
-    app = build(
-        settings(),
-        receiver=anything,
-        store=anything,
-        metrics=Metrics(),
-        now=lambda: 0,
-        checks={},
-        refresh_gauges=anything,
-        inside=anything,
-    )
+    app = all_routes()
     every, public, admin = (
         [route.path for route in each.routes if isinstance(route, Route | Mount)] for each in (app, *apart(app))
     )
