@@ -58,7 +58,7 @@ Around it
 
     http/             the routes: notifications, refunds, subscribers, feed, dashboard, health; errors become answers
     settings/         every setting, checked as a whole before anything starts
-    durations.py · redis_address.py · logs.py · metrics.py · serving.py · workers.py
+    durations.py · redis_address.py · logs.py · metrics.py · serving.py · workers.py · deadline.py
     service.py        builds everything once, by hand, and runs it
     simulator/        a stand-in Amazon Pay; has a reading list of its own, and shares none of the code above
     commands/ · checks/           one module for each group of commands; what `receiver doctor` looks at
@@ -76,7 +76,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ handover
   │ settle · ask · telling
   │ transport · store · certificates · settings
-  │ resolver · sendable · interim · serving · logs · workers
+  │ resolver · sendable · interim · serving · logs · workers · deadline
   │ accounts
   │ inbox · amazonpay · outbox
   │ ledger · addresses

@@ -54,11 +54,12 @@ class Leaving:
 
     def __init__(self, app: ASGIApp, ending: asyncio.Event) -> None:
         self._app, self._ending = app, ending
+        self._offered = {"event": ending}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         whole = False
-        scope["extensions"] = {**(scope.get("extensions") or {}), ENDING: {"event": self._ending}}
+        scope.setdefault("extensions", {})[ENDING] = self._offered
 
         async def received() -> Message:
             nonlocal whole

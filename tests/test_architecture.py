@@ -23,7 +23,7 @@ LAYERS = (
     {"ledger", "addresses"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},
-    {"resolver", "sendable", "interim", "serving", "logs", "workers"},
+    {"resolver", "sendable", "interim", "serving", "logs", "workers", "deadline"},
     {"transport", "store", "certificates", "settings"},
     {"settle", "ask", "telling"},
     {"handover"},

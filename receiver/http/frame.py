@@ -36,6 +36,7 @@ DEFAULTS: Final = {
     b"cache-control": b"no-store",
 }
 """What an answer says unless it says something else."""
+OURS: Final = frozenset({*DEFAULTS, b"x-request-id"})
 
 
 def new_request_id() -> str:
@@ -86,8 +87,10 @@ class Frame:
     def _way(self, scope: Scope) -> tuple[ASGIApp, str]:
         """Who takes the request; of a notification that is posted also the template of its route."""
         path = scope["path"] = tidy_path(scope["path"])
-        found = IPN.fullmatch(path) if path.startswith("/ipn") and scope["method"] == "POST" else None
-        if found is None or self._ipn is None:
+        if self._ipn is None or scope["method"] != "POST" or not path.startswith("/ipn"):
+            return self._app, ""
+        found = IPN.fullmatch(path)
+        if found is None:
             return self._app, ""
         account, slash = found.groups()
         scope["path_params"] = {"account": account} if account else {}
@@ -120,11 +123,13 @@ def route_of(scope: Scope) -> str:
 
 def _headers(said: Headers, request_id: str) -> list[tuple[bytes, bytes]]:
     """What the answer says, and what every answer says."""
-    headers = [pair for pair in said if pair[0] != b"x-request-id"]
+    own = (b"x-request-id", request_id.encode())
+    headers = list(said)
+    if OURS.isdisjoint([name for name, _ in headers]):
+        return [*headers, *DEFAULTS.items(), own]
+    headers = [pair for pair in headers if pair[0] != b"x-request-id"]
     names = {name for name, _ in headers}
-    headers += [pair for pair in DEFAULTS.items() if pair[0] not in names]
-    headers.append((b"x-request-id", request_id.encode()))
-    return headers
+    return [*headers, *(pair for pair in DEFAULTS.items() if pair[0] not in names), own]
 
 
 def _brought_id(headers: Headers) -> str:

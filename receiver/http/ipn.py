@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from receiver.deadline import Deadline
 from receiver.errors import (
     Encoded,
     NotFound,
@@ -25,13 +26,14 @@ from receiver.errors import (
     Unconfigured,
 )
 from receiver.http.server import CLOSE, REST
+from receiver.inbox.envelope import HEADERS
 from receiver.receive import Receipt
 from receiver.settings.sections import IngestSettings
 
 log = structlog.get_logger()
 
-SNS = b"x-amz-sns-"
-"""What the names of the headers begin with that SNS sends."""
+SNS = {name.encode(): name for name in HEADERS}
+"""The headers of SNS that are looked at."""
 NO_REST = {"rest": bool}
 """Of a server that is not ours."""
 LINGER_BYTES = 1024 * 1024
@@ -128,11 +130,11 @@ class Ipn:
         headers = self._check_head(scope)
         held = bytearray()
         try:
-            async with asyncio.timeout(self._body_timeout) as timer:
+            with Deadline(self._body_timeout) as limit:
                 await self._read(incoming, held)
                 if self._working >= self._limits.concurrency:
                     raise Overloaded()
-                timer.reschedule(deadline)
+                limit.move(deadline)
                 return await self._judged(scope, bytes(held), headers)
         except TimeoutError:
             if incoming.more:
@@ -147,8 +149,8 @@ class Ipn:
             raise MethodNotAllowed()
         headers = {}
         for name, value in scope["headers"]:
-            if name.startswith(SNS):
-                headers[name.decode("latin-1")] = value.decode("latin-1")
+            if known := SNS.get(name):
+                headers[known] = value.decode("latin-1")
             elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 raise Encoded()
             elif name == b"content-length" and value.isdigit() and int(value[:20]) > self._limits.max_body:

@@ -51,6 +51,8 @@ class Protocol(HttpToolsProtocol):
 
     head_timeout = 10.0
     head = 0
+    heading = False
+    """Whether a head has begun and not ended."""
     fed = 0
     head_timer: asyncio.TimerHandle | None = None
     most: int = 1000
@@ -64,6 +66,10 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection is there: its first head is due. One too many gets 503 at once; SNS comes back after it."""
         super().connection_made(transport)
+        self.extensions: dict[str, dict[object, object]] = {
+            CLOSE: {"close": transport.close, "abort": transport.abort},
+            REST: {"rest": self._tire},
+        }
         if len(self.connections) > self.most:
             self._say_full()
             transport.write(FULL)
@@ -103,6 +109,8 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("Invalid HTTP request received.")
+        if self.heading:
+            self._expect_head()
 
     def _feed(self, data: bytes) -> None:
         """The parser takes an offered upgrade for accepted: it is given the head again, without the offer."""
@@ -135,14 +143,11 @@ class Protocol(HttpToolsProtocol):
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
-        """The first byte of a request: the rest of its head is due."""
+        """The first byte of a request: what of its head is not here yet is due."""
         super().on_message_begin()
         self.head = 0
-        self._expect_head()
-        self.scope["extensions"] = {
-            CLOSE: {"close": self.transport.close, "abort": self.transport.abort},
-            REST: {"rest": self._tire},
-        }
+        self.heading = True
+        self.scope["extensions"] = self.extensions
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request line."""
@@ -192,6 +197,7 @@ class Protocol(HttpToolsProtocol):
             self.head_timer = self.loop.call_later(self.head_timeout, self.transport.close)
 
     def _head_is_here(self) -> None:
+        self.heading = False
         if self.head_timer is not None:
             self.head_timer.cancel()
             self.head_timer = None

@@ -61,6 +61,8 @@ _SIGNED = {
 }
 _FOLDED = frozenset(name.casefold() for name in _FIELDS)
 _HEADERS = {"x-amz-sns-message-type": "Type", "x-amz-sns-message-id": "MessageId", "x-amz-sns-topic-arn": "TopicArn"}
+HEADERS: Final = frozenset({*_HEADERS, "x-amz-sns-rawdelivery"})
+"""The headers that `read_envelope` looks at."""
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)

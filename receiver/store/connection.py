@@ -24,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from receiver.deadline import Deadline
 from receiver.errors import StoreUnavailable
 from receiver.store.keys import PREFIX, PROBE
 from receiver.store.tls import tls_kind
@@ -33,6 +34,8 @@ log = structlog.get_logger()
 Command = tuple[str | bytes | int | float, ...]
 MOST_FLIGHTS = 2
 """Pipelines under way at once; what arrives meanwhile shares the next one."""
+TIMEOUT = 5.0
+"""Seconds for one exchange, where the client has no time-out of its own."""
 PULSE_LIVES = 86_400_000
 """ms; no key of ours is left where nothing is written any more."""
 
@@ -205,7 +208,7 @@ class Group:
         pool = self.client.connection_pool
         connection: Connection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
-            async with asyncio.timeout(connection.socket_timeout):
+            with Deadline(connection.socket_timeout or TIMEOUT):
                 await connection.send_packed_command(b"".join([hiredis.pack_command(command) for command in commands]))  # type: ignore[arg-type]
                 return [await self._answer(connection, command) for command in commands]
         except BaseException:
@@ -290,7 +293,7 @@ def kind_of(error: BaseException) -> str:
     return "unreachable" if isinstance(error, RedisConnectionError | OSError) else "error"
 
 
-def connect(url: str, *, timeout: float = 5.0, connect_timeout: float = 2.0, password: str | None = None) -> Redis:
+def connect(url: str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0, password: str | None = None) -> Redis:
     """A client for `redis://`, `rediss://` or `unix://`, that never retries by itself.
 
     redis-py's default re-sends a command 10 times after a broken connection: a claim would lease twice.
