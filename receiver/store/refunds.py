@@ -8,12 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import msgspec
-
 from receiver.ledger.allowance import Entry
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
-from receiver.store.codec import from_hash, to_hash
+from receiver.store.codec import from_hash, from_line, to_hash, to_line
 from receiver.store.keys import STATES
 from receiver.store.part import Part, scored
 
@@ -68,7 +66,7 @@ class Refunds(Part):
     async def history(self, account: str, refund_id: str) -> list[Revision]:
         """Every revision, oldest first."""
         lines = await self._read("LRANGE", self._keys(account)("history", refund_id), 0, -1)
-        return [msgspec.json.decode(line, type=Revision) for line in lines]
+        return [from_line(line) for line in lines]
 
     async def charge_entries(self, account: str, charge_id: str) -> dict[str, Entry]:
         """The refunds (by their ids) and reservations (`request:…`) that we know on a charge."""
@@ -88,7 +86,7 @@ class Refunds(Part):
             commit.token or "",
             "" if commit.next_look is None else commit.next_look,
             refund.changed_at,
-            _history_line(refund),
+            to_line(refund),
             HISTORY_CAP,
             f"{refund.amount.minor_units} {refund.state}" if refund.amount and refund.charge_id else "",
             1 if refund.reason_code else 0,
@@ -192,17 +190,3 @@ class Refunds(Part):
         rest = [refund for refund in matching if place is None or place_of(refund) < place]
         last = rest[limit - 1] if len(rest) > limit else None
         return Page(tuple(rest[:limit]), write_cursor(place_of(last) if last else None))
-
-
-def _history_line(refund: Refund) -> bytes:
-    return msgspec.json.encode(
-        Revision(
-            revision=refund.revision,
-            at=refund.changed_at,
-            state=refund.state,
-            updated_at=refund.updated_at,
-            source=refund.source,
-            reason_code=refund.reason_code,
-            conflict=refund.conflict,
-        )
-    )

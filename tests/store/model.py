@@ -8,14 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgspec
-
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Observation, Refund, Revision
 from receiver.outbox.event import event_id, from_fields
 from receiver.outbox.subscriber import Subscriber
-from receiver.store.codec import from_hash
+from receiver.store.codec import from_hash, from_line
 from tests.clock import T0
 from tests.store.makers import refund_id
 
@@ -168,7 +166,7 @@ async def look_into(client: Any) -> Inside:
     of_refunds, of_names = rest[: 2 * len(REFUNDS)], rest[2 * len(REFUNDS) :]
     refunds = {n: from_hash("us", refund_id(n), raw) for n, raw in zip(REFUNDS, of_refunds[::2], strict=True)}
     histories = {
-        number: [msgspec.json.decode(line, type=Revision) for line in lines]
+        number: [from_line(line) for line in lines]
         for number, lines in zip(REFUNDS, of_refunds[1::2], strict=True)
     }
     lanes = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from receiver.accounts import Account
@@ -188,3 +189,36 @@ async def test_every_script_but_claims_may_run_twice(store: Store, redis: Any, a
     refund = await store.refund("us", refund_id())
     assert refund is not None
     assert refund.revision == 1
+
+
+async def test_whatever_happens_to_it_a_refund_stays_small(
+    settler: Settler, store: Store, redis: Any, account: Account, clock: ManualClock
+) -> None:
+    """Redis keeps a hash of short values in one piece; one value over 64 bytes makes it several times as large."""
+    told: Facts = {"charge_read": True, "order_reference": "ORDER-1234567890", "retryable": "no"}
+    clock.tick(30 * 86_400_000)
+    states = ("RefundInitiated", ""), ("Declined", "ProcessingFailure"), ("Refunded", "")
+    for at, (state, reason) in enumerate(states, T0):
+        found = seen(state, reason=reason, updated_at=at)
+        await settler.settle(account, found, source=Source.NOTIFICATION, facts=told)
+    refund = await store.refund("us", refund_id())
+    assert refund is not None
+    assert len(",".join(refund.emitted)) > 64
+    assert len(refund.finals) == 2
+    for kind in ("refund", "history"):
+        assert await redis.object("encoding", f"refunds:{{us}}:{kind}:{refund_id()}") == b"listpack"
+
+
+async def test_what_was_written_at_first_is_still_read(
+    settler: Settler, store: Store, redis: Any, account: Account
+) -> None:
+    """Types of events had their whole names, and a line of the history was an object."""
+    settled = await settler.settle(account, seen(), source=Source.POLL)
+    history = await store.history("us", refund_id())
+    await redis.hset(f"refunds:{{us}}:refund:{refund_id()}", "emitted", EventType.INITIATED.value)
+    line = msgspec.json.encode(history[0])
+    assert line.startswith(b"{")
+    await redis.lset(f"refunds:{{us}}:history:{refund_id()}", 0, line)
+    assert await store.refund("us", refund_id()) == settled.change.refund
+    assert await store.history("us", refund_id()) == history
+    assert (await settler.settle(account, seen(), source=Source.POLL)).events == ()
