@@ -125,7 +125,7 @@ class Asker:
         request = get_charge(self.account.endpoint, charge_id)
         found = await self.ask(Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id))
         self.check_environment(found.environment)
-        await self.store.cache_charge(self.account.name, charge_id, msgspec.json.encode(found), CHARGE_KEPT)
+        self.store.cache_charge(self.account.name, charge_id, msgspec.json.encode(found), CHARGE_KEPT)
         return found
 
     async def facts(self, refund: Refund, *, besides: str = "", again: bool = False) -> Facts:

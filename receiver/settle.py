@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -59,7 +60,9 @@ class Settler:
         one. Raises `StoreUnavailable`.
         """
         for _ in range(MOST_COLLISIONS):
-            known = await self.store.refund(account.name, seen.refund_id)
+            known, roster = await asyncio.gather(
+                self.store.refund(account.name, seen.refund_id), self.store.roster(account.name)
+            )
             now = self.store.now()
             change = decide(account.name, known, seen, source=source, now=now, facts=facts)
             if change.is_nothing:
@@ -69,7 +72,6 @@ class Settler:
                 facts, learn = {**facts, **await learn(change.refund)}, None
                 continue
             events = tuple(event_of(emission, change.refund, now) for emission in change.emissions)
-            roster = await self.store.roster(account.name)
             if self.declared and not roster.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
             committed = await self.store.commit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -267,6 +268,7 @@ def encode(subscriber: Subscriber) -> bytes:
     return msgspec.json.encode({name: value for name, value in fields.items() if value or name not in LATER})
 
 
+@lru_cache(maxsize=128)
 def decode(stored: bytes) -> Subscriber:
     """The subscriber that `encode` wrote; fields of a later version are passed over.
 

@@ -205,9 +205,9 @@ class Requests(Part):
         found: bytes | None = await self._read("GET", self._keys(account)("charges", charge_id))
         return found
 
-    async def cache_charge(self, account: str, charge_id: str, charge: bytes, keep_ms: int) -> None:
-        """Keep what Amazon said of a charge for `keep_ms`."""
-        await self._writes.call(("SET", self._keys(account)("charges", charge_id), charge, "PX", keep_ms))
+    def cache_charge(self, account: str, charge_id: str, charge: bytes, keep_ms: int) -> None:
+        """Keep what Amazon said of a charge for `keep_ms`, if Redis takes it; nobody waits for that."""
+        self._writes.forget(("SET", self._keys(account)("charges", charge_id), charge, "PX", keep_ms))
 
 
 def _record(raw: Mapping[bytes, bytes]) -> Record:

@@ -166,8 +166,7 @@ async def look_into(client: Any) -> Inside:
     of_refunds, of_names = rest[: 2 * len(REFUNDS)], rest[2 * len(REFUNDS) :]
     refunds = {n: from_hash("us", refund_id(n), raw) for n, raw in zip(REFUNDS, of_refunds[::2], strict=True)}
     histories = {
-        number: [from_line(line) for line in lines]
-        for number, lines in zip(REFUNDS, of_refunds[1::2], strict=True)
+        number: [from_line(line) for line in lines] for number, lines in zip(REFUNDS, of_refunds[1::2], strict=True)
     }
     lanes = {}
     for at, name in enumerate(NAMES):
