@@ -1,4 +1,7 @@
-"""`python -m tests.benchmarks WHAT [--seconds S] [--rounds N]`: each prints ratios of one run."""
+"""`python -m tests.benchmarks WHAT [--seconds S] [--rounds N]`: each prints ratios of one run.
+
+`load --chart FILE.svg` draws what it found as well; `memory --refunds N` compares so many against 1,000.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,13 @@ def main() -> None:
     parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="load: draw it there too")
     parser.add_argument("--refunds", type=int, help="memory: so many against 1,000 (default 200,000)")
     chosen = parser.parse_args()
+    for option, of in (("chart", "load"), ("refunds", "memory")):
+        if getattr(chosen, option) is not None and chosen.what not in (of, "all"):
+            parser.error(f"--{option} is an option of {of}")
+    if chosen.refunds is not None and chosen.refunds < 1:
+        parser.error("--refunds is at least 1")
+    if chosen.chart is not None and not chosen.chart.parent.is_dir():
+        parser.error(f"--chart: there is no folder {chosen.chart.parent}")
     more = {"load": {"chart": chosen.chart}, "memory": {"refunds": chosen.refunds}}
     mine = os.sched_getaffinity(0)
     for name in COMMANDS if chosen.what == "all" else (chosen.what,):

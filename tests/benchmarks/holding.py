@@ -100,10 +100,13 @@ def fill_fast(url: str, refunds: int) -> None:
     firsts = range(0, refunds, step)
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("fork")) as pool:
         parts = [pool.submit(_fill_part, url, first, min(step, refunds - first)) for first in firsts]
-        for number, part in enumerate(as_completed(parts), 1):
-            done += part.result()
-            if number % 2 == 0 or done == refunds:
-                print(f"{done} refunds after {perf_counter() - began:.0f} s", flush=True)
+        try:
+            for number, part in enumerate(as_completed(parts), 1):
+                done += part.result()
+                if number % 2 == 0 or done == refunds:
+                    print(f"{done} refunds after {perf_counter() - began:.0f} s", flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
     uvloop.run(_set(url, "appendfsync", "always"))
     print(f"filled at {refunds * 2 / (perf_counter() - began):.0f} revisions a second, by all cores", flush=True)
 
