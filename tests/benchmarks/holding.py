@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from itertools import cycle
+from multiprocessing import get_context
 from random import Random
 from statistics import median
 from time import perf_counter
@@ -34,28 +35,32 @@ from tests.benchmarks.machine import (
     started,
     valkey,
 )
+from tests.processes import until
 
 FACTS: Facts = {"charge_read": True, "retryable": "no"}
 AUTHORIZED = f"Authorization: Bearer {TOKEN}"
+FEW = 1_000
+"""What many refunds are compared against."""
+REWRITE = 300.0
+"""Seconds in which the store writes its file anew."""
 
 
-async def fill(store: Store, first: int, much: int) -> None:
-    """So many refunds that went from RefundInitiated to Refunded."""
+async def fill(store: Store, first: int, much: int, at_once: int = 64) -> None:
+    """So many refunds that went from RefundInitiated to Refunded, by what settles Amazon's answers."""
     settler, account = Settler(store, lambda: 0.5), make_account()
 
     async def one(number: int) -> None:
         for state in ("RefundInitiated", "Refunded"):
             await settler.settle(account, mail.found(state, number), source=Source.POLL, facts=FACTS)
 
-    for start in range(first, first + much, 64):
-        await asyncio.gather(*(one(number) for number in range(start, min(start + 64, first + much))))
+    for start in range(first, first + much, at_once):
+        await asyncio.gather(*(one(number) for number in range(start, min(start + at_once, first + much))))
 
 
 def reads(seconds: float, rounds: int) -> None:
     """`GET /v1/refunds/{id}` per second, against B."""
     with stand() as at:
-        url = _store_of(at.service)
-        uvloop.run(_filled(url, 1_000))
+        uvloop.run(_filled(at.url, 0, 1_000))
         chosen = [
             load.request(f"/v1/refunds/{mail.refund_id(number)}", b"", AUTHORIZED, method="GET")
             for number in range(1_000)
@@ -70,68 +75,94 @@ def reads(seconds: float, rounds: int) -> None:
         print(f"reads: {median(rows):.2f} B (median)")
 
 
-def _store_of(port: int) -> str:
-    """The address of the store of the service on this port."""
-    found = subprocess.run(["pgrep", "-af", "receiver serve --config"], capture_output=True, text=True, check=True)
-    for line in found.stdout.splitlines():
-        path = line.rsplit("--config ", 1)[1].split()[0]
-        try:
-            with open(path) as file:
-                text = file.read()
-        except OSError:
-            continue
-        if f"port = {port}\n" in text:
-            return text.split('url = "')[1].split('"')[0]
-    raise SystemExit("The service is not there.")
-
-
-async def _filled(url: str, much: int) -> None:
+async def _filled(url: str, first: int, much: int, at_once: int = 64) -> None:
     store = Store(connect(url))
     await store.start()
-    await fill(store, 0, much)
+    await fill(store, first, much, at_once)
     await store.close()
+
+
+def _fill_part(url: str, first: int, much: int) -> int:
+    uvloop.run(_filled(url, first, much, at_once=512))
+    return much
+
+
+async def _set(url: str, name: str, value: str) -> None:
+    client = connect(url)
+    await client.config_set(name, value)
+    await client.aclose()
+
+
+def fill_fast(url: str, refunds: int) -> None:
+    """As `fill`, by a process for each core, synced once a second; says how far it is after each tenth."""
+    step, done, began = -(-refunds // 20), 0, perf_counter()
+    uvloop.run(_set(url, "appendfsync", "everysec"))
+    firsts = range(0, refunds, step)
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("fork")) as pool:
+        parts = [pool.submit(_fill_part, url, first, min(step, refunds - first)) for first in firsts]
+        try:
+            for number, part in enumerate(as_completed(parts), 1):
+                done += part.result()
+                if number % 2 == 0 or done == refunds:
+                    print(f"{done} refunds after {perf_counter() - began:.0f} s", flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    uvloop.run(_set(url, "appendfsync", "always"))
+    print(f"filled at {refunds * 2 / (perf_counter() - began):.0f} revisions a second, by all cores", flush=True)
 
 
 def memory(seconds: float, rounds: int, refunds: int = 200_000) -> None:
     """Bytes in the store for each settled refund, with its history and its two events; then many against few."""
     del seconds
-    uvloop.run(_memory(rounds, refunds))
-
-
-async def _memory(rounds: int, refunds: int) -> None:
     _, rest = cores()
     with ExitStack() as stack:
         url, _ = stack.enter_context(valkey(rest))
         few_url, _ = stack.enter_context(valkey(rest))
-        store, few = Store(connect(url)), Store(connect(few_url))
-        await store.start()
-        await few.start()
-        await fill(few, 0, 1_000)
-        client = connect(url)
-        empty = (await client.info("memory"))["used_memory"]
-        began = perf_counter()
-        await fill(store, 0, refunds)
-        found = await client.info()
-        await client.aclose()
+        uvloop.run(_filled(few_url, 0, FEW))
+        uvloop.run(_filled(url, 0, 0))
+        empty = uvloop.run(_quiet(url))["used_memory"]
+        fill_fast(url, refunds)
+        found = uvloop.run(_quiet(url))
         per_refund = (found["used_memory"] - empty) / refunds
         name = "Valkey" if found.get("server_name") == "valkey" else "Redis"
         version = found.get("valkey_version", found["redis_version"])
         print(f"{per_refund:.0f} bytes for each refund: {refunds} refunds, {name} {version}", flush=True)
-        print(f"written at {refunds * 2 / (perf_counter() - began):.0f} revisions a second")
-        for what, ask in _questions(refunds).items():
-            ratios = []
-            for _ in range(rounds):
-                ratios.append(await _timed(store, ask) / await _timed(few, ask))
-            print(f"{what}: {median(ratios):.2f} × the time with 1,000 refunds (median)", flush=True)
-        await store.close()
-        await few.close()
+        uvloop.run(_compared(url, few_url, refunds, rounds))
+
+
+async def _quiet(url: str) -> dict[str, Any]:
+    """What the store says of itself, once it does not write its file anew."""
+    client = connect(url)
+
+    async def written() -> bool:
+        found = await client.info("persistence")
+        return not found["aof_rewrite_in_progress"] and not found["aof_rewrite_scheduled"]
+
+    await until(written, "the store's file is written anew", REWRITE)
+    found: dict[str, Any] = await client.info()
+    await client.aclose()
+    return found
+
+
+async def _compared(url: str, few_url: str, refunds: int, rounds: int) -> None:
+    store, few = Store(connect(url)), Store(connect(few_url))
+    await store.start()
+    await few.start()
+    of_few = _questions(FEW)
+    for what, ask in _questions(refunds).items():
+        ratios = []
+        for _ in range(rounds):
+            ratios.append(await _timed(store, ask) / await _timed(few, of_few[what]))
+        print(f"{what}: {median(ratios):.2f} × the time with {FEW:,} refunds (median)", flush=True)
+    await store.close()
+    await few.close()
 
 
 def _questions(refunds: int) -> dict[str, Any]:
     chance = Random(1)
 
     async def read(store: Store) -> None:
-        await store.refund("us", mail.refund_id(chance.randrange(min(refunds, 1_000))))
+        await store.refund("us", mail.refund_id(chance.randrange(refunds)))
 
     async def page(store: Store) -> None:
         await store.page("us", Query())

@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 from statistics import median
 
 import uvloop
 
 from tests.benchmarks import load, mail
 from tests.benchmarks.machine import baseline, configuration, cores, free_port, receiver, resident_mib, started, valkey
+from tests.benchmarks.node_receiver import INSTALL, missing, node_receiver, ran_by
 
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """The service and both baselines, listening."""
+    """The service and both baselines, listening. `core` is theirs; `url` and `folder` are the store's; `at` is ms."""
 
     service: int
     bare: int
     set: int
     pid: int
     at: int
+    core: Collection[int]
+    url: str
+    folder: Path
 
 
 @contextmanager
-def stand(*more: str) -> Iterator[Stand]:
-    """Everything started; the load's own process stays on the other core."""
+def stand(*more: str, connections: int = 0) -> Iterator[Stand]:
+    """Everything started; the load's own process stays on the other core. `connections`: see `configuration`."""
     measured, rest = cores()
     at = mail.now()
     sns = mail.signer(at)
     ports = [free_port() for _ in range(3)]
     with ExitStack() as stack:
         url, folder = stack.enter_context(valkey(rest))
-        config = configuration(folder, url, ports[0], sns, *more)
+        config = configuration(folder, url, ports[0], sns, *more, connections=connections)
         run = receiver("serve", "--config", str(config), "--no-worker")
         process = stack.enter_context(started(run, ports[0], folder / "service.log", measured))
         stack.enter_context(started(baseline("bare", str(ports[1])), ports[1], folder / "bare.log", measured))
         stack.enter_context(started(baseline("set", str(ports[2]), url), ports[2], folder / "set.log", measured))
         os.sched_setaffinity(0, rest)
-        yield Stand(ports[0], ports[1], ports[2], process.pid, at)
+        yield Stand(ports[0], ports[1], ports[2], process.pid, at, measured, url, folder)
 
 
 def measured(port: int, requests: Iterator[bytes], seconds: float, expected: int = 200) -> float:
@@ -58,21 +63,38 @@ def check(result: load.Result, expected: int) -> None:
 
 
 def believed(seconds: float, rounds: int) -> None:
-    """Believed and durably written notifications, against B and R of the same rounds."""
-    with stand() as at:
+    """Believed and durably written notifications, against B, R and, where it is installed, N of the same rounds."""
+    with stand() as at, ExitStack() as stack:
+        sns, node = mail.signer(at.at), None
+        if lacking := missing():
+            print(f"N is left out: {lacking}. This installs it: {INSTALL}", flush=True)
+        else:
+            node = stack.enter_context(node_receiver(at.url, at.folder, at.core, sns))
+            print(f"N is {ran_by()}; it believes what is true and refuses what is forged", flush=True)
         guess = 3_000
         print(f"signing {int(guess * seconds * (rounds + 2))} notifications ...", flush=True)
         posts = iter(mail.sign_many(at.at, 0, int(guess * seconds * (rounds + 2))))
-        sample = cycle([mail.post(mail.signer(at.at), at.at, 1, 10**9)])
+        sample = cycle([mail.post(sns, at.at, 1, 10**9)])
+        # N keeps nothing but the certificate: these need not be distinct for ever.
+        distinct = cycle(mail.sign_many(at.at, 2 * 10**8, 2_000)) if node else sample
         measured(at.service, posts, seconds / 2)
+        if node:
+            measured(node, distinct, seconds / 2)
         rows = []
         for number in range(rounds):
-            b, r = measured(at.bare, sample, seconds), measured(at.set, sample, seconds)
+            rates = {"B": measured(at.bare, sample, seconds), "R": measured(at.set, sample, seconds)}
+            if node:
+                rates["N"] = measured(node, distinct, seconds)
             s = measured(at.service, posts, seconds)
-            rows.append((s / b, s / r))
-            print(f"round {number + 1}: B {b:.0f}/s, R {r:.0f}/s, believed {s:.0f}/s = {s / b:.2f} B, {s / r:.2f} R")
-        print(f"believed: {median(row[0] for row in rows):.2f} B, {median(row[1] for row in rows):.2f} R (medians)")
+            rows.append({name: s / rate for name, rate in rates.items()})
+            found = ", ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items())
+            print(f"round {number + 1}: {found}, believed {s:.0f}/s = {_ratios(rows[-1])}", flush=True)
+        print(f"believed: {_ratios({name: median(row[name] for row in rows) for name in rows[0]})} (medians)")
         print(f"resident memory of the service: {resident_mib(at.pid):.0f} MiB")
+
+
+def _ratios(row: dict[str, float]) -> str:
+    return ", ".join(f"{ratio:.2f} {name}" for name, ratio in row.items())
 
 
 def refused(seconds: float, rounds: int) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import cast
 
+RETRY = re.compile(rb"\r\nretry-after: *(\d+)", re.IGNORECASE)
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 END = b"\r\n\r\n"
 
@@ -25,28 +26,45 @@ class Result:
     """What one run came to. Times are seconds."""
 
     seconds: float = 0.0
-    statuses: Counter[int] = field(default_factory=Counter)
-    times: list[float] = field(default_factory=list)
+    took: defaultdict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Status → the time of each such answer."""
+
+    @property
+    def statuses(self) -> Counter[int]:
+        """How many answers of each status."""
+        return Counter({status: len(times) for status, times in self.took.items()})
+
+    @property
+    def times(self) -> list[float]:
+        """Of all answers."""
+        return [each for times in self.took.values() for each in times]
 
     @property
     def per_second(self) -> float:
         """Answers per second."""
         return len(self.times) / self.seconds
 
-    def quantile(self, part: float) -> float:
-        """The time within which that part of the answers came, ms."""
-        ordered = sorted(self.times)
+    def quantile(self, part: float, status: int | None = None) -> float:
+        """The time within which that part of the answers came, ms; of all answers, or of those of one status."""
+        ordered = sorted(self.times if status is None else self.took[status])
         return ordered[min(int(part * len(ordered)), len(ordered) - 1)] * 1000
 
 
 class Line(asyncio.Protocol):
     """One connection with one request under way."""
 
-    def __init__(self, done: Callable[[Line, int], None]) -> None:
-        self._done = done
+    def __init__(self, done: Callable[[Line, int], None], lost: Callable[[Line], None]) -> None:
+        self._done, self._lost = done, lost
         self._held = b""
         self._transport: asyncio.Transport | None = None
         self.began = 0.0
+        self.rest = 0.0
+        """Seconds for which the last answer asked to be left alone."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is closed."""
+        return self._transport is None or self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ready."""
@@ -67,8 +85,16 @@ class Line(asyncio.Protocol):
             return
         found = LENGTH.search(self._held, 0, head)
         if len(self._held) >= head + 4 + (int(found[1]) if found else 0):
-            status, self._held = int(self._held[9:12]), b""
+            status = int(self._held[9:12])
+            later = RETRY.search(self._held, 0, head + 2) if status == 503 else None
+            self.rest = float(later[1]) if later else 0.0
+            self._held = b""
             self._done(self, status)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It was closed, by whomever."""
+        self._transport = None
+        self._lost(self)
 
     def close(self) -> None:
         """Hang up."""
@@ -76,9 +102,11 @@ class Line(asyncio.Protocol):
             self._transport.abort()
 
 
-async def _lines(port: int, count: int, done: Callable[[Line, int], None]) -> list[Line]:
+async def _lines(
+    port: int, count: int, done: Callable[[Line, int], None], lost: Callable[[Line], None] = lambda _: None
+) -> list[Line]:
     loop = asyncio.get_running_loop()
-    return [(await loop.create_connection(lambda: Line(done), "127.0.0.1", port))[1] for _ in range(count)]
+    return [(await loop.create_connection(lambda: Line(done, lost), "127.0.0.1", port))[1] for _ in range(count)]
 
 
 async def closed(port: int, requests: Iterator[bytes], seconds: float, lines: int = 64) -> Result:
@@ -89,8 +117,7 @@ async def closed(port: int, requests: Iterator[bytes], seconds: float, lines: in
 
     def done(line: Line, status: int) -> None:
         now = perf_counter()
-        result.statuses[status] += 1
-        result.times.append(now - line.began)
+        result.took[status].append(now - line.began)
         whole = next(requests, None) if now < end else None
         if whole is None:
             result.seconds = result.seconds or now - began
@@ -109,39 +136,94 @@ async def closed(port: int, requests: Iterator[bytes], seconds: float, lines: in
     return result
 
 
-async def opened(port: int, requests: Iterator[bytes], seconds: float, rate: float, lines: int = 64) -> Result:
-    """At a fixed rate, whatever the answers take: a time runs from when the request was due."""
-    result = Result()
-    free: deque[Line] = deque()
-    waiting: deque[float] = deque()
-    total, over = int(seconds * rate), asyncio.Event()
+class Crowd:
+    """The connections of an open loop. One that is closed while it is idle is opened again.
 
-    def done(line: Line, status: int) -> None:
-        result.statuses[status] += 1
-        result.times.append(perf_counter() - line.began)
-        if len(result.times) == total:
-            over.set()
-        if waiting:
-            line.send(next(requests), waiting.popleft())
+    `heed`: one is left alone after a 503 for as long as its `Retry-After` says.
+    """
+
+    def __init__(self, port: int, requests: Iterator[bytes], result: Result, *, heed: bool) -> None:
+        self._port, self._requests, self._result, self._heed = port, requests, result, heed
+        self._lines: set[Line] = set()
+        self._free: deque[Line] = deque()
+        self._waiting: deque[float] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over = False
+        self._answered, self._awaited, self._all = 0, -1, asyncio.Event()
+
+    async def open(self, count: int) -> None:
+        """So many more."""
+        for line in await _lines(self._port, count, self._done, self._lost):
+            self._lines.add(line)
+            self._give_back(line)
+
+    def ask(self, due: float) -> None:
+        """Send the next request, as soon as a connection is free."""
+        while self._free:
+            line = self._free.popleft()
+            if not line.gone:
+                line.send(next(self._requests), due)
+                return
+        self._waiting.append(due)
+
+    async def all_answered(self, count: int) -> None:
+        """Wait for so many answers."""
+        if self._answered < count:
+            self._awaited = count
+            await self._all.wait()
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._over = True
+        await asyncio.gather(*self._tasks)
+        for line in list(self._lines):
+            line.close()
+
+    def _done(self, line: Line, status: int) -> None:
+        self._result.took[status].append(perf_counter() - line.began)
+        self._answered += 1
+        if self._answered == self._awaited:
+            self._all.set()
+        if self._heed and line.rest:
+            asyncio.get_running_loop().call_later(line.rest, self._give_back, line)
         else:
-            free.append(line)
+            self._give_back(line)
 
-    found = await _lines(port, lines, done)
-    free.extend(found)
+    def _give_back(self, line: Line) -> None:
+        if line.gone:
+            return
+        if self._waiting:
+            line.send(next(self._requests), self._waiting.popleft())
+        else:
+            self._free.append(line)
+
+    def _lost(self, line: Line) -> None:
+        self._lines.discard(line)
+        if not self._over:
+            task = asyncio.get_running_loop().create_task(self.open(1))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
+async def opened(
+    port: int, requests: Iterator[bytes], seconds: float, rate: float, lines: int = 64, *, heed: bool = False
+) -> Result:
+    """At a fixed rate, whatever the answers take: a time runs from when the request was due. `heed`: see `Crowd`.
+
+    Raises `TimeoutError` where an answer is not there 30 s after the last request was due.
+    """
+    result, total, asked = Result(), int(seconds * rate), 0
+    crowd = Crowd(port, requests, result, heed=heed)
+    await crowd.open(lines)
     began = perf_counter()
-    asked = 0
     while asked < total:
         due = min(int((perf_counter() - began) * rate) + 1, total)
         while asked < due:
-            at = began + asked / rate
+            crowd.ask(began + asked / rate)
             asked += 1
-            if free:
-                free.popleft().send(next(requests), at)
-            else:
-                waiting.append(at)
         await asyncio.sleep(max(began + asked / rate - perf_counter(), 0))
-    await asyncio.wait_for(over.wait(), 30)
+    async with asyncio.timeout(30):
+        await crowd.all_answered(total)
     result.seconds = perf_counter() - began
-    for line in found:
-        line.close()
+    await crowd.close()
     return result

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -37,7 +37,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(command: Sequence[str], port: int, log: Path, at: set[int]) -> Iterator[subprocess.Popen[bytes]]:
+def started(command: Sequence[str], port: int, log: Path, at: Collection[int]) -> Iterator[subprocess.Popen[bytes]]:
     """A process pinned to these cores, listening; ended afterwards."""
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -80,8 +80,13 @@ def valkey(at: set[int]) -> Iterator[tuple[str, Path]]:
             stop_valkey(process)
 
 
-def configuration(folder: Path, url: str, port: int, sns: SnsSigner, *more: str, endpoint: str = "") -> Path:
-    """A configuration file for production settings: one account, logging and metrics on."""
+def configuration(
+    folder: Path, url: str, port: int, sns: SnsSigner, *more: str, endpoint: str = "", connections: int = 0
+) -> Path:
+    """A configuration file for production settings: one account, logging and metrics on.
+
+    `connections`: how many the service takes at once, where not as many as by default.
+    """
     (folder / "key.pem").write_bytes(merchant_key_pem())
     (folder / "sns.pem").write_bytes(sns.pem)
     path = folder / "receiver.toml"
@@ -92,6 +97,7 @@ def configuration(folder: Path, url: str, port: int, sns: SnsSigner, *more: str,
                 f'url = "{url}"',
                 "[http]",
                 f"port = {port}",
+                *([f"connections = {connections}"] if connections else []),
                 "[[tokens]]",
                 'name = "benchmark"',
                 f'sha256 = "{sha256(TOKEN.encode()).hexdigest()}"',
