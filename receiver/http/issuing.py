@@ -59,12 +59,20 @@ class IssueApi:
         return _answer(account, await self._issuers[account].create(read_wish(fields), key))
 
     async def retry(self, request: Request) -> Response:
-        """`POST /v1/refunds/{id}/retry?account=`: a declined refund again, at most once. Answers as `create` does."""
+        """`POST /v1/refunds/{id}/retry?account=`: a declined refund again, at most once. Answers as `create` does.
+
+        Whoever sends values means another refund than this one.
+        """
         caller = self._caller(request)
         account = chosen_account(caller, Params(request, ("account",)).opaque("account") or None)
         refund_id = request.path_params["refund_id"]
         if not REFUND_ID.fullmatch(refund_id):
             raise BadRequest("A refund id has at most 64 letters, digits and dashes.", reason="bad_refund_id")
+        if await read_object(request, needed=False):
+            raise BadRequest(
+                "A retry takes no values: it repeats the declined refund as it was. Another one is POST /v1/refunds.",
+                reason="unknown_field",
+            )
         return _answer(account, await self._issuers[account].retry(refund_id))
 
     def _caller(self, request: Request) -> Caller:

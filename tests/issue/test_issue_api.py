@@ -307,6 +307,27 @@ async def test_what_is_not_to_be_retried_is_not(open_shop: Shop) -> None:
     assert created(amazon) == before
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"refundAmount": {"amount": "1.00", "currencyCode": "USD"}}, "unknown_field"),
+        ("amount=1.00", "not_json"),
+        (b"", None),
+        ({}, None),
+    ],
+)
+async def test_a_retry_takes_no_values(open_shop: Shop, body: Any, reason: str | None) -> None:
+    """Whoever sends an amount wants that amount: he is not given a retry of the whole instead."""
+    counter, amazon = open_shop
+    _, declined = await counter.create(amazon.open_charge("100.00", "USD"), "14.01")
+    amazon.move()
+    await counter.shows(declined["refundId"], "Declined")
+    before = created(amazon)
+    status, answer, _ = await counter.call("POST", f"/v1/refunds/{declined['refundId']}/retry", body)
+    assert (status, answer.get("reason")) == ((400, reason) if reason else (201, None))
+    assert len(created(amazon)) == len(before) + (reason is None)
+
+
 async def test_a_decline_at_once_does_not_count_its_own_reservation(open_shop: Shop) -> None:
     """Twice 90.07 is more than the charge of 100.00 admits; once is not, and that is what a retry would be."""
     counter, amazon = open_shop
