@@ -92,9 +92,15 @@ class Issuer:
                 "Amazon has told two different final states of this refund: the buyer may have the money.",
                 reason="in_conflict",
             )
-        if declined.state != State.DECLINED or declined.amount is None or not declined.charge_id:
+        if declined.state != State.DECLINED:
             raise Conflict(
                 f"Only a declined refund can be retried; this one is {declined.state}.", reason="not_declined"
+            )
+        if declined.amount is None or not declined.charge_id:
+            raise Conflict(
+                "Amazon has not told amount and charge of this refund, so nobody knows what to issue again. Refresh it "
+                "(`receiver refund refresh`), or issue a refund of the charge under a key of your own.",
+                reason="not_enough_known",
             )
         wish = Wish(declined.charge_id, declined.amount, order_reference=declined.order_reference)
         order = make_order(self.asker.account, wish, retry_of=refund_id, retry_root=declined.retry_root or refund_id)

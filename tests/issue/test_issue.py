@@ -299,6 +299,19 @@ async def test_a_retry_stays_known_when_more_is_learned_of_the_declined_refund(s
     assert again.refund == first.refund
 
 
+@pytest.mark.parametrize("fields", [("amount", "currency"), ("charge",)])
+async def test_a_declined_refund_of_unknown_amount_or_charge_is_not_retried(
+    shop: Desk, fields: tuple[str, ...]
+) -> None:
+    """It is declined, so the caller is not told that it is not."""
+    refund_id = await declined(shop)
+    await shop.store._writes.call(("HDEL", f"refunds:{{us}}:refund:{refund_id}", *fields))
+    with pytest.raises(Conflict, match="Amazon has not told amount and charge") as caught:
+        await shop.issuer.retry(refund_id)
+    assert caught.value.reason == "not_enough_known"
+    assert len(shop.simulator.refunds) == 1
+
+
 async def test_only_a_declined_refund_is_retried(shop: Desk) -> None:
     issued = await shop.issuer.create(shop.wish(shop.charge()), "refund-1")
     assert issued.refund is not None

@@ -208,7 +208,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             {
                 400: ("bad_refund_id", "unknown_field"),
                 404: ("no_such_refund",),
-                409: ("not_declined", "in_conflict", "not_amazon_pay"),
+                409: ("not_declined", "not_enough_known", "in_conflict", "not_amazon_pay"),
             },
             OBJECT,
             *ISSUING,
