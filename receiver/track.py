@@ -270,7 +270,7 @@ class Tracker:
             "track.amazon_failed",
             reason=error.reason,
             amazon_status=error.amazon_status,
-            reason_code=getattr(error, "reason_code", None),
+            reason_code=error.reason_code or None,
             request_id=error.request_id,
             retry_at=at,
         )
