@@ -19,7 +19,7 @@ from receiver.http.params import Params
 from receiver.issue import Issued
 from receiver.ledger.refund import REFUND_ID, Money
 from receiver.ledger.request import Record, Wish
-from receiver.ledger.shape import money_json, refund_json
+from receiver.ledger.shape import money_json, refund_json, tidy
 from receiver.settings.sections import Scope
 
 FIELDS = ("account", "chargeId", "refundAmount", "softDescriptor", "orderReference")
@@ -136,6 +136,7 @@ def _answer(account: str, issued: Issued) -> Response:
         "refundRequestId": order.id,
         "chargeId": order.charge_id,
         "refundAmount": money_json(order.money),
+        "orderReference": tidy(order.order_reference) or None,
         "status": "pending",
         "detail": "Amazon has not answered yet. The request is kept and tried on; ask again with the same key.",
     }
