@@ -18,7 +18,15 @@ from dataclasses import dataclass, field
 import msgspec
 
 from receiver.ask import Asker
-from receiver.errors import AmazonRefused, BadRequest, Conflict, NotFound, RefundUnclear, StoreUnavailable
+from receiver.errors import (
+    AmazonRefused,
+    AmazonUnknown,
+    BadRequest,
+    Conflict,
+    NotFound,
+    RefundUnclear,
+    StoreUnavailable,
+)
 from receiver.issue.by_hand import ByHand
 from receiver.issue.orders import make_order
 from receiver.issue.tries import Issued, Tries, Watcher
@@ -171,10 +179,12 @@ class Issuer:
 
 def _refundable(charge: Charge, order: Order) -> Money:
     """The captured amount of a charge that can be refunded in the order's currency."""
-    if charge.state != CAPTURED or charge.captured is None:
+    if charge.state != CAPTURED:
         raise Conflict(
             f"The charge is {charge.state}; only a captured charge can be refunded.", reason="charge_not_captured"
         )
+    if charge.captured is None:
+        raise AmazonUnknown("Amazon does not tell how much of the charge was captured.", reason="amazon_unintelligible")
     if charge.captured.currency_code != order.money.currency_code:
         raise BadRequest(
             f"The charge is in {charge.captured.currency_code}, not in {order.money.currency_code}.",

@@ -13,6 +13,7 @@ from receiver.amazonpay.signing import Signer
 from receiver.errors import (
     AmazonError,
     AmazonRefused,
+    AmazonUnknown,
     BadRequest,
     Conflict,
     NotFound,
@@ -158,6 +159,20 @@ async def test_a_charge_that_is_not_captured_is_not_refunded(shop: Desk, state: 
     with pytest.raises(Conflict) as caught:
         await shop.issuer.create(shop.wish(shop.charge(state=state)), "refund-1")
     assert caught.value.reason == "charge_not_captured"
+
+
+async def test_a_captured_charge_without_an_amount_is_an_answer_that_cannot_be_understood(shop: Desk) -> None:
+    """Amazon may tell it the next time: the caller is not told that the charge is not captured."""
+    charge = shop.charge()
+
+    async def send(request: Request, *, timeout: float) -> Response:
+        body = {"chargeId": charge, "statusDetails": {"state": "Captured"}, "captureAmount": None}
+        return Response(200, {}, msgspec.json.encode(body))
+
+    shop.issuer.asker.send = send
+    with pytest.raises(AmazonUnknown, match="how much of the charge was captured") as caught:
+        await shop.issuer.create(shop.wish(charge), "refund-1")
+    assert (caught.value.status, caught.value.reason) == (502, "amazon_unintelligible")
 
 
 async def test_an_unknown_charge_is_amazons_word(shop: Desk) -> None:
