@@ -203,6 +203,8 @@ class AmazonError(ReceiverError):
     status = 502
     title = "Bad Gateway"
     reason = "amazon_error"
+    reason_code: str = ""
+    """Amazon's own word (`reasonCode`); empty where it gave none."""
     request_id: str | None = None
     """Amazon's `X-Amz-Pay-Request-Id`, to quote to Amazon's support."""
     amazon_status: int | None = None
@@ -214,31 +216,22 @@ class AmazonError(ReceiverError):
         *,
         reason: str | None = None,
         retry_after: int | None = None,
+        reason_code: str = "",
         amazon_status: int | None = None,
         request_id: str | None = None,
     ) -> None:
         super().__init__(detail, reason=reason, retry_after=retry_after)
+        self.reason_code = reason_code
         self.amazon_status = amazon_status
         self.request_id = request_id
 
 
 class AmazonRefused(AmazonError):
-    """Amazon understood the request, and refused it. `reason_code` is Amazon's word for it."""
+    """Amazon understood the request, and refused it."""
 
     status = 422
     title = "Unprocessable Content"
     reason = "amazon_refused"
-
-    def __init__(
-        self,
-        detail: str = "",
-        *,
-        reason_code: str = "",
-        amazon_status: int | None = None,
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(detail, amazon_status=amazon_status, request_id=request_id)
-        self.reason_code = reason_code
 
 
 class AmazonNotFound(AmazonRefused):

@@ -35,7 +35,7 @@ from receiver.errors import (
     StoreUnavailable,
 )
 from receiver.ledger.hint import Hint
-from receiver.ledger.lifecycle import EventType
+from receiver.ledger.lifecycle import EventType, said_again
 from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
 from receiver.ledger.request import RequestState
 from receiver.settle import Settler
@@ -164,14 +164,7 @@ class Legacy:
         if is_final(known.state) or EventType.STUCK in known.emitted:
             log.warning("fps.not_asked_any_more", account=self._name, refund_id=refund_id, state=known.state)
             raise NotAsked("Asking would refund a second time.", revision=known.revision)
-        return Observation(
-            refund_id=refund_id,
-            state=known.state,
-            updated_at=known.updated_at,
-            reason_code=known.reason_code,
-            reason_description=known.reason_description,
-            amount=known.amount,
-        )
+        return said_again(known)
 
     async def _try(self, attempt: Attempt, order: FpsOrder) -> None:
         """Send the stored values once, and write down what became of it."""

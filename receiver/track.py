@@ -15,6 +15,7 @@ from receiver.accounts import Account, Call
 from receiver.amazonpay.calls import get_refund, read_refund
 from receiver.ask import THROTTLED_PAUSE, Asker
 from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, AmazonUnknown, NotAsked, StoreUnavailable
+from receiver.ledger.lifecycle import is_overdue, said_again
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
 from receiver.ledger.schedule import echo as next_echo
 from receiver.ledger.schedule import next_look
@@ -228,9 +229,18 @@ class Tracker:
             return None, None
         return again, msgspec.structs.replace(echo, step=echo.step + 1, failures=0, due=again)
 
+    async def _overdue(self, look: Look, known: Refund | None) -> Refund | None:
+        """Tell that a refund is stuck also where Amazon tells nothing of it. Returns what is known then."""
+        if known is None or not is_overdue(known, self.store.now()):
+            return known
+        settled = await self.settler.settle(self.account, said_again(known), source=look.source)
+        self.watcher.settled(settled, look.source, 0, self.store.now())
+        log.warning("refund.stuck", state=known.state, events=[event.type for event in settled.events])
+        return settled.change.refund
+
     async def _not_found(self, look: Look) -> None:
         now = self.store.now()
-        known = await self.store.refund(look.account, look.refund_id)
+        known = await self._overdue(look, await self.store.refund(look.account, look.refund_id))
         again, echo = self._echo(look, now)
         own = next_look(known, now, self.account.poll, self.chance()) if known else None
         at = min((time for time in (own, again) if time is not None), default=None)
@@ -242,12 +252,14 @@ class Tracker:
             log.warning("track.known_refund_not_found")
 
     async def _throttled(self, look: Look, error: AmazonThrottled) -> None:
+        await self._overdue(look, await self.store.refund(look.account, look.refund_id))
         until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
         log.warning("track.throttled", until=until, request_id=error.request_id)
         await self.store.reschedule(look, until, look.echo)
 
     async def _failed(self, look: Look, error: AmazonError) -> None:
         """No answer, or a refusal of our key or request: the refund stays scheduled, further and further apart."""
+        await self._overdue(look, await self.store.refund(look.account, look.refund_id))
         echo = look.echo or Echo(Source.POLL, self.store.now())
         unknown = isinstance(error, AmazonUnknown)
         first, most = (RETRY_FIRST, RETRY_MOST) if unknown else (REFUSED_FIRST, REFUSED_MOST)
@@ -258,7 +270,7 @@ class Tracker:
             "track.amazon_failed",
             reason=error.reason,
             amazon_status=error.amazon_status,
-            reason_code=getattr(error, "reason_code", None),
+            reason_code=error.reason_code or None,
             request_id=error.request_id,
             retry_at=at,
         )

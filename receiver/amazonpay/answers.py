@@ -42,15 +42,14 @@ def judge(response: Response) -> JsonObject:
         return _object_of(response)
     detail, reason_code = _problem_of(response)
     request_id, status = request_id_of(response), response.status
+    told: dict[str, Any] = {"reason_code": reason_code, "amazon_status": status, "request_id": request_id}
     if status == 404:
-        raise AmazonNotFound(detail, reason_code=reason_code, amazon_status=status, request_id=request_id)
+        raise AmazonNotFound(detail, **told)
     if status == 429:
-        wait = retry_after(response.headers)
-        raise AmazonThrottled(detail, retry_after=wait, amazon_status=status, request_id=request_id)
+        raise AmazonThrottled(detail, retry_after=retry_after(response.headers), **told)
     if 400 <= status < 500 and status not in {408, 425}:
-        raise AmazonRefused(detail, reason_code=reason_code, amazon_status=status, request_id=request_id)
-    wait = retry_after(response.headers)
-    raise AmazonUnknown(detail, retry_after=wait, amazon_status=status, request_id=request_id)
+        raise AmazonRefused(detail, **told)
+    raise AmazonUnknown(detail, retry_after=retry_after(response.headers), **told)
 
 
 def unintelligible(response: Response, what: str) -> NoReturn:

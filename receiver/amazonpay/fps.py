@@ -231,7 +231,7 @@ def _judged(response: Response) -> Element:
     detail = clean(f"Amazon answered {status} {code}: {error.findtext('{*}Message') or ''}").removesuffix(":")
     request_id = _request_id(root) or None
     if code in UNDECIDED:
-        raise AmazonUnknown(detail, amazon_status=status, request_id=request_id)
+        raise AmazonUnknown(detail, reason_code=code, amazon_status=status, request_id=request_id)
     raise AmazonRefused(detail, reason_code=code, amazon_status=status, request_id=request_id)
 
 

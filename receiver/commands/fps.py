@@ -61,7 +61,7 @@ def refund(
             "refund is known from then on.",
         ),
     ],
-    amount: Annotated[str, typer.Option(help="How much, such as 14.00. Default: all that is left.")] = "",
+    amount: Annotated[str | None, typer.Option(help="How much, such as 14.00. Default: all that is left.")] = None,
     currency: Annotated[str, typer.Option(help="FPS knew USD only.")] = fps.CURRENCY,
     description: Annotated[str, typer.Option(help="For the merchant's own books; at most 160 characters.")] = "",
     policy: Annotated[
@@ -131,10 +131,16 @@ def _by_service(call: Call, order: fps.Order, wait: int) -> None:
 
 
 def _order(
-    transaction_id: str, reference: str, amount: str, currency: str, description: str, policy: fps.Policy | None
+    transaction_id: str,
+    reference: str,
+    amount: str | None,
+    currency: str,
+    description: str,
+    policy: fps.Policy | None,
 ) -> fps.Order:
+    """The values to send. An empty amount, as a shell makes of a variable that is not set, is not all that is left."""
     try:
-        money = Money.parse(amount, currency) if amount else None
+        money = None if amount is None else Money.parse(amount, currency)
         return fps.Order(transaction_id, reference, money, description, policy or "")
     except (BadRequest, Unreadable) as error:
         raise typer.BadParameter(error.detail) from None

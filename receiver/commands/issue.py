@@ -42,13 +42,13 @@ def create(
     ] = "",
     reference: Annotated[str, typer.Option("--reference", help="Your own order number; else the charge's.")] = "",
     key: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--key",
             help="A word of your own for this refund: repeating the command with it never refunds twice. "
             "Without it one is made up, and printed before anything is sent.",
         ),
-    ] = "",
+    ] = None,
     wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="How long to wait for Amazon's answer.")] = 30,
 ) -> None:
     """Refund a charge, in full or in part.
@@ -56,7 +56,7 @@ def create(
     Amazon takes up to 15 % or 75 USD, GBP or EUR (8,400 JPY) over the captured amount, whichever is less. If there is
     no answer, call it again with the same key.
     """
-    key = key or f"cli-{secrets.token_hex(12)}"
+    key = _key(key)
     say([f"Key: {key}"])
     wanted = {
         "chargeId": charge,
@@ -67,6 +67,17 @@ def create(
     }
     body = {name: value for name, value in wanted.items() if value}
     show(call, call.run(lambda api: until_answered(wait, api, target("refunds"), body, key)))
+
+
+def _key(given: str | None) -> str:
+    """The caller's key, or one made up; not for an empty one, which a shell makes of a variable that is not set."""
+    if given is None:
+        return f"cli-{secrets.token_hex(12)}"
+    if not given or given != given.strip():
+        raise typer.BadParameter(
+            "--key is empty, or begins or ends with a space. Is the variable set that it comes from?"
+        )
+    return given
 
 
 def retry(

@@ -64,6 +64,7 @@ class PendingRequestJson(PendingJson):
     """Amazon has not answered yet: ask again with the same Idempotency-Key."""
 
     refundRequestId: str
+    orderReference: Annotated[str | None, Meta(description="The merchant's own order number.")]
 
 
 class PendingOrderJson(PendingJson):

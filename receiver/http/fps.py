@@ -150,7 +150,7 @@ def read_order(fields: Mapping[str, Any]) -> Order:
     return Order(
         texts["transactionId"],
         texts["refundTransactionReference"],
-        _money(fields.get("refundAmount")),
+        _money(fields["refundAmount"]) if "refundAmount" in fields else None,
         texts["description"],
         texts["marketplaceRefundPolicy"],
     )
@@ -163,13 +163,14 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _money(value: object) -> Money | None:
-    """No amount is all that is left."""
-    if value is None:
-        return None
+def _money(value: object) -> Money:
+    """An amount that is there; null is none, and does not mean all that is left."""
     if not isinstance(value, Mapping) or set(value) != {"amount", "currencyCode"}:
         shape = '{"amount": "14.00", "currencyCode": "USD"}'
-        raise BadRequest(f"`refundAmount` is an object like {shape}.", reason="bad_amount")
+        raise BadRequest(
+            f"`refundAmount` is an object like {shape}; it is left out where all that is left is to be refunded.",
+            reason="bad_amount",
+        )
     try:
         return Money.parse(value["amount"], value["currencyCode"])
     except Unreadable as error:

@@ -19,7 +19,7 @@ from receiver.http.params import Params
 from receiver.issue import Issued
 from receiver.ledger.refund import REFUND_ID, Money
 from receiver.ledger.request import Record, Wish
-from receiver.ledger.shape import money_json, refund_json
+from receiver.ledger.shape import money_json, refund_json, tidy
 from receiver.settings.sections import Scope
 
 FIELDS = ("account", "chargeId", "refundAmount", "softDescriptor", "orderReference")
@@ -59,12 +59,20 @@ class IssueApi:
         return _answer(account, await self._issuers[account].create(read_wish(fields), key))
 
     async def retry(self, request: Request) -> Response:
-        """`POST /v1/refunds/{id}/retry?account=`: a declined refund again, at most once. Answers as `create` does."""
+        """`POST /v1/refunds/{id}/retry?account=`: a declined refund again, at most once. Answers as `create` does.
+
+        Whoever sends values means another refund than this one.
+        """
         caller = self._caller(request)
         account = chosen_account(caller, Params(request, ("account",)).opaque("account") or None)
         refund_id = request.path_params["refund_id"]
         if not REFUND_ID.fullmatch(refund_id):
             raise BadRequest("A refund id has at most 64 letters, digits and dashes.", reason="bad_refund_id")
+        if await read_object(request, needed=False):
+            raise BadRequest(
+                "A retry takes no values: it repeats the declined refund as it was. Another one is POST /v1/refunds.",
+                reason="unknown_field",
+            )
         return _answer(account, await self._issuers[account].retry(refund_id))
 
     def _caller(self, request: Request) -> Caller:
@@ -128,6 +136,7 @@ def _answer(account: str, issued: Issued) -> Response:
         "refundRequestId": order.id,
         "chargeId": order.charge_id,
         "refundAmount": money_json(order.money),
+        "orderReference": tidy(order.order_reference) or None,
         "status": "pending",
         "detail": "Amazon has not answered yet. The request is kept and tried on; ask again with the same key.",
     }

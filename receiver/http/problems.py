@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from receiver.errors import AmazonError, AmazonRefused, ReceiverError, Unauthorized
+from receiver.errors import AmazonError, ReceiverError, Unauthorized
 
 log = structlog.get_logger()
 
@@ -73,8 +73,8 @@ def _amazons_word(error: ReceiverError) -> dict[str, object]:
     """What Amazon said, for whoever has to talk to Amazon about it."""
     if not isinstance(error, AmazonError):
         return {}
-    code = error.reason_code if isinstance(error, AmazonRefused) else ""
-    return {"amazon": {"status": error.amazon_status, "reasonCode": code or None, "requestId": error.request_id}}
+    told = {"status": error.amazon_status, "reasonCode": error.reason_code or None, "requestId": error.request_id}
+    return {"amazon": told}
 
 
 def with_every_method(request: Request, error: HTTPException) -> HTTPException:

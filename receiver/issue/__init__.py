@@ -18,7 +18,15 @@ from dataclasses import dataclass, field
 import msgspec
 
 from receiver.ask import Asker
-from receiver.errors import AmazonRefused, BadRequest, Conflict, NotFound, RefundUnclear, StoreUnavailable
+from receiver.errors import (
+    AmazonRefused,
+    AmazonUnknown,
+    BadRequest,
+    Conflict,
+    NotFound,
+    RefundUnclear,
+    StoreUnavailable,
+)
 from receiver.issue.by_hand import ByHand
 from receiver.issue.orders import make_order
 from receiver.issue.tries import Issued, Tries, Watcher
@@ -92,9 +100,15 @@ class Issuer:
                 "Amazon has told two different final states of this refund: the buyer may have the money.",
                 reason="in_conflict",
             )
-        if declined.state != State.DECLINED or declined.amount is None or not declined.charge_id:
+        if declined.state != State.DECLINED:
             raise Conflict(
                 f"Only a declined refund can be retried; this one is {declined.state}.", reason="not_declined"
+            )
+        if declined.amount is None or not declined.charge_id:
+            raise Conflict(
+                "Amazon has not told amount and charge of this refund, so nobody knows what to issue again. Refresh it "
+                "(`receiver refund refresh`), or issue a refund of the charge under a key of your own.",
+                reason="not_enough_known",
             )
         wish = Wish(declined.charge_id, declined.amount, order_reference=declined.order_reference)
         order = make_order(self.asker.account, wish, retry_of=refund_id, retry_root=declined.retry_root or refund_id)
@@ -165,10 +179,12 @@ class Issuer:
 
 def _refundable(charge: Charge, order: Order) -> Money:
     """The captured amount of a charge that can be refunded in the order's currency."""
-    if charge.state != CAPTURED or charge.captured is None:
+    if charge.state != CAPTURED:
         raise Conflict(
             f"The charge is {charge.state}; only a captured charge can be refunded.", reason="charge_not_captured"
         )
+    if charge.captured is None:
+        raise AmazonUnknown("Amazon does not tell how much of the charge was captured.", reason="amazon_unintelligible")
     if charge.captured.currency_code != order.money.currency_code:
         raise BadRequest(
             f"The charge is in {charge.captured.currency_code}, not in {order.money.currency_code}.",

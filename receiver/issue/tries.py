@@ -189,6 +189,7 @@ class Tries:
             account=self.account,
             request=order.id,
             charge_id=order.charge_id,
+            order_reference=order.order_reference or None,
             candidate_refund_id=candidate or None,
             mend=MEND_UNCLEAR,
             **_told(error),

@@ -212,6 +212,23 @@ def _told(refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int)
     return refund, emissions + tuple(Emission(kind) for kind in fresh)
 
 
+def is_overdue(known: Refund, now: int) -> bool:
+    """Whether it is time to tell that the refund is stuck (`now` in ms), which nobody has been told yet."""
+    return not is_final(known.state) and EventType.STUCK not in known.emitted and now - born(known, now) > STUCK_AFTER
+
+
+def said_again(known: Refund) -> Observation:
+    """What is known, as if Amazon had said it once more: of a refund of which Amazon tells nothing."""
+    return Observation(
+        refund_id=known.refund_id,
+        state=known.state,
+        updated_at=known.updated_at,
+        reason_code=known.reason_code,
+        reason_description=known.reason_description,
+        amount=known.amount,
+    )
+
+
 def learned(known: Refund, facts: Facts) -> Refund:
     """The refund with those facts that it did not have; the very same object if there are none.
 

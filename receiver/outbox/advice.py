@@ -128,11 +128,12 @@ STUCK = Advice(
 def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | None:
     """The advice that belongs to an event of that type; without a type, that for the refund as it stands.
 
-    None where nothing is to be done. Total: an unknown reason gets general advice.
+    None where nothing is to be done. Total: an unknown reason gets general advice. While Amazon's final states
+    contradict each other nothing is to be issued again, whichever of them was told last.
     """
     if event_type is EventType.STUCK:
         return STUCK
-    if event_type is EventType.CONFLICT:
+    if event_type is EventType.CONFLICT or (refund.conflict and event_type in (None, EventType.DECLINED)):
         return _conflict(refund)
     if event_type is EventType.DECLINED or (event_type is None and refund.state == State.DECLINED):
         if refund.refund_type == FPS:

@@ -34,6 +34,8 @@ TOPIC_PREFIX = re.compile(r"arn:(aws|aws-cn|aws-us-gov):sns:[a-z0-9-]{1,32}:[0-9
 CERTIFICATE_URL = re.compile(
     r"https://sns\.[a-z0-9-]{1,32}\.amazonaws\.com(\.cn)?/SimpleNotificationService-[0-9a-f]{32}\.pem"
 )
+AUTH_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
+"""No document gives a pattern; this is what a header can carry, and what a request without a token is not."""
 TOPIC_SHAPE = '"arn:aws:sns:us-east-1:291180941288:*" or one exact ARN'
 
 Rate = Annotated[float, Field(gt=0, le=1000)]
@@ -123,8 +125,14 @@ class AccountSettings(Section):
 
     @field_validator("auth_token_file")
     @classmethod
-    def _one_auth_token(cls, file: Path | None, info: ValidationInfo) -> Path | None:
-        return one_of("auth_token", file, info)
+    def _auth_token_works(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        file, given = one_of("auth_token", file, info), info.data.get("auth_token")
+        if (file or given is not None) and not AUTH_TOKEN.fullmatch(_auth_token(given, file)):
+            raise ValueError(
+                "must hold the merchant's token: one line of visible ASCII characters, no spaces. Without delegated "
+                "access leave out auth_token and auth_token_file."
+            )
+        return file
 
     @field_validator("over_refund")
     @classmethod
@@ -183,7 +191,7 @@ class AccountSettings(Section):
                 environment.value,
                 self.public_key_id,
                 self.endpoint,
-                secret_text(self.auth_token, self.auth_token_file),
+                _auth_token(self.auth_token, self.auth_token_file),
             ),
             signer=Signer(self.public_key_id, _pem(self.private_key, self.private_key_file), self.algorithm),
             throttle=self._throttle(LIVE_THROTTLE if environment is Environment.LIVE else SANDBOX_THROTTLE),
@@ -201,6 +209,10 @@ class AccountSettings(Section):
 
 def _pem(key: SecretStr | None, file: Path | None) -> bytes:
     return file.read_bytes() if file is not None else secret_text(key, None).encode()
+
+
+def _auth_token(value: SecretStr | None, file: Path | None) -> str:
+    return secret_text(value, file).strip()
 
 
 def _topic_fault(topic: str) -> str:

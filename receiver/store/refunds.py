@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from receiver.ledger.allowance import Entry
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
-from receiver.ledger.refund import Refund, Revision
+from receiver.ledger.refund import FPS, Refund, Revision
 from receiver.store.codec import from_hash, from_line, to_hash, to_line
 from receiver.store.keys import STATES
 from receiver.store.part import Part, scored
@@ -88,7 +88,7 @@ class Refunds(Part):
             refund.changed_at,
             to_line(refund),
             HISTORY_CAP,
-            f"{refund.amount.minor_units} {refund.state}" if refund.amount and refund.charge_id else "",
+            _charge_entry(refund),
             1 if refund.reason_code else 0,
             1 if refund.order_reference else 0,
             len(fields),
@@ -190,3 +190,13 @@ class Refunds(Part):
         rest = [refund for refund in matching if place is None or place_of(refund) < place]
         last = rest[limit - 1] if len(rest) > limit else None
         return Page(tuple(rest[:limit]), write_cursor(place_of(last) if last else None))
+
+
+def _charge_entry(refund: Refund) -> str:
+    """What the refund is on its charge, or empty where it is not known.
+
+    FPS does not tell how much "all that is left" was; nothing is reserved on a transaction of it.
+    """
+    if not refund.charge_id or (refund.amount is None and refund.refund_type != FPS):
+        return ""
+    return f"{refund.amount.minor_units if refund.amount else 0} {refund.state}"

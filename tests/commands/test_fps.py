@@ -184,6 +184,7 @@ def test_every_part_of_the_key_that_is_missing_is_named_at_once(run: Callable[..
         (("a/b", "R-1"), "TransactionId"),
         ((T1, "R/1"), "RefundTransactionReference"),
         ((T1, "x" * 65), "RefundTransactionReference"),
+        ((T1, "R-1", "--amount", ""), "amount"),
         ((T1, "R-1", "--amount", "0"), "RefundAmount.Value"),
         ((T1, "R-1", "--amount", "1.001"), "RefundAmount.Value"),
         ((T1, "R-1", "--amount", "-1"), "amount"),

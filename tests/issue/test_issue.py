@@ -13,6 +13,7 @@ from receiver.amazonpay.signing import Signer
 from receiver.errors import (
     AmazonError,
     AmazonRefused,
+    AmazonUnknown,
     BadRequest,
     Conflict,
     NotFound,
@@ -160,6 +161,20 @@ async def test_a_charge_that_is_not_captured_is_not_refunded(shop: Desk, state: 
     assert caught.value.reason == "charge_not_captured"
 
 
+async def test_a_captured_charge_without_an_amount_is_an_answer_that_cannot_be_understood(shop: Desk) -> None:
+    """Amazon may tell it the next time: the caller is not told that the charge is not captured."""
+    charge = shop.charge()
+
+    async def send(request: Request, *, timeout: float) -> Response:
+        body = {"chargeId": charge, "statusDetails": {"state": "Captured"}, "captureAmount": None}
+        return Response(200, {}, msgspec.json.encode(body))
+
+    shop.issuer.asker.send = send
+    with pytest.raises(AmazonUnknown, match="how much of the charge was captured") as caught:
+        await shop.issuer.create(shop.wish(charge), "refund-1")
+    assert (caught.value.status, caught.value.reason) == (502, "amazon_unintelligible")
+
+
 async def test_an_unknown_charge_is_amazons_word(shop: Desk) -> None:
     with pytest.raises(AmazonRefused) as caught:
         await shop.issuer.create(shop.wish("S01-0000000-0000000-C000000"), "refund-1")
@@ -297,6 +312,19 @@ async def test_a_retry_stays_known_when_more_is_learned_of_the_declined_refund(s
     again = await shop.issuer.retry(refund_id)
     assert first.refund is not None
     assert again.refund == first.refund
+
+
+@pytest.mark.parametrize("fields", [("amount", "currency"), ("charge",)])
+async def test_a_declined_refund_of_unknown_amount_or_charge_is_not_retried(
+    shop: Desk, fields: tuple[str, ...]
+) -> None:
+    """It is declined, so the caller is not told that it is not."""
+    refund_id = await declined(shop)
+    await shop.store._writes.call(("HDEL", f"refunds:{{us}}:refund:{refund_id}", *fields))
+    with pytest.raises(Conflict, match="Amazon has not told amount and charge") as caught:
+        await shop.issuer.retry(refund_id)
+    assert caught.value.reason == "not_enough_known"
+    assert len(shop.simulator.refunds) == 1
 
 
 async def test_only_a_declined_refund_is_retried(shop: Desk) -> None:

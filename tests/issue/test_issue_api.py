@@ -77,10 +77,10 @@ async def test_a_refund_is_found_by_its_order_number_whatever_that_looks_like(op
 
 async def test_a_refund_that_amazon_does_not_answer_is_202_and_then_201(open_shop: Shop) -> None:
     counter, amazon = open_shop
-    charge = amazon.open_charge("100.00", "USD")
+    charge = amazon.open_charge("100.00", "USD", reference="order-7")
     amazon.mischief.add("lost_answer", place="create_refund")
     status, pending = await counter.create(charge)
-    assert (status, pending["status"]) == (202, "pending")
+    assert (status, pending["status"], pending["orderReference"]) == (202, "pending", "order-7")
     waiting = await counter.request(pending["refundRequestId"])
     assert (waiting["state"], waiting["tries"], waiting["mayHaveReachedAmazon"]) == ("reserved", 1, True)
     _, listed, _ = await counter.call("GET", "/v1/refund-requests?state=reserved")
@@ -305,6 +305,27 @@ async def test_what_is_not_to_be_retried_is_not(open_shop: Shop) -> None:
         status, problem = await counter.retry(refund_id)
         assert (status, problem["reason"]) == expected
     assert created(amazon) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"refundAmount": {"amount": "1.00", "currencyCode": "USD"}}, "unknown_field"),
+        ("amount=1.00", "not_json"),
+        (b"", None),
+        ({}, None),
+    ],
+)
+async def test_a_retry_takes_no_values(open_shop: Shop, body: Any, reason: str | None) -> None:
+    """Whoever sends an amount wants that amount: he is not given a retry of the whole instead."""
+    counter, amazon = open_shop
+    _, declined = await counter.create(amazon.open_charge("100.00", "USD"), "14.01")
+    amazon.move()
+    await counter.shows(declined["refundId"], "Declined")
+    before = created(amazon)
+    status, answer, _ = await counter.call("POST", f"/v1/refunds/{declined['refundId']}/retry", body)
+    assert (status, answer.get("reason")) == ((400, reason) if reason else (201, None))
+    assert len(created(amazon)) == len(before) + (reason is None)
 
 
 async def test_a_decline_at_once_does_not_count_its_own_reservation(open_shop: Shop) -> None:

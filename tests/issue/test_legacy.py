@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from receiver.amazonpay.fps import Version
 from receiver.errors import AmazonRefused, Conflict, NotFound
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.query import Query
 from receiver.ledger.refund import Observation, Source
 from receiver.ledger.request import RequestState
 from receiver.legacy import WINDOW, Ordered
@@ -60,6 +61,7 @@ async def test_without_an_amount_all_that_is_left_is_refunded(shop: Office) -> N
     made = await shop.legacy.create(shop.order(amount="", transaction_id=T1))
     assert made.refund is not None
     assert made.refund.amount is None
+    assert (await shop.store.page("us", Query(charge=T1))).refunds == (made.refund,)
     assert shop.simulator.fps_refunds[0].amount.text == "100.00"
 
 

@@ -74,6 +74,7 @@ async def test_an_unclear_request_is_an_alarm_and_stays_listed(shop: Desk) -> No
         found = await unclear(shop, charge)
     (line,) = [each for each in logs if each["event"] == "refund.unclear"]
     assert (line["log_level"], line["request"], line["charge_id"]) == ("error", found.order.id, charge)
+    assert line["order_reference"] == found.order.order_reference != ""
     assert (line["reason_code"], line["amazon_status"]) == ("TransactionCountExceeded", 422)
     assert "settle-request" in line["mend"]
     shop.clock.tick(7_000)

@@ -184,6 +184,7 @@ async def test_while_amazon_does_not_answer_it_is_202(stage: Stage, shop: Amazon
         (body(), "another", 401, "token_unknown"),
         (body(amount="1.001"), TOKEN, 400, "bad_amount"),
         (body(refundAmount="1.00"), TOKEN, 400, "bad_amount"),
+        (body(refundAmount=None), TOKEN, 400, "bad_amount"),
         (body(refundAmount={"amount": "1", "currencyCode": "EUR"}), TOKEN, 400, "bad_currency"),
         (body("a/b"), TOKEN, 400, "bad_reference"),
         (body(transactionId=7), TOKEN, 400, "bad_field"),

@@ -23,7 +23,8 @@ from tests.store.makers import claim, hint, refund_id, seen
 from tests.store.test_mutations import without
 
 S, M = 1_000, 60_000
-WEEK = 7 * 86_400_000
+DAY = 86_400_000
+WEEK = 7 * DAY
 
 
 @pytest.fixture
@@ -163,6 +164,31 @@ async def test_a_refund_that_amazon_does_not_know_is_asked_about_four_times_more
     assert at.counted("hints_dropped") == 1
     assert [line["event"] for line in logs] == ["track.hint_dropped"]
     assert not [key async for key in at.redis.scan_iter() if b"seen" not in key and b"throttle" not in key]
+
+
+SILENT = {"404": http(404), "429": http(429), "401": http(401), "500": http(500), "garbage": http(200, b"<html>")}
+
+
+@pytest.mark.parametrize("answer", SILENT)
+async def test_a_refund_that_amazon_does_not_tell_of_is_stuck_after_a_day(at: Bench, answer: str) -> None:
+    """A key that was withdrawn, a refund that Amazon does not know any more: told once, after a day and not before, and
+    the refund is asked about as it would be otherwise."""
+    at.desk.then = SILENT[answer]
+    await Settler(at.store, lambda: 0.0).settle(at.tracker.account, seen(), source=Source.POLL)
+    waits = {}
+    for age in (DAY, DAY + M, 2 * DAY):
+        at.clock.ms = T0 + age
+        await at.redis.zadd("refunds:{us}:due", {refund_id(): at.clock()})
+        await at.look()
+        waits[age] = await at.due()
+        assert at.counted("events", type="amazonpay.refund.stuck") == (age > DAY)
+        known = await at.store.refund("us", refund_id())
+        assert known is not None
+        assert (known.state, known.revision) == ("RefundInitiated", 1 + (age > DAY))
+    assert None not in waits.values()
+    assert waits[DAY] == {"404": WEEK - DAY, "429": 5 * S, "401": 30 * S}.get(answer, 2_500)
+    events = await at.redis.xrange("refunds:{us}:events")
+    assert [fields[b"type"] for _, fields in events].count(b"amazonpay.refund.stuck") == 1
 
 
 async def test_the_other_environments_refund_is_one_that_this_account_does_not_know(at: Bench) -> None:

@@ -111,6 +111,27 @@ def test_safe_endpoints_pass(address: str) -> None:
     load(None, alone(RECEIVER_ACCOUNT__ENDPOINT=address))
 
 
+@pytest.mark.parametrize("token", ["", " ", "two words", "two\nlines", "clé"])
+def test_a_token_of_delegated_access_that_cannot_be_one_is_refused_at_the_start(tmp_path: Path, token: str) -> None:
+    """Sent without it, calls would be the provider's own; with it, none would ever go out."""
+    file = tmp_path / "authtoken"
+    file.write_text(token)
+    for given in ({"auth_token": token}, {"auth_token_file": str(file)}):
+        problem = only(several(table("us", **given)))
+        assert problem.startswith("accounts[0].auth_token")
+        assert "must hold the merchant's token" in problem
+    file.write_bytes(b"\xff\xfe")
+    assert "is not text in UTF-8" in only(several(table("us", auth_token_file=str(file))))
+
+
+def test_a_token_of_delegated_access_is_sent_as_it_was_given(tmp_path: Path) -> None:
+    """But for the line end of a file."""
+    file = tmp_path / "authtoken"
+    file.write_text(" tok.en/1+=\r\n")
+    (account,) = load(None, several(table("us", auth_token_file=str(file)))).build_accounts()
+    assert account.endpoint.auth_token == "tok.en/1+="
+
+
 def test_pinned_certificates_are_readable_and_can_be_named(tmp_path: Path) -> None:
     """A pinned certificate that no notification could name would never be used; one that is not there cannot be."""
     pem = tmp_path / "sns.pem"

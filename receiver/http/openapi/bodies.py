@@ -113,7 +113,7 @@ CREATE_FPS_REFUND: Final = fields(
             "description": "Your own, unique for ever: the refund's id here, and the key. The same values again are "
             "the same refund.",
         },
-        "refundAmount": nullable(money({"type": "string", "enum": [CURRENCY]}, "Left out: all that is left.")),
+        "refundAmount": money({"type": "string", "enum": [CURRENCY]}, "Left out: all that is left."),
         "description": {"type": "string", "maxLength": MAX_DESCRIPTION, "description": "Printable characters."},
         "marketplaceRefundPolicy": {"type": "string", "enum": ["", *Policy]},
     },

@@ -206,10 +206,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         problem=RefundProblemJson,
         reasons=(
             {
-                400: ("bad_refund_id",),
+                400: ("bad_refund_id", "unknown_field"),
                 404: ("no_such_refund",),
-                409: ("not_declined", "in_conflict", "not_amazon_pay"),
+                409: ("not_declined", "not_enough_known", "in_conflict", "not_amazon_pay"),
             },
+            OBJECT,
             *ISSUING,
         ),
     ),

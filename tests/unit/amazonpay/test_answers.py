@@ -82,13 +82,17 @@ def answer(values: object, status: int = 200, **headers: str) -> Response:
     ],
 )
 def test_the_class_of_the_status_decides(code: int, error: type[AmazonError]) -> None:
-    """Whatever the body says, even a whole refund; status and request id are kept."""
-    for body in (b"", answer({"reasonCode": "InternalServerError", "message": "m"}).body):
+    """Whatever the body says, even a whole refund; status, reason code and request id are kept."""
+    for body, word in (
+        (b"", ""),
+        (answer({"reasonCode": "InternalServerError", "message": "m"}).body, "InternalServerError"),
+    ):
         with pytest.raises(AmazonError) as caught:
             read_refund(answer(body, code, x_amz_pay_request_id="req-1"))
         assert type(caught.value) is error
         assert caught.value.amazon_status == code
         assert caught.value.request_id == "req-1"
+        assert caught.value.reason_code == ("" if code == 204 else word)
     if code != 204:
         with pytest.raises(error):
             read_refund(answer(REFUND, code))

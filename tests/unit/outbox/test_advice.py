@@ -59,6 +59,18 @@ def test_a_conflict_names_the_states_that_contradict_each_other_oldest_first() -
     assert actions(advice) == ["hold_automation", "compare_history", "ask_amazon"]
 
 
+@pytest.mark.parametrize("more", [{}, {"retryable": "yes"}, {"refund_type": FPS}, {"retried_by": "S01-R9"}])
+@pytest.mark.parametrize(
+    ("state", "event_type"), [("Declined", EventType.DECLINED), ("Declined", None), ("Refunded", None)]
+)
+def test_while_the_end_is_contradicted_nothing_is_to_be_issued_again(
+    state: str, event_type: EventType | None, more: dict[str, str]
+) -> None:
+    """The buyer may have the money: the decline's own event, and whoever looks the refund up, must not say "retry"."""
+    refund = a_refund(state=state, conflict=True, finals=("Declined@1563119700000", "Refunded@1563119640000"), **more)
+    assert actions(advice_of(refund, event_type)) == ["hold_automation", "compare_history", "ask_amazon"]
+
+
 def test_many_finals_are_not_all_named() -> None:
     """A summary stays a summary."""
     refund = a_refund(conflict=True, finals=tuple(f"Refunded@{n}" for n in range(9)))
