@@ -2,6 +2,7 @@
 
 keys → connection (pipelines, scripts) → sentinel · cluster → topology (the client for an address)
                                          refunds · requests · unsettled · looks · feed · format → Store
+                                         restored → format
                                          roster → lanes → deaths → keeping · overview   → Store
 pruning                                  takes old refunds out of all of them
 clock, wakes                             what all processes agree on, and how they wake each other
