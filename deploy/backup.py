@@ -3,18 +3,21 @@
 
     backup.py save unix:///var/lib/receiver/valkey.sock /backup/refunds.rdb
     backup.py restore /backup/refunds.rdb /var/lib/receiver
+    backup.py restored redis://127.0.0.1:6379/0
 
 `save` works while the service runs: the server writes a snapshot of one moment (BGSAVE), which is copied from its
 folder, so it runs on the server's machine. `restore` wants a folder without data, whose server is stopped. A server
 with `appendonly yes` does not read dump.rdb: the snapshot becomes the base of an append-only file, which both the
-embedded store and a Valkey or Redis 7 of your own load at their next start. The password of a server is taken from
-REDISCLI_AUTH.
+embedded store and a Valkey or Redis 7 of your own load at their next start. With it comes the word that this is a
+restored store: the service then asks about every refund at once that is not final. `restored` says the same to a
+server that was restored in another way. The password of a server is taken from REDISCLI_AUTH.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shutil
 import sys
 import time
@@ -23,7 +26,9 @@ from typing import Any
 
 import redis
 
-MANIFEST = "file appendonly.aof.1.base.rdb seq 1 type b\n"
+MANIFEST = "file appendonly.aof.1.base.rdb seq 1 type b\nfile appendonly.aof.1.incr.aof seq 1 type i\n"
+RESTORED = "refunds:restored"
+"""The key that says it: with a text that no other restore has."""
 STEP = 0.1
 """Seconds between two looks at the server."""
 
@@ -33,7 +38,7 @@ def save(url: str, file: Path, bound: float) -> None:
 
     Raises `RuntimeError`, `OSError`, or `redis.RedisError`.
     """
-    client = redis.Redis.from_url(url, password=os.environ.get("REDISCLI_AUTH"), decode_responses=True)
+    client = _client(url)
     config: dict[str, str] = {**client.config_get("dir"), **client.config_get("dbfilename")}
     source = Path(config["dir"]) / config["dbfilename"]
     before = _persistence(client)["rdb_saves"]
@@ -56,7 +61,7 @@ def save(url: str, file: Path, bound: float) -> None:
     part.replace(file)
 
 
-def restore(file: Path, folder: Path) -> None:
+def restore(file: Path, folder: Path, database: int) -> None:
     """Make the append-only file of a stopped server in `folder` out of a snapshot. Raises `RuntimeError`."""
     with file.open("rb") as reader:
         if reader.read(5) not in (b"REDIS", b"VALKE"):
@@ -67,12 +72,29 @@ def restore(file: Path, folder: Path) -> None:
     fresh = folder / "appendonlydir.restoring"
     fresh.mkdir(mode=0o700, parents=True)
     shutil.copyfile(file, fresh / "appendonly.aof.1.base.rdb")
+    word = _command("SELECT", str(database)) + _command("SET", RESTORED, secrets.token_hex(8))
+    (fresh / "appendonly.aof.1.incr.aof").write_bytes(word)
     (fresh / "appendonly.aof.manifest").write_text(MANIFEST)
     owner = folder.stat()
     for path in (fresh, *fresh.iterdir()):
         path.chmod(0o700 if path.is_dir() else 0o600)
         os.chown(path, owner.st_uid, owner.st_gid)
     fresh.rename(place)
+
+
+def restored(url: str) -> None:
+    """Say to the server at `url` that its data was restored. Raises `redis.RedisError`."""
+    _client(url).set(RESTORED, secrets.token_hex(8))
+
+
+def _command(*words: str) -> bytes:
+    """As it stands in an append-only file: https://valkey.io/topics/protocol/."""
+    text = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+    return f"*{len(words)}\r\n{text}".encode()
+
+
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, password=os.environ.get("REDISCLI_AUTH"), decode_responses=True)
 
 
 def _persistence(client: redis.Redis) -> dict[str, Any]:
@@ -91,16 +113,24 @@ def main() -> int:
     restoring = commands.add_parser("restore", help="into the empty folder of a stopped server")
     restoring.add_argument("file", type=Path)
     restoring.add_argument("folder", type=Path)
+    restoring.add_argument("--database", type=int, default=0, help="the number at the end of redis.url, if any")
+    telling = commands.add_parser("restored", help="after a restore by other means, once the server runs")
+    telling.add_argument("url", help="redis://, rediss:// or unix:// of the server")
     given = parser.parse_args()
     try:
         if given.command == "save":
             save(given.url, given.file, given.bound)
+        elif given.command == "restore":
+            restore(given.file, given.folder, given.database)
         else:
-            restore(given.file, given.folder)
+            restored(given.url)
     except (OSError, RuntimeError, redis.RedisError) as error:
         sys.stderr.write(f"{given.command}: {error}\n")
         return 1
-    sys.stdout.write(f"{given.command}: {given.file} {given.file.stat().st_size} bytes\n")
+    if given.command == "restored":
+        sys.stdout.write("restored: the receivers see it at their next start, or within 30 s.\n")
+    else:
+        sys.stdout.write(f"{given.command}: {given.file} {given.file.stat().st_size} bytes\n")
     return 0
 
 

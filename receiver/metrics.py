@@ -240,6 +240,7 @@ def process_died(folder: str, pid: int) -> None:
 
 GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "refunds_pending": ("Refunds that are not final.", "account"),
+    "refunds_pending_unchanged": ("Those of them that have not changed for longer.", "account", "longer_than"),
     "refunds_due": ("Refunds that are scheduled to be asked about.", "account"),
     "refunds_hinted": ("Refunds to ask about at once.", "account"),
     "oldest_pending_seconds": ("Age of the refund that is pending longest.", "account"),
@@ -257,6 +258,7 @@ GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 SIZE_GAUGES: Final = {
     "pending": "refunds_pending",
+    "pending_unchanged": "refunds_pending_unchanged",
     "due": "refunds_due",
     "hinted": "refunds_hinted",
     "oldest_pending_seconds": "oldest_pending_seconds",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import csv
 import re
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ HEAD_WITHIN = 20
 """Lines in which the head of a table must come: settlement reports begin with lines about themselves."""
 ID_COLUMNS = ("refundid", "amazonrefundid", "amazontransactionid", "transactionid")
 TYPE_COLUMNS = ("transactiontype",)
+LINE_END = re.compile(r"\r\n|\n|\r")
 AMAZON_ID = re.compile(r"[A-Z]\d\d-\d{7}-\d{7}-([A-Z])\d{6}")
 TRIES = 5
 PAUSE = 2.0
@@ -43,7 +45,7 @@ class Found:
 
 def read_ids(text: str, column: str = "") -> Found:
     """The ids of a table with a head, or of a list, one a line. Raises `ConfigurationError` without the column."""
-    lines = text.splitlines()
+    lines = LINE_END.split(text)
     found = Found()
     seen: set[str] = set()
     for number, value, kind in _values(lines, column):
@@ -63,7 +65,7 @@ def _values(lines: Sequence[str], column: str) -> Iterator[tuple[int, str, str]]
     """Line number (from 1), id, and the transaction's type where the table tells it."""
     for at, line in enumerate(lines[:HEAD_WITHIN]):
         delimiter = max(",;\t", key=line.count)
-        head = [_plain(name) for name in next(csv.reader([line], delimiter=delimiter), [])]
+        head = [_plain(name) for name in _head(line, delimiter)]
         wanted = [_plain(column)] if column else ID_COLUMNS
         place = next((head.index(name) for name in wanted if name in head), None)
         if place is not None:
@@ -80,16 +82,25 @@ def _values(lines: Sequence[str], column: str) -> Iterator[tuple[int, str, str]]
 def _rows(
     lines: Sequence[str], head: int, delimiter: str, place: int, kind: int | None
 ) -> Iterator[tuple[int, str, str]]:
-    reader = csv.reader((f"{line}\n" for line in lines[head + 1 :]), delimiter=delimiter)
+    # Strict: else a quotation mark that nobody closes makes one cell of all rows that follow.
+    reader = csv.reader((f"{line}\n" for line in lines[head + 1 :]), delimiter=delimiter, strict=True)
+    number = head + 2
     try:
         for row in reader:
-            number = head + 1 + reader.line_num
             if any(cell.strip() for cell in row):
-                yield number, _cell(row, place), _cell(row, kind)
+                yield head + 1 + reader.line_num, _cell(row, place), _cell(row, kind)
+            number = head + 2 + reader.line_num
     except csv.Error as error:
         raise ConfigurationError(
-            [f"the file is no table from line {head + 2 + reader.line_num} on: {error}."]
+            [f"the file is no table from line {number} on ({error}): look for a quotation mark that is not closed."]
         ) from None
+
+
+def _head(line: str, delimiter: str) -> Sequence[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
 
 
 def _cell(row: Sequence[str], place: int | None) -> str:
@@ -210,8 +221,10 @@ def _read(file: Path) -> str:
         raise ConfigurationError([f"{file}: cannot be read ({error.strerror})."]) from error
     if len(raw) > MOST_BYTES:
         raise ConfigurationError([f"{file}: is over {MOST_BYTES // 2**20} MiB. Split it."])
+    if not raw.strip():
+        raise ConfigurationError([f"{file}: is empty."])
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError:
         return raw.decode("cp1252", "replace")
 

@@ -68,6 +68,10 @@ class Tokens:
         structlog.contextvars.bind_contextvars(token_name=caller.name)
         return caller
 
+    def admits(self, request: HTTPConnection) -> bool:
+        """Whether who was identified by this request would be so now: a session may have ended."""
+        return bool(request.headers.getlist("authorization")) or self._session(request) is not None
+
     def _presented(self, request: HTTPConnection, headers: list[str]) -> Caller:
         token = _bearer(headers)
         self._attempts.check(request)

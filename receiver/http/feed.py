@@ -8,6 +8,7 @@ that is kept. Events of one account come in its order; between accounts there is
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 from starlette.requests import Request
@@ -69,9 +70,9 @@ class FeedApi:
         if not streamed:
             limit, wait = params.number("limit", LIMIT, 1, MOST), params.number("wait", 0, 0, LONGEST_WAIT)
             return await self._page(request, reader, limit, 0 if head else wait)
-        return head_of_stream() if head else await self._stream(reader)
+        return head_of_stream() if head else await self._stream(reader, lambda: self._tokens.admits(request))
 
-    async def _stream(self, reader: Reader) -> Response:
+    async def _stream(self, reader: Reader, admitted: Callable[[], bool]) -> Response:
         self._seats.take()
         listener = Listener(self._buffer)
 
@@ -85,7 +86,7 @@ class FeedApi:
         except BaseException:
             leave()
             raise
-        return Stream(reader, first, listener, self._metrics, self._timing, leave)
+        return Stream(reader, first, listener, self._metrics, self._timing, admitted, leave)
 
     async def _page(self, request: Request, reader: Reader, limit: int, wait: int) -> Response:
         clock = asyncio.get_running_loop().time

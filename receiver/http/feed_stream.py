@@ -8,7 +8,8 @@
 
 Each has the cursor as its `id`, which the client hands back as `Last-Event-ID`. The first says `retry: 3000`. An idle
 stream says a comment every 15 s. While the store is away the stream stays open, says so in a comment, and goes on.
-A client that takes nothing for 30 s, or lags further behind than the buffer holds, is cut off, and resumes.
+A stream that a session of the dashboard opened ends with the session, 15 s later at most. A client that takes nothing
+for 30 s, or lags further behind than the buffer holds, is cut off, and resumes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ AT_ONCE = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds: until a sign of life on an idle stream, and until a client that takes nothing is cut off."""
+    """Seconds: until a sign of life on an idle stream, and until it is asked again whether the client may listen; and
+    until a client that takes nothing is cut off."""
 
     heartbeat: float = 15.0
     stall: float = 30.0
@@ -64,7 +66,8 @@ def comment(text: str) -> bytes:
 
 
 class Stream(Response):
-    """The answer to one client. `first` is what it is told first; `leave` is called at the end, whatever the end is."""
+    """The answer to one client. `first` is what it is told first; `admitted` says whether it may still listen; `leave`
+    is called at the end, whatever the end is."""
 
     def __init__(
         self,
@@ -73,19 +76,20 @@ class Stream(Response):
         listener: Listener,
         metrics: Metrics,
         timing: Timing,
+        admitted: Callable[[], bool],
         leave: Callable[[], None],
     ) -> None:
         super().__init__(headers=HEADERS, media_type=EVENT_STREAM)
         del self.headers["content-length"]
         self._reader, self._first, self._listener = reader, first, listener
-        self._metrics, self._timing, self._leave = metrics, timing, leave
+        self._metrics, self._timing, self._admitted, self._leave = metrics, timing, admitted, leave
         self._gone = False
         self._away = False
         self._said = ""
         """The cursor that the client has."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the client goes, is cut off, or the server ends."""
+        """Stream until the client goes, is cut off, may no longer listen, or the server ends."""
         abort = (scope.get("extensions") or {}).get(CLOSE, {}).get("abort", lambda: None)
         ending = ending_of(scope)
         self._listener.on_cut = abort
@@ -107,6 +111,7 @@ class Stream(Response):
         start = self._cursor_event(RETRY_MS)
         await self._write(send, [start])
         spoke, told = clock(), list[Told | str](self._first)
+        asked = spoke
         while not (self._gone or self._listener.cut or ending.is_set()):
             if await self._write(send, self._frames(told)):
                 spoke = clock()
@@ -116,6 +121,10 @@ class Stream(Response):
                 spoke = clock()
             if not self._reader.lags:
                 await self._listener.rest(max(0.0, spoke + self._timing.heartbeat - clock()))
+            if clock() - asked >= self._timing.heartbeat:
+                if not self._admitted():
+                    break
+                asked = clock()
             told = self._listener.take()
             if self._reader.lags:
                 told += await self._older()

@@ -11,7 +11,7 @@ the stream. A field without a value is not written; readers ignore fields that t
 | refundId | yes | Amazon's id of the refund |
 | state | yes | RefundInitiated, Refunded, Declined, or another word of Amazon's |
 | lastUpdatedTimestamp | yes | Amazon's, basic form `20190714T155300Z` |
-| revision | yes | counts our writes to the refund from 1; older news has a smaller one |
+| revision | yes | counts our writes to the refund from 1, a restore adds 1,000; older news has a smaller one |
 | source | yes | notification, poll, refresh, create |
 | firstSeenAt, changedAt | yes | RFC 3339 with milliseconds |
 | reasonCode, reasonDescription | no | why it was declined |

@@ -28,7 +28,8 @@ Tree = dict[str, Any]
 def read_file(path: Path, problems: list[str]) -> Tree:
     """The TOML file as a tree; what prevents reading it is added to `problems`."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        # With a byte order mark as well, which editors on Windows write.
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         problems.append(
             f"{path}: cannot be read ({error.strerror}). Give another path with --config or RECEIVER_CONFIG."

@@ -2,6 +2,7 @@
 
 keys → connection (pipelines, scripts) → sentinel · cluster → topology (the client for an address)
                                          refunds · requests · unsettled · looks · feed · format → Store
+                                         restored → format
                                          roster → lanes → deaths → keeping · overview   → Store
 pruning                                  takes old refunds out of all of them
 clock, wakes                             what all processes agree on, and how they wake each other
@@ -14,6 +15,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -23,10 +25,9 @@ from receiver.store.clock import Clock
 from receiver.store.feed import Feed
 from receiver.store.format import Format
 from receiver.store.fps_orders import FpsOrders
-from receiver.store.keys import CERTIFICATES, PROBE, Keys
+from receiver.store.keys import CERTIFICATES, PROBE
 from receiver.store.looks import Looks
 from receiver.store.overview import Overview
-from receiver.store.part import scored
 from receiver.store.pruning import Pruning
 from receiver.store.roster import Roster
 from receiver.store.topology import Client, pipelines
@@ -34,6 +35,9 @@ from receiver.store.wakes import Waker, Wakes
 
 log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
+MOST_OLD = 200
+AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
+"""ms for which pending refunds have not changed, by the label of the metric."""
 
 
 class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
@@ -140,7 +144,9 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
         `owed` (what holds the stream), `dead`, `failures` in a row, `paused` (1 or 0), `oldest_waiting` in seconds.
         And what `request_sizes` tells.
 
-        `oldest_pending_seconds` is the time since the last change of the pending refund that changed least recently.
+        `oldest_pending_seconds` is the age of the refund that is pending longest, looked for among the `MOST_OLD` that
+        changed least recently: to tell that one is stuck is a change too. `pending_unchanged:<age>` counts those that
+        have not changed for so long.
         """
         keys = self._keys(account)
         roster = await self.roster(account)
@@ -151,6 +157,11 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
             "hinted": ("ZCARD", keys("hinted")),
             "due": ("ZCARD", keys("due")),
             "events": ("XLEN", keys("events")),
+            **{
+                f"pending_unchanged:{age}{state}": ("ZCOUNT", keys.state(state), "-inf", self.now() - ms)
+                for age, ms in AGES.items()
+                for state in ("RefundInitiated", "")
+            },
             **{f"waiting:{name}": ("ZCARD", keys("lane", name)) for name in names},
             **{f"owed:{name}": ("ZCARD", keys("owed", name)) for name in names},
             **{f"dead:{name}": ("HLEN", keys("dead", name)) for name in names},
@@ -158,11 +169,12 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
         answers = await asyncio.gather(*(self._read(*command) for command in commands.values()))
         sizes = dict(zip(commands, map(float, answers), strict=True))
         sizes["pending"] += sizes.pop("unknown")
+        for age in AGES:
+            sizes[f"pending_unchanged:{age}"] += sizes.pop(f"pending_unchanged:{age}RefundInitiated")
         sizes["lanes"] = len(names)
         for name in names:
             sizes |= await self._fares(account, name, roster)
-        changed_at = [float(pairs[0][1]) for pairs in await self._oldest(keys) if pairs]
-        sizes["oldest_pending_seconds"] = (self.now() - min(changed_at)) / 1000 if changed_at else 0.0
+        sizes["oldest_pending_seconds"] = await self._oldest(account) / 1000
         return sizes | await self.request_sizes(account)
 
     async def _fares(self, account: str, name: str, roster: Roster) -> dict[str, float]:
@@ -174,9 +186,10 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
             f"oldest_waiting:{name}": max(self.now() - oldest, 0) / 1000 if oldest else 0.0,
         }
 
-    async def _oldest(self, keys: Keys) -> list[list[tuple[bytes, bytes]]]:
-        states = (keys.state("RefundInitiated"), keys.state(""))
-        return [
-            scored(found)
-            for found in await asyncio.gather(*(self._read("ZRANGE", state, 0, 0, "WITHSCORES") for state in states))
-        ]
+    async def _oldest(self, account: str) -> int:
+        """ms; 0 where none is pending. A damaged record is passed over."""
+        keys, now = self._keys(account), self.now()
+        ids = await self.pending_longest(account, MOST_OLD)
+        found = await asyncio.gather(*(self._read("HMGET", keys("refund", each), "created", "seen") for each in ids))
+        ages = [now - int(at) for pair in found for at in pair if at and at.isdigit() and int(at) <= now]
+        return max(ages, default=0)

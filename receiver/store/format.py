@@ -16,6 +16,7 @@ import structlog
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.store.keys import PREFIX
 from receiver.store.part import Part
+from receiver.store.restored import Restored
 
 log = structlog.get_logger()
 
@@ -33,8 +34,8 @@ STEPS: Mapping[int, Step] = MappingProxyType({})
 processes, and on data that is migrated already: it must then change nothing."""
 
 
-class Format(Part):
-    """The version of all accounts' data."""
+class Format(Restored):
+    """The version of all accounts' data, and whether it was restored."""
 
     _format_trouble: str = UNKNOWN
 
@@ -51,7 +52,7 @@ class Format(Part):
         return _number(await self._read("GET", FORMAT))
 
     async def settle_format(self, version: int = VERSION, steps: Mapping[int, Step] = STEPS) -> None:
-        """Write the version at a first start, and migrate what is older.
+        """Write the version at a first start, migrate what is older, and catch up with what was restored.
 
         Raises `ConfigurationError` for data of a newer version, and `StoreUnavailable`.
         """
@@ -67,6 +68,7 @@ class Format(Part):
                     log.info("store.migrating", version=found, to=found + 1)
                     await steps[found](self)
                     found = _number(await self._run("format", [FORMAT], [found, found + 1]))
+            await self.catch_up()
             self._format_trouble = ""
         except StoreUnavailable as error:
             if self._format_trouble:

@@ -155,6 +155,36 @@ def test_lists_and_other_tables_are_read() -> None:
         read_ids(f"a,b\n1,{REAL[0]}\n", "c")
 
 
+def test_a_quotation_mark_that_nobody_closes_is_refused() -> None:
+    """It would make one cell of all rows that follow, and their refunds would be passed over without a word."""
+    text = f'refundId,note\n{REAL[0]},"5"" long"\n{REAL[1]},"5 inch\nP01-1234567-1234567-R000003,\n'
+    with pytest.raises(ConfigurationError, match="no table from line 3 on"):
+        read_ids(text)
+
+
+def test_a_separator_of_lines_inside_of_a_cell_ends_no_row() -> None:
+    """Only CR and LF do: a buyer's words may have others of Unicode's."""
+    assert read_ids(f"refundId,note\n{REAL[0]},a\u2028b\x0bc\n{REAL[1]},\n").ids == REAL
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "says"),
+    [
+        (f"refundId\n{REAL[0]}\n".encode("utf-16"), 0, "1 would be asked about"),
+        (f"\ufeffrefundId\r\n{REAL[0]}\r\n".encode(), 0, "1 would be asked about"),
+        (b"a" * 200_000, 1, "1 bad"),
+        (b" \r\n", 2, "is empty"),
+    ],
+)
+def test_files_of_other_programs(run: Run, tmp_path: Path, raw: bytes, code: int, says: str) -> None:
+    """Excel's Unicode text; a byte order mark; what is no text at all; nothing."""
+    file = tmp_path / "ids"
+    file.write_bytes(raw)
+    ran = run("refund", "import", str(file), "--dry-run")
+    assert ran.code == code, ran.err
+    assert says in ran.out + ran.err
+
+
 def test_import_takes_refunds_in(server: Server, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each becomes a hint; --dry-run makes none; a second run does no harm."""
     file = tmp_path / "settlement.csv"

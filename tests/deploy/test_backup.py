@@ -16,6 +16,7 @@ from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import connect
 from receiver.store.embedded import EmbeddedStore
+from receiver.store.restored import RESTORED
 from tests.accounts import make_account
 from tests.clock import T0
 from tests.deploy.tools import DEPLOY, run
@@ -69,6 +70,12 @@ async def fill(store: Store) -> dict[str, Refund | None]:
 
 async def known(store: Store) -> dict[str, Refund | None]:
     return {refund_id: await store.refund("us", refund_id) for refund_id in IDS}
+
+
+async def marked(store: Store) -> bytes | None:
+    """What tells one restore from another."""
+    found: bytes | None = await store._read("GET", RESTORED)
+    return found
 
 
 def refusal(file: Path, into: Path) -> str:
@@ -127,6 +134,10 @@ async def test_a_plain_valkey_is_backed_up_and_restored(folder: Path) -> None:
         async with opened(url) as store:
             assert await known(store) == before
             found = await store.gauges("us")
+            marks = [await marked(store)]
+            run(sys.executable, SCRIPT, "restored", url)
+            marks.append(await marked(store))
+        assert len({*marks, None}) == 3
     finally:
         stop_valkey(process)
     sizes.pop("oldest_pending_seconds")

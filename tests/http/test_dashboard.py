@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from html import unescape
@@ -9,14 +10,17 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import urlencode
 
+import aiohttp
 import msgspec
 import pytest
 from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
+from receiver.http import feed
 from receiver.http.auth import Caller
 from receiver.http.dashboard import sessions as module
 from receiver.http.dashboard.sessions import FailedSignIns, Sessions
+from receiver.http.feed_stream import Timing
 from receiver.ledger.refund import Money, Observation, Source
 from receiver.outbox.delivery import Attempts
 from receiver.outbox.secret import Secret
@@ -217,6 +221,33 @@ async def test_the_cookie_reads_the_api_and_never_writes(service: Service, brows
     await browser.get("/")
     assert (await browser.post("/sign-out", csrf=browser.csrf)).status == 303
     assert (await browser.get("/v1/refunds")).status == 401
+
+
+async def test_an_open_stream_ends_with_its_session(
+    sns: SnsSigner, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is another browser's that has the cookie. One with a token goes on."""
+    monkeypatch.setattr(feed, "Timing", lambda: Timing(heartbeat=0.1))
+    async with (
+        running(settings("us", "eu"), store, real_receiver(sns, store, "us", "eu")) as service,
+        aiohttp.ClientSession(f"http://127.0.0.1:{service.port}") as client,
+    ):
+        browser = Browser(service)
+        await browser.sign_in(READER)
+        await browser.get("/")
+        cookie = "; ".join(f"{name}={value}" for name, value in browser.jar.items())
+        sent = {"Accept": "text/event-stream"}
+        async with (
+            client.get("/v1/events", headers={**sent, "Cookie": cookie}) as signed_in,
+            client.get("/v1/events", headers={**sent, "Authorization": f"Bearer {READER}"}) as with_token,
+        ):
+            await signed_in.content.readuntil(b": still here")
+            assert (await browser.post("/sign-out", csrf=browser.csrf)).status == 303
+            await asyncio.wait_for(signed_in.content.read(), 5)
+            for _ in range(10):
+                await with_token.content.readuntil(b": still here")
+        async with client.get("/v1/events", headers={**sent, "Cookie": cookie}) as again:
+            assert again.status == 401
 
 
 async def test_scopes_and_accounts(service: Service, browser: Browser, store: Store) -> None:

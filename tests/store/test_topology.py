@@ -13,15 +13,19 @@ from redis.exceptions import ResponseError
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import Noted
+from receiver.ledger.refund import Source
+from receiver.settle import Settler
 from receiver.store import Store
+from receiver.store.restored import GAP, RESTORED
 from receiver.store.sentinel import Guards
 from receiver.store.topology import link
 from receiver.store.vitals import Vitals, examine
 from receiver.store.wakes import SILENCE
+from tests.accounts import make_account
 from tests.clock import ManualClock
 from tests.fleet import HOST, MASTER, Server, fleet, node_id
 from tests.processes import until
-from tests.store.makers import claim, hint, refund_id, subscriber
+from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
 ACCOUNTS = ("live", "eu", "us")
 """Names whose slots (3558, 6893, 14680) lie on the first, the second and the third of three nodes."""
@@ -79,6 +83,13 @@ async def test_every_account_lives_on_its_node_alone() -> None:
                 assert (await store.gauges(each))["hinted"] == 2
             assert await store.certificates() == {"aws/x": b"der"}
             assert await store.format_version() == 1
+            store.accounts = ACCOUNTS
+            for each in ACCOUNTS:
+                await Settler(store, lambda: 0.0).settle(make_account(each), seen(), source=Source.POLL)
+            await store._writes.call(("SET", RESTORED, "restored"))
+            await store.settle_format()
+            after = [await store.refund(each, refund_id()) for each in ACCOUNTS]
+            assert [refund and refund.revision for refund in after] == [1 + GAP] * 3
         for each, server in zip(ACCOUNTS, servers, strict=True):
             keys = {key async for key in server.client.scan_iter() if b"{" in key}
             assert keys

@@ -345,12 +345,21 @@ def test_subscribers_name_their_account_where_there_are_several() -> None:
 
 
 def test_unreadable_files_are_said_so(tmp_path: Path) -> None:
-    """No file, no text, no TOML: each has its sentence, and the rest is still checked."""
+    """No file, no text, no TOML: each has its sentence, and the rest is still checked, but for what may stand there."""
     assert problems({}, tmp_path / "gone.toml")[0].startswith(f"{tmp_path}/gone.toml: cannot be read (No such file")
     path = written(tmp_path, "data_dir = ")
     assert "is not TOML" in problems(alone(), path)[0]
     path.write_bytes(b"\xff\xfe")
     assert "is not UTF-8" in problems(alone(), path)[0]
+    assert len(problems({}, path)) == 1
+    assert len(problems({"RECEIVER_HTTP__PORT": "x"}, path)) == 2
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    """Editors on Windows write one."""
+    path = written(tmp_path, "")
+    path.write_bytes(b"\xef\xbb\xbf[http]\r\nport = 81\r\n")
+    assert load(path, alone()).http.port == 81
 
 
 SECRETS = {

@@ -15,7 +15,7 @@ from receiver.http.dashboard.chart import draw, edges
 from receiver.http.dashboard.frame import Frame
 from receiver.http.dashboard.sessions import Session
 from receiver.http.listing import Pages, merged
-from receiver.ledger.lifecycle import EventType
+from receiver.ledger.lifecycle import EventType, born
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Refund, State, is_final
 from receiver.ledger.request import Record, RequestState
@@ -81,7 +81,8 @@ class OverviewPage:
         return {
             "totals": totals,
             "chart": draw(now, spans),
-            "oldest": waiting[0] if waiting else None,
+            "oldest": min(waiting, key=lambda refund: born(refund, now), default=None),
+            "oldest_at": min((born(refund, now) for refund in waiting), default=now),
             "conflicts": [refund for each in conflicts for refund in each],
             "stuck": [refund for refund in waiting if EventType.STUCK in refund.emitted],
             "declined": page.refunds[:DECLINED],

@@ -1,0 +1,101 @@
+"""A store that a backup was laid into: what is not final may be old, and is asked about at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from receiver.accounts import Account
+from receiver.ledger.refund import Source
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.looks import Look
+from receiver.store.restored import GAP, RESTORED
+from tests.clock import ManualClock
+from tests.store.makers import claim, refund_id, seen
+
+DUE = "refunds:{us}:due"
+
+
+async def filled(store: Store, account: Account) -> None:
+    """Pending, pending in a word that nobody knows, and final."""
+    for number, state in enumerate(("RefundInitiated", "Held", "Declined", "Refunded"), 1):
+        await Settler(store, lambda: 0.0).settle(account, seen(state, number), source=Source.POLL)
+    store.accounts = ["us"]
+
+
+async def looks(redis: Any) -> dict[str, int]:
+    """Refund → when it is due."""
+    return {member.decode(): int(score) for member, score in await redis.zrange(DUE, 0, -1, withscores=True)}
+
+
+async def revisions(store: Store) -> list[int]:
+    """Of the four refunds."""
+    found = [await store.refund("us", refund_id(number)) for number in range(1, 5)]
+    return [refund.revision for refund in found if refund]
+
+
+async def test_what_is_not_final_is_due_at_once_and_counts_on_from_a_higher_revision(
+    store: Store, redis: Any, account: Account, clock: ManualClock
+) -> None:
+    """Once for each restore, whichever process sees it first."""
+    await filled(store, account)
+    before = await looks(redis)
+    await store.settle_format()
+    assert await looks(redis) == before
+    assert min(before.values()) > clock()
+
+    clock.tick(10)
+    await redis.set(RESTORED, "one")
+    await store.settle_format()
+    at_once = {refund_id(1): clock(), refund_id(2): clock()}
+    after = {**before, **at_once}
+    assert await looks(redis) == after
+    assert await revisions(store) == [1 + GAP, 1 + GAP, 1, 1]
+
+    clock.tick(10)
+    await store.settle_format()
+    assert await looks(redis) == after
+    await redis.set(RESTORED, "two")
+    await store.settle_format()
+    assert await revisions(store) == [1 + 2 * GAP, 1 + 2 * GAP, 1, 1]
+    assert await looks(redis) == after
+
+
+async def test_a_decline_after_a_restore_is_no_older_news(
+    store: Store, redis: Any, account: Account, clock: ManualClock
+) -> None:
+    """A subscriber was told of revisions 2 and 3 that the backup does not have, and drops what has a smaller one."""
+    await filled(store, account)
+    await redis.set(RESTORED, "one")
+    await store.settle_format()
+    settled = await Settler(store, lambda: 0.0).settle(account, seen("Declined"), source=Source.POLL)
+    assert [event.refund.revision for event in settled.events] == [2 + GAP]
+    history = await store.history("us", refund_id(1))
+    assert [revision.revision for revision in history] == [1, 2 + GAP]
+
+
+async def test_many_in_batches_while_one_is_claimed(store: Store, redis: Any, account: Account) -> None:
+    """The claim's own end changes nothing any more: the refund stays due."""
+    settler = Settler(store, lambda: 0.0)
+    for number in range(1, 251):
+        await settler.settle(account, seen(number=number), source=Source.POLL)
+    await redis.zadd(DUE, {refund_id(7): store.now() - 1})
+    look: Look = (await claim(store, limit=1)).looks[0]
+    assert look.refund_id == refund_id(7)
+    store.accounts = ["us"]
+    await redis.set(RESTORED, "one")
+    await store.settle_format()
+    assert set((await looks(redis)).values()) == {store.now()}
+    assert not await store.reschedule(look, store.now() + 1_000, revision=1)
+    assert (await looks(redis))[refund_id(7)] == store.now()
+
+
+async def test_the_script_run_twice_raises_a_revision_once(store: Store, redis: Any, account: Account) -> None:
+    """As after a connection that broke while the answer was on its way. A refund that is gone is not made again."""
+    await filled(store, account)
+    keys = [DUE, f"refunds:{{us}}:refund:{refund_id(1)}", "refunds:{us}:refund:gone"]
+    arguments: list[str | int | bytes] = [store.now(), GAP, refund_id(1), "1", "gone", "1"]
+    assert [await store._run("hasten", keys, arguments) for _ in range(2)] == [1, 0]
+    assert (await revisions(store))[0] == 1 + GAP
+    assert not await redis.exists("refunds:{us}:refund:gone")
+    assert "gone" not in await looks(redis)
