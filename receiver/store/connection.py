@@ -242,8 +242,9 @@ class Group:
 
 def key_of(command: Command) -> str:
     """What says in which slot a command belongs: its first key, the account of a wake-up; a fixed key for `TIME`."""
-    at = {"EVALSHA": 3, "EVAL": 3, "PUBLISH": 2}.get(str(command[0]), 1)
-    return str(command[at]) if len(command) > at else PROBE
+    at = {"EVALSHA": 3, "EVAL": 3, "PUBLISH": WAKE_AT}.get(str(command[0]), 1)
+    found = str(command[at]) if len(command) > at else PROBE
+    return found.partition(" ")[0] if at == WAKE_AT else found
 
 
 def pulse_key(command: Command) -> str:
@@ -256,6 +257,9 @@ def pulse_key(command: Command) -> str:
     start, end = key.find("{"), key.find("}")
     return f"{PREFIX}{{{key[start + 1 : end] if 0 <= start < end else key}}}:pulse"
 
+
+WAKE_AT = 2
+"""Where `PUBLISH` names the account, with its sender behind."""
 
 KINDS = {
     "OOM": "full",

@@ -29,7 +29,7 @@ class Part:
     def _written(self, account: str) -> None:
         """Tell this process and the others. Nothing depends on it."""
         self.wakes.notify(account)
-        publish: Command = ("PUBLISH", WAKE, account)
+        publish: Command = ("PUBLISH", WAKE, self.wakes.word(account))
         self._writes.forget(publish)
 
     @staticmethod

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from secrets import token_hex
 from typing import Any
 
 import structlog
@@ -55,8 +56,13 @@ class Wakes:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._me = token_hex(8)
         self._waiting: defaultdict[str, set[Waker]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
+
+    def word(self, account: str) -> str:
+        """What tells other processes of the account; by the sender in it each knows its own, which it has heeded."""
+        return f"{account} {self._me}"
 
     def notify(self, account: str) -> None:
         """Wake whoever waits for this account in this process."""
@@ -112,4 +118,6 @@ class Wakes:
             if message is None:
                 await channel.ping()
             elif message["type"] == "message":
-                self.notify(message["data"].decode(errors="replace"))
+                account, _, sender = message["data"].decode(errors="replace").partition(" ")
+                if sender != self._me:
+                    self.notify(account)

@@ -292,6 +292,20 @@ async def test_what_others_say_on_the_channel_does_not_deafen(store: Store, redi
             await waker.rest(FOR_EVER)
 
 
+async def test_who_writes_is_woken_once(store: Store, redis: Any) -> None:
+    """At once, and not again by his own word: a round for nothing would have the next writing wait."""
+    await store.start()
+    await until(lambda: listeners(redis), "it listens")
+    with store.waking("us") as mine, store.waking("eu") as other:
+        await store.hint("us", hint())
+        assert mine._rung.is_set()
+        mine.arm()
+        await redis.publish(WAKE, "eu somebody")
+        async with asyncio.timeout(5):
+            await other.rest(FOR_EVER)
+        assert not mine._rung.is_set()
+
+
 async def listeners(redis: Any) -> int:
     """How many listen to who is woken."""
     ((_, count),) = await redis.pubsub_numsub(WAKE)
