@@ -28,7 +28,8 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         allowance.py                              how much may still be refunded on a charge
     store/            Redis; each script is a .lua file beside the module that runs it
         keys.py · codec.py · part.py              names, forms, access
-        connection.py · tls.py · sentinel.py · cluster.py · topology.py    pipelines and scripts; one Redis, or several
+        connection.py · kinds.py · tls.py         pipelines and scripts; what can be the matter
+        sentinel.py · cluster.py · topology.py    one Redis, or several
         clock.py · wakes.py                       one time for all; who wakes whom
         looks.py · refunds.py · roster.py · lanes.py · deaths.py · keeping.py    questions, the ledger, what is owed
         feed.py · vitals.py                       all events; how a Redis is

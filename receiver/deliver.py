@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from math import inf
 
 import structlog
 
@@ -23,10 +24,10 @@ from receiver.store.lanes import BREAKER, Claims, Parcel, Terms
 from receiver.store.roster import Roster
 from receiver.store.wakes import Waker
 from receiver.telling import Watcher
+from receiver.workers import in_rounds
 
 log = structlog.get_logger()
 
-IDLE = 1.0
 NOTHING = Claims((), None)
 
 
@@ -59,26 +60,20 @@ class Deliverer:
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
-        try:
-            with self.store.waking(self.account) as self._waker:
-                while True:
-                    self._waker.arm()
-                    wait = await self._round()
-                    if wait:
-                        await self._waker.rest(min(wait, IDLE))
-        finally:
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+        with self.store.waking(self.account) as self._waker:
+            await in_rounds(self._waker, self._round, self._running)
 
     async def _round(self) -> float:
-        """Claim in every lane what is due and what there is room for. Returns the seconds until more is due."""
+        """Claim in every lane what is due and what there is room for.
+
+        Returns the seconds until more is due; `inf`: nobody knows.
+        """
         try:
             roster = await self.store.roster(self.account)
             tops = await self.store.lane_tops(self.account, list(roster.subscribers))
         except StoreUnavailable as error:
             log.warning("deliver.store_unavailable", account=self.account, reason=error.reason)
-            return IDLE
+            return inf
         now = self.store.now()
         waits = {name: max(at - now, 0) for name, at in tops.items() if not at or not roster.subscribers[name].paused}
         rooms = self._rooms(roster, [name for name, wait in waits.items() if wait == 0])
@@ -88,7 +83,7 @@ class Deliverer:
         if any(result.parcels for result in results):
             return 0.0
         more = [result.wait for result in results if result.wait]
-        return min((wait / 1000 for wait in (*waits.values(), *more) if wait), default=IDLE)
+        return min((wait / 1000 for wait in (*waits.values(), *more) if wait), default=inf)
 
     @property
     def _spare(self) -> int:

@@ -20,7 +20,7 @@ from receiver.ledger.refund import Reason, Source, is_final
 from receiver.outbox.operator_event import OperatorType
 from receiver.receive import Outcome
 from receiver.settle import Settled
-from receiver.store.connection import KINDS
+from receiver.store.kinds import KINDS
 from receiver.store.tls import TLS_KINDS
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Protocol
 
 import msgspec
@@ -23,11 +24,10 @@ from receiver.settle import Settled, Settler
 from receiver.store import Store
 from receiver.store.looks import Echo, Look
 from receiver.store.wakes import Waker
+from receiver.workers import in_rounds
 
 log = structlog.get_logger()
 
-IDLE = 1.0
-"""Workers look this often (seconds) although nobody woke them: a lost wake-up costs no more."""
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
 REFUSED_FIRST, REFUSED_MOST = 60_000, 3_600_000
 
@@ -76,23 +76,14 @@ class Tracker:
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
-        try:
-            with self.store.waking(self.account.name) as self._waker:
-                while True:
-                    self._waker.arm()
-                    wait = await self._round()
-                    if wait:
-                        await self._waker.rest(min(wait, IDLE))
-        finally:
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+        with self.store.waking(self.account.name) as self._waker:
+            await in_rounds(self._waker, self._round, self._running)
 
     async def _round(self) -> float:
-        """Claim what there is room for. Returns how many seconds to wait before the next round."""
+        """Claim what there is room for. Returns the seconds until there is more to claim; `inf`: nobody knows."""
         room = self.concurrency - len(self._running)
         if room <= 0:
-            return IDLE
+            return inf
         bucket = self.account.throttle[Call.GET_REFUND]
         try:
             claimed = await self.store.claim(
@@ -105,12 +96,12 @@ class Tracker:
             )
         except StoreUnavailable as error:
             log.warning("track.store_unavailable", account=self.account.name, reason=error.reason)
-            return IDLE
+            return inf
         for look in claimed.looks:
             task = asyncio.get_running_loop().create_task(self._look(look))
             self._running.add(task)
             task.add_done_callback(self._done)
-        return IDLE if claimed.wait is None else claimed.wait / 1000
+        return inf if claimed.wait is None else claimed.wait / 1000
 
     def _done(self, task: asyncio.Task[None]) -> None:
         if len(self._running) >= self.concurrency:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from math import inf
 
 import structlog
 
@@ -12,11 +13,9 @@ from receiver.issue.tries import Tries
 from receiver.ledger.request import RequestState
 from receiver.store.requests import Attempt
 from receiver.store.wakes import Waker
+from receiver.workers import in_rounds
 
 log = structlog.get_logger()
-
-IDLE = 1.0
-"""Workers look this often (seconds) although nobody woke them: a lost wake-up costs no more."""
 
 
 @dataclass(slots=True)
@@ -31,35 +30,26 @@ class Worker:
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
-        try:
-            with self.tries.store.waking(self.tries.account) as self._waker:
-                while True:
-                    self._waker.arm()
-                    wait = await self._round()
-                    if wait:
-                        await self._waker.rest(min(wait, IDLE))
-        finally:
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+        with self.tries.store.waking(self.tries.account) as self._waker:
+            await in_rounds(self._waker, self._round, self._running)
 
     async def _round(self) -> float:
-        """Claim what there is room for. Returns how many seconds to wait before the next round."""
+        """Claim what there is room for. Returns the seconds until there is more to claim; `inf`: nobody knows."""
         room = self.concurrency - len(self._running)
         if room <= 0:
-            return IDLE
+            return inf
         try:
             claimed = await self.tries.store.claim_requests(
                 self.tries.account, lease=int(self.lease * 1000), limit=room
             )
         except StoreUnavailable as error:
             log.warning("issue.store_unavailable", account=self.tries.account, reason=error.reason)
-            return IDLE
+            return inf
         for attempt in claimed.attempts:
             task = asyncio.get_running_loop().create_task(self._work(attempt))
             self._running.add(task)
             task.add_done_callback(self._done)
-        return IDLE if claimed.wait is None else claimed.wait / 1000
+        return inf if claimed.wait is None else claimed.wait / 1000
 
     def _done(self, task: asyncio.Task[None]) -> None:
         if len(self._running) >= self.concurrency:

@@ -21,8 +21,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from receiver.errors import StoreUnavailable
 from receiver.redis_address import address_text
-from receiver.store.connection import Command, Group, Script, _Call, key_of, kind_of, pulse_key
+from receiver.store.connection import Command, Group, Script, _Call, key_of, pulse_key
 from receiver.store.keys import PROBE
+from receiver.store.kinds import kind_of
 
 log = structlog.get_logger()
 

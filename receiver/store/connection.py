@@ -27,7 +27,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from receiver.deadline import Deadline
 from receiver.errors import StoreUnavailable
 from receiver.store.keys import PREFIX, PROBE
-from receiver.store.tls import tls_kind
+from receiver.store.kinds import kind_of
 
 log = structlog.get_logger()
 
@@ -240,6 +240,10 @@ class Group:
             await asyncio.wait(self._flights)
 
 
+WAKE_AT = 2
+"""Where `PUBLISH` names the account, with its sender behind."""
+
+
 def key_of(command: Command) -> str:
     """What says in which slot a command belongs: its first key, the account of a wake-up; a fixed key for `TIME`."""
     at = {"EVALSHA": 3, "EVAL": 3, "PUBLISH": WAKE_AT}.get(str(command[0]), 1)
@@ -256,45 +260,6 @@ def pulse_key(command: Command) -> str:
     key = key_of(command)
     start, end = key.find("{"), key.find("}")
     return f"{PREFIX}{{{key[start + 1 : end] if 0 <= start < end else key}}}:pulse"
-
-
-WAKE_AT = 2
-"""Where `PUBLISH` names the account, with its sender behind."""
-
-KINDS = {
-    "OOM": "full",
-    "READONLY": "read_only",
-    "LOADING": "loading",
-    "MISCONF": "not_persisting",
-    "NOREPLICAS": "replicas_missing",
-    "NOAUTH": "not_authenticated",
-    "WRONGPASS": "not_authenticated",
-    "NOPERM": "not_permitted",
-    "CLUSTERDOWN": "cluster_down",
-    "MASTERDOWN": "master_down",
-    "TRYAGAIN": "resharding",
-    "NODATADIR": "data_dir_gone",
-    "NOFORMAT": "format_unknown",
-}
-ALIASES = {"OUTOFMEMORY": "OOM", "BUSYLOADING": "LOADING", "AUTHENTICATION": "NOAUTH", "NOPERMISSION": "NOPERM"}
-ALIASES |= {"MASTERNOTFOUND": "MASTERDOWN"}
-"""redis-py makes classes of some of Redis's error codes, and then leaves the code out of the text."""
-
-
-def kind_of(error: BaseException) -> str:
-    """A word for what is the matter with Redis; the error's text may hold keys and values, and is not passed on."""
-    if word := tls_kind(error):
-        return word
-    if type(error) is RedisConnectionError and error.__cause__ is not None:
-        # redis-py 8 wraps so what goes wrong while it greets the server: a password, a time-out.
-        return "unreachable" if (kind := kind_of(error.__cause__)) == "error" else kind
-    name = type(error).__name__.removesuffix("Error").upper()
-    for word in (ALIASES.get(name, name), str(error).split(" ", 1)[0]):
-        if word in KINDS:
-            return KINDS[word]
-    if "TIMEOUT" in name:
-        return "timeout"
-    return "unreachable" if isinstance(error, RedisConnectionError | OSError) else "error"
 
 
 def connect(url: str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0, password: str | None = None) -> Redis:

@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 from receiver.errors import StoreUnavailable
 from receiver.redis_address import address_text, read_several
 from receiver.store.cluster import SLOTS, Cluster
-from receiver.store.connection import kind_of
 from receiver.store.keys import PREFIX, PROBE
+from receiver.store.kinds import kind_of
 from receiver.store.sentinel import Guards, MasterOf, ask_guards
 from receiver.store.topology import link
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from math import inf
 
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.issue import work
+from receiver import workers
 from receiver.ledger.request import RequestState
 from receiver.store import Store
 from tests.clock import ManualClock
@@ -47,7 +48,7 @@ async def test_a_request_that_is_postponed_between_claim_and_rest_is_not_slept_t
     shop: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker was told that there is nothing; before it could lie down there was. Nobody looks again unwoken."""
-    monkeypatch.setattr(work, "IDLE", FOR_EVER)
+    monkeypatch.setattr(workers, "IDLE", FOR_EVER)
     real = shop.store.claim_requests
 
     async def claimed(account: str, *, lease: int, limit: int) -> object:
@@ -64,7 +65,7 @@ async def test_a_request_that_is_postponed_between_claim_and_rest_is_not_slept_t
 
 async def test_full_workers_go_on_as_soon_as_one_request_ends(shop: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at the next second: here that is never."""
-    monkeypatch.setattr(work, "IDLE", FOR_EVER)
+    monkeypatch.setattr(workers, "IDLE", FOR_EVER)
     charges = [await unanswered(shop, number) for number in range(6)]
     shop.clock.tick(10_000)
     issuer = shop.another()
@@ -117,7 +118,7 @@ async def test_workers_without_redis_wait_and_say_so(shop: Desk, monkeypatch: py
     worker = shop.another().worker()
     try:
         with capture_logs() as logs:
-            assert await worker._round() == work.IDLE
+            assert await worker._round() == inf
     finally:
         await shop.store._client.config_set("maxmemory", "0")
     assert {(each["event"], each["reason"]) for each in logs if each["event"].startswith("issue.")} == {

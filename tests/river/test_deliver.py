@@ -13,7 +13,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 from structlog.testing import capture_logs
 
-from receiver import deliver
+from receiver import workers
 from receiver.ledger.refund import Source
 from receiver.outbox.delivery import SCHEDULE, Attempts
 from receiver.outbox.event import from_fields
@@ -351,7 +351,7 @@ async def test_no_more_is_under_way_than_the_account_may(at: Depot) -> None:
 async def test_one_that_may_have_everything_leaves_room_for_others(at: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
     """It hangs with as many at once as it may; one that is owed something later is told at once, not when those have
     timed out. What is left over for others is given back as soon as there is room again."""
-    monkeypatch.setattr(deliver, "IDLE", 3600.0)
+    monkeypatch.setattr(workers, "IDLE", 3600.0)
     at.deliverer.concurrency = 8
     never = asyncio.Event()
     async with Hook("greedy", then=Says(after=never)).listening() as greedy, Hook("good").listening() as good:
@@ -372,7 +372,7 @@ async def test_room_goes_to_who_has_waited_longest(
     store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     """Two subscribers hang, and have plenty; a third gets its turn when the first of their posts have timed out."""
-    monkeypatch.setattr(deliver, "IDLE", 3600.0)
+    monkeypatch.setattr(workers, "IDLE", 3600.0)
     never = Says(after=asyncio.Event())
     async with (
         depot(store, redis, clock, timeout=0.2, concurrency=room) as at,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from receiver import deliver, track
+from receiver import workers
 from receiver.accounts import Bucket, Call
 from receiver.errors import StoreUnavailable
 from receiver.metrics import Metrics
@@ -82,7 +82,7 @@ async def test_a_hint_that_comes_between_look_and_rest_is_not_slept_through(
 ) -> None:
     """The tracker was told that there is nothing, and a hint came before it could lie down. Here nobody looks again
     unless he is woken."""
-    monkeypatch.setattr(track, "IDLE", FOR_EVER)
+    monkeypatch.setattr(workers, "IDLE", FOR_EVER)
     afterwards(monkeypatch, store, "claim", lambda: store.hint("us", hint()))
     async with at_work(tracking.tracker.run):
         await until(lambda: tracking.desk.asked, "Amazon is asked", 5)
@@ -92,7 +92,7 @@ async def test_an_event_that_comes_between_look_and_rest_is_not_slept_through(
     delivering: Depot, hook: Hook, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same for the deliverer."""
-    monkeypatch.setattr(deliver, "IDLE", FOR_EVER)
+    monkeypatch.setattr(workers, "IDLE", FOR_EVER)
     afterwards(monkeypatch, store, "lane_tops", delivering.owe)
     async with at_work(delivering.deliverer.run):
         await until(lambda: hook.posts, "the post", 5)
@@ -102,7 +102,7 @@ async def test_a_full_tracker_goes_on_as_soon_as_one_look_ends(
     tracking: Bench, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not at the next second: here that is never."""
-    monkeypatch.setattr(track, "IDLE", FOR_EVER)
+    monkeypatch.setattr(workers, "IDLE", FOR_EVER)
     tracking.tracker.concurrency = 2
     tracking.desk.answers = [refund("Refunded", number) for number in range(12)]
     await asyncio.gather(*(store.hint("us", hint(number, message=f"m{number}")) for number in range(12)))
@@ -115,7 +115,7 @@ async def test_a_full_lane_goes_on_as_soon_as_one_delivery_ends(
     delivering: Depot, hook: Hook, monkeypatch: pytest.MonkeyPatch, per_subscriber: int, concurrency: int
 ) -> None:
     """Whether it is the lane or the account that has no room."""
-    monkeypatch.setattr(deliver, "IDLE", FOR_EVER)
+    monkeypatch.setattr(workers, "IDLE", FOR_EVER)
     delivering.deliverer.per_subscriber, delivering.deliverer.concurrency = per_subscriber, concurrency
     await delivering.owe(12)
     async with at_work(delivering.deliverer.run):
