@@ -23,7 +23,7 @@ from receiver.ledger.schedule import next_look
 from receiver.settle import Settled, Settler
 from receiver.store import Store
 from receiver.store.looks import Echo, Look
-from receiver.store.wakes import Waker
+from receiver.store.wakes import News, Waker
 from receiver.workers import in_rounds
 
 log = structlog.get_logger()
@@ -76,7 +76,7 @@ class Tracker:
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
-        with self.store.waking(self.account.name) as self._waker:
+        with self.store.waking(self.account.name, News.DUE) as self._waker:
             await in_rounds(self._waker, self._round, self._running)
 
     async def _round(self) -> float:

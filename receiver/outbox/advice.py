@@ -120,7 +120,7 @@ FPS_DECLINED = Advice(
     ),
 )
 STUCK = Advice(
-    "Amazon has had this refund for more than a day without deciding. Refunds are usually decided within hours.",
+    "For more than a day Amazon has not told what became of this refund. Refunds are usually decided within hours.",
     (WAIT, DO_NOT_PAY_TWICE, ASK_AMAZON),
 )
 

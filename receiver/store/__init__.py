@@ -31,7 +31,7 @@ from receiver.store.overview import Overview
 from receiver.store.pruning import Pruning
 from receiver.store.roster import Roster
 from receiver.store.topology import Client, pipelines
-from receiver.store.wakes import Waker, Wakes
+from receiver.store.wakes import News, Waker, Wakes
 
 log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
@@ -135,9 +135,9 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
         """Return when something of the account was written, or after `timeout` seconds."""
         await self.wakes.wait(account, timeout)
 
-    def waking(self, account: str) -> AbstractContextManager[Waker]:
-        """A waker that rings whenever something of the account is written."""
-        return self.wakes.waking(account)
+    def waking(self, account: str, heeds: News = News.CHANGED) -> AbstractContextManager[Waker]:
+        """A waker that rings whenever such a thing is written to the account."""
+        return self.wakes.waking(account, heeds)
 
     async def gauges(self, account: str) -> dict[str, float]:
         """Sizes: `pending`, `hinted`, `due`, `events`, `lanes`; and per subscriber, as `waiting:<name>`, …: `waiting`,

@@ -10,6 +10,7 @@ import structlog
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.refund import Source
 from receiver.store.part import Part
+from receiver.store.wakes import News
 
 log = structlog.get_logger()
 
@@ -69,7 +70,7 @@ class Looks(Part):
             [keys("seen", hint.message_id), keys("hinted"), keys("hints")],
             [hint.refund_id, hint.at, hint.digest, self.seen_for, msgspec.json.encode(echo)],
         )
-        self._written(account)
+        self._written(account, News.DUE)
         return Noted(answer.decode())
 
     async def claim(

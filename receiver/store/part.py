@@ -8,7 +8,7 @@ from receiver.store.clock import Clock
 from receiver.store.connection import Command, script
 from receiver.store.keys import WAKE, Keys
 from receiver.store.topology import Pipelines
-from receiver.store.wakes import Wakes
+from receiver.store.wakes import News, Wakes
 
 
 class Part:
@@ -26,10 +26,10 @@ class Part:
         lua = script(name)
         return await self._writes.call(lua.command(keys, args), lua, repeatable=repeatable)
 
-    def _written(self, account: str) -> None:
+    def _written(self, account: str, news: News = News.CHANGED) -> None:
         """Tell this process and the others. Nothing depends on it."""
-        self.wakes.notify(account)
-        publish: Command = ("PUBLISH", WAKE, self.wakes.word(account))
+        self.wakes.notify(account, news)
+        publish: Command = ("PUBLISH", WAKE, self.wakes.word(account, news))
         self._writes.forget(publish)
 
     @staticmethod

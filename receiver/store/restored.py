@@ -14,6 +14,7 @@ import structlog
 from receiver.ledger.refund import State
 from receiver.store.keys import OTHER, PREFIX
 from receiver.store.part import Part, scored
+from receiver.store.wakes import News
 
 log = structlog.get_logger()
 
@@ -40,7 +41,7 @@ class Restored(Part):
             if await self._read("GET", key) != mark:
                 count = await self._make_due(account)
                 await self._writes.call(("SET", key, mark))
-                self._written(account)
+                self._written(account, News.DUE)
                 log.warning("store.restored", account=account, refunds_due=count)
 
     async def _make_due(self, account: str) -> int:

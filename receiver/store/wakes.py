@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from enum import StrEnum
 from secrets import token_hex
 from typing import Any
 
@@ -27,10 +28,20 @@ SILENCE = 3.0
 """Seconds without a word after which the server is asked for one; after as many again another connection is made."""
 
 
+class News(StrEnum):
+    """What was written. Nobody is woken by what gives him nothing to do: that round would have the next one wait."""
+
+    DUE = "due"
+    """Amazon is to be asked about a refund now."""
+    CHANGED = "changed"
+    """Anything else."""
+
+
 class Waker:
     """The alarm of one worker. It rings during a round as well: the rest after that round is then over at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, heeds: News = News.CHANGED) -> None:
+        self.heeds = heeds
         self._rung = asyncio.Event()
         self._rested_at = time.monotonic()
 
@@ -60,19 +71,20 @@ class Wakes:
         self._waiting: defaultdict[str, set[Waker]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
 
-    def word(self, account: str) -> str:
-        """What tells other processes of the account; by the sender in it each knows its own, which it has heeded."""
-        return f"{account} {self._me}"
+    def word(self, account: str, news: News) -> str:
+        """What tells other processes; by the sender in it each knows its own, which it has heeded."""
+        return f"{account} {self._me} {news}"
 
-    def notify(self, account: str) -> None:
-        """Wake whoever waits for this account in this process."""
+    def notify(self, account: str, news: News | None = None) -> None:
+        """Wake who waits for such news of this account in this process; None: everybody who waits for any."""
         for waker in self._waiting.get(account, ()):
-            waker.ring()
+            if news is None or waker.heeds is news:
+                waker.ring()
 
     @contextlib.contextmanager
-    def waking(self, account: str) -> Iterator[Waker]:
-        """A waker that rings whenever the account is written to."""
-        waker = Waker()
+    def waking(self, account: str, heeds: News = News.CHANGED) -> Iterator[Waker]:
+        """A waker that rings whenever such a thing is written to the account."""
+        waker = Waker(heeds)
         self._waiting[account].add(waker)
         try:
             yield waker
@@ -118,6 +130,6 @@ class Wakes:
             if message is None:
                 await channel.ping()
             elif message["type"] == "message":
-                account, _, sender = message["data"].decode(errors="replace").partition(" ")
+                account, sender, news = [*message["data"].decode(errors="replace").split(" "), "", ""][:3]
                 if sender != self._me:
-                    self.notify(account)
+                    self.notify(account, News(news) if news in set(News) else None)

@@ -20,6 +20,7 @@ from receiver.store import Store
 from receiver.store.clock import Clock
 from receiver.store.connection import Group, connect
 from receiver.store.keys import WAKE
+from receiver.store.wakes import News
 from receiver.transport import Transport
 from tests.clock import ManualClock
 from tests.processes import until
@@ -296,14 +297,28 @@ async def test_who_writes_is_woken_once(store: Store, redis: Any) -> None:
     """At once, and not again by his own word: a round for nothing would have the next writing wait."""
     await store.start()
     await until(lambda: listeners(redis), "it listens")
-    with store.waking("us") as mine, store.waking("eu") as other:
+    with store.waking("us", News.DUE) as mine, store.waking("us") as idle, store.waking("eu") as other:
         await store.hint("us", hint())
         assert mine._rung.is_set()
+        assert not idle._rung.is_set()
         mine.arm()
-        await redis.publish(WAKE, "eu somebody")
+        await redis.publish(WAKE, "eu somebody changed")
         async with asyncio.timeout(5):
             await other.rest(FOR_EVER)
         assert not mine._rung.is_set()
+
+
+async def test_another_process_hears_what_is_due_and_what_has_changed(store: Store, redis: Any) -> None:
+    """Each of its workers what concerns it; a word without its kind concerns all."""
+    await store.start()
+    await until(lambda: listeners(redis), "it listens")
+    for word, rung in (("us x due", {News.DUE}), ("us x changed", {News.CHANGED}), ("us", set(News))):
+        with store.waking("us", News.DUE) as due, store.waking("us") as changed, store.waking("eu") as last:
+            await redis.publish(WAKE, word)
+            await redis.publish(WAKE, "eu x changed")
+            async with asyncio.timeout(5):
+                await last.rest(FOR_EVER)
+            assert {each.heeds for each in (due, changed) if each._rung.is_set()} == rung
 
 
 async def listeners(redis: Any) -> int:
