@@ -103,7 +103,6 @@ class Protocol(HttpToolsProtocol):
                 return
         if self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
         try:
             self._feed(data)
         except httptools.HttpParserError:
@@ -143,8 +142,13 @@ class Protocol(HttpToolsProtocol):
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
-        """The first byte of a request: what of its head is not here yet is due."""
+        """The first byte of a request: what of its head is not here yet is due.
+
+        Nothing else ends the rest between two requests. Empty lines, or what still comes of a body that was answered
+        early, would otherwise hold a connection for ever.
+        """
         super().on_message_begin()
+        self._unset_keepalive_if_required()
         self.head = 0
         self.heading = True
         self.scope["extensions"] = self.extensions
@@ -160,8 +164,9 @@ class Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is whole. It may have begun before the answer to the last request ended."""
         self._head_is_here()
+        self._unset_keepalive_if_required()
         self.upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if not self.upgrading:
             super().on_headers_complete()
