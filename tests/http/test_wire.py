@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
 from receiver.http.attempts import Attempts, TooManyAttempts, address_of
-from receiver.http.server import server
+from receiver.http.server import Protocol, server
 from receiver.http.wire import is_plain, tidy_path, trace_of
 from receiver.settings import Settings
 from receiver.store import Store
@@ -152,6 +153,45 @@ async def test_a_request_outlives_the_rest_in_which_it_began(store: Store, monke
         go_on[1].set()
         assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200")
         writer.close()
+
+
+async def test_who_takes_nothing_of_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand of them would be all connections that there may be."""
+    monkeypatch.setattr(Protocol, "stall_timeout", 0.3)
+    ended = asyncio.Event()
+
+    async def much(scope: Scope, _: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _piece in range(1000):
+            await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        ended.set()
+
+    async with kit.serving(much, settings(), None) as service:
+        _, writer = await service.connect()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(ended.wait(), 10)
+        writer.transport.abort()
+
+
+async def test_a_request_hears_that_the_client_is_gone_also_with_others_behind_it() -> None:
+    """What waits for something to happen would go on waiting."""
+    begun, heard = asyncio.Event(), asyncio.Event()
+
+    async def waits(scope: Scope, receive: Receive, _: Send) -> None:
+        assert scope["type"] == "http"
+        await receive()
+        begun.set()
+        assert (await receive())["type"] == "http.disconnect"
+        heard.set()
+
+    async with kit.serving(waits, settings(), None) as service:
+        _, writer = await service.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        await asyncio.wait_for(begun.wait(), 5)
+        writer.transport.abort()
+        await asyncio.wait_for(heard.wait(), 5)
 
 
 async def until_true(ask: Any) -> None:
