@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
+import select
+import stat
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
@@ -26,6 +29,10 @@ PLAIN = frozenset({int, float, bool, type(None)})
 """Values that hold nothing to be cut or blackened."""
 BLACKENED = "[redacted]"
 URL_PASSWORD = re.compile(r"(\w+://)[^\s/@]*@")
+PATIENCE = 1.0
+"""Seconds that a line waits for whoever reads the log; those after it wait no more until he reads again."""
+MOST_SELECTED = 1024
+"""`select` takes smaller numbers only (FD_SETSIZE)."""
 LONGEST_TEXT = 2_000
 """Characters of one value, so that no single line floods the log; tracebacks are exempt."""
 
@@ -70,18 +77,35 @@ class _Lines:
 class _Leaky:
     """A stream whose trouble is nobody else's: what cannot be written is lost. A full disk under the log, or a pipe
     without a reader, must not turn a notification that is written down into a 500, nor end who looks after the store.
+    A reader that reads no more must not stop the whole service: lines are lost until he reads again.
     """
 
     def __init__(self, stream: Any) -> None:
         self._write, self._flush = stream.write, stream.flush
+        self._pipe = _pipe_of(stream)
+        self._stuck = False
 
     def write(self, line: Any) -> None:
-        with contextlib.suppress(OSError):
-            self._write(line)
+        if self._pipe is not None:
+            patience = 0.0 if self._stuck else PATIENCE
+            self._stuck = not select.select([], [self._pipe], [], patience)[1]
+        if not self._stuck:
+            with contextlib.suppress(OSError):
+                self._write(line)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._flush()
+        if not self._stuck:
+            with contextlib.suppress(OSError):
+                self._flush()
+
+
+def _pipe_of(stream: Any) -> int | None:
+    """The number of a stream that can make its writer wait; None for a file."""
+    try:
+        number: int = stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+    return None if stat.S_ISREG(os.fstat(number).st_mode) or number >= MOST_SELECTED else number
 
 
 def _logger_factory(out: TextIO, raw: Any) -> Callable[..., Any]:
@@ -104,7 +128,7 @@ def _configure_standard(text: bool, out: TextIO, number: int) -> None:
         foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.add_logger_name, *_shared()],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(text, out), _as_text],
     )
-    handler = logging.StreamHandler(out)
+    handler = logging.StreamHandler(cast(TextIO, _Leaky(out)))
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]

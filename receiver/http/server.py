@@ -14,7 +14,7 @@ import httptools
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from receiver.serving import Server
 from receiver.settings.sections import HttpSettings
@@ -36,6 +36,8 @@ MOST_FED: Final = MOST_HEAD + 256 * 1024
 OFFERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 """What offers an upgrade."""
 FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+STALL_SECONDS: Final = 30.0
+"""Who takes nothing of an answer for so long loses the connection: it would stay for ever, and count as one."""
 SAY_EVERY: Final = 60.0
 """Seconds between two log lines about too many connections."""
 
@@ -62,6 +64,10 @@ class Protocol(HttpToolsProtocol):
     tired = False
     """Whether the request that is answered now is shed."""
     rest_timer: asyncio.TimerHandle | None = None
+    stall_timeout = STALL_SECONDS
+    stall_timer: asyncio.TimerHandle | None = None
+    answered: RequestResponseCycle | None = None
+    """Whose answer is under way, or was last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection is there: its first head is due. One too many gets 503 at once; SNS comes back after it."""
@@ -88,11 +94,46 @@ class Protocol(HttpToolsProtocol):
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, and its timer with it."""
+        """The connection is gone, and its timers with it.
+
+        uvicorn tells the last request of a pipeline only: the one that is being answered would wait for ever, or write.
+        """
         self._head_is_here()
-        if self.rest_timer is not None:
-            self.rest_timer.cancel()
+        for timer in (self.rest_timer, self.stall_timer):
+            if timer is not None:
+                timer.cancel()
+        if self.answered is not None:
+            self.answered.disconnected = True
+            self.answered.message_event.set()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self.answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def pause_writing(self) -> None:
+        """The sender does not take what it is answered."""
+        super().pause_writing()
+        self._expect_taken()
+
+    def resume_writing(self) -> None:
+        """It does. What is left when the connection is closed stays due."""
+        super().resume_writing()
+        if self.stall_timer is not None and not self.transport.is_closing():
+            self.stall_timer.cancel()
+            self.stall_timer = None
+
+    def _expect_taken(self) -> None:
+        if self.stall_timer is None:
+            self.stall_timer = self.loop.call_later(self.stall_timeout, self.transport.abort)
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._expect_taken()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No request came after the last one."""
+        self._close()
 
     def data_received(self, data: bytes) -> None:
         """httptools keeps a header that does not end to itself, whatever its length: what it is fed is counted here."""
@@ -103,12 +144,12 @@ class Protocol(HttpToolsProtocol):
                 return
         if self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
         try:
             self._feed(data)
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("Invalid HTTP request received.")
+            self._expect_taken()
         if self.heading:
             self._expect_head()
 
@@ -143,8 +184,13 @@ class Protocol(HttpToolsProtocol):
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
-        """The first byte of a request: what of its head is not here yet is due."""
+        """The first byte of a request: what of its head is not here yet is due.
+
+        Nothing else ends the rest between two requests. Empty lines, or what still comes of a body that was answered
+        early, would otherwise hold a connection for ever.
+        """
         super().on_message_begin()
+        self._unset_keepalive_if_required()
         self.head = 0
         self.heading = True
         self.scope["extensions"] = self.extensions
@@ -160,8 +206,9 @@ class Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is whole. It may have begun before the answer to the last request ended."""
         self._head_is_here()
+        self._unset_keepalive_if_required()
         self.upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if not self.upgrading:
             super().on_headers_complete()
@@ -174,6 +221,8 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer is written. After a shed request the connection rests; the sender waits in its own kernel."""
         super().on_response_complete()
+        if self.transport.is_closing():
+            self._expect_taken()
         if self.tired and not self.transport.is_closing():
             self.tired = False
             self.flow.pause_reading()
@@ -194,7 +243,7 @@ class Protocol(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         if self.head_timer is None:
-            self.head_timer = self.loop.call_later(self.head_timeout, self.transport.close)
+            self.head_timer = self.loop.call_later(self.head_timeout, self._close)
 
     def _head_is_here(self) -> None:
         self.heading = False

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
 from receiver.http.attempts import Attempts, TooManyAttempts, address_of
+from receiver.http.server import Protocol, server
 from receiver.http.wire import is_plain, tidy_path, trace_of
 from receiver.settings import Settings
 from receiver.store import Store
-from tests.http.kit import READER, Service, everything, running, settings
+from tests.http import kit
+from tests.http.kit import READER, Service, everything, running, settings, until
 from tests.http.test_ipn_limits import HEAD, Judge, status_of, talk
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -104,6 +108,90 @@ async def test_one_connection_too_many_gets_503(store: Store) -> None:
             return b" 200 " in await talk(service, HEAD + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")
 
         await until_true(admitted)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n"),
+        (b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", b"x"),
+        (b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"5\r\nab"),
+        (b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\nX: y"),
+    ],
+)
+async def test_what_begins_no_request_holds_no_connection(
+    store: Store, monkeypatch: pytest.MonkeyPatch, first: bytes, then: bytes
+) -> None:
+    """After an answer: empty lines, or a body that nobody waits for. The rest between two requests goes on."""
+    monkeypatch.setattr(kit, "server", partial(server, timeout_keep_alive=0.5))
+    async with running(with_http(), store, Judge()) as service:
+        reader, writer = await service.connect()
+        writer.write(first)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(then)
+        await everything(reader)
+        writer.close()
+
+
+async def test_a_request_outlives_the_rest_in_which_it_began(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its head began before the answer to the one before it, and ended after it."""
+    monkeypatch.setattr(kit, "server", partial(server, timeout_keep_alive=0.5))
+    go_on = [asyncio.Event(), asyncio.Event()]
+    waits = iter(go_on)
+    judge = Judge(lambda: next(waits).wait())
+    async with running(with_http(), store, judge) as service:
+        reader, writer = await service.connect()
+        one = HEAD + b"Content-Length: 4\r\n\r\nbody"
+        writer.write(one + one[:20])
+        await until(lambda: len(judge.bodies) == 1)
+        go_on[0].set()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(one[20:])
+        await until(lambda: len(judge.bodies) == 2)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 0.8)
+        go_on[1].set()
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_who_takes_nothing_of_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand of them would be all connections that there may be."""
+    monkeypatch.setattr(Protocol, "stall_timeout", 0.3)
+    ended = asyncio.Event()
+
+    async def much(scope: Scope, _: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _piece in range(1000):
+            await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        ended.set()
+
+    async with kit.serving(much, settings(), None) as service:
+        _, writer = await service.connect()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(ended.wait(), 10)
+        writer.transport.abort()
+
+
+async def test_a_request_hears_that_the_client_is_gone_also_with_others_behind_it() -> None:
+    """What waits for something to happen would go on waiting."""
+    begun, heard = asyncio.Event(), asyncio.Event()
+
+    async def waits(scope: Scope, receive: Receive, _: Send) -> None:
+        assert scope["type"] == "http"
+        await receive()
+        begun.set()
+        assert (await receive())["type"] == "http.disconnect"
+        heard.set()
+
+    async with kit.serving(waits, settings(), None) as service:
+        _, writer = await service.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        await asyncio.wait_for(begun.wait(), 5)
+        writer.transport.abort()
+        await asyncio.wait_for(heard.wait(), 5)
 
 
 async def until_true(ask: Any) -> None:

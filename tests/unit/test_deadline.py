@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 
 import pytest
 
@@ -79,13 +81,48 @@ async def test_both_at_once_is_a_cancellation() -> None:
     async def work() -> None:
         with Deadline(SOON) as deadline:
             task.cancel()
-            deadline._expired = True
+            deadline._expired = 1
             task.cancel()
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_cancellation_that_is_swallowed_is_said_again() -> None:
+    """The task has as many cancellations afterwards as before."""
+
+    async def goes_on() -> None:
+        with Deadline(SOON):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(TimeoutError):
+            await goes_on()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_machine_that_stood_still_costs_no_deadline() -> None:
+    """What `asyncio.wait_for` waited for is done in the turn in which the deadline is over."""
+    loop = asyncio.get_running_loop()
+
+    async def send() -> None:
+        pass
+
+    async def exchange() -> None:
+        with Deadline(SOON):
+            loop.call_soon(time.sleep, SOON * 2)
+            await asyncio.wait_for(send(), LONG)
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(TimeoutError):
+            await exchange()
 
 
 def test_it_is_for_a_task() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -156,3 +158,31 @@ def test_a_log_that_cannot_be_written_harms_nobody(form: str) -> None:
     with Path("/dev/full").open("wb") as full:
         ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, check=False)
     assert ended.stdout == b"output\n"
+
+
+@pytest.mark.parametrize("logger", ["structlog.get_logger()", "logging.getLogger()"])
+def test_a_reader_that_reads_no_more_stops_nobody(logger: str) -> None:
+    """What does not fit into the pipe is lost; as soon as somebody reads, lines come again, and whole."""
+    program = (
+        "import logging, sys, structlog; from receiver import logs\n"
+        "logs.PATIENCE = 0.05; logs.configure(format='json')\n"
+        f"for _ in range(3000): {logger}.warning('thing.happened')\n"
+        "print('gone on', flush=True); sys.stdin.readline()\n"
+        f"{logger}.warning('thing.again')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as ended:
+        assert ended.stdin is not None
+        assert ended.stdout is not None
+        assert ended.stderr is not None
+        try:
+            assert select.select([ended.stdout], [], [], 20)[0], "it stands still"
+            first = os.read(ended.stderr.fileno(), 1 << 20)
+            ended.stdin.write(b"\n")
+            ended.stdin.flush()
+            lines = (first + ended.stderr.read()).splitlines()
+        finally:
+            ended.kill()
+    assert [json.loads(each)["event"] for each in lines[-2:]] == ["thing.happened", "thing.again"]
+    assert 100 < len(lines) < 3000
