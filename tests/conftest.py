@@ -65,3 +65,8 @@ async def store(redis: Redis, valkey_url: str, clock: ManualClock) -> AsyncItera
 def account() -> Account:
     """The sandbox account "us"."""
     return make_account()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Tests wait more than they work."""
+    return (os.cpu_count() or 1) + 1

@@ -43,6 +43,7 @@ OTHERS = frozenset(
         "systemctl reload nginx kubectl rollout restart deployment helm upgrade ConfigMap DEPLOY_TOOLS SIGTERM kill",
         "id.timestamp.body announce-hostnames cluster-preferred-endpoint-type cluster-require-full-coverage",
         "MIGRATESLOTS min-replicas-max-lag down-after-milliseconds cluster-node-timeout NODE",
+        "GLIBC_TUNABLES PYTHONMALLOC glibc malloc hugetlb",
     )
     for word in line.split()
 )
@@ -154,8 +155,9 @@ def bad_module(text: str) -> str:
     if not (folder / "__main__.py").exists():
         return "is no command"
     code = "".join(path.read_text() for path in folder.glob("*.py"))
-    words_of_it = [word.lstrip("-") for word in text.split()[3:] if not word.isdigit()]
+    words_of_it = [word.lstrip("-") for word in text.split()[3:] if not word.isdigit() and word != "--help"]
     unknown = [word for word in words_of_it if f'"{word}"' not in code and f'"--{word}"' not in code]
+    unknown = [word for word in unknown if not (PROJECT / word).is_file()]
     return f"{unknown} is nowhere in its code" if unknown else ""
 
 
