@@ -16,9 +16,10 @@ from receiver.ledger.hint import Noted
 from receiver.store import Store
 from receiver.store.clock import Clock
 from receiver.store.connection import connect
+from receiver.store.wakes import News
 from tests.clock import ManualClock
 from tests.proxy import proxied
-from tests.store.makers import claim, hint
+from tests.store.makers import claim, hint, subscriber
 from tests.valkey import start_valkey
 
 
@@ -162,11 +163,14 @@ async def test_a_write_wakes_those_who_wait_in_this_process_and_in_others(store:
     async with asyncio.timeout(5):
         while (await store._client.pubsub_numsub("refunds:wake"))[0][1] == 0:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        here = asyncio.create_task(store.changed("us", 30))
-        there = asyncio.create_task(other.changed("us", 30))
+        with store.waking("us", News.DUE) as here, other.waking("us", News.DUE) as there:
+            await store.hint("us", hint())
+            await asyncio.gather(here.rest(30), there.rest(30))
+        here_changed = asyncio.create_task(store.changed("us", 30))
+        there_changed = asyncio.create_task(other.changed("us", 30))
         await asyncio.sleep(0)
-        await store.hint("us", hint())
-        await asyncio.gather(here, there)
+        await store.add_subscriber("us", subscriber("finance"))
+        await asyncio.gather(here_changed, there_changed)
     await other.close()
 
 

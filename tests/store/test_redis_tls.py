@@ -19,7 +19,7 @@ from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
 from receiver.store.connection import connect
 from receiver.store.topology import link
-from receiver.store.wakes import Waker
+from receiver.store.wakes import News, Waker
 from tests.checks.kit import site
 from tests.fleet import MASTER, fleet
 from tests.processes import Desk, desk, until
@@ -93,7 +93,7 @@ async def test_processes_wake_each_other_over_tls(guarded: str, ours: trustme.CA
     async with front(guarded, ours.issue_cert("localhost")) as (listener, port):
         url = f"rediss://localhost:{port}?ssl_ca_certs={ca_file}"
         async with store_at(url) as one, store_at(url) as two:
-            with one.waking("us") as waker:
+            with one.waking("us", News.DUE) as waker:
                 await until(lambda: woken(two, waker), "another process's hint wakes this one")
     assert listener.plain == 0
 

@@ -20,7 +20,7 @@ from receiver.store.restored import GAP, RESTORED
 from receiver.store.sentinel import Guards
 from receiver.store.topology import link
 from receiver.store.vitals import Vitals, examine
-from receiver.store.wakes import SILENCE
+from receiver.store.wakes import SILENCE, News
 from tests.accounts import make_account
 from tests.clock import ManualClock
 from tests.fleet import HOST, MASTER, Server, fleet, node_id
@@ -144,10 +144,10 @@ async def test_a_node_that_is_gone_holds_up_its_accounts_alone() -> None:
             assert await store.hint("us", hint(2, message="m2")) is Noted.NEW
 
             async def woken() -> bool:
-                waiting = asyncio.create_task(other.changed("us", 1.0))
                 began = asyncio.get_running_loop().time()
-                await store.hint("us", hint(3, message=str(began)))
-                await waiting
+                with other.waking("us", News.DUE) as waker:
+                    await store.hint("us", hint(3, message=str(began)))
+                    await waker.rest(1.0)
                 return asyncio.get_running_loop().time() - began < 0.9
 
             await until(woken, "a write wakes the other process", 2 * SILENCE + 10)
