@@ -81,7 +81,6 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._found: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
-        self._answered: dict[tuple[str, str, int], Counter] = {}
         self._notifications = self._counter("notifications", "Notifications judged.", "outcome", "reason")
         self._age = self._histogram("notification_age_seconds", "From Amazon's signature to us.", AGES)
         self._answer = self._histogram("ipn_answer_seconds", "From the request to our answer.", FAST)
@@ -170,12 +169,7 @@ class Metrics:
 
     def request(self, route: str, method: str, status: int) -> None:
         """A request was answered; `route` is the template of the path, never the path."""
-        found = self._answered.get((route, method, status))
-        if found is None:
-            found = self._of(self._requests, route, closed(method, METHODS), str(status))
-            if method in METHODS:
-                self._answered[route, method, status] = found
-        found.inc()
+        self._of(self._requests, route, closed(method, METHODS), str(status)).inc()
 
     def feed_clients(self, change: int) -> None:
         """So many more clients listen to the feed, or fewer."""

@@ -36,7 +36,6 @@ DEFAULTS: Final = {
     b"cache-control": b"no-store",
 }
 """What an answer says unless it says something else."""
-OURS: Final = frozenset({*DEFAULTS, b"x-request-id"})
 
 
 def new_request_id() -> str:
@@ -123,13 +122,11 @@ def route_of(scope: Scope) -> str:
 
 def _headers(said: Headers, request_id: str) -> list[tuple[bytes, bytes]]:
     """What the answer says, and what every answer says."""
-    own = (b"x-request-id", request_id.encode())
-    headers = list(said)
-    if OURS.isdisjoint([name for name, _ in headers]):
-        return [*headers, *DEFAULTS.items(), own]
-    headers = [pair for pair in headers if pair[0] != b"x-request-id"]
+    headers = [pair for pair in said if pair[0] != b"x-request-id"]
     names = {name for name, _ in headers}
-    return [*headers, *(pair for pair in DEFAULTS.items() if pair[0] not in names), own]
+    headers += [pair for pair in DEFAULTS.items() if pair[0] not in names]
+    headers.append((b"x-request-id", request_id.encode()))
+    return headers
 
 
 def _brought_id(headers: Headers) -> str:
