@@ -17,6 +17,8 @@ from receiver.store import Store
 from receiver.store.connection import connect
 from tests.accounts import make_account
 from tests.clock import ManualClock
+from tests.processes import Desk, desk
+from tests.river.crash_kit import World, world
 from tests.valkey import start_valkey
 
 # How long an example takes says something about the machine, not about the code.
@@ -65,6 +67,21 @@ async def store(redis: Redis, valkey_url: str, clock: ManualClock) -> AsyncItera
 def account() -> Account:
     """The sandbox account "us"."""
     return make_account()
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Desk]:
+    """Where commands are started. None of them may meet anything that nobody foresaw."""
+    async with desk() as found:
+        yield found
+        assert not [command.complaint for command in found.started if "Traceback" in command.complaint]
+
+
+@pytest.fixture
+async def around() -> AsyncIterator[World]:
+    """Amazon, SNS and a subscriber."""
+    async with world() as found:
+        yield found
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

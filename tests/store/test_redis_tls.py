@@ -22,8 +22,8 @@ from receiver.store.topology import link
 from receiver.store.wakes import News, Waker
 from tests.checks.kit import site
 from tests.fleet import MASTER, fleet
-from tests.processes import Desk, desk, until
-from tests.river.crash_kit import World, world
+from tests.processes import Desk, until
+from tests.river.crash_kit import World
 from tests.river.stage import Amazon, Hook, account, running
 from tests.store.makers import hint
 from tests.tls import front
@@ -174,21 +174,6 @@ async def test_sentinels_and_their_master_over_tls(ours: trustme.CA, ca_file: Pa
                 [finding] = await check_store(site(redis={"url": f"{base}?ssl_ca_certs={other}"}))
                 assert finding.reason == "store_master_down"
                 assert "ssl_ca_certs" in finding.mend
-
-
-@pytest.fixture
-async def place() -> AsyncIterator[Desk]:
-    """Where commands are started. None of them may meet anything that nobody foresaw."""
-    async with desk() as found:
-        yield found
-        assert not [command.complaint for command in found.started if "Traceback" in command.complaint]
-
-
-@pytest.fixture
-async def around() -> AsyncIterator[World]:
-    """Amazon, SNS and a subscriber."""
-    async with world() as found:
-        yield found
 
 
 @pytest.mark.parametrize("trusted", [True, False])
