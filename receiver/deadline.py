@@ -8,7 +8,7 @@ import asyncio
 from types import TracebackType
 
 AGAIN = 0.5
-"""Seconds."""
+"""Seconds from one ring to the next, while the task goes on."""
 
 
 class Deadline:

@@ -220,8 +220,9 @@ class Tracker:
             return None, None
         return again, msgspec.structs.replace(echo, step=echo.step + 1, failures=0, due=again)
 
-    async def _overdue(self, look: Look, known: Refund | None) -> Refund | None:
+    async def _overdue(self, look: Look) -> Refund | None:
         """Tell that a refund is stuck also where Amazon tells nothing of it. Returns what is known then."""
+        known = await self.store.refund(look.account, look.refund_id)
         if known is None or not is_overdue(known, self.store.now()):
             return known
         settled = await self.settler.settle(self.account, said_again(known), source=look.source)
@@ -231,7 +232,7 @@ class Tracker:
 
     async def _not_found(self, look: Look) -> None:
         now = self.store.now()
-        known = await self._overdue(look, await self.store.refund(look.account, look.refund_id))
+        known = await self._overdue(look)
         again, echo = self._echo(look, now)
         own = next_look(known, now, self.account.poll, self.chance()) if known else None
         at = min((time for time in (own, again) if time is not None), default=None)
@@ -243,14 +244,14 @@ class Tracker:
             log.warning("track.known_refund_not_found")
 
     async def _throttled(self, look: Look, error: AmazonThrottled) -> None:
-        await self._overdue(look, await self.store.refund(look.account, look.refund_id))
+        await self._overdue(look)
         until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
         log.warning("track.throttled", until=until, request_id=error.request_id)
         await self.store.reschedule(look, until, look.echo)
 
     async def _failed(self, look: Look, error: AmazonError) -> None:
         """No answer, or a refusal of our key or request: the refund stays scheduled, further and further apart."""
-        await self._overdue(look, await self.store.refund(look.account, look.refund_id))
+        await self._overdue(look)
         echo = look.echo or Echo(Source.POLL, self.store.now())
         unknown = isinstance(error, AmazonUnknown)
         first, most = (RETRY_FIRST, RETRY_MOST) if unknown else (REFUSED_FIRST, REFUSED_MOST)

@@ -39,16 +39,8 @@ the memory of the whole hash (Redis's hash-max-listpack-value)."""
 FLAGS = {"conflict": "conflict", "read": "charge_read"}
 
 
-class Line(msgspec.Struct, frozen=True, array_like=True):
-    """A revision as it is written: a JSON array in this order. More may be added at the end."""
-
-    revision: int
-    at: int
-    state: str
-    updated_at: int
-    source: Source
-    reason_code: str = ""
-    conflict: bool = False
+class Line(Revision, frozen=True, array_like=True):
+    """A revision as it is written: a JSON array in the order of its fields. More may be added at the end."""
 
 
 def to_hash(refund: Refund) -> list[str]:
@@ -87,13 +79,13 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
 def to_line(refund: Refund) -> bytes:
     """The refund's present revision as a line of its history."""
     line = Line(
-        refund.revision,
-        refund.changed_at,
-        refund.state,
-        refund.updated_at,
-        refund.source,
-        refund.reason_code,
-        refund.conflict,
+        revision=refund.revision,
+        at=refund.changed_at,
+        state=refund.state,
+        updated_at=refund.updated_at,
+        source=refund.source,
+        reason_code=refund.reason_code,
+        conflict=refund.conflict,
     )
     return msgspec.json.encode(line)
 

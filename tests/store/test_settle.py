@@ -209,6 +209,15 @@ async def test_whatever_happens_to_it_a_refund_stays_small(
         assert await redis.object("encoding", f"refunds:{{us}}:{kind}:{refund_id()}") == b"listpack"
 
 
+async def test_a_line_of_the_history_is_an_array_in_an_order_that_stays(
+    settler: Settler, store: Store, redis: Any, account: Account
+) -> None:
+    """What is in stores already is read by place."""
+    await settler.settle(account, seen("Declined", reason="AmazonRejected"), source=Source.POLL)
+    [line] = await redis.lrange(f"refunds:{{us}}:history:{refund_id()}", 0, -1)
+    assert msgspec.json.decode(line) == [1, T0, "Declined", T0, "poll", "AmazonRejected", False]
+
+
 async def test_what_was_written_at_first_is_still_read(
     settler: Settler, store: Store, redis: Any, account: Account
 ) -> None:

@@ -78,11 +78,12 @@ class OverviewPage:
         columns = zip(*(each.spans for each in counted), strict=True)
         spans = [sum((Counter(span) for span in column), Counter()) for column in columns]
         waiting = sorted((refund for each in pending for refund in each), key=lambda refund: refund.changed_at)
+        oldest = min(waiting, key=lambda refund: born(refund, now), default=None)
         return {
             "totals": totals,
             "chart": draw(now, spans),
-            "oldest": min(waiting, key=lambda refund: born(refund, now), default=None),
-            "oldest_at": min((born(refund, now) for refund in waiting), default=now),
+            "oldest": oldest,
+            "oldest_at": born(oldest, now) if oldest else now,
             "conflicts": [refund for each in conflicts for refund in each],
             "stuck": [refund for refund in waiting if EventType.STUCK in refund.emitted],
             "declined": page.refunds[:DECLINED],
