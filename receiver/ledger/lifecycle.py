@@ -204,7 +204,7 @@ def _told(refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int)
     else:
         if refund.state == State.INITIATED:
             due.append(EventType.INITIATED)
-        if now - born(refund, now) > STUCK_AFTER:
+        if is_overdue(refund, now):
             due.append(EventType.STUCK)
     fresh = tuple(kind for kind in due if kind not in refund.emitted)
     if fresh:
