@@ -67,8 +67,8 @@ class Line(asyncio.Protocol):
         return self._transport is None or self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ready."""
-        self._transport = cast(asyncio.Transport, transport)
+        """Ready. One connection too many is answered before it asks."""
+        self._transport, self.began = cast(asyncio.Transport, transport), perf_counter()
 
     def send(self, whole: bytes, began: float) -> None:
         """Ask; `began` is when it was due."""

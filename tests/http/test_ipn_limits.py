@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from receiver.errors import NotProven
 from receiver.http import server
-from receiver.http.ipn import Ipn
+from receiver.http.ipn import PER_TURN, Ipn
 from receiver.ledger.hint import Hint, Noted
 from receiver.metrics import Metrics
 from receiver.receive import Outcome, Receipt
@@ -412,6 +412,23 @@ async def asked(ipn: Ipn, body: bytes, headers: list[tuple[bytes, bytes]]) -> An
 
     await ipn({"type": "http", "method": "POST", "headers": headers}, receive, send)
     return Answer(sent[0]["status"], {}, b"".join(message.get("body", b"") for message in sent))
+
+
+async def test_many_at_once_are_judged_a_few_in_each_turn() -> None:
+    """What is shed is answered in the turn in which it comes: it does not wait until all before it have been judged."""
+    done = asyncio.Event()
+    judge, order, count = Judge(done.wait), list[tuple[int, int]](), 3 * PER_TURN
+    ipn = Ipn(judge, IngestSettings(concurrency=count), Metrics())
+
+    async def one(number: int) -> None:
+        answer = await asked(ipn, b"", [])
+        order.append((answer.status, len(judge.bodies)))
+        if len(order) == 5:
+            done.set()
+
+    await asyncio.gather(*(one(number) for number in range(count + 5)))
+    assert [judged for status, judged in order if status == 503] == [PER_TURN] * 5
+    assert [status for status, _ in order].count(200) == count == len(judge.bodies)
 
 
 NAMES = st.sampled_from([b"content-encoding", b"content-length", b"x-amz-sns-message-type", b"x-amz-sns-rawdelivery"])

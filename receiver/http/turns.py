@@ -1,0 +1,44 @@
+"""HTTP. A bound on how much work one turn of the loop takes on.
+
+The loop goes through all that is ready before it looks at its sockets again. A hundred notifications that are judged in
+one turn hold up an answer of 503, a pipeline to Redis and every timer by as much as all of them take together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+
+class Turns:
+    """Lets `most` in per turn of the loop, the others in the turns after it: first come, first served."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._armed = False
+
+    async def enter(self) -> None:
+        """Returns at once, or when there is room. Who is cancelled meanwhile takes nobody's place."""
+        if self._left:
+            self._left -= 1
+            self._arm()
+            return
+        admitted = asyncio.get_running_loop().create_future()
+        self._waiting.append(admitted)
+        await admitted
+
+    def _arm(self) -> None:
+        if not self._armed:
+            self._armed = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        self._armed, self._left = False, self._most
+        while self._left and self._waiting:
+            admitted = self._waiting.popleft()
+            if not admitted.done():
+                admitted.set_result(None)
+                self._left -= 1
+        if self._left < self._most:
+            self._arm()
