@@ -16,7 +16,7 @@ from receiver.amazonpay.calls import get_charge, read_charge
 from receiver.amazonpay.signing import diagnose
 from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, AmazonUnknown, NotSent
 from receiver.exchange import Request, Response
-from receiver.ledger.allowance import Charge, has_more_to_tell, retryable
+from receiver.ledger.allowance import Charge, Entry, has_more_to_tell, retryable
 from receiver.ledger.lifecycle import Facts
 from receiver.ledger.refund import FPS, Refund, State
 from receiver.store import Store
@@ -139,16 +139,24 @@ class Asker:
         declined = refund.state == State.DECLINED
         try:
             # Whether there is money left must not be judged by what was true before the decline.
-            charge = await self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0)
+            charge, others = await asyncio.gather(
+                self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
+                self._others(refund, besides),
+            )
         except AmazonError as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
             return {}
         facts: dict[str, str | bool] = {"charge_read": True, "order_reference": charge.merchant_reference_id}
         if declined and refund.amount is not None:
-            entries = await self.store.charge_entries(self.account.name, refund.charge_id)
-            others = [entry for name, entry in entries.items() if name not in (refund.refund_id, besides)]
             facts["retryable"] = retryable(charge, refund.amount, others, self.account.over)
         return facts
+
+    async def _others(self, refund: Refund, besides: str) -> list[Entry]:
+        """What else we know on the charge of a declined refund; of no other does the advice depend on it."""
+        if refund.state != State.DECLINED:
+            return []
+        entries = await self.store.charge_entries(self.account.name, refund.charge_id)
+        return [entry for name, entry in entries.items() if name not in (refund.refund_id, besides)]
 
     async def facts_in_time(self, refund: Refund, *, besides: str = "") -> Facts:
         """What `facts` says within two seconds, else nothing: a decline that is known is not held back for advice."""

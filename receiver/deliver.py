@@ -55,6 +55,8 @@ class Deliverer:
     _turn: int = 0
     _served: Counter[str] = field(default_factory=Counter)
     """The turn in which each lane was given room last."""
+    _lanes: list[str] = field(default_factory=list)
+    """Whose lanes there were at the last look."""
     _held: set[str] = field(default_factory=set)
     """Lanes in which something was held back: what comes of that which is under way may set it free."""
 
@@ -69,8 +71,7 @@ class Deliverer:
         Returns the seconds until more is due; `inf`: nobody knows.
         """
         try:
-            roster = await self.store.roster(self.account)
-            tops = await self.store.lane_tops(self.account, list(roster.subscribers))
+            roster, tops = await self._looked()
         except StoreUnavailable as error:
             log.warning("deliver.store_unavailable", account=self.account, reason=error.reason)
             return inf
@@ -84,6 +85,16 @@ class Deliverer:
             return 0.0
         more = [result.wait for result in results if result.wait]
         return min((wait / 1000 for wait in (*waits.values(), *more) if wait), default=inf)
+
+    async def _looked(self) -> tuple[Roster, dict[str, int]]:
+        """The subscribers, and when each lane is due next. Both in one go, unless there are others than last time."""
+        tops, roster = await asyncio.gather(
+            self.store.lane_tops(self.account, self._lanes), self.store.roster(self.account)
+        )
+        if self._lanes != (names := list(roster.subscribers)):
+            self._lanes = names
+            tops = await self.store.lane_tops(self.account, names)
+        return roster, tops
 
     @property
     def _spare(self) -> int:

@@ -68,9 +68,8 @@ class Settler:
             if change.is_nothing:
                 return Settled(change)
             if learn and change.emissions:
-                # Whoever is asked takes his time: the refund may be another by now.
-                facts, learn = {**facts, **await learn(change.refund)}, None
-                continue
+                facts, learn, now = {**facts, **await learn(change.refund)}, None, self.store.now()
+                change = decide(account.name, known, seen, source=source, now=now, facts=facts)
             events = tuple(event_of(emission, change.refund, now) for emission in change.emissions)
             if self.declared and not roster.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
