@@ -302,6 +302,29 @@ async def test_a_declined_refund_is_retried_once_however_many_ask(shop: Desk) ->
     assert len(shop.issued(known.charge_id)) == 2
 
 
+async def test_wherever_the_process_dies_the_declined_refund_knows_its_retry(shop: Desk) -> None:
+    """At every await point: the workers go on by themselves, and nobody presses the button again."""
+    begun = 0
+    # Earlier ones are before the request is written down.
+    for point in range(8, 200):
+        refund_id = await declined(shop)
+        try:
+            await dying(shop.another().retry(refund_id), point)
+        except Killed:
+            died = True
+        else:
+            died = False
+        await shop.work(rounds=1)
+        known = await shop.store.refund("us", refund_id)
+        assert known is not None
+        retries = [each for each in shop.issued(known.charge_id) if each != refund_id]
+        assert [known.retried_by] == (retries or [""]), point
+        begun += bool(retries)
+        if not died:
+            break
+    assert 5 < begun < point < 199
+
+
 async def test_a_retry_stays_known_when_more_is_learned_of_the_declined_refund(shop: Desk) -> None:
     """Its order number can come after the button was pressed: who presses again is told of the same retry."""
     refund_id = await declined(shop)
