@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ from receiver.errors import (
 )
 from receiver.exchange import Request, Response
 from receiver.issue import Issued
-from receiver.ledger.refund import Source
+from receiver.ledger.refund import Money, Source
 from receiver.ledger.request import RequestState
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
@@ -37,6 +38,10 @@ from tests.store.makers import seen
 async def shop(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:
     async with desk(store, clock) as made:
         yield made
+
+
+def usd(amount: str) -> Money:
+    return Money(Decimal(amount), "USD")
 
 
 async def declined(shop: Desk, amount: str = "14.00") -> str:
@@ -348,6 +353,24 @@ async def test_a_declined_refund_of_unknown_amount_or_charge_is_not_retried(
         await shop.issuer.retry(refund_id)
     assert caught.value.reason == "not_enough_known"
     assert len(shop.simulator.refunds) == 1
+
+
+async def test_a_decline_of_a_refund_that_nobody_heard_of_is_not_said_to_use_itself_up(shop: Desk) -> None:
+    """Amazon's answer is lost, and the news that the refund was declined comes first: its own reservation still stands,
+    which is no reason against another try. Once the answer is there, the charge admits it."""
+    charge = shop.charge()
+    shop.simulator.mischief.add("lost_answer", place="create_refund")
+    assert (await shop.issuer.create(shop.wish(charge, "90.00"), "refund-1")).refund is None
+    (refund_id,) = shop.issued(charge)
+    told = msgspec.structs.replace(
+        seen("Declined", reason="ProcessingFailure"), refund_id=refund_id, charge_id=charge, amount=usd("90.00")
+    )
+    learn = shop.issuer.asker.facts_in_time
+    settled = await shop.issuer.settler.settle(shop.account, told, source=Source.NOTIFICATION, learn=learn)
+    assert settled.change.refund.retryable == ""
+    await shop.work()
+    assert await shop.reserved(charge) == []
+    assert (await learn(settled.change.refund))["retryable"] == "yes"
 
 
 async def test_only_a_declined_refund_is_retried(shop: Desk) -> None:
