@@ -69,7 +69,8 @@ class Settler:
                 return Settled(change)
             if learn and change.emissions:
                 # Whoever is asked takes his time: the refund may be another by now.
-                facts, learn = {**facts, **await learn(change.refund)}, None
+                told = {name: value for name, value in facts.items() if value}
+                facts, learn = {**await learn(change.refund), **told}, None
                 continue
             events = tuple(event_of(emission, change.refund, now) for emission in change.emissions)
             if self.declared and not roster.version:

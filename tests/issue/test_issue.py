@@ -24,6 +24,7 @@ from receiver.errors import (
 )
 from receiver.exchange import Request, Response
 from receiver.issue import Issued
+from receiver.ledger.query import Query
 from receiver.ledger.refund import Money, Source
 from receiver.ledger.request import RequestState
 from receiver.simulator.outcomes import Outcome
@@ -71,6 +72,29 @@ async def test_a_refund_is_issued_and_known(shop: Desk) -> None:
     assert issued.refund.order_reference == "order-7"
     assert shop.issued(charge) == [issued.refund.refund_id]
     assert await shop.reserved(charge) == []
+
+
+@pytest.mark.parametrize("first", ["the answer", "the news", "the news of a decline", "the answer, which is a decline"])
+async def test_the_callers_own_order_number_stays_whatever_is_heard_first(shop: Desk, first: str) -> None:
+    """The charge has another. The refund is listed under the caller's, and not under the charge's."""
+    charge = shop.charge(reference="the-charges")
+    wish = shop.wish(charge, "14.07" if first.startswith("the answer,") else "14.00", order_reference="mine")
+    if first.startswith("the news"):
+        shop.simulator.mischief.add("lost_answer", place="create_refund")
+        assert (await shop.issuer.create(wish, "refund-1")).refund is None
+        state, reason = ("Declined", "AmazonRejected") if "decline" in first else ("RefundInitiated", "")
+        news = msgspec.structs.replace(
+            seen(state, reason=reason), refund_id=shop.issued(charge)[0], charge_id=charge, amount=wish.money
+        )
+        learn = shop.issuer.asker.facts_in_time
+        told = await shop.issuer.settler.settle(shop.account, news, source=Source.NOTIFICATION, learn=learn)
+        assert told.change.refund.order_reference == "the-charges"
+        await shop.work()
+    issued = await shop.issuer.create(wish, "refund-1")
+    assert issued.refund is not None
+    assert issued.refund.order_reference == "mine"
+    assert (await shop.store.page("us", Query(order="mine"))).refunds == (issued.refund,)
+    assert (await shop.store.page("us", Query(order="the-charges"))).refunds == ()
 
 
 async def test_the_same_key_never_refunds_twice(shop: Desk) -> None:
