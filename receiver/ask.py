@@ -19,6 +19,7 @@ from receiver.exchange import Request, Response
 from receiver.ledger.allowance import Charge, Entry, has_more_to_tell, retryable
 from receiver.ledger.lifecycle import Facts
 from receiver.ledger.refund import FPS, Refund, State
+from receiver.ledger.request import without_its_own
 from receiver.store import Store
 
 log = structlog.get_logger()
@@ -132,7 +133,8 @@ class Asker:
         """What the charge tells of a refund: its order number, and of a declined one whether it can be retried.
 
         Nothing where there is nothing more to learn (unless it is to be asked `again`), or where the charge cannot be
-        read just now. `besides` is a reservation on the charge that is this very refund. Raises `StoreUnavailable`.
+        read just now. `besides` is a reservation on the charge that is this very refund. Where that is not known and
+        decides it, whether it can be retried is not told yet. Raises `StoreUnavailable`.
         """
         if not (has_more_to_tell(refund) or (again and refund.charge_id and refund.refund_type != FPS)):
             return {}
@@ -148,15 +150,18 @@ class Asker:
             return {}
         facts: dict[str, str | bool] = {"charge_read": True, "order_reference": charge.merchant_reference_id}
         if declined and refund.amount is not None:
-            facts["retryable"] = retryable(charge, refund.amount, others, self.account.over)
+            facts["retryable"] = retryable(charge, refund.amount, others.values(), self.account.over)
+            if facts["retryable"] == "no" and not besides:
+                sure = without_its_own(others, refund.amount)
+                facts["retryable"] = "" if retryable(charge, refund.amount, sure, self.account.over) == "yes" else "no"
         return facts
 
-    async def _others(self, refund: Refund, besides: str) -> list[Entry]:
+    async def _others(self, refund: Refund, besides: str) -> dict[str, Entry]:
         """What else we know on the charge of a declined refund; of no other does the advice depend on it."""
         if refund.state != State.DECLINED:
-            return []
+            return {}
         entries = await self.store.charge_entries(self.account.name, refund.charge_id)
-        return [entry for name, entry in entries.items() if name not in (refund.refund_id, besides)]
+        return {name: entry for name, entry in entries.items() if name not in (refund.refund_id, besides)}
 
     async def facts_in_time(self, refund: Refund, *, besides: str = "") -> Facts:
         """What `facts` says within two seconds, else nothing: a decline that is known is not held back for advice."""

@@ -68,7 +68,8 @@ class Settler:
             if change.is_nothing:
                 return Settled(change)
             if learn and change.emissions:
-                facts, learn, now = {**facts, **await learn(change.refund)}, None, self.store.now()
+                told = {name: value for name, value in facts.items() if value}
+                facts, learn, now = {**await learn(change.refund), **told}, None, self.store.now()
                 change = decide(account.name, known, seen, source=source, now=now, facts=facts)
             events = tuple(event_of(emission, change.refund, now) for emission in change.emissions)
             if self.declared and not roster.version:

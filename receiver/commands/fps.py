@@ -13,7 +13,7 @@ from receiver.commands import fps_direct
 from receiver.commands.calling import DEFAULT_URL, Account, Call, Insecure, TokenFile, Url, ending, reach
 from receiver.commands.client import target
 from receiver.commands.fps_direct import ACCESS_KEY_ID, ENDPOINT, SECRET, SECRET_FILE
-from receiver.commands.issue import UNANSWERED, show, until_answered
+from receiver.commands.issue import DECLINED, UNANSWERED, show, until_answered
 from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.refund import Money
 from receiver.ledger.shape import money_json
@@ -31,9 +31,10 @@ EPILOG = f"""\
 The token comes from RECEIVER_TOKEN or a file; with --endpoint the access key from {ACCESS_KEY_ID} and {SECRET}, or \
 for the secret from a file. None of them comes from the command line, where every user of the machine could see it.
 
-Exit codes: 0 there is a refund, also one that failed or is pending: read the state · 1 refused · 2 wrong usage or \
+Exit codes: 0 there is a refund, also one that is pending: read the state · 1 refused · 2 wrong usage or \
 configuration · 3 no answer, or one that does not tell what happened: repeat it with the same REFERENCE · \
-{UNANSWERED} the service keeps the order, and FPS has not answered it yet."""
+{UNANSWERED} the service keeps the order, and FPS has not answered it yet · {DECLINED} there is a refund, and FPS has \
+declined it."""
 
 app = typer.Typer(
     help="LEGACY: Amazon Flexible Payments (FPS), the service behind Amazon Simple Pay. Amazon retired it on 1 June "

@@ -20,9 +20,11 @@ from receiver.amazonpay import fps
 from receiver.amazonpay.aws_signature import Credentials
 from receiver.commands.calling import ending, read_secret_file
 from receiver.commands.console import emit_fields, emit_json, moment, say
+from receiver.commands.issue import DECLINED
 from receiver.commands.views import STYLES
 from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, BadRequest, ConfigurationError, NotSent
 from receiver.exchange import Request, Response
+from receiver.ledger.refund import State
 from receiver.ledger.shape import amazon_time, money_json
 
 ACCESS_KEY_ID, SECRET, SECRET_FILE, ENDPOINT = (
@@ -53,7 +55,7 @@ def run(
     secret_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Send the order, and print the answer. Ends the command with its exit code where there is none."""
+    """Send the order, and print the answer. Ends the command with its exit code where there is none, or a decline."""
     with _explaining():
         url = _endpoint(endpoint)
         credentials = _credentials(secret_file)
@@ -63,6 +65,8 @@ def run(
         response = asyncio.run(_send(request))
         answer = fps.read_refund(response, order, time.time_ns() // 1_000_000)
         emit_json(msgspec.json.encode(as_dict(answer))) if as_json else emit_fields(_fields(answer))
+        if answer.observation.state == State.DECLINED:
+            raise typer.Exit(DECLINED)
 
 
 def as_dict(answer: fps.Answer) -> dict[str, Any]:

@@ -112,9 +112,10 @@ class Tries:
         """The refund enters the ledger first: until the reservation is swapped for it, both count."""
         settled = await self.enter(order, seen, Source.CREATE, {"charge_read": True, **facts_of(order)})
         state = settled.change.refund.state
-        agreed = await self.store.done_request(self.account, attempt, order, seen.refund_id, state)
         if order.retry_of:
+            # While the request is not done a worker repeats this; afterwards nobody would.
             await self.settler.annotate(self.account, order.retry_of, {"retried_by": seen.refund_id})
+        agreed = await self.store.done_request(self.account, attempt, order, seen.refund_id, state)
         told = {"account": self.account, "refund_id": seen.refund_id, "charge_id": order.charge_id}
         self.watcher.tried("done" if agreed else "contradicted")
         if agreed:

@@ -7,7 +7,7 @@ repetition ends in the same state, and a late answer never reopens a settled ref
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -28,6 +28,8 @@ Facts = Mapping[str, str | bool]
 """What others than Get Refund tell of a refund: the charge, an XML notification, whoever issued it."""
 REVISED = frozenset({"retryable"})
 """Facts that change: of these the last that is told stays."""
+ISSUERS = REVISED | {"order_reference"}
+"""Facts that whoever issued the refund knows better than the charge, whichever was heard first."""
 
 
 class EventType(StrEnum):
@@ -143,7 +145,7 @@ def decide(
         refund = _first(account, seen, source, now, facts)
         emissions: tuple[Emission, ...] = ()
     else:
-        refund, emissions = _joined(known, seen, move, facts)
+        refund, emissions = _joined(learned(known, facts, ISSUERS if source is Source.CREATE else REVISED), seen, move)
     refund, emissions = _told(refund, emissions, move, now)
     if known is not None:
         if refund == known:
@@ -180,8 +182,8 @@ def _first(account: str, seen: Observation, source: Source, now: int, facts: Fac
     )
 
 
-def _joined(known: Refund, seen: Observation, move: Move, facts: Facts) -> tuple[Refund, tuple[Emission, ...]]:
-    refund = learned(known, facts)
+def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple[Emission, ...]]:
+    refund = known
     if _order(seen) > _order(known):
         refund = msgspec.structs.replace(refund, **{k: v for k, v in _fields(seen).items() if v})
         refund = msgspec.structs.replace(
@@ -229,15 +231,15 @@ def said_again(known: Refund) -> Observation:
     )
 
 
-def learned(known: Refund, facts: Facts) -> Refund:
+def learned(known: Refund, facts: Facts, revised: Collection[str] = REVISED) -> Refund:
     """The refund with those facts that it did not have; the very same object if there are none.
 
-    `facts` go by the name of the field of `Refund`. The first that is told stays, but for `REVISED`.
+    `facts` go by the name of the field of `Refund`. The first that is told stays, but for `revised`.
     """
     fresh = {
         name: value
         for name, value in facts.items()
-        if value and value != getattr(known, name) and (name in REVISED or not getattr(known, name))
+        if value and value != getattr(known, name) and (name in revised or not getattr(known, name))
     }
     return msgspec.structs.replace(known, **fresh) if fresh else known
 

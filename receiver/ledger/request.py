@@ -125,3 +125,12 @@ RESERVATION = "request:"
 def reservation(request_id: str) -> str:
     """The member of a charge's book that holds the amount of a request back."""
     return f"{RESERVATION}{request_id}"
+
+
+def without_its_own(entries: Mapping[str, Entry], amount: Money) -> list[Entry]:
+    """A charge's book without the reservations that may be of a refund of `amount`, whose request is not answered."""
+    return [
+        entry
+        for name, entry in entries.items()
+        if not name.startswith(RESERVATION) or entry.minor_units != amount.minor_units
+    ]

@@ -86,6 +86,10 @@ DO_NOT_PAY_TWICE = Action(
     "do_not_refund_again",
     "Do not pay the buyer another way yet: this refund may still succeed.",
 )
+NOR_BESIDE_THE_RETRY = Action(
+    DO_NOT_PAY_TWICE.action,
+    "Do not pay the buyer another way while the refund that repeats this one is pending: it may still succeed.",
+)
 HOLD = Action(
     "hold_automation",
     "Stop what runs automatically for this refund (booking, retry, message to the buyer) until a person has looked.",
@@ -146,7 +150,7 @@ def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | N
 def _with_facts(advice: Advice, refund: Refund) -> Advice:
     """General advice, narrowed by what is known of the charge and of a retry."""
     if refund.retried_by:
-        return Advice(f"{advice.summary} It has been issued again.", (FOLLOW_RETRY, DO_NOT_PAY_TWICE))
+        return Advice(f"{advice.summary} It has been issued again.", (FOLLOW_RETRY, NOR_BESIDE_THE_RETRY))
     if refund.retryable == "no":
         left = tuple(each for each in advice.actions if each not in (RETRY, RETRY_IF_CAPTURED))
         return Advice(f"{advice.summary} The charge does not admit another try.", left)

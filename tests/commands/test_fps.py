@@ -102,9 +102,9 @@ def test_a_refund_is_printed_as_json_with_all_that_a_ledger_needs(amazon: Simula
 
 
 def test_the_table_shows_state_and_amazons_word(run: Callable[..., Ran]) -> None:
-    """A refund that failed is an answer: exit code 0."""
+    """A refund that failed is an answer, and no money paid: exit code 5, as through the service."""
     ran = run(T1, "R-1", "--amount", "1.07")
-    assert ran.code == 0, ran
+    assert ran.code == 5, ran
     lines = [line.split(maxsplit=1) for line in ran.out.splitlines()]
     assert ["Refund", "R-1"] in lines
     assert ["State", "Declined"] in lines

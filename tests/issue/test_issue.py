@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -23,7 +24,8 @@ from receiver.errors import (
 )
 from receiver.exchange import Request, Response
 from receiver.issue import Issued
-from receiver.ledger.refund import Source
+from receiver.ledger.query import Query
+from receiver.ledger.refund import Money, Source
 from receiver.ledger.request import RequestState
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
@@ -37,6 +39,10 @@ from tests.store.makers import seen
 async def shop(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:
     async with desk(store, clock) as made:
         yield made
+
+
+def usd(amount: str) -> Money:
+    return Money(Decimal(amount), "USD")
 
 
 async def declined(shop: Desk, amount: str = "14.00") -> str:
@@ -66,6 +72,29 @@ async def test_a_refund_is_issued_and_known(shop: Desk) -> None:
     assert issued.refund.order_reference == "order-7"
     assert shop.issued(charge) == [issued.refund.refund_id]
     assert await shop.reserved(charge) == []
+
+
+@pytest.mark.parametrize("first", ["the answer", "the news", "the news of a decline", "the answer, which is a decline"])
+async def test_the_callers_own_order_number_stays_whatever_is_heard_first(shop: Desk, first: str) -> None:
+    """The charge has another. The refund is listed under the caller's, and not under the charge's."""
+    charge = shop.charge(reference="the-charges")
+    wish = shop.wish(charge, "14.07" if first.startswith("the answer,") else "14.00", order_reference="mine")
+    if first.startswith("the news"):
+        shop.simulator.mischief.add("lost_answer", place="create_refund")
+        assert (await shop.issuer.create(wish, "refund-1")).refund is None
+        state, reason = ("Declined", "AmazonRejected") if "decline" in first else ("RefundInitiated", "")
+        news = msgspec.structs.replace(
+            seen(state, reason=reason), refund_id=shop.issued(charge)[0], charge_id=charge, amount=wish.money
+        )
+        learn = shop.issuer.asker.facts_in_time
+        told = await shop.issuer.settler.settle(shop.account, news, source=Source.NOTIFICATION, learn=learn)
+        assert told.change.refund.order_reference == "the-charges"
+        await shop.work()
+    issued = await shop.issuer.create(wish, "refund-1")
+    assert issued.refund is not None
+    assert issued.refund.order_reference == "mine"
+    assert (await shop.store.page("us", Query(order="mine"))).refunds == (issued.refund,)
+    assert (await shop.store.page("us", Query(order="the-charges"))).refunds == ()
 
 
 async def test_the_same_key_never_refunds_twice(shop: Desk) -> None:
@@ -302,6 +331,29 @@ async def test_a_declined_refund_is_retried_once_however_many_ask(shop: Desk) ->
     assert len(shop.issued(known.charge_id)) == 2
 
 
+async def test_wherever_the_process_dies_the_declined_refund_knows_its_retry(shop: Desk) -> None:
+    """At every await point: the workers go on by themselves, and nobody presses the button again."""
+    begun = 0
+    # Earlier ones are before the request is written down.
+    for point in range(8, 200):
+        refund_id = await declined(shop)
+        try:
+            await dying(shop.another().retry(refund_id), point)
+        except Killed:
+            died = True
+        else:
+            died = False
+        await shop.work(rounds=1)
+        known = await shop.store.refund("us", refund_id)
+        assert known is not None
+        retries = [each for each in shop.issued(known.charge_id) if each != refund_id]
+        assert [known.retried_by] == (retries or [""]), point
+        begun += bool(retries)
+        if not died:
+            break
+    assert 5 < begun < point < 199
+
+
 async def test_a_retry_stays_known_when_more_is_learned_of_the_declined_refund(shop: Desk) -> None:
     """Its order number can come after the button was pressed: who presses again is told of the same retry."""
     refund_id = await declined(shop)
@@ -325,6 +377,24 @@ async def test_a_declined_refund_of_unknown_amount_or_charge_is_not_retried(
         await shop.issuer.retry(refund_id)
     assert caught.value.reason == "not_enough_known"
     assert len(shop.simulator.refunds) == 1
+
+
+async def test_a_decline_of_a_refund_that_nobody_heard_of_is_not_said_to_use_itself_up(shop: Desk) -> None:
+    """Amazon's answer is lost, and the news that the refund was declined comes first: its own reservation still stands,
+    which is no reason against another try. Once the answer is there, the charge admits it."""
+    charge = shop.charge()
+    shop.simulator.mischief.add("lost_answer", place="create_refund")
+    assert (await shop.issuer.create(shop.wish(charge, "90.00"), "refund-1")).refund is None
+    (refund_id,) = shop.issued(charge)
+    told = msgspec.structs.replace(
+        seen("Declined", reason="ProcessingFailure"), refund_id=refund_id, charge_id=charge, amount=usd("90.00")
+    )
+    learn = shop.issuer.asker.facts_in_time
+    settled = await shop.issuer.settler.settle(shop.account, told, source=Source.NOTIFICATION, learn=learn)
+    assert settled.change.refund.retryable == ""
+    await shop.work()
+    assert await shop.reserved(charge) == []
+    assert (await learn(settled.change.refund))["retryable"] == "yes"
 
 
 async def test_only_a_declined_refund_is_retried(shop: Desk) -> None:

@@ -20,11 +20,12 @@ from receiver.cli import app as commands
 from receiver.http.dashboard.routes import Dashboard
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.openapi import OPERATIONS, document, encoded
-from receiver.http.openapi.vocabulary import AMAZON, EVERYBODY, STORE, TOKEN
+from receiver.http.openapi.vocabulary import AMAZON, EVERYBODY, QUERY, STORE, TOKEN
 from receiver.settings.sections import Scope
 from tests.http.kit import all_routes
 from tests.openapi.conform import faults_of
 from tests.openapi.stage import HEADERS, House, house
+from tests.processes import PROJECT
 
 SOURCES = Path(receiver.__file__).parent
 NOT_IN_OPENAPI = {"/ipn/", "/ipn/{account}/", "/fps/{account}/"}
@@ -122,6 +123,16 @@ def test_every_reason_that_can_be_answered_is_listed() -> None:
     # Of exchanges with Amazon, whose end the reasons of 502 tell.
     inside = {word for word in found if word.startswith(AMAZON)} | {"bad_url"}
     assert found - inside - listed(*OPERATIONS.values()) == set()
+
+
+def test_the_page_on_issuing_names_every_refusal() -> None:
+    """Those of the store by how they begin; a query that nobody needs to send is left out."""
+    page = (PROJECT / "deploy" / "issuing.md").read_text()
+    issuing = [each for (_, method), each in OPERATIONS.items() if (each.tag, method) == ("issuing", "post")]
+    listed = [reasons for each in issuing for reasons in each.reasons if reasons is not QUERY]
+    told = {re.sub(r"^store_.*", "store_", word) for reasons in listed for words in reasons.values() for word in words}
+    assert len(told) > 40
+    assert sorted(word for word in told if f"`{word}" not in page) == []
 
 
 def test_no_reason_is_listed_that_nothing_gives() -> None:

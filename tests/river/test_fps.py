@@ -212,7 +212,7 @@ async def test_other_values_are_a_conflict(stage: Stage) -> None:
 
 
 async def test_the_command_goes_through_the_service(stage: Stage, shop: Amazon) -> None:
-    """So that the ledger has the refund; Amazon's silence has an exit code of its own."""
+    """So that the ledger has the refund; Amazon's silence and a decline have exit codes, which `--help` tells."""
     app = typer.Typer()
     app.add_typer(fps.app, name="fps")
     environment = {"RECEIVER_URL": stage.url, "RECEIVER_TOKEN": TOKEN, "FPS_ENDPOINT": None, "COLUMNS": "80"}
@@ -224,7 +224,10 @@ async def test_the_command_goes_through_the_service(stage: Stage, shop: Amazon) 
     with capture_logs():
         code, out = await command("R-1", "--amount", "14.00", "--json")
         assert (code, json.loads(out)["refundType"]) == (0, "FPS")
+        _, told = await command("--help")
+        assert "5 there is a refund, and FPS has declined it" in " ".join(told.split())
         assert (await command("R-1", "--amount", "15.00"))[0] == 1
+        assert (await command("R-3", "--amount", "1.07"))[0] == 5
         shop.mischief.add("error", place="fps_refund", times=None)
         assert (await command("R-2", "--amount", "1.00", "--wait", "0"))[0] == 4
     assert await stage.refund("R-1")

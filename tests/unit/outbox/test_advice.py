@@ -122,6 +122,7 @@ def test_a_decline_that_was_retried_points_to_its_retry() -> None:
     advice = advice_of(a_refund(retried_by="S01-5105180-3221187-R000009", retryable="yes"))
     assert advice is not None
     assert [each.action for each in advice.actions] == ["follow_retry", "do_not_refund_again"]
+    assert not [each.text for each in advice.actions if "this refund may still succeed" in each.text], "it is declined"
 
 
 def test_a_refund_of_flexible_payments_is_not_retried_by_amazon_pay() -> None:
