@@ -21,6 +21,7 @@ from receiver.http.auth import Caller
 from receiver.http.dashboard import sessions as module
 from receiver.http.dashboard.sessions import FailedSignIns, Sessions
 from receiver.http.feed_stream import Timing
+from receiver.ledger.hint import Hint
 from receiver.ledger.refund import Money, Observation, Source
 from receiver.outbox.delivery import Attempts
 from receiver.outbox.secret import Secret
@@ -376,6 +377,44 @@ async def test_deliveries_of_a_refund(
     assert re.search(r"finance: <span class=\"state pending\">waiting", browser.page)
     await browser.get("/subscribers")
     assert re.search(r"<dt>Waiting</dt><dd>[12], the oldest for \d+ s", browser.page)
+
+
+async def test_the_timeline_has_every_notification_look_and_delivery(
+    service: Service, browser: Browser, store: Store, clock: ManualClock
+) -> None:
+    """In the order of time; who may not see subscribers sees no delivery."""
+    await subscribe(store)
+    await store.hint("us", Hint(refund_id=REFUND, at=clock.ms, source=Source.NOTIFICATION, message_id="m1"))
+    await seen(store, "us")
+    claimed = await store.claim("us", "get_refund", lease=30_000, burst=9, per_second=9, limit=1)
+    clock.tick(1_000)
+    assert await store.reschedule(claimed.looks[0], clock.ms, outcome="amazon_throttled")
+    clock.tick(1_000)
+    await seen(store, "us", state="Declined", reason="AmazonRejected")
+    for number in range(2):
+        clock.tick(1_000)
+        (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
+        if number:
+            assert await store.delivered(parcel)
+        else:
+            assert await store.retry(parcel, clock.ms, Attempts(count=1, last_error="HTTP 500 <b>"))
+    steps = [
+        "Notification",
+        "found by notification",
+        "Amazon asked: too many calls just now",
+        "revision 2",
+        r"Delivery to finance: <span[^>]*>failed</span>.*attempt 1, HTTP 500 &lt;b&gt;",
+        r"Delivery to finance: <span[^>]*>delivered</span> <code>amazonpay.refund.declined</code>.*attempt 2",
+    ]
+    await browser.sign_in(US_ONLY)
+    await browser.get(ONE)
+    _, _, timeline = browser.page.partition('id="timeline"')
+    assert re.search(".*".join(steps), timeline, re.DOTALL), timeline
+    browser.jar.clear()
+    await browser.sign_in(READER)
+    await browser.get(ONE)
+    assert "Amazon asked: too many calls" in browser.page
+    assert "finance" not in browser.page
 
 
 async def test_pause_and_resume(service: Service, browser: Browser, store: Store) -> None:
