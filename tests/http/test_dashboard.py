@@ -18,6 +18,7 @@ from starlette.requests import HTTPConnection
 
 from receiver.http import feed
 from receiver.http.auth import Caller
+from receiver.http.dashboard import refunds
 from receiver.http.dashboard import sessions as module
 from receiver.http.dashboard.sessions import FailedSignIns, Sessions
 from receiver.http.feed_stream import Timing
@@ -29,7 +30,7 @@ from receiver.outbox.subscriber import Subscriber
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import connect
-from receiver.store.lanes import DeadEvent
+from receiver.store.lanes import DeadEvent, fixed_width
 from receiver.telling import dead_event
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
@@ -445,6 +446,35 @@ async def test_what_was_given_up_is_sent_again(service: Service, browser: Browse
     assert (await browser.post("/subscribers/finance/redrive?account=us", csrf=browser.csrf)).status == 303
     assert await store.dead_events("us", "finance") == []
     assert (await store.lane_sizes("us", "finance"))[:2] == (1, 0)
+
+
+async def test_however_much_was_given_up_it_is_shown_and_sent_again(
+    service: Service, browser: Browser, store: Store, clock: ManualClock, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a long outage: the subscriber's page has the latest and the button, a refund's page its own."""
+    monkeypatch.setattr(refunds, "MOST_DEAD", 1)
+    entry = DeadEvent("1-0", "e", "amazonpay.refund.declined", REFUND, "exhausted", T0, 12, "HTTP 500")
+    dead: dict[Any, Any] = {}
+    deaths: dict[str, int] = {}
+    await subscribe(store)
+    for number in range(1, 2_002):
+        stream_id = f"{number}-0"
+        other = msgspec.structs.replace(entry, stream_id=stream_id, refund_id=f"S01-{number}")
+        dead[stream_id], deaths[fixed_width(stream_id)] = msgspec.json.encode(other), 0
+    await redis.hset("refunds:{us}:dead:finance", mapping=dead)
+    await redis.zadd("refunds:{us}:deaths:finance", deaths)
+    seconds, _ = await redis.time()
+    clock.tick(int(seconds) * 1000 - clock.ms)
+    await seen(store, "us", state="Declined")
+    (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
+    assert await store.dead(parcel, dead_event(parcel, "exhausted", T0, Attempts(last_error="HTTP 503")))
+    await browser.sign_in(US_ONLY)
+    await browser.get("/subscribers")
+    assert "the latest 20 of 2002" in browser.page
+    assert "Send all 2002 again" in browser.page
+    assert "<dt>Last error</dt><dd>HTTP 503</dd>" in browser.page
+    await browser.get(ONE)
+    assert re.search(r'finance: <span class="state declined">given up', browser.page)
 
 
 async def test_the_list_filters_and_has_pages(

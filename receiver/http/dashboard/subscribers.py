@@ -20,8 +20,6 @@ from receiver.store.lanes import DeadEvent
 from receiver.store.overview import LaneState
 
 DEAD_SHOWN = 20
-MOST_DEAD = 2_000
-"""Beyond it only their number is shown: to show one, the store reads all."""
 
 
 class LaneStore(Protocol):
@@ -35,6 +33,11 @@ class LaneStore(Protocol):
 
     async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
         """What was given up for this subscriber, oldest first."""
+
+    async def dead_page(
+        self, account: str, name: str, *, before: str = "", since: int = 0, until: int = 0, limit: int = 50
+    ) -> list[DeadEvent]:
+        """The newest of these."""
 
     async def redrive(self, account: str, name: str, stream_ids: Sequence[str]) -> Redriven:
         """Send these again."""
@@ -100,9 +103,8 @@ class SubscriberPages:
 
     async def _row(self, account: str, subscriber: Subscriber) -> Row:
         lane = await self._store.lane_state(account, subscriber.name)
-        few = 0 < lane.dead <= MOST_DEAD
-        dead = await self._store.dead_events(account, subscriber.name) if few else []
-        return Row(account, subscriber, lane, sorted(dead, key=lambda event: -event.at)[:DEAD_SHOWN])
+        dead = await self._store.dead_page(account, subscriber.name, limit=DEAD_SHOWN) if lane.dead else []
+        return Row(account, subscriber, lane, dead)
 
     async def _change(self, request: Request, session: Session, change: Callable[[Subscriber], Subscriber]) -> Response:
         session.caller.need(Scope.ADMIN)
