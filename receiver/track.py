@@ -192,6 +192,7 @@ class Tracker:
         own = next_look(refund, now, self.account.poll, self.chance())
         again, echo = self._echo(look, now)
         at = min((time for time in (own, again) if time is not None), default=None)
+        log.info("refund.unchanged", state=refund.state, source=look.source, next_at=at)
         await self.store.reschedule(look, at, echo, revision=refund.revision, outcome="unchanged")
 
     async def _more_of(self, look: Look, refund: Refund) -> Refund:
@@ -243,6 +244,8 @@ class Tracker:
             log.warning("track.hint_dropped", reason="amazon_not_found")
         elif known is not None and not is_final(known.state) and echo is None:
             log.warning("track.known_refund_not_found")
+        else:
+            log.info("track.not_found", source=look.source, next_at=at)
 
     async def _throttled(self, look: Look, error: AmazonThrottled) -> None:
         await self._overdue(look)
