@@ -88,6 +88,9 @@ class Metrics:
         self._asking = self._histogram("amazon_request_seconds", "Duration of a call of Amazon's API.", SLOW)
         self._final = self._counter("refunds_final", "Refunds that became final.", "state", "reason", "found_by")
         self._settling = self._histogram("hint_to_state_seconds", "From a hint to the state it led to.", AGES)
+        self._final_after = self._histogram(
+            "notification_to_final_seconds", "From a notification to the final state that it led to.", AGES
+        )
         self._events = self._counter("events", "Events written.", "type")
         self._deliveries = self._counter("deliveries", "Tries to deliver an event.", "outcome")
         self._delivery = self._histogram("delivery_seconds", "Duration of one try.", SLOW)
@@ -139,6 +142,8 @@ class Metrics:
         if is_final(refund.state) and (known is None or known.state != refund.state):
             reason = closed(refund.reason_code, REASON_CODES)
             self._of(self._final, closed(refund.state, STATES), reason, closed(source, Source)).inc()
+            if hinted_at and source is Source.NOTIFICATION:
+                self._final_after.observe(max(now - hinted_at, 0) / 1000)
         if hinted_at:
             self._settling.observe(max(now - hinted_at, 0) / 1000)
 

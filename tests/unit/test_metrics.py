@@ -74,6 +74,17 @@ def test_final_refunds_are_counted_once_they_are_final() -> None:
     assert value(metrics, "hint_to_state_seconds_sum") == 5.0
 
 
+def test_the_way_from_a_notification_to_the_final_state_is_timed() -> None:
+    """Not to a state that is none yet, nor where a poll or a person found it."""
+    metrics = Metrics()
+    metrics.settled(settled("RefundInitiated"), Source.NOTIFICATION, 1_000, 9_000)
+    metrics.settled(settled("Refunded"), Source.REFRESH, 1_000, 9_000)
+    metrics.settled(settled("Refunded"), Source.POLL, 0, 9_000)
+    metrics.settled(settled("Refunded"), Source.NOTIFICATION, 6_500, 9_000)
+    assert value(metrics, "notification_to_final_seconds_count") == 1
+    assert value(metrics, "notification_to_final_seconds_sum") == 2.5
+
+
 def test_calls_of_amazon_are_counted() -> None:
     """Network trouble, whatever its word, is `amazon_unknown`."""
     metrics = Metrics()
