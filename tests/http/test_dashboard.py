@@ -23,14 +23,14 @@ from receiver.http.dashboard import sessions as module
 from receiver.http.dashboard.sessions import FailedSignIns, Sessions
 from receiver.http.feed_stream import Timing
 from receiver.ledger.hint import Hint
-from receiver.ledger.refund import Money, Observation, Source
+from receiver.ledger.refund import Money, Observation, Source, format_rfc3339
 from receiver.outbox.delivery import Attempts
 from receiver.outbox.secret import Secret
 from receiver.outbox.subscriber import Subscriber
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import connect
-from receiver.store.lanes import DeadEvent, fixed_width
+from receiver.store.lanes import DeadEvent, Result, fixed_width
 from receiver.telling import dead_event
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
@@ -446,6 +446,27 @@ async def test_what_was_given_up_is_sent_again(service: Service, browser: Browse
     assert (await browser.post("/subscribers/finance/redrive?account=us", csrf=browser.csrf)).status == 303
     assert await store.dead_events("us", "finance") == []
     assert (await store.lane_sizes("us", "finance"))[:2] == (1, 0)
+
+
+async def test_the_last_error_stays_known_after_a_success(
+    service: Service, browser: Browser, store: Store, clock: ManualClock
+) -> None:
+    """When it was, and how often in a row; then when a try succeeded again."""
+    await subscribe(store)
+    await seen(store, "us", "S01-1", "Declined")
+    await browser.sign_in(US_ONLY)
+    (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
+    assert await store.retry(parcel, clock.ms, Attempts(count=1), Result(failed=True, error="HTTP 502"))
+    await browser.get("/subscribers")
+    words = r"<dt>Last error</dt><dd>HTTP 502, at <time[^>]*>[^<]*</time>"
+    assert re.search(rf"{words}; 1 failures in a row</dd>", browser.page)
+    assert "<dt>Last success</dt><dd>none known</dd>" in browser.page
+    clock.tick(60_000)
+    (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
+    assert await store.delivered(parcel)
+    await browser.get("/subscribers")
+    assert re.search(rf"{words}</dd>", browser.page)
+    assert f'<dt>Last success</dt><dd><time datetime="{format_rfc3339(clock.ms)}">' in browser.page
 
 
 async def test_however_much_was_given_up_it_is_shown_and_sent_again(

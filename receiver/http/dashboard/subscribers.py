@@ -16,7 +16,7 @@ from receiver.http.dashboard.sessions import Session
 from receiver.outbox.subscriber import Subscriber, pause, resume, shown_url
 from receiver.settings.sections import Scope
 from receiver.store.deaths import Redriven
-from receiver.store.lanes import DeadEvent
+from receiver.store.lanes import DeadEvent, Health
 from receiver.store.overview import LaneState
 
 DEAD_SHOWN = 20
@@ -30,6 +30,9 @@ class LaneStore(Protocol):
 
     async def lane_state(self, account: str, name: str) -> LaneState:
         """What a subscriber is owed."""
+
+    async def health(self, account: str, name: str) -> Health:
+        """How a subscriber fares."""
 
     async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
         """What was given up for this subscriber, oldest first."""
@@ -54,6 +57,7 @@ class Row:
     subscriber: Subscriber
     lane: LaneState
     dead: Sequence[DeadEvent]
+    health: Health
 
     @property
     def url(self) -> str:
@@ -62,9 +66,9 @@ class Row:
 
     @property
     def last_error(self) -> str:
-        """How the last try of what waits longest failed, or of what was given up last."""
+        """How the last try failed that did; where that is not known, of what waits longest or was given up last."""
         given_up = self.dead[0].last_error if self.dead else ""
-        return self.lane.attempts.last_error or given_up
+        return self.health.error or self.lane.attempts.last_error or given_up
 
 
 class SubscriberPages:
@@ -102,9 +106,11 @@ class SubscriberPages:
         return see_other("/subscribers")
 
     async def _row(self, account: str, subscriber: Subscriber) -> Row:
-        lane = await self._store.lane_state(account, subscriber.name)
+        lane, health = await asyncio.gather(
+            self._store.lane_state(account, subscriber.name), self._store.health(account, subscriber.name)
+        )
         dead = await self._store.dead_page(account, subscriber.name, limit=DEAD_SHOWN) if lane.dead else []
-        return Row(account, subscriber, lane, dead)
+        return Row(account, subscriber, lane, dead, health)
 
     async def _change(self, request: Request, session: Session, change: Callable[[Subscriber], Subscriber]) -> Response:
         session.caller.need(Scope.ADMIN)
