@@ -188,8 +188,8 @@ class Metrics:
         """A client of the feed was too slow."""
         self._cut.inc()
 
-    def gauges(self, sizes: Mapping[str, Mapping[str, float]], days_left: Mapping[str, float] | None = None) -> None:
-        """Set what the store says, account by account, in the store's names; certificates by file name, in days."""
+    def gauges(self, sizes: Mapping[str, Mapping[str, float]], ends_in: Mapping[str, float] | None = None) -> None:
+        """Set what the store says, account by account, in the store's names; certificates by file name, in seconds."""
         found: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in GAUGES}
         for account, values in sizes.items():
             for name, value in values.items():
@@ -197,8 +197,8 @@ class Metrics:
                 gauge_of = SIZE_GAUGES.get(kind)
                 if gauge_of:
                     found[gauge_of][(account, part) if part else (account,)] = value
-        for file, days in (days_left or {}).items():
-            found["certificate_days_left"][(file,)] = days
+        for file, seconds in (ends_in or {}).items():
+            found["certificate_remaining_seconds"][(file,)] = seconds
         self._sizes.values = found
 
     def render(self) -> bytes:
@@ -253,7 +253,7 @@ GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "subscriber_paused": ("1 while nothing is sent to it.", "account", "subscriber"),
     "subscribers": ("Subscribers, a lane each.", "account"),
     "events_kept": ("Events in the stream.", "account"),
-    "certificate_days_left": ("Days until a signing certificate ends.", "file"),
+    "certificate_remaining_seconds": ("Until a signing certificate ends.", "file"),
 }
 SIZE_GAUGES: Final = {
     "pending": "refunds_pending",

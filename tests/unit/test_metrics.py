@@ -97,10 +97,12 @@ def test_calls_of_amazon_are_counted() -> None:
 def test_gauges_follow_the_store() -> None:
     """Each scrape shows what the store says now; what it no longer names is gone."""
     metrics = Metrics()
-    metrics.gauges({"us": {"pending": 3.0, "waiting:finance": 2.0, "dead:finance": 1.0, "events": 9.0}}, {"ab12": 30.5})
+    metrics.gauges(
+        {"us": {"pending": 3.0, "waiting:finance": 2.0, "dead:finance": 1.0, "events": 9.0}}, {"ab12": 2_635_200.0}
+    )
     assert value(metrics, "refunds_pending", account="us") == 3
     assert value(metrics, "deliveries_waiting", account="us", subscriber="finance") == 2
-    assert value(metrics, "certificate_days_left", file="ab12") == 30.5
+    assert value(metrics, "certificate_remaining_seconds", file="ab12") == 2_635_200
     metrics.gauges({"us": {"pending": 1.0}})
     assert value(metrics, "refunds_pending", account="us") == 1
     assert (
