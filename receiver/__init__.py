@@ -35,7 +35,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         feed.py · vitals.py                       all events; how a Redis is
         requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
         format.py · restored.py · pruning.py      the version of the data; after a restore; what is old goes
-        overview.py                               what people look at
+        overview.py · trail.py                    what people look at
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py · settle.py    one signed exchange with Amazon; read, decide, commit, and again on collision
     track.py          VERB · what is due → the ledger

@@ -88,6 +88,9 @@ class Metrics:
         self._asking = self._histogram("amazon_request_seconds", "Duration of a call of Amazon's API.", SLOW)
         self._final = self._counter("refunds_final", "Refunds that became final.", "state", "reason", "found_by")
         self._settling = self._histogram("hint_to_state_seconds", "From a hint to the state it led to.", AGES)
+        self._final_after = self._histogram(
+            "notification_to_final_seconds", "From a notification to the final state that it led to.", AGES
+        )
         self._events = self._counter("events", "Events written.", "type")
         self._deliveries = self._counter("deliveries", "Tries to deliver an event.", "outcome")
         self._delivery = self._histogram("delivery_seconds", "Duration of one try.", SLOW)
@@ -139,6 +142,8 @@ class Metrics:
         if is_final(refund.state) and (known is None or known.state != refund.state):
             reason = closed(refund.reason_code, REASON_CODES)
             self._of(self._final, closed(refund.state, STATES), reason, closed(source, Source)).inc()
+            if hinted_at and source is Source.NOTIFICATION:
+                self._final_after.observe(max(now - hinted_at, 0) / 1000)
         if hinted_at:
             self._settling.observe(max(now - hinted_at, 0) / 1000)
 
@@ -183,8 +188,8 @@ class Metrics:
         """A client of the feed was too slow."""
         self._cut.inc()
 
-    def gauges(self, sizes: Mapping[str, Mapping[str, float]], days_left: Mapping[str, float] | None = None) -> None:
-        """Set what the store says, account by account, in the store's names; certificates by file name, in days."""
+    def gauges(self, sizes: Mapping[str, Mapping[str, float]], ends_in: Mapping[str, float] | None = None) -> None:
+        """Set what the store says, account by account, in the store's names; certificates by file name, in seconds."""
         found: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in GAUGES}
         for account, values in sizes.items():
             for name, value in values.items():
@@ -192,8 +197,8 @@ class Metrics:
                 gauge_of = SIZE_GAUGES.get(kind)
                 if gauge_of:
                     found[gauge_of][(account, part) if part else (account,)] = value
-        for file, days in (days_left or {}).items():
-            found["certificate_days_left"][(file,)] = days
+        for file, seconds in (ends_in or {}).items():
+            found["certificate_remaining_seconds"][(file,)] = seconds
         self._sizes.values = found
 
     def render(self) -> bytes:
@@ -248,7 +253,7 @@ GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "subscriber_paused": ("1 while nothing is sent to it.", "account", "subscriber"),
     "subscribers": ("Subscribers, a lane each.", "account"),
     "events_kept": ("Events in the stream.", "account"),
-    "certificate_days_left": ("Days until a signing certificate ends.", "file"),
+    "certificate_remaining_seconds": ("Until a signing certificate ends.", "file"),
 }
 SIZE_GAUGES: Final = {
     "pending": "refunds_pending",

@@ -274,5 +274,5 @@ class Service:
         if not sizes:
             raise StoreUnavailable
         now = self._now()
-        days = {each.name: (each.not_after - now) / 86_400_000 for each in self.certificates.known()}
-        self.metrics.gauges(sizes, days)
+        ends_in = {each.name: (each.not_after - now) / 1000 for each in self.certificates.known()}
+        self.metrics.gauges(sizes, ends_in)

@@ -192,7 +192,8 @@ class Tracker:
         own = next_look(refund, now, self.account.poll, self.chance())
         again, echo = self._echo(look, now)
         at = min((time for time in (own, again) if time is not None), default=None)
-        await self.store.reschedule(look, at, echo, revision=refund.revision)
+        log.info("refund.unchanged", state=refund.state, source=look.source, next_at=at)
+        await self.store.reschedule(look, at, echo, revision=refund.revision, outcome="unchanged")
 
     async def _more_of(self, look: Look, refund: Refund) -> Refund:
         """The refund with what the charge had not told in time, or tells now that somebody wants to know.
@@ -236,18 +237,21 @@ class Tracker:
         again, echo = self._echo(look, now)
         own = next_look(known, now, self.account.poll, self.chance()) if known else None
         at = min((time for time in (own, again) if time is not None), default=None)
-        held = await self.store.reschedule(look, at, echo, revision=known.revision if known else 0)
+        revision = known.revision if known else 0
+        held = await self.store.reschedule(look, at, echo, revision=revision, outcome="amazon_not_found")
         if at is None and known is None and held:
             self.watcher.hint_dropped()
             log.warning("track.hint_dropped", reason="amazon_not_found")
         elif known is not None and not is_final(known.state) and echo is None:
             log.warning("track.known_refund_not_found")
+        else:
+            log.info("track.not_found", source=look.source, next_at=at)
 
     async def _throttled(self, look: Look, error: AmazonThrottled) -> None:
         await self._overdue(look)
         until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
         log.warning("track.throttled", until=until, request_id=error.request_id)
-        await self.store.reschedule(look, until, look.echo)
+        await self.store.reschedule(look, until, look.echo, outcome=error.reason)
 
     async def _failed(self, look: Look, error: AmazonError) -> None:
         """No answer, or a refusal of our key or request: the refund stays scheduled, further and further apart."""
@@ -266,4 +270,5 @@ class Tracker:
             request_id=error.request_id,
             retry_at=at,
         )
-        await self.store.reschedule(look, at, msgspec.structs.replace(echo, failures=echo.failures + 1))
+        echo = msgspec.structs.replace(echo, failures=echo.failures + 1)
+        await self.store.reschedule(look, at, echo, outcome=error.reason)

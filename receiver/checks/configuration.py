@@ -16,7 +16,9 @@ from receiver.settings.sections import Scope, TokenSettings
 GUESSABLE = ("", "token", "secret", "test", "password", "changeme", "admin", "receiver", "TOKEN", "…")
 """Texts whose digest stands in a configuration when a command went wrong, or somebody was in a hurry."""
 SECRET_LINE = re.compile(
-    r"^\s*(private_key|auth_token|password|secret|secrets)\s*=|://[^/\s\"']*:[^/\s\"']+@", re.MULTILINE
+    r"^\s*(private_key|auth_token|password|secret|secrets|secret_access_key|routing_key|authorization)\s*="
+    r"|://[^/\s\"']*:[^/\s\"']+@|https://hooks\.slack\.com/\w",
+    re.MULTILINE,
 )
 MOST_CONFIG = 1024 * 1024
 
@@ -63,7 +65,9 @@ def _secret_files(site: Site) -> list[Path]:
     found = [settings.redis.url_file, settings.redis.password_file]
     for account in settings.accounts:
         found += [account.private_key_file, account.auth_token_file]
-    found += [subscriber.secret_file for subscriber in settings.subscribers]
+        found += [account.fps.secret_access_key_file] if account.fps else []
+    for each in settings.subscribers:
+        found += [each.secret_file, each.url_file, each.routing_key_file, each.authorization_file]
     if site.config is not None and _holds_secrets(site.config):
         found.append(site.config.absolute())
     return list(dict.fromkeys(path for path in found if path is not None))

@@ -1,5 +1,5 @@
-"""HTTP. The frame that every request passes through: its id, security headers, a count, and the answer to what nobody
-foresaw.
+"""HTTP. The frame that every request passes through: its id, security headers, a count, a line in the log, and the
+answer to what nobody foresaw.
 
 It stands outside the framework, and hands notifications to their endpoint past it: routing, middleware and their
 wrappers cost as much as judging one.
@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any, Final
 
+import structlog
 from starlette.applications import Starlette
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute, Route
@@ -20,13 +22,18 @@ from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from receiver.http.problems import failed
 from receiver.http.wire import Headers, is_plain, not_plain, tidy_path, trace_of
+from receiver.ledger.refund import REFUND_ID
 from receiver.metrics import Metrics
+
+log = structlog.get_logger()
 
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 NO_ROUTE: Final = "none"
 IPN: Final = re.compile(r"/ipn(?:/([^/]+))?(/?)")
 BROUGHT: Final = frozenset({b"x-request-id", b"traceparent", b"transfer-encoding"})
 """The headers that the frame looks at."""
+OFTEN: Final = frozenset({"/healthz", "/readyz", "/metrics", "/static/{name}"})
+"""Routes whose requests are in the log at its level debug only: machines ask every few seconds."""
 
 DEFAULTS: Final = {
     b"x-content-type-options": b"nosniff",
@@ -62,7 +69,7 @@ class Frame:
         app, posted = self._way(scope)
         if brought and not is_plain(brought):
             app = not_plain
-        status = 0
+        status, began = 0, perf_counter()
 
         async def framed(message: Message) -> None:
             nonlocal status
@@ -81,6 +88,8 @@ class Frame:
             await answer(scope, receive, framed)
         finally:
             self._metrics.request(posted or route_of(scope), scope["method"], status)
+            if not posted:
+                _note(scope, status, perf_counter() - began)
             reset_contextvars(**bound)
 
     def _way(self, scope: Scope) -> tuple[ASGIApp, str]:
@@ -112,6 +121,16 @@ class Framed(Starlette):
     def build_middleware_stack(self) -> ASGIApp:
         """All that stands between the server and the routes."""
         return Frame(ExceptionMiddleware(self.router, handlers=self.exception_handlers), self._metrics, self._ipn)
+
+
+def _note(scope: Scope, status: int, seconds: float) -> None:
+    """One line for each request; notifications write their own, which says more."""
+    route = route_of(scope)
+    values: dict[str, object] = {"method": scope["method"], "route": route, "status": status or None}
+    refund_id = scope.get("path_params", {}).get("refund_id", "")
+    if REFUND_ID.fullmatch(refund_id):
+        values["refund_id"] = refund_id
+    (log.debug if route in OFTEN else log.info)("http.answered", duration_ms=round(seconds * 1000, 2), **values)
 
 
 def route_of(scope: Scope) -> str:

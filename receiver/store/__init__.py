@@ -4,6 +4,7 @@ keys → connection (pipelines, scripts) → sentinel · cluster → topology (t
                                          refunds · requests · unsettled · looks · feed · format → Store
                                          restored → format
                                          roster → lanes → deaths → keeping · overview   → Store
+                                         trail → looks · lanes · overview
 pruning                                  takes old refunds out of all of them
 clock, wakes                             what all processes agree on, and how they wake each other
 embedded                                 a Valkey of our own where no Redis is configured

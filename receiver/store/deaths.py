@@ -74,6 +74,13 @@ class Deaths(Part):
         raw = await self._read("HMGET", keys("dead", name), *(plain_id(each) for each in ids))
         return [dead for value in raw if value and (dead := _dead(value)) is not None]
 
+    async def dead_of(self, account: str, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
+        """Those of these events that were given up for this subscriber."""
+        if not stream_ids:
+            return []
+        raw = await self._read("HMGET", self._keys(account)("dead", name), *stream_ids)
+        return [dead for value in raw if value and (dead := _dead(value)) is not None]
+
     async def waiting_page(
         self, account: str, name: str, *, after: tuple[int, str] | None = None, limit: int = 50
     ) -> list[Waiting]:

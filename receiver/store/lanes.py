@@ -21,9 +21,10 @@ import msgspec
 import structlog
 
 from receiver.outbox.delivery import Attempts
-from receiver.outbox.operator_event import OperatorEvent
+from receiver.outbox.operator_event import OperatorEvent, is_operator
 from receiver.store.part import Part, scored
 from receiver.store.roster import waiting_form
+from receiver.store.trail import CAP, DELIVERY, KEPT_FOR, trace_line
 
 log = structlog.get_logger()
 
@@ -174,15 +175,17 @@ class Lanes(Part):
 
     async def delivered(self, parcel: Parcel, result: Result = SUCCESS) -> bool:
         """The subscriber has it."""
-        return await self._settle(parcel, "delivered", result)
+        return await self._settle(parcel, "delivered", result, trace=self._trace(parcel, "delivered"))
 
     async def retry(self, parcel: Parcel, at: int, attempts: Attempts, result: Result = SAYS_NOTHING) -> bool:
         """Try again at `at` (ms)."""
-        return await self._settle(parcel, "retry", result, at, msgspec.json.encode(attempts))
+        trace = self._trace(parcel, "retry", attempts.last_error)
+        return await self._settle(parcel, "retry", result, at, msgspec.json.encode(attempts), trace=trace)
 
     async def dead(self, parcel: Parcel, entry: DeadEvent, result: Result = SAYS_NOTHING) -> bool:
         """Given up; kept beside the lane."""
-        return await self._settle(parcel, "dead", result, "", b"", msgspec.json.encode(entry))
+        trace = self._trace(parcel, "dead", f"{entry.reason}: {entry.last_error}" if entry.last_error else entry.reason)
+        return await self._settle(parcel, "dead", result, dead=msgspec.json.encode(entry), trace=trace)
 
     async def tested(self, parcel: Parcel, outcome: bytes, result: Result) -> bool:
         """A test has ended, however; its outcome is kept for whoever asked for it."""
@@ -198,6 +201,7 @@ class Lanes(Part):
         at: int | str = "",
         attempts: bytes = b"",
         dead: bytes = b"",
+        trace: bytes = b"",
     ) -> bool:
         """False if the claim is no longer ours: then nothing is written."""
         keys, name = self._keys(parcel.account), parcel.subscriber
@@ -206,6 +210,7 @@ class Lanes(Part):
             [
                 *(keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies", "health")),
                 keys("told"),
+                keys("trail", parcel.fields.get("refundId", "")),
             ],
             [
                 parcel.stream_id,
@@ -221,6 +226,9 @@ class Lanes(Part):
                 self.keep_dead,
                 PROBE_PAUSE,
                 "" if result.hold is None else result.hold,
+                trace,
+                CAP,
+                KEPT_FOR,
                 *(waiting_form(event) for event in result.tell),
             ],
         )
@@ -228,6 +236,14 @@ class Lanes(Part):
             log.error("delivery.dead_dropped", account=parcel.account, subscriber=name, count=dropped[0])
             self.on_dropped(int(dropped[0]))
         return bool(held)
+
+    def _trace(self, parcel: Parcel, outcome: str, detail: str = "") -> bytes:
+        """The line of the refund's trail; none for what is told to operators, and where the event is lost."""
+        if is_operator(parcel.fields) or not parcel.fields.get("refundId"):
+            return b""
+        attempt = parcel.attempts.count + 1
+        more = (parcel.subscriber, outcome, attempt, detail, parcel.fields.get("type", ""))
+        return trace_line(self.now(), DELIVERY, *more)
 
     async def health(self, account: str, name: str) -> Health:
         """How a subscriber fares."""

@@ -10,6 +10,7 @@ import structlog
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.refund import Source
 from receiver.store.part import Part
+from receiver.store.trail import CAP, KEPT_FOR, LOOK, trace_line
 from receiver.store.wakes import News
 
 log = structlog.get_logger()
@@ -67,8 +68,17 @@ class Looks(Part):
         echo = Echo(hint.source, hint.at, hint.sent_at, hint.refund_type)
         answer = await self._run(
             "hint",
-            [keys("seen", hint.message_id), keys("hinted"), keys("hints")],
-            [hint.refund_id, hint.at, hint.digest, self.seen_for, msgspec.json.encode(echo)],
+            [keys("seen", hint.message_id), keys("hinted"), keys("hints"), keys("trail", hint.refund_id)],
+            [
+                hint.refund_id,
+                hint.at,
+                hint.digest,
+                self.seen_for,
+                msgspec.json.encode(echo),
+                trace_line(hint.at, hint.source.value),
+                CAP,
+                KEPT_FOR,
+            ],
         )
         self._written(account, News.DUE)
         return Noted(answer.decode())
@@ -102,9 +112,11 @@ class Looks(Part):
             return Echo(Source.NOTIFICATION, self.now())
 
     async def reschedule(
-        self, look: Look, at: int | None, echo: Echo | None = None, *, revision: int | None = None
+        self, look: Look, at: int | None, echo: Echo | None = None, *, revision: int | None = None, outcome: str = ""
     ) -> bool:
         """Settle a look that brought no change: look again at `at` (ms; None: not scheduled), and remember `echo`.
+
+        `outcome` is what the trail says of it, `unchanged` or an error's reason; nothing if Amazon was not asked.
 
         `revision` is that of the refund which `at` was worked out from (0: there was none). False if the lease has run
         out and somebody else has the refund, or has written it since: then nothing is written.
@@ -112,13 +124,22 @@ class Looks(Part):
         keys = self._keys(look.account)
         held = await self._run(
             "reschedule",
-            [keys("due"), keys("hinted"), keys("hints"), keys("refund", look.refund_id)],
+            [
+                keys("due"),
+                keys("hinted"),
+                keys("hints"),
+                keys("refund", look.refund_id),
+                keys("trail", look.refund_id),
+            ],
             [
                 look.refund_id,
                 look.token,
                 "" if at is None else at,
                 msgspec.json.encode(echo) if echo else "",
                 "" if revision is None else revision,
+                trace_line(self.now(), LOOK, look.source.value, outcome) if outcome else "",
+                CAP,
+                KEPT_FOR,
             ],
         )
         return bool(held)

@@ -17,7 +17,8 @@ from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Revision
 from receiver.outbox.delivery import Attempts
 from receiver.store.keys import STATES
-from receiver.store.part import Part, scored
+from receiver.store.part import scored
+from receiver.store.trail import Trails
 
 PAGE, MOST_READ = 500, 5_000
 """Entries of the stream that are read at once, and at most, to find contradictions."""
@@ -73,7 +74,7 @@ class Told:
         return int(self.stream_id.partition("-")[0])
 
 
-class Overview(Part):
+class Overview(Trails):
     """Reads for people."""
 
     async def counted(self, account: str, edges: Sequence[int]) -> Counted:

@@ -1,6 +1,6 @@
 -- Remove one settled refund with its history and its places in the indexes, if nothing speaks for keeping it.
--- KEYS 1 refund 2 history 3 charge 4 taken 5 due 6 hinted 7 hints 8 events 9 state 10 reason 11 order 12 request,
---      then owed of each subscriber
+-- KEYS 1 refund 2 history 3 charge 4 taken 5 due 6 hinted 7 hints 8 events 9 state 10 reason 11 order 12 request
+--      13 trail, then owed of each subscriber
 -- ARGV 1 refund_id 2 revision 3 changed_at, as the caller read them 4 before (ms; '' for any age)
 --      5 the request that the refund is of, or '' 6 and 7 the range of fixed-width stream ids that its events lie in
 --      8 most ids of one subscriber to look at 9 '1' to remove, '0' only to say what would become of it
@@ -8,7 +8,7 @@
 -- Run twice, the second time says 'gone'.
 -- On the charge, what counts against its allowance stays: Amazon sets no time limit to refunds of a charge, and its own
 -- sum of them may lag.
-local TYPES = {'hash', 'list', 'hash', 'hash', 'zset', 'zset', 'hash', 'stream', 'zset', 'zset', 'zset', 'hash'}
+local TYPES = {'hash', 'list', 'hash', 'hash', 'zset', 'zset', 'hash', 'stream', 'zset', 'zset', 'zset', 'hash', 'list'}
 for index, key in ipairs(KEYS) do
   local kind, expected = redis.call('TYPE', key).ok, TYPES[index] or 'zset'
   if kind ~= 'none' and kind ~= expected then
@@ -66,7 +66,7 @@ local function is_of_refund(entry)
 end
 
 local most = tonumber(ARGV[8])
-for index = 13, #KEYS do
+for index = 14, #KEYS do
   local waiting = redis.call('ZRANGEBYLEX', KEYS[index], '[' .. ARGV[6], '[' .. ARGV[7], 'LIMIT', 0, most + 1)
   if #waiting > most then
     return 'owed'
@@ -83,7 +83,7 @@ end
 if ARGV[9] ~= '1' then
   return 'pruned'
 end
-redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[13])
 redis.call('ZREM', KEYS[9], id)
 redis.call('ZREM', KEYS[10], id)
 redis.call('ZREM', KEYS[11], id)

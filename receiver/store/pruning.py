@@ -103,6 +103,7 @@ class Pruning(Unsettled, Keeping):
             keys("reason", refund.reason_code),
             keys("order", refund.order_reference),
             keys("requests", request_id),
+            keys("trail", refund.refund_id),
             *(keys("owed", name) for name in subscribers),
         ]
 

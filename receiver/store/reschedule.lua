@@ -1,6 +1,7 @@
 -- Settle a claimed refund that brought no change: when to look next, and what to remember of its hint.
--- KEYS due hinted hints refund   ARGV refund token next hint revision
---      (next '' = not scheduled, hint '' = forget it, revision '' = whatever the refund is by now)
+-- KEYS due hinted hints refund trail   ARGV refund token next hint revision trace trail_cap trail_kept_ms
+--      (next '' = not scheduled, hint '' = forget it, revision '' = whatever the refund is by now,
+--      trace '' = none)
 -- Returns 1, or 0 if the claim is no longer ours, or the refund no longer what `next` was worked out from. Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then
@@ -19,6 +20,16 @@ if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
     redis.call('HDEL', KEYS[3], ARGV[1])
   else
     redis.call('HSET', KEYS[3], ARGV[1], ARGV[4])
+  end
+end
+if ARGV[3] == '' and redis.call('EXISTS', KEYS[4]) == 0 then
+  redis.call('DEL', KEYS[5])
+elseif ARGV[6] ~= '' then
+  local length = redis.pcall('RPUSH', KEYS[5], ARGV[6])
+  if length == 1 then
+    redis.call('PEXPIRE', KEYS[5], ARGV[8])
+  elseif type(length) == 'number' and length > tonumber(ARGV[7]) then
+    redis.call('LTRIM', KEYS[5], -tonumber(ARGV[7]), -1)
   end
 end
 return 1

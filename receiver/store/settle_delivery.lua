@@ -1,8 +1,8 @@
 -- What became of one try to deliver: delivered, retry (at `next`), dead, or dropped (a test).
--- KEYS 1 lane 2 owed 3 attempts 4 dead 5 deaths 6 copies 7 health 8 told
+-- KEYS 1 lane 2 owed 3 attempts 4 dead 5 deaths 6 copies 7 health 8 told 9 trail
 -- ARGV 1 id 2 fixed_id 3 token 4 outcome 5 next 6 attempts 7 dead_entry 8 now 9 failed ('1', '0', '': says nothing)
---      10 error 11 most_dead 12 ms between two probes 13 until when the subscriber wants nothing more ('': says nothing),
---      then operator events to be told
+--      10 error 11 most_dead 12 ms between two probes 13 until when the subscriber wants nothing more ('': says nothing)
+--      14 trace ('': none) 15 trail_cap 16 trail_kept_ms, then operator events to be told
 -- Returns {1, dead events dropped}, or {0} if the claim is no longer ours (then nothing is written). Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[3]) then
@@ -19,8 +19,16 @@ end
 if ARGV[13] ~= '' then
   redis.call('HSET', KEYS[7], 'hold', ARGV[13])
 end
-for index = 14, #ARGV do
+for index = 17, #ARGV do
   redis.call('RPUSH', KEYS[8], ARGV[index])
+end
+if ARGV[14] ~= '' then
+  local length = redis.pcall('RPUSH', KEYS[9], ARGV[14])
+  if length == 1 then
+    redis.call('PEXPIRE', KEYS[9], ARGV[16])
+  elseif type(length) == 'number' and length > tonumber(ARGV[15]) then
+    redis.call('LTRIM', KEYS[9], -tonumber(ARGV[15]), -1)
+  end
 end
 if ARGV[4] == 'retry' then
   redis.call('HSET', KEYS[3], ARGV[1], ARGV[6])

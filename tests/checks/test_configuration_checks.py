@@ -59,10 +59,43 @@ async def test_secrets_that_strangers_can_read(short: Path, mode: int, reason: s
     assert exposure(key) is None
 
 
+async def test_every_file_with_a_secret_is_looked_at(short: Path) -> None:
+    """Those of every kind of subscriber, and of Flexible Payments."""
+    held = {
+        "slack": "https://hooks.slack.com/services/T0/B0/hunter2",
+        "pager": "0123456789abcdef0123456789abcdef",
+        "mail": "Bearer hunter2",
+        "hook": SECRET,
+        "fps": "hunter2/of+the/fps",
+    }
+    for name, text in held.items():
+        (short / name).write_text(text)
+        (short / name).chmod(0o644)
+    fps = {"access_key_id": "AKIAEXAMPLE000000001", "secret_access_key_file": str(short / "fps")}
+    url = "https://alerts.example/"
+    subscribers = [
+        {"name": "slack", "format": "slack", "url_file": str(short / "slack")},
+        {"name": "pager", "format": "pagerduty", "routing_key_file": str(short / "pager")},
+        {"name": "mail", "format": "alertmanager", "url": url, "authorization_file": str(short / "mail")},
+        {"name": "hook", "url": url, "secret_file": str(short / "hook")},
+    ]
+    found = await check_configuration(site({**table("us"), "fps": fps}, tokens=[GOOD], subscribers=subscribers))
+    told = {each.subject for each in found if each.reason == "file_readable"}
+    assert told == {str(short / name) for name in held}
+
+
 async def test_a_configuration_that_holds_secrets_is_one_itself(tmp_path: Path) -> None:
     """A password in redis.url counts; a file without any does not."""
     config = tmp_path / "receiver.toml"
-    for text, files in (('url = "redis://:hunter2@h"', "1 file"), ("port = 8000", "")):
+    for text, files in (
+        ('url = "redis://:hunter2@h"', "1 file"),
+        ('routing_key = "hunter2"', "1 file"),
+        ('authorization = "Bearer hunter2"', "1 file"),
+        ('secret_access_key = "hunter2"', "1 file"),
+        ('url = "https://hooks.slack.com/services/T0/B0/hunter2"', "1 file"),
+        ("port = 8000", ""),
+        ('routing_key_file = "key"', ""),
+    ):
         config.write_text(text)
         config.chmod(0o600)
         found = [each.found for each in await check_configuration(site(tokens=[GOOD], config=config))]

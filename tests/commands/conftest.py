@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+import structlog
 import typer
 from typer.testing import CliRunner
 
@@ -28,10 +29,15 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def running_server(valkey_url: str) -> Iterator[Server]:
-    """One service for the tests of a file. It must not outlive them: it writes to the store that others empty."""
+    """One service for the tests of a file. It must not outlive them: it writes to the store that others empty.
+
+    What it logs is kept out of what the commands beside it print.
+    """
+    structlog.configure(logger_factory=structlog.testing.ReturnLoggerFactory())
     server = Server(valkey_url)
     yield server
     server.close()
+    structlog.reset_defaults()
 
 
 @pytest.fixture

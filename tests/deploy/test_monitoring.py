@@ -13,7 +13,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver.metrics import GAUGES, Metrics
+from receiver.metrics import GAUGES, SIZE_GAUGES, Metrics
 from tests.commands.kit import Server
 from tests.deploy.tools import DEPLOY, run, tool
 from tests.processes import PROJECT
@@ -121,6 +121,21 @@ def test_promtool_accepts_the_alerts_and_their_cases() -> None:
 def test_promtool_accepts_a_live_page(page: str) -> None:
     """`promtool check metrics`: names, units and help texts are as Prometheus wants them."""
     run(tool("promtool"), "check", "metrics", text=page)
+
+
+def test_promtool_accepts_every_metric() -> None:
+    """Also those that a fresh service has no value of: `promtool` looks at samples alone."""
+    metrics = Metrics()
+    for each in list(metrics.registry._collector_to_names):
+        if isinstance(each, MetricWrapperBase) and each._labelnames:
+            each.labels(*("x" for _ in each._labelnames))
+    parts = {kind: kind if len(GAUGES[name]) == 2 else f"{kind}:x" for kind, name in SIZE_GAUGES.items()}
+    metrics.gauges({"us": dict.fromkeys(parts.values(), 1.0)}, {"SimpleNotificationService-1.pem": 1.0})
+    text = metrics.render().decode()
+    families = list(text_string_to_metric_families(text))
+    assert [family.name for family in families if not family.samples] == []
+    assert {f"receiver_{name}" for name in GAUGES} <= {family.name for family in families}
+    run(tool("promtool"), "check", "metrics", text=text)
 
 
 def test_promtool_parses_every_query_of_the_dashboard(tmp_path: Path) -> None:

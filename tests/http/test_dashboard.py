@@ -18,17 +18,19 @@ from starlette.requests import HTTPConnection
 
 from receiver.http import feed
 from receiver.http.auth import Caller
+from receiver.http.dashboard import refunds
 from receiver.http.dashboard import sessions as module
 from receiver.http.dashboard.sessions import FailedSignIns, Sessions
 from receiver.http.feed_stream import Timing
-from receiver.ledger.refund import Money, Observation, Source
+from receiver.ledger.hint import Hint
+from receiver.ledger.refund import Money, Observation, Source, format_rfc3339
 from receiver.outbox.delivery import Attempts
 from receiver.outbox.secret import Secret
 from receiver.outbox.subscriber import Subscriber
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import connect
-from receiver.store.lanes import DeadEvent
+from receiver.store.lanes import DeadEvent, Result, fixed_width
 from receiver.telling import dead_event
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
@@ -378,6 +380,44 @@ async def test_deliveries_of_a_refund(
     assert re.search(r"<dt>Waiting</dt><dd>[12], the oldest for \d+ s", browser.page)
 
 
+async def test_the_timeline_has_every_notification_look_and_delivery(
+    service: Service, browser: Browser, store: Store, clock: ManualClock
+) -> None:
+    """In the order of time; who may not see subscribers sees no delivery."""
+    await subscribe(store)
+    await store.hint("us", Hint(refund_id=REFUND, at=clock.ms, source=Source.NOTIFICATION, message_id="m1"))
+    await seen(store, "us")
+    claimed = await store.claim("us", "get_refund", lease=30_000, burst=9, per_second=9, limit=1)
+    clock.tick(1_000)
+    assert await store.reschedule(claimed.looks[0], clock.ms, outcome="amazon_throttled")
+    clock.tick(1_000)
+    await seen(store, "us", state="Declined", reason="AmazonRejected")
+    for number in range(2):
+        clock.tick(1_000)
+        (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
+        if number:
+            assert await store.delivered(parcel)
+        else:
+            assert await store.retry(parcel, clock.ms, Attempts(count=1, last_error="HTTP 500 <b>"))
+    steps = [
+        "Notification",
+        "found by notification",
+        "Amazon asked: too many calls just now",
+        "revision 2",
+        r"Delivery to finance: <span[^>]*>failed</span>.*attempt 1, HTTP 500 &lt;b&gt;",
+        r"Delivery to finance: <span[^>]*>delivered</span> <code>amazonpay.refund.declined</code>.*attempt 2",
+    ]
+    await browser.sign_in(US_ONLY)
+    await browser.get(ONE)
+    _, _, timeline = browser.page.partition('id="timeline"')
+    assert re.search(".*".join(steps), timeline, re.DOTALL), timeline
+    browser.jar.clear()
+    await browser.sign_in(READER)
+    await browser.get(ONE)
+    assert "Amazon asked: too many calls" in browser.page
+    assert "finance" not in browser.page
+
+
 async def test_pause_and_resume(service: Service, browser: Browser, store: Store) -> None:
     """As over the API: the subscriber is paused by an operator, and awake again."""
     await subscribe(store)
@@ -406,6 +446,56 @@ async def test_what_was_given_up_is_sent_again(service: Service, browser: Browse
     assert (await browser.post("/subscribers/finance/redrive?account=us", csrf=browser.csrf)).status == 303
     assert await store.dead_events("us", "finance") == []
     assert (await store.lane_sizes("us", "finance"))[:2] == (1, 0)
+
+
+async def test_the_last_error_stays_known_after_a_success(
+    service: Service, browser: Browser, store: Store, clock: ManualClock
+) -> None:
+    """When it was, and how often in a row; then when a try succeeded again."""
+    await subscribe(store)
+    await seen(store, "us", "S01-1", "Declined")
+    await browser.sign_in(US_ONLY)
+    (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
+    assert await store.retry(parcel, clock.ms, Attempts(count=1), Result(failed=True, error="HTTP 502"))
+    await browser.get("/subscribers")
+    words = r"<dt>Last error</dt><dd>HTTP 502, at <time[^>]*>[^<]*</time>"
+    assert re.search(rf"{words}; 1 failures in a row</dd>", browser.page)
+    assert "<dt>Last success</dt><dd>none known</dd>" in browser.page
+    clock.tick(60_000)
+    (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
+    assert await store.delivered(parcel)
+    await browser.get("/subscribers")
+    assert re.search(rf"{words}</dd>", browser.page)
+    assert f'<dt>Last success</dt><dd><time datetime="{format_rfc3339(clock.ms)}">' in browser.page
+
+
+async def test_however_much_was_given_up_it_is_shown_and_sent_again(
+    service: Service, browser: Browser, store: Store, clock: ManualClock, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a long outage: the subscriber's page has the latest and the button, a refund's page its own."""
+    monkeypatch.setattr(refunds, "MOST_DEAD", 1)
+    entry = DeadEvent("1-0", "e", "amazonpay.refund.declined", REFUND, "exhausted", T0, 12, "HTTP 500")
+    dead: dict[Any, Any] = {}
+    deaths: dict[str, int] = {}
+    await subscribe(store)
+    for number in range(1, 2_002):
+        stream_id = f"{number}-0"
+        other = msgspec.structs.replace(entry, stream_id=stream_id, refund_id=f"S01-{number}")
+        dead[stream_id], deaths[fixed_width(stream_id)] = msgspec.json.encode(other), 0
+    await redis.hset("refunds:{us}:dead:finance", mapping=dead)
+    await redis.zadd("refunds:{us}:deaths:finance", deaths)
+    seconds, _ = await redis.time()
+    clock.tick(int(seconds) * 1000 - clock.ms)
+    await seen(store, "us", state="Declined")
+    (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
+    assert await store.dead(parcel, dead_event(parcel, "exhausted", T0, Attempts(last_error="HTTP 503")))
+    await browser.sign_in(US_ONLY)
+    await browser.get("/subscribers")
+    assert "the latest 20 of 2002" in browser.page
+    assert "Send all 2002 again" in browser.page
+    assert "<dt>Last error</dt><dd>HTTP 503</dd>" in browser.page
+    await browser.get(ONE)
+    assert re.search(r'finance: <span class="state declined">given up', browser.page)
 
 
 async def test_the_list_filters_and_has_pages(

@@ -130,6 +130,21 @@ async def test_a_subscriber_is_paused(service: Service, store: Store, tmp_path: 
         await expect(page.get_by_label("Token")).to_be_visible(timeout=BOUND)
 
 
+async def test_what_a_subscriber_is_owed_is_shown_live(service: Service, store: Store, tmp_path: Path) -> None:
+    """Without loading the page again."""
+    async with browsing(tmp_path) as page:
+        await sign_in(page, service)
+        await page.get_by_role("link", name="Subscribers").click()
+        await expect(page.get_by_role("heading", name="finance")).to_be_visible(timeout=BOUND)
+        await page.evaluate("window.sameDocument = true")
+        await until(
+            lambda: service.metrics.registry.get_sample_value("receiver_feed_clients"), "the page listens to the feed"
+        )
+        await seen(store, "us", state="Declined", reason="AmazonRejected")
+        await expect(page.get_by_text("1, the oldest for")).to_be_visible(timeout=BOUND)
+        assert await page.evaluate("window.sameDocument") is True
+
+
 async def test_on_a_phone_in_the_dark_and_without_scripts(
     service: Service, store: Store, clock: ManualClock, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from receiver.errors import StoreUnavailable
@@ -168,7 +169,8 @@ async def test_a_fault_of_ours_is_500_without_details(sns: SnsSigner, store: Sto
         await app(scope, receive, send)
     assert sent[0]["status"] == 500
     assert b"inner-detail" not in sent[1]["body"]
-    assert [(line["event"], line["route"]) for line in lines] == [("http.failed", "/broken")]
+    told = [("http.failed", "/broken"), ("http.answered", "/broken")]
+    assert [(line["event"], line["route"]) for line in lines] == told
     assert "hunter2" not in repr(lines)
     labels = {"route": "/broken", "method": "GET", "status": "500"}
     assert metrics.registry.get_sample_value("receiver_http_requests_total", labels) == 1
@@ -240,6 +242,27 @@ async def test_requests_are_counted_by_template(service: Service) -> None:
     one = {"route": "/v1/refunds/{refund_id}", "method": "GET", "status": "404"}
     assert value("receiver_http_requests_total", one) == 3
     assert value("receiver_http_requests_total", {"route": "none", "method": "GET", "status": "404"}) == 3
+
+
+async def test_each_request_is_one_line(service: Service) -> None:
+    """With its id, whose token it was, and the refund; what machines ask every few seconds only at the level debug."""
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        answer = await service.get("/v1/refunds/S01-1-1-R1")
+        await service.call("GET", LIST, token=None)
+        await service.get("/v1/refunds/%22%0Aforged")
+        for path in ("/healthz", "/readyz", "/metrics"):
+            await service.get(path)
+    assert {line["event"] for line in lines} == {"http.answered"}
+    assert all(line["duration_ms"] >= 0 and line["method"] == "GET" for line in lines)
+    one = "/v1/refunds/{refund_id}"
+    assert [(line["log_level"], line["route"], line["status"], line.get("refund_id")) for line in lines] == [
+        ("info", one, 404, "S01-1-1-R1"),
+        ("info", "/v1/refunds", 401, None),
+        ("info", one, lines[2]["status"], None),
+        *(("debug", path, 200, None) for path in ("/healthz", "/readyz", "/metrics")),
+    ]
+    assert lines[0]["request_id"] == answer.headers["X-Request-Id"]
+    assert [line.get("token_name") for line in lines[:2]] == [READER.removesuffix("-token"), None]
 
 
 async def test_tokens_are_never_logged(service: Service) -> None:

@@ -448,3 +448,34 @@ async def test_a_damaged_hint_harms_no_other(at: Bench, redis: Any) -> None:
         await until(lambda: len(at.desk.asked) == 2, "both are asked about")
         await until(lambda: not at.tracker._running, "both are settled")
     assert await at.due(1) == await at.due(2) == ECHO[0]
+
+
+async def test_the_trail_says_what_amazon_said(at: Bench) -> None:
+    """Of every look that brought no change: what made us look, and how it ended. Each look is one line in the log.
+
+    The first two brought revisions.
+    """
+    at.desk.answers = [refund(), refund(), refund(), http(500), http(401), http(404), http(429)]
+    await at.store.hint("us", hint())
+    await at.look()
+    with capture_logs() as lines:
+        for _ in range(6):
+            await at.wait()
+            await at.look()
+    assert [line["event"] for line in lines] == [
+        "refund.changed",
+        "refund.unchanged",
+        "track.amazon_failed",
+        "track.amazon_failed",
+        "track.known_refund_not_found",
+        "track.throttled",
+    ]
+    trail = [(trace.what, trace.who, trace.outcome) for trace in await at.store.trail("us", refund_id())]
+    assert trail == [
+        ("notification", "", ""),
+        ("look", "poll", "unchanged"),
+        ("look", "poll", "amazon_unknown"),
+        ("look", "poll", "amazon_refused"),
+        ("look", "poll", "amazon_not_found"),
+        ("look", "poll", "amazon_throttled"),
+    ]

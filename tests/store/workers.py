@@ -67,11 +67,11 @@ class Gated(Store):
         return await super().commit(commit)
 
     async def reschedule(
-        self, look: Look, at: int | None, echo: Echo | None = None, *, revision: int | None = None
+        self, look: Look, at: int | None, echo: Echo | None = None, *, revision: int | None = None, outcome: str = ""
     ) -> bool:
         if gate := GATE.get():
             await gate.passed("reschedule")
-        return await super().reschedule(look, at, echo, revision=revision)
+        return await super().reschedule(look, at, echo, revision=revision, outcome=outcome)
 
 
 class Skewed(ManualClock):

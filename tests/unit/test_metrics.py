@@ -74,6 +74,17 @@ def test_final_refunds_are_counted_once_they_are_final() -> None:
     assert value(metrics, "hint_to_state_seconds_sum") == 5.0
 
 
+def test_the_way_from_a_notification_to_the_final_state_is_timed() -> None:
+    """Not to a state that is none yet, nor where a poll or a person found it."""
+    metrics = Metrics()
+    metrics.settled(settled("RefundInitiated"), Source.NOTIFICATION, 1_000, 9_000)
+    metrics.settled(settled("Refunded"), Source.REFRESH, 1_000, 9_000)
+    metrics.settled(settled("Refunded"), Source.POLL, 0, 9_000)
+    metrics.settled(settled("Refunded"), Source.NOTIFICATION, 6_500, 9_000)
+    assert value(metrics, "notification_to_final_seconds_count") == 1
+    assert value(metrics, "notification_to_final_seconds_sum") == 2.5
+
+
 def test_calls_of_amazon_are_counted() -> None:
     """Network trouble, whatever its word, is `amazon_unknown`."""
     metrics = Metrics()
@@ -86,10 +97,12 @@ def test_calls_of_amazon_are_counted() -> None:
 def test_gauges_follow_the_store() -> None:
     """Each scrape shows what the store says now; what it no longer names is gone."""
     metrics = Metrics()
-    metrics.gauges({"us": {"pending": 3.0, "waiting:finance": 2.0, "dead:finance": 1.0, "events": 9.0}}, {"ab12": 30.5})
+    metrics.gauges(
+        {"us": {"pending": 3.0, "waiting:finance": 2.0, "dead:finance": 1.0, "events": 9.0}}, {"ab12": 2_635_200.0}
+    )
     assert value(metrics, "refunds_pending", account="us") == 3
     assert value(metrics, "deliveries_waiting", account="us", subscriber="finance") == 2
-    assert value(metrics, "certificate_days_left", file="ab12") == 30.5
+    assert value(metrics, "certificate_remaining_seconds", file="ab12") == 2_635_200
     metrics.gauges({"us": {"pending": 1.0}})
     assert value(metrics, "refunds_pending", account="us") == 1
     assert (

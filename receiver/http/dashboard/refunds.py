@@ -29,10 +29,11 @@ from receiver.outbox.subscriber import Subscriber
 from receiver.settings.sections import Scope
 from receiver.store.lanes import DeadEvent
 from receiver.store.overview import LaneState, Told
+from receiver.store.trail import DELIVERY, Trace
 
 LIMIT = 50
 MOST_DEAD = 2_000
-"""Dead events of a subscriber that are looked through for one refund."""
+"""Dead events of a subscriber that are looked through for one refund; of more, those that the stream still has."""
 NOTICES = {
     "refresh": "Noted: Amazon is asked now. What it says appears below.",
     "retry": "Amazon has taken this new refund. The declined one stays as it is.",
@@ -46,6 +47,9 @@ class HistoryStore(RefundStore, Protocol):
     async def told(self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]) -> list[Told]:
         """The events of a refund, and in whose lanes they wait."""
 
+    async def trail(self, account: str, refund_id: str) -> list[Trace]:
+        """Notifications, looks that brought nothing new, and tries to deliver, oldest first."""
+
     async def lane_state(self, account: str, name: str) -> LaneState:
         """What a subscriber is owed."""
 
@@ -54,6 +58,9 @@ class HistoryStore(RefundStore, Protocol):
 
     async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
         """What was given up for this subscriber, oldest first."""
+
+    async def dead_of(self, account: str, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
+        """Those of these events that were given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +76,12 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the timeline: a revision, or an event with those of its deliveries that are not done."""
+    """One line of the timeline: a revision, an entry of the trail, or an event with those of its deliveries that are
+    not done."""
 
     at: int
     revision: Revision | None = None
+    trace: Trace | None = None
     event_type: str = ""
     deliveries: Sequence[Delivery] = ()
 
@@ -177,30 +186,39 @@ class RefundPages:
     async def _timeline(self, refund: Refund, history: Sequence[Revision], *, deliveries: bool) -> list[Step]:
         subscribers = await self._store.subscribers(refund.account) if deliveries else []
         names = [subscriber.name for subscriber in subscribers]
-        told, dead = await asyncio.gather(
+        trail, told = await asyncio.gather(
+            self._store.trail(refund.account, refund.refund_id),
             self._store.told(refund.account, refund.refund_id, history, names),
-            asyncio.gather(*(self._dead(refund, name) for name in names)),
         )
+        there = {event.stream_id for event in told}
+        dead = await asyncio.gather(*(self._dead(refund, name, [*there]) for name in names))
         given_up = [(name, each) for name, events in zip(names, dead, strict=True) for each in events]
         steps = [Step(revision.at, revision) for revision in history]
+        steps += [Step(trace.at, trace=trace) for trace in trail if deliveries or trace.what != DELIVERY]
         for event in told:
             rows = [Delivery(name, "waiting", at, tried) for name, (at, tried) in event.waiting.items()]
             rows += [Delivery(name, "dead", dead=each) for name, each in given_up if each.stream_id == event.stream_id]
             steps.append(Step(event.at, event_type=event.fields.get("type", ""), deliveries=rows))
-        there = {event.stream_id for event in told}
         steps += [
             Step(each.at, event_type=each.type, deliveries=[Delivery(name, "dead", dead=each)])
             for name, each in given_up
             if each.stream_id not in there
         ]
-        return sorted(steps, key=lambda step: (step.at, step.revision is None))
+        return sorted(steps, key=_order)
 
-    async def _dead(self, refund: Refund, name: str) -> list[DeadEvent]:
+    async def _dead(self, refund: Refund, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
         state = await self._store.lane_state(refund.account, name)
         if not 0 < state.dead <= MOST_DEAD:
-            return []
+            return await self._store.dead_of(refund.account, name, stream_ids) if state.dead else []
         found = await self._store.dead_events(refund.account, name)
         return [event for event in found if event.refund_id == refund.refund_id]
+
+
+def _order(step: Step) -> tuple[int, int]:
+    """By time; of one moment what made us look, what was found, the events of it, then what became of those."""
+    if step.trace is not None:
+        return step.at, 3 if step.trace.what == DELIVERY else 0
+    return step.at, 1 if step.revision is not None else 2
 
 
 FIELDS = ("account", "state", "reason", "charge", "order")

@@ -16,12 +16,10 @@ from receiver.http.dashboard.sessions import Session
 from receiver.outbox.subscriber import Subscriber, pause, resume, shown_url
 from receiver.settings.sections import Scope
 from receiver.store.deaths import Redriven
-from receiver.store.lanes import DeadEvent
+from receiver.store.lanes import DeadEvent, Health
 from receiver.store.overview import LaneState
 
 DEAD_SHOWN = 20
-MOST_DEAD = 2_000
-"""Beyond it only their number is shown: to show one, the store reads all."""
 
 
 class LaneStore(Protocol):
@@ -33,8 +31,16 @@ class LaneStore(Protocol):
     async def lane_state(self, account: str, name: str) -> LaneState:
         """What a subscriber is owed."""
 
+    async def health(self, account: str, name: str) -> Health:
+        """How a subscriber fares."""
+
     async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
         """What was given up for this subscriber, oldest first."""
+
+    async def dead_page(
+        self, account: str, name: str, *, before: str = "", since: int = 0, until: int = 0, limit: int = 50
+    ) -> list[DeadEvent]:
+        """The newest of these."""
 
     async def redrive(self, account: str, name: str, stream_ids: Sequence[str]) -> Redriven:
         """Send these again."""
@@ -51,6 +57,7 @@ class Row:
     subscriber: Subscriber
     lane: LaneState
     dead: Sequence[DeadEvent]
+    health: Health
 
     @property
     def url(self) -> str:
@@ -59,9 +66,9 @@ class Row:
 
     @property
     def last_error(self) -> str:
-        """How the last try of what waits longest failed, or of what was given up last."""
+        """How the last try failed that did; where that is not known, of what waits longest or was given up last."""
         given_up = self.dead[0].last_error if self.dead else ""
-        return self.lane.attempts.last_error or given_up
+        return self.health.error or self.lane.attempts.last_error or given_up
 
 
 class SubscriberPages:
@@ -99,10 +106,11 @@ class SubscriberPages:
         return see_other("/subscribers")
 
     async def _row(self, account: str, subscriber: Subscriber) -> Row:
-        lane = await self._store.lane_state(account, subscriber.name)
-        few = 0 < lane.dead <= MOST_DEAD
-        dead = await self._store.dead_events(account, subscriber.name) if few else []
-        return Row(account, subscriber, lane, sorted(dead, key=lambda event: -event.at)[:DEAD_SHOWN])
+        lane, health = await asyncio.gather(
+            self._store.lane_state(account, subscriber.name), self._store.health(account, subscriber.name)
+        )
+        dead = await self._store.dead_page(account, subscriber.name, limit=DEAD_SHOWN) if lane.dead else []
+        return Row(account, subscriber, lane, dead, health)
 
     async def _change(self, request: Request, session: Session, change: Callable[[Subscriber], Subscriber]) -> Response:
         session.caller.need(Scope.ADMIN)

@@ -18,6 +18,15 @@ SOURCES: Final = {
     "create": "answer to our own request",
 }
 
+LOOKED: Final = {
+    "unchanged": "nothing new",
+    "amazon_not_found": "no such refund",
+    "amazon_throttled": "too many calls just now",
+    "amazon_refused": "our key or request is refused",
+    "amazon_unknown": "no answer that can be used",
+}
+DELIVERED: Final = {"delivered": "delivered", "retry": "failed", "dead": "given up"}
+
 
 def moment(ms: int) -> str:
     """`2025-10-09 08:53:20 UTC`."""
@@ -62,6 +71,16 @@ def source_word(source: str) -> str:
     return SOURCES.get(source, source)
 
 
+def looked_word(outcome: str) -> str:
+    """What Amazon said when it was asked and told nothing new."""
+    return LOOKED.get(outcome, tidy(outcome.replace("_", " ")))
+
+
+def delivered_word(outcome: str) -> str:
+    """What became of one try to deliver."""
+    return DELIVERED.get(outcome, tidy(outcome))
+
+
 def advice(refund: Refund) -> Advice | None:
     """What can be done about it."""
     return advice_of(refund)
@@ -76,6 +95,8 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "state_word": state_word,
     "state_class": state_class,
     "source_word": source_word,
+    "looked_word": looked_word,
+    "delivered_word": delivered_word,
     "advice": advice,
     "tidy": tidy,
 }

@@ -1,0 +1,60 @@
+"""Edge: Redis. The trail of a refund: what befell it beside its revisions, for a person who wants to know.
+
+    trail:<refund>    list, capped: notifications, looks at Amazon that brought nothing new, tries to deliver its events
+
+Nothing is decided by it, and nothing is refused because of it: the scripts write it in passing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import structlog
+
+from receiver.store.part import Part
+
+log = structlog.get_logger()
+
+CAP = 300
+"""Entries kept of one refund; of more, the oldest go."""
+KEPT_FOR = 400 * 86_400_000
+"""ms from the first entry: as long as what was issued here is kept, so that no trail outlives its refund for ever."""
+LOOK, DELIVERY = "look", "delivery"
+
+
+class Trace(msgspec.Struct, frozen=True, array_like=True):
+    """One entry. `at` is ms."""
+
+    at: int
+    what: str
+    """`notification` or `refresh`: somebody said that the refund may have changed; `LOOK`, `DELIVERY`."""
+    who: str = ""
+    """Of a look, who made us look; of a delivery, the subscriber."""
+    outcome: str = ""
+    """Of a look, `unchanged` or the reason of an error; of a delivery, `delivered`, `retry` or `dead`."""
+    attempt: int = 0
+    detail: str = ""
+    """How a delivery failed, for people."""
+    event: str = ""
+    """The type of the event that was delivered."""
+
+
+def trace_line(at: int, what: str, *more: str | int) -> bytes:
+    """An entry as it is kept; what stands at its end may be left out."""
+    return msgspec.json.encode((at, what, *more))
+
+
+class Trails(Part):
+    """Reads for people."""
+
+    async def trail(self, account: str, refund_id: str) -> list[Trace]:
+        """The entries, oldest first. One that is damaged is passed over."""
+        lines: list[bytes] = await self._read("LRANGE", self._keys(account)("trail", refund_id), 0, -1)
+        return [trace for line in lines if (trace := _trace(line)) is not None]
+
+
+def _trace(line: bytes) -> Trace | None:
+    try:
+        return msgspec.json.decode(line, type=Trace)
+    except msgspec.MsgspecError:
+        log.error("store.trace_unreadable")
+        return None
