@@ -1,4 +1,4 @@
-"""Edge: Redis. What is written: its format, subscribers that are behind, refunds that are stuck."""
+"""Edge: Redis. What is written: its format, subscribers that are behind, refunds that are stuck or unclear."""
 
 from __future__ import annotations
 
@@ -126,6 +126,10 @@ def _refunds(account: str, sizes: Mapping[str, float]) -> list[Finding]:
         mend = "Is a worker running (receiver serve, receiver work), and does Amazon answer it?"
         text = f"{hinted} refunds were notified of, and Amazon is not asked yet"
         found.append(warn("refunds.backlog", "backlog", text, mend, account))
+    if unclear := int(sizes["requests:unclear"]):
+        mend = "See them (receiver refund requests), look in Seller Central, then: receiver refund settle-request."
+        text = f"{plural(unclear, 'refund request')} of which nobody knows whether Amazon made the refund"
+        found.append(warn("refunds.unclear", "unclear", text, mend, account))
     text = f"{plural(pending, 'refund')} pending" + (f", the oldest for {seconds(oldest)}" if pending else "")
     if oldest > STUCK:
         mend = "See them (receiver refund list --state RefundInitiated), and ask Amazon's support."

@@ -11,12 +11,15 @@ from structlog.testing import capture_logs
 
 from receiver.accounts import Call
 from receiver.amazonpay.calls import get_refund, read_refund
+from receiver.checks.finding import Status
+from receiver.checks.work import check_work
 from receiver.errors import AmazonNotFound, Conflict, NotFound, RefundUnclear
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.ledger.request import Record, RequestState
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
 from receiver.store.requests import Attempt
+from tests.checks.kit import only, site
 from tests.clock import ManualClock
 from tests.issue.kit import Desk, desk
 
@@ -81,6 +84,8 @@ async def test_an_unclear_request_is_an_alarm_and_stays_listed(shop: Desk) -> No
     assert found.state is RequestState.UNCLEAR
     sizes = await shop.store.gauges("us")
     assert (sizes["requests:unclear"], sizes["request_age:unclear"]) == (1, 7.0)
+    doctor = only(await check_work(site(), shop.store), "refunds.unclear")
+    assert (doctor.status, doctor.reason, doctor.found[:17]) == (Status.WARN, "unclear", "1 refund request ")
     assert (sizes["requests:reserved"], sizes["request_age:reserved"]) == (0, 0.0)
     listed = await shop.store.open_requests("us", RequestState.UNCLEAR, 10)
     assert ([each.order.id for each in listed.records], listed.total) == ([found.order.id], 1)
