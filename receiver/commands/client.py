@@ -35,19 +35,31 @@ T = TypeVar("T")
 
 
 class ApiProblem(ReceiverError):
-    """The service did not do what it was asked."""
+    """The service did not do what it was asked. `amazon_request_id`: of Amazon's refusal, where it was that."""
 
     def __init__(
-        self, detail: str, *, status: int, reason: str = "", request_id: str = "", retry_after: int | None = None
+        self,
+        detail: str,
+        *,
+        status: int,
+        reason: str = "",
+        request_id: str = "",
+        amazon_request_id: str = "",
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(detail, reason=reason, retry_after=retry_after)
-        self.status, self.request_id = status, request_id
+        self.status, self.request_id, self.amazon_request_id = status, request_id, amazon_request_id
+
+
+class _Refusal(msgspec.Struct, rename="camel"):
+    request_id: str | None = None
 
 
 class _Problem(msgspec.Struct, rename="camel"):
     detail: str
     reason: str
     request_id: str = ""
+    amazon: _Refusal | None = None
 
 
 class Send(Protocol):
@@ -191,6 +203,8 @@ def explain(error: ReceiverError) -> list[str]:
     lines = [f"{lines[0]} [{code}]"] if len(lines) == 1 else [f"Refused. [{code}]", *(f"  {line}" for line in lines)]
     if error.reason in HINTS:
         lines.append(HINTS[error.reason])
+    if isinstance(error, ApiProblem) and error.amazon_request_id:
+        lines.append(f"Amazon Pay's support finds it by Amazon's request id {error.amazon_request_id}.")
     if isinstance(error, ApiProblem) and error.request_id and error.status >= 500:
         lines.append(f"The service's log has it under request id {error.request_id}.")
     return lines
@@ -211,6 +225,7 @@ def _problem(answer: Response) -> ApiProblem:
                 status=answer.status,
                 reason=told.reason,
                 request_id=told.request_id,
+                amazon_request_id=(told.amazon and told.amazon.request_id) or "",
                 retry_after=seconds,
             )
     if 300 <= answer.status < 400:

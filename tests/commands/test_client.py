@@ -134,6 +134,25 @@ def test_clean_text_is_printable(text: str) -> None:
             3,
             "Redis is away. [503 store_unavailable]\nreceiver: The service's log has it under request id r-1.",
         ),
+        (
+            answer(
+                "422 Unprocessable Content",
+                '{"detail": "Amazon says so.", "reason": "amazon_refused",'
+                ' "amazon": {"status": 422, "reasonCode": "InvalidChargeStatus", "requestId": "A-1"}}',
+                "application/problem+json",
+            ),
+            1,
+            "[422 amazon_refused]\nreceiver: Amazon Pay's support finds it by Amazon's request id A-1.",
+        ),
+        (
+            answer(
+                "422 Unprocessable Content",
+                '{"detail": "Amazon says so.", "reason": "amazon_refused", "amazon": {"requestId": null}}',
+                "application/problem+json",
+            ),
+            1,
+            "Amazon says so. [422 amazon_refused]\n",
+        ),
         (answer("500 Oops", "[" * 50_000, "application/problem+json"), 3, "500"),
         (b"garbage\r\n\r\n", 3, "not HTTP"),
     ],
