@@ -160,7 +160,11 @@ async def test_on_a_phone_in_the_dark_and_without_scripts(
             width = await page.evaluate("document.documentElement.scrollWidth")
             assert width <= 360, f"{path} is {width} pixels wide"
             assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 27)"
+        await page.goto(f"http://127.0.0.1:{service.port}/")
+        labels = page.locator(".chart text")
+        sizes = [box["height"] for label in await labels.all() if (box := await label.bounding_box())]
+        assert len(sizes) == 4
+        assert min(sizes) > 10, "the hours under the bars can be read"
         await page.emulate_media(color_scheme="light")
         assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(245, 246, 248)"
-        await page.goto(f"http://127.0.0.1:{service.port}/")
         assert await page.locator('noscript meta[http-equiv="refresh"][content="30"], meta[content="30"]').count() == 1
