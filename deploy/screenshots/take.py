@@ -55,7 +55,7 @@ async def main() -> None:
             await page.screenshot(path=FOLDER / "overview.png")
             await page.goto(f"{scene.url}/refunds/{refund_id}")
             await page.get_by_role("heading", name="Timeline").wait_for()
-            await page.screenshot(path=FOLDER / "refund.png")
+            await page.screenshot(path=FOLDER / "refund.png", full_page=True)
             await browser.close()
     finally:
         shutil.rmtree(data_dir, ignore_errors=True)

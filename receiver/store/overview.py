@@ -13,8 +13,9 @@ from itertools import pairwise
 
 import msgspec
 
+from receiver.errors import Unreadable
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import Revision
+from receiver.ledger.refund import Revision, parse_time
 from receiver.outbox.delivery import Attempts
 from receiver.store.keys import STATES
 from receiver.store.part import scored
@@ -70,8 +71,11 @@ class Told:
 
     @property
     def at(self) -> int:
-        """When it was written, ms."""
-        return int(self.stream_id.partition("-")[0])
+        """Its own time, ms, which is that of its revision; of a damaged one, when it was written."""
+        try:
+            return parse_time(self.fields.get("time"))
+        except Unreadable:
+            return int(self.stream_id.partition("-")[0])
 
 
 class Overview(Trails):
