@@ -84,5 +84,5 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ ledger · addresses
   │ errors · exchange · trace_context · durations · redis_address
 
-The pure folders see nothing but each other, errors and exchange. Time and chance are arguments to them.
+The pure folders see nothing but each other, errors, exchange and trace_context. Time and chance are arguments to them.
 """

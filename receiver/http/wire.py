@@ -1,4 +1,4 @@
-"""HTTP. What requests bring along that is nobody's business but the frame's: traces, transfer codings, odd paths."""
+"""HTTP. What requests bring along, whatever their route: traces, transfer codings, odd paths."""
 
 from __future__ import annotations
 
