@@ -136,17 +136,11 @@ class Legacy:
             request_id=record.request_id or None,
         )
 
-    async def hint(self, reference: str, traceparent: str = "") -> bool:
+    async def hint(self, reference: str) -> bool:
         """Somebody says that this refund has changed: it is due now. False if there was no order for it."""
         if await self._store.fps_order(self._name, reference) is None:
             return False
-        told = Hint(
-            refund_id=reference,
-            at=self._store.now(),
-            source=Source.NOTIFICATION,
-            refund_type=FPS,
-            traceparent=traceparent,
-        )
+        told = Hint(refund_id=reference, at=self._store.now(), source=Source.NOTIFICATION, refund_type=FPS)
         await self._store.hint(self._name, told)
         return True
 

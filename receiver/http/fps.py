@@ -59,7 +59,7 @@ class Makes(Protocol):
     async def create(self, values: Order) -> Ordered:
         """Refund, or say what became of it."""
 
-    async def hint(self, reference: str, traceparent: str = "") -> bool:
+    async def hint(self, reference: str) -> bool:
         """Make a refund due now; False if there was no order for it."""
 
 
@@ -93,14 +93,17 @@ class Forms:
     async def receive(
         self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
     ) -> Receipt:
-        """Take one. Raises `Refused`, or `Unavailable` for a reference without an order."""
+        """Take one. Raises `Refused`, or `Unavailable` for a reference without an order.
+
+        Anybody can post a form: its `traceparent` goes no further than the log.
+        """
         legacy = self._legacies.get(account or "")
         if legacy is None:
             raise NoFlexiblePayments()
         told = read_status_notification(body)
         if not told.is_refund:
             return Receipt(Outcome.NOT_A_REFUND, 0, 0, object_type="FPS")
-        if not await legacy.hint(told.reference, traceparent):
+        if not await legacy.hint(told.reference):
             raise Unavailable(
                 "There is no order under this reference yet.", reason="fps_no_order", retry_after=ORDER_ON_ITS_WAY
             )

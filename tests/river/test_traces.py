@@ -56,8 +56,9 @@ class Listening(Amazon):
 
 @pytest.fixture
 async def amazon() -> AsyncIterator[Listening]:
-    async with Listening() as found:
-        yield found
+    listening = Listening()
+    async with listening:
+        yield listening
 
 
 @pytest.fixture
