@@ -3,6 +3,7 @@
 First: what goes wrong, and what goes over the wire
 
     errors.py · exchange.py    whose fault, which HTTP status, which stable word; a request and a response as values
+    trace_context.py  the `traceparent` of a request, which is passed on
 
 A notification comes in, is proven, and becomes a hint
 
@@ -81,7 +82,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ accounts
   │ inbox · amazonpay · outbox
   │ ledger · addresses
-  │ errors · exchange · durations · redis_address
+  │ errors · exchange · trace_context · durations · redis_address
 
-The pure folders see nothing but each other, errors and exchange. Time and chance are arguments to them.
+The pure folders see nothing but each other, errors, exchange and trace_context. Time and chance are arguments to them.
 """

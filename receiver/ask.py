@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -52,7 +52,10 @@ class Watcher(Protocol):
 
 @dataclass(slots=True)
 class Asker:
-    """Asks for one account. `wall` is the machine's own clock (ms), which signs requests; `timeout` is in seconds."""
+    """Asks for one account. `wall` is the machine's own clock (ms), which signs requests; `timeout` is in seconds.
+
+    `traceparent` goes along with every call, outside the signature, unless it is empty.
+    """
 
     account: Account
     store: Store
@@ -60,12 +63,19 @@ class Asker:
     watcher: Watcher
     wall: Callable[[], int]
     timeout: float = 10.0
+    traceparent: str = ""
+
+    def tracing(self, traceparent: str) -> Asker:
+        """The same, on behalf of a request that brought this (empty: none)."""
+        return replace(self, traceparent=traceparent)
 
     async def ask(self, call: Call, request: Request, read: Callable[[Response], Value]) -> Value:
         """Sign, send, and read the answer. Raises the `AmazonError` tree, or what `read` raises.
 
         A 429 also slows the account down: no process takes a token of this call before Amazon wants it.
         """
+        if self.traceparent:
+            request = request.with_headers(traceparent=self.traceparent)
         began = asyncio.get_running_loop().time()
         outcome = "unknown"
         try:

@@ -35,6 +35,7 @@ from receiver.outbox.subscriber import Subscriber
 from receiver.store import Store
 from receiver.store.lanes import LONGEST_HOLD, Parcel, Result
 from receiver.telling import Watcher, announce, dead_event, death, pause_failing, pause_gone
+from receiver.trace_context import in_the_log
 
 log = structlog.get_logger()
 
@@ -104,7 +105,8 @@ class Handover:
     async def _message(self, batch: Sequence[tuple[Parcel, Told]], subscriber: Subscriber) -> None:
         answer, seconds = await self._post([told for _, told in batch], subscriber)
         for number, (parcel, told) in enumerate(batch):
-            await self._settle(parcel, told, subscriber, answer, seconds, first=number == 0)
+            with structlog.contextvars.bound_contextvars(**in_the_log(parcel.fields.get("traceparent", ""))):
+                await self._settle(parcel, told, subscriber, answer, seconds, first=number == 0)
 
     async def _post(self, batch: Sequence[Told], subscriber: Subscriber) -> tuple[Response | NotSent, float]:
         began = asyncio.get_running_loop().time()

@@ -126,7 +126,9 @@ class Receiver:
         self.unconfigured_topics = Unknowns()
         self.unconfigured_merchants = Unknowns()
 
-    async def receive(self, body: bytes, headers: Mapping[str, str], account: str | None = None) -> Receipt:
+    async def receive(
+        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+    ) -> Receipt:
         """Judge one body and write what it says. Header names are lower case; `account` is the one of the path, if any.
 
         Raises a `Refused` (4xx: never send it again), an `Unavailable` (503: send it again later), or `NotFound` for an
@@ -148,7 +150,7 @@ class Receiver:
             return _sample(concerned, envelope, notice, now)
         if not notice.is_refund:
             return _receipt(Outcome.NOT_A_REFUND, envelope, now, notice)
-        return await self._write(concerned, envelope, notice, now)
+        return await self._write(concerned, envelope, notice, now, traceparent)
 
     def _find_allowed(self, topic_arn: str, account: str | None) -> tuple[Account, ...]:
         return tuple(candidate for candidate in self._paths[account] if candidate.allows(topic_arn))
@@ -214,7 +216,9 @@ class Receiver:
         environment = _environment(notice)
         return [account for account in matching if account.environment == environment] or matching
 
-    async def _write(self, accounts: list[Account], envelope: Envelope, notice: Notice, now: int) -> Receipt:
+    async def _write(
+        self, accounts: list[Account], envelope: Envelope, notice: Notice, now: int, traceparent: str
+    ) -> Receipt:
         hint = Hint(
             refund_id=notice.object_id,
             at=now,
@@ -223,6 +227,7 @@ class Receiver:
             digest=sha256(envelope.signed_text).hexdigest(),
             sent_at=envelope.timestamp,
             refund_type=notice.refund_type,
+            traceparent=traceparent,
         )
         names = tuple(account.name for account in accounts)
         noted = tuple(await _all_of([self._store.hint(name, hint) for name in names]))

@@ -52,12 +52,13 @@ class Settler:
         token: int = 0,
         facts: Facts = MappingProxyType({}),
         learn: Callable[[Refund], Awaitable[Facts]] | None = None,
+        traceparent: str = "",
     ) -> Settled:
         """Write what the observation changes. A `Change` that is nothing has written nothing: the claim is still held.
 
         `facts` are what others than Amazon's answer told (see `decide`); `learn` asks for more of them once, when
         there is something to tell subscribers. `token` is that of the claim under which Amazon was asked, 0 without
-        one. Raises `StoreUnavailable`.
+        one; `traceparent` is told with the events. Raises `StoreUnavailable`.
         """
         for _ in range(MOST_COLLISIONS):
             known, roster = await asyncio.gather(
@@ -71,7 +72,7 @@ class Settler:
                 told = {name: value for name, value in facts.items() if value}
                 facts, learn, now = {**await learn(change.refund), **told}, None, self.store.now()
                 change = decide(account.name, known, seen, source=source, now=now, facts=facts)
-            events = tuple(event_of(emission, change.refund, now) for emission in change.emissions)
+            events = tuple(event_of(emission, change.refund, now, traceparent) for emission in change.emissions)
             if self.declared and not roster.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
             committed = await self.store.commit(

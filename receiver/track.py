@@ -24,6 +24,7 @@ from receiver.settle import Settled, Settler
 from receiver.store import Store
 from receiver.store.looks import Echo, Look
 from receiver.store.wakes import News, Waker
+from receiver.trace_context import in_the_log
 from receiver.workers import in_rounds
 
 log = structlog.get_logger()
@@ -109,7 +110,8 @@ class Tracker:
         self._running.discard(task)
 
     async def _look(self, look: Look) -> None:
-        with structlog.contextvars.bound_contextvars(account=look.account, refund_id=look.refund_id):
+        traced = in_the_log(look.traceparent)
+        with structlog.contextvars.bound_contextvars(account=look.account, refund_id=look.refund_id, **traced):
             try:
                 await self.look(look)
             except StoreUnavailable as error:
@@ -120,7 +122,7 @@ class Tracker:
     async def look(self, look: Look) -> None:
         """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""
         try:
-            seen = await self.ask(look.refund_id)
+            seen = await self.ask(look.refund_id, look.traceparent)
         except NotAsked as error:
             await self.store.reschedule(look, None, revision=error.revision)
         except AmazonNotFound:
@@ -132,7 +134,7 @@ class Tracker:
         else:
             await self._seen(look, seen)
 
-    async def ask(self, refund_id: str) -> Observation:
+    async def ask(self, refund_id: str, traceparent: str = "") -> Observation:
         """Get Refund, signed. Raises the `AmazonError` tree; a refund of the other environment is not found here.
 
         A refund that is not Amazon Pay's is asked about by `legacy`, which may also raise `NotAsked`.
@@ -140,7 +142,8 @@ class Tracker:
         if self.legacy is not None and (told := await self.legacy.observe(refund_id)) is not None:
             return told
         request = get_refund(self.account.endpoint, refund_id)
-        seen = await self.asker.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
+        asker = self.asker.tracing(traceparent)
+        seen = await asker.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
         if self.asker.is_foreign(seen.environment):
             raise AmazonNotFound(
                 f"The refund is of the environment {seen.environment}.", reason_code="OtherEnvironment"
@@ -155,7 +158,8 @@ class Tracker:
             source=look.source,
             token=look.token,
             facts={"refund_type": echo.refund_type} if echo else {},
-            learn=self.asker.facts_in_time,
+            learn=self.asker.tracing(look.traceparent).facts_in_time,
+            traceparent=look.traceparent,
         )
         if settled.change.is_nothing:
             await self._nothing_new(look, settled)
@@ -205,7 +209,7 @@ class Tracker:
             return refund
         self._reading += 1
         try:
-            facts = await self.asker.facts(refund, again=asked)
+            facts = await self.asker.tracing(look.traceparent).facts(refund, again=asked)
         finally:
             self._reading -= 1
         return (await self.settler.annotate(refund.account, refund.refund_id, facts)) or refund if facts else refund
@@ -226,7 +230,9 @@ class Tracker:
         known = await self.store.refund(look.account, look.refund_id)
         if known is None or not is_overdue(known, self.store.now()):
             return known
-        settled = await self.settler.settle(self.account, said_again(known), source=look.source)
+        settled = await self.settler.settle(
+            self.account, said_again(known), source=look.source, traceparent=look.traceparent
+        )
         self.watcher.settled(settled, look.source, 0, self.store.now())
         log.warning("refund.stuck", state=known.state, events=[event.type for event in settled.events])
         return settled.change.refund

@@ -19,7 +19,7 @@ import receiver
 ROOT = Path(receiver.__file__).parent
 
 LAYERS = (
-    {"errors", "exchange", "durations", "redis_address"},
+    {"errors", "exchange", "trace_context", "durations", "redis_address"},
     {"ledger", "addresses"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},
@@ -39,7 +39,7 @@ LAYERS = (
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 
 NOUNS = frozenset({"inbox", "amazonpay", "ledger", "outbox"})
-BELOW_NOUNS = NOUNS | {"errors", "exchange"}
+BELOW_NOUNS = NOUNS | {"errors", "exchange", "trace_context"}
 SIMULATOR_MAY = frozenset({"simulator", "errors", "exchange", "transport", "serving"})
 """It is the second implementation of what the service does: it must not agree with the first by sharing it."""
 

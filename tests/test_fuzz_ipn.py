@@ -99,12 +99,14 @@ class Target:
             refresh_gauges=nothing,
         )
 
-    async def receive(self, body: bytes, headers: Mapping[str, str], account: str | None = None) -> Receipt:
+    async def receive(
+        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+    ) -> Receipt:
         """The verb itself."""
         certificates = CertificateStore(self._fetch, lambda: NOW, pinned={SNS.url: SNS.pem})
         try:
             it = Receiver([ACCOUNT], certificates, self.store, lambda: NOW, confirm=self._confirm)
-            return await it.receive(body, headers, account)
+            return await it.receive(body, headers, account, traceparent=traceparent)
         finally:
             await certificates.close()
 

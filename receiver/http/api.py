@@ -21,6 +21,7 @@ from receiver.http.auth import Caller, Tokens
 from receiver.http.cursor import read_cursor, write_cursor
 from receiver.http.listing import Pages, merged
 from receiver.http.params import Params
+from receiver.http.wire import traceparent_of
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.query import Query
 from receiver.ledger.refund import REFUND_ID, Refund, Revision, Source, is_final
@@ -116,7 +117,9 @@ class RefundApi:
         accounts, refund_id = caller.seen(params.opaque("account") or None), _refund_id(request)
         found = await self._found(accounts, refund_id) if len(accounts) > 1 else []
         account = _the_one(found).account if found else _only(accounts)
-        await self._store.hint(account, Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH))
+        brought = traceparent_of(request.headers.raw)
+        hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=brought)
+        await self._store.hint(account, hint)
         body: RefreshJson = {"refundId": refund_id, "account": account, "refresh": "noted"}
         return json_answer(body, 202, Location=f"/v1/refunds/{refund_id}?account={account}")
 

@@ -90,8 +90,13 @@ class Forms:
     def __init__(self, legacies: Mapping[str, Makes]) -> None:
         self._legacies = legacies
 
-    async def receive(self, body: bytes, headers: Mapping[str, str], account: str | None = None) -> Receipt:
-        """Take one. Raises `Refused`, or `Unavailable` for a reference without an order."""
+    async def receive(
+        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+    ) -> Receipt:
+        """Take one. Raises `Refused`, or `Unavailable` for a reference without an order.
+
+        Anybody can post a form: its `traceparent` goes no further than the log.
+        """
         legacy = self._legacies.get(account or "")
         if legacy is None:
             raise NoFlexiblePayments()

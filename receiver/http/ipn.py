@@ -27,6 +27,7 @@ from receiver.errors import (
 )
 from receiver.http.server import CLOSE, REST
 from receiver.http.turns import Turns
+from receiver.http.wire import traceparent_of
 from receiver.inbox.envelope import HEADERS
 from receiver.receive import Receipt
 from receiver.settings.sections import IngestSettings
@@ -49,7 +50,9 @@ before meanwhile."""
 class Receives(Protocol):
     """The verb behind it: `receive.py`."""
 
-    async def receive(self, body: bytes, headers: Mapping[str, str], account: str | None = None) -> Receipt:
+    async def receive(
+        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+    ) -> Receipt:
         """Judge one body. Raises `Refused`, `Unavailable` or `NotFound`."""
 
 
@@ -177,7 +180,8 @@ class Ipn:
         self._working += 1
         try:
             await self._turns.enter()
-            return await self._receiver.receive(body, headers, scope.get("path_params", {}).get("account"))
+            account = scope.get("path_params", {}).get("account")
+            return await self._receiver.receive(body, headers, account, traceparent=traceparent_of(scope["headers"]))
         except NotFound:
             # A renamed account must not lose notifications for good: 404 would be final to SNS.
             raise Unconfigured("No account has the name in the path.", reason="unconfigured_account") from None

@@ -16,6 +16,7 @@ from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
 from receiver.http.bodies import chosen_account, read_object
 from receiver.http.params import Params
+from receiver.http.wire import traceparent_of
 from receiver.issue import Issued
 from receiver.ledger.refund import REFUND_ID, Money
 from receiver.ledger.request import Record, Wish
@@ -30,10 +31,10 @@ ASK_AGAIN = 5
 class Issues(Protocol):
     """The verb behind it: `issue.py`, for one account."""
 
-    async def create(self, wish: Wish, key: str) -> Issued:
+    async def create(self, wish: Wish, key: str, *, traceparent: str = "") -> Issued:
         """Issue, or say what became of it."""
 
-    async def retry(self, refund_id: str) -> Issued:
+    async def retry(self, refund_id: str, *, traceparent: str = "") -> Issued:
         """Issue a declined refund again."""
 
     async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
@@ -56,7 +57,8 @@ class IssueApi:
         key = _key(request)
         fields = await read_object(request)
         account = chosen_account(caller, fields.get("account"))
-        return _answer(account, await self._issuers[account].create(read_wish(fields), key))
+        brought = traceparent_of(request.headers.raw)
+        return _answer(account, await self._issuers[account].create(read_wish(fields), key, traceparent=brought))
 
     async def retry(self, request: Request) -> Response:
         """`POST /v1/refunds/{id}/retry?account=`: a declined refund again, at most once. Answers as `create` does.
@@ -73,7 +75,8 @@ class IssueApi:
                 "A retry takes no values: it repeats the declined refund as it was. Another one is POST /v1/refunds.",
                 reason="unknown_field",
             )
-        return _answer(account, await self._issuers[account].retry(refund_id))
+        brought = traceparent_of(request.headers.raw)
+        return _answer(account, await self._issuers[account].retry(refund_id, traceparent=brought))
 
     def _caller(self, request: Request) -> Caller:
         caller = self._tokens.identify(request)

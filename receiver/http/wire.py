@@ -1,4 +1,4 @@
-"""HTTP. What requests bring along that is nobody's business but the frame's: traces, transfer codings, odd paths."""
+"""HTTP. What requests bring along, whatever their route: traces, transfer codings, odd paths."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from receiver.http.problems import problem
+from receiver.trace_context import in_the_log, passed_on
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-TRACEPARENT: Final = re.compile(
-    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
-)
-"""W3C Trace Context, 3.2: version (never ff), trace id, parent id (neither all zeros), flags; later versions add."""
 SLASHES: Final = re.compile(r"/{2,}")
 
 
 def trace_of(headers: Headers) -> dict[str, str]:
     """`trace_id` of the request's `traceparent`, for log lines; nothing where none is valid, or several came."""
+    return in_the_log(_only_traceparent(headers))
+
+
+def traceparent_of(headers: Headers) -> str:
+    """The request's `traceparent` as it is passed on; empty where none is valid, or several came."""
+    return passed_on(_only_traceparent(headers))
+
+
+def _only_traceparent(headers: Headers) -> str:
     found = [value.decode("latin-1").strip() for name, value in headers if name == b"traceparent"]
-    match = TRACEPARENT.fullmatch(found[0]) if len(found) == 1 else None
-    if match is None or (match[1] == "00" and match[4]):
-        return {}
-    return {"trace_id": match[2]}
+    return found[0] if len(found) == 1 else ""
 
 
 def tidy_path(path: str) -> str:

@@ -75,16 +75,16 @@ class Issuer:
         """Finish what others began. Until cancelled."""
         await self.worker().run()
 
-    async def create(self, wish: Wish, key: str) -> Issued:
+    async def create(self, wish: Wish, key: str, *, traceparent: str = "") -> Issued:
         """Issue a refund under the caller's key (1 to 255 printable ASCII characters), or say what became of it.
 
         Raises `BadRequest`, `Conflict` (another use of the key; not captured; over the allowance; settled as not
         issued), `RefundUnclear`, `AmazonRefused` with Amazon's reason code, other `AmazonError`s where the charge
         cannot be read (then nothing is written), or `StoreUnavailable`: asking again with the same key is always safe.
         """
-        return await self._issue(make_order(self.asker.account, wish, key))
+        return await self._issue(make_order(self.asker.account, wish, key, traceparent=traceparent))
 
-    async def retry(self, refund_id: str) -> Issued:
+    async def retry(self, refund_id: str, *, traceparent: str = "") -> Issued:
         """Issue a declined refund again, at most once however many ask. Raises as `create` does, and `NotFound`.
 
         With Amazon's default as soft descriptor: what Amazon tells of the declined one's is not what was sent. There
@@ -111,7 +111,13 @@ class Issuer:
                 reason="not_enough_known",
             )
         wish = Wish(declined.charge_id, declined.amount, order_reference=declined.order_reference)
-        order = make_order(self.asker.account, wish, retry_of=refund_id, retry_root=declined.retry_root or refund_id)
+        order = make_order(
+            self.asker.account,
+            wish,
+            retry_of=refund_id,
+            retry_root=declined.retry_root or refund_id,
+            traceparent=traceparent,
+        )
         return await self._issue(order)
 
     async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
@@ -126,7 +132,7 @@ class Issuer:
         known = await self.store.request(self._name, order.id)
         if known is not None:
             return await self._known(known, order)
-        charge = await self.asker.charge(order.charge_id, fresh=True)
+        charge = await self.asker.tracing(order.traceparent).charge(order.charge_id, fresh=True)
         ceiling = most(_refundable(charge, order), self.over)
         if not order.order_reference:
             order = msgspec.structs.replace(order, order_reference=charge.merchant_reference_id)

@@ -13,7 +13,9 @@ from receiver.ledger.request import Order, Wish
 LONGEST_KEY = 255
 
 
-def make_order(account: Account, wish: Wish, key: str = "", *, retry_of: str = "", retry_root: str = "") -> Order:
+def make_order(
+    account: Account, wish: Wish, key: str = "", *, retry_of: str = "", retry_root: str = "", traceparent: str = ""
+) -> Order:
     """The order for a wish under the caller's key, or for the retry of a declined refund, which has a key of its own.
 
     Raises `BadRequest` for a key, an amount, an id or a soft descriptor that cannot be.
@@ -37,6 +39,7 @@ def make_order(account: Account, wish: Wish, key: str = "", *, retry_of: str = "
         order_reference=wish.order_reference,
         retry_of=retry_of,
         retry_root=retry_root,
+        traceparent=traceparent,
     )
 
 

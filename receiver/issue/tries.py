@@ -88,7 +88,8 @@ class Tries:
             return
         request = post_refund(self.asker.account.endpoint, order.body, order.amazon_key)
         try:
-            seen = await self.asker.ask(Call.CREATE_REFUND, request, lambda response: self._read(response, order))
+            asker = self.asker.tracing(order.traceparent)
+            seen = await asker.ask(Call.CREATE_REFUND, request, lambda response: self._read(response, order))
         except AmazonThrottled as error:
             await self._again(attempt, order, error, unknown=False)
         except AmazonUnknown as error:
@@ -131,8 +132,10 @@ class Tries:
 
     async def enter(self, order: Order, seen: Observation, source: Source, facts: Facts) -> Settled:
         """Take the refund of an order into the ledger. Its own reservation is no reason against another try."""
-        learn = partial(self.asker.facts_in_time, besides=reservation(order.id))
-        settled = await self.settler.settle(self.asker.account, seen, source=source, facts=facts, learn=learn)
+        learn = partial(self.asker.tracing(order.traceparent).facts_in_time, besides=reservation(order.id))
+        settled = await self.settler.settle(
+            self.asker.account, seen, source=source, facts=facts, learn=learn, traceparent=order.traceparent
+        )
         if not settled.change.is_nothing:
             self.watcher.settled(settled, source, 0, self.store.now())
         return settled

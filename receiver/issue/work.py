@@ -13,6 +13,7 @@ from receiver.issue.tries import Tries
 from receiver.ledger.request import RequestState
 from receiver.store.requests import Attempt
 from receiver.store.wakes import Waker
+from receiver.trace_context import in_the_log
 from receiver.workers import in_rounds
 
 log = structlog.get_logger()
@@ -71,4 +72,5 @@ class Worker:
         if record is None or record.state is not RequestState.RESERVED:
             await self.tries.store.release_request(self.tries.account, attempt)
             return
-        await self.tries.when_admitted(attempt, record.order)
+        with structlog.contextvars.bound_contextvars(**in_the_log(record.order.traceparent)):
+            await self.tries.when_admitted(attempt, record.order)

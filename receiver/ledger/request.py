@@ -40,7 +40,7 @@ SKEW = 300_000
 """ms by which Amazon's clock may be behind ours: a refund that is older than the request by more is not of it."""
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A refund to issue, with the exact bytes that every try sends."""
 
     id: str
@@ -57,6 +57,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The declined refund that this one repeats."""
     retry_root: str = ""
     """The refund that the chain of retries began with."""
+    traceparent: str = ""
+    """What the request that began it sent along (W3C Trace Context); empty where there was none."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 from urllib.parse import quote
 
 import msgspec
@@ -22,6 +22,7 @@ from receiver.outbox.event import EVENT_ID, SAME, Event
 from receiver.outbox.operator_event import OperatorEvent, operator_cloud_event
 from receiver.outbox.signature import read_secret, webhook_headers
 from receiver.outbox.subscriber import Subscriber
+from receiver.trace_context import FORM
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 USER_AGENT = "amazon-pay-refund-receiver"
@@ -50,12 +51,22 @@ class RefundEventJson(TypedDict):
     subject: Annotated[str, msgspec.Meta(description="The refund's id.")]
     time: Rfc3339
     datacontenttype: Literal["application/json"]
+    traceparent: NotRequired[
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="What the request brought (W3C Trace Context) from which this follows, as the extension "
+                "Distributed Tracing of CloudEvents has it: for a link of your span, not its parent.",
+                pattern=f"^{FORM}$",
+            ),
+        ]
+    ]
     data: AdvisedRefundJson
 
 
 def cloud_event(event: Event) -> RefundEventJson:
     """The event as CloudEvents 1.0 (JSON event format)."""
-    return {
+    found: RefundEventJson = {
         "specversion": "1.0",
         "id": event.id,
         "source": f"/amazonpay/{quote(tidy(event.account), safe='')}",
@@ -65,6 +76,9 @@ def cloud_event(event: Event) -> RefundEventJson:
         "datacontenttype": "application/json",
         "data": {**refund_json(event.refund), "advice": advice_json(event.advice)},
     }
+    if event.traceparent:
+        found["traceparent"] = event.traceparent
+    return found
 
 
 @lru_cache(SAME)

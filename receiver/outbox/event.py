@@ -23,6 +23,7 @@ the stream. A field without a value is not written; readers ignore fields that t
 | creationTimestamp | no | Amazon's, basic form |
 | conflict | no | `true` if Amazon has told two different final states |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
+| traceparent | no | W3C Trace Context: what the request brought from which this follows |
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from receiver.ledger.lifecycle import Emission, EventType
 from receiver.ledger.refund import REFUND_ID, Money, Refund, Source, format_rfc3339, parse_time
 from receiver.ledger.shape import DESCRIPTION_LIMIT, amazon_time, tidy
 from receiver.outbox.advice import Advice, advice_of
+from receiver.trace_context import passed_on
 
 SAME = 512
 """Events kept as read and as rendered: all subscribers are told of the same ones at about the same time."""
@@ -60,6 +62,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """When we learned of it, ms."""
     refund: Refund
     advice: Advice | None = None
+    traceparent: str = ""
+    """What the request brought from which this follows; empty for none."""
 
 
 def event_id(account: str, refund_id: str, event_type: EventType, state: str = "", updated_at: int = 0) -> str:
@@ -75,7 +79,7 @@ def event_id(account: str, refund_id: str, event_type: EventType, state: str = "
     return f"evt_{digest[:32]}"
 
 
-def event_of(emission: Emission, refund: Refund, at: int) -> Event:
+def event_of(emission: Emission, refund: Refund, at: int, traceparent: str = "") -> Event:
     """The event for one emission of a change; `at` in ms. What only the ledger needs (`emitted`) stays behind."""
     told = msgspec.structs.replace(refund, emitted=(), charge_read=False)
     return Event(
@@ -85,6 +89,7 @@ def event_of(emission: Emission, refund: Refund, at: int) -> Event:
         at=at,
         refund=told,
         advice=advice_of(told, emission.type),
+        traceparent=traceparent,
     )
 
 
@@ -118,6 +123,7 @@ def to_fields(event: Event) -> dict[str, str]:
         "source": refund.source.value,
         "firstSeenAt": format_rfc3339(refund.first_seen_at),
         "changedAt": format_rfc3339(refund.changed_at),
+        "traceparent": event.traceparent,
     }
     return {name: value for name, value in fields.items() if value}
 
@@ -143,6 +149,7 @@ def _from_items(account: str, items: tuple[tuple[str, str], ...]) -> Event:
         at=at,
         refund=refund,
         advice=advice_of(refund, event_type),
+        traceparent=passed_on(fields.get("traceparent", "")),
     )
 
 

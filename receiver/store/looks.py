@@ -32,6 +32,13 @@ class Echo(msgspec.Struct, frozen=True, array_like=True):
     """How often Amazon did not answer."""
     due: int = 0
     """When (ms) to ask again because there was nothing new. A look before that, by its own schedule, is no step."""
+    traceparent: str = ""
+    """Of the hint. The last field, since it is written only where there is one."""
+
+    def written(self) -> bytes:
+        """As it stands in Redis."""
+        values = msgspec.structs.astuple(self)
+        return msgspec.json.encode(values if self.traceparent else values[:-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,11 @@ class Look:
     def source(self) -> Source:
         """Who made us look."""
         return self.echo.source if self.echo else Source.POLL
+
+    @property
+    def traceparent(self) -> str:
+        """What made us look sent along; empty for none."""
+        return self.echo.traceparent if self.echo else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,7 @@ class Looks(Part):
     async def hint(self, account: str, hint: Hint) -> Noted:
         """Make the refund due now. Durable when this returns; safe to repeat."""
         keys = self._keys(account)
-        echo = Echo(hint.source, hint.at, hint.sent_at, hint.refund_type)
+        echo = Echo(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
         answer = await self._run(
             "hint",
             [keys("seen", hint.message_id), keys("hinted"), keys("hints"), keys("trail", hint.refund_id)],
@@ -74,7 +86,7 @@ class Looks(Part):
                 hint.at,
                 hint.digest,
                 self.seen_for,
-                msgspec.json.encode(echo),
+                echo.written(),
                 trace_line(hint.at, hint.source.value),
                 CAP,
                 KEPT_FOR,
@@ -135,7 +147,7 @@ class Looks(Part):
                 look.refund_id,
                 look.token,
                 "" if at is None else at,
-                msgspec.json.encode(echo) if echo else "",
+                echo.written() if echo else "",
                 "" if revision is None else revision,
                 trace_line(self.now(), LOOK, look.source.value, outcome) if outcome else "",
                 CAP,

@@ -37,7 +37,9 @@ class Judge:
         self.bodies: list[bytes] = []
         self.does = does
 
-    async def receive(self, body: bytes, headers: Mapping[str, str], account: str | None = None) -> Receipt:
+    async def receive(
+        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+    ) -> Receipt:
         """Count and believe."""
         self.bodies.append(body)
         if self.does is not None:

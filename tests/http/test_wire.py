@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from receiver.http.attempts import Attempts, TooManyAttempts, address_of
 from receiver.http.server import Protocol, server
-from receiver.http.wire import is_plain, tidy_path, trace_of
+from receiver.http.wire import is_plain, tidy_path, trace_of, traceparent_of
 from receiver.settings import Settings
 from receiver.store import Store
 from tests.http import kit
@@ -227,12 +227,23 @@ async def test_a_valid_traceparent_is_in_the_log(store: Store) -> None:
     ],
 )
 def test_a_wrong_traceparent_is_passed_over(text: str) -> None:
-    assert trace_of([(b"traceparent", text.encode())]) == {}
+    headers = [(b"traceparent", text.encode())]
+    assert (trace_of(headers), traceparent_of(headers)) == ({}, "")
+
+
+@pytest.mark.parametrize("flags", ["00", "01", "03", "ff"])
+def test_a_traceparent_is_passed_on_as_it_came(flags: str) -> None:
+    """Sampled or not, and with flags that came after the standard: what they mean is not ours to say."""
+    text = f"{PARENT[:-2]}{flags}"
+    assert traceparent_of([(b"tracestate", b"x=1"), (b"traceparent", f" {text}\t".encode())]) == text
 
 
 def test_a_later_version_may_say_more_and_two_say_nothing() -> None:
-    assert trace_of([(b"traceparent", f"cc{PARENT[2:]}-what-the-future".encode())]) == {"trace_id": TRACE}
-    assert trace_of([(b"traceparent", PARENT.encode())] * 2) == {}
+    """A later version is good for the log; how long it is, and what is in it, nobody knows yet."""
+    later = [(b"traceparent", f"cc{PARENT[2:]}-what-the-future".encode())]
+    assert (trace_of(later), traceparent_of(later)) == ({"trace_id": TRACE}, "")
+    two = [(b"traceparent", PARENT.encode())] * 2
+    assert (trace_of(two), traceparent_of(two)) == ({}, "")
 
 
 async def test_too_many_wrong_tokens_are_429(store: Store) -> None:

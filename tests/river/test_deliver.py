@@ -60,8 +60,8 @@ async def test_an_event_that_is_accepted_leaves_nothing_behind(at: Depot, hook: 
 
 
 async def test_log_lines_and_posts_are_joined_by_the_id(at: Depot, hook: Hook) -> None:
-    """Each attempt has a line with the `webhook-id` of its post. There is no `traceparent`: OpenTelemetry's samplers
-    would obey its flag, and we have no span that could be its parent."""
+    """Each attempt has a line with the `webhook-id` of its post. No header says `traceparent`: OpenTelemetry's samplers
+    would obey its flag, and we have no span that could be its parent. It is in the body (`test_traces.py`)."""
     hook.answers = [Says(500)]
     await at.subscribe(hook)
     await at.owe()

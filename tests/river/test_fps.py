@@ -33,6 +33,7 @@ from tests.river.stage import TOKEN, Amazon, Hook, Stage, account, running
 
 T2, RESERVED = (f"14GKSIMULATOR000000000000000000000{number}" for number in (2, 3))
 READER = "reader-of-the-test"
+TRACED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def table(amazon: Amazon) -> dict[str, str]:
@@ -93,8 +94,8 @@ def form(reference: str = "R-1", **more: str) -> bytes:
 
 
 async def tell(stage: Stage, posted: bytes, name: str = "us") -> tuple[int, str]:
-    """Status and Retry-After of a form."""
-    async with stage.session.post(f"{stage.url}/fps/{name}", data=posted) as answer:
+    """Status and Retry-After of a form. Forms bring a trace here, which nobody is to be told."""
+    async with stage.session.post(f"{stage.url}/fps/{name}", data=posted, headers={"traceparent": TRACED}) as answer:
         return answer.status, answer.headers.get("retry-after", "")
 
 
@@ -158,6 +159,8 @@ async def test_what_a_stranger_can_do_is_nothing(stage: Stage, shop: Amazon) -> 
     await until(lambda: len(shop.calls) == 2, "Amazon is asked")
     await until(stage.quiet, "it is settled")
     assert await stage.states("R-1") == ["RefundInitiated"]
+    (hint,) = (await stage.redis.hgetall("refunds:{us}:hints")).values()
+    assert TRACED.encode() not in hint
 
 
 async def test_while_amazon_does_not_answer_it_is_202(stage: Stage, shop: Amazon) -> None:

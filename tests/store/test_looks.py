@@ -104,6 +104,56 @@ async def test_a_hint_without_a_refund_type_keeps_the_one_that_was_told(store: S
     assert look.echo.refund_type == "Other"
 
 
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def test_a_hint_without_a_trace_is_written_as_ever(store: Store, redis: Any) -> None:
+    """Byte for byte: what there is not costs nothing. The last hint's word counts, as in all else."""
+    hints, plain = "refunds:{us}:hints", b'["notification",%d,%d,"",0,0,0]' % (T0, T0)
+    await store.hint("us", hint())
+    assert await redis.hget(hints, refund_id()) == plain
+    await store.hint("us", msgspec.structs.replace(hint(message="m2"), traceparent=PARENT))
+    assert await redis.hget(hints, refund_id()) == plain[:-1] + b',"%s"]' % PARENT.encode()
+    (look,) = (await claim(store)).looks
+    assert look.traceparent == PARENT
+    assert look.echo is not None
+    await store.reschedule(look, T0, msgspec.structs.replace(look.echo, step=1))
+    await store.hint("us", msgspec.structs.replace(hint(message="m3"), refund_type="Chargeback"))
+    (look,) = (await claim(store)).looks
+    assert (look.traceparent, look.echo) == ("", Echo(Source.NOTIFICATION, T0, T0, "Chargeback"))
+
+
+async def test_a_later_look_for_the_same_hint_is_in_its_trace(store: Store) -> None:
+    """And it keeps a refund type that an earlier hint told."""
+    await store.hint("us", msgspec.structs.replace(hint(message="xml"), refund_type="Chargeback"))
+    await store.hint("us", msgspec.structs.replace(hint(message="m2"), traceparent=PARENT))
+    (look,) = (await claim(store)).looks
+    assert look.echo == Echo(Source.NOTIFICATION, T0, T0, "Chargeback", traceparent=PARENT)
+    await store.reschedule(look, T0, msgspec.structs.replace(look.echo, step=1, due=T0))
+    (look,) = (await claim(store)).looks
+    assert look.echo == Echo(Source.NOTIFICATION, T0, T0, "Chargeback", step=1, due=T0, traceparent=PARENT)
+
+
+async def test_versions_read_each_others_hints(store: Store, redis: Any) -> None:
+    """An upgrade finds hints without the field, and after a rollback the version before passes it over."""
+    await store.hint("us", hint())
+    await redis.hset("refunds:{us}:hints", refund_id(), b'["notification",%d]' % T0)
+    (look,) = (await claim(store)).looks
+    assert (look.echo, look.traceparent) == (Echo(Source.NOTIFICATION, T0), "")
+
+    class Before(msgspec.Struct, array_like=True):
+        source: Source
+        at: int
+        sent_at: int = 0
+        refund_type: str = ""
+        step: int = 0
+        failures: int = 0
+        due: int = 0
+
+    written = Echo(Source.REFRESH, T0, step=2, traceparent=PARENT).written()
+    assert msgspec.json.decode(written, type=Before) == Before(Source.REFRESH, T0, step=2)
+
+
 async def test_settling_keeps_the_hint_that_arrived_meanwhile(store: Store) -> None:
     await store.hint("us", hint(message="m1"))
     (first,) = (await claim(store)).looks

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from receiver.errors import StoreUnavailable
@@ -121,6 +122,28 @@ async def test_a_request_that_is_settled_is_not_tried(store: Store, redis: Any) 
     await refuse(store, attempt)
     await redis.zadd("refunds:{us}:issuing", {ORDER.id: attempt.token})
     assert not await begin(store, attempt)
+
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def test_a_trace_is_kept_with_the_request_and_costs_nothing_where_there_is_none(store: Store, redis: Any) -> None:
+    """A request that the version before has written is read; it is no other request for its trace."""
+    key = f"refunds:{{us}}:{KEYS['request']}"
+    await admitted(store)
+    plain = await redis.hget(key, "order")
+    assert b"trace" not in plain
+    before = {"order_reference": "", "retry_of": "", "retry_root": ""}
+    await redis.hset(key, "order", msgspec.json.encode({**msgspec.json.decode(plain), **before}))
+    found = await reserve(store, "another")
+    assert found.order == ORDER
+    await redis.flushall()
+    traced = msgspec.structs.replace(ORDER, traceparent=PARENT)
+    await store.reserve("us", traced, owner="o", most=10_000, refunded=0, lease=30_000)
+    assert await redis.hget(key, "order") == plain[:-1] + b',"traceparent":"%s"}' % PARENT.encode()
+    found = await store.request("us", ORDER.id)
+    assert found is not None
+    assert found.order == traced
 
 
 async def test_another_owner_is_told_what_there_is(store: Store, redis: Any) -> None:

@@ -39,7 +39,8 @@ Tracks refunds of Amazon Pay, issues them, and tells subscribers what became of 
 
 Errors are `application/problem+json` (RFC 9457) with a stable `reason`; there may be new ones, which the status \
 explains. Unknown parameters and fields are refused. GET has a HEAD beside it. Every answer has an `X-Request-Id`, \
-which is in the service's log: yours, if you send one. Bodies are read as JSON whatever their Content-Type. Answers \
+which is in the service's log: yours, if you send one. A `traceparent` (W3C Trace Context) is passed on to Amazon, and \
+with the events that follow. Bodies are read as JSON whatever their Content-Type. Answers \
 may get new members: ignore those that you do not know.
 
 Where `http.admin_port` is set, all of this is on that port, but for notifications, which are on `http.port`. Both \

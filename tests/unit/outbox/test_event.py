@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +72,22 @@ def test_events_of_different_things_have_different_ids() -> None:
 def test_the_stream_holds_flat_texts_under_documented_names() -> None:
     """The whole entry of a decline: a public contract. What has no value is not written."""
     assert to_fields(an_event()) == FIELDS
+
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_trace_is_one_field_more_and_read_back() -> None:
+    """It is no part of what happened: the id stays."""
+    event = msgspec.structs.replace(an_event(), traceparent=PARENT)
+    assert to_fields(event) == {**FIELDS, "traceparent": PARENT}
+    assert from_fields("us", to_fields(event)) == event
+
+
+@pytest.mark.parametrize("text", ["", "x", PARENT.upper(), f"{PARENT}-more", f"{PARENT}\n", "00-0-0-00"])
+def test_a_trace_that_is_none_costs_nobody_the_event(text: str) -> None:
+    """What somebody else wrote there is passed over."""
+    assert from_fields("us", {**FIELDS, "traceparent": text}) == an_event()
 
 
 def test_the_ledgers_own_notes_stay_behind() -> None:

@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.v1.event import CloudEvent
@@ -21,7 +22,7 @@ from svix.webhooks import WebhookVerificationError as SvixVerificationError
 from receiver.errors import NotSent
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.event import Event
-from receiver.outbox.rendering import LARGEST_BODY, render, render_body
+from receiver.outbox.rendering import LARGEST_BODY, RENDERERS, render, render_body
 from receiver.outbox.secret import Secret
 from tests.unit.outbox.examples import (
     NOW,
@@ -34,6 +35,7 @@ from tests.unit.outbox.examples import (
     events,
     long_text,
 )
+from tests.unit.outbox.tellers import teller
 
 BODY = (
     '{"specversion":"1.0","id":"evt_a0b1dbf5ddba89abbeed14ef890d0517","source":"/amazonpay/us",'
@@ -93,6 +95,27 @@ def test_the_cloudevents_library_reads_the_body() -> None:
     assert data["statusDetails"]["reasonCode"] == "AmazonRejected"
 
 
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_trace_is_an_attribute_of_the_event() -> None:
+    """Of CloudEvents' extension Distributed Tracing, which the official SDK reads; no header, nothing else changes."""
+    traced = msgspec.structs.replace(an_event(), traceparent=PARENT)
+    request = render([traced], a_subscriber(), NOW)
+    assert request.body.decode() == f'{BODY[:-1]},"traceparent":"{PARENT}"}}'
+    assert request.headers.keys() == render([an_event()], a_subscriber(), NOW).headers.keys()
+    event = read(request.body)
+    assert event.get_extension("traceparent") == PARENT
+    assert event.get_data() == read(BODY.encode()).get_data()
+
+
+@pytest.mark.parametrize("name", sorted(RENDERERS.keys() - {"cloudevents"}))
+def test_formats_for_people_leave_a_trace_out(name: str) -> None:
+    subscriber = teller(name)
+    traced = msgspec.structs.replace(an_event(), traceparent=PARENT)
+    assert render([traced], subscriber, NOW) == render([an_event()], subscriber, NOW)
+
+
 @given(events(any_text | long_text))
 def test_every_body_is_a_small_valid_cloudevent(event: Event) -> None:
     """Whatever Amazon sends: at most 16 KB, UTF-8, and the official SDK accepts it."""
@@ -125,6 +148,7 @@ def test_the_largest_possible_body_is_small_enough() -> None:
         reason_description="😀" * 9999,
         finals=finals,
     )
+    event = msgspec.structs.replace(event, traceparent=PARENT)
     assert 10_000 < len(render_body(event)) <= LARGEST_BODY
 
 
