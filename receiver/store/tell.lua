@@ -2,6 +2,13 @@
 -- KEYS 1 subscribers 2 events 3 told, then lane and owed of each who is owed it
 -- ARGV 1 version of the subscribers 2 the event as it waits 3 now, then field, value, …
 -- Returns 1, or 0 if the subscribers or the event that is first are others by now.
+local TYPES = {'hash', 'stream', 'list'}
+for index, key in ipairs(KEYS) do
+  local kind, expected = redis.call('TYPE', key).ok, TYPES[index] or 'zset'
+  if kind ~= 'none' and kind ~= expected then
+    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. expected)
+  end
+end
 local function fixed_width(id)
   local ms, seq = string.match(id, '(%d+)-(%d+)')
   return string.rep('0', 15 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq

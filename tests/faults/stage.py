@@ -287,6 +287,7 @@ async def fresh(house: House, plan: dict[int, Fault], every: Fault | None = None
     await house.redis.flushall()
     await house.redis.script_flush()
     house.hook.posts.clear()
+    house.amazon.set_clock()
     clock = ManualClock()
     async with faulty(house.url, house.redis, house.folder) as (proxy, url):
         direct, near = Store(connect(house.url), clock=clock), Store(connect(url), clock=clock)

@@ -47,3 +47,10 @@ async def test_the_same_at_every_command(place: House, path: str, fault: Fault) 
     """Redis forgets its scripts all the time; a client, or something on the way, sends everything twice."""
     proxy = await walk(place, path, {}, every=fault)
     assert proxy.fired >= 1
+
+
+async def test_a_house_lasts_for_any_number_of_walks(place: House) -> None:
+    """`python -m tests.faults --every` makes hundreds, each of which moves Amazon's clock on."""
+    place.amazon.move(100)
+    for path in PATHS:
+        await walk(place, path, {})

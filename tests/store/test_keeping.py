@@ -301,6 +301,33 @@ async def test_an_operator_event_that_cannot_be_read_holds_up_no_other(store: St
     assert await redis.llen(f"{KEY}:told") == 0
 
 
+async def test_a_key_of_a_foreign_type_stops_what_is_owed_before_its_first_write(
+    store: Store, redis: Any, account: Account
+) -> None:
+    """Redis does not roll back: each try again would tell once more, and owe once more what was delivered."""
+    ids = await happen(store, account, 2)
+    new, one = subscriber("new"), subscriber("one")
+    await store.add_subscriber("us", new, 0)
+    await store.put_subscriber("us", one)
+    event = operator_event(OperatorType.PAUSED, "us", "one", "gone", "Gone.", 5)
+    await store.put_subscriber("us", subscriber("ops", types=("receiver.*",)))
+    assert await store.change_subscriber("us", one, subscriber("one", paused=True), tell=[event])
+    for name in ("new", "ops"):
+        await redis.set(f"{KEY}:owed:{name}", "not mine")
+    (job,) = await store.backfills("us")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await store.backfill("us", job, new)
+        with pytest.raises(StoreUnavailable):
+            await store.tell("us")
+    assert await redis.xlen(f"{KEY}:events") == len(ids)
+    assert not await redis.exists(f"{KEY}:lane:new", f"{KEY}:lane:ops")
+    await redis.delete(f"{KEY}:owed:new", f"{KEY}:owed:ops")
+    assert await store.tell("us") == [event]
+    await backfilled(store)
+    assert await owed(store) == ids
+
+
 async def test_a_change_by_an_old_roster_is_refused(store: Store) -> None:
     """Somebody else was changed meanwhile: what was decided by the whole list has to be decided again."""
     one = subscriber("one")

@@ -9,8 +9,11 @@ from receiver.ledger.hint import Noted
 from receiver.store import Store
 from receiver.store.connection import connect
 from tests.clock import ManualClock
-from tests.fleet import fleet
-from tests.store.makers import claim, hint
+from tests.fleet import HOST, fleet
+from tests.store.makers import claim, hint, refund_id
+
+NOBODY = 1
+"""A port on which nobody answers: who is told to follow it keeps what it has, and hears nothing more."""
 
 
 async def test_a_repetition_is_acknowledged_only_if_the_first_is_on_a_replica() -> None:
@@ -51,3 +54,31 @@ async def test_while_replicas_are_missing_nothing_is_claimed_by_nobody() -> None
             assert len((await claim(store)).looks) == 1
         finally:
             await store.close()
+
+
+async def test_what_no_replica_has_received_a_failover_loses_and_nothing_else() -> None:
+    """With `wait_replicas = 0` that was acknowledged. With 1 it was not, and comes again."""
+    async with fleet() as found:
+        master, [replica] = await found.replicated(1)
+        clock = ManualClock()
+        careless = Store(connect(master.url), clock=clock)
+        careful = Store(connect(master.url), clock=clock, wait_replicas=1, wait_timeout=0.2)
+        promoted = Store(connect(replica.url), clock=clock)
+        try:
+            assert await careless.hint("us", hint(0, message="m0")) is Noted.NEW
+            assert await careful.hint("us", hint(1, message="m1")) is Noted.NEW
+            await replica.client.replicaof(HOST, NOBODY)
+            for number in (2, 3):
+                assert await careless.hint("us", hint(number, message=f"m{number}")) is Noted.NEW
+            with pytest.raises(StoreUnavailable) as caught:
+                await careful.hint("us", hint(4, message="m4"))
+            assert caught.value.reason == "store_replicas_missing"
+            master.kill()
+            await replica.client.replicaof("NO", "ONE")
+            kept = await replica.client.zrange("refunds:{us}:hinted", 0, -1)
+            assert {each.decode() for each in kept} == {refund_id(0), refund_id(1)}
+            answers = [await promoted.hint("us", hint(number, message=f"m{number}")) for number in range(5)]
+            assert answers == [Noted.REPEATED] * 2 + [Noted.NEW] * 3
+        finally:
+            for store in (careless, careful, promoted):
+                await store.close()
