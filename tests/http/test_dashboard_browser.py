@@ -94,6 +94,7 @@ async def test_a_decline_arrives_live_and_all_goes_by_keyboard(service: Service,
     """Sign in, see a decline come without loading the page again, open it: with nothing but keys."""
     async with browsing(tmp_path) as page:
         await page.goto(f"http://127.0.0.1:{service.port}/")
+        await expect(page.get_by_label("Token")).to_be_focused(timeout=BOUND)
         await page.keyboard.type(US_ONLY)
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name="Overview")).to_be_visible(timeout=BOUND)
