@@ -58,6 +58,7 @@ class Line(asyncio.Protocol):
         self._held = b""
         self._transport: asyncio.Transport | None = None
         self.began = 0.0
+        self._asked = False
         self.rest = 0.0
         """Seconds for which the last answer asked to be left alone."""
 
@@ -67,18 +68,20 @@ class Line(asyncio.Protocol):
         return self._transport is None or self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ready. One connection too many is answered before it asks."""
-        self._transport, self.began = cast(asyncio.Transport, transport), perf_counter()
+        """Ready."""
+        self._transport = cast(asyncio.Transport, transport)
 
     def send(self, whole: bytes, began: float) -> None:
         """Ask; `began` is when it was due."""
         if self._transport is None:
             raise RuntimeError("There is no connection.")
-        self.began = began
+        self.began, self._asked = began, True
         self._transport.write(whole)
 
     def data_received(self, data: bytes) -> None:
-        """A piece of the answer."""
+        """A piece of the answer. A connection too many is told so before it asks, and closed: that answers nothing."""
+        if not self._asked:
+            return
         self._held += data
         head = self._held.find(END)
         if head < 0:
@@ -88,7 +91,7 @@ class Line(asyncio.Protocol):
             status = int(self._held[9:12])
             later = RETRY.search(self._held, 0, head + 2) if status == 503 else None
             self.rest = float(later[1]) if later else 0.0
-            self._held = b""
+            self._held, self._asked = b"", False
             self._done(self, status)
 
     def connection_lost(self, exc: Exception | None) -> None:

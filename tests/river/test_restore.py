@@ -72,8 +72,11 @@ async def test_a_backup_under_load_holds_what_was_acknowledged_and_a_restore_fin
     await until(lambda: right(around, acknowledged), "every refund in its true state, every decline told")
 
     assert all(len(ids) == 1 for ids in around.ids().values())
-    again = {each.event["subject"] for each in around.deliveries[deliveries:]}
-    assert set(early) <= again
+
+    def again() -> set[str]:
+        return {each.event["subject"] for each in around.deliveries[deliveries:]}
+
+    await until(lambda: set(early) <= again(), "those that were pending then are told of again")
     kept = [subject for subject, kind in booked(around) if kind == FINAL_EVENT["Declined"]]
     assert sorted(kept) == sorted(set(kept))
     assert {each for each in acknowledged if declined(around, each)} <= set(kept)
