@@ -69,10 +69,7 @@ class Deaths(Part):
         top = f"({fixed_width(before)}" if before else f"[{fixed_width(f'{until}-{LAST_SEQ}')}" if until else "+"
         low = f"[{fixed_width(f'{since}-0')}" if since else "-"
         ids = await self._read("ZRANGE", keys("deaths", name), top, low, "BYLEX", "REV", "LIMIT", 0, limit)
-        if not ids:
-            return []
-        raw = await self._read("HMGET", keys("dead", name), *(plain_id(each) for each in ids))
-        return [dead for value in raw if value and (dead := _dead(value)) is not None]
+        return await self.dead_of(account, name, [plain_id(each) for each in ids])
 
     async def dead_of(self, account: str, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
         """Those of these events that were given up for this subscriber."""
