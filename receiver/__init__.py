@@ -12,6 +12,7 @@ A notification comes in, is proven, and becomes a hint
         regions.py · certificate.py               which certificates SNS signs with, and where they stand
         signature.py · known_answers.py           may we believe it? address, age, signature
         notice.py                                 the message inside: which refund changed
+        dispute.py                                what it tells of a chargeback or a claim
     accounts.py       whose notifications to believe, whom to ask, how fast
     certificates.py   has the signing certificate at hand, or has it fetched, within bounds
     receive.py        VERB · one POST → proven, and a hint written down
@@ -22,7 +23,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         calls.py · signing.py · answers.py        a request, the proof that it is ours, what an answer means
         fps.py · fps_notification.py · aws_signature.py    the same for the retired Flexible Payments
     ledger/           PURE · what we know
-        refund.py · hint.py · request.py          the values
+        refund.py · hint.py · request.py · dispute.py · receipt.py    the values
         lifecycle.py                              the table: known + seen → change, and its events
         schedule.py                               when to ask again
         query.py · shape.py                       lists, and the one JSON shape of a refund
@@ -33,6 +34,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         sentinel.py · cluster.py · topology.py    one Redis, or several
         clock.py · wakes.py                       one time for all; who wakes whom
         looks.py · refunds.py · roster.py · lanes.py · deaths.py · keeping.py    questions, the ledger, what is owed
+        disputes.py                               chargebacks and claims, by charge permission
         feed.py · vitals.py                       all events; how a Redis is
         requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
         format.py · restored.py · pruning.py      the version of the data; after a restore; what is old goes

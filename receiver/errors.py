@@ -14,6 +14,7 @@
     │   └── Overloaded           more work than we can finish in time
     ├── Rejected                 a request to our own API is wrong                        4xx
     │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · Conflict 409
+    │   ├── BuyerMayBePaid 409   an open dispute is about the charge
     │   └── RefundUnclear 409    whether a refund was issued is not known
     ├── AmazonError              Amazon's answer, or the lack of one
     │   ├── AmazonRefused        Amazon understood, and said no                           4xx of Amazon
@@ -185,6 +186,16 @@ class Conflict(Rejected):
     status = 409
     title = "Conflict"
     reason = "conflict"
+
+
+class BuyerMayBePaid(Conflict):
+    """There is an open dispute about the charge: the buyer may have the money from it."""
+
+    reason = "buyer_may_be_paid"
+
+    def __init__(self, detail: str, disputes: Sequence[Mapping[str, object]]) -> None:
+        super().__init__(detail)
+        self.more = {"disputes": [*disputes]}
 
 
 class RefundUnclear(Conflict):

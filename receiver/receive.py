@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol, cast
@@ -23,7 +22,9 @@ from receiver.errors import NotFound, NotProven, NotSent, TooLarge, Unavailable,
 from receiver.inbox.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, Envelope, read_envelope
 from receiver.inbox.notice import Notice, read_notice
 from receiver.inbox.signature import FUTURE_MS, PAST_MS, check_address, check_age, check_signature
+from receiver.ledger.dispute import Dispute, signed
 from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.receipt import Outcome, Receipt
 from receiver.ledger.refund import Source
 
 log = structlog.get_logger()
@@ -38,41 +39,17 @@ class HintStore(Protocol):
     def hint(self, account: str, hint: Hint) -> Coroutine[object, object, Noted]:
         """Durable when it returns. Raises `StoreUnavailable`."""
 
+    def dispute(
+        self, account: str, dispute: Dispute, *, message_id: str, digest: str
+    ) -> Coroutine[object, object, Noted]:
+        """Durable when it returns. Raises `StoreUnavailable`."""
+
 
 class Confirm(Protocol):
     """How a subscription is confirmed: `transport.confirm_subscription`."""
 
     def __call__(self, url: str) -> Coroutine[object, object, None]:
         """Visit the address. Raises `NotSent` or `Unavailable` unless SNS says that it is done."""
-
-
-class Outcome(StrEnum):
-    """What became of a notification that was believed."""
-
-    NOTED = "noted"
-    REPEATED = "repeated"
-    ALTERED = "altered"
-    NOT_A_REFUND = "not_a_refund"
-    SAMPLE = "sample"
-    SUBSCRIPTION = "subscription"
-    CONFIRMED = "confirmed"
-    UNSUBSCRIBE = "unsubscribe"
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """A notification was believed, and all that it calls for is written."""
-
-    outcome: Outcome
-    age: int
-    """How long ago Amazon signed it, ms."""
-    signature_version: int
-    topic: str = ""
-    object_type: str = ""
-    """See `Notice.object_type`; empty for what is not a notification."""
-    refund_id: str = ""
-    accounts: tuple[str, ...] = ()
-    """The accounts that the hint was written for, with what each write came to in `noted`; those of a test message."""
-    noted: tuple[Noted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +125,7 @@ class Receiver:
         concerned = self._concerned(candidates, notice, now)
         if notice.is_sample:
             return _sample(concerned, envelope, notice, now)
-        if not notice.is_refund:
+        if not (notice.is_refund or notice.dispute):
             return _receipt(Outcome.NOT_A_REFUND, envelope, now, notice)
         return await self._write(concerned, envelope, notice, now, traceparent)
 
@@ -219,22 +196,34 @@ class Receiver:
     async def _write(
         self, accounts: list[Account], envelope: Envelope, notice: Notice, now: int, traceparent: str
     ) -> Receipt:
-        hint = Hint(
-            refund_id=notice.object_id,
-            at=now,
-            source=Source.NOTIFICATION,
-            message_id=envelope.message_id,
-            digest=sha256(envelope.signed_text).hexdigest(),
-            sent_at=envelope.timestamp,
-            refund_type=notice.refund_type,
-            traceparent=traceparent,
-        )
+        digest, message_id = sha256(envelope.signed_text).hexdigest(), envelope.message_id
         names = tuple(account.name for account in accounts)
-        noted = tuple(await _all_of([self._store.hint(name, hint) for name in names]))
+        if notice.dispute:
+            dispute = signed(notice.dispute, envelope.message_id, envelope.timestamp)
+            writes = [self._store.dispute(name, dispute, message_id=message_id, digest=digest) for name in names]
+        else:
+            hint = _hint(envelope, notice, digest, now, traceparent)
+            writes = [self._store.hint(name, hint) for name in names]
+        noted = tuple(await _all_of(writes))
         for name, found in zip(names, noted, strict=True):
             if found is Noted.ALTERED:
-                log.error("notification.altered_duplicate", account=name, message_id=envelope.message_id)
-        return _receipt(_outcome(noted), envelope, now, notice, names, noted)
+                log.error("notification.altered_duplicate", account=name, message_id=message_id)
+            if notice.dispute and found is not Noted.REPEATED:
+                log.warning("dispute.told", account=name, dispute=msgspec.to_builtins(dispute))
+        return _receipt(_outcome(noted, notice), envelope, now, notice, names, noted)
+
+
+def _hint(envelope: Envelope, notice: Notice, digest: str, now: int, traceparent: str) -> Hint:
+    return Hint(
+        refund_id=notice.object_id,
+        at=now,
+        source=Source.NOTIFICATION,
+        message_id=envelope.message_id,
+        digest=digest,
+        sent_at=envelope.timestamp,
+        refund_type=notice.refund_type,
+        traceparent=traceparent,
+    )
 
 
 def _read_notice(envelope: Envelope) -> Notice:
@@ -265,7 +254,8 @@ def _environment(notice: Notice) -> Environment | None:
 
     The ids of test messages are invented: a real one from the sandbox spoke of P01-0000000-0000000-000000.
     """
-    match "" if notice.is_sample else notice.object_id[:1]:
+    told = notice.dispute.charge_permission_id if notice.dispute else notice.object_id
+    match "" if notice.is_sample else told[:1]:
         case "S":
             return Environment.SANDBOX
         case "P":
@@ -284,10 +274,11 @@ async def _all_of(writes: list[Coroutine[object, object, Noted]]) -> list[Noted]
     return cast("list[Noted]", found)
 
 
-def _outcome(noted: tuple[Noted, ...]) -> Outcome:
+def _outcome(noted: tuple[Noted, ...], notice: Notice) -> Outcome:
     if Noted.ALTERED in noted:
         return Outcome.ALTERED
-    return Outcome.NOTED if Noted.NEW in noted else Outcome.REPEATED
+    new = Outcome.DISPUTE if notice.dispute else Outcome.NOTED
+    return new if Noted.NEW in noted else Outcome.REPEATED
 
 
 def _receipt(

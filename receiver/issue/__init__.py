@@ -22,6 +22,7 @@ from receiver.errors import (
     AmazonRefused,
     AmazonUnknown,
     BadRequest,
+    BuyerMayBePaid,
     Conflict,
     NotFound,
     RefundUnclear,
@@ -32,11 +33,13 @@ from receiver.issue.orders import make_order
 from receiver.issue.tries import Issued, Tries, Watcher
 from receiver.issue.work import Worker
 from receiver.ledger.allowance import CAPTURED, OVER, Charge, exceeded, most
+from receiver.ledger.dispute import may_be_paid, open_on, permission_of
 from receiver.ledger.refund import FPS, Money, State
 from receiver.ledger.request import Order, Record, RequestState, Wish
+from receiver.ledger.shape import dispute_json
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.requests import Attempt, Exceeded, Reserved
+from receiver.store.requests import Attempt, Disputed, Exceeded, Reserved
 
 __all__ = ["Issued", "Issuer"]
 
@@ -147,6 +150,8 @@ class Issuer:
         match reserved:
             case Exceeded(spent=spent):
                 raise exceeded(order.money, ceiling, spent)
+            case Disputed():
+                raise await self._disputed(order.charge_id)
             case Reserved(token=token):
                 await self.tries.when_admitted(Attempt(order.id, token), order)
                 record = await self.store.request(self._name, order.id)
@@ -156,6 +161,10 @@ class Issuer:
                     )
                 return await self._known(record, order)
         return await self._known(reserved, order)
+
+    async def _disputed(self, charge_id: str) -> BuyerMayBePaid:
+        disputes = open_on(charge_id, await self.store.disputes(self._name, permission_of(charge_id)))
+        return BuyerMayBePaid(f"Nothing was issued. {may_be_paid(disputes)}", [dispute_json(each) for each in disputes])
 
     async def _known(self, record: Record, order: Order) -> Issued:
         """What a request that is written down has come to.

@@ -11,6 +11,7 @@ from typing import Annotated, Final, TypedDict
 
 from msgspec import Meta
 
+from receiver.ledger.dispute import Dispute
 from receiver.ledger.refund import Money, Refund, Revision, Source, format_basic, format_rfc3339, is_final
 from receiver.ledger.request import Record, RequestState
 
@@ -96,6 +97,23 @@ class RevisionJson(TypedDict):
     conflict: bool
     changedAt: Rfc3339
     source: Annotated[str, Meta(extra_json_schema={"enum": [*Source]})]
+
+
+class DisputeJson(TypedDict):
+    """A dispute about a charge, as far as Amazon has told of it. What it did not tell is null."""
+
+    disputeId: str
+    kind: Annotated[str, Meta(description="chargeback, A-to-z claim or dispute.")]
+    chargePermissionId: str
+    chargeId: Annotated[str | None, Meta(description="Null: it may be about any charge of the charge permission.")]
+    open: Annotated[bool, Meta(description="Until Amazon says that the merchant has won. An open one stops refunds.")]
+    amount: MoneyJson | None
+    reason: Annotated[str | None, Meta(description="Why the buyer filed it, in Amazon's words.")]
+    state: Annotated[str | None, Meta(description="In Amazon's words, such as RECEIVED or UnderReview.")]
+    resolution: Annotated[str | None, Meta(description="BuyerWon, MerchantWon or NoFault, where Amazon has told it.")]
+    creationTimestamp: AmazonTime | None
+    firstToldAt: Annotated[Rfc3339 | None, Meta(description="When Amazon signed the first notification of it.")]
+    toldAt: Annotated[Rfc3339 | None, Meta(description="When Amazon signed the last notification of it.")]
 
 
 class RefusalJson(TypedDict):
@@ -209,6 +227,24 @@ def revision_json(revision: Revision) -> RevisionJson:
         "conflict": revision.conflict,
         "changedAt": format_rfc3339(revision.at),
         "source": str(revision.source),
+    }
+
+
+def dispute_json(dispute: Dispute) -> DisputeJson:
+    """The JSON of a dispute, with its keys in the order of `DisputeJson`."""
+    return {
+        "disputeId": tidy(dispute.dispute_id),
+        "kind": dispute.kind,
+        "chargePermissionId": tidy(dispute.charge_permission_id),
+        "chargeId": tidy(dispute.charge_id) or None,
+        "open": dispute.is_open,
+        "amount": money_json(dispute.amount),
+        "reason": tidy(dispute.reason) or None,
+        "state": tidy(dispute.state or dispute.told_state) or None,
+        "resolution": tidy(dispute.resolution) or None,
+        "creationTimestamp": amazon_time(dispute.created_at) if dispute.created_at else None,
+        "firstToldAt": format_rfc3339(dispute.first_told_at) if dispute.first_told_at else None,
+        "toldAt": format_rfc3339(dispute.told_at) if dispute.told_at else None,
     }
 
 

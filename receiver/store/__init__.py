@@ -1,7 +1,7 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
 keys → connection (pipelines, scripts) → sentinel · cluster → topology (the client for an address)
-                                         refunds · requests · unsettled · looks · feed · format → Store
+                                         refunds · requests · unsettled · looks · disputes · feed · format → Store
                                          restored → format
                                          roster → lanes → deaths → keeping · overview   → Store
                                          trail → looks · lanes · overview
@@ -23,6 +23,7 @@ import structlog
 
 from receiver.errors import StoreUnavailable
 from receiver.store.clock import Clock
+from receiver.store.disputes import Disputes
 from receiver.store.feed import Feed
 from receiver.store.format import Format
 from receiver.store.fps_orders import FpsOrders
@@ -41,7 +42,7 @@ AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
 """ms for which pending refunds have not changed, by the label of the metric."""
 
 
-class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
+class Store(Pruning, Looks, Disputes, Feed, FpsOrders, Overview, Format):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from receiver.ledger.allowance import Entry
+from receiver.ledger.dispute import permission_of
 from receiver.ledger.request import Order, Record, RequestState, reservation
 from receiver.store.part import Part
 
@@ -30,6 +31,11 @@ class Exceeded:
     """So much (minor units) is used up already that the amount does not fit."""
 
     spent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disputed:
+    """There is an open dispute about the charge: the buyer may have the money from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class Requests(Part):
 
     async def reserve(
         self, account: str, order: Order, *, owner: str, most: int, refunded: int, lease: int
-    ) -> Reserved | Exceeded | Record:
+    ) -> Reserved | Exceeded | Disputed | Record:
         """Reserve the amount and hold the request for `lease` ms; or say what stands in the way.
 
         `most` and `refunded` are minor units: what may be refunded in all, and what Amazon says was. `owner` is a fresh
@@ -63,7 +69,13 @@ class Requests(Part):
         token = self.now() + lease
         answer = await self._run(
             "reserve",
-            [keys("requests", order.id), keys("charge", order.charge_id), keys("issuing"), keys("reserved")],
+            [
+                keys("requests", order.id),
+                keys("charge", order.charge_id),
+                keys("issuing"),
+                keys("reserved"),
+                keys("disputes", permission_of(order.charge_id)),
+            ],
             [
                 order.id,
                 owner,
@@ -75,6 +87,7 @@ class Requests(Part):
                 reservation(order.id),
                 KEPT_FOR,
                 self.now(),
+                order.charge_id,
                 "order",
                 msgspec.json.encode(order),
                 "state",
@@ -86,6 +99,8 @@ class Requests(Part):
                 return Reserved(token)
             case b"exceeded":
                 return Exceeded(int(answer[1]))
+            case b"disputed":
+                return Disputed()
         flat = answer[1]
         return _record(dict(zip(flat[::2], flat[1::2], strict=True)))
 

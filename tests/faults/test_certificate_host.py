@@ -19,7 +19,8 @@ import pytest
 
 from receiver.certificates import BURST, FAILED_MAX, UNPROVEN_MAX, CertificateStore
 from receiver.errors import CertificateUnavailable
-from receiver.receive import Outcome, Receiver
+from receiver.ledger.receipt import Outcome
+from receiver.receive import Receiver
 from receiver.store import Store
 from receiver.transport import Transport
 from tests.accounts import make_account

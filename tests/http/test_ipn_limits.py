@@ -17,9 +17,10 @@ from structlog.testing import capture_logs
 from receiver.errors import NotProven
 from receiver.http import server
 from receiver.http.ipn import PER_TURN, Ipn
+from receiver.ledger.dispute import Dispute
 from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.receipt import Outcome, Receipt
 from receiver.metrics import Metrics
-from receiver.receive import Outcome, Receipt
 from receiver.settings import Settings
 from receiver.settings.sections import IngestSettings
 from receiver.store import Store
@@ -399,6 +400,11 @@ class Remembering:
         """See `Noted`."""
         known = self.seen.setdefault(hint.message_id, hint.digest)
         return Noted.REPEATED if known == hint.digest else Noted.ALTERED
+
+    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> Noted:
+        """See `Noted`."""
+        known = self.seen.setdefault(message_id, digest)
+        return Noted.REPEATED if known == digest else Noted.ALTERED
 
 
 async def asked(ipn: Ipn, body: bytes, headers: list[tuple[bytes, bytes]]) -> Answer:

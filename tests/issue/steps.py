@@ -25,7 +25,7 @@ from receiver.metrics import Metrics
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import Command, Group, Script
-from receiver.store.requests import Exceeded, Reserved
+from receiver.store.requests import Disputed, Exceeded, Reserved
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
 
@@ -117,7 +117,7 @@ class Stepped(Store):
 
     async def reserve(
         self, account: str, order: Order, *, owner: str, most: int, refunded: int, lease: int
-    ) -> Reserved | Exceeded | Record:
+    ) -> Reserved | Exceeded | Disputed | Record:
         found = await super().reserve(account, order, owner=owner, most=most, refunded=refunded, lease=lease)
         if isinstance(found, Reserved):
             assert most == CEILING

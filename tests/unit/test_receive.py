@@ -25,8 +25,10 @@ from receiver.errors import (
     Unreadable,
 )
 from receiver.inbox.envelope import MAX_BODY
+from receiver.ledger.dispute import Dispute
 from receiver.ledger.hint import Hint, Noted
-from receiver.receive import UNCONFIGURED_MAX, Outcome, Receipt, Receiver, Unknowns
+from receiver.ledger.receipt import Outcome, Receipt
+from receiver.receive import UNCONFIGURED_MAX, Receiver, Unknowns
 from receiver.store import Store
 from tests.accounts import make_account
 from tests.clock import ManualClock
@@ -43,18 +45,30 @@ class Paper:
 
     def __init__(self) -> None:
         self.hints: list[tuple[str, Hint]] = []
+        self.disputes: list[tuple[str, Dispute]] = []
         self.seen: dict[tuple[str, str], str] = {}
         self.torn: set[str] = set()
 
     async def hint(self, account: str, hint: Hint) -> Noted:
+        noted = await self._note(account, hint.message_id, hint.digest)
+        if noted is not Noted.REPEATED:
+            self.hints.append((account, hint))
+        return noted
+
+    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> Noted:
+        noted = await self._note(account, message_id, digest)
+        if noted is not Noted.REPEATED:
+            self.disputes.append((account, dispute))
+        return noted
+
+    async def _note(self, account: str, message_id: str, digest: str) -> Noted:
         await asyncio.sleep(0)
         if account in self.torn:
             raise StoreUnavailable()
-        known = self.seen.get((account, hint.message_id))
-        if known == hint.digest:
+        known = self.seen.get((account, message_id))
+        if known == digest:
             return Noted.REPEATED
-        self.hints.append((account, hint))
-        self.seen[account, hint.message_id] = hint.digest
+        self.seen[account, message_id] = digest
         return Noted.ALTERED if known else Noted.NEW
 
 
@@ -353,7 +367,7 @@ async def test_repeated_and_altered_are_told_apart() -> None:
     assert [hint.refund_id for _, hint in bench.paper.hints] == [REFUND_ID, "S01-2-2-R2"]
 
 
-@pytest.mark.parametrize("object_type", ["CHARGE", "CHARGE_PERMISSION", "CHARGEBACK", "NEWS"])
+@pytest.mark.parametrize("object_type", ["CHARGE", "CHARGE_PERMISSION", "NEWS"])
 async def test_other_objects_are_acknowledged(object_type: str) -> None:
     """Believed, told to the metrics, not written."""
     bench = Bench()
