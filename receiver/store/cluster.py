@@ -165,7 +165,7 @@ class NodeGroup(Group):
         """Send it although the slot is just being moved here."""
         commands: list[Command] = [("ASKING",), call.command]
         if self.wait_replicas:
-            commands += [("ASKING",), ("SET", pulse_key(call.command), 1), ("WAIT", self.wait_replicas, self.wait_ms)]
+            commands += [("ASKING",), ("SET", pulse_key(call.command), 1, "GET"), ("WAIT", self.wait_replicas, self.wait_ms)]
         try:
             async with self.client.pipeline(transaction=False) as pipeline:
                 for command in commands:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -26,8 +26,8 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from receiver.deadline import Deadline
 from receiver.errors import StoreUnavailable
-from receiver.store.keys import PREFIX, PROBE
-from receiver.store.kinds import kind_of
+from receiver.store.keys import PREFIX, PROBE, read_kind, type_of
+from receiver.store.kinds import kind_of, store_error
 
 log = structlog.get_logger()
 
@@ -36,6 +36,8 @@ MOST_FLIGHTS = 2
 """Pipelines under way at once; what arrives meanwhile shares the next one."""
 TIMEOUT = 5.0
 """Seconds for one exchange, where the client has no time-out of its own."""
+SOUND = frozenset({"error", "wrong_type", "record_unreadable"})
+"""Kinds of error that are about one command: Redis itself is well."""
 PULSE_LIVES = 86_400_000
 """ms; no key of ours is left where nothing is written any more."""
 
@@ -47,15 +49,40 @@ class Script:
     source: bytes
     sha: str
 
-    def command(self, keys: list[str], args: list[str | int | bytes]) -> Command:
-        """Run by hash."""
-        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+    def command(self, keys: list[str], args: list[str | int | bytes], without: Collection[str] = ()) -> Command:
+        """Run by hash. `without` are kinds of keys that may hold another type: the script goes on without those."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args, letters(keys, without))
+
+
+LETTERS = {"hash": "h", "zset": "z", "list": "l", "string": "s", "stream": "x"}
+EPILOGUE = b"""
+end
+local answer = run()
+if #notes == 0 or (type(answer) == 'table' and answer.err) then
+  return answer
+end
+return {'NOTES', notes, answer}
+"""
+
+
+def letters(keys: Iterable[str], without: Collection[str] = ()) -> str:
+    """The types that the keys should have, as `prelude.lua` reads them. Raises `KeyError` for an unknown kind of key."""
+    found = ""
+    for key in keys:
+        letter = LETTERS[type_of(key)]
+        found += letter.upper() if without and read_kind(key) in without else letter
+    return found
 
 
 @cache
 def script(name: str) -> Script:
-    """The script in `<name>.lua` beside this file."""
-    source = resources.files("receiver.store").joinpath(f"{name}.lua").read_bytes()
+    """The script in `<name>.lua` beside this file, behind the prelude that checks the types of its keys."""
+    folder = resources.files("receiver.store")
+    return whole(folder.joinpath("prelude.lua").read_bytes() + folder.joinpath(f"{name}.lua").read_bytes() + EPILOGUE)
+
+
+def whole(source: bytes) -> Script:
+    """A script, with its hash."""
     return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
@@ -190,7 +217,7 @@ class Group:
 
     async def _send(self, commands: list[Command]) -> list[Any]:
         if self.wait_replicas:
-            pulse: Command = ("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES)
+            pulse: Command = ("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES, "GET")
             commands = [*commands, pulse, ("WAIT", self.wait_replicas, self.wait_ms)]
         answers = await self._exchange(commands)
         return self._confirmed(answers) if self.wait_replicas else answers
@@ -200,7 +227,7 @@ class Group:
         *answers, pulse, reached = answers
         if not isinstance(pulse, Exception) and not isinstance(reached, Exception) and reached >= self.wait_replicas:
             return answers
-        error = ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
+        error = pulse if isinstance(pulse, ResponseError) else ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
         return [each if isinstance(each, Exception) else error for each in answers]
 
     async def _exchange(self, commands: list[Command]) -> list[Any]:
@@ -226,13 +253,13 @@ class Group:
         return answer if shape is None else shape(answer)
 
     def _fail(self, call: _Call, error: Exception) -> None:
-        self._refuse(call, kind_of(error))
+        self._refuse(call, kind_of(error), store_error(error, key_of(call.command)))
 
-    def _refuse(self, call: _Call, kind: str) -> None:
+    def _refuse(self, call: _Call, kind: str, error: StoreUnavailable | None = None) -> None:
         self.on_error(kind)
-        self._shaky = kind != "error"
+        self._shaky = kind not in SOUND
         if not call.answer.done():
-            call.answer.set_exception(StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
+            call.answer.set_exception(error or StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
 
     async def close(self) -> None:
         """Wait for what is under way."""
