@@ -31,6 +31,7 @@ from receiver.http.frame import Framed
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
+from receiver.http.notifications import KeptStore, NotificationApi, notification_routes
 from receiver.http.openapi import description_routes
 from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
 from receiver.http.requests import RequestApi, RequestStore
@@ -45,7 +46,9 @@ FROM_AMAZON: Final = ("/ipn", "/fps/")
 HEALTH: Final = ("/healthz", "/readyz")
 
 
-class AppStore(DashboardStore, RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, Protocol):
+class AppStore(
+    DashboardStore, RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, KeptStore, Protocol
+):
     """What the routes need of `store/`."""
 
 
@@ -90,6 +93,7 @@ def build(
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
         *feed_routes(FeedApi(store, tokens, settings.feed, metrics)),
         *delivery_routes(DeliveryApi(store, tokens, now)),
+        *notification_routes(NotificationApi(store, tokens, [account.name for account in settings.accounts])),
         *health_routes(Health(checks, metrics, refresh_gauges, remarks)),
         *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
         *description_routes(),

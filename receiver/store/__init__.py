@@ -3,6 +3,7 @@
 keys → connection (pipelines, scripts) → sentinel · cluster → topology (the client for an address)
                                          refunds · requests · unsettled · looks · feed · format → Store
                                          restored → format
+                                         notifications                          → Store
                                          roster → lanes → deaths → keeping · overview   → Store
                                          trail → looks · lanes · overview
 pruning                                  takes old refunds out of all of them
@@ -28,6 +29,7 @@ from receiver.store.format import Format
 from receiver.store.fps_orders import FpsOrders
 from receiver.store.keys import CERTIFICATES, PROBE
 from receiver.store.looks import Looks
+from receiver.store.notifications import Notifications
 from receiver.store.overview import Overview
 from receiver.store.pruning import Pruning
 from receiver.store.roster import Roster
@@ -41,7 +43,7 @@ AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
 """ms for which pending refunds have not changed, by the label of the metric."""
 
 
-class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
+class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(
