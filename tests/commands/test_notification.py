@@ -8,7 +8,6 @@ import uuid
 import pytest
 
 from receiver.ledger.notification import UnrecognizedNotification
-from tests.clock import T0
 from tests.commands.conftest import Run
 from tests.commands.kit import REFUND, Server
 
@@ -16,7 +15,8 @@ ID = str(uuid.UUID(int=7))
 MESSAGE = f"new: {REFUND}\n\x1b]0;owned\x07 second line\n"
 
 
-def keep(server: Server, id_: str = ID, at: int = T0) -> None:
+def keep(server: Server, id_: str = ID, ago: int = 1000) -> None:
+    at = server.service.store.now() - ago
     kept = UnrecognizedNotification("d" * 64, id_, "arn:topic", at - 1, at, "It is new.", ("us",), (REFUND,), 9)
     server.run(server.service.store.keep_notification("us", kept, MESSAGE))
 
@@ -31,7 +31,7 @@ def test_none_is_said(server: Server, admin: Run) -> None:
 def test_they_are_listed_and_one_is_shown(server: Server, admin: Run) -> None:
     """With what was not understood, the refunds that it names, and its message."""
     keep(server)
-    keep(server, str(uuid.UUID(int=8)), T0 + 1000)
+    keep(server, str(uuid.UUID(int=8)), 0)
     listed = admin("notification", "list", "--limit", "1")
     assert listed.code == 0
     assert "Showing 1 of 2." in listed.err
