@@ -18,6 +18,8 @@ from receiver.ledger.refund import Source
 
 log = structlog.get_logger()
 
+FEW = 20
+"""Refunds that one message may name and have asked about as soon as those of other notifications."""
 ENVIRONMENTS = {"S": Environment.SANDBOX, "P": Environment.LIVE}
 """The first letter of an id → where the object is."""
 
@@ -99,6 +101,7 @@ def _hints(
             at=now,
             source=Source.NOTIFICATION,
             sent_at=envelope.timestamp,
+            patient=len(contents.refund_ids) > FEW,
             traceparent=traceparent,
         )
         fitting = [account for account in accounts if account.environment is ENVIRONMENTS.get(refund_id[0])]

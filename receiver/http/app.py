@@ -34,6 +34,7 @@ from receiver.http.issuing import IssueApi, Issues
 from receiver.http.notifications import KeptStore, NotificationApi, notification_routes
 from receiver.http.openapi import description_routes
 from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
+from receiver.http.rate import Refreshes
 from receiver.http.requests import RequestApi, RequestStore
 from receiver.http.subscribers import SubscriberApi, SubscriberStore
 from receiver.metrics import Metrics
@@ -82,11 +83,12 @@ def build(
     """
     sessions, attempts = sessions or Sessions(now), Attempts(settings.http.failed_sign_ins)
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
-    dashboard = Dashboard(store, tokens, sessions, issuers, now)
+    refreshes = Refreshes(settings.http.refreshes)
+    dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes)
     ipn = Ipn(receiver, settings.ingest, metrics)
     routes = [
         *ipn_routes(ipn),
-        *refund_routes(RefundApi(store, tokens, now)),
+        *refund_routes(RefundApi(store, tokens, now, refreshes)),
         *issue_routes(IssueApi(issuers, tokens)),
         *fps_routes(legacies, tokens, settings.ingest, metrics),
         *request_routes(RequestApi(store, issuers, tokens)),

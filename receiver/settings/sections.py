@@ -92,6 +92,8 @@ class HttpSettings(Section):
     """Open at once on each port, in each process; one more gets 503 and is closed. Each needs a file descriptor."""
     failed_sign_ins: int = Field(default=20, ge=0, le=10_000)
     """Wrong tokens of one client address at once; after that 429, and one more every 6 s. 0: no limit."""
+    refreshes: int = Field(default=120, ge=0, le=100_000)
+    """Refreshes of one token at once, and in a minute; after that 429. In each process. 0: no limit."""
     header_timeout: Span = seconds(10)
     shutdown_timeout: Span = seconds(8)
 

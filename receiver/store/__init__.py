@@ -143,9 +143,9 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
         return self.wakes.waking(account, heeds)
 
     async def gauges(self, account: str) -> dict[str, float]:
-        """Sizes: `pending`, `hinted`, `due`, `events`, `lanes`; and per subscriber, as `waiting:<name>`, …: `waiting`,
-        `owed` (what holds the stream), `dead`, `failures` in a row, `paused` (1 or 0), `oldest_waiting` in seconds.
-        And what `request_sizes` tells.
+        """Sizes: `pending`, `hinted`, `due`, `refreshed`, `events`, `lanes`; and per subscriber, as `waiting:<name>`,
+        …: `waiting`, `owed` (what holds the stream), `dead`, `failures` in a row, `paused` (1 or 0),
+        `oldest_waiting` in seconds. And what `request_sizes` tells.
 
         `oldest_pending_seconds` is the age of the refund that is pending longest, looked for among the `MOST_OLD` that
         changed least recently: to tell that one is stuck is a change too. `pending_unchanged:<age>` counts those that
@@ -159,6 +159,7 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
             "unknown": ("ZCARD", keys.state("")),
             "hinted": ("ZCARD", keys("hinted")),
             "due": ("ZCARD", keys("due")),
+            "refreshed": ("ZCARD", keys("refreshed")),
             "events": ("XLEN", keys("events")),
             **{
                 f"pending_unchanged:{age}{state}": ("ZCOUNT", keys.state(state), "-inf", self.now() - ms)
