@@ -137,12 +137,12 @@ async def test_what_could_not_be_kept_is_not_acknowledged(
 
 
 async def test_the_largest_message_is_kept_whole(service: Service, sns: SnsSigner, redis: Redis) -> None:
-    """And all of the thousands of refunds that it names are asked about."""
+    """And all of the thousands of refunds that it names are asked about, behind those of other notifications."""
     ids = [f"S01-5105180-3221187-R{number:06d}" for number in range(8_000)]
     message = " ".join(ids)
     fields = sns.envelope(message)
     assert (await service.call("POST", "/ipn/us", body=json.dumps(fields).encode())).status == 200
-    assert await redis.zcard("refunds:{us}:hinted") == len(ids)
+    assert await redis.zcard("refunds:{us}:refreshed") == len(ids)
     shown = await service.call("GET", f"/v1/notifications/{fields['MessageId']}", token=ADMIN)
     assert json.loads(shown.body)["message"] == message
 
