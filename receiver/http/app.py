@@ -31,8 +31,10 @@ from receiver.http.frame import Framed
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
+from receiver.http.notifications import KeptStore, NotificationApi, notification_routes
 from receiver.http.openapi import description_routes
 from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
+from receiver.http.rate import Refreshes
 from receiver.http.requests import RequestApi, RequestStore
 from receiver.http.subscribers import SubscriberApi, SubscriberStore
 from receiver.metrics import Metrics
@@ -45,7 +47,9 @@ FROM_AMAZON: Final = ("/ipn", "/fps/")
 HEALTH: Final = ("/healthz", "/readyz")
 
 
-class AppStore(DashboardStore, RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, Protocol):
+class AppStore(
+    DashboardStore, RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, KeptStore, Protocol
+):
     """What the routes need of `store/`."""
 
 
@@ -79,17 +83,19 @@ def build(
     """
     sessions, attempts = sessions or Sessions(now), Attempts(settings.http.failed_sign_ins)
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
-    dashboard = Dashboard(store, tokens, sessions, issuers, now)
+    refreshes = Refreshes(settings.http.refreshes)
+    dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes)
     ipn = Ipn(receiver, settings.ingest, metrics)
     routes = [
         *ipn_routes(ipn),
-        *refund_routes(RefundApi(store, tokens, now)),
+        *refund_routes(RefundApi(store, tokens, now, refreshes)),
         *issue_routes(IssueApi(issuers, tokens)),
         *fps_routes(legacies, tokens, settings.ingest, metrics),
         *request_routes(RequestApi(store, issuers, tokens)),
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
         *feed_routes(FeedApi(store, tokens, settings.feed, metrics)),
         *delivery_routes(DeliveryApi(store, tokens, now)),
+        *notification_routes(NotificationApi(store, tokens, [account.name for account in settings.accounts])),
         *health_routes(Health(checks, metrics, refresh_gauges, remarks)),
         *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
         *description_routes(),

@@ -1,7 +1,7 @@
--- Write a hint: the refund is due now. The `seen` mark saves work only, and is written last.
+-- Write a hint: the refund is due now. `queue` is `hinted`, or `refreshed` for what waits behind notifications. The `seen` mark saves work only, and is written last.
 -- A refund's type is told by XML notifications alone: a later hint without one must not make it forgotten.
 -- The trail is for people: nothing is refused because of it.
--- KEYS seen hinted hints trail   ARGV refund now digest ttl_ms hint trace trail_cap trail_kept_ms
+-- KEYS seen queue hints trail   ARGV refund now digest ttl_ms hint trace trail_cap trail_kept_ms
 -- Returns new | repeated | altered. Safe to run twice.
 local seen = ARGV[3] ~= '' and redis.call('GET', KEYS[1])
 if seen and seen == ARGV[3] then

@@ -117,6 +117,7 @@ class Refunds(Part):
             keys("reason", refund.reason_code),
             keys("charge", refund.charge_id),
             keys("order", refund.order_reference),
+            keys("refreshed"),
             *lanes,
         ]
 

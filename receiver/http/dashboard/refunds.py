@@ -21,6 +21,7 @@ from receiver.http.dashboard.words import refund_path
 from receiver.http.issuing import Issues
 from receiver.http.listing import merged
 from receiver.http.params import WORD
+from receiver.http.rate import Refreshes
 from receiver.ledger.hint import Hint
 from receiver.ledger.query import Query
 from receiver.ledger.refund import FPS, REFUND_ID, Refund, Revision, Source, State
@@ -90,9 +91,15 @@ class RefundPages:
     """The handlers; `issuers` by account, `now` in ms."""
 
     def __init__(
-        self, frame: Frame, store: HistoryStore, issuers: Mapping[str, Issues], now: Callable[[], int]
+        self,
+        frame: Frame,
+        store: HistoryStore,
+        issuers: Mapping[str, Issues],
+        now: Callable[[], int],
+        refreshes: Refreshes,
     ) -> None:
         self._frame, self._store, self._issuers, self._now = frame, store, issuers, now
+        self._refreshes = refreshes
 
     async def many(self, request: Request, session: Session) -> Response:
         """`GET /refunds?account=&state=&reason=&charge=&order=&cursor=`: newest change first."""
@@ -130,6 +137,7 @@ class RefundPages:
     async def refresh(self, request: Request, session: Session) -> Response:
         """`POST /refunds/{refund_id}/refresh?account=`: ask Amazon now."""
         session.caller.need(Scope.REFUND, Scope.ADMIN)
+        self._refreshes.take(session.caller.name)
         refund = await self._refund(request, session.caller)
         hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH)
         await self._store.hint(refund.account, hint)

@@ -36,7 +36,7 @@ MEANINGS: Final = {
     413: "The body is too large.",
     415: "The body is encoded.",
     422: "Amazon refused.",
-    429: "Too many wrong tokens came from this address: wait, also with the right one.",
+    429: "Too many wrong tokens came from this address, also for the right one; or this token has asked for too much.",
     500: "The service has a fault; its log says more, under the request's id.",
     501: "A transfer coding other than chunked.",
     502: "Amazon did not answer, or not so that it could be understood.",
