@@ -21,24 +21,31 @@ NAME_THEM = (
 
 def not_reserved(refused: NotReserved, order: Order, guard: Guard) -> OtherRefunds:
     """The error for what the store found in the way of an order."""
-    named = _named(refused.entries)
+    named, refunds = _named(refused.entries), other_refunds_json(refused.entries)
     match refused.reason:
         case "too_many_refunds":
-            text = (
+            return OtherRefunds(
                 f"The charge has {len(refused.entries)} refunds, counting those that are being issued. Amazon takes "
-                f"{MOST_REFUNDS} for one charge. Pay the buyer another way."
+                f"{MOST_REFUNDS} for one charge. Pay the buyer another way.",
+                reason="too_many_refunds",
+                refunds=refunds,
             )
         case "charge_in_conflict":
-            text = (
+            return OtherRefunds(
                 f"Amazon has told both Refunded and Declined of {named}: the buyer may have this money. Look in Seller "
-                f"Central. {NAME_THEM}"
+                f"Central. {NAME_THEM}",
+                reason="charge_in_conflict",
+                refunds=refunds,
             )
         case "same_amount_refunded":
             since = "since the declined one began" if order.retry_of else "lately"
-            text = f"The charge has another refund of {order.money} that began {since}: {named}. {NAME_THEM}"
-        case _:
-            text = _exceeded(order.money, guard.most, refused)
-    return OtherRefunds(text, reason=refused.reason, refunds=other_refunds_json(refused.entries))
+            return OtherRefunds(
+                f"The charge has another refund of {order.money} that began {since}: {named}. {NAME_THEM}",
+                reason="same_amount_refunded",
+                refunds=refunds,
+            )
+    text = _exceeded(order.money, guard.most, refused)
+    return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
 
 
 def _exceeded(money: Money, ceiling: int, refused: NotReserved) -> str:

@@ -64,7 +64,6 @@ class Requests(Part):
         """
         keys = self._keys(account)
         token = self.now() + lease
-        besides = list(dict.fromkeys(guard.besides))
         answer = await self._run(
             "reserve",
             [
@@ -85,11 +84,7 @@ class Requests(Part):
                 order.money.currency_code,
                 self.now(),
                 KEPT_FOR,
-                "" if guard.since is None else guard.since,
-                "" if guard.reserved_since is None else guard.reserved_since,
-                MOST_REFUNDS,
-                len(besides),
-                *besides,
+                *_guard_args(guard),
                 "order",
                 msgspec.json.encode(order),
                 "state",
@@ -225,6 +220,12 @@ class Requests(Part):
     def cache_charge(self, account: str, charge_id: str, charge: bytes, keep_ms: int) -> None:
         """Keep what Amazon said of a charge for `keep_ms`, if Redis takes it; nobody waits for that."""
         self._writes.forget(("SET", self._keys(account)("charges", charge_id), charge, "PX", keep_ms))
+
+
+def _guard_args(guard: Guard) -> list[str | int]:
+    besides = list(dict.fromkeys(guard.besides))
+    times = ["" if each is None else each for each in (guard.since, guard.reserved_since)]
+    return [*times, MOST_REFUNDS, len(besides), *besides]
 
 
 def _texts(flat: Sequence[bytes]) -> dict[str, str]:

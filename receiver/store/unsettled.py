@@ -55,7 +55,7 @@ class Unsettled(Refunds, Requests):
     async def upgrade_charge_book(self, account: str, charge_id: str) -> None:
         """Write when each refund of a charge began, where an older version has not; before amounts are compared."""
         book = await self._book(account, charge_id)
-        old = [
+        old: list[str | int | bytes] = [
             text
             for name, (line, entry) in book.items()
             if entry.began is not None and entry.line() != line
