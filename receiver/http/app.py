@@ -85,19 +85,21 @@ def build(
     """
     sessions, attempts = sessions or Sessions(now), Attempts(settings.http.failed_sign_ins)
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
+    accounts = [account.name for account in settings.accounts]
     refreshes, reads = Refreshes(settings.http.refreshes), Reads()
+    in_turn = partial(reads.shared, tokens)
     dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads)
     ipn = Ipn(receiver, settings.ingest, metrics)
     routes = [
         *ipn_routes(ipn),
-        *refund_routes(RefundApi(store, tokens, now, refreshes), partial(reads.shared, tokens)),
+        *refund_routes(RefundApi(store, tokens, now, refreshes), in_turn),
         *issue_routes(IssueApi(issuers, tokens)),
         *fps_routes(legacies, tokens, settings.ingest, metrics),
-        *request_routes(RequestApi(store, issuers, tokens), partial(reads.shared, tokens)),
+        *request_routes(RequestApi(store, issuers, tokens), in_turn),
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
         *feed_routes(FeedApi(store, tokens, settings.feed, metrics, reads)),
-        *delivery_routes(DeliveryApi(store, tokens, now), partial(reads.shared, tokens)),
-        *notification_routes(NotificationApi(store, tokens, [account.name for account in settings.accounts])),
+        *delivery_routes(DeliveryApi(store, tokens, now), in_turn),
+        *notification_routes(NotificationApi(store, tokens, accounts), in_turn),
         *health_routes(Health(checks, metrics, refresh_gauges, remarks)),
         *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
         *description_routes(),
