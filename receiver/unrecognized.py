@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 FEW = 20
 """Refunds that one message may name and have asked about as soon as those of other notifications."""
+MOST_SHOWN = 100
+"""Refunds that are kept beside the message, which has all of them."""
 ENVIRONMENTS = {"S": Environment.SANDBOX, "P": Environment.LIVE}
 """The first letter of an id → where the object is."""
 
@@ -71,7 +73,8 @@ async def keep(
         received_at=now,
         problem=problem,
         accounts=tuple(names),
-        refund_ids=contents.refund_ids,
+        refund_ids=contents.refund_ids[:MOST_SHOWN],
+        refund_count=len(contents.refund_ids),
         size=len(envelope.message),
         subject=envelope.subject or "",
     )

@@ -31,6 +31,7 @@ class UnrecognizedAnswer(msgspec.Struct, rename="camel", kw_only=True):
     received_at: str
     problem: str
     refund_ids: list[str]
+    refund_count: int
     size: int
     subject: str | None = None
     message: str = ""
@@ -40,7 +41,7 @@ class UnrecognizedListAnswer(msgspec.Struct):
     """Those that are kept."""
 
     notifications: list[UnrecognizedAnswer]
-    total: int
+    more: bool
 
 
 def _notification_id(text: str) -> str:
@@ -70,12 +71,12 @@ def list_all(
     for column in ("Received", "Notification", "Accounts", "Refunds", "Not understood"):
         rows.add_column(column, overflow="fold")
     for each in found.notifications:
-        refunds = ", ".join([*each.refund_ids[:5], *(["…"] if len(each.refund_ids) > 5 else [])])
+        refunds = ", ".join([*each.refund_ids[:5], *(["…"] if each.refund_count > 5 else [])])
         texts = (moment(each.received_at) or "", each.notification_id, ", ".join(each.accounts), refunds, each.problem)
         rows.add_row(*(Text(clean(text)) for text in texts))
     emit_rich(rows)
-    if found.total > len(found.notifications):
-        say([f"Showing {len(found.notifications)} of {found.total}. Use a higher --limit for more."])
+    if found.more:
+        say([f"Showing {len(found.notifications)}. Use a higher --limit for more."])
 
 
 @api_command(app)
@@ -96,7 +97,7 @@ def show(
         [
             ("Notification", found.notification_id),
             ("Not understood", found.problem),
-            ("Refunds", ", ".join(found.refund_ids) or None),
+            ("Refunds", _refunds(found)),
             ("Accounts", ", ".join(found.accounts)),
             ("Topic", found.topic_arn),
             ("Subject", found.subject),
@@ -107,3 +108,8 @@ def show(
     emit("")
     for line in found.message.splitlines() or [""]:
         emit(clean(line))
+
+
+def _refunds(found: UnrecognizedAnswer) -> str | None:
+    more = found.refund_count - len(found.refund_ids)
+    return ", ".join([*found.refund_ids, *([f"and {more} more"] if more else [])]) or None

@@ -99,7 +99,11 @@ class RefundApi:
         cursor = read_cursor(params.opaque("cursor"), query, accounts)
         page = await merged(self._store, accounts, query, cursor, limit)
         following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else None
-        body: RefundListJson = {"refunds": [refund_json(refund) for refund in page.refunds], "nextCursor": following}
+        body: RefundListJson = {
+            "refunds": [refund_json(refund) for refund in page.refunds],
+            "nextCursor": following,
+            "scanCut": page.cut,
+        }
         return json_answer(body)
 
     async def history(self, request: Request) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Final, Protocol, TypedDict
 
 from msgspec import Meta
@@ -21,6 +21,7 @@ from receiver.http.api import json_answer
 from receiver.http.auth import Tokens
 from receiver.http.named import admin
 from receiver.http.params import Params
+from receiver.http.reads import Endpoint
 from receiver.ledger.notification import UNASSIGNED
 from receiver.ledger.refund import format_rfc3339
 from receiver.ledger.shape import Rfc3339
@@ -43,8 +44,9 @@ class UnrecognizedJson(TypedDict):
     problem: Annotated[str, Meta(description="What was not understood, for people.")]
     refundIds: Annotated[
         list[str],
-        Meta(description="The refunds that it names. Amazon was asked about them, unless it is a test message."),
+        Meta(description="The first refunds that it names. Amazon was asked about all, unless it is a test message."),
     ]
+    refundCount: Annotated[int, Meta(description="How many refunds it names.")]
     size: Annotated[int, Meta(description="Characters of the message.")]
     subject: str | None
 
@@ -53,7 +55,7 @@ class UnrecognizedListJson(TypedDict):
     """Those that are kept, newest first."""
 
     notifications: list[UnrecognizedJson]
-    total: Annotated[int, Meta(description="How many are kept; more than are shown: give a greater limit.")]
+    more: Annotated[bool, Meta(description="Whether more are kept: give a greater limit.")]
 
 
 class UnrecognizedMessageJson(UnrecognizedJson):
@@ -85,13 +87,13 @@ class NotificationApi:
         accounts = caller.seen(params.opaque("account") or None)
         limit = params.number("limit", LIMIT, 1, MOST_KEPT)
         lists = await asyncio.gather(
-            *(self._store.kept_notifications(account, MOST_KEPT) for account in [*accounts, UNASSIGNED])
+            *(self._store.kept_notifications(account, limit + 1) for account in [*accounts, UNASSIGNED])
         )
         found = {(kept.id, kept.details.digest): kept for kept in self._visible(lists, accounts, caller.accounts)}
         newest = sorted(found.values(), key=lambda kept: (-kept.details.received_at, kept.id))
         body: UnrecognizedListJson = {
             "notifications": [unrecognized_json(kept) for kept in newest[:limit]],
-            "total": len(newest),
+            "more": len(newest) > limit,
         }
         return json_answer(body)
 
@@ -135,15 +137,16 @@ def unrecognized_json(kept: Kept) -> UnrecognizedJson:
         "receivedAt": format_rfc3339(details.received_at),
         "problem": details.problem,
         "refundIds": list(details.refund_ids),
+        "refundCount": details.refund_count,
         "size": details.size,
         "subject": details.subject or None,
     }
 
 
-def notification_routes(api: NotificationApi) -> list[BaseRoute]:
+def notification_routes(api: NotificationApi, in_turn: Callable[[Endpoint], Endpoint]) -> list[BaseRoute]:
     """What Amazon said and nobody here understood."""
     return [
-        Route("/v1/notifications", api.many, methods=["GET"]),
+        Route("/v1/notifications", in_turn(api.many), methods=["GET"]),
         Route("/v1/notifications/{notification_id}", api.one, methods=["GET"]),
     ]
 

@@ -83,7 +83,7 @@ def read_notice(message: str) -> Notice:
     try:
         fields = _fold(strict_json.parse_text(message))
     except Unreadable as error:
-        raise _unreadable(error.detail) from error
+        raise _unreadable(error.detail.removesuffix(".")) from error
     if "objecttype" in fields:
         return _read_v2(fields)
     if "notificationdata" in fields:

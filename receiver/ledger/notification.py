@@ -25,7 +25,9 @@ class UnrecognizedNotification(msgspec.Struct, frozen=True, array_like=True):
     accounts: tuple[str, ...]
     """The accounts that it may be for."""
     refund_ids: tuple[str, ...]
-    """The refunds that it names. Amazon was asked about each of them, unless it is a test message."""
+    """The first refunds that it names. Amazon was asked about all of them, unless it is a test message."""
+    refund_count: int
+    """How many it names."""
     size: int
     """Characters of the message."""
     subject: str = ""

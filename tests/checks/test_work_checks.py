@@ -131,7 +131,7 @@ async def test_notifications_that_were_not_understood(store: Store) -> None:
     await store.put_subscriber("us", subscriber("audit"))
     assert words(await look(store)) == {}
     for place in ("us", UNASSIGNED):
-        kept = UnrecognizedNotification("d" * 64, "id", "arn", T0, T0, "why", ("us",), (), 4)
+        kept = UnrecognizedNotification("d" * 64, "id", "arn", T0, T0, "why", ("us",), (), 0, 4)
         await store.keep_notification(place, kept, "text")
     found = [each for each in await look(store) if each.check == "notifications.understood"]
     assert [(each.status, each.reason, each.subject) for each in found] == [

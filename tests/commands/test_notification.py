@@ -17,7 +17,7 @@ MESSAGE = f"new: {REFUND}\n\x1b]0;owned\x07 second line\n"
 
 def keep(server: Server, id_: str = ID, ago: int = 1000) -> None:
     at = server.service.store.now() - ago
-    kept = UnrecognizedNotification("d" * 64, id_, "arn:topic", at - 1, at, "It is new.", ("us",), (REFUND,), 9)
+    kept = UnrecognizedNotification("d" * 64, id_, "arn:topic", at - 1, at, "It is new.", ("us",), (REFUND,), 1, 9)
     server.run(server.service.store.keep_notification("us", kept, MESSAGE))
 
 
@@ -34,7 +34,7 @@ def test_they_are_listed_and_one_is_shown(server: Server, admin: Run) -> None:
     keep(server, str(uuid.UUID(int=8)), 0)
     listed = admin("notification", "list", "--limit", "1")
     assert listed.code == 0
-    assert "Showing 1 of 2." in listed.err
+    assert "Showing 1." in listed.err
     assert [
         each["notificationId"] for each in json.loads(admin("notification", "list", "--json").out)["notifications"]
     ] == [

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from receiver.accounts import SANDBOX_THROTTLE, Call
 from receiver.ledger.refund import Source
+from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
 from tests.clock import T0, ManualClock
 from tests.processes import until
 from tests.river.desk import Bench, Held, bench, http, refund
+from tests.river.stage import TOKEN, Amazon, Hook, account, running
 from tests.store.makers import claim, hint, refund_id
 
 DUE, REFRESHED, HINTS = (f"refunds:{{us}}:{name}" for name in ("due", "refreshed", "hints"))
@@ -149,3 +153,25 @@ async def test_a_refund_of_both_is_asked_about_once(store: Store, redis: Any) ->
     (look,) = (await claim(store)).looks
     assert not look.patient
     assert [await redis.zcard(REFRESHED), await redis.zcard("refunds:{us}:hinted")] == [0, 0]
+
+
+@pytest.mark.parametrize("limit", [0, 120])
+async def test_a_genuine_decline_is_pushed_within_seconds_of_1500_refreshes(
+    redis: Any, valkey_url: str, tmp_path: Path, limit: int
+) -> None:
+    """With Amazon's own limits of a live account, with and without ours: a decline is pushed within 5 s."""
+    async with Amazon() as shop, Hook("audit").listening() as audit:
+        throttle = {"get_refund": [20, 4], "get_charge": [20, 4]}
+        accounts = [account(shop, tmp_path, poll=["every 1d"], throttle=throttle)]
+        async with running(valkey_url, accounts, [audit], http={"port": 0, "refreshes": limit}) as stage:
+            shop.post_to = f"{stage.url}/ipn"
+            await until(stage.ready, "the service is ready")
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            paths = [f"/v1/refunds/S01-0000000-0000000-R{number:06d}/refresh" for number in range(1_500)]
+            statuses = await asyncio.gather(*(stage.post(path, b"", headers) for path in paths))
+            assert statuses.count(202) >= (limit or 1_500)
+            assert set(statuses) <= {202, 429}
+            began = time.monotonic()
+            refund_id = shop.start_refund("14.00", "USD", Outcome.DECLINED_AT_ONCE)
+            await until(lambda: audit.told == [(refund_id, "declined")], "the decline is pushed")
+            assert time.monotonic() - began < 5

@@ -19,7 +19,7 @@ INDEX, DETAILS, MESSAGES = (f"refunds:{{us}}:unrecognized{end}" for end in ("", 
 
 def kept(number: int = 1, digest: str = "a" * 64, at: int = T0) -> UnrecognizedNotification:
     return UnrecognizedNotification(
-        digest, f"message-{number}", "arn:topic", at - 500, at, "why", ("us",), ("S01-1",), 4, "subject"
+        digest, f"message-{number}", "arn:topic", at - 500, at, "why", ("us",), ("S01-1",), 1, 4, "subject"
     )
 
 

@@ -492,7 +492,7 @@ async def test_what_is_amazons_and_not_understood_is_kept(message: str, refund_i
     assert (kept.message_id, kept.topic_arn, kept.received_at) == (fields["MessageId"], TOPIC, NOW)
     if refund_ids is None:
         refund_ids = tuple(f"S01-5105180-3221187-R{number:06d}" for number in range(5000))
-    assert kept.refund_ids == refund_ids
+    assert (kept.refund_ids, kept.refund_count) == (refund_ids[:100], len(refund_ids))
     assert [(name, hint.refund_id, hint.source) for name, hint in bench.paper.hints] == [
         ("us", refund_id, "notification") for refund_id in refund_ids
     ]

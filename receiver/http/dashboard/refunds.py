@@ -22,6 +22,7 @@ from receiver.http.issuing import Issues, read_besides
 from receiver.http.listing import merged
 from receiver.http.params import WORD
 from receiver.http.rate import Refreshes
+from receiver.http.reads import Reads
 from receiver.ledger.hint import Hint
 from receiver.ledger.query import Query
 from receiver.ledger.refund import FPS, REFUND_ID, Refund, Revision, Source, State
@@ -100,9 +101,10 @@ class RefundPages:
         issuers: Mapping[str, Issues],
         now: Callable[[], int],
         refreshes: Refreshes,
+        reads: Reads,
     ) -> None:
         self._frame, self._store, self._issuers, self._now = frame, store, issuers, now
-        self._refreshes = refreshes
+        self._refreshes, self._reads = refreshes, reads
 
     async def many(self, request: Request, session: Session) -> Response:
         """`GET /refunds?account=&state=&reason=&charge=&order=&cursor=`: newest change first."""
@@ -111,7 +113,8 @@ class RefundPages:
         accounts = session.caller.seen(given["account"] or None)
         query = read_query(given)
         cursor = read_cursor(request.query_params.get("cursor", ""), query, accounts)
-        page = await merged(self._store, accounts, query, cursor, LIMIT)
+        async with self._reads.turn(session.caller.name):
+            page = await merged(self._store, accounts, query, cursor, LIMIT)
         following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else ""
         filters = {name: value for name, value in given.items() if value}
         values = {

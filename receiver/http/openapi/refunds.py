@@ -23,6 +23,7 @@ from receiver.http.openapi.vocabulary import (
     AMAZON,
     COMMIT,
     JSON,
+    LISTED,
     OBJECT,
     QUERY,
     SEVERAL,
@@ -124,7 +125,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             number("limit", "How many.", LIMIT, 1, MOST),
         ),
         answers=(Answer(200, {JSON: RefundListJson}),),
-        reasons=({400: ("bad_parameter", "bad_cursor")}, ACCOUNT, QUERY, STORE),
+        reasons=(LISTED, {400: ("bad_parameter", "bad_cursor")}, ACCOUNT, QUERY, STORE),
     ),
     ("/v1/refunds", "post"): Operation(
         id="createRefund",
@@ -263,7 +264,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             number("limit", "How many.", REQUEST_LIMIT, 1, MOST_REQUESTS),
         ),
         answers=(Answer(200, {JSON: RequestListJson}),),
-        reasons=({400: ("bad_parameter",)}, ACCOUNT, QUERY, STORE),
+        reasons=(LISTED, {400: ("bad_parameter",)}, ACCOUNT, QUERY, STORE),
     ),
     ("/v1/refund-requests/{request_id}", "get"): Operation(
         id="getRefundRequest",

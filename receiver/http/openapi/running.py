@@ -12,7 +12,7 @@ from receiver.http.openapi.bodies import whole
 from receiver.http.openapi.refunds import ONE_ACCOUNT, TEXT, number
 from receiver.http.openapi.subscribers import ADMIN
 from receiver.http.openapi.vocabulary import ACCOUNT as OF_ACCOUNT
-from receiver.http.openapi.vocabulary import JSON, QUERY, STORE, Answer, Body, Operation, Parameter, Schema
+from receiver.http.openapi.vocabulary import JSON, LISTED, QUERY, STORE, Answer, Body, Operation, Parameter, Schema
 from receiver.metrics import CONTENT_TYPE
 from receiver.store.notifications import MOST_KEPT
 
@@ -96,7 +96,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         scopes=ADMIN,
         parameters=(ONE_ACCOUNT, number("limit", "How many.", NOTIFICATION_LIMIT, 1, MOST_KEPT)),
         answers=(Answer(200, {JSON: UnrecognizedListJson}),),
-        reasons=({400: ("bad_parameter",)}, OF_ACCOUNT, QUERY, STORE),
+        reasons=(LISTED, {400: ("bad_parameter",)}, OF_ACCOUNT, QUERY, STORE),
     ),
     ("/v1/notifications/{notification_id}", "get"): Operation(
         id="getNotification",

@@ -50,6 +50,8 @@ QUERY: Final[Reasons] = {400: ("unknown_parameter", "repeated_parameter")}
 ACCOUNT: Final[Reasons] = {404: ("no_such_account",)}
 SEVERAL: Final[Reasons] = {**ACCOUNT, 409: ("several_accounts",)}
 OBJECT: Final[Reasons] = {400: ("not_json", "duplicate_key", "too_large", "body_timeout")}
+LISTED: Final[Reasons] = {429: ("too_many_reads",), 503: ("overloaded",)}
+"""Of lists, which are read in turns."""
 EVERYBODY: Final[Reasons] = {500: ("internal_error",), 501: ("transfer_encoding",)}
 TOKEN: Final[Reasons] = {
     401: ("token_missing", "token_unknown"),
