@@ -69,7 +69,7 @@ def test_the_whole_request_of_a_decline() -> None:
         "user-agent": "amazon-pay-refund-receiver",
         "webhook-id": "evt_a0b1dbf5ddba89abbeed14ef890d0517",
         "webhook-timestamp": "1563120000",
-        "webhook-signature": "v1,mAN/uXV93lfJEFBIwTaiW+7O3eA6OX8kFYXqK/gR8qM=",
+        "webhook-signature": "v1,Cdnl2SIg97twxMcj+gzcMc5gMysCOeBwNEMDoUIhqHc=",
     }
 
 
