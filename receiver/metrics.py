@@ -38,6 +38,7 @@ REASONS: Final = frozenset(
     unreadable not_json not_utf8 not_an_object too_deep bad_number duplicate_key field_spelling lone_surrogate
     raw_delivery header_mismatch bad_type bad_message bad_message_id bad_timestamp bad_topic_arn bad_subject bad_token
     bad_subscribe_url bad_signature_version bad_signature_encoding bad_signature_length bad_signing_cert_url
+    notice_unreadable
     not_proven wrong_topic wrong_certificate_address unknown_region signature_version_too_low too_old dated_in_future
     bad_signature hash_forbidden
     certificate_unavailable certificate_not_found certificate_slow certificate_too_many certificate_not_as_named
