@@ -84,7 +84,13 @@ class Looks(Part):
         echo = Echo(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
         answer = await self._run(
             "hint",
-            [keys("seen", hint.message_id), keys(queue), keys("hints"), keys("trail", hint.refund_id)],
+            [
+                keys("seen", hint.message_id),
+                keys(queue),
+                keys("hints"),
+                keys("trail", hint.refund_id),
+                keys("refund", hint.refund_id),
+            ],
             [
                 hint.refund_id,
                 hint.at,

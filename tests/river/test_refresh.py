@@ -133,7 +133,7 @@ async def test_what_is_invented_waits_among_the_refreshes_also_after_trouble(
 
 async def test_a_refresh_during_a_look_is_not_lost(at: Bench, redis: Any) -> None:
     """It came after the question: it is asked again, and it is still known who asked."""
-    await at.store.hint("us", hint(1))
+    await at.store.hint("us", refreshed(1))
     (look,) = (await claim(at.store)).looks
     await at.store.hint("us", refreshed(1, at.clock()))
     at.desk.then = refund("RefundInitiated")
@@ -144,6 +144,29 @@ async def test_a_refresh_during_a_look_is_not_lost(at: Bench, redis: Any) -> Non
     await at.tracker.look(again)
     (third,) = (await claim(at.store)).looks
     assert third.source is Source.REFRESH
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+async def test_a_refresh_does_not_end_what_a_notification_began(at: Bench, claimed: bool) -> None:
+    """Amazon is behind with the refund that a notification names. Somebody refreshes it, before the look or during it:
+    it is asked about again all the same, until Amazon tells of the decline."""
+    await at.store.hint("us", hint(1))
+    at.desk.answers = [http(404), http(404)]
+    at.desk.then = refund("Declined", 1, "AmazonRejected")
+    if claimed:
+        (look,) = (await claim(at.store)).looks
+        await at.store.hint("us", refreshed(1))
+        await at.tracker.look(look)
+    else:
+        await at.store.hint("us", refreshed(1))
+        await at.look()
+        await at.wait()
+    assert (await at.look()).source is Source.NOTIFICATION
+    await at.wait()
+    await at.look()
+    known = await at.store.refund("us", refund_id(1))
+    assert known is not None
+    assert known.state == "Declined"
 
 
 async def test_a_refund_of_both_is_asked_about_once(store: Store, redis: Any) -> None:
