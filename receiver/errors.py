@@ -8,12 +8,14 @@
     │   └── Encoded              compressed or otherwise encoded                          415
     ├── Unavailable              our own trouble; the same request may succeed later      503
     │   ├── StoreUnavailable     Redis is down, slow, full or read-only
+    │   │   └── StoreDamaged     WrongType (a key's), RecordUnreadable
     │   ├── CertificateUnavailable   the signing certificate could not be had
     │   ├── DatedInFuture        the message is from our future: our clock may be wrong
     │   ├── Unconfigured         Amazon Pay's own topic, or a merchant, that nobody configured
     │   └── Overloaded           more work than we can finish in time
     ├── Rejected                 a request to our own API is wrong                        4xx
     │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · Conflict 409
+    │   ├── OtherRefunds 409     other refunds of the charge stand in the way
     │   └── RefundUnclear 409    whether a refund was issued is not known
     ├── AmazonError              Amazon's answer, or the lack of one
     │   ├── AmazonRefused        Amazon understood, and said no                           4xx of Amazon
@@ -114,6 +116,22 @@ class StoreUnavailable(Unavailable):
     retry_after = 5
 
 
+class StoreDamaged(StoreUnavailable):
+    """What another program, a person or a later version has written. `part`: of the key, if not all of it."""
+
+    def __init__(self, detail: str, *, key: str, part: str = "", reason: str) -> None:
+        super().__init__(detail, reason=reason, retry_after=30)
+        self.key, self.part = key, part
+
+
+class WrongType(StoreDamaged):
+    """A key holds another type than it should: `part`, where that is known."""
+
+
+class RecordUnreadable(StoreDamaged):
+    """A record cannot be read."""
+
+
 class CertificateUnavailable(Unavailable):
     """The certificate that signed the notification could not be had, or is not the one that its name promises."""
 
@@ -185,6 +203,16 @@ class Conflict(Rejected):
     status = 409
     title = "Conflict"
     reason = "conflict"
+
+
+class OtherRefunds(Conflict):
+    """Other refunds of the charge stand in the way of this one: `refunds`, as JSON objects."""
+
+    reason = "other_refunds"
+
+    def __init__(self, detail: str, *, reason: str, refunds: Sequence[Mapping[str, object]]) -> None:
+        super().__init__(detail, reason=reason)
+        self.more = {"refunds": list(refunds)}
 
 
 class RefundUnclear(Conflict):

@@ -10,6 +10,7 @@ from receiver.ledger.lifecycle import EventType
 from receiver.ledger.shape import (
     Account,
     MoneyJson,
+    OtherRefundJson,
     RefundJson,
     RefundRequestJson,
     RefusalJson,
@@ -27,11 +28,18 @@ def either(*names: str) -> dict[str, Any]:
 NextCursor = Annotated[str | None, Meta(description="For the next page; null on the last one.")]
 
 
+Unreadable = Annotated[list[str], Meta(description="Ids of those whose record is damaged: `receiver doctor --store`.")]
+
+
 class RefundListJson(TypedDict):
     """Refunds, newest change first."""
 
     refunds: list[RefundJson]
+    unreadable: Unreadable
     nextCursor: NextCursor
+    scanCut: Annotated[
+        bool, Meta(description="Whether the page ends because one request looks at so many: go on with nextCursor.")
+    ]
 
 
 class HistoryJson(TypedDict):
@@ -267,6 +275,9 @@ class ReadinessJson(TypedDict):
 
     status: Literal["ready", "not_ready"]
     checks: Annotated[dict[str, str], Meta(description="By check: ok, or a word for what is wrong.")]
+    damagedKeys: NotRequired[
+        Annotated[dict[str, str], Meta(description="By key of the store: what it holds, and should hold. At most 20.")]
+    ]
 
 
 class ProblemJson(TypedDict):
@@ -284,6 +295,15 @@ class RefundProblemJson(ProblemJson):
     """Why a refund was not issued, or not settled."""
 
     amazon: NotRequired[Annotated[RefusalJson, Meta(description="What Amazon said, where it was asked.")]]
+    refunds: NotRequired[
+        Annotated[
+            list[OtherRefundJson],
+            Meta(
+                description="Of same_amount_refunded, charge_in_conflict, too_many_refunds and allowance_exceeded: the "
+                "other refunds of the charge that stand in the way. The first two go away where `besides` names them."
+            ),
+        ]
+    ]
     refundRequestId: NotRequired[Annotated[str, Meta(description="Of refund_unclear: the request that is unclear.")]]
     candidateRefundId: NotRequired[
         Annotated[str | None, Meta(description="Of refund_unclear: the one refund that it may have made.")]

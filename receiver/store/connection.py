@@ -7,12 +7,9 @@ together share the cost of being durable (group commit).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from typing import Any
 
 import hiredis
@@ -26,12 +23,13 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from receiver.deadline import Deadline
 from receiver.errors import StoreUnavailable
-from receiver.store.keys import PREFIX, PROBE, read_kind, type_of
+from receiver.redis_address import RedisAddress, read_address
+from receiver.store.keys import PROBE, Keys
 from receiver.store.kinds import kind_of, store_error
+from receiver.store.scripts import Command, Script
 
 log = structlog.get_logger()
 
-Command = tuple[str | bytes | int | float, ...]
 MOST_FLIGHTS = 2
 """Pipelines under way at once; what arrives meanwhile shares the next one."""
 TIMEOUT = 5.0
@@ -40,50 +38,6 @@ SOUND = frozenset({"error", "wrong_type", "record_unreadable"})
 """Kinds of error that are about one command: Redis itself is well."""
 PULSE_LIVES = 86_400_000
 """ms; no key of ours is left where nothing is written any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script and its SHA-1, by which Redis knows it."""
-
-    source: bytes
-    sha: str
-
-    def command(self, keys: list[str], args: list[str | int | bytes], without: Collection[str] = ()) -> Command:
-        """Run by hash. `without` are kinds of keys that may hold another type: the script goes on without those."""
-        return ("EVALSHA", self.sha, len(keys), *keys, *args, letters(keys, without))
-
-
-LETTERS = {"hash": "h", "zset": "z", "list": "l", "string": "s", "stream": "x"}
-EPILOGUE = b"""
-end
-local answer = run()
-if #notes == 0 or (type(answer) == 'table' and answer.err) then
-  return answer
-end
-return {'NOTES', notes, answer}
-"""
-
-
-def letters(keys: Iterable[str], without: Collection[str] = ()) -> str:
-    """The types that the keys should have, as `prelude.lua` reads them. Raises `KeyError` for an unknown kind of key."""
-    found = ""
-    for key in keys:
-        letter = LETTERS[type_of(key)]
-        found += letter.upper() if without and read_kind(key) in without else letter
-    return found
-
-
-@cache
-def script(name: str) -> Script:
-    """The script in `<name>.lua` beside this file, behind the prelude that checks the types of its keys."""
-    folder = resources.files("receiver.store")
-    return whole(folder.joinpath("prelude.lua").read_bytes() + folder.joinpath(f"{name}.lua").read_bytes() + EPILOGUE)
-
-
-def whole(source: bytes) -> Script:
-    """A script, with its hash."""
-    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
 @dataclass(slots=True)
@@ -227,7 +181,11 @@ class Group:
         *answers, pulse, reached = answers
         if not isinstance(pulse, Exception) and not isinstance(reached, Exception) and reached >= self.wait_replicas:
             return answers
-        error = pulse if isinstance(pulse, ResponseError) else ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
+        error = (
+            pulse
+            if isinstance(pulse, ResponseError)
+            else ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
+        )
         return [each if isinstance(each, Exception) else error for each in answers]
 
     async def _exchange(self, commands: list[Command]) -> list[Any]:
@@ -286,20 +244,27 @@ def pulse_key(command: Command) -> str:
     """
     key = key_of(command)
     start, end = key.find("{"), key.find("}")
-    return f"{PREFIX}{{{key[start + 1 : end] if 0 <= start < end else key}}}:pulse"
+    return Keys(key[start + 1 : end] if 0 <= start < end else key)("pulse")
 
 
-def connect(url: str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0, password: str | None = None) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`, that never retries by itself.
+def connect(address: RedisAddress | str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0) -> Redis:
+    """A client of one Redis, by its address or the text of it; time-outs in seconds. It never retries by itself.
 
-    redis-py's default re-sends a command 10 times after a broken connection: a claim would lease twice.
+    redis-py's default sends a command again up to 10 times after a broken connection: a claim would lease twice.
     """
-    more: dict[str, Any] = {"password": password} if password else {}
-    return Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=timeout,
-        socket_connect_timeout=connect_timeout,
-        max_connections=64,
-        **more,
-    )
+    address = read_address(address) if isinstance(address, str) else address
+    options: dict[str, Any] = {**address.sign_in, **address.tls_options, **limits(timeout, connect_timeout)}
+    if address.path:
+        return Redis(unix_socket_path=address.path, db=address.database, **options)
+    ((host, port),) = address.hosts
+    return Redis(host=host, port=port, db=address.database, **options)
+
+
+def limits(timeout: float, connect_timeout: float) -> dict[str, Any]:
+    """What every client is bounded by, as redis-py takes it; seconds."""
+    return {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout,
+        "socket_connect_timeout": connect_timeout,
+        "max_connections": 64,
+    }

@@ -55,6 +55,7 @@ class Kind:
 
 HASH, ZSET, LIST, STRING, STREAM, ANY = "hash", "zset", "list", "string", "stream", "any"
 _REFUND, _SUBSCRIBER = "its refund, by pruning", "its subscriber"
+_UNRECOGNIZED = "its age: 30 days after the last one"
 _ISSUED = "its age: 400 days after the last change; never while it is open"
 
 CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
@@ -69,13 +70,19 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         # When to ask Amazon
         "due": Kind(ZSET, Scope.ACCOUNT, "refund → when to ask Amazon next", "its last refund"),
         "hinted": Kind(ZSET, Scope.ACCOUNT, "refund → since when to ask Amazon at once", "its last refund"),
+        "refreshed": Kind(ZSET, Scope.ACCOUNT, "refund → since when somebody asks to refresh it", "its last refund"),
         "hints": Kind(HASH, Scope.ACCOUNT, "refund → the hint that made it due", "its last refund"),
         "seen": Kind(STRING, Scope.MESSAGE, "the digest of a notification that was taken in", "its age: 16 days"),
         "throttle": Kind(HASH, Scope.CALL, "tokens for one of Amazon's operations", "never"),
+        "unrecognized": Kind(ZSET, Scope.ACCOUNT, "notifications not understood, by when they came", _UNRECOGNIZED),
+        "unrecognized:details": Kind(HASH, Scope.ACCOUNT, "what is known of each of them", _UNRECOGNIZED),
+        "unrecognized:messages": Kind(HASH, Scope.ACCOUNT, "their messages, compressed", _UNRECOGNIZED),
         # Events, and who is owed them
         "subscribers": Kind(HASH, Scope.ACCOUNT, "name → the subscriber; `:version` of the list", "never"),
         "events": Kind(STREAM, Scope.ACCOUNT, "the events; a public contract", "trimming, entry by entry"),
-        "epoch": Kind(STRING, Scope.ACCOUNT, "a word that is new in an emptied store, for places in the stream", "never"),
+        "epoch": Kind(
+            STRING, Scope.ACCOUNT, "a word that is new in an emptied store, for places in the stream", "never"
+        ),
         "backfill": Kind(HASH, Scope.ACCOUNT, "subscriber → events that it is still to be owed", "its last entry"),
         "told": Kind(LIST, Scope.ACCOUNT, "operator events that are not in the stream yet", "its last entry"),
         "upkeep": Kind(STRING, Scope.ACCOUNT, "that a process does the upkeep just now", "its age: a minute"),
@@ -101,7 +108,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "restored": Kind(STRING, Scope.ACCOUNT, "the restore that the account has caught up with", "never"),
         "probe": Kind(STRING, Scope.ACCOUNT, "nothing, ever: the key of the write that writes nothing", "never there"),
         "pulse": Kind(STRING, Scope.ACCOUNT, "the write that `WAIT` waits for", "its age: a day"),
-        "doctor": Kind(STRING, Scope.ACCOUNT, "a sample write of `receiver doctor`", "its age: 10 seconds"),
+        "doctor": Kind(STRING, Scope.TEST, "a sample write of `receiver doctor`", "its age: 10 seconds"),
         "aside": Kind(HASH, Scope.ASIDE, "damaged parts of a key, kept", "never: by hand"),
         "replaced": Kind(ANY, Scope.ASIDE, "a whole key that `receiver repair` has set aside", "never: by hand"),
     }
@@ -114,7 +121,7 @@ STORE_KEYS: Final[Mapping[str, Kind]] = MappingProxyType(
         "format": Kind(STRING, Scope.STORE, "the version of the data's format", "never"),
         "restored": Kind(STRING, Scope.STORE, "a word that names the last restore", "never"),
         "probe": Kind(STRING, Scope.STORE, "nothing, ever: the key of the write that writes nothing", "never there"),
-        "doctor": Kind(STRING, Scope.STORE, "a sample write of `receiver doctor`", "its age: 10 seconds"),
+        "doctor": Kind(STRING, Scope.TEST, "a sample write of `receiver doctor`", "its age: 10 seconds"),
         "replaced": Kind(ANY, Scope.ASIDE, "a whole key that `receiver repair` has set aside", "never: by hand"),
     }
 )
@@ -138,9 +145,9 @@ class Keys:
     account: str
 
     def __call__(self, kind: str, *parts: str) -> str:
-        """`refunds:{us}:refund:S01-…` for `("refund", "S01-…")`. Raises `KeyError` for a kind that is not catalogued."""
+        """`refunds:{us}:refund:S01-…` for `("refund", "S01-…")`. Raises `KeyError` for an unknown kind."""
         CATALOGUE[kind]
-        return f"{PREFIX}{{{self.account}}}:{':'.join((kind, *parts))}"
+        return ":".join((f"{PREFIX}{{{self.account}}}", kind, *parts))
 
     def state(self, state: str) -> str:
         """The index of refunds in this state, by last change."""
@@ -165,13 +172,16 @@ class Name:
 def read_name(key: str) -> Name | None:
     """What a key's name says; None for one that is not of the catalogue."""
     if found := ACCOUNT_KEY.fullmatch(key):
-        account, kind, entry = found[1], found[2], CATALOGUE.get(found[2])
+        account, kind, of = found.groups()
+        if f"{kind}:{of}" in CATALOGUE:
+            kind, of = f"{kind}:{of}", None
+        entry = CATALOGUE.get(kind)
     elif found := STORE_KEY.fullmatch(key):
-        account, kind, entry = "", found[1], STORE_KEYS.get(found[1])
+        account, kind, of = "", *found.groups()
+        entry = STORE_KEYS.get(kind)
     else:
         return None
-    of = found[found.re.groups]
-    if entry is None or (of is None) != (entry.scope in ALONE and kind != "doctor"):
+    if entry is None or (of is None) != (entry.scope in ALONE):
         return None
     return Name(account, kind, of or "", entry)
 
@@ -204,7 +214,7 @@ def standing_keys(account: str, subscribers: Iterable[str]) -> list[str]:
     """The keys of an account whose names are known beforehand; those of single refunds and charges are too many."""
     keys = Keys(account)
     return [
-        *(keys(kind) for kind, entry in CATALOGUE.items() if entry.scope is Scope.ACCOUNT and kind != "doctor"),
+        *(keys(kind) for kind, entry in CATALOGUE.items() if entry.scope is Scope.ACCOUNT),
         *(keys.state(state) for state in STATES),
         *(keys("reason", reason) for reason in Reason),
         *(keys("throttle", call) for call in Call),
