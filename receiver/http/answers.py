@@ -32,6 +32,9 @@ class RefundListJson(TypedDict):
 
     refunds: list[RefundJson]
     nextCursor: NextCursor
+    scanCut: Annotated[
+        bool, Meta(description="Whether the page ends because one request looks at so many: go on with nextCursor.")
+    ]
 
 
 class HistoryJson(TypedDict):

@@ -18,6 +18,10 @@ from receiver.errors import Unreadable
 REFUND_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 """No document gives a pattern for ids; this keeps them safe in paths and keys. Real: S01-5105180-3221187-R022311."""
 
+AMAZON_REFUND_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}-(?:R?[0-9]{6}|Ref)")
+"""The form of every refund id seen so far: that of the charge permission, then R and six digits. Test messages of the
+XML generation leave the R out, or end in `-Ref`."""
+
 
 class State(StrEnum):
     """`statusDetails.state` of a refund. Amazon may send others: they are kept as text, and never taken as final."""

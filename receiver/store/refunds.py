@@ -17,8 +17,10 @@ from receiver.store.part import Part, scored
 
 HISTORY_CAP = 200
 """Revisions kept of one refund; real ones have two to four."""
-MOST_EXAMINED = 2_000
+MOST_EXAMINED = 1_000
 """Refunds that one page may look at before it is returned, shorter than asked for, with a cursor to go on."""
+CHUNK = 50
+"""Refunds that are read at once. An answer to Amazon waits for no more than these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +125,25 @@ class Refunds(Part):
             keys("reason", refund.reason_code),
             keys("charge", refund.charge_id),
             keys("order", refund.order_reference),
+            keys("refreshed"),
             *lanes,
         ]
 
-    async def page(self, account: str, query: Query, cursor: str = "", limit: int = 50) -> Page:
+    async def page(
+        self, account: str, query: Query, cursor: str = "", limit: int = 50, examine: int = MOST_EXAMINED
+    ) -> Page:
         """Refunds that match, newest change first. Raises `BadRequest` for a cursor that no page gave.
 
-        A page can be shorter than `limit` and still have a next one, where filters leave most of what is examined out.
+        At most `examine` refunds are looked at (rounded up to whole chunks). Where filters leave most of them out, a
+        page is cut: shorter than `limit`, with a next one.
         """
         if query.charge:
             return await self._page_of_charge(account, query, cursor, limit)
         found: list[Refund] = []
         place = read_cursor(cursor)
-        for _ in range(0, MOST_EXAMINED, max(limit, 1)):
-            batch = await self._batch(account, query, place, limit)
+        for examined in range(0, examine, CHUNK):
+            size = CHUNK if examined else min(limit, CHUNK)
+            batch = await self._batch(account, query, place, size)
             if not batch:
                 return Page(tuple(found), "")
             for changed_at, refund_id, refund in batch:
@@ -145,7 +152,7 @@ class Refunds(Part):
                     found.append(refund)
                     if len(found) == limit:
                         return Page(tuple(found), write_cursor(place))
-        return Page(tuple(found), write_cursor(place))
+        return Page(tuple(found), write_cursor(place), cut=True)
 
     async def _batch(
         self, account: str, query: Query, place: Place | None, limit: int

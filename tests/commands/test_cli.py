@@ -40,6 +40,8 @@ COMMANDS = {
         "--keys",
     },
     "verify": {"--topic", "--cert", "--at"},
+    "notification list": CLIENT | {"--limit"},
+    "notification show": CLIENT,
     "refund get": CLIENT | {"--wait"},
     "refund list": CLIENT | {"--state", "--reason", "--charge", "--order", "--since", "--limit", "--all"},
     "refund history": CLIENT,

@@ -21,6 +21,8 @@ from receiver.http.dashboard.words import refund_path
 from receiver.http.issuing import Issues
 from receiver.http.listing import merged
 from receiver.http.params import WORD
+from receiver.http.rate import Refreshes
+from receiver.http.reads import Reads
 from receiver.ledger.hint import Hint
 from receiver.ledger.query import Query
 from receiver.ledger.refund import FPS, REFUND_ID, Refund, Revision, Source, State
@@ -90,9 +92,16 @@ class RefundPages:
     """The handlers; `issuers` by account, `now` in ms."""
 
     def __init__(
-        self, frame: Frame, store: HistoryStore, issuers: Mapping[str, Issues], now: Callable[[], int]
+        self,
+        frame: Frame,
+        store: HistoryStore,
+        issuers: Mapping[str, Issues],
+        now: Callable[[], int],
+        refreshes: Refreshes,
+        reads: Reads,
     ) -> None:
         self._frame, self._store, self._issuers, self._now = frame, store, issuers, now
+        self._refreshes, self._reads = refreshes, reads
 
     async def many(self, request: Request, session: Session) -> Response:
         """`GET /refunds?account=&state=&reason=&charge=&order=&cursor=`: newest change first."""
@@ -101,7 +110,8 @@ class RefundPages:
         accounts = session.caller.seen(given["account"] or None)
         query = read_query(given)
         cursor = read_cursor(request.query_params.get("cursor", ""), query, accounts)
-        page = await merged(self._store, accounts, query, cursor, LIMIT)
+        async with self._reads.turn(session.caller.name):
+            page = await merged(self._store, accounts, query, cursor, LIMIT)
         following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else ""
         filters = {name: value for name, value in given.items() if value}
         values = {
@@ -130,6 +140,7 @@ class RefundPages:
     async def refresh(self, request: Request, session: Session) -> Response:
         """`POST /refunds/{refund_id}/refresh?account=`: ask Amazon now."""
         session.caller.need(Scope.REFUND, Scope.ADMIN)
+        self._refreshes.take(session.caller.name)
         refund = await self._refund(request, session.caller)
         hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH)
         await self._store.hint(refund.account, hint)

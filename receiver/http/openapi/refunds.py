@@ -23,6 +23,7 @@ from receiver.http.openapi.vocabulary import (
     AMAZON,
     COMMIT,
     JSON,
+    LISTED,
     OBJECT,
     QUERY,
     SEVERAL,
@@ -123,7 +124,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             number("limit", "How many.", LIMIT, 1, MOST),
         ),
         answers=(Answer(200, {JSON: RefundListJson}),),
-        reasons=({400: ("bad_parameter", "bad_cursor")}, ACCOUNT, QUERY, STORE),
+        reasons=(LISTED, {400: ("bad_parameter", "bad_cursor")}, ACCOUNT, QUERY, STORE),
     ),
     ("/v1/refunds", "post"): Operation(
         id="createRefund",
@@ -187,11 +188,18 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         id="refreshRefund",
         tag="refunds",
         summary="Have Amazon asked about a refund now",
-        about="Takes in a refund that nobody told us about, where it is clear which account it is of.",
+        about="Takes in a refund that nobody told us about, where it is clear which account it is of. Its id must have "
+        "the form of Amazon's refund ids then. What notifications tell of is asked about first. A token may ask so "
+        "often a minute (`http.refreshes`).",
         scopes=(Scope.REFUND, Scope.ADMIN),
         parameters=(REFUND, ONE_ACCOUNT),
         answers=(Answer(202, {JSON: RefreshJson}, headers=LOCATION),),
-        reasons=({400: ("bad_refund_id",), 409: ("several_accounts", "account_needed")}, ACCOUNT, QUERY, STORE),
+        reasons=(
+            {400: ("bad_refund_id",), 409: ("several_accounts", "account_needed"), 429: ("too_many_refreshes",)},
+            ACCOUNT,
+            QUERY,
+            STORE,
+        ),
     ),
     ("/v1/refunds/{refund_id}/retry", "post"): Operation(
         id="retryRefund",
@@ -254,7 +262,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             number("limit", "How many.", REQUEST_LIMIT, 1, MOST_REQUESTS),
         ),
         answers=(Answer(200, {JSON: RequestListJson}),),
-        reasons=({400: ("bad_parameter",)}, ACCOUNT, QUERY, STORE),
+        reasons=(LISTED, {400: ("bad_parameter",)}, ACCOUNT, QUERY, STORE),
     ),
     ("/v1/refund-requests/{request_id}", "get"): Operation(
         id="getRefundRequest",
