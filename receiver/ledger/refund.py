@@ -204,6 +204,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Of a retry: the refund that the chain of retries began with."""
     retried_by: str = ""
     """The refund that repeats this declined one."""
+    issued_by: str = ""
+    """The name of the token with which it was asked for; empty where it was not asked for here."""
     conflict: bool = False
     """Amazon has told two different final states."""
     finals: tuple[str, ...] = ()
@@ -222,3 +224,5 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     source: Source
     reason_code: str = ""
     conflict: bool = False
+    issued_by: str = ""
+    """The name of the token with which the refund was asked for, as far as that was known then."""

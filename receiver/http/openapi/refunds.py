@@ -17,7 +17,7 @@ from receiver.http.answers import (
     RequestListJson,
 )
 from receiver.http.api import LIMIT, LONGEST_WAIT, MOST
-from receiver.http.openapi.bodies import CREATE_FPS_REFUND, CREATE_REFUND, SETTLEMENT, time, whole
+from receiver.http.openapi.bodies import CREATE_FPS_REFUND, CREATE_REFUND, RETRY_REFUND, SETTLEMENT, time, whole
 from receiver.http.openapi.vocabulary import (
     ACCOUNT,
     AMAZON,
@@ -78,10 +78,11 @@ TO_REQUEST: Final = {
 ONE_REFUND: Final = ({400: ("bad_refund_id",), 404: ("no_such_refund",)}, SEVERAL, QUERY, STORE)
 ISSUING: Final = (
     {
-        400: ("bad_amount", "currency_mismatch"),
+        400: ("bad_amount", "bad_besides", "currency_mismatch"),
         409: (
             *("account_needed", "allowance_exceeded", "charge_not_captured"),
             *("refund_unclear", "settled_as_not_issued"),
+            *("same_amount_refunded", "charge_in_conflict", "too_many_refunds"),
         ),
         422: ("amazon_refused", "amazon_not_found"),
         502: (AMAZON,),
@@ -207,6 +208,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         summary="Issue a declined refund again, at most once",
         scopes=ISSUE,
         parameters=(REFUND, ONE_ACCOUNT),
+        body=Body(RETRY_REFUND, required=False),
         answers=(
             Answer(201, {JSON: RefundJson}, "Amazon has taken the new one.", LOCATION, to_refund("getRefund")),
             Answer(202, {JSON: PendingRequestJson}, "Amazon has not answered yet.", PENDING, TO_REQUEST),
