@@ -37,7 +37,7 @@ SAME = 2_000
 SAMPLES = 32
 
 OF_THE_DATE = re.compile(r"x-amz-pay-date|timestamp|\bdate\b|future|expired|clock|skew", re.IGNORECASE)
-"""Amazon says "The value … provided for x-amz-pay-date should not be in future"; FPS says that a request has expired."""
+"""Amazon says "The value … provided for x-amz-pay-date should not be in future"; FPS, that a request has expired."""
 OF_THE_FUTURE = re.compile(r"future|not yet valid", re.IGNORECASE)
 
 

@@ -11,9 +11,11 @@ What an answer means is judged in this order:
 
     408, 425, 1xx, 3xx, 5xx                          AmazonUnknown
     429                                              AmazonThrottled
-    no XML of FPS, whatever the status               AmazonUnknown("amazon_unintelligible")
+    4xx without a list of errors of FPS              AmazonRefusesUs
+    2xx without XML of FPS                           AmazonUnknown("amazon_unintelligible")
     a list of errors, one of them in `UNDECIDED`     AmazonUnknown
-    a list of errors                                 AmazonRefused, with the first code
+    a list of errors, all of them in `VERDICTS`      AmazonRefused, with the first code
+    any other list of errors                         AmazonRefusesUs, with the first code that is no verdict
     RefundResponse                                   an Answer
 """
 
@@ -30,7 +32,7 @@ from defusedxml.ElementTree import fromstring
 
 from receiver.amazonpay.answers import REQUEST_ID, WORD, clean, retry_after
 from receiver.amazonpay.aws_signature import Credentials, SignatureMethod, signed_url
-from receiver.errors import AmazonRefused, AmazonThrottled, AmazonUnknown, BadRequest
+from receiver.errors import AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown, BadRequest
 from receiver.exchange import Request, Response
 from receiver.ledger.refund import REFUND_ID, Money, Observation, State, format_rfc3339
 
@@ -54,6 +56,16 @@ STATES = {
 
 UNDECIDED = frozenset({"ConcurrentModification", "InternalError", "InternalFailure", "ServiceUnavailable"})
 """Errors that FPS itself calls retriable and that do not tell what became of the request."""
+
+VERDICTS = frozenset(
+    {
+        *("RefundAmountExceeded", "TransactionFullyRefundedAlready", "TransactionTypeNotRefundable"),
+        *("InvalidTransactionId", "InvalidTransactionState", "OriginalTransactionFailed"),
+        *("OriginalTransactionIncomplete", "DuplicateRequest"),
+    }
+)
+"""Errors that speak of the refund: its amount, its transaction, its reference with other values. The list is closed:
+every other error speaks of our request, and the refund was not made."""
 
 UNKNOWN_STATUSES = frozenset({408, 425})
 
@@ -217,22 +229,47 @@ def _judged(response: Response) -> Element:
     status = response.status
     undecided = not 200 <= status < 300 and (not 400 <= status < 500 or status in UNKNOWN_STATUSES)
     if undecided or status == 429:
-        kind = AmazonUnknown if undecided else AmazonThrottled
-        raise kind(f"Amazon answered {status}.", retry_after=retry_after(response.headers), amazon_status=status)
-    root = _parse(response)
+        error_of = AmazonUnknown if undecided else AmazonThrottled
+        raise error_of(f"Amazon answered {status}.", retry_after=retry_after(response.headers), amazon_status=status)
+    refused = 400 <= status < 500
+    root = _parse(response) if not refused else _parse_refusal(response)
     codes = [(_code(error), error) for error in root.findall("{*}Errors/{*}Error")]
     if not codes:
-        if status >= 300:
-            _unintelligible(response, "it names no error")
+        if refused and _name(root) != "RefundResponse":
+            _not_of_fps(response)
+        if refused:
+            _unintelligible(response, "it is a refusal with the answer to a Refund")
         return root
-    code, error = next((pair for pair in codes if pair[0] in UNDECIDED or not pair[0]), codes[0])
-    if not code:
+    code, error = min(codes, key=_weight)
+    if not code and not refused:
         _unintelligible(response, "it names no error")
     detail = clean(f"Amazon answered {status} {code}: {error.findtext('{*}Message') or ''}").removesuffix(":")
     request_id = _request_id(root) or None
     if code in UNDECIDED:
         raise AmazonUnknown(detail, reason_code=code, amazon_status=status, request_id=request_id)
-    raise AmazonRefused(detail, reason_code=code, amazon_status=status, request_id=request_id)
+    kind = AmazonRefused if code in VERDICTS else AmazonRefusesUs
+    raise kind(detail, reason_code=code, amazon_status=status, request_id=request_id)
+
+
+def _weight(pair: tuple[str, Element]) -> int:
+    """Of several errors the one that leaves most open counts: what decides nothing, then what is no verdict."""
+    code = pair[0]
+    return 0 if code in UNDECIDED else 1 if not code else 2 if code not in VERDICTS else 3
+
+
+def _parse_refusal(response: Response) -> Element:
+    """The XML of a 4xx. A page of a proxy on the way is no word of FPS's."""
+    try:
+        return _parse(response)
+    except AmazonUnknown:
+        _not_of_fps(response)
+
+
+def _not_of_fps(response: Response) -> NoReturn:
+    raise AmazonRefusesUs(
+        f"The answer {response.status} is not of Flexible Payments: something on the way refuses the request.",
+        amazon_status=response.status,
+    )
 
 
 def _parse(response: Response) -> Element:

@@ -61,6 +61,13 @@ class PendingJson(TypedDict):
     chargeId: str
     refundAmount: MoneyJson | None
     status: Literal["pending"]
+    reason: Annotated[
+        str | None,
+        Meta(
+            description="Our word for how the last try failed, such as amazon_timeout; amazon_refuses_us where Amazon "
+            "refuses our requests, which says nothing about the refund. Null before the first try has ended."
+        ),
+    ]
     detail: str
 
 
@@ -69,6 +76,7 @@ class PendingRequestJson(PendingJson):
 
     refundRequestId: str
     orderReference: Annotated[str | None, Meta(description="The merchant's own order number.")]
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")]
 
 
 class PendingOrderJson(PendingJson):

@@ -47,8 +47,9 @@ MEND_UNCLEAR = (
     "look for the refund in Seller Central, then `receiver refund settle-request ID --refund-id R` or `--not-issued`"
 )
 MEND_REFUSES_US = (
-    "the refund was not issued, and the request is kept: reason_code and detail say what Amazon refuses of our requests "
-    "(date, key, account). Correct that; it is then issued by itself. `receiver doctor` finds wrong keys and clocks"
+    "the refund was not issued, and the request is kept: reason_code and amazon_says tell what Amazon refuses of our "
+    "requests (date, key, account). Correct that; it is then issued by itself. `receiver doctor` finds wrong keys and "
+    "clocks"
 )
 MEND_LATE = (
     "it is tried on; last_error says how Amazon fails: quote request_id to Amazon's support, and do not refund the "
@@ -183,6 +184,7 @@ class Tries:
             last_error=error.reason,
             amazon_status=error.amazon_status,
             reason_code=error.reason_code or None,
+            amazon_says=error.detail if refuses_us else None,
             request_id=error.request_id,
             tries=record.tries,
             age_in_ms=now - record.created_at,
