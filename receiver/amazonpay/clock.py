@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from statistics import median_low
 
 from receiver.exchange import Response
 
@@ -68,11 +67,11 @@ class HostClocks:
         if found.fallen_back(now):
             return now + found.fallback
         # A step of this machine's clock makes what was learned before it as old as the step is wide.
-        known = [difference for at, difference in found.samples if abs(now - at) <= KEPT]
+        known = sorted(difference for at, difference in found.samples if abs(now - at) <= KEPT)
         if not known:
             return now + UNLEARNED
-        middle = median_low(known)
-        return now + min(each for each in known if middle - each <= SPREAD) - MARGIN
+        middle = known[(len(known) - 1) // 2]
+        return now + next(each for each in known if middle - each <= SPREAD) - MARGIN
 
     def heard(self, host: str, response: Response, now: int) -> None:
         """An answer of this host has come."""

@@ -62,11 +62,7 @@ class PendingJson(TypedDict):
     refundAmount: MoneyJson | None
     status: Literal["pending"]
     reason: Annotated[
-        str | None,
-        Meta(
-            description="Our word for how the last try failed, such as amazon_timeout; amazon_refuses_us where Amazon "
-            "refuses our requests, which says nothing about the refund. Null before the first try has ended."
-        ),
+        str | None, Meta(description="How the last try failed, such as amazon_timeout or amazon_refuses_us.")
     ]
     detail: str
 

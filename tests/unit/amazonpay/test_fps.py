@@ -21,6 +21,7 @@ from receiver.amazonpay.aws_signature import (
     signed_url,
     string_to_sign,
 )
+from receiver.amazonpay.fps_answers import VERDICTS
 from receiver.errors import (
     AmazonError,
     AmazonRefused,
@@ -402,7 +403,7 @@ def test_a_truncated_answer_is_unknown() -> None:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        *((code, AmazonRefused) for code in sorted(fps.VERDICTS)),
+        *((code, AmazonRefused) for code in sorted(VERDICTS)),
         *((code, AmazonRefusesUs) for code in ("SignatureDoesNotMatch", "RequestExpired", "InvalidParams", "Odd")),
     ],
 )
