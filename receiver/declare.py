@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import structlog
 from msgspec import structs
 
-from receiver.errors import StoreUnavailable, WrongType
+from receiver.errors import StoreUnavailable
 from receiver.outbox.subscriber import Subscriber, carry_over
 from receiver.store import Store
+from receiver.store.damage import WrongType
 
 log = structlog.get_logger()
 

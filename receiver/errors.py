@@ -7,7 +7,7 @@
     │   ├── TooLarge             more bytes than a notification ever has                  413
     │   └── Encoded              compressed or otherwise encoded                          415
     ├── Unavailable              our own trouble; the same request may succeed later      503
-    │   ├── StoreUnavailable     Redis is down, slow, full or read-only; or StoreDamaged: WrongType, RecordUnreadable
+    │   ├── StoreUnavailable     Redis is down, slow, full or read-only; or damaged (store/damage.py)
     │   ├── CertificateUnavailable   the signing certificate could not be had
     │   ├── DatedInFuture        the message is from our future: our clock may be wrong
     │   ├── Unconfigured         Amazon Pay's own topic, or a merchant, that nobody configured
@@ -17,8 +17,9 @@
     │   ├── OtherRefunds 409     other refunds of the charge stand in the way
     │   └── RefundUnclear 409    whether a refund was issued is not known
     ├── AmazonError              Amazon's answer, or the lack of one
-    │   ├── AmazonRefused        Amazon understood, and said no                           4xx of Amazon
+    │   ├── AmazonRefused        Amazon's verdict on the refund: no                       4xx of Amazon
     │   │   └── AmazonNotFound   Amazon does not know the object                          404 of Amazon
+    │   ├── AmazonRefusesUs      Amazon refused the request: no word about the refund     4xx of Amazon
     │   ├── AmazonThrottled      Amazon asks us to slow down                              429 of Amazon
     │   └── AmazonUnknown        time-out, cut, 5xx or garbage: the outcome is not known
     ├── NotAsked                 there is nothing more to ask Amazon about this refund
@@ -113,22 +114,6 @@ class StoreUnavailable(Unavailable):
 
     reason = "store_unavailable"
     retry_after = 5
-
-
-class StoreDamaged(StoreUnavailable):
-    """What another program, a person or a later version has written. `part`: of the key, if not all of it."""
-
-    def __init__(self, detail: str, *, key: str, part: str = "", reason: str) -> None:
-        super().__init__(detail, reason=reason, retry_after=30)
-        self.key, self.part = key, part
-
-
-class WrongType(StoreDamaged):
-    """A key holds another type than it should: `part`, where that is known."""
-
-
-class RecordUnreadable(StoreDamaged):
-    """A record cannot be read."""
 
 
 class CertificateUnavailable(Unavailable):
@@ -254,7 +239,7 @@ class AmazonError(ReceiverError):
 
 
 class AmazonRefused(AmazonError):
-    """Amazon understood the request, and refused it."""
+    """Amazon understood the request, and refused the refund."""
 
     status = 422
     title = "Unprocessable Content"
@@ -265,6 +250,15 @@ class AmazonNotFound(AmazonRefused):
     """Amazon does not know the object."""
 
     reason = "amazon_not_found"
+
+
+class AmazonRefusesUs(AmazonError):
+    """Amazon, or something on the way, refused our request: its date, signature, headers, key or account.
+
+    Nothing was done, and nothing was said about the refund. The same request is worth repeating with a new date.
+    """
+
+    reason = "amazon_refuses_us"
 
 
 class AmazonThrottled(AmazonError):

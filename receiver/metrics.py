@@ -55,7 +55,10 @@ REASONS: Final = frozenset(
 
 CALLS: Final = frozenset({"get_refund", "get_charge", "create_refund", "fps_refund"})
 ANSWERS: Final = frozenset(
-    {"ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"}
+    {
+        *("ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"),
+        *("amazon_refuses_us", "amazon_date_refused"),
+    }
 )
 TRIED: Final = frozenset({"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued"})
 """What a try to issue a refund, or a person, has made of a request."""

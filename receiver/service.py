@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 
 from receiver.accounts import Account
+from receiver.amazonpay.clock import HostClocks
 from receiver.ask import Asker
 from receiver.certificates import CertificateStore
 from receiver.declare import Declarer
@@ -25,7 +26,6 @@ from receiver.http.app import build
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.diagnostics import Inside
 from receiver.http.frame import Framed
-from receiver.http.health import KeysDamaged
 from receiver.issue import Issuer
 from receiver.legacy import Legacy
 from receiver.metrics import Metrics
@@ -34,6 +34,7 @@ from receiver.redis_address import read_address
 from receiver.settings import Settings
 from receiver.settle import Settler
 from receiver.store import Store
+from receiver.store.damage import KeysDamaged
 from receiver.store.embedded import EmbeddedStore
 from receiver.store.topology import link
 from receiver.track import Tracker
@@ -65,6 +66,7 @@ class Service:
         self.metrics = Metrics()
         self._workers, self._chance, self._now = workers, chance, now
         self.kept = Workers()
+        self._clocks = HostClocks()
         self._opened = contextlib.AsyncExitStack()
         self.embedded: EmbeddedStore | None = None
         self.store: Store
@@ -201,7 +203,7 @@ class Service:
 
     def _asker(self, account: Account) -> Asker:
         timeout = self.settings.track.request_timeout.total_seconds()
-        return Asker(account, self.store, self.transport.send, self.metrics, self._now, timeout)
+        return Asker(account, self.store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks)
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(

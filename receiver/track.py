@@ -16,21 +16,14 @@ import structlog
 from receiver.accounts import Account, Call
 from receiver.amazonpay.calls import get_refund, read_refund
 from receiver.ask import THROTTLED_PAUSE, Asker
-from receiver.errors import (
-    AmazonError,
-    AmazonNotFound,
-    AmazonThrottled,
-    AmazonUnknown,
-    NotAsked,
-    StoreDamaged,
-    StoreUnavailable,
-)
+from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, AmazonUnknown, NotAsked, StoreUnavailable
 from receiver.ledger.lifecycle import is_overdue, said_again
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
 from receiver.ledger.schedule import echo as next_echo
 from receiver.ledger.schedule import next_look
 from receiver.settle import Settled, Settler
 from receiver.store import Store
+from receiver.store.damage import StoreDamaged
 from receiver.store.looks import Echo, Look
 from receiver.store.wakes import News, Waker
 from receiver.trace_context import in_the_log
@@ -40,7 +33,6 @@ log = structlog.get_logger()
 
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
 DAMAGED_PAUSE = 60_000
-REFUSED_FIRST, REFUSED_MOST = 60_000, 3_600_000
 
 
 class Watcher(Protocol):
@@ -285,13 +277,12 @@ class Tracker:
         await self.store.reschedule(look, until, look.echo, outcome=error.reason, patient=_only_asked(look, known))
 
     async def _failed(self, look: Look, error: AmazonError) -> None:
-        """No answer, or a refusal of our key or request: the refund stays scheduled, further and further apart."""
+        """No answer, or a refusal of our request: the refund stays scheduled, further and further apart."""
         known = await self._overdue(look)
         echo = look.echo or Echo(Source.POLL, self.store.now())
         unknown = isinstance(error, AmazonUnknown)
-        first, most = (RETRY_FIRST, RETRY_MOST) if unknown else (REFUSED_FIRST, REFUSED_MOST)
-        wait = min(first * 2 ** min(echo.failures, 20), most)
-        asked = min((error.retry_after or 0) * 1000, most)
+        wait = min(RETRY_FIRST * 2 ** min(echo.failures, 20), RETRY_MOST)
+        asked = min((error.retry_after or 0) * 1000, RETRY_MOST)
         at = self.store.now() + max(int(wait * (0.5 + self.chance() / 2)), asked)
         (log.warning if unknown else log.error)(
             "track.amazon_failed",

@@ -14,10 +14,11 @@ from functools import partial
 
 import structlog
 
-from receiver.errors import StoreUnavailable, WrongType
+from receiver.errors import StoreUnavailable
 from receiver.outbox.event import is_newer
 from receiver.outbox.operator_event import is_operator
 from receiver.store import Store
+from receiver.store.damage import WrongType
 from receiver.store.keeping import DUTY, EXPIRY_BATCH
 from receiver.store.lanes import Parcel, Result
 from receiver.telling import Watcher, announce, dead_event, death

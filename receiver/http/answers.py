@@ -28,14 +28,11 @@ def either(*names: str) -> dict[str, Any]:
 NextCursor = Annotated[str | None, Meta(description="For the next page; null on the last one.")]
 
 
-Unreadable = Annotated[list[str], Meta(description="Ids of those whose record is damaged: `receiver doctor --store`.")]
-
-
 class RefundListJson(TypedDict):
     """Refunds, newest change first."""
 
     refunds: list[RefundJson]
-    unreadable: Unreadable
+    unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
     nextCursor: NextCursor
     scanCut: Annotated[
         bool, Meta(description="Whether the page ends because one request looks at so many: go on with nextCursor.")
@@ -65,6 +62,9 @@ class PendingJson(TypedDict):
     chargeId: str
     refundAmount: MoneyJson | None
     status: Literal["pending"]
+    reason: Annotated[
+        str | None, Meta(description="How the last try failed, such as amazon_timeout or amazon_refuses_us.")
+    ]
     detail: str
 
 
@@ -73,6 +73,7 @@ class PendingRequestJson(PendingJson):
 
     refundRequestId: str
     orderReference: Annotated[str | None, Meta(description="The merchant's own order number.")]
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")]
 
 
 class PendingOrderJson(PendingJson):
@@ -271,13 +272,11 @@ class AliveJson(TypedDict):
 
 
 class ReadinessJson(TypedDict):
-    """Whether it can work."""
+    """Whether it can work. `damagedKeys`: by key of the store, what it holds and should hold; at most 20."""
 
     status: Literal["ready", "not_ready"]
     checks: Annotated[dict[str, str], Meta(description="By check: ok, or a word for what is wrong.")]
-    damagedKeys: NotRequired[
-        Annotated[dict[str, str], Meta(description="By key of the store: what it holds, and should hold. At most 20.")]
-    ]
+    damagedKeys: NotRequired[dict[str, str]]
 
 
 class ProblemJson(TypedDict):

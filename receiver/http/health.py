@@ -10,10 +10,11 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import ReceiverError, StoreUnavailable
+from receiver.errors import ReceiverError
 from receiver.http.answers import AliveJson, ReadinessJson
 from receiver.http.api import json_answer
 from receiver.metrics import CONTENT_TYPE, Metrics
+from receiver.store.damage import KeysDamaged
 
 log = structlog.get_logger()
 
@@ -24,16 +25,6 @@ FRESH_TIMEOUT = 2.0
 MOST_DAMAGED = 20
 """Damaged keys that readiness names."""
 _NOTHING: Mapping[str, Check] = MappingProxyType({})
-
-
-class KeysDamaged(StoreUnavailable):
-    """Keys of the store hold another type than they should."""
-
-    reason = "store_wrong_type"
-
-    def __init__(self, keys: Mapping[str, str]) -> None:
-        super().__init__()
-        self.keys = keys
 
 
 class Health:

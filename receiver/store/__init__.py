@@ -22,9 +22,9 @@ from typing import Any
 
 import structlog
 
-from receiver.errors import StoreUnavailable, WrongType
+from receiver.errors import StoreUnavailable
 from receiver.store.clock import Clock
-from receiver.store.damage import Damage
+from receiver.store.damage import Damage, WrongType
 from receiver.store.feed import Feed
 from receiver.store.format import Format
 from receiver.store.inspection import Inspection

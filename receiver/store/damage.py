@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
-from receiver.errors import RecordUnreadable, WrongType
+from receiver.errors import StoreUnavailable
 from receiver.store.keys import read_kind, read_name
 
 log = structlog.get_logger()
@@ -17,6 +17,32 @@ SAY_AGAIN = 60.0
 """Seconds after which the same damage is logged again."""
 MOST_REMEMBERED = 1_000
 FIX = "receiver repair '{}'"
+
+
+class StoreDamaged(StoreUnavailable):
+    """What another program, a person or a later version has written. `part`: of the key, if not all of it."""
+
+    def __init__(self, detail: str, *, key: str, part: str = "", reason: str) -> None:
+        super().__init__(detail, reason=reason, retry_after=30)
+        self.key, self.part = key, part
+
+
+class WrongType(StoreDamaged):
+    """A key holds another type than it should: `part`, where that is known."""
+
+
+class RecordUnreadable(StoreDamaged):
+    """A record cannot be read."""
+
+
+class KeysDamaged(StoreUnavailable):
+    """Keys hold another type than they should. `keys`: what each holds, and should hold."""
+
+    reason = "store_wrong_type"
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        super().__init__()
+        self.keys = keys
 
 
 @dataclass(frozen=True, slots=True)

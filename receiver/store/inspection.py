@@ -12,9 +12,9 @@ from typing import Any
 
 import structlog
 
-from receiver.errors import RecordUnreadable, StoreUnavailable, WrongType
+from receiver.errors import StoreUnavailable
 from receiver.store.cluster import Cluster
-from receiver.store.damage import Foreign
+from receiver.store.damage import Foreign, RecordUnreadable, WrongType
 from receiver.store.keys import CERTIFICATES, FORMAT, PREFIX, PROBE, RESTORED, Keys, Name, read_name, standing_keys
 from receiver.store.records import Records
 

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from receiver.errors import WrongType
 from receiver.outbox.delivery import Attempts
 from receiver.outbox.operator_event import OperatorEvent, is_operator, operator_fields
+from receiver.store.damage import WrongType
 from receiver.store.part import LAST_TIME, Part
 from receiver.store.roster import waiting_form
 from receiver.store.stream_ids import fixed_width, texts_of

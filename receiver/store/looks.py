@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import msgspec
 
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.refund import REFUND_ID, Source
+from receiver.store.damage import WrongType
 from receiver.store.part import Part
 from receiver.store.trail import CAP, KEPT_FOR, LOOK, trace_line
 from receiver.store.wakes import News
@@ -192,5 +194,6 @@ class Looks(Part):
         return bool(held)
 
     async def block(self, account: str, call: str, until: int) -> None:
-        """Amazon answered 429: take no token of `call` before `until` (ms)."""
-        await self._run("block", [self._keys(account)("throttle", call)], [self.now(), until])
+        """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle hides no 429."""
+        with contextlib.suppress(WrongType):
+            await self._run("block", [self._keys(account)("throttle", call)], [self.now(), until])

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from receiver.errors import RecordUnreadable, WrongType
 from receiver.store.clock import Clock
-from receiver.store.damage import Damage
+from receiver.store.damage import Damage, RecordUnreadable, WrongType
 from receiver.store.keys import LIST, WAKE, Keys, read_name
 from receiver.store.scripts import Command, Script, script
 from receiver.store.topology import Pipelines

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from enum import StrEnum
 
-from receiver.errors import RecordUnreadable
 from receiver.ledger.refund import Refund, State
+from receiver.store.damage import RecordUnreadable
 from receiver.store.keeping import Keeping
 from receiver.store.stream_ids import fixed_width
 from receiver.store.unsettled import Unsettled

@@ -10,12 +10,11 @@ from enum import StrEnum
 
 import msgspec
 
-from receiver.errors import RecordUnreadable, WrongType
 from receiver.ledger.charge_book import entry_of
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
 from receiver.store.codec import from_hash, from_line, to_hash, to_line
-from receiver.store.damage import unreadable
+from receiver.store.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.keys import STATES
 from receiver.store.part import Part, scored
 

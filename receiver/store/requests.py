@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from receiver.errors import WrongType
 from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
 from receiver.ledger.request import Order, Record, RequestState
-from receiver.store.damage import unreadable
+from receiver.store.damage import WrongType, unreadable
 from receiver.store.part import Part
 
 KEPT_FOR = 400 * 86_400_000
@@ -151,14 +150,12 @@ class Requests(Part):
         at: int,
         *,
         unknown: bool | None,
-        detail: str,
-        error: str = "",
+        fields: Mapping[str, str],
     ) -> bool:
         """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; None: none was made.
 
-        `error` is our word for how it failed.
+        `fields` are what is kept of how it failed.
         """
-        fields = {"detail": detail, **({} if unknown is None else {"last_error": error})}
         written = await self._settle_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
         return bool(written)
 

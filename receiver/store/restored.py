@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from receiver.errors import WrongType
 from receiver.ledger.refund import State
+from receiver.store.damage import WrongType
 from receiver.store.keys import OTHER, RESTORED
 from receiver.store.part import Part, scored
 from receiver.store.wakes import News

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from receiver.errors import WrongType
+from receiver.store.damage import WrongType
 from receiver.store.part import LAST_TIME, Part
 
 CAP = 300

@@ -9,11 +9,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from receiver.errors import RecordUnreadable, WrongType
 from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
 from receiver.ledger.refund import Refund
 from receiver.ledger.request import OPEN, Order, Record, RequestState, candidate
-from receiver.store.damage import unreadable
+from receiver.store.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.refunds import Refunds
 from receiver.store.requests import KEPT_FOR, Requests
 

@@ -49,8 +49,8 @@ COMMANDS = {
     "refund export": CLIENT | {"--since", "--until", "--state", "--format", "--output"},
     "refund import": CLIENT | {"--column", "--rate", "--dry-run"},
     "refund watch": CLIENT,
-    "refund create": CLIENT | {"--soft-descriptor", "--reference", "--key", "--wait"},
-    "refund retry": CLIENT | {"--wait"},
+    "refund create": CLIENT | {"--soft-descriptor", "--reference", "--key", "--besides", "--wait"},
+    "refund retry": CLIENT | {"--besides", "--wait"},
     "refund requests": CLIENT | {"--state", "--limit"},
     "refund settle-request": CLIENT | {"--refund-id", "--not-issued"},
     "fps refund": CLIENT

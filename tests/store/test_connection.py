@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from receiver.errors import StoreUnavailable, WrongType
+from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import Noted
 from receiver.store import Store
 from receiver.store.clock import Clock
 from receiver.store.connection import connect
+from receiver.store.damage import WrongType
 from receiver.store.wakes import News
 from tests.clock import ManualClock
 from tests.proxy import proxied

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.accounts import Account
-from receiver.errors import StoreUnavailable, WrongType
+from receiver.errors import StoreUnavailable
 from receiver.ledger.charge_book import Guard
 from receiver.ledger.notification import UnrecognizedNotification
 from receiver.ledger.query import Query
@@ -26,6 +26,7 @@ from receiver.service import wall
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import connect
+from receiver.store.damage import WrongType
 from receiver.store.keys import (
     CATALOGUE,
     FORMAT,

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.accounts import Account
-from receiver.errors import Conflict, StoreUnavailable, WrongType
+from receiver.errors import Conflict, StoreUnavailable
 from receiver.ledger.refund import Source
 from receiver.metrics import Metrics
 from receiver.outbox.delivery import Attempts
@@ -17,6 +17,7 @@ from receiver.outbox.operator_event import OperatorType, operator_event
 from receiver.service import wall
 from receiver.settle import Settler
 from receiver.store import Store, keeping
+from receiver.store.damage import WrongType
 from receiver.store.lanes import DeadEvent, Parcel, Result
 from receiver.store.stream_ids import fixed_width
 from receiver.upkeep import Upkeep

@@ -69,7 +69,7 @@ async def test_state_history_schedule_event_and_lane_are_written_together(
     assert await redis.zrange("refunds:{us}:state:Declined", 0, -1) == [refund_id().encode()]
     assert await redis.zrange("refunds:{us}:reason:AmazonRejected", 0, -1) == [refund_id().encode()]
     charge = await redis.hgetall("refunds:{us}:charge:S01-5105180-3221187-C056351")
-    assert charge == {refund_id().encode(): f"1400 Declined {T0} USD".encode()}
+    assert charge == {refund_id().encode(): b"1400 Declined %d USD" % T0}
     assert await redis.zrange("refunds:{us}:order:ORDER-1", 0, -1, withscores=True) == [(refund_id().encode(), T0)]
 
 
