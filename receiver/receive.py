@@ -126,10 +126,23 @@ class Receiver:
         self.unconfigured_topics = Unknowns()
         self.unconfigured_merchants = Unknowns()
 
+    @property
+    def waiting(self) -> int:
+        """Bodies that wait for a certificate, and for nothing else."""
+        return self._certificates.waiting
+
     async def receive(
-        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        account: str | None = None,
+        *,
+        traceparent: str = "",
+        source: str = "",
     ) -> Receipt:
         """Judge one body and write what it says. Header names are lower case; `account` is the one of the path, if any.
+
+        `source` is the client that posted it: each client has its share of the certificates that are fetched.
 
         Raises a `Refused` (4xx: never send it again), an `Unavailable` (503: send it again later), or `NotFound` for an
         account that does not exist.
@@ -141,7 +154,7 @@ class Receiver:
         now = self._now()
         envelope = read_envelope(body, headers)
         candidates = self._candidates(envelope, account, now)
-        await self._prove(envelope, now)
+        await self._prove(envelope, now, source)
         if envelope.type != NOTIFICATION:
             return await self._confirmation(envelope, now)
         notice = _read_notice(envelope)
@@ -168,10 +181,10 @@ class Receiver:
             raise NotProven("SHA-1 signatures are switched off.", reason="signature_version_too_low")
         return strict
 
-    async def _prove(self, envelope: Envelope, now: int) -> None:
+    async def _prove(self, envelope: Envelope, now: int, source: str) -> None:
         name = check_address(envelope)
         check_age(envelope, now, self._past_ms, self._future_ms)
-        certificate = await self._certificates.get(envelope, name)
+        certificate = await self._certificates.get(envelope, name, source)
         check_signature(envelope, certificate)
         self._certificates.proven(envelope, name, certificate)
         self._watch_version(envelope)
