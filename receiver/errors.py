@@ -14,10 +14,12 @@
     │   └── Overloaded           more work than we can finish in time
     ├── Rejected                 a request to our own API is wrong                        4xx
     │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · Conflict 409
+    │   ├── OtherRefunds 409     other refunds of the charge stand in the way
     │   └── RefundUnclear 409    whether a refund was issued is not known
     ├── AmazonError              Amazon's answer, or the lack of one
-    │   ├── AmazonRefused        Amazon understood, and said no                           4xx of Amazon
+    │   ├── AmazonRefused        Amazon's verdict on the refund: no                       4xx of Amazon
     │   │   └── AmazonNotFound   Amazon does not know the object                          404 of Amazon
+    │   ├── AmazonRefusesUs      Amazon refused the request: no word about the refund     4xx of Amazon
     │   ├── AmazonThrottled      Amazon asks us to slow down                              429 of Amazon
     │   └── AmazonUnknown        time-out, cut, 5xx or garbage: the outcome is not known
     ├── NotAsked                 there is nothing more to ask Amazon about this refund
@@ -187,6 +189,16 @@ class Conflict(Rejected):
     reason = "conflict"
 
 
+class OtherRefunds(Conflict):
+    """Other refunds of the charge stand in the way of this one: `refunds`, as JSON objects."""
+
+    reason = "other_refunds"
+
+    def __init__(self, detail: str, *, reason: str, refunds: Sequence[Mapping[str, object]]) -> None:
+        super().__init__(detail, reason=reason)
+        self.more = {"refunds": list(refunds)}
+
+
 class RefundUnclear(Conflict):
     """Whether a refund was issued is not known: a person has to look."""
 
@@ -227,7 +239,7 @@ class AmazonError(ReceiverError):
 
 
 class AmazonRefused(AmazonError):
-    """Amazon understood the request, and refused it."""
+    """Amazon understood the request, and refused the refund."""
 
     status = 422
     title = "Unprocessable Content"
@@ -238,6 +250,15 @@ class AmazonNotFound(AmazonRefused):
     """Amazon does not know the object."""
 
     reason = "amazon_not_found"
+
+
+class AmazonRefusesUs(AmazonError):
+    """Amazon, or something on the way, refused our request: its date, signature, headers, key or account.
+
+    Nothing was done, and nothing was said about the refund. The same request is worth repeating with a new date.
+    """
+
+    reason = "amazon_refuses_us"
 
 
 class AmazonThrottled(AmazonError):

@@ -54,7 +54,10 @@ REASONS: Final = frozenset(
 
 CALLS: Final = frozenset({"get_refund", "get_charge", "create_refund", "fps_refund"})
 ANSWERS: Final = frozenset(
-    {"ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"}
+    {
+        *("ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"),
+        *("amazon_refuses_us", "amazon_date_refused"),
+    }
 )
 TRIED: Final = frozenset({"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued"})
 """What a try to issue a refund, or a person, has made of a request."""
@@ -242,6 +245,7 @@ GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "refunds_pending_unchanged": ("Those of them that have not changed for longer.", "account", "longer_than"),
     "refunds_due": ("Refunds that are scheduled to be asked about.", "account"),
     "refunds_hinted": ("Refunds to ask about at once.", "account"),
+    "refunds_refreshed": ("Refunds to ask about because somebody asked for a refresh.", "account"),
     "oldest_pending_seconds": ("Age of the refund that is pending longest.", "account"),
     "deliveries_waiting": ("Events owed to a subscriber.", "account", "subscriber"),
     "deliveries_owed": ("Events that the stream is kept for.", "account", "subscriber"),
@@ -260,6 +264,7 @@ SIZE_GAUGES: Final = {
     "pending_unchanged": "refunds_pending_unchanged",
     "due": "refunds_due",
     "hinted": "refunds_hinted",
+    "refreshed": "refunds_refreshed",
     "oldest_pending_seconds": "oldest_pending_seconds",
     "waiting": "deliveries_waiting",
     "owed": "deliveries_owed",

@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 
 from receiver.accounts import Account
+from receiver.amazonpay.clock import HostClocks
 from receiver.ask import Asker
 from receiver.certificates import CertificateStore
 from receiver.declare import Declarer
@@ -29,6 +30,7 @@ from receiver.issue import Issuer
 from receiver.legacy import Legacy
 from receiver.metrics import Metrics
 from receiver.receive import Receiver
+from receiver.redis_address import read_address
 from receiver.settings import Settings
 from receiver.settle import Settler
 from receiver.store import Store
@@ -63,6 +65,7 @@ class Service:
         self.metrics = Metrics()
         self._workers, self._chance, self._now = workers, chance, now
         self.kept = Workers()
+        self._clocks = HostClocks()
         self._opened = contextlib.AsyncExitStack()
         self.embedded: EmbeddedStore | None = None
         self.store: Store
@@ -110,13 +113,13 @@ class Service:
 
     async def _open_store(self) -> None:
         settings, ingest, redis = self.settings, self.settings.ingest, self.settings.redis
-        url = redis.address
-        if not url:
+        address = redis.address
+        if address is None:
             self.embedded = EmbeddedStore(settings.data_dir)
             self._opened.push_async_callback(self.embedded.stop)
-            url = await self.embedded.start()
+            address = read_address(await self.embedded.start())
         self.store = Store(
-            link(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
+            link(address, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
             wait_replicas=redis.wait_replicas,
             wait_timeout=redis.wait_timeout.total_seconds(),
             on_error=self.metrics.store_error,
@@ -196,7 +199,7 @@ class Service:
 
     def _asker(self, account: Account) -> Asker:
         timeout = self.settings.track.request_timeout.total_seconds()
-        return Asker(account, self.store, self.transport.send, self.metrics, self._now, timeout)
+        return Asker(account, self.store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks)
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(
@@ -208,6 +211,7 @@ class Service:
             nonce=lambda: secrets.token_hex(8),
             over=account.over,
             lease=self.settings.track.lease.total_seconds(),
+            same_amount_within=milliseconds(self.settings.issue.same_amount_within),
         )
 
     def _legacy(self, account: Account) -> Legacy:

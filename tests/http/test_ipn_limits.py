@@ -18,6 +18,7 @@ from receiver.errors import NotProven
 from receiver.http import server
 from receiver.http.ipn import PER_TURN, Ipn
 from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.notification import UnrecognizedNotification
 from receiver.metrics import Metrics
 from receiver.receive import Outcome, Receipt
 from receiver.settings import Settings
@@ -33,12 +34,20 @@ LIMIT = 16 * 1024
 class Judge:
     """A receiver that believes every body it gets, or does with it what it is told."""
 
+    waiting = 0
+
     def __init__(self, does: Callable[[], Any] | None = None) -> None:
         self.bodies: list[bytes] = []
         self.does = does
 
     async def receive(
-        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        account: str | None = None,
+        *,
+        traceparent: str = "",
+        source: str = "",
     ) -> Receipt:
         """Count and believe."""
         self.bodies.append(body)
@@ -399,6 +408,10 @@ class Remembering:
         """See `Noted`."""
         known = self.seen.setdefault(hint.message_id, hint.digest)
         return Noted.REPEATED if known == hint.digest else Noted.ALTERED
+
+    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> Noted:
+        """No body here is signed."""
+        raise AssertionError
 
 
 async def asked(ipn: Ipn, body: bytes, headers: list[tuple[bytes, bytes]]) -> Answer:
