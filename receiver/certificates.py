@@ -1,10 +1,10 @@
 """Edge: certificates, kept in memory. Has the certificate of an envelope at hand, or has it fetched, within bounds.
 
 A stranger who knows an allowed topic can name any certificate file of SNS, so everything here is bounded: fetches (by
-`fetch_queue.py`, in shares for each client address), files that have not verified a message yet, failures remembered. A
-certificate that has verified a message is *proven*, and no unproven one pushes it out. Proven ones are kept in the store as well: after a start
-genuine mail must not queue with strangers' for a fetch. The trust in a fetched file is TLS to the one host of the
-region, as in AWS's own SDKs; no chain of certificates is built.
+`fetch_queue.py`, in shares for each client), files that have not verified a message yet, failures remembered. A
+certificate that has verified a message is *proven*, and no unproven one pushes it out. Proven ones are kept in the
+store as well: after a start genuine mail must not queue with strangers' for a fetch. The trust in a fetched file is TLS
+to the one host of the region, as in AWS's own SDKs; no chain of certificates is built.
 """
 
 from __future__ import annotations

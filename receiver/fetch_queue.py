@@ -76,9 +76,7 @@ class FetchQueue(Generic[K, V]):
         """Messages that wait."""
         return self._seats.total
 
-    async def get(
-        self, source: str, key: K, fetch: Callable[[], Coroutine[object, object, V]], patience: float
-    ) -> V:
+    async def get(self, source: str, key: K, fetch: Callable[[], Coroutine[object, object, V]], patience: float) -> V:
         """What `fetch` returns, which never raises; it is called once for all who ask meanwhile.
 
         Raises `QueueFull`, or `TimeoutError` after `patience` seconds or if the fetch was given up for others.

@@ -56,3 +56,9 @@ class Shares(Generic[H]):
             return None
         held = self._held[most]
         return most, max(held, key=held.__getitem__)
+
+    def largest(self, least: int) -> tuple[str, H] | None:
+        """The holder of the most units, whosever it is, if it holds more than `least`."""
+        holders = ((amount, source, each) for source, held in self._held.items() for each, amount in held.items())
+        found = max(holders, key=lambda one: one[0], default=None)
+        return (found[1], found[2]) if found is not None and found[0] > least else None

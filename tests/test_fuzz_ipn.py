@@ -84,6 +84,7 @@ class Target:
     run: Callable[[Any], Any]
     fetched: list[str] = field(default_factory=list)
     visited: list[str] = field(default_factory=list)
+    waiting: int = 0
 
     def __post_init__(self) -> None:
         async def nothing() -> None:
@@ -104,7 +105,6 @@ class Target:
         body: bytes,
         headers: Mapping[str, str],
         account: str | None = None,
-        *,
         traceparent: str = "",
         source: str = "",
     ) -> Receipt:

@@ -98,7 +98,6 @@ class Forms:
         body: bytes,
         headers: Mapping[str, str],
         account: str | None = None,
-        *,
         traceparent: str = "",
         source: str = "",
     ) -> Receipt:
