@@ -22,6 +22,8 @@ class Outcome(StrEnum):
     SUBSCRIPTION = "subscription"
     CONFIRMED = "confirmed"
     UNSUBSCRIBE = "unsubscribe"
+    UNRECOGNIZED = "unrecognized"
+    """Amazon's, and not understood: kept, and every refund that it names is asked about."""
 
 
 class Receipt(msgspec.Struct, frozen=True):

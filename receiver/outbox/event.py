@@ -18,9 +18,10 @@ the stream. A field without a value is not written; readers ignore fields that t
 | chargeId | no | Amazon's id of the charge |
 | amount, currencyCode | no | both or neither: `14.00`, `USD` |
 | softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
-| retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time |
+| retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time and no conflict is known |
 | retryOf, retryRoot, retriedBy | no | the refund repeated, the first of its chain of retries, the repetition |
 | creationTimestamp | no | Amazon's, basic form |
+| issuedBy | no | the name of the token with which the refund was requested here |
 | conflict | no | `true` if Amazon has told two different final states |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
 | traceparent | no | W3C Trace Context: what the request brought from which this follows |
@@ -40,10 +41,14 @@ from receiver.ledger.lifecycle import Emission, EventType
 from receiver.ledger.refund import REFUND_ID, Money, Refund, Source, format_rfc3339, parse_time
 from receiver.ledger.shape import DESCRIPTION_LIMIT, amazon_time, tidy
 from receiver.outbox.advice import Advice, advice_of
+from receiver.outbox.operator_event import is_known
 from receiver.trace_context import passed_on
 
 SAME = 512
 """Events kept as read and as rendered: all subscribers are told of the same ones at about the same time."""
+NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
+WORD = re.compile(r"[a-z_]{1,64}")
+OPERATORS = "receiver."
 EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
 COUNT = re.compile(r"[0-9]{1,15}")
 FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
@@ -113,10 +118,11 @@ def to_fields(event: Event) -> dict[str, str]:
         "releaseEnvironment": tidy(refund.environment),
         "orderReference": tidy(refund.order_reference),
         "refundType": tidy(refund.refund_type),
-        "retryable": refund.retryable,
+        "retryable": "" if refund.conflict else refund.retryable,
         "retryOf": refund.retry_of,
         "retryRoot": refund.retry_root,
         "retriedBy": refund.retried_by,
+        "issuedBy": refund.issued_by,
         "conflict": "true" if refund.conflict else "",
         "finals": " ".join(refund.finals),
         "revision": str(refund.revision),
@@ -126,6 +132,16 @@ def to_fields(event: Event) -> dict[str, str]:
         "traceparent": event.traceparent,
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def is_newer(fields: Mapping[str, str]) -> bool:
+    """Whether an entry has a type, or a source, that a later version brought: it is left to that version."""
+    word = fields.get("type", "")
+    if word.startswith(OPERATORS):
+        return not is_known(fields)
+    source = fields.get("source", "")
+    has_later_source = WORD.fullmatch(source) is not None and source not in set(Source)
+    return NEWER.fullmatch(word) is not None and (word not in set(EventType) or has_later_source)
 
 
 def from_fields(account: str, fields: Mapping[str, str]) -> Event:
@@ -176,6 +192,7 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         retry_of=fields.get("retryOf", ""),
         retry_root=fields.get("retryRoot", ""),
         retried_by=fields.get("retriedBy", ""),
+        issued_by=fields.get("issuedBy", ""),
         conflict=fields.get("conflict") == "true",
         finals=_finals(fields),
     )

@@ -1,13 +1,6 @@
 -- Write down what a notification tells of a dispute. The `seen` mark saves work only, and is written last.
 -- KEYS seen disputes   ARGV 1 dispute 2 what it was when it was read ('': nothing) 3 what it becomes 4 digest 5 ttl_ms
 -- Returns new | repeated | altered | collision: somebody else has written it meanwhile. Safe to run twice.
-local TYPES = {'string', 'hash'}
-for index, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= TYPES[index] then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. TYPES[index])
-  end
-end
 local seen = redis.call('GET', KEYS[1])
 if seen == ARGV[4] then
   return 'repeated'

@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
-import structlog
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import Dispute, joined
 from receiver.ledger.hint import Noted
 from receiver.store.part import Part
 from receiver.store.wakes import News
-
-log = structlog.get_logger()
 
 MOST_COLLISIONS = 16
 
@@ -34,7 +31,7 @@ class Disputes(Part):
         key = keys("disputes", dispute.charge_permission_id)
         for _ in range(MOST_COLLISIONS):
             held: bytes = await self._read("HGET", key, dispute.dispute_id) or b""
-            known = _readable(held, dispute.charge_permission_id, dispute.dispute_id) if held else dispute
+            known = self._dispute(key, dispute.dispute_id, held) if held else dispute
             value = to_value(joined(known, dispute))
             answer = await self._run(
                 "dispute",
@@ -48,21 +45,22 @@ class Disputes(Part):
 
     async def disputes(self, account: str, charge_permission_id: str) -> tuple[Dispute, ...]:
         """All disputes of a charge permission, the first told first."""
-        raw: Mapping[bytes, bytes] = await self._read("HGETALL", self._keys(account)("disputes", charge_permission_id))
-        found = (_readable(value, charge_permission_id, name.decode(errors="replace")) for name, value in raw.items())
+        key = self._keys(account)("disputes", charge_permission_id)
+        raw: Mapping[bytes, bytes] = await self._read("HGETALL", key)
+        found = (self._dispute(key, name.decode(errors="replace"), value) for name, value in raw.items())
         return tuple(sorted(found, key=lambda each: (each.first_told_at, each.dispute_id)))
+
+    def _dispute(self, key: str, dispute_id: str, value: bytes) -> Dispute:
+        """What was told. A damaged record costs what was told of the dispute, not that there is one."""
+        try:
+            return msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute)
+        except (IndexError, msgspec.MsgspecError, RecursionError):
+            self.damage.record(key, dispute_id, "no dispute")
+            permission = key.rpartition(":")[2]
+            return Dispute(dispute_id=dispute_id, charge_permission_id=permission, kind="dispute")
 
 
 def to_value(dispute: Dispute) -> bytes:
     """As it stands in Redis."""
     words = f"{'open' if dispute.is_open else 'over'} {dispute.charge_id or '-'} "
     return words.encode() + msgspec.json.encode(dispute)
-
-
-def _readable(value: bytes, charge_permission_id: str, dispute_id: str) -> Dispute:
-    """What was told. A damaged record costs what was told of the dispute, not that there is one."""
-    try:
-        return msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute)
-    except (IndexError, msgspec.MsgspecError):
-        log.error("store.dispute_unreadable", charge_permission_id=charge_permission_id)
-        return Dispute(dispute_id=dispute_id, charge_permission_id=charge_permission_id, kind="dispute")
