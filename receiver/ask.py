@@ -17,8 +17,8 @@ from receiver.amazonpay.signing import diagnose
 from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, AmazonUnknown, NotSent
 from receiver.exchange import Request, Response
 from receiver.ledger.allowance import Charge, Entry, has_more_to_tell, retryable
-from receiver.ledger.lifecycle import Facts
-from receiver.ledger.refund import FPS, Refund, State
+from receiver.ledger.lifecycle import UNREAD, Facts
+from receiver.ledger.refund import FPS, Observation, Refund, State
 from receiver.ledger.request import without_its_own
 from receiver.store import Store
 
@@ -48,6 +48,9 @@ class Watcher(Protocol):
 
     def asked(self, call: str, outcome: str, seconds: float) -> None:
         """Amazon was asked."""
+
+    def unread(self, call: str, field: str) -> None:
+        """A field of Amazon's answer could not be read."""
 
 
 @dataclass(slots=True)
@@ -82,6 +85,7 @@ class Asker:
             # RSA takes half a millisecond or more, in which the loop would stand still.
             signed = await asyncio.to_thread(self.account.signer.sign, request, self.wall())
             value = self._judged(read, await self._sent(signed), signed)
+            self.note_unread(call, value)
             outcome = "ok"
             return value
         except AmazonThrottled as error:
@@ -94,6 +98,22 @@ class Asker:
             raise
         finally:
             self.watcher.asked(call, outcome, asyncio.get_running_loop().time() - began)
+
+    def note_unread(self, call: str, value: object) -> None:
+        """Count and log the fields of an answer that could not be read. Their values are never logged."""
+        if not isinstance(value, Observation | Charge):
+            return
+        about = {"refund_id": value.refund_id} if isinstance(value, Observation) else {}
+        for each in value.unread:
+            self.watcher.unread(call, each.field)
+            log.error(
+                "amazon.field_unread",
+                account=self.account.name,
+                **{"charge_id": value.charge_id or None, **about},
+                call=call,
+                field=each.field,
+                reason=each.reason,
+            )
 
     async def _sent(self, signed: Request) -> Response:
         try:
@@ -158,8 +178,13 @@ class Asker:
         except AmazonError as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
             return {}
-        facts: dict[str, str | bool] = {"charge_read": True, "order_reference": charge.merchant_reference_id}
-        if declined and refund.amount is not None:
+        facts: dict[str, str | bool | tuple[str, ...]] = {
+            "charge_read": True,
+            "order_reference": charge.merchant_reference_id,
+        }
+        if charge.has_unread("merchantReferenceId", "merchantMetadata"):
+            facts[UNREAD] = ("orderReference",)
+        if declined and refund.amount is not None and not charge.has_unread("captureAmount", "refundedAmount"):
             facts["retryable"] = retryable(charge, refund.amount, others.values(), self.account.over)
             if facts["retryable"] == "no" and not besides:
                 sure = without_its_own(others, refund.amount)

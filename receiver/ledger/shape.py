@@ -46,7 +46,7 @@ class StatusJson(TypedDict):
     reasonCode: Annotated[
         str | None, Meta(description="Why it was declined: AmazonRejected or ProcessingFailure; the set is open.")
     ]
-    lastUpdatedTimestamp: AmazonTime
+    lastUpdatedTimestamp: AmazonTime | None
 
 
 class StatusDetailsJson(StatusJson):
@@ -82,6 +82,10 @@ class RefundJson(TypedDict):
     retryOf: Annotated[str | None, Meta(description="The declined refund that this one repeats.")]
     retryRoot: Annotated[str | None, Meta(description="Of a retry: the refund that the chain of retries began with.")]
     retriedBy: Annotated[str | None, Meta(description="The refund that repeats this declined one.")]
+    unreadFields: Annotated[
+        list[str],
+        Meta(description="Fields that are null because what Amazon sent could not be read, such as refundAmount."),
+    ]
     firstSeenAt: Rfc3339
     changedAt: Rfc3339
     source: Annotated[str, Meta(description="Who made us look.", extra_json_schema={"enum": [*Source]})]
@@ -160,6 +164,11 @@ def amazon_time(ms: int) -> str:
     return f"{whole[:-1]}.{ms % 1000:03d}Z" if ms % 1000 else whole
 
 
+def known_time(ms: int) -> str | None:
+    """Amazon's time, or null for 0: Amazon did not tell it, or not readably."""
+    return amazon_time(ms) if ms else None
+
+
 def money_json(money: Money | None) -> MoneyJson | None:
     """`{amount, currencyCode}`: the amount as text, with as many decimals as the currency has."""
     return None if money is None else {"amount": money.text, "currencyCode": money.currency_code}
@@ -172,24 +181,25 @@ def refund_json(refund: Refund) -> RefundJson:
         "chargeId": tidy(refund.charge_id) or None,
         "refundAmount": money_json(refund.amount),
         "softDescriptor": tidy(refund.soft_descriptor) or None,
-        "creationTimestamp": amazon_time(refund.created_at) if refund.created_at else None,
+        "creationTimestamp": known_time(refund.created_at),
         "statusDetails": {
             "state": tidy(refund.state),
             "reasonCode": tidy(refund.reason_code) or None,
             "reasonDescription": tidy(refund.reason_description, DESCRIPTION_LIMIT) or None,
-            "lastUpdatedTimestamp": amazon_time(refund.updated_at),
+            "lastUpdatedTimestamp": known_time(refund.updated_at),
         },
         "releaseEnvironment": tidy(refund.environment) or None,
         "account": tidy(refund.account),
         "revision": refund.revision,
         "final": is_final(refund.state),
         "conflict": refund.conflict,
-        "orderReference": tidy(refund.order_reference) or None,
+        "orderReference": refund.order_reference or None,
         "refundType": tidy(refund.refund_type) or None,
         "retryable": {"yes": True, "no": False}.get(refund.retryable),
         "retryOf": refund.retry_of or None,
         "retryRoot": refund.retry_root or None,
         "retriedBy": refund.retried_by or None,
+        "unreadFields": [*refund.unread],
         "firstSeenAt": format_rfc3339(refund.first_seen_at),
         "changedAt": format_rfc3339(refund.changed_at),
         "source": str(refund.source),
@@ -202,7 +212,7 @@ def revision_json(revision: Revision) -> RevisionJson:
         "statusDetails": {
             "state": tidy(revision.state),
             "reasonCode": tidy(revision.reason_code) or None,
-            "lastUpdatedTimestamp": amazon_time(revision.updated_at),
+            "lastUpdatedTimestamp": known_time(revision.updated_at),
         },
         "revision": revision.revision,
         "final": is_final(revision.state),
@@ -226,7 +236,7 @@ def request_json(account: str, record: Record, candidate: str = "") -> RefundReq
         "state": str(record.state),
         "chargeId": order.charge_id,
         "refundAmount": money_json(order.money),
-        "orderReference": tidy(order.order_reference) or None,
+        "orderReference": order.order_reference or None,
         "retryOf": order.retry_of or None,
         "refundId": record.refund_id or None,
         "candidateRefundId": candidate or None,
