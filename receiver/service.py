@@ -29,6 +29,7 @@ from receiver.issue import Issuer
 from receiver.legacy import Legacy
 from receiver.metrics import Metrics
 from receiver.receive import Receiver
+from receiver.redis_address import read_address
 from receiver.settings import Settings
 from receiver.settle import Settler
 from receiver.store import Store
@@ -110,13 +111,13 @@ class Service:
 
     async def _open_store(self) -> None:
         settings, ingest, redis = self.settings, self.settings.ingest, self.settings.redis
-        url = redis.address
-        if not url:
+        address = redis.address
+        if address is None:
             self.embedded = EmbeddedStore(settings.data_dir)
             self._opened.push_async_callback(self.embedded.stop)
-            url = await self.embedded.start()
+            address = read_address(await self.embedded.start())
         self.store = Store(
-            link(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
+            link(address, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds()),
             wait_replicas=redis.wait_replicas,
             wait_timeout=redis.wait_timeout.total_seconds(),
             on_error=self.metrics.store_error,
@@ -208,6 +209,7 @@ class Service:
             nonce=lambda: secrets.token_hex(8),
             over=account.over,
             lease=self.settings.track.lease.total_seconds(),
+            same_amount_within=milliseconds(self.settings.issue.same_amount_within),
         )
 
     def _legacy(self, account: Account) -> Legacy:

@@ -10,7 +10,6 @@ Nothing is guessed: a value is read in its documented form or not at all. Keys t
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -18,7 +17,8 @@ from typing import TypeVar
 from receiver.amazonpay.answers import WORD, JsonObject, clean, unintelligible
 from receiver.errors import Unreadable
 from receiver.exchange import Response
-from receiver.ledger.refund import MAX_ORDER_REFERENCE, REFUND_ID, Money, Unread
+from receiver.ledger.order_reference import reference_problem
+from receiver.ledger.refund import REFUND_ID, Money, Unread
 
 Value = TypeVar("Value")
 
@@ -102,10 +102,8 @@ def as_reference(value: object) -> str:
     """The merchant's own order number, exactly as it is. Raises `Unreadable` where it cannot be kept so."""
     if not isinstance(value, str):
         raise Unreadable("It is not a text.", reason="not_a_text")
-    if len(value) > MAX_ORDER_REFERENCE:
-        raise Unreadable(f"It has more than {MAX_ORDER_REFERENCE} characters.", reason="too_long")
-    if any(unicodedata.category(each) in ("Cc", "Cs") for each in value):
-        raise Unreadable("It holds a control character or half of a surrogate pair.", reason="bad_character")
+    if problem := reference_problem(value):
+        raise Unreadable("It cannot be kept whole.", reason=problem)
     return value
 
 

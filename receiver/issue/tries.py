@@ -16,10 +16,11 @@ from receiver.amazonpay.calls import post_refund, read_refund
 from receiver.ask import Asker
 from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, AmazonUnknown, StoreUnavailable
 from receiver.exchange import Response
+from receiver.ledger.charge_book import reservation
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Facts
 from receiver.ledger.refund import Observation, Refund, Source
-from receiver.ledger.request import Order, Record, RequestState, reservation
+from receiver.ledger.request import Order, Record, RequestState
 from receiver.settle import Settled, Settler
 from receiver.store import Store
 from receiver.store.requests import Attempt
@@ -124,7 +125,9 @@ class Tries:
 
     async def _done(self, attempt: Attempt, order: Order, seen: Observation) -> None:
         """The refund enters the ledger first: until the reservation is swapped for it, both count."""
-        settled = await self.enter(order, seen, Source.CREATE, {"charge_read": True, **facts_of(order)})
+        settled = await self.enter(
+            order, seen, Source.CREATE, {"charge_read": bool(order.order_reference), **facts_of(order)}
+        )
         state = settled.change.refund.state
         if order.retry_of:
             # While the request is not done a worker repeats this; afterwards nobody would.
@@ -219,6 +222,7 @@ def facts_of(order: Order) -> Facts:
         "order_reference": order.order_reference,
         "retry_of": order.retry_of,
         "retry_root": order.retry_root,
+        "issued_by": order.issued_by,
     }
 
 

@@ -205,7 +205,9 @@ def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple
     elif move is Move.JOIN:
         refund = learned(refund, {name: getattr(seen, name) for name in OF_THE_REFUND}, ())
     refund = _noted(refund, unread)
-    if not is_final(seen.state) or _final_key(seen) in known.finals or len(known.finals) >= MOST_FINALS:
+    if not is_final(seen.state) or _final_key(seen) in known.finals:
+        return refund, ()
+    if len(known.finals) >= MOST_FINALS and (known.conflict or move is not Move.CONTRADICT):
         return refund, ()
     refund = msgspec.structs.replace(refund, finals=tuple(sorted((*known.finals, _final_key(seen)))))
     if move is not Move.CONTRADICT:

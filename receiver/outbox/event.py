@@ -17,9 +17,10 @@ the stream. A field without a value is not written; readers ignore fields that t
 | chargeId | no | Amazon's id of the charge |
 | amount, currencyCode | no | both or neither: `14.00`, `USD` |
 | softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
-| retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time |
+| retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time and no conflict is known |
 | retryOf, retryRoot, retriedBy | no | the refund repeated, the first of its chain of retries, the repetition |
 | creationTimestamp, lastUpdatedTimestamp | no | Amazon's, basic form `20190714T155300Z` |
+| issuedBy | no | the name of the token with which the refund was requested here |
 | conflict | no | `true` if Amazon has told two different final states |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
 | unreadFields | no | the fields that are missing because what Amazon sent could not be read, separated by spaces |
@@ -37,6 +38,7 @@ import msgspec
 
 from receiver.errors import Unreadable
 from receiver.ledger.lifecycle import Emission, EventType
+from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, Money, Refund, Source, format_rfc3339, parse_time
 from receiver.ledger.shape import DESCRIPTION_LIMIT, known_time, tidy
 from receiver.outbox.advice import Advice, advice_of
@@ -111,12 +113,13 @@ def to_fields(event: Event) -> dict[str, str]:
         "softDescriptor": tidy(refund.soft_descriptor),
         "creationTimestamp": known_time(refund.created_at) or "",
         "releaseEnvironment": tidy(refund.environment),
-        "orderReference": refund.order_reference,
+        "orderReference": whole_reference(refund.order_reference) or "",
         "refundType": tidy(refund.refund_type),
-        "retryable": refund.retryable,
+        "retryable": "" if refund.conflict else refund.retryable,
         "retryOf": refund.retry_of,
         "retryRoot": refund.retry_root,
         "retriedBy": refund.retried_by,
+        "issuedBy": refund.issued_by,
         "conflict": "true" if refund.conflict else "",
         "finals": " ".join(refund.finals),
         "unreadFields": " ".join(refund.unread),
@@ -177,6 +180,7 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         retry_of=fields.get("retryOf", ""),
         retry_root=fields.get("retryRoot", ""),
         retried_by=fields.get("retriedBy", ""),
+        issued_by=fields.get("issuedBy", ""),
         conflict=fields.get("conflict") == "true",
         finals=_finals(fields),
         unread=tuple(name for name in fields.get("unreadFields", "").split(" ") if name in FIELD_NAMES),

@@ -26,6 +26,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from receiver.deadline import Deadline
 from receiver.errors import StoreUnavailable
+from receiver.redis_address import RedisAddress, read_address
 from receiver.store.keys import PREFIX, PROBE
 from receiver.store.kinds import kind_of
 
@@ -262,17 +263,24 @@ def pulse_key(command: Command) -> str:
     return f"{PREFIX}{{{key[start + 1 : end] if 0 <= start < end else key}}}:pulse"
 
 
-def connect(url: str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0, password: str | None = None) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`, that never retries by itself.
+def connect(address: RedisAddress | str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0) -> Redis:
+    """A client of one Redis, by its address or the text of it; time-outs in seconds. It never retries by itself.
 
-    redis-py's default re-sends a command 10 times after a broken connection: a claim would lease twice.
+    redis-py's default sends a command again up to 10 times after a broken connection: a claim would lease twice.
     """
-    more: dict[str, Any] = {"password": password} if password else {}
-    return Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=timeout,
-        socket_connect_timeout=connect_timeout,
-        max_connections=64,
-        **more,
-    )
+    address = read_address(address) if isinstance(address, str) else address
+    options: dict[str, Any] = {**address.sign_in, **address.tls_options, **limits(timeout, connect_timeout)}
+    if address.path:
+        return Redis(unix_socket_path=address.path, db=address.database, **options)
+    ((host, port),) = address.hosts
+    return Redis(host=host, port=port, db=address.database, **options)
+
+
+def limits(timeout: float, connect_timeout: float) -> dict[str, Any]:
+    """What every client is bounded by, as redis-py takes it; seconds."""
+    return {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout,
+        "socket_connect_timeout": connect_timeout,
+        "max_connections": 64,
+    }

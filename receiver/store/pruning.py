@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import structlog
 
+from receiver.ledger.order_reference import searchable
 from receiver.ledger.refund import Refund, State
 from receiver.store.keeping import Keeping
 from receiver.store.lanes import fixed_width
@@ -101,9 +102,10 @@ class Pruning(Unsettled, Keeping):
             keys("events"),
             keys.state(refund.state),
             keys("reason", refund.reason_code),
-            keys("order", refund.order_reference),
+            keys("order", searchable(refund.order_reference)),
             keys("requests", request_id),
             keys("trail", refund.refund_id),
+            keys("refreshed"),
             *(keys("owed", name) for name in subscribers),
         ]
 

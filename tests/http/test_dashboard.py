@@ -360,7 +360,7 @@ async def test_a_refund_with_its_timeline(service: Service, browser: Browser, st
         assert text in browser.page, text
     answer = await browser.post(f"/refunds/{REFUND}/refresh?account=us", csrf=browser.csrf)
     assert answer.headers["Location"] == f"{ONE}&done=refresh"
-    assert (await store.gauges("us"))["hinted"] == 1
+    assert (await store.gauges("us"))["refreshed"] == 1
     assert (await browser.get(f"/refunds/{REFUND}/retry?account=us")).status == 409
 
 

@@ -65,7 +65,7 @@ async def test_a_refund_is_found_by_its_order_number_whatever_that_looks_like(op
     counter, amazon = open_shop
     _, first = await counter.create(amazon.open_charge("100.00", "USD", reference=number))
     _, second = await counter.create(amazon.open_charge("100.00", "USD"), key="k2", orderReference=f" {number} ")
-    assert first["orderReference"] == second["orderReference"] == number
+    assert (first["orderReference"], second["orderReference"]) == (number, f" {number} ")
     for asked in (number, f"  {number.replace(' ', '  ')} "):
         status, listed, _ = await counter.call("GET", f"/v1/refunds?order={quote(asked)}", token=READER)
         assert status == 200, listed
@@ -117,7 +117,7 @@ BAD: dict[str, tuple[dict[str, Any], str | None, int, str]] = {
     "empty key": ({}, "", 400, "bad_idempotency_key"),
     "overlong key": ({}, "k" * 256, 400, "bad_idempotency_key"),
     "long descriptor": ({"softDescriptor": "x" * 17}, "k", 400, "bad_soft_descriptor"),
-    "long reference": ({"orderReference": "x" * 129}, "k", 400, "bad_order_reference"),
+    "long reference": ({"orderReference": "x" * 257}, "k", 400, "bad_order_reference"),
     "misspelt field": ({"softdescriptor": "x"}, "k", 400, "unknown_field"),
     "unknown account": ({"account": "eu"}, "k", 404, "no_such_account"),
 }
@@ -290,7 +290,7 @@ async def test_what_is_not_to_be_retried_is_not(open_shop: Shop) -> None:
     assert (await counter.retry(contradicted["refundId"]))[1]["reason"] == "not_declined"
     amazon.move()
     await counter.shows(contradicted["refundId"], "Declined")
-    _, declined = await counter.create(charge, "14.01", "two")
+    _, declined = await counter.create(charge, "14.01", "two", besides=[contradicted["refundId"]])
     amazon.move()
     await counter.shows(declined["refundId"], "Declined")
     settler = counter.stage.service.issuers["us"].settler
