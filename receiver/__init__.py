@@ -21,7 +21,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
 
     amazonpay/        PURE · what we ask Amazon
         calls.py · signing.py · answers.py · fields.py    a request, the proof that it is ours, what an answer means
-        fps.py · fps_notification.py · aws_signature.py    the same for the retired Flexible Payments
+        clock.py · fps.py · fps_answers.py · fps_notification.py · aws_signature.py    Amazon's time; Flexible Payments
     ledger/           PURE · what we know
         refund.py · hint.py · request.py · notification.py    the values
         lifecycle.py                              the table: known + seen → change, and its events

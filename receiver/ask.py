@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
 
 from receiver.accounts import Account, Call
 from receiver.amazonpay.calls import get_charge, read_charge
+from receiver.amazonpay.clock import HostClocks
 from receiver.amazonpay.signing import diagnose
-from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, AmazonUnknown, NotSent
+from receiver.errors import AmazonError, AmazonRefusesUs, AmazonThrottled, AmazonUnknown, NotSent, StoreUnavailable
 from receiver.exchange import Request, Response
 from receiver.ledger.allowance import Charge, has_more_to_tell, retryable
 from receiver.ledger.charge_book import Entry
@@ -33,6 +35,12 @@ FACTS_WITHIN = 2.0
 """Seconds that an event waits at most for what the charge tells."""
 CHARGE_PATIENCE = 2.0
 """Seconds that a charge which is needed now may wait for a token of the throttle."""
+REDATED = 2
+"""How often a request that is refused for its date is repeated at once, with another."""
+REDATED_PATIENCE, REDATED_LEAST = 1.0, 0.5
+"""Seconds that such a repetition may wait for a token of the throttle, and that it must have left for its answer."""
+DATE_REFUSED = "amazon_date_refused"
+"""How an exchange ended that was repeated at once with another date."""
 CHARGE_KEPT = 3_600_000
 """ms. What is cached of a charge is good for its order number and for advice; before money moves it is read afresh."""
 
@@ -56,9 +64,10 @@ class Watcher(Protocol):
 
 @dataclass(slots=True)
 class Asker:
-    """Asks for one account. `wall` is the machine's own clock (ms), which signs requests; `timeout` is in seconds.
+    """Asks for one account. `wall` is the machine's own clock (ms); `timeout` is in seconds.
 
-    `traceparent` goes along with every call, outside the signature, unless it is empty.
+    `traceparent` goes along with every call, outside the signature, unless it is empty. `clocks` may be shared by all
+    that ask the same hosts.
     """
 
     account: Account
@@ -68,6 +77,7 @@ class Asker:
     wall: Callable[[], int]
     timeout: float = 10.0
     traceparent: str = ""
+    clocks: HostClocks = field(default_factory=HostClocks)
 
     def tracing(self, traceparent: str) -> Asker:
         """The same, on behalf of a request that brought this (empty: none)."""
@@ -76,29 +86,41 @@ class Asker:
     async def ask(self, call: Call, request: Request, read: Callable[[Response], Value]) -> Value:
         """Sign, send, and read the answer. Raises the `AmazonError` tree, or what `read` raises.
 
-        A 429 also slows the account down: no process takes a token of this call before Amazon wants it.
+        A 429 also slows the account down: no process takes a token of this call before Amazon wants it. What is refused
+        for its date is repeated at once with another, all within `timeout`.
         """
         if self.traceparent:
             request = request.with_headers(traceparent=self.traceparent)
-        began = asyncio.get_running_loop().time()
-        outcome = "unknown"
-        try:
-            # RSA takes half a millisecond or more, in which the loop would stand still.
-            signed = await asyncio.to_thread(self.account.signer.sign, request, self.wall())
-            value = self._judged(read, await self._sent(signed), signed)
-            self.note_unread(call, value)
-            outcome = "ok"
-            return value
-        except AmazonThrottled as error:
-            outcome = error.reason
-            until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
-            await self.store.block(self.account.name, call, until)
-            raise
-        except AmazonError as error:
-            outcome = error.reason
-            raise
-        finally:
-            self.watcher.asked(call, outcome, asyncio.get_running_loop().time() - began)
+        loop = asyncio.get_running_loop()
+        deadline, left = loop.time() + self.timeout, self.timeout
+        for repeats in reversed(range(REDATED + 1)):
+            began, dated = loop.time(), self.clocks.date_for(host_of(request), self.wall())
+            outcome = "unknown"
+            try:
+                # RSA takes half a millisecond or more, in which the loop would stand still.
+                signed = await asyncio.to_thread(self.account.signer.sign, request, dated)
+                response = await self.sent(signed, timeout=left)
+                value = self._judged(read, response, signed)
+                self.note_unread(call, value)
+                outcome = "ok"
+                return value
+            except AmazonThrottled as error:
+                outcome = error.reason
+                until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
+                await self.store.block(self.account.name, call, until)
+                raise
+            except AmazonRefusesUs as error:
+                outcome = error.reason
+                again = self.clocks.refused(host_of(request), response, self.wall(), dated=dated)
+                if not (again and repeats and await self._may_repeat(call, deadline)):
+                    raise
+                outcome, left = DATE_REFUSED, deadline - loop.time()
+            except AmazonError as error:
+                outcome = error.reason
+                raise
+            finally:
+                self.watcher.asked(call, outcome, loop.time() - began)
+        raise AssertionError
 
     def note_unread(self, call: str, value: object) -> None:
         """Count and log the fields of an answer that could not be read. Their values are never logged."""
@@ -116,16 +138,27 @@ class Asker:
                 reason=each.reason,
             )
 
-    async def _sent(self, signed: Request) -> Response:
+    async def _may_repeat(self, call: Call, deadline: float) -> bool:
+        loop = asyncio.get_running_loop()
+        patience = min(REDATED_PATIENCE, deadline - REDATED_LEAST - loop.time())
         try:
-            return await self.send(signed, timeout=self.timeout)
+            return patience > 0 and await self.token(call, patience)
+        except StoreUnavailable:
+            return False
+
+    async def sent(self, signed: Request, *, timeout: float) -> Response:
+        """The answer to a signed request, whose `Date` is learned. Raises `AmazonUnknown` where there is none."""
+        try:
+            response = await self.send(signed, timeout=timeout)
         except NotSent as error:
             raise AmazonUnknown(f"Amazon did not answer: {error.detail}", reason=f"amazon_{error.reason}") from error
+        self.clocks.heard(host_of(signed), response, self.wall())
+        return response
 
     def _judged(self, read: Callable[[Response], Value], response: Response, signed: Request) -> Value:
         try:
             return read(response)
-        except AmazonRefused as error:
+        except AmazonRefusesUs as error:
             found = diagnose(error.detail, signed, self.account.signer.algorithm)
             if found:
                 error.detail = f"{error.detail} {found}"
@@ -219,3 +252,8 @@ class Asker:
                 f"The answer is of the environment {environment}, not of this account's.",
                 reason="amazon_other_environment",
             )
+
+
+def host_of(request: Request) -> str:
+    """Whose clock judges the date of a request."""
+    return urlsplit(request.url).netloc.lower()

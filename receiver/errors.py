@@ -17,8 +17,9 @@
     │   ├── OtherRefunds 409     other refunds of the charge stand in the way
     │   └── RefundUnclear 409    whether a refund was issued is not known
     ├── AmazonError              Amazon's answer, or the lack of one
-    │   ├── AmazonRefused        Amazon understood, and said no                           4xx of Amazon
+    │   ├── AmazonRefused        Amazon's verdict on the refund: no                       4xx of Amazon
     │   │   └── AmazonNotFound   Amazon does not know the object                          404 of Amazon
+    │   ├── AmazonRefusesUs      Amazon refused the request: no word about the refund     4xx of Amazon
     │   ├── AmazonThrottled      Amazon asks us to slow down                              429 of Amazon
     │   └── AmazonUnknown        time-out, cut, 5xx or garbage: the outcome is not known
     ├── NotAsked                 there is nothing more to ask Amazon about this refund
@@ -238,7 +239,7 @@ class AmazonError(ReceiverError):
 
 
 class AmazonRefused(AmazonError):
-    """Amazon understood the request, and refused it."""
+    """Amazon understood the request, and refused the refund."""
 
     status = 422
     title = "Unprocessable Content"
@@ -249,6 +250,15 @@ class AmazonNotFound(AmazonRefused):
     """Amazon does not know the object."""
 
     reason = "amazon_not_found"
+
+
+class AmazonRefusesUs(AmazonError):
+    """Amazon, or something on the way, refused our request: its date, signature, headers, key or account.
+
+    Nothing was done, and nothing was said about the refund. The same request is worth repeating with a new date.
+    """
+
+    reason = "amazon_refuses_us"
 
 
 class AmazonThrottled(AmazonError):

@@ -54,7 +54,10 @@ REASONS: Final = frozenset(
 
 CALLS: Final = frozenset({"get_refund", "get_charge", "create_refund", "fps_refund"})
 ANSWERS: Final = frozenset(
-    {"ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"}
+    {
+        *("ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"),
+        *("amazon_refuses_us", "amazon_date_refused"),
+    }
 )
 FIELDS: Final = frozenset(
     {*FIELD_NAMES, "state", "statusDetails", "captureAmount", "refundedAmount", "chargePermissionId"}

@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 
 from receiver.accounts import Account
+from receiver.amazonpay.clock import HostClocks
 from receiver.ask import Asker
 from receiver.certificates import CertificateStore
 from receiver.declare import Declarer
@@ -64,6 +65,7 @@ class Service:
         self.metrics = Metrics()
         self._workers, self._chance, self._now = workers, chance, now
         self.kept = Workers()
+        self._clocks = HostClocks()
         self._opened = contextlib.AsyncExitStack()
         self.embedded: EmbeddedStore | None = None
         self.store: Store
@@ -197,7 +199,7 @@ class Service:
 
     def _asker(self, account: Account) -> Asker:
         timeout = self.settings.track.request_timeout.total_seconds()
-        return Asker(account, self.store, self.transport.send, self.metrics, self._now, timeout)
+        return Asker(account, self.store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks)
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(

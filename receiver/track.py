@@ -31,7 +31,6 @@ from receiver.workers import in_rounds
 log = structlog.get_logger()
 
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
-REFUSED_FIRST, REFUSED_MOST = 60_000, 3_600_000
 
 
 class Watcher(Protocol):
@@ -268,13 +267,12 @@ class Tracker:
         await self.store.reschedule(look, until, look.echo, outcome=error.reason, patient=_only_asked(look, known))
 
     async def _failed(self, look: Look, error: AmazonError) -> None:
-        """No answer, or a refusal of our key or request: the refund stays scheduled, further and further apart."""
+        """No answer, or a refusal of our request: the refund stays scheduled, further and further apart."""
         known = await self._overdue(look)
         echo = look.echo or Echo(Source.POLL, self.store.now())
         unknown = isinstance(error, AmazonUnknown)
-        first, most = (RETRY_FIRST, RETRY_MOST) if unknown else (REFUSED_FIRST, REFUSED_MOST)
-        wait = min(first * 2 ** min(echo.failures, 20), most)
-        asked = min((error.retry_after or 0) * 1000, most)
+        wait = min(RETRY_FIRST * 2 ** min(echo.failures, 20), RETRY_MOST)
+        asked = min((error.retry_after or 0) * 1000, RETRY_MOST)
         at = self.store.now() + max(int(wait * (0.5 + self.chance() / 2)), asked)
         (log.warning if unknown else log.error)(
             "track.amazon_failed",

@@ -61,6 +61,9 @@ class PendingJson(TypedDict):
     chargeId: str
     refundAmount: MoneyJson | None
     status: Literal["pending"]
+    reason: Annotated[
+        str | None, Meta(description="How the last try failed, such as amazon_timeout or amazon_refuses_us.")
+    ]
     detail: str
 
 
@@ -69,6 +72,7 @@ class PendingRequestJson(PendingJson):
 
     refundRequestId: str
     orderReference: Annotated[str | None, Meta(description="The merchant's own order number.")]
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")]
 
 
 class PendingOrderJson(PendingJson):

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.amazonpay.calls import MAX_SOFT_DESCRIPTOR
-from receiver.errors import BadRequest, Unreadable
+from receiver.errors import AmazonRefusesUs, BadRequest, Unreadable
 from receiver.http.answers import PendingRequestJson
 from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
@@ -20,7 +20,7 @@ from receiver.issue import Issued
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, whole_reference
 from receiver.ledger.refund import REFUND_ID, Money
 from receiver.ledger.request import NOBODY, Asked, Record, Wish
-from receiver.ledger.shape import money_json, refund_json
+from receiver.ledger.shape import DESCRIPTION_LIMIT, money_json, refund_json, refusal_json, tidy
 from receiver.settings.sections import Scope
 
 FIELDS = ("account", "chargeId", "refundAmount", "softDescriptor", "orderReference", "besides")
@@ -154,12 +154,20 @@ def _key(request: Request) -> str:
     return keys[0]
 
 
+def pending_detail(last_error: str, detail: str, again: str) -> str:
+    """Why there is no refund yet, and what the caller may do."""
+    if last_error == AmazonRefusesUs.reason:
+        said = tidy(detail, DESCRIPTION_LIMIT)
+        return f"Amazon refuses our requests, so nothing was refunded yet. It is tried on; {again}. {said}"
+    return f"Amazon has not answered yet. The request is kept and tried on; {again}."
+
+
 def _answer(account: str, issued: Issued) -> Response:
     if issued.refund is not None:
         refund = issued.refund
         location = f"/v1/refunds/{refund.refund_id}?account={account}"
         return json_answer(refund_json(refund), 201, Location=location)
-    order = issued.record.order
+    record, order = issued.record, issued.record.order
     body: PendingRequestJson = {
         "account": account,
         "refundRequestId": order.id,
@@ -167,6 +175,8 @@ def _answer(account: str, issued: Issued) -> Response:
         "refundAmount": money_json(order.money),
         "orderReference": whole_reference(order.order_reference),
         "status": "pending",
-        "detail": "Amazon has not answered yet. The request is kept and tried on; ask again with the same key.",
+        "reason": record.last_error or None,
+        "detail": pending_detail(record.last_error, record.detail, "ask again with the same key"),
+        "amazon": refusal_json(record),
     }
     return json_answer(body, 202, Retry_After=str(ASK_AGAIN))

@@ -117,7 +117,7 @@ class RevisionJson(TypedDict):
 
 
 class RefusalJson(TypedDict):
-    """Amazon's refusal, for whoever has to talk to Amazon about it."""
+    """An answer of Amazon's that is no refund, for whoever has to talk to Amazon about it."""
 
     status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")]
     reasonCode: str | None
@@ -162,7 +162,7 @@ class RefundRequestJson(TypedDict):
     mayHaveReachedAmazon: Annotated[bool, Meta(description="Whether a try has ended without a whole answer.")]
     lastError: Annotated[str | None, Meta(description="Our word for how the last try failed.")]
     detail: Annotated[str | None, Meta(description="The last thing that was said of it.")]
-    amazon: Annotated[RefusalJson | None, Meta(description="Of a refusal by Amazon.")]
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")]
     issuedBy: Annotated[
         str | None,
         Meta(description="The name of the token with which it was requested; null in requests of older versions."),
@@ -271,14 +271,20 @@ def revision_json(revision: Revision) -> RevisionJson:
     }
 
 
-def request_json(account: str, record: Record, candidate: str = "") -> RefundRequestJson:
-    """The JSON of a request to issue a refund, with its keys in the order of `RefundRequestJson`."""
-    order = record.order
-    refused: RefusalJson = {
+def refusal_json(record: Record) -> RefusalJson | None:
+    """What Amazon answered to the last try of a request; None where it did not."""
+    if not record.amazon_status:
+        return None
+    return {
         "status": record.amazon_status,
         "reasonCode": tidy(record.reason_code) or None,
         "requestId": tidy(record.request_id) or None,
     }
+
+
+def request_json(account: str, record: Record, candidate: str = "") -> RefundRequestJson:
+    """The JSON of a request to issue a refund, with its keys in the order of `RefundRequestJson`."""
+    order = record.order
     return {
         "refundRequestId": order.id,
         "account": account,
@@ -293,7 +299,7 @@ def request_json(account: str, record: Record, candidate: str = "") -> RefundReq
         "mayHaveReachedAmazon": record.unknown,
         "lastError": record.last_error or None,
         "detail": tidy(record.detail, DESCRIPTION_LIMIT) or None,
-        "amazon": refused if record.amazon_status else None,
+        "amazon": refusal_json(record),
         "issuedBy": order.issued_by or None,
         "besides": list(order.besides),
         "settledBy": record.settled_by or None,

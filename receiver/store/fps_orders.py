@@ -67,6 +67,8 @@ class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     amazon_status: int = 0
     request_id: str = ""
+    last_error: str = ""
+    """Our word for how the last try failed, such as `amazon_timeout`; empty where none did."""
 
 
 class FpsOrders(Part):
@@ -126,9 +128,11 @@ class FpsOrders(Part):
         self._written(account)
         return bool(hurried)
 
-    async def retry_fps(self, account: str, attempt: Attempt, at: int, *, unknown: bool, detail: str) -> bool:
-        """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon."""
-        return bool(await self._settle_fps(account, attempt, "retry", at, int(unknown), {"detail": detail}))
+    async def retry_fps(
+        self, account: str, attempt: Attempt, at: int, *, unknown: bool, fields: Mapping[str, str]
+    ) -> bool:
+        """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; `fields`: how it failed."""
+        return bool(await self._settle_fps(account, attempt, "retry", at, int(unknown), fields))
 
     async def done_fps(self, account: str, attempt: Attempt, order: FpsOrder) -> None:
         """Amazon has it, and so has the ledger."""
@@ -180,4 +184,5 @@ def _record(raw: Mapping[bytes, bytes]) -> FpsRecord:
         detail=word("detail"),
         amazon_status=int(word("amazon_status") or 0),
         request_id=word("request_id"),
+        last_error=word("last_error"),
     )

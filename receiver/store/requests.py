@@ -137,14 +137,12 @@ class Requests(Part):
         at: int,
         *,
         unknown: bool | None,
-        detail: str,
-        error: str = "",
+        fields: Mapping[str, str],
     ) -> bool:
         """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; None: none was made.
 
-        `error` is our word for how it failed.
+        `fields` are what is kept of how it failed.
         """
-        fields = {"detail": detail, **({} if unknown is None else {"last_error": error})}
         written = await self._settle_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
         return bool(written)
 
