@@ -14,10 +14,11 @@ from receiver.exchange import Response
 from receiver.ledger.lifecycle import EventType, decide
 from receiver.ledger.refund import Source
 from receiver.outbox.event import event_of, from_fields, to_fields
-from receiver.outbox.formats import FORMATS
+from receiver.outbox.formats import CLOUDEVENTS, FORMATS
 from receiver.outbox.rendering import render
 from receiver.outbox.subscriber import wants
 from receiver.store.codec import from_hash, to_hash
+from tests.unit.outbox.examples import a_subscriber
 from tests.unit.outbox.tellers import teller
 
 NOW = 1_563_200_000_000
@@ -84,7 +85,7 @@ def test_a_change_of_any_one_field_never_hides_a_decline(place: tuple[str, ...],
     read = from_fields("us", {name: text.encode().decode() for name, text in to_fields(event).items()})
     assert (read.refund.state, read.refund.unread) == ("Declined", change.refund.unread)
     for name in FORMATS:
-        subscriber = teller(name)
+        subscriber = a_subscriber(types=(EventType.DECLINED.value,)) if name == CLOUDEVENTS else teller(name)
         assert wants(subscriber, read)
         assert render([read], subscriber, NOW).body
 
