@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -48,7 +48,7 @@ async def test_create_is_refused_while_a_dispute_is_open(store: Store, clock: Ma
         await tell(shop, charge, reason="Fraud")
         error = await refused(shop.issuer.create(shop.wish(charge), "k"))
         assert "Fraud" in error.detail
-        (told,) = error.more["disputes"]  # type: ignore[misc]
+        (told,) = cast("list[dict[str, Any]]", error.more["disputes"])
         assert (told["disputeId"], told["open"]) == (f"{permission_of(charge)}-B000001", True)
         assert (shop.issued(charge), await shop.reserved(charge)) == ([], [])
         await tell(shop, charge, 1, told_at=T0 + 1, state="Resolved", resolution="MerchantWon")
@@ -71,8 +71,8 @@ async def test_create_is_refused_while_a_dispute_is_open(store: Store, clock: Ma
 
 
 async def test_a_dispute_that_comes_between_the_advice_and_the_retry_stops_it(store: Store, clock: ManualClock) -> None:
-    """The charge was read, and admitted the refund; then Amazon tells of the dispute; then the amount is to be reserved:
-    the script itself refuses."""
+    """The charge was read, and admitted the refund; then Amazon tells of the dispute. The script that reserves the amount
+    refuses it."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         refund_id = await declined(shop, charge)

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
-from receiver.amazonpay.answers import MAX_TEXT
 from receiver.http.answers import (
     HistoryJson,
     PendingOrderJson,
     PendingRequestJson,
     RefreshJson,
     RefundListJson,
-    RefundProblemJson,
     RequestListJson,
 )
 from receiver.http.api import LIMIT, LONGEST_WAIT, MOST
@@ -35,10 +33,12 @@ from receiver.http.openapi.vocabulary import (
     Schema,
 )
 from receiver.http.params import WORD
+from receiver.http.problems import RefundProblemJson
 from receiver.http.requests import LIMIT as REQUEST_LIMIT
 from receiver.http.requests import MOST as MOST_REQUESTS
 from receiver.http.requests import REQUEST_ID
 from receiver.issue.orders import LONGEST_KEY
+from receiver.ledger.order_reference import MAX_ORDER_REFERENCE
 from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.request import OPEN
 from receiver.ledger.shape import RefundJson, RefundRequestJson
@@ -82,7 +82,7 @@ ISSUING: Final = (
         409: (
             *("account_needed", "allowance_exceeded", "charge_not_captured"),
             *("refund_unclear", "settled_as_not_issued"),
-            *("same_amount_refunded", "charge_in_conflict", "too_many_refunds"),
+            *("buyer_may_be_paid", "same_amount_refunded", "charge_in_conflict", "too_many_refunds"),
         ),
         422: ("amazon_refused", "amazon_not_found"),
         502: (AMAZON,),
@@ -118,7 +118,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             Parameter(
                 "order",
                 "The merchant's own order number. Printable characters.",
-                {**TEXT, "minLength": 1, "maxLength": MAX_TEXT},
+                {**TEXT, "minLength": 1, "maxLength": MAX_ORDER_REFERENCE},
             ),
             Parameter("since", "The + of an offset is written %2B.", time("Changed at or after it.")),
             Parameter("cursor", "`nextCursor` of the page before, for the same filters.", TEXT),
