@@ -1,4 +1,4 @@
-"""Keys of a foreign type under a running service: it says so, the others are told, and it goes on when they are right."""
+"""Keys of a foreign type under a running service: it says so, others are told, and it goes on when they are right."""
 
 from __future__ import annotations
 
