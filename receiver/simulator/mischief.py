@@ -14,6 +14,7 @@
 | `garbage` | call | does it, and answers 200 with something that is not JSON |
 | `half` | call | does it, and cuts the connection in the middle of the answer |
 | `wrong_refund` | call | answers with another refund's id |
+| `odd_field` | call | answers with a field that cannot be read: of `kind`, or all of them but id and state |
 | `hang` | call | does it, but answers only after `seconds`; 0: never |
 
 A rule can be bound to a place (`get_refund`, `get_charge`, `create_refund`, `fps_refund`; default: all calls), to one
@@ -30,6 +31,7 @@ from enum import StrEnum
 
 from receiver.simulator.forgeries import Forgery
 from receiver.simulator.notices import Unfamiliar
+from receiver.simulator.odd_fields import OddField
 
 NOTIFICATION = "notification"
 CALLS = ("get_refund", "get_charge", "create_refund", "fps_refund")
@@ -50,11 +52,12 @@ class Trick(StrEnum):
     GARBAGE = "garbage"
     HALF = "half"
     WRONG_REFUND = "wrong_refund"
+    ODD_FIELD = "odd_field"
     HANG = "hang"
 
 
 ON_NOTIFICATIONS = frozenset({Trick.DUPLICATE, Trick.DROP, Trick.DELAY, Trick.REORDER, Trick.FORGE, Trick.UNFAMILIAR})
-KINDS = {Trick.FORGE: tuple(Forgery), Trick.UNFAMILIAR: tuple(Unfamiliar)}
+KINDS = {Trick.FORGE: tuple(Forgery), Trick.UNFAMILIAR: tuple(Unfamiliar), Trick.ODD_FIELD: tuple(OddField)}
 """The tricks that come in kinds."""
 
 
