@@ -71,8 +71,8 @@ async def test_create_is_refused_while_a_dispute_is_open(store: Store, clock: Ma
 
 
 async def test_a_dispute_that_comes_between_the_advice_and_the_retry_stops_it(store: Store, clock: ManualClock) -> None:
-    """The charge was read, and admitted the refund; then Amazon tells of the dispute. The script that reserves the amount
-    refuses it."""
+    """The charge admitted the refund when it was read. Then Amazon tells of the dispute, and the reserving script
+    refuses."""
     async with desk(store, clock) as shop:
         charge = shop.charge()
         refund_id = await declined(shop, charge)
