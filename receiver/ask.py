@@ -21,7 +21,7 @@ from receiver.exchange import Request, Response
 from receiver.ledger.allowance import Charge, has_more_to_tell, retryable
 from receiver.ledger.charge_book import Entry
 from receiver.ledger.lifecycle import Facts
-from receiver.ledger.refund import FPS, Refund, State
+from receiver.ledger.refund import FPS, Refund, RetryRefused, State
 from receiver.ledger.request import without_its_own
 from receiver.store import Store
 
@@ -192,7 +192,10 @@ class Asker:
         except AmazonError as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
             return {}
-        facts: dict[str, str | bool] = {"charge_read": True, "order_reference": charge.merchant_reference_id}
+        facts: dict[str, str | bool | RetryRefused] = {
+            "charge_read": True,
+            "order_reference": charge.merchant_reference_id,
+        }
         if declined and refund.amount is not None:
             facts["retryable"] = retryable(charge, refund.amount, others.values(), self.account.over)
             if facts["retryable"] == "no" and not besides:

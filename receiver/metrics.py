@@ -59,7 +59,9 @@ ANSWERS: Final = frozenset(
         *("amazon_refuses_us", "amazon_date_refused"),
     }
 )
-TRIED: Final = frozenset({"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued"})
+TRIED: Final = frozenset(
+    {"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued", "repeated"}
+)
 """What a try to issue a refund, or a person, has made of a request."""
 OPERATOR_TYPES: Final = frozenset(each.value for each in OperatorType)
 DELIVERED: Final = frozenset({"delivered", "retry", "dead", "gone"})

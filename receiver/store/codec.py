@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import msgspec
 
-from receiver.ledger.refund import Money, Refund, Revision, Source
+from receiver.ledger.refund import Money, Refund, RetryRefused, Revision, Source
 
 TEXTS = {
     "state": "state",
@@ -52,6 +52,8 @@ def to_hash(refund: Refund) -> list[str]:
     fields["emitted"] = ",".join(kind.removeprefix(FAMILY) for kind in refund.emitted)
     fields["by"] = refund.source
     fields |= {name: "1" if getattr(refund, attribute) else "" for name, attribute in FLAGS.items()}
+    if refund.retry_refused is not None:
+        fields["retry_refused"] = msgspec.json.encode(refund.retry_refused).decode()
     if refund.amount is not None:
         fields |= {"amount": str(refund.amount.amount), "currency": refund.amount.currency_code}
     return [text for name, value in fields.items() if value for text in (name, str(value))]
@@ -71,6 +73,7 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
         refund_id=refund_id,
         amount=amount,
         source=Source(fields["by"]),
+        retry_refused=_refused(fields.get("retry_refused", "")),
         finals=_list(fields.get("finals", "")),
         emitted=tuple(kind if kind.startswith(FAMILY) else FAMILY + kind for kind in _list(fields.get("emitted", ""))),
         **more,  # type: ignore[arg-type]
@@ -97,6 +100,10 @@ def from_line(raw: bytes) -> Revision:
     if raw.startswith(b"{"):
         return msgspec.json.decode(raw, type=Revision)
     return Revision(**msgspec.structs.asdict(msgspec.json.decode(raw, type=Line)))
+
+
+def _refused(text: str) -> RetryRefused | None:
+    return msgspec.json.decode(text, type=RetryRefused) if text else None
 
 
 def _list(text: str) -> tuple[str, ...]:
