@@ -13,7 +13,7 @@ A notification comes in, is proven, and becomes a hint
         signature.py · known_answers.py           may we believe it? address, age, signature
         notice.py · unrecognized.py               the message inside: which refund changed, or what else it names
     accounts.py       whose notifications to believe, whom to ask, how fast
-    certificates.py   has the signing certificate at hand, or has it fetched, within bounds
+    certificates.py · fetch_queue.py    the signing certificate: at hand, or fetched within bounds
     receive.py        VERB · one POST → proven, and a hint written down
     unrecognized.py   VERB · proven, not understood → kept, and a hint for every refund that it names
 
@@ -53,7 +53,7 @@ A change becomes an event, and an event is owed to whoever wants it
         secret.py · limits.py · rotation.py       what signs, what is too little or too much, how it changes
         rendering.py · cloud_event.py · signature.py · slack.py · pagerduty.py · alertmanager.py    events on the wire
         delivery.py                               what an answer means: delivered, again, given up, gone
-    addresses.py      which IP addresses are not on the public Internet
+    addresses.py · shares.py    which IP addresses are not public; a limit that clients share
     sendable.py · resolver.py · interim.py · transport.py    the only files that open a socket to the web
     handover.py · telling.py    one message: send, judge, settle; what pauses a subscriber, and who is told
     declare.py · deliver.py · upkeep.py    VERBS · the configured subscribers → the store; lanes → the world; trimming
@@ -80,10 +80,10 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ handover
   │ settle · ask · telling · unrecognized
   │ transport · store · certificates · settings
-  │ resolver · sendable · interim · serving · logs · workers · deadline
+  │ resolver · sendable · interim · serving · logs · workers · deadline · fetch_queue
   │ accounts
   │ inbox · amazonpay · outbox
-  │ ledger · addresses
+  │ ledger · addresses · shares
   │ errors · exchange · trace_context · durations · redis_address
 
 The pure folders see nothing but each other, errors, exchange and trace_context. Time and chance are arguments to them.

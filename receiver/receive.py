@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
-from typing import Protocol
 
 import msgspec
 import structlog
 
-from receiver.accounts import AMAZON_PAY_AWS_ACCOUNTS, Account, Environment
+from receiver.accounts import AMAZON_PAY_AWS_ACCOUNTS, Account
 from receiver.certificates import CertificateStore
 from receiver.errors import NotFound, NotProven, NotSent, TooLarge, Unavailable, Unconfigured, Unreadable
 from receiver.inbox.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, Envelope, read_envelope
@@ -25,19 +24,15 @@ from receiver.inbox.signature import FUTURE_MS, PAST_MS, check_address, check_ag
 from receiver.inbox.unrecognized import read_contents
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.refund import Source
-from receiver.unrecognized import NotificationStore, all_of, keep, may_be_for
+from receiver.unrecognized import NotificationStore, all_of, environment_of, keep, may_be_for
 
 log = structlog.get_logger()
 
 UNCONFIGURED_MAX = 64
 TOPICS_REMEMBERED = 1024
 
-
-class Confirm(Protocol):
-    """How a subscription is confirmed: `transport.confirm_subscription`."""
-
-    def __call__(self, url: str) -> Coroutine[object, object, None]:
-        """Visit the address. Raises `NotSent` or `Unavailable` unless SNS says that it is done."""
+Confirm = Callable[[str], Coroutine[object, object, None]]
+"""Visits the address that confirms a subscription. Raises `NotSent` or `Unavailable` unless SNS says it is done."""
 
 
 class Outcome(StrEnum):
@@ -122,11 +117,22 @@ class Receiver:
         self.unconfigured_topics = Unknowns()
         self.unconfigured_merchants = Unknowns()
 
+    @property
+    def waiting(self) -> int:
+        """Bodies that wait for a certificate, and for nothing else."""
+        return self._certificates.waiting
+
     async def receive(
-        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        account: str | None = None,
+        traceparent: str = "",
+        source: str = "",
     ) -> Receipt:
         """Judge one body and write what it says. Header names are lower case; `account` is the one of the path, if any.
 
+        `source` is the client that posted it, which has its share of the certificates that are fetched.
         Raises a `Refused` (4xx: never send it again), an `Unavailable` (503: send it again later), or `NotFound` for an
         account that does not exist.
         """
@@ -137,7 +143,7 @@ class Receiver:
         now = self._now()
         envelope = read_envelope(body, headers)
         candidates = self._candidates(envelope, account, now)
-        await self._prove(envelope, now)
+        await self._prove(envelope, now, source)
         if envelope.type != NOTIFICATION:
             return await self._confirmation(envelope, now)
         try:
@@ -170,10 +176,10 @@ class Receiver:
             raise NotProven("SHA-1 signatures are switched off.", reason="signature_version_too_low")
         return strict
 
-    async def _prove(self, envelope: Envelope, now: int) -> None:
+    async def _prove(self, envelope: Envelope, now: int, source: str) -> None:
         name = check_address(envelope)
         check_age(envelope, now, self._past_ms, self._future_ms)
-        certificate = await self._certificates.get(envelope, name)
+        certificate = await self._certificates.get(envelope, name, source)
         check_signature(envelope, certificate)
         self._certificates.proven(envelope, name, certificate)
         self._watch_version(envelope)
@@ -209,7 +215,7 @@ class Receiver:
 
     def _concerned(self, candidates: Iterable[Account], notice: Notice, now: int) -> list[Account]:
         matching = self._of_merchant(candidates, notice.merchant_id, now)
-        environment = _environment(notice)
+        environment = environment_of(notice)
         return [account for account in matching if account.environment == environment] or matching
 
     def _of_merchant(self, candidates: Iterable[Account], merchant_id: str, now: int) -> list[Account]:
@@ -268,19 +274,6 @@ def _sample(concerned: Iterable[Account], envelope: Envelope, notice: Notice, no
         sent_at=envelope.timestamp,
     )
     return _receipt(Outcome.SAMPLE, envelope, now, notice, names)
-
-
-def _environment(notice: Notice) -> Environment | None:
-    """Ids of sandbox objects begin with S, of live ones with P; the XML generation says it in words as well.
-
-    The ids of test messages are invented: a real one from the sandbox spoke of P01-0000000-0000000-000000.
-    """
-    match "" if notice.is_sample else notice.object_id[:1]:
-        case "S":
-            return Environment.SANDBOX
-        case "P":
-            return Environment.LIVE
-    return next((found for found in Environment if found == notice.release_environment.lower()), None)
 
 
 def _outcome(noted: tuple[Noted, ...]) -> Outcome:

@@ -11,6 +11,7 @@ import structlog
 
 from receiver.accounts import Account, Environment
 from receiver.inbox.envelope import Envelope
+from receiver.inbox.notice import Notice
 from receiver.inbox.unrecognized import Contents
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
@@ -121,3 +122,12 @@ async def all_of(writes: list[Coroutine[object, object, Noted]]) -> list[Noted]:
         if isinstance(answer, BaseException):
             raise answer
     return cast("list[Noted]", found)
+
+
+def environment_of(notice: Notice) -> Environment | None:
+    """Ids of sandbox objects begin with S, of live ones with P; the XML generation says it in words as well.
+
+    The ids of test messages are invented: a real one from the sandbox spoke of P01-0000000-0000000-000000.
+    """
+    said = ENVIRONMENTS.get("" if notice.is_sample else notice.object_id[:1])
+    return said or next((found for found in Environment if found == notice.release_environment.lower()), None)

@@ -20,10 +20,10 @@ ROOT = Path(receiver.__file__).parent
 
 LAYERS = (
     {"errors", "exchange", "trace_context", "durations", "redis_address"},
-    {"ledger", "addresses"},
+    {"ledger", "addresses", "shares"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},
-    {"resolver", "sendable", "interim", "serving", "logs", "workers", "deadline"},
+    {"resolver", "sendable", "interim", "serving", "logs", "workers", "deadline", "fetch_queue"},
     {"transport", "store", "certificates", "settings"},
     {"settle", "ask", "telling", "unrecognized"},
     {"handover"},

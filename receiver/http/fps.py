@@ -88,11 +88,18 @@ def fps_routes(
 class Forms:
     """Status notifications, taken off the wire as those of Amazon Pay are."""
 
+    waiting = 0
+
     def __init__(self, legacies: Mapping[str, Makes]) -> None:
         self._legacies = legacies
 
     async def receive(
-        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        account: str | None = None,
+        traceparent: str = "",
+        source: str = "",
     ) -> Receipt:
         """Take one. Raises `Refused`, or `Unavailable` for a reference without an order.
 
