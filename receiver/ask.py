@@ -24,6 +24,7 @@ from receiver.ledger.lifecycle import Facts
 from receiver.ledger.refund import FPS, Refund, RetryRefused, State
 from receiver.ledger.request import without_its_own
 from receiver.store import Store
+from receiver.store.damage import StoreDamaged, WrongType
 
 log = structlog.get_logger()
 
@@ -157,6 +158,14 @@ class Asker:
                 return False
             await asyncio.sleep(wait / 1000)
 
+    async def _charge_token(self, patience: float) -> bool:
+        """A token for Get Charge. Where the throttle's key is damaged, what is urgent goes on without one: refunds do
+        not wait for it, and Amazon slows us down itself."""
+        try:
+            return await self.token(Call.GET_CHARGE, patience)
+        except WrongType:
+            return patience > 0
+
     async def charge(self, charge_id: str, *, fresh: bool = False, patience: float = CHARGE_PATIENCE) -> Charge:
         """Get Charge, or what was kept of it within the hour unless it must be `fresh`.
 
@@ -165,7 +174,7 @@ class Asker:
         if not fresh and (kept := await self.store.cached_charge(self.account.name, charge_id)):
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(kept, type=Charge)
-        if not await self.token(Call.GET_CHARGE, patience):
+        if not await self._charge_token(patience):
             raise AmazonThrottled("Too many charges are being read just now.", retry_after=THROTTLED_PAUSE)
         request = get_charge(self.account.endpoint, charge_id)
         found = await self.ask(Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id))
@@ -189,7 +198,7 @@ class Asker:
                 self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
                 self._others(refund, besides),
             )
-        except AmazonError as error:
+        except (AmazonError, StoreDamaged) as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
             return {}
         facts: dict[str, str | bool | RetryRefused] = {

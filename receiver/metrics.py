@@ -20,6 +20,7 @@ from receiver.ledger.refund import Reason, Source, is_final
 from receiver.outbox.operator_event import OperatorType
 from receiver.receive import Outcome
 from receiver.settle import Settled
+from receiver.store.keys import CATALOGUE
 from receiver.store.kinds import KINDS
 from receiver.store.tls import TLS_KINDS
 
@@ -104,6 +105,7 @@ class Metrics:
         self._dead_dropped = self._counter("dead_events_dropped", "Dead events of which too many were kept.")
         self._dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
         self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
+        self._unreadable = self._counter("store_unreadable_records", "Damaged records that were met.", "kind")
         self._requests = self._counter("http_requests", "Requests answered.", "route", "method", "status")
         self._feed_clients = Gauge(
             "receiver_feed_clients", "Clients of the feed.", registry=self.registry, multiprocess_mode="livesum"
@@ -176,6 +178,10 @@ class Metrics:
     def store_error(self, kind: str) -> None:
         """Redis did not confirm; `kind` is a short word of our own."""
         self._store_errors.labels(closed(kind, STORE_ERRORS)).inc()
+
+    def record_unreadable(self, kind: str) -> None:
+        """A damaged record was met; `kind` is that of its key."""
+        self._unreadable.labels(closed(kind, CATALOGUE)).inc()
 
     def request(self, route: str, method: str, status: int) -> None:
         """A request was answered; `route` is the template of the path, never the path."""
@@ -258,6 +264,7 @@ GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "subscriber_failures": ("Failures in a row; from 5 on one message at a time is sent.", "account", "subscriber"),
     "subscriber_paused": ("1 while nothing is sent to it.", "account", "subscriber"),
     "subscribers": ("Subscribers, a lane each.", "account"),
+    "store_wrong_type_keys": ("Keys of the store that hold another type than they should.", "account"),
     "events_kept": ("Events in the stream.", "account"),
     "certificate_remaining_seconds": ("Until a signing certificate ends.", "file"),
 }
@@ -278,5 +285,6 @@ SIZE_GAUGES: Final = {
     "paused": "subscriber_paused",
     "lanes": "subscribers",
     "events": "events_kept",
+    "wrong_type_keys": "store_wrong_type_keys",
 }
 """The store's words → our gauges; a word with `:` goes on with a subscriber's name or a state."""

@@ -31,6 +31,7 @@ class RefundListJson(TypedDict):
     """Refunds, newest change first."""
 
     refunds: list[RefundJson]
+    unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
     nextCursor: NextCursor
     scanCut: Annotated[
         bool, Meta(description="Whether the page ends because one request looks at so many: go on with nextCursor.")
@@ -270,10 +271,11 @@ class AliveJson(TypedDict):
 
 
 class ReadinessJson(TypedDict):
-    """Whether it can work."""
+    """Whether it can work. `damagedKeys`: by key of the store, what it holds and should hold; at most 20."""
 
     status: Literal["ready", "not_ready"]
     checks: Annotated[dict[str, str], Meta(description="By check: ok, or a word for what is wrong.")]
+    damagedKeys: NotRequired[dict[str, str]]
 
 
 class ProblemJson(TypedDict):

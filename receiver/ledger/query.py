@@ -38,6 +38,8 @@ class Page:
 
     refunds: tuple[Refund, ...]
     next_cursor: str
+    unreadable: tuple[str, ...] = ()
+    """Ids of refunds whose records are damaged, or of a later version: nobody knows whether they match."""
     cut: bool = False
     """Whether it ends because so many refunds were looked at, not because it is full or there are no more."""
 

@@ -42,10 +42,14 @@ from receiver.ledger.lifecycle import Emission, EventType
 from receiver.ledger.refund import REFUND_ID, Money, Refund, RetryRefused, Source, format_rfc3339, parse_time
 from receiver.ledger.shape import DESCRIPTION_LIMIT, amazon_time, tidy
 from receiver.outbox.advice import Advice, advice_of
+from receiver.outbox.operator_event import is_known
 from receiver.trace_context import passed_on
 
 SAME = 512
 """Events kept as read and as rendered: all subscribers are told of the same ones at about the same time."""
+NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
+WORD = re.compile(r"[a-z_]{1,64}")
+OPERATORS = "receiver."
 EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
 COUNT = re.compile(r"[0-9]{1,15}")
 FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
@@ -130,6 +134,16 @@ def to_fields(event: Event) -> dict[str, str]:
         "traceparent": event.traceparent,
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def is_newer(fields: Mapping[str, str]) -> bool:
+    """Whether an entry has a type, or a source, that a later version brought: it is left to that version."""
+    word = fields.get("type", "")
+    if word.startswith(OPERATORS):
+        return not is_known(fields)
+    source = fields.get("source", "")
+    has_later_source = WORD.fullmatch(source) is not None and source not in set(Source)
+    return NEWER.fullmatch(word) is not None and (word not in set(EventType) or has_later_source)
 
 
 def from_fields(account: str, fields: Mapping[str, str]) -> Event:

@@ -34,6 +34,8 @@ NUMBERS = {
     "seen": "first_seen_at",
     "changed": "changed_at",
 }
+MOST_NUMBER = 253_402_300_800_000
+"""ms: the end of the year 9999. Times and revisions lie below it."""
 FAMILY = "amazonpay.refund."
 """What the types of all events of a refund begin with; it is left out here. A value over 64 bytes more than doubles
 the memory of the whole hash (Redis's hash-max-listpack-value)."""
@@ -64,10 +66,14 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
     if not raw:
         return None
     fields = {name.decode(): value.decode() for name, value in raw.items()}
+    if any(not 0 <= int(fields.get(name, "0")) < MOST_NUMBER for name in NUMBERS):
+        raise ValueError("A number of the refund lies in no time that there is.")
     more: dict[str, object] = {attribute: fields.get(name, "") for name, attribute in TEXTS.items()}
     more |= {attribute: int(fields.get(name, "0")) for name, attribute in NUMBERS.items()}
     more |= {attribute: name in fields for name, attribute in FLAGS.items()}
     amount = Money(Decimal(fields["amount"]), fields["currency"]) if "amount" in fields else None
+    if amount is not None and not amount.amount.is_finite():
+        raise ValueError("The amount of the refund is no number.")
     return Refund(
         account=account,
         refund_id=refund_id,
@@ -103,6 +109,7 @@ def from_line(raw: bytes) -> Revision:
 
 
 def _refused(text: str) -> RetryRefused | None:
+    """What is damaged here hides nothing else: it is only shown, but for the number of a try that Amazon refused."""
     return msgspec.json.decode(text, type=RetryRefused) if text else None
 
 

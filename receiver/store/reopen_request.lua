@@ -3,13 +3,6 @@
 -- KEYS request issuing unclear reserved   ARGV 1 id 2 token 3 now
 -- Returns 'reopened', or the state of a request that is not unclear ('': there is none): nothing is written then.
 -- Run twice, it says 'reserved' the second time. What is known of earlier tries stays: only a 2xx settles it by itself.
-local TYPES = {'hash', 'zset', 'zset', 'zset'}
-for index, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= TYPES[index] then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. TYPES[index])
-  end
-end
 local state = redis.call('HGET', KEYS[1], 'state')
 if state ~= 'unclear' then
   return state or ''

@@ -4,13 +4,6 @@
 -- ARGV 1 id 2 outcome 3 reservation 4 refund_id 5 entry 6 ttl_ms, then field, value, …
 -- Returns {'settled'}, {'busy'} where a try is under way, {'taken', request} where the refund is another request's, or
 -- {'state', state} where the request is neither, which is where a repetition ends too: nothing is written then.
-local TYPES = {'hash', 'hash', 'zset', 'hash', 'zset', 'zset'}
-for index, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= TYPES[index] then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. TYPES[index])
-  end
-end
 local state = redis.call('HGET', KEYS[1], 'state')
 local refused = state == 'reserved' and redis.call('HGET', KEYS[1], 'last_error') == 'amazon_refuses_us'
 if state ~= 'unclear' and not refused then
