@@ -109,7 +109,6 @@ def from_line(raw: bytes) -> Revision:
 
 
 def _refused(text: str) -> RetryRefused | None:
-    """What is damaged here hides nothing else: it is only shown, but for the number of a try that Amazon refused."""
     return msgspec.json.decode(text, type=RetryRefused) if text else None
 
 
