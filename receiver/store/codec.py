@@ -109,7 +109,10 @@ def from_line(raw: bytes) -> Revision:
 
 
 def _refused(text: str) -> RetryRefused | None:
-    return msgspec.json.decode(text, type=RetryRefused) if text else None
+    try:
+        return msgspec.json.decode(text, type=RetryRefused) if text else None
+    except msgspec.MsgspecError as error:
+        raise ValueError("The refusal of a retry cannot be read.") from error
 
 
 def _list(text: str) -> tuple[str, ...]:
