@@ -20,13 +20,13 @@ A notification comes in, is proven, and becomes a hint
 A hint makes a refund due; Amazon is asked, and the answer is written with all that follows from it
 
     amazonpay/        PURE · what we ask Amazon
-        calls.py · signing.py · answers.py        a request, the proof that it is ours, what an answer means
+        calls.py · signing.py · answers.py · fields.py    a request, the proof that it is ours, what an answer means
         clock.py · fps.py · fps_answers.py · fps_notification.py · aws_signature.py    Amazon's time; Flexible Payments
     ledger/           PURE · what we know
         refund.py · hint.py · request.py · notification.py    the values
         lifecycle.py                              the table: known + seen → change, and its events
         schedule.py                               when to ask again
-        query.py · shape.py · request_shape.py    lists, and the one JSON shape of a refund, and of a request for one
+        query.py · shape.py · request_shape.py · order_reference.py    lists, the JSON of a refund and of a request
         charge_book.py                            each refund of a charge, and what must not be paid beside it
         allowance.py                              how much may still be refunded on a charge
     store/            Redis; each script is a .lua file beside the module that runs it

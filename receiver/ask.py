@@ -20,8 +20,8 @@ from receiver.errors import AmazonError, AmazonRefusesUs, AmazonThrottled, Amazo
 from receiver.exchange import Request, Response
 from receiver.ledger.allowance import Charge, has_more_to_tell, retryable
 from receiver.ledger.charge_book import Entry
-from receiver.ledger.lifecycle import Facts
-from receiver.ledger.refund import FPS, Refund, RetryRefused, State
+from receiver.ledger.lifecycle import UNREAD, Facts
+from receiver.ledger.refund import FPS, Observation, Refund, RetryRefused, State
 from receiver.ledger.request import without_its_own
 from receiver.store import Store
 from receiver.store.damage import StoreDamaged, WrongType
@@ -58,6 +58,9 @@ class Watcher(Protocol):
 
     def asked(self, call: str, outcome: str, seconds: float) -> None:
         """Amazon was asked."""
+
+    def unread(self, call: str, field: str) -> None:
+        """A field of Amazon's answer could not be read."""
 
 
 @dataclass(slots=True)
@@ -99,6 +102,7 @@ class Asker:
                 signed = await asyncio.to_thread(self.account.signer.sign, request, dated)
                 response = await self.sent(signed, timeout=left)
                 value = self._judged(read, response, signed)
+                self.note_unread(call, value)
                 outcome = "ok"
                 return value
             except AmazonThrottled as error:
@@ -118,6 +122,22 @@ class Asker:
             finally:
                 self.watcher.asked(call, outcome, loop.time() - began)
         raise AssertionError
+
+    def note_unread(self, call: str, value: object) -> None:
+        """Count and log the fields of an answer that could not be read. Their values are never logged."""
+        if not isinstance(value, Observation | Charge):
+            return
+        about = {"refund_id": value.refund_id} if isinstance(value, Observation) else {}
+        for each in value.unread:
+            self.watcher.unread(call, each.field)
+            log.error(
+                "amazon.field_unread",
+                account=self.account.name,
+                **{"charge_id": value.charge_id or None, **about},
+                call=call,
+                field=each.field,
+                reason=each.reason,
+            )
 
     async def _may_repeat(self, call: Call, deadline: float) -> bool:
         loop = asyncio.get_running_loop()
@@ -201,11 +221,13 @@ class Asker:
         except (AmazonError, StoreDamaged) as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
             return {}
-        facts: dict[str, str | bool | RetryRefused] = {
+        facts: dict[str, str | bool | tuple[str, ...] | RetryRefused] = {
             "charge_read": True,
             "order_reference": charge.merchant_reference_id,
         }
-        if declined and refund.amount is not None:
+        if charge.has_unread("merchantReferenceId", "merchantMetadata"):
+            facts[UNREAD] = ("orderReference",)
+        if declined and refund.amount is not None and not charge.has_unread("captureAmount", "refundedAmount"):
             facts["retryable"] = retryable(charge, refund.amount, others.values(), self.account.over)
             if facts["retryable"] == "no" and not besides:
                 sure = without_its_own(others, refund.amount)

@@ -271,6 +271,8 @@ class AmazonUnknown(AmazonError):
     """No answer, half an answer, a 5xx or garbage: what Amazon did is not known."""
 
     reason = "amazon_unknown"
+    refund_id = ""
+    """The refund that an answer names although it contradicts the request; empty for none."""
 
 
 class NotAsked(ReceiverError):

@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import Reason, Source, is_final
+from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
 from receiver.outbox.operator_event import OperatorType
 from receiver.receive import Outcome
 from receiver.settle import Settled
@@ -60,6 +60,11 @@ ANSWERS: Final = frozenset(
         *("amazon_refuses_us", "amazon_date_refused"),
     }
 )
+FIELDS: Final = frozenset(
+    {*FIELD_NAMES, "state", "statusDetails", "captureAmount", "refundedAmount", "chargePermissionId"}
+    | {"merchantMetadata", "merchantReferenceId", "TransactionId"}
+)
+"""The fields of Amazon's answers that are null where they cannot be read."""
 TRIED: Final = frozenset(
     {"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued", "repeated"}
 )
@@ -91,6 +96,9 @@ class Metrics:
         self._age = self._histogram("notification_age_seconds", "From Amazon's signature to us.", AGES)
         self._answer = self._histogram("ipn_answer_seconds", "From the request to our answer.", FAST)
         self._asked = self._counter("amazon_requests", "Calls of Amazon's API.", "call", "outcome")
+        self._unread = self._counter(
+            "amazon_fields_unread", "Fields of Amazon's answers that could not be read.", "call", "field"
+        )
         self._asking = self._histogram("amazon_request_seconds", "Duration of a call of Amazon's API.", SLOW)
         self._final = self._counter("refunds_final", "Refunds that became final.", "state", "reason", "found_by")
         self._settling = self._histogram("hint_to_state_seconds", "From a hint to the state it led to.", AGES)
@@ -140,6 +148,10 @@ class Metrics:
         known = outcome if outcome in ANSWERS else "amazon_unknown" if outcome.startswith("amazon_") else OTHER
         self._of(self._asked, closed(call, CALLS), known).inc()
         self._asking.observe(seconds)
+
+    def unread(self, call: str, field: str) -> None:
+        """A field of Amazon's answer could not be read; `field` is Amazon's name for it."""
+        self._of(self._unread, closed(call, CALLS), closed(field, FIELDS)).inc()
 
     def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
         """An observation was written; `hinted_at` (ms) is 0 where no hint stands behind it."""

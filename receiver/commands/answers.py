@@ -11,7 +11,7 @@ class Status(msgspec.Struct, rename="camel"):
     """`statusDetails`."""
 
     state: str
-    last_updated_timestamp: str
+    last_updated_timestamp: str | None = None
     reason_code: str | None = None
     reason_description: str | None = None
 
@@ -72,6 +72,7 @@ class RefundAnswer(RevisionAnswer, rename="camel", kw_only=True):
     retry_of: str | None = None
     retried_by: str | None = None
     retry_refused: RetryRefusedAnswer | None = None
+    unread_fields: list[str] = []
     issued_by: str | None = None
     first_seen_at: str | None = None
     advice: AdviceAnswer | None = None

@@ -90,6 +90,7 @@ def fields(refund: RefundAnswer) -> Sequence[tuple[str, str | Text | None]]:
         ("First seen", moment(refund.first_seen_at)),
         ("Changed", moment(refund.changed_at)),
         ("Source", f"{refund.source}, revision {refund.revision}"),
+        ("Could not be read", ", ".join(refund.unread_fields) or None),
         *_advice(refund),
     ]
 

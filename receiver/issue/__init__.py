@@ -172,6 +172,9 @@ class Issuer:
         """
         now = self.store.now()
         refunded = charge.refunded.minor_units if charge.refunded else 0
+        if charge.has_unread("refundedAmount"):
+            # What is not known is taken for the whole charge.
+            refunded = ceiling
         since = now - self.same_amount_within if self.same_amount_within else None
         reserved_since = since
         if declined is not None:

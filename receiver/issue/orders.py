@@ -8,6 +8,7 @@ from receiver.accounts import Account
 from receiver.amazonpay.calls import create_refund
 from receiver.errors import BadRequest
 from receiver.ledger.allowance import check_amount
+from receiver.ledger.order_reference import searchable
 from receiver.ledger.request import NOBODY, Asked, Order, Wish
 
 LONGEST_KEY = 255
@@ -40,7 +41,7 @@ def make_order(
     request = create_refund(account.endpoint, wish.charge_id, wish.money, amazon_key, wish.soft_descriptor)
     return Order(
         id=_sha256(key),
-        digest=hashlib.sha256(request.body + wish.order_reference.encode()).hexdigest(),
+        digest=hashlib.sha256(request.body + searchable(wish.order_reference).encode()).hexdigest(),
         amazon_key=amazon_key,
         body=request.body,
         charge_id=wish.charge_id,

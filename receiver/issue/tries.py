@@ -25,6 +25,7 @@ from receiver.errors import (
 )
 from receiver.exchange import Response
 from receiver.ledger.charge_book import reservation
+from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Facts
 from receiver.ledger.refund import Observation, Refund, RetryRefused, Source
 from receiver.ledger.request import KEY_TAKEN, Order, Record, RequestState
@@ -111,6 +112,10 @@ class Tries:
         except (AmazonThrottled, AmazonRefusesUs) as error:
             await self._again(attempt, order, error, unknown=False)
         except AmazonUnknown as error:
+            if error.refund_id:
+                # Amazon has made a refund, whosever it is: what became of it must be known.
+                hint = Hint(refund_id=error.refund_id, at=self.store.now(), source=Source.CREATE)
+                await self.store.hint(self.account, hint)
             await self._again(attempt, order, error, unknown=error.reason not in NEVER_SENT)
         except AmazonRefused as error:
             if error.reason_code in VERDICTS:
@@ -123,18 +128,28 @@ class Tries:
             await self._done(attempt, order, seen)
 
     def _read(self, response: Response, order: Order) -> Observation:
-        """The refund in a 2xx, if it is the one that was asked for; anything else leaves the end of the try unknown."""
-        seen = read_refund(response)
-        self.asker.check_environment(seen.environment)
-        if seen.charge_id not in ("", order.charge_id):
-            raise AmazonUnknown("Amazon's answer is about another charge.", reason="amazon_wrong_charge")
-        if seen.amount not in (None, order.money):
-            raise AmazonUnknown(f"Amazon's answer is about {seen.amount}.", reason="amazon_wrong_amount")
+        """The refund in a 2xx, if it is the one that was asked for; anything else leaves the end of the try unknown.
+
+        Fields that cannot be read do not matter: the refund is made, and its charge and amount are those of the order.
+        """
+        seen = read_refund(response, is_new=True)
+        try:
+            self.asker.check_environment(seen.environment)
+            if seen.charge_id not in ("", order.charge_id):
+                raise AmazonUnknown("Amazon's answer is about another charge.", reason="amazon_wrong_charge")
+            if seen.amount not in (None, order.money):
+                raise AmazonUnknown(f"Amazon's answer is about {seen.amount}.", reason="amazon_wrong_amount")
+        except AmazonUnknown as error:
+            error.detail = f"{error.detail} It names the refund {seen.refund_id}."
+            error.refund_id = seen.refund_id
+            raise
         return msgspec.structs.replace(seen, charge_id=order.charge_id, amount=order.money)
 
     async def _done(self, attempt: Attempt, order: Order, seen: Observation) -> None:
         """The refund enters the ledger first: until the reservation is swapped for it, both count."""
-        settled = await self.enter(order, seen, Source.CREATE, {"charge_read": True, **facts_of(order)})
+        settled = await self.enter(
+            order, seen, Source.CREATE, {"charge_read": bool(order.order_reference), **facts_of(order)}
+        )
         state = settled.change.refund.state
         if order.retry_of:
             # While the request is not done a worker repeats this; afterwards nobody would.

@@ -6,6 +6,7 @@ from typing import Annotated, TypedDict
 
 from msgspec import Meta
 
+from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund import format_rfc3339
 from receiver.ledger.request import Record, RequestState
 from receiver.ledger.shape import DESCRIPTION_LIMIT, Account, MoneyJson, Rfc3339, money_json, tidy
@@ -79,7 +80,7 @@ def request_json(account: str, record: Record, candidate: str = "") -> RefundReq
         "state": str(record.state),
         "chargeId": order.charge_id,
         "refundAmount": money_json(order.money),
-        "orderReference": tidy(order.order_reference) or None,
+        "orderReference": whole_reference(order.order_reference),
         "retryOf": order.retry_of or None,
         "refundId": record.refund_id or None,
         "candidateRefundId": candidate or None,

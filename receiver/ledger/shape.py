@@ -13,6 +13,7 @@ from typing import Annotated, Final, TypedDict
 from msgspec import Meta
 
 from receiver.ledger.charge_book import RESERVATION, Entry
+from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund import Money, Refund, RetryRefused, Revision, Source, format_basic, format_rfc3339, is_final
 
 TEXT_LIMIT = 128
@@ -51,7 +52,7 @@ class StatusJson(TypedDict):
     reasonCode: Annotated[
         str | None, Meta(description="Why it was declined: AmazonRejected or ProcessingFailure; the set is open.")
     ]
-    lastUpdatedTimestamp: AmazonTime
+    lastUpdatedTimestamp: AmazonTime | None
 
 
 class StatusDetailsJson(StatusJson):
@@ -87,7 +88,9 @@ class RefundJson(TypedDict):
     ]
     final: Annotated[bool, Meta(description="Whether the state is Refunded or Declined.")]
     conflict: Annotated[bool, Meta(description="Whether Amazon has told two different final states.")]
-    orderReference: Annotated[str | None, Meta(description="The merchant's own order number.")]
+    orderReference: Annotated[
+        str | None, Meta(description="The merchant's order number, unaltered, or null if over 256.")
+    ]
     refundType: Annotated[
         str | None, Meta(description="Who began it, where it was told: SellerInitiated, Chargeback, FPS, …")
     ]
@@ -106,6 +109,10 @@ class RefundJson(TypedDict):
         Meta(description="Of a declined refund that is not repeated yet: Amazon's verdict on the last try to."),
     ]
     issuedBy: IssuedBy
+    unreadFields: Annotated[
+        list[str],
+        Meta(description="Fields that are null because what Amazon sent could not be read, such as refundAmount."),
+    ]
     firstSeenAt: Rfc3339
     changedAt: Rfc3339
     source: Annotated[str, Meta(description="Who made us look.", extra_json_schema={"enum": [*Source]})]
@@ -155,6 +162,11 @@ def amazon_time(ms: int) -> str:
     return f"{whole[:-1]}.{ms % 1000:03d}Z" if ms % 1000 else whole
 
 
+def known_time(ms: int) -> str | None:
+    """Amazon's time; null for 0."""
+    return amazon_time(ms) if ms else None
+
+
 def money_json(money: Money | None) -> MoneyJson | None:
     """`{amount, currencyCode}`: the amount as text, with as many decimals as the currency has."""
     return None if money is None else {"amount": money.text, "currencyCode": money.currency_code}
@@ -181,19 +193,19 @@ def refund_json(refund: Refund) -> RefundJson:
         "chargeId": tidy(refund.charge_id) or None,
         "refundAmount": money_json(refund.amount),
         "softDescriptor": tidy(refund.soft_descriptor) or None,
-        "creationTimestamp": amazon_time(refund.created_at) if refund.created_at else None,
+        "creationTimestamp": known_time(refund.created_at),
         "statusDetails": {
             "state": tidy(refund.state),
             "reasonCode": tidy(refund.reason_code) or None,
             "reasonDescription": tidy(refund.reason_description, DESCRIPTION_LIMIT) or None,
-            "lastUpdatedTimestamp": amazon_time(refund.updated_at),
+            "lastUpdatedTimestamp": known_time(refund.updated_at),
         },
         "releaseEnvironment": tidy(refund.environment) or None,
         "account": tidy(refund.account),
         "revision": refund.revision,
         "final": is_final(refund.state),
         "conflict": refund.conflict,
-        "orderReference": tidy(refund.order_reference) or None,
+        "orderReference": whole_reference(refund.order_reference),
         "refundType": tidy(refund.refund_type) or None,
         "retryable": None if refund.conflict else {"yes": True, "no": False}.get(refund.retryable),
         "retryOf": refund.retry_of or None,
@@ -201,6 +213,7 @@ def refund_json(refund: Refund) -> RefundJson:
         "retriedBy": refund.retried_by or None,
         "retryRefused": None if refund.retried_by else retry_refused_json(refund.retry_refused),
         "issuedBy": refund.issued_by or None,
+        "unreadFields": [*refund.unread],
         "firstSeenAt": format_rfc3339(refund.first_seen_at),
         "changedAt": format_rfc3339(refund.changed_at),
         "source": str(refund.source),
@@ -228,7 +241,7 @@ def revision_json(revision: Revision) -> RevisionJson:
         "statusDetails": {
             "state": tidy(revision.state),
             "reasonCode": tidy(revision.reason_code) or None,
-            "lastUpdatedTimestamp": amazon_time(revision.updated_at),
+            "lastUpdatedTimestamp": known_time(revision.updated_at),
         },
         "revision": revision.revision,
         "final": is_final(revision.state),

@@ -14,6 +14,7 @@
 | `garbage` | call | does it, and answers 200 with something that is not JSON |
 | `half` | call | does it, and cuts the connection in the middle of the answer |
 | `wrong_refund` | call | answers with another refund's id |
+| `odd_field` | call | answers with a field that cannot be read: of `kind`, or all of them but id and state |
 | `hang` | call | does it, but answers only after `seconds`; 0: never |
 | `refuse` | call | does nothing, and refuses the request as `kind` says (`refusals.py`; none: for its date) |
 | `clock` | call | a host answers whose clock is `seconds` off (negative: behind), and refuses dates in its future |
@@ -33,6 +34,7 @@ from enum import StrEnum
 
 from receiver.simulator.forgeries import Forgery
 from receiver.simulator.notices import Unfamiliar
+from receiver.simulator.odd_fields import OddField
 from receiver.simulator.refusals import Refusal
 
 NOTIFICATION = "notification"
@@ -56,6 +58,7 @@ class Trick(StrEnum):
     GARBAGE = "garbage"
     HALF = "half"
     WRONG_REFUND = "wrong_refund"
+    ODD_FIELD = "odd_field"
     HANG = "hang"
     REFUSE = "refuse"
     CLOCK = "clock"
@@ -65,6 +68,7 @@ ON_NOTIFICATIONS = frozenset({Trick.DUPLICATE, Trick.DROP, Trick.DELAY, Trick.RE
 KINDS: dict[Trick, tuple[str, ...]] = {
     Trick.FORGE: tuple(Forgery),
     Trick.UNFAMILIAR: tuple(Unfamiliar),
+    Trick.ODD_FIELD: tuple(OddField),
     Trick.REFUSE: tuple(Refusal),
 }
 """The tricks that come in kinds."""

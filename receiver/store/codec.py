@@ -51,6 +51,7 @@ def to_hash(refund: Refund) -> list[str]:
     fields = {name: getattr(refund, attribute) for name, attribute in TEXTS.items()}
     fields |= {name: str(getattr(refund, attribute) or "") for name, attribute in NUMBERS.items()}
     fields["finals"] = ",".join(refund.finals)
+    fields["unread"] = ",".join(refund.unread)
     fields["emitted"] = ",".join(kind.removeprefix(FAMILY) for kind in refund.emitted)
     fields["by"] = refund.source
     fields |= {name: "1" if getattr(refund, attribute) else "" for name, attribute in FLAGS.items()}
@@ -81,6 +82,7 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
         source=Source(fields["by"]),
         retry_refused=_refused(fields.get("retry_refused", "")),
         finals=_list(fields.get("finals", "")),
+        unread=_list(fields.get("unread", "")),
         emitted=tuple(kind if kind.startswith(FAMILY) else FAMILY + kind for kind in _list(fields.get("emitted", ""))),
         **more,  # type: ignore[arg-type]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from enum import StrEnum
 
+from receiver.ledger.order_reference import searchable
 from receiver.ledger.refund import Refund, State
 from receiver.store.damage import RecordUnreadable
 from receiver.store.keeping import Keeping
@@ -97,7 +98,7 @@ class Pruning(Unsettled, Keeping):
             keys("events"),
             keys.state(refund.state),
             keys("reason", refund.reason_code),
-            keys("order", refund.order_reference),
+            keys("order", searchable(refund.order_reference)),
             keys("requests", request_id),
             keys("trail", refund.refund_id),
             keys("refreshed"),

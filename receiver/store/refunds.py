@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from receiver.ledger.charge_book import entry_of
+from receiver.ledger.order_reference import searchable
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
 from receiver.store.codec import from_hash, from_line, to_hash, to_line
@@ -131,7 +132,7 @@ class Refunds(Part):
             keys("reason", before.reason_code),
             keys("reason", refund.reason_code),
             keys("charge", refund.charge_id),
-            keys("order", refund.order_reference),
+            keys("order", searchable(refund.order_reference)),
             keys("refreshed"),
             keys("backfill"),
             *lanes,

@@ -24,6 +24,7 @@ from receiver.http.params import WORD
 from receiver.http.rate import Refreshes
 from receiver.http.reads import Reads
 from receiver.ledger.hint import Hint
+from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
 from receiver.ledger.query import Query
 from receiver.ledger.refund import FPS, REFUND_ID, Refund, Revision, Source, State
 from receiver.ledger.request import REFUSES_US, Asked
@@ -253,7 +254,6 @@ def _order(step: Step) -> tuple[int, int]:
 
 
 FIELDS = ("account", "state", "reason", "charge", "order")
-LONGEST_ORDER = 128
 
 
 def retry_makes_sense(refund: Refund) -> bool:
@@ -267,6 +267,6 @@ def read_query(given: Mapping[str, str]) -> Query:
     for name in ("state", "reason", "charge"):
         if given[name] and not WORD.fullmatch(given[name]):
             raise BadRequest(f"`{name}` is 1 to 64 letters, digits, and - _ . :", reason="bad_parameter")
-    if len(given["order"]) > LONGEST_ORDER or not given["order"].isprintable():
-        raise BadRequest(f"`order` has at most {LONGEST_ORDER} printable characters.", reason="bad_parameter")
-    return Query(given["state"], given["reason"], given["charge"], given["order"])
+    if reference_problem(given["order"]):
+        raise BadRequest(f"`order` has at most {MAX_ORDER_REFERENCE} printable characters.", reason="bad_parameter")
+    return Query(given["state"], given["reason"], given["charge"], searchable(given["order"]))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
-from receiver.amazonpay.answers import MAX_TEXT
 from receiver.http.answers import (
     HistoryJson,
     PendingOrderJson,
@@ -36,6 +35,7 @@ from receiver.http.openapi.vocabulary import (
 from receiver.http.params import WORD
 from receiver.http.requests import REQUEST_ID
 from receiver.issue.orders import LONGEST_KEY
+from receiver.ledger.order_reference import MAX_ORDER_REFERENCE
 from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.shape import RefundJson
 from receiver.outbox.cloud_event import AdvisedRefundJson
@@ -114,7 +114,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             Parameter(
                 "order",
                 "The merchant's own order number. Printable characters.",
-                {**TEXT, "minLength": 1, "maxLength": MAX_TEXT},
+                {**TEXT, "minLength": 1, "maxLength": MAX_ORDER_REFERENCE},
             ),
             Parameter("since", "The + of an offset is written %2B.", time("Changed at or after it.")),
             Parameter("cursor", "`nextCursor` of the page before, for the same filters.", TEXT),
