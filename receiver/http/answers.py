@@ -7,12 +7,11 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from msgspec import Meta
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
 from receiver.ledger.shape import (
     Account,
     MoneyJson,
     RefundJson,
-    RefundRequestJson,
-    RefusalJson,
     RevisionJson,
     Rfc3339,
 )

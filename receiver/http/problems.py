@@ -17,7 +17,8 @@ from starlette.routing import Match, Route
 
 from receiver.errors import AmazonError, ReceiverError, Unauthorized
 from receiver.ledger.dispute import DisputeJson
-from receiver.ledger.shape import OtherRefundJson, RefusalJson
+from receiver.ledger.request_shape import RefusalJson
+from receiver.ledger.shape import OtherRefundJson
 
 log = structlog.get_logger()
 
