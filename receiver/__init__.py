@@ -52,6 +52,7 @@ A change becomes an event, and an event is owed to whoever wants it
         rendering.py · cloud_event.py · signature.py · slack.py · pagerduty.py · alertmanager.py    events on the wire
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py      which IP addresses are not on the public Internet
+    head.py · trouble.py                      the head of an answer, read leniently; what the HTTP library's errors mean
     sendable.py · resolver.py · interim.py · transport.py    the only files that open a socket to the web
     handover.py · telling.py    one message: send, judge, settle; what pauses a subscriber, and who is told
     declare.py · deliver.py · upkeep.py    VERBS · the configured subscribers → the store; lanes → the world; trimming
@@ -81,7 +82,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ resolver · sendable · interim · serving · logs · workers · deadline
   │ accounts
   │ inbox · amazonpay · outbox
-  │ ledger · addresses
+  │ ledger · addresses · head · trouble
   │ errors · exchange · trace_context · durations · redis_address
 
 The pure folders see nothing but each other, errors, exchange and trace_context. Time and chance are arguments to them.
