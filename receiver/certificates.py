@@ -1,10 +1,10 @@
 """Edge: certificates, kept in memory. Has the certificate of an envelope at hand, or has it fetched, within bounds.
 
-A stranger who knows an allowed topic can name any certificate file of SNS, so everything here is bounded: fetches at
-once, fetches in a row, files that have not verified a message yet, failures remembered. A certificate that has verified
-a message is *proven*, and no unproven one pushes it out. Proven ones are kept in the store as well: after a start
-genuine mail must not queue with strangers' for a fetch. The trust in a fetched file is TLS to the one host of the
-region, as in AWS's own SDKs; no chain of certificates is built.
+A stranger who knows an allowed topic can name any certificate file of SNS, so everything here is bounded: fetches (by
+`fetch_queue.py`, in shares for each client), files that have not verified a message yet, failures remembered. A
+certificate that has verified a message is *proven*, and no unproven one pushes it out. Proven ones are kept in the
+store as well: after a start genuine mail must not queue with strangers' for a fetch. The trust in a fetched file is TLS
+to the one host of the region, as in AWS's own SDKs; no chain of certificates is built.
 """
 
 from __future__ import annotations
@@ -26,15 +26,13 @@ from receiver.errors import (
     StoreUnavailable,
     Unavailable,
 )
+from receiver.fetch_queue import FetchQueue
 from receiver.inbox.certificate import SigningCertificate, check_certificate, decode_pem, file_hash, read_der
 from receiver.inbox.envelope import Envelope
 from receiver.inbox.signature import PAST_MS, read_address
 
-PROVEN_MAX, UNPROVEN_MAX, FAILED_MAX = 16, 8, 256
-UNPROVEN_MS, FAILED_MS, TROUBLE_MS = 60_000, 300_000, 5_000
-FETCHES_AT_ONCE = 2
-BURST, REFILL_MS = 10.0, 10_000
-"""Files never seen before: ten at once, then one in ten seconds. Amazon changes its certificate about once a year."""
+PROVEN_MAX, UNPROVEN_MAX, FAILED_MAX = 16, 8, 1024
+UNPROVEN_MS, FAILED_MS, TROUBLE_MS = 60_000, 60_000, 5_000
 
 Key = tuple[str, str]
 """(AWS partition, file hash): all regions of a partition share the file."""
@@ -85,12 +83,17 @@ class CertificateStore:
         self._proven: dict[Key, SigningCertificate] = {}
         self._unproven: dict[Key, tuple[SigningCertificate, int]] = {}
         self._failed: dict[Key, tuple[ReceiverError, int, int]] = {}
-        self._flights: dict[Key, asyncio.Task[SigningCertificate | ReceiverError]] = {}
-        self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
-        self._bucket = _Bucket(BURST, REFILL_MS)
+        self._queue = FetchQueue[Key, SigningCertificate | ReceiverError]()
 
-    async def get(self, envelope: Envelope, name: str) -> SigningCertificate:
+    @property
+    def waiting(self) -> int:
+        """Envelopes that wait for a fetch."""
+        return self._queue.waiting
+
+    async def get(self, envelope: Envelope, name: str, source: str = "") -> SigningCertificate:
         """The certificate for an envelope whose address is checked; `name` is the hash that `check_address` returned.
+
+        `source` is who posted it: each source has its share of the fetches.
 
         Raises `CertificateUnavailable` where it cannot be had just now, `NotProven` where it must not sign for this
         envelope.
@@ -98,8 +101,8 @@ class CertificateStore:
         key = (envelope.partition, name)
         certificate = self._proven.get(key) or self._pinned.get(key)
         if certificate is None:
-            certificate = await self._obtain(key, envelope.signing_cert_url)
-        check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp)
+            certificate = await self._obtain(key, envelope.signing_cert_url, source)
+        check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, self._now())
         return certificate
 
     def proven(self, envelope: Envelope, name: str, certificate: SigningCertificate) -> None:
@@ -151,27 +154,18 @@ class CertificateStore:
 
     async def close(self) -> None:
         """Give up the fetches that are under way."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        await self._queue.close()
 
-    async def _obtain(self, key: Key, url: str) -> SigningCertificate:
+    async def _obtain(self, key: Key, url: str, source: str) -> SigningCertificate:
         now = self._now()
         if (held := self._unproven.get(key)) and 0 <= now - held[1] < UNPROVEN_MS:
             return held[0]
         if (failure := self._failed.get(key)) and 0 <= now - failure[1] < failure[2]:
             raise _again(failure[0])
-        flight = self._flights.get(key)
-        if flight is None:
-            self._bucket.take(now)
-            flight = self._flights[key] = asyncio.create_task(self._fly(key, url))
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
-        # `wait` neither cancels the flight when this waiter is cancelled, nor when the time is up.
-        await asyncio.wait((flight,), timeout=self._wait_timeout)
-        if not flight.done() or flight.cancelled():
-            raise CertificateUnavailable(reason="certificate_slow", retry_after=5)
-        outcome = flight.result()
+        try:
+            outcome = await self._queue.get(source, key, lambda: self._fly(key, url), self._wait_timeout)
+        except TimeoutError:
+            raise CertificateUnavailable(reason="certificate_slow", retry_after=5) from None
         if isinstance(outcome, ReceiverError):
             raise _again(outcome)
         return outcome
@@ -188,7 +182,7 @@ class CertificateStore:
     async def _fetch_and_judge(self, name: str, url: str) -> tuple[SigningCertificate | ReceiverError, int]:
         """The certificate, or why there is none and for how long (ms) that answer stands."""
         try:
-            async with self._slots, asyncio.timeout(self._fetch_timeout):
+            async with asyncio.timeout(self._fetch_timeout):
                 pem = await self._fetch(url)
         except TimeoutError:
             return CertificateUnavailable(reason="certificate_slow", retry_after=5), TROUBLE_MS
@@ -242,26 +236,6 @@ class CertificateStore:
         if problems:
             raise ConfigurationError(problems)
         return certificates
-
-
-class _Bucket:
-    """A token bucket that gives `burst` at once, and one more every `refill_ms`."""
-
-    def __init__(self, burst: float, refill_ms: int) -> None:
-        self._burst, self._refill_ms = burst, refill_ms
-        self._tokens, self._at = burst, 0
-
-    def take(self, now: int) -> None:
-        """Take one, or raise `CertificateUnavailable`. A clock that goes back refills nothing."""
-        self._tokens = min(self._burst, self._tokens + max(0, now - self._at) / self._refill_ms)
-        self._at = now
-        if self._tokens < 1:
-            raise CertificateUnavailable(
-                "Too many certificate files that were never seen before.",
-                reason="certificate_too_many",
-                retry_after=self._refill_ms // 1000,
-            )
-        self._tokens -= 1
 
 
 def _put(table: dict[Key, V], key: Key, value: V, most: int) -> None:

@@ -1,45 +1,62 @@
-"""Pure. Addresses of a Redis that fails over: several hosts, of Sentinels or of a cluster's nodes.
+"""Pure. Reads `redis.url`: one Redis, its socket, the Sentinels of one, or the nodes of a cluster.
 
-    redis+sentinel://[user:password@]host:26379,host:26379/master-name[/database][?option=value&…]
-    redis+cluster://[user:password@]host:7000,host:7001[?option=value&…]
+    redis://[user:password@]host[:6379][/database]
+    unix://[user:password@]/path/to/socket[?db=database]
+    redis+sentinel://[user:password@]host:26379,host:26379/master-name[/database]
+    redis+cluster://[user:password@]host:7000,host:7001
 
-`rediss+…` is the same over TLS. User and password are those of the servers that hold the data; what is special in
-them is percent-encoded. Addresses of a single Redis (`redis://`, `rediss://`, `unix://`) are the client library's.
+`rediss` in place of `redis` is the same over TLS. Options follow after `?`. User and password are those of the servers
+that hold the data; RFC 3986 wants special characters in them percent-encoded.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote
 
-SENTINEL, CLUSTER = "sentinel", "cluster"
-SINGLE_SCHEMES = ("redis", "rediss", "unix")
-SEVERAL = {
-    f"{redis}+{kind}": (kind, redis == "rediss") for kind in (SENTINEL, CLUSTER) for redis in ("redis", "rediss")
+SINGLE, UNIX, SENTINEL, CLUSTER = "single", "unix", "sentinel", "cluster"
+SCHEMES: Mapping[str, tuple[str, bool]] = {
+    "redis": (SINGLE, False),
+    "rediss": (SINGLE, True),
+    "unix": (UNIX, False),
+    "redis+sentinel": (SENTINEL, False),
+    "rediss+sentinel": (SENTINEL, True),
+    "redis+cluster": (CLUSTER, False),
+    "rediss+cluster": (CLUSTER, True),
 }
 """Scheme → what the hosts are, and whether they are spoken to over TLS."""
-SCHEMES = (*SINGLE_SCHEMES, *SEVERAL)
-PORTS = {SENTINEL: 26379, CLUSTER: 6379}
+PORTS = {SINGLE: 6379, SENTINEL: 26379, CLUSTER: 6379}
 EXAMPLES = {
+    SINGLE: "redis://cache.internal:6379/0",
+    UNIX: "unix:///run/valkey/valkey.sock",
     SENTINEL: "redis+sentinel://s1:26379,s2:26379,s3:26379/master-name",
     CLUSTER: "redis+cluster://n1:6379,n2:6379,n3:6379",
 }
-TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"})
-"""As in an address `rediss://`."""
 TLS_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
-FLAGS = frozenset({"ssl_check_hostname"})
+TLS_OPTIONS: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(TLS_FILES | {"ssl_ca_path"}, frozenset[str]()),
+    "ssl_cert_reqs": frozenset({"none", "optional", "required"}),
+    "ssl_check_hostname": frozenset({"true", "false"}),
+}
+"""Option → the values that it may have; empty: any text. The names are redis-py's."""
 SENTINEL_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
 """How one signs in at the Sentinels, where that is needed."""
 MASTER_NAME = re.compile(r"[A-Za-z0-9._-]+")
 """As Sentinel itself allows: https://valkey.io/topics/sentinel/."""
-HOST = re.compile(r"\[(?P<six>[0-9A-Fa-f:.%]+)\](?::(?P<six_port>[^:]*))?|(?P<name>[^:\[\]\s]+)(?::(?P<port>[^:]*))?")
+HOST = re.compile(r"\[(?P<six>[0-9A-Fa-f:.%]+)\](?::(?P<six_port>[^:]*))?|(?P<name>[^:@\[\]\s]+)(?::(?P<port>[^:]*))?")
+NOT_IN_USERINFO = re.compile(r"[\[\]\s\x00-\x1f\x7f]")
+BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 LAST_PORT, LAST_DATABASE = 65535, 2**31 - 1
+ENCODE = (
+    "Percent-encode special characters in the user name and the password (# %23, % %25, / %2F, ? %3F, @ %40, [ %5B), "
+    "or put the password into redis.password_file."
+)
 
 
 class BadAddress(ValueError):
-    """An address that cannot be used. `reason` is a stable word; the text never repeats what may hold a password."""
+    """An address that cannot be used. `reason` is a stable word; the text repeats nothing of the address."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -47,32 +64,52 @@ class BadAddress(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Several:
-    """Where a Redis that fails over is."""
+class RedisAddress:
+    """Where Redis is, and how to sign in there."""
 
     kind: str
-    """`SENTINEL` or `CLUSTER`: what `hosts` are."""
-    hosts: tuple[tuple[str, int], ...]
+    """`SINGLE`, `UNIX`, `SENTINEL` or `CLUSTER`: what `hosts` are."""
+    hosts: tuple[tuple[str, int], ...] = ()
+    """Host and port of each; none for a socket."""
     tls: bool = False
     username: str = ""
     password: str = field(default="", repr=False)
+    path: str = ""
+    """The socket's path."""
     master: str = ""
     """The name by which Sentinels know it."""
     database: int = 0
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    def signed_in(self, password: str) -> RedisAddress:
+        """The same with this password; an empty one changes nothing."""
+        return replace(self, password=password) if password else self
+
     @property
     def tls_options(self) -> dict[str, str | bool]:
-        """As the client library wants them."""
-        found: dict[str, str | bool] = {name: text for name, text in self.options.items() if name in TLS_OPTIONS}
-        flags = {name: self.options[name] == "true" for name in FLAGS & self.options.keys()}
-        return {**found, **flags, "ssl": True} if self.tls else {}
+        """The TLS options by the names and types that redis-py takes; none without TLS."""
+        if not self.tls:
+            return {}
+        found = {name: text for name, text in self.options.items() if name in TLS_OPTIONS}
+        flags = {name: text == "true" for name, text in found.items() if name == "ssl_check_hostname"}
+        return {**found, **flags, "ssl": True}
+
+    @property
+    def sign_in(self) -> dict[str, str | None]:
+        """User, password and the name of the connection, as redis-py takes them."""
+        return {
+            "username": self.username or None,
+            "password": self.password or None,
+            "client_name": self.options.get("client_name"),
+        }
 
     @property
     def shown(self) -> str:
         """The address without anything secret."""
-        scheme = f"{'rediss' if self.tls else 'redis'}+{self.kind}"
-        path = f"/{self.master}/{self.database}" if self.kind == SENTINEL else ""
+        if self.kind == UNIX:
+            return self.path
+        scheme = next(scheme for scheme, what in SCHEMES.items() if what == (self.kind, self.tls))
+        path = {SINGLE: f"/{self.database}", SENTINEL: f"/{self.master}/{self.database}"}.get(self.kind, "")
         return f"{scheme}://{','.join(address_text(*each) for each in self.hosts)}{path}"
 
 
@@ -81,54 +118,68 @@ def address_text(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def is_several(url: str) -> bool:
-    """Whether the address names Sentinels or a cluster."""
-    return url.partition("://")[0].lower() in SEVERAL
+def read_address(url: str) -> RedisAddress:
+    """Read the whole address.
 
-
-def has_password(url: str) -> bool:
-    """Whether there is a password in the address, of whatever scheme."""
-    sign_in, at, _ = _authority(url)[0].rpartition("@")
-    return bool(at) and bool(sign_in.partition(":")[2])
-
-
-def read_several(url: str) -> Several:
-    """The address, taken apart.
-
-    Raises `BadAddress`: bad_scheme, no_host, bad_host, bad_port, host_twice, no_master_name, bad_master_name,
-    bad_database, cluster_database, bad_option.
+    Raises `BadAddress`: bad_scheme, no_host, bad_host, bad_port, host_twice, no_path, no_master_name, bad_master_name,
+    bad_database, cluster_database, bad_option, bad_user, bad_escape, bad_fragment.
     """
-    scheme = url.partition("://")[0].lower()
-    if scheme not in SEVERAL or "://" not in url:
+    try:
+        return _read(url)
+    except BadAddress as error:
+        if "@" in url and ENCODE not in str(error):
+            raise BadAddress(error.reason, f"{error} {ENCODE}") from None
+        raise
+
+
+def _read(url: str) -> RedisAddress:
+    scheme, there, rest = url.partition("://")
+    if not there or scheme.lower() not in SCHEMES:
         raise BadAddress("bad_scheme", f"the address must begin with one of {', '.join(f'{s}://' for s in SCHEMES)}.")
-    kind, tls = SEVERAL[scheme]
-    authority, path, query = _authority(url)
-    sign_in, _, hosts = authority.rpartition("@")
-    username, _, password = sign_in.partition(":")
-    master, database = _sentinel_path(path) if kind == SENTINEL else _cluster_path(path)
-    return Several(
+    kind, tls = SCHEMES[scheme.lower()]
+    if "#" in rest:
+        raise BadAddress("bad_fragment", f"the address has a #, which ends an address. {ENCODE}")
+    rest, _, query = rest.partition("?")
+    authority, slash, path = rest.partition("/")
+    user, _, hosts = authority.rpartition("@")
+    if NOT_IN_USERINFO.search(user):
+        raise BadAddress("bad_user", f"the user or the password holds a character that has no place there. {ENCODE}")
+    username, _, password = user.partition(":")
+    options = _options(query, kind, tls)
+    database = options.pop("db", "")
+    if kind == UNIX:
+        if hosts or not path:
+            raise BadAddress("no_path", f"the address names no socket. Write for example {EXAMPLES[UNIX]}.")
+        place: dict[str, str | tuple[tuple[str, int], ...]] = {"path": _decoded(f"{slash}{path}")}
+    else:
+        place = {"hosts": _hosts(hosts, kind)}
+    if kind == SENTINEL:
+        place["master"], path = _master(path)
+    return RedisAddress(
         kind,
-        _hosts(hosts, kind),
-        tls,
-        unquote(username),
-        unquote(password),
-        master,
-        database,
-        _options(query, kind, tls),
+        tls=tls,
+        username=_decoded(username),
+        password=_decoded(password),
+        database=_database("" if kind == UNIX else path, database, kind),
+        options=options,
+        **place,  # type: ignore[arg-type]  # each value has the type of its own field
     )
 
 
-def _authority(url: str) -> tuple[str, str, str]:
-    """Sign-in and hosts; path; query."""
-    rest, _, query = url.partition("://")[2].partition("?")
-    authority, _, path = rest.partition("/")
-    return authority, path, query
+def _decoded(text: str) -> str:
+    """Percent-decoded; a `%` that begins no escape, and bytes that are not UTF-8, are refused, never guessed at."""
+    if BAD_ESCAPE.search(text):
+        raise BadAddress("bad_escape", f"the address has a % that is not followed by two hex digits. {ENCODE}")
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise BadAddress("bad_escape", f"the address has percent-encoded bytes that are not UTF-8. {ENCODE}") from None
 
 
 def _hosts(text: str, kind: str) -> tuple[tuple[str, int], ...]:
     if not text.strip():
         raise BadAddress("no_host", f"the address names no host. Write for example {EXAMPLES[kind]}.")
-    found = tuple(_host(part, kind) for part in text.split(","))
+    found = tuple(_host(part, kind) for part in (text.split(",") if kind != SINGLE else [text]))
     if len(set(found)) < len(found):
         raise BadAddress("host_twice", "the address names one host and port twice. Name each once.")
     return found
@@ -136,22 +187,24 @@ def _hosts(text: str, kind: str) -> tuple[tuple[str, int], ...]:
 
 def _host(text: str, kind: str) -> tuple[str, int]:
     found = HOST.fullmatch(text)
-    if not found:
+    if not found or (kind == SINGLE and "," in text):
+        several = "" if kind == SINGLE else "hosts are separated by one comma each; "
         raise BadAddress(
             "bad_host",
-            f"the address has a host that is none: hosts are separated by one comma each, as in {EXAMPLES[kind]}; "
-            "an IPv6 address stands in [ ].",
+            f"the address has no valid host: {several}an IPv6 address stands in [ ]. "
+            f"Write for example {EXAMPLES[kind]}.",
         )
     port = found["six_port"] if found["six"] else found["port"]
     if port is None:
         return found["six"] or found["name"], PORTS[kind]
     if not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= LAST_PORT and len(port) < 6):
-        raise BadAddress("bad_port", f"the address has a port that is none. Ports are 1 to {LAST_PORT}.")
+        raise BadAddress("bad_port", f"the address has no valid port. Ports are 1 to {LAST_PORT}.")
     return found["six"] or found["name"], int(port)
 
 
-def _sentinel_path(path: str) -> tuple[str, int]:
-    name, _, database = path.rstrip("/").partition("/")
+def _master(path: str) -> tuple[str, str]:
+    """The master's name, and what follows after it."""
+    name, _, rest = path.rstrip("/").partition("/")
     if not name:
         raise BadAddress(
             "no_master_name",
@@ -160,24 +213,46 @@ def _sentinel_path(path: str) -> tuple[str, int]:
         )
     if not MASTER_NAME.fullmatch(name):
         raise BadAddress("bad_master_name", "a master's name has letters, digits, dots, hyphens and underscores.")
-    if not database:
-        return name, 0
-    if not (database.isascii() and database.isdecimal() and len(database) < 11 and int(database) <= LAST_DATABASE):
-        raise BadAddress("bad_database", "after the master's name comes the number of a database, or nothing.")
-    return name, int(database)
+    return name, rest
 
 
-def _cluster_path(path: str) -> tuple[str, int]:
-    if path.strip("/") not in ("", "0"):
+def _database(path: str, option: str, kind: str) -> int:
+    text = path.removesuffix("/")
+    if text and option and text != option:
+        raise BadAddress("bad_database", "the address names a database in its path and another in ?db=. Name one.")
+    text = text or option
+    if kind == CLUSTER and text not in ("", "0"):
         raise BadAddress("cluster_database", "a cluster has database 0 alone. Leave out what stands after the hosts.")
-    return "", 0
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 11 and int(text) <= LAST_DATABASE):
+        raise BadAddress("bad_database", f"the database is a number, or left out, as in {EXAMPLES[kind]}.")
+    return int(text or 0)
 
 
 def _options(query: str, kind: str, tls: bool) -> dict[str, str]:
-    known = (TLS_OPTIONS | FLAGS if tls else frozenset()) | (SENTINEL_OPTIONS if kind == SENTINEL else frozenset())
-    found = dict(parse_qsl(query, keep_blank_values=True))
-    flags = {name: text.lower() for name, text in found.items() if name in FLAGS}
-    if not found.keys() <= known or not set(flags.values()) <= {"true", "false"}:
-        options = f"known after ? are {', '.join(sorted(known))}" if known else "nothing may stand after ?"
-        raise BadAddress("bad_option", f"the address has an option that is none: {options}; ssl_… is for rediss+….")
-    return {**found, **flags}
+    known: dict[str, frozenset[str]] = {"client_name": frozenset()}
+    known |= {"db": frozenset()} if kind in (SINGLE, UNIX) else {}
+    known |= dict.fromkeys(SENTINEL_OPTIONS, frozenset[str]()) if kind == SENTINEL else {}
+    known |= TLS_OPTIONS if tls else {}
+    found: dict[str, str] = {}
+    for part in filter(None, query.split("&")):
+        name, _, value = part.partition("=")
+        value = _decoded(value)
+        if name not in known or name in found:
+            raise BadAddress(
+                "bad_option",
+                f"the address has an unknown option, or one twice: after ? may stand {', '.join(sorted(known))}. "
+                "ssl_… needs TLS (rediss). Time-outs are redis.timeout and redis.connect_timeout; a password is "
+                "redis.password or password_file.",
+            )
+        found[name] = _checked(name, value, known[name])
+    return found
+
+
+def _checked(name: str, value: str, allowed: frozenset[str]) -> str:
+    if allowed:
+        if value.lower() not in allowed:
+            raise BadAddress("bad_option", f"{name} is one of {', '.join(sorted(allowed))}.")
+        return value.lower()
+    if not value or (name == "client_name" and not (value.isascii() and value.isprintable() and " " not in value)):
+        raise BadAddress("bad_option", f"{name} has no valid value: it is empty, or has a blank or special characters.")
+    return value

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from receiver.ledger.schedule import echo as next_echo
 from receiver.ledger.schedule import next_look
 from receiver.settle import Settled, Settler
 from receiver.store import Store
+from receiver.store.damage import StoreDamaged
 from receiver.store.looks import Echo, Look
 from receiver.store.wakes import News, Waker
 from receiver.trace_context import in_the_log
@@ -30,7 +32,7 @@ from receiver.workers import in_rounds
 log = structlog.get_logger()
 
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
-REFUSED_FIRST, REFUSED_MOST = 60_000, 3_600_000
+DAMAGED_PAUSE = 60_000
 
 
 class Watcher(Protocol):
@@ -64,6 +66,7 @@ class Tracker:
     _running: set[asyncio.Task[None]] = field(default_factory=set)
     _waker: Waker = field(default_factory=Waker)
     _reading: int = 0
+    _patient: int = 0
 
     @property
     def account(self) -> Account:
@@ -86,6 +89,8 @@ class Tracker:
         if room <= 0:
             return inf
         bucket = self.account.throttle[Call.GET_REFUND]
+        # Where Amazon is slow, a quarter of the places stays free for what notifications tell.
+        patient = max(1, self.concurrency * 3 // 4) - self._patient
         try:
             claimed = await self.store.claim(
                 self.account.name,
@@ -94,6 +99,7 @@ class Tracker:
                 burst=bucket.burst,
                 per_second=bucket.per_second,
                 limit=room,
+                patient=patient,
             )
         except StoreUnavailable as error:
             log.warning("track.store_unavailable", account=self.account.name, reason=error.reason)
@@ -101,23 +107,33 @@ class Tracker:
         for look in claimed.looks:
             task = asyncio.get_running_loop().create_task(self._look(look))
             self._running.add(task)
-            task.add_done_callback(self._done)
+            self._patient += look.patient
+            task.add_done_callback(partial(self._done, look))
         return inf if claimed.wait is None else claimed.wait / 1000
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        if len(self._running) >= self.concurrency:
+    def _done(self, look: Look, task: asyncio.Task[None]) -> None:
+        if len(self._running) >= self.concurrency or look.patient:
             self._waker.ring()
         self._running.discard(task)
+        self._patient -= look.patient
 
     async def _look(self, look: Look) -> None:
         traced = in_the_log(look.traceparent)
         with structlog.contextvars.bound_contextvars(account=look.account, refund_id=look.refund_id, **traced):
             try:
                 await self.look(look)
+            except StoreDamaged as error:
+                await self._damaged(look, error)
             except StoreUnavailable as error:
                 log.warning("track.not_settled", reason=error.reason)
             except Exception:
                 log.exception("track.failed")
+
+    async def _damaged(self, look: Look, error: StoreDamaged) -> None:
+        """What is kept of this refund is damaged: the others have their turn, and it is asked about again later."""
+        log.error("track.damaged", key=error.key, reason=error.reason)
+        with contextlib.suppress(StoreUnavailable):
+            await self.store.reschedule(look, self.store.now() + DAMAGED_PAUSE, look.echo, outcome=error.reason)
 
     async def look(self, look: Look) -> None:
         """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""
@@ -238,9 +254,10 @@ class Tracker:
         return settled.change.refund
 
     async def _not_found(self, look: Look) -> None:
+        """A notification can be ahead of Get Refund. Who asks for a refresh can ask again."""
         now = self.store.now()
         known = await self._overdue(look)
-        again, echo = self._echo(look, now)
+        again, echo = self._echo(look, now) if known or look.source is not Source.REFRESH else (None, None)
         own = next_look(known, now, self.account.poll, self.chance()) if known else None
         at = min((time for time in (own, again) if time is not None), default=None)
         revision = known.revision if known else 0
@@ -254,19 +271,18 @@ class Tracker:
             log.info("track.not_found", source=look.source, next_at=at)
 
     async def _throttled(self, look: Look, error: AmazonThrottled) -> None:
-        await self._overdue(look)
+        known = await self._overdue(look)
         until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
         log.warning("track.throttled", until=until, request_id=error.request_id)
-        await self.store.reschedule(look, until, look.echo, outcome=error.reason)
+        await self.store.reschedule(look, until, look.echo, outcome=error.reason, patient=_only_asked(look, known))
 
     async def _failed(self, look: Look, error: AmazonError) -> None:
-        """No answer, or a refusal of our key or request: the refund stays scheduled, further and further apart."""
-        await self._overdue(look)
+        """No answer, or a refusal of our request: the refund stays scheduled, further and further apart."""
+        known = await self._overdue(look)
         echo = look.echo or Echo(Source.POLL, self.store.now())
         unknown = isinstance(error, AmazonUnknown)
-        first, most = (RETRY_FIRST, RETRY_MOST) if unknown else (REFUSED_FIRST, REFUSED_MOST)
-        wait = min(first * 2 ** min(echo.failures, 20), most)
-        asked = min((error.retry_after or 0) * 1000, most)
+        wait = min(RETRY_FIRST * 2 ** min(echo.failures, 20), RETRY_MOST)
+        asked = min((error.retry_after or 0) * 1000, RETRY_MOST)
         at = self.store.now() + max(int(wait * (0.5 + self.chance() / 2)), asked)
         (log.warning if unknown else log.error)(
             "track.amazon_failed",
@@ -277,4 +293,9 @@ class Tracker:
             retry_at=at,
         )
         echo = msgspec.structs.replace(echo, failures=echo.failures + 1)
-        await self.store.reschedule(look, at, echo, outcome=error.reason)
+        await self.store.reschedule(look, at, echo, outcome=error.reason, patient=_only_asked(look, known))
+
+
+def _only_asked(look: Look, known: Refund | None) -> bool:
+    """Whether nobody knows of the refund but who asked to refresh it: it may be invented."""
+    return known is None and look.source is Source.REFRESH

@@ -20,12 +20,12 @@ ROOT = Path(receiver.__file__).parent
 
 LAYERS = (
     {"errors", "exchange", "trace_context", "durations", "redis_address"},
-    {"ledger", "addresses", "head", "trouble"},
+    {"ledger", "addresses", "shares", "head", "trouble"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},
-    {"resolver", "sendable", "interim", "serving", "logs", "workers", "deadline"},
+    {"resolver", "sendable", "interim", "serving", "logs", "workers", "deadline", "fetch_queue"},
     {"transport", "store", "certificates", "settings"},
-    {"settle", "ask", "telling"},
+    {"settle", "ask", "telling", "unrecognized"},
     {"handover"},
     {"receive", "track", "issue", "legacy", "declare", "deliver", "upkeep"},
     {"metrics"},
@@ -61,6 +61,7 @@ KIND_OF_FILE = {
     "deliver": "Verb.",
     "handover": "Verb.",
     "telling": "Verb.",
+    "unrecognized": "Verb.",
     "upkeep": "Verb.",
     "workers": "Verb.",
     "accounts": "Pure.",

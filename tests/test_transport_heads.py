@@ -95,7 +95,10 @@ ODD = {
     "a long chunk extension": (head() + CHUNKED + b"2;a=" + b"x" * 20_000 + b"\r\nok\r\n0\r\n\r\n", None),
     "a bad trailer": (head() + CHUNKED + b"2\r\nok\r\n0\r\nno colon\r\n\r\n", BROKEN_BODY),
     "no gzip": (head(b"Content-Encoding: gzip") + LENGTH, PLAIN),
-    "half a gzip": (head(b"Content-Encoding: gzip", b"Content-Length: 9") + b"\r\n" + gzip.compress(b"x", mtime=0)[:9], PLAIN),
+    "half a gzip": (
+        head(b"Content-Encoding: gzip", b"Content-Length: 9") + b"\r\n" + gzip.compress(b"x", mtime=0)[:9],
+        PLAIN,
+    ),
     "an unknown encoding": (head(b"Content-Encoding: \xff, x") + LENGTH, PLAIN),
     "a charset of none": (head(b"Content-Type: text/plain; charset=\xfe\xff") + LENGTH, PLAIN),
     "bytes after it": (OK + b"garbage\x00\xff" * 1_000, PLAIN),
@@ -130,7 +133,12 @@ async def test_an_answer_of_200_is_one_whatever_comes_with_it(transport: Transpo
             assert response.note == note
         assert response.truncated == bool(response.note)
         if response.body:
-            assert b"ok".startswith(response.body) or response.body in (b"hi", gzip.compress(b"x", mtime=0)[:9], b"half", b"hal")
+            assert b"ok".startswith(response.body) or response.body in (
+                b"hi",
+                gzip.compress(b"x", mtime=0)[:9],
+                b"half",
+                b"hal",
+            )
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 410, 429, 503])

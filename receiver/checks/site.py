@@ -9,6 +9,7 @@ from typing import Protocol
 
 from receiver.accounts import Account
 from receiver.exchange import Request, Response
+from receiver.redis_address import RedisAddress
 from receiver.settings import Settings
 
 
@@ -42,8 +43,8 @@ class Site:
     """Send the token over plain http to another machine."""
 
     @property
-    def redis_address(self) -> str:
-        """Empty for the embedded store. A secret."""
+    def redis_address(self) -> RedisAddress | None:
+        """None for the embedded store."""
         return self.settings.redis.address
 
 

@@ -6,14 +6,13 @@ import asyncio
 import os
 import shutil
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from receiver.checks.finding import Finding, fail, ok, skip, warn
 from receiver.checks.redis import judge_examined
 from receiver.checks.site import Site
 from receiver.checks.work import check_format, check_work
 from receiver.errors import ConfigurationError, StoreUnavailable
-from receiver.redis_address import is_several, read_several
+from receiver.redis_address import CLUSTER, SENTINEL, RedisAddress, read_address
 from receiver.store import Store
 from receiver.store.embedded_files import DataDir, read_pid
 from receiver.store.embedded_process import find_binary
@@ -46,14 +45,14 @@ MENDS = {
 async def check_store(site: Site) -> list[Finding]:
     """Where the state is kept, and whether it is kept; of what is in it, what somebody should look at."""
     if site.redis_address:
-        return await _check_redis(site, site.redis_address, shown(site.redis_address))
+        return await _check_redis(site, site.redis_address, site.redis_address.shown)
     files = DataDir(site.settings.data_dir.resolve())
     findings = await asyncio.to_thread(check_folder, files)
     if any(each.reason == "data_dir_unusable" for each in findings):
         return findings
     if not files.socket.exists():
         return [*findings, skip("embedded.valkey", "not_running", "no Valkey is running: `receiver serve` starts it")]
-    findings += await _check_redis(site, files.url, "the embedded Valkey")
+    findings += await _check_redis(site, read_address(files.url), "the embedded Valkey")
     if findings[-1].reason == "store_unreachable" and not _lives(read_pid(files.pid_file)):
         findings[-1] = skip("embedded.valkey", "not_running", "no Valkey is running: `receiver serve` starts it")
     elif not files.intact():
@@ -65,14 +64,14 @@ async def check_store(site: Site) -> list[Finding]:
     return findings
 
 
-async def _check_redis(site: Site, url: str, name: str) -> list[Finding]:
+async def _check_redis(site: Site, address: RedisAddress, name: str) -> list[Finding]:
     redis = site.settings.redis
     timeout = min(ANSWER, redis.timeout.total_seconds())
     connect_timeout = min(CONNECT, redis.connect_timeout.total_seconds())
-    kind = read_several(url).kind if is_several(url) else ""
+    kind = address.kind if address.kind in (SENTINEL, CLUSTER) else ""
     try:
         names = [account.name for account in site.accounts]
-        vitals = await examine(url, names, timeout=timeout, connect_timeout=connect_timeout, wall=site.wall)
+        vitals = await examine(address, names, timeout=timeout, connect_timeout=connect_timeout, wall=site.wall)
     except StoreUnavailable as error:
         word = error.reason.removeprefix("store_").replace("_", " ")
         mend = MENDS.get(error.reason, "Look at its log.")
@@ -81,23 +80,12 @@ async def _check_redis(site: Site, url: str, name: str) -> list[Finding]:
         ok(REACHABLE, f"{name} answers"),
         *judge_examined(vitals, redis.wait_replicas if site.redis_address else 0, kind),
     ]
-    store = Store(link(url, timeout=timeout, connect_timeout=connect_timeout))
+    store = Store(link(address, timeout=timeout, connect_timeout=connect_timeout))
     try:
         findings += [*await check_format(store), *await check_work(site, store)]
     finally:
         await store.close()
     return findings
-
-
-def shown(url: str) -> str:
-    """The address without user and password."""
-    if is_several(url):
-        return read_several(url).shown
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return parts.path
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{parts.scheme}://{host}:{parts.port or 6379}{parts.path}"
 
 
 def check_folder(files: DataDir) -> list[Finding]:

@@ -15,6 +15,7 @@ from receiver.commands.console import emit, emit_value, say
 from receiver.durations import milliseconds, parse_duration
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.ledger.refund import REFUND_ID, State
+from receiver.redis_address import read_address
 from receiver.settings import Settings
 from receiver.store import Store
 from receiver.store.embedded_files import DataDir
@@ -108,13 +109,13 @@ def read_choice(older_than: str, refund_id: str) -> int | None:
 
 def _open(settings: Settings) -> Store:
     redis = settings.redis
-    url = redis.address
-    if not url:
+    address = redis.address
+    if address is None:
         files = DataDir(settings.data_dir.resolve())
         if not files.socket.exists():
             raise ConfigurationError([f"{files.path}: no Valkey runs there. Start `receiver serve` first."])
-        url = files.url
-    client = link(url, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds())
+        address = read_address(files.url)
+    client = link(address, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds())
     return Store(client, wait_replicas=redis.wait_replicas, wait_timeout=redis.wait_timeout.total_seconds())
 
 

@@ -10,6 +10,7 @@ from receiver.ledger.lifecycle import EventType
 from receiver.ledger.shape import (
     Account,
     MoneyJson,
+    OtherRefundJson,
     RefundJson,
     RefundRequestJson,
     RefusalJson,
@@ -31,7 +32,11 @@ class RefundListJson(TypedDict):
     """Refunds, newest change first."""
 
     refunds: list[RefundJson]
+    unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
     nextCursor: NextCursor
+    scanCut: Annotated[
+        bool, Meta(description="Whether the page ends because one request looks at so many: go on with nextCursor.")
+    ]
 
 
 class HistoryJson(TypedDict):
@@ -57,6 +62,9 @@ class PendingJson(TypedDict):
     chargeId: str
     refundAmount: MoneyJson | None
     status: Literal["pending"]
+    reason: Annotated[
+        str | None, Meta(description="How the last try failed, such as amazon_timeout or amazon_refuses_us.")
+    ]
     detail: str
 
 
@@ -65,6 +73,7 @@ class PendingRequestJson(PendingJson):
 
     refundRequestId: str
     orderReference: Annotated[str | None, Meta(description="The merchant's own order number.")]
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")]
 
 
 class PendingOrderJson(PendingJson):
@@ -204,6 +213,7 @@ class TestedJson(TestSentJson):
     error: str | None
     answer: str | None
     seconds: float
+    note: str | None
 
 
 class ResetJson(TypedDict):
@@ -263,10 +273,11 @@ class AliveJson(TypedDict):
 
 
 class ReadinessJson(TypedDict):
-    """Whether it can work."""
+    """Whether it can work. `damagedKeys`: by key of the store, what it holds and should hold; at most 20."""
 
     status: Literal["ready", "not_ready"]
     checks: Annotated[dict[str, str], Meta(description="By check: ok, or a word for what is wrong.")]
+    damagedKeys: NotRequired[dict[str, str]]
 
 
 class ProblemJson(TypedDict):
@@ -284,6 +295,15 @@ class RefundProblemJson(ProblemJson):
     """Why a refund was not issued, or not settled."""
 
     amazon: NotRequired[Annotated[RefusalJson, Meta(description="What Amazon said, where it was asked.")]]
+    refunds: NotRequired[
+        Annotated[
+            list[OtherRefundJson],
+            Meta(
+                description="Of same_amount_refunded, charge_in_conflict, too_many_refunds and allowance_exceeded: the "
+                "other refunds of the charge that stand in the way. The first two go away where `besides` names them."
+            ),
+        ]
+    ]
     refundRequestId: NotRequired[Annotated[str, Meta(description="Of refund_unclear: the request that is unclear.")]]
     candidateRefundId: NotRequired[
         Annotated[str | None, Meta(description="Of refund_unclear: the one refund that it may have made.")]

@@ -7,9 +7,12 @@ currency, never a float.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,6 +20,10 @@ from receiver.errors import Unreadable
 
 REFUND_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 """No document gives a pattern for ids; this keeps them safe in paths and keys. Real: S01-5105180-3221187-R022311."""
+
+AMAZON_REFUND_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}-(?:R?[0-9]{6}|Ref)")
+"""The form of every refund id seen so far: that of the charge permission, then R and six digits. Test messages of the
+XML generation leave the R out, or end in `-Ref`."""
 
 
 class State(StrEnum):
@@ -30,7 +37,18 @@ class State(StrEnum):
 ALIASES = {"Pending": State.INITIATED, "Completed": State.REFUNDED}
 """The refund page's prose, and the XML generation, use these older words."""
 
+UNKNOWN_STATE = "Unknown"
+"""The state of a refund that Amazon has just made and whose state it did not tell readably: not a word of Amazon's."""
+
 FINAL = frozenset({State.REFUNDED, State.DECLINED})
+
+
+def state_of(word: str) -> str:
+    """The state that Amazon's word means, in any case of its letters; another word is kept as it is."""
+    return _STATES.get(word.lower(), word)
+
+
+_STATES = {word.lower(): state for word, state in [*((each.value, each) for each in State), *ALIASES.items()]}
 
 
 class Reason(StrEnum):
@@ -100,7 +118,7 @@ class Money(msgspec.Struct, frozen=True):
 
 
 NO_MARKS = str.maketrans("", "", "-:")
-TIMESTAMP = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)T(\d\d):?(\d\d):?(\d\d)(?:\.(\d{1,9}))?Z")
+TIMESTAMP = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)T(\d\d):?(\d\d):?(\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 
 
 def parse_time(text: object) -> int:
@@ -143,6 +161,31 @@ class Source(StrEnum):
     CREATE = "create"
 
 
+class Unread(NamedTuple):
+    """A field that Amazon sent and that could not be read."""
+
+    field: str
+    """Its name in Amazon's JSON or XML."""
+    reason: str
+    """What is wrong with it, as one word: `not_a_text`, `bad_timestamp`, ... Never the value."""
+
+
+FIELD_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "chargeId": "charge_id",
+        "refundAmount": "amount",
+        "softDescriptor": "soft_descriptor",
+        "creationTimestamp": "created_at",
+        "releaseEnvironment": "environment",
+        "reasonCode": "reason_code",
+        "reasonDescription": "reason_description",
+        "lastUpdatedTimestamp": "updated_at",
+        "orderReference": "order_reference",
+    }
+)
+"""Name in the JSON of a refund → attribute of `Refund`, of each field that can be null because it cannot be read."""
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """What Amazon said a refund is, at one moment (Get Refund or Create Refund).
 
@@ -152,7 +195,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     refund_id: str
     state: str
     updated_at: int
-    """`statusDetails.lastUpdatedTimestamp`. Whole seconds: two changes can share one."""
+    """`statusDetails.lastUpdatedTimestamp`. Whole seconds: two changes can share one. 0 where it is not known."""
     charge_id: str = ""
     amount: Money | None = None
     reason_code: str = ""
@@ -164,6 +207,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """`releaseEnvironment`: Sandbox or Live; empty where Amazon gave none."""
     is_dated: bool = True
     """Whether `updated_at` is Amazon's. Else it is when Amazon answered, and what it says again is not newer."""
+    unread: tuple[Unread, ...] = ()
+    """The fields of the answer that could not be read: empty here, and never guessed."""
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +220,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     """Counts our writes from 1; a reader may drop what has a smaller one."""
     updated_at: int
+    """Amazon's time of the last change, ms; 0 where it is not known."""
     first_seen_at: int
     changed_at: int
     """When the last revision was written; lists are sorted by it."""
@@ -200,12 +246,16 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Of a retry: the refund that the chain of retries began with."""
     retried_by: str = ""
     """The refund that repeats this declined one."""
+    issued_by: str = ""
+    """The name of the token with which it was asked for; empty where it was not asked for here."""
     conflict: bool = False
     """Amazon has told two different final states."""
     finals: tuple[str, ...] = ()
     """Each final state seen, as `State@updated_at`."""
     emitted: tuple[str, ...] = ()
     """The event types that this refund has had."""
+    unread: tuple[str, ...] = ()
+    """Names (`FIELD_NAMES`) of the fields that are empty because what Amazon sent could not be read."""
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -218,3 +268,5 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     source: Source
     reason_code: str = ""
     conflict: bool = False
+    issued_by: str = ""
+    """The name of the token with which the refund was asked for, as far as that was known then."""

@@ -7,10 +7,13 @@ that whatever Amazon sends, the JSON can be encoded and stays small.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Final, TypedDict
 
 from msgspec import Meta
 
+from receiver.ledger.charge_book import RESERVATION, Entry
+from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund import Money, Refund, Revision, Source, format_basic, format_rfc3339, is_final
 from receiver.ledger.request import Record, RequestState
 
@@ -24,6 +27,10 @@ Rfc3339 = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, example
 """UTC, milliseconds."""
 AmazonTime = Annotated[
     str, Meta(description="Amazon's basic form, UTC.", pattern=AMAZON_TIME, examples=["20190714T155300Z"])
+]
+IssuedBy = Annotated[
+    str | None,
+    Meta(description="The name of the token with which the refund was requested here; null for every other refund."),
 ]
 Account = Annotated[str, Meta(description="Our name of the merchant's account.", examples=["us"])]
 
@@ -46,7 +53,7 @@ class StatusJson(TypedDict):
     reasonCode: Annotated[
         str | None, Meta(description="Why it was declined: AmazonRejected or ProcessingFailure; the set is open.")
     ]
-    lastUpdatedTimestamp: AmazonTime
+    lastUpdatedTimestamp: AmazonTime | None
 
 
 class StatusDetailsJson(StatusJson):
@@ -71,17 +78,27 @@ class RefundJson(TypedDict):
     ]
     final: Annotated[bool, Meta(description="Whether the state is Refunded or Declined.")]
     conflict: Annotated[bool, Meta(description="Whether Amazon has told two different final states.")]
-    orderReference: Annotated[str | None, Meta(description="The merchant's own order number.")]
+    orderReference: Annotated[
+        str | None, Meta(description="The merchant's order number, unaltered, or null if over 256.")
+    ]
     refundType: Annotated[
         str | None, Meta(description="Who began it, where it was told: SellerInitiated, Chargeback, FPS, …")
     ]
     retryable: Annotated[
         bool | None,
-        Meta(description="Of a declined refund: whether the charge admits another try. Null: not known yet."),
+        Meta(
+            description="Of a declined refund: whether the charge admits another try. Null: not known yet, or Amazon "
+            "has told two different final states (`conflict`)."
+        ),
     ]
     retryOf: Annotated[str | None, Meta(description="The declined refund that this one repeats.")]
     retryRoot: Annotated[str | None, Meta(description="Of a retry: the refund that the chain of retries began with.")]
     retriedBy: Annotated[str | None, Meta(description="The refund that repeats this declined one.")]
+    issuedBy: IssuedBy
+    unreadFields: Annotated[
+        list[str],
+        Meta(description="Fields that are null because what Amazon sent could not be read, such as refundAmount."),
+    ]
     firstSeenAt: Rfc3339
     changedAt: Rfc3339
     source: Annotated[str, Meta(description="Who made us look.", extra_json_schema={"enum": [*Source]})]
@@ -96,14 +113,26 @@ class RevisionJson(TypedDict):
     conflict: bool
     changedAt: Rfc3339
     source: Annotated[str, Meta(extra_json_schema={"enum": [*Source]})]
+    issuedBy: IssuedBy
 
 
 class RefusalJson(TypedDict):
-    """Amazon's refusal, for whoever has to talk to Amazon about it."""
+    """An answer of Amazon's that is no refund, for whoever has to talk to Amazon about it."""
 
     status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")]
     reasonCode: str | None
     requestId: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")]
+
+
+class OtherRefundJson(TypedDict):
+    """Another refund of the charge, or a request for one, that stands in the way."""
+
+    refundId: Annotated[str | None, Meta(description="Null where Amazon has not answered the request yet.")]
+    refundRequestId: Annotated[str | None, Meta(description="Of a request that Amazon has not answered yet.")]
+    state: Annotated[str, Meta(description="Reserved, or the state that Amazon told last.")]
+    refundAmount: Annotated[MoneyJson | None, Meta(description="Null: not known.")]
+    beganAt: Annotated[Rfc3339 | None, Meta(description="Null: not known.")]
+    conflict: Annotated[bool, Meta(description="Whether Amazon has told both Refunded and Declined.")]
 
 
 class RefundRequestJson(TypedDict):
@@ -133,7 +162,14 @@ class RefundRequestJson(TypedDict):
     mayHaveReachedAmazon: Annotated[bool, Meta(description="Whether a try has ended without a whole answer.")]
     lastError: Annotated[str | None, Meta(description="Our word for how the last try failed.")]
     detail: Annotated[str | None, Meta(description="The last thing that was said of it.")]
-    amazon: Annotated[RefusalJson | None, Meta(description="Of a refusal by Amazon.")]
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")]
+    issuedBy: Annotated[
+        str | None,
+        Meta(description="The name of the token with which it was requested; null in requests of older versions."),
+    ]
+    besides: Annotated[
+        list[str], Meta(description="The refunds and requests that the caller named: this one was wanted beside them.")
+    ]
     settledBy: Annotated[str | None, Meta(description="The name of the token with which a person settled it.")]
     createdAt: Rfc3339 | None
     changedAt: Rfc3339 | None
@@ -160,6 +196,11 @@ def amazon_time(ms: int) -> str:
     return f"{whole[:-1]}.{ms % 1000:03d}Z" if ms % 1000 else whole
 
 
+def known_time(ms: int) -> str | None:
+    """Amazon's time; null for 0."""
+    return amazon_time(ms) if ms else None
+
+
 def money_json(money: Money | None) -> MoneyJson | None:
     """`{amount, currencyCode}`: the amount as text, with as many decimals as the currency has."""
     return None if money is None else {"amount": money.text, "currencyCode": money.currency_code}
@@ -172,28 +213,45 @@ def refund_json(refund: Refund) -> RefundJson:
         "chargeId": tidy(refund.charge_id) or None,
         "refundAmount": money_json(refund.amount),
         "softDescriptor": tidy(refund.soft_descriptor) or None,
-        "creationTimestamp": amazon_time(refund.created_at) if refund.created_at else None,
+        "creationTimestamp": known_time(refund.created_at),
         "statusDetails": {
             "state": tidy(refund.state),
             "reasonCode": tidy(refund.reason_code) or None,
             "reasonDescription": tidy(refund.reason_description, DESCRIPTION_LIMIT) or None,
-            "lastUpdatedTimestamp": amazon_time(refund.updated_at),
+            "lastUpdatedTimestamp": known_time(refund.updated_at),
         },
         "releaseEnvironment": tidy(refund.environment) or None,
         "account": tidy(refund.account),
         "revision": refund.revision,
         "final": is_final(refund.state),
         "conflict": refund.conflict,
-        "orderReference": tidy(refund.order_reference) or None,
+        "orderReference": whole_reference(refund.order_reference),
         "refundType": tidy(refund.refund_type) or None,
-        "retryable": {"yes": True, "no": False}.get(refund.retryable),
+        "retryable": None if refund.conflict else {"yes": True, "no": False}.get(refund.retryable),
         "retryOf": refund.retry_of or None,
         "retryRoot": refund.retry_root or None,
         "retriedBy": refund.retried_by or None,
+        "issuedBy": refund.issued_by or None,
+        "unreadFields": [*refund.unread],
         "firstSeenAt": format_rfc3339(refund.first_seen_at),
         "changedAt": format_rfc3339(refund.changed_at),
         "source": str(refund.source),
     }
+
+
+def other_refunds_json(entries: Mapping[str, Entry]) -> list[OtherRefundJson]:
+    """The JSON of refunds and reservations in a charge's book, the oldest first."""
+    return [
+        {
+            "refundId": None if name.startswith(RESERVATION) else tidy(name),
+            "refundRequestId": name.removeprefix(RESERVATION) if name.startswith(RESERVATION) else None,
+            "state": tidy(entry.state),
+            "refundAmount": money_json(entry.amount),
+            "beganAt": None if entry.began is None else format_rfc3339(entry.began),
+            "conflict": entry.conflict,
+        }
+        for name, entry in sorted(entries.items(), key=lambda item: (item[1].began or 0, item[0]))
+    ]
 
 
 def revision_json(revision: Revision) -> RevisionJson:
@@ -202,31 +260,38 @@ def revision_json(revision: Revision) -> RevisionJson:
         "statusDetails": {
             "state": tidy(revision.state),
             "reasonCode": tidy(revision.reason_code) or None,
-            "lastUpdatedTimestamp": amazon_time(revision.updated_at),
+            "lastUpdatedTimestamp": known_time(revision.updated_at),
         },
         "revision": revision.revision,
         "final": is_final(revision.state),
         "conflict": revision.conflict,
         "changedAt": format_rfc3339(revision.at),
         "source": str(revision.source),
+        "issuedBy": revision.issued_by or None,
+    }
+
+
+def refusal_json(record: Record) -> RefusalJson | None:
+    """What Amazon answered to the last try of a request; None where it did not."""
+    if not record.amazon_status:
+        return None
+    return {
+        "status": record.amazon_status,
+        "reasonCode": tidy(record.reason_code) or None,
+        "requestId": tidy(record.request_id) or None,
     }
 
 
 def request_json(account: str, record: Record, candidate: str = "") -> RefundRequestJson:
     """The JSON of a request to issue a refund, with its keys in the order of `RefundRequestJson`."""
     order = record.order
-    refused: RefusalJson = {
-        "status": record.amazon_status,
-        "reasonCode": tidy(record.reason_code) or None,
-        "requestId": tidy(record.request_id) or None,
-    }
     return {
         "refundRequestId": order.id,
         "account": account,
         "state": str(record.state),
         "chargeId": order.charge_id,
         "refundAmount": money_json(order.money),
-        "orderReference": tidy(order.order_reference) or None,
+        "orderReference": whole_reference(order.order_reference),
         "retryOf": order.retry_of or None,
         "refundId": record.refund_id or None,
         "candidateRefundId": candidate or None,
@@ -234,7 +299,9 @@ def request_json(account: str, record: Record, candidate: str = "") -> RefundReq
         "mayHaveReachedAmazon": record.unknown,
         "lastError": record.last_error or None,
         "detail": tidy(record.detail, DESCRIPTION_LIMIT) or None,
-        "amazon": refused if record.amazon_status else None,
+        "amazon": refusal_json(record),
+        "issuedBy": order.issued_by or None,
+        "besides": list(order.besides),
         "settledBy": record.settled_by or None,
         "createdAt": format_rfc3339(record.created_at) if record.created_at else None,
         "changedAt": format_rfc3339(record.changed_at) if record.changed_at else None,

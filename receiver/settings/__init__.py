@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -17,13 +17,14 @@ from receiver.errors import ConfigurationError
 from receiver.outbox.subscriber import Subscriber
 from receiver.settings.account import AccountSettings
 from receiver.settings.consistency import contradictions
-from receiver.settings.problems import sentences
+from receiver.settings.problems import sentences, takes_list_or_table
 from receiver.settings.sections import (
     DeliverySettings,
     EventsSettings,
     FeedSettings,
     HttpSettings,
     IngestSettings,
+    IssueSettings,
     LogSettings,
     RedisSettings,
     TokenSettings,
@@ -47,6 +48,7 @@ class Settings(Section):
     http: HttpSettings = HttpSettings()
     ingest: IngestSettings = IngestSettings()
     track: TrackSettings = TrackSettings()
+    issue: IssueSettings = IssueSettings()
     delivery: DeliverySettings = DeliverySettings()
     feed: FeedSettings = FeedSettings()
     events: EventsSettings = EventsSettings()
@@ -84,8 +86,14 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """
     problems: list[str] = []
     tree = read_file(path, problems) if path else {}
-    tree = merge(tree, read_environment(environ, problems))
+    tree = merge(tree, read_environment(environ, problems, _takes_json))
     return check(tree, path.absolute().parent if path else Path.cwd(), problems)
+
+
+def _takes_json(path: Sequence[str]) -> bool:
+    if path[0] == "account":
+        return takes_list_or_table(AccountSettings, path[1:]) if len(path) > 1 else True
+    return takes_list_or_table(Settings, path)
 
 
 def check(tree: Tree, base: Path, problems: list[str] | None = None) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -199,7 +200,9 @@ class AccountSettings(Section):
             min_signature_version=self.min_signature_version,
             over={**OVER, **{name: Money(amount, name).minor_units for name, amount in self.over_refund.items()}},
             fps=self.fps.build(environment) if self.fps else None,
-            signing_certificates={url: path.read_bytes() for url, path in self.signing_certificates.items()},
+            signing_certificates={
+                url: path.read_bytes().removeprefix(BOM_UTF8) for url, path in self.signing_certificates.items()
+            },
         )
 
     def _throttle(self, published: dict[Call, Bucket]) -> dict[Call, Bucket]:
@@ -208,7 +211,7 @@ class AccountSettings(Section):
 
 
 def _pem(key: SecretStr | None, file: Path | None) -> bytes:
-    return file.read_bytes() if file is not None else secret_text(key, None).encode()
+    return file.read_bytes().removeprefix(BOM_UTF8) if file is not None else secret_text(key, None).encode()
 
 
 def _auth_token(value: SecretStr | None, file: Path | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -39,6 +39,19 @@ def _sentence(item: Any, model: type[BaseModel]) -> str:
         return f"{key}: {item['ctx']['error']}"
     fault = str(item["msg"]).replace("Input should", "must").replace("String should", "must").rstrip(".")
     return f"{key}: {fault}.{about}"
+
+
+def takes_list_or_table(model: type[BaseModel], path: Sequence[str]) -> bool:
+    """Whether the setting at `path` is a list or a table; False where there is none."""
+    field = _field_at(model, path)
+    return field is not None and _is_structured(field.annotation)
+
+
+def _is_structured(annotation: Any) -> bool:
+    origin = get_origin(annotation) or annotation
+    if isinstance(origin, type) and issubclass(origin, (BaseModel, dict, list, tuple, frozenset)):
+        return True
+    return any(_is_structured(part) for part in get_args(annotation))
 
 
 def key_of(path: Sequence[int | str]) -> str:

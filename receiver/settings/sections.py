@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+import ssl
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import parse_qsl, quote, urlsplit
 
 from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
 
 from receiver.inbox.envelope import MAX_BODY
 from receiver.outbox.formats import link_problems
-from receiver.redis_address import SINGLE_SCHEMES, TLS_FILES, has_password, read_several
-from receiver.settings.values import AsList, Name, Networks, Section, Span, Words, one_of, secret_text
+from receiver.redis_address import TLS_FILES, RedisAddress, read_address
+from receiver.settings.values import AsList, Name, Networks, Section, Span, SpanOrNone, Words, one_of, secret_text
 
 LEASE_MARGIN = timedelta(seconds=20)
 """A lease outlives its request's timeout by this, so that a worker that is slow, not dead, still settles in time."""
@@ -42,16 +42,19 @@ class RedisSettings(Section):
     connect_timeout: Span = seconds(2)
     timeout: Span = seconds(5)
 
+    @field_validator("url")
+    @classmethod
+    def _address_is_known(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and url.get_secret_value():
+            check_tls(read_address(url.get_secret_value()))
+        return url
+
     @field_validator("url_file")
     @classmethod
-    def _address_is_known(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+    def _address_in_the_file_is_known(cls, file: Path | None, info: ValidationInfo) -> Path | None:
         file = one_of("url", file, info)
-        url = secret_text(info.data.get("url"), file)
-        if url and urlsplit(url).scheme not in SINGLE_SCHEMES:
-            read_several(url)
-        for option, path in parse_qsl(urlsplit(url).query):
-            if option in TLS_FILES and not os.access(path, os.R_OK):
-                raise ValueError(f"{option} names {path}, which cannot be read. Mend the path, or its permissions.")
+        if file is not None and (url := secret_text(None, file)):
+            check_tls(read_address(url))
         return file
 
     @field_validator("password_file")
@@ -64,20 +67,15 @@ class RedisSettings(Section):
             url = secret_text(info.data.get("url"), info.data["url_file"])
             if not url:
                 raise ValueError("there is a password but no address. Set redis.url, or leave the password out.")
-            if has_password(url):
+            if read_address(url).password:
                 raise ValueError("the address holds a password already. Give it once.")
         return file
 
     @property
-    def address(self) -> str:
-        """The whole address, with the password in it: a secret. Empty for the embedded store."""
+    def address(self) -> RedisAddress | None:
+        """The address with its password; None for the embedded store."""
         url = secret_text(self.url, self.url_file)
-        password = secret_text(self.password, self.password_file)
-        if not url or not password:
-            return url
-        scheme, _, rest = url.partition("://")
-        user, at, host = rest.rpartition("@")
-        return f"{scheme}://{user.rstrip(':') if at else ''}:{quote(password, safe='')}@{host}"
+        return read_address(url).signed_in(secret_text(self.password, self.password_file)) if url else None
 
 
 class HttpSettings(Section):
@@ -94,6 +92,8 @@ class HttpSettings(Section):
     """Open at once on each port, in each process; one more gets 503 and is closed. Each needs a file descriptor."""
     failed_sign_ins: int = Field(default=20, ge=0, le=10_000)
     """Wrong tokens of one client address at once; after that 429, and one more every 6 s. 0: no limit."""
+    refreshes: int = Field(default=120, ge=0, le=100_000)
+    """Refreshes of one token at once, and in a minute; after that 429. In each process. 0: no limit."""
     header_timeout: Span = seconds(10)
     shutdown_timeout: Span = seconds(8)
 
@@ -149,6 +149,16 @@ class TrackSettings(Section):
         return checked_lease(lease, info.data.get("request_timeout"), "track.request_timeout")
 
 
+class IssueSettings(Section):
+    """`[issue]`: refunds that this service is asked to issue."""
+
+    same_amount_within: SpanOrNone = Field(
+        default=timedelta(hours=1),
+        description="how long after the start of a refund another of its amount on the same charge is issued only "
+        "where the caller names it; 0 turns this off.",
+    )
+
+
 class DeliverySettings(Section):
     """`[delivery]`: sending to subscribers."""
 
@@ -192,6 +202,36 @@ class EventsSettings(Section):
         if keep is not None and keep_owed < keep:
             raise ValueError("must not be shorter than events.keep: what is kept for everybody may be owed as well.")
         return keep_owed
+
+
+def check_tls(address: RedisAddress) -> None:
+    """Raise `ValueError` for certificates and keys of an address that TLS could not use.
+
+    Otherwise a wrong file would look like a Redis that cannot be reached.
+    """
+    options = address.options
+    for option in sorted(TLS_FILES & options.keys()):
+        if not os.access(options[option], os.R_OK):
+            raise ValueError(
+                f"{option} names {options[option]}, which cannot be read. Fix the path or its permissions."
+            )
+    if "ssl_ca_path" in options and not os.path.isdir(options["ssl_ca_path"]):
+        raise ValueError(f"ssl_ca_path names {options['ssl_ca_path']}, which is not a directory. Fix the path.")
+    if ("ssl_certfile" in options) != ("ssl_keyfile" in options):
+        raise ValueError("ssl_certfile and ssl_keyfile belong together: name both, or none.")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if "ssl_ca_certs" in options:
+            context.load_verify_locations(options["ssl_ca_certs"])
+    except (ssl.SSLError, OSError):
+        raise ValueError(f"ssl_ca_certs names {options['ssl_ca_certs']}, which holds no certificate in PEM.") from None
+    try:
+        if "ssl_certfile" in options:
+            context.load_cert_chain(options["ssl_certfile"], options["ssl_keyfile"], password="")
+    except (ssl.SSLError, OSError):
+        raise ValueError(
+            "ssl_certfile and ssl_keyfile are not a certificate and its key in PEM, or the key is encrypted."
+        ) from None
 
 
 def shortest_lease(timeout: timedelta | None) -> timedelta:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,15 @@ PREFIX = "RECEIVER_"
 NOT_SETTINGS = frozenset({"RECEIVER_CONFIG", "RECEIVER_URL", "RECEIVER_TOKEN", "RECEIVER_TOKEN_FILE"})
 """Variables of the command line: where the settings are, and how to reach a running service."""
 
-SERVICE_LINKS = re.compile(r"RECEIVER_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)")
-"""Kubernetes puts these into every pod beside a Service that is called `receiver` ("Discovering services")."""
+SERVICE_LINK = re.compile(
+    r"RECEIVER(_[A-Z0-9]+)*_("
+    r"SERVICE_HOST=.*|SERVICE_PORT(_[A-Z0-9_]+)?=\d+"
+    r"|PORT=(tcp|udp|sctp)://.*|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*"
+    r"|NAME=/.*|ENV_[A-Z].*)",
+    re.DOTALL,
+)
+"""`name=value` of the variables that Kubernetes puts into every pod beside a Service called `receiver` or `receiver-…`
+("Discovering services"), and Docker beside a linked container of that name."""
 
 Tree = dict[str, Any]
 
@@ -41,17 +48,27 @@ def read_file(path: Path, problems: list[str]) -> Tree:
     return {}
 
 
-def read_environment(environ: Mapping[str, str], problems: list[str]) -> Tree:
-    """`RECEIVER_HTTP__PORT=80` as `{"http": {"port": "80"}}`; a value that opens with `[` or `{` is JSON.
+def read_environment(
+    environ: Mapping[str, str], problems: list[str], takes_json: Callable[[Sequence[str]], bool]
+) -> Tree:
+    """`RECEIVER_HTTP__PORT=80` as `{"http": {"port": "80"}}`.
 
-    An empty variable counts as absent: that is what Compose makes of `${NAME:-}`.
+    A value that opens with `[` or `{` is JSON where the setting is a list or a table (`takes_json`, by the setting's
+    path); anywhere else it is text, such as a password. An empty variable counts as absent: that is what Compose makes
+    of `${NAME:-}`.
     """
     tree: Tree = {}
     for name in sorted(environ):
         value = environ[name].strip()
-        if not name.startswith(PREFIX) or name in NOT_SETTINGS or SERVICE_LINKS.fullmatch(name) or not value:
+        if (
+            not name.startswith(PREFIX)
+            or name in NOT_SETTINGS
+            or not value
+            or SERVICE_LINK.fullmatch(f"{name}={value}")
+        ):
             continue
-        *folders, leaf = name.removeprefix(PREFIX).lower().split("__")
+        path = name.removeprefix(PREFIX).lower().split("__")
+        *folders, leaf = path
         place = tree
         for folder in folders:
             place = place.setdefault(folder, {})
@@ -60,7 +77,7 @@ def read_environment(environ: Mapping[str, str], problems: list[str]) -> Tree:
                 break
         else:
             with contextlib.suppress(_NotJson):
-                place[leaf] = _decoded(name, value, problems)
+                place[leaf] = _decoded(name, value, problems) if value[0] in "[{" and takes_json(path) else value
     return tree
 
 
@@ -69,12 +86,10 @@ class _NotJson(Exception):
 
 
 def _decoded(name: str, value: str, problems: list[str]) -> Any:
-    if value[0] not in "[{":
-        return value
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        problems.append(f"{name}: opens like JSON but is not. Mend the JSON, or write a list as a,b,c.")
+        problems.append(f"{name}: opens like JSON but is not. Fix the JSON, or write a list as a,b,c.")
         raise _NotJson from None
 
 

@@ -14,6 +14,9 @@ from receiver.durations import parse_duration
 Span = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
 """A span of time: `10s`, `5m`, `15d`, or a number of seconds."""
 
+SpanOrNone = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
+"""The same, where 0 turns something off."""
+
 
 def _listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -59,13 +62,13 @@ def readable(path: Path, info: ValidationInfo) -> Path:
 
 
 def secret_text(value: SecretStr | None, file: Path | None) -> str:
-    """A secret given as text or as a file; of a file, without the line end that editors add.
+    """A secret given as text or as a file; of a file, without the byte order mark and the line end that editors add.
 
     Raises `ValueError` if the file is not text.
     """
     if file is not None:
         try:
-            return file.read_text("utf-8").rstrip("\r\n")
+            return file.read_text("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError:
             raise ValueError(f"{file} is not text in UTF-8.") from None
     return value.get_secret_value() if value is not None else ""

@@ -22,6 +22,7 @@ from receiver.simulator.checks import IDEMPOTENCY_KEY, NEVER_SIGNED, Asked
 from receiver.simulator.engine import Called, Engine, check_environment
 from receiver.simulator.faults import Fault
 from receiver.simulator.mischief import Rule, Trick, read_header
+from receiver.simulator.odd_fields import spoilt
 from receiver.simulator.outcomes import read_outcome
 from receiver.simulator.shapes import charge_json, read_create_refund, read_key, refund_json
 
@@ -121,6 +122,8 @@ class Api:
         body = answer.body
         if rule is not None and rule.trick is Trick.WRONG_REFUND and "refundId" in body:
             body = {**body, "refundId": f"{str(body['refundId'])[:-6]}999999"}
+        if rule is not None and rule.trick is Trick.ODD_FIELD:
+            body = spoilt(body, rule.kind)
         response = Response(json.dumps(body).encode(), answer.status, media_type="application/json")
         return await spoil(self._engine, rule, response, request)
 

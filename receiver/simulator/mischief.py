@@ -7,12 +7,14 @@
 | `delay` | notification | posts it `seconds` later |
 | `reorder` | notification | holds it back until after the next one of the same refund, or for `seconds` (0: 5) |
 | `forge` | notification | posts a forged one of `kind` (or of every kind, one after the other) before it |
+| `unfamiliar` | notification | tells of the refund in a way that no document has: of `kind`, or of every kind in turn |
 | `throttle` | call | 429, with `Retry-After: seconds` if `seconds` is given |
 | `error` | call | 500, and nothing is done |
 | `lost_answer` | call | does it, and answers 500 all the same |
 | `garbage` | call | does it, and answers 200 with something that is not JSON |
 | `half` | call | does it, and cuts the connection in the middle of the answer |
 | `wrong_refund` | call | answers with another refund's id |
+| `odd_field` | call | answers with a field that cannot be read: of `kind`, or all of them but id and state |
 | `hang` | call | does it, but answers only after `seconds`; 0: never |
 
 A rule can be bound to a place (`get_refund`, `get_charge`, `create_refund`, `fps_refund`; default: all calls), to one
@@ -28,6 +30,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from receiver.simulator.forgeries import Forgery
+from receiver.simulator.notices import Unfamiliar
+from receiver.simulator.odd_fields import OddField
 
 NOTIFICATION = "notification"
 CALLS = ("get_refund", "get_charge", "create_refund", "fps_refund")
@@ -41,16 +45,20 @@ class Trick(StrEnum):
     DELAY = "delay"
     REORDER = "reorder"
     FORGE = "forge"
+    UNFAMILIAR = "unfamiliar"
     THROTTLE = "throttle"
     ERROR = "error"
     LOST_ANSWER = "lost_answer"
     GARBAGE = "garbage"
     HALF = "half"
     WRONG_REFUND = "wrong_refund"
+    ODD_FIELD = "odd_field"
     HANG = "hang"
 
 
-ON_NOTIFICATIONS = frozenset({Trick.DUPLICATE, Trick.DROP, Trick.DELAY, Trick.REORDER, Trick.FORGE})
+ON_NOTIFICATIONS = frozenset({Trick.DUPLICATE, Trick.DROP, Trick.DELAY, Trick.REORDER, Trick.FORGE, Trick.UNFAMILIAR})
+KINDS = {Trick.FORGE: tuple(Forgery), Trick.UNFAMILIAR: tuple(Unfamiliar), Trick.ODD_FIELD: tuple(OddField)}
+"""The tricks that come in kinds."""
 
 
 @dataclass(slots=True)
@@ -66,7 +74,7 @@ class Rule:
     seconds: float = 0.0
     copies: int = 2
     kind: str = ""
-    """Of forgery; empty: every kind in turn."""
+    """Of `KINDS`; empty: every kind in turn."""
     share: float = 1.0
     """The part of the fitting cases in which it is used, by chance."""
     used: int = 0
@@ -75,8 +83,9 @@ class Rule:
         """Raise ValueError for a rule that could never fit, or makes no sense."""
         if not all(isinstance(text, str) for text in (self.place, self.refund_id, self.state, self.kind)):
             raise ValueError("place, refund_id, state and kind are texts")
-        if self.kind and (self.kind not in list(Forgery) or self.trick is not Trick.FORGE):
-            raise ValueError(f"kind is one of {', '.join(Forgery)}, for the trick forge")
+        if self.kind and self.kind not in KINDS.get(self.trick, ()):
+            known = "; ".join(f"for {trick}: {', '.join(kinds)}" for trick, kinds in KINDS.items())
+            raise ValueError(f"kind is one of these: {known}")
         if self.place and (self.place not in CALLS or self.trick in ON_NOTIFICATIONS):
             raise ValueError(f"place is one of {', '.join(CALLS)}, and not for tricks on notifications")
         if self.state and self.trick not in ON_NOTIFICATIONS:

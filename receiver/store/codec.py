@@ -25,6 +25,7 @@ TEXTS = {
     "retry_of": "retry_of",
     "retry_root": "retry_root",
     "retried_by": "retried_by",
+    "issued_by": "issued_by",
 }
 NUMBERS = {
     "revision": "revision",
@@ -33,6 +34,8 @@ NUMBERS = {
     "seen": "first_seen_at",
     "changed": "changed_at",
 }
+MOST_NUMBER = 253_402_300_800_000
+"""ms: the end of the year 9999. Times and revisions lie below it."""
 FAMILY = "amazonpay.refund."
 """What the types of all events of a refund begin with; it is left out here. A value over 64 bytes more than doubles
 the memory of the whole hash (Redis's hash-max-listpack-value)."""
@@ -48,6 +51,7 @@ def to_hash(refund: Refund) -> list[str]:
     fields = {name: getattr(refund, attribute) for name, attribute in TEXTS.items()}
     fields |= {name: str(getattr(refund, attribute) or "") for name, attribute in NUMBERS.items()}
     fields["finals"] = ",".join(refund.finals)
+    fields["unread"] = ",".join(refund.unread)
     fields["emitted"] = ",".join(kind.removeprefix(FAMILY) for kind in refund.emitted)
     fields["by"] = refund.source
     fields |= {name: "1" if getattr(refund, attribute) else "" for name, attribute in FLAGS.items()}
@@ -61,16 +65,21 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
     if not raw:
         return None
     fields = {name.decode(): value.decode() for name, value in raw.items()}
+    if any(not 0 <= int(fields.get(name, "0")) < MOST_NUMBER for name in NUMBERS):
+        raise ValueError("A number of the refund lies in no time that there is.")
     more: dict[str, object] = {attribute: fields.get(name, "") for name, attribute in TEXTS.items()}
     more |= {attribute: int(fields.get(name, "0")) for name, attribute in NUMBERS.items()}
     more |= {attribute: name in fields for name, attribute in FLAGS.items()}
     amount = Money(Decimal(fields["amount"]), fields["currency"]) if "amount" in fields else None
+    if amount is not None and not amount.amount.is_finite():
+        raise ValueError("The amount of the refund is no number.")
     return Refund(
         account=account,
         refund_id=refund_id,
         amount=amount,
         source=Source(fields["by"]),
         finals=_list(fields.get("finals", "")),
+        unread=_list(fields.get("unread", "")),
         emitted=tuple(kind if kind.startswith(FAMILY) else FAMILY + kind for kind in _list(fields.get("emitted", ""))),
         **more,  # type: ignore[arg-type]
     )
@@ -86,6 +95,7 @@ def to_line(refund: Refund) -> bytes:
         source=refund.source,
         reason_code=refund.reason_code,
         conflict=refund.conflict,
+        issued_by=refund.issued_by,
     )
     return msgspec.json.encode(line)
 

@@ -7,12 +7,9 @@ together share the cost of being durable (group commit).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from typing import Any
 
 import hiredis
@@ -26,37 +23,21 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from receiver.deadline import Deadline
 from receiver.errors import StoreUnavailable
-from receiver.store.keys import PREFIX, PROBE
-from receiver.store.kinds import kind_of
+from receiver.redis_address import RedisAddress, read_address
+from receiver.store.keys import PROBE, Keys
+from receiver.store.kinds import kind_of, store_error
+from receiver.store.scripts import Command, Script
 
 log = structlog.get_logger()
 
-Command = tuple[str | bytes | int | float, ...]
 MOST_FLIGHTS = 2
 """Pipelines under way at once; what arrives meanwhile shares the next one."""
 TIMEOUT = 5.0
 """Seconds for one exchange, where the client has no time-out of its own."""
+SOUND = frozenset({"error", "wrong_type", "record_unreadable"})
+"""Kinds of error that are about one command: Redis itself is well."""
 PULSE_LIVES = 86_400_000
 """ms; no key of ours is left where nothing is written any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script and its SHA-1, by which Redis knows it."""
-
-    source: bytes
-    sha: str
-
-    def command(self, keys: list[str], args: list[str | int | bytes]) -> Command:
-        """Run by hash."""
-        return ("EVALSHA", self.sha, len(keys), *keys, *args)
-
-
-@cache
-def script(name: str) -> Script:
-    """The script in `<name>.lua` beside this file."""
-    source = resources.files("receiver.store").joinpath(f"{name}.lua").read_bytes()
-    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
 @dataclass(slots=True)
@@ -190,7 +171,7 @@ class Group:
 
     async def _send(self, commands: list[Command]) -> list[Any]:
         if self.wait_replicas:
-            pulse: Command = ("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES)
+            pulse: Command = ("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES, "GET")
             commands = [*commands, pulse, ("WAIT", self.wait_replicas, self.wait_ms)]
         answers = await self._exchange(commands)
         return self._confirmed(answers) if self.wait_replicas else answers
@@ -200,7 +181,11 @@ class Group:
         *answers, pulse, reached = answers
         if not isinstance(pulse, Exception) and not isinstance(reached, Exception) and reached >= self.wait_replicas:
             return answers
-        error = ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
+        error = (
+            pulse
+            if isinstance(pulse, ResponseError)
+            else ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
+        )
         return [each if isinstance(each, Exception) else error for each in answers]
 
     async def _exchange(self, commands: list[Command]) -> list[Any]:
@@ -226,13 +211,13 @@ class Group:
         return answer if shape is None else shape(answer)
 
     def _fail(self, call: _Call, error: Exception) -> None:
-        self._refuse(call, kind_of(error))
+        self._refuse(call, kind_of(error), store_error(error, key_of(call.command)))
 
-    def _refuse(self, call: _Call, kind: str) -> None:
+    def _refuse(self, call: _Call, kind: str, error: StoreUnavailable | None = None) -> None:
         self.on_error(kind)
-        self._shaky = kind != "error"
+        self._shaky = kind not in SOUND
         if not call.answer.done():
-            call.answer.set_exception(StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
+            call.answer.set_exception(error or StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
 
     async def close(self) -> None:
         """Wait for what is under way."""
@@ -259,20 +244,27 @@ def pulse_key(command: Command) -> str:
     """
     key = key_of(command)
     start, end = key.find("{"), key.find("}")
-    return f"{PREFIX}{{{key[start + 1 : end] if 0 <= start < end else key}}}:pulse"
+    return Keys(key[start + 1 : end] if 0 <= start < end else key)("pulse")
 
 
-def connect(url: str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0, password: str | None = None) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`, that never retries by itself.
+def connect(address: RedisAddress | str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0) -> Redis:
+    """A client of one Redis, by its address or the text of it; time-outs in seconds. It never retries by itself.
 
-    redis-py's default re-sends a command 10 times after a broken connection: a claim would lease twice.
+    redis-py's default sends a command again up to 10 times after a broken connection: a claim would lease twice.
     """
-    more: dict[str, Any] = {"password": password} if password else {}
-    return Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=timeout,
-        socket_connect_timeout=connect_timeout,
-        max_connections=64,
-        **more,
-    )
+    address = read_address(address) if isinstance(address, str) else address
+    options: dict[str, Any] = {**address.sign_in, **address.tls_options, **limits(timeout, connect_timeout)}
+    if address.path:
+        return Redis(unix_socket_path=address.path, db=address.database, **options)
+    ((host, port),) = address.hosts
+    return Redis(host=host, port=port, db=address.database, **options)
+
+
+def limits(timeout: float, connect_timeout: float) -> dict[str, Any]:
+    """What every client is bounded by, as redis-py takes it; seconds."""
+    return {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout,
+        "socket_connect_timeout": connect_timeout,
+        "max_connections": 64,
+    }

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from receiver.ledger.allowance import Entry
-from receiver.ledger.request import Order, Record, RequestState, reservation
+from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
+from receiver.ledger.request import Order, Record, RequestState
+from receiver.store.damage import WrongType, unreadable
 from receiver.store.part import Part
 
 KEPT_FOR = 400 * 86_400_000
@@ -26,10 +27,14 @@ class Reserved:
 
 
 @dataclass(frozen=True, slots=True)
-class Exceeded:
-    """So much (minor units) is used up already that the amount does not fit."""
+class NotReserved:
+    """Other refunds of the charge stand in the way; nothing was written. `spent` is what is used up (minor units)."""
 
+    reason: str
+    """`too_many_refunds`, `charge_in_conflict`, `same_amount_refunded` or `allowance_exceeded`."""
     spent: int
+    entries: Mapping[str, Entry]
+    """Those refunds (by their ids) and reservations (`request:…`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +57,35 @@ class Requests(Part):
     """Requests of one account. The order is stored under short names, as everything that is kept long."""
 
     async def reserve(
-        self, account: str, order: Order, *, owner: str, most: int, refunded: int, lease: int
-    ) -> Reserved | Exceeded | Record:
+        self, account: str, order: Order, *, owner: str, guard: Guard, lease: int
+    ) -> Reserved | NotReserved | Record:
         """Reserve the amount and hold the request for `lease` ms; or say what stands in the way.
 
-        `most` and `refunded` are minor units: what may be refunded in all, and what Amazon says was. `owner` is a fresh
-        random word: it tells a repetition of this very call from somebody else's.
+        `owner` is a fresh random word: it tells a repetition of this very call from somebody else's.
         """
         keys = self._keys(account)
         token = self.now() + lease
         answer = await self._run(
             "reserve",
-            [keys("requests", order.id), keys("charge", order.charge_id), keys("issuing"), keys("reserved")],
+            [
+                keys("requests", order.id),
+                keys("charge", order.charge_id),
+                keys("issuing"),
+                keys("reserved"),
+                keys("taken", order.charge_id),
+            ],
             [
                 order.id,
                 owner,
                 order.digest,
                 token,
-                most,
-                refunded,
+                guard.most,
+                guard.refunded,
                 order.money.minor_units,
-                reservation(order.id),
-                KEPT_FOR,
+                order.money.currency_code,
                 self.now(),
+                KEPT_FOR,
+                *_guard_args(guard),
                 "order",
                 msgspec.json.encode(order),
                 "state",
@@ -84,23 +95,37 @@ class Requests(Part):
         match answer[0]:
             case b"reserved":
                 return Reserved(token)
-            case b"exceeded":
-                return Exceeded(int(answer[1]))
+            case b"refused":
+                _, reason, spent, *flat = answer
+                entries = _texts(flat)
+                return NotReserved(reason.decode(), int(spent), {name: read_entry(entries[name]) for name in entries})
         flat = answer[1]
-        return _record(dict(zip(flat[::2], flat[1::2], strict=True)))
+        return self._request_record(account, order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
 
     async def request(self, account: str, request_id: str) -> Record | None:
         """One request; None if there is none, or it was more than 400 days ago."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("requests", request_id))
-        return _record(raw) if raw else None
+        return self._request_record(account, request_id, raw) if raw else None
+
+    def _request_record(self, account: str, request_id: str, raw: Mapping[bytes, bytes]) -> Record:
+        try:
+            return _record(raw)
+        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            key = self._keys(account)("requests", request_id)
+            self.damage.record(key, what="no refund request that this version reads")
+            raise unreadable(key) from error
 
     async def claim_requests(self, account: str, *, lease: int, limit: int) -> Attempts:
         """Take at most `limit` requests whose time has come, for `lease` ms."""
         wait, *rest = await self._run(
-            "claim_request", [self._keys(account)("issuing")], [self.now(), lease, limit], repeatable=False
+            "claim_request", self._claim_keys(account, "issuing"), [self.now(), lease, limit], repeatable=False
         )
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
         return Attempts(found, None if wait < 0 else int(wait))
+
+    def _claim_keys(self, account: str, schedule: str) -> list[str]:
+        keys = self._keys(account)
+        return [keys(schedule), keys("aside", schedule)]
 
     async def begin_try(self, account: str, attempt: Attempt) -> bool:
         """Write down that a try is about to be sent. False: the claim is no longer ours, and nothing may be sent."""
@@ -125,14 +150,12 @@ class Requests(Part):
         at: int,
         *,
         unknown: bool | None,
-        detail: str,
-        error: str = "",
+        fields: Mapping[str, str],
     ) -> bool:
         """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; None: none was made.
 
-        `error` is our word for how it failed.
+        `fields` are what is kept of how it failed.
         """
-        fields = {"detail": detail, **({} if unknown is None else {"last_error": error})}
         written = await self._settle_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
         return bool(written)
 
@@ -141,7 +164,7 @@ class Requests(Part):
 
         False if that contradicts what a person had made of this request, or of another that was given this refund.
         """
-        entry = Entry(order.money.minor_units, state)
+        entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
         written = await self._settle_request(account, attempt, order, "done", refund_id=refund_id, entry=entry)
         return written != "contradicted"
 
@@ -185,7 +208,7 @@ class Requests(Part):
                 "" if unknown is None else int(unknown),
                 reservation(order.id),
                 refund_id,
-                f"{entry.minor_units} {entry.state}" if entry else "",
+                entry.line() if entry else "",
                 KEPT_FOR,
                 self.now(),
                 *(("refund_id", refund_id) if refund_id else ()),
@@ -202,12 +225,25 @@ class Requests(Part):
 
     async def cached_charge(self, account: str, charge_id: str) -> bytes | None:
         """What was kept of a charge, if that is not too long ago."""
-        found: bytes | None = await self._read("GET", self._keys(account)("charges", charge_id))
+        try:
+            found: bytes | None = await self._read("GET", self._keys(account)("charges", charge_id))
+        except WrongType:
+            return None
         return found
 
     def cache_charge(self, account: str, charge_id: str, charge: bytes, keep_ms: int) -> None:
         """Keep what Amazon said of a charge for `keep_ms`, if Redis takes it; nobody waits for that."""
-        self._writes.forget(("SET", self._keys(account)("charges", charge_id), charge, "PX", keep_ms))
+        self._writes.forget(("SET", self._keys(account)("charges", charge_id), charge, "PX", keep_ms, "GET"))
+
+
+def _guard_args(guard: Guard) -> list[str | int]:
+    besides = list(dict.fromkeys(guard.besides))
+    times = ["" if each is None else each for each in (guard.since, guard.reserved_since)]
+    return [*times, MOST_REFUNDS, len(besides), *besides]
+
+
+def _texts(flat: Sequence[bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _record(raw: Mapping[bytes, bytes]) -> Record:

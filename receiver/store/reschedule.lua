@@ -1,21 +1,25 @@
 -- Settle a claimed refund that brought no change: when to look next, and what to remember of its hint.
--- KEYS due hinted hints refund trail   ARGV refund token next hint revision trace trail_cap trail_kept_ms
+-- KEYS due hinted hints refund trail refreshed   ARGV refund token next hint revision trace trail_cap trail_kept_ms patient
 --      (next '' = not scheduled, hint '' = forget it, revision '' = whatever the refund is by now,
---      trace '' = none)
+--      trace '' = none, patient '1' = next is a place among the refreshes, not in the schedule)
 -- Returns 1, or 0 if the claim is no longer ours, or the refund no longer what `next` was worked out from. Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then
   return 0
 end
-if ARGV[5] ~= '' and (redis.call('HGET', KEYS[4], 'revision') or '0') ~= ARGV[5] then
+if ARGV[5] ~= '' and (foreign[4] or (redis.call('HGET', KEYS[4], 'revision') or '0') ~= ARGV[5]) then
   return 0
 end
-if ARGV[3] == '' then
+local hinted_again = redis.call('ZSCORE', KEYS[2], ARGV[1]) or redis.call('ZSCORE', KEYS[6], ARGV[1])
+if ARGV[3] == '' or ARGV[9] == '1' then
   redis.call('ZREM', KEYS[1], ARGV[1])
 else
   redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
 end
-if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
+if ARGV[9] == '1' and ARGV[3] ~= '' then
+  redis.call('ZADD', KEYS[6], 'NX', ARGV[3], ARGV[1])
+end
+if not hinted_again then
   if ARGV[4] == '' then
     redis.call('HDEL', KEYS[3], ARGV[1])
   else
@@ -23,12 +27,14 @@ if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   end
 end
 if ARGV[3] == '' and redis.call('EXISTS', KEYS[4]) == 0 then
-  redis.call('DEL', KEYS[5])
-elseif ARGV[6] ~= '' then
-  local length = redis.pcall('RPUSH', KEYS[5], ARGV[6])
+  if not foreign[5] then
+    redis.call('DEL', KEYS[5])
+  end
+elseif ARGV[6] ~= '' and not foreign[5] then
+  local length = redis.call('RPUSH', KEYS[5], ARGV[6])
   if length == 1 then
     redis.call('PEXPIRE', KEYS[5], ARGV[8])
-  elseif type(length) == 'number' and length > tonumber(ARGV[7]) then
+  elseif length > tonumber(ARGV[7]) then
     redis.call('LTRIM', KEYS[5], -tonumber(ARGV[7]), -1)
   end
 end

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
-from receiver.redis_address import Several, address_text
+from receiver.redis_address import RedisAddress, address_text
 
 
 class MasterOf(Redis):
@@ -28,7 +28,7 @@ class MasterOf(Redis):
         await self.guards.aclose()
 
 
-def master_of(address: Several, **how: Any) -> MasterOf:
+def master_of(address: RedisAddress, **how: Any) -> MasterOf:
     """A client of the master of now; `how` are arguments of the client library for every connection."""
     options: dict[str, Any] = {**how, **address.tls_options}
     guards: Any = Sentinel(  # type: ignore[no-untyped-call]
@@ -43,8 +43,7 @@ def master_of(address: Several, **how: Any) -> MasterOf:
         address.master,
         redis_class=MasterOf,
         db=address.database,
-        username=address.username or None,
-        password=address.password or None,
+        **address.sign_in,
         **options,
     )
     master.guards = guards

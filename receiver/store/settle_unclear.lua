@@ -3,13 +3,6 @@
 -- ARGV 1 id 2 outcome 3 reservation 4 refund_id 5 entry 6 ttl_ms, then field, value, …
 -- Returns {'settled'}, {'taken', request} where the refund is another request's, or {'state', state} where the request is
 -- not unclear, which is where a repetition ends too: nothing is written then.
-local TYPES = {'hash', 'hash', 'zset', 'hash'}
-for index, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= TYPES[index] then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. TYPES[index])
-  end
-end
 local state = redis.call('HGET', KEYS[1], 'state')
 if state ~= 'unclear' then
   return {'state', state or ''}

@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from receiver.redis_address import CLUSTER, is_several, read_several
+from receiver.redis_address import CLUSTER, SENTINEL, RedisAddress
 from receiver.store.cluster import Cluster, ClusterGroup, NodeGroup
-from receiver.store.connection import Group, connect
+from receiver.store.connection import Group, connect, limits
 from receiver.store.sentinel import master_of
 
 Client = Redis | Cluster
 Pipelines = Group | ClusterGroup
 
 
-def link(url: str, *, timeout: float = 5.0, connect_timeout: float = 2.0) -> Client:
-    """A client for every address that `redis.url` can be; seconds. It never retries by itself.
-
-    Raises `BadAddress`.
-    """
-    if not is_several(url):
-        return connect(url, timeout=timeout, connect_timeout=connect_timeout)
-    address = read_several(url)
-    how = {
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": timeout,
-        "socket_connect_timeout": connect_timeout,
-        "max_connections": 64,
-    }
-    if address.kind != CLUSTER:
+def link(address: RedisAddress, *, timeout: float = 5.0, connect_timeout: float = 2.0) -> Client:
+    """A client for the address; time-outs in seconds. It never retries by itself."""
+    how = limits(timeout, connect_timeout)
+    if address.kind == SENTINEL:
         return master_of(address, **how)
-    signs_in = {"username": address.username or None, "password": address.password or None}
-    options: dict[str, Any] = {**signs_in, **address.tls_options, **how}
+    if address.kind != CLUSTER:
+        return connect(address, timeout=timeout, connect_timeout=connect_timeout)
+    options = {**address.sign_in, **address.tls_options, **how}
     return Cluster(address.hosts, lambda host, port: Redis(host=host, port=port, **options))
 
 

@@ -8,11 +8,9 @@ Nothing is decided by it, and nothing is refused because of it: the scripts writ
 from __future__ import annotations
 
 import msgspec
-import structlog
 
-from receiver.store.part import Part
-
-log = structlog.get_logger()
+from receiver.store.damage import WrongType
+from receiver.store.part import LAST_TIME, Part
 
 CAP = 300
 """Entries kept of one refund; of more, the oldest go."""
@@ -48,13 +46,15 @@ class Trails(Part):
 
     async def trail(self, account: str, refund_id: str) -> list[Trace]:
         """The entries, oldest first. One that is damaged is passed over."""
-        lines: list[bytes] = await self._read("LRANGE", self._keys(account)("trail", refund_id), 0, -1)
-        return [trace for line in lines if (trace := _trace(line)) is not None]
-
-
-def _trace(line: bytes) -> Trace | None:
-    try:
-        return msgspec.json.decode(line, type=Trace)
-    except msgspec.MsgspecError:
-        log.error("store.trace_unreadable")
-        return None
+        key, found = self._keys(account)("trail", refund_id), []
+        try:
+            lines: list[bytes] = await self._read("LRANGE", key, 0, -1)
+        except WrongType:
+            return []
+        for place, line in enumerate(lines):
+            try:
+                trace = msgspec.json.decode(line, type=Trace)
+                found.append(msgspec.structs.replace(trace, at=min(max(trace.at, 0), LAST_TIME)))
+            except (msgspec.MsgspecError, RecursionError):
+                self.damage.record(key, str(place), "no entry of a trail")
+        return found

@@ -9,16 +9,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-import structlog
-
+from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
 from receiver.ledger.refund import Refund
-from receiver.ledger.request import OPEN, RESERVATION, Order, Record, RequestState, candidate, reservation
-from receiver.store.part import scored
+from receiver.ledger.request import OPEN, Order, Record, RequestState, candidate
+from receiver.store.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.refunds import Refunds
 from receiver.store.requests import KEPT_FOR, Requests
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +23,8 @@ class OpenRequests:
 
     records: Sequence[Record]
     total: int
+    unreadable: Sequence[str] = ()
+    """Ids of requests whose records are damaged, or of a later version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +44,75 @@ class Taken:
 class Unsettled(Refunds, Requests):
     """What requests and the book of their charge tell together."""
 
+    async def charge_entries(self, account: str, charge_id: str) -> dict[str, Entry]:
+        """The refunds (by their ids) and reservations (`request:…`) that we know on a charge."""
+        return {name: entry for name, (_, entry) in (await self._book(account, charge_id)).items()}
+
+    async def upgrade_charge_book(self, account: str, charge_id: str) -> None:
+        """Write when each refund of a charge began, where an older version has not; before amounts are compared."""
+        book = await self._book(account, charge_id)
+        old: list[str | int | bytes] = [
+            text
+            for name, (line, entry) in book.items()
+            if entry.began is not None and entry.line() != line
+            for text in (name, line, entry.line())
+        ]
+        if old:
+            await self._run("upgrade_charge_book", [self._keys(account)("charge", charge_id)], old)
+
+    async def _book(self, account: str, charge_id: str) -> dict[str, tuple[str, Entry]]:
+        """The lines of a charge's book, and what they hold; of old ones what the refund or request tells as well."""
+        key = self._keys(account)("charge", charge_id)
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        lines, read = {}, {}
+        for member, line in raw.items():
+            try:
+                name = member.decode()
+                lines[name], read[name] = line.decode(), read_entry(line.decode())
+            except ValueError as error:
+                # What it was may have used up the charge: nothing is decided without it.
+                self.damage.record(key, member, "no entry of a charge's book")
+                raise unreadable(key, member) from error
+        entries = await asyncio.gather(*(self._entry(account, name, entry) for name, entry in read.items()))
+        return {name: (line, entry) for (name, line), entry in zip(lines.items(), entries, strict=True)}
+
+    async def _entry(self, account: str, name: str, entry: Entry) -> Entry:
+        if entry.began is not None:
+            return entry
+        if not name.startswith(RESERVATION):
+            refund = await self._listed(account, name)
+            return (entry_of(refund) if isinstance(refund, Refund) else None) or entry
+        record = await self._readable(account, name.removeprefix(RESERVATION))
+        if not isinstance(record, Record) or not record.created_at:
+            return entry
+        return Entry(entry.minor_units, RESERVED, record.created_at, record.order.money.currency_code)
+
     async def open_requests(self, account: str, state: RequestState, limit: int) -> OpenRequests:
         """At most `limit` requests in an open state, those that have been in it longest first."""
         index = self._keys(account)(state)
         ids, total = await asyncio.gather(self._read("ZRANGE", index, 0, limit - 1), self._read("ZCARD", index))
-        found = await asyncio.gather(*(self._readable(account, each.decode()) for each in ids))
-        return OpenRequests([record for record in found if record is not None and record.state is state], int(total))
+        names = self._texts(index, ids)
+        found = await asyncio.gather(*(self._readable(account, each) for each in names))
+        bad = [each for each, record in zip(names, found, strict=True) if isinstance(record, str)]
+        records = [record for record in found if isinstance(record, Record) and record.state is state]
+        return OpenRequests(records, int(total), bad)
 
-    async def _readable(self, account: str, request_id: str) -> Record | None:
+    async def _readable(self, account: str, request_id: str) -> Record | str | None:
+        """One request of a list; its id where it cannot be read, which harms no other."""
         try:
             return await self.request(account, request_id)
-        except (KeyError, ValueError, msgspec.MsgspecError):
-            log.error("store.request_unreadable", account=account, request=request_id)
-            return None
+        except (RecordUnreadable, WrongType):
+            return request_id
 
     async def taken(self, account: str, charge_id: str) -> dict[str, str]:
         """Refund → request, of the refunds on a charge that requests have become."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("taken", charge_id))
-        return {refund_id.decode(): request_id.decode() for refund_id, request_id in raw.items()}
+        key = self._keys(account)("taken", charge_id)
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        try:
+            return {refund_id.decode(): request_id.decode() for refund_id, request_id in raw.items()}
+        except UnicodeDecodeError as error:
+            self.damage.record(key, what="no ids of refunds and requests")
+            raise unreadable(key) from error
 
     async def request_sizes(self, account: str) -> dict[str, float]:
         """`requests:<state>` and `request_age:<state>` (seconds of the oldest) of the open states."""
@@ -73,9 +122,9 @@ class Unsettled(Refunds, Requests):
             total, first = await asyncio.gather(
                 self._read("ZCARD", index), self._read("ZRANGE", index, 0, 0, "WITHSCORES")
             )
-            pairs = scored(first)
+            pairs = self._scored(index, first)
             sizes[f"requests:{state}"] = float(total)
-            sizes[f"request_age:{state}"] = max(self.now() - float(pairs[0][1]), 0) / 1000 if pairs else 0.0
+            sizes[f"request_age:{state}"] = max(self.now() - pairs[0][1], 0) / 1000 if pairs else 0.0
         return sizes
 
     async def candidate_of(self, account: str, record: Record) -> str:
@@ -116,6 +165,7 @@ class Unsettled(Refunds, Requests):
         """
         keys = self._keys(account)
         outcome = RequestState.DONE if refund_id else RequestState.REFUSED
+        entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
         answer = await self._run(
             "settle_unclear",
             [
@@ -129,7 +179,7 @@ class Unsettled(Refunds, Requests):
                 outcome,
                 reservation(order.id),
                 refund_id,
-                f"{order.money.minor_units} {state}" if refund_id else "",
+                entry.line() if refund_id else "",
                 KEPT_FOR,
                 *(("refund_id", refund_id) if refund_id else ()),
                 "at",

@@ -12,7 +12,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from receiver.errors import StoreUnavailable
-from receiver.redis_address import address_text, read_several
+from receiver.redis_address import RedisAddress, address_text
 from receiver.store.cluster import SLOTS, Cluster
 from receiver.store.keys import PREFIX, PROBE
 from receiver.store.kinds import kind_of
@@ -67,18 +67,18 @@ class Examined:
 
 
 async def examine(
-    url: str, accounts: Sequence[str], *, timeout: float, connect_timeout: float, wall: Callable[[], int]
+    address: RedisAddress, accounts: Sequence[str], *, timeout: float, connect_timeout: float, wall: Callable[[], int]
 ) -> Examined:
-    """Examine the Redis at `url`; `timeout`s are seconds for each answer, `wall` is this machine's clock (ms).
+    """Examine the Redis at `address`; `timeout`s are seconds for each answer, `wall` is this machine's clock (ms).
 
     Writes one key on each node, `refunds:doctor:…`, and removes it. Raises `StoreUnavailable` (`store_…`) where
     nobody answers.
     """
-    client = link(url, timeout=timeout, connect_timeout=connect_timeout)
+    client = link(address, timeout=timeout, connect_timeout=connect_timeout)
     try:
         if isinstance(client, Cluster):
             return await _cluster(client, accounts, wall)
-        guards = await ask_guards(client, read_several(url).master) if isinstance(client, MasterOf) else None
+        guards = await ask_guards(client, address.master) if isinstance(client, MasterOf) else None
         vitals = await _node(client.execute_command, wall, PREFIX)
         if isinstance(vitals, str):
             raise StoreUnavailable(f"Redis: {vitals}.", reason=f"store_{vitals}")

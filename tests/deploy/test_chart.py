@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from receiver.redis_address import read_address
 from receiver.settings import load
 from tests.accounts import merchant_key_pem
 from tests.deploy.tools import DEPLOY, run, tool
@@ -144,7 +145,7 @@ def test_the_service_accepts_the_settings_that_a_pod_gets(name: str, tmp_path: P
     assert environ.pop("RECEIVER_CONFIG") == "/etc/receiver/receiver.toml"
     (tmp_path / "receiver.toml").write_text(text)
     settings = load(tmp_path / "receiver.toml", environ)
-    assert settings.redis.address == "rediss://receiver:hush@valkey.data.svc:6379/0"
+    assert settings.redis.address == read_address("rediss://receiver:hush@valkey.data.svc:6379/0")
     assert settings.http.port == container["ports"][0]["containerPort"]
     assert settings.http.shutdown_timeout.total_seconds() + 2 <= STOP
     assert [str(network) for network in settings.http.trusted_proxies] == ["10.0.0.0/8"]

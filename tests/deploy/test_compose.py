@@ -15,6 +15,7 @@ import pytest
 import redis
 import yaml
 
+from receiver.redis_address import read_address
 from receiver.settings import load
 from receiver.store.embedded_process import find_binary
 from tests.accounts import merchant_key_pem
@@ -84,7 +85,7 @@ def test_the_service_accepts_its_settings(tmp_path: Path) -> None:
         place.write_text(files[name])
         environ = {key: str(place) if value == target else value for key, value in environ.items()}
     settings = load(tmp_path / "receiver.toml", environ)
-    assert settings.redis.address == "redis://:hush@valkey:6379/0"
+    assert settings.redis.address == read_address("redis://:hush@valkey:6379/0")
     assert settings.accounts[0].private_key_file == tmp_path / "amazon-pay.pem"
     grace = int(receiver["stop_grace_period"].removesuffix("s"))
     assert grace > settings.http.shutdown_timeout.total_seconds() + 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from receiver.redis_address import read_address
 from receiver.settings import load
 from tests.accounts import merchant_key_pem
 from tests.deploy.tools import DEPLOY, run, tool
@@ -62,5 +63,5 @@ def test_the_service_accepts_the_settings_of_the_unit(tmp_path: Path) -> None:
     text = (DEPLOY / "receiver.toml").read_text()
     (tmp_path / "receiver.toml").write_text(text)
     settings = load(tmp_path / "receiver.toml", environ)
-    assert settings.redis.address == "redis://:hush@127.0.0.1:6379/0"
+    assert settings.redis.address == read_address("redis://:hush@127.0.0.1:6379/0")
     assert settings.log.format == "json"

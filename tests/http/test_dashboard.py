@@ -30,7 +30,8 @@ from receiver.outbox.subscriber import Subscriber
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import connect
-from receiver.store.lanes import DeadEvent, Result, fixed_width
+from receiver.store.lanes import DeadEvent, Result
+from receiver.store.stream_ids import fixed_width
 from receiver.telling import dead_event
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
@@ -360,7 +361,7 @@ async def test_a_refund_with_its_timeline(service: Service, browser: Browser, st
         assert text in browser.page, text
     answer = await browser.post(f"/refunds/{REFUND}/refresh?account=us", csrf=browser.csrf)
     assert answer.headers["Location"] == f"{ONE}&done=refresh"
-    assert (await store.gauges("us"))["hinted"] == 1
+    assert (await store.gauges("us"))["refreshed"] == 1
     assert (await browser.get(f"/refunds/{REFUND}/retry?account=us")).status == 409
 
 

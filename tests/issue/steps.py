@@ -19,20 +19,33 @@ from receiver.ask import Asker
 from receiver.errors import NotSent, ReceiverError
 from receiver.exchange import Request, Response
 from receiver.issue import Issuer
+from receiver.ledger.charge_book import Guard
 from receiver.ledger.refund import Money, Observation, Source
 from receiver.ledger.request import Order, Record
 from receiver.metrics import Metrics
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.connection import Command, Group, Script
-from receiver.store.requests import Exceeded, Reserved
+from receiver.store.connection import Group
+from receiver.store.requests import NotReserved, Reserved
+from receiver.store.scripts import Command, Script
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
 
 CHARGE = "S01-5105180-3221187-C056351"
 CAPTURED, CEILING = 10_000, 11_500
 """Cents: the capture, and what may be refunded of it in all."""
-FATES = ("answer", "lost", "never", "not sent", "error", "error after all", "refuse", "throttle", "garbage")
+FATES = (
+    "answer",
+    "lost",
+    "never",
+    "not sent",
+    "error",
+    "error after all",
+    "refuse",
+    "refuse us",
+    "throttle",
+    "garbage",
+)
 """What becomes of a call of Create Refund; see `Amazon`."""
 
 
@@ -116,11 +129,11 @@ class Stepped(Store):
         self.admitted = 0
 
     async def reserve(
-        self, account: str, order: Order, *, owner: str, most: int, refunded: int, lease: int
-    ) -> Reserved | Exceeded | Record:
-        found = await super().reserve(account, order, owner=owner, most=most, refunded=refunded, lease=lease)
+        self, account: str, order: Order, *, owner: str, guard: Guard, lease: int
+    ) -> Reserved | NotReserved | Record:
+        found = await super().reserve(account, order, owner=owner, guard=guard, lease=lease)
         if isinstance(found, Reserved):
-            assert most == CEILING
+            assert guard.most == CEILING
             assert await self.book() <= CEILING, "admitted over the allowance"
             self.admitted += 1
         return found
@@ -128,7 +141,7 @@ class Stepped(Store):
     async def book(self) -> int:
         """What the charge's book holds, in cents: everything but what was declined."""
         entries: Any = await self._client.hvals(f"refunds:{{us}}:charge:{CHARGE}")
-        pairs = (entry.decode().split(" ", 1) for entry in entries)
+        pairs = (entry.decode().split(" ")[:2] for entry in entries)
         return sum(int(minor) for minor, state in pairs if state != "Declined")
 
 
@@ -148,7 +161,8 @@ class Amazon:
     keeps within the bounds. A call's fate:
 
     answer · lost (done, no answer) · never (not done, no answer) · not sent · error (not done, 500) · error after all
-    (done, 500) · refuse (not done, 422: also where an earlier call was) · throttle · garbage (done, unreadable 201)
+    (done, 500) · refuse (not done, 422: also where an earlier call was) · refuse us (not done, 403) · throttle ·
+    garbage (done, unreadable 201)
     """
 
     made: dict[str, Made] = field(default_factory=dict)
@@ -186,8 +200,9 @@ class Amazon:
             if fate == "answer":
                 # As Amazon does: what it said the first time, whatever has become of the refund since.
                 return _json(201, **_refund_json(made, "RefundInitiated", T0))
-        statuses = {"refuse": 422, "throttle": 429, "garbage": 201}
-        return Response(statuses.get(fate, 500), {}, b'{"reasonCode":"TransactionCountExceeded"')
+        statuses = {"refuse": 422, "refuse us": 403, "throttle": 429, "garbage": 201}
+        whole = b"" if fate == "garbage" else b"}"
+        return Response(statuses.get(fate, 500), {}, b'{"reasonCode":"TransactionCountExceeded"' + whole)
 
     def seen(self, made: Made) -> Observation:
         """What Get Refund says."""

@@ -20,6 +20,7 @@ from standardwebhooks.webhooks import Webhook
 
 from receiver.commands.demo_stage import _loopback as loopback
 from receiver.http.server import server
+from receiver.redis_address import read_address
 from receiver.service import Service, wall
 from receiver.serving import serving
 from receiver.settings import check
@@ -295,7 +296,7 @@ async def running(
         stack.callback(listener.close)
         app = stack.enter_context(judged(service.app()))
         url = await stack.enter_async_context(serving(server(app, settings.http), listener))
-        redis = link(valkey_url)
+        redis = link(read_address(valkey_url))
         stack.push_async_callback(redis.aclose)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Stage(service, url, redis, session)

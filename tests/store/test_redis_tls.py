@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from receiver.checks.store import check_store
+from receiver.redis_address import read_address
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
 from receiver.store.connection import connect
@@ -59,7 +60,7 @@ def ca_file(ours: trustme.CA, tmp_path: Path) -> Path:
 @asynccontextmanager
 async def store_at(url: str) -> AsyncIterator[Store]:
     """A store that listens to others."""
-    store = Store(link(url))
+    store = Store(link(read_address(url)))
     try:
         await store.start()
         yield store

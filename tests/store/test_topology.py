@@ -14,9 +14,11 @@ from redis.exceptions import ResponseError
 from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import Noted
 from receiver.ledger.refund import Source
+from receiver.redis_address import read_address
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.restored import GAP, RESTORED
+from receiver.store.keys import RESTORED
+from receiver.store.restored import GAP
 from receiver.store.sentinel import Guards
 from receiver.store.topology import link
 from receiver.store.vitals import Vitals, examine
@@ -36,7 +38,7 @@ SLOT = 14680
 @asynccontextmanager
 async def store_at(url: str, *, timeout: float = 1.0, **more: Any) -> AsyncIterator[Store]:
     """A store with short time-outs."""
-    store = Store(link(url, timeout=timeout, connect_timeout=0.5), clock=ManualClock(), **more)
+    store = Store(link(read_address(url), timeout=timeout, connect_timeout=0.5), clock=ManualClock(), **more)
     try:
         yield store
     finally:
@@ -181,7 +183,7 @@ async def test_a_failover_by_sentinels_is_followed() -> None:
         async with store_at(url, wait_replicas=1) as store, store_at(url) as reading:
             assert await store.hint("us", hint()) is Noted.NEW
             found.servers[-1].kill()
-            examined = await examine(url, ["us"], timeout=1.0, connect_timeout=0.5, wall=store.now)
+            examined = await examine(read_address(url), ["us"], timeout=1.0, connect_timeout=0.5, wall=store.now)
             assert examined.guards == Guards((f"{HOST}:{found.servers[-1].port}",), 3, True)
             assert isinstance(told := examined.nodes[""], Vitals)
             assert "state=online" in told.info["slave1"]

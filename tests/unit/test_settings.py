@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from receiver.amazonpay.signing import Algorithm
 from receiver.durations import milliseconds, parse_duration
 from receiver.errors import ConfigurationError
 from receiver.ledger.schedule import DEFAULT_POLL, PollPlan
+from receiver.redis_address import read_address
 from receiver.settings import Settings, load
 from receiver.settings.sections import Scope
 from tests.configuration import (
@@ -86,7 +88,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     """Every table of the file arrives, and relative paths count from the file's folder."""
     loaded = full(tmp_path)
     assert loaded.data_dir == tmp_path / "data"
-    assert loaded.redis.address == "redis://:p%40ss%2Fword@cache.example:6379/0"
+    assert loaded.redis.address == read_address("redis://:p%40ss%2Fword@cache.example:6379/0")
     assert loaded.http.port == 9000
     assert [str(network) for network in loaded.http.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
     assert (loaded.ingest.max_age, loaded.ingest.max_body) == (timedelta(days=3), 65_536)
@@ -125,7 +127,7 @@ def test_one_account_by_environment_alone() -> None:
     assert (account.name, account.environment) == ("default", Environment.SANDBOX)
     assert account.throttle == SANDBOX_THROTTLE
     assert account.poll == PollPlan.parse(DEFAULT_POLL)
-    assert loaded.redis.address == ""
+    assert loaded.redis.address is None
 
 
 def test_defaults() -> None:
@@ -171,7 +173,7 @@ def test_lists_in_variables_are_json_or_commas() -> None:
 
 
 def test_variables_that_are_not_settings_are_passed_over() -> None:
-    """Empty variables, the command line's own, and Kubernetes' links to a Service named `receiver` are no loaded."""
+    """Empty variables, the command line's own, and links to a Service or container called `receiver…`."""
     load(
         None,
         alone(
@@ -183,8 +185,58 @@ def test_variables_that_are_not_settings_are_passed_over() -> None:
             RECEIVER_PORT="tcp://10.0.0.1:8000",
             RECEIVER_SERVICE_PORT_HTTP="8000",
             RECEIVER_PORT_8000_TCP_ADDR="10.0.0.1",
+            RECEIVER_REDIS_SERVICE_HOST="10.0.0.7",
+            RECEIVER_REDIS_SERVICE_PORT="6379",
+            RECEIVER_REDIS_SERVICE_PORT_TCP_REDIS="6379",
+            RECEIVER_REDIS_PORT="tcp://10.0.0.7:6379",
+            RECEIVER_REDIS_PORT_6379_TCP="tcp://10.0.0.7:6379",
+            RECEIVER_REDIS_PORT_6379_TCP_PROTO="tcp",
+            RECEIVER_DATA_DIR_PORT_53_UDP_PORT="53",
+            RECEIVER_HTTP_PORT="udp://10.0.0.7:8000",
+            RECEIVER_REDIS_NAME="/web/receiver-redis",
+            RECEIVER_REDIS_ENV_LANG="C",
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RECEIVER_PORT", "9000"),
+        ("RECEIVER_HTTP_PORT", "9000"),
+        ("RECEIVER_REDIS__URLL", "redis://x"),
+        ("RECEIVER_REDIS_URL", "redis://x"),
+        ("RECEIVER_REDIS__SERVICE_HOST", "10.0.0.7"),
+        ("RECEIVER_REDIS_SERVICE_PORT", "6379x"),
+    ],
+)
+def test_a_mistyped_setting_stays_an_error(name: str, value: str) -> None:
+    """Only what Kubernetes and Docker really write is passed over."""
+    assert "is not a setting" in only(alone(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RECEIVER_ACCOUNT__AUTH_TOKEN", "[token]"),
+        ("RECEIVER_ACCOUNT__AUTH_TOKEN", "{token"),
+        ("RECEIVER_REDIS__PASSWORD", "[1, 2]"),
+    ],
+)
+def test_a_single_text_is_never_read_as_json(name: str, value: str) -> None:
+    """JSON is read only where a list or a table is wanted."""
+    load(None, alone(**{name: value, "RECEIVER_REDIS__URL": "redis://h"}))
+
+
+def test_secret_files_may_have_a_byte_order_mark_and_dos_line_ends(tmp_path: Path) -> None:
+    """Editors on Windows write both; neither is part of a secret, nor of a key."""
+    key, token = tmp_path / "key.pem", tmp_path / "token"
+    key.write_bytes(b"\xef\xbb\xbf" + private_key().replace("\n", "\r\n").encode())
+    token.write_bytes(b"\xef\xbb\xbfabc\r\n")
+    environ = alone(RECEIVER_ACCOUNT__PRIVATE_KEY_FILE=str(key), RECEIVER_ACCOUNT__AUTH_TOKEN_FILE=str(token))
+    del environ["RECEIVER_ACCOUNT__PRIVATE_KEY"]
+    [account] = load(None, environ).build_accounts()
+    assert account.endpoint.auth_token == "abc"
 
 
 def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
@@ -252,8 +304,8 @@ def test_a_certificate_that_is_not_there_is_a_problem(scheme: str, tmp_path: Pat
     problem = only(alone(**address))
     assert problem.startswith("redis.url")
     assert f"ssl_ca_certs names {path}, which cannot be read." in problem
-    path.write_text("")
-    assert load(None, alone(**address)).redis.address.endswith(str(path))
+    trustme.CA().cert_pem.write_to_path(str(path))
+    assert load(None, alone(**address)).redis.address == read_address(address["RECEIVER_REDIS__URL"])
 
 
 def test_an_admin_port_makes_a_second_door() -> None:
@@ -310,9 +362,11 @@ def test_redis_addresses(tmp_path: Path) -> None:
     """The scheme is one that the store knows; a password is given once, as text or file, and only with an address."""
     file = tmp_path / "url"
     file.write_text("rediss://user:secret@cache.example\n")
-    assert load(None, alone(RECEIVER_REDIS__URL_FILE=str(file))).redis.address == "rediss://user:secret@cache.example"
+    assert load(None, alone(RECEIVER_REDIS__URL_FILE=str(file))).redis.address == read_address(
+        "rediss://user:secret@cache.example"
+    )
     plain = load(None, alone(RECEIVER_REDIS__URL="rediss://user@cache.example", RECEIVER_REDIS__PASSWORD="a b"))
-    assert plain.redis.address == "rediss://user:a%20b@cache.example"
+    assert plain.redis.address == read_address("rediss://user:a%20b@cache.example")
     assert "must begin with one of redis://" in only(alone(RECEIVER_REDIS__URL="http://cache.example"))
     assert "a password but no address" in only(alone(RECEIVER_REDIS__PASSWORD="x"))
     twice = alone(RECEIVER_REDIS__URL="redis://:x@cache.example", RECEIVER_REDIS__PASSWORD="y")
