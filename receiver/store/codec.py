@@ -5,6 +5,7 @@ Names are short because every refund pays for them. Times are ms; what is empty 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -34,6 +35,7 @@ NUMBERS = {
     "seen": "first_seen_at",
     "changed": "changed_at",
 }
+CURRENCY = re.compile(r"[A-Z]{3}")
 MOST_NUMBER = 253_402_300_800_000
 """ms: the end of the year 9999. Times and revisions lie below it."""
 FAMILY = "amazonpay.refund."
@@ -71,8 +73,8 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
     more |= {attribute: int(fields.get(name, "0")) for name, attribute in NUMBERS.items()}
     more |= {attribute: name in fields for name, attribute in FLAGS.items()}
     amount = Money(Decimal(fields["amount"]), fields["currency"]) if "amount" in fields else None
-    if amount is not None and not amount.amount.is_finite():
-        raise ValueError("The amount of the refund is no number.")
+    if amount is not None and not (amount.amount.is_finite() and CURRENCY.fullmatch(amount.currency_code)):
+        raise ValueError("The amount of the refund is none.")
     return Refund(
         account=account,
         refund_id=refund_id,

@@ -80,7 +80,7 @@ class Unsettled(Refunds, Requests):
         if entry.began is not None:
             return entry
         if not name.startswith(RESERVATION):
-            refund = await self._listed(account, name)
+            refund = await self.refund_or_id(account, name)
             return (entry_of(refund) if isinstance(refund, Refund) else None) or entry
         record = await self._readable(account, name.removeprefix(RESERVATION))
         if not isinstance(record, Record) or not record.created_at:

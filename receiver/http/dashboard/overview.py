@@ -30,8 +30,8 @@ MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 50, 50, 20
 class OverviewStore(Pages, Protocol):
     """What the page reads: `store/`. Every method raises `StoreUnavailable`."""
 
-    async def refund(self, account: str, refund_id: str) -> Refund | None:
-        """One refund, or None."""
+    async def refund_or_id(self, account: str, refund_id: str) -> Refund | str | None:
+        """One refund, or None; its id where it cannot be read."""
 
     async def counted(self, account: str, edges: Sequence[int]) -> Counted:
         """Refunds by state, and by the span in which they changed last."""
@@ -103,8 +103,8 @@ class OverviewPage:
         return [refund for refund in await self._all(account, names) if refund.conflict]
 
     async def _all(self, account: str, names: Sequence[str]) -> list[Refund]:
-        found = await asyncio.gather(*(self._store.refund(account, name) for name in names))
-        return [refund for refund in found if refund is not None]
+        found = await asyncio.gather(*(self._store.refund_or_id(account, name) for name in names))
+        return [refund for refund in found if isinstance(refund, Refund)]
 
     async def _requests(self, caller: Caller) -> Mapping[str, Any]:
         found = await asyncio.gather(

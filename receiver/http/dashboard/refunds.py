@@ -31,6 +31,7 @@ from receiver.ledger.request import Asked
 from receiver.outbox.delivery import Attempts
 from receiver.outbox.subscriber import Subscriber
 from receiver.settings.sections import Scope
+from receiver.store.damage import StoreDamaged
 from receiver.store.lanes import DeadEvent
 from receiver.store.overview import LaneState, Told
 from receiver.store.trail import DELIVERY, Trace
@@ -237,7 +238,10 @@ class RefundPages:
         return sorted(steps, key=_order)
 
     async def _dead(self, refund: Refund, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
-        state = await self._store.lane_state(refund.account, name)
+        try:
+            state = await self._store.lane_state(refund.account, name)
+        except StoreDamaged:
+            return []
         if not 0 < state.dead <= MOST_DEAD:
             return await self._store.dead_of(refund.account, name, stream_ids) if state.dead else []
         found = await self._store.dead_events(refund.account, name)
