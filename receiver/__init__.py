@@ -54,7 +54,7 @@ A change becomes an event, and an event is owed to whoever wants it
         rendering.py · cloud_event.py · signature.py · slack.py · pagerduty.py · alertmanager.py    events on the wire
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py · shares.py    which IP addresses are not public; a limit that clients share
-    head.py · trouble.py · sendable.py · resolver.py · interim.py · transport.py    the only files that open a socket to the web
+    head.py · trouble.py · sendable.py · resolver.py · interim.py · transport.py    all that goes out to the web
     handover.py · telling.py    one message: send, judge, settle; what pauses a subscriber, and who is told
     declare.py · deliver.py · upkeep.py    VERBS · the configured subscribers → the store; lanes → the world; trimming
 

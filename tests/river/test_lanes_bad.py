@@ -388,8 +388,8 @@ async def flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 
 async def garbage(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """What no header is."""
-    writer.write(b"HTTP/1.1 200 OK\r\n\x00\xff: \x01\r\n" + b"a" * 20_000 + b": b\r\n\r\n")
+    """What no status is."""
+    writer.write(b"HTTP/1.1 OK 200\r\n\x00\xff: \x01\r\n" + b"a" * 20_000 + b": b\r\n\r\n")
     await writer.drain()
     raise ConnectionResetError
 
