@@ -371,8 +371,8 @@ class _Timed(list[Post]):
 
 
 async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Headers at once, then a byte a tenth of a second."""
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n")
+    """A status at once, then a byte of a header a tenth of a second."""
+    writer.write(b"HTTP/1.1 200 OK\r\nX: ")
     while True:
         writer.write(b"x")
         await writer.drain()
