@@ -26,7 +26,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         refund.py · hint.py · request.py · notification.py    the values
         lifecycle.py                              the table: known + seen → change, and its events
         schedule.py                               when to ask again
-        query.py · shape.py · order_reference.py    lists, the one JSON shape of a refund, order numbers
+        query.py · shape.py · request_shape.py · order_reference.py    lists, the JSON of a refund and of a request
         charge_book.py                            each refund of a charge, and what must not be paid beside it
         allowance.py                              how much may still be refunded on a charge
     store/            Redis; each script is a .lua file beside the module that runs it

@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from msgspec import Meta
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
 from receiver.ledger.shape import (
     Account,
     MoneyJson,
     OtherRefundJson,
     RefundJson,
-    RefundRequestJson,
-    RefusalJson,
     RevisionJson,
     Rfc3339,
 )
