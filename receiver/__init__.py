@@ -54,7 +54,7 @@ A change becomes an event, and an event is owed to whoever wants it
         rendering.py · cloud_event.py · signature.py · slack.py · pagerduty.py · alertmanager.py    events on the wire
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py · shares.py    which IP addresses are not public; a limit that clients share
-    sendable.py · resolver.py · interim.py · transport.py    the only files that open a socket to the web
+    head.py · trouble.py · sendable.py · resolver.py · interim.py · transport.py    all that goes out to the web
     handover.py · telling.py    one message: send, judge, settle; what pauses a subscriber, and who is told
     declare.py · deliver.py · upkeep.py    VERBS · the configured subscribers → the store; lanes → the world; trimming
 
@@ -83,7 +83,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ resolver · sendable · interim · serving · logs · workers · deadline · fetch_queue
   │ accounts
   │ inbox · amazonpay · outbox
-  │ ledger · addresses · shares
+  │ ledger · addresses · shares · head · trouble
   │ errors · exchange · trace_context · durations · redis_address
 
 The pure folders see nothing but each other, errors, exchange and trace_context. Time and chance are arguments to them.

@@ -211,6 +211,7 @@ class TestedJson(TestSentJson):
     error: str | None
     answer: str | None
     seconds: float
+    note: str | None
 
 
 class ResetJson(TypedDict):
