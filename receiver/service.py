@@ -131,6 +131,7 @@ class Service:
         )
         self._opened.push_async_callback(self.store.close)
         self.store.accounts = [account.name for account in self.accounts]
+        self.store.over = {account.name: account.over for account in self.accounts}
         self.store.keep_dead = settings.delivery.keep_dead
         self.store.seen_for = int((ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000)
         await self.store.start()

@@ -8,12 +8,16 @@ that is kept. Events of one account come in its order; between accounts there is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.current import ChargeStore, current_events
+from receiver.errors import Unreadable
 from receiver.http.answers import EventPageJson
 from receiver.http.api import json_answer
 from receiver.http.auth import Tokens
@@ -33,7 +37,10 @@ from receiver.http.feed_stream import HEADERS, Stream, Timing, ending_of
 from receiver.http.params import Params
 from receiver.http.reads import Reads
 from receiver.metrics import Metrics
+from receiver.outbox.event import Event, from_fields
+from receiver.outbox.operator_event import is_operator
 from receiver.settings.sections import FeedSettings, Scope
+from receiver.store.feed import FeedPage, Where
 
 LIMIT, MOST = 100, 500
 LONGEST_WAIT = 30
@@ -43,18 +50,46 @@ ASK_EVERY = 5.0
 """Whether a client of a long poll is still there can be asked, not waited for: ask this often (seconds)."""
 
 
+class EventStore(FeedStore, ChargeStore, Protocol):
+    """Where events come from, and what their advice depends on: `store/`."""
+
+
+class CurrentFeed:
+    """The events of a store, with the advice as of when they are read."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store, self.waking = store, store.waking
+
+    async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
+        """A page of events. Raises `StoreUnavailable`."""
+        page = await self._store.events_after(account, where, limit)
+        told = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
+        events = dict(zip(told, await current_events(self._store, account, [*told.values()]), strict=True))
+        entries = tuple(replace(entry, event=events.get(entry.place)) for entry in page.entries)
+        return replace(page, entries=entries)
+
+
+def readable(account: str, fields: Mapping[str, str]) -> Event | None:
+    """The event of a refund that an entry holds; None where it is another one, or cannot be read."""
+    try:
+        return None if is_operator(fields) else from_fields(account, fields)
+    except Unreadable:
+        return None
+
+
 class FeedApi:
     """The handlers of one process."""
 
     def __init__(
         self,
-        store: FeedStore,
+        events: EventStore,
         tokens: Tokens,
         settings: FeedSettings,
         metrics: Metrics,
         reads: Reads,
         timing: Timing | None = None,
     ) -> None:
+        store = CurrentFeed(events)
         self._store, self._tokens, self._metrics, self._reads = store, tokens, metrics, reads
         self._buffer, self._timing = settings.buffer, timing or Timing()
         self._hub, self._seats = Hub(store, settings.buffer), Seats(settings.clients, metrics)
