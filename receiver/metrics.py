@@ -103,7 +103,8 @@ class Metrics:
         self._final_after = self._histogram(
             "notification_to_final_seconds", "From a notification to the final state that it led to.", AGES
         )
-        self._events = self._counter("events", "Events written.", "type")
+        self._events = self._counter("events", "Events written, without those of old refunds.", "type")
+        self._old = self._counter("events_backfill", "Events of refunds settled long before they were seen.", "type")
         self._deliveries = self._counter("deliveries", "Tries to deliver an event.", "outcome")
         self._delivery = self._histogram("delivery_seconds", "Duration of one try.", SLOW)
         self._tried = self._counter("refund_tries", "Tries to issue a refund, and requests settled by hand.", "outcome")
@@ -153,9 +154,12 @@ class Metrics:
 
     def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
         """An observation was written; `hinted_at` (ms) is 0 where no hint stands behind it."""
-        for event in settled.events:
-            self._of(self._events, closed(event.type, EventType)).inc()
         known, refund = settled.change.known, settled.change.refund
+        counter = self._old if refund.backfill else self._events
+        for event in settled.events:
+            self._of(counter, closed(event.type, EventType)).inc()
+        if refund.backfill:
+            return
         if is_final(refund.state) and (known is None or known.state != refund.state):
             reason = closed(refund.reason_code, REASON_CODES)
             self._of(self._final, closed(refund.state, STATES), reason, closed(source, Source)).inc()

@@ -15,11 +15,9 @@ from typing import Any
 
 import msgspec
 
+from receiver.ledger.age import STUCK_AFTER, is_backfill, is_stuck
 from receiver.ledger.refund import FIELD_NAMES, UNKNOWN_STATE, Observation, Refund, Source, State, is_final
 
-DAY = 86_400_000
-STUCK_AFTER = DAY
-"""Amazon's page on asynchronous processing promises hours; past a day a person should know."""
 MOST_FINALS = 16
 """A bound on what one refund may remember; a refund that contradicts itself more often is in conflict anyway."""
 
@@ -144,10 +142,11 @@ def decide(
     source: Source,
     now: int,
     facts: Facts = MappingProxyType({}),
+    stuck_after: int = STUCK_AFTER,
 ) -> Change:
     """What `known` becomes now that Amazon was seen to say `seen`.
 
-    `now` is in ms. `facts` are what others than Amazon's answer told (see `learned`). Total: every pair has an answer.
+    `now` and `stuck_after` are in ms. `facts` are what others than Amazon's answer told (see `learned`). Total: every pair has an answer.
     """
     move = TABLE[phase(known.state if known else None)][phase(seen.state)]
     seen = _steady(seen, known)
@@ -156,7 +155,9 @@ def decide(
         emissions: tuple[Emission, ...] = ()
     else:
         refund, emissions = _joined(learned(known, facts, ISSUERS if source is Source.CREATE else REVISED), seen, move)
-    refund, emissions = _told(refund, emissions, move, now)
+    refund, emissions = _told(refund, emissions, move, now, stuck_after)
+    if refund.backfill != (is_old := is_backfill(known, refund)):
+        refund = msgspec.structs.replace(refund, backfill=is_old)
     if known is not None:
         if refund == known:
             return Change(known, known)
@@ -216,7 +217,9 @@ def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple
     return refund, (Emission(EventType.CONFLICT, seen.state, seen.updated_at),)
 
 
-def _told(refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int) -> tuple[Refund, tuple[Emission, ...]]:
+def _told(
+    refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int, stuck_after: int
+) -> tuple[Refund, tuple[Emission, ...]]:
     """Add the events that happen at most once per refund, and remember that they have happened."""
     due = []
     if is_final(refund.state):
@@ -224,7 +227,7 @@ def _told(refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int)
     else:
         if refund.state == State.INITIATED:
             due.append(EventType.INITIATED)
-        if is_overdue(refund, now):
+        if is_overdue(refund, now, stuck_after):
             due.append(EventType.STUCK)
     fresh = tuple(kind for kind in due if kind not in refund.emitted)
     if fresh:
@@ -232,9 +235,9 @@ def _told(refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int)
     return refund, emissions + tuple(Emission(kind) for kind in fresh)
 
 
-def is_overdue(known: Refund, now: int) -> bool:
+def is_overdue(known: Refund, now: int, stuck_after: int = STUCK_AFTER) -> bool:
     """Whether it is time to tell that the refund is stuck (`now` in ms), which nobody has been told yet."""
-    return not is_final(known.state) and EventType.STUCK not in known.emitted and now - born(known, now) > STUCK_AFTER
+    return EventType.STUCK not in known.emitted and is_stuck(known, now, stuck_after)
 
 
 def said_again(known: Refund) -> Observation:
@@ -276,11 +279,6 @@ def _noted(refund: Refund, unread: Collection[str]) -> Refund:
     """The refund, with the names of those fields that could not be read and are empty still."""
     left = tuple(sorted(name for name in unread if name in FIELD_NAMES and not getattr(refund, FIELD_NAMES[name])))
     return refund if left == refund.unread else msgspec.structs.replace(refund, unread=left)
-
-
-def born(refund: Refund, now: int) -> int:
-    """When the refund began: Amazon's creationTimestamp where it is believable, else our first sight of it (ms)."""
-    return refund.created_at if 0 < refund.created_at <= now else refund.first_seen_at
 
 
 def _final_key(seen: Observation) -> str:

@@ -22,6 +22,8 @@ the stream. A field without a value is not written; readers ignore fields that t
 | creationTimestamp, lastUpdatedTimestamp | no | Amazon's, basic form `20190714T155300Z` |
 | issuedBy | no | the name of the token with which the refund was requested here |
 | conflict | no | `true` if Amazon has told two different final states |
+| backfill | no | `true` if Amazon settled the refund over 7 days before it was first seen here |
+| wasStuck | no | `true` if `stuck` was told of the refund, at this event or before |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
 | unreadFields | no | the fields that are missing because what Amazon sent could not be read, separated by spaces |
 | traceparent | no | W3C Trace Context: what the request brought from which this follows |
@@ -86,8 +88,9 @@ def event_id(account: str, refund_id: str, event_type: EventType, state: str = "
 
 
 def event_of(emission: Emission, refund: Refund, at: int, traceparent: str = "") -> Event:
-    """The event for one emission of a change; `at` in ms. What only the ledger needs (`emitted`) stays behind."""
-    told = msgspec.structs.replace(refund, emitted=(), charge_read=False)
+    """The event for one emission of a change; `at` in ms. Of `emitted` only STUCK is kept."""
+    stuck = (EventType.STUCK.value,) if EventType.STUCK in refund.emitted else ()
+    told = msgspec.structs.replace(refund, emitted=stuck, charge_read=False)
     return Event(
         id=event_id(refund.account, refund.refund_id, emission.type, emission.state, emission.updated_at),
         type=emission.type,
@@ -125,6 +128,8 @@ def to_fields(event: Event) -> dict[str, str]:
         "retriedBy": refund.retried_by,
         "issuedBy": refund.issued_by,
         "conflict": "true" if refund.conflict else "",
+        "backfill": "true" if refund.backfill else "",
+        "wasStuck": "true" if EventType.STUCK in refund.emitted else "",
         "finals": " ".join(refund.finals),
         "unreadFields": " ".join(refund.unread),
         "revision": str(refund.revision),
@@ -196,6 +201,8 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         retried_by=fields.get("retriedBy", ""),
         issued_by=fields.get("issuedBy", ""),
         conflict=fields.get("conflict") == "true",
+        backfill=fields.get("backfill") == "true",
+        emitted=(EventType.STUCK.value,) if fields.get("wasStuck") == "true" else (),
         finals=_finals(fields),
         unread=tuple(name for name in fields.get("unreadFields", "").split(" ") if name in FIELD_NAMES),
     )

@@ -28,8 +28,9 @@ from receiver.exchange import Request
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.alertmanager import FIRES_FOR, MARGIN, address, alerts
 from receiver.outbox.event import Event
+from receiver.outbox.filters import wants
 from receiver.outbox.rendering import render
-from receiver.outbox.subscriber import most_in_one, wants, window
+from receiver.outbox.subscriber import most_in_one, window
 from receiver.transport import Transport
 from tests.processes import until
 from tests.unit.outbox.examples import NOW, an_event, any_text, events, long_text

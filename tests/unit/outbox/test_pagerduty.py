@@ -15,9 +15,10 @@ from receiver.exchange import Request, Response
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.delivery import SCHEDULE, Attempts, Delivered, Retry, judge
 from receiver.outbox.event import Event
+from receiver.outbox.filters import wants
 from receiver.outbox.pagerduty import LATE
 from receiver.outbox.rendering import render
-from receiver.outbox.subscriber import most_in_one, wants, window
+from receiver.outbox.subscriber import most_in_one, window
 from tests.unit.outbox.examples import NOW, a_subscriber, an_event, any_text, events, long_text
 from tests.unit.outbox.tellers import FIRST, ROUTING_KEY, retry, teller
 

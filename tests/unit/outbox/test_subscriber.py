@@ -16,6 +16,7 @@ from rich.console import Console
 
 from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.filters import wants
 from receiver.outbox.formats import FORMATS
 from receiver.outbox.secret import Secret
 from receiver.outbox.signature import format_secret
@@ -30,7 +31,6 @@ from receiver.outbox.subscriber import (
     read_subscriber,
     resume,
     subscriber_problems,
-    wants,
 )
 from receiver.outbox.target import Rules
 from tests.unit.outbox.examples import NOW, OTHER_SECRET, SECRET, a_subscriber, an_event
