@@ -61,7 +61,8 @@ class Settler:
         there is something to tell subscribers. `token` is that of the claim under which Amazon was asked, 0 without
         one; `traceparent` is told with the events. Raises `StoreUnavailable`.
         """
-        how: Mapping[str, Any] = {"source": source, "stuck_after": account.stuck_after}
+        own = {"stuck_after": account.stuck_after, "region": account.endpoint.region.value}
+        how: Mapping[str, Any] = {"source": source, **own}
         for _ in range(MOST_COLLISIONS):
             known, roster = await asyncio.gather(
                 self.store.refund(account.name, seen.refund_id), self.store.roster(account.name)

@@ -189,6 +189,7 @@ class Tracker:
             revision=refund.revision,
             source=look.source,
             events=[event.type for event in settled.events],
+            backfill=refund.backfill or None,
         )
         if settled.change.known is None:
             await self._explains(refund)

@@ -18,6 +18,8 @@ import msgspec
 from receiver.ledger.age import STUCK_AFTER, is_backfill, is_stuck
 from receiver.ledger.refund import FIELD_NAMES, UNKNOWN_STATE, Observation, Refund, Source, State, is_final
 
+TYPES_AS_REASONS = frozenset({"AmazonA-ZRefund", "BuyerCanceled"})
+"""Reason codes of Refunded that say who began the refund (Amazon's older pages for the EU)."""
 MOST_FINALS = 16
 """A bound on what one refund may remember; a refund that contradicts itself more often is in conflict anyway."""
 
@@ -143,10 +145,12 @@ def decide(
     now: int,
     facts: Facts = MappingProxyType({}),
     stuck_after: int = STUCK_AFTER,
+    region: str = "",
 ) -> Change:
     """What `known` becomes now that Amazon was seen to say `seen`.
 
-    `now` and `stuck_after` are in ms. `facts` are what others than Amazon's answer told (see `learned`). Total: every pair has an answer.
+    `now` and `stuck_after` are in ms; `region` is the account's. `facts` are what others than Amazon's answer told (see
+    `learned`). Total: every pair has an answer.
     """
     move = TABLE[phase(known.state if known else None)][phase(seen.state)]
     seen = _steady(seen, known)
@@ -156,13 +160,15 @@ def decide(
     else:
         refund, emissions = _joined(learned(known, facts, ISSUERS if source is Source.CREATE else REVISED), seen, move)
     refund, emissions = _told(refund, emissions, move, now, stuck_after)
+    if refund.state == State.REFUNDED and refund.reason_code in TYPES_AS_REASONS:
+        refund = msgspec.structs.replace(refund, refund_type=refund.reason_code)
     if refund.backfill != (is_old := is_backfill(known, refund)):
         refund = msgspec.structs.replace(refund, backfill=is_old)
-    if known is not None:
-        if refund == known:
-            return Change(known, known)
-        refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=now, source=source)
-    return Change(known, refund, emissions)
+    if refund == known:
+        return Change(known, refund if known is None else known)
+    revision = known.revision + 1 if known else 1
+    found = {"revision": revision, "changed_at": now, "source": source, "region": region or refund.region}
+    return Change(known, msgspec.structs.replace(refund, **found), emissions)
 
 
 def _steady(seen: Observation, known: Refund | None) -> Observation:

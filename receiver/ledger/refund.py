@@ -256,6 +256,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Each final state seen, as `State@updated_at`."""
     emitted: tuple[str, ...] = ()
     """The event types that this refund has had."""
+    region: str = ""
+    """The account's: na, eu or jp. Empty where an older version wrote the refund."""
     unread: tuple[str, ...] = ()
     """Names (`FIELD_NAMES`) of the fields that are empty because what Amazon sent could not be read."""
 

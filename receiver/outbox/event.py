@@ -17,6 +17,7 @@ the stream. A field without a value is not written; readers ignore fields that t
 | chargeId | no | Amazon's id of the charge |
 | amount, currencyCode | no | both or neither: `14.00`, `USD` |
 | softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
+| region | no | the account's: na, eu or jp |
 | retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time and no conflict is known |
 | retryOf, retryRoot, retriedBy | no | the refund repeated, the first of its chain of retries, the repetition |
 | creationTimestamp, lastUpdatedTimestamp | no | Amazon's, basic form `20190714T155300Z` |
@@ -53,6 +54,7 @@ NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
 WORD = re.compile(r"[a-z_]{1,64}")
 OPERATORS = "receiver."
 EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
+REGIONS = ("na", "eu", "jp")
 COUNT = re.compile(r"[0-9]{1,15}")
 FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
 STATE = re.compile(r".{1,256}", re.DOTALL)
@@ -122,6 +124,7 @@ def to_fields(event: Event) -> dict[str, str]:
         "releaseEnvironment": tidy(refund.environment),
         "orderReference": whole_reference(refund.order_reference) or "",
         "refundType": tidy(refund.refund_type),
+        "region": refund.region,
         "retryable": "" if refund.conflict else refund.retryable,
         "retryOf": refund.retry_of,
         "retryRoot": refund.retry_root,
@@ -195,6 +198,7 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         environment=fields.get("releaseEnvironment", ""),
         order_reference=fields.get("orderReference", ""),
         refund_type=fields.get("refundType", ""),
+        region=region if (region := fields.get("region", "")) in REGIONS else "",
         retryable=fields.get("retryable", ""),
         retry_of=fields.get("retryOf", ""),
         retry_root=fields.get("retryRoot", ""),

@@ -21,6 +21,7 @@ TEXTS = {
     "environment": "environment",
     "order": "order_reference",
     "type": "refund_type",
+    "region": "region",
     "retryable": "retryable",
     "retry_of": "retry_of",
     "retry_root": "retry_root",

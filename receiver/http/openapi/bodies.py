@@ -193,8 +193,8 @@ CHANGEABLE: Final[Mapping[str, Schema]] = {
     },
     "backfill": {
         "type": "boolean",
-        "description": "Whether it is told of refunds that Amazon settled over 7 days before they were first seen here, "
-        "such as imported ones. Left out: true for cloudevents, false for formats that call people.",
+        "description": "Whether it is told of refunds that Amazon settled over 7 days before they were first seen "
+        "here, such as imported ones. Left out: true for cloudevents, false for formats that call people.",
     },
     "routingKey": {"type": "string", "pattern": whole(ROUTING_KEY), "description": "Of PagerDuty."},
     "authorization": {

@@ -39,7 +39,8 @@ BODY = (
     '"What happened":"Amazon rejected this refund, possibly because the merchant account has a negative balance. The '
     'buyer has not been paid by it.","What to do":["Look at the balance of the merchant account in Seller Central; '
     'where it is negative, pay Amazon what is owed.","Once the balance is settled, issue a new refund for the charge; '
-    'the declined one never comes back to life.","Or compensate the buyer outside Amazon Pay, for example with store '
+    'Amazon never reopens a declined refund.","Look at the other refunds of the charge: once its maximum has been '
+    'refunded, Amazon declines every further one.","Or compensate the buyer outside Amazon Pay, for example with store '
     'credit, a gift card or a check."],"Event":"evt_a0b1dbf5ddba89abbeed14ef890d0517"}}}'
 )
 RESOLVED = (
