@@ -26,7 +26,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         refund.py · hint.py · request.py · notification.py    the values
         lifecycle.py · age.py                     the table: known + seen → change, and its events
         schedule.py                               when to ask again
-        query.py · shape.py · order_reference.py    lists, the one JSON shape of a refund, order numbers
+        query.py · shape.py · request_shape.py · order_reference.py    lists, the JSON of a refund and of a request
         charge_book.py                            each refund of a charge, and what must not be paid beside it
         allowance.py                              how much may still be refunded on a charge
     store/            Redis; each script is a .lua file beside the module that runs it
@@ -54,7 +54,7 @@ A change becomes an event, and an event is owed to whoever wants it
         rendering.py · cloud_event.py · signature.py · slack.py · pagerduty.py · alertmanager.py    events on the wire
         delivery.py                               what an answer means: delivered, again, given up, gone
     addresses.py · shares.py    which IP addresses are not public; a limit that clients share
-    sendable.py · resolver.py · interim.py · transport.py    the only files that open a socket to the web
+    head.py · trouble.py · sendable.py · resolver.py · interim.py · transport.py    all that goes out to the web
     handover.py · telling.py    one message: send, judge, settle; what pauses a subscriber, and who is told
     declare.py · deliver.py · upkeep.py    VERBS · the configured subscribers → the store; lanes → the world; trimming
 
@@ -83,7 +83,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ resolver · sendable · interim · serving · logs · workers · deadline · fetch_queue
   │ accounts
   │ inbox · amazonpay · outbox
-  │ ledger · addresses · shares
+  │ ledger · addresses · shares · head · trouble
   │ errors · exchange · trace_context · durations · redis_address
 
 The pure folders see nothing but each other, errors, exchange and trace_context. Time and chance are arguments to them.

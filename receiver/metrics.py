@@ -65,7 +65,9 @@ FIELDS: Final = frozenset(
     | {"merchantMetadata", "merchantReferenceId", "TransactionId"}
 )
 """The fields of Amazon's answers that are null where they cannot be read."""
-TRIED: Final = frozenset({"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued"})
+TRIED: Final = frozenset(
+    {"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued", "repeated"}
+)
 """What a try to issue a refund, or a person, has made of a request."""
 OPERATOR_TYPES: Final = frozenset(each.value for each in OperatorType)
 DELIVERED: Final = frozenset({"delivered", "retry", "dead", "gone"})

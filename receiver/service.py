@@ -94,6 +94,7 @@ class Service:
             self._now,
             pinned={url: pem for account in self.accounts for url, pem in account.signing_certificates.items()},
             md5=ingest.certificate_md5,
+            seal_keys=[account.signer.derived_key("certificate seals") for account in self.accounts],
         )
         self._opened.push_async_callback(self.certificates.close)
         with contextlib.suppress(StoreUnavailable):

@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from msgspec import Meta
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
 from receiver.ledger.shape import (
     Account,
     MoneyJson,
     OtherRefundJson,
     RefundJson,
-    RefundRequestJson,
-    RefusalJson,
     RevisionJson,
     Rfc3339,
 )
@@ -34,9 +33,7 @@ class RefundListJson(TypedDict):
     refunds: list[RefundJson]
     unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
     nextCursor: NextCursor
-    scanCut: Annotated[
-        bool, Meta(description="Whether the page ends because one request looks at so many: go on with nextCursor.")
-    ]
+    scanCut: Annotated[bool, Meta(description="Whether one request looks at no more: go on with nextCursor.")]
 
 
 class HistoryJson(TypedDict):
@@ -87,6 +84,7 @@ class RequestListJson(TypedDict):
 
     requests: list[RefundRequestJson]
     total: Annotated[int, Meta(description="How many there are, shown or not.", ge=0)]
+    unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
 
 
 class SubscriberJson(PublicJson):
@@ -99,6 +97,7 @@ class SubscriberListJson(TypedDict):
     """Subscribers, by account and name."""
 
     subscribers: list[SubscriberJson]
+    unreadable: Annotated[list[str], Meta(description="Those whose record is damaged, as account/name.")]
 
 
 MadeSecret = Annotated[str, Meta(description="Only where one was made, and only this once.", pattern="^whsec_")]
@@ -213,6 +212,7 @@ class TestedJson(TestSentJson):
     error: str | None
     answer: str | None
     seconds: float
+    note: str | None
 
 
 class ResetJson(TypedDict):

@@ -28,7 +28,7 @@ from receiver.store.damage import Damage, WrongType
 from receiver.store.feed import Feed
 from receiver.store.format import Format
 from receiver.store.inspection import Inspection
-from receiver.store.keys import CERTIFICATES, PROBE
+from receiver.store.keys import CERTIFICATES, PROBE, SEALS
 from receiver.store.lanes import Health
 from receiver.store.roster import Roster
 from receiver.store.topology import Client, pipelines
@@ -131,9 +131,18 @@ class Store(Inspection, Feed, Format):
         raw: dict[bytes, bytes] = await self._read("HGETALL", CERTIFICATES)
         return {name.decode(errors="replace"): der for name, der in raw.items()}
 
-    async def keep_certificates(self, files: Mapping[str, bytes]) -> None:
-        """Add signing certificates that have verified a message."""
+    async def certificate_seals(self) -> dict[str, bytes]:
+        """The seals of those certificates."""
+        raw: dict[bytes, bytes] = await self._read("HGETALL", SEALS)
+        return {name.decode(errors="replace"): seal for name, seal in raw.items()}
+
+    async def keep_certificates(
+        self, files: Mapping[str, bytes], seals: Mapping[str, bytes] = MappingProxyType({})
+    ) -> None:
+        """Add signing certificates that have verified a message, with their seals."""
         await self._write("HSET", CERTIFICATES, *(each for pair in files.items() for each in pair))
+        if seals:
+            await self._write("HSET", SEALS, *(each for pair in seals.items() for each in pair))
 
     async def changed(self, account: str, timeout: float) -> None:
         """Return when something of the account was written, or after `timeout` seconds."""
@@ -180,7 +189,7 @@ class Store(Inspection, Feed, Format):
         for name in names:
             sizes |= await self._fares(account, name, roster)
         sizes["oldest_pending_seconds"] = await self._oldest(account) / 1000
-        sizes["wrong_type_keys"] = sum(f"{{{account}}}" in each.key for each in self.damage.foreign)
+        sizes["wrong_type_keys"] = sum(each.account in ("", account) for each in self.damage.foreign)
         return sizes | await self.request_sizes(account)
 
     async def _size(self, *command: str | int) -> float:

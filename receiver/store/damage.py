@@ -52,6 +52,8 @@ class Foreign:
     key: str
     found: str
     should_be: str
+    account: str = ""
+    """Empty for a key of the whole store."""
 
 
 class Damage:
@@ -77,7 +79,7 @@ class Damage:
         known = self._foreign.get(key)
         if known is None and len(self._foreign) >= MOST_REMEMBERED:
             self._foreign.pop(next(iter(self._foreign)))
-        self._foreign[key] = Foreign(key, found or (known.found if known else ""), name.entry.type)
+        self._foreign[key] = Foreign(key, found or (known.found if known else ""), name.entry.type, name.account)
         if self._is_news(key, ""):
             log.error(
                 "store.wrong_type",

@@ -33,6 +33,10 @@ local added, last = about['entries-added'], about['last-generated-id']
 local taken = added - about['length']
 
 local epoch = redis.call('GET', KEYS[2])
+if epoch and not string.match(epoch, '^%x%x?%x?%x?%x?%x?%x?%x?$') then
+  note(KEYS[2], '', 'no epoch; a new one is written')
+  epoch = nil
+end
 if not epoch then
   redis.call('SET', KEYS[2], ARGV[1])
   epoch = ARGV[1]

@@ -15,11 +15,24 @@ import structlog
 from receiver.errors import StoreUnavailable
 from receiver.store.cluster import Cluster
 from receiver.store.damage import Foreign, RecordUnreadable, WrongType
-from receiver.store.keys import CERTIFICATES, FORMAT, PREFIX, PROBE, RESTORED, Keys, Name, read_name, standing_keys
+from receiver.store.keys import (
+    CERTIFICATES,
+    FORMAT,
+    PREFIX,
+    PROBE,
+    RESTORED,
+    SEALS,
+    Keys,
+    Name,
+    read_name,
+    standing_keys,
+)
 from receiver.store.records import Records
 
 log = structlog.get_logger()
 
+MONEY = frozenset({"charge", "taken", "requests", "fps", "issuing", "fps_issuing", "reserved", "unclear"})
+"""Kinds of keys that say what was refunded, or is being: without them something could be refunded a second time."""
 CHECK_EVERY = 5.0
 """Seconds between two looks at the keys whose names are known."""
 STEP = 500
@@ -34,7 +47,7 @@ class Inspection(Records):
     async def check_keys(self) -> list[Foreign]:
         """The foreign keys among those whose names are known beforehand, and those that were met. Raises
         `StoreUnavailable` where Redis does not answer."""
-        known = [CERTIFICATES, FORMAT, RESTORED, PROBE]
+        known = [CERTIFICATES, SEALS, FORMAT, RESTORED, PROBE]
         for account in self.accounts:
             with contextlib.suppress(WrongType):
                 self._names[account] = (await self.roster(account)).names
@@ -105,6 +118,9 @@ class Inspection(Records):
             raise ValueError(f"{key} is no key of the receiver.")
         if part:
             moved = await self.set_aside(key, part, "set aside by hand")
+            if moved and name.kind == "subscribers":
+                # What is being written with the list of before is decided again.
+                await self._write("HINCRBY", key, ":version", 1)
             return aside_of(name) if moved else ""
         target = _replaced(name, self.now())
         if not await self._run("replace", [key, target], [], without=(name.kind,)):

@@ -23,7 +23,7 @@ from receiver.store.deaths import Deaths
 from receiver.store.lanes import Parcel
 from receiver.store.part import LAST_TIME
 from receiver.store.roster import Roster, Rosters
-from receiver.store.stream_ids import fixed_width
+from receiver.store.stream_ids import fixed_width, plain_id
 
 log = structlog.get_logger()
 
@@ -119,6 +119,10 @@ class Keeping(Rosters, Deaths):
         keys = self._keys(account)
         top = f"({fixed_width(f'{max(before, 0)}-0')}"
         ids = await self._read("ZRANGE", keys("owed", name), "-", top, "BYLEX", "LIMIT", 0, EXPIRY_BATCH)
+        if bad := [each for each in ids if not plain_id(each)]:
+            for each in bad:
+                await self.set_aside(keys("owed", name), each, "no id of an event; set aside")
+            return await self.overdue(account, name, before, lease)
         found = []
         for stream_id in self._plain(keys("owed", name), ids):
             score = await self._read("ZSCORE", keys("lane", name), stream_id)

@@ -118,6 +118,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
 STORE_KEYS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         "certificates": Kind(HASH, Scope.STORE, "`<partition>/<file hash>` → DER that verified a message", "never"),
+        "certificate_seals": Kind(HASH, Scope.STORE, "`<partition>/<file hash>#<seal key>` → its seal", "never"),
         "format": Kind(STRING, Scope.STORE, "the version of the data's format", "never"),
         "restored": Kind(STRING, Scope.STORE, "a word that names the last restore", "never"),
         "probe": Kind(STRING, Scope.STORE, "nothing, ever: the key of the write that writes nothing", "never there"),
@@ -205,7 +206,8 @@ def _store_key(kind: str) -> str:
     return f"{PREFIX}{kind}"
 
 
-CERTIFICATES, FORMAT, RESTORED, PROBE = map(_store_key, ("certificates", "format", "restored", "probe"))
+CERTIFICATES, SEALS = map(_store_key, ("certificates", "certificate_seals"))
+FORMAT, RESTORED, PROBE = map(_store_key, ("format", "restored", "probe"))
 SUBSCRIBER_KINDS = tuple(kind for kind, entry in CATALOGUE.items() if entry.scope is Scope.SUBSCRIBER)
 """What is kept for each subscriber, a key each."""
 

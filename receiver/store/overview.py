@@ -15,6 +15,7 @@ from receiver.errors import Unreadable
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Revision, parse_time
 from receiver.outbox.delivery import Attempts
+from receiver.store.damage import WrongType
 from receiver.store.deaths import Deaths
 from receiver.store.keys import STATES
 from receiver.store.trail import Trails
@@ -150,19 +151,21 @@ class Overview(Trails, Deaths):
         return sorted(found, key=lambda told: _order(told.stream_id))
 
     async def _waits(self, account: str, stream_id: str, names: Sequence[str]) -> dict[str, tuple[int, Attempts]]:
-        keys = self._keys(account)
-        scores, stored = await asyncio.gather(
-            asyncio.gather(*(self._read("ZSCORE", keys("lane", name), stream_id) for name in names)),
-            asyncio.gather(*(self._read("HGET", keys("attempts", name), stream_id) for name in names)),
-        )
-        return {
-            name: (
-                self._millis(keys("lane", name), stream_id, score),
-                self._attempts(keys("attempts", name), stream_id, raw),
+        found = await asyncio.gather(*(self._wait_of(account, stream_id, name) for name in names))
+        return {name: waits for name, waits in zip(names, found, strict=True) if waits is not None}
+
+    async def _wait_of(self, account: str, stream_id: str, name: str) -> tuple[int, Attempts] | None:
+        """When an event is sent to this subscriber, and what was tried; None where it does not wait here."""
+        lane, attempts = (self._keys(account)(kind, name) for kind in ("lane", "attempts"))
+        try:
+            score, stored = await asyncio.gather(
+                self._read("ZSCORE", lane, stream_id), self._read("HGET", attempts, stream_id)
             )
-            for name, score, raw in zip(names, scores, stored, strict=True)
-            if score is not None
-        }
+        except WrongType:
+            return None
+        if score is None:
+            return None
+        return self._millis(lane, stream_id, score), self._attempts(attempts, stream_id, stored)
 
 
 def _order(stream_id: str) -> tuple[int, int]:

@@ -179,10 +179,10 @@ class Refunds(Part):
             indexes = [keys.state(state) for state in STATES]
         runs = await asyncio.gather(*(self._run_of(index, place, query.since, limit) for index in indexes))
         entries = heapq.nlargest(limit, (entry for run in runs for entry in run))
-        refunds = await asyncio.gather(*(self._listed(account, refund_id) for _, refund_id in entries))
+        refunds = await asyncio.gather(*(self.refund_or_id(account, refund_id) for _, refund_id in entries))
         return [(*entry, refund) for entry, refund in zip(entries, refunds, strict=True)]
 
-    async def _listed(self, account: str, refund_id: str) -> Refund | str | None:
+    async def refund_or_id(self, account: str, refund_id: str) -> Refund | str | None:
         """One refund of a list; its id where it cannot be read, which harms no other."""
         try:
             return await self.refund(account, refund_id)
@@ -207,7 +207,7 @@ class Refunds(Part):
     async def _page_of_charge(self, account: str, query: Query, cursor: str, limit: int) -> Page:
         key = self._keys(account)("charge", query.charge)
         members = self._texts(key, await self._read("HKEYS", key))
-        refunds = await asyncio.gather(*(self._listed(account, member) for member in members))
+        refunds = await asyncio.gather(*(self.refund_or_id(account, member) for member in members))
         bad = tuple(each for each in refunds if isinstance(each, str))
         place = read_cursor(cursor)
         matching = sorted(

@@ -9,8 +9,8 @@ if not score or tonumber(score) ~= tonumber(ARGV[3]) then
   return {0}
 end
 local function count(field)
-  local held = redis.call('HGET', KEYS[7], field)
-  redis.call('HSET', KEYS[7], field, string.format('%.0f', number(held, 0) + 1))
+  local held = number(redis.call('HGET', KEYS[7], field), 0)
+  redis.call('HSET', KEYS[7], field, string.format('%.0f', held >= 0 and held < 1e15 and held + 1 or 1))
 end
 if ARGV[9] == '1' then
   count('streak')
