@@ -125,6 +125,8 @@ GENERAL = Advice(
     "The buyer has not been paid by it.",
     (ASK_AMAZON, CHECK_ALREADY_PAID, CHECK_MAXIMUM, RETRY_IF_CAPTURED, ANOTHER_WAY),
 )
+WITHOUT_ANOTHER_TRY = (RETRY, RETRY_IF_CAPTURED, RETRY_SOON, CHECK_MAXIMUM)
+"""Actions that are void once it is known that the charge admits no other try."""
 IN_JAPAN = {
     Reason.AMAZON_REJECTED: Advice(
         "Amazon rejected this refund. The buyer has not been paid by it.", (SUPPORT, CHECK_MAXIMUM, ANOTHER_WAY)
@@ -178,7 +180,7 @@ def _with_facts(advice: Advice, refund: Refund) -> Advice:
     if refund.retried_by:
         return Advice(f"{advice.summary} It has been issued again.", (FOLLOW_RETRY, NOR_BESIDE_THE_RETRY))
     if refund.retryable == "no":
-        left = tuple(each for each in advice.actions if each not in (RETRY, RETRY_IF_CAPTURED, RETRY_SOON))
+        left = tuple(each for each in advice.actions if each not in WITHOUT_ANOTHER_TRY)
         return Advice(f"{advice.summary} The charge does not admit another try.", left)
     if refund.retryable == "yes":
         known = tuple(

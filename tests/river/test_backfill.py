@@ -47,8 +47,8 @@ async def test_importing_old_declines_calls_nobody(store: Store, redis: Any, clo
         await take_in(at, metrics, 12)
         waiting = {name: len(await at.claim(name)) for name in ("pager", "archive")}
         assert waiting == {"pager": 0, "archive": 12}
-        parcels = await at.claim()
-        await at.deliverer.deliver(parcels, (await store.roster("us")).subscribers["all"])
+        for parcel in await at.claim():
+            await at.deliverer.deliver([parcel], (await store.roster("us")).subscribers["all"])
         bodies = [json.loads(post.body) for post in books.posts]
         assert len(bodies) == 12
         assert {(each["backfill"], each["data"]["backfill"]) for each in bodies} == {(True, True)}
