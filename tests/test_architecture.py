@@ -19,7 +19,7 @@ import receiver
 ROOT = Path(receiver.__file__).parent
 
 LAYERS = (
-    {"errors", "exchange", "trace_context", "durations", "redis_address"},
+    {"errors", "exchange", "trace_context", "durations", "redis_address", "healthcheck"},
     {"ledger", "addresses", "shares"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},

@@ -25,8 +25,10 @@ ADMITTED: Final = ("/healthz", "/readyz", "/ipn", "/fps/")
 FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-YOUNG: Final = 1.0
-"""Seconds for which a connection that has just come, or was just answered, stays as long as there is a reserve."""
+YOUNG = 1.0
+IDLE = 5.0
+"""Seconds for which a connection stays, as long as there is a reserve: after it has come, and after an answer. A
+request may be on the way."""
 SAY_EVERY: Final = 60.0
 """Seconds between two log lines about too many connections."""
 
@@ -58,7 +60,7 @@ class Connections:
         self.most, self.reserve = most, -(-most // RESERVE)
         self._trusted = trusted
         self._spare: dict[str, dict[Yields, float]] = {}
-        """Client → its connections that can go, since when."""
+        """Client → its connections that can go, and from when rather than use up the reserve."""
         self._proxies: dict[Yields, float] = {}
         self._said_at = float("-inf")
 
@@ -70,9 +72,10 @@ class Connections:
             return None
         return None if any(address in network for network in self._trusted) else client_of(host)
 
-    def spare(self, client: str | None, connection: Yields, now: float) -> None:
-        """It can go, from now on or already."""
-        (self._proxies if client is None else self._spare.setdefault(client, {})).setdefault(connection, now)
+    def spare(self, client: str | None, connection: Yields, now: float, *, idle: bool = False) -> None:
+        """It can go, from now on or already; `idle`: it has been of use."""
+        held = self._proxies if client is None else self._spare.setdefault(client, {})
+        held.setdefault(connection, now + (IDLE if idle else YOUNG))
 
     def needed(self, client: str | None, connection: Yields) -> None:
         """It cannot go, or is gone."""
@@ -94,8 +97,7 @@ class Connections:
         client = max(self._spare, key=lambda each: len(self._spare[each]), default=None)
         held = self._proxies if client is None else self._spare[client]
         oldest = next(iter(held), None)
-        # What has just come may be about to ask: the reserve is used up before it goes.
-        if count <= self.most + self.reserve and (oldest is None or now - held[oldest] < YOUNG):
+        if count <= self.most + self.reserve and (oldest is None or now < held[oldest]):
             return Room.RESERVED
         if oldest is None:
             return Room.NONE

@@ -88,12 +88,13 @@ class Protocol(HttpToolsProtocol):
         self._expect_head()
 
     def give_way(self) -> None:
-        """Another needs the room. Who has begun a request is told to come again."""
+        """Another needs the room. Who has not been answered yet is told to come again; who idles is not, since it would
+        take that for the answer to its next request."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
             return
         asked = self.answered
-        if self.heading or (asked is not None and not asked.response_started):
+        if self.heading or asked is None or not asked.response_started:
             self.transport.write(FULL)
         self._close()
 
@@ -104,7 +105,8 @@ class Protocol(HttpToolsProtocol):
         if self.rest_timer is not None or (whole and not self.flow.write_paused):
             self.others.needed(self.counts_for, self)
         elif not self.transport.is_closing():
-            self.others.spare(self.counts_for, self, self.loop.time())
+            idle = asked is not None and asked.response_complete
+            self.others.spare(self.counts_for, self, self.loop.time(), idle=idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and its timers with it.
