@@ -20,25 +20,25 @@ A notification comes in, is proven, and becomes a hint
 A hint makes a refund due; Amazon is asked, and the answer is written with all that follows from it
 
     amazonpay/        PURE · what we ask Amazon
-        calls.py · signing.py · answers.py        a request, the proof that it is ours, what an answer means
+        calls.py · signing.py · answers.py · fields.py    a request, the proof that it is ours, what an answer means
         clock.py · fps.py · fps_answers.py · fps_notification.py · aws_signature.py    Amazon's time; Flexible Payments
     ledger/           PURE · what we know
         refund.py · hint.py · request.py · notification.py    the values
         lifecycle.py                              the table: known + seen → change, and its events
         schedule.py                               when to ask again
-        query.py · shape.py                       lists, and the one JSON shape of a refund
+        query.py · shape.py · request_shape.py · order_reference.py    lists, the JSON of a refund and of a request
         charge_book.py                            each refund of a charge, and what must not be paid beside it
         allowance.py                              how much may still be refunded on a charge
     store/            Redis; each script is a .lua file beside the module that runs it
-        keys.py · codec.py · part.py              names, forms, access
-        connection.py · kinds.py · tls.py         pipelines and scripts; what can be the matter
+        keys.py · codec.py · stream_ids.py · part.py    the catalogue of keys; forms; access
+        connection.py · scripts.py · kinds.py · tls.py    pipelines and scripts; what can be the matter
+        damage.py · records.py · inspection.py    foreign keys and damaged records: met, looked for, set aside
         sentinel.py · cluster.py · topology.py    one Redis, or several
         clock.py · wakes.py                       one time for all; who wakes whom
         looks.py · refunds.py · roster.py · lanes.py · deaths.py · keeping.py    questions, the ledger, what is owed
-        feed.py · vitals.py                       all events; how a Redis is
         requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
         format.py · restored.py · pruning.py      the version of the data; after a restore; what is old goes
-        overview.py · trail.py · notifications.py    what people look at
+        overview.py · trail.py · notifications.py · feed.py · vitals.py    what people look at; all events; Redis itself
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py · settle.py    one signed exchange with Amazon; read, decide, commit, and again on collision
     track.py          VERB · what is due → the ledger

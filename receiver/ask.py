@@ -20,10 +20,11 @@ from receiver.errors import AmazonError, AmazonRefusesUs, AmazonThrottled, Amazo
 from receiver.exchange import Request, Response
 from receiver.ledger.allowance import Charge, has_more_to_tell, retryable
 from receiver.ledger.charge_book import Entry
-from receiver.ledger.lifecycle import Facts
-from receiver.ledger.refund import FPS, Refund, State
+from receiver.ledger.lifecycle import UNREAD, Facts
+from receiver.ledger.refund import FPS, Observation, Refund, RetryRefused, State
 from receiver.ledger.request import without_its_own
 from receiver.store import Store
+from receiver.store.damage import StoreDamaged, WrongType
 
 log = structlog.get_logger()
 
@@ -57,6 +58,9 @@ class Watcher(Protocol):
 
     def asked(self, call: str, outcome: str, seconds: float) -> None:
         """Amazon was asked."""
+
+    def unread(self, call: str, field: str) -> None:
+        """A field of Amazon's answer could not be read."""
 
 
 @dataclass(slots=True)
@@ -98,6 +102,7 @@ class Asker:
                 signed = await asyncio.to_thread(self.account.signer.sign, request, dated)
                 response = await self.sent(signed, timeout=left)
                 value = self._judged(read, response, signed)
+                self.note_unread(call, value)
                 outcome = "ok"
                 return value
             except AmazonThrottled as error:
@@ -117,6 +122,22 @@ class Asker:
             finally:
                 self.watcher.asked(call, outcome, loop.time() - began)
         raise AssertionError
+
+    def note_unread(self, call: str, value: object) -> None:
+        """Count and log the fields of an answer that could not be read. Their values are never logged."""
+        if not isinstance(value, Observation | Charge):
+            return
+        about = {"refund_id": value.refund_id} if isinstance(value, Observation) else {}
+        for each in value.unread:
+            self.watcher.unread(call, each.field)
+            log.error(
+                "amazon.field_unread",
+                account=self.account.name,
+                **{"charge_id": value.charge_id or None, **about},
+                call=call,
+                field=each.field,
+                reason=each.reason,
+            )
 
     async def _may_repeat(self, call: Call, deadline: float) -> bool:
         loop = asyncio.get_running_loop()
@@ -157,6 +178,14 @@ class Asker:
                 return False
             await asyncio.sleep(wait / 1000)
 
+    async def _charge_token(self, patience: float) -> bool:
+        """A token for Get Charge. Where the throttle's key is damaged, what is urgent goes on without one: refunds do
+        not wait for it, and Amazon slows us down itself."""
+        try:
+            return await self.token(Call.GET_CHARGE, patience)
+        except WrongType:
+            return patience > 0
+
     async def charge(self, charge_id: str, *, fresh: bool = False, patience: float = CHARGE_PATIENCE) -> Charge:
         """Get Charge, or what was kept of it within the hour unless it must be `fresh`.
 
@@ -165,7 +194,7 @@ class Asker:
         if not fresh and (kept := await self.store.cached_charge(self.account.name, charge_id)):
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(kept, type=Charge)
-        if not await self.token(Call.GET_CHARGE, patience):
+        if not await self._charge_token(patience):
             raise AmazonThrottled("Too many charges are being read just now.", retry_after=THROTTLED_PAUSE)
         request = get_charge(self.account.endpoint, charge_id)
         found = await self.ask(Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id))
@@ -189,11 +218,16 @@ class Asker:
                 self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
                 self._others(refund, besides),
             )
-        except AmazonError as error:
+        except (AmazonError, StoreDamaged) as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
             return {}
-        facts: dict[str, str | bool] = {"charge_read": True, "order_reference": charge.merchant_reference_id}
-        if declined and refund.amount is not None:
+        facts: dict[str, str | bool | tuple[str, ...] | RetryRefused] = {
+            "charge_read": True,
+            "order_reference": charge.merchant_reference_id,
+        }
+        if charge.has_unread("merchantReferenceId", "merchantMetadata"):
+            facts[UNREAD] = ("orderReference",)
+        if declined and refund.amount is not None and not charge.has_unread("captureAmount", "refundedAmount"):
             facts["retryable"] = retryable(charge, refund.amount, others.values(), self.account.over)
             if facts["retryable"] == "no" and not besides:
                 sure = without_its_own(others, refund.amount)

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, Protocol, TypeVar
 
@@ -48,12 +50,15 @@ log = structlog.get_logger()
 
 
 class Shelf(Protocol):
-    """Where proven certificates outlive the process: `store/`. Both methods raise `StoreUnavailable`."""
+    """Where proven certificates outlive the process: `store/`. All methods raise `StoreUnavailable`."""
 
     async def certificates(self) -> dict[str, bytes]:
         """`<partition>/<file hash>` → DER."""
 
-    async def keep_certificates(self, files: Mapping[str, bytes]) -> None:
+    async def certificate_seals(self) -> dict[str, bytes]:
+        """Their seals."""
+
+    async def keep_certificates(self, files: Mapping[str, bytes], seals: Mapping[str, bytes]) -> None:
         """Add these."""
 
 
@@ -63,7 +68,8 @@ class CertificateStore:
     `fetch(url)` returns the file, or raises `NotSent` (trouble that may pass) or `CertificateUnavailable` (the host
     answered, and not with a file). `pinned` maps a `SigningCertURL` to its PEM; these are checked like all others, and
     never fetched. `md5` says what follows when a file is not the one that its name promises: `enforce` refuses it for
-    now (503), `warn` only raises the alarm. Time-outs are in seconds: for one fetch, and for one envelope's wait.
+    now (503), `warn` only raises the alarm. What the store keeps is believed if one of the `seal_keys` has sealed it:
+    nobody plants a certificate there. Time-outs are in seconds: for one fetch, and for one envelope's wait.
     Raises `ConfigurationError` where a pinned certificate cannot be used.
     """
 
@@ -74,13 +80,16 @@ class CertificateStore:
         *,
         pinned: Mapping[str, bytes] = MappingProxyType({}),
         md5: Md5 = "enforce",
+        seal_keys: Sequence[bytes] = (),
         fetch_timeout: float = 6.0,
         wait_timeout: float = 8.0,
     ) -> None:
         self._fetch, self._now, self._md5 = fetch, now, md5
         self._fetch_timeout, self._wait_timeout = fetch_timeout, wait_timeout
+        self._seal_keys = seal_keys
         self._pinned = self._read_pinned(pinned)
         self._proven: dict[Key, SigningCertificate] = {}
+        self._unsealed: set[Key] = set()
         self._unproven: dict[Key, tuple[SigningCertificate, int]] = {}
         self._failed: dict[Key, tuple[ReceiverError, int, int]] = {}
         self._queue = FetchQueue[Key, SigningCertificate | ReceiverError]()
@@ -123,13 +132,21 @@ class CertificateStore:
 
     async def share(self, shelf: Shelf) -> None:
         """Take in what was proven before or elsewhere, and add what was proven here. Raises `StoreUnavailable`."""
-        kept = await shelf.certificates()
+        kept, seals = await shelf.certificates(), await shelf.certificate_seals()
         for name, der in kept.items():
-            self._recall(name, der)
+            self._recall(name, der, seals)
         proven = {"/".join(key): held.der for key, held in self._proven.items()}
+        ours = {seal: value for name, der in proven.items() for seal, value in self._seals(name, der).items()}
         fresh = {name: der for name, der in proven.items() if kept.get(name) != der}
-        if fresh:
-            await shelf.keep_certificates(fresh)
+        unsealed = {seal: value for seal, value in ours.items() if seals.get(seal) != value}
+        if fresh or unsealed:
+            await shelf.keep_certificates(fresh or proven, unsealed)
+
+    def _seals(self, name: str, der: bytes) -> dict[str, bytes]:
+        """The seal by each of our keys, under the name that it is kept by."""
+        text = name.encode() + b"\0" + der
+        ids = {hashlib.sha256(b"id" + key).hexdigest()[:16]: key for key in self._seal_keys}
+        return {f"{name}#{id_}": hmac.digest(key, text, "sha256") for id_, key in ids.items()}
 
     async def keep_sharing(self, shelf: Shelf) -> None:
         """Share every half minute, until cancelled."""
@@ -138,8 +155,11 @@ class CertificateStore:
                 await self.share(shelf)
             await asyncio.sleep(SHARE_EVERY)
 
-    def _recall(self, name: str, der: bytes) -> None:
-        """One certificate of the shelf; it must pass the checks that a fetched file must pass."""
+    def _recall(self, name: str, der: bytes, seals: Mapping[str, bytes]) -> None:
+        """One certificate of the shelf; it must pass the checks that a fetched file must pass, and be sealed by us.
+
+        One that is not is fetched when a message names it, as if it had never been kept.
+        """
         partition, _, file = name.partition("/")
         key = (partition, file)
         if key in self._proven or key in self._pinned or len(self._proven) >= PROVEN_MAX:
@@ -149,7 +169,14 @@ class CertificateStore:
         except (CertificateUnavailable, NotProven) as error:
             log.error("certificate.shelf_damaged", file=file, reason=error.reason)
             return
-        if certificate.not_after + PAST_MS >= self._now():
+        sealed = any(hmac.compare_digest(seals.get(id_, b""), seal) for id_, seal in self._seals(name, der).items())
+        if not sealed:
+            if key not in self._unsealed:
+                self._unsealed.add(key)
+                log.warning(
+                    "certificate.not_sealed", file=file, fix="nothing: it is fetched again when a message names it"
+                )
+        elif certificate.not_after + PAST_MS >= self._now():
             self._proven[key] = certificate
 
     async def close(self) -> None:

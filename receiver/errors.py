@@ -7,7 +7,7 @@
     │   ├── TooLarge             more bytes than a notification ever has                  413
     │   └── Encoded              compressed or otherwise encoded                          415
     ├── Unavailable              our own trouble; the same request may succeed later      503
-    │   ├── StoreUnavailable     Redis is down, slow, full or read-only
+    │   ├── StoreUnavailable     Redis is down, slow, full or read-only; or damaged (store/damage.py)
     │   ├── CertificateUnavailable   the signing certificate could not be had
     │   ├── DatedInFuture        the message is from our future: our clock may be wrong
     │   ├── Unconfigured         Amazon Pay's own topic, or a merchant, that nobody configured
@@ -271,6 +271,8 @@ class AmazonUnknown(AmazonError):
     """No answer, half an answer, a 5xx or garbage: what Amazon did is not known."""
 
     reason = "amazon_unknown"
+    refund_id = ""
+    """The refund that an answer names although it contradicts the request; empty for none."""
 
 
 class NotAsked(ReceiverError):

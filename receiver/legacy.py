@@ -212,6 +212,7 @@ class Legacy:
                 response = await asker.sent(request, timeout=deadline - began)
                 environment = asker.account.environment.capitalize()
                 answer = fps.read_refund(response, order.values, self._store.now(), environment=environment)
+                asker.note_unread("fps_refund", answer.observation)
                 outcome = "ok"
                 return answer.observation
             except AmazonRefusesUs as error:

@@ -23,6 +23,7 @@ from receiver.ledger.schedule import echo as next_echo
 from receiver.ledger.schedule import next_look
 from receiver.settle import Settled, Settler
 from receiver.store import Store
+from receiver.store.damage import StoreDamaged
 from receiver.store.looks import Echo, Look
 from receiver.store.wakes import News, Waker
 from receiver.trace_context import in_the_log
@@ -31,6 +32,7 @@ from receiver.workers import in_rounds
 log = structlog.get_logger()
 
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
+DAMAGED_PAUSE = 60_000
 
 
 class Watcher(Protocol):
@@ -120,10 +122,18 @@ class Tracker:
         with structlog.contextvars.bound_contextvars(account=look.account, refund_id=look.refund_id, **traced):
             try:
                 await self.look(look)
+            except StoreDamaged as error:
+                await self._damaged(look, error)
             except StoreUnavailable as error:
                 log.warning("track.not_settled", reason=error.reason)
             except Exception:
                 log.exception("track.failed")
+
+    async def _damaged(self, look: Look, error: StoreDamaged) -> None:
+        """What is kept of this refund is damaged: the others have their turn, and it is asked about again later."""
+        log.error("track.damaged", key=error.key, reason=error.reason)
+        with contextlib.suppress(StoreUnavailable):
+            await self.store.reschedule(look, self.store.now() + DAMAGED_PAUSE, look.echo, outcome=error.reason)
 
     async def look(self, look: Look) -> None:
         """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""

@@ -22,13 +22,12 @@ from typing import Any, NoReturn
 
 from receiver.errors import AmazonNotFound, AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown
 from receiver.exchange import Response
+from receiver.ledger.request import KEY_TAKEN
 
 WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """A state, a reason code, an environment: what may become a Redis key or a label of a metric."""
 
 NO_SUCH_OBJECT = "ResourceNotFound"
-KEY_TAKEN = "DuplicateIdempotencyKey"
-"""The key was used with other values: a verdict on this request, but no proof that nothing was issued under the key."""
 VERDICTS = frozenset(
     {
         *("TransactionAmountExceeded", "TransactionCountExceeded", "CurrencyMismatch"),
@@ -129,12 +128,36 @@ def _problem_of(response: Response) -> tuple[str, str]:
 
 
 def _parse(body: bytes) -> object:
-    """The JSON value, or None: no bytes make this raise."""
+    """The JSON value, or None: no bytes make this raise.
+
+    A number or a byte that cannot be read spoils the field in which it stands, not the whole answer.
+    """
+    read: dict[str, Any] = {"parse_int": _whole, "parse_float": _decimal, "parse_constant": NoNumber}
     try:
-        return json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
-    except (ValueError, ArithmeticError, RecursionError):
+        try:
+            return json.loads(body, **read)
+        except UnicodeDecodeError:
+            return json.loads(body.decode("utf-8", "surrogateescape"), **read)
+    except (ValueError, RecursionError):
         return None
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+class NoNumber:
+    """Stands for a number that cannot be read: NaN, or one with more digits than Python converts."""
+
+    def __init__(self, text: str) -> None:
+        """Nothing of the text is kept."""
+
+
+def _whole(text: str) -> int | NoNumber:
+    try:
+        return int(text)
+    except ValueError:
+        return NoNumber(text)
+
+
+def _decimal(text: str) -> Decimal | NoNumber:
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return NoNumber(text)

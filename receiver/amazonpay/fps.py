@@ -23,7 +23,7 @@ from receiver.amazonpay.aws_signature import Credentials, SignatureMethod, signe
 from receiver.amazonpay.fps_answers import judged, name, request_id_of, text, unintelligible
 from receiver.errors import AmazonUnknown, BadRequest
 from receiver.exchange import Request, Response
-from receiver.ledger.refund import REFUND_ID, Money, Observation, State, format_rfc3339
+from receiver.ledger.refund import REFUND_ID, Money, Observation, State, Unread, format_rfc3339
 
 HOSTS = {"live": "https://fps.amazonaws.com/", "sandbox": "https://fps.sandbox.amazonaws.com/"}
 """Where FPS was, by environment."""
@@ -105,7 +105,7 @@ class Answer:
     """What FPS said of a refund. `transaction_status` is its own word, of which `observation.state` is the meaning."""
 
     transaction_id: str
-    """As FPS gave it back: that of the original transaction (API reference)."""
+    """As FPS gave it back: that of the original transaction (API reference). Empty where it cannot be read."""
     transaction_status: str
     request_id: str
     """What Amazon's support asked for; empty where FPS gave none."""
@@ -179,6 +179,8 @@ def read_refund(response: Response, order: Order, now: int, *, environment: str 
             request_id=request_id_of(root) or None,
         )
     status = text(response, result[0], "TransactionStatus", WORD)
+    ids = [(each.text or "").strip() for each in result[0].findall("{*}TransactionId")]
+    is_read = len(ids) == 1 and bool(TRANSACTION_ID.fullmatch(ids[0]))
     observation = Observation(
         refund_id=reference,
         state=state_of(status),
@@ -188,9 +190,9 @@ def read_refund(response: Response, order: Order, now: int, *, environment: str 
         reason_description=clean(result[0].findtext("{*}PendingReason") or ""),
         environment=environment,
         is_dated=False,
+        unread=() if is_read else (Unread("TransactionId", "bad_id"),),
     )
-    transaction_id = text(response, result[0], "TransactionId", TRANSACTION_ID)
-    return Answer(transaction_id, status, request_id_of(root), observation)
+    return Answer(ids[0] if is_read else "", status, request_id_of(root), observation)
 
 
 def state_of(status: str) -> str:

@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from msgspec import Meta
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
 from receiver.ledger.shape import (
     Account,
     MoneyJson,
     OtherRefundJson,
     RefundJson,
-    RefundRequestJson,
-    RefusalJson,
     RevisionJson,
     Rfc3339,
 )
@@ -32,10 +31,9 @@ class RefundListJson(TypedDict):
     """Refunds, newest change first."""
 
     refunds: list[RefundJson]
+    unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
     nextCursor: NextCursor
-    scanCut: Annotated[
-        bool, Meta(description="Whether the page ends because one request looks at so many: go on with nextCursor.")
-    ]
+    scanCut: Annotated[bool, Meta(description="Whether one request looks at no more: go on with nextCursor.")]
 
 
 class HistoryJson(TypedDict):
@@ -86,6 +84,7 @@ class RequestListJson(TypedDict):
 
     requests: list[RefundRequestJson]
     total: Annotated[int, Meta(description="How many there are, shown or not.", ge=0)]
+    unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
 
 
 class SubscriberJson(PublicJson):
@@ -98,6 +97,7 @@ class SubscriberListJson(TypedDict):
     """Subscribers, by account and name."""
 
     subscribers: list[SubscriberJson]
+    unreadable: Annotated[list[str], Meta(description="Those whose record is damaged, as account/name.")]
 
 
 MadeSecret = Annotated[str, Meta(description="Only where one was made, and only this once.", pattern="^whsec_")]
@@ -271,10 +271,11 @@ class AliveJson(TypedDict):
 
 
 class ReadinessJson(TypedDict):
-    """Whether it can work."""
+    """Whether it can work. `damagedKeys`: by key of the store, what it holds and should hold; at most 20."""
 
     status: Literal["ready", "not_ready"]
     checks: Annotated[dict[str, str], Meta(description="By check: ok, or a word for what is wrong.")]
+    damagedKeys: NotRequired[dict[str, str]]
 
 
 class ProblemJson(TypedDict):

@@ -21,6 +21,7 @@ import msgspec
 
 from receiver.amazonpay.fps import Order, Policy
 from receiver.ledger.request import RequestState
+from receiver.store.damage import unreadable
 from receiver.store.part import Part
 from receiver.store.requests import Attempt, Attempts
 
@@ -93,17 +94,29 @@ class FpsOrders(Part):
             case b"taken":
                 return Taken.TAKEN
         flat = answer[1]
-        return _record(dict(zip(flat[::2], flat[1::2], strict=True)))
+        return self._fps_record(account, reference, dict(zip(flat[::2], flat[1::2], strict=True)))
 
     async def fps_order(self, account: str, reference: str) -> FpsRecord | None:
         """One order, or None."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("fps", reference))
-        return _record(raw) if raw else None
+        return self._fps_record(account, reference, raw) if raw else None
+
+    def _fps_record(self, account: str, reference: str, raw: Mapping[bytes, bytes]) -> FpsRecord:
+        try:
+            return _record(raw)
+        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            key = self._keys(account)("fps", reference)
+            self.damage.record(key, what="no order that this version reads")
+            raise unreadable(key) from error
 
     async def claim_fps(self, account: str, *, lease: int, limit: int) -> Attempts:
         """Take at most `limit` orders whose time has come, for `lease` ms."""
+        keys = self._keys(account)
         wait, *rest = await self._run(
-            "claim_request", [self._keys(account)("fps_issuing")], [self.now(), lease, limit], repeatable=False
+            "claim_request",
+            [keys("fps_issuing"), keys("aside", "fps_issuing")],
+            [self.now(), lease, limit],
+            repeatable=False,
         )
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
         return Attempts(found, None if wait < 0 else int(wait))

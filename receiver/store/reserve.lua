@@ -10,13 +10,6 @@
 -- `<minor units> <state>`, of which it is not known when it began: it is taken for new (ledger/charge_book.py).
 -- Returns {'reserved'}, {'refused', reason, spent, member, entry, …} or {'known', {field, value, …}}.
 -- Run twice by one owner it says 'reserved' again.
-local TYPES = {'hash', 'hash', 'zset', 'zset', 'hash'}
-for index, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= TYPES[index] then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. TYPES[index])
-  end
-end
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner == ARGV[2] then
   return {'reserved'}
@@ -65,7 +58,7 @@ for index = 1, #book, 2 do
   local member, line = book[index], book[index + 1]
   local entry = read(line)
   if not entry then
-    return redis.error_reply('ERR ' .. KEYS[2] .. ' holds an entry that is none: ' .. member)
+    return redis.error_reply('DAMAGED ' .. KEYS[2] .. ' ' .. string.gsub(member, '[^%w%p]', '?'))
   end
   if entry.state ~= 'Declined' or entry.conflict then
     table.insert(all, member)

@@ -25,8 +25,9 @@ from receiver.ledger.request import Order, Record
 from receiver.metrics import Metrics
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.connection import Command, Group, Script
+from receiver.store.connection import Group
 from receiver.store.requests import NotReserved, Reserved
+from receiver.store.scripts import Command, Script
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
 

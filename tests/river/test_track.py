@@ -14,6 +14,7 @@ from receiver.ledger.schedule import DEFAULT_POLL, ECHO, PollPlan
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.looks import Echo
+from receiver.track import DAMAGED_PAUSE
 from receiver.transport import Transport
 from tests.clock import T0, ManualClock
 from tests.processes import until
@@ -47,7 +48,6 @@ UNKNOWN: dict[str, Answer] = {
     "garbage": http(200, b"\x1f\x8b<html>"),
     "no object": http(200, b"[]"),
     "no state": http(200, b'{"refundId": "S01-5105180-3221187-R000001", "statusDetails": {}}'),
-    "an amount that is none": refund(refundAmount={"amount": "1e3", "currencyCode": "USD"}),
     "another refund": refund(number=2),
     "no end": http(200, b'{"refundId": "' + b"x" * 70_000 + b'"}'),
 }
@@ -439,9 +439,10 @@ async def test_what_nobody_foresaw_costs_one_look_and_is_told(at: Bench, redis: 
                 "the other one",
             )
     assert [(line["event"], line["log_level"]) for line in logs if line["log_level"] == "error"] == [
-        ("track.failed", "error")
+        ("store.record_unreadable", "error"),
+        ("track.damaged", "error"),
     ]
-    assert await at.due(1) == LEASE
+    assert await at.due(1) == DAMAGED_PAUSE
 
 
 async def test_a_damaged_hint_harms_no_other(at: Bench, redis: Any) -> None:

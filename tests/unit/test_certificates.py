@@ -23,6 +23,7 @@ from tests.sns import NOW, TOPIC, SnsSigner, rsa_key
 
 SIGNER = SnsSigner()
 DAY = 86_400_000
+SEAL_KEYS = (b"of one merchant", b"of another")
 
 
 class Host:
@@ -417,13 +418,13 @@ def test_all_unusable_pins_are_reported_at_once(clock: ManualClock) -> None:
 async def test_what_was_proven_needs_no_fetch_after_a_start(store: Store) -> None:
     """Strangers have taken all that their client address may have; genuine mail is read all the same."""
     host, clock = Host(SIGNER), ManualClock(NOW)
-    before = CertificateStore(host.fetch, clock)
+    before = CertificateStore(host.fetch, clock, seal_keys=SEAL_KEYS)
     before.proven(signed(), SIGNER.name, await before.get(signed(), SIGNER.name))
     await before.share(store)
     await before.share(store)
     assert await store.certificates() == {f"aws/{SIGNER.name}": SIGNER.der}
 
-    after = CertificateStore(host.fetch, clock)
+    after = CertificateStore(host.fetch, clock, seal_keys=SEAL_KEYS[1:])
     await after.share(store)
     host.gate.clear()
     strangers = [asyncio.ensure_future(get(after, stranger(number))) for number in range(100)]
@@ -445,6 +446,40 @@ async def test_a_damaged_shelf_is_not_believed(store: Store, der: bytes) -> None
     assert [line["event"] for line in logs].count("certificate.shelf_damaged") == 2
     assert certificates.known() == []
     assert (await certificates.get(signed(), SIGNER.name)).name == SIGNER.name
+
+
+async def test_a_certificate_that_somebody_plants_in_the_store_does_not_sign(store: Store) -> None:
+    """It is named as its own file would be, and passes every other check; Amazon's host has no such file."""
+    planted, clock = SnsSigner(serial=7), ManualClock(NOW)
+    honest = CertificateStore(Host(SIGNER).fetch, clock, seal_keys=SEAL_KEYS)
+    honest.proven(signed(), SIGNER.name, await honest.get(signed(), SIGNER.name))
+    await honest.share(store)
+    seals = await store.certificate_seals()
+    forged = {name.replace(SIGNER.name, planted.name): seal for name, seal in seals.items()}
+    assert len(forged) == len(SEAL_KEYS)
+    await store.keep_certificates({f"aws/{planted.name}": planted.der}, forged)
+    host = Host(SIGNER)
+    certificates = CertificateStore(host.fetch, clock, seal_keys=SEAL_KEYS)
+    with capture_logs() as logs:
+        await certificates.share(store)
+    assert [line["file"] for line in logs if line["event"] == "certificate.not_sealed"] == [planted.name]
+    assert [each.name for each in certificates.known()] == [SIGNER.name]
+    assert await reason_of(certificates, signed(planted), CertificateUnavailable) == "certificate_not_found"
+    assert host.asked == [planted.url]
+
+
+async def test_what_an_older_version_kept_without_a_seal_is_fetched_again(store: Store) -> None:
+    host = Host(SIGNER)
+    await store.keep_certificates({f"aws/{SIGNER.name}": SIGNER.der})
+    certificates = CertificateStore(host.fetch, ManualClock(NOW), seal_keys=SEAL_KEYS)
+    await certificates.share(store)
+    assert certificates.known() == []
+    found = await certificates.get(signed(), SIGNER.name)
+    certificates.proven(signed(), SIGNER.name, found)
+    await certificates.share(store)
+    again = CertificateStore(Host().fetch, ManualClock(NOW), seal_keys=SEAL_KEYS)
+    await again.share(store)
+    assert [each.name for each in again.known()] == [SIGNER.name]
 
 
 async def test_what_has_expired_is_not_taken_from_the_shelf(store: Store) -> None:

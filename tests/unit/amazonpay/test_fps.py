@@ -31,7 +31,7 @@ from receiver.errors import (
     BadRequest,
 )
 from receiver.exchange import Response
-from receiver.ledger.refund import Money, Observation, parse_time
+from receiver.ledger.refund import Money, Observation, Unread, parse_time
 
 KEY_ID, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 EXAMPLE = {
@@ -378,8 +378,6 @@ def test_the_reference_and_the_reason_are_read_where_they_are_told() -> None:
         ANSWER.replace("Pending", "Pen ding"),
         ANSWER.replace("Pending", "<b>Pending</b>"),
         ANSWER.replace("<TransactionStatus>Pending</TransactionStatus>", ""),
-        ANSWER.replace("14GK6F2QU755ODS27SGHEURLKPG72Z54KMF", ""),
-        ANSWER.replace("14GK6F2QU755ODS27SGHEURLKPG72Z54KMF", "../.."),
         ANSWER.replace("<RefundResult>", "<RefundResult/><RefundResult>"),
         ANSWER.replace("</TransactionStatus>", "</TransactionStatus><TransactionStatus>Success</TransactionStatus>"),
         ANSWER.replace("</RefundResult>", "<RefundTransactionReference/></RefundResult>"),
@@ -392,6 +390,14 @@ def test_an_answer_that_does_not_tell_what_happened_is_unknown(body: str) -> Non
     """Half an answer, no XML, a document type, two statuses: nothing about money is guessed."""
     error = raised(ok(body))
     assert (type(error), error.reason, error.amazon_status) == (AmazonUnknown, "amazon_unintelligible", 200)
+
+
+@pytest.mark.parametrize("found", ["", "../..", "x" * 36, "<b>T1</b>"])
+def test_a_transaction_id_that_cannot_be_read_hides_no_state(found: str) -> None:
+    """Reference and status are enough: the id is empty and noted."""
+    answer = fps.read_refund(ok(ANSWER.replace("14GK6F2QU755ODS27SGHEURLKPG72Z54KMF", found)), ORDER, NOW)
+    assert (answer.transaction_id, answer.observation.state) == ("", "RefundInitiated")
+    assert answer.observation.unread == (Unread("TransactionId", "bad_id"),)
 
 
 def test_a_truncated_answer_is_unknown() -> None:
