@@ -1,4 +1,4 @@
-"""Command. `python -m receiver.healthcheck [PATH]`: is the service on this machine well? For a container's health check.
+"""Command. `python -m receiver.healthcheck [PATH]`: is the service on this machine well? A container asks this way.
 
 It asks `/healthz`, or the path, on the port that the settings name, and loads nothing else of the service: engines run
 it every few seconds. Exit code 0, or 1 with the reason on standard error.
@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 HOST, PORT, PATH = "127.0.0.1", 8000, "/healthz"
-EVERY: Final = {"0.0.0.0": HOST, "::": "::1", "": HOST}
+EVERY: Final = {
+    "0.0.0.0": HOST,  # noqa: S104 - it is read, not bound
+    "::": "::1",
+    "": HOST,
+}
 """Addresses that stand for all of the machine's."""
 TIMEOUT = 3.0
 

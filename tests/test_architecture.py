@@ -104,7 +104,7 @@ ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "requests": (),
     "httpx": (),
     "urllib.request": (),
-    "http.client": (),
+    "http.client": ("receiver.healthcheck",),
     "pickle": (),
 }
 MAY_PRINT = ("receiver.cli", "receiver.commands")
