@@ -21,7 +21,7 @@ from receiver.exchange import Request, Response
 from receiver.ledger.allowance import Charge, has_more_to_tell, retryable
 from receiver.ledger.charge_book import Entry
 from receiver.ledger.lifecycle import UNREAD, Facts
-from receiver.ledger.refund import FPS, Observation, Refund, State
+from receiver.ledger.refund import FPS, Observation, Refund, RetryRefused, State
 from receiver.ledger.request import without_its_own
 from receiver.store import Store
 from receiver.store.damage import StoreDamaged, WrongType
@@ -221,7 +221,7 @@ class Asker:
         except (AmazonError, StoreDamaged) as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
             return {}
-        facts: dict[str, str | bool | tuple[str, ...]] = {
+        facts: dict[str, str | bool | tuple[str, ...] | RetryRefused] = {
             "charge_read": True,
             "order_reference": charge.merchant_reference_id,
         }

@@ -16,9 +16,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.receipt import Outcome
 from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
 from receiver.outbox.operator_event import OperatorType
-from receiver.receive import Outcome
 from receiver.settle import Settled
 from receiver.store.keys import CATALOGUE
 from receiver.store.kinds import KINDS
@@ -65,7 +65,9 @@ FIELDS: Final = frozenset(
     | {"merchantMetadata", "merchantReferenceId", "TransactionId"}
 )
 """The fields of Amazon's answers that are null where they cannot be read."""
-TRIED: Final = frozenset({"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued"})
+TRIED: Final = frozenset(
+    {"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued", "repeated"}
+)
 """What a try to issue a refund, or a person, has made of a request."""
 OPERATOR_TYPES: Final = frozenset(each.value for each in OperatorType)
 DELIVERED: Final = frozenset({"delivered", "retry", "dead", "gone"})

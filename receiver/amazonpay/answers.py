@@ -22,13 +22,12 @@ from typing import Any, NoReturn
 
 from receiver.errors import AmazonNotFound, AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown
 from receiver.exchange import Response
+from receiver.ledger.request import KEY_TAKEN
 
 WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """A state, a reason code, an environment: what may become a Redis key or a label of a metric."""
 
 NO_SUCH_OBJECT = "ResourceNotFound"
-KEY_TAKEN = "DuplicateIdempotencyKey"
-"""The key was used with other values: a verdict on this request, but no proof that nothing was issued under the key."""
 VERDICTS = frozenset(
     {
         *("TransactionAmountExceeded", "TransactionCountExceeded", "CurrencyMismatch"),

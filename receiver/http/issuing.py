@@ -20,7 +20,8 @@ from receiver.issue import Issued
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, whole_reference
 from receiver.ledger.refund import REFUND_ID, Money
 from receiver.ledger.request import NOBODY, Asked, Record, Wish
-from receiver.ledger.shape import DESCRIPTION_LIMIT, money_json, refund_json, refusal_json, tidy
+from receiver.ledger.request_shape import refusal_json
+from receiver.ledger.shape import DESCRIPTION_LIMIT, money_json, refund_json, tidy
 from receiver.settings.sections import Scope
 
 FIELDS = ("account", "chargeId", "refundAmount", "softDescriptor", "orderReference", "besides")
@@ -37,6 +38,9 @@ class Issues(Protocol):
 
     async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
         """Issue a declined refund again."""
+
+    async def repeat(self, request_id: str, *, by: str) -> Record:
+        """A person has an unclear request sent once more."""
 
     async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
         """A person says that Amazon made this refund of an unclear request."""

@@ -27,11 +27,12 @@ from receiver.exchange import Response
 from receiver.ledger.charge_book import reservation
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Facts
-from receiver.ledger.refund import Observation, Refund, Source
-from receiver.ledger.request import Order, Record, RequestState
+from receiver.ledger.refund import Observation, Refund, RetryRefused, Source
+from receiver.ledger.request import KEY_TAKEN, Order, Record, RequestState
 from receiver.settle import Settled, Settler
 from receiver.store import Store
 from receiver.store.requests import Attempt
+from receiver.store.trail import RETRY
 
 log = structlog.get_logger()
 
@@ -45,7 +46,8 @@ NEVER_SENT = frozenset(f"amazon_{reason}" for reason in ("connect_failed", "dns_
 ALARM_TRIES, ALARM_AFTER = 8, 3_600_000
 """A request that was tried so often, or is so old (ms), and is still without an answer, is an error in the log."""
 MEND_UNCLEAR = (
-    "look for the refund in Seller Central, then `receiver refund settle-request ID --refund-id R` or `--not-issued`"
+    "`receiver refund repeat ID` sends it once more, under the same key; if it stays unclear, look for the refund in "
+    "Seller Central, then `receiver refund settle-request ID --refund-id R` or `--not-issued`"
 )
 MEND_REFUSES_US = (
     "the refund was not issued, and the request is kept: reason_code and amazon_says tell what Amazon refuses of our "
@@ -208,12 +210,33 @@ class Tries:
         )
 
     async def _refused(self, attempt: Attempt, order: Order, error: AmazonRefused) -> None:
+        if order.retry_of:
+            # While the request is open a worker repeats this; afterwards nobody would.
+            await self._show_on_declined(order, error)
         state = await self.store.refuse_request(self.account, attempt, order, _fields(error))
         if state is RequestState.UNCLEAR:
             await self._alarm(order, error)
         elif state is RequestState.REFUSED:
             self.watcher.tried("refused")
+            if order.retry_of:
+                said = error.reason_code or "", error.detail
+                await self.store.trace(self.account, order.retry_of, RETRY, order.issued_by, *said)
             log.warning("refund.refused", account=self.account, charge_id=order.charge_id, **_told(error))
+
+    async def _show_on_declined(self, order: Order, error: AmazonRefused) -> None:
+        """Let the declined refund tell that Amazon has refused to repeat it, if that is proven."""
+        record = await self.store.request(self.account, order.id)
+        if record is None or record.unknown or error.reason_code == KEY_TAKEN:
+            return
+        refused = RetryRefused(
+            order.generation,
+            self.store.now(),
+            error.reason_code,
+            error.amazon_status or 0,
+            error.request_id or "",
+            error.detail,
+        )
+        await self.settler.annotate(self.account, order.retry_of, {"retry_refused": refused})
 
     async def _alarm(self, order: Order, error: AmazonRefused) -> None:
         """A request has become unclear, which only a person can settle. Whatever tells a person begins here."""

@@ -15,7 +15,16 @@ from typing import Any
 
 import msgspec
 
-from receiver.ledger.refund import FIELD_NAMES, UNKNOWN_STATE, Observation, Refund, Source, State, is_final
+from receiver.ledger.refund import (
+    FIELD_NAMES,
+    UNKNOWN_STATE,
+    Observation,
+    Refund,
+    RetryRefused,
+    Source,
+    State,
+    is_final,
+)
 
 DAY = 86_400_000
 STUCK_AFTER = DAY
@@ -24,9 +33,9 @@ MOST_FINALS = 16
 """A bound on what one refund may remember; a refund that contradicts itself more often is in conflict anyway."""
 
 
-Facts = Mapping[str, str | bool | tuple[str, ...]]
+Facts = Mapping[str, str | bool | tuple[str, ...] | RetryRefused]
 """What others than Get Refund tell of a refund: the charge, an XML notification, whoever issued it."""
-REVISED = frozenset({"retryable"})
+REVISED = frozenset({"retryable", "retry_refused"})
 """Facts that change: of these the last that is told stays."""
 ISSUERS = REVISED | {"order_reference"}
 """Facts that whoever issued the refund knows better than the charge, whichever was heard first."""

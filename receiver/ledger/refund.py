@@ -211,6 +211,18 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of the answer that could not be read: empty here, and never guessed."""
 
 
+class RetryRefused(msgspec.Struct, frozen=True, array_like=True):
+    """Amazon's verdict on the last try to issue a declined refund again."""
+
+    generation: int
+    """The number of that try."""
+    at: int
+    reason_code: str = ""
+    status: int = 0
+    request_id: str = ""
+    detail: str = ""
+
+
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """What we know of one refund. Only `lifecycle.py` makes a new one from an old one."""
 
@@ -246,6 +258,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Of a retry: the refund that the chain of retries began with."""
     retried_by: str = ""
     """The refund that repeats this declined one."""
+    retry_refused: RetryRefused | None = None
+    """What Amazon said to the last try to repeat this declined one, if that issued nothing."""
     issued_by: str = ""
     """The name of the token with which it was asked for; empty where it was not asked for here."""
     conflict: bool = False

@@ -14,8 +14,7 @@ from msgspec import Meta
 
 from receiver.ledger.charge_book import RESERVATION, Entry
 from receiver.ledger.order_reference import whole_reference
-from receiver.ledger.refund import Money, Refund, Revision, Source, format_basic, format_rfc3339, is_final
-from receiver.ledger.request import Record, RequestState
+from receiver.ledger.refund import Money, Refund, RetryRefused, Revision, Source, format_basic, format_rfc3339, is_final
 
 TEXT_LIMIT = 128
 """Characters kept of a code or an id. The longest that Amazon documents are far shorter."""
@@ -62,6 +61,17 @@ class StatusDetailsJson(StatusJson):
     reasonDescription: str | None
 
 
+class RetryRefusedJson(TypedDict):
+    """Amazon's verdict on a try to issue a declined refund again. Nothing was issued by it."""
+
+    generation: Annotated[int, Meta(description="The number of the try; each has a key of its own.", ge=1)]
+    at: Rfc3339
+    status: int
+    reasonCode: str | None
+    requestId: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")]
+    detail: str | None
+
+
 class RefundJson(TypedDict):
     """A refund: Amazon's names first, then ours. What Amazon did not tell is null."""
 
@@ -94,6 +104,10 @@ class RefundJson(TypedDict):
     retryOf: Annotated[str | None, Meta(description="The declined refund that this one repeats.")]
     retryRoot: Annotated[str | None, Meta(description="Of a retry: the refund that the chain of retries began with.")]
     retriedBy: Annotated[str | None, Meta(description="The refund that repeats this declined one.")]
+    retryRefused: Annotated[
+        RetryRefusedJson | None,
+        Meta(description="Of a declined refund that is not repeated yet: Amazon's verdict on the last try to."),
+    ]
     issuedBy: IssuedBy
     unreadFields: Annotated[
         list[str],
@@ -116,14 +130,6 @@ class RevisionJson(TypedDict):
     issuedBy: IssuedBy
 
 
-class RefusalJson(TypedDict):
-    """An answer of Amazon's that is no refund, for whoever has to talk to Amazon about it."""
-
-    status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")]
-    reasonCode: str | None
-    requestId: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")]
-
-
 class OtherRefundJson(TypedDict):
     """Another refund of the charge, or a request for one, that stands in the way."""
 
@@ -133,46 +139,6 @@ class OtherRefundJson(TypedDict):
     refundAmount: Annotated[MoneyJson | None, Meta(description="Null: not known.")]
     beganAt: Annotated[Rfc3339 | None, Meta(description="Null: not known.")]
     conflict: Annotated[bool, Meta(description="Whether Amazon has told both Refunded and Declined.")]
-
-
-class RefundRequestJson(TypedDict):
-    """A request to issue a refund, and what became of it."""
-
-    refundRequestId: Annotated[
-        str, Meta(description="SHA-256 (hex) of the caller's Idempotency-Key.", pattern="^[0-9a-f]{64}$")
-    ]
-    account: Account
-    state: Annotated[
-        str,
-        Meta(
-            description="reserved: Amazon has not answered, it is tried on. unclear: a person has to look.",
-            extra_json_schema={"enum": [*RequestState]},
-        ),
-    ]
-    chargeId: str
-    refundAmount: MoneyJson | None
-    orderReference: str | None
-    retryOf: Annotated[str | None, Meta(description="The declined refund that it repeats.")]
-    refundId: Annotated[str | None, Meta(description="The refund that it became.")]
-    candidateRefundId: Annotated[
-        str | None,
-        Meta(description="Of an unclear request: the one refund that it may have made, for a person to check."),
-    ]
-    tries: Annotated[int, Meta(description="How often it was sent.", ge=0)]
-    mayHaveReachedAmazon: Annotated[bool, Meta(description="Whether a try has ended without a whole answer.")]
-    lastError: Annotated[str | None, Meta(description="Our word for how the last try failed.")]
-    detail: Annotated[str | None, Meta(description="The last thing that was said of it.")]
-    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")]
-    issuedBy: Annotated[
-        str | None,
-        Meta(description="The name of the token with which it was requested; null in requests of older versions."),
-    ]
-    besides: Annotated[
-        list[str], Meta(description="The refunds and requests that the caller named: this one was wanted beside them.")
-    ]
-    settledBy: Annotated[str | None, Meta(description="The name of the token with which a person settled it.")]
-    createdAt: Rfc3339 | None
-    changedAt: Rfc3339 | None
 
 
 def tidy(text: str, limit: int = TEXT_LIMIT) -> str:
@@ -206,6 +172,20 @@ def money_json(money: Money | None) -> MoneyJson | None:
     return None if money is None else {"amount": money.text, "currencyCode": money.currency_code}
 
 
+def retry_refused_json(refused: RetryRefused | None) -> RetryRefusedJson | None:
+    """The JSON of a verdict on a retry, with its keys in the order of `RetryRefusedJson`."""
+    if refused is None:
+        return None
+    return {
+        "generation": refused.generation,
+        "at": format_rfc3339(refused.at),
+        "status": refused.status,
+        "reasonCode": tidy(refused.reason_code) or None,
+        "requestId": tidy(refused.request_id) or None,
+        "detail": tidy(refused.detail, DESCRIPTION_LIMIT) or None,
+    }
+
+
 def refund_json(refund: Refund) -> RefundJson:
     """The JSON of a refund, with its keys in the order of `RefundJson`."""
     return {
@@ -231,6 +211,7 @@ def refund_json(refund: Refund) -> RefundJson:
         "retryOf": refund.retry_of or None,
         "retryRoot": refund.retry_root or None,
         "retriedBy": refund.retried_by or None,
+        "retryRefused": None if refund.retried_by else retry_refused_json(refund.retry_refused),
         "issuedBy": refund.issued_by or None,
         "unreadFields": [*refund.unread],
         "firstSeenAt": format_rfc3339(refund.first_seen_at),
@@ -268,41 +249,4 @@ def revision_json(revision: Revision) -> RevisionJson:
         "changedAt": format_rfc3339(revision.at),
         "source": str(revision.source),
         "issuedBy": revision.issued_by or None,
-    }
-
-
-def refusal_json(record: Record) -> RefusalJson | None:
-    """What Amazon answered to the last try of a request; None where it did not."""
-    if not record.amazon_status:
-        return None
-    return {
-        "status": record.amazon_status,
-        "reasonCode": tidy(record.reason_code) or None,
-        "requestId": tidy(record.request_id) or None,
-    }
-
-
-def request_json(account: str, record: Record, candidate: str = "") -> RefundRequestJson:
-    """The JSON of a request to issue a refund, with its keys in the order of `RefundRequestJson`."""
-    order = record.order
-    return {
-        "refundRequestId": order.id,
-        "account": account,
-        "state": str(record.state),
-        "chargeId": order.charge_id,
-        "refundAmount": money_json(order.money),
-        "orderReference": whole_reference(order.order_reference),
-        "retryOf": order.retry_of or None,
-        "refundId": record.refund_id or None,
-        "candidateRefundId": candidate or None,
-        "tries": record.tries,
-        "mayHaveReachedAmazon": record.unknown,
-        "lastError": record.last_error or None,
-        "detail": tidy(record.detail, DESCRIPTION_LIMIT) or None,
-        "amazon": refusal_json(record),
-        "issuedBy": order.issued_by or None,
-        "besides": list(order.besides),
-        "settledBy": record.settled_by or None,
-        "createdAt": format_rfc3339(record.created_at) if record.created_at else None,
-        "changedAt": format_rfc3339(record.changed_at) if record.changed_at else None,
     }

@@ -19,6 +19,7 @@ the stream. A field without a value is not written; readers ignore fields that t
 | softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
 | retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time and no conflict is known |
 | retryOf, retryRoot, retriedBy | no | the refund repeated, the first of its chain of retries, the repetition |
+| retryRefused | no | Amazon's verdict on the last try to repeat it, as JSON: number, ms, code, status, id, text |
 | creationTimestamp, lastUpdatedTimestamp | no | Amazon's, basic form `20190714T155300Z` |
 | issuedBy | no | the name of the token with which the refund was requested here |
 | conflict | no | `true` if Amazon has told two different final states |
@@ -39,7 +40,16 @@ import msgspec
 from receiver.errors import Unreadable
 from receiver.ledger.lifecycle import Emission, EventType
 from receiver.ledger.order_reference import whole_reference
-from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, Money, Refund, Source, format_rfc3339, parse_time
+from receiver.ledger.refund import (
+    FIELD_NAMES,
+    REFUND_ID,
+    Money,
+    Refund,
+    RetryRefused,
+    Source,
+    format_rfc3339,
+    parse_time,
+)
 from receiver.ledger.shape import DESCRIPTION_LIMIT, known_time, tidy
 from receiver.outbox.advice import Advice, advice_of
 from receiver.outbox.operator_event import is_known
@@ -123,6 +133,7 @@ def to_fields(event: Event) -> dict[str, str]:
         "retryOf": refund.retry_of,
         "retryRoot": refund.retry_root,
         "retriedBy": refund.retried_by,
+        "retryRefused": msgspec.json.encode(refund.retry_refused).decode() if refund.retry_refused else "",
         "issuedBy": refund.issued_by,
         "conflict": "true" if refund.conflict else "",
         "finals": " ".join(refund.finals),
@@ -194,11 +205,19 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         retry_of=fields.get("retryOf", ""),
         retry_root=fields.get("retryRoot", ""),
         retried_by=fields.get("retriedBy", ""),
+        retry_refused=_refused(fields.get("retryRefused", "")),
         issued_by=fields.get("issuedBy", ""),
         conflict=fields.get("conflict") == "true",
         finals=_finals(fields),
         unread=tuple(name for name in fields.get("unreadFields", "").split(" ") if name in FIELD_NAMES),
     )
+
+
+def _refused(text: str) -> RetryRefused | None:
+    try:
+        return msgspec.json.decode(text, type=RetryRefused) if text else None
+    except msgspec.MsgspecError as error:
+        raise Unreadable("The field retryRefused of an event is garbled.", reason="bad_event") from error
 
 
 def _money(fields: Mapping[str, str]) -> Money | None:

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 import msgspec
 
-from receiver.ledger.refund import Money, Refund, Revision, Source
+from receiver.ledger.refund import Money, Refund, RetryRefused, Revision, Source
 
 TEXTS = {
     "state": "state",
@@ -57,6 +57,8 @@ def to_hash(refund: Refund) -> list[str]:
     fields["emitted"] = ",".join(kind.removeprefix(FAMILY) for kind in refund.emitted)
     fields["by"] = refund.source
     fields |= {name: "1" if getattr(refund, attribute) else "" for name, attribute in FLAGS.items()}
+    if refund.retry_refused is not None:
+        fields["retry_refused"] = msgspec.json.encode(refund.retry_refused).decode()
     if refund.amount is not None:
         fields |= {"amount": str(refund.amount.amount), "currency": refund.amount.currency_code}
     return [text for name, value in fields.items() if value for text in (name, str(value))]
@@ -80,6 +82,7 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
         refund_id=refund_id,
         amount=amount,
         source=Source(fields["by"]),
+        retry_refused=_refused(fields.get("retry_refused", "")),
         finals=_list(fields.get("finals", "")),
         unread=_list(fields.get("unread", "")),
         emitted=tuple(kind if kind.startswith(FAMILY) else FAMILY + kind for kind in _list(fields.get("emitted", ""))),
@@ -107,6 +110,13 @@ def from_line(raw: bytes) -> Revision:
     if raw.startswith(b"{"):
         return msgspec.json.decode(raw, type=Revision)
     return Revision(**msgspec.structs.asdict(msgspec.json.decode(raw, type=Line)))
+
+
+def _refused(text: str) -> RetryRefused | None:
+    try:
+        return msgspec.json.decode(text, type=RetryRefused) if text else None
+    except msgspec.MsgspecError as error:
+        raise ValueError("The refusal of a retry cannot be read.") from error
 
 
 def _list(text: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from receiver.ledger.refund import Refund
 from receiver.ledger.request import OPEN, Order, Record, RequestState, candidate
 from receiver.store.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.refunds import Refunds
-from receiver.store.requests import KEPT_FOR, Requests
+from receiver.store.requests import KEPT_FOR, Attempt, Requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ class Taken:
     """The refund is this request's; nothing was written."""
 
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The request is being tried at this moment; nothing was written."""
 
 
 class Unsettled(Refunds, Requests):
@@ -156,10 +161,25 @@ class Unsettled(Refunds, Requests):
             return None
         return record
 
+    async def reopen_request(self, account: str, order: Order, *, lease: int) -> Attempt | NotUnclear:
+        """Hold an unclear request for `lease` ms, to send it once more. Returns the claim, or what it is instead."""
+        keys, now = self._keys(account), self.now()
+        answer = await self._run(
+            "reopen_request",
+            [keys("requests", order.id), keys("issuing"), keys(RequestState.UNCLEAR), keys(RequestState.RESERVED)],
+            [order.id, now + lease, now],
+        )
+        if answer != b"reopened":
+            return NotUnclear(RequestState(answer.decode()) if answer else None)
+        self._written(account)
+        return Attempt(order.id, now + lease)
+
     async def settle_unclear(
         self, account: str, order: Order, fields: Mapping[str, str], *, refund_id: str = "", state: str = ""
-    ) -> NotUnclear | Taken | None:
-        """What a person has found out of an unclear request: done, with a refund in `state`; or refused, without one.
+    ) -> NotUnclear | Taken | Busy | None:
+        """What a person has found out of a request that is unclear, or whose tries Amazon refuses without a word about
+        the refund: done, with a refund in `state`; or refused, without one.
+
 
         The reservation is swapped for the refund, or released. Returns what stands in the way, None if nothing did.
         """
@@ -173,6 +193,8 @@ class Unsettled(Refunds, Requests):
                 keys("charge", order.charge_id),
                 keys(RequestState.UNCLEAR),
                 keys("taken", order.charge_id),
+                keys("issuing"),
+                keys(RequestState.RESERVED),
             ],
             [
                 order.id,
@@ -188,6 +210,8 @@ class Unsettled(Refunds, Requests):
             ],
         )
         match answer[0]:
+            case b"busy":
+                return Busy()
             case b"taken":
                 return Taken(answer[1].decode())
             case b"state":

@@ -53,6 +53,7 @@ COMMANDS = {
     "refund create": CLIENT | {"--soft-descriptor", "--reference", "--key", "--besides", "--wait"},
     "refund retry": CLIENT | {"--besides", "--wait"},
     "refund requests": CLIENT | {"--state", "--limit"},
+    "refund repeat": CLIENT,
     "refund settle-request": CLIENT | {"--refund-id", "--not-issued"},
     "fps refund": CLIENT
     | {

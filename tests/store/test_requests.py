@@ -75,7 +75,7 @@ WORK: dict[str, tuple[Callable[[Store, Attempt], Awaitable[Any]], tuple[str, ...
     "done": (done, tuple(KEYS)),
     "refused": (refuse, tuple(KEYS)),
     "retry": (again, tuple(KEYS)),
-    "settle_unclear": (by_hand, ("request", "charge", "unclear", "taken")),
+    "settle_unclear": (by_hand, ("request", "charge", "unclear", "taken", "issuing", "reserved")),
 }
 
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from receiver.http.auth import Caller
 from receiver.http.dashboard.chart import draw, edges
 from receiver.http.dashboard.frame import Frame
+from receiver.http.dashboard.requests import NOTICES
 from receiver.http.dashboard.sessions import Session
 from receiver.http.listing import Pages, merged
 from receiver.ledger.lifecycle import EventType, born
@@ -59,7 +60,9 @@ class OverviewPage:
     async def show(self, request: Request, session: Session) -> Response:
         """`GET /`. Each part is there for who may see it: refunds need read, requests refund."""
         caller, now = session.caller, self._now()
-        values: dict[str, Any] = {"now": now, "reads": Scope.READ in caller.scopes, "unclear": [], "unclear_total": 0}
+        notice = NOTICES.get(request.query_params.get("done", ""), "")
+        values: dict[str, Any] = {"now": now, "reads": Scope.READ in caller.scopes, "notice": notice}
+        values |= {"unclear": [], "unclear_total": 0}
         if Scope.READ in caller.scopes:
             values |= await self._refunds(caller, now)
         if Scope.REFUND in caller.scopes:

@@ -27,7 +27,7 @@ from receiver.ledger.hint import Hint
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
 from receiver.ledger.query import Query
 from receiver.ledger.refund import FPS, REFUND_ID, Refund, Revision, Source, State
-from receiver.ledger.request import Asked
+from receiver.ledger.request import REFUSES_US, Asked
 from receiver.outbox.delivery import Attempts
 from receiver.outbox.subscriber import Subscriber
 from receiver.settings.sections import Scope
@@ -45,6 +45,7 @@ NOTICES = {
     "refresh": "Noted: Amazon is asked now. What it says appears below.",
     "retry": "Amazon has taken this new refund. The declined one stays as it is.",
     "pending": "Amazon has not answered yet. The request is kept, and tried on.",
+    "refuses_us": "Amazon refuses our requests, so nothing was refunded yet. The request is kept, and tried on.",
 }
 
 
@@ -173,7 +174,8 @@ class RefundPages:
         except OtherRefunds as error:
             return self._show_others(refund, session, error, asked)
         if issued.refund is None:
-            return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=pending")
+            done = "refuses_us" if issued.record.last_error == REFUSES_US else "pending"
+            return see_other(f"{refund_path(refund.refund_id, refund.account)}&done={done}")
         return see_other(f"{refund_path(issued.refund.refund_id, refund.account)}&done=retry")
 
     def _show_others(self, refund: Refund, session: Session, error: OtherRefunds, asked: Asked) -> Response:
