@@ -67,6 +67,8 @@ class Tested(msgspec.Struct, frozen=True):
     answer: str = ""
     """The beginning of the answer's body, printable."""
     seconds: float = 0.0
+    note: str = ""
+    """What was wrong with the answer after its status; it changes nothing."""
 
 
 @dataclass(slots=True)
@@ -187,6 +189,7 @@ class Handover:
             refund_id=parcel.fields.get("refundId", ""),
             attempt=attempts.count,
             error=None if delivered else error_text(answer),
+            note=(answer.note or None) if isinstance(answer, Response) else None,
             seconds=round(seconds, 3),
             settled=held,
         )
@@ -204,6 +207,7 @@ class Handover:
             "" if right else error_text(answer),
             excerpt(answer.body) if isinstance(answer, Response) else "",
             round(seconds, 3),
+            answer.note if isinstance(answer, Response) else "",
         )
         result = Result(not right, tested.error)
         held = await self.store.tested(parcel, msgspec.json.encode(tested), result)

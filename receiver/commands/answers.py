@@ -201,6 +201,7 @@ class TryAnswer(msgspec.Struct, rename="camel"):
     error: str | None = None
     answer: str | None = None
     seconds: float = 0.0
+    note: str | None = None
 
 
 class DeliveryAnswer(msgspec.Struct, rename="camel"):

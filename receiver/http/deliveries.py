@@ -192,6 +192,7 @@ class DeliveryApi:
             "error": tested.error or None,
             "answer": tested.answer or None,
             "seconds": tested.seconds,
+            "note": tested.note or None,
         }
         return json_answer(body)
 
