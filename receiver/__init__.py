@@ -66,7 +66,7 @@ Around it
     service.py        builds everything once, by hand, and runs it
     simulator/        a stand-in Amazon Pay; has a reading list of its own, and shares none of the code above
     commands/ · checks/           one module for each group of commands; what `receiver doctor` looks at
-    cli.py · __main__.py                          the command line
+    cli.py · __main__.py · healthcheck.py         the command line; what a container asks
 
 Imports go down only, and nothing imports what stands beside it (tests/test_architecture.py):
 
@@ -84,7 +84,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ accounts
   │ inbox · amazonpay · outbox
   │ ledger · addresses · shares · head · trouble
-  │ errors · exchange · trace_context · durations · redis_address
+  │ errors · exchange · trace_context · durations · redis_address · healthcheck
 
 The pure folders see nothing but each other, errors, exchange and trace_context. Time and chance are arguments to them.
 """

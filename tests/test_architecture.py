@@ -19,7 +19,7 @@ import receiver
 ROOT = Path(receiver.__file__).parent
 
 LAYERS = (
-    {"errors", "exchange", "trace_context", "durations", "redis_address"},
+    {"errors", "exchange", "trace_context", "durations", "redis_address", "healthcheck"},
     {"ledger", "addresses", "shares", "head", "trouble"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},
@@ -104,7 +104,7 @@ ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "requests": (),
     "httpx": (),
     "urllib.request": (),
-    "http.client": (),
+    "http.client": ("receiver.healthcheck",),
     "pickle": (),
 }
 MAY_PRINT = ("receiver.cli", "receiver.commands")
