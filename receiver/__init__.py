@@ -11,7 +11,7 @@ A notification comes in, is proven, and becomes a hint
         strict_json.py · envelope.py              the POST's body, and the exact text that Amazon signed
         regions.py · certificate.py               which certificates SNS signs with, and where they stand
         signature.py · known_answers.py           may we believe it? address, age, signature
-        notice.py · unrecognized.py               the message inside: which refund changed, or what else it names
+        notice.py · dispute.py · unrecognized.py  the message inside: which refund changed, or what else it names
     accounts.py       whose notifications to believe, whom to ask, how fast
     certificates.py · fetch_queue.py    the signing certificate: at hand, or fetched within bounds
     receive.py        VERB · one POST → proven, and a hint written down
@@ -23,7 +23,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         calls.py · signing.py · answers.py · fields.py    a request, the proof that it is ours, what an answer means
         clock.py · fps.py · fps_answers.py · fps_notification.py · aws_signature.py    Amazon's time; Flexible Payments
     ledger/           PURE · what we know
-        refund.py · hint.py · request.py · notification.py    the values
+        refund.py · hint.py · request.py · dispute.py · receipt.py · notification.py    the values
         lifecycle.py · age.py                     the table: known + seen → change, and its events
         schedule.py                               when to ask again
         query.py · shape.py · request_shape.py · order_reference.py    lists, the JSON of a refund and of a request
@@ -36,7 +36,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         sentinel.py · cluster.py · topology.py    one Redis, or several
         clock.py · wakes.py                       one time for all; who wakes whom
         looks.py · refunds.py · roster.py · lanes.py · deaths.py · keeping.py    questions, the ledger, what is owed
-        requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
+        requests.py · unsettled.py · fps_orders.py · disputes.py    refunds we were asked to issue; chargebacks
         format.py · restored.py · pruning.py      the version of the data; after a restore; what is old goes
         overview.py · trail.py · notifications.py · feed.py · vitals.py    what people look at; all events; Redis itself
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
@@ -66,7 +66,7 @@ Around it
     service.py        builds everything once, by hand, and runs it
     simulator/        a stand-in Amazon Pay; has a reading list of its own, and shares none of the code above
     commands/ · checks/           one module for each group of commands; what `receiver doctor` looks at
-    cli.py · __main__.py                          the command line
+    cli.py · __main__.py · healthcheck.py         the command line; what a container asks
 
 Imports go down only, and nothing imports what stands beside it (tests/test_architecture.py):
 
@@ -84,7 +84,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ accounts
   │ inbox · amazonpay · outbox
   │ ledger · addresses · shares · head · trouble
-  │ errors · exchange · trace_context · durations · redis_address
+  │ errors · exchange · trace_context · durations · redis_address · healthcheck
 
 The pure folders see nothing but each other, errors, exchange and trace_context. Time and chance are arguments to them.
 """

@@ -16,9 +16,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.receipt import Outcome
 from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
 from receiver.outbox.operator_event import OperatorType
-from receiver.receive import Outcome
 from receiver.settle import Settled
 from receiver.store.keys import CATALOGUE
 from receiver.store.kinds import KINDS

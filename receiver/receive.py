@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
 
@@ -22,7 +21,9 @@ from receiver.inbox.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, Envelo
 from receiver.inbox.notice import Notice, read_notice
 from receiver.inbox.signature import FUTURE_MS, PAST_MS, check_address, check_age, check_signature
 from receiver.inbox.unrecognized import read_contents
+from receiver.ledger.dispute import signed
 from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.receipt import Outcome, Receipt
 from receiver.ledger.refund import Source
 from receiver.unrecognized import NotificationStore, all_of, environment_of, keep, may_be_for
 
@@ -33,37 +34,6 @@ TOPICS_REMEMBERED = 1024
 
 Confirm = Callable[[str], Coroutine[object, object, None]]
 """Visits the address that confirms a subscription. Raises `NotSent` or `Unavailable` unless SNS says it is done."""
-
-
-class Outcome(StrEnum):
-    """What became of a notification that was believed."""
-
-    NOTED = "noted"
-    REPEATED = "repeated"
-    ALTERED = "altered"
-    NOT_A_REFUND = "not_a_refund"
-    SAMPLE = "sample"
-    SUBSCRIPTION = "subscription"
-    CONFIRMED = "confirmed"
-    UNSUBSCRIBE = "unsubscribe"
-    UNRECOGNIZED = "unrecognized"
-    """Amazon's, and not understood: kept, and every refund that it names is asked about."""
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """A notification was believed, and all that it calls for is written."""
-
-    outcome: Outcome
-    age: int
-    """How long ago Amazon signed it, ms."""
-    signature_version: int
-    topic: str = ""
-    object_type: str = ""
-    """See `Notice.object_type`; empty for what is not a notification."""
-    refund_id: str = ""
-    accounts: tuple[str, ...] = ()
-    """The accounts that the hint was written for, with what each write came to in `noted`; those of a test message."""
-    noted: tuple[Noted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +126,7 @@ class Receiver:
         concerned = self._concerned(candidates, notice, now)
         if notice.is_sample:
             return _sample(concerned, envelope, notice, now)
-        if not notice.is_refund:
+        if not (notice.is_refund or notice.dispute):
             return _receipt(Outcome.NOT_A_REFUND, envelope, now, notice)
         return await self._write(concerned, envelope, notice, now, traceparent)
 
@@ -244,22 +214,34 @@ class Receiver:
     async def _write(
         self, accounts: list[Account], envelope: Envelope, notice: Notice, now: int, traceparent: str
     ) -> Receipt:
-        hint = Hint(
-            refund_id=notice.object_id,
-            at=now,
-            source=Source.NOTIFICATION,
-            message_id=envelope.message_id,
-            digest=sha256(envelope.signed_text).hexdigest(),
-            sent_at=envelope.timestamp,
-            refund_type=notice.refund_type,
-            traceparent=traceparent,
-        )
+        digest, message_id = sha256(envelope.signed_text).hexdigest(), envelope.message_id
         names = tuple(account.name for account in accounts)
-        noted = tuple(await all_of([self._store.hint(name, hint) for name in names]))
+        if notice.dispute:
+            dispute = signed(notice.dispute, message_id, envelope.timestamp)
+            writes = [self._store.dispute(name, dispute, message_id=message_id, digest=digest) for name in names]
+        else:
+            hint = _hint(envelope, notice, digest, now, traceparent)
+            writes = [self._store.hint(name, hint) for name in names]
+        noted = tuple(await all_of(writes))
         for name, found in zip(names, noted, strict=True):
             if found is Noted.ALTERED:
-                log.error("notification.altered_duplicate", account=name, message_id=envelope.message_id)
-        return _receipt(_outcome(noted), envelope, now, notice, names, noted)
+                log.error("notification.altered_duplicate", account=name, message_id=message_id)
+            if notice.dispute and found is not Noted.REPEATED:
+                log.warning("dispute.told", account=name, dispute=msgspec.to_builtins(dispute))
+        return _receipt(_outcome(noted, notice), envelope, now, notice, names, noted)
+
+
+def _hint(envelope: Envelope, notice: Notice, digest: str, now: int, traceparent: str) -> Hint:
+    return Hint(
+        refund_id=notice.object_id,
+        at=now,
+        source=Source.NOTIFICATION,
+        message_id=envelope.message_id,
+        digest=digest,
+        sent_at=envelope.timestamp,
+        refund_type=notice.refund_type,
+        traceparent=traceparent,
+    )
 
 
 def _sample(concerned: Iterable[Account], envelope: Envelope, notice: Notice, now: int) -> Receipt:
@@ -276,10 +258,11 @@ def _sample(concerned: Iterable[Account], envelope: Envelope, notice: Notice, no
     return _receipt(Outcome.SAMPLE, envelope, now, notice, names)
 
 
-def _outcome(noted: tuple[Noted, ...]) -> Outcome:
+def _outcome(noted: tuple[Noted, ...], notice: Notice) -> Outcome:
     if Noted.ALTERED in noted:
         return Outcome.ALTERED
-    return Outcome.NOTED if Noted.NEW in noted else Outcome.REPEATED
+    new = Outcome.DISPUTE if notice.dispute else Outcome.NOTED
+    return new if Noted.NEW in noted else Outcome.REPEATED
 
 
 def _receipt(

@@ -30,8 +30,9 @@ from structlog.testing import capture_logs
 from receiver.certificates import CertificateStore
 from receiver.errors import CertificateUnavailable, NotSent
 from receiver.http.app import build
+from receiver.ledger.receipt import Outcome, Receipt
 from receiver.metrics import REASONS, Metrics
-from receiver.receive import Outcome, Receipt, Receiver
+from receiver.receive import Receiver
 from receiver.store import Store
 from receiver.store.connection import connect
 from tests.accounts import TOPIC, make_account

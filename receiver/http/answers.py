@@ -11,7 +11,6 @@ from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
 from receiver.ledger.shape import (
     Account,
     MoneyJson,
-    OtherRefundJson,
     RefundJson,
     RevisionJson,
     Rfc3339,
@@ -277,33 +276,3 @@ class ReadinessJson(TypedDict):
     status: Literal["ready", "not_ready"]
     checks: Annotated[dict[str, str], Meta(description="By check: ok, or a word for what is wrong.")]
     damagedKeys: NotRequired[dict[str, str]]
-
-
-class ProblemJson(TypedDict):
-    """What is wrong (RFC 9457). Go by `reason`; there may be new ones, which the status then explains."""
-
-    type: Literal["about:blank"]
-    title: str
-    status: int
-    detail: Annotated[str, Meta(description="For people: what is wrong, and what to do.")]
-    reason: Annotated[str, Meta(description="A stable word for programs.", pattern="^[a-z0-9_]+$")]
-    requestId: NotRequired[Annotated[str, Meta(description="As in X-Request-Id, and in the service's log.")]]
-
-
-class RefundProblemJson(ProblemJson):
-    """Why a refund was not issued, or not settled."""
-
-    amazon: NotRequired[Annotated[RefusalJson, Meta(description="What Amazon said, where it was asked.")]]
-    refunds: NotRequired[
-        Annotated[
-            list[OtherRefundJson],
-            Meta(
-                description="Of same_amount_refunded, charge_in_conflict, too_many_refunds and allowance_exceeded: the "
-                "other refunds of the charge that stand in the way. The first two go away where `besides` names them."
-            ),
-        ]
-    ]
-    refundRequestId: NotRequired[Annotated[str, Meta(description="Of refund_unclear: the request that is unclear.")]]
-    candidateRefundId: NotRequired[
-        Annotated[str | None, Meta(description="Of refund_unclear: the one refund that it may have made.")]
-    ]

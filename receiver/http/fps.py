@@ -32,10 +32,10 @@ from receiver.http.bodies import read_object
 from receiver.http.ipn import Ipn, Watcher
 from receiver.http.issuing import pending_detail
 from receiver.http.params import Params
+from receiver.ledger.receipt import Outcome, Receipt
 from receiver.ledger.refund import Money
 from receiver.ledger.shape import money_json, refund_json
 from receiver.legacy import Ordered
-from receiver.receive import Outcome, Receipt
 from receiver.settings.sections import IngestSettings, Scope
 
 FIELDS = (

@@ -30,7 +30,7 @@ from receiver.http.server import CLOSE, REST
 from receiver.http.turns import Turns
 from receiver.http.wire import traceparent_of
 from receiver.inbox.envelope import HEADERS
-from receiver.receive import Receipt
+from receiver.ledger.receipt import Receipt
 from receiver.settings.sections import IngestSettings
 from receiver.shares import Shares
 

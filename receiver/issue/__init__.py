@@ -31,16 +31,17 @@ from receiver.errors import (
 from receiver.issue.by_hand import ByHand
 from receiver.issue.generations import generation_of
 from receiver.issue.orders import make_order
-from receiver.issue.refusals import not_reserved, refusal
+from receiver.issue.refusals import buyer_may_be_paid, not_reserved, refusal
 from receiver.issue.tries import Issued, Tries, Watcher
 from receiver.issue.work import Worker
 from receiver.ledger.allowance import CAPTURED, OVER, Charge, most
 from receiver.ledger.charge_book import SKEW, Guard
+from receiver.ledger.dispute import open_on, permission_of
 from receiver.ledger.refund import FPS, Money, Refund, State
 from receiver.ledger.request import NOBODY, Asked, Order, Record, RequestState, Wish
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.requests import Attempt, NotReserved, Reserved
+from receiver.store.requests import Attempt, Disputed, NotReserved, Reserved
 
 __all__ = ["Issued", "Issuer"]
 
@@ -154,6 +155,8 @@ class Issuer:
         match reserved:
             case NotReserved():
                 raise not_reserved(reserved, order, guard)
+            case Disputed():
+                raise await self._disputed(order.charge_id)
             case Reserved(token=token):
                 await self.tries.when_admitted(Attempt(order.id, token), order)
                 record = await self.store.request(self._name, order.id)
@@ -163,6 +166,9 @@ class Issuer:
                     )
                 return await self._known(record, order)
         return await self._known(reserved, order)
+
+    async def _disputed(self, charge_id: str) -> Conflict:
+        return buyer_may_be_paid(open_on(charge_id, await self.store.disputes(self._name, permission_of(charge_id))))
 
     def _guard(self, order: Order, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
         """What must not be in the way of an order.

@@ -1,7 +1,7 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
 keys → connection (pipelines, scripts) → sentinel · cluster → topology (the client for an address)
-                                         refunds · requests · unsettled · looks · feed · format → Store
+                                         refunds · requests · unsettled · looks · disputes · feed · format → Store
                                          restored → format
                                          notifications                          → Store
                                          roster → lanes → deaths → keeping · overview   → Store

@@ -30,6 +30,7 @@ class Scope(StrEnum):
     SUBSCRIBER = "subscriber"
     REFUND = "refund"
     CHARGE = "charge"
+    CHARGE_PERMISSION = "charge permission"
     REQUEST = "request"
     INDEX = "index"
     """One key for each value that refunds are looked up by."""
@@ -97,6 +98,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         # Refunds that we issue
         "charge": Kind(HASH, Scope.CHARGE, "refund or reservation → amount and state", "never"),
         "charges": Kind(STRING, Scope.CHARGE, "what Amazon said of a charge", "its age: an hour"),
+        "disputes": Kind(HASH, Scope.CHARGE_PERMISSION, "dispute → what Amazon has told of it", "never"),
         "taken": Kind(HASH, Scope.CHARGE, "refund → the request that it is of", "its last refund"),
         "requests": Kind(HASH, Scope.REQUEST, "a refund request: the order and what became of it", _ISSUED),
         "issuing": Kind(ZSET, Scope.ACCOUNT, "refund request → when to try", "its last request"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
+from receiver.ledger.dispute import permission_of
 from receiver.ledger.request import Order, Record, RequestState
 from receiver.store.damage import WrongType, unreadable
 from receiver.store.part import Part
@@ -38,6 +39,11 @@ class NotReserved:
 
 
 @dataclass(frozen=True, slots=True)
+class Disputed:
+    """There is an open dispute about the charge: the buyer may have the money from it. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """A claimed request."""
 
@@ -58,22 +64,15 @@ class Requests(Part):
 
     async def reserve(
         self, account: str, order: Order, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Record:
+    ) -> Reserved | NotReserved | Disputed | Record:
         """Reserve the amount and hold the request for `lease` ms; or say what stands in the way.
 
         `owner` is a fresh random word: it tells a repetition of this very call from somebody else's.
         """
-        keys = self._keys(account)
         token = self.now() + lease
         answer = await self._run(
             "reserve",
-            [
-                keys("requests", order.id),
-                keys("charge", order.charge_id),
-                keys("issuing"),
-                keys("reserved"),
-                keys("taken", order.charge_id),
-            ],
+            self._reserve_keys(account, order),
             [
                 order.id,
                 owner,
@@ -85,6 +84,7 @@ class Requests(Part):
                 order.money.currency_code,
                 self.now(),
                 KEPT_FOR,
+                order.charge_id,
                 *_guard_args(guard),
                 "order",
                 msgspec.json.encode(order),
@@ -95,12 +95,25 @@ class Requests(Part):
         match answer[0]:
             case b"reserved":
                 return Reserved(token)
+            case b"disputed":
+                return Disputed()
             case b"refused":
                 _, reason, spent, *flat = answer
                 entries = _texts(flat)
                 return NotReserved(reason.decode(), int(spent), {name: read_entry(entries[name]) for name in entries})
         flat = answer[1]
         return self._request_record(account, order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    def _reserve_keys(self, account: str, order: Order) -> list[str]:
+        keys = self._keys(account)
+        return [
+            keys("requests", order.id),
+            keys("charge", order.charge_id),
+            keys("issuing"),
+            keys("reserved"),
+            keys("taken", order.charge_id),
+            keys("disputes", permission_of(order.charge_id)),
+        ]
 
     async def request(self, account: str, request_id: str) -> Record | None:
         """One request; None if there is none, or it was more than 400 days ago."""

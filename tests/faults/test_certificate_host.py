@@ -20,7 +20,8 @@ import pytest
 from receiver.certificates import FAILED_MAX, UNPROVEN_MAX, CertificateStore
 from receiver.errors import CertificateUnavailable
 from receiver.fetch_queue import BURST, PER_SECOND
-from receiver.receive import Outcome, Receiver
+from receiver.ledger.receipt import Outcome
+from receiver.receive import Receiver
 from receiver.settings import Settings
 from receiver.store import Store
 from receiver.transport import Transport

@@ -18,10 +18,11 @@ from structlog.testing import capture_logs
 from receiver.errors import NotProven
 from receiver.http import server
 from receiver.http.ipn import PER_TURN, Ipn
+from receiver.ledger.dispute import Dispute
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.notification import UnrecognizedNotification
+from receiver.ledger.receipt import Outcome, Receipt
 from receiver.metrics import Metrics
-from receiver.receive import Outcome, Receipt
 from receiver.settings import Settings
 from receiver.settings.sections import IngestSettings
 from receiver.store import Store
@@ -428,6 +429,10 @@ class Remembering:
         """See `Noted`."""
         known = self.seen.setdefault(hint.message_id, hint.digest)
         return Noted.REPEATED if known == hint.digest else Noted.ALTERED
+
+    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> Noted:
+        """None is told here."""
+        raise AssertionError
 
     async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> Noted:
         """No body here is signed."""

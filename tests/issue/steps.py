@@ -26,7 +26,7 @@ from receiver.metrics import Metrics
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import Group
-from receiver.store.requests import NotReserved, Reserved
+from receiver.store.requests import Disputed, NotReserved, Reserved
 from receiver.store.scripts import Command, Script
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
@@ -130,7 +130,7 @@ class Stepped(Store):
 
     async def reserve(
         self, account: str, order: Order, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Record:
+    ) -> Reserved | NotReserved | Disputed | Record:
         found = await super().reserve(account, order, owner=owner, guard=guard, lease=lease)
         if isinstance(found, Reserved):
             assert guard.most == CEILING

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from receiver.accounts import Account
 from receiver.errors import StoreUnavailable
 from receiver.ledger.charge_book import Guard
+from receiver.ledger.dispute import permission_of
 from receiver.ledger.notification import UnrecognizedNotification
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Money, Source
@@ -199,6 +200,7 @@ def names_of(shop: Shop) -> dict[str, str]:
         Scope.SUBSCRIBER: "finance",
         Scope.REFUND: refund,
         Scope.CHARGE: CHARGE,
+        Scope.CHARGE_PERMISSION: permission_of(CHARGE),
         Scope.CALL: "get_refund",
         Scope.MESSAGE: f"m{number}",
         Scope.TEST: "x",

@@ -12,7 +12,6 @@ from receiver.http.answers import (
     PendingRequestJson,
     RefreshJson,
     RefundListJson,
-    RefundProblemJson,
 )
 from receiver.http.api import LIMIT, LONGEST_WAIT, MOST
 from receiver.http.openapi.bodies import CREATE_FPS_REFUND, CREATE_REFUND, RETRY_REFUND, time, whole
@@ -33,6 +32,7 @@ from receiver.http.openapi.vocabulary import (
     Schema,
 )
 from receiver.http.params import WORD
+from receiver.http.problems import RefundProblemJson
 from receiver.http.requests import REQUEST_ID
 from receiver.issue.orders import LONGEST_KEY
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE
@@ -78,7 +78,7 @@ ISSUING: Final = (
         409: (
             *("account_needed", "allowance_exceeded", "charge_not_captured"),
             *("refund_unclear", "settled_as_not_issued"),
-            *("same_amount_refunded", "charge_in_conflict", "too_many_refunds"),
+            *("buyer_may_be_paid", "same_amount_refunded", "charge_in_conflict", "too_many_refunds"),
         ),
         422: ("amazon_refused", "amazon_not_found"),
         502: (AMAZON,),

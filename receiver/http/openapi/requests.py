@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from receiver.http.answers import RefundProblemJson, RequestListJson
+from receiver.http.answers import RequestListJson
 from receiver.http.openapi.bodies import SETTLEMENT
 from receiver.http.openapi.refunds import ISSUE, ONE_ACCOUNT, PENDING, REQUEST, number
 from receiver.http.openapi.vocabulary import (
@@ -23,6 +23,7 @@ from receiver.http.openapi.vocabulary import (
     Operation,
     Parameter,
 )
+from receiver.http.problems import RefundProblemJson
 from receiver.http.requests import LIMIT as REQUEST_LIMIT
 from receiver.http.requests import MOST as MOST_REQUESTS
 from receiver.ledger.request import OPEN
