@@ -28,7 +28,7 @@ from receiver.store.format import Format
 from receiver.store.fps_orders import FpsOrders
 from receiver.store.keys import CERTIFICATES, PROBE
 from receiver.store.looks import Looks
-from receiver.store.overview import Overview
+from receiver.store.overview import AlertingProblem, Overview
 from receiver.store.pruning import Pruning
 from receiver.store.roster import Roster
 from receiver.store.topology import Client, pipelines
@@ -177,6 +177,24 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
             sizes |= await self._fares(account, name, roster)
         sizes["oldest_pending_seconds"] = await self._oldest(account) / 1000
         return sizes | await self.request_sizes(account)
+
+    async def alerting_problems(self, account: str) -> list[AlertingProblem]:
+        """The subscribers of the account that are paused, failing or damaged, or have dead events; by name."""
+        roster = await self.roster(account)
+        names = sorted(roster.names)
+        dead = await asyncio.gather(*(self._read("HLEN", self._keys(account)("dead", name)) for name in names))
+        health = await asyncio.gather(*(self.health(account, name) for name in names))
+        found = [
+            AlertingProblem(
+                name,
+                paused=name in roster.subscribers and roster.subscribers[name].paused,
+                failing=each.probing,
+                dead=int(count),
+                unreadable=name not in roster.subscribers,
+            )
+            for name, count, each in zip(names, dead, health, strict=True)
+        ]
+        return [each for each in found if each.paused or each.failing or each.dead or each.unreadable]
 
     async def _fares(self, account: str, name: str, roster: Roster) -> dict[str, float]:
         (_, _, oldest), health = await asyncio.gather(self.lane_sizes(account, name), self.health(account, name))
