@@ -11,10 +11,11 @@ A notification comes in, is proven, and becomes a hint
         strict_json.py · envelope.py              the POST's body, and the exact text that Amazon signed
         regions.py · certificate.py               which certificates SNS signs with, and where they stand
         signature.py · known_answers.py           may we believe it? address, age, signature
-        notice.py                                 the message inside: which refund changed
+        notice.py · unrecognized.py               the message inside: which refund changed, or what else it names
     accounts.py       whose notifications to believe, whom to ask, how fast
     certificates.py   has the signing certificate at hand, or has it fetched, within bounds
     receive.py        VERB · one POST → proven, and a hint written down
+    unrecognized.py   VERB · proven, not understood → kept, and a hint for every refund that it names
 
 A hint makes a refund due; Amazon is asked, and the answer is written with all that follows from it
 
@@ -22,10 +23,11 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         calls.py · signing.py · answers.py        a request, the proof that it is ours, what an answer means
         fps.py · fps_notification.py · aws_signature.py    the same for the retired Flexible Payments
     ledger/           PURE · what we know
-        refund.py · hint.py · request.py          the values
+        refund.py · hint.py · request.py · notification.py    the values
         lifecycle.py                              the table: known + seen → change, and its events
         schedule.py                               when to ask again
         query.py · shape.py                       lists, and the one JSON shape of a refund
+        charge_book.py                            each refund of a charge, and what must not be paid beside it
         allowance.py                              how much may still be refunded on a charge
     store/            Redis; each script is a .lua file beside the module that runs it
         keys.py · codec.py · part.py              names, forms, access
@@ -36,7 +38,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         feed.py · vitals.py                       all events; how a Redis is
         requests.py · unsettled.py · fps_orders.py    refunds that we were asked to issue, and those still open
         format.py · restored.py · pruning.py      the version of the data; after a restore; what is old goes
-        overview.py · trail.py                    what people look at
+        overview.py · trail.py · notifications.py    what people look at
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py · settle.py    one signed exchange with Amazon; read, decide, commit, and again on collision
     track.py          VERB · what is due → the ledger
@@ -76,7 +78,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ metrics
   │ receive · track · issue · legacy · declare · deliver · upkeep
   │ handover
-  │ settle · ask · telling
+  │ settle · ask · telling · unrecognized
   │ transport · store · certificates · settings
   │ resolver · sendable · interim · serving · logs · workers · deadline
   │ accounts

@@ -16,7 +16,8 @@ from receiver.amazonpay.calls import get_charge, read_charge
 from receiver.amazonpay.signing import diagnose
 from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, AmazonUnknown, NotSent
 from receiver.exchange import Request, Response
-from receiver.ledger.allowance import Charge, Entry, has_more_to_tell, retryable
+from receiver.ledger.allowance import Charge, has_more_to_tell, retryable
+from receiver.ledger.charge_book import Entry
 from receiver.ledger.lifecycle import Facts
 from receiver.ledger.refund import FPS, Refund, State
 from receiver.ledger.request import without_its_own

@@ -99,7 +99,7 @@ class CertificateStore:
         certificate = self._proven.get(key) or self._pinned.get(key)
         if certificate is None:
             certificate = await self._obtain(key, envelope.signing_cert_url)
-        check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp)
+        check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, self._now())
         return certificate
 
     def proven(self, envelope: Envelope, name: str, certificate: SigningCertificate) -> None:

@@ -15,7 +15,7 @@ import typer
 import uvloop
 
 from receiver import logs
-from receiver.commands import delivery, events, export, fps, issue, openapi, refund, requests, settlement, subscriber
+from receiver.commands import groups
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.settings import Settings, load
 
@@ -27,16 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-issue.register(refund.app)
-requests.register(refund.app)
-export.register(refund.app)
-settlement.register(refund.app)
-openapi.register(app)
-app.add_typer(refund.app, name="refund")
-app.add_typer(subscriber.app, name="subscriber")
-app.add_typer(events.app, name="events")
-app.add_typer(delivery.app, name="delivery")
-app.add_typer(fps.app, name="fps")
+groups.register(app)
 
 Config = Annotated[
     Path | None,
@@ -151,8 +142,8 @@ def verify(
 ) -> None:
     """Judge captured notifications offline, by every rule of /ipn but deduplication.
 
-    Prints one JSON line for each file: file, verdict (accepted or refused), reason, refund_id. Exits with 1 if any
-    is refused.
+    Prints one JSON line for each file: file, verdict (accepted or refused), reason, refund_id. The reason of an
+    accepted message is null, or unrecognized: it is Amazon's, and not understood. Exits with 1 if any is refused.
     """
     import json
 

@@ -14,6 +14,7 @@
     │   └── Overloaded           more work than we can finish in time
     ├── Rejected                 a request to our own API is wrong                        4xx
     │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · Conflict 409
+    │   ├── OtherRefunds 409     other refunds of the charge stand in the way
     │   └── RefundUnclear 409    whether a refund was issued is not known
     ├── AmazonError              Amazon's answer, or the lack of one
     │   ├── AmazonRefused        Amazon understood, and said no                           4xx of Amazon
@@ -185,6 +186,16 @@ class Conflict(Rejected):
     status = 409
     title = "Conflict"
     reason = "conflict"
+
+
+class OtherRefunds(Conflict):
+    """Other refunds of the charge stand in the way of this one: `refunds`, as JSON objects."""
+
+    reason = "other_refunds"
+
+    def __init__(self, detail: str, *, reason: str, refunds: Sequence[Mapping[str, object]]) -> None:
+        super().__init__(detail, reason=reason)
+        self.more = {"refunds": list(refunds)}
 
 
 class RefundUnclear(Conflict):

@@ -140,7 +140,9 @@ class Legacy:
         """Somebody says that this refund has changed: it is due now. False if there was no order for it."""
         if await self._store.fps_order(self._name, reference) is None:
             return False
-        told = Hint(refund_id=reference, at=self._store.now(), source=Source.NOTIFICATION, refund_type=FPS)
+        now = self._store.now()
+        # Anybody can post such a form: it waits behind what Amazon Pay has signed.
+        told = Hint(refund_id=reference, at=now, source=Source.NOTIFICATION, refund_type=FPS, patient=True)
         await self._store.hint(self._name, told)
         return True
 

@@ -6,13 +6,12 @@ before a certificate is fetched on his behalf. Nothing is answered 200 before al
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
-from typing import Protocol, cast
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -23,20 +22,15 @@ from receiver.errors import NotFound, NotProven, NotSent, TooLarge, Unavailable,
 from receiver.inbox.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, Envelope, read_envelope
 from receiver.inbox.notice import Notice, read_notice
 from receiver.inbox.signature import FUTURE_MS, PAST_MS, check_address, check_age, check_signature
+from receiver.inbox.unrecognized import read_contents
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.refund import Source
+from receiver.unrecognized import NotificationStore, all_of, keep, may_be_for
 
 log = structlog.get_logger()
 
 UNCONFIGURED_MAX = 64
 TOPICS_REMEMBERED = 1024
-
-
-class HintStore(Protocol):
-    """Where hints are written: `store/`."""
-
-    def hint(self, account: str, hint: Hint) -> Coroutine[object, object, Noted]:
-        """Durable when it returns. Raises `StoreUnavailable`."""
 
 
 class Confirm(Protocol):
@@ -57,6 +51,8 @@ class Outcome(StrEnum):
     SUBSCRIPTION = "subscription"
     CONFIRMED = "confirmed"
     UNSUBSCRIBE = "unsubscribe"
+    UNRECOGNIZED = "unrecognized"
+    """Amazon's, and not understood: kept, and every refund that it names is asked about."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -111,7 +107,7 @@ class Receiver:
         self,
         accounts: Sequence[Account],
         certificates: CertificateStore,
-        store: HintStore,
+        store: NotificationStore,
         now: Callable[[], int],
         *,
         past_ms: int = PAST_MS,
@@ -144,7 +140,13 @@ class Receiver:
         await self._prove(envelope, now)
         if envelope.type != NOTIFICATION:
             return await self._confirmation(envelope, now)
-        notice = _read_notice(envelope)
+        try:
+            notice = read_notice(envelope.message)
+        except Unreadable as error:
+            return await self._unrecognized(candidates, envelope, error.detail, now, traceparent)
+        if not notice.is_known:
+            problem = f"Objects of the type {notice.object_type} are not known to this version."
+            return await self._unrecognized(candidates, envelope, problem, now, traceparent)
         concerned = self._concerned(candidates, notice, now)
         if notice.is_sample:
             return _sample(concerned, envelope, notice, now)
@@ -206,15 +208,32 @@ class Receiver:
         return _receipt(Outcome.CONFIRMED, envelope, now)
 
     def _concerned(self, candidates: Iterable[Account], notice: Notice, now: int) -> list[Account]:
-        matching = [account for account in candidates if account.merchant_id == notice.merchant_id]
+        matching = self._of_merchant(candidates, notice.merchant_id, now)
+        environment = _environment(notice)
+        return [account for account in matching if account.environment == environment] or matching
+
+    def _of_merchant(self, candidates: Iterable[Account], merchant_id: str, now: int) -> list[Account]:
+        matching = [account for account in candidates if account.merchant_id == merchant_id]
         if not matching:
-            self.unconfigured_merchants.count(notice.merchant_id, now)
-            log.warning("notification.unconfigured_merchant", merchant_id=notice.merchant_id)
+            self.unconfigured_merchants.count(merchant_id, now)
+            log.warning("notification.unconfigured_merchant", merchant_id=merchant_id)
             raise Unconfigured(
                 "No account is configured for this merchant on this topic.", reason="unconfigured_merchant"
             )
-        environment = _environment(notice)
-        return [account for account in matching if account.environment == environment] or matching
+        return matching
+
+    async def _unrecognized(
+        self, candidates: Sequence[Account], envelope: Envelope, problem: str, now: int, traceparent: str
+    ) -> Receipt:
+        """It is Amazon's, so not to understand it is our own shortcoming: it is kept, and nobody has to repeat it."""
+        contents = read_contents(envelope.message)
+        if contents.merchant_id:
+            accounts: Sequence[Account] = self._of_merchant(candidates, contents.merchant_id, now)
+        else:
+            accounts = may_be_for(candidates, envelope, contents)
+        noted = await keep(self._store, accounts, envelope, contents, problem, now, traceparent)
+        names = tuple(account.name for account in accounts)
+        return _receipt(Outcome.UNRECOGNIZED, envelope, now, accounts=names, noted=noted)
 
     async def _write(
         self, accounts: list[Account], envelope: Envelope, notice: Notice, now: int, traceparent: str
@@ -230,20 +249,11 @@ class Receiver:
             traceparent=traceparent,
         )
         names = tuple(account.name for account in accounts)
-        noted = tuple(await _all_of([self._store.hint(name, hint) for name in names]))
+        noted = tuple(await all_of([self._store.hint(name, hint) for name in names]))
         for name, found in zip(names, noted, strict=True):
             if found is Noted.ALTERED:
                 log.error("notification.altered_duplicate", account=name, message_id=envelope.message_id)
         return _receipt(_outcome(noted), envelope, now, notice, names, noted)
-
-
-def _read_notice(envelope: Envelope) -> Notice:
-    try:
-        return read_notice(envelope.message)
-    except Unreadable:
-        # It is Amazon's, and we do not understand it: nobody else will tell.
-        log.error("notification.notice_unreadable", topic=envelope.topic_arn, message_id=envelope.message_id)
-        raise
 
 
 def _sample(concerned: Iterable[Account], envelope: Envelope, notice: Notice, now: int) -> Receipt:
@@ -271,17 +281,6 @@ def _environment(notice: Notice) -> Environment | None:
         case "P":
             return Environment.LIVE
     return next((found for found in Environment if found == notice.release_environment.lower()), None)
-
-
-async def _all_of(writes: list[Coroutine[object, object, Noted]]) -> list[Noted]:
-    """Wait for every write to end, then raise the first error there was: no write goes on behind an answer."""
-    if len(writes) == 1:
-        return [await writes[0]]
-    found = await asyncio.gather(*writes, return_exceptions=True)
-    for answer in found:
-        if isinstance(answer, BaseException):
-            raise answer
-    return cast("list[Noted]", found)
 
 
 def _outcome(noted: tuple[Noted, ...]) -> Outcome:

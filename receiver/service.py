@@ -211,6 +211,7 @@ class Service:
             nonce=lambda: secrets.token_hex(8),
             over=account.over,
             lease=self.settings.track.lease.total_seconds(),
+            same_amount_within=milliseconds(self.settings.issue.same_amount_within),
         )
 
     def _legacy(self, account: Account) -> Legacy:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -64,6 +65,7 @@ class Tracker:
     _running: set[asyncio.Task[None]] = field(default_factory=set)
     _waker: Waker = field(default_factory=Waker)
     _reading: int = 0
+    _patient: int = 0
 
     @property
     def account(self) -> Account:
@@ -86,6 +88,8 @@ class Tracker:
         if room <= 0:
             return inf
         bucket = self.account.throttle[Call.GET_REFUND]
+        # Where Amazon is slow, a quarter of the places stays free for what notifications tell.
+        patient = max(1, self.concurrency * 3 // 4) - self._patient
         try:
             claimed = await self.store.claim(
                 self.account.name,
@@ -94,6 +98,7 @@ class Tracker:
                 burst=bucket.burst,
                 per_second=bucket.per_second,
                 limit=room,
+                patient=patient,
             )
         except StoreUnavailable as error:
             log.warning("track.store_unavailable", account=self.account.name, reason=error.reason)
@@ -101,13 +106,15 @@ class Tracker:
         for look in claimed.looks:
             task = asyncio.get_running_loop().create_task(self._look(look))
             self._running.add(task)
-            task.add_done_callback(self._done)
+            self._patient += look.patient
+            task.add_done_callback(partial(self._done, look))
         return inf if claimed.wait is None else claimed.wait / 1000
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        if len(self._running) >= self.concurrency:
+    def _done(self, look: Look, task: asyncio.Task[None]) -> None:
+        if len(self._running) >= self.concurrency or look.patient:
             self._waker.ring()
         self._running.discard(task)
+        self._patient -= look.patient
 
     async def _look(self, look: Look) -> None:
         traced = in_the_log(look.traceparent)
@@ -238,9 +245,10 @@ class Tracker:
         return settled.change.refund
 
     async def _not_found(self, look: Look) -> None:
+        """A notification can be ahead of Get Refund. Who asks for a refresh can ask again."""
         now = self.store.now()
         known = await self._overdue(look)
-        again, echo = self._echo(look, now)
+        again, echo = self._echo(look, now) if known or look.source is not Source.REFRESH else (None, None)
         own = next_look(known, now, self.account.poll, self.chance()) if known else None
         at = min((time for time in (own, again) if time is not None), default=None)
         revision = known.revision if known else 0
@@ -254,14 +262,14 @@ class Tracker:
             log.info("track.not_found", source=look.source, next_at=at)
 
     async def _throttled(self, look: Look, error: AmazonThrottled) -> None:
-        await self._overdue(look)
+        known = await self._overdue(look)
         until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
         log.warning("track.throttled", until=until, request_id=error.request_id)
-        await self.store.reschedule(look, until, look.echo, outcome=error.reason)
+        await self.store.reschedule(look, until, look.echo, outcome=error.reason, patient=_only_asked(look, known))
 
     async def _failed(self, look: Look, error: AmazonError) -> None:
         """No answer, or a refusal of our key or request: the refund stays scheduled, further and further apart."""
-        await self._overdue(look)
+        known = await self._overdue(look)
         echo = look.echo or Echo(Source.POLL, self.store.now())
         unknown = isinstance(error, AmazonUnknown)
         first, most = (RETRY_FIRST, RETRY_MOST) if unknown else (REFUSED_FIRST, REFUSED_MOST)
@@ -277,4 +285,9 @@ class Tracker:
             retry_at=at,
         )
         echo = msgspec.structs.replace(echo, failures=echo.failures + 1)
-        await self.store.reschedule(look, at, echo, outcome=error.reason)
+        await self.store.reschedule(look, at, echo, outcome=error.reason, patient=_only_asked(look, known))
+
+
+def _only_asked(look: Look, known: Refund | None) -> bool:
+    """Whether nobody knows of the refund but who asked to refresh it: it may be invented."""
+    return known is None and look.source is Source.REFRESH

@@ -206,7 +206,7 @@ def check(answer: Answer, body: bytes) -> None:
         assert answer.status != 200
         assert answer.keys == 0
         assert answer.visited == []
-    assert (answer.keys > 0) == (answer.status == 200 and told[0]["outcome"] in ("noted", "altered"))
+    assert (answer.keys > 0) == (answer.status == 200 and told[0]["outcome"] in ("noted", "altered", "unrecognized"))
     for url in answer.fetched:
         assert ALLOWED_ADDRESS.fullmatch(url)
         assert ALLOWED_TOPIC.fullmatch(fields["TopicArn"])

@@ -48,7 +48,7 @@ def _judge_dates(account: Account, url: str, certificate: SigningCertificate, no
     days = (certificate.not_after - now) // DAY_MS
     try:
         if address is not None:
-            check_certificate(certificate, address[0], url.split(".")[1], now)
+            check_certificate(certificate, address[0], url.split(".")[1], now, now)
     except NotProven as error:
         found = f"{file}: {error.detail}" if error.reason != "certificate_dates" else f"{file}: it is not valid today."
         return fail(PINNED, error.reason, f"{found} Notifications signed with it are refused.", mend, account.name)

@@ -12,7 +12,6 @@ from dataclasses import replace
 from receiver.checks.clocks import judge_clock
 from receiver.checks.finding import Finding, fail, ok, skip, warn
 from receiver.redis_address import CLUSTER
-from receiver.store.keys import WAKE
 from receiver.store.sentinel import Guards
 from receiver.store.vitals import Examined, Vitals
 
@@ -186,7 +185,8 @@ def judge_replicas(vitals: Vitals, wanted: int, *, fails_over: bool = False) -> 
     """As many as each write waits for; where Redis fails over, one more."""
     if wanted and (word := vitals.refused.get("wait")):
         found = f"WAIT is refused ({word.replace('_', ' ')}), and redis.wait_replicas is {wanted}: every write fails"
-        yield fail("redis.wait", "wait_forbidden", found, "Allow the user WAIT, or set redis.wait_replicas to 0.")
+        yield fail("redis.replicas", "wait_forbidden", found, "Allow the user WAIT, or set redis.wait_replicas to 0.")
+        return
     if not vitals.info:
         return
     check, there = "redis.replicas", number(vitals, "connected_slaves")
@@ -237,10 +237,10 @@ def judge_channel(vitals: Vitals) -> Iterable[Finding]:
     """Since Redis 7 a new user may use no channel; processes wake each other over one."""
     if word := vitals.refused.get("channel"):
         found = (
-            f"PUBLISH to {WAKE} is refused ({word.replace('_', ' ')}): other processes notice a write up to a second "
+            f"PUBLISH to refunds:wake is refused ({word.replace('_', ' ')}): other processes notice a write up to a second "
             "later, and a feed too"
         )
-        yield warn("redis.channel", "channel_forbidden", found, f"Allow the user the channel: &{WAKE}.")
+        yield warn("redis.channel", "channel_forbidden", found, "Allow the user the channel: &refunds:wake.")
 
 
 def judge_refusals(vitals: Vitals) -> Iterable[Finding]:

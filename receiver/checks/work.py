@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from receiver.checks.finding import Finding, fail, ok, skip, warn
 from receiver.checks.site import Site, plural, seconds
 from receiver.errors import ConfigurationError, StoreUnavailable
+from receiver.ledger.notification import UNASSIGNED
 from receiver.outbox.subscriber import Subscriber
 from receiver.store import Store
 from receiver.store.format import VERSION, too_new
@@ -43,10 +44,22 @@ async def check_work(site: Site, store: Store) -> list[Finding]:
     """Each account's subscribers and refunds."""
     try:
         await store.correct_clock()
-        return [finding for account in site.accounts for finding in await _check_account(store, account.name)]
+        found = [finding for account in site.accounts for finding in await _check_account(store, account.name)]
+        return [*found, *(await _unrecognized(store, [*(account.name for account in site.accounts), UNASSIGNED]))]
     except StoreUnavailable as error:
         mend = "Allow the user all commands on the keys refunds:*."
         return [fail("store.content", error.reason, f"what is written cannot be read: {error.detail}", mend)]
+
+
+async def _unrecognized(store: Store, accounts: Sequence[str]) -> list[Finding]:
+    """Notifications that were not understood. Those of `UNASSIGNED` may be for several merchants."""
+    mend = "Read them (receiver notification list), and report them: a newer version may understand them."
+    found = []
+    for account in accounts:
+        if count := await store.kept_notification_count(account):
+            text = f"{plural(count, 'notification')} of Amazon Pay in 30 days could not be understood"
+            found.append(warn("notifications.understood", "unrecognized", text, mend, account))
+    return found
 
 
 async def _check_account(store: Store, account: str) -> list[Finding]:

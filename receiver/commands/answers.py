@@ -62,6 +62,7 @@ class RefundAnswer(RevisionAnswer, rename="camel", kw_only=True):
     refund_type: str | None = None
     retry_of: str | None = None
     retried_by: str | None = None
+    issued_by: str | None = None
     first_seen_at: str | None = None
     advice: AdviceAnswer | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -31,6 +31,16 @@ UNANSWERED = 4
 DECLINED = 5
 """The exit code where Amazon has declined the refund already: a script must not take that for money paid."""
 
+Besides = Annotated[
+    Sequence[str],
+    typer.Option(
+        "--besides",
+        metavar="ID",
+        help="Another refund of the charge, or a refund request, that you know of: issue this one as well. Repeatable. "
+        "The error same_amount_refunded or charge_in_conflict names the ids.",
+    ),
+]
+
 
 def create(
     call: Call,
@@ -49,6 +59,7 @@ def create(
             "Without it one is made up, and printed before anything is sent.",
         ),
     ] = None,
+    besides: Besides = (),
     wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="How long to wait for Amazon's answer.")] = 30,
 ) -> None:
     """Refund a charge, in full or in part.
@@ -64,6 +75,7 @@ def create(
         "softDescriptor": soft_descriptor,
         "orderReference": reference,
         "account": call.account,
+        "besides": list(besides),
     }
     body = {name: value for name, value in wanted.items() if value}
     show(call, call.run(lambda api: until_answered(wait, api, target("refunds"), body, key)))
@@ -83,6 +95,7 @@ def _key(given: str | None) -> str:
 def retry(
     call: Call,
     refund_id: RefundId,
+    besides: Besides = (),
     wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="How long to wait for Amazon's answer.")] = 30,
 ) -> None:
     """Refund again what Amazon declined, at most once however many people try.
@@ -90,7 +103,8 @@ def retry(
     The retry is a new refund with an id of its own; if it is declined too, retry that one.
     """
     path = target("refunds", refund_id, "retry", account=call.account)
-    show(call, call.run(lambda api: until_answered(wait, api, path, None, "")))
+    body = {"besides": list(besides)} if besides else None
+    show(call, call.run(lambda api: until_answered(wait, api, path, body, "")))
 
 
 async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str) -> Response:

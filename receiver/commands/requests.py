@@ -54,6 +54,8 @@ class RequestAnswer(msgspec.Struct, rename="camel", kw_only=True):
     last_error: str | None = None
     detail: str | None = None
     amazon: AmazonsNo | None = None
+    issued_by: str | None = None
+    besides: tuple[str, ...] = ()
     settled_by: str | None = None
     created_at: str | None = None
     changed_at: str | None = None
@@ -175,6 +177,8 @@ def _fields(found: RequestAnswer) -> Sequence[tuple[str, str | Text | None]]:
         ("Detail", found.detail),
         ("Amazon said", said),
         ("Amazon's id", amazon.request_id if amazon else None),
+        ("Issued by", found.issued_by),
+        ("Besides", ", ".join(found.besides)),
         ("Settled by", found.settled_by),
         ("Account", found.account),
         ("Created", moment(found.created_at)),

@@ -6,6 +6,7 @@ more than that the file agrees with itself: hand over Amazon's own with `--cert`
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -21,6 +22,11 @@ from receiver.inbox.signature import check_address, check_age, check_signature
 
 MAX_FILE = 4 * MAX_BODY
 ANY_TOPIC = "*"
+UNRECOGNIZED = "unrecognized"
+
+
+class Unrecognized(Exception):
+    """It is Amazon Pay's, and not understood: `/ipn` answers 200, and keeps it."""
 
 
 def verify_files(
@@ -31,7 +37,8 @@ def verify_files(
     topics: Sequence[str],
     now: Callable[[], int],
 ) -> Iterator[dict[str, str | None]]:
-    """One dict per file: `file`, `verdict` (accepted, refused), `reason` (null when accepted), `refund_id` (or null).
+    """One dict per file: `file`, `verdict` (accepted, refused), `reason` (null when accepted, `unrecognized` where it
+    is accepted and not understood), `refund_id` (or null).
 
     `at` is the moment to judge at: `now`, `message` (each message's own time) or RFC 3339. `topics` are patterns as in
     the configuration; here alone one may be `*`: any topic, and a message inside need then not be Amazon Pay's.
@@ -49,6 +56,8 @@ def _verify(
     try:
         body, own = _read_file(path)
         notice = _judge(body, certificate or own, moment, patterns)
+    except Unrecognized:
+        return {"file": str(path), "verdict": "accepted", "reason": UNRECOGNIZED, "refund_id": None}
     except ReceiverError as error:
         return {"file": str(path), "verdict": "refused", "reason": error.reason, "refund_id": None}
     is_real_refund = notice is not None and notice.is_refund and not notice.is_sample
@@ -64,7 +73,8 @@ def _judge(body: bytes, pem: bytes | None, moment: int | None, patterns: Sequenc
     if not any(pattern.matches(envelope.topic_arn) for pattern in patterns):
         raise NotProven("The topic is not one that is allowed.", reason="wrong_topic")
     name = check_address(envelope)
-    check_age(envelope, envelope.timestamp if moment is None else moment)
+    at = envelope.timestamp if moment is None else moment
+    check_age(envelope, at)
     if pem is None:
         raise NotProven("There is no certificate: hand one over.", reason="certificate_missing")
     certificate = read_certificate(pem)
@@ -72,20 +82,24 @@ def _judge(body: bytes, pem: bytes | None, moment: int | None, patterns: Sequenc
         raise NotProven(
             "The certificate is not the one that its file name promises.", reason="certificate_not_as_named"
         )
-    check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp)
+    check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, at)
     check_signature(envelope, certificate)
     return _read_notice(envelope, patterns) if envelope.type == NOTIFICATION else None
 
 
 def _read_notice(envelope: Envelope, patterns: Sequence[TopicPattern]) -> Notice | None:
-    """The notice inside; None for somebody else's message, which only `*` lets through to here."""
-    try:
-        return read_notice(envelope.message)
-    except Unreadable:
-        pinned = any(pattern.text != ANY_TOPIC and pattern.matches(envelope.topic_arn) for pattern in patterns)
-        if pinned or envelope.aws_account in AMAZON_PAY_AWS_ACCOUNTS:
-            raise
-        return None
+    """The notice inside; None for somebody else's message, which only `*` lets through to here.
+
+    Raises `Unrecognized` for one of Amazon Pay that is not understood.
+    """
+    with contextlib.suppress(Unreadable):
+        notice = read_notice(envelope.message)
+        if notice.is_known:
+            return notice
+    pinned = any(pattern.text != ANY_TOPIC and pattern.matches(envelope.topic_arn) for pattern in patterns)
+    if pinned or envelope.aws_account in AMAZON_PAY_AWS_ACCOUNTS:
+        raise Unrecognized
+    return None
 
 
 def _read_file(path: Path) -> tuple[bytes, bytes | None]:

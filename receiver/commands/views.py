@@ -80,6 +80,7 @@ def fields(refund: RefundAnswer) -> Sequence[tuple[str, str | Text | None]]:
         ("Order", refund.order_reference),
         ("Retry of", refund.retry_of),
         ("Retried by", refund.retried_by),
+        ("Issued by", refund.issued_by),
         ("Type", refund.refund_type),
         ("Descriptor", refund.soft_descriptor),
         ("Account", f"{account} ({refund.release_environment})" if refund.release_environment else account),

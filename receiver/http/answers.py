@@ -10,6 +10,7 @@ from receiver.ledger.lifecycle import EventType
 from receiver.ledger.shape import (
     Account,
     MoneyJson,
+    OtherRefundJson,
     RefundJson,
     RefundRequestJson,
     RefusalJson,
@@ -32,6 +33,9 @@ class RefundListJson(TypedDict):
 
     refunds: list[RefundJson]
     nextCursor: NextCursor
+    scanCut: Annotated[
+        bool, Meta(description="Whether the page ends because one request looks at so many: go on with nextCursor.")
+    ]
 
 
 class HistoryJson(TypedDict):
@@ -284,6 +288,15 @@ class RefundProblemJson(ProblemJson):
     """Why a refund was not issued, or not settled."""
 
     amazon: NotRequired[Annotated[RefusalJson, Meta(description="What Amazon said, where it was asked.")]]
+    refunds: NotRequired[
+        Annotated[
+            list[OtherRefundJson],
+            Meta(
+                description="Of same_amount_refunded, charge_in_conflict, too_many_refunds and allowance_exceeded: the "
+                "other refunds of the charge that stand in the way. The first two go away where `besides` names them."
+            ),
+        ]
+    ]
     refundRequestId: NotRequired[Annotated[str, Meta(description="Of refund_unclear: the request that is unclear.")]]
     candidateRefundId: NotRequired[
         Annotated[str | None, Meta(description="Of refund_unclear: the one refund that it may have made.")]

@@ -8,6 +8,7 @@ first would be wrong half the time.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -21,20 +22,25 @@ from receiver.http.auth import Caller, Tokens
 from receiver.http.cursor import read_cursor, write_cursor
 from receiver.http.listing import Pages, merged
 from receiver.http.params import Params
+from receiver.http.rate import Refreshes
 from receiver.http.wire import traceparent_of
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.query import Query
-from receiver.ledger.refund import REFUND_ID, Refund, Revision, Source, is_final
+from receiver.ledger.refund import AMAZON_REFUND_ID, REFUND_ID, Refund, Revision, Source, is_final
 from receiver.ledger.shape import refund_json, revision_json
 from receiver.outbox.advice import advice_json, advice_of
 from receiver.outbox.cloud_event import AdvisedRefundJson
 from receiver.settings.sections import Scope
+from receiver.store.fps_orders import FpsRecord
 
 LONGEST_WAIT = 60
 LOOK_EVERY = 1.0
 """While waiting, look this often (seconds) although nothing seems to have changed: a wake-up can be lost."""
 LIMIT = 50
 MOST = 200
+OTHER_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}(?:-([CA])[0-9]{6})?")
+OTHER_OBJECTS = {"": "a charge permission", "C": "a charge", "A": "an authorization"}
+"""What else has ids that begin as a refund's does, by the letter that follows."""
 
 
 class RefundStore(Pages, Protocol):
@@ -45,6 +51,9 @@ class RefundStore(Pages, Protocol):
 
     async def history(self, account: str, refund_id: str) -> list[Revision]:
         """Every revision, oldest first."""
+
+    async def fps_order(self, account: str, reference: str) -> FpsRecord | None:
+        """The order of a refund by Flexible Payments, or None."""
 
     def hint(self, account: str, hint: Hint) -> Coroutine[object, object, Noted]:
         """Make the refund due now."""
@@ -62,8 +71,8 @@ def json_answer(value: object, status: int = 200, **headers: str) -> Response:
 class RefundApi:
     """The handlers. `now` is ms since the epoch, UTC."""
 
-    def __init__(self, store: RefundStore, tokens: Tokens, now: Callable[[], int]) -> None:
-        self._store, self._tokens, self._now = store, tokens, now
+    def __init__(self, store: RefundStore, tokens: Tokens, now: Callable[[], int], refreshes: Refreshes) -> None:
+        self._store, self._tokens, self._now, self._refreshes = store, tokens, now, refreshes
 
     async def one(self, request: Request) -> Response:
         """`GET /v1/refunds/{id}?wait=&account=`: the refund, with a strong `ETag`; waits until it is final."""
@@ -90,7 +99,11 @@ class RefundApi:
         cursor = read_cursor(params.opaque("cursor"), query, accounts)
         page = await merged(self._store, accounts, query, cursor, limit)
         following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else None
-        body: RefundListJson = {"refunds": [refund_json(refund) for refund in page.refunds], "nextCursor": following}
+        body: RefundListJson = {
+            "refunds": [refund_json(refund) for refund in page.refunds],
+            "nextCursor": following,
+            "scanCut": page.cut,
+        }
         return json_answer(body)
 
     async def history(self, request: Request) -> Response:
@@ -115,8 +128,12 @@ class RefundApi:
         caller.need(Scope.REFUND, Scope.ADMIN)
         params = Params(request, ("account",))
         accounts, refund_id = caller.seen(params.opaque("account") or None), _refund_id(request)
-        found = await self._found(accounts, refund_id) if len(accounts) > 1 else []
+        self._refreshes.take(caller.name)
+        is_amazons = AMAZON_REFUND_ID.fullmatch(refund_id) is not None
+        found = [] if is_amazons and len(accounts) == 1 else await self._found(accounts, refund_id)
         account = _the_one(found).account if found else _only(accounts)
+        if not (found or is_amazons or await self._store.fps_order(account, refund_id)):
+            raise _no_refund_id(refund_id)
         brought = traceparent_of(request.headers.raw)
         hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=brought)
         await self._store.hint(account, hint)
@@ -175,6 +192,17 @@ def _refund_id(request: Request) -> str:
     if not REFUND_ID.fullmatch(refund_id):
         raise BadRequest("A refund id is 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
     return str(refund_id)
+
+
+def _no_refund_id(text: str) -> BadRequest:
+    """Amazon is not asked about what cannot be a refund: its limit is shared with all that can."""
+    other = OTHER_ID.fullmatch(text)
+    what = f" This is the id of {OTHER_OBJECTS[other[1] or '']}." if other else ""
+    return BadRequest(
+        "Amazon's refund ids look like S01-5105180-3221187-R022311, and no refund is known under this one."
+        f"{what} See `receiver refund list`, or Seller Central, for the refund's id.",
+        reason="bad_refund_id",
+    )
 
 
 def _the_one(found: Sequence[Refund]) -> Refund:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -31,8 +32,11 @@ from receiver.http.frame import Framed
 from receiver.http.health import Check, Health
 from receiver.http.ipn import Ipn, Receives
 from receiver.http.issuing import IssueApi, Issues
+from receiver.http.notifications import KeptStore, NotificationApi, notification_routes
 from receiver.http.openapi import description_routes
 from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
+from receiver.http.rate import Refreshes
+from receiver.http.reads import Endpoint, Reads
 from receiver.http.requests import RequestApi, RequestStore
 from receiver.http.subscribers import SubscriberApi, SubscriberStore
 from receiver.metrics import Metrics
@@ -45,7 +49,9 @@ FROM_AMAZON: Final = ("/ipn", "/fps/")
 HEALTH: Final = ("/healthz", "/readyz")
 
 
-class AppStore(DashboardStore, RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, Protocol):
+class AppStore(
+    DashboardStore, RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, KeptStore, Protocol
+):
     """What the routes need of `store/`."""
 
 
@@ -80,17 +86,21 @@ def build(
     """
     sessions, attempts = sessions or Sessions(now), Attempts(settings.http.failed_sign_ins)
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
-    dashboard = Dashboard(store, tokens, sessions, issuers, now)
+    accounts = [account.name for account in settings.accounts]
+    refreshes, reads = Refreshes(settings.http.refreshes), Reads()
+    in_turn = partial(reads.shared, tokens)
+    dashboard = Dashboard(store, tokens, sessions, issuers, now, refreshes, reads)
     ipn = Ipn(receiver, settings.ingest, metrics)
     routes = [
         *ipn_routes(ipn),
-        *refund_routes(RefundApi(store, tokens, now)),
+        *refund_routes(RefundApi(store, tokens, now, refreshes), in_turn),
         *issue_routes(IssueApi(issuers, tokens)),
         *fps_routes(legacies, tokens, settings.ingest, metrics),
-        *request_routes(RequestApi(store, issuers, tokens)),
+        *request_routes(RequestApi(store, issuers, tokens), in_turn),
         *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
-        *feed_routes(FeedApi(store, tokens, settings.feed, metrics)),
-        *delivery_routes(DeliveryApi(store, tokens, now)),
+        *feed_routes(FeedApi(store, tokens, settings.feed, metrics, reads)),
+        *delivery_routes(DeliveryApi(store, tokens, now), in_turn),
+        *notification_routes(NotificationApi(store, tokens, accounts), in_turn),
         *health_routes(Health(checks, metrics, refresh_gauges, remarks, alerting)),
         *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
         *description_routes(),
@@ -143,10 +153,10 @@ def ipn_routes(ipn: Ipn) -> list[BaseRoute]:
     return [Route(path, ipn) for path in ("/ipn", "/ipn/", "/ipn/{account}", "/ipn/{account}/")]
 
 
-def refund_routes(api: RefundApi) -> list[BaseRoute]:
+def refund_routes(api: RefundApi, in_turn: Callable[[Endpoint], Endpoint]) -> list[BaseRoute]:
     """What is known of refunds."""
     return [
-        Route("/v1/refunds", api.many, methods=["GET"]),
+        Route("/v1/refunds", in_turn(api.many), methods=["GET"]),
         Route("/v1/refunds/{refund_id}", api.one, methods=["GET"]),
         Route("/v1/refunds/{refund_id}/history", api.history, methods=["GET"]),
         Route("/v1/refunds/{refund_id}/refresh", api.refresh, methods=["POST"]),
@@ -161,10 +171,10 @@ def issue_routes(api: IssueApi) -> list[BaseRoute]:
     ]
 
 
-def request_routes(api: RequestApi) -> list[BaseRoute]:
+def request_routes(api: RequestApi, in_turn: Callable[[Endpoint], Endpoint]) -> list[BaseRoute]:
     """Those of them that are not settled."""
     return [
-        Route("/v1/refund-requests", api.many, methods=["GET"]),
+        Route("/v1/refund-requests", in_turn(api.many), methods=["GET"]),
         Route("/v1/refund-requests/{request_id}", api.one, methods=["GET"]),
         Route("/v1/refund-requests/{request_id}/settle", api.settle, methods=["POST"]),
     ]
@@ -189,10 +199,10 @@ def feed_routes(api: FeedApi) -> list[BaseRoute]:
     return [Route("/v1/events", api.events, methods=["GET"])]
 
 
-def delivery_routes(api: DeliveryApi) -> list[BaseRoute]:
+def delivery_routes(api: DeliveryApi, in_turn: Callable[[Endpoint], Endpoint]) -> list[BaseRoute]:
     """What subscribers are owed, and what was given up."""
     return [
-        Route("/v1/subscribers/{name}/deliveries", api.many, methods=["GET"]),
+        Route("/v1/subscribers/{name}/deliveries", in_turn(api.many), methods=["GET"]),
         Route("/v1/subscribers/{name}/redrive", api.redrive, methods=["POST"]),
         Route("/v1/subscribers/{name}/test", api.test, methods=["POST"]),
     ]

@@ -31,6 +31,7 @@ from receiver.http.feed_reader import (
 )
 from receiver.http.feed_stream import HEADERS, Stream, Timing, ending_of
 from receiver.http.params import Params
+from receiver.http.reads import Reads
 from receiver.metrics import Metrics
 from receiver.settings.sections import FeedSettings, Scope
 
@@ -46,9 +47,15 @@ class FeedApi:
     """The handlers of one process."""
 
     def __init__(
-        self, store: FeedStore, tokens: Tokens, settings: FeedSettings, metrics: Metrics, timing: Timing | None = None
+        self,
+        store: FeedStore,
+        tokens: Tokens,
+        settings: FeedSettings,
+        metrics: Metrics,
+        reads: Reads,
+        timing: Timing | None = None,
     ) -> None:
-        self._store, self._tokens, self._metrics = store, tokens, metrics
+        self._store, self._tokens, self._metrics, self._reads = store, tokens, metrics, reads
         self._buffer, self._timing = settings.buffer, timing or Timing()
         self._hub, self._seats = Hub(store, settings.buffer), Seats(settings.clients, metrics)
 
@@ -69,7 +76,7 @@ class FeedApi:
         head = request.method == "HEAD"
         if not streamed:
             limit, wait = params.number("limit", LIMIT, 1, MOST), params.number("wait", 0, 0, LONGEST_WAIT)
-            return await self._page(request, reader, limit, 0 if head else wait)
+            return await self._page(request, reader, limit, 0 if head else wait, caller.name)
         return head_of_stream() if head else await self._stream(reader, lambda: self._tokens.admits(request))
 
     async def _stream(self, reader: Reader, admitted: Callable[[], bool]) -> Response:
@@ -88,11 +95,12 @@ class FeedApi:
             raise
         return Stream(reader, first, listener, self._metrics, self._timing, admitted, leave)
 
-    async def _page(self, request: Request, reader: Reader, limit: int, wait: int) -> Response:
+    async def _page(self, request: Request, reader: Reader, limit: int, wait: int, token: str) -> Response:
         clock = asyncio.get_running_loop().time
         until, found, pages = clock() + wait, Found(), 0
         while True:
-            await self._look(reader, found, limit)
+            async with self._reads.turn(token):
+                await self._look(reader, found, limit)
             pages += 1
             if found.bodies or found.lost or (found.more and pages >= MOST_PAGES):
                 break

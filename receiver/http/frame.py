@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from receiver.http.problems import failed
+from receiver.http.turns import Turns
 from receiver.http.wire import Headers, is_plain, not_plain, tidy_path, trace_of
 from receiver.ledger.refund import REFUND_ID
 from receiver.metrics import Metrics
@@ -34,6 +35,11 @@ BROUGHT: Final = frozenset({b"x-request-id", b"traceparent", b"transfer-encoding
 """The headers that the frame looks at."""
 OFTEN: Final = frozenset({"/healthz", "/readyz", "/metrics", "/static/{name}"})
 """Routes whose requests are in the log at its level debug only: machines ask every few seconds."""
+
+FIRST: Final = frozenset({"/healthz", "/readyz"})
+PER_TURN: Final = 8
+"""Requests, other than notifications and probes, that begin in one turn of the loop: hundreds at once would have an
+answer to Amazon wait for all of them in each of its steps."""
 
 DEFAULTS: Final = {
     b"x-content-type-options": b"nosniff",
@@ -58,6 +64,7 @@ class Frame:
         self, app: ASGIApp, metrics: Metrics, ipn: ASGIApp | None, request_id: Callable[[], str] = new_request_id
     ) -> None:
         self._app, self._metrics, self._ipn, self._new_id = app, metrics, ipn, request_id
+        self._turns = Turns(PER_TURN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -78,6 +85,8 @@ class Frame:
                 message["headers"] = _headers(message.get("headers", ()), request_id)
             await send(message)
 
+        if not posted and scope["path"] not in FIRST:
+            await self._turns.enter()
         bound = bind_contextvars(request_id=request_id, **(trace_of(brought) if brought else {}))
         try:
             await app(scope, receive, framed)

@@ -19,22 +19,24 @@ from receiver.http.params import Params
 from receiver.http.wire import traceparent_of
 from receiver.issue import Issued
 from receiver.ledger.refund import REFUND_ID, Money
-from receiver.ledger.request import Record, Wish
+from receiver.ledger.request import NOBODY, Asked, Record, Wish
 from receiver.ledger.shape import money_json, refund_json, tidy
 from receiver.settings.sections import Scope
 
-FIELDS = ("account", "chargeId", "refundAmount", "softDescriptor", "orderReference")
+FIELDS = ("account", "chargeId", "refundAmount", "softDescriptor", "orderReference", "besides")
 MAX_REFERENCE = 128
+MOST_NAMED = 50
+"""Ids that one `besides` may hold: far more than refunds that Amazon takes for a charge."""
 ASK_AGAIN = 5
 
 
 class Issues(Protocol):
     """The verb behind it: `issue.py`, for one account."""
 
-    async def create(self, wish: Wish, key: str, *, traceparent: str = "") -> Issued:
+    async def create(self, wish: Wish, key: str, asked: Asked = NOBODY) -> Issued:
         """Issue, or say what became of it."""
 
-    async def retry(self, refund_id: str, *, traceparent: str = "") -> Issued:
+    async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
         """Issue a declined refund again."""
 
     async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
@@ -57,26 +59,28 @@ class IssueApi:
         key = _key(request)
         fields = await read_object(request)
         account = chosen_account(caller, fields.get("account"))
-        brought = traceparent_of(request.headers.raw)
-        return _answer(account, await self._issuers[account].create(read_wish(fields), key, traceparent=brought))
+        wish, asked = read_wish(fields), _asked(request, caller, fields)
+        return _answer(account, await self._issuers[account].create(wish, key, asked))
 
     async def retry(self, request: Request) -> Response:
         """`POST /v1/refunds/{id}/retry?account=`: a declined refund again, at most once. Answers as `create` does.
 
-        Whoever sends values means another refund than this one.
+        Whoever sends values means another refund than this one; only `besides` may be sent.
         """
         caller = self._caller(request)
         account = chosen_account(caller, Params(request, ("account",)).opaque("account") or None)
         refund_id = request.path_params["refund_id"]
         if not REFUND_ID.fullmatch(refund_id):
             raise BadRequest("A refund id has at most 64 letters, digits and dashes.", reason="bad_refund_id")
-        if await read_object(request, needed=False):
+        fields = await read_object(request, needed=False)
+        if set(fields) - {"besides"}:
             raise BadRequest(
-                "A retry takes no values: it repeats the declined refund as it was. Another one is POST /v1/refunds.",
+                "Unknown field; known: besides. A retry repeats the declined refund as it was. Another one is POST "
+                "/v1/refunds.",
                 reason="unknown_field",
             )
-        brought = traceparent_of(request.headers.raw)
-        return _answer(account, await self._issuers[account].retry(refund_id, traceparent=brought))
+        asked = _asked(request, caller, fields)
+        return _answer(account, await self._issuers[account].retry(refund_id, asked))
 
     def _caller(self, request: Request) -> Caller:
         caller = self._tokens.identify(request)
@@ -98,6 +102,22 @@ def read_wish(fields: Mapping[str, Any]) -> Wish:
         soft_descriptor=_text(fields, "softDescriptor", MAX_SOFT_DESCRIPTOR, "bad_soft_descriptor"),
         order_reference=clean(_text(fields, "orderReference", MAX_REFERENCE, "bad_order_reference")),
     )
+
+
+def _asked(request: Request, caller: Caller, fields: Mapping[str, Any]) -> Asked:
+    return Asked(caller.name, read_besides(fields.get("besides", [])), traceparent_of(request.headers.raw))
+
+
+def read_besides(value: object) -> tuple[str, ...]:
+    """The refunds and refund requests that the caller names. Raises `BadRequest` (`bad_besides`)."""
+    ids = value if isinstance(value, list) else [None]
+    if len(ids) > MOST_NAMED or not all(isinstance(each, str) and REFUND_ID.fullmatch(each) for each in ids):
+        raise BadRequest(
+            f"`besides` is a list of at most {MOST_NAMED} ids of refunds or refund requests of the charge, such as "
+            '["S01-5105180-3221187-R022311"].',
+            reason="bad_besides",
+        )
+    return tuple(ids)
 
 
 def _money(value: object) -> Money:

@@ -12,18 +12,25 @@ from typing import Protocol
 
 from receiver.ledger.query import Page, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund
+from receiver.store.refunds import MOST_EXAMINED
 
 
 class Pages(Protocol):
     """Where lists come from: `store/`."""
 
-    async def page(self, account: str, query: Query, cursor: str = "", limit: int = 50) -> Page:
-        """Refunds of one account. A page may be shorter than `limit` and still have a next one."""
+    async def page(
+        self, account: str, query: Query, cursor: str = "", limit: int = 50, examine: int = MOST_EXAMINED
+    ) -> Page:
+        """Refunds of one account. A page may be shorter than `limit` and still have a next one: see `Page.cut`."""
 
 
 async def merged(store: Pages, accounts: Sequence[str], query: Query, cursor: str, limit: int) -> Page:
-    """At most `limit` refunds of all the accounts. Raises `StoreUnavailable`, and `BadRequest` for a wrong cursor."""
-    pages = await asyncio.gather(*(store.page(account, query, cursor, limit) for account in accounts))
+    """At most `limit` refunds of all the accounts. Raises `StoreUnavailable`, and `BadRequest` for a wrong cursor.
+
+    The accounts share what one request may look at.
+    """
+    share = MOST_EXAMINED // max(len(accounts), 1)
+    pages = await asyncio.gather(*(store.page(account, query, cursor, limit, share) for account in accounts))
     if len(pages) == 1:
         return pages[0]
     # What an account has not shown yet lies below where its page ended: nothing below the highest such end is sure.
@@ -33,7 +40,7 @@ async def merged(store: Pages, accounts: Sequence[str], query: Query, cursor: st
     shown = _cut(sure, limit)
     if len(shown) < len(sure):
         return Page(tuple(shown), write_cursor(place_of(shown[-1])))
-    return Page(tuple(shown), write_cursor(unsure))
+    return Page(tuple(shown), write_cursor(unsure), cut=len(shown) < limit and any(page.cut for page in pages))
 
 
 def _cut(refunds: list[Refund], limit: int) -> list[Refund]:

@@ -104,16 +104,24 @@ def file_hash(der: bytes) -> str:
     return hashlib.md5(der, usedforsecurity=False).hexdigest()
 
 
-def check_certificate(certificate: SigningCertificate, partition: str, region: str, at: int) -> None:
-    """It must bear the name of SNS in that region, and be valid at the message's time (ms), give or take 5 minutes.
+def check_certificate(certificate: SigningCertificate, partition: str, region: str, at: int, now: int) -> None:
+    """It must bear the name of SNS in that region, and be valid at the message's time or now (ms), give or take 5
+    minutes.
 
-    The message's own time counts: a notification that is delivered again for days may outlive its certificate.
-    Raises `NotProven`.
+    A notification that is delivered again for days may outlive its certificate. One that is older than its certificate
+    was signed anew: SNS repeats it with its first `Timestamp`, and with the certificate of the day. Raises `NotProven`.
     """
     if regions.signing_name(partition, region) not in certificate.dns_names:
         raise NotProven("The certificate bears another name than SNS of that region.", reason="certificate_wrong_name")
-    if not certificate.not_before - SKEW_MS <= at <= certificate.not_after + SKEW_MS:
-        raise NotProven("The certificate was not valid when the message was signed.", reason="certificate_dates")
+    if not (_is_valid(certificate, at) or _is_valid(certificate, now)):
+        raise NotProven(
+            "The certificate was not valid when the message was signed, and is not valid now.",
+            reason="certificate_dates",
+        )
+
+
+def _is_valid(certificate: SigningCertificate, at: int) -> bool:
+    return certificate.not_before - SKEW_MS <= at <= certificate.not_after + SKEW_MS
 
 
 def _is_sound(key: RSAPublicKey) -> bool:

@@ -29,7 +29,17 @@ _XML_TYPES = {
 }
 """`NotificationType` of the XML generation → the object type that the V2 generation has for it."""
 
-_MERCHANT = re.compile(r"[A-Za-z0-9]{1,64}")
+KNOWN_TYPES: Final = frozenset(
+    {
+        *("CHARGE", "CHARGE_PERMISSION", "CHARGEBACK", REFUND),
+        *("PROVIDERCREDIT", "PROVIDERCREDITNOTIFICATION"),
+        *("PROVIDERCREDITREVERSAL", "PROVIDERCREDITREVERSALNOTIFICATION"),
+        *("SOLUTIONPROVIDEREVENT", "SOLUTIONPROVIDERMERCHANTNOTIFICATION"),
+    }
+)
+"""The object types that Amazon documents, and those of its XML notifications that are about no refund of ours."""
+
+MERCHANT = re.compile(r"[A-Za-z0-9]{1,64}")
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
@@ -58,6 +68,11 @@ class Notice(msgspec.Struct, frozen=True):
         """Whether the notice is about a refund."""
         return self.object_type == REFUND
 
+    @property
+    def is_known(self) -> bool:
+        """Whether Amazon documents this type of object. Of any other, nobody here knows what it says of refunds."""
+        return self.object_type in KNOWN_TYPES
+
 
 def read_notice(message: str) -> Notice:
     """Read the `Message` of a notification.
@@ -68,7 +83,7 @@ def read_notice(message: str) -> Notice:
     try:
         fields = _fold(strict_json.parse_text(message))
     except Unreadable as error:
-        raise _unreadable(error.detail) from error
+        raise _unreadable(error.detail.removesuffix(".")) from error
     if "objecttype" in fields:
         return _read_v2(fields)
     if "notificationdata" in fields:
@@ -93,7 +108,7 @@ def _fold(fields: object) -> dict[str, object]:
 def _read_v2(fields: dict[str, object]) -> Notice:
     object_type = _required(fields, "objecttype", _WORD).upper()
     return Notice(
-        merchant_id=_required(fields, "merchantid", _MERCHANT),
+        merchant_id=_required(fields, "merchantid", MERCHANT),
         object_type=object_type,
         object_id=_required(fields, "objectid", REFUND_ID) if object_type == REFUND else _optional(fields, "objectid"),
         notification_type=_optional(fields, "notificationtype"),
@@ -113,7 +128,7 @@ def _read_v1(fields: dict[str, object]) -> Notice:
     object_type = _XML_TYPES.get(notification_type, notification_type.upper())
     refund_id, refund_type = _read_refund(fields["notificationdata"]) if object_type == REFUND else ("", "")
     return Notice(
-        merchant_id=_required(fields, "sellerid", _MERCHANT),
+        merchant_id=_required(fields, "sellerid", MERCHANT),
         object_type=object_type,
         object_id=refund_id,
         notification_type=notification_type,
@@ -130,7 +145,8 @@ def _read_refund(data: object) -> tuple[str, str]:
     if not isinstance(data, str):
         raise _unreadable("NotificationData is not a text")
     try:
-        root: Element = fromstring(data, forbid_dtd=True)
+        # Nothing may stand before an XML declaration, not even the empty line that some writers put there.
+        root: Element = fromstring(data.lstrip("\ufeff \t\r\n"), forbid_dtd=True)
     except (ParseError, ValueError, LookupError) as error:
         raise _unreadable("NotificationData is not plain XML") from error
     ids = root.findall("{*}RefundDetails/{*}AmazonRefundId")

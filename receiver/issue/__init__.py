@@ -2,6 +2,7 @@
 
     orders.py    a wish and a key → the order: what is written down
     tries.py     one try, and what becomes of it
+    refusals.py  why a refund is not issued
     work.py      the workers, who finish what others began
     by_hand.py   a person settles what only a person can
 
@@ -19,7 +20,6 @@ import msgspec
 
 from receiver.ask import Asker
 from receiver.errors import (
-    AmazonRefused,
     AmazonUnknown,
     BadRequest,
     Conflict,
@@ -29,14 +29,16 @@ from receiver.errors import (
 )
 from receiver.issue.by_hand import ByHand
 from receiver.issue.orders import make_order
+from receiver.issue.refusals import not_reserved, refusal
 from receiver.issue.tries import Issued, Tries, Watcher
 from receiver.issue.work import Worker
-from receiver.ledger.allowance import CAPTURED, OVER, Charge, exceeded, most
-from receiver.ledger.refund import FPS, Money, State
-from receiver.ledger.request import Order, Record, RequestState, Wish
+from receiver.ledger.allowance import CAPTURED, OVER, Charge, most
+from receiver.ledger.charge_book import SKEW, Guard
+from receiver.ledger.refund import FPS, Money, Refund, State
+from receiver.ledger.request import NOBODY, Asked, Order, Record, RequestState, Wish
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.requests import Attempt, Exceeded, Reserved
+from receiver.store.requests import Attempt, NotReserved, Reserved
 
 __all__ = ["Issued", "Issuer"]
 
@@ -45,7 +47,9 @@ __all__ = ["Issued", "Issuer"]
 class Issuer:
     """Issues refunds of one account. `nonce` gives a fresh random word; `over` is what may be given over a capture.
 
-    A lease is in seconds; `concurrency` is how many requests the workers have under way at once.
+    A lease is in seconds; `concurrency` is how many requests the workers have under way at once. For
+    `same_amount_within` ms from the start of a refund, another of its amount is issued only where the caller names it;
+    0: always.
     """
 
     asker: Asker
@@ -57,6 +61,7 @@ class Issuer:
     over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
     lease: float = 30.0
     concurrency: int = 4
+    same_amount_within: int = 3_600_000
 
     @property
     def _name(self) -> str:
@@ -75,16 +80,17 @@ class Issuer:
         """Finish what others began. Until cancelled."""
         await self.worker().run()
 
-    async def create(self, wish: Wish, key: str, *, traceparent: str = "") -> Issued:
+    async def create(self, wish: Wish, key: str, asked: Asked = NOBODY) -> Issued:
         """Issue a refund under the caller's key (1 to 255 printable ASCII characters), or say what became of it.
 
-        Raises `BadRequest`, `Conflict` (another use of the key; not captured; over the allowance; settled as not
-        issued), `RefundUnclear`, `AmazonRefused` with Amazon's reason code, other `AmazonError`s where the charge
-        cannot be read (then nothing is written), or `StoreUnavailable`: asking again with the same key is always safe.
+        Raises `BadRequest`, `Conflict` (another use of the key; not captured; settled as not issued), `OtherRefunds`
+        (on the same charge; then nothing is written), `RefundUnclear`, `AmazonRefused` with Amazon's reason code, other
+        `AmazonError`s where the charge cannot be read (then nothing is written), or `StoreUnavailable`: asking again
+        with the same key is always safe.
         """
-        return await self._issue(make_order(self.asker.account, wish, key, traceparent=traceparent))
+        return await self._issue(make_order(self.asker.account, wish, key, asked=asked))
 
-    async def retry(self, refund_id: str, *, traceparent: str = "") -> Issued:
+    async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
         """Issue a declined refund again, at most once however many ask. Raises as `create` does, and `NotFound`.
 
         With Amazon's default as soft descriptor: what Amazon tells of the declined one's is not what was sent. There
@@ -116,9 +122,9 @@ class Issuer:
             wish,
             retry_of=refund_id,
             retry_root=declined.retry_root or refund_id,
-            traceparent=traceparent,
+            asked=asked,
         )
-        return await self._issue(order)
+        return await self._issue(order, declined)
 
     async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
         """A person says that Amazon made this refund of an unclear request. See `ByHand.as_done`."""
@@ -128,25 +134,21 @@ class Issuer:
         """A person says that Amazon made no refund of an unclear request. See `ByHand.as_not_issued`."""
         return await ByHand(self.tries).as_not_issued(request_id, by=by)
 
-    async def _issue(self, order: Order) -> Issued:
+    async def _issue(self, order: Order, declined: Refund | None = None) -> Issued:
         known = await self.store.request(self._name, order.id)
         if known is not None:
             return await self._known(known, order)
         charge = await self.asker.tracing(order.traceparent).charge(order.charge_id, fresh=True)
-        ceiling = most(_refundable(charge, order), self.over)
+        captured = _refundable(charge, order)
         if not order.order_reference:
             order = msgspec.structs.replace(order, order_reference=charge.merchant_reference_id)
-        reserved = await self.store.reserve(
-            self._name,
-            order,
-            owner=self.nonce(),
-            most=ceiling,
-            refunded=charge.refunded.minor_units if charge.refunded else 0,
-            lease=int(self.lease * 1000),
-        )
+        guard = self._guard(order, charge, most(captured, self.over), declined)
+        await self.store.upgrade_charge_book(self._name, order.charge_id)
+        lease = int(self.lease * 1000)
+        reserved = await self.store.reserve(self._name, order, owner=self.nonce(), guard=guard, lease=lease)
         match reserved:
-            case Exceeded(spent=spent):
-                raise exceeded(order.money, ceiling, spent)
+            case NotReserved():
+                raise not_reserved(reserved, order, guard)
             case Reserved(token=token):
                 await self.tries.when_admitted(Attempt(order.id, token), order)
                 record = await self.store.request(self._name, order.id)
@@ -156,6 +158,21 @@ class Issuer:
                     )
                 return await self._known(record, order)
         return await self._known(reserved, order)
+
+    def _guard(self, order: Order, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
+        """What must not be in the way of an order.
+
+        A retry looks back to when the declined refund began: to always, where Amazon has not told that. The time of a
+        reservation is ours, and our clock may be behind Amazon's.
+        """
+        now = self.store.now()
+        refunded = charge.refunded.minor_units if charge.refunded else 0
+        since = now - self.same_amount_within if self.same_amount_within else None
+        reserved_since = since
+        if declined is not None:
+            since = declined.created_at if 0 < declined.created_at <= now else 0
+            reserved_since = max(since - SKEW, 0)
+        return Guard(ceiling, refunded, since, reserved_since, order.besides)
 
     async def _known(self, record: Record, order: Order) -> Issued:
         """What a request that is written down has come to.
@@ -171,7 +188,7 @@ class Issuer:
             case RequestState.DONE:
                 return Issued(record, await self.store.refund(self._name, record.refund_id))
             case RequestState.REFUSED:
-                raise _refusal(record)
+                raise refusal(record)
             case RequestState.UNCLEAR:
                 raise RefundUnclear(
                     "Amazon refused this after a try whose end is not known, so the refund may have been made. Look "
@@ -197,18 +214,3 @@ def _refundable(charge: Charge, order: Order) -> Money:
             reason="currency_mismatch",
         )
     return charge.captured
-
-
-def _refusal(record: Record) -> AmazonRefused | Conflict:
-    if record.settled_by:
-        return Conflict(
-            "A person has settled this request as not issued, and it is never tried again. Use a new key for another "
-            "refund.",
-            reason="settled_as_not_issued",
-        )
-    return AmazonRefused(
-        record.detail,
-        reason_code=record.reason_code,
-        amazon_status=record.amazon_status or None,
-        request_id=record.request_id or None,
-    )

@@ -8,15 +8,17 @@ from receiver.accounts import Account
 from receiver.amazonpay.calls import create_refund
 from receiver.errors import BadRequest
 from receiver.ledger.allowance import check_amount
-from receiver.ledger.request import Order, Wish
+from receiver.ledger.request import NOBODY, Asked, Order, Wish
 
 LONGEST_KEY = 255
 
 
 def make_order(
-    account: Account, wish: Wish, key: str = "", *, retry_of: str = "", retry_root: str = "", traceparent: str = ""
+    account: Account, wish: Wish, key: str = "", *, retry_of: str = "", retry_root: str = "", asked: Asked = NOBODY
 ) -> Order:
     """The order for a wish under the caller's key, or for the retry of a declined refund, which has a key of its own.
+
+    How it was asked for (`asked`) is no part of the digest: the same key with another `besides` is the same request.
 
     Raises `BadRequest` for a key, an amount, an id or a soft descriptor that cannot be.
     """
@@ -39,7 +41,9 @@ def make_order(
         order_reference=wish.order_reference,
         retry_of=retry_of,
         retry_root=retry_root,
-        traceparent=traceparent,
+        traceparent=asked.traceparent,
+        issued_by=asked.by,
+        besides=tuple(dict.fromkeys(asked.besides)),
     )
 
 

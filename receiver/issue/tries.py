@@ -16,9 +16,10 @@ from receiver.amazonpay.calls import post_refund, read_refund
 from receiver.ask import Asker
 from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, AmazonUnknown, StoreUnavailable
 from receiver.exchange import Response
+from receiver.ledger.charge_book import reservation
 from receiver.ledger.lifecycle import Facts
 from receiver.ledger.refund import Observation, Refund, Source
-from receiver.ledger.request import Order, Record, RequestState, reservation
+from receiver.ledger.request import Order, Record, RequestState
 from receiver.settle import Settled, Settler
 from receiver.store import Store
 from receiver.store.requests import Attempt
@@ -206,6 +207,7 @@ def facts_of(order: Order) -> Facts:
         "order_reference": order.order_reference,
         "retry_of": order.retry_of,
         "retry_root": order.retry_root,
+        "issued_by": order.issued_by,
     }
 
 

@@ -9,12 +9,12 @@ decline.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import msgspec
 
-from receiver.errors import BadRequest, Conflict
+from receiver.errors import BadRequest
+from receiver.ledger.charge_book import Entry
 from receiver.ledger.refund import FPS, Money, Refund, State
 
 OVER: Mapping[str, int] = MappingProxyType({"USD": 7_500, "GBP": 7_500, "EUR": 7_500, "JPY": 8_400})
@@ -56,41 +56,20 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     environment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One refund, or one reservation for a refund that is being issued, on a charge."""
-
-    minor_units: int
-    state: str
-
-    @property
-    def counts(self) -> bool:
-        """Whether it uses up the charge: everything but what was declined, also what is only reserved."""
-        return self.state != State.DECLINED
-
-
 def most(captured: Money, over: Mapping[str, int] = OVER) -> int:
     """The most that may be refunded on a charge in all, in minor units, rounded down."""
     amount = captured.minor_units
     return amount + min(amount * OVER_PERCENT // 100, over.get(captured.currency_code, 0))
 
 
-def spent(refunded: Money | None, entries: Iterable[Entry]) -> int:
-    """What is used up of it, in minor units: the greater of what Amazon says was refunded and what we know of.
+def spent(refunded: Money | None, entries: Iterable[Entry], ceiling: int) -> int:
+    """What is used up of the charge, in minor units: the greater of what Amazon says was refunded and what we know of.
 
     Amazon's figure may lag behind refunds that have just begun; ours may lack refunds that others began. Adding the two
-    up would count most refunds twice.
+    up would count most refunds twice. A refund of an unknown amount uses up all that may be refunded: `ceiling`.
     """
-    return max(refunded.minor_units if refunded else 0, sum(entry.minor_units for entry in entries if entry.counts))
-
-
-def exceeded(money: Money, ceiling: int, used: int) -> Conflict:
-    """What is said of an amount that does not fit: `ceiling` may be refunded in all, `used` is (minor units)."""
-    left = Money.of_minor(max(ceiling - used, 0), money.currency_code)
-    return Conflict(
-        f"{money} is more than may still be refunded on this charge: {left}. What is being refunded counts as well.",
-        reason="allowance_exceeded",
-    )
+    ours = sum(ceiling if entry.minor_units is None else entry.minor_units for entry in entries if entry.counts)
+    return max(refunded.minor_units if refunded else 0, ours)
 
 
 def retryable(charge: Charge, amount: Money, entries: Iterable[Entry], over: Mapping[str, int] = OVER) -> str:
@@ -101,8 +80,8 @@ def retryable(charge: Charge, amount: Money, entries: Iterable[Entry], over: Map
     """
     if charge.state != CAPTURED or charge.captured is None or charge.captured.currency_code != amount.currency_code:
         return "no"
-    left = most(charge.captured, over) - spent(charge.refunded, entries)
-    return "yes" if amount.minor_units <= left else "no"
+    ceiling = most(charge.captured, over)
+    return "yes" if amount.minor_units <= ceiling - spent(charge.refunded, entries, ceiling) else "no"
 
 
 def has_more_to_tell(refund: Refund) -> bool:

@@ -24,6 +24,8 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True):
     """The signed `Timestamp` of the notification, ms; 0 without one."""
     refund_type: str = ""
     """`RefundType`, which only XML notifications tell."""
+    patient: bool = False
+    """It waits behind proven notifications of one refund each: nothing proves it, or it is one of many."""
     traceparent: str = ""
     """What whoever said so sent along (W3C Trace Context); empty where there was none."""
 

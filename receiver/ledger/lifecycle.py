@@ -189,7 +189,9 @@ def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple
         refund = msgspec.structs.replace(
             refund, reason_code=seen.reason_code, reason_description=seen.reason_description
         )
-    if not is_final(seen.state) or _final_key(seen) in known.finals or len(known.finals) >= MOST_FINALS:
+    if not is_final(seen.state) or _final_key(seen) in known.finals:
+        return refund, ()
+    if len(known.finals) >= MOST_FINALS and (known.conflict or move is not Move.CONTRADICT):
         return refund, ()
     refund = msgspec.structs.replace(refund, finals=tuple(sorted((*known.finals, _final_key(seen)))))
     if move is not Move.CONTRADICT:

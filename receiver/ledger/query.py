@@ -38,6 +38,8 @@ class Page:
 
     refunds: tuple[Refund, ...]
     next_cursor: str
+    cut: bool = False
+    """Whether it ends because so many refunds were looked at, not because it is full or there are no more."""
 
 
 def place_of(refund: Refund) -> Place:

@@ -18,6 +18,10 @@ from receiver.errors import Unreadable
 REFUND_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 """No document gives a pattern for ids; this keeps them safe in paths and keys. Real: S01-5105180-3221187-R022311."""
 
+AMAZON_REFUND_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}-(?:R?[0-9]{6}|Ref)")
+"""The form of every refund id seen so far: that of the charge permission, then R and six digits. Test messages of the
+XML generation leave the R out, or end in `-Ref`."""
+
 
 class State(StrEnum):
     """`statusDetails.state` of a refund. Amazon may send others: they are kept as text, and never taken as final."""
@@ -200,6 +204,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Of a retry: the refund that the chain of retries began with."""
     retried_by: str = ""
     """The refund that repeats this declined one."""
+    issued_by: str = ""
+    """The name of the token with which it was asked for; empty where it was not asked for here."""
     conflict: bool = False
     """Amazon has told two different final states."""
     finals: tuple[str, ...] = ()
@@ -218,3 +224,5 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     source: Source
     reason_code: str = ""
     conflict: bool = False
+    issued_by: str = ""
+    """The name of the token with which the refund was asked for, as far as that was known then."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
 
-from receiver.ledger.allowance import Entry
+from receiver.ledger.charge_book import RESERVATION, SKEW, Entry, reservation
 from receiver.ledger.refund import Money, Refund
 
 
@@ -20,6 +20,21 @@ class Wish:
     money: Money
     soft_descriptor: str = ""
     order_reference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a refund was asked for: what is no part of the refund."""
+
+    by: str = ""
+    """The name of the caller's token."""
+    besides: Collection[str] = ()
+    """Ids of refunds and requests of the charge that the caller knows of: this refund is wanted beside them."""
+    traceparent: str = ""
+    """W3C Trace Context; empty for none."""
+
+
+NOBODY = Asked()
 
 
 class RequestState(StrEnum):
@@ -36,8 +51,6 @@ class RequestState(StrEnum):
 
 OPEN = (RequestState.RESERVED, RequestState.UNCLEAR)
 """The states that hold money back: a reservation on the charge."""
-SKEW = 300_000
-"""ms by which Amazon's clock may be behind ours: a refund that is older than the request by more is not of it."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -59,6 +72,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The refund that the chain of retries began with."""
     traceparent: str = ""
     """What the request that began it sent along (W3C Trace Context); empty where there was none."""
+    issued_by: str = ""
+    """The name of the token with which it was asked for; empty in requests of older versions."""
+    besides: tuple[str, ...] = ()
+    """Ids of refunds and requests of the charge that the caller named: this refund is wanted beside them."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +103,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def too_old(refund_created_at: int, record: Record) -> bool:
-    """Whether a refund that Amazon made then (ms; 0: not known) is older than the request, and so not of it."""
+    """Whether a refund that Amazon made then (ms; 0: not known) is older than the request, and so not of it.
+
+    Amazon's clock may be behind ours.
+    """
     return 0 < refund_created_at < record.created_at - SKEW
 
 
@@ -119,14 +139,6 @@ def candidate(
         and not too_old(refund.created_at or refund.first_seen_at, record)
     ]
     return fitting[0] if len(fitting) == 1 else ""
-
-
-RESERVATION = "request:"
-
-
-def reservation(request_id: str) -> str:
-    """The member of a charge's book that holds the amount of a request back."""
-    return f"{RESERVATION}{request_id}"
 
 
 def without_its_own(entries: Mapping[str, Entry], amount: Money) -> list[Entry]:

@@ -7,10 +7,12 @@ that whatever Amazon sends, the JSON can be encoded and stays small.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Final, TypedDict
 
 from msgspec import Meta
 
+from receiver.ledger.charge_book import RESERVATION, Entry
 from receiver.ledger.refund import Money, Refund, Revision, Source, format_basic, format_rfc3339, is_final
 from receiver.ledger.request import Record, RequestState
 
@@ -24,6 +26,10 @@ Rfc3339 = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, example
 """UTC, milliseconds."""
 AmazonTime = Annotated[
     str, Meta(description="Amazon's basic form, UTC.", pattern=AMAZON_TIME, examples=["20190714T155300Z"])
+]
+IssuedBy = Annotated[
+    str | None,
+    Meta(description="The name of the token with which the refund was requested here; null for every other refund."),
 ]
 Account = Annotated[str, Meta(description="Our name of the merchant's account.", examples=["us"])]
 
@@ -77,11 +83,15 @@ class RefundJson(TypedDict):
     ]
     retryable: Annotated[
         bool | None,
-        Meta(description="Of a declined refund: whether the charge admits another try. Null: not known yet."),
+        Meta(
+            description="Of a declined refund: whether the charge admits another try. Null: not known yet, or Amazon "
+            "has told two different final states (`conflict`)."
+        ),
     ]
     retryOf: Annotated[str | None, Meta(description="The declined refund that this one repeats.")]
     retryRoot: Annotated[str | None, Meta(description="Of a retry: the refund that the chain of retries began with.")]
     retriedBy: Annotated[str | None, Meta(description="The refund that repeats this declined one.")]
+    issuedBy: IssuedBy
     firstSeenAt: Rfc3339
     changedAt: Rfc3339
     source: Annotated[str, Meta(description="Who made us look.", extra_json_schema={"enum": [*Source]})]
@@ -96,6 +106,7 @@ class RevisionJson(TypedDict):
     conflict: bool
     changedAt: Rfc3339
     source: Annotated[str, Meta(extra_json_schema={"enum": [*Source]})]
+    issuedBy: IssuedBy
 
 
 class RefusalJson(TypedDict):
@@ -104,6 +115,17 @@ class RefusalJson(TypedDict):
     status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")]
     reasonCode: str | None
     requestId: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")]
+
+
+class OtherRefundJson(TypedDict):
+    """Another refund of the charge, or a request for one, that stands in the way."""
+
+    refundId: Annotated[str | None, Meta(description="Null where Amazon has not answered the request yet.")]
+    refundRequestId: Annotated[str | None, Meta(description="Of a request that Amazon has not answered yet.")]
+    state: Annotated[str, Meta(description="Reserved, or the state that Amazon told last.")]
+    refundAmount: Annotated[MoneyJson | None, Meta(description="Null: not known.")]
+    beganAt: Annotated[Rfc3339 | None, Meta(description="Null: not known.")]
+    conflict: Annotated[bool, Meta(description="Whether Amazon has told both Refunded and Declined.")]
 
 
 class RefundRequestJson(TypedDict):
@@ -134,6 +156,13 @@ class RefundRequestJson(TypedDict):
     lastError: Annotated[str | None, Meta(description="Our word for how the last try failed.")]
     detail: Annotated[str | None, Meta(description="The last thing that was said of it.")]
     amazon: Annotated[RefusalJson | None, Meta(description="Of a refusal by Amazon.")]
+    issuedBy: Annotated[
+        str | None,
+        Meta(description="The name of the token with which it was requested; null in requests of older versions."),
+    ]
+    besides: Annotated[
+        list[str], Meta(description="The refunds and requests that the caller named: this one was wanted beside them.")
+    ]
     settledBy: Annotated[str | None, Meta(description="The name of the token with which a person settled it.")]
     createdAt: Rfc3339 | None
     changedAt: Rfc3339 | None
@@ -186,14 +215,30 @@ def refund_json(refund: Refund) -> RefundJson:
         "conflict": refund.conflict,
         "orderReference": tidy(refund.order_reference) or None,
         "refundType": tidy(refund.refund_type) or None,
-        "retryable": {"yes": True, "no": False}.get(refund.retryable),
+        "retryable": None if refund.conflict else {"yes": True, "no": False}.get(refund.retryable),
         "retryOf": refund.retry_of or None,
         "retryRoot": refund.retry_root or None,
         "retriedBy": refund.retried_by or None,
+        "issuedBy": refund.issued_by or None,
         "firstSeenAt": format_rfc3339(refund.first_seen_at),
         "changedAt": format_rfc3339(refund.changed_at),
         "source": str(refund.source),
     }
+
+
+def other_refunds_json(entries: Mapping[str, Entry]) -> list[OtherRefundJson]:
+    """The JSON of refunds and reservations in a charge's book, the oldest first."""
+    return [
+        {
+            "refundId": None if name.startswith(RESERVATION) else tidy(name),
+            "refundRequestId": name.removeprefix(RESERVATION) if name.startswith(RESERVATION) else None,
+            "state": tidy(entry.state),
+            "refundAmount": money_json(entry.amount),
+            "beganAt": None if entry.began is None else format_rfc3339(entry.began),
+            "conflict": entry.conflict,
+        }
+        for name, entry in sorted(entries.items(), key=lambda item: (item[1].began or 0, item[0]))
+    ]
 
 
 def revision_json(revision: Revision) -> RevisionJson:
@@ -209,6 +254,7 @@ def revision_json(revision: Revision) -> RevisionJson:
         "conflict": revision.conflict,
         "changedAt": format_rfc3339(revision.at),
         "source": str(revision.source),
+        "issuedBy": revision.issued_by or None,
     }
 
 
@@ -235,6 +281,8 @@ def request_json(account: str, record: Record, candidate: str = "") -> RefundReq
         "lastError": record.last_error or None,
         "detail": tidy(record.detail, DESCRIPTION_LIMIT) or None,
         "amazon": refused if record.amazon_status else None,
+        "issuedBy": order.issued_by or None,
+        "besides": list(order.besides),
         "settledBy": record.settled_by or None,
         "createdAt": format_rfc3339(record.created_at) if record.created_at else None,
         "changedAt": format_rfc3339(record.changed_at) if record.changed_at else None,

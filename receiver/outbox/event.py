@@ -18,9 +18,10 @@ the stream. A field without a value is not written; readers ignore fields that t
 | chargeId | no | Amazon's id of the charge |
 | amount, currencyCode | no | both or neither: `14.00`, `USD` |
 | softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
-| retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time |
+| retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time and no conflict is known |
 | retryOf, retryRoot, retriedBy | no | the refund repeated, the first of its chain of retries, the repetition |
 | creationTimestamp | no | Amazon's, basic form |
+| issuedBy | no | the name of the token with which the refund was requested here |
 | conflict | no | `true` if Amazon has told two different final states |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
 | traceparent | no | W3C Trace Context: what the request brought from which this follows |
@@ -113,10 +114,11 @@ def to_fields(event: Event) -> dict[str, str]:
         "releaseEnvironment": tidy(refund.environment),
         "orderReference": tidy(refund.order_reference),
         "refundType": tidy(refund.refund_type),
-        "retryable": refund.retryable,
+        "retryable": "" if refund.conflict else refund.retryable,
         "retryOf": refund.retry_of,
         "retryRoot": refund.retry_root,
         "retriedBy": refund.retried_by,
+        "issuedBy": refund.issued_by,
         "conflict": "true" if refund.conflict else "",
         "finals": " ".join(refund.finals),
         "revision": str(refund.revision),
@@ -176,6 +178,7 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         retry_of=fields.get("retryOf", ""),
         retry_root=fields.get("retryRoot", ""),
         retried_by=fields.get("retriedBy", ""),
+        issued_by=fields.get("issuedBy", ""),
         conflict=fields.get("conflict") == "true",
         finals=_finals(fields),
     )

@@ -24,6 +24,7 @@ from receiver.settings.sections import (
     FeedSettings,
     HttpSettings,
     IngestSettings,
+    IssueSettings,
     LogSettings,
     RedisSettings,
     TokenSettings,
@@ -47,6 +48,7 @@ class Settings(Section):
     http: HttpSettings = HttpSettings()
     ingest: IngestSettings = IngestSettings()
     track: TrackSettings = TrackSettings()
+    issue: IssueSettings = IssueSettings()
     delivery: DeliverySettings = DeliverySettings()
     feed: FeedSettings = FeedSettings()
     events: EventsSettings = EventsSettings()

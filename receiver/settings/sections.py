@@ -14,7 +14,7 @@ from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
 from receiver.inbox.envelope import MAX_BODY
 from receiver.outbox.formats import link_problems
 from receiver.redis_address import TLS_FILES, RedisAddress, read_address
-from receiver.settings.values import AsList, Name, Networks, Section, Span, Words, one_of, secret_text
+from receiver.settings.values import AsList, Name, Networks, Section, Span, SpanOrNone, Words, one_of, secret_text
 
 LEASE_MARGIN = timedelta(seconds=20)
 """A lease outlives its request's timeout by this, so that a worker that is slow, not dead, still settles in time."""
@@ -92,6 +92,8 @@ class HttpSettings(Section):
     """Open at once on each port, in each process; one more gets 503 and is closed. Each needs a file descriptor."""
     failed_sign_ins: int = Field(default=20, ge=0, le=10_000)
     """Wrong tokens of one client address at once; after that 429, and one more every 6 s. 0: no limit."""
+    refreshes: int = Field(default=120, ge=0, le=100_000)
+    """Refreshes of one token at once, and in a minute; after that 429. In each process. 0: no limit."""
     header_timeout: Span = seconds(10)
     shutdown_timeout: Span = seconds(8)
 
@@ -145,6 +147,16 @@ class TrackSettings(Section):
     @classmethod
     def _lease_is_long_enough(cls, lease: timedelta, info: ValidationInfo) -> timedelta:
         return checked_lease(lease, info.data.get("request_timeout"), "track.request_timeout")
+
+
+class IssueSettings(Section):
+    """`[issue]`: refunds that this service is asked to issue."""
+
+    same_amount_within: SpanOrNone = Field(
+        default=timedelta(hours=1),
+        description="how long after the start of a refund another of its amount on the same charge is issued only "
+        "where the caller names it; 0 turns this off.",
+    )
 
 
 class DeliverySettings(Section):

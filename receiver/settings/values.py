@@ -14,6 +14,9 @@ from receiver.durations import parse_duration
 Span = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
 """A span of time: `10s`, `5m`, `15d`, or a number of seconds."""
 
+SpanOrNone = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
+"""The same, where 0 turns something off."""
+
 
 def _listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

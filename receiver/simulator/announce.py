@@ -8,7 +8,7 @@ from dataclasses import replace
 from receiver.simulator.bank import Change
 from receiver.simulator.forgeries import Forger, Forgery
 from receiver.simulator.mischief import NOTIFICATION, Mischief, Rule, Trick
-from receiver.simulator.notices import Envelope, Publisher, refund_message
+from receiver.simulator.notices import Envelope, Publisher, Unfamiliar, refund_message, unfamiliar_message
 from receiver.simulator.post import Posted, Postman
 
 HELD_FOR = 5.0
@@ -31,7 +31,7 @@ class Announcer:
         self._now = now
         self._held: list[Envelope] = []
         self._last: dict[str, Envelope] = {}
-        self._kinds = list(Forgery)
+        self._kinds, self._ways = list(Forgery), list(Unfamiliar)
 
     @property
     def publisher(self) -> Publisher:
@@ -45,11 +45,10 @@ class Announcer:
     def announce(self, change: Change) -> None:
         """Notify the receiver of a change, in a task; or misbehave as planned."""
         refund_id, state = change.refund.refund_id, change.moment.state
-        new_id = self._forger.new_id
-        message = refund_message(self._forger.merchant_id, refund_id, new_id())
-        envelope = self.publisher.publish(message, new_id(), self._now(), about=refund_id, state=state)
-        self._last[refund_id] = envelope
         rule = self._mischief.take(NOTIFICATION, refund_id, state)
+        message = self._message(refund_id, rule)
+        envelope = self.publisher.publish(message, self._forger.new_id(), self._now(), about=refund_id, state=state)
+        self._last[refund_id] = envelope
         if rule is not None and rule.trick is Trick.DROP:
             self._postman.drop(envelope)
         elif rule is not None and rule.trick is Trick.REORDER:
@@ -59,6 +58,14 @@ class Announcer:
             late = [held for held in self._held if held.about == refund_id]
             self._held = [held for held in self._held if held.about != refund_id]
             self._postman.start(self._post(envelope, rule, late))
+
+    def _message(self, refund_id: str, rule: Rule | None) -> str:
+        merchant_id, notification_id = self._forger.merchant_id, self._forger.new_id()
+        if rule is None or rule.trick is not Trick.UNFAMILIAR:
+            return refund_message(merchant_id, refund_id, notification_id)
+        if not rule.kind:
+            self._ways.append(self._ways.pop(0))
+        return unfamiliar_message(Unfamiliar(rule.kind or self._ways[-1]), merchant_id, refund_id, notification_id)
 
     async def forge(self, kind: Forgery, refund_id: str) -> Posted:
         """Post a forgery once and return what the receiver answered. Forgers do not try again."""

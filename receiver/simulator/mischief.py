@@ -7,6 +7,7 @@
 | `delay` | notification | posts it `seconds` later |
 | `reorder` | notification | holds it back until after the next one of the same refund, or for `seconds` (0: 5) |
 | `forge` | notification | posts a forged one of `kind` (or of every kind, one after the other) before it |
+| `unfamiliar` | notification | tells of the refund in a way that no document has: of `kind`, or of every kind in turn |
 | `throttle` | call | 429, with `Retry-After: seconds` if `seconds` is given |
 | `error` | call | 500, and nothing is done |
 | `lost_answer` | call | does it, and answers 500 all the same |
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from receiver.simulator.forgeries import Forgery
+from receiver.simulator.notices import Unfamiliar
 
 NOTIFICATION = "notification"
 CALLS = ("get_refund", "get_charge", "create_refund", "fps_refund")
@@ -41,6 +43,7 @@ class Trick(StrEnum):
     DELAY = "delay"
     REORDER = "reorder"
     FORGE = "forge"
+    UNFAMILIAR = "unfamiliar"
     THROTTLE = "throttle"
     ERROR = "error"
     LOST_ANSWER = "lost_answer"
@@ -50,7 +53,9 @@ class Trick(StrEnum):
     HANG = "hang"
 
 
-ON_NOTIFICATIONS = frozenset({Trick.DUPLICATE, Trick.DROP, Trick.DELAY, Trick.REORDER, Trick.FORGE})
+ON_NOTIFICATIONS = frozenset({Trick.DUPLICATE, Trick.DROP, Trick.DELAY, Trick.REORDER, Trick.FORGE, Trick.UNFAMILIAR})
+KINDS = {Trick.FORGE: tuple(Forgery), Trick.UNFAMILIAR: tuple(Unfamiliar)}
+"""The tricks that come in kinds."""
 
 
 @dataclass(slots=True)
@@ -66,7 +71,7 @@ class Rule:
     seconds: float = 0.0
     copies: int = 2
     kind: str = ""
-    """Of forgery; empty: every kind in turn."""
+    """Of `KINDS`; empty: every kind in turn."""
     share: float = 1.0
     """The part of the fitting cases in which it is used, by chance."""
     used: int = 0
@@ -75,8 +80,9 @@ class Rule:
         """Raise ValueError for a rule that could never fit, or makes no sense."""
         if not all(isinstance(text, str) for text in (self.place, self.refund_id, self.state, self.kind)):
             raise ValueError("place, refund_id, state and kind are texts")
-        if self.kind and (self.kind not in list(Forgery) or self.trick is not Trick.FORGE):
-            raise ValueError(f"kind is one of {', '.join(Forgery)}, for the trick forge")
+        if self.kind and self.kind not in KINDS.get(self.trick, ()):
+            known = "; ".join(f"for {trick}: {', '.join(kinds)}" for trick, kinds in KINDS.items())
+            raise ValueError(f"kind is one of these: {known}")
         if self.place and (self.place not in CALLS or self.trick in ON_NOTIFICATIONS):
             raise ValueError(f"place is one of {', '.join(CALLS)}, and not for tricks on notifications")
         if self.state and self.trick not in ON_NOTIFICATIONS:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -122,6 +123,33 @@ def refund_message(merchant_id: str, refund_id: str, notification_id: str) -> st
             "NotificationVersion": "V2",
         }
     )
+
+
+class Unfamiliar(StrEnum):
+    """Ways to tell of a refund that no document of Amazon has, and that a receiver must not lose for that."""
+
+    TEXT = "text"
+    """A sentence."""
+    NEW_TYPE = "new_type"
+    """JSON about an object of another type."""
+    ODD_MERCHANT = "odd_merchant"
+    """JSON with a merchant id of another form."""
+    BROKEN_XML = "broken_xml"
+    """The older generation, whose XML does not end."""
+
+
+def unfamiliar_message(kind: Unfamiliar, merchant_id: str, refund_id: str, notification_id: str) -> str:
+    """A message that names the refund, and that nobody has been told how to read."""
+    usual = json.loads(refund_message(merchant_id, refund_id, notification_id))
+    match kind:
+        case Unfamiliar.TEXT:
+            return f"Amazon Pay: something has become of the refund {refund_id}."
+        case Unfamiliar.NEW_TYPE:
+            return json.dumps({**usual, "ObjectType": "REFUND_BATCH", "ObjectId": "B-1", "Members": [refund_id]})
+        case Unfamiliar.ODD_MERCHANT:
+            return json.dumps({**usual, "MerchantID": f"amzn1.merchant.{merchant_id}"})
+    xml = f"<RefundNotification><RefundDetails><AmazonRefundId>{refund_id}</AmazonRefundId>"
+    return json.dumps({"NotificationType": "PaymentRefund", "SellerId": merchant_id, "NotificationData": xml})
 
 
 def text_to_sign(fields: Mapping[str, str]) -> bytes:

@@ -3,6 +3,7 @@
 keys → connection (pipelines, scripts) → sentinel · cluster → topology (the client for an address)
                                          refunds · requests · unsettled · looks · feed · format → Store
                                          restored → format
+                                         notifications                          → Store
                                          roster → lanes → deaths → keeping · overview   → Store
                                          trail → looks · lanes · overview
 pruning                                  takes old refunds out of all of them
@@ -28,6 +29,7 @@ from receiver.store.format import Format
 from receiver.store.fps_orders import FpsOrders
 from receiver.store.keys import CERTIFICATES, PROBE
 from receiver.store.looks import Looks
+from receiver.store.notifications import Notifications
 from receiver.store.overview import AlertingProblem, Overview
 from receiver.store.pruning import Pruning
 from receiver.store.roster import Roster
@@ -41,7 +43,7 @@ AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
 """ms for which pending refunds have not changed, by the label of the metric."""
 
 
-class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
+class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(
@@ -141,9 +143,9 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
         return self.wakes.waking(account, heeds)
 
     async def gauges(self, account: str) -> dict[str, float]:
-        """Sizes: `pending`, `hinted`, `due`, `events`, `lanes`; and per subscriber, as `waiting:<name>`, …: `waiting`,
-        `owed` (what holds the stream), `dead`, `failures` in a row, `paused` (1 or 0), `oldest_waiting` in seconds.
-        And what `request_sizes` tells.
+        """Sizes: `pending`, `hinted`, `due`, `refreshed`, `events`, `lanes`; and per subscriber, as `waiting:<name>`,
+        …: `waiting`, `owed` (what holds the stream), `dead`, `failures` in a row, `paused` (1 or 0),
+        `oldest_waiting` in seconds. And what `request_sizes` tells.
 
         `oldest_pending_seconds` is the age of the refund that is pending longest, looked for among the `MOST_OLD` that
         changed least recently: to tell that one is stuck is a change too. `pending_unchanged:<age>` counts those that
@@ -157,6 +159,7 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Format):
             "unknown": ("ZCARD", keys.state("")),
             "hinted": ("ZCARD", keys("hinted")),
             "due": ("ZCARD", keys("due")),
+            "refreshed": ("ZCARD", keys("refreshed")),
             "events": ("XLEN", keys("events")),
             **{
                 f"pending_unchanged:{age}{state}": ("ZCOUNT", keys.state(state), "-inf", self.now() - ms)

@@ -1,14 +1,17 @@
 -- Take refunds that are due, each with one token of the throttle, in one step. A claim is a lease: the refund's time
 -- moves to the lease's end, and that score is the claim's token.
--- Hints go first, but every fourth token goes to `due` while anything there is overdue.
--- KEYS throttle hinted due hints   ARGV now lease_ms burst per_second limit
--- Returns {wait_ms, refund, token, hint, refund, token, hint, …}; wait_ms is -1 when nothing is scheduled. Never re-send.
-local now, lease, burst, rate, limit =
-  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+-- Hints go first. Every fourth token goes to what is patient while any of it is overdue: the schedule and refreshes take
+-- turns at it, so that neither holds up the other. Of a claim, at most `most_patient` are patient.
+-- KEYS throttle hinted due hints refreshed   ARGV now lease_ms burst per_second limit most_patient
+-- Returns {wait_ms, refund, token, hint, patient, refund, token, hint, patient, …}; patient is 1 or 0. wait_ms is -1 when
+-- nothing more is scheduled, or what is must wait for room. Never re-send.
+local now, lease, burst, rate, limit, most_patient =
+  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
-local held = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'turn', 'blocked', 'last')
+local held = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'turn', 'blocked', 'last', 'patient')
 local tokens, at = tonumber(held[1] or burst), tonumber(held[2] or now)
 local turn, blocked, last = tonumber(held[3] or 0), tonumber(held[4] or 0), tonumber(held[5] or 0)
+local patient_turn = tonumber(held[6] or 0)
 if at > now + 1000 then
   -- The clock was ahead and has gone back: what it wrote moves with it.
   blocked, at = blocked - (at - now), now
@@ -24,40 +27,63 @@ local function next_score()
   return last
 end
 
-local function pick()
-  local hinted = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
-  local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 1)[1]
-  if due and (not hinted or turn % 4 == 3) then
-    return due
-  end
-  return hinted
+local function overdue(key)
+  return redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 1)[1]
 end
 
-local claimed = {0}
-local refund = nil
-while now >= blocked and #claimed < 3 * limit do
-  refund = pick()
+local function pick_patient()
+  if most_patient < 1 then
+    return nil
+  end
+  local due, refreshed = overdue(KEYS[3]), overdue(KEYS[5])
+  if due and refreshed then
+    return patient_turn % 2 == 0 and due or refreshed
+  end
+  return due or refreshed
+end
+
+local function pick()
+  local hinted = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
+  local patient = pick_patient()
+  if patient and (not hinted or turn % 4 == 3) then
+    return patient, 1
+  end
+  return hinted, 0
+end
+
+local claimed, count = {0}, 0
+while now >= blocked and count < limit do
+  local refund, patient = pick()
   if not refund or tokens < 1 then
     break
   end
-  tokens, turn = tokens - 1, turn + 1
+  tokens, turn, count = tokens - 1, turn + 1, count + 1
+  patient_turn, most_patient = patient_turn + patient, most_patient - patient
   local score = next_score()
   redis.call('ZREM', KEYS[2], refund)
+  redis.call('ZREM', KEYS[5], refund)
   redis.call('ZADD', KEYS[3], score, refund)
   table.insert(claimed, refund)
   table.insert(claimed, string.format('%.0f', score))
   table.insert(claimed, redis.call('HGET', KEYS[4], refund) or '')
+  table.insert(claimed, patient)
 end
 redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', tostring(math.max(now, at)), 'turn', turn % 4,
-  'blocked', string.format('%.0f', blocked), 'last', string.format('%.0f', last))
+  'blocked', string.format('%.0f', blocked), 'last', string.format('%.0f', last), 'patient', patient_turn % 2)
 
 local function wait()
   if pick() then
     local refill = tokens < 1 and math.ceil((1 - tokens) * 1000 / rate) or 0
     return math.max(refill, blocked - now, 0)
   end
-  local next = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
-  return next and math.max(tonumber(next) - now, 0) or -1
+  local soonest = -1
+  for _, key in ipairs(most_patient < 1 and {} or {KEYS[3], KEYS[5]}) do
+    local next = tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2])
+    if next and (soonest < 0 or next - now < soonest) then
+      soonest = math.max(next - now, 0)
+    end
+  end
+  return soonest
 end
 claimed[1] = wait()
 return claimed

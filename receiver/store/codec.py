@@ -25,6 +25,7 @@ TEXTS = {
     "retry_of": "retry_of",
     "retry_root": "retry_root",
     "retried_by": "retried_by",
+    "issued_by": "issued_by",
 }
 NUMBERS = {
     "revision": "revision",
@@ -86,6 +87,7 @@ def to_line(refund: Refund) -> bytes:
         source=refund.source,
         reason_code=refund.reason_code,
         conflict=refund.conflict,
+        issued_by=refund.issued_by,
     )
     return msgspec.json.encode(line)
 

@@ -1,12 +1,12 @@
 -- State, history, next look, events and what every subscriber is owed, in one step.
 -- Guarded by the refund's revision and by the version of the subscriber list; the schedule is guarded by the claim's token.
 -- KEYS 1 refund 2 history 3 due 4 hinted 5 hints 6 subscribers 7 events 8 old_state 9 new_state 10 old_reason
---      11 new_reason 12 charge 13 order, then lane and owed of each subscriber that is owed something
+--      11 new_reason 12 charge 13 order 14 refreshed, then lane and owed of each subscriber that is owed something
 -- ARGV 1 refund_id 2 expected_revision 3 subscribers_version 4 token 5 next 6 changed_at 7 history_line 8 history_cap
 --      9 charge_entry 10 has_reason 11 has_order, then n and n values of the refund's hash, then the number of events, and for each event:
 --      n and n values of its entry, m and m numbers of the subscribers (from 1, in the order of KEYS) that are owed it
 -- Returns {'ok', stream id, …}, {'revision'} or {'subscribers'}. Run twice, the second time says 'revision'.
-local TYPES = {'hash', 'list', 'zset', 'zset', 'hash', 'hash', 'stream', 'zset', 'zset', 'zset', 'zset', 'hash', 'zset'}
+local TYPES = {'hash', 'list', 'zset', 'zset', 'hash', 'hash', 'stream', 'zset', 'zset', 'zset', 'zset', 'hash', 'zset', 'zset'}
 for index, key in ipairs(KEYS) do
   local kind, expected = redis.call('TYPE', key).ok, TYPES[index] or 'zset'
   if kind ~= 'none' and kind ~= expected then
@@ -58,7 +58,7 @@ for _ = 1, count do
   local id = redis.call('XADD', KEYS[7], '*', unpack(take()))
   table.insert(written, id)
   for _, number in ipairs(take()) do
-    local lane = 13 + 2 * tonumber(number) - 1
+    local lane = 14 + 2 * tonumber(number) - 1
     redis.call('ZADD', KEYS[lane], changed_at, id)
     redis.call('ZADD', KEYS[lane + 1], 0, fixed_width(id))
   end
@@ -71,7 +71,7 @@ if score and tonumber(score) == tonumber(ARGV[4]) then
   else
     redis.call('ZADD', KEYS[3], ARGV[5], refund_id)
   end
-  if not redis.call('ZSCORE', KEYS[4], refund_id) then
+  if not (redis.call('ZSCORE', KEYS[4], refund_id) or redis.call('ZSCORE', KEYS[14], refund_id)) then
     redis.call('HDEL', KEYS[5], refund_id)
   end
 elseif ARGV[5] ~= '' then

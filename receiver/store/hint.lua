@@ -1,7 +1,9 @@
--- Write a hint: the refund is due now. The `seen` mark saves work only, and is written last.
+-- Write a hint: the refund is due now. `queue` is `hinted`, or `refreshed` for what waits behind notifications. The `seen` mark saves work only, and is written last.
 -- A refund's type is told by XML notifications alone: a later hint without one must not make it forgotten.
 -- The trail is for people: nothing is refused because of it.
--- KEYS seen hinted hints trail   ARGV refund now digest ttl_ms hint trace trail_cap trail_kept_ms
+-- A refresh does not take the place of a notification about a refund that is not known yet: Amazon may be behind with it,
+-- and it is asked about again for the notification's sake.
+-- KEYS seen queue hints trail refund   ARGV refund now digest ttl_ms hint trace trail_cap trail_kept_ms
 -- Returns new | repeated | altered. Safe to run twice.
 local seen = ARGV[3] ~= '' and redis.call('GET', KEYS[1])
 if seen and seen == ARGV[3] then
@@ -11,7 +13,11 @@ local UP_TO_TYPE = '^(%["[^"]*",%d+,%d+,)"'
 local held = redis.call('HGET', KEYS[3], ARGV[1]) or ''
 local _, refund_type = string.match(held, UP_TO_TYPE .. '([%w_.:-]+)"')
 local hint = refund_type and string.gsub(ARGV[5], UP_TO_TYPE .. '"', '%1"' .. refund_type .. '"') or ARGV[5]
-redis.call('HSET', KEYS[3], ARGV[1], hint)
+local is_refresh = string.sub(ARGV[5], 1, 10) == '["refresh"'
+local notified = string.sub(held, 1, 15) == '["notification"'
+if not (is_refresh and notified and redis.call('EXISTS', KEYS[5]) == 0) then
+  redis.call('HSET', KEYS[3], ARGV[1], hint)
+end
 redis.call('ZADD', KEYS[2], 'NX', ARGV[2], ARGV[1])
 if redis.pcall('LINDEX', KEYS[4], -1) ~= ARGV[6] then
   local length = redis.pcall('RPUSH', KEYS[4], ARGV[6])

@@ -15,6 +15,7 @@ from receiver.store.wakes import News
 
 log = structlog.get_logger()
 
+NO_LIMIT = 1_000_000
 SEEN_FOR = 16 * 86_400_000
 """Accepted age and future, and a day (ms): what is older is refused before anybody asks whether it was seen."""
 
@@ -49,6 +50,8 @@ class Look:
     refund_id: str
     token: int
     echo: Echo | None
+    patient: bool = False
+    """Whether it was taken from the schedule or the refreshes, which wait behind notifications."""
 
     @property
     def source(self) -> Source:
@@ -77,10 +80,17 @@ class Looks(Part):
     async def hint(self, account: str, hint: Hint) -> Noted:
         """Make the refund due now. Durable when this returns; safe to repeat."""
         keys = self._keys(account)
+        queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
         echo = Echo(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
         answer = await self._run(
             "hint",
-            [keys("seen", hint.message_id), keys("hinted"), keys("hints"), keys("trail", hint.refund_id)],
+            [
+                keys("seen", hint.message_id),
+                keys(queue),
+                keys("hints"),
+                keys("trail", hint.refund_id),
+                keys("refund", hint.refund_id),
+            ],
             [
                 hint.refund_id,
                 hint.at,
@@ -96,20 +106,31 @@ class Looks(Part):
         return Noted(answer.decode())
 
     async def claim(
-        self, account: str, call: str, *, lease: int, burst: float, per_second: float, limit: int
+        self,
+        account: str,
+        call: str,
+        *,
+        lease: int,
+        burst: float,
+        per_second: float,
+        limit: int,
+        patient: int | None = None,
     ) -> Claimed:
-        """Take at most `limit` refunds that are due, as many as the throttle of `call` allows, for `lease` ms."""
+        """Take at most `limit` refunds that are due, as many as the throttle of `call` allows, for `lease` ms.
+
+        At most `patient` of them are of those that no notification has hinted at; None: there is no such limit.
+        """
         keys = self._keys(account)
         answer = await self._run(
             "claim",
-            [keys("throttle", call), keys("hinted"), keys("due"), keys("hints")],
-            [self.now(), lease, str(burst), str(per_second), limit],
+            [keys("throttle", call), keys("hinted"), keys("due"), keys("hints"), keys("refreshed")],
+            [self.now(), lease, str(burst), str(per_second), limit, NO_LIMIT if patient is None else patient],
             repeatable=False,
         )
         wait, *rest = answer
         looks = tuple(
-            Look(account, refund_id.decode(), int(token), self._echo(echo))
-            for refund_id, token, echo in zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+            Look(account, refund_id.decode(), int(token), self._echo(echo), bool(is_patient))
+            for refund_id, token, echo, is_patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True)
         )
         return Claimed(looks, None if wait < 0 else int(wait))
 
@@ -124,9 +145,18 @@ class Looks(Part):
             return Echo(Source.NOTIFICATION, self.now())
 
     async def reschedule(
-        self, look: Look, at: int | None, echo: Echo | None = None, *, revision: int | None = None, outcome: str = ""
+        self,
+        look: Look,
+        at: int | None,
+        echo: Echo | None = None,
+        *,
+        revision: int | None = None,
+        outcome: str = "",
+        patient: bool = False,
     ) -> bool:
         """Settle a look that brought no change: look again at `at` (ms; None: not scheduled), and remember `echo`.
+
+        With `patient` it waits among the refreshes: nobody has told of it but who asked for one.
 
         `outcome` is what the trail says of it, `unchanged` or an error's reason; nothing if Amazon was not asked.
 
@@ -142,6 +172,7 @@ class Looks(Part):
                 keys("hints"),
                 keys("refund", look.refund_id),
                 keys("trail", look.refund_id),
+                keys("refreshed"),
             ],
             [
                 look.refund_id,
@@ -152,6 +183,7 @@ class Looks(Part):
                 trace_line(self.now(), LOOK, look.source.value, outcome) if outcome else "",
                 CAP,
                 KEPT_FOR,
+                int(patient),
             ],
         )
         return bool(held)

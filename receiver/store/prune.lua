@@ -1,6 +1,6 @@
 -- Remove one settled refund with its history and its places in the indexes, if nothing speaks for keeping it.
 -- KEYS 1 refund 2 history 3 charge 4 taken 5 due 6 hinted 7 hints 8 events 9 state 10 reason 11 order 12 request
---      13 trail, then owed of each subscriber
+--      13 trail 14 refreshed, then owed of each subscriber
 -- ARGV 1 refund_id 2 revision 3 changed_at, as the caller read them 4 before (ms; '' for any age)
 --      5 the request that the refund is of, or '' 6 and 7 the range of fixed-width stream ids that its events lie in
 --      8 most ids of one subscriber to look at 9 '1' to remove, '0' only to say what would become of it
@@ -8,7 +8,7 @@
 -- Run twice, the second time says 'gone'.
 -- On the charge, what counts against its allowance stays: Amazon sets no time limit to refunds of a charge, and its own
 -- sum of them may lag.
-local TYPES = {'hash', 'list', 'hash', 'hash', 'zset', 'zset', 'hash', 'stream', 'zset', 'zset', 'zset', 'hash', 'list'}
+local TYPES = {'hash', 'list', 'hash', 'hash', 'zset', 'zset', 'hash', 'stream', 'zset', 'zset', 'zset', 'hash', 'list', 'zset'}
 for index, key in ipairs(KEYS) do
   local kind, expected = redis.call('TYPE', key).ok, TYPES[index] or 'zset'
   if kind ~= 'none' and kind ~= expected then
@@ -36,7 +36,8 @@ end
 if ARGV[4] ~= '' and tonumber(changed) >= tonumber(ARGV[4]) then
   return 'young'
 end
-if redis.call('ZSCORE', KEYS[5], id) or redis.call('ZSCORE', KEYS[6], id) or redis.call('HEXISTS', KEYS[7], id) == 1 then
+local scheduled = redis.call('ZSCORE', KEYS[5], id) or redis.call('ZSCORE', KEYS[6], id) or redis.call('ZSCORE', KEYS[14], id)
+if scheduled or redis.call('HEXISTS', KEYS[7], id) == 1 then
   return 'scheduled'
 end
 for _, name in ipairs(redis.call('HKEYS', KEYS[3])) do
@@ -66,7 +67,7 @@ local function is_of_refund(entry)
 end
 
 local most = tonumber(ARGV[8])
-for index = 14, #KEYS do
+for index = 15, #KEYS do
   local waiting = redis.call('ZRANGEBYLEX', KEYS[index], '[' .. ARGV[6], '[' .. ARGV[7], 'LIMIT', 0, most + 1)
   if #waiting > most then
     return 'owed'

@@ -104,6 +104,7 @@ class Pruning(Unsettled, Keeping):
             keys("order", refund.order_reference),
             keys("requests", request_id),
             keys("trail", refund.refund_id),
+            keys("refreshed"),
             *(keys("owed", name) for name in subscribers),
         ]
 

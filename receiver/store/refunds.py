@@ -8,17 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from receiver.ledger.allowance import Entry
+from receiver.ledger.charge_book import entry_of
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
-from receiver.ledger.refund import FPS, Refund, Revision
+from receiver.ledger.refund import Refund, Revision
 from receiver.store.codec import from_hash, from_line, to_hash, to_line
 from receiver.store.keys import STATES
 from receiver.store.part import Part, scored
 
 HISTORY_CAP = 200
 """Revisions kept of one refund; real ones have two to four."""
-MOST_EXAMINED = 2_000
+MOST_EXAMINED = 1_000
 """Refunds that one page may look at before it is returned, shorter than asked for, with a cursor to go on."""
+CHUNK = 50
+"""Refunds that are read at once. An answer to Amazon waits for no more than these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +70,11 @@ class Refunds(Part):
         lines = await self._read("LRANGE", self._keys(account)("history", refund_id), 0, -1)
         return [from_line(line) for line in lines]
 
-    async def charge_entries(self, account: str, charge_id: str) -> dict[str, Entry]:
-        """The refunds (by their ids) and reservations (`request:…`) that we know on a charge."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("charge", charge_id))
-        pairs = ((name.decode(), value.decode().split(" ", 1)) for name, value in raw.items())
-        return {name: Entry(int(minor), state) for name, (minor, state) in pairs}
-
     async def commit(self, commit: Commit) -> Committed:
         """Write a change, all of it or nothing."""
         known, refund = commit.known, commit.refund
         names = list(dict.fromkeys(name for owed in commit.owed for name in owed.subscribers))
-        fields = to_hash(refund)
+        fields, entry = to_hash(refund), entry_of(refund)
         args: list[str | int | bytes] = [
             refund.refund_id,
             known.revision if known else 0,
@@ -88,7 +84,7 @@ class Refunds(Part):
             refund.changed_at,
             to_line(refund),
             HISTORY_CAP,
-            _charge_entry(refund),
+            entry.line() if entry else "",
             1 if refund.reason_code else 0,
             1 if refund.order_reference else 0,
             len(fields),
@@ -123,20 +119,25 @@ class Refunds(Part):
             keys("reason", refund.reason_code),
             keys("charge", refund.charge_id),
             keys("order", refund.order_reference),
+            keys("refreshed"),
             *lanes,
         ]
 
-    async def page(self, account: str, query: Query, cursor: str = "", limit: int = 50) -> Page:
+    async def page(
+        self, account: str, query: Query, cursor: str = "", limit: int = 50, examine: int = MOST_EXAMINED
+    ) -> Page:
         """Refunds that match, newest change first. Raises `BadRequest` for a cursor that no page gave.
 
-        A page can be shorter than `limit` and still have a next one, where filters leave most of what is examined out.
+        At most `examine` refunds are looked at (rounded up to whole chunks). Where filters leave most of them out, a
+        page is cut: shorter than `limit`, with a next one.
         """
         if query.charge:
             return await self._page_of_charge(account, query, cursor, limit)
         found: list[Refund] = []
         place = read_cursor(cursor)
-        for _ in range(0, MOST_EXAMINED, max(limit, 1)):
-            batch = await self._batch(account, query, place, limit)
+        for examined in range(0, examine, CHUNK):
+            size = CHUNK if examined else min(limit, CHUNK)
+            batch = await self._batch(account, query, place, size)
             if not batch:
                 return Page(tuple(found), "")
             for changed_at, refund_id, refund in batch:
@@ -145,7 +146,7 @@ class Refunds(Part):
                     found.append(refund)
                     if len(found) == limit:
                         return Page(tuple(found), write_cursor(place))
-        return Page(tuple(found), write_cursor(place))
+        return Page(tuple(found), write_cursor(place), cut=True)
 
     async def _batch(
         self, account: str, query: Query, place: Place | None, limit: int
@@ -190,13 +191,3 @@ class Refunds(Part):
         rest = [refund for refund in matching if place is None or place_of(refund) < place]
         last = rest[limit - 1] if len(rest) > limit else None
         return Page(tuple(rest[:limit]), write_cursor(place_of(last) if last else None))
-
-
-def _charge_entry(refund: Refund) -> str:
-    """What the refund is on its charge, or empty where it is not known.
-
-    FPS does not tell how much "all that is left" was; nothing is reserved on a transaction of it.
-    """
-    if not refund.charge_id or (refund.amount is None and refund.refund_type != FPS):
-        return ""
-    return f"{refund.amount.minor_units if refund.amount else 0} {refund.state}"

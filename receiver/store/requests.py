@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from receiver.ledger.allowance import Entry
-from receiver.ledger.request import Order, Record, RequestState, reservation
+from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
+from receiver.ledger.request import Order, Record, RequestState
 from receiver.store.part import Part
 
 KEPT_FOR = 400 * 86_400_000
@@ -26,10 +26,14 @@ class Reserved:
 
 
 @dataclass(frozen=True, slots=True)
-class Exceeded:
-    """So much (minor units) is used up already that the amount does not fit."""
+class NotReserved:
+    """Other refunds of the charge stand in the way; nothing was written. `spent` is what is used up (minor units)."""
 
+    reason: str
+    """`too_many_refunds`, `charge_in_conflict`, `same_amount_refunded` or `allowance_exceeded`."""
     spent: int
+    entries: Mapping[str, Entry]
+    """Those refunds (by their ids) and reservations (`request:…`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +56,35 @@ class Requests(Part):
     """Requests of one account. The order is stored under short names, as everything that is kept long."""
 
     async def reserve(
-        self, account: str, order: Order, *, owner: str, most: int, refunded: int, lease: int
-    ) -> Reserved | Exceeded | Record:
+        self, account: str, order: Order, *, owner: str, guard: Guard, lease: int
+    ) -> Reserved | NotReserved | Record:
         """Reserve the amount and hold the request for `lease` ms; or say what stands in the way.
 
-        `most` and `refunded` are minor units: what may be refunded in all, and what Amazon says was. `owner` is a fresh
-        random word: it tells a repetition of this very call from somebody else's.
+        `owner` is a fresh random word: it tells a repetition of this very call from somebody else's.
         """
         keys = self._keys(account)
         token = self.now() + lease
         answer = await self._run(
             "reserve",
-            [keys("requests", order.id), keys("charge", order.charge_id), keys("issuing"), keys("reserved")],
+            [
+                keys("requests", order.id),
+                keys("charge", order.charge_id),
+                keys("issuing"),
+                keys("reserved"),
+                keys("taken", order.charge_id),
+            ],
             [
                 order.id,
                 owner,
                 order.digest,
                 token,
-                most,
-                refunded,
+                guard.most,
+                guard.refunded,
                 order.money.minor_units,
-                reservation(order.id),
-                KEPT_FOR,
+                order.money.currency_code,
                 self.now(),
+                KEPT_FOR,
+                *_guard_args(guard),
                 "order",
                 msgspec.json.encode(order),
                 "state",
@@ -84,8 +94,10 @@ class Requests(Part):
         match answer[0]:
             case b"reserved":
                 return Reserved(token)
-            case b"exceeded":
-                return Exceeded(int(answer[1]))
+            case b"refused":
+                _, reason, spent, *flat = answer
+                entries = _texts(flat)
+                return NotReserved(reason.decode(), int(spent), {name: read_entry(entries[name]) for name in entries})
         flat = answer[1]
         return _record(dict(zip(flat[::2], flat[1::2], strict=True)))
 
@@ -141,7 +153,7 @@ class Requests(Part):
 
         False if that contradicts what a person had made of this request, or of another that was given this refund.
         """
-        entry = Entry(order.money.minor_units, state)
+        entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
         written = await self._settle_request(account, attempt, order, "done", refund_id=refund_id, entry=entry)
         return written != "contradicted"
 
@@ -185,7 +197,7 @@ class Requests(Part):
                 "" if unknown is None else int(unknown),
                 reservation(order.id),
                 refund_id,
-                f"{entry.minor_units} {entry.state}" if entry else "",
+                entry.line() if entry else "",
                 KEPT_FOR,
                 self.now(),
                 *(("refund_id", refund_id) if refund_id else ()),
@@ -208,6 +220,16 @@ class Requests(Part):
     def cache_charge(self, account: str, charge_id: str, charge: bytes, keep_ms: int) -> None:
         """Keep what Amazon said of a charge for `keep_ms`, if Redis takes it; nobody waits for that."""
         self._writes.forget(("SET", self._keys(account)("charges", charge_id), charge, "PX", keep_ms))
+
+
+def _guard_args(guard: Guard) -> list[str | int]:
+    besides = list(dict.fromkeys(guard.besides))
+    times = ["" if each is None else each for each in (guard.since, guard.reserved_since)]
+    return [*times, MOST_REFUNDS, len(besides), *besides]
+
+
+def _texts(flat: Sequence[bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _record(raw: Mapping[bytes, bytes]) -> Record:

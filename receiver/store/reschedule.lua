@@ -1,7 +1,7 @@
 -- Settle a claimed refund that brought no change: when to look next, and what to remember of its hint.
--- KEYS due hinted hints refund trail   ARGV refund token next hint revision trace trail_cap trail_kept_ms
+-- KEYS due hinted hints refund trail refreshed   ARGV refund token next hint revision trace trail_cap trail_kept_ms patient
 --      (next '' = not scheduled, hint '' = forget it, revision '' = whatever the refund is by now,
---      trace '' = none)
+--      trace '' = none, patient '1' = next is a place among the refreshes, not in the schedule)
 -- Returns 1, or 0 if the claim is no longer ours, or the refund no longer what `next` was worked out from. Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then
@@ -10,12 +10,16 @@ end
 if ARGV[5] ~= '' and (redis.call('HGET', KEYS[4], 'revision') or '0') ~= ARGV[5] then
   return 0
 end
-if ARGV[3] == '' then
+local hinted_again = redis.call('ZSCORE', KEYS[2], ARGV[1]) or redis.call('ZSCORE', KEYS[6], ARGV[1])
+if ARGV[3] == '' or ARGV[9] == '1' then
   redis.call('ZREM', KEYS[1], ARGV[1])
 else
   redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
 end
-if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
+if ARGV[9] == '1' and ARGV[3] ~= '' then
+  redis.call('ZADD', KEYS[6], 'NX', ARGV[3], ARGV[1])
+end
+if not hinted_again then
   if ARGV[4] == '' then
     redis.call('HDEL', KEYS[3], ARGV[1])
   else

@@ -1,9 +1,16 @@
--- Write down a refund that is to be issued, and reserve its amount on the charge: of two that race for the last cents
--- one wins. The caller holds the lease; if it dies, a worker finishes the request when the lease has run out.
--- KEYS request charge issuing reserved
--- ARGV 1 id 2 owner 3 digest 4 token 5 most 6 refunded 7 minor_units 8 entry 9 ttl_ms 10 now, then field, value, …
--- Returns {'reserved'}, {'exceeded', spent} or {'known', {field, value, …}}. Run twice by one owner it says 'reserved' again.
-local TYPES = {'hash', 'hash', 'zset', 'zset'}
+-- Write down a refund that is to be issued, and reserve its amount on the charge, unless other refunds of the charge
+-- stand in the way: of all that race one wins. The caller holds the lease; if it dies, a worker finishes the request
+-- when the lease has run out.
+-- KEYS request charge issuing reserved taken
+-- ARGV 1 id 2 owner 3 digest 4 token 5 most 6 refunded 7 minor_units 8 currency 9 began 10 ttl_ms 11 since
+--      12 reserved_since 13 most_refunds, then n and n ids that the caller named (`besides`), then field, value, …
+--      `since` (ms; '' for never): a refund of the same amount that began then or later is in the way; `reserved_since`
+--      is the same for a reservation.
+-- An entry of the charge is `<minor units or ?> <state> <began> <currency or -> [conflict]`; older versions wrote
+-- `<minor units> <state>`, of which it is not known when it began: it is taken for new (ledger/charge_book.py).
+-- Returns {'reserved'}, {'refused', reason, spent, member, entry, …} or {'known', {field, value, …}}.
+-- Run twice by one owner it says 'reserved' again.
+local TYPES = {'hash', 'hash', 'zset', 'zset', 'hash'}
 for index, key in ipairs(KEYS) do
   local kind = redis.call('TYPE', key).ok
   if kind ~= 'none' and kind ~= TYPES[index] then
@@ -17,24 +24,90 @@ end
 if owner then
   return {'known', redis.call('HGETALL', KEYS[1])}
 end
-local sum = 0
-local entries = redis.call('HGETALL', KEYS[2])
-for index = 2, #entries, 2 do
-  local minor, state = string.match(entries[index], '^(%d+) (.+)$')
+
+local most, minor_units, most_refunds = tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[13])
+local besides, fields = {}, 15 + tonumber(ARGV[14])
+for index = 15, fields - 1 do
+  besides[ARGV[index]] = true
+end
+
+local function named(member)
+  if besides[(string.gsub(member, '^request:', ''))] then
+    return true
+  end
+  -- Who named a request has named the refund that it has become meanwhile.
+  local request = redis.call('HGET', KEYS[5], member)
+  return request and besides[request]
+end
+
+local function read(line)
+  local minor, state, began, currency, flag = string.match(line, '^(%S+) (%S+) (%d+) (%S+) ?(%a*)$')
   if not minor then
-    return redis.error_reply('ERR ' .. KEYS[2] .. ' holds an entry that is none: ' .. entries[index - 1])
+    minor, state = string.match(line, '^(%S+) (.+)$')
   end
-  if state ~= 'Declined' then
-    sum = sum + tonumber(minor)
+  if minor ~= '?' and not (minor and string.match(minor, '^%d+$')) then
+    return nil
+  end
+  return {minor = tonumber(minor), state = state, began = tonumber(began), currency = currency, conflict = flag == 'conflict'}
+end
+
+local function may_be_the_same(entry)
+  local since = tonumber(entry.state == 'Reserved' and ARGV[12] or ARGV[11])
+  return since
+    and (entry.minor == nil or entry.minor == minor_units)
+    and (entry.currency == nil or entry.currency == '-' or entry.currency == ARGV[8])
+    and (entry.began == nil or entry.began >= since)
+end
+
+local sum, all, conflicts, same = 0, {}, {}, {}
+local book = redis.call('HGETALL', KEYS[2])
+for index = 1, #book, 2 do
+  local member, line = book[index], book[index + 1]
+  local entry = read(line)
+  if not entry then
+    return redis.error_reply('ERR ' .. KEYS[2] .. ' holds an entry that is none: ' .. member)
+  end
+  if entry.state ~= 'Declined' or entry.conflict then
+    table.insert(all, member)
+    table.insert(all, line)
+    local is_named = named(member)
+    -- An amount that nobody told uses up the whole charge, until somebody who has looked names the refund.
+    sum = sum + (entry.minor or (is_named and 0 or most))
+    if entry.conflict and not is_named then
+      table.insert(conflicts, member)
+      table.insert(conflicts, line)
+    end
+    if not is_named and may_be_the_same(entry) then
+      table.insert(same, member)
+      table.insert(same, line)
+    end
   end
 end
+
 local spent = math.max(sum, tonumber(ARGV[6]))
-if spent + tonumber(ARGV[7]) > tonumber(ARGV[5]) then
-  return {'exceeded', string.format('%.0f', spent)}
+local function refused(reason, others)
+  local answer = {'refused', reason, string.format('%.0f', spent)}
+  for _, text in ipairs(others) do
+    table.insert(answer, text)
+  end
+  return answer
 end
-redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'digest', ARGV[3], 'created_at', ARGV[10], unpack(ARGV, 11))
-redis.call('PEXPIRE', KEYS[1], ARGV[9])
-redis.call('HSET', KEYS[2], ARGV[8], ARGV[7] .. ' Reserved')
+if #all / 2 >= most_refunds then
+  return refused('too_many_refunds', all)
+end
+if #conflicts > 0 then
+  return refused('charge_in_conflict', conflicts)
+end
+if #same > 0 then
+  return refused('same_amount_refunded', same)
+end
+if spent + minor_units > most then
+  return refused('allowance_exceeded', all)
+end
+
+redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'digest', ARGV[3], 'created_at', ARGV[9], unpack(ARGV, fields))
+redis.call('PEXPIRE', KEYS[1], ARGV[10])
+redis.call('HSET', KEYS[2], 'request:' .. ARGV[1], ARGV[7] .. ' Reserved ' .. ARGV[9] .. ' ' .. ARGV[8])
 redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
-redis.call('ZADD', KEYS[4], ARGV[10], ARGV[1])
+redis.call('ZADD', KEYS[4], ARGV[9], ARGV[1])
 return {'reserved'}

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from receiver.errors import StoreUnavailable
+from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
 from receiver.ledger.refund import Refund
-from receiver.ledger.request import OPEN, RESERVATION, Order, Record, RequestState, candidate, reservation
+from receiver.ledger.request import OPEN, Order, Record, RequestState, candidate
 from receiver.store.part import scored
 from receiver.store.refunds import Refunds
 from receiver.store.requests import KEPT_FOR, Requests
@@ -45,6 +47,46 @@ class Taken:
 
 class Unsettled(Refunds, Requests):
     """What requests and the book of their charge tell together."""
+
+    async def charge_entries(self, account: str, charge_id: str) -> dict[str, Entry]:
+        """The refunds (by their ids) and reservations (`request:…`) that we know on a charge."""
+        return {name: entry for name, (_, entry) in (await self._book(account, charge_id)).items()}
+
+    async def upgrade_charge_book(self, account: str, charge_id: str) -> None:
+        """Write when each refund of a charge began, where an older version has not; before amounts are compared."""
+        book = await self._book(account, charge_id)
+        old: list[str | int | bytes] = [
+            text
+            for name, (line, entry) in book.items()
+            if entry.began is not None and entry.line() != line
+            for text in (name, line, entry.line())
+        ]
+        if old:
+            await self._run("upgrade_charge_book", [self._keys(account)("charge", charge_id)], old)
+
+    async def _book(self, account: str, charge_id: str) -> dict[str, tuple[str, Entry]]:
+        """The lines of a charge's book, and what they hold; of old ones what the refund or request tells as well."""
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("charge", charge_id))
+        lines = {name.decode(): line.decode() for name, line in raw.items()}
+        try:
+            read = {name: read_entry(line) for name, line in lines.items()}
+        except ValueError as error:
+            raise StoreUnavailable(
+                f"The store holds a damaged entry of the charge {charge_id}.", reason="store_error"
+            ) from error
+        entries = await asyncio.gather(*(self._entry(account, name, entry) for name, entry in read.items()))
+        return {name: (line, entry) for (name, line), entry in zip(lines.items(), entries, strict=True)}
+
+    async def _entry(self, account: str, name: str, entry: Entry) -> Entry:
+        if entry.began is not None:
+            return entry
+        if not name.startswith(RESERVATION):
+            refund = await self.refund(account, name)
+            return (entry_of(refund) if refund else None) or entry
+        record = await self._readable(account, name.removeprefix(RESERVATION))
+        if record is None or not record.created_at:
+            return entry
+        return Entry(entry.minor_units, RESERVED, record.created_at, record.order.money.currency_code)
 
     async def open_requests(self, account: str, state: RequestState, limit: int) -> OpenRequests:
         """At most `limit` requests in an open state, those that have been in it longest first."""
@@ -116,6 +158,7 @@ class Unsettled(Refunds, Requests):
         """
         keys = self._keys(account)
         outcome = RequestState.DONE if refund_id else RequestState.REFUSED
+        entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
         answer = await self._run(
             "settle_unclear",
             [
@@ -129,7 +172,7 @@ class Unsettled(Refunds, Requests):
                 outcome,
                 reservation(order.id),
                 refund_id,
-                f"{order.money.minor_units} {state}" if refund_id else "",
+                entry.line() if refund_id else "",
                 KEPT_FOR,
                 *(("refund_id", refund_id) if refund_id else ()),
                 "at",

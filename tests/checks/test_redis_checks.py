@@ -82,7 +82,10 @@ async def test_a_user_who_may_not_use_the_channel_or_wait(url: str, valkey: Any)
     assert only(found, "redis.channel").status is Status.WARN
     assert "&refunds:wake" in only(found, "redis.channel").mend
     waits = await examine(f"unix://app:pw@{port_less}", redis={"wait_replicas": 1})
-    assert (only(waits, "redis.wait").status, only(waits, "redis.wait").reason) == (Status.FAIL, "wait_forbidden")
+    assert (only(waits, "redis.replicas").status, only(waits, "redis.replicas").reason) == (
+        Status.FAIL,
+        "wait_forbidden",
+    )
     await valkey.execute_command("ACL", "SETUSER", "app", "+wait", "&refunds:*")
     right = await examine(f"unix://app:pw@{port_less}")
     assert words(right) == {"subscribers.lane": "not_written_yet"}

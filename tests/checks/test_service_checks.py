@@ -28,6 +28,7 @@ STRANGE = "arn:aws:sns:eu-west-1:598607868003:A1UNKNOWN"
 def server(valkey_url: str) -> Iterator[Server]:
     """One service for these tests."""
     found = Server(valkey_url)
+    found.empty()
     yield found
     found.close()
 

@@ -11,6 +11,7 @@ from receiver.accounts import Account
 from receiver.checks.finding import Finding, Status
 from receiver.checks.work import check_work
 from receiver.errors import StoreUnavailable
+from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
 from receiver.ledger.refund import Source
 from receiver.outbox.subscriber import pause
 from receiver.settle import Settler
@@ -123,3 +124,18 @@ async def test_a_store_that_cannot_be_read_is_a_finding(store: Store, monkeypatc
     monkeypatch.setattr(store, "gauges", refused)
     [found] = await look(store)
     assert (found.status, found.reason) == (Status.FAIL, "store_not_permitted")
+
+
+async def test_notifications_that_were_not_understood(store: Store) -> None:
+    """Of an account, and of nobody."""
+    await store.put_subscriber("us", subscriber("audit"))
+    assert words(await look(store)) == {}
+    for place in ("us", UNASSIGNED):
+        kept = UnrecognizedNotification("d" * 64, "id", "arn", T0, T0, "why", ("us",), (), 0, 4)
+        await store.keep_notification(place, kept, "text")
+    found = [each for each in await look(store) if each.check == "notifications.understood"]
+    assert [(each.status, each.reason, each.subject) for each in found] == [
+        (Status.WARN, "unrecognized", "us"),
+        (Status.WARN, "unrecognized", UNASSIGNED),
+    ]
+    assert "receiver notification list" in found[0].mend

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 import receiver.cli  # noqa: F401 - it makes some commands those of `receiver refund`
-from receiver.commands import delivery, refund, subscriber
+from receiver.commands import delivery, notification, refund, subscriber
 from tests.commands.kit import Process, Server
 from tests.http.kit import ADMIN, READER
 
@@ -53,6 +53,7 @@ def run_command(*args: str, input: str | None = None, **environment: str) -> Ran
     app.add_typer(refund.app, name="refund")
     app.add_typer(subscriber.app, name="subscriber")
     app.add_typer(delivery.app, name="delivery")
+    app.add_typer(notification.app, name="notification")
     result = CliRunner().invoke(app, args, input=input, env={"COLUMNS": "80", **environment})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

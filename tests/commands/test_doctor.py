@@ -122,7 +122,7 @@ async def test_settings_that_cannot_work(place: Desk) -> None:
     assert command.process.returncode == 1
     problems = [each["found"] for each in told["findings"] if each["check"] == "configuration.settings"]
     assert [problem.split(":")[0] for problem in problems] == [
-        "redis.url_file",
+        "redis.url",
         "accounts[0].region",
         "accounts[0].private_key_file",
     ]

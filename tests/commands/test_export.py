@@ -190,18 +190,18 @@ def test_import_takes_refunds_in(server: Server, run: Run, tmp_path: Path, monke
     file = tmp_path / "settlement.csv"
     file.write_text(REPORT, "utf-8")
 
-    def hinted() -> list[str]:
-        key = "refunds:{us}:hinted"
+    def asked_for() -> list[str]:
+        key = "refunds:{us}:refreshed"
         return sorted(each.decode() for each in server.run(server.service.store._read("ZRANGE", key, 0, -1)))
 
     args = ("refund", "import", str(file), "--account", "us", "--rate", "100", "--json")
     ran = run(*args, "--dry-run", token=REFUNDER)
-    assert (ran.code, json.loads(ran.out)["ids"], hinted()) == (1, 2, [])
+    assert (ran.code, json.loads(ran.out)["ids"], asked_for()) == (1, 2, [])
     for _ in range(2):
         ran = run(*args, token=REFUNDER)
         told = json.loads(ran.out)
         assert (ran.code, told["accepted"], told["refused"], len(told["bad"])) == (1, 2, [], 2)
-        assert hinted() == REAL
+        assert asked_for() == REAL
 
 
 def test_import_stops_where_no_line_would_fare_better(run: Run, tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from receiver.http.health import Check
 from receiver.http.ipn import Receives
 from receiver.http.server import server
 from receiver.metrics import Metrics
-from receiver.receive import HintStore, Receiver
+from receiver.receive import Receiver
 from receiver.settings import Settings, check
+from receiver.unrecognized import NotificationStore
 from tests.accounts import MERCHANT, TOPIC, make_account, merchant_key_pem
 from tests.clock import T0
 from tests.openapi.conform import judged
@@ -69,7 +70,7 @@ async def no_fetch(url: str) -> bytes:
     raise NotSent("There is no web here.")
 
 
-def real_receiver(signer: SnsSigner, store: HintStore, *names: str) -> Receiver:
+def real_receiver(signer: SnsSigner, store: NotificationStore, *names: str) -> Receiver:
     """The verb itself, believing the signer's certificate."""
     certificates = CertificateStore(no_fetch, lambda: NOW, pinned={signer.url: signer.pem})
     return Receiver([make_account(name) for name in names or ("us",)], certificates, store, lambda: NOW)

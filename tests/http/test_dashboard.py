@@ -360,7 +360,7 @@ async def test_a_refund_with_its_timeline(service: Service, browser: Browser, st
         assert text in browser.page, text
     answer = await browser.post(f"/refunds/{REFUND}/refresh?account=us", csrf=browser.csrf)
     assert answer.headers["Location"] == f"{ONE}&done=refresh"
-    assert (await store.gauges("us"))["hinted"] == 1
+    assert (await store.gauges("us"))["refreshed"] == 1
     assert (await browser.get(f"/refunds/{REFUND}/retry?account=us")).status == 409
 
 
@@ -597,7 +597,7 @@ async def test_while_the_store_is_away(sns: SnsSigner) -> None:
 async def test_the_overview_shows_subscribers_that_get_nothing(browser: Browser, store: Store, redis: Any) -> None:
     """Paused, failing, with dead events, damaged; to whoever may see subscribers, and to nobody else."""
     await subscribe(store, name="quiet")
-    await subscribe(store, name="halted", paused_at=T0, paused_reason="operator")
+    await subscribe(store, name="halted", paused=True, paused_at=T0, paused_reason="operator")
     await subscribe(store, name="broken")
     await redis.hset("refunds:{us}:health:broken", "streak", 5)
     dead = DeadEvent("1-1", "evt", "amazonpay.refund.declined", REFUND, "Declined", T0, 3, "exhausted", "HTTP 503")

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from receiver.amazonpay.fps import Order
+from receiver.http.rate import Refreshes, TooManyRefreshes
 from receiver.ledger.refund import Money, Observation, Source
 from receiver.receive import Receiver
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import connect
+from receiver.store.fps_orders import FpsOrder
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
 from tests.http.kit import ADMIN, REFUNDER, US_ONLY, Service, real_receiver, running, settings
@@ -174,6 +177,82 @@ async def test_refresh_of_an_unknown_refund_needs_an_account(service: Service, s
     assert (answer.status, answer.json["reason"]) == (409, "account_needed")
     assert (await service.call("POST", f"{ONE}/refresh?account=us", token=ADMIN)).status == 202
     assert (await service.call("POST", f"{ONE}/refresh", token=US_ONLY)).json["account"] == "us"
+
+
+FORMS = [
+    *("S01-5105180-3221187-R022311", "S02-8274313-3487267-R019346", "S03-0000000-0000000-R000000"),
+    *("P01-1234567-1234567-R000001", "P03-1234567-1234567-R000001", "P21-1234567-1234567-R000001"),
+    *("B01-1234567-1234567-R000001", "C01-1234567-1234567-R000001", "C02-1234567-1234567-R000001"),
+    *("P01-0000000-0000000-000000", "P01-0000000-0000000-Ref"),
+]
+NO_FORMS = [
+    *("x", "made-up", "S01-1", "S01-5105180-3221187", "S01-5105180-3221187-C056351", "S01-5105180-3221187-A056351"),
+    *("S01-5105180-3221187-R02231", "S01-5105180-3221187-R0223111", "s01-5105180-3221187-r022311"),
+    *("S01-5105180-3221187-X022311", "S1-5105180-3221187-R022311", "-", "14GK6F2QU755ODS27SGHEURLKPG72Z54KMF"),
+]
+
+
+@pytest.mark.parametrize("refund_id", FORMS)
+async def test_every_form_of_a_refund_id_can_be_refreshed(service: Service, refund_id: str) -> None:
+    """All that were ever seen: today's, those of the XML generation, and those of its test messages."""
+    answer = await service.call("POST", f"/v1/refunds/{refund_id}/refresh?account=us", token=REFUNDER)
+    assert answer.status == 202
+
+
+@pytest.mark.parametrize("refund_id", NO_FORMS)
+async def test_what_cannot_be_a_refund_id_is_not_asked_about(service: Service, store: Store, refund_id: str) -> None:
+    """Amazon's limit is for refunds."""
+    answer = await service.call("POST", f"/v1/refunds/{refund_id}/refresh?account=us", token=REFUNDER)
+    assert (answer.status, answer.json["reason"]) == (400, "bad_refund_id")
+    assert "S01-5105180-3221187-R022311" in answer.json["detail"]
+    assert ("the id of a charge." in answer.json["detail"]) is ("-C0" in refund_id)
+    assert (await store.gauges("us"))["refreshed"] == 0
+
+
+async def test_a_known_refund_is_refreshed_whatever_its_id(service: Service, store: Store) -> None:
+    """Amazon has told of it, or it was ordered here by Flexible Payments: then it is no invention."""
+    await seen(store, "us", "of-a-new-form-1")
+    order = FpsOrder(values=Order("14GKTRANSACTION", "my-reference-1"), version="2008-09-17")
+    await store.reserve_fps("us", order, owner="o", lease=1000)
+    for refund_id in ("of-a-new-form-1", "my-reference-1"):
+        answer = await service.call("POST", f"/v1/refunds/{refund_id}/refresh?account=us", token=REFUNDER)
+        assert answer.status == 202, refund_id
+
+
+async def test_the_refreshes_of_a_token_are_limited(receiver: Receiver, store: Store) -> None:
+    """1,500 at once: so many are taken, the others are told when to come back. Another token has its own."""
+    chosen = settings()
+    limited = chosen.model_copy(update={"http": chosen.http.model_copy(update={"refreshes": 5})})
+    async with running(limited, store, receiver) as service:
+        paths = [f"/v1/refunds/S01-5105180-3221187-R{number:06d}/refresh" for number in range(40)]
+        answers = [await service.call("POST", path, token=REFUNDER) for path in paths]
+        assert [answer.status for answer in answers] == [202] * 5 + [429] * 35
+        refused = answers[-1]
+        assert refused.json["reason"] == "too_many_refreshes"
+        assert 1 <= int(refused.headers["Retry-After"]) <= 12
+        assert (await service.call("POST", paths[0], token=ADMIN)).status == 202
+        assert (await store.gauges("us"))["refreshed"] == 5
+
+
+def test_refreshes_come_back_with_time() -> None:
+    """As many a minute as at once; 0 is no limit; a clock that stands still gives none."""
+    now = [0.0]
+    refreshes = Refreshes(6, lambda: now[0])
+    for _ in range(6):
+        refreshes.take("orders")
+    with pytest.raises(TooManyRefreshes) as caught:
+        refreshes.take("orders")
+    assert caught.value.retry_after == 10
+    now[0] = 9.9
+    with pytest.raises(TooManyRefreshes):
+        refreshes.take("orders")
+    refreshes.take("finance")
+    now[0] = 10.1
+    refreshes.take("orders")
+    with pytest.raises(TooManyRefreshes):
+        refreshes.take("orders")
+    for _ in range(10_000):
+        Refreshes(0, lambda: 0.0).take("orders")
 
 
 async def test_scopes_are_apart(service: Service) -> None:

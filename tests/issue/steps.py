@@ -19,13 +19,14 @@ from receiver.ask import Asker
 from receiver.errors import NotSent, ReceiverError
 from receiver.exchange import Request, Response
 from receiver.issue import Issuer
+from receiver.ledger.charge_book import Guard
 from receiver.ledger.refund import Money, Observation, Source
 from receiver.ledger.request import Order, Record
 from receiver.metrics import Metrics
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import Command, Group, Script
-from receiver.store.requests import Exceeded, Reserved
+from receiver.store.requests import NotReserved, Reserved
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
 
@@ -116,11 +117,11 @@ class Stepped(Store):
         self.admitted = 0
 
     async def reserve(
-        self, account: str, order: Order, *, owner: str, most: int, refunded: int, lease: int
-    ) -> Reserved | Exceeded | Record:
-        found = await super().reserve(account, order, owner=owner, most=most, refunded=refunded, lease=lease)
+        self, account: str, order: Order, *, owner: str, guard: Guard, lease: int
+    ) -> Reserved | NotReserved | Record:
+        found = await super().reserve(account, order, owner=owner, guard=guard, lease=lease)
         if isinstance(found, Reserved):
-            assert most == CEILING
+            assert guard.most == CEILING
             assert await self.book() <= CEILING, "admitted over the allowance"
             self.admitted += 1
         return found
@@ -128,7 +129,7 @@ class Stepped(Store):
     async def book(self) -> int:
         """What the charge's book holds, in cents: everything but what was declined."""
         entries: Any = await self._client.hvals(f"refunds:{{us}}:charge:{CHARGE}")
-        pairs = (entry.decode().split(" ", 1) for entry in entries)
+        pairs = (entry.decode().split(" ")[:2] for entry in entries)
         return sum(int(minor) for minor, state in pairs if state != "Declined")
 
 

@@ -8,6 +8,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
 from tests.clock import ManualClock
 from tests.http.kit import READER, REFUNDER, US_ONLY, real_receiver, running, settings
@@ -65,6 +66,34 @@ async def test_a_declined_refund_is_issued_again_once(redis: Any, valkey_url: st
         _, text, _, _ = await page(counter, "GET", f"/refunds/{declined}?account=us", jar)
         assert repeated in text
         assert path not in unescape(text)
+
+
+async def test_other_refunds_are_shown_with_a_box_that_names_them(redis: Any, valkey_url: str, tmp_path: Path) -> None:
+    async with shop(valkey_url, tmp_path) as (counter, amazon):
+        charge = amazon.open_charge("100.00", "USD")
+        _, made = await counter.create(charge, "14.02")
+        declined = made["refundId"]
+        assert made["issuedBy"] == "refunder"
+        amazon.move()
+        amazon.move()
+        await counter.shows(declined, "Declined")
+        status, problem = await counter.create(charge, "14.02", "another", besides="S01-1")
+        assert (status, problem["reason"]) == (400, "bad_besides")
+        other = amazon.start_refund("14.02", "USD", Outcome.PENDING, charge)
+        await counter.shows(other, "RefundInitiated")
+        status, problem = await counter.retry(declined)
+        assert (status, problem["reason"]) == (409, "same_amount_refunded")
+        assert [each["refundId"] for each in problem["refunds"]] == [other]
+        _, text, _, jar = await page(counter, "GET", "/sign-in", {})
+        _, _, _, jar = await page(counter, "POST", "/sign-in", jar, token=REFUNDER, csrf=csrf(text), next="/")
+        path = f"/refunds/{declined}/retry?account=us"
+        _, text, _, _ = await page(counter, "GET", path, jar)
+        status, text, _, _ = await page(counter, "POST", path, jar, csrf=csrf(text))
+        assert (status, f'name="besides" value="{other}"' in text) == (409, True)
+        assert len(amazon.refunds) == 2
+        status, _, headers, _ = await page(counter, "POST", path, jar, csrf=csrf(text), besides=other)
+        (repeated,) = set(amazon.refunds) - {declined, other}
+        assert (status, headers["Location"]) == (303, f"/refunds/{repeated}?account=us&done=retry")
 
 
 async def test_unclear_requests_come_first(store: Store, clock: ManualClock) -> None:

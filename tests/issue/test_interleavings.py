@@ -217,8 +217,8 @@ def test_a_refusal_after_a_refund_that_nobody_heard_of_frees_nothing(loop: Loop,
 @pytest.mark.parametrize(
     ("script", "protection", "instead", "how"),
     [
-        ("reserve", "spent + tonumber(ARGV[7]) > tonumber(ARGV[5])", "false", ""),
-        ("reserve", "if state ~= 'Declined' then", "if state ~= 'Declined' and state ~= 'Reserved' then", ""),
+        ("reserve", "spent + minor_units > most", "false", ""),
+        ("reserve", "entry.state ~= 'Declined' or", "entry.state ~= 'Declined' and entry.state ~= 'Reserved' or", ""),
         ("settle_request", "redis.call('HGET', KEYS[1], 'unknown') == '1'", "false", "lost"),
         ("begin_try", "redis.call('HGET', KEYS[1], 'open') == '1'", "false", "answer"),
     ],

@@ -290,7 +290,7 @@ async def test_what_is_not_to_be_retried_is_not(open_shop: Shop) -> None:
     assert (await counter.retry(contradicted["refundId"]))[1]["reason"] == "not_declined"
     amazon.move()
     await counter.shows(contradicted["refundId"], "Declined")
-    _, declined = await counter.create(charge, "14.01", "two")
+    _, declined = await counter.create(charge, "14.01", "two", besides=[contradicted["refundId"]])
     amazon.move()
     await counter.shows(declined["refundId"], "Declined")
     settler = counter.stage.service.issuers["us"].settler

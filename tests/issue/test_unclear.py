@@ -15,7 +15,7 @@ from receiver.checks.finding import Status
 from receiver.checks.work import check_work
 from receiver.errors import AmazonNotFound, Conflict, NotFound, RefundUnclear
 from receiver.ledger.refund import Observation, Refund, Source
-from receiver.ledger.request import Record, RequestState
+from receiver.ledger.request import Asked, Record, RequestState
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
 from receiver.store.requests import Attempt
@@ -35,7 +35,8 @@ async def unclear(shop: Desk, charge: str, key: str = "unlucky", amount: str = "
     while len(shop.issued(charge)) < 9:
         shop.simulator.start_refund("2.00", "USD", Outcome.PENDING, charge)
     shop.simulator.mischief.add("error", place="create_refund")
-    pending = await shop.issuer.create(shop.wish(charge, amount), key)
+    known = [name.removeprefix("request:") for name in await shop.store.charge_entries("us", charge)]
+    pending = await shop.issuer.create(shop.wish(charge, amount), key, Asked(besides=known))
     assert pending.refund is None
     if len(shop.issued(charge)) < 10:
         shop.simulator.start_refund("2.00", "USD", Outcome.PENDING, charge)

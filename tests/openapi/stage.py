@@ -36,7 +36,7 @@ class House:
 
 @asynccontextmanager
 async def house(valkey_url: str, folder: Path) -> AsyncIterator[House]:
-    """Everything; wrong tokens are not limited, since every client is this machine."""
+    """Everything; wrong tokens and refreshes are not limited, since every client is this machine."""
     hook = Hook(name="books")
     async with Amazon() as amazon, hook.listening():
         fast = {"get_refund": [1000, 1000], "get_charge": [1000, 1000], "create_refund": [1000, 1000]}
@@ -44,7 +44,7 @@ async def house(valkey_url: str, folder: Path) -> AsyncIterator[House]:
         fps = {**keys, "endpoint": amazon.fps_endpoint}
         table = {**account(amazon, folder), "throttle": fast, "fps": fps}
         tokens = [token(TOKEN, "read", "refund", "admin"), *(token(f"only-{scope}", scope) for scope in Scope)]
-        http = {"port": 0, "failed_sign_ins": 0}
+        http = {"port": 0, "failed_sign_ins": 0, "refreshes": 0}
         async with running(valkey_url, [table], [hook], tokens=tokens, http=http) as stage:
             refund = await declined(stage, amazon)
             await post(stage, "/v1/subscribers", {"name": "finance", "url": hook.url, "types": ["*"]})

@@ -21,6 +21,8 @@ from receiver.http.dashboard.routes import Dashboard
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.openapi import OPERATIONS, document, encoded
 from receiver.http.openapi.vocabulary import AMAZON, EVERYBODY, QUERY, STORE, TOKEN
+from receiver.http.rate import Refreshes
+from receiver.http.reads import Reads
 from receiver.settings.sections import Scope
 from tests.http.kit import all_routes
 from tests.openapi.conform import faults_of
@@ -35,7 +37,7 @@ NOT_IN_OPENAPI = {"/ipn/", "/ipn/{account}/", "/fps/{account}/"}
 def routes() -> list[Route]:
     """Those of the application, without the dashboard's."""
     anything: Any = object()
-    pages = Dashboard(anything, anything, Sessions(lambda: 0), {}, lambda: 0).routes()
+    pages = Dashboard(anything, anything, Sessions(lambda: 0), {}, lambda: 0, Refreshes(0), Reads()).routes()
     own = {route.path for route in pages if isinstance(route, Route)}
     return [route for route in all_routes().routes if isinstance(route, Route) and route.path not in own]
 
@@ -211,7 +213,7 @@ async def test_fields_are_those_that_the_handlers_know(place: House) -> None:
         told = {camel(name) for name in known[1].split(", ")} | ELSEWHERE.get(operation.id, set())
         assert told - NOT_CHANGED.get(operation.id, set()) == described, path
         asked += 1
-    assert asked == 6
+    assert asked == 7
 
 
 async def test_scopes_are_those_that_the_handlers_need(place: House) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from receiver.simulator.app import Simulator
 from receiver.simulator.forgeries import Forgery
+from receiver.simulator.notices import Unfamiliar
 from receiver.simulator.post import Verdict
 from tests.clock import ManualClock
 from tests.simulator.conftest import Client, Inbox, until
@@ -79,6 +80,23 @@ async def test_delay_posts_later(amazon: Simulator, inbox: Inbox) -> None:
     early = amazon.start_refund("1.00", "USD", "Pending")
     await amazon.idle()
     assert inbox.objects == [early, late]
+
+
+async def test_unfamiliar_tells_of_the_refund_in_other_words(amazon: Simulator, inbox: Inbox) -> None:
+    """Every kind in turn, or the one that was asked for; signed like any other, and each names the refund."""
+    amazon.mischief.add("unfamiliar", times=len(Unfamiliar))
+    amazon.mischief.add("unfamiliar", kind="text")
+    refunds = []
+    for _ in range(len(Unfamiliar) + 1):
+        refunds.append(amazon.start_refund("1.00", "USD", "Pending"))
+        await amazon.idle()
+    messages = [envelope["Message"] for envelope in inbox.envelopes]
+    assert all(refund_id in message for refund_id, message in zip(refunds, messages, strict=True))
+    assert [message[0] for message in messages] == ["A", "{", "{", "{", "A"]
+    assert len(set(messages)) == len(messages)
+    for wrong in ({"kind": "other_topic"}, {"place": "get_refund"}):
+        with pytest.raises(ValueError, match=r"kind|place"):
+            amazon.mischief.add("unfamiliar", **wrong)
 
 
 async def test_forge_posts_a_forgery_before_the_genuine_one(amazon: Simulator, inbox: Inbox) -> None:

@@ -153,9 +153,10 @@ class Machine(RuleBasedStateMachine):
     def _schedule_is_right(self, redis: Inside) -> None:
         """Untouched by whoever was late; and whatever is pending is going to be asked about."""
         assert redis.due == self.model.due
-        assert redis.hinted == set(self.model.hinted)
+        assert redis.hinted == self.model.told
+        assert redis.refreshed == set(self.model.refreshed)
         pending = {number for number, known in self.model.known.items() if known.pending}
-        assert pending <= redis.due.keys() | redis.hinted
+        assert pending <= redis.due.keys() | redis.hinted | redis.refreshed
 
     def _refunds_are_the_join(self, redis: Inside) -> None:
         assert redis.refunds.keys() == self.model.known.keys()
@@ -186,7 +187,8 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Every hint leads to a claim in the end."""
         try:
-            self.clock.ms = max(self.clock.ms, self.model.blocked + 3)
+            asked = max(self.model.refreshed.values(), default=0)
+            self.clock.ms = max(self.clock.ms, self.model.blocked + 3, asked + 10)
             waiting = set(self.model.hinted)
             looks = self.run(claim_all_of(self.workers[0].store))
             assert waiting <= {int(look.refund_id[-6:]) for look in looks}
@@ -235,6 +237,10 @@ class Looking(Machine):
         assert self.run(self.workers[worker].store.hint("us", hint)) is expected
         if expected is not Noted.REPEATED:
             self.model.hinted[number] = hint
+            if source is Source.REFRESH:
+                self.model.refreshed.setdefault(number, now)
+            else:
+                self.model.told.add(number)
             self.model.digests[message] = digest
         return hint
 
@@ -273,7 +279,8 @@ class Looking(Machine):
         it, model = self.workers[worker], self.model
         now = it.now()
         taken = self.run(it.store.claim("us", "get_refund", lease=LEASE, burst=1e6, per_second=1e3, limit=limit))
-        ready = {*model.hinted, *(number for number, at in model.due.items() if at <= now)}
+        scheduled = [*model.due.items(), *model.refreshed.items()]
+        ready = {*model.told, *(number for number, at in scheduled if at <= now)}
         numbers = [int(look.refund_id[-6:]) for look in taken.looks]
         assert len(numbers) == len(set(numbers)) == (0 if now < model.blocked else min(limit, len(ready)))
         assert set(numbers) <= ready
@@ -284,18 +291,23 @@ class Looking(Machine):
     def _taken(self, it: Worker, number: int, look: Look, now: int) -> Held:
         model = self.model
         assert look.token >= now + LEASE
+        model.told.discard(number)
+        model.refreshed.pop(number, None)
         if hint := model.hinted.pop(number, None):
-            assert look.echo == Echo(hint.source, hint.at)
+            # A refresh leaves the memory of a notification alone while the refund is not known.
+            kept = hint.source is Source.REFRESH and look.source is Source.NOTIFICATION
+            assert kept or look.echo == Echo(hint.source, hint.at)
         self.claims += 1
         model.due[number], model.holder[number] = look.token, self.claims
         return Held(self.claims, it, number, look)
 
     def _check_wait(self, claimed: Claimed, now: int) -> None:
         model = self.model
-        if model.hinted or any(at <= now for at in model.due.values()):
+        times = [*model.due.values(), *model.refreshed.values()]
+        if model.told or any(at <= now for at in times):
             assert claimed.wait == max(model.blocked - now, 0)
         else:
-            assert claimed.wait == (min(model.due.values()) - now if model.due else None)
+            assert claimed.wait == (min(times) - now if times else None)
 
     @rule(target=waiting, held=consumes(looks), answer=ANSWERS)
     def ask(self, held: Held, answer: Answer) -> Waiting:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 from decimal import Decimal
+from typing import Any
 
 from receiver.accounts import SANDBOX_THROTTLE
 from receiver.ledger.hint import Hint
-from receiver.ledger.refund import Money, Observation, Source
+from receiver.ledger.refund import Money, Observation, Refund, Source
 from receiver.outbox.secret import Secret
 from receiver.outbox.subscriber import Subscriber
 from receiver.store import Store
+from receiver.store.codec import to_hash
 from receiver.store.looks import Claimed
 from tests.clock import T0
 
@@ -50,3 +52,30 @@ async def claim(
     store: Store, limit: int = 8, lease: int = 30_000, burst: float = 100, per_second: float = 100
 ) -> Claimed:
     return await store.claim("us", "get_refund", lease=lease, burst=burst, per_second=per_second, limit=limit)
+
+
+async def fill(redis: Any, count: int, account: str = "us", reason: str = "AmazonRejected") -> None:
+    """Write declined refunds as a commit does, in a fraction of the time. Number n was changed at `T0` + n."""
+    pipeline = redis.pipeline(transaction=False)
+    for number in range(count):
+        made = Refund(
+            account=account,
+            refund_id=refund_id(number),
+            state="Declined",
+            reason_code=reason,
+            revision=1,
+            updated_at=T0,
+            first_seen_at=T0,
+            changed_at=T0 + number,
+            source=Source.POLL,
+            amount=Money.parse("14.00", "USD"),
+            charge_id="S01-5105180-3221187-C056351",
+        )
+        fields = to_hash(made)
+        pipeline.hset(
+            f"refunds:{{{account}}}:refund:{refund_id(number)}",
+            mapping=dict(zip(fields[::2], fields[1::2], strict=True)),
+        )
+        for index in ("state:Declined", f"reason:{reason}"):
+            pipeline.zadd(f"refunds:{{{account}}}:{index}", {refund_id(number): T0 + number})
+    await pipeline.execute()

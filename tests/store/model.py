@@ -106,6 +106,11 @@ class Model:
     due: dict[int, int] = field(default_factory=dict)
     holder: dict[int, int] = field(default_factory=dict)
     hinted: dict[int, Hint] = field(default_factory=dict)
+    """What is remembered of the last hint, until the refund is claimed."""
+    told: set[int] = field(default_factory=set)
+    """By notifications."""
+    refreshed: dict[int, int] = field(default_factory=dict)
+    """Number → when a refresh was first asked for."""
     digests: dict[str, str] = field(default_factory=dict)
     blocked: int = 0
     events: list[Happening] = field(default_factory=list)
@@ -146,6 +151,7 @@ class Inside:
 
     due: dict[int, int]
     hinted: set[int]
+    refreshed: set[int]
     events: list[tuple[str, dict[str, str]]]
     refunds: dict[int, Refund]
     histories: dict[int, list[Revision]]
@@ -155,14 +161,17 @@ class Inside:
 async def look_into(client: Any) -> Inside:
     """Read behind the store's back."""
     async with client.pipeline(transaction=False) as pipeline:
-        pipeline.zrange(f"{KEY}:due", 0, -1, withscores=True).zrange(f"{KEY}:hinted", 0, -1).xrange(f"{KEY}:events")
+        pipeline.zrange(f"{KEY}:due", 0, -1, withscores=True).zrange(f"{KEY}:hinted", 0, -1).zrange(
+            f"{KEY}:refreshed", 0, -1
+        )
+        pipeline.xrange(f"{KEY}:events")
         for number in REFUNDS:
             pipeline.hgetall(f"{KEY}:refund:{refund_id(number)}")
             pipeline.lrange(f"{KEY}:history:{refund_id(number)}", 0, -1)
         for name in NAMES:
             pipeline.zrange(f"{KEY}:lane:{name}", 0, -1, withscores=True).zrange(f"{KEY}:owed:{name}", 0, -1)
             pipeline.hkeys(f"{KEY}:attempts:{name}").hkeys(f"{KEY}:dead:{name}")
-        due, hinted, events, *rest = await pipeline.execute()
+        due, hinted, refreshed, events, *rest = await pipeline.execute()
     of_refunds, of_names = rest[: 2 * len(REFUNDS)], rest[2 * len(REFUNDS) :]
     refunds = {n: from_hash("us", refund_id(n), raw) for n, raw in zip(REFUNDS, of_refunds[::2], strict=True)}
     histories = {
@@ -176,6 +185,7 @@ async def look_into(client: Any) -> Inside:
     return Inside(
         {int(member[-6:]): int(score) for member, score in due},
         {int(member[-6:]) for member in hinted},
+        {int(member[-6:]) for member in refreshed},
         [(i.decode(), {k.decode(): v.decode() for k, v in fields.items()}) for i, fields in events],
         {number: refund for number, refund in refunds.items() if refund},
         histories,

@@ -87,8 +87,11 @@ async def test_a_hint_during_a_lease_is_not_lost(store: Store) -> None:
 
 @pytest.mark.parametrize("later", [Source.NOTIFICATION, Source.REFRESH])
 @pytest.mark.parametrize("kind", ["Chargeback", "AmazonA-ZRefund", "a" * 64, "1.2:3_4"])
-async def test_a_hint_without_a_refund_type_keeps_the_one_that_was_told(store: Store, later: Source, kind: str) -> None:
+async def test_a_hint_without_a_refund_type_keeps_the_one_that_was_told(
+    store: Store, redis: Any, later: Source, kind: str
+) -> None:
     """Both generations of notifications come to one address, and only the older one tells it."""
+    await redis.hset(f"refunds:{{us}}:refund:{refund_id()}", "revision", 1)
     told = msgspec.structs.replace(hint(message="xml", digest="x"), refund_type=kind)
     await store.hint("us", told)
     await store.hint("us", hint(message="", digest="", at=T0 + 7, source=later))

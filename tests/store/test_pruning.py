@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from receiver.accounts import Account
+from receiver.ledger.charge_book import Guard
 from receiver.ledger.lifecycle import EventType, Facts
 from receiver.ledger.refund import FPS, Money, Observation, Source
 from receiver.ledger.request import Order
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.pruning import Pruned
-from receiver.store.requests import Attempt, Exceeded, Reserved
+from receiver.store.requests import Attempt, NotReserved, Reserved
 from tests.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
@@ -49,7 +50,7 @@ def order(minor: int = 1400, request: str = "r1") -> Order:
 
 
 async def reserve(store: Store, minor: int = 1400, most: int = 10_000, request: str = "r1") -> object:
-    return await store.reserve("us", order(minor, request), owner=request, most=most, refunded=0, lease=30_000)
+    return await store.reserve("us", order(minor, request), owner=request, guard=Guard(most, 0), lease=30_000)
 
 
 async def test_a_declined_refund_goes_with_everything(
@@ -76,10 +77,16 @@ async def test_what_was_refunded_goes_on_counting_on_its_charge(
     entries = await store.charge_entries("us", CHARGE)
     assert {name: entry.minor_units for name, entry in entries.items()} == {refund_id(1): 1400, refund_id(2): 1400}
     assert await names(redis) == {"events", f"charge:{CHARGE}"}
-    assert await reserve(store, 1, most=2800) == Exceeded(2800)
+    assert exceeded(await reserve(store, 1, most=2800)) == 2800
     await take_in(settler, account, seen("Refunded", 1))
-    assert await reserve(store, 1, most=2800) == Exceeded(2800)
+    assert exceeded(await reserve(store, 1, most=2800)) == 2800
     assert isinstance(await reserve(store, 1, most=2801), Reserved)
+
+
+def exceeded(found: object) -> int:
+    assert isinstance(found, NotReserved)
+    assert found.reason == "allowance_exceeded"
+    return found.spent
 
 
 @pytest.mark.parametrize("state", ["RefundInitiated", "OnTheMoon"])

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from receiver.errors import StoreUnavailable
+from receiver.ledger.charge_book import Guard
 from receiver.ledger.refund import Money
 from receiver.ledger.request import Order, Record, RequestState
 from receiver.store import Store
-from receiver.store.requests import Attempt, Exceeded, Reserved
+from receiver.store.requests import Attempt, NotReserved, Reserved
 from tests.clock import ManualClock
 
 CHARGE = "S01-5105180-3221187-C056351"
@@ -31,7 +32,7 @@ KEYS = {
 
 
 async def reserve(store: Store, owner: str = "o", most: int = 10_000) -> Any:
-    return await store.reserve("us", ORDER, owner=owner, most=most, refunded=0, lease=30_000)
+    return await store.reserve("us", ORDER, owner=owner, guard=Guard(most, 0), lease=30_000)
 
 
 async def admitted(store: Store) -> Attempt:
@@ -69,7 +70,7 @@ async def reserve_more(store: Store, attempt: Attempt) -> Any:
 
 
 WORK: dict[str, tuple[Callable[[Store, Attempt], Awaitable[Any]], tuple[str, ...]]] = {
-    "reserve": (reserve_more, ("request", "charge", "issuing", "reserved")),
+    "reserve": (reserve_more, ("request", "charge", "issuing", "reserved", "taken")),
     "begin_try": (begin, ("request", "issuing")),
     "done": (done, tuple(KEYS)),
     "refused": (refuse, tuple(KEYS)),
@@ -139,7 +140,7 @@ async def test_a_trace_is_kept_with_the_request_and_costs_nothing_where_there_is
     assert found.order == ORDER
     await redis.flushall()
     traced = msgspec.structs.replace(ORDER, traceparent=PARENT)
-    await store.reserve("us", traced, owner="o", most=10_000, refunded=0, lease=30_000)
+    await store.reserve("us", traced, owner="o", guard=Guard(10_000, 0), lease=30_000)
     assert await redis.hget(key, "order") == plain[:-1] + b',"traceparent":"%s"}' % PARENT.encode()
     found = await store.request("us", ORDER.id)
     assert found is not None
@@ -194,5 +195,7 @@ async def test_reservations_count_and_declines_do_not(store: Store, redis: Any) 
     await redis.hset(
         f"refunds:{{us}}:{KEYS['charge']}", mapping={"S01-1": "5000 Declined", "request:x": "600 Reserved"}
     )
-    assert await reserve(store, most=1999) == Exceeded(600)
+    refused = await reserve(store, most=1999)
+    assert isinstance(refused, NotReserved)
+    assert (refused.reason, refused.spent) == ("allowance_exceeded", 600)
     assert isinstance(await reserve(store, most=2000), Reserved)

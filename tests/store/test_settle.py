@@ -69,7 +69,7 @@ async def test_state_history_schedule_event_and_lane_are_written_together(
     assert await redis.zrange("refunds:{us}:state:Declined", 0, -1) == [refund_id().encode()]
     assert await redis.zrange("refunds:{us}:reason:AmazonRejected", 0, -1) == [refund_id().encode()]
     charge = await redis.hgetall("refunds:{us}:charge:S01-5105180-3221187-C056351")
-    assert charge == {refund_id().encode(): b"1400 Declined"}
+    assert charge == {refund_id().encode(): b"1400 Declined %d USD" % T0}
     assert await redis.zrange("refunds:{us}:order:ORDER-1", 0, -1, withscores=True) == [(refund_id().encode(), T0)]
 
 
@@ -215,7 +215,7 @@ async def test_a_line_of_the_history_is_an_array_in_an_order_that_stays(
     """What is in stores already is read by place."""
     await settler.settle(account, seen("Declined", reason="AmazonRejected"), source=Source.POLL)
     [line] = await redis.lrange(f"refunds:{{us}}:history:{refund_id()}", 0, -1)
-    assert msgspec.json.decode(line) == [1, T0, "Declined", T0, "poll", "AmazonRejected", False]
+    assert msgspec.json.decode(line) == [1, T0, "Declined", T0, "poll", "AmazonRejected", False, ""]
 
 
 async def test_what_was_written_at_first_is_still_read(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
@@ -66,12 +67,10 @@ class Gated(Store):
             await gate.passed("commit")
         return await super().commit(commit)
 
-    async def reschedule(
-        self, look: Look, at: int | None, echo: Echo | None = None, *, revision: int | None = None, outcome: str = ""
-    ) -> bool:
+    async def reschedule(self, look: Look, at: int | None, echo: Echo | None = None, **more: Any) -> bool:
         if gate := GATE.get():
             await gate.passed("reschedule")
-        return await super().reschedule(look, at, echo, revision=revision, outcome=outcome)
+        return await super().reschedule(look, at, echo, **more)
 
 
 class Skewed(ManualClock):

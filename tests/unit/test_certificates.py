@@ -321,9 +321,20 @@ async def test_dates_are_judged_for_every_message(clock: ManualClock) -> None:
     host = Host(SIGNER)
     store = CertificateStore(host.fetch, clock)
     await prove(store, signed())
+    clock.ms = NOW + 302 * DAY
     late = signed(timestamp_ms=NOW + 301 * DAY)
     assert await reason_of(store, late, NotProven) == "certificate_dates"
-    assert await reason_of(store, signed(timestamp_ms=NOW - 31 * DAY), NotProven) == "certificate_dates"
+    assert (await get(store, signed(timestamp_ms=NOW + 299 * DAY))).name == SIGNER.name
+    clock.ms = NOW - 31 * DAY
+    assert await reason_of(store, signed(timestamp_ms=NOW - 32 * DAY), NotProven) == "certificate_dates"
+
+
+async def test_a_message_that_is_older_than_its_certificate_was_signed_anew(clock: ManualClock) -> None:
+    """SNS repeats a message of ten days ago, and signs it with the certificate that it got yesterday."""
+    rotated = SnsSigner(serial=2, not_before=NOW - DAY)
+    store = CertificateStore(Host(rotated).fetch, clock)
+    await prove(store, signed(rotated, timestamp_ms=NOW - 10 * DAY))
+    assert [certificate.name for certificate in store.known()] == [rotated.name]
 
 
 async def test_a_file_that_is_not_the_one_named_is_503_and_an_alarm(clock: ManualClock) -> None:
@@ -395,6 +406,7 @@ async def test_pinned_certificates_are_never_fetched(clock: ManualClock) -> None
     store = CertificateStore(host.fetch, clock, pinned={SIGNER.url: SIGNER.pem})
     envelope = signed(SnsSigner("eu-west-1"), topic_arn=TOPIC.replace("us-east-1", "eu-west-1"))
     await prove(store, envelope)
+    clock.ms = NOW + 301 * DAY
     assert await reason_of(store, signed(timestamp_ms=NOW + 301 * DAY), NotProven) == "certificate_dates"
     assert host.asked == []
     assert [certificate.name for certificate in store.known()] == [SIGNER.name]

@@ -26,6 +26,7 @@ from receiver.errors import (
 )
 from receiver.inbox.envelope import MAX_BODY
 from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
 from receiver.receive import UNCONFIGURED_MAX, Outcome, Receipt, Receiver, Unknowns
 from receiver.store import Store
 from tests.accounts import make_account
@@ -45,17 +46,26 @@ class Paper:
         self.hints: list[tuple[str, Hint]] = []
         self.seen: dict[tuple[str, str], str] = {}
         self.torn: set[str] = set()
+        self.kept: list[tuple[str, UnrecognizedNotification, str]] = []
 
     async def hint(self, account: str, hint: Hint) -> Noted:
         await asyncio.sleep(0)
         if account in self.torn:
             raise StoreUnavailable()
-        known = self.seen.get((account, hint.message_id))
-        if known == hint.digest:
+        known = self.seen.get((account, hint.message_id)) if hint.digest else None
+        if known and known == hint.digest:
             return Noted.REPEATED
         self.hints.append((account, hint))
-        self.seen[account, hint.message_id] = hint.digest
+        if hint.digest:
+            self.seen[account, hint.message_id] = hint.digest
         return Noted.ALTERED if known else Noted.NEW
+
+    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> Noted:
+        await asyncio.sleep(0)
+        if account in self.torn:
+            raise StoreUnavailable()
+        self.kept.append((account, kept, message))
+        return Noted.NEW
 
 
 class Bench:
@@ -353,7 +363,7 @@ async def test_repeated_and_altered_are_told_apart() -> None:
     assert [hint.refund_id for _, hint in bench.paper.hints] == [REFUND_ID, "S01-2-2-R2"]
 
 
-@pytest.mark.parametrize("object_type", ["CHARGE", "CHARGE_PERMISSION", "CHARGEBACK", "NEWS"])
+@pytest.mark.parametrize("object_type", ["CHARGE", "CHARGE_PERMISSION", "CHARGEBACK"])
 async def test_other_objects_are_acknowledged(object_type: str) -> None:
     """Believed, told to the metrics, not written."""
     bench = Bench()
@@ -431,14 +441,153 @@ async def test_a_subscription_that_sns_does_not_confirm_is_offered_again() -> No
     assert caught.value.reason == "confirmation_failed"
 
 
-async def test_a_proven_message_that_we_cannot_read_is_an_alarm() -> None:
-    """It is Amazon's, so somebody must hear of it; 400, since it will be no clearer tomorrow."""
+ONE, TWO = "S01-5105180-3221187-R000001", "P01-0000000-0000001-R000002"
+XML_OF_ONE = f"<RefundNotification><RefundDetails><AmazonRefundId>{ONE}</AmazonRefundId></RefundDetails>"
+
+
+def xml_notice(data: object, **more: object) -> str:
+    fields = {"SellerId": MERCHANT, "NotificationType": "PaymentRefund", "NotificationData": data}
+    return json.dumps({**fields, **more})
+
+
+@pytest.mark.parametrize(
+    ("message", "refund_ids"),
+    [
+        ("new generation", ()),
+        ("", ()),
+        ("null", ()),
+        ("[" * 5000, ()),
+        (f"Refunds {ONE}, {TWO} and {ONE} again; {ONE}.", (ONE, TWO)),
+        (f"<xml>{TWO}</xml>", (TWO,)),
+        (f'["{ONE}", 1e999]', (ONE,)),
+        (notice()[:-1] + f', "ObjectId": "{ONE}"}}', (REFUND_ID, ONE)),
+        (notice(merchantID="A2OTHER"), (REFUND_ID,)),
+        (notice(MerchantID="A2Z-ABC"), (REFUND_ID,)),
+        (notice(MerchantID=None), (REFUND_ID,)),
+        (notice(ObjectId="amzn1.refund.0123456789"), ()),
+        (notice(ObjectId="x" * 100_000), ()),
+        (notice(ObjectId={"id": ONE}), (ONE,)),
+        (notice(ObjectType="DISPUTE", RefundId=ONE), (REFUND_ID, ONE)),
+        (notice(ObjectType=["REFUND"]), (REFUND_ID,)),
+        (notice(ObjectType="DISPUTE", ObjectId=ONE.replace("-", "\\u002d")).replace("\\\\", "\\"), (ONE,)),
+        (xml_notice(XML_OF_ONE), (ONE,)),
+        (xml_notice(f"<!DOCTYPE x>{XML_OF_ONE}</RefundNotification>"), (ONE,)),
+        (xml_notice(f"<RefundNotification>{ONE} {TWO}</RefundNotification>"), (ONE, TWO)),
+        (xml_notice(None), ()),
+        (xml_notice(XML_OF_ONE, NotificationType="PaymentReversal"), (ONE,)),
+        (xml_notice(XML_OF_ONE, NotificationType=7), (ONE,)),
+        (f"charge {ONE.replace('R', 'C')}, x{ONE}, {ONE}1, {ONE[:-1]}, {ONE.lower()}", ()),
+        (" ".join(f"S01-5105180-3221187-R{number:06d}" for number in range(5000)), None),
+    ],
+)
+async def test_what_is_amazons_and_not_understood_is_kept(message: str, refund_ids: tuple[str, ...] | None) -> None:
+    """Never a 4xx: 200 once it is kept, and every refund that it names is asked about. None of it is in the log."""
     bench = Bench()
+    fields = SIGNER.envelope(message)
     with capture_logs() as logs:
-        error = await bench.refuse(SIGNER.envelope("new generation"), Unreadable, fetched=1)
-    assert (error.status, error.reason) == (400, "notice_unreadable")
-    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["notification.notice_unreadable"]
-    assert "new generation" not in json.dumps(logs)
+        receipt = await bench.post(fields)
+    assert (receipt.outcome, receipt.accounts, receipt.noted) == (Outcome.UNRECOGNIZED, ("us",), (Noted.NEW,))
+    [(account, kept, text)] = bench.paper.kept
+    assert (account, text, kept.size) == ("us", message, len(message))
+    assert (kept.message_id, kept.topic_arn, kept.received_at) == (fields["MessageId"], TOPIC, NOW)
+    if refund_ids is None:
+        refund_ids = tuple(f"S01-5105180-3221187-R{number:06d}" for number in range(5000))
+    assert (kept.refund_ids, kept.refund_count) == (refund_ids[:100], len(refund_ids))
+    assert [(name, hint.refund_id, hint.source) for name, hint in bench.paper.hints] == [
+        ("us", refund_id, "notification") for refund_id in refund_ids
+    ]
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["notification.unrecognized"]
+    assert message in ("", "null") or message[:60] not in json.dumps(logs)
+
+
+@pytest.mark.parametrize("kind", ["CHARGE", "CHARGE_PERMISSION"])
+async def test_a_known_type_that_is_no_refund_is_acknowledged_and_not_kept(kind: str) -> None:
+    """It is understood: it is not about refunds. An odd id of another object changes nothing."""
+    bench = Bench()
+    receipt = await bench.post(SIGNER.envelope(notice(ObjectType=kind, ObjectId={"odd": ONE})))
+    assert (receipt.outcome, bench.paper.kept, bench.paper.hints) == (Outcome.NOT_A_REFUND, [], [])
+
+
+async def test_a_test_message_that_is_not_understood_makes_no_hint() -> None:
+    """Its ids are invented. That it is not understood still matters: a real one would not be either."""
+    bench = Bench()
+    receipt = await bench.post(SIGNER.envelope(xml_notice(XML_OF_ONE, IsSample=True)))
+    assert (receipt.outcome, len(bench.paper.kept), bench.paper.hints) == (Outcome.UNRECOGNIZED, 1, [])
+
+
+async def test_a_stranger_cannot_have_anything_kept() -> None:
+    """Another's topic, another's key, an altered text, an old message: refused before anything is written."""
+    bench = Bench()
+    await bench.refuse(SIGNER.envelope("text", topic_arn=FOREIGN_TOPIC), NotProven)
+    await bench.refuse({**SIGNER.envelope("text"), "Message": "other"}, NotProven, fetched=1)
+    await bench.refuse({**FORGER.envelope("text"), "SigningCertURL": SIGNER.url}, NotProven, fetched=1)
+    await bench.refuse(SIGNER.envelope("text", timestamp_ms=NOW - 16 * DAY), NotProven, fetched=1)
+    assert bench.paper.kept == []
+
+
+async def test_a_merchant_that_nobody_configured_is_kept_coming_also_if_not_understood() -> None:
+    """The message says whose it is: 503 as ever, since the setting may be forgotten."""
+    bench = Bench()
+    message = notice(MerchantID="A2OTHER", ObjectType="DISPUTE")
+    assert (await bench.refuse(SIGNER.envelope(message), Unconfigured, fetched=1)).reason == "unconfigured_merchant"
+    message = notice(MerchantID="A2OTHER", ObjectId="odd id")
+    assert (await bench.refuse(SIGNER.envelope(message), Unconfigured, fetched=1)).reason == "unconfigured_merchant"
+    assert bench.paper.kept == []
+
+
+OTHER_MERCHANT = "A3OTHERMERCHANT"
+
+
+def neighbours() -> list[Account]:
+    """Two accounts of one merchant, and one of another who shares the topic."""
+    return [*pair(), make_account("other", merchant_id=OTHER_MERCHANT)]
+
+
+@pytest.mark.parametrize(
+    ("message", "places"),
+    [
+        (notice(ObjectType="DISPUTE"), {"test", "shop"}),
+        (notice(ObjectType="DISPUTE", MerchantID=OTHER_MERCHANT), {"other"}),
+        (f"a word to {OTHER_MERCHANT}!", {"other"}),
+        (f"a word to {MERCHANT} and {OTHER_MERCHANT}", {UNASSIGNED}),
+        ("a word to everybody", {"test", "shop"}),
+    ],
+)
+async def test_the_merchant_of_a_message_keeps_it(message: str, places: set[str]) -> None:
+    """Who is named in it, or at the end of the topic. What may be of several merchants none of them may read."""
+    bench = Bench(*neighbours())
+    await bench.post(SIGNER.envelope(message))
+    assert {account for account, _, _ in bench.paper.kept} == places
+
+
+async def test_a_message_of_a_topic_that_names_no_merchant_belongs_to_none() -> None:
+    """It is kept apart, with the accounts that it may be for; all of them ask about the refunds that it names."""
+    topic = "arn:aws:sns:us-east-1:291180941288:Everybody"
+    bench = Bench(*neighbours())
+    receipt = await bench.post(SIGNER.envelope(f"look at {TWO}", topic_arn=topic))
+    assert [(account, kept.accounts) for account, kept, _ in bench.paper.kept] == [
+        (UNASSIGNED, ("test", "shop", "other"))
+    ]
+    assert [(account, hint.refund_id) for account, hint in bench.paper.hints] == [("shop", TWO)]
+    assert receipt.accounts == ("test", "shop", "other")
+
+
+async def test_a_path_with_an_account_is_for_that_account_alone() -> None:
+    """`/ipn/other` says whose it is, where the message does not."""
+    topic = "arn:aws:sns:us-east-1:291180941288:Everybody"
+    bench = Bench(*neighbours())
+    await bench.post(SIGNER.envelope(f"look at {TWO}", topic_arn=topic), "other")
+    assert [account for account, _, _ in bench.paper.kept] == ["other"]
+    assert [account for account, _ in bench.paper.hints] == ["other"]
+
+
+@pytest.mark.parametrize("torn", ["test", "shop"])
+async def test_no_200_before_all_of_it_is_written(torn: str) -> None:
+    """A hint or a copy that Redis did not confirm is a 503: the same message comes again."""
+    bench = Bench(*pair())
+    bench.paper.torn.add(torn)
+    with pytest.raises(StoreUnavailable):
+        await bench.post(SIGNER.envelope(f"look at {TWO}"))
 
 
 async def test_a_body_over_the_limit_is_not_even_parsed() -> None:

@@ -137,13 +137,25 @@ def test_any_file_gets_a_verdict(tmp_path: Path, body: bytes, reason: str) -> No
     assert judge(tmp_path / "none") == refused("file_unreadable")
 
 
-def test_a_proven_message_that_is_no_notice(pair: Any) -> None:
-    """Refused on a topic of Amazon Pay; somebody else's message passes where any topic does, without a refund."""
+@pytest.mark.parametrize("message", ["text", notice(ObjectType="DISPUTE"), notice(ObjectId="amzn1.refund.1")])
+def test_a_proven_message_that_is_not_understood(pair: Any, message: str) -> None:
+    """Accepted, as /ipn answers 200; and so called on a topic of Amazon Pay. Somebody else's may say anything."""
     foreign = "arn:aws:sns:us-east-1:666666666666:x"
-    assert judge(pair(SIGNER.envelope("text"))) == refused("notice_unreadable")
-    assert judge(pair(SIGNER.envelope("text")), topic="*") == refused("notice_unreadable")
-    assert judge(pair(SIGNER.envelope("text", topic_arn=foreign)), topic="*") == accepted(None)
-    assert judge(pair(SIGNER.envelope("text", topic_arn=foreign)), topic=foreign) == refused("notice_unreadable")
+    unrecognized = {**accepted(None), "reason": "unrecognized"}
+    assert judge(pair(SIGNER.envelope(message))) == unrecognized
+    assert judge(pair(SIGNER.envelope(message)), topic="*") == unrecognized
+    assert judge(pair(SIGNER.envelope(message, topic_arn=foreign)), topic="*") == accepted(None)
+    assert judge(pair(SIGNER.envelope(message, topic_arn=foreign)), topic=foreign) == unrecognized
+
+
+def test_a_certificate_may_be_valid_at_the_messages_time_or_at_the_moment(pair: Any) -> None:
+    """A repetition that was signed anew after a rotation is judged as of when it came, not as of its own time."""
+    rotated = SnsSigner(serial=2, not_before=NOW - 86_400_000)
+    path = pair(rotated.envelope(timestamp_ms=NOW - 10 * 86_400_000), rotated.pem)
+    assert judge(path) == accepted(REFUND_ID)
+    assert judge(path, at="2026-01-01T00:00:00Z") == accepted(REFUND_ID)
+    assert judge(path, at="2025-12-30T00:00:00Z") == refused("certificate_dates")
+    assert judge(path, at="message") == refused("certificate_dates")
 
 
 def test_only_refunds_that_exist_have_an_id(pair: Any) -> None:

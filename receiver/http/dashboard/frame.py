@@ -43,13 +43,14 @@ class Frame:
         return shown
 
     def form(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """What a form is sent to: nothing is done without its CSRF token."""
+        """What a form is sent to: nothing is done without its CSRF token. Its fields are `request.state.form`."""
 
         async def sent(request: Request, session: Session) -> Response:
             need_own_page(request)
             fields = await read_form(request)
             if not same(fields.get("csrf", ""), session.csrf):
                 raise Forbidden("The form is not one of this session. Go back, load the page again.", reason="csrf")
+            request.state.form = fields
             return await handler(request, session)
 
         return self.page(sent)

@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import BadRequest, Conflict, NotFound
+from receiver.errors import BadRequest, Conflict, NotFound, OtherRefunds
 from receiver.http.api import RefundStore
 from receiver.http.auth import Caller
 from receiver.http.cursor import read_cursor, write_cursor
 from receiver.http.dashboard.frame import Frame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.http.dashboard.words import refund_path
-from receiver.http.issuing import Issues
+from receiver.http.issuing import Issues, read_besides
 from receiver.http.listing import merged
 from receiver.http.params import WORD
+from receiver.http.rate import Refreshes
+from receiver.http.reads import Reads
 from receiver.ledger.hint import Hint
 from receiver.ledger.query import Query
 from receiver.ledger.refund import FPS, REFUND_ID, Refund, Revision, Source, State
+from receiver.ledger.request import Asked
 from receiver.outbox.delivery import Attempts
 from receiver.outbox.subscriber import Subscriber
 from receiver.settings.sections import Scope
@@ -34,6 +37,8 @@ from receiver.store.trail import DELIVERY, Trace
 LIMIT = 50
 MOST_DEAD = 2_000
 """Dead events of a subscriber that are looked through for one refund; of more, those that the stream still has."""
+NAMEABLE = ("same_amount_refunded", "charge_in_conflict")
+"""Refusals that end where the caller names the other refunds."""
 NOTICES = {
     "refresh": "Noted: Amazon is asked now. What it says appears below.",
     "retry": "Amazon has taken this new refund. The declined one stays as it is.",
@@ -90,9 +95,16 @@ class RefundPages:
     """The handlers; `issuers` by account, `now` in ms."""
 
     def __init__(
-        self, frame: Frame, store: HistoryStore, issuers: Mapping[str, Issues], now: Callable[[], int]
+        self,
+        frame: Frame,
+        store: HistoryStore,
+        issuers: Mapping[str, Issues],
+        now: Callable[[], int],
+        refreshes: Refreshes,
+        reads: Reads,
     ) -> None:
         self._frame, self._store, self._issuers, self._now = frame, store, issuers, now
+        self._refreshes, self._reads = refreshes, reads
 
     async def many(self, request: Request, session: Session) -> Response:
         """`GET /refunds?account=&state=&reason=&charge=&order=&cursor=`: newest change first."""
@@ -101,7 +113,8 @@ class RefundPages:
         accounts = session.caller.seen(given["account"] or None)
         query = read_query(given)
         cursor = read_cursor(request.query_params.get("cursor", ""), query, accounts)
-        page = await merged(self._store, accounts, query, cursor, LIMIT)
+        async with self._reads.turn(session.caller.name):
+            page = await merged(self._store, accounts, query, cursor, LIMIT)
         following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else ""
         filters = {name: value for name, value in given.items() if value}
         values = {
@@ -130,6 +143,7 @@ class RefundPages:
     async def refresh(self, request: Request, session: Session) -> Response:
         """`POST /refunds/{refund_id}/refresh?account=`: ask Amazon now."""
         session.caller.need(Scope.REFUND, Scope.ADMIN)
+        self._refreshes.take(session.caller.name)
         refund = await self._refund(request, session.caller)
         hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH)
         await self._store.hint(refund.account, hint)
@@ -140,7 +154,9 @@ class RefundPages:
         session.caller.need(Scope.REFUND)
         refund = await self._refund(request, session.caller)
         self._need_retry(refund, session.caller)
-        return self._frame.render("retry.html", session, {"refund": refund}, at="refunds")
+        return self._frame.render(
+            "retry.html", session, {"refund": refund, "refused": False, "besides": ""}, at="refunds"
+        )
 
     async def retry(self, request: Request, session: Session) -> Response:
         """`POST /refunds/{refund_id}/retry?account=`: issue it again; at most once, however often this is sent."""
@@ -149,10 +165,23 @@ class RefundPages:
         if refund.retried_by:
             return see_other(f"{refund_path(refund.retried_by, refund.account)}&done=retry")
         self._need_retry(refund, session.caller)
-        issued = await self._issuers[refund.account].retry(refund.refund_id)
+        asked = Asked(session.caller.name, read_besides(request.state.form.get("besides", "").split()))
+        try:
+            issued = await self._issuers[refund.account].retry(refund.refund_id, asked)
+        except OtherRefunds as error:
+            return self._show_others(refund, session, error, asked)
         if issued.refund is None:
             return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=pending")
         return see_other(f"{refund_path(issued.refund.refund_id, refund.account)}&done=retry")
+
+    def _show_others(self, refund: Refund, session: Session, error: OtherRefunds, asked: Asked) -> Response:
+        """The page asks again, with the refunds in the way, and a box that names them where that helps."""
+        others: Any = error.more["refunds"]
+        ids = [each["refundId"] or each["refundRequestId"] for each in others]
+        can_name = error.reason in NAMEABLE or any(each["refundAmount"] is None for each in others)
+        besides = " ".join(dict.fromkeys([*asked.besides, *ids])) if can_name else ""
+        values = {"refund": refund, "others": others, "why": error.detail, "besides": besides, "refused": True}
+        return self._frame.render("retry.html", session, values, at="refunds", status=error.status)
 
     async def _refund(self, request: Request, caller: Caller) -> Refund:
         caller.need(Scope.READ)

@@ -20,6 +20,8 @@ from receiver.http.dashboard.signing_in import SigningIn
 from receiver.http.dashboard.subscribers import LaneStore, SubscriberPages
 from receiver.http.issuing import Issues
 from receiver.http.problems import on_http_exception, with_every_method
+from receiver.http.rate import Refreshes
+from receiver.http.reads import Reads
 
 MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics", "/openapi.json")
 """Below these, errors are JSON for everybody."""
@@ -39,12 +41,14 @@ class Dashboard:
         sessions: Sessions,
         issuers: Mapping[str, Issues],
         now: Callable[[], int],
+        refreshes: Refreshes,
+        reads: Reads,
     ) -> None:
         self._pages = Pages()
         self._frame = Frame(self._pages, sessions)
         self._signing_in = SigningIn(self._frame, sessions, tokens, now)
         self._overview = OverviewPage(self._frame, store, now)
-        self._refunds = RefundPages(self._frame, store, issuers, now)
+        self._refunds = RefundPages(self._frame, store, issuers, now, refreshes, reads)
         self._subscribers = SubscriberPages(self._frame, store, now)
 
     def routes(self) -> list[BaseRoute]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from receiver.amazonpay.calls import MAX_SOFT_DESCRIPTOR
 from receiver.amazonpay.fps import CURRENCY, MAX_DESCRIPTION, TRANSACTION_ID, Policy
 from receiver.http.deliveries import MOST_IDS, STREAM_ID
-from receiver.http.issuing import MAX_REFERENCE
+from receiver.http.issuing import MAX_REFERENCE, MOST_NAMED
 from receiver.ledger.refund import AMOUNT, REFUND_ID
 from receiver.ledger.refund import CURRENCY as CURRENCY_CODE
 from receiver.outbox.event import EVENT_ID
@@ -81,6 +81,20 @@ def money(currency: Schema, about: str) -> Schema:
     }
 
 
+BESIDES: Final = {
+    "type": "array",
+    "maxItems": MOST_NAMED,
+    "items": {"type": "string", "pattern": whole(REFUND_ID)},
+    "description": "Ids of refunds and refund requests of the same charge that the caller knows of: this refund is "
+    "wanted beside them. The answer 409 same_amount_refunded or charge_in_conflict lists those that have to be named. "
+    "An id that stands in no way is passed over. It is no part of what the Idempotency-Key stands for.",
+}
+RETRY_REFUND: Final = fields(
+    "Nothing, or the other refunds of the charge that this one is wanted beside.",
+    (),
+    {"besides": BESIDES},
+    {"besides": ["S01-5105180-3221187-R022311"]},
+)
 USD: Final = {"amount": "14.00", "currencyCode": "USD"}
 CREATE_REFUND: Final = fields(
     "A refund to issue.",
@@ -99,6 +113,7 @@ CREATE_REFUND: Final = fields(
             "maxLength": MAX_REFERENCE,
             "description": "Your own order number. Left out: that of the charge. Printable characters.",
         },
+        "besides": BESIDES,
     },
     {"chargeId": "S01-5105180-3221187-C056351", "refundAmount": USD},
 )

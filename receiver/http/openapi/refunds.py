@@ -17,12 +17,13 @@ from receiver.http.answers import (
     RequestListJson,
 )
 from receiver.http.api import LIMIT, LONGEST_WAIT, MOST
-from receiver.http.openapi.bodies import CREATE_FPS_REFUND, CREATE_REFUND, SETTLEMENT, time, whole
+from receiver.http.openapi.bodies import CREATE_FPS_REFUND, CREATE_REFUND, RETRY_REFUND, SETTLEMENT, time, whole
 from receiver.http.openapi.vocabulary import (
     ACCOUNT,
     AMAZON,
     COMMIT,
     JSON,
+    LISTED,
     OBJECT,
     QUERY,
     SEVERAL,
@@ -77,10 +78,11 @@ TO_REQUEST: Final = {
 ONE_REFUND: Final = ({400: ("bad_refund_id",), 404: ("no_such_refund",)}, SEVERAL, QUERY, STORE)
 ISSUING: Final = (
     {
-        400: ("bad_amount", "currency_mismatch"),
+        400: ("bad_amount", "bad_besides", "currency_mismatch"),
         409: (
             *("account_needed", "allowance_exceeded", "charge_not_captured"),
             *("refund_unclear", "settled_as_not_issued"),
+            *("same_amount_refunded", "charge_in_conflict", "too_many_refunds"),
         ),
         422: ("amazon_refused", "amazon_not_found"),
         502: (AMAZON,),
@@ -123,7 +125,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             number("limit", "How many.", LIMIT, 1, MOST),
         ),
         answers=(Answer(200, {JSON: RefundListJson}),),
-        reasons=({400: ("bad_parameter", "bad_cursor")}, ACCOUNT, QUERY, STORE),
+        reasons=(LISTED, {400: ("bad_parameter", "bad_cursor")}, ACCOUNT, QUERY, STORE),
     ),
     ("/v1/refunds", "post"): Operation(
         id="createRefund",
@@ -187,11 +189,18 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         id="refreshRefund",
         tag="refunds",
         summary="Have Amazon asked about a refund now",
-        about="Takes in a refund that nobody told us about, where it is clear which account it is of.",
+        about="Takes in a refund that nobody told us about, where it is clear which account it is of. Its id must have "
+        "the form of Amazon's refund ids then. What notifications tell of is asked about first. A token may ask so "
+        "often a minute (`http.refreshes`).",
         scopes=(Scope.REFUND, Scope.ADMIN),
         parameters=(REFUND, ONE_ACCOUNT),
         answers=(Answer(202, {JSON: RefreshJson}, headers=LOCATION),),
-        reasons=({400: ("bad_refund_id",), 409: ("several_accounts", "account_needed")}, ACCOUNT, QUERY, STORE),
+        reasons=(
+            {400: ("bad_refund_id",), 409: ("several_accounts", "account_needed"), 429: ("too_many_refreshes",)},
+            ACCOUNT,
+            QUERY,
+            STORE,
+        ),
     ),
     ("/v1/refunds/{refund_id}/retry", "post"): Operation(
         id="retryRefund",
@@ -199,6 +208,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         summary="Issue a declined refund again, at most once",
         scopes=ISSUE,
         parameters=(REFUND, ONE_ACCOUNT),
+        body=Body(RETRY_REFUND, required=False),
         answers=(
             Answer(201, {JSON: RefundJson}, "Amazon has taken the new one.", LOCATION, to_refund("getRefund")),
             Answer(202, {JSON: PendingRequestJson}, "Amazon has not answered yet.", PENDING, TO_REQUEST),
@@ -254,7 +264,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             number("limit", "How many.", REQUEST_LIMIT, 1, MOST_REQUESTS),
         ),
         answers=(Answer(200, {JSON: RequestListJson}),),
-        reasons=({400: ("bad_parameter",)}, ACCOUNT, QUERY, STORE),
+        reasons=(LISTED, {400: ("bad_parameter",)}, ACCOUNT, QUERY, STORE),
     ),
     ("/v1/refund-requests/{request_id}", "get"): Operation(
         id="getRefundRequest",

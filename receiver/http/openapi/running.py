@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from receiver.http.answers import AliveJson, DiagnosticsJson, ReadinessJson
-from receiver.http.openapi.refunds import TEXT
+from receiver.http.notifications import LIMIT as NOTIFICATION_LIMIT
+from receiver.http.notifications import NOTIFICATION_ID, UnrecognizedListJson, UnrecognizedMessageJson
+from receiver.http.openapi.bodies import whole
+from receiver.http.openapi.refunds import ONE_ACCOUNT, TEXT, number
 from receiver.http.openapi.subscribers import ADMIN
-from receiver.http.openapi.vocabulary import JSON, QUERY, Answer, Body, Operation, Parameter, Schema
+from receiver.http.openapi.vocabulary import ACCOUNT as OF_ACCOUNT
+from receiver.http.openapi.vocabulary import JSON, LISTED, QUERY, STORE, Answer, Body, Operation, Parameter, Schema
 from receiver.metrics import CONTENT_TYPE
+from receiver.store.notifications import MOST_KEPT
 
 ACCOUNT: Final = Parameter("account", "Our name of the account.", TEXT, place="path", required=True, example="us")
 NOTIFICATION: Final[Schema] = {
@@ -56,7 +61,13 @@ def notification(id_: str, about: str, *parameters: Parameter) -> Operation:
         about=f"{about} Needs no token: the proof is its signature. A slash at the end of the path changes nothing.",
         parameters=parameters,
         body=Body(NOTIFICATION, media_type="text/plain"),
-        answers=(Answer(200, about="Written down: no need to send it again. No body."),),
+        answers=(
+            Answer(
+                200,
+                about="Written down: no need to send it again. Also where it is proven and not understood: then it is "
+                "kept (`/v1/notifications`). No body.",
+            ),
+        ),
         bare=TO_SNS,
         problem=None,
     )
@@ -75,6 +86,36 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         answers=(Answer(200, about="Noted, or not about a refund. No body."),),
         bare=TO_FPS,
         problem=None,
+    ),
+    ("/v1/notifications", "get"): Operation(
+        id="listNotifications",
+        tag="operation",
+        summary="Notifications that are proven and not understood, newest first",
+        about=f"The last {MOST_KEPT:,} of each account are kept, for 30 days. Amazon was asked about every refund that "
+        "they name.",
+        scopes=ADMIN,
+        parameters=(ONE_ACCOUNT, number("limit", "How many.", NOTIFICATION_LIMIT, 1, MOST_KEPT)),
+        answers=(Answer(200, {JSON: UnrecognizedListJson}),),
+        reasons=(LISTED, {400: ("bad_parameter",)}, OF_ACCOUNT, QUERY, STORE),
+    ),
+    ("/v1/notifications/{notification_id}", "get"): Operation(
+        id="getNotification",
+        tag="operation",
+        summary="One of them, with its message",
+        scopes=ADMIN,
+        parameters=(
+            Parameter(
+                "notification_id",
+                "`notificationId` of the list.",
+                {**TEXT, "pattern": whole(NOTIFICATION_ID)},
+                place="path",
+                required=True,
+                example="17bf00c4-8bf8-5f70-9f25-51097f9450e5",
+            ),
+            ONE_ACCOUNT,
+        ),
+        answers=(Answer(200, {JSON: UnrecognizedMessageJson}),),
+        reasons=({400: ("bad_notification_id",), 404: ("no_such_notification",)}, OF_ACCOUNT, QUERY, STORE),
     ),
     ("/v1/diagnostics", "get"): Operation(
         id="getDiagnostics",

@@ -28,6 +28,7 @@ from receiver.http.openapi.refunds import ONE_ACCOUNT, READ, TEXT, number
 from receiver.http.openapi.vocabulary import (
     ACCOUNT,
     JSON,
+    LISTED,
     OBJECT,
     QUERY,
     SEVERAL,
@@ -198,7 +199,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             number("limit", "How many.", LIMIT, 1, MOST),
         ),
         answers=(Answer(200, {JSON: DeliveryListJson}),),
-        reasons=({400: ("bad_parameter", "bad_cursor")}, *ONE),
+        reasons=(LISTED, {400: ("bad_parameter", "bad_cursor")}, *ONE),
     ),
     ("/v1/subscribers/{name}/redrive", "post"): Operation(
         id="redrive",
@@ -235,6 +236,6 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             ),
         ),
         answers=(Answer(200, {JSON: EventPageJson, EVENT_STREAM: STREAM}, headers={"Vary": "Accept."}),),
-        reasons=({400: ("bad_parameter", "bad_cursor"), 503: ("feed_full",)}, ACCOUNT, QUERY, STORE),
+        reasons=(LISTED, {400: ("bad_parameter", "bad_cursor"), 503: ("feed_full",)}, ACCOUNT, QUERY, STORE),
     ),
 }

@@ -36,7 +36,7 @@ MEANINGS: Final = {
     413: "The body is too large.",
     415: "The body is encoded.",
     422: "Amazon refused.",
-    429: "Too many wrong tokens came from this address: wait, also with the right one.",
+    429: "Too many wrong tokens came from this address, also for the right one; or this token has asked for too much.",
     500: "The service has a fault; its log says more, under the request's id.",
     501: "A transfer coding other than chunked.",
     502: "Amazon did not answer, or not so that it could be understood.",
@@ -50,6 +50,8 @@ QUERY: Final[Reasons] = {400: ("unknown_parameter", "repeated_parameter")}
 ACCOUNT: Final[Reasons] = {404: ("no_such_account",)}
 SEVERAL: Final[Reasons] = {**ACCOUNT, 409: ("several_accounts",)}
 OBJECT: Final[Reasons] = {400: ("not_json", "duplicate_key", "too_large", "body_timeout")}
+LISTED: Final[Reasons] = {429: ("too_many_reads",), 503: ("overloaded",)}
+"""Of lists, which are read in turns."""
 EVERYBODY: Final[Reasons] = {500: ("internal_error",), 501: ("transfer_encoding",)}
 TOKEN: Final[Reasons] = {
     401: ("token_missing", "token_unknown"),

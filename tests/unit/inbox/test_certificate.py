@@ -173,11 +173,11 @@ def test_any_changed_byte_is_a_certificate_or_not_proven(place: int, value: int)
 def test_the_name_is_the_regions(partition: str, region: str, name: str) -> None:
     """AWS's own table (aws-sdk-java-v2, SnsHostProvider): the name of one region does not do for another."""
     certificate = read_certificate(SnsSigner(common_name=name, san=[name]).pem)
-    check_certificate(certificate, partition, region, NOW)
+    check_certificate(certificate, partition, region, NOW, NOW)
     for other_partition, other_region in SIGNING_NAMES:
         if signing_name(other_partition, other_region) != name:
             with pytest.raises(NotProven) as caught:
-                check_certificate(certificate, other_partition, other_region, NOW)
+                check_certificate(certificate, other_partition, other_region, NOW, NOW)
             assert caught.value.reason == "certificate_wrong_name"
 
 
@@ -195,7 +195,7 @@ def test_the_name_is_the_regions(partition: str, region: str, name: str) -> None
 def test_another_name_is_refused(change: dict[str, Any]) -> None:
     """Names are compared whole; a common name counts only where there is no alternative name."""
     with pytest.raises(NotProven) as caught:
-        check_certificate(read_certificate(SnsSigner(**change).pem), "aws", "us-east-1", NOW)
+        check_certificate(read_certificate(SnsSigner(**change).pem), "aws", "us-east-1", NOW, NOW)
     assert caught.value.reason == "certificate_wrong_name"
 
 
@@ -203,16 +203,40 @@ def test_an_unknown_region_has_no_name() -> None:
     """A name is never guessed."""
     assert signing_name("aws", "us-east-9") is None
     with pytest.raises(NotProven):
-        check_certificate(read_certificate(SIGNER.pem), "aws", "us-east-9", NOW)
+        check_certificate(read_certificate(SIGNER.pem), "aws", "us-east-9", NOW, NOW)
 
 
-def test_dates_are_judged_at_the_messages_time() -> None:
-    """Five minutes of skew at both ends, and not a millisecond more."""
-    certificate = read_certificate(SIGNER.pem)
-    first, last = NOW - 30 * DAY - 300_000, NOW + 300 * DAY + 300_000
-    for moment in (first, NOW, last):
-        check_certificate(certificate, "aws", "us-east-1", moment)
-    for moment in (first - 1, last + 1):
-        with pytest.raises(NotProven) as caught:
-            check_certificate(certificate, "aws", "us-east-1", moment)
-        assert caught.value.reason == "certificate_dates"
+FIRST, LAST = NOW - 30 * DAY - 300_000, NOW + 300 * DAY + 300_000
+"""The dates of `SIGNER`, with five minutes of skew at both ends."""
+
+
+@pytest.mark.parametrize(
+    ("at", "now"),
+    [
+        *((moment, moment) for moment in (FIRST, NOW, LAST)),
+        (LAST, LAST + 14 * DAY),
+        (FIRST - 14 * DAY, FIRST),
+        (FIRST - 1, FIRST),
+        (FIRST - 14 * DAY, LAST),
+    ],
+)
+def test_a_certificate_is_valid_at_the_messages_time_or_now(at: int, now: int) -> None:
+    """Delivered again after the certificate's end, or signed anew after a rotation: both are genuine."""
+    check_certificate(read_certificate(SIGNER.pem), "aws", "us-east-1", at, now)
+
+
+@pytest.mark.parametrize(
+    ("at", "now"),
+    [
+        (FIRST - 1, FIRST - 1),
+        (LAST + 1, LAST + 1),
+        (LAST + 1, LAST + 14 * DAY),
+        (FIRST - 14 * DAY, FIRST - 1),
+        (FIRST - 1, LAST + 1),
+    ],
+)
+def test_a_certificate_that_is_valid_at_neither_time_is_refused(at: int, now: int) -> None:
+    """Not a millisecond more, and not because the two times lie on both sides of its dates."""
+    with pytest.raises(NotProven) as caught:
+        check_certificate(read_certificate(SIGNER.pem), "aws", "us-east-1", at, now)
+    assert caught.value.reason == "certificate_dates"

@@ -147,6 +147,27 @@ def test_test_messages_are_recognised(value: object) -> None:
     assert not read_notice(v1()).is_sample
 
 
+@pytest.mark.parametrize("before", ["\n", " \t\r\n", "\ufeff", "\ufeff\n"])
+def test_xml_may_begin_after_white_space(before: str) -> None:
+    """A strict parser refuses an XML declaration that is not at the very beginning."""
+    assert read_notice(v1(before + XML)) == read_notice(v1())
+
+
+@pytest.mark.parametrize(
+    ("message", "is_known"),
+    [
+        *((notice(ObjectType=kind), True) for kind in ("REFUND", "charge", "CHARGE_PERMISSION", "CHARGEBACK")),
+        *((v1(NotificationType=kind), True) for kind in ("PaymentCapture", "ProviderCreditReversal")),
+        *((v1(NotificationType=kind), True) for kind in ("SolutionProviderEvent", "OrderReferenceNotification")),
+        *((notice(ObjectType=kind), False) for kind in ("DISPUTE", "REFUND_V3", "REFUNDS")),
+        (v1(NotificationType="PaymentReversal"), False),
+    ],
+)
+def test_types_that_amazon_documents_are_known(message: str, is_known: bool) -> None:
+    """Of another one nobody here can say that it has nothing to do with refunds."""
+    assert read_notice(message).is_known is is_known
+
+
 BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import BadRequest
-from receiver.ledger.allowance import Charge, Entry, check_amount, most, retryable, spent
+from receiver.ledger.allowance import Charge, check_amount, most, retryable, spent
+from receiver.ledger.charge_book import Entry
 from receiver.ledger.refund import Money
 
 
@@ -44,9 +45,9 @@ def test_another_currencys_allowance_can_be_configured() -> None:
 
 def test_what_is_declined_does_not_count_and_reservations_do() -> None:
     entries = [Entry(1000, "Refunded"), Entry(500, "Declined"), Entry(200, "Reserved"), Entry(30, "RefundInitiated")]
-    assert spent(None, entries) == 1230
-    assert spent(money("20.00"), entries) == 2000
-    assert spent(money("5.00"), entries) == 1230
+    assert spent(None, entries, 11_500) == 1230
+    assert spent(money("20.00"), entries, 11_500) == 2000
+    assert spent(money("5.00"), entries, 11_500) == 1230
 
 
 @pytest.mark.parametrize("amount", ["0", "0.00", "14.001", "150000.01"])
@@ -71,6 +72,9 @@ def test_yen_have_no_decimals() -> None:
         (charge(refunded="100.00"), [], "yes"),
         (charge(), [Entry(11_000, "Refunded")], "no"),
         (charge(), [Entry(11_000, "Declined")], "yes"),
+        (charge(), [Entry(11_000, "Declined", conflict=True)], "no"),
+        (charge(), [Entry(None, "RefundInitiated")], "no"),
+        (charge(), [Entry(None, "Declined")], "yes"),
         (Charge(charge_id="C", state="Captured"), [], "no"),
     ],
 )

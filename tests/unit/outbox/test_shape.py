@@ -21,7 +21,7 @@ def test_a_refund_is_written_in_amazons_spelling_then_ours_in_one_order() -> Non
         '"reasonCode": "AmazonRejected", "reasonDescription": "The refund was rejected.", '
         '"lastUpdatedTimestamp": "20190714T155500Z"}, "releaseEnvironment": "Sandbox", "account": "us", '
         '"revision": 2, "final": true, "conflict": false, "orderReference": null, "refundType": null, '
-        '"retryable": null, "retryOf": null, "retryRoot": null, "retriedBy": null, '
+        '"retryable": null, "retryOf": null, "retryRoot": null, "retriedBy": null, "issuedBy": null, '
         '"firstSeenAt": "2019-07-14T15:53:01.000Z", "changedAt": "2019-07-14T16:00:00.250Z", '
         '"source": "notification"}'
     )
@@ -53,6 +53,7 @@ def test_what_amazon_did_not_tell_is_null_and_never_missing() -> None:
         "retryOf",
         "retryRoot",
         "retriedBy",
+        "issuedBy",
     }
     assert shape["statusDetails"] == {
         "state": "RefundInitiated",
@@ -76,7 +77,7 @@ def test_a_revision_uses_the_names_and_forms_of_the_refund() -> None:
     assert json.dumps(revision_json(revision)) == (
         '{"statusDetails": {"state": "Declined", "reasonCode": "AmazonRejected", '
         '"lastUpdatedTimestamp": "20190714T155500Z"}, "revision": 2, "final": true, "conflict": false, '
-        '"changedAt": "2019-07-14T16:00:00.250Z", "source": "notification"}'
+        '"changedAt": "2019-07-14T16:00:00.250Z", "source": "notification", "issuedBy": null}'
     )
 
 

@@ -1,0 +1,115 @@
+"""Command. `receiver notification`: what Amazon sent and this version does not understand."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.text import Text
+
+from receiver.commands.calling import Call, api_command
+from receiver.commands.client import decode, target
+from receiver.commands.console import clean, emit, emit_fields, emit_json, emit_rich, moment, say, table
+
+app = typer.Typer(
+    help="Look at notifications that are proven to be Amazon's and that this version does not understand. They were "
+    "answered 200, and the last 1,000 are kept for 30 days. Needs a running `receiver serve`, and a token with the "
+    "scope admin.",
+    no_args_is_help=True,
+)
+
+
+class UnrecognizedAnswer(msgspec.Struct, rename="camel", kw_only=True):
+    """One that is kept; `message` only where one was asked for."""
+
+    notification_id: str
+    accounts: list[str]
+    topic_arn: str
+    sent_at: str
+    received_at: str
+    problem: str
+    refund_ids: list[str]
+    refund_count: int
+    size: int
+    subject: str | None = None
+    message: str = ""
+
+
+class UnrecognizedListAnswer(msgspec.Struct):
+    """Those that are kept."""
+
+    notifications: list[UnrecognizedAnswer]
+    more: bool
+
+
+def _notification_id(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", text):
+        raise typer.BadParameter("is the id of a notification, as `receiver notification list` shows it.")
+    return text
+
+
+@api_command(app, name="list")
+def list_all(
+    call: Call,
+    limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Show so many at most.")] = 50,
+) -> None:
+    """List the notifications that were not understood, newest first.
+
+    Amazon was asked about every refund that they name. Read one with `receiver notification show ID`.
+    """
+    answer = call.run(lambda api: api.call("GET", target("notifications", limit=limit, account=call.account)))
+    if call.json:
+        emit_json(answer.body)
+        return
+    found = decode(answer, UnrecognizedListAnswer)
+    if not found.notifications:
+        say(["Every notification was understood."])
+        return
+    rows = table()
+    for column in ("Received", "Notification", "Accounts", "Refunds", "Not understood"):
+        rows.add_column(column, overflow="fold")
+    for each in found.notifications:
+        refunds = ", ".join([*each.refund_ids[:5], *(["…"] if each.refund_count > 5 else [])])
+        texts = (moment(each.received_at) or "", each.notification_id, ", ".join(each.accounts), refunds, each.problem)
+        rows.add_row(*(Text(clean(text)) for text in texts))
+    emit_rich(rows)
+    if found.more:
+        say([f"Showing {len(found.notifications)}. Use a higher --limit for more."])
+
+
+@api_command(app)
+def show(
+    call: Call,
+    notification_id: Annotated[
+        str, typer.Argument(metavar="ID", callback=_notification_id, help="The id of the notification.")
+    ],
+) -> None:
+    """Show one notification with its whole message, exactly as Amazon signed it (with --json; else made printable)."""
+    path = target("notifications", notification_id, account=call.account)
+    answer = call.run(lambda api: api.call("GET", path))
+    if call.json:
+        emit_json(answer.body)
+        return
+    found = decode(answer, UnrecognizedAnswer)
+    emit_fields(
+        [
+            ("Notification", found.notification_id),
+            ("Not understood", found.problem),
+            ("Refunds", _refunds(found)),
+            ("Accounts", ", ".join(found.accounts)),
+            ("Topic", found.topic_arn),
+            ("Subject", found.subject),
+            ("Sent", moment(found.sent_at)),
+            ("Received", moment(found.received_at)),
+        ]
+    )
+    emit("")
+    for line in found.message.splitlines() or [""]:
+        emit(clean(line))
+
+
+def _refunds(found: UnrecognizedAnswer) -> str | None:
+    more = found.refund_count - len(found.refund_ids)
+    return ", ".join([*found.refund_ids, *([f"and {more} more"] if more else [])]) or None

@@ -1,0 +1,79 @@
+"""Verb. Why a refund is not issued: what stands in the way on its charge, as the error that the caller gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from receiver.errors import AmazonRefused, Conflict, OtherRefunds
+from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, Guard
+from receiver.ledger.refund import Money
+from receiver.ledger.request import Order, Record
+from receiver.ledger.shape import other_refunds_json
+from receiver.store.requests import NotReserved
+
+NAMED = 4
+"""Refunds that the text of an error names; the list beside it has all."""
+NAME_THEM = (
+    "If the buyer is owed this refund as well, repeat the call and name them: `besides` in the body, `--besides`, or "
+    "the box on the dashboard."
+)
+
+
+def not_reserved(refused: NotReserved, order: Order, guard: Guard) -> OtherRefunds:
+    """The error for what the store found in the way of an order."""
+    named, refunds = _named(refused.entries), other_refunds_json(refused.entries)
+    match refused.reason:
+        case "too_many_refunds":
+            return OtherRefunds(
+                f"The charge has {len(refused.entries)} refunds, counting those that are being issued. Amazon takes "
+                f"{MOST_REFUNDS} for one charge. Pay the buyer another way.",
+                reason="too_many_refunds",
+                refunds=refunds,
+            )
+        case "charge_in_conflict":
+            return OtherRefunds(
+                f"Amazon has told both Refunded and Declined of {named}: the buyer may have this money. Look in Seller "
+                f"Central. {NAME_THEM}",
+                reason="charge_in_conflict",
+                refunds=refunds,
+            )
+        case "same_amount_refunded":
+            since = "since the declined one began" if order.retry_of else "lately"
+            return OtherRefunds(
+                f"The charge has another refund of {order.money} that began {since}: {named}. {NAME_THEM}",
+                reason="same_amount_refunded",
+                refunds=refunds,
+            )
+    text = _exceeded(order.money, guard.most, refused)
+    return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
+
+
+def _exceeded(money: Money, ceiling: int, refused: NotReserved) -> str:
+    left = Money.of_minor(max(ceiling - refused.spent, 0), money.currency_code)
+    text = f"{money} is more than may still be refunded on this charge: {left}. What is being refunded counts as well."
+    unknown = {name: entry for name, entry in refused.entries.items() if entry.minor_units is None}
+    if not unknown:
+        return text
+    return f"{text} Amazon has not told the amount of {_named(unknown)}, which counts as the whole charge. {NAME_THEM}"
+
+
+def _named(entries: Mapping[str, Entry]) -> str:
+    names = [f"{name.removeprefix(RESERVATION)} ({entry.state})" for name, entry in entries.items()]
+    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
+    return ", ".join(names[:NAMED] + more)
+
+
+def refusal(record: Record) -> AmazonRefused | Conflict:
+    """The error for a request that ended without a refund: Amazon refused it, or a person settled it so."""
+    if record.settled_by:
+        return Conflict(
+            "A person has settled this request as not issued, and it is never tried again. Use a new key for another "
+            "refund.",
+            reason="settled_as_not_issued",
+        )
+    return AmazonRefused(
+        record.detail,
+        reason_code=record.reason_code,
+        amazon_status=record.amazon_status or None,
+        request_id=record.request_id or None,
+    )
