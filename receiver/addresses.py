@@ -1,4 +1,5 @@
-"""Pure. Which IP addresses are not on the public Internet, so that no subscriber's address may lead there.
+"""Pure. Which IP addresses are not on the public Internet, so that no subscriber's address may lead there; and which
+belong to one client.
 
 The ranges are the whole of IANA's registries of special-purpose addresses for IPv4 and IPv6, multicast, what IPv6 has
 reserved, and one address that a cloud made special.
@@ -7,6 +8,7 @@ reserved, and one address that a cloud made special.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -136,3 +138,20 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
     if address in MAPPED or address in NAT64:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return None
+
+
+@lru_cache(4096)
+def client_of(host: str) -> str:
+    """Who is behind an address: the IPv4 address itself, or the /64 of an IPv6 address, all of which one client has.
+
+    Anything else, such as the empty name of a Unix socket, is returned as it is, up to 64 characters.
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host[:64]
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped:
+            return str(address.ipv4_mapped)
+        return str(ip_network((address.packed[:8] + bytes(8), 64)))
+    return str(address)

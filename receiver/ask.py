@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
 
 from receiver.accounts import Account, Call
 from receiver.amazonpay.calls import get_charge, read_charge
+from receiver.amazonpay.clock import HostClocks
 from receiver.amazonpay.signing import diagnose
-from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, AmazonUnknown, NotSent
+from receiver.errors import AmazonError, AmazonRefusesUs, AmazonThrottled, AmazonUnknown, NotSent, StoreUnavailable
 from receiver.exchange import Request, Response
 from receiver.ledger.allowance import Charge, has_more_to_tell, retryable
 from receiver.ledger.charge_book import Entry
-from receiver.ledger.lifecycle import Facts
-from receiver.ledger.refund import FPS, Refund, State
+from receiver.ledger.lifecycle import UNREAD, Facts
+from receiver.ledger.refund import FPS, Observation, Refund, RetryRefused, State
 from receiver.ledger.request import without_its_own
 from receiver.store import Store
+from receiver.store.damage import StoreDamaged, WrongType
 
 log = structlog.get_logger()
 
@@ -33,6 +36,12 @@ FACTS_WITHIN = 2.0
 """Seconds that an event waits at most for what the charge tells."""
 CHARGE_PATIENCE = 2.0
 """Seconds that a charge which is needed now may wait for a token of the throttle."""
+REDATED = 2
+"""How often a request that is refused for its date is repeated at once, with another."""
+REDATED_PATIENCE, REDATED_LEAST = 1.0, 0.5
+"""Seconds that such a repetition may wait for a token of the throttle, and that it must have left for its answer."""
+DATE_REFUSED = "amazon_date_refused"
+"""How an exchange ended that was repeated at once with another date."""
 CHARGE_KEPT = 3_600_000
 """ms. What is cached of a charge is good for its order number and for advice; before money moves it is read afresh."""
 
@@ -50,12 +59,16 @@ class Watcher(Protocol):
     def asked(self, call: str, outcome: str, seconds: float) -> None:
         """Amazon was asked."""
 
+    def unread(self, call: str, field: str) -> None:
+        """A field of Amazon's answer could not be read."""
+
 
 @dataclass(slots=True)
 class Asker:
-    """Asks for one account. `wall` is the machine's own clock (ms), which signs requests; `timeout` is in seconds.
+    """Asks for one account. `wall` is the machine's own clock (ms); `timeout` is in seconds.
 
-    `traceparent` goes along with every call, outside the signature, unless it is empty.
+    `traceparent` goes along with every call, outside the signature, unless it is empty. `clocks` may be shared by all
+    that ask the same hosts.
     """
 
     account: Account
@@ -65,6 +78,7 @@ class Asker:
     wall: Callable[[], int]
     timeout: float = 10.0
     traceparent: str = ""
+    clocks: HostClocks = field(default_factory=HostClocks)
 
     def tracing(self, traceparent: str) -> Asker:
         """The same, on behalf of a request that brought this (empty: none)."""
@@ -73,39 +87,79 @@ class Asker:
     async def ask(self, call: Call, request: Request, read: Callable[[Response], Value]) -> Value:
         """Sign, send, and read the answer. Raises the `AmazonError` tree, or what `read` raises.
 
-        A 429 also slows the account down: no process takes a token of this call before Amazon wants it.
+        A 429 also slows the account down: no process takes a token of this call before Amazon wants it. What is refused
+        for its date is repeated at once with another, all within `timeout`.
         """
         if self.traceparent:
             request = request.with_headers(traceparent=self.traceparent)
-        began = asyncio.get_running_loop().time()
-        outcome = "unknown"
-        try:
-            # RSA takes half a millisecond or more, in which the loop would stand still.
-            signed = await asyncio.to_thread(self.account.signer.sign, request, self.wall())
-            value = self._judged(read, await self._sent(signed), signed)
-            outcome = "ok"
-            return value
-        except AmazonThrottled as error:
-            outcome = error.reason
-            until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
-            await self.store.block(self.account.name, call, until)
-            raise
-        except AmazonError as error:
-            outcome = error.reason
-            raise
-        finally:
-            self.watcher.asked(call, outcome, asyncio.get_running_loop().time() - began)
+        loop = asyncio.get_running_loop()
+        deadline, left = loop.time() + self.timeout, self.timeout
+        for repeats in reversed(range(REDATED + 1)):
+            began, dated = loop.time(), self.clocks.date_for(host_of(request), self.wall())
+            outcome = "unknown"
+            try:
+                # RSA takes half a millisecond or more, in which the loop would stand still.
+                signed = await asyncio.to_thread(self.account.signer.sign, request, dated)
+                response = await self.sent(signed, timeout=left)
+                value = self._judged(read, response, signed)
+                self.note_unread(call, value)
+                outcome = "ok"
+                return value
+            except AmazonThrottled as error:
+                outcome = error.reason
+                until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
+                await self.store.block(self.account.name, call, until)
+                raise
+            except AmazonRefusesUs as error:
+                outcome = error.reason
+                again = self.clocks.refused(host_of(request), response, self.wall(), dated=dated)
+                if not (again and repeats and await self._may_repeat(call, deadline)):
+                    raise
+                outcome, left = DATE_REFUSED, deadline - loop.time()
+            except AmazonError as error:
+                outcome = error.reason
+                raise
+            finally:
+                self.watcher.asked(call, outcome, loop.time() - began)
+        raise AssertionError
 
-    async def _sent(self, signed: Request) -> Response:
+    def note_unread(self, call: str, value: object) -> None:
+        """Count and log the fields of an answer that could not be read. Their values are never logged."""
+        if not isinstance(value, Observation | Charge):
+            return
+        about = {"refund_id": value.refund_id} if isinstance(value, Observation) else {}
+        for each in value.unread:
+            self.watcher.unread(call, each.field)
+            log.error(
+                "amazon.field_unread",
+                account=self.account.name,
+                **{"charge_id": value.charge_id or None, **about},
+                call=call,
+                field=each.field,
+                reason=each.reason,
+            )
+
+    async def _may_repeat(self, call: Call, deadline: float) -> bool:
+        loop = asyncio.get_running_loop()
+        patience = min(REDATED_PATIENCE, deadline - REDATED_LEAST - loop.time())
         try:
-            return await self.send(signed, timeout=self.timeout)
+            return patience > 0 and await self.token(call, patience)
+        except StoreUnavailable:
+            return False
+
+    async def sent(self, signed: Request, *, timeout: float) -> Response:
+        """The answer to a signed request, whose `Date` is learned. Raises `AmazonUnknown` where there is none."""
+        try:
+            response = await self.send(signed, timeout=timeout)
         except NotSent as error:
             raise AmazonUnknown(f"Amazon did not answer: {error.detail}", reason=f"amazon_{error.reason}") from error
+        self.clocks.heard(host_of(signed), response, self.wall())
+        return response
 
     def _judged(self, read: Callable[[Response], Value], response: Response, signed: Request) -> Value:
         try:
             return read(response)
-        except AmazonRefused as error:
+        except AmazonRefusesUs as error:
             found = diagnose(error.detail, signed, self.account.signer.algorithm)
             if found:
                 error.detail = f"{error.detail} {found}"
@@ -124,6 +178,14 @@ class Asker:
                 return False
             await asyncio.sleep(wait / 1000)
 
+    async def _charge_token(self, patience: float) -> bool:
+        """A token for Get Charge. Where the throttle's key is damaged, what is urgent goes on without one: refunds do
+        not wait for it, and Amazon slows us down itself."""
+        try:
+            return await self.token(Call.GET_CHARGE, patience)
+        except WrongType:
+            return patience > 0
+
     async def charge(self, charge_id: str, *, fresh: bool = False, patience: float = CHARGE_PATIENCE) -> Charge:
         """Get Charge, or what was kept of it within the hour unless it must be `fresh`.
 
@@ -132,7 +194,7 @@ class Asker:
         if not fresh and (kept := await self.store.cached_charge(self.account.name, charge_id)):
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(kept, type=Charge)
-        if not await self.token(Call.GET_CHARGE, patience):
+        if not await self._charge_token(patience):
             raise AmazonThrottled("Too many charges are being read just now.", retry_after=THROTTLED_PAUSE)
         request = get_charge(self.account.endpoint, charge_id)
         found = await self.ask(Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id))
@@ -156,11 +218,16 @@ class Asker:
                 self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
                 self._others(refund, besides),
             )
-        except AmazonError as error:
+        except (AmazonError, StoreDamaged) as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
             return {}
-        facts: dict[str, str | bool] = {"charge_read": True, "order_reference": charge.merchant_reference_id}
-        if declined and refund.amount is not None:
+        facts: dict[str, str | bool | tuple[str, ...] | RetryRefused] = {
+            "charge_read": True,
+            "order_reference": charge.merchant_reference_id,
+        }
+        if charge.has_unread("merchantReferenceId", "merchantMetadata"):
+            facts[UNREAD] = ("orderReference",)
+        if declined and refund.amount is not None and not charge.has_unread("captureAmount", "refundedAmount"):
             facts["retryable"] = retryable(charge, refund.amount, others.values(), self.account.over)
             if facts["retryable"] == "no" and not besides:
                 sure = without_its_own(others, refund.amount)
@@ -194,3 +261,8 @@ class Asker:
                 f"The answer is of the environment {environment}, not of this account's.",
                 reason="amazon_other_environment",
             )
+
+
+def host_of(request: Request) -> str:
+    """Whose clock judges the date of a request."""
+    return urlsplit(request.url).netloc.lower()

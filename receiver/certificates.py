@@ -1,17 +1,19 @@
 """Edge: certificates, kept in memory. Has the certificate of an envelope at hand, or has it fetched, within bounds.
 
-A stranger who knows an allowed topic can name any certificate file of SNS, so everything here is bounded: fetches at
-once, fetches in a row, files that have not verified a message yet, failures remembered. A certificate that has verified
-a message is *proven*, and no unproven one pushes it out. Proven ones are kept in the store as well: after a start
-genuine mail must not queue with strangers' for a fetch. The trust in a fetched file is TLS to the one host of the
-region, as in AWS's own SDKs; no chain of certificates is built.
+A stranger who knows an allowed topic can name any certificate file of SNS, so everything here is bounded: fetches (by
+`fetch_queue.py`, in shares for each client), files that have not verified a message yet, failures remembered. A
+certificate that has verified a message is *proven*, and no unproven one pushes it out. Proven ones are kept in the
+store as well: after a start genuine mail must not queue with strangers' for a fetch. The trust in a fetched file is TLS
+to the one host of the region, as in AWS's own SDKs; no chain of certificates is built.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, Protocol, TypeVar
 
@@ -26,15 +28,13 @@ from receiver.errors import (
     StoreUnavailable,
     Unavailable,
 )
+from receiver.fetch_queue import FetchQueue
 from receiver.inbox.certificate import SigningCertificate, check_certificate, decode_pem, file_hash, read_der
 from receiver.inbox.envelope import Envelope
 from receiver.inbox.signature import PAST_MS, read_address
 
-PROVEN_MAX, UNPROVEN_MAX, FAILED_MAX = 16, 8, 256
-UNPROVEN_MS, FAILED_MS, TROUBLE_MS = 60_000, 300_000, 5_000
-FETCHES_AT_ONCE = 2
-BURST, REFILL_MS = 10.0, 10_000
-"""Files never seen before: ten at once, then one in ten seconds. Amazon changes its certificate about once a year."""
+PROVEN_MAX, UNPROVEN_MAX, FAILED_MAX = 16, 8, 1024
+UNPROVEN_MS, FAILED_MS, TROUBLE_MS = 60_000, 60_000, 5_000
 
 Key = tuple[str, str]
 """(AWS partition, file hash): all regions of a partition share the file."""
@@ -50,12 +50,15 @@ log = structlog.get_logger()
 
 
 class Shelf(Protocol):
-    """Where proven certificates outlive the process: `store/`. Both methods raise `StoreUnavailable`."""
+    """Where proven certificates outlive the process: `store/`. All methods raise `StoreUnavailable`."""
 
     async def certificates(self) -> dict[str, bytes]:
         """`<partition>/<file hash>` → DER."""
 
-    async def keep_certificates(self, files: Mapping[str, bytes]) -> None:
+    async def certificate_seals(self) -> dict[str, bytes]:
+        """Their seals."""
+
+    async def keep_certificates(self, files: Mapping[str, bytes], seals: Mapping[str, bytes]) -> None:
         """Add these."""
 
 
@@ -65,7 +68,8 @@ class CertificateStore:
     `fetch(url)` returns the file, or raises `NotSent` (trouble that may pass) or `CertificateUnavailable` (the host
     answered, and not with a file). `pinned` maps a `SigningCertURL` to its PEM; these are checked like all others, and
     never fetched. `md5` says what follows when a file is not the one that its name promises: `enforce` refuses it for
-    now (503), `warn` only raises the alarm. Time-outs are in seconds: for one fetch, and for one envelope's wait.
+    now (503), `warn` only raises the alarm. What the store keeps is believed if one of the `seal_keys` has sealed it:
+    nobody plants a certificate there. Time-outs are in seconds: for one fetch, and for one envelope's wait.
     Raises `ConfigurationError` where a pinned certificate cannot be used.
     """
 
@@ -76,21 +80,29 @@ class CertificateStore:
         *,
         pinned: Mapping[str, bytes] = MappingProxyType({}),
         md5: Md5 = "enforce",
+        seal_keys: Sequence[bytes] = (),
         fetch_timeout: float = 6.0,
         wait_timeout: float = 8.0,
     ) -> None:
         self._fetch, self._now, self._md5 = fetch, now, md5
         self._fetch_timeout, self._wait_timeout = fetch_timeout, wait_timeout
+        self._seal_keys = seal_keys
         self._pinned = self._read_pinned(pinned)
         self._proven: dict[Key, SigningCertificate] = {}
+        self._unsealed: set[Key] = set()
         self._unproven: dict[Key, tuple[SigningCertificate, int]] = {}
         self._failed: dict[Key, tuple[ReceiverError, int, int]] = {}
-        self._flights: dict[Key, asyncio.Task[SigningCertificate | ReceiverError]] = {}
-        self._slots = asyncio.Semaphore(FETCHES_AT_ONCE)
-        self._bucket = _Bucket(BURST, REFILL_MS)
+        self._queue = FetchQueue[Key, SigningCertificate | ReceiverError]()
 
-    async def get(self, envelope: Envelope, name: str) -> SigningCertificate:
+    @property
+    def waiting(self) -> int:
+        """Envelopes that wait for a fetch."""
+        return self._queue.waiting
+
+    async def get(self, envelope: Envelope, name: str, source: str = "") -> SigningCertificate:
         """The certificate for an envelope whose address is checked; `name` is the hash that `check_address` returned.
+
+        `source` is who posted it: each source has its share of the fetches.
 
         Raises `CertificateUnavailable` where it cannot be had just now, `NotProven` where it must not sign for this
         envelope.
@@ -98,7 +110,7 @@ class CertificateStore:
         key = (envelope.partition, name)
         certificate = self._proven.get(key) or self._pinned.get(key)
         if certificate is None:
-            certificate = await self._obtain(key, envelope.signing_cert_url)
+            certificate = await self._obtain(key, envelope.signing_cert_url, source)
         check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, self._now())
         return certificate
 
@@ -120,13 +132,21 @@ class CertificateStore:
 
     async def share(self, shelf: Shelf) -> None:
         """Take in what was proven before or elsewhere, and add what was proven here. Raises `StoreUnavailable`."""
-        kept = await shelf.certificates()
+        kept, seals = await shelf.certificates(), await shelf.certificate_seals()
         for name, der in kept.items():
-            self._recall(name, der)
+            self._recall(name, der, seals)
         proven = {"/".join(key): held.der for key, held in self._proven.items()}
+        ours = {seal: value for name, der in proven.items() for seal, value in self._seals(name, der).items()}
         fresh = {name: der for name, der in proven.items() if kept.get(name) != der}
-        if fresh:
-            await shelf.keep_certificates(fresh)
+        unsealed = {seal: value for seal, value in ours.items() if seals.get(seal) != value}
+        if fresh or unsealed:
+            await shelf.keep_certificates(fresh or proven, unsealed)
+
+    def _seals(self, name: str, der: bytes) -> dict[str, bytes]:
+        """The seal by each of our keys, under the name that it is kept by."""
+        text = name.encode() + b"\0" + der
+        ids = {hashlib.sha256(b"id" + key).hexdigest()[:16]: key for key in self._seal_keys}
+        return {f"{name}#{id_}": hmac.digest(key, text, "sha256") for id_, key in ids.items()}
 
     async def keep_sharing(self, shelf: Shelf) -> None:
         """Share every half minute, until cancelled."""
@@ -135,8 +155,11 @@ class CertificateStore:
                 await self.share(shelf)
             await asyncio.sleep(SHARE_EVERY)
 
-    def _recall(self, name: str, der: bytes) -> None:
-        """One certificate of the shelf; it must pass the checks that a fetched file must pass."""
+    def _recall(self, name: str, der: bytes, seals: Mapping[str, bytes]) -> None:
+        """One certificate of the shelf; it must pass the checks that a fetched file must pass, and be sealed by us.
+
+        One that is not is fetched when a message names it, as if it had never been kept.
+        """
         partition, _, file = name.partition("/")
         key = (partition, file)
         if key in self._proven or key in self._pinned or len(self._proven) >= PROVEN_MAX:
@@ -146,32 +169,30 @@ class CertificateStore:
         except (CertificateUnavailable, NotProven) as error:
             log.error("certificate.shelf_damaged", file=file, reason=error.reason)
             return
-        if certificate.not_after + PAST_MS >= self._now():
+        sealed = any(hmac.compare_digest(seals.get(id_, b""), seal) for id_, seal in self._seals(name, der).items())
+        if not sealed:
+            if key not in self._unsealed:
+                self._unsealed.add(key)
+                log.warning(
+                    "certificate.not_sealed", file=file, fix="nothing: it is fetched again when a message names it"
+                )
+        elif certificate.not_after + PAST_MS >= self._now():
             self._proven[key] = certificate
 
     async def close(self) -> None:
         """Give up the fetches that are under way."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        await self._queue.close()
 
-    async def _obtain(self, key: Key, url: str) -> SigningCertificate:
+    async def _obtain(self, key: Key, url: str, source: str) -> SigningCertificate:
         now = self._now()
         if (held := self._unproven.get(key)) and 0 <= now - held[1] < UNPROVEN_MS:
             return held[0]
         if (failure := self._failed.get(key)) and 0 <= now - failure[1] < failure[2]:
             raise _again(failure[0])
-        flight = self._flights.get(key)
-        if flight is None:
-            self._bucket.take(now)
-            flight = self._flights[key] = asyncio.create_task(self._fly(key, url))
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
-        # `wait` neither cancels the flight when this waiter is cancelled, nor when the time is up.
-        await asyncio.wait((flight,), timeout=self._wait_timeout)
-        if not flight.done() or flight.cancelled():
-            raise CertificateUnavailable(reason="certificate_slow", retry_after=5)
-        outcome = flight.result()
+        try:
+            outcome = await self._queue.get(source, key, lambda: self._fly(key, url), self._wait_timeout)
+        except TimeoutError:
+            raise CertificateUnavailable(reason="certificate_slow", retry_after=5) from None
         if isinstance(outcome, ReceiverError):
             raise _again(outcome)
         return outcome
@@ -188,7 +209,7 @@ class CertificateStore:
     async def _fetch_and_judge(self, name: str, url: str) -> tuple[SigningCertificate | ReceiverError, int]:
         """The certificate, or why there is none and for how long (ms) that answer stands."""
         try:
-            async with self._slots, asyncio.timeout(self._fetch_timeout):
+            async with asyncio.timeout(self._fetch_timeout):
                 pem = await self._fetch(url)
         except TimeoutError:
             return CertificateUnavailable(reason="certificate_slow", retry_after=5), TROUBLE_MS
@@ -242,26 +263,6 @@ class CertificateStore:
         if problems:
             raise ConfigurationError(problems)
         return certificates
-
-
-class _Bucket:
-    """A token bucket that gives `burst` at once, and one more every `refill_ms`."""
-
-    def __init__(self, burst: float, refill_ms: int) -> None:
-        self._burst, self._refill_ms = burst, refill_ms
-        self._tokens, self._at = burst, 0
-
-    def take(self, now: int) -> None:
-        """Take one, or raise `CertificateUnavailable`. A clock that goes back refills nothing."""
-        self._tokens = min(self._burst, self._tokens + max(0, now - self._at) / self._refill_ms)
-        self._at = now
-        if self._tokens < 1:
-            raise CertificateUnavailable(
-                "Too many certificate files that were never seen before.",
-                reason="certificate_too_many",
-                retry_after=self._refill_ms // 1000,
-            )
-        self._tokens -= 1
 
 
 def _put(table: dict[Key, V], key: Key, value: V, most: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from msgspec import structs
 from receiver.errors import StoreUnavailable
 from receiver.outbox.subscriber import Subscriber, carry_over
 from receiver.store import Store
+from receiver.store.damage import WrongType
 
 log = structlog.get_logger()
 
@@ -30,27 +32,46 @@ class Declarer:
     declared: Mapping[str, Sequence[Subscriber]]
     starts: Mapping[tuple[str, str], int | None] = field(default_factory=dict)
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    written: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    """By account: set when its subscribers have been written once."""
+    blocked: dict[str, WrongType] = field(default_factory=dict)
+    """Accounts whose subscribers cannot be written because of a key of a foreign type."""
 
     async def run(self) -> None:
         """Write them, and see to it that they stay: a store can be emptied. Until cancelled."""
         while True:
             try:
                 for account, subscribers in self.declared.items():
-                    await self._declare(account, subscribers)
-                self.done.set()
-                await asyncio.sleep(EVERY)
+                    await self._declare_alone(account, subscribers)
+                if not self.blocked:
+                    self.done.set()
+                await asyncio.sleep(1.0 if self.blocked else EVERY)
             except StoreUnavailable as error:
                 log.warning("subscribers.not_written_yet", reason=error.reason)
                 await asyncio.sleep(1.0)
+
+    async def ready(self, account: str) -> None:
+        """Return when the subscribers of this account have been written once."""
+        await self.written[account].wait()
+
+    async def _declare_alone(self, account: str, subscribers: Sequence[Subscriber]) -> None:
+        """A key of a foreign type holds up its own account, and no other."""
+        try:
+            await self._declare(account, subscribers)
+            self.written[account].set()
+            self.blocked.pop(account, None)
+        except WrongType as error:
+            self.blocked[account] = error
+            log.warning("subscribers.not_written_yet", account=account, key=error.key, reason=error.reason)
 
     async def _declare(self, account: str, subscribers: Sequence[Subscriber]) -> None:
         for subscriber in subscribers:
             while not await self._written(account, subscriber):
                 pass
-        if await self.store.open_roster(account) and self.done.is_set():
+        if await self.store.open_roster(account) and self.written[account].is_set():
             log.error("store.emptied", account=account)
         names = {subscriber.name for subscriber in subscribers}
-        for each in await self.store.subscribers(account) if not self.done.is_set() else ():
+        for each in await self.store.subscribers(account) if not self.written[account].is_set() else ():
             if each.origin == "config" and each.name not in names:
                 await self._let_go(account, each)
 
@@ -73,7 +94,7 @@ class Declarer:
         if before is None:
             await self.store.put_subscriber(account, after, self.starts.get((account, subscriber.name)))
             log.info("subscriber.added", account=account, subscriber=subscriber.name)
-        elif after != before and not self.done.is_set():
+        elif after != before and not self.written[account].is_set():
             if not await self.store.change_subscriber(account, before, after):
                 return False
             log.info("subscriber.changed", account=account, subscriber=subscriber.name)

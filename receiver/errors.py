@@ -7,7 +7,7 @@
     │   ├── TooLarge             more bytes than a notification ever has                  413
     │   └── Encoded              compressed or otherwise encoded                          415
     ├── Unavailable              our own trouble; the same request may succeed later      503
-    │   ├── StoreUnavailable     Redis is down, slow, full or read-only
+    │   ├── StoreUnavailable     Redis is down, slow, full or read-only; or damaged (store/damage.py)
     │   ├── CertificateUnavailable   the signing certificate could not be had
     │   ├── DatedInFuture        the message is from our future: our clock may be wrong
     │   ├── Unconfigured         Amazon Pay's own topic, or a merchant, that nobody configured
@@ -17,8 +17,9 @@
     │   ├── OtherRefunds 409     other refunds of the charge stand in the way
     │   └── RefundUnclear 409    whether a refund was issued is not known
     ├── AmazonError              Amazon's answer, or the lack of one
-    │   ├── AmazonRefused        Amazon understood, and said no                           4xx of Amazon
+    │   ├── AmazonRefused        Amazon's verdict on the refund: no                       4xx of Amazon
     │   │   └── AmazonNotFound   Amazon does not know the object                          404 of Amazon
+    │   ├── AmazonRefusesUs      Amazon refused the request: no word about the refund     4xx of Amazon
     │   ├── AmazonThrottled      Amazon asks us to slow down                              429 of Amazon
     │   └── AmazonUnknown        time-out, cut, 5xx or garbage: the outcome is not known
     ├── NotAsked                 there is nothing more to ask Amazon about this refund
@@ -238,7 +239,7 @@ class AmazonError(ReceiverError):
 
 
 class AmazonRefused(AmazonError):
-    """Amazon understood the request, and refused it."""
+    """Amazon understood the request, and refused the refund."""
 
     status = 422
     title = "Unprocessable Content"
@@ -251,6 +252,15 @@ class AmazonNotFound(AmazonRefused):
     reason = "amazon_not_found"
 
 
+class AmazonRefusesUs(AmazonError):
+    """Amazon, or something on the way, refused our request: its date, signature, headers, key or account.
+
+    Nothing was done, and nothing was said about the refund. The same request is worth repeating with a new date.
+    """
+
+    reason = "amazon_refuses_us"
+
+
 class AmazonThrottled(AmazonError):
     """Amazon asks for fewer requests (429)."""
 
@@ -261,6 +271,8 @@ class AmazonUnknown(AmazonError):
     """No answer, half an answer, a 5xx or garbage: what Amazon did is not known."""
 
     reason = "amazon_unknown"
+    refund_id = ""
+    """The refund that an answer names although it contradicts the request; empty for none."""
 
 
 class NotAsked(ReceiverError):

@@ -23,9 +23,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back. Header names are lower case; `truncated` says that the body was longer than we read."""
+    """What came back. Header names are lower case; `truncated` says that the body is not whole: longer than we read, or
+    broken off. `note` says what was wrong after the status had been read; empty: nothing."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     truncated: bool = False
+    note: str = ""

@@ -28,7 +28,7 @@ from receiver.outbox.delivery import (
     judge,
     record,
 )
-from receiver.outbox.event import Event, from_fields
+from receiver.outbox.event import Event, from_fields, is_newer
 from receiver.outbox.operator_event import OperatorEvent, is_operator, read_operator_event
 from receiver.outbox.rendering import render, render_operator
 from receiver.outbox.subscriber import Subscriber
@@ -41,6 +41,8 @@ log = structlog.get_logger()
 
 ANSWER_BYTES = 4096
 """What is read of a subscriber's answer: enough to show a person, too little to hurt."""
+LATER_PAUSE = 5_000
+"""ms for which an event of a later version is left to processes of that version."""
 STALE_TEST = 120_000
 """ms after which nobody waits for a test any more."""
 
@@ -65,6 +67,8 @@ class Tested(msgspec.Struct, frozen=True):
     answer: str = ""
     """The beginning of the answer's body, printable."""
     seconds: float = 0.0
+    note: str = ""
+    """What was wrong with the answer after its status; it changes nothing."""
 
 
 @dataclass(slots=True)
@@ -88,6 +92,9 @@ class Handover:
         together: list[tuple[Parcel, Told]] = []
         for_operators: list[tuple[Parcel, Told]] = []
         for parcel in parcels:
+            if is_newer(parcel.fields):
+                await self._leave(parcel)
+                continue
             try:
                 told = read(parcel)
             except Unreadable:
@@ -182,6 +189,7 @@ class Handover:
             refund_id=parcel.fields.get("refundId", ""),
             attempt=attempts.count,
             error=None if delivered else error_text(answer),
+            note=(answer.note or None) if isinstance(answer, Response) else None,
             seconds=round(seconds, 3),
             settled=held,
         )
@@ -199,10 +207,22 @@ class Handover:
             "" if right else error_text(answer),
             excerpt(answer.body) if isinstance(answer, Response) else "",
             round(seconds, 3),
+            answer.note if isinstance(answer, Response) else "",
         )
         result = Result(not right, tested.error)
         held = await self.store.tested(parcel, msgspec.json.encode(tested), result)
         log.info("delivery.tested", event_id=event.id, delivered=right, error=tested.error or None, settled=held)
+
+    async def _leave(self, parcel: Parcel) -> None:
+        """An event of a later version is that version's to deliver: it waits, and nothing counts against it."""
+        held = await self.store.postpone(parcel, self.store.now() + LATER_PAUSE)
+        log.warning(
+            "delivery.left_to_later_version",
+            type=parcel.fields.get("type"),
+            stream_id=parcel.stream_id,
+            settled=held,
+            fix="run the newer version of the receiver again",
+        )
 
     async def _unreadable(self, parcel: Parcel) -> None:
         """The stream does not have the event, or not in a form that we can read: somebody else must have touched it."""

@@ -17,21 +17,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import structlog
 
 from receiver.accounts import FpsAccess
 from receiver.amazonpay import fps
-from receiver.ask import Asker
+from receiver.ask import DATE_REFUSED, REDATED_LEAST, Asker
 from receiver.errors import (
     AmazonError,
     AmazonRefused,
+    AmazonRefusesUs,
     AmazonThrottled,
     AmazonUnknown,
     Conflict,
     NotAsked,
     NotFound,
-    NotSent,
     StoreUnavailable,
 )
 from receiver.ledger.hint import Hint
@@ -179,7 +180,7 @@ class Legacy:
                 return
         try:
             seen = await self._send(order, signed_at)
-        except AmazonThrottled as error:
+        except (AmazonThrottled, AmazonRefusesUs) as error:
             await self._again(attempt, error, unknown=False)
         except AmazonUnknown as error:
             await self._again(attempt, error, unknown=error.reason not in NEVER_SENT)
@@ -200,29 +201,37 @@ class Legacy:
         `signed_at` (ms) is from before `WINDOW` was looked at: where the process has slept since, Amazon refuses it.
         """
         asker, access = self.asker, self._access()
-        began = asyncio.get_running_loop().time()
-        outcome = "unknown"
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + asker.timeout
         how = {"version": order.version, "method": access.method}
-        request = fps.refund(access.endpoint, access.credentials, order.values, signed_at, **how)
-        try:
-            response = await asker.send(request, timeout=asker.timeout)
-            environment = asker.account.environment.capitalize()
-            answer = fps.read_refund(response, order.values, self._store.now(), environment=environment)
-            outcome = "ok"
-            return answer.observation
-        except NotSent as error:
-            outcome = f"amazon_{error.reason}"
-            raise AmazonUnknown(f"Amazon did not answer: {error.detail}", reason=outcome) from error
-        except AmazonError as error:
-            outcome = error.reason
-            raise
-        finally:
-            asker.watcher.asked("fps_refund", outcome, asyncio.get_running_loop().time() - began)
+        for repeats in (True, False):
+            began, outcome, host = loop.time(), "unknown", urlsplit(access.endpoint).netloc.lower()
+            dated = asker.clocks.date_for(host, signed_at)
+            request = fps.refund(access.endpoint, access.credentials, order.values, dated, **how)
+            try:
+                response = await asker.sent(request, timeout=deadline - began)
+                environment = asker.account.environment.capitalize()
+                answer = fps.read_refund(response, order.values, self._store.now(), environment=environment)
+                asker.note_unread("fps_refund", answer.observation)
+                outcome = "ok"
+                return answer.observation
+            except AmazonRefusesUs as error:
+                outcome = error.reason
+                again = asker.clocks.refused(host, response, asker.wall(), dated=dated)
+                if not (again and repeats and loop.time() + REDATED_LEAST < deadline):
+                    raise
+                outcome = DATE_REFUSED
+            except AmazonError as error:
+                outcome = error.reason
+                raise
+            finally:
+                asker.watcher.asked("fps_refund", outcome, loop.time() - began)
+        raise AssertionError
 
     def _access(self) -> FpsAccess:
         access = self.asker.account.fps
         if access is None:
-            raise AmazonRefused(
+            raise AmazonRefusesUs(
                 "The settings of this account's Flexible Payments are gone.", reason_code="NotConfigured"
             )
         return access
@@ -238,15 +247,23 @@ class Legacy:
         record = await self._store.fps_order(self._name, attempt.id)
         wait = min(RETRY_FIRST * 2 ** min(record.tries if record else 0, 20), RETRY_MOST)
         wait = max(int(wait * (0.5 + self.chance() / 2)), (error.retry_after or 0) * 1000)
-        told = {"reason": error.reason, "amazon_status": error.amazon_status, "request_id": error.request_id}
+        told = {
+            "reason": error.reason,
+            "reason_code": error.reason_code or None,
+            "amazon_status": error.amazon_status,
+            "request_id": error.request_id,
+        }
         log.warning("fps.not_made_yet", account=self._name, refund_id=attempt.id, again_in_ms=wait, **told)
         at = self._store.now() + wait
-        await self._store.retry_fps(self._name, attempt, at, unknown=unknown, detail=error.detail)
+        fields = {"detail": error.detail, "last_error": error.reason}
+        await self._store.retry_fps(self._name, attempt, at, unknown=unknown, fields=fields)
 
     async def _late(self, attempt: Attempt, order: FpsOrder) -> None:
         record = await self._store.fps_order(self._name, attempt.id)
         last = record.detail if record and record.detail else "nobody waited for the answer."
         text = "Amazon could not be reached for a week, so nothing was refunded. Use a new reference."
+        if record and record.last_error == AmazonRefusesUs.reason:
+            text = f"Amazon refused our requests for a week, so nothing was refunded. Use a new reference. {last}"
         await self._over(attempt, order, {"detail": last if record and record.unknown else text})
 
     async def _over(self, attempt: Attempt, order: FpsOrder, fields: dict[str, str]) -> None:

@@ -16,10 +16,11 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import Reason, Source, is_final
+from receiver.ledger.receipt import Outcome
+from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
 from receiver.outbox.operator_event import OperatorType
-from receiver.receive import Outcome
 from receiver.settle import Settled
+from receiver.store.keys import CATALOGUE
 from receiver.store.kinds import KINDS
 from receiver.store.tls import TLS_KINDS
 
@@ -54,9 +55,19 @@ REASONS: Final = frozenset(
 
 CALLS: Final = frozenset({"get_refund", "get_charge", "create_refund", "fps_refund"})
 ANSWERS: Final = frozenset(
-    {"ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"}
+    {
+        *("ok", "unknown", "amazon_error", "amazon_refused", "amazon_not_found", "amazon_throttled", "amazon_unknown"),
+        *("amazon_refuses_us", "amazon_date_refused"),
+    }
 )
-TRIED: Final = frozenset({"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued"})
+FIELDS: Final = frozenset(
+    {*FIELD_NAMES, "state", "statusDetails", "captureAmount", "refundedAmount", "chargePermissionId"}
+    | {"merchantMetadata", "merchantReferenceId", "TransactionId"}
+)
+"""The fields of Amazon's answers that are null where they cannot be read."""
+TRIED: Final = frozenset(
+    {"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued", "repeated"}
+)
 """What a try to issue a refund, or a person, has made of a request."""
 OPERATOR_TYPES: Final = frozenset(each.value for each in OperatorType)
 DELIVERED: Final = frozenset({"delivered", "retry", "dead", "gone"})
@@ -85,6 +96,9 @@ class Metrics:
         self._age = self._histogram("notification_age_seconds", "From Amazon's signature to us.", AGES)
         self._answer = self._histogram("ipn_answer_seconds", "From the request to our answer.", FAST)
         self._asked = self._counter("amazon_requests", "Calls of Amazon's API.", "call", "outcome")
+        self._unread = self._counter(
+            "amazon_fields_unread", "Fields of Amazon's answers that could not be read.", "call", "field"
+        )
         self._asking = self._histogram("amazon_request_seconds", "Duration of a call of Amazon's API.", SLOW)
         self._final = self._counter("refunds_final", "Refunds that became final.", "state", "reason", "found_by")
         self._settling = self._histogram("hint_to_state_seconds", "From a hint to the state it led to.", AGES)
@@ -99,6 +113,7 @@ class Metrics:
         self._dead_dropped = self._counter("dead_events_dropped", "Dead events of which too many were kept.")
         self._dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
         self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
+        self._unreadable = self._counter("store_unreadable_records", "Damaged records that were met.", "kind")
         self._requests = self._counter("http_requests", "Requests answered.", "route", "method", "status")
         self._feed_clients = Gauge(
             "receiver_feed_clients", "Clients of the feed.", registry=self.registry, multiprocess_mode="livesum"
@@ -133,6 +148,10 @@ class Metrics:
         known = outcome if outcome in ANSWERS else "amazon_unknown" if outcome.startswith("amazon_") else OTHER
         self._of(self._asked, closed(call, CALLS), known).inc()
         self._asking.observe(seconds)
+
+    def unread(self, call: str, field: str) -> None:
+        """A field of Amazon's answer could not be read; `field` is Amazon's name for it."""
+        self._of(self._unread, closed(call, CALLS), closed(field, FIELDS)).inc()
 
     def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
         """An observation was written; `hinted_at` (ms) is 0 where no hint stands behind it."""
@@ -171,6 +190,10 @@ class Metrics:
     def store_error(self, kind: str) -> None:
         """Redis did not confirm; `kind` is a short word of our own."""
         self._store_errors.labels(closed(kind, STORE_ERRORS)).inc()
+
+    def record_unreadable(self, kind: str) -> None:
+        """A damaged record was met; `kind` is that of its key."""
+        self._unreadable.labels(closed(kind, CATALOGUE)).inc()
 
     def request(self, route: str, method: str, status: int) -> None:
         """A request was answered; `route` is the template of the path, never the path."""
@@ -253,6 +276,7 @@ GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "subscriber_failures": ("Failures in a row; from 5 on one message at a time is sent.", "account", "subscriber"),
     "subscriber_paused": ("1 while nothing is sent to it.", "account", "subscriber"),
     "subscribers": ("Subscribers, a lane each.", "account"),
+    "store_wrong_type_keys": ("Keys of the store that hold another type than they should.", "account"),
     "events_kept": ("Events in the stream.", "account"),
     "certificate_remaining_seconds": ("Until a signing certificate ends.", "file"),
 }
@@ -273,5 +297,6 @@ SIZE_GAUGES: Final = {
     "paused": "subscriber_paused",
     "lanes": "subscribers",
     "events": "events_kept",
+    "wrong_type_keys": "store_wrong_type_keys",
 }
 """The store's words → our gauges; a word with `:` goes on with a subscriber's name or a state."""

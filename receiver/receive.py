@@ -8,67 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
-from typing import Protocol
 
 import msgspec
 import structlog
 
-from receiver.accounts import AMAZON_PAY_AWS_ACCOUNTS, Account, Environment
+from receiver.accounts import AMAZON_PAY_AWS_ACCOUNTS, Account
 from receiver.certificates import CertificateStore
 from receiver.errors import NotFound, NotProven, NotSent, TooLarge, Unavailable, Unconfigured, Unreadable
 from receiver.inbox.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, Envelope, read_envelope
 from receiver.inbox.notice import Notice, read_notice
 from receiver.inbox.signature import FUTURE_MS, PAST_MS, check_address, check_age, check_signature
 from receiver.inbox.unrecognized import read_contents
+from receiver.ledger.dispute import signed
 from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.receipt import Outcome, Receipt
 from receiver.ledger.refund import Source
-from receiver.unrecognized import NotificationStore, all_of, keep, may_be_for
+from receiver.unrecognized import NotificationStore, all_of, environment_of, keep, may_be_for
 
 log = structlog.get_logger()
 
 UNCONFIGURED_MAX = 64
 TOPICS_REMEMBERED = 1024
 
-
-class Confirm(Protocol):
-    """How a subscription is confirmed: `transport.confirm_subscription`."""
-
-    def __call__(self, url: str) -> Coroutine[object, object, None]:
-        """Visit the address. Raises `NotSent` or `Unavailable` unless SNS says that it is done."""
-
-
-class Outcome(StrEnum):
-    """What became of a notification that was believed."""
-
-    NOTED = "noted"
-    REPEATED = "repeated"
-    ALTERED = "altered"
-    NOT_A_REFUND = "not_a_refund"
-    SAMPLE = "sample"
-    SUBSCRIPTION = "subscription"
-    CONFIRMED = "confirmed"
-    UNSUBSCRIBE = "unsubscribe"
-    UNRECOGNIZED = "unrecognized"
-    """Amazon's, and not understood: kept, and every refund that it names is asked about."""
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """A notification was believed, and all that it calls for is written."""
-
-    outcome: Outcome
-    age: int
-    """How long ago Amazon signed it, ms."""
-    signature_version: int
-    topic: str = ""
-    object_type: str = ""
-    """See `Notice.object_type`; empty for what is not a notification."""
-    refund_id: str = ""
-    accounts: tuple[str, ...] = ()
-    """The accounts that the hint was written for, with what each write came to in `noted`; those of a test message."""
-    noted: tuple[Noted, ...] = ()
+Confirm = Callable[[str], Coroutine[object, object, None]]
+"""Visits the address that confirms a subscription. Raises `NotSent` or `Unavailable` unless SNS says it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +87,22 @@ class Receiver:
         self.unconfigured_topics = Unknowns()
         self.unconfigured_merchants = Unknowns()
 
+    @property
+    def waiting(self) -> int:
+        """Bodies that wait for a certificate, and for nothing else."""
+        return self._certificates.waiting
+
     async def receive(
-        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        account: str | None = None,
+        traceparent: str = "",
+        source: str = "",
     ) -> Receipt:
         """Judge one body and write what it says. Header names are lower case; `account` is the one of the path, if any.
 
+        `source` is the client that posted it, which has its share of the certificates that are fetched.
         Raises a `Refused` (4xx: never send it again), an `Unavailable` (503: send it again later), or `NotFound` for an
         account that does not exist.
         """
@@ -137,7 +113,7 @@ class Receiver:
         now = self._now()
         envelope = read_envelope(body, headers)
         candidates = self._candidates(envelope, account, now)
-        await self._prove(envelope, now)
+        await self._prove(envelope, now, source)
         if envelope.type != NOTIFICATION:
             return await self._confirmation(envelope, now)
         try:
@@ -150,7 +126,7 @@ class Receiver:
         concerned = self._concerned(candidates, notice, now)
         if notice.is_sample:
             return _sample(concerned, envelope, notice, now)
-        if not notice.is_refund:
+        if not (notice.is_refund or notice.dispute):
             return _receipt(Outcome.NOT_A_REFUND, envelope, now, notice)
         return await self._write(concerned, envelope, notice, now, traceparent)
 
@@ -170,10 +146,10 @@ class Receiver:
             raise NotProven("SHA-1 signatures are switched off.", reason="signature_version_too_low")
         return strict
 
-    async def _prove(self, envelope: Envelope, now: int) -> None:
+    async def _prove(self, envelope: Envelope, now: int, source: str) -> None:
         name = check_address(envelope)
         check_age(envelope, now, self._past_ms, self._future_ms)
-        certificate = await self._certificates.get(envelope, name)
+        certificate = await self._certificates.get(envelope, name, source)
         check_signature(envelope, certificate)
         self._certificates.proven(envelope, name, certificate)
         self._watch_version(envelope)
@@ -209,7 +185,7 @@ class Receiver:
 
     def _concerned(self, candidates: Iterable[Account], notice: Notice, now: int) -> list[Account]:
         matching = self._of_merchant(candidates, notice.merchant_id, now)
-        environment = _environment(notice)
+        environment = environment_of(notice)
         return [account for account in matching if account.environment == environment] or matching
 
     def _of_merchant(self, candidates: Iterable[Account], merchant_id: str, now: int) -> list[Account]:
@@ -238,22 +214,34 @@ class Receiver:
     async def _write(
         self, accounts: list[Account], envelope: Envelope, notice: Notice, now: int, traceparent: str
     ) -> Receipt:
-        hint = Hint(
-            refund_id=notice.object_id,
-            at=now,
-            source=Source.NOTIFICATION,
-            message_id=envelope.message_id,
-            digest=sha256(envelope.signed_text).hexdigest(),
-            sent_at=envelope.timestamp,
-            refund_type=notice.refund_type,
-            traceparent=traceparent,
-        )
+        digest, message_id = sha256(envelope.signed_text).hexdigest(), envelope.message_id
         names = tuple(account.name for account in accounts)
-        noted = tuple(await all_of([self._store.hint(name, hint) for name in names]))
+        if notice.dispute:
+            dispute = signed(notice.dispute, message_id, envelope.timestamp)
+            writes = [self._store.dispute(name, dispute, message_id=message_id, digest=digest) for name in names]
+        else:
+            hint = _hint(envelope, notice, digest, now, traceparent)
+            writes = [self._store.hint(name, hint) for name in names]
+        noted = tuple(await all_of(writes))
         for name, found in zip(names, noted, strict=True):
             if found is Noted.ALTERED:
-                log.error("notification.altered_duplicate", account=name, message_id=envelope.message_id)
-        return _receipt(_outcome(noted), envelope, now, notice, names, noted)
+                log.error("notification.altered_duplicate", account=name, message_id=message_id)
+            if notice.dispute and found is not Noted.REPEATED:
+                log.warning("dispute.told", account=name, dispute=msgspec.to_builtins(dispute))
+        return _receipt(_outcome(noted, notice), envelope, now, notice, names, noted)
+
+
+def _hint(envelope: Envelope, notice: Notice, digest: str, now: int, traceparent: str) -> Hint:
+    return Hint(
+        refund_id=notice.object_id,
+        at=now,
+        source=Source.NOTIFICATION,
+        message_id=envelope.message_id,
+        digest=digest,
+        sent_at=envelope.timestamp,
+        refund_type=notice.refund_type,
+        traceparent=traceparent,
+    )
 
 
 def _sample(concerned: Iterable[Account], envelope: Envelope, notice: Notice, now: int) -> Receipt:
@@ -270,23 +258,11 @@ def _sample(concerned: Iterable[Account], envelope: Envelope, notice: Notice, no
     return _receipt(Outcome.SAMPLE, envelope, now, notice, names)
 
 
-def _environment(notice: Notice) -> Environment | None:
-    """Ids of sandbox objects begin with S, of live ones with P; the XML generation says it in words as well.
-
-    The ids of test messages are invented: a real one from the sandbox spoke of P01-0000000-0000000-000000.
-    """
-    match "" if notice.is_sample else notice.object_id[:1]:
-        case "S":
-            return Environment.SANDBOX
-        case "P":
-            return Environment.LIVE
-    return next((found for found in Environment if found == notice.release_environment.lower()), None)
-
-
-def _outcome(noted: tuple[Noted, ...]) -> Outcome:
+def _outcome(noted: tuple[Noted, ...], notice: Notice) -> Outcome:
     if Noted.ALTERED in noted:
         return Outcome.ALTERED
-    return Outcome.NOTED if Noted.NEW in noted else Outcome.REPEATED
+    new = Outcome.DISPUTE if notice.dispute else Outcome.NOTED
+    return new if Noted.NEW in noted else Outcome.REPEATED
 
 
 def _receipt(

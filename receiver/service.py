@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 
 from receiver.accounts import Account
+from receiver.amazonpay.clock import HostClocks
 from receiver.ask import Asker
 from receiver.certificates import CertificateStore
 from receiver.declare import Declarer
@@ -33,6 +34,7 @@ from receiver.redis_address import read_address
 from receiver.settings import Settings
 from receiver.settle import Settler
 from receiver.store import Store
+from receiver.store.damage import KeysDamaged
 from receiver.store.embedded import EmbeddedStore
 from receiver.store.topology import link
 from receiver.track import Tracker
@@ -64,6 +66,7 @@ class Service:
         self.metrics = Metrics()
         self._workers, self._chance, self._now = workers, chance, now
         self.kept = Workers()
+        self._clocks = HostClocks()
         self._opened = contextlib.AsyncExitStack()
         self.embedded: EmbeddedStore | None = None
         self.store: Store
@@ -91,6 +94,7 @@ class Service:
             self._now,
             pinned={url: pem for account in self.accounts for url, pem in account.signing_certificates.items()},
             md5=ingest.certificate_md5,
+            seal_keys=[account.signer.derived_key("certificate seals") for account in self.accounts],
         )
         self._opened.push_async_callback(self.certificates.close)
         with contextlib.suppress(StoreUnavailable):
@@ -122,6 +126,7 @@ class Service:
             wait_timeout=redis.wait_timeout.total_seconds(),
             on_error=self.metrics.store_error,
             on_dropped=self.metrics.dead_dropped,
+            on_record=self.metrics.record_unreadable,
             gone=lambda: self.embedded is not None and self.embedded.gone,
         )
         self._opened.push_async_callback(self.store.close)
@@ -156,7 +161,7 @@ class Service:
             now=self.store.now,
             checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self.kept.check},
             refresh_gauges=self._refresh_gauges,
-            remarks={"clock": self._check_clock},
+            remarks={"clock": self._check_clock, "keys": self._check_keys},
             alerting=self._alerting,
             issuers=self.issuers,
             legacies=self.legacies,
@@ -169,20 +174,22 @@ class Service:
         declared, starts = self.settings.build_subscribers(self._now()), self.settings.subscriber_starts()
         self._declarer = Declarer(self.store, declared, starts)
         self.kept.keep("subscribers", self._declarer.run)
+        self.kept.keep("keys", self.store.keep_checking_keys)
         self.kept.keep("certificates", partial(self.certificates.keep_sharing, self.store))
         if not self._workers:
             return
         for account in self.accounts:
-            self.kept.keep(f"track:{account.name}", partial(self._once_declared, self._tracker(account).run))
-            self.kept.keep(f"issue:{account.name}", partial(self._once_declared, self.issuers[account.name].run))
+            once = partial(self._once_declared, account.name)
+            self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
+            self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
             if self.legacies[account.name].is_configured:
-                self.kept.keep(f"fps:{account.name}", partial(self._once_declared, self.legacies[account.name].run))
+                self.kept.keep(f"fps:{account.name}", partial(once, self.legacies[account.name].run))
             self.kept.keep(f"deliver:{account.name}", self._deliverer(account).run)
-            self.kept.keep(f"upkeep:{account.name}", partial(self._once_declared, self._upkeep(account).run))
+            self.kept.keep(f"upkeep:{account.name}", partial(once, self._upkeep(account).run))
 
-    async def _once_declared(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _once_declared(self, account: str, work: Callable[[], Awaitable[None]]) -> None:
         """Not before the configured subscribers are written: they would not be owed what happens before."""
-        await self._declarer.done.wait()
+        await self._declarer.ready(account)
         await work()
 
     def _tracker(self, account: Account) -> Tracker:
@@ -199,7 +206,7 @@ class Service:
 
     def _asker(self, account: Account) -> Asker:
         timeout = self.settings.track.request_timeout.total_seconds()
-        return Asker(account, self.store, self.transport.send, self.metrics, self._now, timeout)
+        return Asker(account, self.store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks)
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(
@@ -271,8 +278,14 @@ class Service:
             "subscribers_dead": "dead_events" if any(each.dead for each in found) else "ok",
         }
 
+    async def _check_keys(self) -> None:
+        if foreign := await self.store.check_keys():
+            raise KeysDamaged({each.key: f"{each.found or 'another type'}, not {each.should_be}" for each in foreign})
+
     async def _check_declared(self) -> None:
-        if not self._declarer.done.is_set():
+        # An account whose keys are damaged waits alone: `_check_keys` tells of it.
+        waiting = [account.name for account in self.accounts if not self._declarer.written[account.name].is_set()]
+        if len(waiting) == len(self.accounts) or set(waiting) - set(self._declarer.blocked):
             raise Unavailable("The configured subscribers are not written yet.", reason="not_written_yet")
 
     async def _gauges(self, name: str) -> dict[str, float] | None:

@@ -23,6 +23,7 @@ from receiver.ledger.schedule import echo as next_echo
 from receiver.ledger.schedule import next_look
 from receiver.settle import Settled, Settler
 from receiver.store import Store
+from receiver.store.damage import StoreDamaged
 from receiver.store.looks import Echo, Look
 from receiver.store.wakes import News, Waker
 from receiver.trace_context import in_the_log
@@ -31,7 +32,7 @@ from receiver.workers import in_rounds
 log = structlog.get_logger()
 
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
-REFUSED_FIRST, REFUSED_MOST = 60_000, 3_600_000
+DAMAGED_PAUSE = 60_000
 
 
 class Watcher(Protocol):
@@ -121,10 +122,18 @@ class Tracker:
         with structlog.contextvars.bound_contextvars(account=look.account, refund_id=look.refund_id, **traced):
             try:
                 await self.look(look)
+            except StoreDamaged as error:
+                await self._damaged(look, error)
             except StoreUnavailable as error:
                 log.warning("track.not_settled", reason=error.reason)
             except Exception:
                 log.exception("track.failed")
+
+    async def _damaged(self, look: Look, error: StoreDamaged) -> None:
+        """What is kept of this refund is damaged: the others have their turn, and it is asked about again later."""
+        log.error("track.damaged", key=error.key, reason=error.reason)
+        with contextlib.suppress(StoreUnavailable):
+            await self.store.reschedule(look, self.store.now() + DAMAGED_PAUSE, look.echo, outcome=error.reason)
 
     async def look(self, look: Look) -> None:
         """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""
@@ -268,13 +277,12 @@ class Tracker:
         await self.store.reschedule(look, until, look.echo, outcome=error.reason, patient=_only_asked(look, known))
 
     async def _failed(self, look: Look, error: AmazonError) -> None:
-        """No answer, or a refusal of our key or request: the refund stays scheduled, further and further apart."""
+        """No answer, or a refusal of our request: the refund stays scheduled, further and further apart."""
         known = await self._overdue(look)
         echo = look.echo or Echo(Source.POLL, self.store.now())
         unknown = isinstance(error, AmazonUnknown)
-        first, most = (RETRY_FIRST, RETRY_MOST) if unknown else (REFUSED_FIRST, REFUSED_MOST)
-        wait = min(first * 2 ** min(echo.failures, 20), most)
-        asked = min((error.retry_after or 0) * 1000, most)
+        wait = min(RETRY_FIRST * 2 ** min(echo.failures, 20), RETRY_MOST)
+        asked = min((error.retry_after or 0) * 1000, RETRY_MOST)
         at = self.store.now() + max(int(wait * (0.5 + self.chance() / 2)), asked)
         (log.warning if unknown else log.error)(
             "track.amazon_failed",

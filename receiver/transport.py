@@ -9,8 +9,20 @@
     tls_failed            no TLS, or a certificate that the system's trust store or the host's name does not bear out
     timeout               no connection, or no whole answer, in time
     cut                   the connection ended before the answer did
-    bad_answer            what came back is not HTTP
+    bad_answer            what came back is not HTTP, or its head is out of bounds
     server_error          408, 429 or 5xx for a certificate (`fetch_certificate` alone)
+
+A status that was read is an answer. What goes wrong after it (`cut`, `timeout`, `bad_answer`) is a note of the answer
+where the status alone says what matters: for every guarded request, and for a 429 and a 503. Elsewhere it is `NotSent`:
+half a body tells nothing.
+
+The bounds, and why:
+
+    time        of the caller: for everything, and for name, TCP and TLS together
+    head        128 KiB and 1024 fields (`head.py`): more than what servers send; 16 interim answers (`interim.py`)
+    body        of the caller: what is longer is cut off, whatever its framing says
+    connections 256, and 64 to one host, for unguarded requests; whoever delivers bounds the guarded ones
+    idle        15 s a connection is kept: below the 60 s after which most servers and balancers close theirs
 
 Nothing is followed (redirects), remembered (cookies), taken from the environment (proxies) or unpacked (encodings).
 The trust store is the system's; OpenSSL honours `SSL_CERT_FILE` and `SSL_CERT_DIR`.
@@ -23,7 +35,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -32,14 +44,18 @@ from yarl import URL
 from receiver.addresses import Network, forbidden
 from receiver.errors import CertificateUnavailable, NotSent
 from receiver.exchange import Request, Response
-from receiver.interim import limited
+from receiver.head import MAX_FIELDS, MAX_HEAD
+from receiver.interim import NOTE, careful
 from receiver.resolver import ThreadResolver
 from receiver.sendable import check_headers, checked_url
+from receiver.trouble import judged
 
 USER_AGENT = "amazon-pay-refund-receiver"
 CONNECTIONS = 256
 CONNECTIONS_PER_HOST = 64
 """Of unguarded requests. Those to subscribers are bounded by who delivers: here one would wait for another's answer."""
+IDLE = 15.0
+"""Seconds that a connection is kept for another request."""
 MAX_CERTIFICATE = 16 * 1024
 
 AddressInfo = tuple[int, int, int, str, tuple[str | int, ...]]
@@ -50,8 +66,9 @@ class _Attempts:
     """What the guard said about each address that a guarded request was about to connect to; None: fine."""
 
     verdicts: list[str | None] = field(default_factory=list)
-    answered: bool = False
-    """Whether an answer has begun."""
+    answer: Response | None = None
+    """Status and fields, as soon as they are read."""
+    body: bytearray = field(default_factory=bytearray)
 
     @property
     def refusal(self) -> str | None:
@@ -110,6 +127,7 @@ class Transport:
         `guarded` judges every address at the moment a socket is made for it, so a name that changes its address between
         check and use gains nothing; a pooled connection was judged when it was made. A guarded request whose pooled
         connection turns out to be dead is sent once more over another: subscribers can tell that by its id.
+        Trouble after the status is the answer's `note` for guarded requests, and for a 429 or 503.
         Raises `NotSent`; its text names the host at most, never a path, a query or a header.
         """
         url = checked_url(request.url, guarded)
@@ -122,10 +140,12 @@ class Transport:
                     return await self._exchange(request, url, connect_timeout, max_body, guarded)
                 except (aiohttp.ServerDisconnectedError, ConnectionError):
                     # No socket was made, so the connection had carried another request before.
-                    if not guarded or attempts.verdicts or attempts.answered:
+                    if not guarded or attempts.verdicts or attempts.answer:
                         raise
                 return await self._exchange(request, url, connect_timeout, max_body, guarded)
         except (aiohttp.ClientError, OSError) as error:
+            if attempts.answer is not None and _says_it_all(attempts.answer.status, guarded):
+                return replace(attempts.answer, body=bytes(attempts.body), truncated=True, note=judged(error)[1])
             raise _not_sent(error, url.raw_host or "", attempts) from error
         finally:
             _attempts.reset(token)
@@ -184,14 +204,16 @@ class Transport:
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
         ) as answer:
-            _attempts.get().answered = True
-            headers: dict[str, str] = {}
-            for name, value in answer.headers.items():
-                text = value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-                known = headers.get(name.lower())
-                headers[name.lower()] = text if known is None else f"{known}, {text}"
-            body, truncated = await _read(answer, max_body)
-            return Response(answer.status, headers, body, truncated)
+            head = Response(answer.status, _fields(answer))
+            if (said := answer.reason or "").startswith(NOTE):
+                note = said.removeprefix(NOTE)
+                if not _says_it_all(answer.status, guarded):
+                    raise NotSent(f"{url.raw_host}: {note}.", reason="bad_answer")
+                return replace(head, truncated=True, note=note)
+            attempts = _attempts.get()
+            attempts.answer = head
+            truncated = await _read(answer, attempts.body, max_body)
+            return replace(head, body=bytes(attempts.body), truncated=truncated)
 
     def _session(self, guarded: bool) -> aiohttp.ClientSession:
         if guarded not in self._sessions:
@@ -202,15 +224,19 @@ class Transport:
                 use_dns_cache=self._dns_ttl > 0,
                 ttl_dns_cache=self._dns_ttl,
                 resolver=self._resolver or self._own_resolver(),
+                keepalive_timeout=IDLE,
                 socket_factory=self._guarded_socket if guarded else None,
             )
-            connector._factory = limited(asyncio.get_running_loop())
+            connector._factory = careful(asyncio.get_running_loop())
             self._sessions[guarded] = aiohttp.ClientSession(
                 connector=connector,
                 headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
                 skip_auto_headers=("accept", "content-type"),
-                cookie_jar=aiohttp.DummyCookieJar(),
+                cookie_jar=_NoCookies(),
                 auto_decompress=False,
+                max_line_size=MAX_HEAD,
+                max_field_size=MAX_HEAD,
+                max_headers=MAX_FIELDS,
                 trust_env=False,
             )
         return self._sessions[guarded]
@@ -235,46 +261,41 @@ def _system_trust() -> ssl.SSLContext:
     return context
 
 
-async def _read(answer: aiohttp.ClientResponse, max_body: int) -> tuple[bytes, bool]:
-    body = bytearray()
+class _NoCookies(aiohttp.DummyCookieJar):
+    """The library's own keeps none either, but parses them first."""
+
+    def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
+        """Nothing."""
+
+
+def _says_it_all(status: int, guarded: bool) -> bool:
+    """Whether this status means the same whatever follows it."""
+    return guarded or status in {429, 503}
+
+
+def _fields(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    """The header fields by their names in lower case; those of one name are joined."""
+    fields: dict[str, list[str]] = {}
+    for name, value in answer.headers.items():
+        text = value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        fields.setdefault(name.lower(), []).append(text)
+    return {name: ", ".join(values) for name, values in fields.items()}
+
+
+async def _read(answer: aiohttp.ClientResponse, body: bytearray, max_body: int) -> bool:
+    """Read the body up to the limit. Returns whether there is more."""
     while len(body) <= max_body:
         chunk = await answer.content.read(max_body + 1 - len(body))
         if not chunk:
-            return bytes(body), False
+            return False
         body += chunk
     answer.close()
-    return bytes(body[:max_body]), True
+    del body[max_body:]
+    return True
 
 
 def _not_sent(error: Exception, host: str, attempts: _Attempts) -> NotSent:
-    reason, what = _judged(error)
+    reason, what = judged(error)
     if reason == "connect_failed" and attempts.refusal is not None:
         reason, what = "forbidden_address", f"its address is not public ({attempts.refusal})"
     return NotSent(f"{host}: {what}.", reason=reason)
-
-
-def _judged(error: Exception) -> tuple[str, str]:
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return "timeout", "no connection in time"
-        case TimeoutError():
-            return "timeout", "no whole answer in time"
-        case aiohttp.ClientConnectorDNSError():
-            return "dns_failed", "the name has no address"
-        case aiohttp.ClientSSLError():
-            return "tls_failed", f"TLS failed ({_verify_message(error)})"
-        case aiohttp.ClientConnectorError():
-            return "connect_failed", f"no connection ({error.os_error.strerror or 'refused'})"
-        case aiohttp.InvalidURL():
-            return "bad_url", "the address cannot be used"
-        case aiohttp.ClientResponseError():
-            return "bad_answer", "the answer is not HTTP"
-        case _:
-            return "cut", "the connection ended before the answer did"
-
-
-def _verify_message(error: Exception) -> str:
-    cause = error.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return cause.verify_message
-    return str(cause.reason or "no handshake") if isinstance(cause, ssl.SSLError) else "no handshake"

@@ -11,7 +11,9 @@ import structlog
 
 from receiver.accounts import Account, Environment
 from receiver.inbox.envelope import Envelope
+from receiver.inbox.notice import Notice
 from receiver.inbox.unrecognized import Contents
+from receiver.ledger.dispute import Dispute
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
 from receiver.ledger.refund import Source
@@ -27,10 +29,15 @@ ENVIRONMENTS = {"S": Environment.SANDBOX, "P": Environment.LIVE}
 
 
 class NotificationStore(Protocol):
-    """Where notifications are written: `store/`. Both are durable when they return, and raise `StoreUnavailable`."""
+    """Where notifications are written: `store/`. All is durable when it returns, and raises `StoreUnavailable`."""
 
     def hint(self, account: str, hint: Hint) -> Coroutine[object, object, Noted]:
         """Make a refund due now."""
+
+    def dispute(
+        self, account: str, dispute: Dispute, *, message_id: str, digest: str
+    ) -> Coroutine[object, object, Noted]:
+        """Write down what is told of a dispute."""
 
     def keep_notification(
         self, account: str, kept: UnrecognizedNotification, message: str
@@ -121,3 +128,13 @@ async def all_of(writes: list[Coroutine[object, object, Noted]]) -> list[Noted]:
         if isinstance(answer, BaseException):
             raise answer
     return cast("list[Noted]", found)
+
+
+def environment_of(notice: Notice) -> Environment | None:
+    """Ids of sandbox objects begin with S, of live ones with P; the XML generation says it in words as well.
+
+    The ids of test messages are invented: a real one from the sandbox spoke of P01-0000000-0000000-000000.
+    """
+    told = notice.dispute.charge_permission_id if notice.dispute else notice.object_id
+    said = ENVIRONMENTS.get("" if notice.is_sample else told[:1])
+    return said or next((found for found in Environment if found == notice.release_environment.lower()), None)

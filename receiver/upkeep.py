@@ -7,13 +7,18 @@ whoever comes first in each minute.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from receiver.errors import StoreUnavailable
+from receiver.outbox.event import is_newer
 from receiver.outbox.operator_event import is_operator
 from receiver.store import Store
+from receiver.store.damage import WrongType
 from receiver.store.keeping import DUTY, EXPIRY_BATCH
 from receiver.store.lanes import Parcel, Result
 from receiver.telling import Watcher, announce, dead_event, death
@@ -48,15 +53,25 @@ class Upkeep:
 
     async def round(self) -> None:
         """Everything there is to do just now. Raises `StoreUnavailable`; what was done stays done."""
-        await announce(self.store, self.account, self.watcher)
-        await self.backfill()
+        for part in (partial(announce, self.store, self.account, self.watcher), self.backfill):
+            with self._alone():
+                await part()
         now = self.store.now()
         if now < self._next <= now + DUTY:
             return
         self._next = now + DUTY
         if await self.store.on_duty(self.account, DUTY - 1000):
-            await self.expire()
-            await self.trim()
+            for part in (self.expire, self.trim):
+                with self._alone():
+                    await part()
+
+    @contextlib.contextmanager
+    def _alone(self, **about: str) -> Iterator[None]:
+        """A key of a foreign type stops only what needs it."""
+        try:
+            yield
+        except WrongType as error:
+            log.warning("upkeep.not_done", account=self.account, key=error.key, reason=error.reason, **about)
 
     async def backfill(self) -> None:
         """Owe new subscribers what they want of the events from before they came."""
@@ -65,19 +80,24 @@ class Upkeep:
             if subscriber is None:
                 log.warning("backfill.waits", account=self.account, subscriber=job.name, reason="unreadable")
                 continue
-            if not await self.store.backfill(self.account, job, subscriber):
-                log.info("backfill.done", account=self.account, subscriber=job.name)
+            with self._alone(subscriber=job.name):
+                if not await self.store.backfill(self.account, job, subscriber):
+                    log.info("backfill.done", account=self.account, subscriber=job.name)
 
     async def expire(self) -> None:
         """Give up what lanes have owed for too long: one paused subscriber must not hold the stream for ever."""
         before = self.store.now() - self.keep_owed
         for name in (await self.store.roster(self.account)).names:
-            for _ in range(MOST_BATCHES):
-                found = await self.store.overdue(self.account, name, before, int(self.lease * 1000))
-                gone = await self._bury(found)
-                if len(found) < EXPIRY_BATCH or not gone:
-                    break
+            with self._alone(subscriber=name):
+                await self._expire(name, before)
         await announce(self.store, self.account, self.watcher)
+
+    async def _expire(self, name: str, before: int) -> None:
+        for _ in range(MOST_BATCHES):
+            found = await self.store.overdue(self.account, name, before, int(self.lease * 1000))
+            gone = await self._bury([parcel for parcel in found if not is_newer(parcel.fields)])
+            if len(found) < EXPIRY_BATCH or not gone:
+                break
 
     async def _bury(self, parcels: list[Parcel]) -> int:
         """Operators are told once of all of them; of an operator event that nobody fetched, not at all."""

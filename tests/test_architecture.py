@@ -19,11 +19,11 @@ import receiver
 ROOT = Path(receiver.__file__).parent
 
 LAYERS = (
-    {"errors", "exchange", "trace_context", "durations", "redis_address"},
-    {"ledger", "addresses"},
+    {"errors", "exchange", "trace_context", "durations", "redis_address", "healthcheck"},
+    {"ledger", "addresses", "shares", "head", "trouble"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},
-    {"resolver", "sendable", "interim", "serving", "logs", "workers", "deadline"},
+    {"resolver", "sendable", "interim", "serving", "logs", "workers", "deadline", "fetch_queue"},
     {"transport", "store", "certificates", "settings"},
     {"settle", "ask", "telling", "unrecognized"},
     {"handover"},
@@ -96,7 +96,7 @@ BUILTIN_IO = frozenset({"open", "input", "print", "breakpoint", "exec", "eval", 
 ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "redis": ("receiver.store",),
     "jinja2": ("receiver.http.dashboard",),
-    "aiohttp": ("receiver.transport", "receiver.resolver", "receiver.interim"),
+    "aiohttp": ("receiver.transport", "receiver.resolver", "receiver.interim", "receiver.trouble"),
     "prometheus_client": ("receiver.metrics",),
     "typer": ("receiver.cli", "receiver.commands"),
     "rich": ("receiver.cli", "receiver.commands"),
@@ -104,7 +104,7 @@ ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "requests": (),
     "httpx": (),
     "urllib.request": (),
-    "http.client": (),
+    "http.client": ("receiver.healthcheck",),
     "pickle": (),
 }
 MAY_PRINT = ("receiver.cli", "receiver.commands")

@@ -30,8 +30,9 @@ from structlog.testing import capture_logs
 from receiver.certificates import CertificateStore
 from receiver.errors import CertificateUnavailable, NotSent
 from receiver.http.app import build
+from receiver.ledger.receipt import Outcome, Receipt
 from receiver.metrics import REASONS, Metrics
-from receiver.receive import Outcome, Receipt, Receiver
+from receiver.receive import Receiver
 from receiver.store import Store
 from receiver.store.connection import connect
 from tests.accounts import TOPIC, make_account
@@ -84,6 +85,7 @@ class Target:
     run: Callable[[Any], Any]
     fetched: list[str] = field(default_factory=list)
     visited: list[str] = field(default_factory=list)
+    waiting: int = 0
 
     def __post_init__(self) -> None:
         async def nothing() -> None:
@@ -100,13 +102,18 @@ class Target:
         )
 
     async def receive(
-        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        account: str | None = None,
+        traceparent: str = "",
+        source: str = "",
     ) -> Receipt:
         """The verb itself."""
         certificates = CertificateStore(self._fetch, lambda: NOW, pinned={SNS.url: SNS.pem})
         try:
             it = Receiver([ACCOUNT], certificates, self.store, lambda: NOW, confirm=self._confirm)
-            return await it.receive(body, headers, account, traceparent=traceparent)
+            return await it.receive(body, headers, account, traceparent=traceparent, source=source)
         finally:
             await certificates.close()
 

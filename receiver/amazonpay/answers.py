@@ -1,12 +1,14 @@
 """Pure. What an answer of Amazon means before anybody looks at the object in it: by HTTP class first.
 
-    2xx                          a JSON object, or AmazonUnknown("amazon_unintelligible")
-    404                          AmazonNotFound
-    429                          AmazonThrottled
-    408, 425, 1xx, 3xx, 5xx      AmazonUnknown
-    other 4xx                    AmazonRefused
+    2xx                                     a JSON object, or AmazonUnknown("amazon_unintelligible")
+    429                                     AmazonThrottled
+    408, 425, 1xx, 3xx, 5xx                 AmazonUnknown
+    404 that may be Amazon's                AmazonNotFound
+    other 4xx with a code of `VERDICTS`     AmazonRefused
+    any other 4xx                           AmazonRefusesUs
 
 `reasonCode` comes second: the lists of codes that were published are neither complete nor sure about their statuses.
+Only `VERDICTS` speak of the refund. All else speaks of our request, or comes from a proxy on the way.
 """
 
 from __future__ import annotations
@@ -18,11 +20,24 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 
-from receiver.errors import AmazonNotFound, AmazonRefused, AmazonThrottled, AmazonUnknown
+from receiver.errors import AmazonNotFound, AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown
 from receiver.exchange import Response
+from receiver.ledger.request import KEY_TAKEN
 
 WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """A state, a reason code, an environment: what may become a Redis key or a label of a metric."""
+
+NO_SUCH_OBJECT = "ResourceNotFound"
+VERDICTS = frozenset(
+    {
+        *("TransactionAmountExceeded", "TransactionCountExceeded", "CurrencyMismatch"),
+        *("InvalidChargeStatus", "InvalidChargePermissionStatus", NO_SUCH_OBJECT, KEY_TAKEN),
+    }
+)
+"""The reason codes that Amazon documents as a verdict on a refund: amount, count, currency, charge, key with other
+values. The list is closed: no other code ends a request."""
+OF_THE_WAY = frozenset({401, 403, 407, 426})
+"""Statuses that speak of who asks, or of the way, whatever the body says."""
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 MAX_TEXT = 500
@@ -35,21 +50,24 @@ JsonObject = dict[str, Any]
 def judge(response: Response) -> JsonObject:
     """The JSON object of a 2xx answer; numbers with a fraction are `Decimal`.
 
-    Raises `AmazonNotFound`, `AmazonThrottled`, `AmazonRefused` or `AmazonUnknown`, as the table above says; each knows
-    Amazon's status and request id, and `retry_after` (seconds) where Amazon named one.
+    Raises an `AmazonError` as the table above says. Each knows Amazon's status and request id, and `retry_after`
+    (seconds) where Amazon named one.
     """
     if 200 <= response.status < 300:
         return _object_of(response)
     detail, reason_code = _problem_of(response)
     request_id, status = request_id_of(response), response.status
     told: dict[str, Any] = {"reason_code": reason_code, "amazon_status": status, "request_id": request_id}
-    if status == 404:
-        raise AmazonNotFound(detail, **told)
+    wait = retry_after(response.headers)
     if status == 429:
-        raise AmazonThrottled(detail, retry_after=retry_after(response.headers), **told)
-    if 400 <= status < 500 and status not in {408, 425}:
+        raise AmazonThrottled(detail, retry_after=wait, **told)
+    if not 400 <= status < 500 or status in {408, 425}:
+        raise AmazonUnknown(detail, retry_after=wait, **told)
+    if status == 404 and (reason_code or request_id or not response.body):
+        raise AmazonNotFound(detail, **told)
+    if status not in OF_THE_WAY and reason_code in VERDICTS:
         raise AmazonRefused(detail, **told)
-    raise AmazonUnknown(detail, retry_after=retry_after(response.headers), **told)
+    raise AmazonRefusesUs(detail, retry_after=wait, **told)
 
 
 def unintelligible(response: Response, what: str) -> NoReturn:
@@ -110,12 +128,36 @@ def _problem_of(response: Response) -> tuple[str, str]:
 
 
 def _parse(body: bytes) -> object:
-    """The JSON value, or None: no bytes make this raise."""
+    """The JSON value, or None: no bytes make this raise.
+
+    A number or a byte that cannot be read spoils the field in which it stands, not the whole answer.
+    """
+    read: dict[str, Any] = {"parse_int": _whole, "parse_float": _decimal, "parse_constant": NoNumber}
     try:
-        return json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
-    except (ValueError, ArithmeticError, RecursionError):
+        try:
+            return json.loads(body, **read)
+        except UnicodeDecodeError:
+            return json.loads(body.decode("utf-8", "surrogateescape"), **read)
+    except (ValueError, RecursionError):
         return None
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+class NoNumber:
+    """Stands for a number that cannot be read: NaN, or one with more digits than Python converts."""
+
+    def __init__(self, text: str) -> None:
+        """Nothing of the text is kept."""
+
+
+def _whole(text: str) -> int | NoNumber:
+    try:
+        return int(text)
+    except ValueError:
+        return NoNumber(text)
+
+
+def _decimal(text: str) -> Decimal | NoNumber:
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return NoNumber(text)

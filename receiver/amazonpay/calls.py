@@ -1,32 +1,30 @@
 """Pure. Get Refund, Get Charge and Create Refund as requests, and their answers as values.
 
-`answers.py` judges an answer by its HTTP class before anything is read here. Reading is tolerant of what is absent
-(null, or no such key) and of keys nobody told us about; what is there and garbled makes the whole answer
-unintelligible, because nothing about money is guessed.
+`answers.py` judges an answer by its HTTP class before anything is read here. Only an id or a state that cannot be read
+makes an answer unintelligible. Any other field that cannot be read is null and noted in `unread` (`fields.py`): nothing
+about money is guessed, and nothing beside a decline silences it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 from urllib.parse import urlsplit
 
-from receiver.amazonpay.answers import WORD, JsonObject, clean, judge, request_id_of, unintelligible
-from receiver.errors import AmazonUnknown, BadRequest, Unreadable
+from receiver.amazonpay.answers import JsonObject, judge, request_id_of
+from receiver.amazonpay.fields import Fields, as_id, as_money, as_reference, as_text, as_word
+from receiver.errors import AmazonUnknown, BadRequest
 from receiver.exchange import Request, Response
 from receiver.ledger.allowance import Charge
-from receiver.ledger.refund import ALIASES, REFUND_ID, Money, Observation, parse_time
+from receiver.ledger.refund import REFUND_ID, UNKNOWN_STATE, Money, Observation, parse_time, state_of
 
 IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9_-]{1,32}")
 """Amazon's idempotency page. A UUID with its dashes is too long: strip them."""
 
 MAX_SOFT_DESCRIPTOR = 16
-
-Value = TypeVar("Value")
 
 
 class Region(StrEnum):
@@ -120,31 +118,33 @@ def post_refund(endpoint: Endpoint, body: bytes, idempotency_key: str) -> Reques
     return _request(endpoint, "POST", "refunds", body).with_headers(x_amz_pay_idempotency_key=idempotency_key)
 
 
-def read_refund(response: Response, refund_id: str | None = None) -> Observation:
+def read_refund(response: Response, refund_id: str | None = None, *, is_new: bool = False) -> Observation:
     """The refund in an answer to Get Refund or Create Refund (`refund_id` None: any).
 
+    `is_new` is for Create Refund, whose 2xx means that the refund is made: its id alone is enough then. A state that
+    cannot be read is `UNKNOWN_STATE` until Get Refund tells it.
     Raises what `answers.judge` raises; and `AmazonUnknown` with `amazon_unintelligible` for a body that does not tell
     id and state, or `amazon_wrong_refund` for the answer about another refund.
     """
-    read = _Reader(response, judge(response))
-    found = read.required("refundId", _as_id)
+    read = Fields(response, judge(response))
+    found = read.required("refundId", as_id)
     if refund_id not in (None, found):
         _wrong(response, "amazon_wrong_refund", "refund")
     status = read.part("statusDetails", "statusDetail")
-    created_at = read.optional("creationTimestamp", parse_time, 0)
-    reason_code = status.optional("reasonCode", _as_word, "")
-    state = status.required("state", _as_word)
+    state = status.optional("state", as_word, UNKNOWN_STATE) if is_new else status.required("state", as_word)
+    reason_code = status.optional("reasonCode", as_word, "")
     return Observation(
         refund_id=found,
-        state=ALIASES.get(state, state),
-        updated_at=status.optional("lastUpdatedTimestamp", parse_time, created_at),
-        charge_id=read.optional("chargeId", _as_id, ""),
-        amount=read.optional("refundAmount", _as_money, None),
+        state=state_of(state),
+        updated_at=status.optional("lastUpdatedTimestamp", parse_time, 0),
+        charge_id=read.optional("chargeId", as_id, ""),
+        amount=read.optional("refundAmount", as_money, None),
         reason_code="" if reason_code == "None" else reason_code,
-        reason_description=status.optional("reasonDescription", _as_text, ""),
-        soft_descriptor=read.optional("softDescriptor", _as_text, ""),
-        created_at=created_at,
-        environment=read.optional("releaseEnvironment", _as_word, ""),
+        reason_description=status.optional("reasonDescription", as_text, ""),
+        soft_descriptor=read.optional("softDescriptor", as_text, ""),
+        created_at=read.optional("creationTimestamp", parse_time, 0),
+        environment=read.optional("releaseEnvironment", as_word, ""),
+        unread=read.unread,
     )
 
 
@@ -153,18 +153,24 @@ def read_charge(response: Response, charge_id: str | None = None) -> Charge:
 
     Raises as `read_refund` does; the answer about another charge is `amazon_wrong_charge`.
     """
-    read = _Reader(response, judge(response))
-    found = read.required("chargeId", _as_id)
+    read = Fields(response, judge(response))
+    found = read.required("chargeId", as_id)
     if charge_id not in (None, found):
         _wrong(response, "amazon_wrong_charge", "charge")
+    captured = read.optional("captureAmount", as_money, None)
+    refunded = read.optional("refundedAmount", as_money, None)
+    if captured and refunded and captured.currency_code != refunded.currency_code:
+        read.note("refundedAmount", "bad_currency")
+        refunded = None
     return Charge(
         charge_id=found,
-        state=read.part("statusDetails", "statusDetail").required("state", _as_word),
-        charge_permission_id=read.optional("chargePermissionId", _as_id, ""),
-        captured=read.optional("captureAmount", _as_money, None),
-        refunded=read.optional("refundedAmount", _as_money, None),
-        merchant_reference_id=read.part("merchantMetadata").optional("merchantReferenceId", _as_text, ""),
-        environment=read.optional("releaseEnvironment", _as_word, ""),
+        state=read.part("statusDetails", "statusDetail").required("state", as_word),
+        charge_permission_id=read.optional("chargePermissionId", as_id, ""),
+        captured=captured,
+        refunded=refunded,
+        merchant_reference_id=read.part("merchantMetadata").optional("merchantReferenceId", as_reference, ""),
+        environment=read.optional("releaseEnvironment", as_word, ""),
+        unread=read.unread,
     )
 
 
@@ -193,60 +199,3 @@ def _wrong(response: Response, reason: str, kind: str) -> NoReturn:
         amazon_status=response.status,
         request_id=request_id_of(response),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """One JSON object of an answer; null and the empty text are the same as absent."""
-
-    response: Response
-    values: JsonObject
-
-    def required(self, name: str, convert: Callable[[object], Value]) -> Value:
-        value = self.values.get(name)
-        if value in (None, ""):
-            unintelligible(self.response, f"it has no {name}")
-        return self._converted(name, value, convert)
-
-    def optional(self, name: str, convert: Callable[[object], Value], default: Value) -> Value:
-        value = self.values.get(name)
-        return default if value in (None, "") else self._converted(name, value, convert)
-
-    def part(self, *names: str) -> _Reader:
-        """The first of these members that is there; an empty one where none is."""
-        found: object = next((self.values[name] for name in names if self.values.get(name) is not None), {})
-        if not isinstance(found, dict):
-            unintelligible(self.response, f"its {names[0]} is not an object")
-        return _Reader(self.response, found)
-
-    def _converted(self, name: str, value: object, convert: Callable[[object], Value]) -> Value:
-        try:
-            return convert(value)
-        except Unreadable:
-            unintelligible(self.response, f"its {name} is garbled")
-
-
-def _as_id(value: object) -> str:
-    if not isinstance(value, str) or not REFUND_ID.fullmatch(value):
-        raise Unreadable
-    return value
-
-
-def _as_word(value: object) -> str:
-    if not isinstance(value, str) or not WORD.fullmatch(value):
-        raise Unreadable
-    return value
-
-
-def _as_text(value: object) -> str:
-    if not isinstance(value, str):
-        raise Unreadable
-    return clean(value)
-
-
-def _as_money(value: object) -> Money | None:
-    if not isinstance(value, dict):
-        raise Unreadable
-    if value.get("amount") in (None, ""):
-        return None
-    return Money.parse(value["amount"], value.get("currencyCode"))

@@ -7,14 +7,7 @@ A refund is called by the reference that the merchant chose for it. Its paramete
 decides: the guide's example and the WSDL of 2008-05-01 say RefundTransactionReference, the API reference and the WSDLs
 from 2008-09-17 on say CallerReference. Amazon's own client libraries of both versions bear that out.
 
-What an answer means is judged in this order:
-
-    408, 425, 1xx, 3xx, 5xx                          AmazonUnknown
-    429                                              AmazonThrottled
-    no XML of FPS, whatever the status               AmazonUnknown("amazon_unintelligible")
-    a list of errors, one of them in `UNDECIDED`     AmazonUnknown
-    a list of errors                                 AmazonRefused, with the first code
-    RefundResponse                                   an Answer
+What an answer means: `fps_answers.py`.
 """
 
 from __future__ import annotations
@@ -24,15 +17,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
-from xml.etree.ElementTree import Element, ParseError
 
-from defusedxml.ElementTree import fromstring
-
-from receiver.amazonpay.answers import REQUEST_ID, WORD, clean, retry_after
+from receiver.amazonpay.answers import WORD, clean
 from receiver.amazonpay.aws_signature import Credentials, SignatureMethod, signed_url
-from receiver.errors import AmazonRefused, AmazonThrottled, AmazonUnknown, BadRequest
+from receiver.amazonpay.fps_answers import judged, name, request_id_of, text, unintelligible
+from receiver.errors import AmazonUnknown, BadRequest
 from receiver.exchange import Request, Response
-from receiver.ledger.refund import REFUND_ID, Money, Observation, State, format_rfc3339
+from receiver.ledger.refund import REFUND_ID, Money, Observation, State, Unread, format_rfc3339
 
 HOSTS = {"live": "https://fps.amazonaws.com/", "sandbox": "https://fps.sandbox.amazonaws.com/"}
 """Where FPS was, by environment."""
@@ -51,11 +42,6 @@ STATES = {
     "cancelled": State.DECLINED,
 }
 """TransactionStatus, whose case differs between answers and notifications, as a state of a refund."""
-
-UNDECIDED = frozenset({"ConcurrentModification", "InternalError", "InternalFailure", "ServiceUnavailable"})
-"""Errors that FPS itself calls retriable and that do not tell what became of the request."""
-
-UNKNOWN_STATUSES = frozenset({408, 425})
 
 Chosen = TypeVar("Chosen", bound=StrEnum)
 
@@ -119,7 +105,7 @@ class Answer:
     """What FPS said of a refund. `transaction_status` is its own word, of which `observation.state` is the meaning."""
 
     transaction_id: str
-    """As FPS gave it back: that of the original transaction (API reference)."""
+    """As FPS gave it back: that of the original transaction (API reference). Empty where it cannot be read."""
     transaction_status: str
     request_id: str
     """What Amazon's support asked for; empty where FPS gave none."""
@@ -178,21 +164,23 @@ def read_refund(response: Response, order: Order, now: int, *, environment: str 
     as the module says; an answer about another reference is `AmazonUnknown("amazon_wrong_refund")`. After a try that
     ended unknown no refusal proves that nothing was refunded: DuplicateRequest may speak of that very try.
     """
-    root = _judged(response)
-    if _name(root) != "RefundResponse":
-        _unintelligible(response, "it is no RefundResponse")
+    root = judged(response)
+    if name(root) != "RefundResponse":
+        unintelligible(response, "it is no RefundResponse")
     result = root.findall("{*}RefundResult")
     if len(result) != 1:
-        _unintelligible(response, "it has not one RefundResult")
-    reference = _text(response, result[0], "RefundTransactionReference", REFUND_ID, order.reference)
+        unintelligible(response, "it has not one RefundResult")
+    reference = text(response, result[0], "RefundTransactionReference", REFUND_ID, order.reference)
     if reference != order.reference:
         raise AmazonUnknown(
             "Amazon's answer is about another refund than the one that was asked for.",
             reason="amazon_wrong_refund",
             amazon_status=response.status,
-            request_id=_request_id(root) or None,
+            request_id=request_id_of(root) or None,
         )
-    status = _text(response, result[0], "TransactionStatus", WORD)
+    status = text(response, result[0], "TransactionStatus", WORD)
+    ids = [(each.text or "").strip() for each in result[0].findall("{*}TransactionId")]
+    is_read = len(ids) == 1 and bool(TRANSACTION_ID.fullmatch(ids[0]))
     observation = Observation(
         refund_id=reference,
         state=state_of(status),
@@ -202,81 +190,14 @@ def read_refund(response: Response, order: Order, now: int, *, environment: str 
         reason_description=clean(result[0].findtext("{*}PendingReason") or ""),
         environment=environment,
         is_dated=False,
+        unread=() if is_read else (Unread("TransactionId", "bad_id"),),
     )
-    transaction_id = _text(response, result[0], "TransactionId", TRANSACTION_ID)
-    return Answer(transaction_id, status, _request_id(root), observation)
+    return Answer(ids[0] if is_read else "", status, request_id_of(root), observation)
 
 
 def state_of(status: str) -> str:
     """The state of a refund that a TransactionStatus means, in any case; another word is kept as it is."""
     return STATES.get(status.lower(), status)
-
-
-def _judged(response: Response) -> Element:
-    """The XML of an answer that is no error; raises as the module says."""
-    status = response.status
-    undecided = not 200 <= status < 300 and (not 400 <= status < 500 or status in UNKNOWN_STATUSES)
-    if undecided or status == 429:
-        kind = AmazonUnknown if undecided else AmazonThrottled
-        raise kind(f"Amazon answered {status}.", retry_after=retry_after(response.headers), amazon_status=status)
-    root = _parse(response)
-    codes = [(_code(error), error) for error in root.findall("{*}Errors/{*}Error")]
-    if not codes:
-        if status >= 300:
-            _unintelligible(response, "it names no error")
-        return root
-    code, error = next((pair for pair in codes if pair[0] in UNDECIDED or not pair[0]), codes[0])
-    if not code:
-        _unintelligible(response, "it names no error")
-    detail = clean(f"Amazon answered {status} {code}: {error.findtext('{*}Message') or ''}").removesuffix(":")
-    request_id = _request_id(root) or None
-    if code in UNDECIDED:
-        raise AmazonUnknown(detail, reason_code=code, amazon_status=status, request_id=request_id)
-    raise AmazonRefused(detail, reason_code=code, amazon_status=status, request_id=request_id)
-
-
-def _parse(response: Response) -> Element:
-    if response.truncated:
-        _unintelligible(response, "it is longer than any answer should be")
-    try:
-        root: Element = fromstring(response.body, forbid_dtd=True)
-    except (ParseError, ValueError, LookupError):
-        _unintelligible(response, "it is not plain XML")
-    return root
-
-
-def _unintelligible(response: Response, what: str) -> NoReturn:
-    raise AmazonUnknown(
-        f"Amazon's answer cannot be understood: {what}.",
-        reason="amazon_unintelligible",
-        amazon_status=response.status,
-    )
-
-
-def _name(element: Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
-def _code(error: Element) -> str:
-    code = (error.findtext("{*}Code") or "").strip()
-    return code if WORD.fullmatch(code) else ""
-
-
-def _request_id(root: Element) -> str:
-    """`ResponseMetadata/RequestId` of an answer, `RequestID` of a list of errors."""
-    found = root.findtext("{*}ResponseMetadata/{*}RequestId") or root.findtext("{*}RequestID") or ""
-    return found.strip() if REQUEST_ID.fullmatch(found.strip()) else ""
-
-
-def _text(response: Response, parent: Element, name: str, form: re.Pattern[str], default: str = "") -> str:
-    """The text of the one child of this name, or the default where there is none; anything else is unintelligible."""
-    found = parent.findall(f"{{*}}{name}")
-    text = (found[0].text or "").strip() if len(found) == 1 and len(found[0]) == 0 else ""
-    if not found and default:
-        return default
-    if not form.fullmatch(text):
-        _unintelligible(response, f"its {name} is missing or garbled")
-    return text
 
 
 def _bad(what: str, word: str, why: str) -> NoReturn:

@@ -17,7 +17,12 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from receiver.errors import ConfigurationError
 from receiver.exchange import Request
@@ -94,6 +99,11 @@ class Signer:
         except (InvalidSignature, ValueError):
             return False
         return True
+
+    def derived_key(self, purpose: str) -> bytes:
+        """A secret of 32 bytes that only who has the private key can make; each purpose has another."""
+        private = self._key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return sha256(purpose.encode() + b"\0" + private).digest()
 
     @property
     def bits(self) -> int:

@@ -2,7 +2,7 @@
 
     configuration · keys · certificates    what is on this machine
     amazon                                 the account's own address, with a question about a refund that is none
-    redis · store · work                   the store, how it is, and what is in it
+    redis · store · work · content         the store, how it is, what is in it, and what of it is damaged
     service                                what the running service says
     finding · site · clocks                what checks are made of
 
@@ -35,6 +35,8 @@ class Check:
     """Seconds after which it is given up."""
 
 
+WHOLE_STORE = 3_600.0
+"""Seconds in which every record of a store is read."""
 CHECKS = (
     Check("configuration", check_configuration, 5),
     Check("keys", check_keys, 5),
@@ -64,10 +66,11 @@ async def examine_nothing(problems: tuple[str, ...]) -> Report:
 async def _bounded(check: Check, site: Site) -> list[Finding]:
     asking = asyncio.ensure_future(check.ask(site))
     # `asyncio.timeout` would wait for a task that swallows its cancellation, as redis-py's do on Python 3.11.
-    await asyncio.wait({asking}, timeout=check.bound)
+    bound = WHOLE_STORE if site.whole_store and check.name == "store" else check.bound
+    await asyncio.wait({asking}, timeout=bound)
     if not asking.done():
         asking.cancel()
-        found = f"not done after {check.bound:g} s"
+        found = f"not done after {bound:g} s"
         return [fail(check.name, "timeout", found, "Something hangs there: look at it, and run this again.")]
     try:
         return asking.result()

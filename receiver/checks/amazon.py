@@ -9,12 +9,15 @@ from email.utils import parsedate_to_datetime
 from receiver.accounts import Account
 from receiver.amazonpay.answers import judge
 from receiver.amazonpay.calls import get_refund
+from receiver.amazonpay.clock import OF_THE_DATE, HostClocks
 from receiver.amazonpay.signing import diagnose
+from receiver.ask import REDATED, host_of
+from receiver.checks.clocks import MEND as SET_CLOCK
 from receiver.checks.clocks import judge_clock
 from receiver.checks.finding import Finding, fail, ok, skip, warn
 from receiver.checks.keys import PROBES
 from receiver.checks.site import Site
-from receiver.errors import AmazonError, AmazonNotFound, AmazonRefused, AmazonThrottled, NotSent
+from receiver.errors import AmazonError, AmazonNotFound, AmazonRefusesUs, AmazonThrottled, NotSent
 from receiver.exchange import Request, Response
 
 TIMEOUT, CONNECT_TIMEOUT = 6.0, 4.0
@@ -33,6 +36,12 @@ MENDS = {
     "tls_failed": "Look at the system's trust store and clock, and at whatever opens TLS on the way (SSL_CERT_FILE).",
     "timeout": "Look at the firewall: packets seem to be dropped on the way.",
 }
+OF_THE_WAY = {
+    407: "A proxy on the way wants a login. Let this machine connect to Amazon directly, on port 443.",
+    426: "Amazon, or a proxy on the way, wants a newer TLS. Look at whatever opens TLS on the way.",
+}
+MOST_AHEAD = 1.5
+"""Seconds. A host two seconds behind this machine refuses what is dated by it; `Date` is precise to half a second."""
 ELSEWHERE = "Look at whatever is between here and there."
 
 
@@ -46,10 +55,8 @@ async def check_amazon(site: Site) -> list[Finding]:
 
 async def _check_account(site: Site, account: Account) -> list[Finding]:
     request = get_refund(account.endpoint, PROBES[account.environment])
-    signed = await asyncio.to_thread(account.signer.sign, request, site.wall())
-    before = site.wall()
     try:
-        answer = await site.send(signed, timeout=TIMEOUT, connect_timeout=CONNECT_TIMEOUT)
+        signed, answer, before = await _asked(site, account, request)
     except NotSent as error:
         ours = " Is `endpoint` right?" if account.endpoint.override else ""
         mend = MENDS.get(error.reason, ELSEWHERE) + ours
@@ -61,6 +68,24 @@ async def _check_account(site: Site, account: Account) -> list[Finding]:
     return [_judge(account, signed, answer), _clock(site, account, answer, middle)]
 
 
+async def _asked(site: Site, account: Account, request: Request) -> tuple[Request, Response, int]:
+    """What was sent last, the answer, and when it was sent (ms). Dates go by Amazon's clock, as the service's do."""
+    clocks, host = HostClocks(), host_of(request)
+    for repeats in reversed(range(REDATED + 1)):
+        before, dated = site.wall(), clocks.date_for(host, site.wall())
+        signed = await asyncio.to_thread(account.signer.sign, request, dated)
+        answer = await site.send(signed, timeout=TIMEOUT, connect_timeout=CONNECT_TIMEOUT)
+        try:
+            judge(answer)
+        except AmazonRefusesUs:
+            if repeats and clocks.refused(host, answer, site.wall(), dated=dated):
+                continue
+        except AmazonError:
+            pass
+        break
+    return signed, answer, before
+
+
 def _judge(account: Account, signed: Request, answer: Response) -> Finding:
     host = account.endpoint.host
     try:
@@ -69,7 +94,7 @@ def _judge(account: Account, signed: Request, answer: Response) -> Finding:
         return ok(KEY, f"{host} answers, and takes the key {account.signer.public_key_id}", account.name)
     except AmazonThrottled:
         return ok(KEY, f"{host} answers 429, too many calls just now: it takes the key", account.name)
-    except AmazonRefused as error:
+    except AmazonRefusesUs as error:
         return _refused(account, signed, error)
     except AmazonError as error:
         mend = "If this lasts, look at Amazon Pay's status page, and at `endpoint`."
@@ -77,12 +102,21 @@ def _judge(account: Account, signed: Request, answer: Response) -> Finding:
     return ok(KEY, f"{host} answers, and takes the key", account.name)
 
 
-def _refused(account: Account, signed: Request, error: AmazonRefused) -> Finding:
+def _refused(account: Account, signed: Request, error: AmazonRefusesUs) -> Finding:
     quoted = f" (request id {error.request_id})" if error.request_id else ""
+    if error.amazon_status in OF_THE_WAY:
+        found = f"requests do not reach Amazon: {error.detail}{quoted}"
+        return fail(KEY, "way_refused", found, OF_THE_WAY[error.amazon_status], account.name)
+    if error.reason_code == "InvalidHeaderValue" and OF_THE_DATE.search(error.detail):
+        return fail(KEY, "date_refused", f"the date is refused: {error.detail}{quoted}", SET_CLOCK, account.name)
     if error.amazon_status not in (401, 403) and error.reason_code not in OF_THE_KEY:
         mend = "If refunds are found all the same, this is no fault; else show the request id to Amazon's support."
         return warn(
-            KEY, "amazon_refused", f"an answer that says nothing of the key: {error.detail}{quoted}", mend, account.name
+            KEY,
+            "amazon_refuses_us",
+            f"an answer that says nothing of the key: {error.detail}{quoted}",
+            mend,
+            account.name,
         )
     mend = diagnose(error.detail, signed, account.signer.algorithm) or (
         "Compare public_key_id, region and environment with Seller Central (Integration Central); "
@@ -98,4 +132,4 @@ def _clock(site: Site, account: Account, answer: Response, middle: float) -> Fin
     except (ValueError, TypeError, OverflowError):
         return skip(CLOCK, "no_date", "Amazon's answer has no Date", subject=account.name)
     most = min(site.settings.ingest.max_future, timedelta(minutes=5)).total_seconds()
-    return judge_clock(CLOCK, middle - theirs, most, "Amazon's", account.name)
+    return judge_clock(CLOCK, middle - theirs, most, "Amazon's", account.name, most_ahead=MOST_AHEAD)

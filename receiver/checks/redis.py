@@ -237,8 +237,8 @@ def judge_channel(vitals: Vitals) -> Iterable[Finding]:
     """Since Redis 7 a new user may use no channel; processes wake each other over one."""
     if word := vitals.refused.get("channel"):
         found = (
-            f"PUBLISH to refunds:wake is refused ({word.replace('_', ' ')}): other processes notice a write up to a second "
-            "later, and a feed too"
+            f"PUBLISH to refunds:wake is refused ({word.replace('_', ' ')}): other processes and feeds notice a write "
+            "up to a second later"
         )
         yield warn("redis.channel", "channel_forbidden", found, "Allow the user the channel: &refunds:wake.")
 

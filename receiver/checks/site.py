@@ -42,6 +42,9 @@ class Site:
     insecure: bool = False
     """Send the token over plain http to another machine."""
 
+    whole_store: bool = False
+    """Read every record of the store, however long it takes."""
+
     @property
     def redis_address(self) -> RedisAddress | None:
         """None for the embedded store."""

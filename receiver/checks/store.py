@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from receiver.checks.content import check_keys_of_store, check_whole_store
 from receiver.checks.finding import Finding, fail, ok, skip, warn
 from receiver.checks.redis import judge_examined
 from receiver.checks.site import Site
@@ -82,7 +83,9 @@ async def _check_redis(site: Site, address: RedisAddress, name: str) -> list[Fin
     ]
     store = Store(link(address, timeout=timeout, connect_timeout=connect_timeout))
     try:
+        store.accounts = names
         findings += [*await check_format(store), *await check_work(site, store)]
+        findings += await (check_whole_store if site.whole_store else check_keys_of_store)(store)
     finally:
         await store.close()
     return findings

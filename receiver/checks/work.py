@@ -140,7 +140,10 @@ def _refunds(account: str, sizes: Mapping[str, float]) -> list[Finding]:
         text = f"{hinted} refunds were notified of, and Amazon is not asked yet"
         found.append(warn("refunds.backlog", "backlog", text, mend, account))
     if unclear := int(sizes["requests:unclear"]):
-        mend = "See them (receiver refund requests), look in Seller Central, then: receiver refund settle-request."
+        mend = (
+            "See them (receiver refund requests), and send each again (receiver refund repeat). If it stays unclear, "
+            "look in Seller Central, then: receiver refund settle-request."
+        )
         text = f"{plural(unclear, 'refund request')} of which nobody knows whether Amazon made the refund"
         found.append(warn("refunds.unclear", "unclear", text, mend, account))
     text = f"{plural(pending, 'refund')} pending" + (f", the oldest for {seconds(oldest)}" if pending else "")

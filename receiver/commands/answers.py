@@ -11,7 +11,7 @@ class Status(msgspec.Struct, rename="camel"):
     """`statusDetails`."""
 
     state: str
-    last_updated_timestamp: str
+    last_updated_timestamp: str | None = None
     reason_code: str | None = None
     reason_description: str | None = None
 
@@ -48,6 +48,15 @@ class RevisionAnswer(msgspec.Struct, rename="camel"):
     conflict: bool = False
 
 
+class RetryRefusedAnswer(msgspec.Struct, rename="camel"):
+    """Amazon's verdict on the last try to issue a declined refund again."""
+
+    generation: int
+    at: str
+    reason_code: str | None = None
+    detail: str | None = None
+
+
 class RefundAnswer(RevisionAnswer, rename="camel", kw_only=True):
     """A refund."""
 
@@ -62,6 +71,8 @@ class RefundAnswer(RevisionAnswer, rename="camel", kw_only=True):
     refund_type: str | None = None
     retry_of: str | None = None
     retried_by: str | None = None
+    retry_refused: RetryRefusedAnswer | None = None
+    unread_fields: list[str] = []
     issued_by: str | None = None
     first_seen_at: str | None = None
     advice: AdviceAnswer | None = None
@@ -183,6 +194,7 @@ class TryAnswer(msgspec.Struct, rename="camel"):
     error: str | None = None
     answer: str | None = None
     seconds: float = 0.0
+    note: str | None = None
 
 
 class DeliveryAnswer(msgspec.Struct, rename="camel"):

@@ -41,6 +41,7 @@ async def doctor(
     token_file: Path | None = None,
     token: str = "",
     insecure: bool = False,
+    whole_store: bool = False,
 ) -> int:
     """Examine, print, and return the exit code: 0, or 1 if anything failed.
 
@@ -57,7 +58,7 @@ async def doctor(
     except ConfigurationError as error:
         found = await examine_nothing(error.problems)
     else:
-        found = await _examine(settings, wall, config, offline, base, token, insecure)
+        found = await _examine(settings, wall, config, offline, base, token, insecure, whole_store)
     show(found, as_json=as_json)
     return found.exit_code
 
@@ -70,12 +71,13 @@ async def _examine(
     base: str,
     token: str,
     insecure: bool,
+    whole_store: bool,
 ) -> Report:
     transport = Transport()
     send: Send = transport.send
     try:
         accounts = tuple(settings.build_accounts())
-        return await examine(Site(settings, accounts, send, wall, config, offline, base, token, insecure))
+        return await examine(Site(settings, accounts, send, wall, config, offline, base, token, insecure, whole_store))
     finally:
         await transport.close()
 

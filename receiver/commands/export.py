@@ -50,6 +50,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "firstSeenAt": ("firstSeenAt",),
     "changedAt": ("changedAt",),
     "source": ("source",),
+    "unreadFields": ("unreadFields",),
 }
 """Column → where its value stands in the JSON. New columns come at the end."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -82,12 +83,14 @@ def csv_row(values: list[str]) -> str:
 
 
 def cells(refund: Mapping[str, Any]) -> list[str]:
-    """The values of a refund in the order of `COLUMNS`; null is empty, true and false are words."""
+    """The values of a refund in the order of `COLUMNS`; null is empty, true and false are words, lists have spaces."""
     found = []
     for path in COLUMNS.values():
         value: Any = refund
         for name in path:
             value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, list):
+            value = " ".join(str(each) for each in value)
         found.append("" if value is None else str(value).lower() if isinstance(value, bool) else str(value))
     return found
 

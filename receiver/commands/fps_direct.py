@@ -22,7 +22,15 @@ from receiver.commands.calling import ending, read_secret_file
 from receiver.commands.console import emit_fields, emit_json, moment, say
 from receiver.commands.issue import DECLINED
 from receiver.commands.views import STYLES
-from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, BadRequest, ConfigurationError, NotSent
+from receiver.errors import (
+    AmazonError,
+    AmazonRefused,
+    AmazonRefusesUs,
+    AmazonThrottled,
+    BadRequest,
+    ConfigurationError,
+    NotSent,
+)
 from receiver.exchange import Request, Response
 from receiver.ledger.refund import State
 from receiver.ledger.shape import amazon_time, money_json
@@ -162,9 +170,11 @@ def _explaining() -> Iterator[None]:
     with ending():
         try:
             yield
-        except AmazonRefused as error:
-            say([f"{error.detail} [{error.reason_code}]{_request_id(error)}"])
-            raise typer.Exit(REFUSED) from None
+        except (AmazonRefused, AmazonRefusesUs) as error:
+            word = error.reason_code or error.reason
+            # Without a code of FPS's it is a page of something on the way, which may hide FPS's answer.
+            say([f"{error.detail} [{word}]{_request_id(error)}", *([] if error.reason_code else [AGAIN])])
+            raise typer.Exit(REFUSED if error.reason_code else UNDECIDED) from None
         except AmazonThrottled as error:
             say([f"{error.detail} Nothing was refunded; try again later.{_request_id(error)}"])
             raise typer.Exit(UNDECIDED) from None

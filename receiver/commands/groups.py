@@ -13,6 +13,7 @@ from receiver.commands import (
     notification,
     openapi,
     refund,
+    repair,
     requests,
     settlement,
     subscriber,
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     for group in (issue, requests, export, settlement):
         group.register(refund.app)
     openapi.register(app)
+    repair.register(app)
     app.add_typer(refund.app, name="refund")
     app.add_typer(subscriber.app, name="subscriber")
     app.add_typer(events.app, name="events")

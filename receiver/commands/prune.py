@@ -38,7 +38,7 @@ WORDS = {
     Pruned.REQUEST_OPEN: "a refund request is open on its charge",
     Pruned.REQUEST_KEPT: "issued here, and its Idempotency-Key is still known (400 days)",
     Pruned.OWED: "a subscriber is still to be told",
-    Pruned.UNREADABLE: "damaged: look for store.refund_unreadable in the log",
+    Pruned.UNREADABLE: "damaged: look for store.record_unreadable in the log",
 }
 
 
@@ -64,7 +64,7 @@ async def prune(settings: Settings, older_than: str, refund_id: str, account: st
     names = [each.name for each in settings.accounts if account in ("", each.name)]
     if not names:
         raise ConfigurationError([f"--account: there is no account {account!r} in the settings."])
-    store = _open(settings)
+    store = open_store(settings)
     try:
         await store.correct_clock()
         store.hold_writes()
@@ -107,7 +107,8 @@ def read_choice(older_than: str, refund_id: str) -> int | None:
     return milliseconds(span)
 
 
-def _open(settings: Settings) -> Store:
+def open_store(settings: Settings) -> Store:
+    """The store of these settings. Raises `ConfigurationError` where an embedded one does not run."""
     redis = settings.redis
     address = redis.address
     if address is None:

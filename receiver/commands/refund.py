@@ -37,8 +37,8 @@ REASONS = {each.lower(): each.value for each in Reason}
 
 app = typer.Typer(
     help="Read what the service knows of refunds, follow changes, have Amazon asked again, and issue refunds. Needs a "
-    "running `receiver serve` and a token: with the scope read; create, retry, requests and settle-request need "
-    "refund, refresh refund or admin.",
+    "running `receiver serve` and a token: with the scope read; create, retry, requests, repeat and settle-request "
+    "need refund, refresh refund or admin.",
     no_args_is_help=True,
 )
 

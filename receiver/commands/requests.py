@@ -1,4 +1,4 @@
-"""Command. `receiver refund requests` and `settle-request`: refunds that were asked for, and of which nobody knows."""
+"""Command. `receiver refund requests`, `repeat`, `settle-request`: refunds that were asked for, and are not settled."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from receiver.commands.console import (
 )
 from receiver.commands.refund import _now, _refund_id
 from receiver.errors import ConfigurationError
-from receiver.ledger.request import OPEN
+from receiver.ledger.request import OPEN, RequestState
 
+UNANSWERED, STILL_UNCLEAR = 4, 6
+"""Exit codes."""
 STYLES = {"unclear": "bold red", "refused": "red", "done": "green"}
 
 
@@ -95,7 +97,8 @@ def requests(
     """List refunds that were asked for and are not settled: the unclear ones first, then the oldest.
 
     `reserved`: Amazon has not answered yet, and the service goes on trying. `unclear`: Amazon refused it after a try
-    whose end nobody knows; look in Seller Central, and settle it with `settle-request`. `candidateRefundId` is the one
+    whose end nobody knows; send it again with `repeat`, then look in Seller Central, and settle it with
+    `settle-request`. `candidateRefundId` is the one
     refund that such a request may have made. Needs a token with the scope refund.
     """
     if request_id:
@@ -114,6 +117,22 @@ def requests(
         say(["No request is open."])
     elif found.total > len(found.requests):
         say([f"There are {found.total}: settle these first, or give a greater --limit."])
+
+
+def repeat(call: Call, request_id: RequestId) -> None:
+    """Send an unclear request once more, before you settle it.
+
+    It goes out under the same key of Amazon's, so that Amazon tells what it did before and never refunds twice. Exit
+    code 4: Amazon has not answered yet, and the service tries on; 6: it is still unclear. Needs a token with the scope
+    refund, whose name is logged.
+    """
+    path = target("refund-requests", request_id, "repeat", account=call.account)
+    answer = call.run(lambda api: api.call("POST", path, wait=30))
+    found = decode(answer, RequestAnswer)
+    emit_json(answer.body) if call.json else emit_fields(_fields(found))
+    code = {RequestState.RESERVED: UNANSWERED, RequestState.UNCLEAR: STILL_UNCLEAR}.get(RequestState(found.state))
+    if code is not None:
+        raise typer.Exit(code)
 
 
 def settle_request(
@@ -135,7 +154,9 @@ def settle_request(
         ),
     ] = False,
 ) -> None:
-    """Settle an unclear request, once you have looked in Seller Central what became of it.
+    """Settle an unclear request, once it was repeated and you have looked in Seller Central what became of it.
+
+    Also for one that Amazon keeps refusing for its form (amazon_refuses_us), which would be tried for ever.
 
     Say --not-issued only if you are sure: if the refund was made after all, the buyer may be paid twice. Needs a token
     with the scope refund, whose name is kept with the request.
@@ -197,4 +218,5 @@ def _amount(found: RequestAnswer) -> str:
 def register(app: typer.Typer) -> None:
     """Make these commands of `receiver refund`."""
     api_command(app)(requests)
+    api_command(app)(repeat)
     api_command(app, name="settle-request")(settle_request)

@@ -231,7 +231,8 @@ def test(call: Call, name: Name) -> None:
         status = f"HTTP {tried.status}" if tried.status else None
         accepted = "accepted" if tried.delivered else "not accepted" if tried.delivered is False else "not sent yet"
         lines = [("Test", accepted), ("Answer", status), ("Error", tried.error), ("It said", tried.answer)]
-        emit_fields([*lines, ("Took", f"{tried.seconds:g} s"), ("webhook-id", tried.id)])
+        lines += [("Note", tried.note), ("Took", f"{tried.seconds:g} s"), ("webhook-id", tried.id)]
+        emit_fields(lines)
     if not tried.delivered:
         raise typer.Exit(1)
 

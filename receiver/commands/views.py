@@ -80,6 +80,7 @@ def fields(refund: RefundAnswer) -> Sequence[tuple[str, str | Text | None]]:
         ("Order", refund.order_reference),
         ("Retry of", refund.retry_of),
         ("Retried by", refund.retried_by),
+        ("Retry refused", _retry_refused(refund)),
         ("Issued by", refund.issued_by),
         ("Type", refund.refund_type),
         ("Descriptor", refund.soft_descriptor),
@@ -89,8 +90,19 @@ def fields(refund: RefundAnswer) -> Sequence[tuple[str, str | Text | None]]:
         ("First seen", moment(refund.first_seen_at)),
         ("Changed", moment(refund.changed_at)),
         ("Source", f"{refund.source}, revision {refund.revision}"),
+        ("Could not be read", ", ".join(refund.unread_fields) or None),
         *_advice(refund),
     ]
+
+
+def _retry_refused(refund: RefundAnswer) -> str | None:
+    """What became of the last try to issue it again, where Amazon refused that."""
+    refused = refund.retry_refused
+    if refused is None:
+        return None
+    return (
+        f"{moment(refused.at)}, try {refused.generation}: {refused.detail or refused.reason_code or 'no reason told'}"
+    )
 
 
 def _advice(refund: RefundAnswer) -> list[tuple[str, str | Text | None]]:

@@ -7,13 +7,11 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from msgspec import Meta
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
 from receiver.ledger.shape import (
     Account,
     MoneyJson,
-    OtherRefundJson,
     RefundJson,
-    RefundRequestJson,
-    RefusalJson,
     RevisionJson,
     Rfc3339,
 )
@@ -32,10 +30,9 @@ class RefundListJson(TypedDict):
     """Refunds, newest change first."""
 
     refunds: list[RefundJson]
+    unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
     nextCursor: NextCursor
-    scanCut: Annotated[
-        bool, Meta(description="Whether the page ends because one request looks at so many: go on with nextCursor.")
-    ]
+    scanCut: Annotated[bool, Meta(description="Whether one request looks at no more: go on with nextCursor.")]
 
 
 class HistoryJson(TypedDict):
@@ -61,6 +58,9 @@ class PendingJson(TypedDict):
     chargeId: str
     refundAmount: MoneyJson | None
     status: Literal["pending"]
+    reason: Annotated[
+        str | None, Meta(description="How the last try failed, such as amazon_timeout or amazon_refuses_us.")
+    ]
     detail: str
 
 
@@ -69,6 +69,7 @@ class PendingRequestJson(PendingJson):
 
     refundRequestId: str
     orderReference: Annotated[str | None, Meta(description="The merchant's own order number.")]
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")]
 
 
 class PendingOrderJson(PendingJson):
@@ -82,6 +83,7 @@ class RequestListJson(TypedDict):
 
     requests: list[RefundRequestJson]
     total: Annotated[int, Meta(description="How many there are, shown or not.", ge=0)]
+    unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
 
 
 class SubscriberJson(PublicJson):
@@ -94,6 +96,7 @@ class SubscriberListJson(TypedDict):
     """Subscribers, by account and name."""
 
     subscribers: list[SubscriberJson]
+    unreadable: Annotated[list[str], Meta(description="Those whose record is damaged, as account/name.")]
 
 
 MadeSecret = Annotated[str, Meta(description="Only where one was made, and only this once.", pattern="^whsec_")]
@@ -208,6 +211,7 @@ class TestedJson(TestSentJson):
     error: str | None
     answer: str | None
     seconds: float
+    note: str | None
 
 
 class ResetJson(TypedDict):
@@ -267,37 +271,8 @@ class AliveJson(TypedDict):
 
 
 class ReadinessJson(TypedDict):
-    """Whether it can work."""
+    """Whether it can work. `damagedKeys`: by key of the store, what it holds and should hold; at most 20."""
 
     status: Literal["ready", "not_ready"]
     checks: Annotated[dict[str, str], Meta(description="By check: ok, or a word for what is wrong.")]
-
-
-class ProblemJson(TypedDict):
-    """What is wrong (RFC 9457). Go by `reason`; there may be new ones, which the status then explains."""
-
-    type: Literal["about:blank"]
-    title: str
-    status: int
-    detail: Annotated[str, Meta(description="For people: what is wrong, and what to do.")]
-    reason: Annotated[str, Meta(description="A stable word for programs.", pattern="^[a-z0-9_]+$")]
-    requestId: NotRequired[Annotated[str, Meta(description="As in X-Request-Id, and in the service's log.")]]
-
-
-class RefundProblemJson(ProblemJson):
-    """Why a refund was not issued, or not settled."""
-
-    amazon: NotRequired[Annotated[RefusalJson, Meta(description="What Amazon said, where it was asked.")]]
-    refunds: NotRequired[
-        Annotated[
-            list[OtherRefundJson],
-            Meta(
-                description="Of same_amount_refunded, charge_in_conflict, too_many_refunds and allowance_exceeded: the "
-                "other refunds of the charge that stand in the way. The first two go away where `besides` names them."
-            ),
-        ]
-    ]
-    refundRequestId: NotRequired[Annotated[str, Meta(description="Of refund_unclear: the request that is unclear.")]]
-    candidateRefundId: NotRequired[
-        Annotated[str | None, Meta(description="Of refund_unclear: the one refund that it may have made.")]
-    ]
+    damagedKeys: NotRequired[dict[str, str]]

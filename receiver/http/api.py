@@ -101,6 +101,7 @@ class RefundApi:
         following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else None
         body: RefundListJson = {
             "refunds": [refund_json(refund) for refund in page.refunds],
+            "unreadable": list(page.unreadable),
             "nextCursor": following,
             "scanCut": page.cut,
         }

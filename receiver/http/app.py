@@ -177,6 +177,7 @@ def request_routes(api: RequestApi, in_turn: Callable[[Endpoint], Endpoint]) -> 
         Route("/v1/refund-requests", in_turn(api.many), methods=["GET"]),
         Route("/v1/refund-requests/{request_id}", api.one, methods=["GET"]),
         Route("/v1/refund-requests/{request_id}/settle", api.settle, methods=["POST"]),
+        Route("/v1/refund-requests/{request_id}/repeat", api.repeat, methods=["POST"]),
     ]
 
 

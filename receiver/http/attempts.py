@@ -11,10 +11,10 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address, ip_network
 
 from starlette.requests import HTTPConnection
 
+from receiver.addresses import client_of
 from receiver.errors import Rejected
 
 MOST_KNOWN = 10_000
@@ -78,13 +78,4 @@ class Attempts:
 
 def address_of(request: HTTPConnection) -> str:
     """Who fails: the client's IPv4 address, the /64 of its IPv6 address, or empty where there is none (a socket)."""
-    host = request.client.host if request.client else ""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped:
-            return str(address.ipv4_mapped)
-        return str(ip_network((address.packed, 64), strict=False))
-    return str(address)
+    return client_of(request.client.host if request.client else "")

@@ -1,7 +1,4 @@
-"""HTTP. `/v1/subscribers/{name}/deliveries`, `…/redrive` and `…/test`: what is owed, what was given up, once more.
-
-All of it needs the scope `admin`.
-"""
+"""HTTP. `/v1/subscribers/{name}/deliveries`, `…/redrive` and `…/test`. All of it needs the scope `admin`."""
 
 from __future__ import annotations
 
@@ -36,7 +33,8 @@ from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Money, Refund, Source, State, format_rfc3339
 from receiver.outbox.event import EVENT_ID, Event, to_fields
 from receiver.store.deaths import Redriven, Waiting
-from receiver.store.lanes import DeadEvent, fixed_width
+from receiver.store.lanes import DeadEvent
+from receiver.store.stream_ids import fixed_width
 
 LIMIT, MOST = 50, 200
 MOST_IDS = 1000
@@ -194,6 +192,7 @@ class DeliveryApi:
             "error": tested.error or None,
             "answer": tested.answer or None,
             "seconds": tested.seconds,
+            "note": tested.note or None,
         }
         return json_answer(body)
 

@@ -30,11 +30,12 @@ from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
 from receiver.http.bodies import read_object
 from receiver.http.ipn import Ipn, Watcher
+from receiver.http.issuing import pending_detail
 from receiver.http.params import Params
+from receiver.ledger.receipt import Outcome, Receipt
 from receiver.ledger.refund import Money
 from receiver.ledger.shape import money_json, refund_json
 from receiver.legacy import Ordered
-from receiver.receive import Outcome, Receipt
 from receiver.settings.sections import IngestSettings, Scope
 
 FIELDS = (
@@ -87,11 +88,18 @@ def fps_routes(
 class Forms:
     """Status notifications, taken off the wire as those of Amazon Pay are."""
 
+    waiting = 0
+
     def __init__(self, legacies: Mapping[str, Makes]) -> None:
         self._legacies = legacies
 
     async def receive(
-        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        account: str | None = None,
+        traceparent: str = "",
+        source: str = "",
     ) -> Receipt:
         """Take one. Raises `Refused`, or `Unavailable` for a reference without an order.
 
@@ -186,13 +194,14 @@ def _answer(account: str, ordered: Ordered) -> Response:
     if ordered.refund is not None:
         location = f"/v1/refunds/{ordered.refund.refund_id}?account={account}"
         return json_answer(refund_json(ordered.refund), 201, Location=location)
-    values = ordered.record.order.values
+    record, values = ordered.record, ordered.record.order.values
     body: PendingOrderJson = {
         "account": account,
         "refundId": values.reference,
         "chargeId": values.transaction_id,
         "refundAmount": money_json(values.amount),
         "status": "pending",
-        "detail": "Amazon has not answered yet. The order is kept and tried on; ask again with the same values.",
+        "reason": record.last_error or None,
+        "detail": pending_detail(record.last_error, record.detail, "ask again with the same values"),
     }
     return json_answer(body, 202, Retry_After=str(ASK_AGAIN))

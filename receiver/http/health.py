@@ -14,6 +14,7 @@ from receiver.errors import ReceiverError
 from receiver.http.answers import AliveJson, ReadinessJson
 from receiver.http.api import json_answer
 from receiver.metrics import CONTENT_TYPE, Metrics
+from receiver.store.damage import KeysDamaged
 
 log = structlog.get_logger()
 
@@ -21,6 +22,8 @@ Check = Callable[[], Awaitable[object]]
 """Raises where something is wrong; a `ReceiverError` says by its reason what."""
 CHECK_TIMEOUT = 2.0
 FRESH_TIMEOUT = 2.0
+MOST_DAMAGED = 20
+"""Damaged keys that readiness names."""
 _NOTHING: Mapping[str, Check] = MappingProxyType({})
 
 
@@ -53,9 +56,11 @@ class Health:
         alerting, words = await asyncio.gather(
             self._alerting_words(), asyncio.gather(*(self._word(name, check) for name, check in asked.items()))
         )
-        found = {**dict(zip(asked, words, strict=True)), **alerting}
+        found = {**{name: word for name, (word, _) in zip(asked, words, strict=True)}, **alerting}
         ready = all(found[name] == "ok" for name in self._checks)
         body: ReadinessJson = {"status": "ready" if ready else "not_ready", "checks": found}
+        if damaged := [pair for _, keys in words for pair in keys.items()]:
+            body["damagedKeys"] = dict(damaged[:MOST_DAMAGED])
         return json_answer(body, 200 if ready else 503)
 
     async def metrics(self, _: Request) -> Response:
@@ -76,15 +81,16 @@ class Health:
         except (ReceiverError, TimeoutError):
             return {}
 
-    async def _word(self, name: str, check: Check) -> str:
+    async def _word(self, name: str, check: Check) -> tuple[str, Mapping[str, str]]:
+        """A word for the check, and the keys of the store that it names."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 await check()
         except ReceiverError as error:
-            return error.reason
+            return error.reason, error.keys if isinstance(error, KeysDamaged) else {}
         except TimeoutError:
-            return "timeout"
+            return "timeout", {}
         except Exception:
             log.exception("health.check_failed", check=name)
-            return "failed"
-        return "ok"
+            return "failed", {}
+        return "ok", {}

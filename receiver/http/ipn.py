@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from receiver.addresses import client_of
 from receiver.deadline import Deadline
 from receiver.errors import (
     Encoded,
@@ -29,8 +30,9 @@ from receiver.http.server import CLOSE, REST
 from receiver.http.turns import Turns
 from receiver.http.wire import traceparent_of
 from receiver.inbox.envelope import HEADERS
-from receiver.receive import Receipt
+from receiver.ledger.receipt import Receipt
 from receiver.settings.sections import IngestSettings
+from receiver.shares import Shares
 
 log = structlog.get_logger()
 
@@ -42,6 +44,8 @@ LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 1.0
 """After an early answer what the sender still sends is read and thrown away, so far: closing at once would reset the
 connection, and the answer could be lost on the way (RFC 9112, 9.6)."""
+SMALL_BODY = 16 * 1024
+"""Bytes. Amazon Pay's notifications are smaller: one finds room as long as anybody holds a larger body."""
 PER_TURN = 16
 """Notifications judged in one turn of the loop, some 5 ms: a 503 waits for no more, and Redis syncs those of the turn
 before meanwhile."""
@@ -50,8 +54,17 @@ before meanwhile."""
 class Receives(Protocol):
     """The verb behind it: `receive.py`."""
 
+    @property
+    def waiting(self) -> int:
+        """How many of those that it judges wait for something else than their turn, in bounds of its own."""
+
     async def receive(
-        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        account: str | None = None,
+        traceparent: str = "",
+        source: str = "",
     ) -> Receipt:
         """Judge one body. Raises `Refused`, `Unavailable` or `NotFound`."""
 
@@ -95,6 +108,21 @@ class Incoming:
         return piece
 
 
+class Body:
+    """One body: what is held of it, for whom, and how long."""
+
+    __slots__ = ("data", "gave_way", "limit", "source")
+
+    def __init__(self, source: str, limit: Deadline) -> None:
+        self.source, self.limit = source, limit
+        self.data, self.gave_way = bytearray(), False
+
+    def give_way(self) -> None:
+        """Others need the room: the request ends now."""
+        self.gave_way = True
+        self.limit.move(0)
+
+
 class Ipn:
     """The ASGI endpoint. `timer` is a monotonic clock in seconds."""
 
@@ -110,7 +138,7 @@ class Ipn:
         self._answer_timeout = limits.answer_timeout.total_seconds()
         self._turns = Turns(PER_TURN)
         self._working = 0
-        self._buffered = 0
+        self._held = Shares[Body](limits.max_buffered)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = self._timer()
@@ -136,20 +164,25 @@ class Ipn:
     async def _received(self, scope: Scope, incoming: Incoming) -> Receipt:
         deadline = asyncio.get_running_loop().time() + self._answer_timeout
         headers = self._check_head(scope)
-        held = bytearray()
+        client = scope.get("client")
+        limit = Deadline(self._body_timeout)
+        body = Body(client_of(client[0]) if client else "", limit)
         try:
-            with Deadline(self._body_timeout) as limit:
-                await self._read(incoming, held)
-                if self._working >= self._limits.concurrency:
+            with limit:
+                await self._read(incoming, body)
+                # What waits for a certificate takes no place of what is proven by one that is there.
+                if self._working - self._receiver.waiting >= self._limits.concurrency:
                     raise Overloaded()
                 limit.move(deadline)
-                return await self._judged(scope, bytes(held), headers)
+                return await self._judged(scope, body, headers)
         except TimeoutError:
+            if body.gave_way:
+                raise Overloaded() from None
             if incoming.more:
                 raise Dropped("body_timeout") from None
             raise Overloaded("There was no time left to judge it.", reason="answer_timeout") from None
         finally:
-            self._buffered -= len(held)
+            self._held.remove(body.source, body)
 
     def _check_head(self, scope: Scope) -> dict[str, str]:
         """The headers that SNS sends along."""
@@ -165,23 +198,35 @@ class Ipn:
                 raise TooLarge()
         return headers
 
-    async def _read(self, incoming: Incoming, held: bytearray) -> None:
-        """Read the body into `held`, which counts against all bodies that are held at once."""
+    async def _read(self, incoming: Incoming, body: Body) -> None:
+        """Read the body. What is held of it counts against all bodies that are held at once."""
         while incoming.more:
             piece = await incoming.chunk()
-            if len(held) + len(piece) > self._limits.max_body:
+            if len(body.data) + len(piece) > self._limits.max_body:
                 raise TooLarge()
-            if self._buffered + len(piece) > self._limits.max_buffered:
-                raise Overloaded()
-            held += piece
-            self._buffered += len(piece)
+            while not self._held.fits(len(piece)):
+                self._make_room(body, len(piece))
+            body.data += piece
+            self._held.add(body.source, body, len(piece))
 
-    async def _judged(self, scope: Scope, body: bytes, headers: Mapping[str, str]) -> Receipt:
+    def _make_room(self, body: Body, size: int) -> None:
+        """The client that holds the most gives up its largest body. Raises `Overloaded` if this is the one."""
+        found = self._held.greediest(body.source, size)
+        if found is None and len(body.data) + size <= SMALL_BODY:
+            found = self._held.largest(SMALL_BODY)
+        if found is None:
+            raise Overloaded()
+        self._held.remove(*found)
+        found[1].give_way()
+
+    async def _judged(self, scope: Scope, body: Body, headers: Mapping[str, str]) -> Receipt:
         self._working += 1
         try:
             await self._turns.enter()
-            account = scope.get("path_params", {}).get("account")
-            return await self._receiver.receive(body, headers, account, traceparent=traceparent_of(scope["headers"]))
+            account, parent = scope.get("path_params", {}).get("account"), traceparent_of(scope["headers"])
+            return await self._receiver.receive(
+                bytes(body.data), headers, account, traceparent=parent, source=body.source
+            )
         except NotFound:
             # A renamed account must not lose notifications for good: 404 would be final to SNS.
             raise Unconfigured("No account has the name in the path.", reason="unconfigured_account") from None

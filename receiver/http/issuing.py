@@ -8,9 +8,8 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.amazonpay.answers import clean
 from receiver.amazonpay.calls import MAX_SOFT_DESCRIPTOR
-from receiver.errors import BadRequest, Unreadable
+from receiver.errors import AmazonRefusesUs, BadRequest, Unreadable
 from receiver.http.answers import PendingRequestJson
 from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
@@ -18,13 +17,14 @@ from receiver.http.bodies import chosen_account, read_object
 from receiver.http.params import Params
 from receiver.http.wire import traceparent_of
 from receiver.issue import Issued
+from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, whole_reference
 from receiver.ledger.refund import REFUND_ID, Money
 from receiver.ledger.request import NOBODY, Asked, Record, Wish
-from receiver.ledger.shape import money_json, refund_json, tidy
+from receiver.ledger.request_shape import refusal_json
+from receiver.ledger.shape import DESCRIPTION_LIMIT, money_json, refund_json, tidy
 from receiver.settings.sections import Scope
 
 FIELDS = ("account", "chargeId", "refundAmount", "softDescriptor", "orderReference", "besides")
-MAX_REFERENCE = 128
 MOST_NAMED = 50
 """Ids that one `besides` may hold: far more than refunds that Amazon takes for a charge."""
 ASK_AGAIN = 5
@@ -38,6 +38,9 @@ class Issues(Protocol):
 
     async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
         """Issue a declined refund again."""
+
+    async def repeat(self, request_id: str, *, by: str) -> Record:
+        """A person has an unclear request sent once more."""
 
     async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
         """A person says that Amazon made this refund of an unclear request."""
@@ -100,7 +103,7 @@ def read_wish(fields: Mapping[str, Any]) -> Wish:
         charge_id=charge_id,
         money=_money(fields.get("refundAmount")),
         soft_descriptor=_text(fields, "softDescriptor", MAX_SOFT_DESCRIPTOR, "bad_soft_descriptor"),
-        order_reference=clean(_text(fields, "orderReference", MAX_REFERENCE, "bad_order_reference")),
+        order_reference=_reference(fields.get("orderReference", "")),
     )
 
 
@@ -137,6 +140,13 @@ def _text(fields: Mapping[str, Any], name: str, most: int, reason: str) -> str:
     return value
 
 
+def _reference(value: object) -> str:
+    if not isinstance(value, str) or reference_problem(value):
+        most = f"{MAX_ORDER_REFERENCE} characters, without control characters"
+        raise BadRequest(f"`orderReference` is a text of at most {most}.", reason="bad_order_reference")
+    return value
+
+
 def _key(request: Request) -> str:
     keys = request.headers.getlist("idempotency-key")
     if len(keys) != 1:
@@ -148,19 +158,29 @@ def _key(request: Request) -> str:
     return keys[0]
 
 
+def pending_detail(last_error: str, detail: str, again: str) -> str:
+    """Why there is no refund yet, and what the caller may do."""
+    if last_error == AmazonRefusesUs.reason:
+        said = tidy(detail, DESCRIPTION_LIMIT)
+        return f"Amazon refuses our requests, so nothing was refunded yet. It is tried on; {again}. {said}"
+    return f"Amazon has not answered yet. The request is kept and tried on; {again}."
+
+
 def _answer(account: str, issued: Issued) -> Response:
     if issued.refund is not None:
         refund = issued.refund
         location = f"/v1/refunds/{refund.refund_id}?account={account}"
         return json_answer(refund_json(refund), 201, Location=location)
-    order = issued.record.order
+    record, order = issued.record, issued.record.order
     body: PendingRequestJson = {
         "account": account,
         "refundRequestId": order.id,
         "chargeId": order.charge_id,
         "refundAmount": money_json(order.money),
-        "orderReference": tidy(order.order_reference) or None,
+        "orderReference": whole_reference(order.order_reference),
         "status": "pending",
-        "detail": "Amazon has not answered yet. The request is kept and tried on; ask again with the same key.",
+        "reason": record.last_error or None,
+        "detail": pending_detail(record.last_error, record.detail, "ask again with the same key"),
+        "amazon": refusal_json(record),
     }
     return json_answer(body, 202, Retry_After=str(ASK_AGAIN))

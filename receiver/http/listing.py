@@ -33,14 +33,17 @@ async def merged(store: Pages, accounts: Sequence[str], query: Query, cursor: st
     pages = await asyncio.gather(*(store.page(account, query, cursor, limit, share) for account in accounts))
     if len(pages) == 1:
         return pages[0]
+    bad = tuple(each for page in pages for each in page.unreadable)
     # What an account has not shown yet lies below where its page ended: nothing below the highest such end is sure.
     unsure = max((place for page in pages if (place := read_cursor(page.next_cursor))), default=None)
     found = sorted((refund for page in pages for refund in page.refunds), key=place_of, reverse=True)
     sure = [refund for refund in found if unsure is None or place_of(refund) >= unsure]
     shown = _cut(sure, limit)
     if len(shown) < len(sure):
-        return Page(tuple(shown), write_cursor(place_of(shown[-1])))
-    return Page(tuple(shown), write_cursor(unsure), cut=len(shown) < limit and any(page.cut for page in pages))
+        return Page(tuple(shown), write_cursor(place_of(shown[-1])), unreadable=bad)
+    return Page(
+        tuple(shown), write_cursor(unsure), unreadable=bad, cut=len(shown) < limit and any(page.cut for page in pages)
+    )
 
 
 def _cut(refunds: list[Refund], limit: int) -> list[Refund]:

@@ -9,8 +9,8 @@ from datetime import datetime
 
 from starlette.requests import Request
 
-from receiver.amazonpay.answers import MAX_TEXT, clean
 from receiver.errors import BadRequest, Unreadable
+from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
 from receiver.ledger.refund import parse_time
 
 WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -38,11 +38,11 @@ class Params:
         return value
 
     def free_text(self, name: str) -> str:
-        """A text of somebody else's making, such as an order number, with single spaces; empty if it is absent."""
+        """An order number as it is looked up (`searchable`); empty if it is absent."""
         value = self._values.get(name, "")
-        if name in self._values and not (clean(value) and len(value) <= MAX_TEXT and value.isprintable()):
-            raise BadRequest(f"`{name}` is 1 to {MAX_TEXT} printable characters.", reason="bad_parameter")
-        return clean(value)
+        if name in self._values and (not searchable(value) or reference_problem(value)):
+            raise BadRequest(f"`{name}` is 1 to {MAX_ORDER_REFERENCE} printable characters.", reason="bad_parameter")
+        return searchable(value)
 
     def opaque(self, name: str) -> str:
         """A text that is taken as it is; empty if it is absent."""

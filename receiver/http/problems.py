@@ -5,21 +5,59 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 import msgspec
 import structlog
+from msgspec import Meta
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from receiver.errors import AmazonError, ReceiverError, Unauthorized
+from receiver.ledger.dispute import DisputeJson
+from receiver.ledger.request_shape import RefusalJson
+from receiver.ledger.shape import OtherRefundJson
 
 log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 REASONS = {404: "no_such_route", 405: "method"}
 """Stable words for what the router itself refuses."""
+
+
+class ProblemJson(TypedDict):
+    """What is wrong (RFC 9457). Go by `reason`; there may be new ones, which the status then explains."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    detail: Annotated[str, Meta(description="For people: what is wrong, and what to do.")]
+    reason: Annotated[str, Meta(description="A stable word for programs.", pattern="^[a-z0-9_]+$")]
+    requestId: NotRequired[Annotated[str, Meta(description="As in X-Request-Id, and in the service's log.")]]
+
+
+class RefundProblemJson(ProblemJson):
+    """Why a refund was not issued, or not settled."""
+
+    amazon: NotRequired[Annotated[RefusalJson, Meta(description="What Amazon said, where it was asked.")]]
+    refunds: NotRequired[
+        Annotated[
+            list[OtherRefundJson],
+            Meta(
+                description="Of same_amount_refunded, charge_in_conflict, too_many_refunds and allowance_exceeded: the "
+                "other refunds of the charge that stand in the way. The first two go away where `besides` names them."
+            ),
+        ]
+    ]
+    disputes: NotRequired[
+        Annotated[list[DisputeJson], Meta(description="Of buyer_may_be_paid: the open disputes about the charge.")]
+    ]
+    refundRequestId: NotRequired[Annotated[str, Meta(description="Of refund_unclear: the request that is unclear.")]]
+    candidateRefundId: NotRequired[
+        Annotated[str | None, Meta(description="Of refund_unclear: the one refund that it may have made.")]
+    ]
 
 
 def problem(

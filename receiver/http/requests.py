@@ -15,11 +15,11 @@ from receiver.http.answers import RequestListJson
 from receiver.http.api import json_answer
 from receiver.http.auth import Caller, Tokens
 from receiver.http.bodies import read_object
-from receiver.http.issuing import Issues
+from receiver.http.issuing import ASK_AGAIN, Issues
 from receiver.http.params import Params
 from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.request import OPEN, Record, RequestState
-from receiver.ledger.shape import RefundRequestJson, request_json
+from receiver.ledger.request_shape import RefundRequestJson, request_json
 from receiver.settings.sections import Scope
 from receiver.store.unsettled import OpenRequests
 
@@ -66,7 +66,11 @@ class RequestApi:
         ]
         rows = sorted(rows, key=lambda row: (*row[:3], row[3].order.id))[:limit]
         shown = await asyncio.gather(*(self._json(account, record) for _, _, account, record in rows))
-        body: RequestListJson = {"requests": [*shown], "total": sum(each.total for each in found)}
+        body: RequestListJson = {
+            "requests": [*shown],
+            "total": sum(each.total for each in found),
+            "unreadable": [request_id for each in found for request_id in each.unreadable],
+        }
         return json_answer(body)
 
     async def one(self, request: Request) -> Response:
@@ -88,6 +92,22 @@ class RequestApi:
             record = await issuer.settle_as_done(request_id, refund_id, by=caller.name)
         else:
             record = await issuer.settle_as_not_issued(request_id, by=caller.name)
+        return json_answer(await self._json(account, record))
+
+    async def repeat(self, request: Request) -> Response:
+        """`POST /v1/refund-requests/{id}/repeat?account=`: send an unclear request once more, under the same key.
+
+        200 with what became of it; 202 while Amazon has not answered.
+        """
+        caller = self._caller(request)
+        accounts = caller.seen(Params(request, ("account",)).opaque("account") or None)
+        request_id = _request_id(request)
+        if await read_object(request, needed=False):
+            raise BadRequest("A repetition takes no values.", reason="unknown_field")
+        account, _ = await self._the_one(accounts, request_id)
+        record = await self._issuers[account].repeat(request_id, by=caller.name)
+        if record.state is RequestState.RESERVED:
+            return json_answer(await self._json(account, record), 202, Retry_After=str(ASK_AGAIN))
         return json_answer(await self._json(account, record))
 
     def _caller(self, request: Request) -> Caller:

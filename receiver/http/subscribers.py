@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.durations import milliseconds, parse_duration
-from receiver.errors import BadRequest, Unreadable
+from receiver.errors import BadRequest, NotFound, Unreadable
 from receiver.http.answers import (
     AddedSubscriberJson,
     MadeSecretJson,
@@ -34,6 +34,7 @@ from receiver.outbox.signature import read_secret
 from receiver.outbox.subscriber import Subscriber, pause, public_json, read_subscriber, resume
 from receiver.outbox.target import Rules
 from receiver.store.lanes import Health
+from receiver.store.roster import Roster
 
 CLOCKS_APART = 300_000
 """ms by which the clock of a client may be ahead of ours."""
@@ -54,6 +55,9 @@ class SubscriberStore(Listing, Protocol):
 
     async def health(self, account: str, name: str) -> Health:
         """How it fares."""
+
+    async def roster(self, account: str) -> Roster:
+        """All of them, and those that cannot be read."""
 
     async def lane_sizes(self, account: str, name: str) -> tuple[int, int, int]:
         """Events waiting and dead, and when (ms) the oldest that waits was written."""
@@ -78,7 +82,10 @@ class SubscriberApi:
         caller = admin(self._tokens, request)
         accounts = caller.seen(Params(request, ("account",)).opaque("account") or None)
         found = await all_of(self._store, accounts)
-        body: SubscriberListJson = {"subscribers": [_shown(account, subscriber) for account, subscriber in found]}
+        body: SubscriberListJson = {
+            "subscribers": [_shown(account, subscriber) for account, subscriber in found],
+            "unreadable": ["/".join(each) for each in await self._unreadable(accounts)],
+        }
         return json_answer(body)
 
     async def add(self, request: Request) -> Response:
@@ -112,10 +119,22 @@ class SubscriberApi:
 
     async def remove(self, request: Request) -> Response:
         """`DELETE /v1/subscribers/{name}?account=`: with everything it was owed. 204."""
-        account, subscriber = await self._named(request)
-        not_configured(subscriber, "remove it")
-        await self._store.remove_subscriber(account, subscriber.name)
+        try:
+            account, subscriber = await self._named(request)
+            not_configured(subscriber, "remove it")
+        except NotFound:
+            accounts = admin(self._tokens, request).seen(request.query_params.get("account"))
+            damaged = [each for each in await self._unreadable(accounts) if each[1] == request.path_params["name"]]
+            if len(damaged) != 1:
+                raise
+            account = damaged[0][0]
+        await self._store.remove_subscriber(account, request.path_params["name"])
         return Response(status_code=204)
+
+    async def _unreadable(self, accounts: Sequence[str]) -> list[tuple[str, str]]:
+        """(account, name) of those whose records are damaged."""
+        rosters = await asyncio.gather(*(self._store.roster(account) for account in accounts))
+        return [(account, name) for account, each in zip(accounts, rosters, strict=True) for name in each.unreadable]
 
     async def change(self, request: Request) -> Response:
         """`PATCH /v1/subscribers/{name}?account=`: the fields that the body names; null is the default again."""

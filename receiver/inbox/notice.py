@@ -15,6 +15,8 @@ from defusedxml.ElementTree import fromstring
 
 from receiver.errors import Unreadable
 from receiver.inbox import strict_json
+from receiver.inbox.dispute import kind_of, read_dispute
+from receiver.ledger.dispute import Dispute
 from receiver.ledger.refund import REFUND_ID
 
 REFUND: Final = "REFUND"
@@ -62,6 +64,8 @@ class Notice(msgspec.Struct, frozen=True):
     """`RefundType` of the XML generation: SellerInitiated, AmazonA-ZRefund, Chargeback, ..."""
     release_environment: str = ""
     """`Sandbox` or `Live`, which only the XML generation tells."""
+    dispute: Dispute | None = None
+    """Of a chargeback or a claim: what is told of it. Its times, and an id where none is told, are the receiver's."""
 
     @property
     def is_refund(self) -> bool:
@@ -70,8 +74,8 @@ class Notice(msgspec.Struct, frozen=True):
 
     @property
     def is_known(self) -> bool:
-        """Whether Amazon documents this type of object. Of any other, nobody here knows what it says of refunds."""
-        return self.object_type in KNOWN_TYPES
+        """Whether it is known what the notice says of refunds: Amazon documents its type, or it tells of a dispute."""
+        return self.object_type in KNOWN_TYPES or self.dispute is not None
 
 
 def read_notice(message: str) -> Notice:
@@ -116,7 +120,16 @@ def _read_v2(fields: dict[str, object]) -> Notice:
         generation=2,
         is_sample=_is_sample(fields),
         release_environment=_optional(fields, "releaseenvironment"),
+        dispute=_read_dispute(fields, object_type, _optional(fields, "notificationtype")),
     )
+
+
+def _read_dispute(fields: dict[str, object], object_type: str, notification_type: str) -> Dispute | None:
+    kind = "" if object_type == REFUND else kind_of(object_type, notification_type)
+    try:
+        return read_dispute(kind, fields) if kind and not _is_sample(fields) else None
+    except Unreadable as error:
+        raise _unreadable(error.detail) from error
 
 
 def _read_v1(fields: dict[str, object]) -> Notice:
@@ -137,6 +150,7 @@ def _read_v1(fields: dict[str, object]) -> Notice:
         is_sample=_is_sample(fields),
         refund_type=refund_type,
         release_environment=_optional(fields, "releaseenvironment"),
+        dispute=_read_dispute(fields, object_type, notification_type),
     )
 
 

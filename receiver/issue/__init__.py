@@ -4,7 +4,8 @@
     tries.py     one try, and what becomes of it
     refusals.py  why a refund is not issued
     work.py      the workers, who finish what others began
-    by_hand.py   a person settles what only a person can
+    generations.py    which try of a retry is the one to make
+    by_hand.py   a person settles what only a person can, or has it sent once more
 
 What is sent is written down first, byte for byte, under one key of Amazon's; every try sends those bytes under that
 key, and Amazon answers a repetition with what it did before. Whoever dies in the middle, a worker goes on when the
@@ -28,17 +29,19 @@ from receiver.errors import (
     StoreUnavailable,
 )
 from receiver.issue.by_hand import ByHand
+from receiver.issue.generations import generation_of
 from receiver.issue.orders import make_order
-from receiver.issue.refusals import not_reserved, refusal
+from receiver.issue.refusals import buyer_may_be_paid, not_reserved, refusal
 from receiver.issue.tries import Issued, Tries, Watcher
 from receiver.issue.work import Worker
 from receiver.ledger.allowance import CAPTURED, OVER, Charge, most
 from receiver.ledger.charge_book import SKEW, Guard
+from receiver.ledger.dispute import open_on, permission_of
 from receiver.ledger.refund import FPS, Money, Refund, State
 from receiver.ledger.request import NOBODY, Asked, Order, Record, RequestState, Wish
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.requests import Attempt, NotReserved, Reserved
+from receiver.store.requests import Attempt, Disputed, NotReserved, Reserved
 
 __all__ = ["Issued", "Issuer"]
 
@@ -93,8 +96,8 @@ class Issuer:
     async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
         """Issue a declined refund again, at most once however many ask. Raises as `create` does, and `NotFound`.
 
-        With Amazon's default as soft descriptor: what Amazon tells of the declined one's is not what was sent. There
-        is one key for all retries of a refund: where Amazon refuses it, another try is the caller's, by `create`.
+        With Amazon's default as soft descriptor: what Amazon tells of the declined one's is not what was sent. Where
+        Amazon has refused the last try, and that is proven, this is another one (see `generations.py`).
         """
         declined = await self.store.refund(self._name, refund_id)
         if declined is None:
@@ -117,14 +120,17 @@ class Issuer:
                 reason="not_enough_known",
             )
         wish = Wish(declined.charge_id, declined.amount, order_reference=declined.order_reference)
-        order = make_order(
-            self.asker.account,
-            wish,
-            retry_of=refund_id,
-            retry_root=declined.retry_root or refund_id,
-            asked=asked,
-        )
-        return await self._issue(order, declined)
+        root = declined.retry_root or refund_id
+        account = self.asker.account
+
+        def make(generation: int) -> Order:
+            return make_order(account, wish, retry_of=refund_id, retry_root=root, generation=generation, asked=asked)
+
+        return await self._issue(await generation_of(self.store, declined, make), declined)
+
+    async def repeat(self, request_id: str, *, by: str) -> Record:
+        """A person has an unclear request sent once more. See `ByHand.repeat`."""
+        return await ByHand(self.tries).repeat(request_id, by=by, lease=int(self.lease * 1000))
 
     async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
         """A person says that Amazon made this refund of an unclear request. See `ByHand.as_done`."""
@@ -149,6 +155,8 @@ class Issuer:
         match reserved:
             case NotReserved():
                 raise not_reserved(reserved, order, guard)
+            case Disputed():
+                raise await self._disputed(order.charge_id)
             case Reserved(token=token):
                 await self.tries.when_admitted(Attempt(order.id, token), order)
                 record = await self.store.request(self._name, order.id)
@@ -159,6 +167,9 @@ class Issuer:
                 return await self._known(record, order)
         return await self._known(reserved, order)
 
+    async def _disputed(self, charge_id: str) -> Conflict:
+        return buyer_may_be_paid(open_on(charge_id, await self.store.disputes(self._name, permission_of(charge_id))))
+
     def _guard(self, order: Order, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
         """What must not be in the way of an order.
 
@@ -167,6 +178,9 @@ class Issuer:
         """
         now = self.store.now()
         refunded = charge.refunded.minor_units if charge.refunded else 0
+        if charge.has_unread("refundedAmount"):
+            # What is not known is taken for the whole charge.
+            refunded = ceiling
         since = now - self.same_amount_within if self.same_amount_within else None
         reserved_since = since
         if declined is not None:
@@ -191,8 +205,9 @@ class Issuer:
                 raise refusal(record)
             case RequestState.UNCLEAR:
                 raise RefundUnclear(
-                    "Amazon refused this after a try whose end is not known, so the refund may have been made. Look "
-                    "for it in Seller Central before you use a new key, and settle the request (`receiver refund "
+                    "Amazon refused this after a try whose end is not known, so the refund may have been made. Have "
+                    "the request repeated under the same key (`receiver refund repeat`); if it stays unclear, look for "
+                    "the refund in Seller Central before you use a new key, and settle the request (`receiver refund "
                     f"settle-request`). {record.detail}",
                     refund_request_id=record.order.id,
                     candidate=await self.store.candidate_of(self._name, record),

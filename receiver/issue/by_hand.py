@@ -1,4 +1,4 @@
-"""Verb. A person settles an unclear request, of which only a person can find out what became.
+"""Verb. A person has an unclear request sent once more; or settles it, where only a person can find out its end.
 
 Amazon has no call that lists a charge's refunds, and Get Refund tells no idempotency key: that a refund is of this
 request and no other is somebody's word. What can be proven of it is: it exists, it is of this charge, amount and
@@ -17,8 +17,8 @@ from receiver.ask import THROTTLED_PAUSE
 from receiver.errors import AmazonThrottled, Conflict, NotFound
 from receiver.issue.tries import PATIENCE, Tries, facts_of
 from receiver.ledger.refund import Observation, Source
-from receiver.ledger.request import Record, RequestState, too_old
-from receiver.store.unsettled import Taken
+from receiver.ledger.request import OPEN, REFUSES_US, Record, RequestState, too_old
+from receiver.store.unsettled import Busy, NotUnclear, Taken
 
 log = structlog.get_logger()
 
@@ -49,6 +49,8 @@ class ByHand:
             )
             if isinstance(refused, Taken):
                 raise _taken(refused.request_id)
+            if isinstance(refused, Busy):
+                raise _pending()
             if refused is not None:
                 return await self.as_done(request_id, refund_id, by=by)
             self.tries.watcher.tried("settled_done")
@@ -72,7 +74,10 @@ class ByHand:
         _check_unclear(record)
         candidate = await store.candidate_of(account, record)
         detail = f"Settled by hand as not issued. Before that: {record.detail}"
-        if await store.settle_unclear(account, record.order, {"settled_by": by, "detail": detail}) is not None:
+        hindrance = await store.settle_unclear(account, record.order, {"settled_by": by, "detail": detail})
+        if isinstance(hindrance, Busy):
+            raise _pending()
+        if hindrance is not None:
             return await self.as_not_issued(request_id, by=by)
         self.tries.watcher.tried("settled_not_issued")
         log.warning(
@@ -83,6 +88,25 @@ class ByHand:
             candidate_refund_id=candidate or None,
             by=by,
         )
+        return await self._record(request_id)
+
+    async def repeat(self, request_id: str, *, by: str, lease: int) -> Record:
+        """Send an unclear request once more, under the same key of Amazon's: what Amazon did before, it tells again.
+
+        `by` is who wants it; `lease` is in ms. A request that is being tried, or done, is returned as it is. Raises
+        `NotFound`, `Conflict` (`request_settled`) and `StoreUnavailable`.
+        """
+        account, store = self.tries.account, self.tries.store
+        record = await self._record(request_id)
+        if record.state in (RequestState.RESERVED, RequestState.DONE):
+            return record
+        _check_unclear(record)
+        claimed = await store.reopen_request(account, record.order, lease=lease)
+        if isinstance(claimed, NotUnclear):
+            return await self.repeat(request_id, by=by, lease=lease)
+        self.tries.watcher.tried("repeated")
+        log.warning("refund.repeated_by_hand", account=account, request=request_id, by=by)
+        await self.tries.when_admitted(claimed, record.order)
         return await self._record(request_id)
 
     async def _record(self, request_id: str) -> Record:
@@ -120,13 +144,15 @@ class ByHand:
 
 
 def _check_unclear(record: Record) -> None:
-    if record.state is RequestState.RESERVED:
-        raise Conflict(
-            "This request is still being tried, and only Amazon's answer settles it.", reason="request_pending"
-        )
-    if record.state is not RequestState.UNCLEAR:
+    if record.state is RequestState.RESERVED and record.last_error != REFUSES_US:
+        raise _pending()
+    if record.state not in OPEN:
         became = f" with the refund {record.refund_id}" if record.refund_id else ""
         raise Conflict(f"This request is settled: {record.state}{became}.", reason="request_settled")
+
+
+def _pending() -> Conflict:
+    return Conflict("This request is still being tried, and only Amazon's answer settles it.", reason="request_pending")
 
 
 def _taken(request_id: str) -> Conflict:

@@ -8,13 +8,21 @@ from receiver.accounts import Account
 from receiver.amazonpay.calls import create_refund
 from receiver.errors import BadRequest
 from receiver.ledger.allowance import check_amount
+from receiver.ledger.order_reference import searchable
 from receiver.ledger.request import NOBODY, Asked, Order, Wish
 
 LONGEST_KEY = 255
 
 
 def make_order(
-    account: Account, wish: Wish, key: str = "", *, retry_of: str = "", retry_root: str = "", asked: Asked = NOBODY
+    account: Account,
+    wish: Wish,
+    key: str = "",
+    *,
+    retry_of: str = "",
+    retry_root: str = "",
+    generation: int = 1,
+    asked: Asked = NOBODY,
 ) -> Order:
     """The order for a wish under the caller's key, or for the retry of a declined refund, which has a key of its own.
 
@@ -24,7 +32,7 @@ def make_order(
     """
     if retry_of:
         # A control character keeps this key apart from every key of a caller.
-        key = f"\x00retry\n{retry_of}"
+        key = f"\x00retry\n{retry_of}" + (f"\n{generation}" if generation > 1 else "")
     elif not (1 <= len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
         raise BadRequest("Idempotency-Key has 1 to 255 printable ASCII characters.", reason="bad_idempotency_key")
     # Amazon's key: the same for the same caller's key, whoever computes it, and no longer than Amazon takes.
@@ -33,7 +41,7 @@ def make_order(
     request = create_refund(account.endpoint, wish.charge_id, wish.money, amazon_key, wish.soft_descriptor)
     return Order(
         id=_sha256(key),
-        digest=hashlib.sha256(request.body + wish.order_reference.encode()).hexdigest(),
+        digest=hashlib.sha256(request.body + searchable(wish.order_reference).encode()).hexdigest(),
         amazon_key=amazon_key,
         body=request.body,
         charge_id=wish.charge_id,
@@ -41,6 +49,7 @@ def make_order(
         order_reference=wish.order_reference,
         retry_of=retry_of,
         retry_root=retry_root,
+        generation=generation,
         traceparent=asked.traceparent,
         issued_by=asked.by,
         besides=tuple(dict.fromkeys(asked.besides)),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from receiver.errors import AmazonRefused, Conflict, OtherRefunds
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, Guard
+from receiver.ledger.dispute import Dispute, dispute_json, may_be_paid
 from receiver.ledger.refund import Money
 from receiver.ledger.request import Order, Record
 from receiver.ledger.shape import other_refunds_json
@@ -46,6 +47,13 @@ def not_reserved(refused: NotReserved, order: Order, guard: Guard) -> OtherRefun
             )
     text = _exceeded(order.money, guard.most, refused)
     return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
+
+
+def buyer_may_be_paid(disputes: Sequence[Dispute]) -> Conflict:
+    """The error for open disputes about the charge."""
+    error = Conflict(f"Nothing was issued. {may_be_paid(disputes)}", reason="buyer_may_be_paid")
+    error.more = {"disputes": [dispute_json(each) for each in disputes]}
+    return error
 
 
 def _exceeded(money: Money, ceiling: int, refused: NotReserved) -> str:

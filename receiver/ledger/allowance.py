@@ -15,7 +15,7 @@ import msgspec
 
 from receiver.errors import BadRequest
 from receiver.ledger.charge_book import Entry
-from receiver.ledger.refund import FPS, Money, Refund, State
+from receiver.ledger.refund import FPS, Money, Refund, State, Unread
 
 OVER: Mapping[str, int] = MappingProxyType({"USD": 7_500, "GBP": 7_500, "EUR": 7_500, "JPY": 8_400})
 """Currency → most that may be refunded over the captured amount, in minor units."""
@@ -54,6 +54,12 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     merchant_reference_id: str = ""
     """`merchantMetadata.merchantReferenceId`: the merchant's own order number."""
     environment: str = ""
+    unread: tuple[Unread, ...] = ()
+    """The fields of the answer that could not be read."""
+
+    def has_unread(self, *names: str) -> bool:
+        """Whether one of these fields was there and could not be read."""
+        return any(each.field in names for each in self.unread)
 
 
 def most(captured: Money, over: Mapping[str, int] = OVER) -> int:

@@ -15,7 +15,16 @@ from typing import Any
 
 import msgspec
 
-from receiver.ledger.refund import Observation, Refund, Source, State, is_final
+from receiver.ledger.refund import (
+    FIELD_NAMES,
+    UNKNOWN_STATE,
+    Observation,
+    Refund,
+    RetryRefused,
+    Source,
+    State,
+    is_final,
+)
 
 DAY = 86_400_000
 STUCK_AFTER = DAY
@@ -24,12 +33,22 @@ MOST_FINALS = 16
 """A bound on what one refund may remember; a refund that contradicts itself more often is in conflict anyway."""
 
 
-Facts = Mapping[str, str | bool]
+Facts = Mapping[str, str | bool | tuple[str, ...] | RetryRefused]
 """What others than Get Refund tell of a refund: the charge, an XML notification, whoever issued it."""
-REVISED = frozenset({"retryable"})
+REVISED = frozenset({"retryable", "retry_refused"})
 """Facts that change: of these the last that is told stays."""
 ISSUERS = REVISED | {"order_reference"}
 """Facts that whoever issued the refund knows better than the charge, whichever was heard first."""
+UNREAD = "unread"
+"""The fact that names further fields which could not be read: a tuple of their names."""
+OF_THE_STATE = {
+    "reasonCode": "reason_code",
+    "reasonDescription": "reason_description",
+    "lastUpdatedTimestamp": "updated_at",
+}
+"""The fields that each state has of its own, also where they are empty."""
+OF_THE_REFUND = ("charge_id", "amount", "soft_descriptor", "created_at", "environment")
+"""The fields that are the same in every state: an answer that has them fills those that are empty."""
 
 
 class EventType(StrEnum):
@@ -94,7 +113,7 @@ TABLE: dict[Phase, dict[Phase, Move]] = {
 
 FINAL_PHASE: dict[str, Phase] = {State.REFUNDED: Phase.REFUNDED, State.DECLINED: Phase.DECLINED}
 FINAL_EVENT: dict[str, EventType] = {State.REFUNDED: EventType.REFUNDED, State.DECLINED: EventType.DECLINED}
-RANK: dict[str, int] = {State.INITIATED: 0, State.REFUNDED: 2, State.DECLINED: 3}
+RANK: dict[str, int] = {UNKNOWN_STATE: -1, State.INITIATED: 0, State.REFUNDED: 2, State.DECLINED: 3}
 UNKNOWN_RANK = 1
 
 
@@ -166,29 +185,35 @@ def _steady(seen: Observation, known: Refund | None) -> Observation:
 
 
 def _fields(seen: Observation) -> dict[str, Any]:
-    """What a refund keeps of an observation."""
-    return {name: value for name, value in msgspec.structs.asdict(seen).items() if name != "is_dated"}
+    """The values that a refund keeps of an observation."""
+    return {name: value for name, value in msgspec.structs.asdict(seen).items() if name not in ("is_dated", "unread")}
 
 
 def _first(account: str, seen: Observation, source: Source, now: int, facts: Facts) -> Refund:
-    return Refund(
+    refund = Refund(
         account=account,
         revision=1,
         first_seen_at=now,
         changed_at=now,
         source=source,
         finals=(_final_key(seen),) if is_final(seen.state) else (),
-        **{**_fields(seen), **facts},
+        **_fields(seen),
     )
+    told = {name: value for name, value in facts.items() if name != UNREAD}
+    return _noted(msgspec.structs.replace(refund, **told), _names(seen) | _also(facts))
 
 
 def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple[Emission, ...]]:
-    refund = known
+    refund, unread = known, set(known.unread)
     if _order(seen) > _order(known):
-        refund = msgspec.structs.replace(refund, **{k: v for k, v in _fields(seen).items() if v})
-        refund = msgspec.structs.replace(
-            refund, reason_code=seen.reason_code, reason_description=seen.reason_description
-        )
+        # What belongs to the state is replaced even where it is not known now: an older state's time is not this one's.
+        latest = {name: getattr(seen, name) for name in OF_THE_STATE.values()}
+        kept = {name: value for name, value in _fields(seen).items() if value}
+        refund = msgspec.structs.replace(refund, **kept | latest)
+        unread = (unread - OF_THE_STATE.keys()) | _names(seen)
+    elif move is Move.JOIN:
+        refund = learned(refund, {name: getattr(seen, name) for name in OF_THE_REFUND}, ())
+    refund = _noted(refund, unread)
     if not is_final(seen.state) or _final_key(seen) in known.finals:
         return refund, ()
     if len(known.finals) >= MOST_FINALS and (known.conflict or move is not Move.CONTRADICT):
@@ -241,9 +266,25 @@ def learned(known: Refund, facts: Facts, revised: Collection[str] = REVISED) -> 
     fresh = {
         name: value
         for name, value in facts.items()
-        if value and value != getattr(known, name) and (name in revised or not getattr(known, name))
+        if name != UNREAD and value and value != getattr(known, name) and (name in revised or not getattr(known, name))
     }
-    return msgspec.structs.replace(known, **fresh) if fresh else known
+    refund = msgspec.structs.replace(known, **fresh) if fresh else known
+    return _noted(refund, {*known.unread} | _also(facts))
+
+
+def _names(seen: Observation) -> set[str]:
+    return {each.field for each in seen.unread}
+
+
+def _also(facts: Facts) -> set[str]:
+    named = facts.get(UNREAD)
+    return set(named) if isinstance(named, tuple) else set()
+
+
+def _noted(refund: Refund, unread: Collection[str]) -> Refund:
+    """The refund, with the names of those fields that could not be read and are empty still."""
+    left = tuple(sorted(name for name in unread if name in FIELD_NAMES and not getattr(refund, FIELD_NAMES[name])))
+    return refund if left == refund.unread else msgspec.structs.replace(refund, unread=left)
 
 
 def born(refund: Refund, now: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from receiver.errors import BadRequest
+from receiver.ledger.order_reference import searchable
 from receiver.ledger.refund import Refund
 
 Place = tuple[int, str]
@@ -13,7 +14,10 @@ Place = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Filters that all must hold; an empty one holds always. `since` is ms: last changed at or after it."""
+    """Filters that all must hold; an empty one holds always. `since` is ms: last changed at or after it.
+
+    `order` is in the form of `searchable`.
+    """
 
     state: str = ""
     reason: str = ""
@@ -27,7 +31,7 @@ class Query:
             self.state in ("", refund.state)
             and self.reason in ("", refund.reason_code)
             and self.charge in ("", refund.charge_id)
-            and self.order in ("", refund.order_reference)
+            and self.order in ("", searchable(refund.order_reference))
             and refund.changed_at >= self.since
         )
 
@@ -38,6 +42,8 @@ class Page:
 
     refunds: tuple[Refund, ...]
     next_cursor: str
+    unreadable: tuple[str, ...] = ()
+    """Ids of refunds whose records are damaged, or of a later version: nobody knows whether they match."""
     cut: bool = False
     """Whether it ends because so many refunds were looked at, not because it is full or there are no more."""
 

@@ -7,9 +7,12 @@ currency, never a float.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,7 +37,18 @@ class State(StrEnum):
 ALIASES = {"Pending": State.INITIATED, "Completed": State.REFUNDED}
 """The refund page's prose, and the XML generation, use these older words."""
 
+UNKNOWN_STATE = "Unknown"
+"""The state of a refund that Amazon has just made and whose state it did not tell readably: not a word of Amazon's."""
+
 FINAL = frozenset({State.REFUNDED, State.DECLINED})
+
+
+def state_of(word: str) -> str:
+    """The state that Amazon's word means, in any case of its letters; another word is kept as it is."""
+    return _STATES.get(word.lower(), word)
+
+
+_STATES = {word.lower(): state for word, state in [*((each.value, each) for each in State), *ALIASES.items()]}
 
 
 class Reason(StrEnum):
@@ -104,7 +118,7 @@ class Money(msgspec.Struct, frozen=True):
 
 
 NO_MARKS = str.maketrans("", "", "-:")
-TIMESTAMP = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)T(\d\d):?(\d\d):?(\d\d)(?:\.(\d{1,9}))?Z")
+TIMESTAMP = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)T(\d\d):?(\d\d):?(\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 
 
 def parse_time(text: object) -> int:
@@ -147,6 +161,31 @@ class Source(StrEnum):
     CREATE = "create"
 
 
+class Unread(NamedTuple):
+    """A field that Amazon sent and that could not be read."""
+
+    field: str
+    """Its name in Amazon's JSON or XML."""
+    reason: str
+    """What is wrong with it, as one word: `not_a_text`, `bad_timestamp`, ... Never the value."""
+
+
+FIELD_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "chargeId": "charge_id",
+        "refundAmount": "amount",
+        "softDescriptor": "soft_descriptor",
+        "creationTimestamp": "created_at",
+        "releaseEnvironment": "environment",
+        "reasonCode": "reason_code",
+        "reasonDescription": "reason_description",
+        "lastUpdatedTimestamp": "updated_at",
+        "orderReference": "order_reference",
+    }
+)
+"""Name in the JSON of a refund → attribute of `Refund`, of each field that can be null because it cannot be read."""
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """What Amazon said a refund is, at one moment (Get Refund or Create Refund).
 
@@ -156,7 +195,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     refund_id: str
     state: str
     updated_at: int
-    """`statusDetails.lastUpdatedTimestamp`. Whole seconds: two changes can share one."""
+    """`statusDetails.lastUpdatedTimestamp`. Whole seconds: two changes can share one. 0 where it is not known."""
     charge_id: str = ""
     amount: Money | None = None
     reason_code: str = ""
@@ -168,6 +207,20 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """`releaseEnvironment`: Sandbox or Live; empty where Amazon gave none."""
     is_dated: bool = True
     """Whether `updated_at` is Amazon's. Else it is when Amazon answered, and what it says again is not newer."""
+    unread: tuple[Unread, ...] = ()
+    """The fields of the answer that could not be read: empty here, and never guessed."""
+
+
+class RetryRefused(msgspec.Struct, frozen=True, array_like=True):
+    """Amazon's verdict on the last try to issue a declined refund again."""
+
+    generation: int
+    """The number of that try."""
+    at: int
+    reason_code: str = ""
+    status: int = 0
+    request_id: str = ""
+    detail: str = ""
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +232,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     """Counts our writes from 1; a reader may drop what has a smaller one."""
     updated_at: int
+    """Amazon's time of the last change, ms; 0 where it is not known."""
     first_seen_at: int
     changed_at: int
     """When the last revision was written; lists are sorted by it."""
@@ -204,6 +258,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Of a retry: the refund that the chain of retries began with."""
     retried_by: str = ""
     """The refund that repeats this declined one."""
+    retry_refused: RetryRefused | None = None
+    """What Amazon said to the last try to repeat this declined one, if that issued nothing."""
     issued_by: str = ""
     """The name of the token with which it was asked for; empty where it was not asked for here."""
     conflict: bool = False
@@ -212,6 +268,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """Each final state seen, as `State@updated_at`."""
     emitted: tuple[str, ...] = ()
     """The event types that this refund has had."""
+    unread: tuple[str, ...] = ()
+    """Names (`FIELD_NAMES`) of the fields that are empty because what Amazon sent could not be read."""
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

@@ -49,6 +49,10 @@ class RequestState(StrEnum):
     """Amazon refused it after a try whose end nobody knows: a person has to look. The amount stays reserved."""
 
 
+KEY_TAKEN = "DuplicateIdempotencyKey"
+"""Amazon's reason code for a key that was used with other values."""
+REFUSES_US = "amazon_refuses_us"
+"""Our word for a try that Amazon refused without a word about the refund."""
 OPEN = (RequestState.RESERVED, RequestState.UNCLEAR)
 """The states that hold money back: a reservation on the charge."""
 
@@ -70,6 +74,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The declined refund that this one repeats."""
     retry_root: str = ""
     """The refund that the chain of retries began with."""
+    generation: int = 1
+    """Of a retry: its number among the tries to issue the refund again, each of which has a key of its own."""
     traceparent: str = ""
     """What the request that began it sent along (W3C Trace Context); empty where there was none."""
     issued_by: str = ""
@@ -100,6 +106,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Our word for how the last try failed, such as `amazon_timeout`; empty where none did."""
     settled_by: str = ""
     """The name of the token with which a person settled it; empty where Amazon did."""
+
+    @property
+    def proves_nothing_issued(self) -> bool:
+        """Whether nothing can have been issued under its key: it is refused, and no try had an unknown end.
+
+        Amazon's word that the key has other values proves the opposite: something was issued under it.
+        """
+        return self.state is RequestState.REFUSED and not self.unknown and self.reason_code != KEY_TAKEN
 
 
 def too_old(refund_created_at: int, record: Record) -> bool:

@@ -13,8 +13,8 @@ from typing import Annotated, Final, TypedDict
 from msgspec import Meta
 
 from receiver.ledger.charge_book import RESERVATION, Entry
-from receiver.ledger.refund import Money, Refund, Revision, Source, format_basic, format_rfc3339, is_final
-from receiver.ledger.request import Record, RequestState
+from receiver.ledger.order_reference import whole_reference
+from receiver.ledger.refund import Money, Refund, RetryRefused, Revision, Source, format_basic, format_rfc3339, is_final
 
 TEXT_LIMIT = 128
 """Characters kept of a code or an id. The longest that Amazon documents are far shorter."""
@@ -52,13 +52,24 @@ class StatusJson(TypedDict):
     reasonCode: Annotated[
         str | None, Meta(description="Why it was declined: AmazonRejected or ProcessingFailure; the set is open.")
     ]
-    lastUpdatedTimestamp: AmazonTime
+    lastUpdatedTimestamp: AmazonTime | None
 
 
 class StatusDetailsJson(StatusJson):
     """The state of a refund."""
 
     reasonDescription: str | None
+
+
+class RetryRefusedJson(TypedDict):
+    """Amazon's verdict on a try to issue a declined refund again. Nothing was issued by it."""
+
+    generation: Annotated[int, Meta(description="The number of the try; each has a key of its own.", ge=1)]
+    at: Rfc3339
+    status: int
+    reasonCode: str | None
+    requestId: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")]
+    detail: str | None
 
 
 class RefundJson(TypedDict):
@@ -77,7 +88,9 @@ class RefundJson(TypedDict):
     ]
     final: Annotated[bool, Meta(description="Whether the state is Refunded or Declined.")]
     conflict: Annotated[bool, Meta(description="Whether Amazon has told two different final states.")]
-    orderReference: Annotated[str | None, Meta(description="The merchant's own order number.")]
+    orderReference: Annotated[
+        str | None, Meta(description="The merchant's order number, unaltered, or null if over 256.")
+    ]
     refundType: Annotated[
         str | None, Meta(description="Who began it, where it was told: SellerInitiated, Chargeback, FPS, …")
     ]
@@ -91,7 +104,15 @@ class RefundJson(TypedDict):
     retryOf: Annotated[str | None, Meta(description="The declined refund that this one repeats.")]
     retryRoot: Annotated[str | None, Meta(description="Of a retry: the refund that the chain of retries began with.")]
     retriedBy: Annotated[str | None, Meta(description="The refund that repeats this declined one.")]
+    retryRefused: Annotated[
+        RetryRefusedJson | None,
+        Meta(description="Of a declined refund that is not repeated yet: Amazon's verdict on the last try to."),
+    ]
     issuedBy: IssuedBy
+    unreadFields: Annotated[
+        list[str],
+        Meta(description="Fields that are null because what Amazon sent could not be read, such as refundAmount."),
+    ]
     firstSeenAt: Rfc3339
     changedAt: Rfc3339
     source: Annotated[str, Meta(description="Who made us look.", extra_json_schema={"enum": [*Source]})]
@@ -109,14 +130,6 @@ class RevisionJson(TypedDict):
     issuedBy: IssuedBy
 
 
-class RefusalJson(TypedDict):
-    """Amazon's refusal, for whoever has to talk to Amazon about it."""
-
-    status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")]
-    reasonCode: str | None
-    requestId: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")]
-
-
 class OtherRefundJson(TypedDict):
     """Another refund of the charge, or a request for one, that stands in the way."""
 
@@ -126,46 +139,6 @@ class OtherRefundJson(TypedDict):
     refundAmount: Annotated[MoneyJson | None, Meta(description="Null: not known.")]
     beganAt: Annotated[Rfc3339 | None, Meta(description="Null: not known.")]
     conflict: Annotated[bool, Meta(description="Whether Amazon has told both Refunded and Declined.")]
-
-
-class RefundRequestJson(TypedDict):
-    """A request to issue a refund, and what became of it."""
-
-    refundRequestId: Annotated[
-        str, Meta(description="SHA-256 (hex) of the caller's Idempotency-Key.", pattern="^[0-9a-f]{64}$")
-    ]
-    account: Account
-    state: Annotated[
-        str,
-        Meta(
-            description="reserved: Amazon has not answered, it is tried on. unclear: a person has to look.",
-            extra_json_schema={"enum": [*RequestState]},
-        ),
-    ]
-    chargeId: str
-    refundAmount: MoneyJson | None
-    orderReference: str | None
-    retryOf: Annotated[str | None, Meta(description="The declined refund that it repeats.")]
-    refundId: Annotated[str | None, Meta(description="The refund that it became.")]
-    candidateRefundId: Annotated[
-        str | None,
-        Meta(description="Of an unclear request: the one refund that it may have made, for a person to check."),
-    ]
-    tries: Annotated[int, Meta(description="How often it was sent.", ge=0)]
-    mayHaveReachedAmazon: Annotated[bool, Meta(description="Whether a try has ended without a whole answer.")]
-    lastError: Annotated[str | None, Meta(description="Our word for how the last try failed.")]
-    detail: Annotated[str | None, Meta(description="The last thing that was said of it.")]
-    amazon: Annotated[RefusalJson | None, Meta(description="Of a refusal by Amazon.")]
-    issuedBy: Annotated[
-        str | None,
-        Meta(description="The name of the token with which it was requested; null in requests of older versions."),
-    ]
-    besides: Annotated[
-        list[str], Meta(description="The refunds and requests that the caller named: this one was wanted beside them.")
-    ]
-    settledBy: Annotated[str | None, Meta(description="The name of the token with which a person settled it.")]
-    createdAt: Rfc3339 | None
-    changedAt: Rfc3339 | None
 
 
 def tidy(text: str, limit: int = TEXT_LIMIT) -> str:
@@ -189,9 +162,28 @@ def amazon_time(ms: int) -> str:
     return f"{whole[:-1]}.{ms % 1000:03d}Z" if ms % 1000 else whole
 
 
+def known_time(ms: int) -> str | None:
+    """Amazon's time; null for 0."""
+    return amazon_time(ms) if ms else None
+
+
 def money_json(money: Money | None) -> MoneyJson | None:
     """`{amount, currencyCode}`: the amount as text, with as many decimals as the currency has."""
     return None if money is None else {"amount": money.text, "currencyCode": money.currency_code}
+
+
+def retry_refused_json(refused: RetryRefused | None) -> RetryRefusedJson | None:
+    """The JSON of a verdict on a retry, with its keys in the order of `RetryRefusedJson`."""
+    if refused is None:
+        return None
+    return {
+        "generation": refused.generation,
+        "at": format_rfc3339(refused.at),
+        "status": refused.status,
+        "reasonCode": tidy(refused.reason_code) or None,
+        "requestId": tidy(refused.request_id) or None,
+        "detail": tidy(refused.detail, DESCRIPTION_LIMIT) or None,
+    }
 
 
 def refund_json(refund: Refund) -> RefundJson:
@@ -201,25 +193,27 @@ def refund_json(refund: Refund) -> RefundJson:
         "chargeId": tidy(refund.charge_id) or None,
         "refundAmount": money_json(refund.amount),
         "softDescriptor": tidy(refund.soft_descriptor) or None,
-        "creationTimestamp": amazon_time(refund.created_at) if refund.created_at else None,
+        "creationTimestamp": known_time(refund.created_at),
         "statusDetails": {
             "state": tidy(refund.state),
             "reasonCode": tidy(refund.reason_code) or None,
             "reasonDescription": tidy(refund.reason_description, DESCRIPTION_LIMIT) or None,
-            "lastUpdatedTimestamp": amazon_time(refund.updated_at),
+            "lastUpdatedTimestamp": known_time(refund.updated_at),
         },
         "releaseEnvironment": tidy(refund.environment) or None,
         "account": tidy(refund.account),
         "revision": refund.revision,
         "final": is_final(refund.state),
         "conflict": refund.conflict,
-        "orderReference": tidy(refund.order_reference) or None,
+        "orderReference": whole_reference(refund.order_reference),
         "refundType": tidy(refund.refund_type) or None,
         "retryable": None if refund.conflict else {"yes": True, "no": False}.get(refund.retryable),
         "retryOf": refund.retry_of or None,
         "retryRoot": refund.retry_root or None,
         "retriedBy": refund.retried_by or None,
+        "retryRefused": None if refund.retried_by else retry_refused_json(refund.retry_refused),
         "issuedBy": refund.issued_by or None,
+        "unreadFields": [*refund.unread],
         "firstSeenAt": format_rfc3339(refund.first_seen_at),
         "changedAt": format_rfc3339(refund.changed_at),
         "source": str(refund.source),
@@ -247,7 +241,7 @@ def revision_json(revision: Revision) -> RevisionJson:
         "statusDetails": {
             "state": tidy(revision.state),
             "reasonCode": tidy(revision.reason_code) or None,
-            "lastUpdatedTimestamp": amazon_time(revision.updated_at),
+            "lastUpdatedTimestamp": known_time(revision.updated_at),
         },
         "revision": revision.revision,
         "final": is_final(revision.state),
@@ -255,35 +249,4 @@ def revision_json(revision: Revision) -> RevisionJson:
         "changedAt": format_rfc3339(revision.at),
         "source": str(revision.source),
         "issuedBy": revision.issued_by or None,
-    }
-
-
-def request_json(account: str, record: Record, candidate: str = "") -> RefundRequestJson:
-    """The JSON of a request to issue a refund, with its keys in the order of `RefundRequestJson`."""
-    order = record.order
-    refused: RefusalJson = {
-        "status": record.amazon_status,
-        "reasonCode": tidy(record.reason_code) or None,
-        "requestId": tidy(record.request_id) or None,
-    }
-    return {
-        "refundRequestId": order.id,
-        "account": account,
-        "state": str(record.state),
-        "chargeId": order.charge_id,
-        "refundAmount": money_json(order.money),
-        "orderReference": tidy(order.order_reference) or None,
-        "retryOf": order.retry_of or None,
-        "refundId": record.refund_id or None,
-        "candidateRefundId": candidate or None,
-        "tries": record.tries,
-        "mayHaveReachedAmazon": record.unknown,
-        "lastError": record.last_error or None,
-        "detail": tidy(record.detail, DESCRIPTION_LIMIT) or None,
-        "amazon": refused if record.amazon_status else None,
-        "issuedBy": order.issued_by or None,
-        "besides": list(order.besides),
-        "settledBy": record.settled_by or None,
-        "createdAt": format_rfc3339(record.created_at) if record.created_at else None,
-        "changedAt": format_rfc3339(record.changed_at) if record.changed_at else None,
     }

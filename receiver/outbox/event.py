@@ -10,7 +10,6 @@ the stream. A field without a value is not written; readers ignore fields that t
 | time | yes | when we learned of it, RFC 3339 with milliseconds |
 | refundId | yes | Amazon's id of the refund |
 | state | yes | RefundInitiated, Refunded, Declined, or another word of Amazon's |
-| lastUpdatedTimestamp | yes | Amazon's, basic form `20190714T155300Z` |
 | revision | yes | counts our writes to the refund from 1, a restore adds 1,000; older news has a smaller one |
 | source | yes | notification, poll, refresh, create |
 | firstSeenAt, changedAt | yes | RFC 3339 with milliseconds |
@@ -20,10 +19,12 @@ the stream. A field without a value is not written; readers ignore fields that t
 | softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
 | retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time and no conflict is known |
 | retryOf, retryRoot, retriedBy | no | the refund repeated, the first of its chain of retries, the repetition |
-| creationTimestamp | no | Amazon's, basic form |
+| retryRefused | no | Amazon's verdict on the last try to repeat it, as JSON: number, ms, code, status, id, text |
+| creationTimestamp, lastUpdatedTimestamp | no | Amazon's, basic form `20190714T155300Z` |
 | issuedBy | no | the name of the token with which the refund was requested here |
 | conflict | no | `true` if Amazon has told two different final states |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
+| unreadFields | no | the fields that are missing because what Amazon sent could not be read, separated by spaces |
 | traceparent | no | W3C Trace Context: what the request brought from which this follows |
 """
 
@@ -38,13 +39,27 @@ import msgspec
 
 from receiver.errors import Unreadable
 from receiver.ledger.lifecycle import Emission, EventType
-from receiver.ledger.refund import REFUND_ID, Money, Refund, Source, format_rfc3339, parse_time
-from receiver.ledger.shape import DESCRIPTION_LIMIT, amazon_time, tidy
+from receiver.ledger.order_reference import whole_reference
+from receiver.ledger.refund import (
+    FIELD_NAMES,
+    REFUND_ID,
+    Money,
+    Refund,
+    RetryRefused,
+    Source,
+    format_rfc3339,
+    parse_time,
+)
+from receiver.ledger.shape import DESCRIPTION_LIMIT, known_time, tidy
 from receiver.outbox.advice import Advice, advice_of
+from receiver.outbox.operator_event import is_known
 from receiver.trace_context import passed_on
 
 SAME = 512
 """Events kept as read and as rendered: all subscribers are told of the same ones at about the same time."""
+NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
+WORD = re.compile(r"[a-z_]{1,64}")
+OPERATORS = "receiver."
 EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
 COUNT = re.compile(r"[0-9]{1,15}")
 FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
@@ -105,22 +120,24 @@ def to_fields(event: Event) -> dict[str, str]:
         "state": tidy(refund.state),
         "reasonCode": tidy(refund.reason_code),
         "reasonDescription": tidy(refund.reason_description, DESCRIPTION_LIMIT),
-        "lastUpdatedTimestamp": amazon_time(refund.updated_at),
+        "lastUpdatedTimestamp": known_time(refund.updated_at) or "",
         "chargeId": tidy(refund.charge_id),
         "amount": refund.amount.text if refund.amount else "",
         "currencyCode": refund.amount.currency_code if refund.amount else "",
         "softDescriptor": tidy(refund.soft_descriptor),
-        "creationTimestamp": amazon_time(refund.created_at) if refund.created_at else "",
+        "creationTimestamp": known_time(refund.created_at) or "",
         "releaseEnvironment": tidy(refund.environment),
-        "orderReference": tidy(refund.order_reference),
+        "orderReference": whole_reference(refund.order_reference) or "",
         "refundType": tidy(refund.refund_type),
         "retryable": "" if refund.conflict else refund.retryable,
         "retryOf": refund.retry_of,
         "retryRoot": refund.retry_root,
         "retriedBy": refund.retried_by,
+        "retryRefused": msgspec.json.encode(refund.retry_refused).decode() if refund.retry_refused else "",
         "issuedBy": refund.issued_by,
         "conflict": "true" if refund.conflict else "",
         "finals": " ".join(refund.finals),
+        "unreadFields": " ".join(refund.unread),
         "revision": str(refund.revision),
         "source": refund.source.value,
         "firstSeenAt": format_rfc3339(refund.first_seen_at),
@@ -128,6 +145,16 @@ def to_fields(event: Event) -> dict[str, str]:
         "traceparent": event.traceparent,
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def is_newer(fields: Mapping[str, str]) -> bool:
+    """Whether an entry has a type, or a source, that a later version brought: it is left to that version."""
+    word = fields.get("type", "")
+    if word.startswith(OPERATORS):
+        return not is_known(fields)
+    source = fields.get("source", "")
+    has_later_source = WORD.fullmatch(source) is not None and source not in set(Source)
+    return NEWER.fullmatch(word) is not None and (word not in set(EventType) or has_later_source)
 
 
 def from_fields(account: str, fields: Mapping[str, str]) -> Event:
@@ -161,7 +188,7 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         refund_id=_matched(REFUND_ID, fields, "refundId"),
         state=_matched(STATE, fields, "state"),
         revision=int(_matched(COUNT, fields, "revision")),
-        updated_at=parse_time(fields.get("lastUpdatedTimestamp")),
+        updated_at=parse_time(fields["lastUpdatedTimestamp"]) if "lastUpdatedTimestamp" in fields else 0,
         first_seen_at=parse_time(fields.get("firstSeenAt")),
         changed_at=parse_time(fields.get("changedAt")),
         source=Source(fields.get("source", "")),
@@ -178,10 +205,19 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         retry_of=fields.get("retryOf", ""),
         retry_root=fields.get("retryRoot", ""),
         retried_by=fields.get("retriedBy", ""),
+        retry_refused=_refused(fields.get("retryRefused", "")),
         issued_by=fields.get("issuedBy", ""),
         conflict=fields.get("conflict") == "true",
         finals=_finals(fields),
+        unread=tuple(name for name in fields.get("unreadFields", "").split(" ") if name in FIELD_NAMES),
     )
+
+
+def _refused(text: str) -> RetryRefused | None:
+    try:
+        return msgspec.json.decode(text, type=RetryRefused) if text else None
+    except msgspec.MsgspecError as error:
+        raise Unreadable("The field retryRefused of an event is garbled.", reason="bad_event") from error
 
 
 def _money(fields: Mapping[str, str]) -> Money | None:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Money, Refund
-from receiver.ledger.shape import DESCRIPTION_LIMIT, amazon_time, tidy
+from receiver.ledger.shape import DESCRIPTION_LIMIT, known_time, tidy
 from receiver.outbox.event import Event
 from receiver.outbox.subscriber import Subscriber
 
@@ -81,7 +81,8 @@ def facts(event: Event) -> dict[str, str]:
         "Account": tidy(event.account),
         "Environment": tidy(refund.environment),
         "Retry of": tidy(refund.retry_of),
-        "Changed": amazon_time(refund.updated_at),
+        "Changed": known_time(refund.updated_at) or "",
+        "Could not be read": ", ".join(refund.unread),
     }
     return {name: text for name, text in known.items() if text}
 

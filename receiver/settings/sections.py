@@ -89,7 +89,15 @@ class HttpSettings(Section):
     """A second port, for all but notifications and health; None: everything is on one."""
     trusted_proxies: Networks = ()
     connections: int = Field(default=1000, ge=1, le=1_000_000)
-    """Open at once on each port, in each process; one more gets 503 and is closed. Each needs a file descriptor."""
+    """Open at once on each port, in each process. For one more, the client with the most idle or unfinished ones gives
+    up its oldest. Each needs a file descriptor."""
+    keep_alive: Span = Field(
+        default=seconds(75),
+        ge=seconds(1),
+        le=seconds(3600),
+        description="how long a connection may idle, 1s to 1h.",
+    )
+    """Longer than the proxies in front keep theirs: ALB, ingress-nginx and nginx 60 s."""
     failed_sign_ins: int = Field(default=20, ge=0, le=10_000)
     """Wrong tokens of one client address at once; after that 429, and one more every 6 s. 0: no limit."""
     refreshes: int = Field(default=120, ge=0, le=100_000)

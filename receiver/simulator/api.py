@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -22,7 +23,9 @@ from receiver.simulator.checks import IDEMPOTENCY_KEY, NEVER_SIGNED, Asked
 from receiver.simulator.engine import Called, Engine, check_environment
 from receiver.simulator.faults import Fault
 from receiver.simulator.mischief import Rule, Trick, read_header
+from receiver.simulator.odd_fields import spoilt
 from receiver.simulator.outcomes import read_outcome
+from receiver.simulator.refusals import refusal_of
 from receiver.simulator.shapes import charge_json, read_create_refund, read_key, refund_json
 
 MOST_BODY = 65_536
@@ -95,11 +98,13 @@ class Api:
     async def _answer(self, call: str, request: Request, work: Callable[[Asked, str], Answer]) -> Response:
         engine, object_id = self._engine, request.path_params.get("id", "")
         rule: Rule | None = None
-        reason = ""
+        reason, at = "", engine.now()
         try:
             asked = await read(request)
             engine.tick()
-            engine.checks.check(asked, engine.now())
+            clock = engine.mischief.clock(call, object_id)
+            at = engine.now() + (int(clock.seconds * 1000) if clock else 0)
+            engine.checks.check(asked, at, strict=clock is not None)
             check_environment(engine, request.path_params.get("environment", ""), object_id)
             rule = header_rule(asked) or engine.mischief.take(call, object_id)
             refuse_by(rule)
@@ -111,7 +116,9 @@ class Api:
             response, reason = refusal(fault), fault.word
             if rule is not None and rule.trick is Trick.THROTTLE and rule.seconds:
                 response.headers["retry-after"] = f"{rule.seconds:.0f}"
-        response.headers["x-amz-pay-request-id"] = engine.ids.uuid()
+        response.headers["date"] = formatdate(at // 1000, usegmt=True)
+        if response.media_type != "text/html":
+            response.headers["x-amz-pay-request-id"] = engine.ids.uuid()
         trick = str(rule.trick) if rule is not None else ""
         engine.calls.append(Called(engine.now(), call, object_id, response.status_code, reason, trick))
         log.debug("simulator.called", call=call, object_id=object_id, status=response.status_code, reason=reason)
@@ -121,6 +128,8 @@ class Api:
         body = answer.body
         if rule is not None and rule.trick is Trick.WRONG_REFUND and "refundId" in body:
             body = {**body, "refundId": f"{str(body['refundId'])[:-6]}999999"}
+        if rule is not None and rule.trick is Trick.ODD_FIELD:
+            body = spoilt(body, rule.kind)
         response = Response(json.dumps(body).encode(), answer.status, media_type="application/json")
         return await spoil(self._engine, rule, response, request)
 
@@ -162,8 +171,10 @@ class Half(Response):
 
 
 def refusal(fault: Fault) -> Response:
-    """Amazon's error body, and the simulator's finer reason in a header."""
+    """Amazon's error body, and the simulator's finer reason in a header; or the page of something on the way."""
     headers = {REASON_HEADER: fault.word}
+    if fault.page:
+        return Response(fault.page, fault.status, headers, "text/html")
     return Response(json.dumps(fault.body()).encode(), fault.status, headers, "application/json")
 
 
@@ -207,6 +218,8 @@ def refuse_by(rule: Rule | None) -> None:
         raise Fault(429, "TooManyRequests", "Too many requests.", "mischief")
     if rule is not None and rule.trick is Trick.ERROR:
         raise Fault(500, "InternalServerError", "Something went wrong.", "mischief")
+    if rule is not None and rule.trick is Trick.REFUSE:
+        raise refusal_of(rule.kind)
 
 
 async def _gone(request: Request) -> None:

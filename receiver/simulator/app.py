@@ -125,6 +125,7 @@ class Simulator:
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,
             timeout_graceful_shutdown=GRACE,
         )
         self._server = Server(config)

@@ -65,21 +65,24 @@ class Checks:
     region: str
     skew: float = 900.0
 
-    def check(self, asked: Asked, now: int) -> None:
-        """Return if the holder of a known key signed this at about `now` (ms); else raise `Fault`."""
+    def check(self, asked: Asked, now: int, *, strict: bool = False) -> None:
+        """Return if the holder of a known key signed this at about `now` (ms); else raise `Fault`.
+
+        `strict`: nothing that is dated after `now` is taken.
+        """
         parts = _AUTHORIZATION.fullmatch(asked.header("authorization"))
         if parts is None:
             raise _bad_authorization(asked)
         names = _signed_names(asked, parts["signed"])
         text = string_to_sign(parts["algorithm"], canonical_request(asked, names))
-        self._check_date(asked.header("x-amz-pay-date"), text, now)
+        self._check_date(asked.header("x-amz-pay-date"), text, now, strict=strict)
         self._check_place(asked)
         key = self.public_keys.get(parts["key"])
         if key is None:
             raise Fault(401, "InvalidAuthentication", f"Unknown public key id '{parts['key']}'.", "public_key_id")
         _check_signature(key, parts["signature"], text, SALTS[parts["algorithm"]])
 
-    def _check_date(self, date: str, text: str, now: int) -> None:
+    def _check_date(self, date: str, text: str, now: int, *, strict: bool) -> None:
         found = _DATE.fullmatch(date)
         try:
             at = datetime(*map(int, found.groups()), tzinfo=UTC) if found else None  # type: ignore[misc,arg-type]
@@ -87,6 +90,9 @@ class Checks:
             at = None
         if at is None:
             raise Fault(400, "InvalidHeaderValue", "x-amz-pay-date is not like 20190714T155300Z.", "date_format")
+        if strict and at.timestamp() * 1000 > now:
+            message = f"The value {date} provided for x-amz-pay-date should not be in future"
+            raise Fault(400, "InvalidHeaderValue", message, "date_future")
         if abs(at.timestamp() * 1000 - now) > self.skew * 1000:
             raise _unverified(text, "date_skew")
 

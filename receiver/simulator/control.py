@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Request], Awaitable[Response]]
 MOST_LINES = 1000
-RULE_FIELDS = {"trick", "times", "place", "refundId", "state", "seconds", "copies", "kind", "share"}
+RULE_FIELDS = {"trick", "times", "place", "refundId", "state", "seconds", "copies", "kind", "share", "every"}
 
 
 class Control:

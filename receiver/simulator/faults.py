@@ -9,14 +9,16 @@ class Fault(Exception):
     `status` and `reason_code` follow Amazon's page "error handling"; where no source gives a status for a code, 422
     stands for the state of a charge or an amount, 401 for a signature. `word` is the simulator's own, finer reason: it
     is sent in the header `x-amz-pay-simulator-reason`, so that a developer sees which of the many ways to fail it was.
+    `page` is HTML of something on the way, which is sent in place of Amazon's body.
     """
 
-    def __init__(self, status: int, reason_code: str, message: str, word: str = "") -> None:
+    def __init__(self, status: int, reason_code: str, message: str, word: str = "", *, page: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
         self.reason_code = reason_code
         self.message = message
         self.word = word or reason_code
+        self.page = page
 
     def body(self) -> dict[str, str]:
         """Amazon's error body."""

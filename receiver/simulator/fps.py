@@ -15,6 +15,7 @@ choose what becomes of a refund, as everywhere here (`outcomes.py`). A refusal s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from email.utils import formatdate
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from starlette.requests import Request
@@ -69,10 +70,13 @@ class Fps:
         engine = self._engine
         request_id, reference, reason = f"{engine.ids.uuid()}:0", "", ""
         rule: Rule | None = None
+        at = engine.now()
         try:
             asked = await read(request)
             engine.tick()
-            values = check(asked, {ACCESS_KEY_ID: SECRET_ACCESS_KEY}, engine.now(), engine.plan.skew)
+            clock = engine.mischief.clock("fps_refund")
+            at = engine.now() + (int(clock.seconds * 1000) if clock else 0)
+            values = check(asked, {ACCESS_KEY_ID: SECRET_ACCESS_KEY}, at, engine.plan.skew, strict=clock is not None)
             order = read_refund(values)
             reference = order.reference
             rule = header_rule(asked) or engine.mischief.take("fps_refund", reference)
@@ -80,8 +84,9 @@ class Fps:
             response = await self._refunded(rule, order, values["Version"], request_id, request)
         except Fault as fault:
             reason = fault.word
-            body = errors_xml(fault, request_id)
-            response = Response(body, fault.status, {REASON_HEADER: reason}, "text/xml")
+            body, media_type = (fault.page, "text/html") if fault.page else (errors_xml(fault, request_id), "text/xml")
+            response = Response(body, fault.status, {REASON_HEADER: reason}, media_type)
+        response.headers["date"] = formatdate(at // 1000, usegmt=True)
         trick = str(rule.trick) if rule is not None else ""
         engine.calls.append(Called(engine.now(), "fps_refund", reference, response.status_code, reason, trick))
         return response

@@ -29,10 +29,12 @@ _FIELD = re.compile(r"(?:[!-$'-<>-~]|%[0-9A-Fa-f]{2})+=(?:[!-$'-~]|%[0-9A-Fa-f]{
 _TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,3})?Z", re.ASCII)
 
 
-def check(asked: Asked, secrets: Mapping[str, str], now: int, skew: float = SKEW) -> dict[str, str]:
+def check(
+    asked: Asked, secrets: Mapping[str, str], now: int, skew: float = SKEW, *, strict: bool = False
+) -> dict[str, str]:
     """The parameters, if the holder of a known key signed them at about `now` (ms); else raises `Fault`.
 
-    `secrets`: access key id → secret access key.
+    `secrets`: access key id → secret access key. `strict`: nothing that is dated after `now` is taken.
     """
     found = read_query(asked.query)
     for name in ("AWSAccessKeyId", "Signature", "SignatureMethod", "SignatureVersion", "Timestamp"):
@@ -49,7 +51,7 @@ def check(asked: Asked, secrets: Mapping[str, str], now: int, skew: float = SKEW
     expected = base64.b64encode(hmac.new(secret.encode(), text.encode(), digest).digest())
     if not hmac.compare_digest(expected, proof.encode()):
         raise Fault(403, "SignatureDoesNotMatch", f"The string to sign should have been {text!r}.", "signature")
-    _check_timestamp(found["Timestamp"], now, skew)
+    _check_timestamp(found["Timestamp"], now, 0.0 if strict else skew, skew)
     return found
 
 
@@ -83,7 +85,7 @@ def _encode(text: str) -> str:
     return "".join(chr(byte) if byte in UNRESERVED else f"%{byte:02X}" for byte in text.encode())
 
 
-def _check_timestamp(text: str, now: int, skew: float) -> None:
+def _check_timestamp(text: str, now: int, ahead: float, behind: float) -> None:
     parts = _TIMESTAMP.fullmatch(text)
     try:
         at = datetime(*map(int, parts.groups()), tzinfo=UTC) if parts else None  # type: ignore[misc,arg-type]
@@ -91,5 +93,5 @@ def _check_timestamp(text: str, now: int, skew: float) -> None:
         at = None
     if at is None:
         raise Fault(400, "InvalidParameterValue", "Timestamp is not like 2007-05-10T05:11:41Z.", "timestamp")
-    if abs(at.timestamp() * 1000 - now) > skew * 1000:
+    if not -behind * 1000 <= at.timestamp() * 1000 - now <= ahead * 1000:
         raise Fault(400, "RequestExpired", "Timestamp is more than 15 minutes off.", "date_skew")

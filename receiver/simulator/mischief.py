@@ -14,10 +14,14 @@
 | `garbage` | call | does it, and answers 200 with something that is not JSON |
 | `half` | call | does it, and cuts the connection in the middle of the answer |
 | `wrong_refund` | call | answers with another refund's id |
+| `odd_field` | call | answers with a field that cannot be read: of `kind`, or all of them but id and state |
 | `hang` | call | does it, but answers only after `seconds`; 0: never |
+| `refuse` | call | does nothing, and refuses the request as `kind` says (`refusals.py`; none: for its date) |
+| `clock` | call | a host answers whose clock is `seconds` off (negative: behind), and refuses dates in its future |
 
 A rule can be bound to a place (`get_refund`, `get_charge`, `create_refund`, `fps_refund`; default: all calls), to one
-refund and, for notifications of Amazon Pay, to the state that they are about. The first rule that fits is used. Over
+refund and, for notifications of Amazon Pay, to the state that they are about; with `every`, it is used in each so
+many-th of the fitting cases. The first rule that fits is used. Over
 HTTP a single call can be told to misbehave by the unsigned header `x-amz-pay-simulator-mischief: <trick>` or
 `<trick>;seconds=<n>`.
 """
@@ -30,8 +34,12 @@ from enum import StrEnum
 
 from receiver.simulator.forgeries import Forgery
 from receiver.simulator.notices import Unfamiliar
+from receiver.simulator.odd_fields import OddField
+from receiver.simulator.refusals import Refusal
 
 NOTIFICATION = "notification"
+MOST_OFF = 86_400
+"""Seconds that the clock of a host may be off."""
 CALLS = ("get_refund", "get_charge", "create_refund", "fps_refund")
 
 
@@ -50,11 +58,19 @@ class Trick(StrEnum):
     GARBAGE = "garbage"
     HALF = "half"
     WRONG_REFUND = "wrong_refund"
+    ODD_FIELD = "odd_field"
     HANG = "hang"
+    REFUSE = "refuse"
+    CLOCK = "clock"
 
 
 ON_NOTIFICATIONS = frozenset({Trick.DUPLICATE, Trick.DROP, Trick.DELAY, Trick.REORDER, Trick.FORGE, Trick.UNFAMILIAR})
-KINDS = {Trick.FORGE: tuple(Forgery), Trick.UNFAMILIAR: tuple(Unfamiliar)}
+KINDS: dict[Trick, tuple[str, ...]] = {
+    Trick.FORGE: tuple(Forgery),
+    Trick.UNFAMILIAR: tuple(Unfamiliar),
+    Trick.ODD_FIELD: tuple(OddField),
+    Trick.REFUSE: tuple(Refusal),
+}
 """The tricks that come in kinds."""
 
 
@@ -74,7 +90,11 @@ class Rule:
     """Of `KINDS`; empty: every kind in turn."""
     share: float = 1.0
     """The part of the fitting cases in which it is used, by chance."""
+    every: int = 1
+    """Used in each second, third, … of the fitting cases."""
     used: int = 0
+    met: int = 0
+    """How many fitting cases there were."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a rule that could never fit, or makes no sense."""
@@ -87,8 +107,15 @@ class Rule:
             raise ValueError(f"place is one of {', '.join(CALLS)}, and not for tricks on notifications")
         if self.state and self.trick not in ON_NOTIFICATIONS:
             raise ValueError("state is for tricks on notifications")
-        if not 0 <= self.seconds <= 3600 or not 1 <= self.copies <= 100 or not 0 < self.share <= 1:
-            raise ValueError("seconds is 0 to 3600, copies 1 to 100, share over 0 to 1")
+        least = -MOST_OFF if self.trick is Trick.CLOCK else 0
+        if not 1 <= self.every <= 1000:
+            raise ValueError("every is 1 to 1000")
+        if (
+            not least <= self.seconds <= (MOST_OFF if least else 3600)
+            or not 1 <= self.copies <= 100
+            or not 0 < self.share <= 1
+        ):
+            raise ValueError("seconds is 0 to 3600 (of clock a day at most), copies 1 to 100, share over 0 to 1")
         if self.times is not None and self.times < 1:
             raise ValueError("times is at least 1, or null for ever")
 
@@ -118,8 +145,16 @@ class Mischief:
 
     def take(self, place: str, refund_id: str = "", state: str = "") -> Rule | None:
         """The rule to follow for this call or notification, counted as used; None to behave."""
-        for rule in self.rules:
-            if rule.fits(place, refund_id, state) and (rule.share >= 1 or self._chance() < rule.share):
+        return self._take(lambda rule: rule.trick is not Trick.CLOCK and rule.fits(place, refund_id, state))
+
+    def clock(self, place: str, refund_id: str = "") -> Rule | None:
+        """The rule that says whose clock judges this call, counted as used; None: one that is right."""
+        return self._take(lambda rule: rule.trick is Trick.CLOCK and rule.fits(place, refund_id, ""))
+
+    def _take(self, fits: Callable[[Rule], bool]) -> Rule | None:
+        for rule in filter(fits, self.rules):
+            rule.met += 1
+            if rule.met % rule.every == 0 and (rule.share >= 1 or self._chance() < rule.share):
                 rule.used += 1
                 if rule.times is not None:
                     rule.times -= 1
@@ -133,6 +168,6 @@ def read_header(text: str) -> Rule | None:
         return None
     trick, _, rest = text.partition(";seconds=")
     rule = Rule(Trick(trick.strip()), seconds=float(rest or 0))
-    if rule.trick in ON_NOTIFICATIONS:
-        raise ValueError(f"{trick} is for notifications")
+    if rule.trick in ON_NOTIFICATIONS or rule.trick is Trick.CLOCK:
+        raise ValueError(f"{trick} is not for a single call")
     return rule

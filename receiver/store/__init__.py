@@ -1,7 +1,7 @@
 """Edge: Redis. The only folder that speaks Redis; scripts stand beside it as .lua files.
 
 keys → connection (pipelines, scripts) → sentinel · cluster → topology (the client for an address)
-                                         refunds · requests · unsettled · looks · feed · format → Store
+                                         refunds · requests · unsettled · looks · disputes · feed · format → Store
                                          restored → format
                                          notifications                          → Store
                                          roster → lanes → deaths → keeping · overview   → Store
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
@@ -24,14 +24,13 @@ import structlog
 
 from receiver.errors import StoreUnavailable
 from receiver.store.clock import Clock
+from receiver.store.damage import Damage, WrongType
 from receiver.store.feed import Feed
 from receiver.store.format import Format
-from receiver.store.fps_orders import FpsOrders
-from receiver.store.keys import CERTIFICATES, PROBE
-from receiver.store.looks import Looks
-from receiver.store.notifications import Notifications
-from receiver.store.overview import AlertingProblem, Overview
-from receiver.store.pruning import Pruning
+from receiver.store.inspection import Inspection
+from receiver.store.keys import CERTIFICATES, PROBE, SEALS
+from receiver.store.lanes import Health
+from receiver.store.overview import AlertingProblem
 from receiver.store.roster import Roster
 from receiver.store.topology import Client, pipelines
 from receiver.store.wakes import News, Waker, Wakes
@@ -43,7 +42,7 @@ AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
 """ms for which pending refunds have not changed, by the label of the metric."""
 
 
-class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
+class Store(Inspection, Feed, Format):
     """Everything that is kept. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(
@@ -56,8 +55,11 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
         on_error: Callable[[str], None] = lambda kind: None,
         gone: Callable[[], bool] = lambda: False,
         on_dropped: Callable[[int], None] = lambda count: None,
+        on_record: Callable[[str], None] = lambda kind: None,
     ) -> None:
         self._client: Any = client
+        self.damage = Damage(on_record)
+        self._names: dict[str, list[str]] = {}
         self._reads = pipelines(client, on_error=on_error)
         self._writes = pipelines(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
         self.now = clock or Clock()
@@ -110,7 +112,7 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
         one of them does, the work of its accounts goes on.
         """
         keys = [self._keys(account)("probe") for account in accounts] or [PROBE]
-        tasks = [asyncio.ensure_future(self._writes.call(("SETRANGE", key, 0, b""))) for key in keys]
+        tasks = [asyncio.ensure_future(self._write("SETRANGE", key, 0, b"")) for key in keys]
         try:
             for number, answer in enumerate(asyncio.as_completed(tasks), 1):
                 try:
@@ -130,9 +132,18 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
         raw: dict[bytes, bytes] = await self._read("HGETALL", CERTIFICATES)
         return {name.decode(errors="replace"): der for name, der in raw.items()}
 
-    async def keep_certificates(self, files: Mapping[str, bytes]) -> None:
-        """Add signing certificates that have verified a message."""
-        await self._writes.call(("HSET", CERTIFICATES, *(each for pair in files.items() for each in pair)))
+    async def certificate_seals(self) -> dict[str, bytes]:
+        """The seals of those certificates."""
+        raw: dict[bytes, bytes] = await self._read("HGETALL", SEALS)
+        return {name.decode(errors="replace"): seal for name, seal in raw.items()}
+
+    async def keep_certificates(
+        self, files: Mapping[str, bytes], seals: Mapping[str, bytes] = MappingProxyType({})
+    ) -> None:
+        """Add signing certificates that have verified a message, with their seals."""
+        await self._write("HSET", CERTIFICATES, *(each for pair in files.items() for each in pair))
+        if seals:
+            await self._write("HSET", SEALS, *(each for pair in seals.items() for each in pair))
 
     async def changed(self, account: str, timeout: float) -> None:
         """Return when something of the account was written, or after `timeout` seconds."""
@@ -170,8 +181,8 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
             **{f"owed:{name}": ("ZCARD", keys("owed", name)) for name in names},
             **{f"dead:{name}": ("HLEN", keys("dead", name)) for name in names},
         }
-        answers = await asyncio.gather(*(self._read(*command) for command in commands.values()))
-        sizes = dict(zip(commands, map(float, answers), strict=True))
+        answers = await asyncio.gather(*(self._size(*command) for command in commands.values()))
+        sizes = dict(zip(commands, answers, strict=True))
         sizes["pending"] += sizes.pop("unknown")
         for age in AGES:
             sizes[f"pending_unchanged:{age}"] += sizes.pop(f"pending_unchanged:{age}RefundInitiated")
@@ -179,14 +190,15 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
         for name in names:
             sizes |= await self._fares(account, name, roster)
         sizes["oldest_pending_seconds"] = await self._oldest(account) / 1000
+        sizes["wrong_type_keys"] = sum(each.account in ("", account) for each in self.damage.foreign)
         return sizes | await self.request_sizes(account)
 
     async def alerting_problems(self, account: str) -> list[AlertingProblem]:
         """The subscribers of the account that are paused, failing or damaged, or have dead events; by name."""
         roster = await self.roster(account)
         names = sorted(roster.names)
-        dead = await asyncio.gather(*(self._read("HLEN", self._keys(account)("dead", name)) for name in names))
-        health = await asyncio.gather(*(self.health(account, name) for name in names))
+        dead = await asyncio.gather(*(self._size("HLEN", self._keys(account)("dead", name)) for name in names))
+        health = await asyncio.gather(*(self._health(account, name) for name in names))
         found = [
             AlertingProblem(
                 name,
@@ -199,8 +211,22 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
         ]
         return [each for each in found if each.paused or each.failing or each.dead or each.unreadable]
 
+    async def _health(self, account: str, name: str) -> Health:
+        """None known where the key is foreign: the check of the keys says so."""
+        with contextlib.suppress(WrongType):
+            return await self.health(account, name)
+        return Health()
+
+    async def _size(self, *command: str | int) -> float:
+        """The size of a key; 0 for a foreign one, which costs no other its size."""
+        with contextlib.suppress(WrongType):
+            return float(await self._read(*command))
+        return 0.0
+
     async def _fares(self, account: str, name: str, roster: Roster) -> dict[str, float]:
-        (_, _, oldest), health = await asyncio.gather(self.lane_sizes(account, name), self.health(account, name))
+        oldest, health = 0, Health()
+        with contextlib.suppress(WrongType):
+            (_, _, oldest), health = await asyncio.gather(self.lane_sizes(account, name), self.health(account, name))
         found = roster.subscribers.get(name)
         return {
             f"failures:{name}": health.streak,
@@ -212,6 +238,13 @@ class Store(Pruning, Looks, Feed, FpsOrders, Overview, Notifications, Format):
         """ms; 0 where none is pending. A damaged record is passed over."""
         keys, now = self._keys(account), self.now()
         ids = await self.pending_longest(account, MOST_OLD)
-        found = await asyncio.gather(*(self._read("HMGET", keys("refund", each), "created", "seen") for each in ids))
-        ages = [now - int(at) for pair in found for at in pair if at and at.isdigit() and int(at) <= now]
+        found = await asyncio.gather(*(self._times(keys("refund", each)) for each in ids))
+        ages = [
+            now - int(at) for pair in found for at in pair if at and at.isdigit() and len(at) < 16 and int(at) <= now
+        ]
         return max(ages, default=0)
+
+    async def _times(self, key: str) -> Sequence[bytes | None]:
+        with contextlib.suppress(WrongType):
+            return list(await self._read("HMGET", key, "created", "seen"))
+        return ()

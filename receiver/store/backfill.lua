@@ -2,13 +2,6 @@
 -- KEYS 1 subscribers 2 backfill 3 lane 4 owed 5 events
 -- ARGV 1 name 2 json (what the batch was chosen for) 3 cursor 4 next cursor ('' when all is done) 5 now, then id, fixed_id, …
 -- Returns 1, or 0 if the subscriber or its cursor is another by now: then nothing is written.
-local TYPES = {'hash', 'hash', 'zset', 'zset', 'stream'}
-for index, key in ipairs(KEYS) do
-  local kind, expected = redis.call('TYPE', key).ok, TYPES[index] or 'zset'
-  if kind ~= 'none' and kind ~= expected then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. expected)
-  end
-end
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] or redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[3] then
   return 0
 end

@@ -8,14 +8,10 @@
 local now, lease, burst, rate, limit, most_patient =
   tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
-local held = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'turn', 'blocked', 'last', 'patient')
-local tokens, at = tonumber(held[1] or burst), tonumber(held[2] or now)
-local turn, blocked, last = tonumber(held[3] or 0), tonumber(held[4] or 0), tonumber(held[5] or 0)
-local patient_turn = tonumber(held[6] or 0)
-if at > now + 1000 then
-  -- The clock was ahead and has gone back: what it wrote moves with it.
-  blocked, at = blocked - (at - now), now
-end
+local tokens, at, blocked = read_throttle(KEYS[1], now, burst)
+local held = redis.call('HMGET', KEYS[1], 'turn', 'last', 'patient')
+local turn, last, patient_turn = number(held[1], 0), number(held[2], 0), number(held[3], 0)
+bring_back(KEYS[3], now)
 if now > at then
   tokens = math.min(burst, tokens + (now - at) * rate / 1000)
 end

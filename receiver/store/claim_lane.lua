@@ -1,5 +1,5 @@
 -- Take events of one subscriber that are due, as a lease whose score is the token. One message holds at most `most` events.
--- KEYS 1 lane 2 events 3 attempts 4 subscribers 5 copies 6 health
+-- KEYS 1 lane 2 events 3 attempts 4 subscribers 5 copies 6 health 7 aside, then what is needed to settle what is claimed
 -- ARGV 1 now 2 lease_ms 3 messages 4 subscriber 5 most 6 window_ms 7 rate (a second; 0: any) 8 failures after which only one
 --      probe at a time is sent (0: never) 9 '1': only what goes first of all (score 0: tests), also while it is paused
 -- Returns {wait_ms, {id, token, attempts, {field, value, …}, copy}, …}; wait_ms is -1 when nothing waits. Never re-send.
@@ -10,17 +10,18 @@ local now, lease, room, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(AR
 local window, rate, breaker = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local tests = ARGV[9] == '1'
 local held = redis.call('HMGET', KEYS[6], 'tokens', 'at', 'streak', 'probe', 'not_before', 'hold')
-local at, probe, not_before = tonumber(held[2] or now), tonumber(held[4] or 0), tonumber(held[5] or 0)
-local hold = tonumber(held[6] or 0)
+local at, probe, not_before = number(held[2], now), number(held[4], 0), number(held[5], 0)
+local hold = number(held[6], 0)
 if at > now + 1000 then
   at = now
 end
+bring_back(KEYS[1], now)
 
 -- In any second at most `rate`: a tenth of it at once, the rest as time passes. A clock that was far ahead is forgotten.
 local burst = math.max(1, math.floor(rate / 10))
 local refill = rate >= 10 and rate - burst or rate
-local tokens = math.min(burst, tonumber(held[1] or burst) + math.max(0, now - at) * refill / 1000)
-local probing = breaker > 0 and tonumber(held[3] or 0) >= breaker
+local tokens = math.min(burst, math.max(0, number(held[1], burst)) + math.max(0, now - at) * refill / 1000)
+local probing = breaker > 0 and number(held[3], 0) >= breaker
 
 -- Whoever asks for time gets it, a minute at most; but a person who tests it does not wait. A clock is not trusted for more.
 if hold <= now or hold > now + 60000 then
@@ -53,10 +54,15 @@ if gate() == 0 then
   end
   local score = string.format('%.0f', now + lease)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', tests and 0 or now, 'LIMIT', 0, room * most)) do
-    local entry = redis.call('XRANGE', KEYS[2], id, id)[1]
-    redis.call('ZADD', KEYS[1], score, id)
-    local copy = not entry and redis.call('HGET', KEYS[5], id) or ''
-    table.insert(claimed, {id, score, redis.call('HGET', KEYS[3], id) or '', entry and entry[2] or {}, copy or ''})
+    local found = fixed_width(id) and redis.pcall('XRANGE', KEYS[2], id, id)
+    if not found or found.err then
+      set_aside(KEYS[1], id, KEYS[7], 'no id of an event; set aside')
+    else
+      local entry = found[1]
+      redis.call('ZADD', KEYS[1], score, id)
+      local copy = not entry and redis.call('HGET', KEYS[5], id) or ''
+      table.insert(claimed, {id, score, redis.call('HGET', KEYS[3], id) or '', entry and entry[2] or {}, copy or ''})
+    end
   end
   if #claimed > 1 then
     tokens, at = tokens - math.ceil((#claimed - 1) / most), math.max(now, at)

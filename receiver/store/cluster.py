@@ -21,9 +21,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from receiver.errors import StoreUnavailable
 from receiver.redis_address import address_text
-from receiver.store.connection import Command, Group, Script, _Call, key_of, pulse_key
+from receiver.store.connection import Group, _Call, key_of, pulse_key
 from receiver.store.keys import PROBE
 from receiver.store.kinds import kind_of
+from receiver.store.scripts import Command, Script
 
 log = structlog.get_logger()
 
@@ -165,7 +166,11 @@ class NodeGroup(Group):
         """Send it although the slot is just being moved here."""
         commands: list[Command] = [("ASKING",), call.command]
         if self.wait_replicas:
-            commands += [("ASKING",), ("SET", pulse_key(call.command), 1), ("WAIT", self.wait_replicas, self.wait_ms)]
+            commands += [
+                ("ASKING",),
+                ("SET", pulse_key(call.command), 1, "GET"),
+                ("WAIT", self.wait_replicas, self.wait_ms),
+            ]
         try:
             async with self.client.pipeline(transaction=False) as pipeline:
                 for command in commands:

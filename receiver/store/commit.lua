@@ -1,18 +1,12 @@
 -- State, history, next look, events and what every subscriber is owed, in one step.
 -- Guarded by the refund's revision and by the version of the subscriber list; the schedule is guarded by the claim's token.
 -- KEYS 1 refund 2 history 3 due 4 hinted 5 hints 6 subscribers 7 events 8 old_state 9 new_state 10 old_reason
---      11 new_reason 12 charge 13 order 14 refreshed, then lane and owed of each subscriber that is owed something
+--      11 new_reason 12 charge 13 order 14 refreshed 15 backfill, then lane and owed of each subscriber that is owed
+--      something: one whose keys are damaged is owed it later, by the backfill
 -- ARGV 1 refund_id 2 expected_revision 3 subscribers_version 4 token 5 next 6 changed_at 7 history_line 8 history_cap
 --      9 charge_entry 10 has_reason 11 has_order, then n and n values of the refund's hash, then the number of events, and for each event:
 --      n and n values of its entry, m and m numbers of the subscribers (from 1, in the order of KEYS) that are owed it
 -- Returns {'ok', stream id, …}, {'revision'} or {'subscribers'}. Run twice, the second time says 'revision'.
-local TYPES = {'hash', 'list', 'zset', 'zset', 'hash', 'hash', 'stream', 'zset', 'zset', 'zset', 'zset', 'hash', 'zset', 'zset'}
-for index, key in ipairs(KEYS) do
-  local kind, expected = redis.call('TYPE', key).ok, TYPES[index] or 'zset'
-  if kind ~= 'none' and kind ~= expected then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. expected)
-  end
-end
 if (redis.call('HGET', KEYS[1], 'revision') or '0') ~= ARGV[2] then
   return {'revision'}
 end
@@ -46,11 +40,21 @@ if ARGV[9] ~= '' then
   redis.call('HSET', KEYS[12], refund_id, ARGV[9])
 end
 
-local function fixed_width(id)
-  local ms, seq = string.match(id, '(%d+)-(%d+)')
-  return string.rep('0', 15 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
+
+local function owe(lane, id, before)
+  local fixed = fixed_width(id)
+  if foreign[lane] or foreign[lane + 1] then
+    local name = string.match(KEYS[lane], '}:lane:(.*)$')
+    local cursor = string.match(redis.call('HGET', KEYS[15], name) or '', '^(%d+%-%d+) ')
+    redis.call('HSET', KEYS[15], name, (cursor or before) .. ' ' .. id)
+  else
+    redis.call('ZADD', KEYS[lane], changed_at, id)
+    redis.call('ZADD', KEYS[lane + 1], 0, fixed)
+  end
 end
 
+local last = #KEYS > 15 and redis.call('XREVRANGE', KEYS[7], '+', '-', 'COUNT', 1)[1]
+local before = last and last[1] or '0-0'
 local written = {'ok'}
 local count = tonumber(ARGV[at])
 at = at + 1
@@ -58,10 +62,9 @@ for _ = 1, count do
   local id = redis.call('XADD', KEYS[7], '*', unpack(take()))
   table.insert(written, id)
   for _, number in ipairs(take()) do
-    local lane = 14 + 2 * tonumber(number) - 1
-    redis.call('ZADD', KEYS[lane], changed_at, id)
-    redis.call('ZADD', KEYS[lane + 1], 0, fixed_width(id))
+    owe(15 + 2 * tonumber(number) - 1, id, before)
   end
+  before = id
 end
 
 local score = redis.call('ZSCORE', KEYS[3], refund_id)

@@ -7,12 +7,9 @@ together share the cost of being durable (group commit).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from typing import Any
 
 import hiredis
@@ -27,37 +24,20 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from receiver.deadline import Deadline
 from receiver.errors import StoreUnavailable
 from receiver.redis_address import RedisAddress, read_address
-from receiver.store.keys import PREFIX, PROBE
-from receiver.store.kinds import kind_of
+from receiver.store.keys import PROBE, Keys
+from receiver.store.kinds import kind_of, store_error
+from receiver.store.scripts import Command, Script
 
 log = structlog.get_logger()
 
-Command = tuple[str | bytes | int | float, ...]
 MOST_FLIGHTS = 2
 """Pipelines under way at once; what arrives meanwhile shares the next one."""
 TIMEOUT = 5.0
 """Seconds for one exchange, where the client has no time-out of its own."""
+SOUND = frozenset({"error", "wrong_type", "record_unreadable"})
+"""Kinds of error that are about one command: Redis itself is well."""
 PULSE_LIVES = 86_400_000
 """ms; no key of ours is left where nothing is written any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script and its SHA-1, by which Redis knows it."""
-
-    source: bytes
-    sha: str
-
-    def command(self, keys: list[str], args: list[str | int | bytes]) -> Command:
-        """Run by hash."""
-        return ("EVALSHA", self.sha, len(keys), *keys, *args)
-
-
-@cache
-def script(name: str) -> Script:
-    """The script in `<name>.lua` beside this file."""
-    source = resources.files("receiver.store").joinpath(f"{name}.lua").read_bytes()
-    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
 @dataclass(slots=True)
@@ -191,7 +171,7 @@ class Group:
 
     async def _send(self, commands: list[Command]) -> list[Any]:
         if self.wait_replicas:
-            pulse: Command = ("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES)
+            pulse: Command = ("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES, "GET")
             commands = [*commands, pulse, ("WAIT", self.wait_replicas, self.wait_ms)]
         answers = await self._exchange(commands)
         return self._confirmed(answers) if self.wait_replicas else answers
@@ -201,7 +181,11 @@ class Group:
         *answers, pulse, reached = answers
         if not isinstance(pulse, Exception) and not isinstance(reached, Exception) and reached >= self.wait_replicas:
             return answers
-        error = ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
+        error = (
+            pulse
+            if isinstance(pulse, ResponseError)
+            else ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
+        )
         return [each if isinstance(each, Exception) else error for each in answers]
 
     async def _exchange(self, commands: list[Command]) -> list[Any]:
@@ -227,13 +211,13 @@ class Group:
         return answer if shape is None else shape(answer)
 
     def _fail(self, call: _Call, error: Exception) -> None:
-        self._refuse(call, kind_of(error))
+        self._refuse(call, kind_of(error), store_error(error, key_of(call.command)))
 
-    def _refuse(self, call: _Call, kind: str) -> None:
+    def _refuse(self, call: _Call, kind: str, error: StoreUnavailable | None = None) -> None:
         self.on_error(kind)
-        self._shaky = kind != "error"
+        self._shaky = kind not in SOUND
         if not call.answer.done():
-            call.answer.set_exception(StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
+            call.answer.set_exception(error or StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
 
     async def close(self) -> None:
         """Wait for what is under way."""
@@ -260,7 +244,7 @@ def pulse_key(command: Command) -> str:
     """
     key = key_of(command)
     start, end = key.find("{"), key.find("}")
-    return f"{PREFIX}{{{key[start + 1 : end] if 0 <= start < end else key}}}:pulse"
+    return Keys(key[start + 1 : end] if 0 <= start < end else key)("pulse")
 
 
 def connect(address: RedisAddress | str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0) -> Redis:

@@ -7,22 +7,24 @@ deaths:<sub>    the same ids in the order of the stream, so that they can be rea
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
-import structlog
 
 from receiver.outbox.delivery import Attempts
-from receiver.store.lanes import Copy, DeadEvent, copied, fixed_width, plain_id, read_attempts, texts_of
-from receiver.store.part import Part, scored
-
-log = structlog.get_logger()
+from receiver.store.lanes import Copy, DeadEvent, Lanes
+from receiver.store.part import LAST_TIME, scored
+from receiver.store.stream_ids import fixed_width, plain_id, texts_of
 
 BATCH = 200
 """Events that one script moves."""
 LAST_SEQ = 2**64 - 1
+STREAM_ID = re.compile(r"[0-9]{1,15}-[0-9]{1,20}")
+MOST_DAMAGED = 100
+"""Members of `owed` that are passed over to find the oldest that is an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,15 @@ class Redriven(NamedTuple):
         return Redriven(*(one + two for one, two in zip(self, other, strict=True)))
 
 
-class Deaths(Part):
+class Deaths(Lanes):
     """Waiting and dead events of a subscriber."""
 
     async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
         """All that was given up for this subscriber, oldest first."""
-        raw: list[bytes] = await self._read("HVALS", self._keys(account)("dead", name))
-        found = [dead for value in raw if (dead := _dead(value)) is not None]
+        key = self._keys(account)("dead", name)
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        ids = [each for each in self._texts(key, raw) if STREAM_ID.fullmatch(each)]
+        found = [self._dead(key, each, raw[each.encode()]) for each in ids]
         return sorted(found, key=lambda dead: fixed_width(dead.stream_id))
 
     async def dead_page(
@@ -69,14 +73,15 @@ class Deaths(Part):
         top = f"({fixed_width(before)}" if before else f"[{fixed_width(f'{until}-{LAST_SEQ}')}" if until else "+"
         low = f"[{fixed_width(f'{since}-0')}" if since else "-"
         ids = await self._read("ZRANGE", keys("deaths", name), top, low, "BYLEX", "REV", "LIMIT", 0, limit)
-        return await self.dead_of(account, name, [plain_id(each) for each in ids])
+        return await self.dead_of(account, name, self._plain(keys("deaths", name), ids))
 
     async def dead_of(self, account: str, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
         """Those of these events that were given up for this subscriber."""
         if not stream_ids:
             return []
-        raw = await self._read("HMGET", self._keys(account)("dead", name), *stream_ids)
-        return [dead for value in raw if value and (dead := _dead(value)) is not None]
+        key = self._keys(account)("dead", name)
+        raw = await self._read("HMGET", key, *stream_ids)
+        return [self._dead(key, each, value) for each, value in zip(stream_ids, raw, strict=True) if value]
 
     async def waiting_page(
         self, account: str, name: str, *, after: tuple[int, str] | None = None, limit: int = 50
@@ -89,10 +94,12 @@ class Deaths(Part):
             flat = await self._read(
                 "ZRANGE", keys("lane", name), least, "+inf", "BYSCORE", "LIMIT", offset, limit, "WITHSCORES"
             )
-            pairs = [(int(float(score)), member.decode()) for member, score in scored(flat)]
+            pairs = [
+                (at, each) for each, at in self._scored(keys("lane", name), flat) if self._is_id(account, name, each)
+            ]
             found += [pair for pair in pairs if after is None or pair > after]
             offset += limit
-            if len(pairs) < limit:
+            if len(scored(flat)) < limit:
                 break
         return await asyncio.gather(*(self._waiting(account, name, at, each) for at, each in found[:limit]))
 
@@ -103,8 +110,12 @@ class Deaths(Part):
             self._read("HGET", keys("copies", name), stream_id),
             self._read("XRANGE", keys("events"), stream_id, stream_id),
         )
-        fields = texts_of(_flat(entry[0][1])) if entry and entry[0][1] else copied(copy or b"")
-        return Waiting(stream_id, at, read_attempts(stored or b""), fields)
+        fields = (
+            texts_of(_flat(entry[0][1]))
+            if entry and entry[0][1]
+            else self._copied(keys("copies", name), stream_id, copy)
+        )
+        return Waiting(stream_id, at, self._attempts(keys("attempts", name), stream_id, stored), fields)
 
     async def lane_sizes(self, account: str, name: str) -> tuple[int, int, int]:
         """How many events wait and are dead, and when (ms) the oldest was written that waits; 0: none.
@@ -115,9 +126,39 @@ class Deaths(Part):
         waiting, dead, oldest = await asyncio.gather(
             self._read("ZCARD", keys("lane", name)),
             self._read("HLEN", keys("dead", name)),
-            self._read("ZRANGE", keys("owed", name), 0, 0),
+            self._oldest_owed(account, name),
         )
-        return int(waiting), int(dead), int(plain_id(oldest[0]).partition("-")[0]) if oldest else 0
+        return int(waiting), int(dead), int(oldest.partition("-")[0]) if oldest else 0
+
+    async def _oldest_owed(self, account: str, name: str) -> str:
+        """The oldest event that the subscriber is owed; empty where it is owed none."""
+        key = self._keys(account)("owed", name)
+        return next(iter(self._plain(key, await self._read("ZRANGE", key, 0, MOST_DAMAGED))), "")
+
+    def _plain(self, key: str, fixed: Sequence[bytes]) -> list[str]:
+        """The stream ids of members of `owed` or `deaths`; what is none is reported and left out."""
+        found = [(each, plain_id(each)) for each in fixed]
+        for each, plain in found:
+            if not plain:
+                self.damage.record(key, each, "no id of an event")
+        return [plain for _, plain in found if plain]
+
+    def _is_id(self, account: str, name: str, member: str) -> bool:
+        if STREAM_ID.fullmatch(member):
+            return True
+        self.damage.record(self._keys(account)("lane", name), member, "no id of an event")
+        return False
+
+    def _dead(self, key: str, stream_id: str, value: bytes) -> DeadEvent:
+        """A dead event; of a damaged record what is known, with the reason `unreadable`."""
+        try:
+            dead = msgspec.json.decode(value, type=DeadEvent)
+        except (msgspec.MsgspecError, RecursionError):
+            self.damage.record(key, stream_id, "not a dead event")
+            text = "The record of this dead event is damaged."
+            at = min(int(stream_id.partition("-")[0]), LAST_TIME)
+            return DeadEvent(stream_id, "", "", "", "unreadable", at, 0, text)
+        return msgspec.structs.replace(dead, stream_id=stream_id, at=min(max(dead.at, 0), LAST_TIME))
 
     async def redrive(self, account: str, name: str, stream_ids: Sequence[str]) -> Redriven:
         """Send these events again: dead ones, and others that the stream still holds. Their attempts begin anew.
@@ -172,11 +213,3 @@ class Deaths(Part):
 def _flat(fields: Any) -> list[bytes]:
     """The fields of an entry as the server sends them, whichever way the client has read them."""
     return [each for pair in fields.items() for each in pair] if isinstance(fields, dict) else list(fields)
-
-
-def _dead(value: bytes) -> DeadEvent | None:
-    try:
-        return msgspec.json.decode(value, type=DeadEvent)
-    except msgspec.MsgspecError:
-        log.error("store.dead_unreadable")
-        return None

@@ -5,12 +5,6 @@
 -- ARGV 1 an epoch, should there be none 2 limit 3 the place's epoch, or 'beginning' or 'end' 4 its number 5 its id
 -- Returns {epoch, number, id, last number, why, entries}: the place before the entries; `why` it is not the place that
 -- was asked for: '', 'trimmed' or 'emptied'. Run twice it says the same.
-for index, expected in ipairs({'stream', 'string'}) do
-  local kind = redis.call('TYPE', KEYS[index]).ok
-  if kind ~= 'none' and kind ~= expected then
-    return redis.error_reply('ERR ' .. KEYS[index] .. ' holds a ' .. kind .. ', not a ' .. expected)
-  end
-end
 
 local limit, number, id = tonumber(ARGV[2]), tonumber(ARGV[4]), ARGV[5]
 if not limit or limit < 1 then
@@ -39,6 +33,10 @@ local added, last = about['entries-added'], about['last-generated-id']
 local taken = added - about['length']
 
 local epoch = redis.call('GET', KEYS[2])
+if epoch and not string.match(epoch, '^%x%x?%x?%x?%x?%x?%x?%x?$') then
+  note(KEYS[2], '', 'no epoch; a new one is written')
+  epoch = nil
+end
 if not epoch then
   redis.call('SET', KEYS[2], ARGV[1])
   epoch = ARGV[1]

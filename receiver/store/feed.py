@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from receiver.outbox.cursor import Place
-from receiver.store.connection import script
 from receiver.store.part import Part
 
 Where = Place | Literal["beginning", "end"]
@@ -48,11 +47,11 @@ class Feed(Part):
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """At most `limit` events after a place."""
-        keys, lua = self._keys(account), script("feed")
+        keys = self._keys(account)
         place = (where.epoch, where.number, where.id) if isinstance(where, Place) else (where, 0, "0-0")
-        command = lua.command([keys("events"), keys("epoch")], [secrets.token_hex(3), limit, *place])
+        args: list[str | int | bytes] = [secrets.token_hex(3), limit, *place]
         # A read, but for the epoch's first time. No replica has to confirm that: a lost epoch is told as a loss.
-        epoch, number, at, last, lost, raw = await self._reads.call(command, lua)
+        epoch, number, at, last, lost, raw = await self._run("feed", [keys("events"), keys("epoch")], args, reads=True)
         start = Place(epoch.decode(), int(number), at.decode())
         more = len(raw) == limit
         # The last entry has the last number. Only after a restore does counting from the place come to another one.

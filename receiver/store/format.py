@@ -14,13 +14,12 @@ from types import MappingProxyType
 import structlog
 
 from receiver.errors import ConfigurationError, StoreUnavailable
-from receiver.store.keys import PREFIX
+from receiver.store.keys import FORMAT
 from receiver.store.part import Part
 from receiver.store.restored import Restored
 
 log = structlog.get_logger()
 
-FORMAT = f"{PREFIX}format"
 VERSION = 1
 """The format that this program writes. Raise it, with a step in `STEPS`, at every change that older ones misread."""
 FIRST = 1

@@ -21,6 +21,7 @@ import msgspec
 
 from receiver.amazonpay.fps import Order, Policy
 from receiver.ledger.request import RequestState
+from receiver.store.damage import unreadable
 from receiver.store.part import Part
 from receiver.store.requests import Attempt, Attempts
 
@@ -67,6 +68,8 @@ class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     amazon_status: int = 0
     request_id: str = ""
+    last_error: str = ""
+    """Our word for how the last try failed, such as `amazon_timeout`; empty where none did."""
 
 
 class FpsOrders(Part):
@@ -91,17 +94,29 @@ class FpsOrders(Part):
             case b"taken":
                 return Taken.TAKEN
         flat = answer[1]
-        return _record(dict(zip(flat[::2], flat[1::2], strict=True)))
+        return self._fps_record(account, reference, dict(zip(flat[::2], flat[1::2], strict=True)))
 
     async def fps_order(self, account: str, reference: str) -> FpsRecord | None:
         """One order, or None."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("fps", reference))
-        return _record(raw) if raw else None
+        return self._fps_record(account, reference, raw) if raw else None
+
+    def _fps_record(self, account: str, reference: str, raw: Mapping[bytes, bytes]) -> FpsRecord:
+        try:
+            return _record(raw)
+        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            key = self._keys(account)("fps", reference)
+            self.damage.record(key, what="no order that this version reads")
+            raise unreadable(key) from error
 
     async def claim_fps(self, account: str, *, lease: int, limit: int) -> Attempts:
         """Take at most `limit` orders whose time has come, for `lease` ms."""
+        keys = self._keys(account)
         wait, *rest = await self._run(
-            "claim_request", [self._keys(account)("fps_issuing")], [self.now(), lease, limit], repeatable=False
+            "claim_request",
+            [keys("fps_issuing"), keys("aside", "fps_issuing")],
+            [self.now(), lease, limit],
+            repeatable=False,
         )
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
         return Attempts(found, None if wait < 0 else int(wait))
@@ -126,9 +141,11 @@ class FpsOrders(Part):
         self._written(account)
         return bool(hurried)
 
-    async def retry_fps(self, account: str, attempt: Attempt, at: int, *, unknown: bool, detail: str) -> bool:
-        """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon."""
-        return bool(await self._settle_fps(account, attempt, "retry", at, int(unknown), {"detail": detail}))
+    async def retry_fps(
+        self, account: str, attempt: Attempt, at: int, *, unknown: bool, fields: Mapping[str, str]
+    ) -> bool:
+        """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; `fields`: how it failed."""
+        return bool(await self._settle_fps(account, attempt, "retry", at, int(unknown), fields))
 
     async def done_fps(self, account: str, attempt: Attempt, order: FpsOrder) -> None:
         """Amazon has it, and so has the ledger."""
@@ -180,4 +197,5 @@ def _record(raw: Mapping[bytes, bytes]) -> FpsRecord:
         detail=word("detail"),
         amazon_status=int(word("amazon_status") or 0),
         request_id=word("request_id"),
+        last_error=word("last_error"),
     )

@@ -2,13 +2,6 @@
 -- when the lease has run out. A reference is an id in the ledger: one that the ledger has otherwise is taken.
 -- KEYS order refund issuing   ARGV 1 reference 2 owner 3 token, then field, value, …
 -- Returns {'reserved'}, {'taken'} or {'known', {field, value, …}}. Run twice by one owner it says 'reserved' again.
-local TYPES = {'hash', 'hash', 'zset'}
-for index, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= TYPES[index] then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. TYPES[index])
-  end
-end
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner == ARGV[2] then
   return {'reserved'}

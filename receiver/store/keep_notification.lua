@@ -2,13 +2,6 @@
 -- KEYS 1 index (id -> when it came) 2 details 3 messages
 -- ARGV 1 id 2 now 3 digest 4 details 5 message 6 most 7 most_bytes 8 kept_for_ms
 -- Returns new | repeated | altered. Safe to run twice.
-local TYPES = {'zset', 'hash', 'hash'}
-for index, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= TYPES[index] then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. TYPES[index])
-  end
-end
 local id, outcome = ARGV[1], 'new'
 local held = redis.call('HGET', KEYS[2], id)
 if held and string.sub(held, 3, 66) ~= ARGV[3] then
@@ -27,7 +20,7 @@ local oldest, bytes = tonumber(ARGV[2]) - tonumber(ARGV[8]), 0
 local kept = redis.call('ZRANGE', KEYS[1], 0, -1, 'REV', 'WITHSCORES')
 for at = 1, #kept, 2 do
   bytes = bytes + redis.call('HSTRLEN', KEYS[3], kept[at])
-  local is_over = at > 2 * tonumber(ARGV[6]) or bytes > tonumber(ARGV[7]) or tonumber(kept[at + 1]) < oldest
+  local is_over = at > 2 * tonumber(ARGV[6]) or bytes > tonumber(ARGV[7]) or number(kept[at + 1], 0) < oldest
   if is_over and kept[at] ~= id then
     redis.call('ZREM', KEYS[1], kept[at])
     redis.call('HDEL', KEYS[2], kept[at])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from receiver.errors import StoreUnavailable
+from receiver.store.damage import unreadable, wrong_type
+from receiver.store.keys import read_name
 from receiver.store.tls import tls_kind
 
 KINDS = {
@@ -20,6 +23,9 @@ KINDS = {
     "TRYAGAIN": "resharding",
     "NODATADIR": "data_dir_gone",
     "NOFORMAT": "format_unknown",
+    "WRONGTYPE": "wrong_type",
+    "FOREIGN": "wrong_type",
+    "DAMAGED": "record_unreadable",
 }
 ALIASES = {"OUTOFMEMORY": "OOM", "BUSYLOADING": "LOADING", "AUTHENTICATION": "NOAUTH", "NOPERMISSION": "NOPERM"}
 ALIASES |= {"MASTERNOTFOUND": "MASTERDOWN"}
@@ -40,3 +46,23 @@ def kind_of(error: BaseException) -> str:
     if "TIMEOUT" in name:
         return "timeout"
     return "unreachable" if isinstance(error, RedisConnectionError | OSError) else "error"
+
+
+def store_error(error: BaseException, key: str) -> StoreUnavailable:
+    """What the failure of a command about this key is to callers.
+
+    `FOREIGN <type> <key>` is the prelude's word for a key of a script, `DAMAGED <key> <part>` a script's for a record;
+    Redis's own `WRONGTYPE` names no key.
+    """
+    kind = kind_of(error)
+    word, _, rest = str(error).partition(" ")
+    found = ""
+    if word in ("FOREIGN", "DAMAGED"):
+        first, _, second = rest.partition(" ")
+        found, key, part = (first, second, "") if word == "FOREIGN" else ("", first, second)
+        if word == "DAMAGED":
+            return unreadable(key, part)
+    name = read_name(key) if kind == "wrong_type" else None
+    if name is not None:
+        return wrong_type(key, name.entry.type, found)
+    return StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}")

@@ -1,29 +1,27 @@
 """Edge: Redis. What each subscriber is owed: one lane per subscriber, what was tried, and how it fares.
 
-    lane:<sub>      stream id → when to send; a claim moves it to the end of its lease, and that score is its token
-    owed:<sub>      the same ids in the order of the stream: what they name is not trimmed
-    attempts:<sub>  stream id → what was tried so far
-    copies:<sub>    stream id → the event itself, where it is sent although the stream may not have it
-    health:<sub>    failures in a row, the probe under way, tokens of the rate, until when it wants
-                    nothing, last success and error, and a count
-
+The score of an event in its lane is when to send it; a claim moves it to the end of its lease, and is that score.
 The breaker and the rate are kept here, so that they hold over all processes together; `concurrency` is each process's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
 from receiver.outbox.delivery import Attempts
-from receiver.outbox.operator_event import OperatorEvent, is_operator
-from receiver.store.part import Part, scored
+from receiver.outbox.operator_event import OperatorEvent, is_operator, operator_fields
+from receiver.store.damage import WrongType
+from receiver.store.part import LAST_TIME, Part
 from receiver.store.roster import waiting_form
+from receiver.store.stream_ids import fixed_width, texts_of
 from receiver.store.trail import CAP, DELIVERY, KEPT_FOR, trace_line
 
 log = structlog.get_logger()
@@ -32,8 +30,11 @@ BREAKER = 5
 """Failures in a row after which only one message at a time is sent, as a probe, until one succeeds."""
 PROBE_PAUSE = 1_000
 """ms between a probe that failed and the next."""
+FARTHEST = 400 * 86_400_000
+"""ms; nothing is scheduled for later. `prelude.lua` brings back what is."""
 LONGEST_HOLD = 60_000
 """ms for which nothing is sent to a subscriber that asks for time; `claim_lane.lua` believes in no longer."""
+COUNT = re.compile(rb"[0-9]{1,20}")
 TEST_KEPT = 120_000
 """ms for which the outcome of a test can be asked."""
 
@@ -141,8 +142,17 @@ class Lanes(Part):
     async def lane_tops(self, account: str, names: Sequence[str]) -> dict[str, int]:
         """When (ms) each lane has something to send, 0 for a test; a lane that owes nothing is left out."""
         keys = self._keys(account)
-        tops = await asyncio.gather(*(self._read("ZRANGE", keys("lane", n), 0, 0, "WITHSCORES") for n in names))
-        return {name: int(float(scored(top)[0][1])) for name, top in zip(names, tops, strict=True) if top}
+        tops = await asyncio.gather(*(self._top(keys("lane", name)) for name in names))
+        found = {name: self._scored(keys("lane", name), top) for name, top in zip(names, tops, strict=True) if top}
+        # What is no text, or lies in no time that was ever meant, is seen to by the claim.
+        never = self.now() + FARTHEST
+        return {name: pairs[0][1] if pairs and pairs[0][1] <= never else 1 for name, pairs in found.items()}
+
+    async def _top(self, key: str) -> list[Any]:
+        """The first of a lane; nothing of a foreign key, which is its subscriber's trouble alone."""
+        with contextlib.suppress(WrongType):
+            return list(await self._read("ZRANGE", key, 0, 0, "WITHSCORES"))
+        return []
 
     async def claim_lane(self, account: str, name: str, *, lease: int, limit: int, terms: Terms = Terms()) -> Claims:
         """Take what is due for this subscriber, at most `limit` messages, for `lease` ms."""
@@ -161,13 +171,22 @@ class Lanes(Part):
         own = {kind: keys(kind, name) for kind in ("lane", "attempts", "copies", "health")}
         wait, *claimed = await self._run(
             "claim_lane",
-            [own["lane"], keys("events"), own["attempts"], keys("subscribers"), own["copies"], own["health"]],
+            [
+                *(own["lane"], keys("events"), own["attempts"], keys("subscribers"), own["copies"], own["health"]),
+                keys("aside", "lane", name),
+                *(keys(kind, name) for kind in ("owed", "dead", "deaths")),
+            ],
             args,
             repeatable=False,
         )
         parcels = [
             Parcel(
-                account, name, stream_id.decode(), int(token), read_attempts(attempts), texts_of(flat) or copied(copy)
+                account,
+                name,
+                stream_id.decode(),
+                int(token),
+                self._attempts(own["attempts"], stream_id, attempts),
+                texts_of(flat) or self._copied(own["copies"], stream_id, copy),
             )
             for stream_id, token, attempts, flat, copy in claimed
         ]
@@ -182,6 +201,10 @@ class Lanes(Part):
         trace = self._trace(parcel, "retry", attempts.last_error)
         return await self._settle(parcel, "retry", result, at, msgspec.json.encode(attempts), trace=trace)
 
+    async def postpone(self, parcel: Parcel, at: int) -> bool:
+        """Nobody tried: it waits until `at` (ms), and its attempts stay as they are."""
+        return await self._settle(parcel, "retry", SAYS_NOTHING, at, msgspec.json.encode(parcel.attempts))
+
     async def dead(self, parcel: Parcel, entry: DeadEvent, result: Result = SAYS_NOTHING) -> bool:
         """Given up; kept beside the lane."""
         trace = self._trace(parcel, "dead", f"{entry.reason}: {entry.last_error}" if entry.last_error else entry.reason)
@@ -190,7 +213,7 @@ class Lanes(Part):
     async def tested(self, parcel: Parcel, outcome: bytes, result: Result) -> bool:
         """A test has ended, however; its outcome is kept for whoever asked for it."""
         key = self._keys(parcel.account)("tested", parcel.stream_id)
-        await self._writes.call(("SET", key, outcome, "PX", TEST_KEPT))
+        await self._write("SET", key, outcome, "PX", TEST_KEPT, "GET")
         return await self._settle(parcel, "dropped", result)
 
     async def _settle(
@@ -231,7 +254,10 @@ class Lanes(Part):
                 KEPT_FOR,
                 *(waiting_form(event) for event in result.tell),
             ],
+            without=("told", "trail"),
         )
+        for event in result.tell if any(each.key == keys("told") for each in self.damage.foreign) else ():
+            log.error("operator.not_told", **operator_fields(event))
         if dropped and dropped[0]:
             log.error("delivery.dead_dropped", account=parcel.account, subscriber=name, count=dropped[0])
             self.on_dropped(int(dropped[0]))
@@ -247,50 +273,35 @@ class Lanes(Part):
 
     async def health(self, account: str, name: str) -> Health:
         """How a subscriber fares."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("health", name))
-        known = set(Health.__struct_fields__)
-        fields = {key.decode(): value.decode(errors="replace") for key, value in raw.items() if key.decode() in known}
-        return msgspec.convert(fields, Health, strict=False)
+        key = self._keys(account)("health", name)
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        found: dict[str, str | int] = {}
+        for field_, value in ((name, raw[name.encode()]) for name in Health.__struct_fields__ if name.encode() in raw):
+            if field_ == "error":
+                found[field_] = value.decode(errors="replace")
+            elif COUNT.fullmatch(value):
+                found[field_] = min(int(value), LAST_TIME)
+            else:
+                self.damage.record(key, field_, "no number")
+        return msgspec.convert(found, Health)
+
+    def _attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> Attempts:
+        """What was tried so far. A damaged record costs the schedule its memory, not the subscriber its event."""
+        try:
+            return msgspec.json.decode(stored, type=Attempts) if stored else Attempts()
+        except msgspec.MsgspecError:
+            self.damage.record(key, stream_id, "not the attempts of an event; they count from none")
+            return Attempts()
+
+    def _copied(self, key: str, stream_id: bytes | str, stored: bytes | None) -> dict[str, str]:
+        """The fields of a copy; none of one that is damaged."""
+        try:
+            return msgspec.json.decode(stored, type=Copy).fields if stored else {}
+        except msgspec.MsgspecError:
+            self.damage.record(key, stream_id, "not the copy of an event")
+            return {}
 
     async def tell_failing(self, account: str, event: OperatorEvent) -> bool:
         """Have operators told of failures, once until the subscriber succeeds again; whether this was the once."""
         keys = self._keys(account)
         return bool(await self._run("warn", [keys("health", event.subscriber), keys("told")], [waiting_form(event)]))
-
-
-def read_attempts(stored: bytes) -> Attempts:
-    """What was tried so far. A damaged record costs the schedule its memory, not the subscriber its event."""
-    if not stored:
-        return Attempts()
-    try:
-        return msgspec.json.decode(stored, type=Attempts)
-    except msgspec.MsgspecError:
-        log.error("store.attempts_unreadable")
-        return Attempts()
-
-
-def texts_of(flat: list[bytes]) -> dict[str, str]:
-    """The fields of a stream entry. Bytes that are no text make it unreadable, and harm no other entry."""
-    pairs = zip(flat[::2], flat[1::2], strict=True)
-    return {field.decode(errors="replace"): value.decode(errors="replace") for field, value in pairs}
-
-
-def copied(stored: bytes) -> dict[str, str]:
-    """The fields of a copy; none of one that is damaged."""
-    try:
-        return msgspec.json.decode(stored, type=Copy).fields if stored else {}
-    except msgspec.MsgspecError:
-        log.error("store.copy_unreadable")
-        return {}
-
-
-def fixed_width(stream_id: str) -> str:
-    """A stream id in the form whose byte order is the order of ids; `commit.lua` writes the same."""
-    ms, _, seq = stream_id.partition("-")
-    return f"{ms:0>15}-{seq:0>20}"
-
-
-def plain_id(fixed: bytes) -> str:
-    """The stream id of a form that `fixed_width` wrote."""
-    ms, _, seq = fixed.decode().partition("-")
-    return f"{int(ms)}-{int(seq)}"

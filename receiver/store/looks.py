@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import msgspec
-import structlog
 
 from receiver.ledger.hint import Hint, Noted
-from receiver.ledger.refund import Source
+from receiver.ledger.refund import REFUND_ID, Source
+from receiver.store.damage import WrongType
 from receiver.store.part import Part
 from receiver.store.trail import CAP, KEPT_FOR, LOOK, trace_line
 from receiver.store.wakes import News
-
-log = structlog.get_logger()
 
 NO_LIMIT = 1_000_000
 SEEN_FOR = 16 * 86_400_000
@@ -101,6 +100,7 @@ class Looks(Part):
                 CAP,
                 KEPT_FOR,
             ],
+            without=("trail", "refund"),
         )
         self._written(account, News.DUE)
         return Noted(answer.decode())
@@ -128,20 +128,24 @@ class Looks(Part):
             repeatable=False,
         )
         wait, *rest = answer
-        looks = tuple(
-            Look(account, refund_id.decode(), int(token), self._echo(echo), bool(is_patient))
-            for refund_id, token, echo, is_patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True)
-        )
-        return Claimed(looks, None if wait < 0 else int(wait))
+        looks = []
+        for member, token, echo, is_patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
+            if not REFUND_ID.fullmatch(refund_id := member.decode(errors="backslashreplace")):
+                await self.set_aside(keys("due"), member, "no id of a refund; set aside")
+                continue
+            looks.append(
+                Look(account, refund_id, int(token), self._echo(keys("hints"), refund_id, echo), bool(is_patient))
+            )
+        return Claimed(tuple(looks), None if wait < 0 else int(wait))
 
-    def _echo(self, stored: bytes) -> Echo | None:
+    def _echo(self, key: str, refund_id: str, stored: bytes) -> Echo | None:
         """What is remembered of the hint. A damaged record costs the hint its memory, not the refund its look."""
         if not stored:
             return None
         try:
             return msgspec.json.decode(stored, type=Echo)
-        except msgspec.MsgspecError:
-            log.error("store.hint_unreadable")
+        except (msgspec.MsgspecError, RecursionError):
+            self.damage.record(key, refund_id, "no hint; taken for a notification")
             return Echo(Source.NOTIFICATION, self.now())
 
     async def reschedule(
@@ -185,9 +189,11 @@ class Looks(Part):
                 KEPT_FOR,
                 int(patient),
             ],
+            without=("trail", "refund"),
         )
         return bool(held)
 
     async def block(self, account: str, call: str, until: int) -> None:
-        """Amazon answered 429: take no token of `call` before `until` (ms)."""
-        await self._run("block", [self._keys(account)("throttle", call)], [self.now(), until])
+        """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle hides no 429."""
+        with contextlib.suppress(WrongType):
+            await self._run("block", [self._keys(account)("throttle", call)], [self.now(), until])

@@ -11,13 +11,10 @@ import zlib
 from dataclasses import dataclass
 
 import msgspec
-import structlog
 
 from receiver.ledger.hint import Noted
 from receiver.ledger.notification import UnrecognizedNotification
 from receiver.store.part import Part
-
-log = structlog.get_logger()
 
 MOST_KEPT = 1_000
 MOST_BYTES = 64 * 1024 * 1024
@@ -66,7 +63,7 @@ class Notifications(Part):
             return []
         values = await self._read("HMGET", details, *(each.decode(errors="replace") for each in ids))
         found = zip([each.decode(errors="replace") for each in ids], values, strict=True)
-        return [Kept(id_, read) for id_, value in found if (read := _read(account, id_, value)) is not None]
+        return [Kept(id_, read) for id_, value in found if (read := self._details(details, id_, value)) is not None]
 
     async def kept_notification_count(self, account: str) -> int:
         """How many are kept."""
@@ -76,30 +73,24 @@ class Notifications(Part):
     async def kept_notification(self, account: str, id_: str) -> tuple[Kept, str] | None:
         """One with its message; None if it is not kept, or damaged."""
         _, details, messages = self._notification_keys(account)
-        read = _read(account, id_, await self._read("HGET", details, id_))
-        message = _inflated(account, id_, await self._read("HGET", messages, id_))
+        read = self._details(details, id_, await self._read("HGET", details, id_))
+        message = self._inflated(messages, id_, await self._read("HGET", messages, id_))
         return None if read is None or message is None else (Kept(id_, read), message)
 
     def _notification_keys(self, account: str) -> list[str]:
         keys = self._keys(account)
         return [keys("unrecognized"), keys("unrecognized", "details"), keys("unrecognized", "messages")]
 
+    def _details(self, key: str, id_: str, value: bytes | None) -> UnrecognizedNotification | None:
+        try:
+            return None if value is None else msgspec.json.decode(value, type=UnrecognizedNotification)
+        except (msgspec.MsgspecError, RecursionError):
+            self.damage.record(key, id_, "no details of a notification")
+            return None
 
-def _read(account: str, id_: str, value: bytes | None) -> UnrecognizedNotification | None:
-    if value is None:
-        return None
-    try:
-        return msgspec.json.decode(value, type=UnrecognizedNotification)
-    except msgspec.MsgspecError:
-        log.error("store.notification_unreadable", account=account, notification=id_)
-        return None
-
-
-def _inflated(account: str, id_: str, value: bytes | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        return zlib.decompressobj().decompress(value, MOST_TEXT).decode()
-    except (zlib.error, UnicodeDecodeError):
-        log.error("store.notification_unreadable", account=account, notification=id_)
-        return None
+    def _inflated(self, key: str, id_: str, value: bytes | None) -> str | None:
+        try:
+            return None if value is None else zlib.decompressobj().decompress(value, MOST_TEXT).decode()
+        except (zlib.error, UnicodeDecodeError):
+            self.damage.record(key, id_, "no message")
+            return None

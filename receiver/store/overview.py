@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import msgspec
-
 from receiver.errors import Unreadable
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Revision, parse_time
 from receiver.outbox.delivery import Attempts
+from receiver.store.damage import WrongType
+from receiver.store.deaths import Deaths
 from receiver.store.keys import STATES
-from receiver.store.part import scored
 from receiver.store.trail import Trails
 
 PAGE, MOST_READ = 500, 5_000
@@ -92,7 +91,7 @@ class Told:
             return int(self.stream_id.partition("-")[0])
 
 
-class Overview(Trails):
+class Overview(Trails, Deaths):
     """Reads for people."""
 
     async def counted(self, account: str, edges: Sequence[int]) -> Counted:
@@ -113,7 +112,8 @@ class Overview(Trails):
         keys = self._keys(account)
         indexes = (keys.state("RefundInitiated"), keys.state(""))
         found = await asyncio.gather(*(self._read("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in indexes))
-        pairs = sorted((float(score), member.decode()) for each in found for member, score in scored(each))
+        each_scored = (self._scored(key, each) for key, each in zip(indexes, found, strict=True))
+        pairs = sorted((at, member) for each in each_scored for member, at in each)
         return [refund_id for _, refund_id in pairs[:limit]]
 
     async def contradictions(self, account: str, after: str) -> Contradictions:
@@ -140,14 +140,14 @@ class Overview(Trails):
             self._read("ZCARD", keys("lane", name)),
             self._read("HLEN", keys("dead", name)),
             self._read("ZRANGE", keys("lane", name), 0, 0, "WITHSCORES"),
-            self._read("ZRANGE", keys("owed", name), 0, 0),
+            self._oldest_owed(account, name),
         )
         if not oldest:
             return LaneState(int(waiting), int(dead))
-        ms, _, sequence = oldest[0].decode().partition("-")
-        stored = await self._read("HGET", keys("attempts", name), f"{int(ms)}-{int(sequence)}")
-        next_at = int(float(scored(top)[0][1])) if top else 0
-        return LaneState(int(waiting), int(dead), int(ms), next_at, _attempts(stored))
+        stored = await self._read("HGET", keys("attempts", name), oldest)
+        next_at = max((at for _, at in self._scored(keys("lane", name), top)), default=0)
+        tried = self._attempts(keys("attempts", name), oldest, stored)
+        return LaneState(int(waiting), int(dead), int(oldest.partition("-")[0]), next_at, tried)
 
     async def told(self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]) -> list[Told]:
         """The events of a refund that the stream still has, oldest first, and where they wait in these lanes.
@@ -165,29 +165,26 @@ class Overview(Trails):
         return sorted(found, key=lambda told: _order(told.stream_id))
 
     async def _waits(self, account: str, stream_id: str, names: Sequence[str]) -> dict[str, tuple[int, Attempts]]:
-        keys = self._keys(account)
-        scores, stored = await asyncio.gather(
-            asyncio.gather(*(self._read("ZSCORE", keys("lane", name), stream_id) for name in names)),
-            asyncio.gather(*(self._read("HGET", keys("attempts", name), stream_id) for name in names)),
-        )
-        return {
-            name: (int(float(score)), _attempts(raw))
-            for name, score, raw in zip(names, scores, stored, strict=True)
-            if score is not None
-        }
+        found = await asyncio.gather(*(self._wait_of(account, stream_id, name) for name in names))
+        return {name: waits for name, waits in zip(names, found, strict=True) if waits is not None}
+
+    async def _wait_of(self, account: str, stream_id: str, name: str) -> tuple[int, Attempts] | None:
+        """When an event is sent to this subscriber, and what was tried; None where it does not wait here."""
+        lane, attempts = (self._keys(account)(kind, name) for kind in ("lane", "attempts"))
+        try:
+            score, stored = await asyncio.gather(
+                self._read("ZSCORE", lane, stream_id), self._read("HGET", attempts, stream_id)
+            )
+        except WrongType:
+            return None
+        if score is None:
+            return None
+        return self._millis(lane, stream_id, score), self._attempts(attempts, stream_id, stored)
 
 
 def _order(stream_id: str) -> tuple[int, int]:
     ms, _, sequence = stream_id.partition("-")
     return int(ms), int(sequence)
-
-
-def _attempts(stored: bytes | None) -> Attempts:
-    """What was tried; a damaged record is none."""
-    try:
-        return msgspec.json.decode(stored, type=Attempts) if stored else Attempts()
-    except msgspec.MsgspecError:
-        return Attempts()
 
 
 def _texts(fields: Mapping[bytes, bytes] | None) -> dict[str, str]:

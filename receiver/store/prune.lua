@@ -8,13 +8,6 @@
 -- Run twice, the second time says 'gone'.
 -- On the charge, what counts against its allowance stays: Amazon sets no time limit to refunds of a charge, and its own
 -- sum of them may lag.
-local TYPES = {'hash', 'list', 'hash', 'hash', 'zset', 'zset', 'hash', 'stream', 'zset', 'zset', 'zset', 'hash', 'list', 'zset'}
-for index, key in ipairs(KEYS) do
-  local kind, expected = redis.call('TYPE', key).ok, TYPES[index] or 'zset'
-  if kind ~= 'none' and kind ~= expected then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. expected)
-  end
-end
 local id = ARGV[1]
 local held = redis.call('HMGET', KEYS[1], 'revision', 'changed', 'state', 'conflict', 'type')
 local revision, changed, state, conflict, refund_type = held[1], held[2], held[3], held[4], held[5]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from enum import StrEnum
 
-import structlog
-
+from receiver.ledger.order_reference import searchable
 from receiver.ledger.refund import Refund, State
+from receiver.store.damage import RecordUnreadable
 from receiver.store.keeping import Keeping
-from receiver.store.lanes import fixed_width
+from receiver.store.stream_ids import fixed_width
 from receiver.store.unsettled import Unsettled
-
-log = structlog.get_logger()
 
 MARGIN = 86_400_000
 """ms by which the clock of stream ids (Redis's) and ours may have differed: an event's id is no proof of its time."""
@@ -54,7 +52,7 @@ class Pruning(Unsettled, Keeping):
         """Ids of refunds in this state whose last change was before `before` (ms), oldest first."""
         index = self._keys(account).state(state)
         found = await self._read("ZRANGE", index, "-inf", f"({before}", "BYSCORE", "LIMIT", offset, limit)
-        return [member.decode() for member in found]
+        return self._texts(index, found)
 
     async def prune(self, account: str, refund_id: str, *, before: int | None, remove: bool) -> Pruned:
         """Remove a refund, with all that is kept of it but what counts on its charge; or say what speaks against it.
@@ -63,8 +61,7 @@ class Pruning(Unsettled, Keeping):
         """
         try:
             refund = await self.refund(account, refund_id)
-        except (KeyError, ValueError, ArithmeticError):
-            log.error("store.refund_unreadable", account=account, refund_id=refund_id)
+        except RecordUnreadable:
             return Pruned.UNREADABLE
         if refund is None:
             return Pruned.GONE
@@ -101,7 +98,7 @@ class Pruning(Unsettled, Keeping):
             keys("events"),
             keys.state(refund.state),
             keys("reason", refund.reason_code),
-            keys("order", refund.order_reference),
+            keys("order", searchable(refund.order_reference)),
             keys("requests", request_id),
             keys("trail", refund.refund_id),
             keys("refreshed"),

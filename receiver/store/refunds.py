@@ -8,10 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from receiver.ledger.charge_book import entry_of
+from receiver.ledger.order_reference import searchable
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
 from receiver.store.codec import from_hash, from_line, to_hash, to_line
+from receiver.store.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.keys import STATES
 from receiver.store.part import Part, scored
 
@@ -61,14 +65,24 @@ class Refunds(Part):
     """What is known about refunds."""
 
     async def refund(self, account: str, refund_id: str) -> Refund | None:
-        """One refund; None if nobody ever told us about it."""
-        raw = await self._read("HGETALL", self._keys(account)("refund", refund_id))
-        return from_hash(account, refund_id, raw)
+        """One refund; None if nobody ever told us about it. Raises `RecordUnreadable`."""
+        key = self._keys(account)("refund", refund_id)
+        raw = await self._read("HGETALL", key)
+        try:
+            return from_hash(account, refund_id, raw)
+        except (KeyError, ValueError, ArithmeticError) as error:
+            self.damage.record(key, what="no refund that this version reads")
+            raise unreadable(key) from error
 
     async def history(self, account: str, refund_id: str) -> list[Revision]:
-        """Every revision, oldest first."""
-        lines = await self._read("LRANGE", self._keys(account)("history", refund_id), 0, -1)
-        return [from_line(line) for line in lines]
+        """Every revision, oldest first; a damaged one is left out."""
+        key, found = self._keys(account)("history", refund_id), []
+        for place, line in enumerate(await self._read("LRANGE", key, 0, -1)):
+            try:
+                found.append(from_line(line))
+            except (msgspec.MsgspecError, RecursionError):
+                self.damage.record(key, str(place), "no revision")
+        return found
 
     async def commit(self, commit: Commit) -> Committed:
         """Write a change, all of it or nothing."""
@@ -95,7 +109,7 @@ class Refunds(Part):
             flat = [text for field in owed.fields.items() for text in field]
             numbers = [names.index(name) + 1 for name in owed.subscribers]
             args += [len(flat), *flat, len(numbers), *numbers]
-        answer = await self._run("commit", self._commit_keys(known, refund, names), args)
+        answer = await self._run("commit", self._commit_keys(known, refund, names), args, without=("lane", "owed"))
         committed = Committed(answer[0].decode())
         if committed is Committed.OK:
             self._written(refund.account)
@@ -118,8 +132,9 @@ class Refunds(Part):
             keys("reason", before.reason_code),
             keys("reason", refund.reason_code),
             keys("charge", refund.charge_id),
-            keys("order", refund.order_reference),
+            keys("order", searchable(refund.order_reference)),
             keys("refreshed"),
+            keys("backfill"),
             *lanes,
         ]
 
@@ -133,24 +148,26 @@ class Refunds(Part):
         """
         if query.charge:
             return await self._page_of_charge(account, query, cursor, limit)
-        found: list[Refund] = []
+        found, bad = list[Refund](), list[str]()
         place = read_cursor(cursor)
         for examined in range(0, examine, CHUNK):
             size = CHUNK if examined else min(limit, CHUNK)
             batch = await self._batch(account, query, place, size)
             if not batch:
-                return Page(tuple(found), "")
+                return Page(tuple(found), "", unreadable=tuple(bad))
             for changed_at, refund_id, refund in batch:
                 place = (changed_at, refund_id)
-                if refund is not None and query.matches(refund):
+                if isinstance(refund, str):
+                    bad.append(refund)
+                elif refund is not None and query.matches(refund):
                     found.append(refund)
                     if len(found) == limit:
-                        return Page(tuple(found), write_cursor(place))
-        return Page(tuple(found), write_cursor(place), cut=True)
+                        return Page(tuple(found), write_cursor(place), unreadable=tuple(bad))
+        return Page(tuple(found), write_cursor(place), cut=True, unreadable=tuple(bad))
 
     async def _batch(
         self, account: str, query: Query, place: Place | None, limit: int
-    ) -> list[tuple[int, str, Refund | None]]:
+    ) -> list[tuple[int, str, Refund | str | None]]:
         keys = self._keys(account)
         if query.order:
             indexes = [keys("order", query.order)]
@@ -162,8 +179,15 @@ class Refunds(Part):
             indexes = [keys.state(state) for state in STATES]
         runs = await asyncio.gather(*(self._run_of(index, place, query.since, limit) for index in indexes))
         entries = heapq.nlargest(limit, (entry for run in runs for entry in run))
-        refunds = await asyncio.gather(*(self.refund(account, refund_id) for _, refund_id in entries))
+        refunds = await asyncio.gather(*(self.refund_or_id(account, refund_id) for _, refund_id in entries))
         return [(*entry, refund) for entry, refund in zip(entries, refunds, strict=True)]
+
+    async def refund_or_id(self, account: str, refund_id: str) -> Refund | str | None:
+        """One refund of a list; its id where it cannot be read, which harms no other."""
+        try:
+            return await self.refund(account, refund_id)
+        except (RecordUnreadable, WrongType):
+            return refund_id
 
     async def _run_of(self, index: str, place: Place | None, since: int, limit: int) -> list[tuple[int, str]]:
         """The next entries of one index after `place`, greatest (time, id) first."""
@@ -171,23 +195,26 @@ class Refunds(Part):
         offset, size = 0, limit + 1
         top = "+inf" if place is None else str(place[0])
         while len(found) < limit:
-            flat = await self._read("ZRANGE", index, top, since, "BYSCORE", "REV", "LIMIT", offset, size, "WITHSCORES")
-            pairs = [(int(float(score)), member.decode()) for member, score in scored(flat)]
+            limits = ("BYSCORE", "REV", "LIMIT", offset, size, "WITHSCORES")
+            flat = await self._read("ZRANGE", index, top, since or "-inf", *limits)
+            pairs = [(at, member) for member, at in self._scored(index, flat)]
             found += [pair for pair in pairs if place is None or pair < place]
-            if len(pairs) < size:
+            if len(scored(flat)) < size:
                 break
             offset += size
         return found[:limit]
 
     async def _page_of_charge(self, account: str, query: Query, cursor: str, limit: int) -> Page:
-        members = await self._read("HKEYS", self._keys(account)("charge", query.charge))
-        refunds = await asyncio.gather(*(self.refund(account, member.decode()) for member in members))
+        key = self._keys(account)("charge", query.charge)
+        members = self._texts(key, await self._read("HKEYS", key))
+        refunds = await asyncio.gather(*(self.refund_or_id(account, member) for member in members))
+        bad = tuple(each for each in refunds if isinstance(each, str))
         place = read_cursor(cursor)
         matching = sorted(
-            (refund for refund in refunds if refund is not None and query.matches(refund)),
+            (refund for refund in refunds if isinstance(refund, Refund) and query.matches(refund)),
             key=place_of,
             reverse=True,
         )
         rest = [refund for refund in matching if place is None or place_of(refund) < place]
         last = rest[limit - 1] if len(rest) > limit else None
-        return Page(tuple(rest[:limit]), write_cursor(place_of(last) if last else None))
+        return Page(tuple(rest[:limit]), write_cursor(place_of(last) if last else None), unreadable=bad)

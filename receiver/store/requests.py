@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
+from receiver.ledger.dispute import permission_of
 from receiver.ledger.request import Order, Record, RequestState
+from receiver.store.damage import WrongType, unreadable
 from receiver.store.part import Part
 
 KEPT_FOR = 400 * 86_400_000
@@ -37,6 +39,11 @@ class NotReserved:
 
 
 @dataclass(frozen=True, slots=True)
+class Disputed:
+    """There is an open dispute about the charge: the buyer may have the money from it. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """A claimed request."""
 
@@ -57,22 +64,15 @@ class Requests(Part):
 
     async def reserve(
         self, account: str, order: Order, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Record:
+    ) -> Reserved | NotReserved | Disputed | Record:
         """Reserve the amount and hold the request for `lease` ms; or say what stands in the way.
 
         `owner` is a fresh random word: it tells a repetition of this very call from somebody else's.
         """
-        keys = self._keys(account)
         token = self.now() + lease
         answer = await self._run(
             "reserve",
-            [
-                keys("requests", order.id),
-                keys("charge", order.charge_id),
-                keys("issuing"),
-                keys("reserved"),
-                keys("taken", order.charge_id),
-            ],
+            self._reserve_keys(account, order),
             [
                 order.id,
                 owner,
@@ -84,6 +84,7 @@ class Requests(Part):
                 order.money.currency_code,
                 self.now(),
                 KEPT_FOR,
+                order.charge_id,
                 *_guard_args(guard),
                 "order",
                 msgspec.json.encode(order),
@@ -94,25 +95,50 @@ class Requests(Part):
         match answer[0]:
             case b"reserved":
                 return Reserved(token)
+            case b"disputed":
+                return Disputed()
             case b"refused":
                 _, reason, spent, *flat = answer
                 entries = _texts(flat)
                 return NotReserved(reason.decode(), int(spent), {name: read_entry(entries[name]) for name in entries})
         flat = answer[1]
-        return _record(dict(zip(flat[::2], flat[1::2], strict=True)))
+        return self._request_record(account, order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    def _reserve_keys(self, account: str, order: Order) -> list[str]:
+        keys = self._keys(account)
+        return [
+            keys("requests", order.id),
+            keys("charge", order.charge_id),
+            keys("issuing"),
+            keys("reserved"),
+            keys("taken", order.charge_id),
+            keys("disputes", permission_of(order.charge_id)),
+        ]
 
     async def request(self, account: str, request_id: str) -> Record | None:
         """One request; None if there is none, or it was more than 400 days ago."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("requests", request_id))
-        return _record(raw) if raw else None
+        return self._request_record(account, request_id, raw) if raw else None
+
+    def _request_record(self, account: str, request_id: str, raw: Mapping[bytes, bytes]) -> Record:
+        try:
+            return _record(raw)
+        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            key = self._keys(account)("requests", request_id)
+            self.damage.record(key, what="no refund request that this version reads")
+            raise unreadable(key) from error
 
     async def claim_requests(self, account: str, *, lease: int, limit: int) -> Attempts:
         """Take at most `limit` requests whose time has come, for `lease` ms."""
         wait, *rest = await self._run(
-            "claim_request", [self._keys(account)("issuing")], [self.now(), lease, limit], repeatable=False
+            "claim_request", self._claim_keys(account, "issuing"), [self.now(), lease, limit], repeatable=False
         )
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
         return Attempts(found, None if wait < 0 else int(wait))
+
+    def _claim_keys(self, account: str, schedule: str) -> list[str]:
+        keys = self._keys(account)
+        return [keys(schedule), keys("aside", schedule)]
 
     async def begin_try(self, account: str, attempt: Attempt) -> bool:
         """Write down that a try is about to be sent. False: the claim is no longer ours, and nothing may be sent."""
@@ -137,14 +163,12 @@ class Requests(Part):
         at: int,
         *,
         unknown: bool | None,
-        detail: str,
-        error: str = "",
+        fields: Mapping[str, str],
     ) -> bool:
         """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; None: none was made.
 
-        `error` is our word for how it failed.
+        `fields` are what is kept of how it failed.
         """
-        fields = {"detail": detail, **({} if unknown is None else {"last_error": error})}
         written = await self._settle_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
         return bool(written)
 
@@ -214,12 +238,15 @@ class Requests(Part):
 
     async def cached_charge(self, account: str, charge_id: str) -> bytes | None:
         """What was kept of a charge, if that is not too long ago."""
-        found: bytes | None = await self._read("GET", self._keys(account)("charges", charge_id))
+        try:
+            found: bytes | None = await self._read("GET", self._keys(account)("charges", charge_id))
+        except WrongType:
+            return None
         return found
 
     def cache_charge(self, account: str, charge_id: str, charge: bytes, keep_ms: int) -> None:
         """Keep what Amazon said of a charge for `keep_ms`, if Redis takes it; nobody waits for that."""
-        self._writes.forget(("SET", self._keys(account)("charges", charge_id), charge, "PX", keep_ms))
+        self._writes.forget(("SET", self._keys(account)("charges", charge_id), charge, "PX", keep_ms, "GET"))
 
 
 def _guard_args(guard: Guard) -> list[str | int]:

@@ -7,7 +7,7 @@ local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then
   return 0
 end
-if ARGV[5] ~= '' and (redis.call('HGET', KEYS[4], 'revision') or '0') ~= ARGV[5] then
+if ARGV[5] ~= '' and (foreign[4] or (redis.call('HGET', KEYS[4], 'revision') or '0') ~= ARGV[5]) then
   return 0
 end
 local hinted_again = redis.call('ZSCORE', KEYS[2], ARGV[1]) or redis.call('ZSCORE', KEYS[6], ARGV[1])
@@ -27,12 +27,14 @@ if not hinted_again then
   end
 end
 if ARGV[3] == '' and redis.call('EXISTS', KEYS[4]) == 0 then
-  redis.call('DEL', KEYS[5])
-elseif ARGV[6] ~= '' then
-  local length = redis.pcall('RPUSH', KEYS[5], ARGV[6])
+  if not foreign[5] then
+    redis.call('DEL', KEYS[5])
+  end
+elseif ARGV[6] ~= '' and not foreign[5] then
+  local length = redis.call('RPUSH', KEYS[5], ARGV[6])
   if length == 1 then
     redis.call('PEXPIRE', KEYS[5], ARGV[8])
-  elseif type(length) == 'number' and length > tonumber(ARGV[7]) then
+  elseif length > tonumber(ARGV[7]) then
     redis.call('LTRIM', KEYS[5], -tonumber(ARGV[7]), -1)
   end
 end

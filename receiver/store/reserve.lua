@@ -1,22 +1,16 @@
 -- Write down a refund that is to be issued, and reserve its amount on the charge, unless other refunds of the charge
 -- stand in the way: of all that race one wins. The caller holds the lease; if it dies, a worker finishes the request
 -- when the lease has run out.
--- KEYS request charge issuing reserved taken
--- ARGV 1 id 2 owner 3 digest 4 token 5 most 6 refunded 7 minor_units 8 currency 9 began 10 ttl_ms 11 since
---      12 reserved_since 13 most_refunds, then n and n ids that the caller named (`besides`), then field, value, …
+-- KEYS request charge issuing reserved taken disputes
+-- ARGV 1 id 2 owner 3 digest 4 token 5 most 6 refunded 7 minor_units 8 currency 9 began 10 ttl_ms 11 charge
+--      12 since 13 reserved_since 14 most_refunds, then n and n ids that the caller named (`besides`), then field, value, …
 --      `since` (ms; '' for never): a refund of the same amount that began then or later is in the way; `reserved_since`
 --      is the same for a reservation.
 -- An entry of the charge is `<minor units or ?> <state> <began> <currency or -> [conflict]`; older versions wrote
 -- `<minor units> <state>`, of which it is not known when it began: it is taken for new (ledger/charge_book.py).
--- Returns {'reserved'}, {'refused', reason, spent, member, entry, …} or {'known', {field, value, …}}.
+-- An open dispute about the charge stops every refund of it (store/disputes.py): the buyer may have the money.
+-- Returns {'reserved'}, {'disputed'}, {'refused', reason, spent, member, entry, …} or {'known', {field, value, …}}.
 -- Run twice by one owner it says 'reserved' again.
-local TYPES = {'hash', 'hash', 'zset', 'zset', 'hash'}
-for index, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= TYPES[index] then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. TYPES[index])
-  end
-end
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner == ARGV[2] then
   return {'reserved'}
@@ -25,9 +19,16 @@ if owner then
   return {'known', redis.call('HGETALL', KEYS[1])}
 end
 
-local most, minor_units, most_refunds = tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[13])
-local besides, fields = {}, 15 + tonumber(ARGV[14])
-for index = 15, fields - 1 do
+for _, told in ipairs(redis.call('HVALS', KEYS[6])) do
+  local standing, charge = string.match(told, '^(%a+) (%S+) ')
+  if standing ~= 'over' and (charge == nil or charge == '-' or charge == ARGV[11]) then
+    return {'disputed'}
+  end
+end
+
+local most, minor_units, most_refunds = tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[14])
+local besides, fields = {}, 16 + tonumber(ARGV[15])
+for index = 16, fields - 1 do
   besides[ARGV[index]] = true
 end
 
@@ -52,7 +53,7 @@ local function read(line)
 end
 
 local function may_be_the_same(entry)
-  local since = tonumber(entry.state == 'Reserved' and ARGV[12] or ARGV[11])
+  local since = tonumber(entry.state == 'Reserved' and ARGV[13] or ARGV[12])
   return since
     and (entry.minor == nil or entry.minor == minor_units)
     and (entry.currency == nil or entry.currency == '-' or entry.currency == ARGV[8])
@@ -65,7 +66,7 @@ for index = 1, #book, 2 do
   local member, line = book[index], book[index + 1]
   local entry = read(line)
   if not entry then
-    return redis.error_reply('ERR ' .. KEYS[2] .. ' holds an entry that is none: ' .. member)
+    return redis.error_reply('DAMAGED ' .. KEYS[2] .. ' ' .. string.gsub(member, '[^%w%p]', '?'))
   end
   if entry.state ~= 'Declined' or entry.conflict then
     table.insert(all, member)

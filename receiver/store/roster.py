@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import structlog
 
 from receiver.errors import Conflict, Unreadable
 from receiver.outbox.operator_event import OperatorEvent, operator_fields
 from receiver.outbox.subscriber import Subscriber, decode, encode
+from receiver.outbox.written import name_problems
+from receiver.store.keys import SUBSCRIBER_KINDS
 from receiver.store.part import Part
 
-log = structlog.get_logger()
-
 VERSION = b":version"
-KINDS = ("lane", "owed", "attempts", "dead", "deaths", "copies", "health")
-"""What is kept for each subscriber, a key each."""
 BEGINNING = "0-0"
 
 
@@ -43,22 +40,27 @@ class Rosters(Part):
 
     async def roster(self, account: str) -> Roster:
         """The subscribers, with the version that `commit` wants."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("subscribers"))
+        key = self._keys(account)("subscribers")
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         found, unreadable = {}, []
-        for name, value in raw.items():
-            if name == VERSION:
+        version = raw.pop(VERSION, b"0")
+        if not (version.isdigit() and len(version) < 16):
+            await self.set_aside(key, VERSION, "no version; the list is written again")
+            version = b"0"
+        for name in self._texts(key, raw):
+            if name_problems(name):
+                self.damage.record(key, name, "no name of a subscriber")
                 continue
             try:
-                found[name.decode()] = decode(value)
+                found[name] = decode(raw[name.encode()])
             except Unreadable:
-                unreadable.append(name.decode(errors="replace"))
-                log.error("store.subscriber_unreadable", account=account, subscriber=unreadable[-1])
-        return Roster(int(raw.get(VERSION, b"0")), found, unreadable)
+                unreadable.append(name)
+                self.damage.record(key, name, "no subscriber that this version reads")
+        return Roster(int(version), found, unreadable)
 
     async def open_roster(self, account: str) -> bool:
         """Mark the list of subscribers as written, if it is not; True if it was not."""
-        command = ("HSETNX", self._keys(account)("subscribers"), VERSION, 1)
-        return bool(await self._writes.call(command))
+        return bool(await self._write("HSETNX", self._keys(account)("subscribers"), VERSION, 1))
 
     async def subscribers(self, account: str) -> list[Subscriber]:
         """The subscribers by name."""
@@ -131,15 +133,23 @@ class Rosters(Part):
             after,
             *(waiting_form(event) for event in tell),
         ]
-        answer = await self._run("subscribe", [keys(k) for k in ("subscribers", "events", "backfill", "told")], args)
+        answer = await self._run(
+            "subscribe",
+            [
+                *(keys(kind) for kind in ("subscribers", "events", "backfill", "told")),
+                *keys.of_subscriber(subscriber.name),
+            ],
+            args,
+            without=() if mode == "add" else ("told", *SUBSCRIBER_KINDS),
+        )
         self._written(account)
         return answer
 
     async def remove_subscriber(self, account: str, name: str) -> bool:
         """Remove one with everything that it was owed; False if there is none."""
         keys = self._keys(account)
-        parts = [keys(kind, name) for kind in KINDS]
-        removed = await self._run("unsubscribe", [keys("subscribers"), keys("backfill"), *parts], [name])
+        own = [keys("subscribers"), keys("backfill"), *keys.of_subscriber(name)]
+        removed = await self._run("unsubscribe", own, [name])
         self._written(account)
         return bool(removed)
 

@@ -8,8 +8,12 @@ local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[3]) then
   return {0}
 end
+local function count(field)
+  local held = number(redis.call('HGET', KEYS[7], field), 0)
+  redis.call('HSET', KEYS[7], field, string.format('%.0f', held >= 0 and held < 1e15 and held + 1 or 1))
+end
 if ARGV[9] == '1' then
-  redis.call('HINCRBY', KEYS[7], 'streak', 1)
+  count('streak')
   redis.call('HSET', KEYS[7], 'error', ARGV[10], 'error_at', ARGV[8], 'probe',
     string.format('%.0f', tonumber(ARGV[8]) + tonumber(ARGV[12])))
 elseif ARGV[9] == '0' then
@@ -19,14 +23,14 @@ end
 if ARGV[13] ~= '' then
   redis.call('HSET', KEYS[7], 'hold', ARGV[13])
 end
-for index = 17, #ARGV do
+for index = 17, foreign[8] and 0 or #ARGV do
   redis.call('RPUSH', KEYS[8], ARGV[index])
 end
-if ARGV[14] ~= '' then
-  local length = redis.pcall('RPUSH', KEYS[9], ARGV[14])
+if ARGV[14] ~= '' and not foreign[9] then
+  local length = redis.call('RPUSH', KEYS[9], ARGV[14])
   if length == 1 then
     redis.call('PEXPIRE', KEYS[9], ARGV[16])
-  elseif type(length) == 'number' and length > tonumber(ARGV[15]) then
+  elseif length > tonumber(ARGV[15]) then
     redis.call('LTRIM', KEYS[9], -tonumber(ARGV[15]), -1)
   end
 end
@@ -41,12 +45,14 @@ if ARGV[4] == 'dead' then
   redis.call('ZADD', KEYS[5], 0, ARGV[2])
   while redis.call('ZCARD', KEYS[5]) > tonumber(ARGV[11]) do
     local ms, seq = string.match(redis.call('ZPOPMIN', KEYS[5])[1], '^0*(%d+)%-0*(%d+)$')
-    redis.call('HDEL', KEYS[4], ms .. '-' .. seq)
+    if ms then
+      redis.call('HDEL', KEYS[4], ms .. '-' .. seq)
+    end
     dropped = dropped + 1
   end
 end
 if ARGV[4] == 'delivered' then
-  redis.call('HINCRBY', KEYS[7], 'delivered', 1)
+  count('delivered')
 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[2])

@@ -7,13 +7,6 @@
 -- `done` is a fact and is written whoever holds the request, and whatever a person has made of it; all else only by the holder.
 -- Returns what the request has come to, '' if the claim is no longer ours, or `contradicted`: it is done, but a person had
 -- settled it otherwise, or the refund is taken for another request's. Safe to run twice, but for that last word.
-local TYPES = {'hash', 'hash', 'zset', 'zset', 'zset', 'hash'}
-for index, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= TYPES[index] then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. TYPES[index])
-  end
-end
 local id, outcome = ARGV[1], ARGV[3]
 local score = redis.call('ZSCORE', KEYS[3], id)
 local ours = score and tonumber(score) == tonumber(ARGV[2])

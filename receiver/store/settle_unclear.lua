@@ -1,18 +1,16 @@
 -- A person has found out what became of an unclear request: done (Amazon made this refund) or refused (it made none).
--- KEYS request charge unclear taken
+-- The same of a request whose last try Amazon refused without a word about the refund, if no try is under way.
+-- KEYS request charge unclear taken issuing reserved
 -- ARGV 1 id 2 outcome 3 reservation 4 refund_id 5 entry 6 ttl_ms, then field, value, …
--- Returns {'settled'}, {'taken', request} where the refund is another request's, or {'state', state} where the request is
--- not unclear, which is where a repetition ends too: nothing is written then.
-local TYPES = {'hash', 'hash', 'zset', 'hash'}
-for index, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= TYPES[index] then
-    return redis.error_reply('ERR ' .. key .. ' holds a ' .. kind .. ', not a ' .. TYPES[index])
-  end
-end
+-- Returns {'settled'}, {'busy'} where a try is under way, {'taken', request} where the refund is another request's, or
+-- {'state', state} where the request is neither, which is where a repetition ends too: nothing is written then.
 local state = redis.call('HGET', KEYS[1], 'state')
-if state ~= 'unclear' then
+local refused = state == 'reserved' and redis.call('HGET', KEYS[1], 'last_error') == 'amazon_refuses_us'
+if state ~= 'unclear' and not refused then
   return {'state', state or ''}
+end
+if refused and redis.call('HGET', KEYS[1], 'open') == '1' then
+  return {'busy'}
 end
 if ARGV[2] == 'done' then
   local holder = redis.call('HGET', KEYS[4], ARGV[4])
@@ -26,4 +24,6 @@ redis.call('HSET', KEYS[1], 'state', ARGV[2], unpack(ARGV, 7))
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('HDEL', KEYS[2], ARGV[3])
 redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZREM', KEYS[5], ARGV[1])
+redis.call('ZREM', KEYS[6], ARGV[1])
 return {'settled'}

@@ -1,5 +1,5 @@
 -- Add a subscriber, or change one. Raises the version, so that no commit works with the list of before.
--- KEYS 1 subscribers 2 events 3 backfill 4 told
+-- KEYS 1 subscribers 2 events 3 backfill 4 told, then all that is kept for it alone: a new one does not begin on foreign keys
 -- ARGV 1 name 2 json 3 mode (add | put | change) 4 before (`change`: only this value) 5 version (`change`: only at this one,
 --      '' for any) 6 start (a new one is owed what the stream holds after this id; '' for nothing), then operator events
 -- Returns {'ok', last stream id}, {'exists'}, {'absent'} or {'changed'}. Run twice with the same value it says 'ok' again.
@@ -23,7 +23,7 @@ if known ~= ARGV[2] then
   if not known and ARGV[6] ~= '' and entry then
     redis.call('HSET', KEYS[3], ARGV[1], ARGV[6] .. ' ' .. last)
   end
-  for index = 7, #ARGV do
+  for index = 7, foreign[4] and 0 or #ARGV do
     redis.call('RPUSH', KEYS[4], ARGV[index])
   end
 end

@@ -1,6 +1,7 @@
 """Edge: Redis. The trail of a refund: what befell it beside its revisions, for a person who wants to know.
 
-    trail:<refund>    list, capped: notifications, looks at Amazon that brought nothing new, tries to deliver its events
+    trail:<refund>    list, capped: notifications, looks at Amazon that brought nothing new, tries to deliver its
+                      events, refused tries to issue it again
 
 Nothing is decided by it, and nothing is refused because of it: the scripts write it in passing.
 """
@@ -8,17 +9,15 @@ Nothing is decided by it, and nothing is refused because of it: the scripts writ
 from __future__ import annotations
 
 import msgspec
-import structlog
 
-from receiver.store.part import Part
-
-log = structlog.get_logger()
+from receiver.store.damage import WrongType
+from receiver.store.part import LAST_TIME, Part
 
 CAP = 300
 """Entries kept of one refund; of more, the oldest go."""
 KEPT_FOR = 400 * 86_400_000
 """ms from the first entry: as long as what was issued here is kept, so that no trail outlives its refund for ever."""
-LOOK, DELIVERY = "look", "delivery"
+LOOK, DELIVERY, RETRY = "look", "delivery", "retry"
 
 
 class Trace(msgspec.Struct, frozen=True, array_like=True):
@@ -26,14 +25,15 @@ class Trace(msgspec.Struct, frozen=True, array_like=True):
 
     at: int
     what: str
-    """`notification` or `refresh`: somebody said that the refund may have changed; `LOOK`, `DELIVERY`."""
+    """`notification` or `refresh`: somebody said that the refund may have changed; `LOOK`, `DELIVERY`, `RETRY`."""
     who: str = ""
-    """Of a look, who made us look; of a delivery, the subscriber."""
+    """Of a look, who made us look; of a delivery, the subscriber; of a retry, the token that asked for it."""
     outcome: str = ""
-    """Of a look, `unchanged` or the reason of an error; of a delivery, `delivered`, `retry` or `dead`."""
+    """Of a look, `unchanged` or the reason of an error; of a delivery, `delivered`, `retry` or `dead`; of a retry,
+    Amazon's reason code."""
     attempt: int = 0
     detail: str = ""
-    """How a delivery failed, for people."""
+    """How a delivery failed, or what Amazon said to a retry, for people."""
     event: str = ""
     """The type of the event that was delivered."""
 
@@ -46,15 +46,22 @@ def trace_line(at: int, what: str, *more: str | int) -> bytes:
 class Trails(Part):
     """Reads for people."""
 
+    async def trace(self, account: str, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
+        """Add an entry of now."""
+        line = trace_line(self.now(), what, who, outcome, 0, detail)
+        await self._run("trace", [self._keys(account)("trail", refund_id)], [line, CAP, KEPT_FOR], without=("trail",))
+
     async def trail(self, account: str, refund_id: str) -> list[Trace]:
         """The entries, oldest first. One that is damaged is passed over."""
-        lines: list[bytes] = await self._read("LRANGE", self._keys(account)("trail", refund_id), 0, -1)
-        return [trace for line in lines if (trace := _trace(line)) is not None]
-
-
-def _trace(line: bytes) -> Trace | None:
-    try:
-        return msgspec.json.decode(line, type=Trace)
-    except msgspec.MsgspecError:
-        log.error("store.trace_unreadable")
-        return None
+        key, found = self._keys(account)("trail", refund_id), []
+        try:
+            lines: list[bytes] = await self._read("LRANGE", key, 0, -1)
+        except WrongType:
+            return []
+        for place, line in enumerate(lines):
+            try:
+                trace = msgspec.json.decode(line, type=Trace)
+                found.append(msgspec.structs.replace(trace, at=min(max(trace.at, 0), LAST_TIME)))
+            except (msgspec.MsgspecError, RecursionError):
+                self.damage.record(key, str(place), "no entry of a trail")
+        return found

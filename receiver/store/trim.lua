@@ -1,10 +1,6 @@
 -- Cut the stream of events, never past what a lane owes or a backfill has not reached.
--- KEYS 1 events 2 subscribers 3 backfill, then owed of every subscriber   ARGV 1 version of the subscribers 2 fixed id to cut at
+-- KEYS 1 events 2 subscribers 3 backfill, then owed and aside of every subscriber   ARGV 1 version of the subscribers 2 fixed id to cut at
 -- Returns how many entries went, or -1 if the subscribers have changed. Safe to run twice.
-local function fixed_width(id)
-  local ms, seq = string.match(id, '(%d+)-(%d+)')
-  return string.rep('0', 15 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
-end
 if (redis.call('HGET', KEYS[2], ':version') or '0') ~= ARGV[1] then
   return -1
 end
@@ -14,11 +10,16 @@ local function keep(id)
     cut = id
   end
 end
-for index = 4, #KEYS do
-  keep(redis.call('ZRANGEBYLEX', KEYS[index], '-', '+', 'LIMIT', 0, 1)[1])
+for index = 4, #KEYS, 2 do
+  local first = redis.call('ZRANGEBYLEX', KEYS[index], '-', '+', 'LIMIT', 0, 1)[1]
+  while first and not string.match(first, '^%d+%-%d+$') do
+    set_aside(KEYS[index], first, KEYS[index + 1], 'no id of an event; set aside')
+    first = redis.call('ZRANGEBYLEX', KEYS[index], '-', '+', 'LIMIT', 0, 1)[1]
+  end
+  keep(first)
 end
 for _, cursor in ipairs(redis.call('HVALS', KEYS[3])) do
-  keep(fixed_width(string.match(cursor, '^%S+')))
+  keep(fixed_width(string.match(cursor, '^%S+') or ''))
 end
 local ms, seq = string.match(cut, '^0*(%d+)%-0*(%d+)$')
 return redis.call('XTRIM', KEYS[1], 'MINID', '=', ms .. '-' .. seq)

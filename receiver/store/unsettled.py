@@ -9,18 +9,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-import structlog
-
-from receiver.errors import StoreUnavailable
 from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
 from receiver.ledger.refund import Refund
 from receiver.ledger.request import OPEN, Order, Record, RequestState, candidate
-from receiver.store.part import scored
+from receiver.store.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.refunds import Refunds
-from receiver.store.requests import KEPT_FOR, Requests
-
-log = structlog.get_logger()
+from receiver.store.requests import KEPT_FOR, Attempt, Requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +23,8 @@ class OpenRequests:
 
     records: Sequence[Record]
     total: int
+    unreadable: Sequence[str] = ()
+    """Ids of requests whose records are damaged, or of a later version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +39,11 @@ class Taken:
     """The refund is this request's; nothing was written."""
 
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The request is being tried at this moment; nothing was written."""
 
 
 class Unsettled(Refunds, Requests):
@@ -66,14 +67,17 @@ class Unsettled(Refunds, Requests):
 
     async def _book(self, account: str, charge_id: str) -> dict[str, tuple[str, Entry]]:
         """The lines of a charge's book, and what they hold; of old ones what the refund or request tells as well."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("charge", charge_id))
-        lines = {name.decode(): line.decode() for name, line in raw.items()}
-        try:
-            read = {name: read_entry(line) for name, line in lines.items()}
-        except ValueError as error:
-            raise StoreUnavailable(
-                f"The store holds a damaged entry of the charge {charge_id}.", reason="store_error"
-            ) from error
+        key = self._keys(account)("charge", charge_id)
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        lines, read = {}, {}
+        for member, line in raw.items():
+            try:
+                name = member.decode()
+                lines[name], read[name] = line.decode(), read_entry(line.decode())
+            except ValueError as error:
+                # What it was may have used up the charge: nothing is decided without it.
+                self.damage.record(key, member, "no entry of a charge's book")
+                raise unreadable(key, member) from error
         entries = await asyncio.gather(*(self._entry(account, name, entry) for name, entry in read.items()))
         return {name: (line, entry) for (name, line), entry in zip(lines.items(), entries, strict=True)}
 
@@ -81,10 +85,10 @@ class Unsettled(Refunds, Requests):
         if entry.began is not None:
             return entry
         if not name.startswith(RESERVATION):
-            refund = await self.refund(account, name)
-            return (entry_of(refund) if refund else None) or entry
+            refund = await self.refund_or_id(account, name)
+            return (entry_of(refund) if isinstance(refund, Refund) else None) or entry
         record = await self._readable(account, name.removeprefix(RESERVATION))
-        if record is None or not record.created_at:
+        if not isinstance(record, Record) or not record.created_at:
             return entry
         return Entry(entry.minor_units, RESERVED, record.created_at, record.order.money.currency_code)
 
@@ -92,20 +96,28 @@ class Unsettled(Refunds, Requests):
         """At most `limit` requests in an open state, those that have been in it longest first."""
         index = self._keys(account)(state)
         ids, total = await asyncio.gather(self._read("ZRANGE", index, 0, limit - 1), self._read("ZCARD", index))
-        found = await asyncio.gather(*(self._readable(account, each.decode()) for each in ids))
-        return OpenRequests([record for record in found if record is not None and record.state is state], int(total))
+        names = self._texts(index, ids)
+        found = await asyncio.gather(*(self._readable(account, each) for each in names))
+        bad = [each for each, record in zip(names, found, strict=True) if isinstance(record, str)]
+        records = [record for record in found if isinstance(record, Record) and record.state is state]
+        return OpenRequests(records, int(total), bad)
 
-    async def _readable(self, account: str, request_id: str) -> Record | None:
+    async def _readable(self, account: str, request_id: str) -> Record | str | None:
+        """One request of a list; its id where it cannot be read, which harms no other."""
         try:
             return await self.request(account, request_id)
-        except (KeyError, ValueError, msgspec.MsgspecError):
-            log.error("store.request_unreadable", account=account, request=request_id)
-            return None
+        except (RecordUnreadable, WrongType):
+            return request_id
 
     async def taken(self, account: str, charge_id: str) -> dict[str, str]:
         """Refund → request, of the refunds on a charge that requests have become."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("taken", charge_id))
-        return {refund_id.decode(): request_id.decode() for refund_id, request_id in raw.items()}
+        key = self._keys(account)("taken", charge_id)
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        try:
+            return {refund_id.decode(): request_id.decode() for refund_id, request_id in raw.items()}
+        except UnicodeDecodeError as error:
+            self.damage.record(key, what="no ids of refunds and requests")
+            raise unreadable(key) from error
 
     async def request_sizes(self, account: str) -> dict[str, float]:
         """`requests:<state>` and `request_age:<state>` (seconds of the oldest) of the open states."""
@@ -115,9 +127,9 @@ class Unsettled(Refunds, Requests):
             total, first = await asyncio.gather(
                 self._read("ZCARD", index), self._read("ZRANGE", index, 0, 0, "WITHSCORES")
             )
-            pairs = scored(first)
+            pairs = self._scored(index, first)
             sizes[f"requests:{state}"] = float(total)
-            sizes[f"request_age:{state}"] = max(self.now() - float(pairs[0][1]), 0) / 1000 if pairs else 0.0
+            sizes[f"request_age:{state}"] = max(self.now() - pairs[0][1], 0) / 1000 if pairs else 0.0
         return sizes
 
     async def candidate_of(self, account: str, record: Record) -> str:
@@ -149,10 +161,25 @@ class Unsettled(Refunds, Requests):
             return None
         return record
 
+    async def reopen_request(self, account: str, order: Order, *, lease: int) -> Attempt | NotUnclear:
+        """Hold an unclear request for `lease` ms, to send it once more. Returns the claim, or what it is instead."""
+        keys, now = self._keys(account), self.now()
+        answer = await self._run(
+            "reopen_request",
+            [keys("requests", order.id), keys("issuing"), keys(RequestState.UNCLEAR), keys(RequestState.RESERVED)],
+            [order.id, now + lease, now],
+        )
+        if answer != b"reopened":
+            return NotUnclear(RequestState(answer.decode()) if answer else None)
+        self._written(account)
+        return Attempt(order.id, now + lease)
+
     async def settle_unclear(
         self, account: str, order: Order, fields: Mapping[str, str], *, refund_id: str = "", state: str = ""
-    ) -> NotUnclear | Taken | None:
-        """What a person has found out of an unclear request: done, with a refund in `state`; or refused, without one.
+    ) -> NotUnclear | Taken | Busy | None:
+        """What a person has found out of a request that is unclear, or whose tries Amazon refuses without a word about
+        the refund: done, with a refund in `state`; or refused, without one.
+
 
         The reservation is swapped for the refund, or released. Returns what stands in the way, None if nothing did.
         """
@@ -166,6 +193,8 @@ class Unsettled(Refunds, Requests):
                 keys("charge", order.charge_id),
                 keys(RequestState.UNCLEAR),
                 keys("taken", order.charge_id),
+                keys("issuing"),
+                keys(RequestState.RESERVED),
             ],
             [
                 order.id,
@@ -181,6 +210,8 @@ class Unsettled(Refunds, Requests):
             ],
         )
         match answer[0]:
+            case b"busy":
+                return Busy()
             case b"taken":
                 return Taken(answer[1].decode())
             case b"state":

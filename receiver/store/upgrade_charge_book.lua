@@ -1,9 +1,5 @@
 -- Write lines of a charge's book in the present form, where they still are as they were read.
 -- KEYS charge   ARGV member, line as it was read, new line, …   Safe to run twice.
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'none' and kind ~= 'hash' then
-  return redis.error_reply('ERR ' .. KEYS[1] .. ' holds a ' .. kind .. ', not a hash')
-end
 for index = 1, #ARGV, 3 do
   if redis.call('HGET', KEYS[1], ARGV[index]) == ARGV[index + 1] then
     redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 2])

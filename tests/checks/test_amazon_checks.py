@@ -106,7 +106,13 @@ async def test_a_throttled_call_says_that_the_key_is_right(keys: Keys, transport
 
 @pytest.mark.parametrize(
     ("ahead", "status"),
-    [(20_000, Status.WARN), (-20_000, Status.WARN), (400_000, Status.FAIL), (-400_000, Status.FAIL)],
+    [
+        (3_000, Status.WARN),
+        (20_000, Status.WARN),
+        (-20_000, Status.WARN),
+        (400_000, Status.FAIL),
+        (-400_000, Status.FAIL),
+    ],
 )
 async def test_a_clock_that_is_off_is_told(amazon: Simulator, transport: Transport, ahead: int, status: Status) -> None:
     """By the Date of Amazon's answer."""
@@ -144,7 +150,9 @@ async def test_one_that_hangs_is_given_up(
     [
         ("503 Service Unavailable", Status.WARN, "amazon_unknown"),
         ("403 Forbidden", Status.FAIL, "key_refused"),
-        ("400 Bad Request", Status.WARN, "amazon_refused"),
+        ("400 Bad Request", Status.WARN, "amazon_refuses_us"),
+        ("407 Proxy Authentication Required", Status.FAIL, "way_refused"),
+        ("426 Upgrade Required", Status.FAIL, "way_refused"),
         ("302 Found", Status.WARN, "amazon_unknown"),
     ],
 )

@@ -341,3 +341,28 @@ async def test_the_embedded_folder_without_a_server(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     [unusable] = await check_store(site(data_dir=str(tmp_path / "file")))
     assert (unusable.status, unusable.reason) == (Status.FAIL, "data_dir_unusable")
+
+
+async def test_a_key_of_a_foreign_type_is_named_with_what_to_do(url: str, valkey: Any) -> None:
+    """Without reading the whole store: every key whose name is known."""
+    await valkey.sadd("refunds:{us}:due", "not ours")
+    found = [each for each in await examine(url) if each.check == "store.keys"]
+    assert [(each.status, each.reason, each.subject) for each in found] == [
+        (Status.FAIL, "store_wrong_type", "refunds:{us}:due")
+    ]
+    assert "holds a set, and should be a zset" in found[0].found
+    assert found[0].mend.startswith("receiver repair 'refunds:{us}:due'")
+
+
+async def test_the_whole_store_is_read_on_request(url: str, valkey: Any) -> None:
+    """Each damaged record is a finding; what money depends on is not set aside before somebody has compared."""
+    await valkey.hset("refunds:{us}:refund:S01-1", "revision", "many")
+    await valkey.hset("refunds:{us}:charge:C", "S01-1", "much")
+    await valkey.set("refunds:{us}:nobody", "knows")
+    assert not [each for each in await examine(url) if each.check == "store.records"]
+    found = await examine(url, whole_store=True)
+    records = {each.subject: each.mend for each in found if each.check == "store.records"}
+    assert sorted(records) == ["refunds:{us}:charge:C", "refunds:{us}:refund:S01-1"]
+    assert "Seller Central" in records["refunds:{us}:charge:C"]
+    assert records["refunds:{us}:refund:S01-1"].startswith("receiver repair")
+    assert only(found, "store.unknown_keys").status is Status.WARN

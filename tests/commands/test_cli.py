@@ -24,7 +24,8 @@ COMMANDS = {
     "serve": {"--config", "--no-worker", "--workers"},
     "work": {"--config"},
     "demo": {"--refunds", "--keep", "--json"},
-    "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure"},
+    "doctor": {"--config", "--offline", "--json", "--url", "--token-file", "--insecure", "--store"},
+    "repair": {"--config", "--part", "--compared", "--json"},
     "prune": {"--config", "--older-than", "--refund", "--account", "--dry-run", "--json"},
     "openapi": set(),
     "simulate": {
@@ -52,6 +53,7 @@ COMMANDS = {
     "refund create": CLIENT | {"--soft-descriptor", "--reference", "--key", "--besides", "--wait"},
     "refund retry": CLIENT | {"--besides", "--wait"},
     "refund requests": CLIENT | {"--state", "--limit"},
+    "refund repeat": CLIENT,
     "refund settle-request": CLIENT | {"--refund-id", "--not-issued"},
     "fps refund": CLIENT
     | {

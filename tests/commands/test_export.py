@@ -40,7 +40,7 @@ def test_the_columns_are_in_their_order() -> None:
     assert HEAD == (
         "account,refundId,chargeId,orderReference,state,reasonCode,reasonDescription,amount,currencyCode,"
         "lastUpdatedTimestamp,creationTimestamp,softDescriptor,releaseEnvironment,refundType,final,conflict,retryable,"
-        "retryOf,retryRoot,retriedBy,revision,firstSeenAt,changedAt,source"
+        "retryOf,retryRoot,retriedBy,revision,firstSeenAt,changedAt,source,unreadFields"
     )
 
 
@@ -324,3 +324,30 @@ def test_prune_without_a_store_says_so(config: dict[str, str], tmp_path: Path) -
     assert (result.code, "Start `receiver serve` first" in result.err) == (2, True)
     result = prune({**config, "RECEIVER_REDIS__URL": "redis://127.0.0.1:1"}, "--older-than", "400d")
     assert (result.code, "unreachable" in result.err) == (3, True)
+
+
+def test_repair_sets_a_key_aside_and_says_how_to_undo_it(server: Server, config: dict[str, str]) -> None:
+    """What money depends on is left alone until somebody has compared."""
+    key, charge = "refunds:{us}:refund:S01-9", "refunds:{us}:charge:C"
+
+    def repair(*args: str) -> Ran:
+        environment = {**os.environ, "COLUMNS": "200", **config}
+        command = [sys.executable, "-m", "receiver", "repair", *args]
+        ran = subprocess.run(
+            command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
+        )
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    server.run(server.service.store._write("SADD", key, "not ours"))
+    server.run(server.service.store._write("HSET", charge, "x", "y"))
+    done = repair(key, "--json")
+    kept = json.loads(done.out)["keptAt"]
+    assert (done.code, kept.startswith("refunds:{us}:replaced:")) == (0, True)
+    assert server.run(server.service.store._read("SMEMBERS", kept))
+    again = repair(key)
+    assert (again.code, again.out.strip()) == (1, f"There is no {key}: nothing was changed.")
+    refused = repair(charge)
+    assert refused.code == 2
+    assert "Seller Central" in refused.err
+    assert repair(charge, "--part", "x", "--compared").code == 0
+    assert repair("refunds:{us}:nobody").code == 2

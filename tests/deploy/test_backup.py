@@ -16,7 +16,7 @@ from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import connect
 from receiver.store.embedded import EmbeddedStore
-from receiver.store.restored import RESTORED
+from receiver.store.keys import RESTORED
 from tests.accounts import make_account
 from tests.clock import T0
 from tests.deploy.tools import DEPLOY, run

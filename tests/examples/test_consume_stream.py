@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import RetryRefused
 from receiver.outbox.event import to_fields
 from receiver.store import Store
 from tests.commands.kit import _Lines
@@ -124,6 +125,8 @@ def test_the_document_has_every_field_of_the_stream() -> None:
     rows = [line.split("|")[1] for line in table.splitlines()[2:]]
     told = set(chain.from_iterable((name.strip(" `") for name in row.split(",")) for row in rows))
     names = ("order_reference", "refund_type", "retryable", "retry_of", "retry_root", "retried_by", "issued_by")
-    full = an_event(EventType.DECLINED, **dict.fromkeys(names, "x"))
+    full = an_event(
+        EventType.DECLINED, **dict.fromkeys(names, "x"), retry_refused=RetryRefused(1, 1), unread=("refundAmount",)
+    )
     contradicted = an_event(EventType.DECLINED, conflict=True)
     assert told == {*to_fields(msgspec.structs.replace(full, traceparent="x")), *to_fields(contradicted)}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from receiver.store.connection import script
+from receiver.store.scripts import script
 
 NEVER_TWICE = ("claim", "claim_lane", "claim_request", "begin_try", "fps_begin", "take", "subscribe", "unsubscribe")
 """Scripts that no client may send twice, and those of operators, which a late copy would undo."""

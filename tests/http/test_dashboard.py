@@ -30,7 +30,8 @@ from receiver.outbox.subscriber import Subscriber
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.connection import connect
-from receiver.store.lanes import DeadEvent, Result, fixed_width
+from receiver.store.lanes import DeadEvent, Result
+from receiver.store.stream_ids import fixed_width
 from receiver.telling import dead_event
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock

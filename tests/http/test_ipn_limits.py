@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -17,14 +18,15 @@ from structlog.testing import capture_logs
 from receiver.errors import NotProven
 from receiver.http import server
 from receiver.http.ipn import PER_TURN, Ipn
+from receiver.ledger.dispute import Dispute
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.notification import UnrecognizedNotification
+from receiver.ledger.receipt import Outcome, Receipt
 from receiver.metrics import Metrics
-from receiver.receive import Outcome, Receipt
 from receiver.settings import Settings
 from receiver.settings.sections import IngestSettings
 from receiver.store import Store
-from tests.http.kit import Answer, Service, everything, real_receiver, running, settings, until
+from tests.http.kit import Answer, Service, everything, real_receiver, running, serving, settings, until
 from tests.sns import SnsSigner
 
 HEAD = b"POST /ipn HTTP/1.1\r\nHost: x\r\n"
@@ -34,12 +36,19 @@ LIMIT = 16 * 1024
 class Judge:
     """A receiver that believes every body it gets, or does with it what it is told."""
 
+    waiting = 0
+
     def __init__(self, does: Callable[[], Any] | None = None) -> None:
         self.bodies: list[bytes] = []
         self.does = does
 
     async def receive(
-        self, body: bytes, headers: Mapping[str, str], account: str | None = None, *, traceparent: str = ""
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        account: str | None = None,
+        traceparent: str = "",
+        source: str = "",
     ) -> Receipt:
         """Count and believe."""
         self.bodies.append(body)
@@ -332,6 +341,26 @@ async def test_bodies_held_at_once_are_bounded(store: Store) -> None:
         assert (await service.call("POST", "/ipn", body=bytes(10_000))).status == 200
 
 
+@pytest.mark.parametrize("amazon", ["192.0.2.1", "198.51.100.1"])
+async def test_the_client_that_holds_the_most_gives_way(amazon: str) -> None:
+    """A stranger's large body fills the room, unfinished. It ends with 503, and Amazon's is read: also where both have
+    one address."""
+    trusted = {"http": settings().http.model_copy(update={"trusted_proxies": (ip_network("127.0.0.0/8"),)})}
+    chosen = limited(max_buffered=60_000, max_body=64 * 1024).model_copy(update=trusted)
+    metrics = Metrics()
+    ipn = Ipn(Judge(), chosen.ingest, metrics)
+    async with serving(ipn, chosen, metrics) as service:
+        reader, writer = await service.connect()
+        writer.write(HEAD + b"X-Forwarded-For: 198.51.100.1\r\nContent-Length: 60000\r\n\r\n" + bytes(55_000))
+        await until(lambda: ipn._held.total == 55_000)
+        answer = await service.call("POST", "/ipn", body=bytes(10_000), headers={"X-Forwarded-For": amazon})
+        assert answer.status == 200
+        assert status_of(await everything(reader)) == 503
+        assert service.counted("unavailable", "overloaded") == 1
+        assert ipn._held.total == 0
+        writer.close()
+
+
 async def test_an_answer_that_takes_too_long_is_503(store: Store) -> None:
     """SNS hangs up after 15 seconds; better to say 503 before."""
     judge = Judge(asyncio.Event().wait)
@@ -400,6 +429,10 @@ class Remembering:
         """See `Noted`."""
         known = self.seen.setdefault(hint.message_id, hint.digest)
         return Noted.REPEATED if known == hint.digest else Noted.ALTERED
+
+    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> Noted:
+        """None is told here."""
+        raise AssertionError
 
     async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> Noted:
         """No body here is signed."""

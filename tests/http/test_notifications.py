@@ -79,19 +79,19 @@ async def test_it_is_answered_200_kept_and_its_refunds_are_asked_about(
 
 async def test_a_repetition_is_one_and_a_known_notice_is_none(service: Service, sns: SnsSigner) -> None:
     """SNS repeats; and what is about charges is understood."""
-    body = sns.post_body(notice(ObjectType="DISPUTE"))
+    body = sns.post_body(notice(ObjectType="PAYOUT"))
     for _ in range(3):
         assert (await service.call("POST", "/ipn", body=body)).status == 200
     for kind in ("REFUND", "CHARGE", "CHARGE_PERMISSION"):
         assert (await service.call("POST", "/ipn", body=sns.post_body(notice(ObjectType=kind)))).status == 200
     [found] = await listed(service)
-    assert found["problem"] == "Objects of the type DISPUTE are not known to this version."
+    assert found["problem"] == "Objects of the type PAYOUT are not known to this version."
     assert found["refundIds"] == [REFUND_ID]
 
 
 async def test_only_administrators_read_it_and_only_of_their_accounts(service: Service, sns: SnsSigner) -> None:
     """What may be for several merchants is for a token that sees all of them."""
-    of_other = sns.envelope(notice(ObjectType="DISPUTE", MerchantID=f"{MERCHANT}2"))
+    of_other = sns.envelope(notice(ObjectType="PAYOUT", MerchantID=f"{MERCHANT}2"))
     of_both = sns.envelope("to whom it may concern", topic_arn=EVERYBODYS)
     for fields in (of_other, of_both):
         assert (await service.call("POST", "/ipn", body=json.dumps(fields).encode())).status == 200

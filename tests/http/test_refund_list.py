@@ -211,3 +211,15 @@ async def test_merged_pages_are_the_whole_list(refunds: list[Refund], most: int,
     places = [(refund.changed_at, refund.refund_id) for refund in found]
     assert places == sorted(places, reverse=True)
     assert sorted(found, key=repr) == sorted(filter(query.matches, refunds), key=repr)
+
+
+async def test_a_damaged_refund_is_named_beside_the_others(service: Service, store: Store, redis: Any) -> None:
+    """The list has all others; the refund itself answers 503 with its key."""
+    for number in range(3):
+        await seen(store, "us", f"S01-{number}")
+    bad = (await ids(service))[0]
+    await redis.hset(f"refunds:{{us}}:refund:{bad}", "revision", "many")
+    answer = await service.get("/v1/refunds")
+    assert (len(answer.json["refunds"]), answer.json["unreadable"]) == (2, [bad])
+    one = await service.get(f"/v1/refunds/{bad}?account=us")
+    assert (one.status, one.json["reason"]) == (503, "store_record_unreadable")

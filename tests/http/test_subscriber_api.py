@@ -168,3 +168,33 @@ async def test_other_formats_have_no_signing_secret(service: Service, store: Sto
     refused = await add(service, name="x", format="slack", url=HOOK, secret=SECRET, routing_key="hunter2")
     assert (refused.status, refused.json["reason"]) == (400, "bad_subscriber")
     assert "hunter2" not in refused.body.decode()
+
+
+async def test_a_subscriber_whose_record_is_damaged_is_listed_as_such_and_can_be_removed(
+    service: Service, redis: Any
+) -> None:
+    """The others are listed as ever."""
+    await add(service)
+    await redis.hset("refunds:{us}:subscribers", "broken", "{")
+    await redis.zadd("refunds:{us}:lane:broken", {"1-1": 1})
+    listed = await service.get("/v1/subscribers", token=ADMIN)
+    assert [each["name"] for each in listed.json["subscribers"]] == ["finance"]
+    assert listed.json["unreadable"] == ["us/broken"]
+    assert (await service.call("DELETE", "/v1/subscribers/broken", token=READER)).status == 403
+    assert (await service.call("DELETE", "/v1/subscribers/broken", token=ADMIN)).status == 204
+    assert not await redis.exists("refunds:{us}:lane:broken")
+    assert (await service.get("/v1/subscribers", token=ADMIN)).json["unreadable"] == []
+    assert (await service.call("DELETE", "/v1/subscribers/broken", token=ADMIN)).status == 404
+
+
+async def test_no_subscriber_is_made_on_a_foreign_key_and_no_secret_is_lost(
+    service: Service, store: Store, redis: Any
+) -> None:
+    """503 names the key, and nothing is there: asked again when the key is right, it is made."""
+    await redis.set("refunds:{us}:health:finance", "not ours")
+    answer = await add(service)
+    assert (answer.status, answer.json["reason"]) == (503, "store_wrong_type")
+    assert "refunds:{us}:health:finance" in answer.json["detail"]
+    assert await store.subscribers("us") == []
+    await redis.delete("refunds:{us}:health:finance")
+    assert (await add(service)).status == 201

@@ -25,15 +25,27 @@ from receiver.ledger.request import Order, Record
 from receiver.metrics import Metrics
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.connection import Command, Group, Script
-from receiver.store.requests import NotReserved, Reserved
+from receiver.store.connection import Group
+from receiver.store.requests import Disputed, NotReserved, Reserved
+from receiver.store.scripts import Command, Script
 from tests.accounts import make_account
 from tests.clock import T0, ManualClock
 
 CHARGE = "S01-5105180-3221187-C056351"
 CAPTURED, CEILING = 10_000, 11_500
 """Cents: the capture, and what may be refunded of it in all."""
-FATES = ("answer", "lost", "never", "not sent", "error", "error after all", "refuse", "throttle", "garbage")
+FATES = (
+    "answer",
+    "lost",
+    "never",
+    "not sent",
+    "error",
+    "error after all",
+    "refuse",
+    "refuse us",
+    "throttle",
+    "garbage",
+)
 """What becomes of a call of Create Refund; see `Amazon`."""
 
 
@@ -118,7 +130,7 @@ class Stepped(Store):
 
     async def reserve(
         self, account: str, order: Order, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Record:
+    ) -> Reserved | NotReserved | Disputed | Record:
         found = await super().reserve(account, order, owner=owner, guard=guard, lease=lease)
         if isinstance(found, Reserved):
             assert guard.most == CEILING
@@ -149,7 +161,8 @@ class Amazon:
     keeps within the bounds. A call's fate:
 
     answer · lost (done, no answer) · never (not done, no answer) · not sent · error (not done, 500) · error after all
-    (done, 500) · refuse (not done, 422: also where an earlier call was) · throttle · garbage (done, unreadable 201)
+    (done, 500) · refuse (not done, 422: also where an earlier call was) · refuse us (not done, 403) · throttle ·
+    garbage (done, unreadable 201)
     """
 
     made: dict[str, Made] = field(default_factory=dict)
@@ -187,8 +200,9 @@ class Amazon:
             if fate == "answer":
                 # As Amazon does: what it said the first time, whatever has become of the refund since.
                 return _json(201, **_refund_json(made, "RefundInitiated", T0))
-        statuses = {"refuse": 422, "throttle": 429, "garbage": 201}
-        return Response(statuses.get(fate, 500), {}, b'{"reasonCode":"TransactionCountExceeded"')
+        statuses = {"refuse": 422, "refuse us": 403, "throttle": 429, "garbage": 201}
+        whole = b"" if fate == "garbage" else b"}"
+        return Response(statuses.get(fate, 500), {}, b'{"reasonCode":"TransactionCountExceeded"' + whole)
 
     def seen(self, made: Made) -> Observation:
         """What Get Refund says."""

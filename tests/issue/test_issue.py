@@ -408,7 +408,8 @@ async def test_only_a_declined_refund_is_retried(shop: Desk) -> None:
 
 
 async def test_waiting_for_the_throttle_does_not_forget_a_try_whose_end_is_unknown(shop: Desk) -> None:
-    """The process dies after Amazon has acted; the next holder gets no token; then Amazon refuses the repetition."""
+    """The process dies after Amazon has acted; the next holder gets no token; then Amazon refuses another key. That
+    is no word about the refund, so the request stays open, and who has the right key learns what became of it."""
     charge = shop.charge()
     wish = shop.wish(charge)
     shop.simulator.mischief.add("hang", place="create_refund", seconds=0.2)
@@ -429,10 +430,12 @@ async def test_waiting_for_the_throttle_does_not_forget_a_try_whose_end_is_unkno
     refused.asker.account = make_account(endpoint=shop.account.endpoint, signer=wrong, throttle=shop.account.throttle)
     shop.clock.tick(60_000)
     await shop.round(refused)
-    with pytest.raises(Conflict) as caught:
-        await shop.issuer.create(wish, "refund-1")
-    assert caught.value.reason == "refund_unclear"
+    record = (await shop.issuer.create(wish, "refund-1")).record
+    assert (record.state, record.unknown, record.last_error) == (RequestState.RESERVED, True, "amazon_refuses_us")
     assert len(await shop.reserved(charge)) == 1
+    await shop.work()
+    assert (await shop.issuer.create(wish, "refund-1")).refund is not None
+    assert len(shop.issued(charge)) == 1
 
 
 async def test_a_connection_that_was_never_made_leaves_nothing_unknown(shop: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ async def test_a_refund_is_found_by_its_order_number_whatever_that_looks_like(op
     counter, amazon = open_shop
     _, first = await counter.create(amazon.open_charge("100.00", "USD", reference=number))
     _, second = await counter.create(amazon.open_charge("100.00", "USD"), key="k2", orderReference=f" {number} ")
-    assert first["orderReference"] == second["orderReference"] == number
+    assert (first["orderReference"], second["orderReference"]) == (number, f" {number} ")
     for asked in (number, f"  {number.replace(' ', '  ')} "):
         status, listed, _ = await counter.call("GET", f"/v1/refunds?order={quote(asked)}", token=READER)
         assert status == 200, listed
@@ -117,7 +118,7 @@ BAD: dict[str, tuple[dict[str, Any], str | None, int, str]] = {
     "empty key": ({}, "", 400, "bad_idempotency_key"),
     "overlong key": ({}, "k" * 256, 400, "bad_idempotency_key"),
     "long descriptor": ({"softDescriptor": "x" * 17}, "k", 400, "bad_soft_descriptor"),
-    "long reference": ({"orderReference": "x" * 129}, "k", 400, "bad_order_reference"),
+    "long reference": ({"orderReference": "x" * 257}, "k", 400, "bad_order_reference"),
     "misspelt field": ({"softdescriptor": "x"}, "k", 400, "unknown_field"),
     "unknown account": ({"account": "eu"}, "k", 404, "no_such_account"),
 }
@@ -146,7 +147,7 @@ async def test_bad_input_is_told_with_its_reason_and_nothing_is_issued(open_shop
     assert (got, problem["reason"]) == (400, "duplicate_key")
     assert created(amazon) == []
     assert not await counter.reserved(charge)
-    assert (await counter.call("GET", "/v1/refund-requests"))[1] == {"requests": [], "total": 0}
+    assert (await counter.call("GET", "/v1/refund-requests"))[1] == {"requests": [], "total": 0, "unreadable": []}
 
 
 REFUSALS = {
@@ -155,7 +156,8 @@ REFUSALS = {
     "TransactionCountExceeded": 422,
     "CurrencyMismatch": 400,
     "DuplicateIdempotencyKey": 400,
-    "UnauthorizedAccess": 403,
+    "InvalidChargePermissionStatus": 409,
+    "ResourceNotFound": 404,
 }
 
 
@@ -181,21 +183,90 @@ async def test_amazons_refusals_reach_the_caller_whole_and_free_the_amount(open_
         assert not await counter.reserved(CHARGE)
 
 
+OF_OUR_REQUEST: dict[str, bytes] = {
+    "date": no(400, "InvalidHeaderValue", "The value provided for x-amz-pay-date should not be in future"),
+    "header": no(400, "MissingHeader"),
+    "signature": no(401, "InvalidRequestSignature"),
+    "key": no(400, "InvalidAuthentication"),
+    "account on hold": no(403, "InvalidAccountStatus"),
+    "field": no(400, "UnrecognizedField"),
+    "value": no(400, "InvalidParameterValue"),
+    "conflict": no(409, "RequestNotSupported"),
+    "unprocessable": no(422, "SomethingNew"),
+    "proxy": http(407, b"<html>Proxy Authentication Required</html>"),
+    "TLS": no(426, "TLSVersionNotSupported"),
+    "page": http(403, b"<html>Forbidden by the firewall</html>"),
+    "page for what is not there": http(404, b"<html>Not Found</html>"),
+    "nothing": http(404),
+}
+
+
+@pytest.mark.parametrize("what", OF_OUR_REQUEST)
+async def test_a_refusal_of_our_request_ends_no_key(open_desk: Told, what: str) -> None:
+    """The caller gets 202 with the reason, as often as it asks; the request is repeated under the same key of Amazon's
+    with a signature of its own, and issued as soon as Amazon takes it."""
+    counter, desk = open_desk
+    desk.then = OF_OUR_REQUEST[what]
+    for _ in range(2):
+        status, pending = await counter.create(CHARGE)
+        assert (status, pending["status"], pending["reason"]) == (202, "pending", "amazon_refuses_us")
+        assert "Amazon refuses our requests" in pending["detail"]
+        assert pending["amazon"]["status"] in (400, 401, 403, 404, 407, 409, 422, 426)
+    found = await counter.request(pending["refundRequestId"])
+    assert (found["state"], found["mayHaveReachedAmazon"], found["lastError"]) == (
+        "reserved",
+        False,
+        "amazon_refuses_us",
+    )
+    assert await counter.reserved(CHARGE) == 1
+    desk.then = refund(releaseEnvironment="Sandbox")
+    await counter.due(pending["refundRequestId"])
+
+    async def issued() -> bool:
+        return (await counter.create(CHARGE))[0] == 201
+
+    await until(issued, "it is issued", 10)
+    posts = [each.decode() for each in desk.server.requests if each.startswith(b"POST ")]
+    keys = {re.search(r"(?im)^x-amz-pay-idempotency-key: *(\S+)", each)[1] for each in posts}  # type: ignore[index]
+    signatures = [re.search(r"Signature=(\S+)", each)[1] for each in posts]  # type: ignore[index]
+    assert (len(keys), len(set(signatures))) == (1, len(posts))
+    assert not await counter.reserved(CHARGE)
+
+
+async def test_a_verdict_after_refusals_of_our_request_is_proven(open_desk: Told) -> None:
+    """None of those can have issued anything: the request is refused, not unclear, and the amount is free."""
+    counter, desk = open_desk
+    desk.answers = [no(403, "InvalidAccountStatus"), http(407, b"<html>")]
+    desk.then = no(422, "TransactionCountExceeded")
+    status, pending = await counter.create(CHARGE)
+    assert status == 202
+
+    async def refused() -> bool:
+        await counter.due(pending["refundRequestId"])
+        return (await counter.create(CHARGE))[0] == 422
+
+    await until(refused, "Amazon's verdict", 10)
+    assert (await counter.request(pending["refundRequestId"]))["state"] == "refused"
+    assert not await counter.reserved(CHARGE)
+
+
 async def test_a_signature_that_amazon_reads_otherwise_is_not_the_keys_fault(open_desk: Told) -> None:
     counter, desk = open_desk
     echoed = f"Unable to verify signature, signing String [AMZN-PAY-RSASSA-PSS-V2\n{'ab' * 32}]"
     desk.answers = [no(401, "InvalidRequestSignature", echoed)]
-    status, problem = await counter.create(CHARGE)
-    assert (status, problem["amazon"]["reasonCode"]) == (422, "InvalidRequestSignature")
-    assert "the key is not the fault" in problem["detail"]
+    status, pending = await counter.create(CHARGE)
+    assert (status, pending["amazon"]["reasonCode"]) == (202, "InvalidRequestSignature")
+    assert "the key is not the fault" in pending["detail"]
 
 
 async def test_a_wrong_key_is_named_as_the_fault(redis: Any, valkey_url: str, tmp_path: Path) -> None:
+    """The charge cannot be read: nothing is written down, and the same key may be used when the settings are right."""
     async with shop(valkey_url, tmp_path, private_key=merchant_key_pem().decode()) as (counter, amazon):
         status, problem = await counter.create(amazon.open_charge("100.00", "USD"))
-        assert (status, problem["reason"]) == (422, "amazon_refused")
+        assert (status, problem["reason"]) == (502, "amazon_refuses_us")
         assert "private_key_file does not belong to public_key_id" in problem["detail"]
         assert created(amazon) == []
+        assert (await counter.call("GET", "/v1/refund-requests"))[1]["total"] == 0
 
 
 RIGHT = refund(releaseEnvironment="Sandbox")
@@ -238,6 +309,48 @@ async def test_an_answer_that_does_not_tell_leaves_the_request_open(open_desk: T
         assert await counter.reserved(CHARGE) == 0
     bodies = {each.partition(b"\r\n\r\n")[2] for each in desk.server.requests if each.startswith(b"POST ")}
     assert len(bodies) == 1, "every try sends the same bytes"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"statusDetails": {}},
+        {"statusDetails": None},
+        {"statusDetails": [1]},
+        {"statusDetails": {"state": "Refund Initiated"}},
+        {"chargeId": "C" * 100},
+        {"refundAmount": {"amount": "1.4e1", "currencyCode": "USD"}},
+        {"refundAmount": 14},
+        {"creationTimestamp": "2026-02-30", "softDescriptor": 7, "releaseEnvironment": ["Sandbox"]},
+    ],
+)
+async def test_a_refund_that_is_made_is_known_whatever_else_the_answer_says(open_desk: Told, odd: Any) -> None:
+    """A 2xx with an id: the request is done, its charge and amount are those that were sent, and it is not repeated."""
+    counter, desk = open_desk
+    desk.answers = [refund(**odd)]
+    desk.then = http(500)
+    status, body = await counter.create(CHARGE, "14.00", "odd")
+    assert (status, body["chargeId"], body["refundAmount"]["amount"]) == (201, CHARGE, "14.00")
+    assert body["statusDetails"]["state"] == ("Unknown" if "statusDetails" in odd else "RefundInitiated")
+    assert not {"chargeId", "refundAmount"} & set(body["unreadFields"])
+    assert await counter.reserved(CHARGE) == 0
+    assert len([each for each in desk.server.requests if each.startswith(b"POST ")]) == 1
+
+
+async def test_a_refund_that_contradicts_the_request_is_asked_about(open_desk: Told) -> None:
+    """Its id stands in the detail, and Get Refund tells what it is: money has moved."""
+    counter, desk = open_desk
+    desk.answers = [refund(refundAmount={"amount": "15.00", "currencyCode": "USD"})]
+    desk.then = http(500)
+    status, pending = await counter.create(CHARGE, "14.00", "odd")
+    assert (status, pending["reason"]) == (202, "amazon_wrong_amount")
+    named = json.loads(refund().partition(b"\r\n\r\n")[2])["refundId"]
+    assert named in (await counter.request(pending["refundRequestId"]))["detail"]
+
+    async def asked() -> bool:
+        return named in await counter.stage.members("due") | await counter.stage.members("hinted")
+
+    await until(asked, "the refund is asked about", 5)
 
 
 async def test_scopes(open_shop: Shop) -> None:

@@ -256,7 +256,11 @@ async def test_a_process_that_sleeps_before_it_sends_refunds_nothing(
 
     monkeypatch.setattr(shop.store, "begin_fps", asleep)
     await shop.another()._round()
-    assert (shop.made(), shop.sent, shop.simulator.calls[-1].reason) == (1, 2, "date_skew")
+    assert {each.reason for each in list(shop.simulator.calls)[1:]} == {"date_skew"}
+    monkeypatch.undo()
+    sent = shop.sent
+    await shop.work()
+    assert (shop.made(), shop.sent) == (1, sent)
     assert await shop.state() is RequestState.UNCLEAR
 
 

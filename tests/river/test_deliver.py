@@ -175,6 +175,40 @@ async def test_a_subscriber_that_is_not_there_is_a_failed_attempt(at: Depot) -> 
 
 
 @pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "delivered"),
+        (b"HTTP/1.1 202 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "delivered"),
+        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "delivered"),
+        (b"HTTP/1.1 410 Gone\r\nContent-Length: 9\r\n\r\n", "gone"),
+        (b"HTTP/1.1 503 X\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\n", "retry"),
+        (b"HTTP/1.1 400 X\r\nwebhook-delivery: abort-message\r\nContent-Length: 9\r\n\r\n", "dead"),
+    ],
+)
+async def test_trouble_after_the_status_is_a_note(at: Depot, answer: bytes, outcome: str) -> None:
+    """The status and the fields say what becomes of the event; the log says what was wrong."""
+    told = Hook()
+
+    async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with serving(says) as server:
+        await at.subscribe(told, url=server.url)
+        await at.owe()
+        with capture_logs() as logs:
+            await at.deliver()
+        assert len(server.requests) == 1
+    (line,) = [each for each in logs if each["event"] == f"delivery.{outcome}"]
+    assert line["note"]
+    assert at.counted(outcome) == 1
+    assert await at.empty("all", "lane") == (outcome in ("delivered", "dead"))
+    if outcome == "retry":
+        assert await at.due() == 7 * S
+
+
+@pytest.mark.parametrize(
     ("status", "value", "wait"),
     [(429, "7", 7 * S), (503, "7", 7 * S), (429, "0", 1 * S), (429, "999999", 6 * H), (503, None, 40 * S)],
 )

@@ -371,8 +371,8 @@ class _Timed(list[Post]):
 
 
 async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Headers at once, then a byte a tenth of a second."""
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n")
+    """A status at once, then a byte of a header a tenth of a second."""
+    writer.write(b"HTTP/1.1 200 OK\r\nX: ")
     while True:
         writer.write(b"x")
         await writer.drain()
@@ -388,8 +388,8 @@ async def flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 
 async def garbage(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """What no header is."""
-    writer.write(b"HTTP/1.1 200 OK\r\n\x00\xff: \x01\r\n" + b"a" * 20_000 + b": b\r\n\r\n")
+    """What no status is."""
+    writer.write(b"HTTP/1.1 OK 200\r\n\x00\xff: \x01\r\n" + b"a" * 20_000 + b": b\r\n\r\n")
     await writer.drain()
     raise ConnectionResetError
 

@@ -435,8 +435,8 @@ async def test_a_test_message_of_seller_central_is_seen_and_never_tracked(
 async def test_what_is_not_about_a_refund_is_acknowledged_and_counted(
     shop: Amazon, redis: Redis, valkey_url: str, tmp_path: Path, version: int
 ) -> None:
-    """Charges, charge permissions and chargebacks: 200, counted, nothing written."""
-    kinds = ["CHARGE", "CHARGE_PERMISSION", "CHARGEBACK"]
+    """Charges and charge permissions: 200, counted, nothing written."""
+    kinds = ["CHARGE", "CHARGE_PERMISSION"]
     async with with_sns(shop, valkey_url, tmp_path) as (stage, signer):
         await until(stage.ready, "all that is written at the start is written")
         before = await stage.dump()

@@ -196,7 +196,7 @@ async def test_mischief_can_be_planned_over_http(amazon: Simulator, client: Clie
     assert (await client.call("GET", f"/v2/charges/{CHARGE}"))[0] == 500
     assert (await client.call("GET", f"/v2/charges/{CHARGE}"))[0] == 200
     _, listed = await client.control("GET", "/mischief")
-    assert listed["rules"] == [{**added, "times": 0, "used": 1}]
+    assert listed["rules"] == [{**added, "times": 0, "used": 1, "met": 1}]
     for wrong in ({}, {"trick": "dance"}, {"trick": "drop", "times": "often"}, {"trick": "drop", "refundId": 5}):
         assert (await client.control("POST", "/mischief", wrong))[0] == 400
     assert (await client.control("DELETE", "/mischief"))[0] == 204

@@ -16,6 +16,7 @@ from receiver.ledger.hint import Noted
 from receiver.store import Store
 from receiver.store.clock import Clock
 from receiver.store.connection import connect
+from receiver.store.damage import WrongType
 from receiver.store.wakes import News
 from tests.clock import ManualClock
 from tests.proxy import proxied
@@ -141,11 +142,13 @@ async def test_too_few_replicas_are_a_failure_of_the_write(lonely: tuple[Store, 
     await careful.close()
 
 
-async def test_errors_do_not_carry_keys_or_values(store: Store, redis: Any) -> None:
-    await redis.set("refunds:{us}:hinted", "wrong type")
-    with pytest.raises(StoreUnavailable) as caught:
+async def test_an_error_names_the_key_of_a_foreign_type_and_no_value(store: Store, redis: Any) -> None:
+    await redis.set("refunds:{us}:hinted", "what it holds")
+    with pytest.raises(WrongType) as caught:
         await store.hint("us", hint())
-    assert str(caught.value) == "Redis: error."
+    assert caught.value.reason == "store_wrong_type"
+    assert "key refunds:{us}:hinted holds a string, and should be a zset" in str(caught.value)
+    assert "what it holds" not in str(caught.value)
 
 
 async def test_the_clock_goes_by_redis_and_not_by_the_machine(valkey_url: str, redis: Any) -> None:

@@ -11,7 +11,8 @@ import pytest
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.store import Store
 from receiver.store.connection import connect
-from receiver.store.format import FORMAT, VERSION
+from receiver.store.format import VERSION
+from receiver.store.keys import FORMAT
 from receiver.store.part import Part
 from tests.commands.test_cli import account
 from tests.processes import desk

@@ -14,7 +14,7 @@ from receiver.accounts import Account
 from receiver.errors import StoreUnavailable
 from receiver.service import wall
 from receiver.settle import Settler
-from receiver.store import Store, connection, part
+from receiver.store import Store, part, scripts
 from receiver.store.connection import Group
 from tests.clock import ManualClock
 from tests.store import test_connection, test_keeping, test_lanes, test_looks, test_requests, test_settle
@@ -22,12 +22,12 @@ from tests.store import test_connection, test_keeping, test_lanes, test_looks, t
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str, protection: str, instead: str) -> None:
     """Run `<name>.lua` without one of its lines."""
-    real = connection.script(name)
+    real = scripts.script(name)
     source = real.source.decode()
     assert source.count(protection) == 1, "the protection has been rewritten: rewrite its check"
     changed = source.replace(protection, instead).encode()
-    mutant = connection.Script(changed, hashlib.sha1(changed, usedforsecurity=False).hexdigest())
-    monkeypatch.setattr(part, "script", lambda each: mutant if each == name else connection.script(each))
+    mutant = scripts.Script(changed, hashlib.sha1(changed, usedforsecurity=False).hexdigest())
+    monkeypatch.setattr(part, "script", lambda each: mutant if each == name else scripts.script(each))
 
 
 async def fails(test: Callable[[], Awaitable[None]]) -> None:
@@ -110,15 +110,6 @@ async def test_without_the_version_check_the_last_one_is_paused_by_an_old_list(
 ) -> None:
     without(monkeypatch, "subscribe", "redis.call('HGET', KEYS[1], ':version') ~= ARGV[5]", "false")
     await fails(lambda: test_keeping.test_a_change_by_an_old_roster_is_refused(store))
-
-
-async def test_marked_before_the_effect_a_failed_hint_is_taken_for_a_repetition(
-    store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mark = "redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])"
-    effect = "redis.call('HSET', KEYS[3], ARGV[1], hint)"
-    without(monkeypatch, "hint", effect, f"{mark}\n{effect}")
-    await fails(lambda: test_looks.test_a_message_whose_hint_failed_is_no_repetition(store, redis))
 
 
 @pytest.mark.parametrize(

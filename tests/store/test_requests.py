@@ -58,7 +58,7 @@ async def refuse(store: Store, attempt: Attempt) -> Any:
 
 
 async def again(store: Store, attempt: Attempt) -> Any:
-    return await store.retry_request("us", attempt, ORDER, 1, unknown=True, detail="x")
+    return await store.retry_request("us", attempt, ORDER, 1, unknown=True, fields={"detail": "x"})
 
 
 async def by_hand(store: Store, attempt: Attempt) -> Any:
@@ -75,7 +75,7 @@ WORK: dict[str, tuple[Callable[[Store, Attempt], Awaitable[Any]], tuple[str, ...
     "done": (done, tuple(KEYS)),
     "refused": (refuse, tuple(KEYS)),
     "retry": (again, tuple(KEYS)),
-    "settle_unclear": (by_hand, ("request", "charge", "unclear", "taken")),
+    "settle_unclear": (by_hand, ("request", "charge", "unclear", "taken", "issuing", "reserved")),
 }
 
 

@@ -8,8 +8,9 @@ from receiver.accounts import Account
 from receiver.ledger.refund import Source
 from receiver.settle import Settler
 from receiver.store import Store
+from receiver.store.keys import RESTORED
 from receiver.store.looks import Look
-from receiver.store.restored import GAP, RESTORED
+from receiver.store.restored import GAP
 from tests.clock import ManualClock
 from tests.store.makers import claim, refund_id, seen
 

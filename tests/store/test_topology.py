@@ -17,7 +17,8 @@ from receiver.ledger.refund import Source
 from receiver.redis_address import read_address
 from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.restored import GAP, RESTORED
+from receiver.store.keys import RESTORED
+from receiver.store.restored import GAP
 from receiver.store.sentinel import Guards
 from receiver.store.topology import link
 from receiver.store.vitals import Vitals, examine

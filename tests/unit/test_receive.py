@@ -25,9 +25,12 @@ from receiver.errors import (
     Unreadable,
 )
 from receiver.inbox.envelope import MAX_BODY
+from receiver.ledger.dispute import Dispute
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
-from receiver.receive import UNCONFIGURED_MAX, Outcome, Receipt, Receiver, Unknowns
+from receiver.ledger.receipt import Outcome, Receipt
+from receiver.ledger.refund import parse_time
+from receiver.receive import UNCONFIGURED_MAX, Receiver, Unknowns
 from receiver.store import Store
 from tests.accounts import make_account
 from tests.clock import ManualClock
@@ -44,6 +47,7 @@ class Paper:
 
     def __init__(self) -> None:
         self.hints: list[tuple[str, Hint]] = []
+        self.disputes: list[tuple[str, Dispute]] = []
         self.seen: dict[tuple[str, str], str] = {}
         self.torn: set[str] = set()
         self.kept: list[tuple[str, UnrecognizedNotification, str]] = []
@@ -59,6 +63,16 @@ class Paper:
         if hint.digest:
             self.seen[account, hint.message_id] = hint.digest
         return Noted.ALTERED if known else Noted.NEW
+
+    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> Noted:
+        await asyncio.sleep(0)
+        if account in self.torn:
+            raise StoreUnavailable()
+        known = self.seen.setdefault((account, message_id), digest)
+        if (account, dispute) in self.disputes:
+            return Noted.REPEATED if known == digest else Noted.ALTERED
+        self.disputes.append((account, dispute))
+        return Noted.NEW
 
     async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> Noted:
         await asyncio.sleep(0)
@@ -363,7 +377,7 @@ async def test_repeated_and_altered_are_told_apart() -> None:
     assert [hint.refund_id for _, hint in bench.paper.hints] == [REFUND_ID, "S01-2-2-R2"]
 
 
-@pytest.mark.parametrize("object_type", ["CHARGE", "CHARGE_PERMISSION", "CHARGEBACK"])
+@pytest.mark.parametrize("object_type", ["CHARGE", "CHARGE_PERMISSION"])
 async def test_other_objects_are_acknowledged(object_type: str) -> None:
     """Believed, told to the metrics, not written."""
     bench = Bench()
@@ -467,9 +481,9 @@ def xml_notice(data: object, **more: object) -> str:
         (notice(ObjectId="amzn1.refund.0123456789"), ()),
         (notice(ObjectId="x" * 100_000), ()),
         (notice(ObjectId={"id": ONE}), (ONE,)),
-        (notice(ObjectType="DISPUTE", RefundId=ONE), (REFUND_ID, ONE)),
+        (notice(ObjectType="PAYOUT", RefundId=ONE), (REFUND_ID, ONE)),
         (notice(ObjectType=["REFUND"]), (REFUND_ID,)),
-        (notice(ObjectType="DISPUTE", ObjectId=ONE.replace("-", "\\u002d")).replace("\\\\", "\\"), (ONE,)),
+        (notice(ObjectType="PAYOUT", ObjectId=ONE.replace("-", "\\u002d")).replace("\\\\", "\\"), (ONE,)),
         (xml_notice(XML_OF_ONE), (ONE,)),
         (xml_notice(f"<!DOCTYPE x>{XML_OF_ONE}</RefundNotification>"), (ONE,)),
         (xml_notice(f"<RefundNotification>{ONE} {TWO}</RefundNotification>"), (ONE, TWO)),
@@ -528,7 +542,7 @@ async def test_a_stranger_cannot_have_anything_kept() -> None:
 async def test_a_merchant_that_nobody_configured_is_kept_coming_also_if_not_understood() -> None:
     """The message says whose it is: 503 as ever, since the setting may be forgotten."""
     bench = Bench()
-    message = notice(MerchantID="A2OTHER", ObjectType="DISPUTE")
+    message = notice(MerchantID="A2OTHER", ObjectType="PAYOUT")
     assert (await bench.refuse(SIGNER.envelope(message), Unconfigured, fetched=1)).reason == "unconfigured_merchant"
     message = notice(MerchantID="A2OTHER", ObjectId="odd id")
     assert (await bench.refuse(SIGNER.envelope(message), Unconfigured, fetched=1)).reason == "unconfigured_merchant"
@@ -546,8 +560,8 @@ def neighbours() -> list[Account]:
 @pytest.mark.parametrize(
     ("message", "places"),
     [
-        (notice(ObjectType="DISPUTE"), {"test", "shop"}),
-        (notice(ObjectType="DISPUTE", MerchantID=OTHER_MERCHANT), {"other"}),
+        (notice(ObjectType="PAYOUT"), {"test", "shop"}),
+        (notice(ObjectType="PAYOUT", MerchantID=OTHER_MERCHANT), {"other"}),
         (f"a word to {OTHER_MERCHANT}!", {"other"}),
         (f"a word to {MERCHANT} and {OTHER_MERCHANT}", {UNASSIGNED}),
         ("a word to everybody", {"test", "shop"}),
@@ -629,3 +643,62 @@ async def test_a_wrong_name_on_the_certificate_is_final() -> None:
     evil = SnsSigner(san=["evil.example"])
     error = await Bench(signer=evil).refuse(evil.envelope(), NotProven, fetched=1)
     assert (error.status, error.reason) == (403, "certificate_wrong_name")
+
+
+def chargeback(**more: object) -> str:
+    fields = {
+        "ObjectType": "CHARGEBACK",
+        "ObjectId": "S01-5105180-3221187-B000001",
+        "ChargePermissionId": "S01-5105180-3221187",
+    }
+    return notice(**{**fields, **more})
+
+
+async def test_a_dispute_is_written_before_it_is_acknowledged() -> None:
+    """With the times at which Amazon signed; again with the same id it says nothing new. The log has one line of it."""
+    bench = Bench()
+    fields = SIGNER.envelope(chargeback())
+    with capture_logs() as logs:
+        found = [await bench.post(fields), await bench.post(fields)]
+    assert [each.outcome for each in found] == [Outcome.DISPUTE, Outcome.REPEATED]
+    ((account, dispute),) = bench.paper.disputes
+    assert (account, dispute.dispute_id) == ("us", "S01-5105180-3221187-B000001")
+    assert dispute.told_at == dispute.first_told_at == parse_time(fields["Timestamp"])
+    assert bench.paper.hints == []
+    (line,) = [line for line in logs if line["event"] == "dispute.told"]
+    assert (line["account"], line["dispute"]["dispute_id"]) == ("us", dispute.dispute_id)
+
+
+async def test_a_dispute_that_cannot_be_written_is_told_again() -> None:
+    """503, not 200."""
+    bench = Bench()
+    bench.paper.torn.add("us")
+    with pytest.raises(StoreUnavailable):
+        await bench.post(SIGNER.envelope(chargeback()))
+
+
+@pytest.mark.parametrize(("first", "account"), [("S", "sandbox"), ("P", "live")])
+async def test_the_charge_permission_says_of_which_environment_a_dispute_is(first: str, account: str) -> None:
+    """The dispute's own id may begin with any letter."""
+    live, sandbox = (
+        make_account("live", environment=Environment.LIVE),
+        make_account("sandbox", environment=Environment.SANDBOX),
+    )
+    bench = Bench(live, sandbox)
+    message = chargeback(ObjectId="PX7", ChargePermissionId=f"{first}01-5105180-3221187")
+    await bench.post(SIGNER.envelope(message))
+    assert [name for name, _ in bench.paper.disputes] == [account]
+
+
+@pytest.mark.parametrize("object_type", ["A_TO_Z_CLAIM", "DISPUTE"])
+async def test_a_type_that_says_claim_is_a_dispute(object_type: str) -> None:
+    """Amazon does not document it; what it says is plain."""
+    bench = Bench()
+    assert (await bench.post(SIGNER.envelope(chargeback(ObjectType=object_type)))).outcome is Outcome.DISPUTE
+
+
+async def test_a_dispute_that_names_no_charge_permission_is_kept_for_a_person() -> None:
+    """As every message that is proven and not understood."""
+    bench = Bench()
+    receipt = await bench.post(SIGNER.envelope(chargeback(ObjectId="B1", ChargePermissionId=None)))
+    assert (receipt.outcome, len(bench.paper.kept), bench.paper.disputes) == (Outcome.UNRECOGNIZED, 1, [])

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from receiver.http.auth import Caller
 from receiver.http.dashboard.chart import draw, edges
 from receiver.http.dashboard.frame import Frame
+from receiver.http.dashboard.requests import NOTICES
 from receiver.http.dashboard.sessions import Session
 from receiver.http.listing import Pages, merged
 from receiver.ledger.lifecycle import EventType, born
@@ -30,8 +31,8 @@ MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 50, 50, 20
 class OverviewStore(Pages, Protocol):
     """What the page reads: `store/`. Every method raises `StoreUnavailable`."""
 
-    async def refund(self, account: str, refund_id: str) -> Refund | None:
-        """One refund, or None."""
+    async def refund_or_id(self, account: str, refund_id: str) -> Refund | str | None:
+        """One refund, or None; its id where it cannot be read."""
 
     async def counted(self, account: str, edges: Sequence[int]) -> Counted:
         """Refunds by state, and by the span in which they changed last."""
@@ -62,13 +63,9 @@ class OverviewPage:
     async def show(self, request: Request, session: Session) -> Response:
         """`GET /`. Each part is there for who may see it: refunds need read, requests refund, subscribers admin."""
         caller, now = session.caller, self._now()
-        values: dict[str, Any] = {
-            "now": now,
-            "reads": Scope.READ in caller.scopes,
-            "unclear": [],
-            "unclear_total": 0,
-            "alerting": [],
-        }
+        notice = NOTICES.get(request.query_params.get("done", ""), "")
+        values: dict[str, Any] = {"now": now, "reads": Scope.READ in caller.scopes, "notice": notice}
+        values |= {"unclear": [], "unclear_total": 0, "alerting": []}
         if Scope.READ in caller.scopes:
             values |= await self._refunds(caller, now)
         if Scope.REFUND in caller.scopes:
@@ -116,8 +113,8 @@ class OverviewPage:
         return [refund for refund in await self._all(account, names) if refund.conflict]
 
     async def _all(self, account: str, names: Sequence[str]) -> list[Refund]:
-        found = await asyncio.gather(*(self._store.refund(account, name) for name in names))
-        return [refund for refund in found if refund is not None]
+        found = await asyncio.gather(*(self._store.refund_or_id(account, name) for name in names))
+        return [refund for refund in found if isinstance(refund, Refund)]
 
     async def _requests(self, caller: Caller) -> Mapping[str, Any]:
         found = await asyncio.gather(

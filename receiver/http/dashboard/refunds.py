@@ -24,12 +24,14 @@ from receiver.http.params import WORD
 from receiver.http.rate import Refreshes
 from receiver.http.reads import Reads
 from receiver.ledger.hint import Hint
+from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
 from receiver.ledger.query import Query
 from receiver.ledger.refund import FPS, REFUND_ID, Refund, Revision, Source, State
-from receiver.ledger.request import Asked
+from receiver.ledger.request import REFUSES_US, Asked
 from receiver.outbox.delivery import Attempts
 from receiver.outbox.subscriber import Subscriber
 from receiver.settings.sections import Scope
+from receiver.store.damage import StoreDamaged
 from receiver.store.lanes import DeadEvent
 from receiver.store.overview import LaneState, Told
 from receiver.store.trail import DELIVERY, Trace
@@ -43,6 +45,7 @@ NOTICES = {
     "refresh": "Noted: Amazon is asked now. What it says appears below.",
     "retry": "Amazon has taken this new refund. The declined one stays as it is.",
     "pending": "Amazon has not answered yet. The request is kept, and tried on.",
+    "refuses_us": "Amazon refuses our requests, so nothing was refunded yet. The request is kept, and tried on.",
 }
 
 
@@ -171,7 +174,8 @@ class RefundPages:
         except OtherRefunds as error:
             return self._show_others(refund, session, error, asked)
         if issued.refund is None:
-            return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=pending")
+            done = "refuses_us" if issued.record.last_error == REFUSES_US else "pending"
+            return see_other(f"{refund_path(refund.refund_id, refund.account)}&done={done}")
         return see_other(f"{refund_path(issued.refund.refund_id, refund.account)}&done=retry")
 
     def _show_others(self, refund: Refund, session: Session, error: OtherRefunds, asked: Asked) -> Response:
@@ -236,7 +240,10 @@ class RefundPages:
         return sorted(steps, key=_order)
 
     async def _dead(self, refund: Refund, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
-        state = await self._store.lane_state(refund.account, name)
+        try:
+            state = await self._store.lane_state(refund.account, name)
+        except StoreDamaged:
+            return []
         if not 0 < state.dead <= MOST_DEAD:
             return await self._store.dead_of(refund.account, name, stream_ids) if state.dead else []
         found = await self._store.dead_events(refund.account, name)
@@ -251,7 +258,6 @@ def _order(step: Step) -> tuple[int, int]:
 
 
 FIELDS = ("account", "state", "reason", "charge", "order")
-LONGEST_ORDER = 128
 
 
 def retry_makes_sense(refund: Refund) -> bool:
@@ -265,6 +271,6 @@ def read_query(given: Mapping[str, str]) -> Query:
     for name in ("state", "reason", "charge"):
         if given[name] and not WORD.fullmatch(given[name]):
             raise BadRequest(f"`{name}` is 1 to 64 letters, digits, and - _ . :", reason="bad_parameter")
-    if len(given["order"]) > LONGEST_ORDER or not given["order"].isprintable():
-        raise BadRequest(f"`order` has at most {LONGEST_ORDER} printable characters.", reason="bad_parameter")
-    return Query(given["state"], given["reason"], given["charge"], given["order"])
+    if reference_problem(given["order"]):
+        raise BadRequest(f"`order` has at most {MAX_ORDER_REFERENCE} printable characters.", reason="bad_parameter")
+    return Query(given["state"], given["reason"], given["charge"], searchable(given["order"]))

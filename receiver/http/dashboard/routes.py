@@ -15,6 +15,7 @@ from receiver.http.dashboard.frame import Frame
 from receiver.http.dashboard.overview import OverviewPage, OverviewStore
 from receiver.http.dashboard.pages import Pages
 from receiver.http.dashboard.refunds import HistoryStore, RefundPages
+from receiver.http.dashboard.requests import RequestPages
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.dashboard.signing_in import SigningIn
 from receiver.http.dashboard.subscribers import LaneStore, SubscriberPages
@@ -49,6 +50,7 @@ class Dashboard:
         self._signing_in = SigningIn(self._frame, sessions, tokens, now)
         self._overview = OverviewPage(self._frame, store, now)
         self._refunds = RefundPages(self._frame, store, issuers, now, refreshes, reads)
+        self._requests = RequestPages(issuers)
         self._subscribers = SubscriberPages(self._frame, store, now)
 
     def routes(self) -> list[BaseRoute]:
@@ -65,6 +67,7 @@ class Dashboard:
             Route("/refunds/{refund_id}/refresh", form(refunds.refresh), methods=["POST"]),
             Route("/refunds/{refund_id}/retry", page(refunds.ask_retry), methods=["GET"]),
             Route("/refunds/{refund_id}/retry", form(refunds.retry), methods=["POST"]),
+            Route("/requests/{request_id}/repeat", form(self._requests.repeat), methods=["POST"]),
             Route("/subscribers", page(subscribers.many), methods=["GET"]),
             Route("/subscribers/{name}/pause", form(subscribers.pause), methods=["POST"]),
             Route("/subscribers/{name}/resume", form(subscribers.resume), methods=["POST"]),

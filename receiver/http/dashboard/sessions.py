@@ -12,11 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from starlette.requests import HTTPConnection
 
+from receiver.addresses import client_of
 from receiver.http.auth import Caller
 
 LASTS_MS: Final = 12 * 3_600_000
@@ -104,13 +104,13 @@ class FailedSignIns:
     def failed(self, client: str) -> None:
         """It has failed once more."""
         left = self._left(client)
-        self._buckets[_net(client)] = (max(left - 1, 0.0), self._now())
-        self._buckets.move_to_end(_net(client))
+        self._buckets[client_of(client)] = (max(left - 1, 0.0), self._now())
+        self._buckets.move_to_end(client_of(client))
         while len(self._buckets) > MOST_CLIENTS:
             self._buckets.popitem(last=False)
 
     def _left(self, client: str) -> float:
-        left, at = self._buckets.get(_net(client), (float(BURST), self._now()))
+        left, at = self._buckets.get(client_of(client), (float(BURST), self._now()))
         return min(left + max(self._now() - at, 0) / EVERY_MS, float(BURST))
 
 
@@ -122,14 +122,3 @@ def cookie_name(connection: HTTPConnection) -> str:
 def digest(session_id: str) -> bytes:
     """What is kept of a session's id."""
     return sha256(session_id.encode("utf-8", "replace")).digest()
-
-
-def _net(client: str) -> str:
-    try:
-        address = ip_address(client)
-    except ValueError:
-        return client
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        return str(mapped) if mapped else str(int(address) >> 64)
-    return str(address)

@@ -15,6 +15,7 @@ from receiver.http.dashboard.frame import Frame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.outbox.subscriber import Subscriber, pause, resume, shown_url
 from receiver.settings.sections import Scope
+from receiver.store.damage import StoreDamaged
 from receiver.store.deaths import Redriven
 from receiver.store.lanes import DeadEvent, Health
 from receiver.store.overview import LaneState
@@ -106,9 +107,13 @@ class SubscriberPages:
         return see_other("/subscribers")
 
     async def _row(self, account: str, subscriber: Subscriber) -> Row:
-        lane, health = await asyncio.gather(
-            self._store.lane_state(account, subscriber.name), self._store.health(account, subscriber.name)
-        )
+        try:
+            lane, health = await asyncio.gather(
+                self._store.lane_state(account, subscriber.name), self._store.health(account, subscriber.name)
+            )
+        except StoreDamaged as error:
+            # Its keys are damaged: that is what is shown of it, and the others are shown as ever.
+            return Row(account, subscriber, LaneState(0, 0), [], Health(error=error.detail, error_at=self._now()))
         dead = await self._store.dead_page(account, subscriber.name, limit=DEAD_SHOWN) if lane.dead else []
         return Row(account, subscriber, lane, dead, health)
 

@@ -2,7 +2,7 @@
 
     vocabulary.py                                what an operation is described with
     bodies.py                                    what requests bring
-    refunds.py · subscribers.py · running.py     the operations
+    refunds.py · requests.py · subscribers.py · running.py     the operations
 
 The shapes of answers are the types that the handlers fill, limits and patterns are the constants that they check by.
 What stands here by hand is compared with the running application by tests/openapi. The dashboard is for browsers, and
@@ -23,13 +23,14 @@ from starlette.routing import BaseRoute, Route
 from receiver.http.answers import DeadDeliveryJson, WaitingDeliveryJson
 from receiver.http.api import matches
 from receiver.http.diagnostics import package_version
-from receiver.http.openapi import refunds, running, subscribers
+from receiver.http.openapi import refunds, requests, running, subscribers
 from receiver.http.openapi.vocabulary import BEARER, Operation, components, shared_answers
 from receiver.outbox.cloud_event import RefundEventJson
 from receiver.outbox.operator_event import OperatorEventJson
 
 OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     **refunds.OPERATIONS,
+    **requests.OPERATIONS,
     **subscribers.OPERATIONS,
     **running.OPERATIONS,
 }

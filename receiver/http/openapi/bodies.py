@@ -9,7 +9,8 @@ from typing import Any, Final
 from receiver.amazonpay.calls import MAX_SOFT_DESCRIPTOR
 from receiver.amazonpay.fps import CURRENCY, MAX_DESCRIPTION, TRANSACTION_ID, Policy
 from receiver.http.deliveries import MOST_IDS, STREAM_ID
-from receiver.http.issuing import MAX_REFERENCE, MOST_NAMED
+from receiver.http.issuing import MOST_NAMED
+from receiver.ledger.order_reference import MAX_ORDER_REFERENCE
 from receiver.ledger.refund import AMOUNT, REFUND_ID
 from receiver.ledger.refund import CURRENCY as CURRENCY_CODE
 from receiver.outbox.event import EVENT_ID
@@ -110,8 +111,8 @@ CREATE_REFUND: Final = fields(
         },
         "orderReference": {
             "type": "string",
-            "maxLength": MAX_REFERENCE,
-            "description": "Your own order number. Left out: that of the charge. Printable characters.",
+            "maxLength": MAX_ORDER_REFERENCE,
+            "description": "Your own order number, kept unaltered. Left out: the charge's. No control characters.",
         },
         "besides": BESIDES,
     },

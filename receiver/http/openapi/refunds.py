@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
-from receiver.amazonpay.answers import MAX_TEXT
 from receiver.http.answers import (
     HistoryJson,
     PendingOrderJson,
     PendingRequestJson,
     RefreshJson,
     RefundListJson,
-    RefundProblemJson,
-    RequestListJson,
 )
 from receiver.http.api import LIMIT, LONGEST_WAIT, MOST
-from receiver.http.openapi.bodies import CREATE_FPS_REFUND, CREATE_REFUND, RETRY_REFUND, SETTLEMENT, time, whole
+from receiver.http.openapi.bodies import CREATE_FPS_REFUND, CREATE_REFUND, RETRY_REFUND, time, whole
 from receiver.http.openapi.vocabulary import (
     ACCOUNT,
     AMAZON,
@@ -35,13 +32,12 @@ from receiver.http.openapi.vocabulary import (
     Schema,
 )
 from receiver.http.params import WORD
-from receiver.http.requests import LIMIT as REQUEST_LIMIT
-from receiver.http.requests import MOST as MOST_REQUESTS
+from receiver.http.problems import RefundProblemJson
 from receiver.http.requests import REQUEST_ID
 from receiver.issue.orders import LONGEST_KEY
+from receiver.ledger.order_reference import MAX_ORDER_REFERENCE
 from receiver.ledger.refund import REFUND_ID
-from receiver.ledger.request import OPEN
-from receiver.ledger.shape import RefundJson, RefundRequestJson
+from receiver.ledger.shape import RefundJson
 from receiver.outbox.cloud_event import AdvisedRefundJson
 from receiver.settings.sections import Scope
 
@@ -82,7 +78,7 @@ ISSUING: Final = (
         409: (
             *("account_needed", "allowance_exceeded", "charge_not_captured"),
             *("refund_unclear", "settled_as_not_issued"),
-            *("same_amount_refunded", "charge_in_conflict", "too_many_refunds"),
+            *("buyer_may_be_paid", "same_amount_refunded", "charge_in_conflict", "too_many_refunds"),
         ),
         422: ("amazon_refused", "amazon_not_found"),
         502: (AMAZON,),
@@ -118,7 +114,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             Parameter(
                 "order",
                 "The merchant's own order number. Printable characters.",
-                {**TEXT, "minLength": 1, "maxLength": MAX_TEXT},
+                {**TEXT, "minLength": 1, "maxLength": MAX_ORDER_REFERENCE},
             ),
             Parameter("since", "The + of an offset is written %2B.", time("Changed at or after it.")),
             Parameter("cursor", "`nextCursor` of the page before, for the same filters.", TEXT),
@@ -245,53 +241,6 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
                 404: ("no_fps",),
                 409: ("account_needed", "reference_taken", "reference_reused", "refund_unclear", "refund_not_sent"),
                 422: ("amazon_refused",),
-            },
-            ACCOUNT,
-            OBJECT,
-            QUERY,
-            STORE,
-            COMMIT,
-        ),
-    ),
-    ("/v1/refund-requests", "get"): Operation(
-        id="listRefundRequests",
-        tag="issuing",
-        summary="Refunds that were asked for and are not settled, unclear before reserved, the oldest first",
-        scopes=ISSUE,
-        parameters=(
-            Parameter("state", "Only these.", {"type": "string", "enum": [*OPEN]}),
-            ONE_ACCOUNT,
-            number("limit", "How many.", REQUEST_LIMIT, 1, MOST_REQUESTS),
-        ),
-        answers=(Answer(200, {JSON: RequestListJson}),),
-        reasons=(LISTED, {400: ("bad_parameter",)}, ACCOUNT, QUERY, STORE),
-    ),
-    ("/v1/refund-requests/{request_id}", "get"): Operation(
-        id="getRefundRequest",
-        tag="issuing",
-        summary="A request to issue a refund, in any state",
-        scopes=ISSUE,
-        parameters=(REQUEST, ONE_ACCOUNT),
-        answers=(Answer(200, {JSON: RefundRequestJson}),),
-        reasons=({400: ("bad_request_id",), 404: ("no_such_request",)}, SEVERAL, QUERY, STORE),
-    ),
-    ("/v1/refund-requests/{request_id}/settle", "post"): Operation(
-        id="settleRefundRequest",
-        tag="issuing",
-        summary="Say what became of an unclear request",
-        about="A refund that is named is looked up at Amazon first, and has to fit.",
-        scopes=ISSUE,
-        parameters=(REQUEST, ONE_ACCOUNT),
-        body=Body(SETTLEMENT),
-        answers=(Answer(200, {JSON: RefundRequestJson}),),
-        problem=RefundProblemJson,
-        reasons=(
-            {
-                400: ("bad_request_id", "bad_settlement", "bad_refund_id"),
-                404: ("no_such_request",),
-                409: ("several_accounts", "request_pending", "request_settled", "refund_mismatch", "refund_taken"),
-                422: ("amazon_refused", "amazon_not_found"),
-                502: (AMAZON,),
             },
             ACCOUNT,
             OBJECT,

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from receiver.http.answers import ProblemJson
 from receiver.http.problems import MEDIA_TYPE as PROBLEM
+from receiver.http.problems import ProblemJson
 from receiver.metrics import STORE_ERRORS
 from receiver.settings.sections import Scope
 

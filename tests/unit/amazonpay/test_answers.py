@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from receiver.amazonpay.answers import MAX_RETRY_AFTER, retry_after
+from receiver.amazonpay.answers import MAX_RETRY_AFTER, VERDICTS, retry_after
 from receiver.amazonpay.calls import (
     read_charge,
     read_refund,
@@ -19,6 +19,7 @@ from receiver.errors import (
     AmazonError,
     AmazonNotFound,
     AmazonRefused,
+    AmazonRefusesUs,
     AmazonThrottled,
     AmazonUnknown,
 )
@@ -65,15 +66,16 @@ def answer(values: object, status: int = 200, **headers: str) -> Response:
         (204, AmazonUnknown),
         (301, AmazonUnknown),
         (304, AmazonUnknown),
-        (400, AmazonRefused),
-        (401, AmazonRefused),
-        (403, AmazonRefused),
+        (400, AmazonRefusesUs),
+        (401, AmazonRefusesUs),
+        (403, AmazonRefusesUs),
         (404, AmazonNotFound),
+        (407, AmazonRefusesUs),
         (408, AmazonUnknown),
-        (409, AmazonRefused),
-        (422, AmazonRefused),
+        (409, AmazonRefusesUs),
+        (422, AmazonRefusesUs),
         (425, AmazonUnknown),
-        (426, AmazonRefused),
+        (426, AmazonRefusesUs),
         (429, AmazonThrottled),
         (500, AmazonUnknown),
         (503, AmazonUnknown),
@@ -95,13 +97,65 @@ def test_the_class_of_the_status_decides(code: int, error: type[AmazonError]) ->
         assert caught.value.reason_code == ("" if code == 204 else word)
     if code != 204:
         with pytest.raises(error):
-            read_refund(answer(REFUND, code))
+            read_refund(answer(REFUND, code, x_amz_pay_request_id="req-1"))
+
+
+@pytest.mark.parametrize("status", [400, 405, 409, 422])
+@pytest.mark.parametrize("code", sorted(VERDICTS))
+def test_only_a_documented_verdict_refuses_the_refund(status: int, code: str) -> None:
+    """Whatever the status, for no document is sure about it."""
+    with pytest.raises(AmazonError) as caught:
+        read_refund(answer({"reasonCode": code, "message": "m"}, status))
+    assert type(caught.value) is AmazonRefused
+    assert caught.value.reason_code == code
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 407, 409, 410, 413, 422, 426, 431, 451, 499])
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("InvalidHeaderValue", "MissingHeader", "MissingHeaderValue", "InvalidRequest", "InvalidRequestFormat"),
+        *("InvalidRequestSignature", "InvalidAuthentication", "UnauthorizedAccess", "InvalidAccountStatus"),
+        *("InvalidParameterValue", "MissingParameterValue", "UnrecognizedField", "InvalidAPIVersion"),
+        *("UnsupportedOperation", "RequestNotSupported", "TLSVersionNotSupported", "ProcessingFailure"),
+        *("AmazonRejected", "transactionamountexceeded", "TransactionAmountExceededX", ""),
+    ],
+)
+def test_every_other_refusal_is_of_our_request(status: int, code: str) -> None:
+    """The list of verdicts is closed."""
+    with pytest.raises(AmazonError) as caught:
+        read_refund(answer({"reasonCode": code, "message": "m"}, status))
+    assert (type(caught.value), caught.value.reason) == (AmazonRefusesUs, "amazon_refuses_us")
+
+
+@pytest.mark.parametrize("status", [401, 403, 407, 426])
+def test_a_status_that_speaks_of_who_asks_comes_before_the_code(status: int) -> None:
+    """Decide on the class first."""
+    with pytest.raises(AmazonRefusesUs):
+        read_refund(answer({"reasonCode": "TransactionAmountExceeded", "message": "m"}, status))
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"message":"no Route matched"}', b"[]", b"TransactionAmountExceeded"])
+@pytest.mark.parametrize("status", [400, 403, 404, 407, 409, 418, 422])
+def test_a_page_of_something_on_the_way_refuses_the_request(status: int, body: bytes) -> None:
+    """Amazon's own answers have a reason code, or a request id, or nothing at all in them."""
+    with pytest.raises(AmazonRefusesUs):
+        read_refund(answer(body, status))
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [(b"", {}), (b"<html>", {"x_amz_pay_request_id": "a"}), (b'{"reasonCode":"ResourceNotFound"}', {})],
+)
+def test_a_404_that_may_be_amazons_is_not_found(body: bytes, headers: dict[str, str]) -> None:
+    with pytest.raises(AmazonNotFound):
+        read_refund(answer(body, 404, **headers))
 
 
 def test_a_refusal_holds_amazons_reason_and_message() -> None:
     """A signature error echoes the text that Amazon signed against: the first thing to compare."""
     said = "Unable to verify signature, signing String [AMZN-PAY-RSASSA-PSS-V2\n0123abcd]"
-    with pytest.raises(AmazonRefused) as caught:
+    with pytest.raises(AmazonRefusesUs) as caught:
         read_refund(answer({"reasonCode": "InvalidRequestSignature", "message": said}, 401))
     assert caught.value.reason_code == "InvalidRequestSignature"
     assert caught.value.detail == (
@@ -113,7 +167,7 @@ def test_a_refusal_holds_amazons_reason_and_message() -> None:
 def test_a_refusals_text_is_bounded() -> None:
     """500 characters; odd codes and request ids are left out."""
     problem = {"reasonCode": "not a code", "message": "m" * 9_000}
-    with pytest.raises(AmazonRefused) as caught:
+    with pytest.raises(AmazonRefusesUs) as caught:
         read_refund(answer(problem, 400, x_amz_pay_request_id="a b\x00"))
     assert len(caught.value.detail) == 500
     assert (caught.value.reason_code, caught.value.request_id) == ("", None)

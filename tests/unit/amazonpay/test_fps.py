@@ -21,9 +21,17 @@ from receiver.amazonpay.aws_signature import (
     signed_url,
     string_to_sign,
 )
-from receiver.errors import AmazonError, AmazonRefused, AmazonThrottled, AmazonUnknown, BadRequest
+from receiver.amazonpay.fps_answers import VERDICTS
+from receiver.errors import (
+    AmazonError,
+    AmazonRefused,
+    AmazonRefusesUs,
+    AmazonThrottled,
+    AmazonUnknown,
+    BadRequest,
+)
 from receiver.exchange import Response
-from receiver.ledger.refund import Money, Observation, parse_time
+from receiver.ledger.refund import Money, Observation, Unread, parse_time
 
 KEY_ID, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 EXAMPLE = {
@@ -370,8 +378,6 @@ def test_the_reference_and_the_reason_are_read_where_they_are_told() -> None:
         ANSWER.replace("Pending", "Pen ding"),
         ANSWER.replace("Pending", "<b>Pending</b>"),
         ANSWER.replace("<TransactionStatus>Pending</TransactionStatus>", ""),
-        ANSWER.replace("14GK6F2QU755ODS27SGHEURLKPG72Z54KMF", ""),
-        ANSWER.replace("14GK6F2QU755ODS27SGHEURLKPG72Z54KMF", "../.."),
         ANSWER.replace("<RefundResult>", "<RefundResult/><RefundResult>"),
         ANSWER.replace("</TransactionStatus>", "</TransactionStatus><TransactionStatus>Success</TransactionStatus>"),
         ANSWER.replace("</RefundResult>", "<RefundTransactionReference/></RefundResult>"),
@@ -386,6 +392,14 @@ def test_an_answer_that_does_not_tell_what_happened_is_unknown(body: str) -> Non
     assert (type(error), error.reason, error.amazon_status) == (AmazonUnknown, "amazon_unintelligible", 200)
 
 
+@pytest.mark.parametrize("found", ["", "../..", "x" * 36, "<b>T1</b>"])
+def test_a_transaction_id_that_cannot_be_read_hides_no_state(found: str) -> None:
+    """Reference and status are enough: the id is empty and noted."""
+    answer = fps.read_refund(ok(ANSWER.replace("14GK6F2QU755ODS27SGHEURLKPG72Z54KMF", found)), ORDER, NOW)
+    assert (answer.transaction_id, answer.observation.state) == ("", "RefundInitiated")
+    assert answer.observation.unread == (Unread("TransactionId", "bad_id"),)
+
+
 def test_a_truncated_answer_is_unknown() -> None:
     """Though what there is of it could be read."""
     assert raised(Response(200, {}, ANSWER.encode(), truncated=True)).reason == "amazon_unintelligible"
@@ -393,12 +407,16 @@ def test_a_truncated_answer_is_unknown() -> None:
 
 @pytest.mark.parametrize("status", [200, 400, 403])
 @pytest.mark.parametrize(
-    "code", ["RefundAmountExceeded", "TransactionFullyRefundedAlready", "DuplicateRequest", "SignatureDoesNotMatch"]
+    ("code", "kind"),
+    [
+        *((code, AmazonRefused) for code in sorted(VERDICTS)),
+        *((code, AmazonRefusesUs) for code in ("SignatureDoesNotMatch", "RequestExpired", "InvalidParams", "Odd")),
+    ],
 )
-def test_a_list_of_errors_is_a_refusal_with_amazons_code(status: int, code: str) -> None:
-    """Whatever the status below 500; message and request id are kept."""
+def test_only_a_verdict_on_the_refund_refuses_it(status: int, code: str, kind: type[AmazonError]) -> None:
+    """Whatever the status below 500; message and request id are kept. Every other error speaks of our request."""
     error = raised(ok(ERROR.format(code=code), status))
-    assert isinstance(error, AmazonRefused)
+    assert type(error) is kind
     assert (error.reason_code, error.amazon_status, error.request_id) == (code, status, "25a6-req")
     assert error.detail == f"Amazon answered {status} {code}: What went wrong."
 
@@ -410,6 +428,13 @@ def test_an_error_that_does_not_decide_is_unknown(code: str) -> None:
     assert (type(error), error.reason, error.request_id) == (AmazonUnknown, "amazon_unknown", "25a6-req")
     first = "<Errors><Error><Code>InvalidParams</Code></Error>"
     assert type(raised(ok(ERROR.format(code=code).replace("<Errors>", first), 400))) is AmazonUnknown
+
+
+def test_of_several_errors_one_that_is_no_verdict_counts() -> None:
+    """The request was refused before the refund was judged, or beside it."""
+    first = "<Errors><Error><Code>RefundAmountExceeded</Code></Error>"
+    error = raised(ok(ERROR.format(code="AuthFailure").replace("<Errors>", first), 400))
+    assert (type(error), error.reason_code) == (AmazonRefusesUs, "AuthFailure")
 
 
 @pytest.mark.parametrize("status", [100, 302, 408, 425, 500, 502, 503])
@@ -425,13 +450,17 @@ def test_429_is_a_throttle() -> None:
     assert (type(error), error.retry_after) == (AmazonThrottled, 3)
 
 
-@pytest.mark.parametrize(
-    "body", ["<html/>", "", "<Response><Errors/></Response>", ERROR.format(code="no code"), ANSWER]
-)
-@pytest.mark.parametrize("status", [400, 404])
-def test_a_4xx_that_is_not_of_fps_is_unknown(body: str, status: int) -> None:
+@pytest.mark.parametrize("body", ["<html/>", "", "<Response><Errors/></Response>", ERROR.format(code="no code")])
+@pytest.mark.parametrize("status", [400, 404, 407])
+def test_a_4xx_that_is_not_of_fps_refuses_the_request(body: str, status: int) -> None:
     """It may come from something in between, and says nothing of the refund."""
     error = raised(ok(body, status))
+    assert (type(error), error.reason, error.amazon_status) == (AmazonRefusesUs, "amazon_refuses_us", status)
+
+
+def test_a_4xx_with_the_answer_to_a_refund_is_unknown() -> None:
+    """Half of it says that the refund was made."""
+    error = raised(ok(ANSWER, 400))
     assert (type(error), error.reason) == (AmazonUnknown, "amazon_unintelligible")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from receiver.amazonpay.calls import (
@@ -18,7 +19,7 @@ from receiver.errors import (
 )
 from receiver.exchange import Response
 from receiver.ledger.allowance import Charge
-from receiver.ledger.refund import Money, Observation
+from receiver.ledger.refund import FIELD_NAMES, UNKNOWN_STATE, Money, Observation, Unread
 
 REFUND_ID = "S01-5105180-3221187-R022311"
 CHARGE_ID = "S01-5105180-3221187-C056351"
@@ -142,9 +143,9 @@ def test_an_amount_may_be_a_number_or_a_text_and_is_never_a_float(amount: bytes,
     assert str(money.amount) == expected
 
 
-def test_without_a_last_update_the_creation_counts() -> None:
-    """A refund just created may have only that."""
-    assert read_refund(status(lastUpdatedTimestamp=None)).updated_at == 1_563_119_580_000
+def test_without_a_last_update_none_is_guessed() -> None:
+    """The creation is another time: a refund that was created long ago may have been declined today."""
+    assert read_refund(status(lastUpdatedTimestamp=None)).updated_at == 0
 
 
 def test_times_may_be_extended_with_a_fraction() -> None:
@@ -158,6 +159,7 @@ def test_times_may_be_extended_with_a_fraction() -> None:
         {"refundId": None},
         {"refundId": 7},
         {"refundId": "a/b"},
+        {"refundId": "R" * 65},
         {"statusDetails": None},
         {"statusDetails": "Refunded"},
         {"statusDetails": {}},
@@ -165,22 +167,120 @@ def test_times_may_be_extended_with_a_fraction() -> None:
         {"statusDetails": {"state": 1}},
         {"statusDetails": {"state": "x" * 65}},
         {"statusDetails": {"state": "Re funded"}},
-        {"statusDetails": {"state": "Refunded", "reasonCode": ["x"]}},
-        {"statusDetails": {"state": "Refunded", "lastUpdatedTimestamp": "yesterday"}},
-        {"statusDetails": {"state": "Refunded", "lastUpdatedTimestamp": "20191399T999999Z"}},
-        {"refundAmount": "14.00"},
-        {"refundAmount": {"amount": "-1", "currencyCode": "USD"}},
-        {"refundAmount": {"amount": True, "currencyCode": "USD"}},
-        {"refundAmount": {"amount": "1e3", "currencyCode": "USD"}},
-        {"refundAmount": {"amount": "1", "currencyCode": "usd"}},
-        {"refundAmount": {"amount": "1"}},
-        {"chargeId": {}},
-        {"softDescriptor": 5},
+        {"statusDetails": {"state": ["Refunded"]}},
+        {"statusDetails": [{"state": "Refunded"}]},
     ],
 )
-def test_what_is_there_and_garbled_makes_the_answer_unintelligible(garbled: dict[str, Any]) -> None:
-    """Nothing about money is guessed."""
+def test_without_an_id_and_a_state_the_answer_is_unintelligible(garbled: dict[str, Any]) -> None:
+    """Nothing is guessed."""
     unintelligible(lambda: read_refund(changed(REFUND, **garbled)))
+
+
+TEXT = "not_a_text"
+UNREAD_STATUS: list[tuple[str, Any, str]] = [
+    ("reasonCode", ["x"], TEXT),
+    ("reasonCode", 7, TEXT),
+    ("reasonCode", False, TEXT),
+    ("reasonCode", "Amazon Rejected", "bad_word"),
+    ("reasonCode", "Refund.AmazonRejected", "bad_word"),
+    ("reasonCode", "A" * 80, "bad_word"),
+    ("reasonCode", " AmazonRejected", "bad_word"),
+    ("reasonCode", "Amazon\x00Rejected", "bad_word"),
+    ("reasonCode", "\ud800", "bad_word"),
+    ("reasonDescription", {"en": "no"}, TEXT),
+    ("reasonDescription", 1, TEXT),
+    ("lastUpdatedTimestamp", "yesterday", "bad_timestamp"),
+    ("lastUpdatedTimestamp", "20191399T999999Z", "bad_timestamp"),
+    ("lastUpdatedTimestamp", "20190229T000000Z", "bad_timestamp"),
+    ("lastUpdatedTimestamp", "2019-07-14T15:53:01+00:00", "bad_timestamp"),
+    ("lastUpdatedTimestamp", "2019-07-14 15:53:01Z", "bad_timestamp"),
+    ("lastUpdatedTimestamp", "٢٠١٩0714T155301Z", "bad_timestamp"),
+    ("lastUpdatedTimestamp", 1_563_119_581, "bad_timestamp"),
+    ("lastUpdatedTimestamp", {}, "bad_timestamp"),
+]
+UNREAD_TOP: list[tuple[str, Any, str]] = [
+    ("refundAmount", "14.00", "not_an_object"),
+    ("refundAmount", [], "not_an_object"),
+    ("refundAmount", {"amount": "-1", "currencyCode": "USD"}, "bad_amount"),
+    ("refundAmount", {"amount": True, "currencyCode": "USD"}, "bad_amount"),
+    ("refundAmount", {"amount": "1e3", "currencyCode": "USD"}, "bad_amount"),
+    ("refundAmount", {"amount": "1,000.00", "currencyCode": "USD"}, "bad_amount"),
+    ("refundAmount", {"amount": "9" * 40, "currencyCode": "USD"}, "bad_amount"),
+    ("refundAmount", {"amount": ["1"], "currencyCode": "USD"}, "bad_amount"),
+    ("refundAmount", {"amount": "1", "currencyCode": "usd"}, "bad_currency"),
+    ("refundAmount", {"amount": "1", "currencyCode": None}, "bad_currency"),
+    ("refundAmount", {"amount": "1"}, "bad_currency"),
+    ("chargeId", {}, TEXT),
+    ("chargeId", "C" * 100, "bad_id"),
+    ("chargeId", "a/b", "bad_id"),
+    ("softDescriptor", 5, TEXT),
+    ("softDescriptor", ["a"], TEXT),
+    ("creationTimestamp", "2019-02-30T00:00:00Z", "bad_timestamp"),
+    ("releaseEnvironment", 3, TEXT),
+    ("releaseEnvironment", "Sand box", "bad_word"),
+]
+EMPTY = {"refundAmount": None, "creationTimestamp": 0, "lastUpdatedTimestamp": 0}
+
+
+@pytest.mark.parametrize(("name", "value", "reason"), [*UNREAD_STATUS, *UNREAD_TOP])
+def test_a_field_that_cannot_be_read_is_empty_and_noted_and_hides_nothing_else(
+    name: str, value: Any, reason: str
+) -> None:
+    """Id and state are enough. Every other field is read as ever."""
+    found = read_refund(
+        status(**{name: value}) if (name, value, reason) in UNREAD_STATUS else changed(REFUND, **{name: value})
+    )
+    expected = msgspec.structs.replace(
+        read_refund(answer(REFUND)),
+        **{FIELD_NAMES[name]: EMPTY.get(name, "")},
+        unread=(Unread(name, reason),),
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "9" * 5_000, "1e99999999999999999999", "1e400"])
+def test_a_number_that_cannot_be_read_spoils_its_own_field_alone(number: str) -> None:
+    """Python refuses some as a whole; in a field that nobody asks for they do not matter."""
+    body = answer(REFUND).body
+    found = read_refund(answer(body.replace(b'"14.00"', number.encode())))
+    assert (found.state, found.amount, found.unread) == ("Declined", None, (Unread("refundAmount", "bad_amount"),))
+    found = read_refund(answer(body.replace(b'"Descriptor"', number.encode())))
+    assert (found.soft_descriptor, found.unread) == ("", (Unread("softDescriptor", TEXT),))
+    more = b'{"disbursementDetails":%s,%s' % (number.encode(), body[1:])
+    assert read_refund(answer(more)) == read_refund(answer(REFUND))
+
+
+def test_a_byte_that_is_not_utf_8_spoils_its_own_field_alone() -> None:
+    """Latin-1 in a description."""
+    found = read_refund(answer(answer(REFUND).body.replace(b"It was", b"It w\xe4s")))
+    assert (found.state, found.reason_description, found.reason_code) == (
+        "Declined",
+        "It w s rejected.",
+        "AmazonRejected",
+    )
+    found = read_refund(answer(answer(REFUND).body.replace(b"AmazonRejected", b"Amazon\xe4")))
+    assert (found.state, found.unread) == ("Declined", (Unread("reasonCode", "bad_word"),))
+
+
+def test_the_older_name_of_the_status_is_read_where_the_newer_is_no_object() -> None:
+    """Whatever stands under the one, the other tells the state."""
+    odds: tuple[Any, ...] = (None, [], "Declined", 7)
+    for odd in odds:
+        assert read_refund(changed(REFUND, statusDetails=odd, statusDetail=REFUND["statusDetails"])).state == "Declined"
+
+
+@pytest.mark.parametrize("word", ["declined", "DECLINED", "Declined"])
+def test_the_case_of_a_states_letters_does_not_count(word: str) -> None:
+    """A decline in capitals is a decline."""
+    assert read_refund(status(state=word)).state == "Declined"
+
+
+@pytest.mark.parametrize("details", [None, [], "x", {}, {"state": 5}, {"state": "Refund Initiated"}])
+def test_a_new_refund_is_known_by_its_id_alone(details: Any) -> None:
+    """A 2xx of Create Refund means that it is made: its id must not be lost for want of a state."""
+    found = read_refund(changed(REFUND, statusDetails=details), is_new=True)
+    assert (found.refund_id, found.state) == (REFUND_ID, UNKNOWN_STATE)
+    unintelligible(lambda: read_refund(changed(REFUND, refundId="a b"), is_new=True))
 
 
 @pytest.mark.parametrize(
@@ -250,3 +350,47 @@ def test_an_answer_about_another_charge_is_not_ours() -> None:
     with pytest.raises(AmazonUnknown) as caught:
         read_charge(answer(CHARGE), "S01-5105180-3221187-C999999")
     assert caught.value.reason == "amazon_wrong_charge"
+
+
+REFERENCE = "merchantReferenceId"
+
+
+@pytest.mark.parametrize("reference", ["x" * 256, "  two  blanks ", "№ 7 – 訂單\u00a0😀", "a<b>&c", "…"])
+def test_an_order_reference_is_kept_whole_and_is_never_altered(reference: str) -> None:
+    """Up to 256 characters."""
+    charge = read_charge(changed(CHARGE, merchantMetadata={REFERENCE: reference}))
+    assert (charge.merchant_reference_id, charge.unread) == (reference, ())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "unread"),
+    [
+        ({REFERENCE: "x" * 257}, Unread(REFERENCE, "too_long")),
+        ({REFERENCE: "a\nb"}, Unread(REFERENCE, "bad_character")),
+        ({REFERENCE: "a\x1b[31m"}, Unread(REFERENCE, "bad_character")),
+        ({REFERENCE: "\ud800"}, Unread(REFERENCE, "bad_character")),
+        ({REFERENCE: 7}, Unread(REFERENCE, "not_a_text")),
+        ("order 7", Unread("merchantMetadata", "not_an_object")),
+    ],
+)
+def test_an_order_reference_that_cannot_be_kept_whole_is_null_and_noted(metadata: Any, unread: Unread) -> None:
+    """Never cut short: a part of a number is another number."""
+    charge = read_charge(changed(CHARGE, merchantMetadata=metadata))
+    assert (charge.merchant_reference_id, charge.unread) == ("", (unread,))
+
+
+@pytest.mark.parametrize(
+    ("members", "unread"),
+    [
+        ({"captureAmount": {"amount": "x", "currencyCode": "USD"}}, Unread("captureAmount", "bad_amount")),
+        ({"refundedAmount": {"amount": "4"}}, Unread("refundedAmount", "bad_currency")),
+        ({"refundedAmount": {"amount": "4", "currencyCode": "JPY"}}, Unread("refundedAmount", "bad_currency")),
+        ({"chargePermissionId": 7}, Unread("chargePermissionId", "not_a_text")),
+        ({"releaseEnvironment": []}, Unread("releaseEnvironment", "not_a_text")),
+    ],
+)
+def test_a_field_of_a_charge_that_cannot_be_read_is_noted(members: dict[str, Any], unread: Unread) -> None:
+    """State and id are enough; what guards money looks at `unread`."""
+    charge = read_charge(changed(CHARGE, **members))
+    assert (charge.state, charge.unread) == ("Captured", (unread,))
+    assert charge.has_unread(unread.field)

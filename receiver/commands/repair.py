@@ -1,0 +1,83 @@
+"""Command. `receiver repair`: sets a damaged key, or a part of one, aside in the store of the configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from receiver import logs
+from receiver.commands.calling import ending
+from receiver.commands.console import emit, emit_value
+from receiver.errors import ConfigurationError
+from receiver.settings import Settings, load
+
+
+def register(app: typer.Typer) -> None:
+    """Make it a command of `app`."""
+    app.command("repair")(repair_command)
+
+
+def repair_command(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key, as `receiver doctor --store` names it.")],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", envvar="RECEIVER_CONFIG", help="TOML file with the settings."),
+    ] = None,
+    part: Annotated[
+        str, typer.Option("--part", help="Only this field or member of it. Default: all of it.", show_default=False)
+    ] = "",
+    compared: Annotated[
+        bool, typer.Option("--compared", help="You have compared the charge with Seller Central.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+) -> None:
+    """Set a damaged key of the store, or a part of one, aside. It is kept under another name, not deleted.
+
+    Of a refund, what can be read stays, and Amazon is asked about it again. What money depends on (charges, refund
+    requests) needs --compared. Works on the store of the settings while the service runs.
+
+    Exit codes: 0 done · 1 there is no such key or part · 2 wrong usage or configuration · 3 the store does not answer.
+    """
+    logs.configure(level="critical")
+    with ending():
+        raise typer.Exit(uvloop.run(repair(load(config, os.environ), key, part, compared, as_json)))
+
+
+async def repair(settings: Settings, key: str, part: str, compared: bool, as_json: bool) -> int:
+    """Set it aside. Returns the exit code: 1 if it is not there.
+
+    Raises `ConfigurationError` for a key that is none of ours, or that money depends on, and `StoreUnavailable`.
+    """
+    from receiver.commands.prune import open_store
+    from receiver.store.inspection import MONEY
+    from receiver.store.keys import Scope, read_name
+
+    name = read_name(key)
+    if name is None or name.entry.scope is Scope.ASIDE:
+        raise ConfigurationError([f"KEY: {ascii(key)[:200]} is no key of the receiver that can be set aside."])
+    if name.kind in MONEY and not compared:
+        raise ConfigurationError(
+            [
+                f"KEY: what may still be refunded depends on {key}. Compare the charge and its refunds with Seller "
+                "Central first. Then give --compared."
+            ]
+        )
+    store = open_store(settings)
+    store.accounts = [account.name for account in settings.accounts]
+    try:
+        await store.correct_clock()
+        kept = await store.repair(key, part)
+    finally:
+        await store.close()
+    if as_json:
+        emit_value({"key": key, "part": part or None, "keptAt": kept or None})
+    elif not kept:
+        emit(f"There is no {key}{f' with a part {part}' if part else ''}: nothing was changed.")
+    else:
+        emit(f"Set aside: {key}{f', {part}' if part else ''}. It is kept at {kept}.")
+        emit("It is a field of that hash." if part else f"To undo it: redis-cli RENAMENX '{kept}' '{key}'")
+    return 0 if kept else 1

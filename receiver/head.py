@@ -1,0 +1,48 @@
+"""Pure. The head of an answer, read leniently: status and header fields of whatever calls itself HTTP/1.
+
+The parser of the HTTP library is strict, and rightly so: it decides where a body ends. But a status that can be read is
+an answer, whatever stands in the fields beside it.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_HEAD = 128 * 1024
+"""Bytes of one head: status line and fields together. Servers send a Content-Security-Policy of 30 KB, cookies by the
+dozen, and trace headers; curl takes 300 KB, Go's client 10 MB. Beyond this nothing is kept."""
+
+MAX_FIELDS = 1024
+"""Fields of one head. Apache's own limit for requests is 100, and proxies add theirs."""
+
+_STATUS_LINE = re.compile(rb"HTTP/[0-9](?:\.[0-9])?[ \t]+([1-9][0-9]{2})(?=[ \t\r\n]|\Z)", re.IGNORECASE)
+_FIELD = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]{1,256})[ \t]*:[ \t]*([^\r\n]*)")
+_END = re.compile(rb"\n\r?\n")
+
+
+def may_begin(data: bytes | bytearray) -> bool:
+    """Whether these first bytes can be those of an answer."""
+    return b"HTTP/".startswith(bytes(data[:5]).upper())
+
+
+def end_of(data: bytes | bytearray, start: int = 0) -> int:
+    """Where the head ends: after its empty line; -1: not yet. Lines may end without CR, as every reader accepts."""
+    found = _END.search(data, start)
+    return found.end() if found else -1
+
+
+def status_of(data: bytes | bytearray) -> int:
+    """The status of a head, whole or not; 0 where it has none."""
+    found = _STATUS_LINE.match(data)
+    return int(found[1]) if found else 0
+
+
+def fields_of(head: bytes) -> list[tuple[str, str]]:
+    """The fields that can be read, in order; lines that are no field are passed over."""
+    fields: list[tuple[str, str]] = []
+    for line in head.split(b"\n")[1:]:
+        if len(fields) == MAX_FIELDS:
+            break
+        if found := _FIELD.fullmatch(line.rstrip(b"\r \t")):
+            fields.append((found[1].decode("ascii"), found[2].decode("utf-8", "replace").replace("\x00", "")))
+    return fields

@@ -1,0 +1,40 @@
+"""HTTP. `/requests…`: what a person does about a request to issue a refund of which nobody knows what became."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.errors import NotFound
+from receiver.http.dashboard.frame import see_other
+from receiver.http.dashboard.sessions import Session
+from receiver.http.dashboard.words import refund_path
+from receiver.http.issuing import Issues
+from receiver.http.requests import REQUEST_ID
+from receiver.ledger.request import RequestState
+from receiver.settings.sections import Scope
+
+NOTICES = {
+    "repeated": "The request was sent again, and Amazon has not answered yet. It is tried on.",
+    "unclear": "The request was sent again, and Amazon refuses it still: look for the refund in Seller Central.",
+}
+
+
+class RequestPages:
+    """The handlers; `issuers` by account."""
+
+    def __init__(self, issuers: Mapping[str, Issues]) -> None:
+        self._issuers = issuers
+
+    async def repeat(self, request: Request, session: Session) -> Response:
+        """`POST /requests/{request_id}/repeat?account=`: send an unclear request once more, under the same key."""
+        session.caller.need(Scope.REFUND)
+        request_id, account = str(request.path_params["request_id"]), request.query_params.get("account", "")
+        if not REQUEST_ID.fullmatch(request_id) or account not in session.caller.accounts:
+            raise NotFound("There is no such refund request, or the token may not see it.", reason="no_such_request")
+        record = await self._issuers[account].repeat(request_id, by=session.caller.name)
+        if record.state is RequestState.DONE:
+            return see_other(f"{refund_path(record.refund_id, account)}&done=retry")
+        return see_other(f"/?done={'unclear' if record.state is RequestState.UNCLEAR else 'repeated'}")

@@ -1,0 +1,136 @@
+"""Pure. A dispute: a chargeback at the buyer's bank, or an A-to-z claim, about a payment by Amazon Pay.
+
+While a dispute is open the buyer may have the money from it already, or may get it: a refund would pay twice. The words
+of `state` (UnderReview, ActionRequired, Resolved, Closed) and `resolution` (BuyerWon, MerchantWon, NoFault) are those
+of Amazon's Get Dispute. Notifications carry neither, so a dispute that only a notification has told of is open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, TypedDict
+
+import msgspec
+from msgspec import Meta
+
+from receiver.ledger.refund import Money, format_rfc3339
+from receiver.ledger.shape import AmazonTime, MoneyJson, Rfc3339, amazon_time, money_json, tidy
+
+CHARGE_PERMISSION_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}")
+CHARGE_ID = re.compile(rf"{CHARGE_PERMISSION_ID.pattern}-C[0-9A-Z]{{1,16}}")
+ENDED = frozenset({"Resolved", "Closed"})
+MERCHANT_WON = "MerchantWon"
+
+
+class Dispute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What Amazon has told of one dispute. Texts are empty, and times 0, where it was not told or not readable."""
+
+    dispute_id: str
+    charge_permission_id: str
+    charge_id: str = ""
+    """Empty: any charge of the charge permission may be the disputed one."""
+    kind: str = "chargeback"
+    """`chargeback`, `A-to-z claim` or `dispute`."""
+    amount: Money | None = None
+    reason: str = ""
+    """Why the buyer filed it, in Amazon's words."""
+    told_state: str = ""
+    """`ChargebackState` of an XML notification, such as RECEIVED. It does not tell who has won."""
+    state: str = ""
+    resolution: str = ""
+    created_at: int = 0
+    """Amazon's `CreationTimestamp`, ms."""
+    first_told_at: int = 0
+    """When Amazon signed the first notification of it that we have, ms."""
+    told_at: int = 0
+    """When Amazon signed the last one, ms."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the buyer may have the money from it. A dispute that the buyer has won stays open in this sense."""
+        return self.state not in ENDED or self.resolution != MERCHANT_WON
+
+    def concerns(self, charge_id: str) -> bool:
+        """Whether it is, or may be, about this charge of its charge permission."""
+        return self.charge_id in ("", charge_id)
+
+
+class DisputeJson(TypedDict):
+    """A dispute about a charge, as far as Amazon has told of it. What it did not tell is null."""
+
+    disputeId: str
+    kind: Annotated[str, Meta(description="chargeback, A-to-z claim or dispute.")]
+    chargePermissionId: str
+    chargeId: Annotated[str | None, Meta(description="Null: it may be about any charge of the charge permission.")]
+    open: Annotated[bool, Meta(description="Until Amazon says that the merchant has won. An open one stops refunds.")]
+    amount: MoneyJson | None
+    reason: Annotated[str | None, Meta(description="Why the buyer filed it, in Amazon's words.")]
+    state: Annotated[str | None, Meta(description="In Amazon's words, such as RECEIVED or UnderReview.")]
+    resolution: Annotated[str | None, Meta(description="BuyerWon, MerchantWon or NoFault, where Amazon has told it.")]
+    creationTimestamp: AmazonTime | None
+    firstToldAt: Annotated[Rfc3339 | None, Meta(description="When Amazon signed the first notification of it.")]
+    toldAt: Annotated[Rfc3339 | None, Meta(description="When Amazon signed the last notification of it.")]
+
+
+def permission_of(object_id: str) -> str:
+    """The charge permission that a charge, refund or dispute belongs to: `S01-5105180-3221187` of all their ids."""
+    return "-".join(object_id.split("-")[:3])
+
+
+def signed(dispute: Dispute, message_id: str, at: int) -> Dispute:
+    """What a notification tells, with the time (ms) at which Amazon signed it. Where it names none, it is named after
+    the message."""
+    named = dispute.dispute_id or f"unnamed-{message_id}"
+    return msgspec.structs.replace(dispute, dispute_id=named, first_told_at=at, told_at=at)
+
+
+def joined(known: Dispute, told: Dispute) -> Dispute:
+    """What is known after one more notification. The newest that tells a fact counts; one without it erases nothing."""
+    older, newer = sorted((known, told), key=lambda each: each.told_at)
+    facts = {name: value for name in Dispute.__struct_fields__ if (value := getattr(newer, name))}
+    facts["first_told_at"] = min(known.first_told_at, told.first_told_at)
+    return msgspec.structs.replace(older, **facts)
+
+
+def open_on(charge_id: str, disputes: Iterable[Dispute]) -> list[Dispute]:
+    """The open disputes about this charge, the first told first."""
+    found = [each for each in disputes if each.is_open and each.concerns(charge_id)]
+    return sorted(found, key=lambda each: (each.first_told_at, each.dispute_id))
+
+
+def may_be_paid(disputes: Iterable[Dispute]) -> str:
+    """What is said of open disputes, in two sentences."""
+    named = ", ".join(_named(each) for each in disputes)
+    return (
+        f"Amazon has told of {named or 'a dispute'}, which has not ended in your favour: the buyer may have the money "
+        "from it. Look at the dispute in Seller Central, and do not refund the buyer beside it."
+    )
+
+
+def _named(dispute: Dispute) -> str:
+    facts = [dispute.dispute_id, str(dispute.amount or ""), dispute.reason, day(dispute.first_told_at)]
+    return f"{'an' if dispute.kind.startswith('A') else 'a'} {dispute.kind} ({', '.join(filter(None, facts))})"
+
+
+def day(ms: int) -> str:
+    """`2026-11-29`; empty for no time."""
+    return format_rfc3339(ms)[:10] if ms > 0 else ""
+
+
+def dispute_json(dispute: Dispute) -> DisputeJson:
+    """The JSON of a dispute, with its keys in the order of `DisputeJson`."""
+    return {
+        "disputeId": tidy(dispute.dispute_id),
+        "kind": dispute.kind,
+        "chargePermissionId": tidy(dispute.charge_permission_id),
+        "chargeId": tidy(dispute.charge_id) or None,
+        "open": dispute.is_open,
+        "amount": money_json(dispute.amount),
+        "reason": tidy(dispute.reason) or None,
+        "state": tidy(dispute.state or dispute.told_state) or None,
+        "resolution": tidy(dispute.resolution) or None,
+        "creationTimestamp": amazon_time(dispute.created_at) if dispute.created_at else None,
+        "firstToldAt": format_rfc3339(dispute.first_told_at) if dispute.first_told_at else None,
+        "toldAt": format_rfc3339(dispute.told_at) if dispute.told_at else None,
+    }

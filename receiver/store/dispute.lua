@@ -1,0 +1,14 @@
+-- Write down what a notification tells of a dispute. The `seen` mark saves work only, and is written last.
+-- KEYS seen disputes   ARGV 1 dispute 2 what it was when it was read ('': nothing) 3 what it becomes 4 digest 5 ttl_ms
+-- Returns new | repeated | altered | collision: somebody else has written it meanwhile. Safe to run twice.
+local seen = redis.call('GET', KEYS[1])
+if seen == ARGV[4] then
+  return 'repeated'
+end
+local held = redis.call('HGET', KEYS[2], ARGV[1]) or ''
+if held ~= ARGV[2] and held ~= ARGV[3] then
+  return 'collision'
+end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
+return seen and 'altered' or 'new'

@@ -1,0 +1,29 @@
+-- Goes before every script. Nothing is written while a key holds another type than the catalogue (keys.py) says.
+-- The last of ARGV has the first letter of each key's type, x for a stream, a for any; a capital one where the script goes on without
+-- the key: `foreign` has its number then.
+-- `note` tells the caller of something damaged: a key, the part of it (a member, a field; '' for all of it), what it is.
+local foreign, notes = {}, {}
+local function note(key, part, what)
+  local last = #notes
+  notes[last + 1], notes[last + 2], notes[last + 3] = key, part, what
+end
+do
+  -- By the byte of the letter.
+  local TYPES = {
+    [104] = 'hash', [122] = 'zset', [108] = 'list', [115] = 'string', [120] = 'stream',
+    [72] = 'hash', [90] = 'zset', [76] = 'list', [83] = 'string', [88] = 'stream',
+  }
+  local letters, call, byte = ARGV[#ARGV], redis.call, string.byte
+  ARGV[#ARGV] = nil
+  for index = 1, #KEYS do
+    local letter, found = byte(letters, index), call('TYPE', KEYS[index]).ok
+    if found ~= 'none' and found ~= TYPES[letter] and letter ~= 97 then
+      if letter > 96 then
+        return redis.error_reply('FOREIGN ' .. found .. ' ' .. KEYS[index])
+      end
+      foreign[index] = found
+      note(KEYS[index], '', 'foreign ' .. found)
+    end
+  end
+end
+

@@ -1,0 +1,368 @@
+"""A key of a foreign type, for every key of the catalogue: it is named, nothing is half written, and others go on."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from receiver.accounts import Account
+from receiver.errors import StoreUnavailable
+from receiver.ledger.charge_book import Guard
+from receiver.ledger.dispute import permission_of
+from receiver.ledger.notification import UnrecognizedNotification
+from receiver.ledger.query import Query
+from receiver.ledger.refund import Money, Source
+from receiver.ledger.request import Order
+from receiver.metrics import Metrics
+from receiver.outbox.delivery import Attempts
+from receiver.outbox.operator_event import OperatorType, operator_event
+from receiver.service import wall
+from receiver.settle import Settler
+from receiver.store import Store
+from receiver.store.connection import connect
+from receiver.store.damage import WrongType
+from receiver.store.keys import (
+    CATALOGUE,
+    FORMAT,
+    RESTORED,
+    STORE_KEYS,
+    SUBSCRIBER_KINDS,
+    Keys,
+    Scope,
+    read_kind,
+    read_name,
+    type_of,
+)
+from receiver.store.lanes import DeadEvent, Result
+from receiver.store.requests import Attempt, Reserved
+from receiver.upkeep import Upkeep
+from tests.clock import ManualClock
+from tests.store.makers import hint, refund_id, seen, subscriber
+
+CHARGE = "S01-5105180-3221187-C056351"
+DAY = 86_400_000
+Work = Callable[[], Awaitable[Any]]
+ANSWERING = {"probe", "doctor", "aside", "replaced", "pulse"}
+"""Kinds that no work reads: nothing, samples, and what is kept of damage."""
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """At the machine's time, as stream ids are."""
+    return ManualClock(wall())
+
+
+@pytest.fixture
+async def store(redis: Any, valkey_url: str, clock: ManualClock) -> AsyncIterator[Store]:
+    """A store of two accounts."""
+    store = Store(connect(valkey_url), clock=clock)
+    store.accounts = ["us", "eu"]
+    yield store
+    await store.close()
+
+
+async def dump(redis: Any) -> dict[bytes, bytes]:
+    return {name: await redis.dump(name) for name in await redis.keys("*")}
+
+
+def an_order(request: str) -> Order:
+    return Order(
+        id=request, digest="d", amazon_key="k", body=b"{}", charge_id=CHARGE, money=Money(Decimal("1.00"), "USD")
+    )
+
+
+class Shop:
+    """Everything that the store does for one account, piece by piece; each can be done again."""
+
+    def __init__(self, store: Store, account: Account) -> None:
+        self.store, self.account, self.name = store, account, account.name
+        self.settler = Settler(store, lambda: 0.0)
+        self.count = 100
+
+    def works(self) -> dict[str, Work]:
+        return {
+            "track": self.track,
+            "subscribe": self.subscribe,
+            "deliver": self.deliver,
+            "issue": self.issue,
+            "fps": self.fps,
+            "watch": self.watch,
+            "tidy": self.tidy,
+        }
+
+    def _next(self) -> int:
+        self.count += 1
+        return self.count
+
+    async def subscribe(self) -> None:
+        """Two subscribers, and operators."""
+        for name in ("finance", "other"):
+            await self.store.put_subscriber(self.name, subscriber(name, types=("*", "receiver.*")), 0)
+        event = operator_event(OperatorType.PAUSED, self.name, "x", "gone", "Gone.", self._next())
+        before = subscriber("ops", created_at=self.count)
+        await self.store.put_subscriber(self.name, before)
+        await self.store.change_subscriber(self.name, before, subscriber("ops", created_at=self._next()), tell=[event])
+
+    async def track(self) -> None:
+        """A notification, its look, and what becomes of it."""
+        number = self._next()
+        await self.store.hint(self.name, hint(number, at=self.store.now(), message=f"m{number}"))
+        claimed = await claim_of(self.store, self.name)
+        for look in claimed.looks:
+            told = seen("Declined", int(look.refund_id[-6:]), "AmazonRejected", self.store.now())
+            await self.settler.settle(self.account, told, source=look.source, token=look.token, facts=FACTS)
+            await self.store.history(self.name, look.refund_id)
+            await self.store.trail(self.name, look.refund_id)
+        await self.store.take_token(self.name, "get_charge", 10, 10)
+        await self.store.cached_charge(self.name, CHARGE)
+
+    async def deliver(self) -> None:
+        """Of each lane one is delivered, one dies, one is tried again, and a test is sent."""
+        for name in ("finance", "other"):
+            with contextlib.suppress(WrongType):
+                await self._deliver(name)
+
+    async def _deliver(self, name: str) -> None:
+        store = self.store
+        await store.try_out(self.name, name, f"{store.now()}-{self._next()}", {"id": "t"})
+        parcels = list((await store.claim_lane(self.name, name, lease=30_000, limit=8)).parcels)
+        if parcels:
+            await store.tested(parcels.pop(0), b"{}", Result())
+        for parcel, what in zip(parcels, ("delivered", "dead", "retry"), strict=False):
+            if what == "delivered":
+                await store.delivered(parcel)
+            elif what == "retry":
+                await store.retry(parcel, store.now() + 1, Attempts(count=1))
+            else:
+                dead = DeadEvent(parcel.stream_id, "e", "t", "r", "exhausted", 1, 1, "no")
+                await store.dead(parcel, dead, Result(failed=True, error="no"))
+                await store.redrive(self.name, name, [parcel.stream_id])
+
+    async def issue(self) -> None:
+        """A refund is issued, and another one refused after an unclear try."""
+        store, order = self.store, an_order(f"r{self._next()}")
+        reserved = await store.reserve(self.name, order, owner=order.id, guard=Guard(10**9, 0), lease=30_000)
+        assert isinstance(reserved, Reserved)
+        attempt = Attempt(order.id, reserved.token)
+        await store.begin_try(self.name, attempt)
+        await store.done_request(self.name, attempt, order, refund_id(self._next()), "Refunded")
+        await store.claim_requests(self.name, lease=1, limit=1)
+        await store.request_sizes(self.name)
+        await store.taken(self.name, CHARGE)
+
+    async def fps(self) -> None:
+        await self.store.claim_fps(self.name, lease=1, limit=1)
+        await self.store.fps_order(self.name, "ref")
+
+    async def watch(self) -> None:
+        """Lists, the feed, notifications that are kept."""
+        for query in (Query(), Query(order="o"), Query(reason="AmazonRejected")):
+            await self.store.page(self.name, query)
+        await self.store.events_after(self.name, "beginning", 10)
+        kept = UnrecognizedNotification("d" * 64, f"k{self._next()}", "t", 1, self.store.now(), "p", ("us",), (), 0, 1)
+        await self.store.keep_notification(self.name, kept, "message")
+        await self.store.kept_notification(self.name, kept.message_id)
+        await self.store.gauges(self.name)
+
+    async def tidy(self) -> None:
+        await Upkeep(self.name, self.store, Metrics(), 30 * DAY, 60 * DAY).round()
+        await self.store.catch_up()
+        await self.store.settle_format()
+
+
+FACTS: Any = {"charge_read": True, "order_reference": "o", "retryable": "no"}
+
+
+async def claim_of(store: Store, account: str) -> Any:
+    return await store.claim(account, "get_refund", lease=30_000, burst=100, per_second=100, limit=8)
+
+
+async def attempt(work: Work) -> StoreUnavailable | None:
+    try:
+        await work()
+    except StoreUnavailable as error:
+        return error
+    return None
+
+
+def names_of(shop: Shop) -> dict[str, str]:
+    """A key of each kind, as the shop will use it next."""
+    keys, number = Keys(shop.name), shop.count + 1
+    refund = refund_id(number)
+    of = {
+        Scope.SUBSCRIBER: "finance",
+        Scope.REFUND: refund,
+        Scope.CHARGE: CHARGE,
+        Scope.CHARGE_PERMISSION: permission_of(CHARGE),
+        Scope.CALL: "get_refund",
+        Scope.MESSAGE: f"m{number}",
+        Scope.TEST: "x",
+    }
+    found = {
+        kind: keys(kind, of[entry.scope]) if entry.scope in of else keys(kind)
+        for kind, entry in CATALOGUE.items()
+        if kind not in ANSWERING and entry.scope not in (Scope.INDEX, Scope.REQUEST)
+    }
+    found |= {"state": keys.state("Declined"), "reason": keys("reason", "AmazonRejected"), "order": keys("order", "o")}
+    found |= {"requests": keys("requests", f"r{number}"), "fps": keys("fps", "ref")}
+    return found
+
+
+KINDS = sorted(set(CATALOGUE) - ANSWERING - {"tested", "requests"})
+
+
+async def first_day(shops: list[Shop]) -> None:
+    for shop in shops:
+        for work in (
+            shop.subscribe,
+            shop.track,
+            shop.track,
+            shop.track,
+            shop.issue,
+            shop.deliver,
+            shop.watch,
+            shop.tidy,
+        ):
+            await work()
+
+
+@pytest.fixture
+async def shops(store: Store, account: Account, redis: Any) -> list[Shop]:
+    found = [Shop(store, account), Shop(store, replace(account, name="eu"))]
+    await redis.set(RESTORED, "a restore")
+    await first_day(found)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_foreign_key_is_named_and_nothing_is_half_written(
+    kind: str, shops: list[Shop], store: Store, redis: Any, clock: ManualClock
+) -> None:
+    us, eu = shops
+    key = names_of(us)[kind]
+    foreign_type = "set"
+    if await redis.exists(key):
+        await redis.rename(key, "kept")
+    await redis.sadd(key, "not ours")
+    whole = await redis.dump(key)
+    with capture_logs() as logs:
+        for work in us.works().values():
+            error = await attempt(work)
+            if isinstance(error, WrongType):
+                assert error.key == key
+                assert f"{key} holds a {foreign_type}, and should be a {type_of(key)}" in str(error) or not error.part
+            assert error is None or isinstance(error, WrongType), error
+            assert await redis.dump(key) == whole, "what is not ours stays as it is"
+        for work in eu.works().values():
+            assert await attempt(work) is None, "the other merchant"
+        foreign = await store.check_keys()
+    told = [line for line in logs if line["event"] == "store.wrong_type"]
+    assert {line["key"] for line in told} == {key}
+    assert (told[0]["should_be"], told[0]["log_level"]) == (type_of(key), "error")
+    assert [each.key for each in foreign] == [key]
+    await redis.delete(key)
+    if await redis.exists("kept"):
+        await redis.rename("kept", key)
+    assert await store.check_keys() == []
+    clock.tick(DAY)
+    for work in us.works().values():
+        assert await attempt(work) is None, "it is well again"
+
+
+async def test_no_script_writes_anything_while_a_key_is_foreign(
+    shops: list[Shop], store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call of a script in a whole day, with each of its keys foreign in turn: the whole of Redis is compared."""
+    real, tried = store._run, set[tuple[str, str]]()
+
+    async def run(name: str, keys: list[str], args: Any, **how: Any) -> Any:
+        for key in dict.fromkeys(keys):
+            mark = (name, read_kind(key))
+            if mark in tried or mark[1] in how.get("without", ()):
+                continue
+            tried.add(mark)
+            there = await redis.exists(key)
+            if there:
+                await redis.rename(key, "kept")
+            await redis.sadd(key, "not ours")
+            before = await dump(redis)
+            with pytest.raises(WrongType) as caught:
+                await real(name, keys, args, **how)
+            assert caught.value.key == key
+            assert await dump(redis) == before
+            await redis.delete(key)
+            if there:
+                await redis.rename("kept", key)
+        return await real(name, keys, args, **how)
+
+    monkeypatch.setattr(store, "_run", run)
+    us = shops[0]
+    for _ in range(2):
+        for work in us.works().values():
+            await work()
+    assert len({name for name, _ in tried}) >= 14
+
+
+async def test_the_others_are_told_while_one_subscribers_lane_is_foreign_and_it_is_told_afterwards(
+    shops: list[Shop], store: Store, redis: Any
+) -> None:
+    us = shops[0]
+    for kind in ("lane", "owed"):
+        key = Keys("us")(kind, "finance")
+        for parcel in (await store.claim_lane("us", "other", lease=1, limit=100)).parcels:
+            await store.delivered(parcel)
+        await redis.delete(key)
+        await redis.set(key, "not ours")
+        us.count = number = us.count + 1
+        told = seen("Declined", number, "AmazonRejected", store.now())
+        await us.settler.settle(us.account, told, source=Source.POLL, facts=FACTS)
+        await Upkeep("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
+        others = (await store.claim_lane("us", "other", lease=1, limit=100)).parcels
+        assert refund_id(number) in [parcel.fields["refundId"] for parcel in others if "refundId" in parcel.fields]
+        with pytest.raises(WrongType):
+            await store.claim_lane("us", "finance", lease=1, limit=100)
+        await redis.delete(key)
+        await Upkeep("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
+        mine = (await store.claim_lane("us", "finance", lease=1, limit=100)).parcels
+        assert [parcel.fields.get("refundId") for parcel in mine].count(refund_id(number)) == 1
+
+
+async def test_a_new_subscriber_does_not_begin_on_a_foreign_key(store: Store, redis: Any) -> None:
+    for kind in SUBSCRIBER_KINDS:
+        key = Keys("us")(kind, "new")
+        await redis.set(key, "not ours")
+        before = await dump(redis)
+        with pytest.raises(WrongType, match=key):
+            await store.add_subscriber("us", subscriber("new"))
+        assert await dump(redis) == before
+        await redis.delete(key)
+
+
+async def test_every_key_of_a_whole_day_is_in_the_catalogue(shops: list[Shop], store: Store, redis: Any) -> None:
+    keys = [key.decode() for key in await redis.keys("*")]
+    assert [key for key in keys if read_name(key) is None] == []
+    for key in keys:
+        assert (await redis.type(key)).decode() == type_of(key)
+    assert await store.inspect() == []
+    assert (store.damage.foreign, store.damage.records) == ([], {})
+
+
+def test_a_key_that_is_not_in_the_catalogue_cannot_be_made() -> None:
+    with pytest.raises(KeyError):
+        Keys("us")("forgotten")
+    with pytest.raises(KeyError):
+        type_of("refunds:{us}:forgotten")
+
+
+def test_every_kind_has_an_account_of_itself() -> None:
+    for kind, entry in {**CATALOGUE, **STORE_KEYS}.items():
+        assert all((entry.holds, entry.removed_with)), kind
+        assert re.fullmatch(r"[a-z_]+(:[a-z]+)?", kind)
+    assert STORE_KEYS[FORMAT.removeprefix("refunds:")].type == "string"
