@@ -78,6 +78,13 @@ class RefundAnswer(RevisionAnswer, rename="camel", kw_only=True):
     advice: AdviceAnswer | None = None
 
 
+class PendingAnswer(msgspec.Struct):
+    """There is no refund yet."""
+
+    detail: str = ""
+    reason: str | None = None
+
+
 class PageAnswer(msgspec.Struct, rename="camel"):
     """A page of the list; each refund is a `RefundAnswer`."""
 
