@@ -40,7 +40,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('RECEIVER_HTTP__PORT', '8000') + '/healthz', timeout=3)"]
+    CMD ["python", "-m", "receiver.healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["receiver"]
 CMD ["serve"]

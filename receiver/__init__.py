@@ -24,7 +24,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         clock.py · fps.py · fps_answers.py · fps_notification.py · aws_signature.py    Amazon's time; Flexible Payments
     ledger/           PURE · what we know
         refund.py · hint.py · request.py · dispute.py · receipt.py · notification.py    the values
-        lifecycle.py                              the table: known + seen → change, and its events
+        lifecycle.py · age.py                     the table: known + seen → change, and its events
         schedule.py                               when to ask again
         query.py · shape.py · request_shape.py · order_reference.py    lists, the JSON of a refund and of a request
         charge_book.py                            each refund of a charge, and what must not be paid beside it
@@ -49,7 +49,7 @@ A change becomes an event, and an event is owed to whoever wants it
     outbox/           PURE · what we owe subscribers
         event.py · advice.py · telling.py · incident.py    what happened, what to do, in words; what begins and ends
         operator_event.py · cursor.py             what befell deliveries; how far somebody has read
-        subscriber.py · subscriber_shape.py · written.py · target.py · formats.py    who wants what, where, how
+        subscriber.py · subscriber_shape.py · filters.py · written.py · target.py · formats.py    who wants what, how
         secret.py · limits.py · rotation.py       what signs, what is too little or too much, how it changes
         rendering.py · cloud_event.py · signature.py · slack.py · pagerduty.py · alertmanager.py    events on the wire
         delivery.py                               what an answer means: delivered, again, given up, gone
@@ -66,7 +66,7 @@ Around it
     service.py        builds everything once, by hand, and runs it
     simulator/        a stand-in Amazon Pay; has a reading list of its own, and shares none of the code above
     commands/ · checks/           one module for each group of commands; what `receiver doctor` looks at
-    cli.py · __main__.py                          the command line
+    cli.py · __main__.py · healthcheck.py         the command line; what a container asks
 
 Imports go down only, and nothing imports what stands beside it (tests/test_architecture.py):
 
@@ -84,7 +84,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ accounts
   │ inbox · amazonpay · outbox
   │ ledger · addresses · shares · head · trouble
-  │ errors · exchange · trace_context · durations · redis_address
+  │ errors · exchange · trace_context · durations · redis_address · healthcheck
 
 The pure folders see nothing but each other, errors, exchange and trace_context. Time and chance are arguments to them.
 """

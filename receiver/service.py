@@ -163,6 +163,7 @@ class Service:
             checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self.kept.check},
             refresh_gauges=self._refresh_gauges,
             remarks={"clock": self._check_clock, "keys": self._check_keys},
+            alerting=self._alerting,
             issuers=self.issuers,
             legacies=self.legacies,
             inside=Inside("embedded" if self.embedded else "redis", self.receiver, self.certificates, self.kept.states),
@@ -182,7 +183,8 @@ class Service:
             once = partial(self._once_declared, account.name)
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
-            self.kept.keep(f"fps:{account.name}", partial(once, self.legacies[account.name].run))
+            if self.legacies[account.name].is_configured:
+                self.kept.keep(f"fps:{account.name}", partial(once, self.legacies[account.name].run))
             self.kept.keep(f"deliver:{account.name}", self._deliverer(account).run)
             self.kept.keep(f"upkeep:{account.name}", partial(once, self._upkeep(account).run))
 
@@ -265,6 +267,18 @@ class Service:
         if abs(self._now() - self.store.now()) > milliseconds(self.settings.ingest.max_future):
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
 
+    async def _alerting(self) -> dict[str, str]:
+        found = [
+            each
+            for problems in await asyncio.gather(*(self.store.alerting_problems(each.name) for each in self.accounts))
+            for each in problems
+        ]
+        return {
+            "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",
+            "subscribers_failing": "failing" if any(each.failing for each in found) else "ok",
+            "subscribers_dead": "dead_events" if any(each.dead for each in found) else "ok",
+        }
+
     async def _check_keys(self) -> None:
         if foreign := await self.store.check_keys():
             raise KeysDamaged({each.key: f"{each.found or 'another type'}, not {each.should_be}" for each in foreign})
@@ -290,5 +304,8 @@ class Service:
         if not sizes:
             raise StoreUnavailable
         now = self._now()
+        for account in self.accounts:
+            if account.name in sizes:
+                sizes[account.name]["stuck_after_seconds"] = account.stuck_after / 1000
         ends_in = {each.name: (each.not_after - now) / 1000 for each in self.certificates.known()}
         self.metrics.gauges(sizes, ends_in)

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from receiver.accounts import Account
 from receiver.store import Store
 from receiver.store.connection import connect
+from receiver.store.keys import read_name
 from tests.accounts import make_account
 from tests.clock import ManualClock
 from tests.processes import Desk, desk
@@ -40,13 +41,20 @@ def valkey_url() -> Iterator[str]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+INVENTED = (":nobody", ":anything", ":migrated")
+"""Keys that tests write themselves."""
+
+
 @pytest.fixture
 async def redis(valkey_url: str) -> AsyncIterator[Redis]:
     """A plain client on an empty Valkey: to look behind the store's back."""
     client = connect(valkey_url)
     await client.flushall()
     yield client
+    keys = [bytes(key).decode(errors="replace") async for key in client.scan_iter("refunds:*", count=1000)]
     await client.aclose()
+    unknown = [key for key in keys if read_name(key) is None and not key.endswith(INVENTED)]
+    assert unknown == [], "a kind of key that is not in the catalogue: keys.py"
 
 
 @pytest.fixture

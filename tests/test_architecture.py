@@ -19,7 +19,7 @@ import receiver
 ROOT = Path(receiver.__file__).parent
 
 LAYERS = (
-    {"errors", "exchange", "trace_context", "durations", "redis_address"},
+    {"errors", "exchange", "trace_context", "durations", "redis_address", "healthcheck"},
     {"ledger", "addresses", "shares", "head", "trouble"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},
@@ -97,6 +97,8 @@ ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "redis": ("receiver.store",),
     "jinja2": ("receiver.http.dashboard",),
     "aiohttp": ("receiver.transport", "receiver.resolver", "receiver.interim", "receiver.trouble"),
+    "aiodns": ("receiver.resolver",),
+    "pycares": ("receiver.resolver",),
     "prometheus_client": ("receiver.metrics",),
     "typer": ("receiver.cli", "receiver.commands"),
     "rich": ("receiver.cli", "receiver.commands"),
@@ -104,7 +106,7 @@ ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "requests": (),
     "httpx": (),
     "urllib.request": (),
-    "http.client": (),
+    "http.client": ("receiver.healthcheck",),
     "pickle": (),
 }
 MAY_PRINT = ("receiver.cli", "receiver.commands")

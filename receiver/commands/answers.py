@@ -81,6 +81,13 @@ class RefundAnswer(RevisionAnswer, rename="camel", kw_only=True):
     advice: AdviceAnswer | None = None
 
 
+class PendingAnswer(msgspec.Struct):
+    """There is no refund yet."""
+
+    detail: str = ""
+    reason: str | None = None
+
+
 class PageAnswer(msgspec.Struct, rename="camel"):
     """A page of the list; each refund is a `RefundAnswer`."""
 
@@ -156,6 +163,7 @@ class SubscriberAnswer(msgspec.Struct, rename="camel"):
     min_amount: list[str] | None = None
     rate: float | None = None
     concurrency: int | None = None
+    backfill: bool | None = None
     stats: StatsAnswer | None = None
     paused: bool = False
     paused_reason: str | None = None

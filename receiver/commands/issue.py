@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands.answers import RefundAnswer
+from receiver.commands.answers import PendingAnswer, RefundAnswer
 from receiver.commands.calling import Call, api_command
 from receiver.commands.client import Api, decode, target
 from receiver.commands.console import emit_fields, emit_json, say
@@ -18,6 +18,7 @@ from receiver.commands.refund import RefundId
 from receiver.commands.views import fields
 from receiver.exchange import Response
 from receiver.ledger.refund import State
+from receiver.ledger.request import REFUSES_US
 
 PENDING = 202
 """The status of an answer while Amazon has not given one."""
@@ -120,7 +121,9 @@ async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, obje
 def show(call: Call, answer: Response) -> None:
     """Print the refund, or say that there is no answer yet; a decline and no answer have exit codes of their own."""
     if answer.status == PENDING:
-        say(["Amazon has not answered yet. The service goes on trying; ask again the same way to see what came of it."])
+        pending = decode(answer, PendingAnswer)
+        said = pending.detail if pending.reason == REFUSES_US else "Amazon has not answered yet."
+        say([f"{said} The service goes on trying; ask again the same way to see what came of it."])
         if call.json:
             emit_json(answer.body)
         raise typer.Exit(UNANSWERED)

@@ -1,21 +1,23 @@
 """HTTP. The uvicorn that serves the application: what it accepts, and how it lets a connection go without an answer.
 
-uvicorn has no limit on the time or the size of a request's head, none on connections that leaves those alone which are
-open already, and no way for an application to close a connection without an answer. It loses the body of a request that
-offers an upgrade. All of that is mended in its protocol here, where the transport is at hand.
+uvicorn has no limit on the time or the size of a request's head, none on connections that tells idle ones from others,
+and no way for an application to close a connection without an answer. It loses the body of a request that offers an
+upgrade, and takes trailer fields for headers. Its protocol is corrected here, where the transport is at hand.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
-import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from receiver.http.connections import FULL, Connections, Room, is_admitted, no_room
+from receiver.http.forwarded import Forwarded
+from receiver.http.wire import head_without_offer
 from receiver.serving import Server
 from receiver.settings.sections import HttpSettings
 
@@ -30,18 +32,13 @@ would keep it busy with refusing; who heeds the `Retry-After` of 2 s does not no
 MOST_HEAD: Final = 16 * 1024
 """Bytes of request line and headers together; SNS sends about 1 KiB."""
 MOST_FED: Final = MOST_HEAD + 256 * 1024
-"""Bytes that may arrive before a head has ended: the loop reads up to 256 KiB at once, a body's beginning included."""
+"""Bytes that may arrive before a head has ended, or that bring nothing of a body: the loop reads up to 256 KiB at once,
+a body's beginning included."""
+REST_OF_BODY: Final = 5
+"""Seconds that what still comes of a body may take after an early answer."""
 
-
-OFFERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
-"""What offers an upgrade."""
-FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 STALL_SECONDS: Final = 30.0
 """Who takes nothing of an answer for so long loses the connection: it would stay for ever, and count as one."""
-SAY_EVERY: Final = 60.0
-"""Seconds between two log lines about too many connections."""
-
-log = structlog.get_logger()
 
 
 class TooMuchHead(ValueError):
@@ -52,14 +49,18 @@ class Protocol(HttpToolsProtocol):
     """One connection, with bounds on the time and the size of a request's head."""
 
     head_timeout = 10.0
+    keep_alive = 75
     head = 0
     heading = False
     """Whether a head has begun and not ended."""
     fed = 0
     head_timer: asyncio.TimerHandle | None = None
-    most: int = 1000
-    said_at: list[float]
-    """When too many connections were last said; one list for all connections of a server."""
+    others: Connections
+    """All of the server that can go."""
+    counts_for: str | None = None
+    """The client, by whose number of connections it goes earlier or later."""
+    reserved = False
+    """Whether it is one over the limit, for requests that are never shut out."""
     upgrading = False
     tired = False
     """Whether the request that is answered now is shed."""
@@ -76,22 +77,36 @@ class Protocol(HttpToolsProtocol):
             CLOSE: {"close": transport.close, "abort": transport.abort},
             REST: {"rest": self._tire},
         }
-        if len(self.connections) > self.most:
-            self._say_full()
+        self.counts_for = self.others.pool_of(self.client[0] if self.client else "")
+        room = self.others.room_for(len(self.connections), self.loop.time())
+        if room is Room.NONE:
             transport.write(FULL)
             transport.close()
             return
+        self.reserved = room is Room.RESERVED
+        self.others.spare(self.counts_for, self, self.loop.time())
         self._expect_head()
 
-    def _say_full(self) -> None:
-        now = self.loop.time()
-        if now - self.said_at[0] >= SAY_EVERY:
-            self.said_at[0] = now
-            log.error(
-                "http.too_many_connections",
-                connections=self.most,
-                mend="look who holds them, or raise http.connections",
-            )
+    def give_way(self) -> None:
+        """Another needs the room. Who has not been answered yet is told to come again; who idles is not, since it would
+        take that for the answer to its next request."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+            return
+        asked = self.answered
+        if self.heading or asked is None or not asked.response_started:
+            self.transport.write(FULL)
+        self._close()
+
+    def _sort(self) -> None:
+        """Can it go? Not while a whole request is answered, and the answer is taken; nor while it rests."""
+        asked = self.answered
+        whole = asked is not None and not asked.response_complete and not asked.more_body
+        if self.rest_timer is not None or (whole and not self.flow.write_paused):
+            self.others.needed(self.counts_for, self)
+        elif not self.transport.is_closing():
+            idle = asked is not None and asked.response_complete
+            self.others.spare(self.counts_for, self, self.loop.time(), idle=idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and its timers with it.
@@ -99,6 +114,7 @@ class Protocol(HttpToolsProtocol):
         uvicorn tells the last request of a pipeline only: the one that is being answered would wait for ever, or write.
         """
         self._head_is_here()
+        self.others.needed(self.counts_for, self)
         for timer in (self.rest_timer, self.stall_timer):
             if timer is not None:
                 timer.cancel()
@@ -109,16 +125,21 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self.answered = cycle
+        if self.reserved:
+            cycle.keep_alive = False
+            app = app if is_admitted(cycle.scope["path"]) else no_room
         super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         """The sender does not take what it is answered."""
         super().pause_writing()
         self._expect_taken()
+        self._sort()
 
     def resume_writing(self) -> None:
         """It does. What is left when the connection is closed stays due."""
         super().resume_writing()
+        self._sort()
         if self.stall_timer is not None and not self.transport.is_closing():
             self.stall_timer.cancel()
             self.stall_timer = None
@@ -136,12 +157,11 @@ class Protocol(HttpToolsProtocol):
         self._close()
 
     def data_received(self, data: bytes) -> None:
-        """httptools keeps a header that does not end to itself, whatever its length: what it is fed is counted here."""
-        if self.head_timer is not None:
-            self.fed += len(data)
-            if self.fed > MOST_FED:
-                self.transport.abort()
-                return
+        """httptools keeps a field that does not end to itself, whatever its length: what it is fed is counted here."""
+        self.fed += len(data)
+        if self.fed > MOST_FED:
+            self.transport.abort()
+            return
         if self.transport.is_closing():
             return
         try:
@@ -164,24 +184,12 @@ class Protocol(HttpToolsProtocol):
                 if not self.upgrading:
                     return
                 rest = rest[upgrade.args[0] :]
-                head = self._head_without_offer()
+                version = self.parser.get_http_version().encode()
+                head = head_without_offer(self.parser.get_method(), self.url, version, self.headers)
                 self.upgrading = False
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
                 self.parser.feed_data(head)
-
-    def _head_without_offer(self) -> bytes:
-        """RFC 9110, 7.8: a server may ignore `Upgrade`. What else `Connection` says is kept."""
-        said = b",".join(value for name, value in self.headers if name == b"connection")
-        options = [option.strip().lower() for option in said.split(b",") if option.strip()]
-        kept = [option for option in options if option not in (b"upgrade", b"http2-settings")]
-        headers = [pair for pair in self.headers if pair[0] not in OFFERS]
-        lines = [
-            b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode()),
-            *(b"%s: %s" % pair for pair in headers),
-            *([b"connection: " + b", ".join(kept)] if kept else []),
-        ]
-        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
         """The first byte of a request: what of its head is not here yet is due.
@@ -201,9 +209,10 @@ class Protocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """One header; or one trailer field, which says nothing about the request (RFC 9110, 6.5.1)."""
         self._measure(len(name) + len(value))
-        super().on_header(name, value)
+        if self.heading:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is whole. It may have begun before the answer to the last request ended."""
@@ -213,13 +222,21 @@ class Protocol(HttpToolsProtocol):
         if not self.upgrading:
             super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self.fed = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """The body is whole, unless it was not looked at yet."""
+        self.fed = 0
         if not self.upgrading:
             super().on_message_complete()
+            self._sort()
 
     def on_response_complete(self) -> None:
         """The answer is written. After a shed request the connection rests; the sender waits in its own kernel."""
+        self.timeout_keep_alive = min(self.keep_alive, REST_OF_BODY) if self.cycle.more_body else self.keep_alive
         super().on_response_complete()
         if self.transport.is_closing():
             self._expect_taken()
@@ -227,12 +244,14 @@ class Protocol(HttpToolsProtocol):
             self.tired = False
             self.flow.pause_reading()
             self.rest_timer = self.loop.call_later(REST_SECONDS, self._rested)
+        self._sort()
 
     def _tire(self) -> None:
         self.tired = True
 
     def _rested(self) -> None:
         self.rest_timer = None
+        self._sort()
         if not self.transport.is_closing():
             self.flow.resume_reading()
 
@@ -250,18 +269,20 @@ class Protocol(HttpToolsProtocol):
         if self.head_timer is not None:
             self.head_timer.cancel()
             self.head_timer = None
-            self.fed = 0
+        self.fed = 0
 
 
 def server(app: ASGIApp, http: HttpSettings, **more: Any) -> Server:
     """A server for the application, not yet started. `more` goes to `uvicorn.Config` as it is (`fd`, `workers`, …)."""
+    keep_alive = more.pop("timeout_keep_alive", int(http.keep_alive.total_seconds()))
     bounds = {
         "head_timeout": http.header_timeout.total_seconds(),
-        "most": http.connections,
-        "said_at": [float("-inf")],
+        "keep_alive": keep_alive,
+        "others": Connections(http.connections, http.trusted_proxies),
     }
     timed = type("BoundedProtocol", (Protocol,), bounds)
-    trusted = [str(network) for network in http.trusted_proxies]
+    if http.trusted_proxies:
+        app = cast(ASGIApp, Forwarded(cast(Any, app), [str(network) for network in http.trusted_proxies]))
     return Server(
         uvicorn.Config(
             app,
@@ -272,8 +293,8 @@ def server(app: ASGIApp, http: HttpSettings, **more: Any) -> Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=bool(trusted),
-            forwarded_allow_ips=trusted,
+            proxy_headers=False,
+            timeout_keep_alive=keep_alive,
             timeout_graceful_shutdown=int(http.shutdown_timeout.total_seconds()),
             **more,
         )

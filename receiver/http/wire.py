@@ -13,6 +13,8 @@ from receiver.trace_context import in_the_log, passed_on
 
 Headers = Iterable[tuple[bytes, bytes]]
 
+OFFERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
+"""What offers an upgrade."""
 SLASHES: Final = re.compile(r"/{2,}")
 
 
@@ -40,6 +42,22 @@ def tidy_path(path: str) -> str:
         return path
     tidy = SLASHES.sub("/", path)
     return tidy if tidy == "/ipn" or tidy.startswith("/ipn/") else path
+
+
+def head_without_offer(method: bytes, target: bytes, version: bytes, headers: Headers) -> bytes:
+    """The head of a request that offers an upgrade, without the offer; what else `Connection` says is kept.
+
+    RFC 9110, 7.8: a server may ignore `Upgrade`.
+    """
+    said = b",".join(value for name, value in headers if name == b"connection")
+    options = [option.strip().lower() for option in said.split(b",") if option.strip()]
+    kept = [option for option in options if option not in (b"upgrade", b"http2-settings")]
+    lines = [
+        b"%s %s HTTP/%s" % (method, target, version),
+        *(b"%s: %s" % pair for pair in headers if pair[0] not in OFFERS),
+        *([b"connection: " + b", ".join(kept)] if kept else []),
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def is_plain(headers: Headers) -> bool:

@@ -207,8 +207,8 @@ class Issuer:
         match record.state:
             case RequestState.DONE:
                 refund = await self.store.refund(self._name, record.refund_id)
-                known = await current_refunds(self.store, self._name, [refund] if refund else [])
-                return Issued(record, *known or [None])
+                current = await current_refunds(self.store, self._name, [refund] if refund else [])
+                return Issued(record, current[0] if current else None)
             case RequestState.REFUSED:
                 raise refusal(record)
             case RequestState.UNCLEAR:

@@ -54,7 +54,7 @@ class KnownCharge:
     """Refund → the request that it is of."""
     disputes: tuple[Dispute, ...] = ()
     charge: Charge | None = None
-    over: Mapping[str, int] = OVER
+    over: Mapping[str, int] = field(default_factory=lambda: OVER)
     readable: bool = True
     """Whether all of it could be read."""
 

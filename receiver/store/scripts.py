@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -49,7 +50,18 @@ def letters(keys: Iterable[str], without: Collection[str] = ()) -> str:
 def script(name: str) -> Script:
     """The script in `<name>.lua` beside this file, behind the prelude that checks the types of its keys."""
     folder = resources.files("receiver.store")
-    return whole(folder.joinpath("prelude.lua").read_bytes() + folder.joinpath(f"{name}.lua").read_bytes() + EPILOGUE)
+    prelude, helpers, body = (folder.joinpath(f"{each}.lua").read_bytes() for each in ("prelude", "helpers", name))
+    return whole(prelude + _needed(helpers, body) + b"local function run()\n" + body + EPILOGUE)
+
+
+def _needed(helpers: bytes, body: bytes) -> bytes:
+    """The helpers that a script names, and those that they name: each costs time whenever a script runs."""
+    needed = b""
+    for part in reversed(helpers.split(b"\n\n")):
+        names = re.findall(rb"^local (?:function )?(\w+)", part, re.MULTILINE)
+        if any(re.search(rb"\b%s\b" % name, needed + body) for name in names):
+            needed = part + b"\n\n" + needed
+    return needed
 
 
 def whole(source: bytes) -> Script:

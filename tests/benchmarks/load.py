@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from time import perf_counter
 from typing import cast
 
@@ -59,6 +60,7 @@ class Line(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.began = 0.0
         self._asked = False
+        self.unanswered = b""
         self.rest = 0.0
         """Seconds for which the last answer asked to be left alone."""
 
@@ -75,7 +77,7 @@ class Line(asyncio.Protocol):
         """Ask; `began` is when it was due."""
         if self._transport is None:
             raise RuntimeError("There is no connection.")
-        self.began, self._asked = began, True
+        self.began, self._asked, self.unanswered = began, True, whole
         self._transport.write(whole)
 
     def data_received(self, data: bytes) -> None:
@@ -91,7 +93,7 @@ class Line(asyncio.Protocol):
             status = int(self._held[9:12])
             later = RETRY.search(self._held, 0, head + 2) if status == 503 else None
             self.rest = float(later[1]) if later else 0.0
-            self._held, self._asked = b"", False
+            self._held, self._asked, self.unanswered = b"", False, b""
             self._done(self, status)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -140,7 +142,8 @@ async def closed(port: int, requests: Iterator[bytes], seconds: float, lines: in
 
 
 class Crowd:
-    """The connections of an open loop. One that is closed while it is idle is opened again.
+    """The connections of an open loop. One that is closed is opened again, and what it was asked is asked once more: as
+    every client does, since a server may close one at any moment.
 
     `heed`: one is left alone after a 503 for as long as its `Retry-After` says.
     """
@@ -202,6 +205,9 @@ class Crowd:
 
     def _lost(self, line: Line) -> None:
         self._lines.discard(line)
+        if line.unanswered and not self._over:
+            self._requests = chain([line.unanswered], self._requests)
+            self._waiting.appendleft(line.began)
         if not self._over:
             task = asyncio.get_running_loop().create_task(self.open(1))
             self._tasks.add(task)

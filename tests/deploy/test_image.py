@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from fnmatch import fnmatch
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
+from pathlib import Path
+from threading import Thread
 
 import pytest
 from packaging.requirements import Requirement
 
+from receiver import healthcheck
 from tests.deploy.tools import DEPLOY, PROJECT, run, tool
 
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()
@@ -104,3 +109,34 @@ def test_the_image_runs_as_nobody_in_particular_and_says_what_it_is() -> None:
 def test_hadolint_has_nothing_to_say() -> None:
     """The linter for Dockerfiles."""
     run(tool("hadolint"), PROJECT / "Dockerfile")
+
+
+def test_the_health_check_asks_where_the_service_listens(tmp_path: Path) -> None:
+    """On the port of the settings, of the environment before the file; and it says what is wrong."""
+    command = json.loads(re.search(r"HEALTHCHECK.*?\n\s*CMD (\[.*?\])\n", DOCKERFILE, re.DOTALL)[1])  # type: ignore[index]
+    assert command == ["python", "-m", healthcheck.__name__]
+    config = tmp_path / "receiver.toml"
+
+    class Well(BaseHTTPRequestHandler):
+        """Is alive, and not ready."""
+
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/healthz" else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Well) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        config.write_text(f"\ufeff[http]\nhost = '0.0.0.0'\nport = {server.server_port}\nadmin_port = 1\n")
+        at = {"RECEIVER_CONFIG": str(config)}
+        assert healthcheck.main([], at) is None
+        assert healthcheck.main([], {"RECEIVER_HTTP__PORT": str(server.server_port)}) is None
+        assert "answers 503" in str(healthcheck.main(["/readyz"], at))
+        assert "no answer" in str(healthcheck.main([], {**at, "RECEIVER_HTTP__PORT": "1"}))
+        assert "no answer" in str(healthcheck.main([], {"RECEIVER_CONFIG": str(tmp_path / "none.toml")}))
+        server.shutdown()
+    assert healthcheck.address({}) == ("127.0.0.1", 8000)
+    assert healthcheck.address({"RECEIVER_HTTP__HOST": "::"}) == ("::1", 8000)
+    assert healthcheck.address({"RECEIVER_HTTP__HOST": "10.0.0.7"}) == ("10.0.0.7", 8000)

@@ -12,7 +12,6 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
-from structlog.testing import capture_logs
 
 from receiver.http.attempts import Attempts, TooManyAttempts, address_of
 from receiver.http.server import Protocol, server
@@ -82,32 +81,6 @@ async def test_another_transfer_coding_is_501(judged: tuple[Service, Judge], cod
     assert b"connection: close" in answer.lower()
     assert judge.bodies == []
     assert is_plain([(b"transfer-encoding", b"Chunked")])
-
-
-async def test_one_connection_too_many_gets_503(store: Store) -> None:
-    """Those that are open go on; when one of them ends there is room again. It is said once."""
-    async with running(with_http(connections=3), store, Judge()) as service:
-        await service.session.close()
-        with capture_logs() as logs:
-            held = [await service.connect() for _ in range(3)]
-            await asyncio.sleep(0)
-            for _ in range(2):
-                reader, writer = await service.connect()
-                refused = await asyncio.wait_for(everything(reader), 5)
-                assert status_of(refused) == 503
-                assert b"retry-after" in refused.lower()
-                writer.close()
-            assert [line["event"] for line in logs if line["log_level"] == "error"] == ["http.too_many_connections"]
-        for reader, writer in held[:2]:
-            writer.write(HEAD + b"Content-Length: 2\r\n\r\n{}")
-            assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200")
-        for _, writer in held:
-            writer.close()
-
-        async def admitted() -> bool:
-            return b" 200 " in await talk(service, HEAD + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")
-
-        await until_true(admitted)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from receiver import ask
 from receiver.issue import Issued
 from receiver.issue.orders import make_order
 from receiver.ledger.refund import Money
-from receiver.ledger.request import RequestState, Wish
+from receiver.ledger.request import Order, Record, RequestState, Wish
 from receiver.store.connection import connect
 from tests.clock import ManualClock
 from tests.issue.steps import CEILING, CHARGE, FATES, Made, Scene, Stepped
@@ -129,6 +129,24 @@ def test_no_interleaving_gives_more_than_the_charge_admits(loop: Loop, valkey_ur
     check()
 
 
+REFUSED_OFTEN = st.lists(st.sampled_from((*FATES, "refuse", "refuse", "refuse")), max_size=2)
+
+
+async def repeat_all(scene: Scene, declined: Made) -> None:
+    """Somebody has every try that is unclear sent once more."""
+    for generation in range(1, 6):
+        order = make_order(
+            scene.account,
+            Wish(CHARGE, Money.of_minor(6_000, "USD")),
+            retry_of=declined.refund_id,
+            retry_root="x",
+            generation=generation,
+        )
+        record = await scene.store.request("us", order.id)
+        if record is not None and record.state is RequestState.UNCLEAR:
+            await scene.issuer().repeat(order.id, by="ops")
+
+
 async def retry(valkey_url: str, data: st.DataObject) -> None:
     scene = await opened(valkey_url)
     try:
@@ -139,7 +157,10 @@ async def retry(valkey_url: str, data: st.DataObject) -> None:
         await scene.tell(declined)
 
         def begin() -> None:
-            scene.begin(partial(scene.issuer().retry, declined.refund_id), *data.draw(FATE))
+            if data.draw(st.integers(0, 4)):
+                scene.begin(partial(scene.issuer().retry, declined.refund_id), *data.draw(REFUSED_OFTEN))
+            else:
+                scene.begin(partial(repeat_all, scene, declined), *data.draw(FATE))
 
         begin()
         for _ in range(data.draw(st.integers(1, MOST_STEPS))):
@@ -152,14 +173,25 @@ async def retry(valkey_url: str, data: st.DataObject) -> None:
 
 
 async def check_retry(scene: Scene, declined: Made) -> None:
-    """One refund more, and the records of both know of each other; or none, and nobody was told that there is one."""
-    order = make_order(
-        scene.account, Wish(CHARGE, Money.of_minor(6_000, "USD")), retry_of=declined.refund_id, retry_root="x"
-    )
-    record = await scene.store.request("us", order.id)
-    if record is None or record.state is RequestState.REFUSED:
+    """One refund more, and the records of both know of each other; or none, and nobody was told that there is one.
+
+    Every generation but the last is refused, and that is proven: Amazon has made nothing under its key.
+    """
+    money, number = Money.of_minor(6_000, "USD"), 0
+    records: list[tuple[Order, Record]] = []
+    while True:
+        number += 1
+        order = make_order(
+            scene.account, Wish(CHARGE, money), retry_of=declined.refund_id, retry_root="x", generation=number
+        )
+        if (record := await scene.store.request("us", order.id)) is None:
+            break
+        records.append((order, record))
+    assert all(each.proves_nothing_issued for _, each in records[:-1])
+    assert not any(order.amazon_key in scene.amazon.made for order, each in records if each.proves_nothing_issued)
+    if not records or records[-1][1].state is RequestState.REFUSED:
         assert len(scene.amazon.made) == 1
-    elif record.state is RequestState.DONE:
+    elif records[-1][1].state is RequestState.DONE:
         again = await scene.issuer().retry(declined.refund_id)
         assert isinstance(again, Issued)
         assert again.refund is not None
@@ -172,7 +204,7 @@ async def check_retry(scene: Scene, declined: Made) -> None:
         assert before is not None
         assert before.retried_by == again.refund.refund_id
     else:
-        assert record.state is RequestState.UNCLEAR
+        assert records[-1][1].state is RequestState.UNCLEAR
         assert len(scene.amazon.made) <= 2
 
 

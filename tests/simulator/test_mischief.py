@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 import pytest
@@ -209,3 +210,70 @@ async def test_a_stranger_does_not_use_up_the_plan(amazon: Simulator, client: Cl
     async with client.session.get(f"{amazon.base_url}/v2/charges/{CHARGE}") as answer:
         assert answer.status == 400
     assert amazon.mischief.rules[0].used == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [
+        ("date", 400, "InvalidHeaderValue"),
+        ("header", 400, "MissingHeader"),
+        ("signature", 401, "InvalidRequestSignature"),
+        ("key", 401, "InvalidAuthentication"),
+        ("hold", 403, "InvalidAccountStatus"),
+        ("field", 400, "UnrecognizedField"),
+        ("value", 400, "InvalidParameterValue"),
+        ("conflict", 409, "RequestNotSupported"),
+        ("amount", 422, "TransactionAmountExceeded"),
+        ("count", 422, "TransactionCountExceeded"),
+        ("charge", 422, "InvalidChargeStatus"),
+        ("page", 403, ""),
+        ("proxy", 407, ""),
+        ("tls", 426, ""),
+    ],
+)
+async def test_refuse_refuses_the_request_and_does_nothing(
+    amazon: Simulator, client: Client, kind: str, status: int, code: str
+) -> None:
+    """Without a code it is a page of HTML, which has no request id of Amazon's."""
+    amazon.mischief.add("refuse", place="create_refund", kind=kind)
+    if code:
+        found = await client.create(CHARGE, "1.00", key="a")
+        assert (found[0], found[1]["reasonCode"]) == (status, code)
+    else:
+        with pytest.raises(aiohttp.ContentTypeError) as caught:
+            await client.create(CHARGE, "1.00", key="a")
+        assert caught.value.status == status
+    assert ("x-amz-pay-request-id" in client.headers) == bool(code)
+    assert not amazon.refunds
+    assert (await client.create(CHARGE, "1.00", key="a"))[0] == 201
+
+
+async def test_every_uses_a_rule_in_each_so_many_th_case(amazon: Simulator, client: Client) -> None:
+    amazon.mischief.add("refuse", place="get_charge", kind="hold", every=3, times=None)
+    assert [(await client.call("GET", f"/v2/charges/{CHARGE}"))[0] for _ in range(7)] == [
+        200,
+        200,
+        403,
+        200,
+        200,
+        403,
+        200,
+    ]
+
+
+@pytest.mark.parametrize("seconds", [-2, -3600, 5, 3600])
+async def test_a_host_has_a_clock_of_its_own(
+    amazon: Simulator, client: Client, clock: ManualClock, seconds: int
+) -> None:
+    """Its Date says so. It refuses what is dated in its future, and what is too old for it."""
+    amazon.mischief.add("clock", place="get_charge", seconds=seconds, times=None)
+    status, found = await client.call("GET", f"/v2/charges/{CHARGE}")
+    theirs = parsedate_to_datetime(client.headers["date"]).timestamp()
+    assert abs(theirs - (clock() / 1000 + seconds)) <= 1
+    if seconds < 0:
+        assert (status, found["reasonCode"]) == (400, "InvalidHeaderValue")
+        assert "should not be in future" in str(found["message"])
+    else:
+        assert status == (200 if seconds < 900 else 401)
+    amazon.mischief.clear()
+    assert (await client.call("GET", f"/v2/charges/{CHARGE}"))[0] == 200

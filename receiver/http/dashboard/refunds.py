@@ -86,8 +86,8 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the timeline: a revision, an entry of the trail, a dispute, or an event with those of its deliveries that are
-    not done."""
+    """One line of the timeline: a revision, an entry of the trail, a dispute, or an event with the deliveries that it
+    still waits for."""
 
     at: int
     revision: Revision | None = None

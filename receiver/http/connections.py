@@ -1,0 +1,118 @@
+"""HTTP. Which connection makes room for a new one where all that there may be are taken.
+
+A connection on which no whole request is being answered can go: a head or a body that is not here yet, the rest between
+two requests, an answer that is not taken. The client that has the most of these gives up its oldest: so nobody can hold
+them all, and one that asks and takes its answer is safe. Trusted proxies come last, since each stands for many clients.
+Where nothing can go, a few more are let in, to ask for what must never be shut out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from ipaddress import ip_address
+from typing import Final, Protocol
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from receiver.addresses import Network, client_of
+from receiver.http.wire import tidy_path
+
+RESERVE: Final = 10
+"""One more for so many: the connections over the limit that may ask for `ADMITTED`."""
+ADMITTED: Final = ("/healthz", "/readyz", "/ipn", "/fps/")
+FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+YOUNG = 1.0
+IDLE = 5.0
+"""Seconds for which a connection stays, as long as there is a reserve: after it has come, and after an answer. A
+request may be on the way."""
+SAY_EVERY: Final = 60.0
+"""Seconds between two log lines about too many connections."""
+
+log = structlog.get_logger()
+
+
+class Room(Enum):
+    """Whether one more connection is let in."""
+
+    FREE = "free"
+    RESERVED = "reserved"
+    NONE = "none"
+
+
+class Yields(Protocol):
+    """A connection."""
+
+    reserved: bool
+    """Whether it is one over the limit."""
+
+    def give_way(self) -> None:
+        """Close: another needs the room."""
+
+
+class Connections:
+    """The connections of one server that can go, by client, each client's longest waiting first. Times are seconds."""
+
+    def __init__(self, most: int, trusted: Sequence[Network]) -> None:
+        self.most, self.reserve = most, -(-most // RESERVE)
+        self._trusted = trusted
+        self._spare: dict[str, dict[Yields, float]] = {}
+        """Client → its connections that can go, and from when rather than use up the reserve."""
+        self._proxies: dict[Yields, float] = {}
+        self._said_at = float("-inf")
+
+    def pool_of(self, host: str) -> str | None:
+        """The client that a connection from this address counts for; None: a trusted proxy, or a Unix socket."""
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return None
+        return None if any(address in network for network in self._trusted) else client_of(host)
+
+    def spare(self, client: str | None, connection: Yields, now: float, *, idle: bool = False) -> None:
+        """It can go, from now on or already; `idle`: it has been of use."""
+        held = self._proxies if client is None else self._spare.setdefault(client, {})
+        held.setdefault(connection, now + (IDLE if idle else YOUNG))
+
+    def needed(self, client: str | None, connection: Yields) -> None:
+        """It cannot go, or is gone."""
+        if client is None:
+            self._proxies.pop(connection, None)
+        elif (held := self._spare.get(client)) is not None:
+            held.pop(connection, None)
+            if not held:
+                del self._spare[client]
+
+    def room_for(self, count: int, now: float) -> Room:
+        """For the newest of so many connections; another one may be closed for it."""
+        if count <= self.most:
+            return Room.FREE
+        if now - self._said_at >= SAY_EVERY:
+            self._said_at = now
+            mend = "look who holds them, or raise http.connections"
+            log.error("http.too_many_connections", connections=self.most, mend=mend)
+        client = max(self._spare, key=lambda each: len(self._spare[each]), default=None)
+        held = self._proxies if client is None else self._spare[client]
+        oldest = next(iter(held), None)
+        if count <= self.most + self.reserve and (oldest is None or now < held[oldest]):
+            return Room.RESERVED
+        if oldest is None:
+            return Room.NONE
+        self.needed(client, oldest)
+        oldest.give_way()
+        return Room.RESERVED if oldest.reserved else Room.FREE
+
+
+def is_admitted(path: str) -> bool:
+    """Whether such a request may come over a connection of the reserve."""
+    return tidy_path(path).startswith(ADMITTED)
+
+
+async def no_room(_: Scope, __: Receive, send: Send) -> None:
+    """The answer to any other request on such a connection."""
+    headers = [(b"content-length", b"0"), (b"retry-after", b"5"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,119 @@
+"""What proxies say of the client, as they say it; and what a trailer says, which is nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from receiver.store import Store
+from tests.http import kit
+from tests.http.kit import READER, everything, running, settings
+from tests.http.test_ipn_limits import HEAD, LIMIT, Judge, status_of, talk
+from tests.http.test_wire import with_http
+
+PROXY = (ip_network("127.0.0.1/32"),)
+
+
+@pytest.mark.parametrize(
+    ("said", "secure"),
+    [
+        (("https",), True),
+        (("HTTPS",), True),
+        (("https,http",), True),
+        (("https, https",), True),
+        (("https", "http"), True),
+        (("wss",), True),
+        (("http",), False),
+        (("Http, https",), False),
+        (("ws",), False),
+        (("",), False),
+        (("ssl",), True),
+        (("\x7f" * 100,), True),
+    ],
+)
+async def test_the_scheme_is_how_the_browser_came(store: Store, said: tuple[str, ...], secure: bool) -> None:
+    """The first of a list, in any case; what is not understood makes no cookie that goes over plain connections."""
+    async with running(with_http(trusted_proxies=PROXY), store, Judge()) as service:
+        heads = b"".join(b"X-Forwarded-Proto: %s\r\n" % each.encode() for each in said)
+        head = b"GET /sign-in HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + heads + b"\r\n"
+        answer = await talk(service, head)
+        if "\x7f" in said[0]:
+            assert status_of(answer) == 400
+            return
+        cookie = next(line for line in answer.split(b"\r\n") if line.lower().startswith(b"set-cookie:"))
+        assert (b"__Host-" in cookie, b"Secure" in cookie) == (secure, secure)
+
+
+async def test_nobody_else_is_believed(store: Store) -> None:
+    """A client that is no trusted proxy says nothing about itself."""
+    async with running(settings(), store, Judge()) as service:
+        answer = await service.get("/sign-in", token=None, X_Forwarded_Proto="https")
+        assert "Secure" not in answer.headers["Set-Cookie"]
+
+
+async def seen(*pieces: bytes) -> tuple[list[Any], bytes]:
+    """The headers that the application has when the body is whole, and what was answered."""
+    found: list[Any] = []
+
+    async def look(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        while (await receive()).get("more_body"):
+            pass
+        found.extend(scope["headers"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with kit.serving(look, settings(), None) as service:
+        return found, await talk(service, *pieces)
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+
+
+async def test_trailer_fields_are_not_headers() -> None:
+    """Whatever they say, it is about nothing; a request that follows has its own headers."""
+    first = (
+        HEAD
+        + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nAuthorization: Bearer x\r\nX-Forwarded-For: y\r\n\r\n"
+    )
+    found, heard = await seen(first + HEAD + b"X-Own: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    assert heard.count(b"HTTP/1.1 200") == 2
+    assert {name for name, _ in found} == {b"host", b"transfer-encoding", b"x-own", b"connection", b"content-length"}
+
+
+async def test_nobody_signs_in_by_a_trailer(store: Store) -> None:
+    """Neither in the piece of the head nor later."""
+    async with running(settings(), store, Judge()) as service:
+        for cut in (0, 30):
+            whole = b"0\r\nAuthorization: Bearer %s\r\n\r\n" % READER.encode()
+            head = b"GET /v1/refunds HTTP/1.1\r\nHost: x\r\n" + CHUNKED
+            answer = await talk(service, head + whole[:cut], whole[cut:])
+            assert status_of(answer) == 401
+
+
+async def test_trailers_have_bounds(store: Store) -> None:
+    """Many of them are 400, like many headers; one without an end is cut after some hundred KiB."""
+    async with running(settings(), store, Judge()) as service:
+        many = b"".join(b"X-%d: y\r\n" % number for number in range(9000))
+        answer = await talk(service, HEAD + CHUNKED + b"0\r\n" + many + b"\r\n")
+        assert answer == b"" or status_of(answer) == 400
+        for endless in (b"0\r\nX-Endless: ", b"5;endless="):
+            reader, writer = await service.connect()
+            writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + endless)
+            sent, heard = 0, asyncio.ensure_future(everything(reader))
+            try:
+                async with asyncio.timeout(8):
+                    while not heard.done():
+                        writer.write(b"a" * LIMIT)
+                        await writer.drain()
+                        sent += LIMIT
+                        await asyncio.sleep(0)
+            except ConnectionError:
+                pass
+            await heard
+            writer.close()
+            assert sent < 16 * 1024 * 1024

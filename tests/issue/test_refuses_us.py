@@ -1,0 +1,190 @@
+"""Amazon refuses every second request, whatever for, for ten minutes: nothing is lost, used up, or done twice.
+
+The service's verbs run on the test's clock, a round of each worker every five seconds; Valkey and Amazon's stand-in are
+on real sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from receiver.amazonpay.calls import Endpoint, Region
+from receiver.amazonpay.signing import Signer
+from receiver.ask import Asker
+from receiver.errors import AmazonRefusesUs
+from receiver.issue import Issuer
+from receiver.ledger.hint import Hint
+from receiver.ledger.refund import Money, Source
+from receiver.ledger.request import RequestState, Wish
+from receiver.ledger.schedule import PollPlan
+from receiver.metrics import Metrics
+from receiver.settle import Settler
+from receiver.simulator.app import Simulator
+from receiver.simulator.outcomes import Outcome
+from receiver.simulator.refusals import Refusal
+from receiver.store import Store
+from receiver.track import Tracker
+from receiver.transport import Transport
+from tests.accounts import make_account
+from tests.clock import ManualClock
+from tests.deploy.tools import DEPLOY, run, tool
+from tests.issue.kit import FAST, keys
+
+STEP, MINUTE = 5_000, 60_000
+OF_THE_REQUEST = [each for each in Refusal if each not in (Refusal.AMOUNT, Refusal.COUNT, Refusal.CHARGE)]
+
+
+@dataclass
+class Scene:
+    """One process, and Amazon."""
+
+    simulator: Simulator
+    store: Store
+    clock: ManualClock
+    issuer: Issuer
+    tracker: Tracker
+    metrics: Metrics
+    counts: dict[str, list[float]] = field(default_factory=dict)
+    """The refused requests so far, minute by minute, by call."""
+
+    async def pass_time(self, minutes: float) -> None:
+        """Let the workers do what is due, every five seconds."""
+        for number in range(int(minutes * MINUTE / STEP)):
+            self.clock.tick(STEP)
+            worker = self.issuer.worker()
+            await worker._round()
+            await self.tracker._round()
+            await asyncio.gather(*worker._running, *self.tracker._running)
+            if (number + 1) * STEP % MINUTE == 0:
+                self.note()
+
+    def note(self) -> None:
+        for call in ("get_refund", "get_charge", "create_refund"):
+            labels = {"call": call, "outcome": "amazon_refuses_us"}
+            found = self.metrics.registry.get_sample_value("receiver_amazon_requests_total", labels)
+            self.counts.setdefault(call, []).append(found or 0.0)
+
+
+@pytest.fixture
+async def scene(store: Store, clock: ManualClock) -> AsyncIterator[Scene]:
+    transport, metrics, numbers = Transport(), Metrics(), itertools.count()
+    async with Simulator(now=clock, keys=keys(), throttle={}, outcome_delay=60.0) as simulator:
+        account = make_account(
+            endpoint=Endpoint(Region.NA, "sandbox", simulator.public_key_id, simulator.base_url),
+            signer=Signer(simulator.public_key_id, simulator.merchant_private_key_pem),
+            throttle=FAST,
+            poll=PollPlan.parse(["1m", "every 1m"]),
+        )
+        asker = Asker(account, store, transport.send, metrics, clock, timeout=5.0)
+        settler = Settler(store, lambda: 0.0)
+        issuer = Issuer(asker, store, settler, metrics, lambda: 0.0, lambda: str(next(numbers)))
+        tracker = Tracker(asker, settler, metrics, lambda: 0.0)
+        try:
+            yield Scene(simulator, store, clock, issuer, tracker, metrics)
+        finally:
+            await transport.close()
+
+
+async def asked_for(scene: Scene, charge: str, key: str) -> None:
+    """What a caller does: the same call again while the charge cannot be read."""
+    for _ in range(4):
+        try:
+            await scene.issuer.create(Wish(charge, Money.parse("14.00", "USD")), key)
+        except AmazonRefusesUs:
+            continue
+        return
+    raise AssertionError("every second request gets through")
+
+
+async def ten_minutes(scene: Scene) -> tuple[dict[str, str], list[str]]:
+    """Refunds are asked for and declined all the while. Returns the charges by key, and the declined refunds."""
+    charges: dict[str, str] = {}
+    declined: list[str] = []
+    for number in range(10):
+        scene.simulator.mischief.clear()
+        kind = OF_THE_REQUEST[number % len(OF_THE_REQUEST)]
+        scene.simulator.mischief.add("refuse", kind=kind, every=2, times=None)
+        for part in range(3):
+            key = f"refund-{number}-{part}"
+            charges[key] = scene.simulator.open_charge("100.00", "USD")
+            await asked_for(scene, charges[key], key)
+        for outcome in (Outcome.AMAZON_REJECTED, Outcome.PROCESSING_FAILURE):
+            refund_id = scene.simulator.start_refund("20.00", "USD", outcome)
+            declined.append(refund_id)
+        await scene.pass_time(1)
+        # Amazon tells of those that it began a minute ago, and has declined by now.
+        for refund_id in declined[-2:]:
+            await scene.store.hint("us", Hint(refund_id=refund_id, at=scene.clock(), source=Source.NOTIFICATION))
+    return charges, declined
+
+
+async def test_every_second_request_refused_for_ten_minutes(scene: Scene) -> None:
+    charges, declined = await ten_minutes(scene)
+    refused = [each for each in scene.simulator.calls if each.trick == "refuse"]
+    assert len(refused) > 100
+    assert 0.3 < len(refused) / len(scene.simulator.calls) < 0.6
+    await scene.pass_time(2)
+    for refund_id in declined:
+        known = await scene.store.refund("us", refund_id)
+        assert known is not None
+        assert known.state == "Declined", "it is known while Amazon still refuses"
+    scene.simulator.mischief.clear()
+    await scene.pass_time(16)
+    for key, charge in charges.items():
+        made = [each.refund_id for each in scene.simulator.refunds.values() if each.order.charge_id == charge]
+        issued = await scene.issuer.create(Wish(charge, Money.parse("14.00", "USD")), key)
+        assert issued.refund is not None, "no key is used up"
+        assert (made, issued.record.state) == ([issued.refund.refund_id], RequestState.DONE)
+    for refund_id in declined:
+        known = await scene.store.refund("us", refund_id)
+        assert known is not None
+        assert known.state == "Declined"
+    types = [event["type"] for _, event in await events(scene)]
+    assert types.count("amazonpay.refund.declined") == len(declined)
+    sizes = await scene.store.gauges("us")
+    assert (sizes["requests:reserved"], sizes["requests:unclear"]) == (0, 0)
+
+
+async def events(scene: Scene) -> list[tuple[str, dict[str, str]]]:
+    raw = await scene.store._client.xrange("refunds:{us}:events")
+    return [
+        (place.decode(), {name.decode(): value.decode() for name, value in fields.items()}) for place, fields in raw
+    ]
+
+
+async def test_one_alert_fires_and_ends(scene: Scene, tmp_path: Path) -> None:
+    """The counters of those minutes, judged by the rules that operators have."""
+    promtool = tool("promtool")
+    await scene.pass_time(2)
+    await ten_minutes(scene)
+    scene.simulator.mischief.clear()
+    await scene.pass_time(40)
+    name = 'receiver_amazon_requests_total{job="r",instance="a",call="%s",outcome="amazon_refuses_us"}'
+    series = [
+        {"series": name % call, "values": " ".join(f"{each:.0f}" for each in counts)}
+        for call, counts in scene.counts.items()
+    ]
+    quiet, firing = [0, 1, 36, 45], list(range(3, 31))
+    queries = [
+        {
+            "expr": 'count(ALERTS{alertname="ReceiverAmazonRefusesUs",alertstate="firing"}) or vector(0)',
+            "eval_time": f"{minute}m",
+            "exp_samples": [{"labels": "{}", "value": int(minute in firing)}],
+        }
+        for minute in sorted([*quiet, *firing])
+    ]
+    cases = {
+        "rule_files": [str(DEPLOY / "prometheus" / "alerts.yml")],
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": queries}],
+    }
+    path = tmp_path / "cases.yml"
+    path.write_text(json.dumps(cases))
+    assert "SUCCESS" in run(promtool, "test", "rules", path)
