@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
 
@@ -41,6 +42,7 @@ from receiver.outbox.event import Event, from_fields
 from receiver.outbox.operator_event import is_operator
 from receiver.settings.sections import FeedSettings, Scope
 from receiver.store.feed import FeedPage, Where
+from receiver.store.wakes import Waker
 
 LIMIT, MOST = 100, 500
 CLIENTS = ("feed.clients", "feed.clients_per_token")
@@ -59,7 +61,11 @@ class CurrentFeed:
     """The events of a store, with the advice as of when they are read."""
 
     def __init__(self, store: EventStore) -> None:
-        self._store, self.waking = store, store.waking
+        self._store = store
+
+    def waking(self, account: str) -> AbstractContextManager[Waker]:
+        """A waker that rings whenever something of the account is written."""
+        return self._store.waking(account)
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """A page of events. Raises `StoreUnavailable`."""

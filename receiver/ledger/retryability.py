@@ -156,7 +156,7 @@ def not_merchants_refund() -> Conflict:
     return Conflict(
         "Amazon or a bank began this refund, for a claim or a chargeback. Amazon is collecting for it: repay the "
         "balance of the merchant account in Seller Central, and do not refund the buyer again.",
-        reason=NOT_MERCHANTS_REFUND,
+        reason="not_merchants_refund",
     )
 
 
