@@ -26,7 +26,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         refund.py · hint.py · request.py · dispute.py · receipt.py · notification.py    the values
         lifecycle.py · age.py                     the table: known + seen → change, and its events
         schedule.py                               when to ask again
-        query.py · shape.py · request_shape.py · order_reference.py    lists, the JSON of a refund and of a request
+        query.py · shape.py · request_shape.py · order_reference.py · nesting.py    lists; refunds and requests in JSON
         charge_book.py · retryability.py          each refund of a charge; whether one may be issued again
         allowance.py                              how much may still be refunded on a charge
     store/            Redis; each script is a .lua file beside the module that runs it

@@ -9,12 +9,19 @@
 
 `reasonCode` comes second: the lists of codes that were published are neither complete nor sure about their statuses.
 Only `VERDICTS` speak of the refund. All else speaks of our request, or comes from a proxy on the way.
+
+Amazon's answers have bounds as a stranger's have. What is over one is not understood, so it is no verdict, and Amazon
+is asked again:
+
+    of the whole answer    64 KiB of body (`transport.py`, as are head and time), 16 levels, UTF-8, not encoded
+    of one value           32 digits and 32 places; a key that is there once. Beyond it the value counts as unreadable
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -22,6 +29,7 @@ from typing import Any, NoReturn
 
 from receiver.errors import AmazonNotFound, AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown
 from receiver.exchange import Response
+from receiver.ledger.nesting import MAX_DEPTH, too_deep
 from receiver.ledger.request import KEY_TAKEN
 
 WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -44,6 +52,12 @@ MAX_TEXT = 500
 MAX_RETRY_AFTER = 86_400
 """A day. Amazon documents no `Retry-After`; whatever stands there must not park an account for ever."""
 
+MAX_DIGITS = 32
+"""Of a number, and places before or after its point."""
+NOT_JSON = "it is not JSON"
+PLAIN = ("", "identity")
+"""Values of Content-Encoding that change nothing. What is packed stays packed: a small answer cannot swell."""
+
 JsonObject = dict[str, Any]
 
 
@@ -55,7 +69,7 @@ def judge(response: Response) -> JsonObject:
     """
     if 200 <= response.status < 300:
         return _object_of(response)
-    detail, reason_code = _problem_of(response)
+    detail, reason_code, is_bounded = _problem_of(response)
     request_id, status = request_id_of(response), response.status
     told: dict[str, Any] = {"reason_code": reason_code, "amazon_status": status, "request_id": request_id}
     wait = retry_after(response.headers)
@@ -63,7 +77,7 @@ def judge(response: Response) -> JsonObject:
         raise AmazonThrottled(detail, retry_after=wait, **told)
     if not 400 <= status < 500 or status in {408, 425}:
         raise AmazonUnknown(detail, retry_after=wait, **told)
-    if status == 404 and (reason_code or request_id or not response.body):
+    if status == 404 and is_bounded and (reason_code or request_id or not response.body):
         raise AmazonNotFound(detail, **told)
     if status not in OF_THE_WAY and reason_code in VERDICTS:
         raise AmazonRefused(detail, **told)
@@ -109,55 +123,69 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def _object_of(response: Response) -> JsonObject:
-    if response.truncated:
-        unintelligible(response, "it is longer than any answer should be")
-    parsed = _parse(response.body)
+    parsed, problem = _parse(response)
+    if problem:
+        unintelligible(response, problem)
     if not isinstance(parsed, dict):
         unintelligible(response, "it is not a JSON object")
     return parsed
 
 
-def _problem_of(response: Response) -> tuple[str, str]:
-    parsed = _parse(response.body)
-    problem = parsed if isinstance(parsed, dict) else {}
-    code, message = problem.get("reasonCode"), problem.get("message")
+def _problem_of(response: Response) -> tuple[str, str, bool]:
+    """What an answer that is no 2xx says, its `reasonCode`, and whether it is within the bounds."""
+    parsed, problem = _parse(response)
+    said = parsed if isinstance(parsed, dict) else {}
+    code, message = said.get("reasonCode"), said.get("message")
     reason_code = code if isinstance(code, str) and WORD.fullmatch(code) else ""
-    said = clean(message) if isinstance(message, str) else ""
+    is_bounded = problem in ("", NOT_JSON)
+    words = clean(message) if isinstance(message, str) else "" if is_bounded else f"{problem[0].upper()}{problem[1:]}."
     head = f"Amazon answered {response.status}" + (f" {reason_code}" if reason_code else "")
-    return clean(f"{head}: {said}" if said else f"{head}."), reason_code
+    return clean(f"{head}: {words}" if words else f"{head}."), reason_code, is_bounded
 
 
-def _parse(body: bytes) -> object:
-    """The JSON value, or None: no bytes make this raise.
+def _parse(response: Response) -> tuple[object, str]:
+    """The JSON value, or None and why there is none: no bytes make this raise.
 
-    A number or a byte that cannot be read spoils the field in which it stands, not the whole answer.
+    A number or a byte that cannot be read spoils the field in which it stands, not the whole answer; so does a key that
+    is there twice.
     """
-    read: dict[str, Any] = {"parse_int": _whole, "parse_float": _decimal, "parse_constant": NoNumber}
+    if response.truncated:
+        return None, "it is longer than any answer should be"
+    text = response.body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    if too_deep(text):
+        return None, f"it is nested deeper than {MAX_DEPTH} levels"
     try:
-        try:
-            return json.loads(body, **read)
-        except UnicodeDecodeError:
-            return json.loads(body.decode("utf-8", "surrogateescape"), **read)
+        return _DECODER.decode(text), ""
     except (ValueError, RecursionError):
-        return None
+        encoding = clean(response.headers.get("content-encoding", ""), 32).lower()
+        return None, f"it is encoded ({encoding}), which nobody asked for" if encoding not in PLAIN else NOT_JSON
 
 
-class NoNumber:
-    """Stands for a number that cannot be read: NaN, or one with more digits than Python converts."""
+class NoValue:
+    """Stands for a value that cannot be read: NaN, a number out of bounds, what has one key with another."""
 
     def __init__(self, text: str) -> None:
         """Nothing of the text is kept."""
 
 
-def _whole(text: str) -> int | NoNumber:
-    try:
-        return int(text)
-    except ValueError:
-        return NoNumber(text)
+def _whole(text: str) -> int | NoValue:
+    return int(text) if len(text) <= MAX_DIGITS else NoValue(text)
 
 
-def _decimal(text: str) -> Decimal | NoNumber:
+def _decimal(text: str) -> Decimal | NoValue:
     try:
-        return Decimal(text)
+        found = Decimal(text)
     except ArithmeticError:
-        return NoNumber(text)
+        return NoValue(text)
+    return found if len(text) <= MAX_DIGITS and abs(found.adjusted()) <= MAX_DIGITS else NoValue(text)
+
+
+def _object(pairs: list[tuple[str, object]]) -> JsonObject:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        times = Counter(name for name, _ in pairs)
+        found.update({name: NoValue(name) for name, count in times.items() if count > 1})
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole, parse_float=_decimal, parse_constant=NoValue)

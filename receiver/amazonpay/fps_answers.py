@@ -20,9 +20,10 @@ from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.ElementTree import fromstring
 
-from receiver.amazonpay.answers import REQUEST_ID, WORD, clean, retry_after
+from receiver.amazonpay.answers import PLAIN, REQUEST_ID, WORD, clean, retry_after
 from receiver.errors import AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown
 from receiver.exchange import Response
+from receiver.ledger.nesting import MAX_DEPTH
 
 UNDECIDED = frozenset({"ConcurrentModification", "InternalError", "InternalFailure", "ServiceUnavailable"})
 """Errors that FPS itself calls retriable and that do not tell what became of the request."""
@@ -94,8 +95,18 @@ def _parse(response: Response) -> Element:
     try:
         root: Element = fromstring(response.body, forbid_dtd=True)
     except (ParseError, ValueError, LookupError):
-        unintelligible(response, "it is not plain XML")
+        encoding = clean(response.headers.get("content-encoding", ""), 32).lower()
+        unintelligible(response, "it is not plain XML" if encoding in PLAIN else f"it is encoded ({encoding})")
+    if _too_deep(root):
+        unintelligible(response, f"it is nested deeper than {MAX_DEPTH} levels")
     return root
+
+
+def _too_deep(root: Element) -> bool:
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        level = [child for element in level for child in element]
+    return bool(level)
 
 
 def unintelligible(response: Response, what: str) -> NoReturn:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Final, NoReturn
 
 import msgspec
 
 from receiver.errors import Unreadable
+from receiver.ledger.nesting import MAX_DEPTH, too_deep
 
-MAX_DEPTH: Final = 16
 MAX_DIGITS: Final = 32
-
-_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
-"""A whole string (also an unfinished one, so that the scan stays linear), or one bracket."""
 
 
 def parse(body: bytes) -> object:
@@ -56,8 +52,7 @@ def _flat(text: str | bytes, quotes: int, backslashes: bool) -> dict[str, str] |
 
 
 def _parse(text: str) -> object:
-    # JSON inside a string counts here too, so this is only the cheap half of the check.
-    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
+    if too_deep(text):
         raise Unreadable(f"The JSON is nested deeper than {MAX_DEPTH} levels.", reason="too_deep")
     try:
         return _DECODER.decode(text)
@@ -65,19 +60,6 @@ def _parse(text: str) -> object:
         raise
     except (ValueError, RecursionError) as error:
         raise Unreadable("The body is not JSON.", reason="not_json") from error
-
-
-def _too_deep(text: str) -> bool:
-    depth = 0
-    for token in _BRACKETS.finditer(text):
-        match text[token.start()]:
-            case "[" | "{":
-                depth += 1
-                if depth > MAX_DEPTH:
-                    return True
-            case "]" | "}":
-                depth -= 1
-    return False
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

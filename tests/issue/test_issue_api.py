@@ -17,7 +17,7 @@ from tests.accounts import merchant_key_pem
 from tests.http.kit import ADMIN, READER
 from tests.issue.counter import CHARGE, Counter, shop, told
 from tests.processes import until
-from tests.river.desk import Answer, Cut, Desk, Held, http, refund
+from tests.river.desk import Answer, Cut, Desk, Held, http, over_bounds, refund
 from tests.river.stage import Amazon
 
 Shop = tuple[Counter, Amazon]
@@ -309,6 +309,33 @@ async def test_an_answer_that_does_not_tell_leaves_the_request_open(open_desk: T
         assert await counter.reserved(CHARGE) == 0
     bodies = {each.partition(b"\r\n\r\n")[2] for each in desk.server.requests if each.startswith(b"POST ")}
     assert len(bodies) == 1, "every try sends the same bytes"
+
+
+@pytest.mark.parametrize("status", [201, 422])
+async def test_an_answer_over_a_bound_ends_no_request(open_desk: Told, status: int) -> None:
+    """Whether it says that the refund is made or refused: the outcome is unknown, and it is repeated with the same key
+    until an answer can be understood."""
+    counter, desk = open_desk
+    made = refund(releaseEnvironment="Sandbox").partition(b"\r\n\r\n")[2]
+    said = made if status == 201 else b'{"reasonCode":"TransactionAmountExceeded","message":"x"}'
+    desk.then = http(500)
+    for name, answer in over_bounds(status, said).items():
+        desk.answers = [Cut(answer)]
+        answered, pending = await counter.create(CHARGE, "14.00", "one key")
+        assert (answered, pending["status"]) == (202, "pending"), name
+        found = await counter.request(pending["refundRequestId"])
+        assert found["state"] == "reserved", name
+        assert await counter.reserved(CHARGE) == 1, name
+    desk.answers, desk.then = [], refund(releaseEnvironment="Sandbox")
+    await counter.due(pending["refundRequestId"])
+
+    async def done() -> bool:
+        return bool((await counter.request(pending["refundRequestId"]))["state"] == "done")
+
+    await until(done, "it is settled", 10)
+    posts = [each.decode() for each in desk.server.requests if each.startswith(b"POST ")]
+    keys = {re.search(r"(?im)^x-amz-pay-idempotency-key: *(\S+)", each)[1] for each in posts}  # type: ignore[index]
+    assert len(keys) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 from collections.abc import AsyncIterator
@@ -72,6 +73,29 @@ def charge(state: str = "Captured", refunded: str = "0.00", order: str = "") -> 
     return http(200, json.dumps(fields).encode())
 
 
+def over_bounds(status: int, body: bytes) -> dict[str, bytes]:
+    """Answers with this JSON object, which would be believed, that are over one bound each."""
+    packed, long = gzip.compress(body), b" " * 70_000
+    many = [f"X-{number}: 1" for number in range(2_000)]
+    first = next(iter(json.loads(body)))
+    return {
+        "long": http(status, body + long),
+        "endless": http(status, body + long * 10, length=10**12),
+        "deep": http(status, body[:-1] + b',"x":' + b"[" * 17 + b"]" * 17 + b"}"),
+        "very deep": http(status, body[:-1] + b',"x":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001),
+        "the first key twice": http(status, body[:-1] + b',"%s":1}' % first.encode()),
+        "20,000 keys": http(status, b"{" + b'"":0,' * 13_000 + body[1:-1] + b',"%s":1}' % first.encode()),
+        "gzip": http(status, packed, "Content-Encoding: gzip"),
+        "a bomb": http(status, gzip.compress(body + b" " * 20_000_000), "Content-Encoding: gzip"),
+        "UTF-16": http(status, body.decode().encode("utf-16"), "Content-Type: application/json; charset=utf-16"),
+        "UTF-32": http(status, body.decode().encode("utf-32-le")),
+        "a long field": http(status, body, "X: " + "x" * 200_000),
+        "many fields": http(status, body, *many),
+        "two lengths": http(status, body, "Content-Length: 1"),
+        "half": http(status, body, length=len(body) + 1),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """An answer that is given only when `go` is set; where there is no `go`, never."""
@@ -87,7 +111,15 @@ class Cut:
     answer: bytes = b""
 
 
-Answer = bytes | Held | Cut
+@dataclass(frozen=True, slots=True)
+class Drip:
+    """Bytes that come one by one, so many seconds apart."""
+
+    answer: bytes
+    pause: float = 0.02
+
+
+Answer = bytes | Held | Cut | Drip
 
 
 @dataclass
@@ -120,8 +152,11 @@ class Desk:
             answer = self.answers.pop(0) if self.answers else self.then
         if isinstance(answer, Held):
             await (answer.go or asyncio.Event()).wait()
-        writer.write(answer if isinstance(answer, bytes) else answer.answer)
-        await writer.drain()
+        said = answer if isinstance(answer, bytes) else answer.answer
+        for piece in (said[at : at + 1] for at in range(len(said))) if isinstance(answer, Drip) else (said,):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(answer.pause if isinstance(answer, Drip) else 0)
         if isinstance(answer, Cut):
             raise ConnectionResetError
 
