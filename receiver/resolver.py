@@ -1,43 +1,69 @@
-"""Edge: names. The system's resolver, in threads of its own."""
+"""Edge: names. Every look-up is a question of its own: names that no server answers keep no other name waiting.
+
+The system's resolver blocks a thread for each look-up, for ten seconds and more where no server answers: a few dozen
+such names, and no thread is left for others. This one (c-ares) has one thread of its own for any number of questions.
+It reads what the system's reads: /etc/hosts, /etc/resolv.conf (servers, search domains, ndots; changes are noticed),
+and of /etc/nsswitch.conf the order of `files` and `dns`. Other sources of that file (mdns, ldap) are not asked.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
+import aiodns
 from aiohttp.abc import AbstractResolver, ResolveResult
+from pycares.errno import ARES_ESERVFAIL, ARES_ETIMEOUT
+
+FIRST_WAIT = 1.0
+"""Seconds until a server is asked again, twice as long each time; less where it answers other questions faster."""
+TRIES = 5
+LONGEST = 5.0
+"""Seconds of one look-up, over all servers and search domains. Whoever waits for it may give up sooner."""
+
+WORDS = {
+    ARES_ETIMEOUT: "no name server answered in time",
+    ARES_ESERVFAIL: "the name server failed",
+}
 
 
-class ThreadResolver(AbstractResolver):
-    """The system's resolver in threads of its own.
+class AsyncResolver(AbstractResolver):
+    """Looks names up without a thread for each. `servers` (`address:port`) take the place of the system's."""
 
-    Event loops share a few threads among everything (uvloop: four), so a handful of names whose servers do not answer
-    would hold up every other name in the process.
-    """
-
-    def __init__(self, threads: int = 16) -> None:
-        self._threads = ThreadPoolExecutor(threads, "resolver")
+    def __init__(self, servers: Sequence[str] = (), longest: float = LONGEST) -> None:
+        self._servers, self._longest = servers, longest
+        self._channel: aiodns.DNSResolver | None = None
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Every address of the name, in the system's order. Raises `OSError` where there is none."""
-        loop = asyncio.get_running_loop()
-        flags = socket.AI_ADDRCONFIG
+        """Every address of the name, the best first (RFC 6724). Raises `OSError` where there is none in time."""
+        if self._channel is None:
+            self._channel = aiodns.DNSResolver(self._servers or None, timeout=FIRST_WAIT, tries=TRIES)
         try:
-            found = await loop.run_in_executor(
-                self._threads, socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, flags
-            )
-        except UnicodeError as error:
-            raise OSError("the name breaks the rules for names") from error
+            async with asyncio.timeout(self._longest):
+                found = await self._channel.getaddrinfo(host, family=family, port=port, type=socket.SOCK_STREAM)
+        except TimeoutError as error:
+            raise OSError(None, WORDS[ARES_ETIMEOUT]) from error
+        except aiodns.error.DNSError as error:
+            raise OSError(None, WORDS.get(error.args[0], "the name has no address")) from error
         return [
             ResolveResult(
-                hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=socket.AI_NUMERICHOST
+                hostname=host,
+                host=node.addr[0].decode("ascii"),
+                port=port,
+                family=node.family,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
             )
-            for kind, _, protocol, _, address in found
+            for node in found.nodes
         ]
 
     async def close(self) -> None:
-        """Let the threads end; look-ups that are under way are not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Give up what is under way."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with contextlib.suppress(aiodns.error.DNSError):
+                await channel.close()

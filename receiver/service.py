@@ -162,6 +162,7 @@ class Service:
             checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self.kept.check},
             refresh_gauges=self._refresh_gauges,
             remarks={"clock": self._check_clock, "keys": self._check_keys},
+            alerting=self._alerting,
             issuers=self.issuers,
             legacies=self.legacies,
             inside=Inside("embedded" if self.embedded else "redis", self.receiver, self.certificates, self.kept.states),
@@ -181,7 +182,8 @@ class Service:
             once = partial(self._once_declared, account.name)
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
-            self.kept.keep(f"fps:{account.name}", partial(once, self.legacies[account.name].run))
+            if self.legacies[account.name].is_configured:
+                self.kept.keep(f"fps:{account.name}", partial(once, self.legacies[account.name].run))
             self.kept.keep(f"deliver:{account.name}", self._deliverer(account).run)
             self.kept.keep(f"upkeep:{account.name}", partial(once, self._upkeep(account).run))
 
@@ -263,6 +265,18 @@ class Service:
         """Which of the two is wrong nobody can tell here."""
         if abs(self._now() - self.store.now()) > milliseconds(self.settings.ingest.max_future):
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
+
+    async def _alerting(self) -> dict[str, str]:
+        found = [
+            each
+            for problems in await asyncio.gather(*(self.store.alerting_problems(each.name) for each in self.accounts))
+            for each in problems
+        ]
+        return {
+            "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",
+            "subscribers_failing": "failing" if any(each.failing for each in found) else "ok",
+            "subscribers_dead": "dead_events" if any(each.dead for each in found) else "ok",
+        }
 
     async def _check_keys(self) -> None:
         if foreign := await self.store.check_keys():

@@ -46,7 +46,7 @@ from receiver.errors import CertificateUnavailable, NotSent
 from receiver.exchange import Request, Response
 from receiver.head import MAX_FIELDS, MAX_HEAD
 from receiver.interim import NOTE, careful
-from receiver.resolver import ThreadResolver
+from receiver.resolver import AsyncResolver
 from receiver.sendable import check_headers, checked_url
 from receiver.trouble import judged
 
@@ -83,8 +83,8 @@ class Transport:
     """HTTP/1.1 to the web, over pooled connections; one object for the life of the process.
 
     `allow_networks` are those that a guarded request may reach although they are not public. The pools of guarded and
-    unguarded requests, and the threads that look their names up, are apart: subscribers cannot keep Amazon waiting.
-    `dns_ttl` is in seconds; `tls` takes the place of the system's trust store.
+    unguarded requests, and their resolvers, are apart: subscribers cannot keep Amazon waiting.
+    `dns_ttl` is in seconds; `tls` takes the place of the system's trust store, `name_servers` that of its name servers.
     """
 
     def __init__(
@@ -92,15 +92,17 @@ class Transport:
         *,
         allow_networks: Sequence[Network] = (),
         resolver: AbstractResolver | None = None,
+        name_servers: Sequence[str] = (),
         dns_ttl: int = 10,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._allow = tuple(allow_networks)
         self._resolver = resolver
+        self._name_servers = tuple(name_servers)
         self._dns_ttl = dns_ttl
         self._tls = tls or _system_trust()
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        self._resolvers: list[ThreadResolver] = []
+        self._resolvers: list[AsyncResolver] = []
 
     async def close(self) -> None:
         """Close every connection; a later `send` would open new ones."""
@@ -241,8 +243,8 @@ class Transport:
             )
         return self._sessions[guarded]
 
-    def _own_resolver(self) -> ThreadResolver:
-        self._resolvers.append(ThreadResolver())
+    def _own_resolver(self) -> AsyncResolver:
+        self._resolvers.append(AsyncResolver(self._name_servers))
         return self._resolvers[-1]
 
     def _guarded_socket(self, info: AddressInfo) -> socket.socket:

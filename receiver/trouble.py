@@ -19,7 +19,7 @@ def judged(error: Exception) -> tuple[str, str]:
         case TimeoutError():
             return "timeout", "no whole answer in time"
         case aiohttp.ClientConnectorDNSError():
-            return "dns_failed", "the name has no address"
+            return "dns_failed", error.os_error.strerror or "the name has no address"
         case aiohttp.ClientSSLError():
             return "tls_failed", f"TLS failed ({_verify_message(error)})"
         case aiohttp.ClientConnectorError():

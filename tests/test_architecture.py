@@ -97,6 +97,8 @@ ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "redis": ("receiver.store",),
     "jinja2": ("receiver.http.dashboard",),
     "aiohttp": ("receiver.transport", "receiver.resolver", "receiver.interim", "receiver.trouble"),
+    "aiodns": ("receiver.resolver",),
+    "pycares": ("receiver.resolver",),
     "prometheus_client": ("receiver.metrics",),
     "typer": ("receiver.cli", "receiver.commands"),
     "rich": ("receiver.cli", "receiver.commands"),

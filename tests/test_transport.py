@@ -9,7 +9,6 @@ import resource
 import socket
 import ssl
 import struct
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from ipaddress import ip_network
@@ -312,32 +311,6 @@ async def test_subscribers_that_hang_do_not_keep_others_at_the_same_host_waiting
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-    await transport.close()
-
-
-async def test_names_of_subscribers_that_hang_do_not_keep_amazon_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guarded and unguarded names are looked up by threads of their own."""
-    real = socket.getaddrinfo
-    release = threading.Event()
-
-    def slow(host: str, *rest: object) -> object:
-        if host.endswith(".slow.example"):
-            release.wait(20)
-            raise OSError("no such name")
-        return real(host, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
-    transport = Transport(tls=NO_TLS)
-    async with serving(OK) as server:
-        waiting = [
-            asyncio.create_task(transport.send(Request("GET", f"http://n{n}.slow.example/"), guarded=True))
-            for n in range(40)
-        ]
-        await asyncio.sleep(0)
-        response = await transport.send(Request("GET", f"http://localhost:{server.port}/"), timeout=2)
-        assert response.status == 200
-        release.set()
-        assert all(isinstance(found, NotSent) for found in await asyncio.gather(*waiting, return_exceptions=True))
     await transport.close()
 
 

@@ -183,6 +183,10 @@ def judge_memory(vitals: Vitals) -> Iterable[Finding]:
 
 def judge_replicas(vitals: Vitals, wanted: int, *, fails_over: bool = False) -> Iterable[Finding]:
     """As many as each write waits for; where Redis fails over, one more."""
+    if wanted and (word := vitals.refused.get("wait")):
+        found = f"WAIT is refused ({word.replace('_', ' ')}), and redis.wait_replicas is {wanted}: every write fails"
+        yield fail("redis.replicas", "wait_forbidden", found, "Allow the user WAIT, or set redis.wait_replicas to 0.")
+        return
     if not vitals.info:
         return
     check, there = "redis.replicas", number(vitals, "connected_slaves")
@@ -229,6 +233,16 @@ def judge_time(vitals: Vitals) -> Iterable[Finding]:
         yield judge_clock("clock.redis", vitals.ahead, LONGEST_SKEW, "Redis's")
 
 
+def judge_channel(vitals: Vitals) -> Iterable[Finding]:
+    """Since Redis 7 a new user may use no channel; processes wake each other over one."""
+    if word := vitals.refused.get("channel"):
+        found = (
+            f"PUBLISH to refunds:wake is refused ({word.replace('_', ' ')}): other processes and feeds notice a write "
+            "up to a second later"
+        )
+        yield warn("redis.channel", "channel_forbidden", found, "Allow the user the channel: &refunds:wake.")
+
+
 def judge_refusals(vitals: Vitals) -> Iterable[Finding]:
     """What could not be looked at."""
     if word := vitals.refused.get("info"):
@@ -247,6 +261,7 @@ JUDGES: tuple[Callable[[Vitals], Iterable[Finding]], ...] = (
     judge_memory,
     judge_latency,
     judge_time,
+    judge_channel,
 )
 
 

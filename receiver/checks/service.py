@@ -19,7 +19,12 @@ RUNNING, READY, DIAGNOSTICS = "service.running", "service.ready", "service.diagn
 SOON = 30
 """Days."""
 
+ALERTING = "subscribers_"
+"""Checks of `/readyz` about subscribers: the service works, and somebody does not hear of it."""
 READY_MENDS = {
+    "paused": "See which: receiver subscriber list. When one is ready: receiver subscriber resume NAME.",
+    "failing": "See its last error: receiver subscriber show NAME.",
+    "dead_events": "Fix the subscriber, then: receiver delivery redrive NAME --all.",
     "store_restarting": "Look at valkey.log in data_dir.",
     "store_data_dir_gone": "Stop the service, restore the folder, and start again.",
     "not_written_yet": "Look at the store: the configured subscribers cannot be written.",
@@ -130,7 +135,7 @@ def _ready(ready: Ready) -> list[Finding]:
     if not bad:
         return [ok(READY, "it is ready")]
     return [
-        fail(
+        (warn if name.startswith(ALERTING) else fail)(
             READY,
             word,
             f"{name}: {word.replace('_', ' ')}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -70,6 +70,7 @@ def build(
     checks: Mapping[str, Check],
     refresh_gauges: Check,
     remarks: Mapping[str, Check] = MappingProxyType({}),
+    alerting: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
     issuers: Mapping[str, Issues] = MappingProxyType({}),
     legacies: Mapping[str, Makes] = MappingProxyType({}),
     inside: Inside | None = None,
@@ -77,7 +78,7 @@ def build(
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
 ) -> Framed:
-    """The application. `checks` and `remarks` make `/readyz`, `refresh_gauges` runs before each `/metrics`.
+    """The application. `checks`, `remarks` and `alerting` make `/readyz`, `refresh_gauges` runs before each `/metrics`.
 
     `now` is ms UTC. `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments.
     `inside` is what `/v1/diagnostics` tells; without it there is no such route. `sessions`: of the dashboard, if not
@@ -100,7 +101,7 @@ def build(
         *feed_routes(FeedApi(store, tokens, settings.feed, metrics, reads)),
         *delivery_routes(DeliveryApi(store, tokens, now), in_turn),
         *notification_routes(NotificationApi(store, tokens, accounts), in_turn),
-        *health_routes(Health(checks, metrics, refresh_gauges, remarks)),
+        *health_routes(Health(checks, metrics, refresh_gauges, remarks, alerting)),
         *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
         *description_routes(),
         *dashboard.routes(),

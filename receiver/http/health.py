@@ -28,13 +28,22 @@ _NOTHING: Mapping[str, Check] = MappingProxyType({})
 
 
 class Health:
-    """`checks` by name; `refresh` sets the gauges from the store, and may raise. `remarks` are checks that readiness
-    tells of and does not depend on: another process would be no better off."""
+    """`checks` by name; `refresh` sets the gauges from the store, and may raise.
+
+    Readiness shows `remarks` and `alerting`, and does not depend on them: another process would be no better off.
+    `alerting` gives a word for each kind of trouble with subscribers.
+    """
 
     def __init__(
-        self, checks: Mapping[str, Check], metrics: Metrics, refresh: Check, remarks: Mapping[str, Check] = _NOTHING
+        self,
+        checks: Mapping[str, Check],
+        metrics: Metrics,
+        refresh: Check,
+        remarks: Mapping[str, Check] = _NOTHING,
+        alerting: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
     ) -> None:
         self._checks, self._metrics, self._refresh, self._remarks = checks, metrics, refresh, remarks
+        self._alerting = alerting
 
     async def alive(self, _: Request) -> Response:
         """`GET /healthz`: 200 as long as the process answers at all. Nothing else is looked at."""
@@ -44,8 +53,10 @@ class Health:
     async def ready(self, _: Request) -> Response:
         """`GET /readyz`: 200, or 503 with what is wrong, one word each."""
         asked = {**self._checks, **self._remarks}
-        words = await asyncio.gather(*(self._word(name, check) for name, check in asked.items()))
-        found = {name: word for name, (word, _) in zip(asked, words, strict=True)}
+        alerting, words = await asyncio.gather(
+            self._alerting_words(), asyncio.gather(*(self._word(name, check) for name, check in asked.items()))
+        )
+        found = {**{name: word for name, (word, _) in zip(asked, words, strict=True)}, **alerting}
         ready = all(found[name] == "ok" for name in self._checks)
         body: ReadinessJson = {"status": "ready" if ready else "not_ready", "checks": found}
         if damaged := [pair for _, keys in words for pair in keys.items()]:
@@ -61,6 +72,14 @@ class Health:
             self._metrics.gauges({})
             log.warning("metrics.gauges_missing", reason=getattr(error, "reason", "timeout"))
         return Response(self._metrics.render(), media_type=CONTENT_TYPE)
+
+    async def _alerting_words(self) -> Mapping[str, str]:
+        """Nothing where the store does not answer: the check of the store says so."""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                return await self._alerting() if self._alerting else {}
+        except (ReceiverError, TimeoutError):
+            return {}
 
     async def _word(self, name: str, check: Check) -> tuple[str, Mapping[str, str]]:
         """A word for the check, and the keys of the store that it names."""

@@ -30,6 +30,7 @@ from receiver.store.format import Format
 from receiver.store.inspection import Inspection
 from receiver.store.keys import CERTIFICATES, PROBE, SEALS
 from receiver.store.lanes import Health
+from receiver.store.overview import AlertingProblem
 from receiver.store.roster import Roster
 from receiver.store.topology import Client, pipelines
 from receiver.store.wakes import News, Waker, Wakes
@@ -191,6 +192,30 @@ class Store(Inspection, Feed, Format):
         sizes["oldest_pending_seconds"] = await self._oldest(account) / 1000
         sizes["wrong_type_keys"] = sum(each.account in ("", account) for each in self.damage.foreign)
         return sizes | await self.request_sizes(account)
+
+    async def alerting_problems(self, account: str) -> list[AlertingProblem]:
+        """The subscribers of the account that are paused, failing or damaged, or have dead events; by name."""
+        roster = await self.roster(account)
+        names = sorted(roster.names)
+        dead = await asyncio.gather(*(self._size("HLEN", self._keys(account)("dead", name)) for name in names))
+        health = await asyncio.gather(*(self._health(account, name) for name in names))
+        found = [
+            AlertingProblem(
+                name,
+                paused=name in roster.subscribers and roster.subscribers[name].paused,
+                failing=each.probing,
+                dead=int(count),
+                unreadable=name not in roster.subscribers,
+            )
+            for name, count, each in zip(names, dead, health, strict=True)
+        ]
+        return [each for each in found if each.paused or each.failing or each.dead or each.unreadable]
+
+    async def _health(self, account: str, name: str) -> Health:
+        """None known where the key is foreign: the check of the keys says so."""
+        with contextlib.suppress(WrongType):
+            return await self.health(account, name)
+        return Health()
 
     async def _size(self, *command: str | int) -> float:
         """The size of a key; 0 for a foreign one, which costs no other its size."""

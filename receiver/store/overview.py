@@ -60,6 +60,20 @@ class LaneState:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertingProblem:
+    """Why a subscriber does not get its events, or did not get some."""
+
+    subscriber: str
+    paused: bool = False
+    failing: bool = False
+    """It has failed so often in a row that only one message at a time is sent."""
+    dead: int = 0
+    """Events that failed permanently."""
+    unreadable: bool = False
+    """Its record is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """An event of one refund. `waiting` are the subscribers whose lane has it, with when it is sent, and what was
     tried."""

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from receiver.errors import StoreUnavailable
 from receiver.redis_address import RedisAddress, address_text
 from receiver.store.cluster import SLOTS, Cluster
-from receiver.store.keys import PREFIX, PROBE
+from receiver.store.keys import PREFIX, PROBE, WAKE
 from receiver.store.kinds import kind_of
 from receiver.store.sentinel import Guards, MasterOf, ask_guards
 from receiver.store.topology import link
@@ -49,7 +49,7 @@ class Vitals:
     ahead: float | None
     """Seconds by which this machine's clock is ahead of `TIME`."""
     refused: Mapping[str, str] = field(default_factory=dict)
-    """`info`, `config`, `time` or `write` → what was the matter, as a word."""
+    """`info`, `config`, `time`, `channel`, `wait` or `write` → what was the matter, as a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,9 @@ async def _read(ask: Ask, wall: Callable[[], int], prefix: str) -> Vitals:
     info = await _told(ask, refused, "info", "INFO")
     config = await _told(ask, refused, "config", "CONFIG GET", *SETTINGS)
     ahead = await _ahead(ask, refused, wall)
+    # An empty message names no account: it wakes nobody.
+    await _asked(ask, refused, "channel", "PUBLISH", WAKE, "")
+    await _asked(ask, refused, "wait", "WAIT", 0, 1)
     writes: tuple[float, ...] = ()
     key = f"{prefix}doctor:{secrets.token_hex(8)}"
     try:
@@ -136,27 +139,29 @@ async def _samples(ask: Ask, count: int, command: tuple[str | int, ...]) -> tupl
     return tuple(found)
 
 
-async def _told(ask: Ask, refused: dict[str, str], part: str, *command: str) -> dict[str, str]:
-    """The answer as texts by name; empty where Redis does not want to tell."""
+async def _asked(ask: Ask, refused: dict[str, str], part: str, *command: str | int) -> Any:
+    """The answer; None where Redis refuses it, which is written into `refused`."""
     try:
-        answer = await ask(*command)
+        return await ask(*command)
     except RedisError as error:
         if kind_of(error) in ("timeout", "unreachable"):
             raise
         refused[part] = kind_of(error)
-        return {}
-    return {_text(name): _text(value) for name, value in dict(answer).items()}
+        return None
+
+
+async def _told(ask: Ask, refused: dict[str, str], part: str, *command: str) -> dict[str, str]:
+    """The answer as texts by name; empty where Redis refuses to tell."""
+    answer = await _asked(ask, refused, part, *command)
+    return {_text(name): _text(value) for name, value in dict(answer or {}).items()}
 
 
 async def _ahead(ask: Ask, refused: dict[str, str], wall: Callable[[], int]) -> float | None:
     before = wall()
-    try:
-        seconds, micros = await ask("TIME")
-    except RedisError as error:
-        if kind_of(error) in ("timeout", "unreachable"):
-            raise
-        refused["time"] = kind_of(error)
+    answer = await _asked(ask, refused, "time", "TIME")
+    if answer is None:
         return None
+    seconds, micros = answer
     return (before + wall()) / 2000 - (int(seconds) + int(micros) / 1e6)
 
 

@@ -73,6 +73,24 @@ async def test_a_right_one_is_right(url: str, valkey: Any) -> None:
     assert await valkey.keys() == []
 
 
+async def test_a_user_who_may_not_use_the_channel_or_wait(url: str, valkey: Any) -> None:
+    """Redis 7 gives a new user no channel: processes wake each other later. Without WAIT every write fails."""
+    port_less = url.removeprefix("unix://")
+    await valkey.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", "~refunds:*", "+@all", "-wait")
+    found = await examine(f"unix://app:pw@{port_less}")
+    assert words(found) == {"redis.channel": "channel_forbidden", "subscribers.lane": "not_written_yet"}
+    assert only(found, "redis.channel").status is Status.WARN
+    assert "&refunds:wake" in only(found, "redis.channel").mend
+    waits = await examine(f"unix://app:pw@{port_less}", redis={"wait_replicas": 1})
+    assert (only(waits, "redis.replicas").status, only(waits, "redis.replicas").reason) == (
+        Status.FAIL,
+        "wait_forbidden",
+    )
+    await valkey.execute_command("ACL", "SETUSER", "app", "+wait", "&refunds:*")
+    right = await examine(f"unix://app:pw@{port_less}")
+    assert words(right) == {"subscribers.lane": "not_written_yet"}
+
+
 @pytest.mark.parametrize(
     ("values", "check", "reason", "status", "mend"),
     [

@@ -12,6 +12,7 @@ import pytest
 
 from receiver.checks.finding import Finding, Status
 from receiver.checks.service import check_service
+from receiver.store.overview import AlertingProblem
 from receiver.transport import Transport
 from tests.checks.kit import only, silence, site, wall, words
 from tests.commands.kit import Server
@@ -27,6 +28,7 @@ STRANGE = "arn:aws:sns:eu-west-1:598607868003:A1UNKNOWN"
 def server(valkey_url: str) -> Iterator[Server]:
     """One service for these tests."""
     found = Server(valkey_url)
+    found.empty()
     yield found
     found.close()
 
@@ -77,6 +79,28 @@ async def test_a_service_that_is_not_ready_says_why(server: Server, monkeypatch:
         "worker_failing",
         "track:us",
     )
+
+
+async def test_a_healthy_service_without_flexible_payments_is_right(server: Server) -> None:
+    """What is not configured is no worker that ended."""
+    found = await look(server.url, ADMIN)
+    assert only(found, "service.workers").status is Status.OK
+    assert not [name for name in server.service.kept.states() if name.startswith("fps:")]
+
+
+async def test_subscribers_that_get_nothing_are_a_warning(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readiness shows them and does not depend on them."""
+
+    async def problems(account: str) -> list[AlertingProblem]:
+        return [AlertingProblem("a", paused=True), AlertingProblem("b", failing=True), AlertingProblem("c", dead=2)]
+
+    monkeypatch.setattr(server.service.store, "alerting_problems", problems)
+    found = [each for each in await look(server.url, ADMIN) if each.check == "service.ready"]
+    assert [(each.status, each.subject, each.reason) for each in found] == [
+        (Status.WARN, "subscribers_paused", "paused"),
+        (Status.WARN, "subscribers_failing", "failing"),
+        (Status.WARN, "subscribers_dead", "dead_events"),
+    ]
 
 
 async def test_nobody_there() -> None:

@@ -593,3 +593,26 @@ async def test_while_the_store_is_away(sns: SnsSigner) -> None:
                 assert "Traceback" not in browser.page
     finally:
         await store.close()
+
+
+async def test_the_overview_shows_subscribers_that_get_nothing(browser: Browser, store: Store, redis: Any) -> None:
+    """Paused, failing, with dead events, damaged; to whoever may see subscribers, and to nobody else."""
+    await subscribe(store, name="quiet")
+    await subscribe(store, name="halted", paused=True, paused_at=T0, paused_reason="operator")
+    await subscribe(store, name="broken")
+    await redis.hset("refunds:{us}:health:broken", "streak", 5)
+    dead = DeadEvent("1-1", "evt", "amazonpay.refund.declined", REFUND, "Declined", T0, 3, "exhausted", "HTTP 503")
+    await redis.hset("refunds:{us}:dead:broken", "1-1", msgspec.json.encode(dead))
+    await redis.hset("refunds:{us}:subscribers", "damaged", b"{")
+    await browser.sign_in(ADMIN)
+    await browser.get("/")
+    assert "Alerts that do not arrive (3)" in browser.page
+    text = re.sub(r"<[^>]+>", "", browser.page)
+    assert "halted, account us: paused" in text
+    assert "broken, account us: failing, 1 failed permanently" in text
+    assert "damaged, account us: its record is damaged" in text
+    assert "quiet" not in text
+    browser.jar.clear()
+    await browser.sign_in(READER)
+    await browser.get("/")
+    assert "Alerts that do not arrive" not in browser.page

@@ -102,7 +102,8 @@ class Depot:
 async def depot(store: Store, redis: Any, clock: ManualClock, **more: Any) -> AsyncIterator[Depot]:
     """A deliverer that may reach loopback, unless `allow_networks` says otherwise."""
     networks = more.pop("allow_networks", ("127.0.0.0/8",))
-    transport, metrics = Transport(allow_networks=[ip_network(each) for each in networks], tls=trust()), Metrics()
+    allowed, servers = [ip_network(each) for each in networks], more.pop("name_servers", ())
+    transport, metrics = Transport(allow_networks=allowed, name_servers=servers, tls=trust()), Metrics()
     try:
         yield Depot(store, redis, clock, transport, metrics, make_deliverer(store, transport, metrics, **more))
     finally:

@@ -24,6 +24,7 @@ from receiver.service import wall
 from receiver.store import Store
 from receiver.store.lanes import BREAKER, PROBE_PAUSE, Terms
 from tests.clock import ManualClock
+from tests.nameserver import nameserver
 from tests.processes import until
 from tests.river.depot import Depot, depot
 from tests.river.kit import LEASE, at_work, pass_time
@@ -441,6 +442,30 @@ async def test_bad_subscribers_cost_nobody_else_anything_and_are_named(
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         assert grown < 50 * 1024
         assert all(len(each.told) == 30 for each in good)
+
+
+async def test_names_that_no_server_answers_delay_no_other_subscriber(
+    store: Store, redis: Any, clock: ManualClock
+) -> None:
+    """80 addresses whose names are asked for and never answered; one whose name is known gets all at once."""
+    clock.ms = wall()
+    async with (
+        nameserver(**{"good.example": "127.0.0.1"}) as names,
+        Hook("good").listening() as good,
+        depot(store, redis, clock, name_servers=[names.address]) as at,
+    ):
+        for number in range(80):
+            await at.subscribe(Hook(f"s{number}", url=f"https://n{number}.silent.example/"))
+        await at.subscribe(good, url=good.url.replace("127.0.0.1", "good.example"))
+        await at.owe(1)
+        async with at_work(at.deliverer.run):
+            await until(lambda: len(names.asked) >= 81, "all the names are asked for")
+            began = asyncio.get_running_loop().time()
+            await at.owe(20, first=2)
+            await until(lambda: len(good.told) == 21, "the good one has everything")
+            assert asyncio.get_running_loop().time() - began < 3.0
+            await until(lambda: _failed(at, "s0"), "a silent one was tried")
+        assert (await store.health("us", "s0")).error.startswith(("timeout", "dns failed"))
 
 
 async def _failed(at: Depot, name: str) -> bool:

@@ -21,7 +21,7 @@ from receiver.ledger.query import Query
 from receiver.ledger.refund import Refund, State, is_final
 from receiver.ledger.request import Record, RequestState
 from receiver.settings.sections import Scope
-from receiver.store.overview import Contradictions, Counted
+from receiver.store.overview import AlertingProblem, Contradictions, Counted
 from receiver.store.unsettled import OpenRequests
 
 DECLINED = 20
@@ -46,6 +46,9 @@ class OverviewStore(Pages, Protocol):
     async def open_requests(self, account: str, state: RequestState, limit: int) -> OpenRequests:
         """Requests to issue a refund that have been in an open state longest."""
 
+    async def alerting_problems(self, account: str) -> list[AlertingProblem]:
+        """Subscribers that are paused, failing or damaged, or have dead events."""
+
     async def candidate_of(self, account: str, record: Record) -> str:
         """The one refund that an unclear request may have made, or empty."""
 
@@ -58,15 +61,19 @@ class OverviewPage:
         self._conflicts: dict[str, tuple[str, list[str]]] = {}
 
     async def show(self, request: Request, session: Session) -> Response:
-        """`GET /`. Each part is there for who may see it: refunds need read, requests refund."""
+        """`GET /`. Each part is there for who may see it: refunds need read, requests refund, subscribers admin."""
         caller, now = session.caller, self._now()
         notice = NOTICES.get(request.query_params.get("done", ""), "")
         values: dict[str, Any] = {"now": now, "reads": Scope.READ in caller.scopes, "notice": notice}
-        values |= {"unclear": [], "unclear_total": 0}
+        values |= {"unclear": [], "unclear_total": 0, "alerting": []}
         if Scope.READ in caller.scopes:
             values |= await self._refunds(caller, now)
         if Scope.REFUND in caller.scopes:
             values |= await self._requests(caller)
+        if Scope.ADMIN in caller.scopes:
+            found = await asyncio.gather(*(self._store.alerting_problems(account) for account in caller.accounts))
+            pairs = zip(caller.accounts, found, strict=True)
+            values["alerting"] = [(account, each) for account, problems in pairs for each in problems]
         return self._frame.render("overview.html", session, values, at="overview")
 
     async def _refunds(self, caller: Caller, now: int) -> Mapping[str, Any]:
