@@ -23,6 +23,7 @@ from receiver.http.cursor import read_cursor, write_cursor
 from receiver.http.listing import Pages, merged
 from receiver.http.params import Params
 from receiver.http.rate import Refreshes
+from receiver.http.seats import Seats, share_of
 from receiver.http.wire import traceparent_of
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.query import Query
@@ -30,10 +31,11 @@ from receiver.ledger.refund import AMAZON_REFUND_ID, REFUND_ID, Refund, Revision
 from receiver.ledger.shape import refund_json, revision_json
 from receiver.outbox.advice import advice_json, advice_of
 from receiver.outbox.cloud_event import AdvisedRefundJson
-from receiver.settings.sections import Scope
+from receiver.settings.sections import HttpSettings, Scope
 from receiver.store.fps_orders import FpsRecord
 
 LONGEST_WAIT = 60
+WAITING = ("http.waiting", "http.waiting_per_token")
 LOOK_EVERY = 1.0
 """While waiting, look this often (seconds) although nothing seems to have changed: a wake-up can be lost."""
 LIMIT = 50
@@ -71,15 +73,23 @@ def json_answer(value: object, status: int = 200, **headers: str) -> Response:
 class RefundApi:
     """The handlers. `now` is ms since the epoch, UTC."""
 
-    def __init__(self, store: RefundStore, tokens: Tokens, now: Callable[[], int], refreshes: Refreshes) -> None:
+    def __init__(
+        self, store: RefundStore, tokens: Tokens, now: Callable[[], int], refreshes: Refreshes, http: HttpSettings
+    ) -> None:
         self._store, self._tokens, self._now, self._refreshes = store, tokens, now, refreshes
+        of_one = share_of(http.waiting, http.waiting_per_token, tokens.count)
+        self._seats = Seats(http.waiting, of_one, reason="too_many_waiting", settings=WAITING)
 
     async def one(self, request: Request) -> Response:
         """`GET /v1/refunds/{id}?wait=&account=`: the refund, with a strong `ETag`; waits until it is final."""
         caller = self._reader(request)
         params = Params(request, ("account", "wait"))
         accounts, refund_id = caller.seen(params.opaque("account") or None), _refund_id(request)
-        found = await self._look(request, accounts, refund_id, params.number("wait", 0, 0, LONGEST_WAIT))
+        wait = params.number("wait", 0, 0, LONGEST_WAIT)
+        found = await self._found(accounts, refund_id)
+        if wait and not _settled(found):
+            with self._seats.taken(caller.name):
+                found = await self._look(request, accounts, refund_id, found, wait)
         refund = _the_one(found)
         tag = etag(refund)
         if matches(request.headers.getlist("if-none-match"), tag):
@@ -153,11 +163,10 @@ class RefundApi:
         answers = await asyncio.gather(*(self._store.refund(account, refund_id) for account in accounts))
         return [refund for refund in answers if refund is not None]
 
-    async def _look(self, request: Request, accounts: Sequence[str], refund_id: str, wait: int) -> list[Refund]:
+    async def _look(
+        self, request: Request, accounts: Sequence[str], refund_id: str, found: list[Refund], wait: int
+    ) -> list[Refund]:
         """What there is after at most `wait` seconds, or as soon as it is final or ambiguous, or nobody listens."""
-        found = await self._found(accounts, refund_id)
-        if not wait:
-            return found
         try:
             async with asyncio.timeout(wait):
                 while not _settled(found) and not await request.is_disconnected():

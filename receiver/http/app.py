@@ -93,7 +93,7 @@ def build(
     ipn = Ipn(receiver, settings.ingest, metrics)
     routes = [
         *ipn_routes(ipn),
-        *refund_routes(RefundApi(store, tokens, now, refreshes), in_turn),
+        *refund_routes(RefundApi(store, tokens, now, refreshes, settings.http), in_turn),
         *issue_routes(IssueApi(issuers, tokens)),
         *fps_routes(legacies, tokens, settings.ingest, metrics),
         *request_routes(RequestApi(store, issuers, tokens), in_turn),

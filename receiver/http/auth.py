@@ -57,6 +57,11 @@ class Tokens:
         self._session = session
         self._callers = [(bytes.fromhex(token.sha256), _caller(token, accounts)) for token in tokens]
 
+    @property
+    def count(self) -> int:
+        """How many tokens are configured."""
+        return len(self._callers)
+
     def identify(self, request: HTTPConnection) -> Caller:
         """Who calls.
 

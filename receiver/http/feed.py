@@ -8,7 +8,6 @@ that is kept. Events of one account come in its order; between accounts there is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import msgspec
 from starlette.requests import Request
@@ -21,7 +20,6 @@ from receiver.http.feed_hub import FeedStore, Hub, Listener
 from receiver.http.feed_reader import (
     EVENT_STREAM,
     Reader,
-    Seats,
     Wanted,
     accepts_stream,
     read_reasons,
@@ -32,10 +30,12 @@ from receiver.http.feed_reader import (
 from receiver.http.feed_stream import HEADERS, Stream, Timing, ending_of
 from receiver.http.params import Params
 from receiver.http.reads import Reads
+from receiver.http.seats import Seats, share_of
 from receiver.metrics import Metrics
 from receiver.settings.sections import FeedSettings, Scope
 
 LIMIT, MOST = 100, 500
+CLIENTS = ("feed.clients", "feed.clients_per_token")
 LONGEST_WAIT = 30
 MOST_PAGES = 20
 """Pages that one request looks through for an event that is wanted, before it answers without one."""
@@ -57,7 +57,9 @@ class FeedApi:
     ) -> None:
         self._store, self._tokens, self._metrics, self._reads = store, tokens, metrics, reads
         self._buffer, self._timing = settings.buffer, timing or Timing()
-        self._hub, self._seats = Hub(store, settings.buffer), Seats(settings.clients, metrics)
+        self._hub = Hub(store, settings.buffer)
+        of_one = share_of(settings.clients, settings.clients_per_token, tokens.count)
+        self._seats = Seats(settings.clients, of_one, metrics.feed_clients, reason="feed_full", settings=CLIENTS)
 
     async def events(self, request: Request) -> Response:
         """`GET /v1/events?account=&type=&reason=&after=`: a stream for who accepts `text/event-stream`, else a page.
@@ -77,15 +79,18 @@ class FeedApi:
         if not streamed:
             limit, wait = params.number("limit", LIMIT, 1, MOST), params.number("wait", 0, 0, LONGEST_WAIT)
             return await self._page(request, reader, limit, 0 if head else wait, caller.name)
-        return head_of_stream() if head else await self._stream(reader, lambda: self._tokens.admits(request))
+        return head_of_stream() if head else await self._stream(reader, request, caller.name)
 
-    async def _stream(self, reader: Reader, admitted: Callable[[], bool]) -> Response:
-        self._seats.take()
+    async def _stream(self, reader: Reader, request: Request, token: str) -> Response:
+        self._seats.take(token)
         listener = Listener(self._buffer)
 
         def leave() -> None:
             self._hub.leave(listener)
-            self._seats.free()
+            self._seats.free(token)
+
+        def admitted() -> bool:
+            return self._tokens.admits(request)
 
         try:
             # Before the first byte, so that a store that is away is a 503.
@@ -107,7 +112,7 @@ class FeedApi:
             if not found.more:
                 if clock() >= until or await request.is_disconnected():
                     break
-                await self._something(request, reader, until - clock())
+                await self._something(request, reader, until - clock(), token)
         self._metrics.fed("json", len(found.bodies))
         body: EventPageJson = {"events": found.bodies, "after": reader.cursor(), "more": found.more}
         if found.lost:
@@ -131,9 +136,9 @@ class FeedApi:
                 elif reader.wanted(each):
                     found.bodies.append(msgspec.Raw(each.body()))
 
-    async def _something(self, request: Request, reader: Reader, left: float) -> None:
+    async def _something(self, request: Request, reader: Reader, left: float, token: str) -> None:
         """Until there is a new event, the server ends, or `left` seconds are over."""
-        self._seats.take()
+        self._seats.take(token)
         listener = Listener(self._buffer)
         ended = asyncio.ensure_future(ending_of(request.scope).wait())
         ended.add_done_callback(lambda _: listener.stir())
@@ -143,7 +148,7 @@ class FeedApi:
         finally:
             ended.cancel()
             self._hub.leave(listener)
-            self._seats.free()
+            self._seats.free(token)
 
 
 def head_of_stream() -> Response:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
-from receiver.errors import BadRequest, Overloaded
+from receiver.errors import BadRequest
 from receiver.http.answers import ResetJson
 from receiver.http.feed_hub import FeedStore, Hub, Listener, Told
 from receiver.http.params import WORD
 from receiver.ledger.lifecycle import EventType
-from receiver.metrics import Metrics
 from receiver.outbox.cursor import Place, read_cursor, write_cursor
 from receiver.store.feed import FeedPage, Where
 
@@ -106,30 +105,6 @@ def reset_json(lost: Mapping[str, str]) -> ResetJson:
         "accounts": {**lost},
         "detail": f"Events may be lost ({reasons}). The feed goes on from the oldest that is kept.",
     }
-
-
-class Seats:
-    """How many clients there may be at once."""
-
-    def __init__(self, most: int, metrics: Metrics) -> None:
-        self._most, self._metrics = most, metrics
-        self._taken = 0
-
-    def take(self) -> None:
-        """One more; to be given back by `free`. Raises `Overloaded` (`feed_full`)."""
-        if self._taken >= self._most:
-            raise Overloaded(
-                f"This process has the {self._most} clients of the feed that feed.clients lets it have. Come again.",
-                reason="feed_full",
-                retry_after=5,
-            )
-        self._taken += 1
-        self._metrics.feed_clients(1)
-
-    def free(self) -> None:
-        """One less."""
-        self._taken -= 1
-        self._metrics.feed_clients(-1)
 
 
 class Reader:

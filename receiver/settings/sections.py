@@ -98,6 +98,10 @@ class HttpSettings(Section):
         description="how long a connection may idle, 1s to 1h.",
     )
     """Longer than the proxies in front keep theirs: ALB, ingress-nginx and nginx 60 s."""
+    waiting: int = Field(default=200, ge=1, le=100_000)
+    """Requests with `?wait=` that wait at once, in each process; one more gets 503."""
+    waiting_per_token: int | None = Field(default=None, ge=1, le=100_000)
+    """Of one token; None: half of them, or all where there is one token."""
     failed_sign_ins: int = Field(default=20, ge=0, le=10_000)
     """Wrong tokens of one client address at once; after that 429, and one more every 6 s. 0: no limit."""
     refreshes: int = Field(default=120, ge=0, le=100_000)
@@ -262,6 +266,8 @@ class FeedSettings(Section):
 
     clients: int = Field(default=100, ge=1, le=10_000)
     """Who listens at once; long polls count while they wait."""
+    clients_per_token: int | None = Field(default=None, ge=1, le=10_000)
+    """Of one token; None: half of them, or all where there is one token."""
     buffer: int = Field(default=1000, ge=10, le=100_000)
     """Events that a client may lag behind before it is cut off."""
 

@@ -32,9 +32,10 @@ US, EU = "refunds:{us}:events", "refunds:{eu}:events"
 FROM_START = "/v1/events?after=beginning"
 
 
-def chosen(clients: int = 100, buffer: int = 1000) -> Settings:
+def chosen(clients: int = 100, buffer: int = 1000, clients_per_token: int | None = None) -> Settings:
     """Two accounts, and these bounds of the feed."""
-    return settings("us", "eu").model_copy(update={"feed": FeedSettings(clients=clients, buffer=buffer)})
+    feed = FeedSettings(clients=clients, buffer=buffer, clients_per_token=clients_per_token)
+    return settings("us", "eu").model_copy(update={"feed": feed})
 
 
 @pytest.fixture
@@ -361,7 +362,7 @@ async def test_what_is_older_does_not_go_through_the_buffer(sns: SnsSigner, stor
 
 async def test_too_many_clients(sns: SnsSigner, store: Store) -> None:
     """503 with Retry-After; a seat that becomes free is given again, whether a page waits or a stream runs."""
-    async with running(chosen(clients=2), store, real_receiver(sns, store, "us", "eu")) as service:
+    async with running(chosen(clients=2, clients_per_token=2), store, real_receiver(sns, store, "us", "eu")) as service:
         async with stream(service.port) as one:
             await one.until("cursor")
             waiting = asyncio.create_task(service.get("/v1/events?wait=30"))

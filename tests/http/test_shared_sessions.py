@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from receiver.http.auth import Caller
-from receiver.http.dashboard import shared
+from receiver.http.dashboard import sessions as sessions_module
 from receiver.http.dashboard.sessions import COOKIE, LASTS_MS
 from receiver.http.dashboard.shared import SharedSessions
 from receiver.settings.sections import Scope
@@ -36,7 +36,11 @@ def test_what_one_process_begins_another_knows_and_ends(tmp_path: Path) -> None:
     assert (found.caller, found.ends_at) == (CALLER, T0 + LASTS_MS)
     assert found == one.of(browser(session_id))
     assert two.reader(browser(session_id)) == CALLER
-    assert not any(session_id in path.name or session_id.encode() in path.read_bytes() for path in tmp_path.iterdir())
+    assert not any(
+        session_id in path.name or session_id.encode() in path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    )
     assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
     two.end(browser(session_id))
     assert one.of(browser(session_id)) is None
@@ -46,11 +50,14 @@ def test_a_session_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """When its time is over, or when there are too many; an unknown cookie is none."""
     clock = ManualClock()
     sessions = SharedSessions(clock, tmp_path)
-    monkeypatch.setattr(shared, "MOST_SESSIONS", 3)
+    monkeypatch.setattr(sessions_module, "MOST_SESSIONS", 3)
     ids = [sessions.begin(CALLER) for _ in range(4)]
     assert [sessions.of(browser(each)) is not None for each in ids] == [False, True, True, True]
     assert sessions.of(browser("unknown")) is None
     assert sessions.of(browser("../form.key")) is None
     clock.tick(LASTS_MS)
     assert [sessions.of(browser(each)) for each in ids] == [None] * 4
-    assert [path.name for path in tmp_path.iterdir()] == ["form.key"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["form.key"]
+    sessions.begin(CALLER)
+    (of_token,) = tmp_path.glob("*.token")
+    assert len(list(of_token.iterdir())) == 1

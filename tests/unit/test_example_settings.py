@@ -27,6 +27,8 @@ EXAMPLES = (
     "secret_access_key_file",
     "version",
     "signature_method",
+    "waiting_per_token",
+    "clients_per_token",
 )
 """Lines that are commented out and are no defaults."""
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "receiver.toml"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,8 +20,8 @@ from receiver.addresses import client_of
 from receiver.http.auth import Caller
 
 LASTS_MS: Final = 12 * 3_600_000
-MOST_SESSIONS: Final = 1_000
-"""Beyond it the oldest ends. Only who has a token can begin one."""
+MOST_SESSIONS, MOST_OF_TOKEN = 1_000, 100
+"""In all, and of one token. Beyond it the oldest ends: of the token that begins one, or of the token with the most."""
 COOKIE, SECURE_COOKIE = "receiver-session", "__Host-receiver-session"
 """Over https the prefix makes browsers refuse a cookie that another host or path has set (RFC 6265bis, 4.1.3.2)."""
 BURST, EVERY_MS = 5, 30_000
@@ -61,10 +61,14 @@ class Sessions:
     def begin(self, caller: Caller) -> str:
         """Begin one; returns the id for the cookie."""
         session_id = self._chance()
-        while len(self._found) >= MOST_SESSIONS:
-            self._found.popitem(last=False)
+        self._make_room(caller.name)
         self._found[digest(session_id)] = Session(caller, self._chance(), self._now() + LASTS_MS)
         return session_id
+
+    def _make_room(self, token: str) -> None:
+        counts = Counter(session.caller.name for session in self._found.values())
+        if (ending := ends_for(token, counts)) is not None:
+            del self._found[next(key for key, session in self._found.items() if session.caller.name == ending)]
 
     def of(self, connection: HTTPConnection) -> Session | None:
         """The session of the cookie, as long as it lasts."""
@@ -112,6 +116,13 @@ class FailedSignIns:
     def _left(self, client: str) -> float:
         left, at = self._buckets.get(client_of(client), (float(BURST), self._now()))
         return min(left + max(self._now() - at, 0) / EVERY_MS, float(BURST))
+
+
+def ends_for(token: str, counts: Counter[str]) -> str | None:
+    """The token whose oldest session ends when this one begins another; None: there is room."""
+    if counts[token] >= MOST_OF_TOKEN:
+        return token
+    return counts.most_common(1)[0][0] if counts.total() >= MOST_SESSIONS else None
 
 
 def cookie_name(connection: HTTPConnection) -> str:

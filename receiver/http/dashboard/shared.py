@@ -1,11 +1,13 @@
 """HTTP. Sessions of the dashboard in a folder, for processes that share a port: any of them may get the next request.
 
-A file for each session, named by the digest of the cookie's id. The folder is the service's alone, and gone with it.
+A file for each session, named by the digest of the cookie's id, with a link in a folder of its token: what a token has
+is counted there. The folder is the service's alone, and gone with it.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +15,9 @@ import msgspec
 from starlette.requests import HTTPConnection
 
 from receiver.http.auth import Caller
-from receiver.http.dashboard.sessions import LASTS_MS, MOST_SESSIONS, Session, Sessions, cookie_name, digest
+from receiver.http.dashboard.sessions import LASTS_MS, Session, Sessions, cookie_name, digest, ends_for
 
-FORM_KEY, SUFFIX = "form.key", ".session"
+FORM_KEY, SUFFIX, FOLDER = "form.key", ".session", ".token"
 
 
 class SharedSessions(Sessions):
@@ -37,15 +39,39 @@ class SharedSessions(Sessions):
     def begin(self, caller: Caller) -> str:
         """Begin one; returns the id for the cookie."""
         session_id = self._chance()
-        there = sorted(self._folder.glob(f"*{SUFFIX}"), key=_made_at)
-        for oldest in there[: max(0, len(there) + 1 - MOST_SESSIONS)]:
-            oldest.unlink(missing_ok=True)
+        self._make_room(caller.name)
         path, fresh = self._path(session_id), self._folder / f"{digest(self._chance()).hex()}.new"
         session = Session(caller, self._chance(), self._now() + LASTS_MS)
         fresh.touch(0o600)
         fresh.write_bytes(msgspec.json.encode(session))
+        self._of_token(caller.name).mkdir(0o700, exist_ok=True)
+        (self._of_token(caller.name) / path.name).hardlink_to(fresh)
         fresh.replace(path)
         return session_id
+
+    def _make_room(self, token: str) -> None:
+        found = {folder.name: self._sessions_in(folder) for folder in self._folder.glob(f"*{FOLDER}")}
+        mine = self._of_token(token).name
+        ending = ends_for(mine, Counter({name: len(paths) for name, paths in found.items()}))
+        if ending is not None:
+            oldest = found[ending][0]
+            (self._folder / oldest.name).unlink(missing_ok=True)
+            oldest.unlink(missing_ok=True)
+
+    def _sessions_in(self, folder: Path) -> list[Path]:
+        """The links to sessions of one token, oldest first. One whose session has ended goes."""
+        found = []
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                if status.st_nlink > 1:
+                    found.append((status.st_mtime_ns, path))
+                else:
+                    path.unlink()
+        return [path for _, path in sorted(found)]
+
+    def _of_token(self, token: str) -> Path:
+        return self._folder / f"{digest(token).hex()}{FOLDER}"
 
     def of(self, connection: HTTPConnection) -> Session | None:
         """The session of the cookie, as long as it lasts."""
@@ -65,10 +91,3 @@ class SharedSessions(Sessions):
 
     def _path(self, session_id: str) -> Path:
         return self._folder / f"{digest(session_id).hex()}{SUFFIX}"
-
-
-def _made_at(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0

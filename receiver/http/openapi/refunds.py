@@ -170,7 +170,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             Parameter("If-None-Match", "An `ETag` that you have; a list, or `*`.", TEXT, place="header"),
         ),
         answers=(Answer(200, {JSON: AdvisedRefundJson}, headers=TAG), Answer(304, headers=TAG)),
-        reasons=({400: ("bad_parameter",)}, *ONE_REFUND),
+        reasons=({400: ("bad_parameter",), 503: ("too_many_waiting",)}, *ONE_REFUND),
     ),
     ("/v1/refunds/{refund_id}/history", "get"): Operation(
         id="getRefundHistory",
