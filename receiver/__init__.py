@@ -24,7 +24,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         clock.py · fps.py · fps_answers.py · fps_notification.py · aws_signature.py    Amazon's time; Flexible Payments
     ledger/           PURE · what we know
         refund.py · hint.py · request.py · dispute.py · receipt.py · notification.py    the values
-        lifecycle.py                              the table: known + seen → change, and its events
+        lifecycle.py · age.py                     the table: known + seen → change, and its events
         schedule.py                               when to ask again
         query.py · shape.py · request_shape.py · order_reference.py    lists, the JSON of a refund and of a request
         charge_book.py                            each refund of a charge, and what must not be paid beside it
@@ -49,7 +49,7 @@ A change becomes an event, and an event is owed to whoever wants it
     outbox/           PURE · what we owe subscribers
         event.py · advice.py · telling.py · incident.py    what happened, what to do, in words; what begins and ends
         operator_event.py · cursor.py             what befell deliveries; how far somebody has read
-        subscriber.py · subscriber_shape.py · written.py · target.py · formats.py    who wants what, where, how
+        subscriber.py · subscriber_shape.py · filters.py · written.py · target.py · formats.py    who wants what, how
         secret.py · limits.py · rotation.py       what signs, what is too little or too much, how it changes
         rendering.py · cloud_event.py · signature.py · slack.py · pagerduty.py · alertmanager.py    events on the wire
         delivery.py                               what an answer means: delivered, again, given up, gone

@@ -10,6 +10,7 @@ from receiver.amazonpay.aws_signature import Credentials, SignatureMethod
 from receiver.amazonpay.calls import Endpoint
 from receiver.amazonpay.fps import Version
 from receiver.amazonpay.signing import Signer
+from receiver.ledger.age import STUCK_AFTER
 from receiver.ledger.allowance import OVER
 from receiver.ledger.schedule import PollPlan
 
@@ -97,6 +98,8 @@ class Account:
     """Pinned certificates: `SigningCertURL` → PEM. These are never fetched."""
     over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
     """Currency → most that may be refunded over the captured amount, minor units."""
+    stuck_after: int = STUCK_AFTER
+    """ms that a refund may be pending before it counts as stuck."""
     fps: FpsAccess | None = None
     """None: no refunds by Flexible Payments."""
 

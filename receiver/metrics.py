@@ -105,7 +105,8 @@ class Metrics:
         self._final_after = self._histogram(
             "notification_to_final_seconds", "From a notification to the final state that it led to.", AGES
         )
-        self._events = self._counter("events", "Events written.", "type")
+        self._events = self._counter("events", "Events written, without those of old refunds.", "type")
+        self._old = self._counter("events_backfill", "Events of refunds settled long before they were seen.", "type")
         self._deliveries = self._counter("deliveries", "Tries to deliver an event.", "outcome")
         self._delivery = self._histogram("delivery_seconds", "Duration of one try.", SLOW)
         self._tried = self._counter("refund_tries", "Tries to issue a refund, and requests settled by hand.", "outcome")
@@ -155,9 +156,12 @@ class Metrics:
 
     def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
         """An observation was written; `hinted_at` (ms) is 0 where no hint stands behind it."""
-        for event in settled.events:
-            self._of(self._events, closed(event.type, EventType)).inc()
         known, refund = settled.change.known, settled.change.refund
+        counter = self._old if refund.backfill else self._events
+        for event in settled.events:
+            self._of(counter, closed(event.type, EventType)).inc()
+        if refund.backfill:
+            return
         if is_final(refund.state) and (known is None or known.state != refund.state):
             reason = closed(refund.reason_code, REASON_CODES)
             self._of(self._final, closed(refund.state, STATES), reason, closed(source, Source)).inc()
@@ -267,6 +271,7 @@ GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "refunds_hinted": ("Refunds to ask about at once.", "account"),
     "refunds_refreshed": ("Refunds to ask about because somebody asked for a refresh.", "account"),
     "oldest_pending_seconds": ("Age of the refund that is pending longest.", "account"),
+    "stuck_after_seconds": ("How long a refund may be pending before it is stuck.", "account"),
     "deliveries_waiting": ("Events owed to a subscriber.", "account", "subscriber"),
     "deliveries_owed": ("Events that the stream is kept for.", "account", "subscriber"),
     "deliveries_dead": ("Events given up for a subscriber.", "account", "subscriber"),
@@ -287,6 +292,7 @@ SIZE_GAUGES: Final = {
     "hinted": "refunds_hinted",
     "refreshed": "refunds_refreshed",
     "oldest_pending_seconds": "oldest_pending_seconds",
+    "stuck_after_seconds": "stuck_after_seconds",
     "waiting": "deliveries_waiting",
     "owed": "deliveries_owed",
     "dead": "deliveries_dead",

@@ -303,5 +303,8 @@ class Service:
         if not sizes:
             raise StoreUnavailable
         now = self._now()
+        for account in self.accounts:
+            if account.name in sizes:
+                sizes[account.name]["stuck_after_seconds"] = account.stuck_after / 1000
         ends_in = {each.name: (each.not_after - now) / 1000 for each in self.certificates.known()}
         self.metrics.gauges(sizes, ends_in)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -15,7 +16,7 @@ from receiver.ledger.lifecycle import Change, Facts, decide, learned
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.ledger.schedule import next_look
 from receiver.outbox.event import Event, event_of, to_fields
-from receiver.outbox.subscriber import wants
+from receiver.outbox.filters import wants
 from receiver.store import Store
 from receiver.store.refunds import Commit, Committed, Owed
 from receiver.store.roster import Roster
@@ -60,18 +61,20 @@ class Settler:
         there is something to tell subscribers. `token` is that of the claim under which Amazon was asked, 0 without
         one; `traceparent` is told with the events. Raises `StoreUnavailable`.
         """
+        own = {"stuck_after": account.stuck_after, "region": account.endpoint.region.value}
+        how: Mapping[str, Any] = {"source": source, **own}
         for _ in range(MOST_COLLISIONS):
             known, roster = await asyncio.gather(
                 self.store.refund(account.name, seen.refund_id), self.store.roster(account.name)
             )
             now = self.store.now()
-            change = decide(account.name, known, seen, source=source, now=now, facts=facts)
+            change = decide(account.name, known, seen, now=now, facts=facts, **how)
             if change.is_nothing:
                 return Settled(change)
             if learn and change.emissions:
                 told = {name: value for name, value in facts.items() if value}
                 facts, learn, now = {**await learn(change.refund), **told}, None, self.store.now()
-                change = decide(account.name, known, seen, source=source, now=now, facts=facts)
+                change = decide(account.name, known, seen, now=now, facts=facts, **how)
             events = tuple(event_of(emission, change.refund, now, traceparent) for emission in change.emissions)
             if self.declared and not roster.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")

@@ -11,8 +11,9 @@ from typing import Protocol
 import structlog
 
 from receiver.outbox.delivery import Attempts
+from receiver.outbox.filters import guards_declines, told_of_declines
 from receiver.outbox.operator_event import OperatorEvent, OperatorType, operator_event
-from receiver.outbox.subscriber import Subscriber, guards_declines, pause, told_of_declines
+from receiver.outbox.subscriber import Subscriber, pause
 from receiver.store import Store
 from receiver.store.lanes import DeadEvent, Parcel
 

@@ -189,6 +189,7 @@ class Tracker:
             revision=refund.revision,
             source=look.source,
             events=[event.type for event in settled.events],
+            backfill=refund.backfill or None,
         )
         if settled.change.known is None:
             await self._explains(refund)
@@ -244,7 +245,7 @@ class Tracker:
     async def _overdue(self, look: Look) -> Refund | None:
         """Tell that a refund is stuck also where Amazon tells nothing of it. Returns what is known then."""
         known = await self.store.refund(look.account, look.refund_id)
-        if known is None or not is_overdue(known, self.store.now()):
+        if known is None or not is_overdue(known, self.store.now(), self.account.stuck_after):
             return known
         settled = await self.settler.settle(
             self.account, said_again(known), source=look.source, traceparent=look.traceparent

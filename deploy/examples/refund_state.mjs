@@ -1,4 +1,4 @@
-// What became of a refund: waits until Amazon has settled it, and says whether the buyer has the money.
+// What became of a refund: waits until Amazon has settled it, and says whether Amazon has processed it.
 //
 //     RECEIVER_TOKEN=… node deploy/examples/refund_state.mjs S01-5105180-3221187-R022311
 //

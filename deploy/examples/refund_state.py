@@ -1,8 +1,9 @@
-"""What became of a refund: waits until Amazon has settled it, and says whether the buyer has the money.
+"""What became of a refund: waits until Amazon has settled it, and says whether Amazon has processed it.
 
     RECEIVER_TOKEN=… python deploy/examples/refund_state.py S01-5105180-3221187-R022311
 
-Needs Python alone; RECEIVER_URL is the service, by default http://127.0.0.1:8000. Exit code 0: the buyer has the money;
+Needs Python alone; RECEIVER_URL is the service, by default http://127.0.0.1:8000. Exit code 0: Refunded (Amazon
+has processed it; up to 9 working days can pass before the buyer has the money);
 1: declined; 2: not settled within PATIENCE seconds, 120 unless set; 3: the service does not know it; 4: people have to
 look, since Amazon contradicts itself.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from receiver.accounts import Account
 from receiver.checks.finding import Finding, fail, ok, skip, warn
 from receiver.checks.site import Site, plural, seconds
 from receiver.errors import ConfigurationError, StoreUnavailable
@@ -18,8 +19,6 @@ MANY_WAITING = 100
 MANY_HINTED = 1_000
 MOST_READ = 500
 """Dead events of which the last reason is looked up; more are only counted."""
-STUCK = 24 * 3600
-"""Seconds; Amazon settles nearly all refunds within minutes, and says `stuck` events after as long."""
 SUBSCRIBER, REFUNDS, FORMAT = "subscribers.lane", "refunds.pending", "store.format"
 
 
@@ -44,7 +43,7 @@ async def check_work(site: Site, store: Store) -> list[Finding]:
     """Each account's subscribers and refunds."""
     try:
         await store.correct_clock()
-        found = [finding for account in site.accounts for finding in await _check_account(store, account.name)]
+        found = [finding for account in site.accounts for finding in await _check_account(store, account)]
         return [*found, *(await _unrecognized(store, [*(account.name for account in site.accounts), UNASSIGNED]))]
     except StoreUnavailable as error:
         mend = "Allow the user all commands on the keys refunds:*."
@@ -62,9 +61,10 @@ async def _unrecognized(store: Store, accounts: Sequence[str]) -> list[Finding]:
     return found
 
 
-async def _check_account(store: Store, account: str) -> list[Finding]:
+async def _check_account(store: Store, settings: Account) -> list[Finding]:
+    account = settings.name
     sizes, roster = await store.gauges(account), await store.roster(account)
-    findings = _refunds(account, sizes)
+    findings = _refunds(account, sizes, settings.stuck_after / 1000)
     if not roster.version:
         found = "nothing is written yet for this account"
         return [*findings, skip(SUBSCRIBER, "not_written_yet", found, "Start `receiver serve`.", account)]
@@ -131,7 +131,7 @@ async def _dead(store: Store, account: str, name: str, count: int) -> Finding:
     return warn("subscribers.dead", "dead_events", found, mend, f"{account}/{name}")
 
 
-def _refunds(account: str, sizes: Mapping[str, float]) -> list[Finding]:
+def _refunds(account: str, sizes: Mapping[str, float], stuck_after: float) -> list[Finding]:
     pending, oldest = int(sizes["pending"]), sizes["oldest_pending_seconds"]
     hinted = int(sizes["hinted"])
     found = []
@@ -147,7 +147,7 @@ def _refunds(account: str, sizes: Mapping[str, float]) -> list[Finding]:
         text = f"{plural(unclear, 'refund request')} of which nobody knows whether Amazon made the refund"
         found.append(warn("refunds.unclear", "unclear", text, mend, account))
     text = f"{plural(pending, 'refund')} pending" + (f", the oldest for {seconds(oldest)}" if pending else "")
-    if oldest > STUCK:
+    if oldest > stuck_after:
         mend = "See them (receiver refund list --state RefundInitiated), and ask Amazon's support."
         return [*found, warn(REFUNDS, "stuck", text, mend, account)]
     return [*found, ok(REFUNDS, text, account)]

@@ -147,6 +147,7 @@ class SubscriberAnswer(msgspec.Struct, rename="camel"):
     min_amount: list[str] | None = None
     rate: float | None = None
     concurrency: int | None = None
+    backfill: bool | None = None
     stats: StatsAnswer | None = None
     paused: bool = False
     paused_reason: str | None = None

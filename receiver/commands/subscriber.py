@@ -13,6 +13,7 @@ from receiver.commands.answers import SubscriberAnswer, SubscribersAnswer, TryAn
 from receiver.commands.calling import Call, api_command, read_secret_file
 from receiver.commands.client import Api, ApiProblem, decode, target
 from receiver.commands.console import clean, emit, emit_fields, emit_json, say
+from receiver.commands.subscriber_options import Backfill, Concurrency, MinAmount, Rate, Reasons, Types
 from receiver.commands.subscriber_views import TYPES, emit_list, fields
 from receiver.errors import ConfigurationError, NotSent
 from receiver.exchange import Response
@@ -40,30 +41,6 @@ def _name(text: str) -> str:
 Name = Annotated[str, typer.Argument(metavar="NAME", callback=_name, help="Name of the subscriber.")]
 
 
-Types = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="TYPE,…",
-        help=f"Events it wants: {', '.join(TYPES)}, all (of these), or receiver.* (what befalls deliveries). "
-        "Repeat it, or separate by commas. Default: declined; with conflict for pagerduty; with conflict and stuck for "
-        "slack and alertmanager.",
-    ),
-]
-Reasons = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="REASON,…",
-        help="Of events with a reason code only these, for example AmazonRejected. Default: all.",
-    ),
-]
-MinAmount = Annotated[
-    list[str] | None,
-    typer.Option(metavar="AMOUNT", help='Not told of refunds of less, for example "100.00 USD"; repeat per currency.'),
-]
-Rate = Annotated[float | None, typer.Option(help="Deliveries a second at most. Default: the service's.")]
-Concurrency = Annotated[int | None, typer.Option(help="Deliveries at once at most. Default: the service's.")]
-
-
 @api_command(app)
 def add(
     call: Call,
@@ -85,6 +62,7 @@ def add(
     min_amount: MinAmount = None,
     rate: Rate = None,
     concurrency: Concurrency = None,
+    backfill: Backfill = None,
     start: Annotated[
         str, typer.Option("--from", help="Told of events since: now, beginning (all that are kept), or a time.")
     ] = "now",
@@ -122,11 +100,14 @@ def add(
         **_filters(types, reasons, min_amount),
         "rate": rate,
         "concurrency": concurrency,
+        "backfill": backfill,
         "start": "" if start == "now" else start,
         "secret": read_secret_file(secret_file, "--secret-file") if secret_file else "",
         "account": call.account,
     }
-    answer = call.run(lambda api: _add(api, name, {key: value for key, value in wanted.items() if value}))
+    answer = call.run(
+        lambda api: _add(api, name, {key: value for key, value in wanted.items() if value or value is False})
+    )
     _emit(call, answer)
 
 
@@ -172,9 +153,12 @@ def change(
     min_amount: MinAmount = None,
     rate: Rate = None,
     concurrency: Concurrency = None,
+    backfill: Backfill = None,
     default: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIELD", help="Back to its default: types, reasons, min-amount, rate, concurrency."),
+        typer.Option(
+            metavar="FIELD", help="Back to its default: types, reasons, min-amount, rate, concurrency, backfill."
+        ),
     ] = None,
 ) -> None:
     """Change what a subscriber is told, and where. Options that are not given change nothing.
@@ -186,8 +170,9 @@ def change(
         **_filters(types, reasons, min_amount),
         "rate": rate,
         "concurrency": concurrency,
+        "backfill": backfill,
     }
-    body: dict[str, Any] = {key: value for key, value in wanted.items() if value}
+    body: dict[str, Any] = {key: value for key, value in wanted.items() if value or value is False}
     for field in _split(default):
         body[field.replace("-", "_")] = None
     _emit(call, call.run(lambda api: api.call("PATCH", _path(api, name), body=body)))

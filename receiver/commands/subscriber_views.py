@@ -37,6 +37,7 @@ def fields(subscriber: SubscriberAnswer) -> Sequence[tuple[str, str | Text | Non
         ("Wants", _wants(subscriber)),
         ("Rate", f"{subscriber.rate:g} a second" if subscriber.rate else None),
         ("At once", str(subscriber.concurrency) if subscriber.concurrency else None),
+        ("Old refunds", None if subscriber.backfill is None else "told" if subscriber.backfill else "skipped"),
         ("State", _state(subscriber)),
         ("Paused at", moment(subscriber.paused_at)),
         ("Created", moment(subscriber.created_at)),

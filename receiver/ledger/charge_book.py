@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from receiver.ledger.lifecycle import born
+from receiver.ledger.age import born
 from receiver.ledger.refund import FPS, Money, Refund, State
 
 RESERVED = "Reserved"

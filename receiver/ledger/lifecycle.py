@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from receiver.ledger.age import STUCK_AFTER, is_backfill, is_stuck
 from receiver.ledger.refund import (
     FIELD_NAMES,
     UNKNOWN_STATE,
@@ -26,9 +27,8 @@ from receiver.ledger.refund import (
     is_final,
 )
 
-DAY = 86_400_000
-STUCK_AFTER = DAY
-"""Amazon's page on asynchronous processing promises hours; past a day a person should know."""
+TYPES_AS_REASONS = frozenset({"AmazonA-ZRefund", "BuyerCanceled"})
+"""Reason codes of Refunded that say who began the refund (Amazon's older pages for the EU)."""
 MOST_FINALS = 16
 """A bound on what one refund may remember; a refund that contradicts itself more often is in conflict anyway."""
 
@@ -153,10 +153,13 @@ def decide(
     source: Source,
     now: int,
     facts: Facts = MappingProxyType({}),
+    stuck_after: int = STUCK_AFTER,
+    region: str = "",
 ) -> Change:
     """What `known` becomes now that Amazon was seen to say `seen`.
 
-    `now` is in ms. `facts` are what others than Amazon's answer told (see `learned`). Total: every pair has an answer.
+    `now` and `stuck_after` are in ms; `region` is the account's. `facts` are what others than Amazon's answer told (see
+    `learned`). Total: every pair has an answer.
     """
     move = TABLE[phase(known.state if known else None)][phase(seen.state)]
     seen = _steady(seen, known)
@@ -165,12 +168,16 @@ def decide(
         emissions: tuple[Emission, ...] = ()
     else:
         refund, emissions = _joined(learned(known, facts, ISSUERS if source is Source.CREATE else REVISED), seen, move)
-    refund, emissions = _told(refund, emissions, move, now)
-    if known is not None:
-        if refund == known:
-            return Change(known, known)
-        refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=now, source=source)
-    return Change(known, refund, emissions)
+    refund, emissions = _told(refund, emissions, move, now, stuck_after)
+    if refund.state == State.REFUNDED and refund.reason_code in TYPES_AS_REASONS:
+        refund = msgspec.structs.replace(refund, refund_type=refund.reason_code)
+    if refund.backfill != (is_old := is_backfill(known, refund)):
+        refund = msgspec.structs.replace(refund, backfill=is_old)
+    if refund == known:
+        return Change(known, refund if known is None else known)
+    revision = known.revision + 1 if known else 1
+    found = {"revision": revision, "changed_at": now, "source": source, "region": region or refund.region}
+    return Change(known, msgspec.structs.replace(refund, **found), emissions)
 
 
 def _steady(seen: Observation, known: Refund | None) -> Observation:
@@ -225,7 +232,9 @@ def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple
     return refund, (Emission(EventType.CONFLICT, seen.state, seen.updated_at),)
 
 
-def _told(refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int) -> tuple[Refund, tuple[Emission, ...]]:
+def _told(
+    refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int, stuck_after: int
+) -> tuple[Refund, tuple[Emission, ...]]:
     """Add the events that happen at most once per refund, and remember that they have happened."""
     due = []
     if is_final(refund.state):
@@ -233,7 +242,7 @@ def _told(refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int)
     else:
         if refund.state == State.INITIATED:
             due.append(EventType.INITIATED)
-        if is_overdue(refund, now):
+        if is_overdue(refund, now, stuck_after):
             due.append(EventType.STUCK)
     fresh = tuple(kind for kind in due if kind not in refund.emitted)
     if fresh:
@@ -241,9 +250,9 @@ def _told(refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int)
     return refund, emissions + tuple(Emission(kind) for kind in fresh)
 
 
-def is_overdue(known: Refund, now: int) -> bool:
+def is_overdue(known: Refund, now: int, stuck_after: int = STUCK_AFTER) -> bool:
     """Whether it is time to tell that the refund is stuck (`now` in ms), which nobody has been told yet."""
-    return not is_final(known.state) and EventType.STUCK not in known.emitted and now - born(known, now) > STUCK_AFTER
+    return EventType.STUCK not in known.emitted and is_stuck(known, now, stuck_after)
 
 
 def said_again(known: Refund) -> Observation:
@@ -285,11 +294,6 @@ def _noted(refund: Refund, unread: Collection[str]) -> Refund:
     """The refund, with the names of those fields that could not be read and are empty still."""
     left = tuple(sorted(name for name in unread if name in FIELD_NAMES and not getattr(refund, FIELD_NAMES[name])))
     return refund if left == refund.unread else msgspec.structs.replace(refund, unread=left)
-
-
-def born(refund: Refund, now: int) -> int:
-    """When the refund began: Amazon's creationTimestamp where it is believable, else our first sight of it (ms)."""
-    return refund.created_at if 0 < refund.created_at <= now else refund.first_seen_at
 
 
 def _final_key(seen: Observation) -> str:

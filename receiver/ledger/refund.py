@@ -264,10 +264,14 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the token with which it was asked for; empty where it was not asked for here."""
     conflict: bool = False
     """Amazon has told two different final states."""
+    backfill: bool = False
+    """Amazon settled it long before it was first seen here: an old refund that was taken in (`lifecycle.py`)."""
     finals: tuple[str, ...] = ()
     """Each final state seen, as `State@updated_at`."""
     emitted: tuple[str, ...] = ()
     """The event types that this refund has had."""
+    region: str = ""
+    """The account's: na, eu or jp. Empty where an older version wrote the refund."""
     unread: tuple[str, ...] = ()
     """Names (`FIELD_NAMES`) of the fields that are empty because what Amazon sent could not be read."""
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from receiver.ledger.age import born
 from receiver.ledger.allowance import has_more_to_tell
-from receiver.ledger.lifecycle import born
 from receiver.ledger.refund import Refund, is_final
 
 UNIT = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

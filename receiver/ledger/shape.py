@@ -88,6 +88,7 @@ class RefundJson(TypedDict):
     ]
     final: Annotated[bool, Meta(description="Whether the state is Refunded or Declined.")]
     conflict: Annotated[bool, Meta(description="Whether Amazon has told two different final states.")]
+    backfill: Annotated[bool, Meta(description="Whether it was settled over 7 days before it was first seen here.")]
     orderReference: Annotated[
         str | None, Meta(description="The merchant's order number, unaltered, or null if over 256.")
     ]
@@ -205,6 +206,7 @@ def refund_json(refund: Refund) -> RefundJson:
         "revision": refund.revision,
         "final": is_final(refund.state),
         "conflict": refund.conflict,
+        "backfill": refund.backfill,
         "orderReference": whole_reference(refund.order_reference),
         "refundType": tidy(refund.refund_type) or None,
         "retryable": None if refund.conflict else {"yes": True, "no": False}.get(refund.retryable),

@@ -51,7 +51,7 @@ REPAY = Action(
 )
 RETRY = Action(
     "retry_refund",
-    "Once the balance is settled, issue a new refund for the charge; the declined one never comes back to life.",
+    "Once the balance is settled, issue a new refund for the charge; Amazon never reopens a declined refund.",
 )
 RETRY_IF_CAPTURED = Action(
     "retry_if_charge_captured",
@@ -68,12 +68,21 @@ RETRY_NOW = Action(
 )
 FOLLOW_RETRY = Action(
     "follow_retry",
-    "Look at the refund that repeats this one (retriedBy): the buyer is paid when that one is Refunded.",
+    "Look at the refund that repeats this one (retriedBy): Amazon returns the money once that one is Refunded.",
 )
 CHECK_ALREADY_PAID = Action(
     "check_buyer_already_refunded",
     "Look for an A-to-z claim or a chargeback on this order first, so that the buyer is not paid twice.",
 )
+CHECK_MAXIMUM = Action(
+    "check_refunded_total",
+    "Look at the other refunds of the charge: once its maximum has been refunded, Amazon declines every further one.",
+)
+SUPPORT = Action(
+    "contact_support",
+    "Contact Amazon Pay's merchant support in Japan, and quote refundId. Do not issue it again before.",
+)
+RETRY_SOON = Action("wait_before_retry", "Wait for 1 to 2 minutes before you issue the refund again.")
 ASK_AMAZON = Action(
     "ask_amazon",
     "Look the refund up in Seller Central, or ask Amazon Pay's merchant support; quote refundId and reasonCode.",
@@ -103,19 +112,31 @@ BY_REASON = {
     Reason.AMAZON_REJECTED: Advice(
         "Amazon rejected this refund, possibly because the merchant account has a negative balance. "
         "The buyer has not been paid by it.",
-        (REPAY, RETRY, ANOTHER_WAY),
+        (REPAY, RETRY, CHECK_MAXIMUM, ANOTHER_WAY),
     ),
     Reason.PROCESSING_FAILURE: Advice(
         "Amazon could not process this refund: either something failed inside Amazon, or the buyer has already got "
         "the money back through an A-to-z claim or a chargeback.",
-        (CHECK_ALREADY_PAID, RETRY_IF_CAPTURED, ANOTHER_WAY),
+        (CHECK_ALREADY_PAID, CHECK_MAXIMUM, RETRY_IF_CAPTURED, ANOTHER_WAY),
     ),
 }
 GENERAL = Advice(
     "Amazon declined this refund and gave no reason, or one that its documentation does not explain. "
     "The buyer has not been paid by it.",
-    (ASK_AMAZON, CHECK_ALREADY_PAID, RETRY_IF_CAPTURED, ANOTHER_WAY),
+    (ASK_AMAZON, CHECK_ALREADY_PAID, CHECK_MAXIMUM, RETRY_IF_CAPTURED, ANOTHER_WAY),
 )
+WITHOUT_ANOTHER_TRY = (RETRY, RETRY_IF_CAPTURED, RETRY_SOON, CHECK_MAXIMUM)
+"""Actions that are void once it is known that the charge admits no other try."""
+IN_JAPAN = {
+    Reason.AMAZON_REJECTED: Advice(
+        "Amazon rejected this refund. The buyer has not been paid by it.", (SUPPORT, CHECK_MAXIMUM, ANOTHER_WAY)
+    ),
+    Reason.PROCESSING_FAILURE: Advice(
+        BY_REASON[Reason.PROCESSING_FAILURE].summary,
+        (CHECK_ALREADY_PAID, CHECK_MAXIMUM, RETRY_SOON, RETRY_IF_CAPTURED, ANOTHER_WAY),
+    ),
+}
+"""What Amazon's Japanese pages advise: support for AmazonRejected, a pause before a retry for ProcessingFailure."""
 FPS_DECLINED = Advice(
     "Flexible Payments did not make this refund. The buyer has not been paid by it.",
     (
@@ -124,7 +145,7 @@ FPS_DECLINED = Advice(
     ),
 )
 STUCK = Advice(
-    "For more than a day Amazon has not told what became of this refund. Refunds are usually decided within hours.",
+    "This refund has been pending for longer than it should be. Amazon usually decides refunds within hours.",
     (WAIT, DO_NOT_PAY_TWICE, ASK_AMAZON),
 )
 
@@ -142,9 +163,16 @@ def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | N
     if event_type is EventType.DECLINED or (event_type is None and refund.state == State.DECLINED):
         if refund.refund_type == FPS:
             return FPS_DECLINED
-        advice = next((advice for reason, advice in BY_REASON.items() if reason == refund.reason_code), GENERAL)
+        known = IN_JAPAN if region_of(refund) == "jp" else BY_REASON
+        advice = next((advice for reason, advice in known.items() if reason == refund.reason_code), GENERAL)
         return _with_facts(advice, refund)
     return None
+
+
+def region_of(refund: Refund) -> str:
+    """The account's region. Of a refund that an older version wrote, yen mean Japan, all else North America."""
+    in_yen = refund.amount is not None and refund.amount.currency_code == "JPY"
+    return refund.region or ("jp" if in_yen else "na")
 
 
 def _with_facts(advice: Advice, refund: Refund) -> Advice:
@@ -152,10 +180,12 @@ def _with_facts(advice: Advice, refund: Refund) -> Advice:
     if refund.retried_by:
         return Advice(f"{advice.summary} It has been issued again.", (FOLLOW_RETRY, NOR_BESIDE_THE_RETRY))
     if refund.retryable == "no":
-        left = tuple(each for each in advice.actions if each not in (RETRY, RETRY_IF_CAPTURED))
+        left = tuple(each for each in advice.actions if each not in WITHOUT_ANOTHER_TRY)
         return Advice(f"{advice.summary} The charge does not admit another try.", left)
     if refund.retryable == "yes":
-        known = tuple(RETRY_NOW if each is RETRY_IF_CAPTURED else each for each in advice.actions)
+        known = tuple(
+            RETRY_NOW if each is RETRY_IF_CAPTURED else each for each in advice.actions if each is not CHECK_MAXIMUM
+        )
         return Advice(advice.summary, known)
     return advice
 

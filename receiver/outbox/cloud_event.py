@@ -61,6 +61,15 @@ class RefundEventJson(TypedDict):
             ),
         ]
     ]
+    backfill: NotRequired[
+        Annotated[
+            Literal[True],
+            msgspec.Meta(
+                description="There only of a refund that Amazon settled over 7 days before it was first seen here: old "
+                "news, of which nobody is to be called. data.backfill says the same."
+            ),
+        ]
+    ]
     data: AdvisedRefundJson
 
 
@@ -76,6 +85,8 @@ def cloud_event(event: Event) -> RefundEventJson:
         "datacontenttype": "application/json",
         "data": {**refund_json(event.refund), "advice": advice_json(event.advice)},
     }
+    if event.refund.backfill:
+        found["backfill"] = True
     if event.traceparent:
         found["traceparent"] = event.traceparent
     return found

@@ -17,12 +17,15 @@ the stream. A field without a value is not written; readers ignore fields that t
 | chargeId | no | Amazon's id of the charge |
 | amount, currencyCode | no | both or neither: `14.00`, `USD` |
 | softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
+| region | no | the account's: na, eu or jp |
 | retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time and no conflict is known |
 | retryOf, retryRoot, retriedBy | no | the refund repeated, the first of its chain of retries, the repetition |
 | retryRefused | no | Amazon's verdict on the last try to repeat it, as JSON: number, ms, code, status, id, text |
 | creationTimestamp, lastUpdatedTimestamp | no | Amazon's, basic form `20190714T155300Z` |
 | issuedBy | no | the name of the token with which the refund was requested here |
 | conflict | no | `true` if Amazon has told two different final states |
+| backfill | no | `true` if Amazon settled the refund over 7 days before it was first seen here |
+| wasStuck | no | `true` if `stuck` was told of the refund, at this event or before |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
 | unreadFields | no | the fields that are missing because what Amazon sent could not be read, separated by spaces |
 | traceparent | no | W3C Trace Context: what the request brought from which this follows |
@@ -61,6 +64,7 @@ NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
 WORD = re.compile(r"[a-z_]{1,64}")
 OPERATORS = "receiver."
 EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
+REGIONS = ("na", "eu", "jp")
 COUNT = re.compile(r"[0-9]{1,15}")
 FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
 STATE = re.compile(r".{1,256}", re.DOTALL)
@@ -96,8 +100,9 @@ def event_id(account: str, refund_id: str, event_type: EventType, state: str = "
 
 
 def event_of(emission: Emission, refund: Refund, at: int, traceparent: str = "") -> Event:
-    """The event for one emission of a change; `at` in ms. What only the ledger needs (`emitted`) stays behind."""
-    told = msgspec.structs.replace(refund, emitted=(), charge_read=False)
+    """The event for one emission of a change; `at` in ms. Of `emitted` only STUCK is kept."""
+    stuck = (EventType.STUCK.value,) if EventType.STUCK in refund.emitted else ()
+    told = msgspec.structs.replace(refund, emitted=stuck, charge_read=False)
     return Event(
         id=event_id(refund.account, refund.refund_id, emission.type, emission.state, emission.updated_at),
         type=emission.type,
@@ -129,6 +134,7 @@ def to_fields(event: Event) -> dict[str, str]:
         "releaseEnvironment": tidy(refund.environment),
         "orderReference": whole_reference(refund.order_reference) or "",
         "refundType": tidy(refund.refund_type),
+        "region": refund.region,
         "retryable": "" if refund.conflict else refund.retryable,
         "retryOf": refund.retry_of,
         "retryRoot": refund.retry_root,
@@ -136,6 +142,8 @@ def to_fields(event: Event) -> dict[str, str]:
         "retryRefused": msgspec.json.encode(refund.retry_refused).decode() if refund.retry_refused else "",
         "issuedBy": refund.issued_by,
         "conflict": "true" if refund.conflict else "",
+        "backfill": "true" if refund.backfill else "",
+        "wasStuck": "true" if EventType.STUCK in refund.emitted else "",
         "finals": " ".join(refund.finals),
         "unreadFields": " ".join(refund.unread),
         "revision": str(refund.revision),
@@ -201,6 +209,7 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         environment=fields.get("releaseEnvironment", ""),
         order_reference=fields.get("orderReference", ""),
         refund_type=fields.get("refundType", ""),
+        region=region if (region := fields.get("region", "")) in REGIONS else "",
         retryable=fields.get("retryable", ""),
         retry_of=fields.get("retryOf", ""),
         retry_root=fields.get("retryRoot", ""),
@@ -208,6 +217,8 @@ def _refund(account: str, fields: Mapping[str, str]) -> Refund:
         retry_refused=_refused(fields.get("retryRefused", "")),
         issued_by=fields.get("issuedBy", ""),
         conflict=fields.get("conflict") == "true",
+        backfill=fields.get("backfill") == "true",
+        emitted=(EventType.STUCK.value,) if fields.get("wasStuck") == "true" else (),
         finals=_finals(fields),
         unread=tuple(name for name in fields.get("unreadFields", "").split(" ") if name in FIELD_NAMES),
     )

@@ -7,9 +7,11 @@
 | pagerduty | declined, conflict | routing_key | url, links | routing_key | 1 | 2 s |
 | alertmanager | declined, stuck, conflict | url | authorization, links | authorization | 50 | 1 s |
 
-Links are `public_url` and `seller_central`. By default people hear of what needs them: a decline, and a contradiction;
-of a refund that is stuck too, except by pager: nothing can be done about it at night. PagerDuty and Alertmanager know
-incidents: they can be told of declined, stuck and conflict only, and are told by themselves what ends these.
+Of old refunds that are taken in (`backfill`), programs are told (cloudevents) and people are not (all others), unless
+the subscriber says otherwise. Links are `public_url` and `seller_central`. By default people hear of what needs them: a
+decline, and a contradiction; of a refund that is stuck too, except by pager: nothing can be done about it at night.
+PagerDuty and Alertmanager know incidents: they can be told of declined, stuck and conflict only, and are told by
+themselves what ends these.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class Format:
 
     types: tuple[EventType, ...]
     signed: bool = False
+    backfill: bool = False
+    """Whether it is told of old refunds that are taken in, unless the subscriber says otherwise."""
     incidents: bool = False
     credential: str = ""
     """The field that is a credential beside signing secrets: it is kept from people."""
@@ -49,7 +53,7 @@ class Format:
 
 CHAT_TYPES = (EventType.DECLINED, EventType.STUCK, EventType.CONFLICT)
 FORMATS: Mapping[str, Format] = {
-    CLOUDEVENTS: Format(types=(EventType.DECLINED,), signed=True),
+    CLOUDEVENTS: Format(types=(EventType.DECLINED,), signed=True, backfill=True),
     "slack": Format(types=CHAT_TYPES, credential="url", most_in_one=50, window=10_000),
     "pagerduty": Format(
         types=(EventType.DECLINED, EventType.CONFLICT),

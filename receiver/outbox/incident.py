@@ -7,7 +7,8 @@ only a person closes, and never closes another: of two final states nobody knows
 
 from __future__ import annotations
 
-from receiver.ledger.lifecycle import STUCK_AFTER, EventType, born
+from receiver.ledger.age import STUCK_AFTER, born
+from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Refund, is_final
 from receiver.ledger.shape import tidy
 from receiver.outbox.event import Event
@@ -26,7 +27,9 @@ def closes(event: Event) -> frozenset[EventType]:
     if event.type is EventType.REFUNDED and event.refund.retry_root and not event.refund.conflict:
         ended.add(EventType.DECLINED)
     final = event.type in (EventType.REFUNDED, EventType.DECLINED) and is_final(event.refund.state)
-    if final and event.at - born(event.refund, event.at) > STUCK_AFTER:
+    # An event that an older version wrote does not say whether its refund was stuck: after a day it may have been.
+    was_stuck = EventType.STUCK in event.refund.emitted or event.at - born(event.refund, event.at) > STUCK_AFTER
+    if final and was_stuck:
         ended.add(EventType.STUCK)
     return frozenset(ended)
 

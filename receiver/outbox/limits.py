@@ -58,6 +58,11 @@ def concurrency_problems(given: object) -> list[str]:
     return [] if given is None or right else [f"is not a whole number of messages at once from 1 to {MOST_AT_ONCE}"]
 
 
+def backfill_problems(given: object) -> list[str]:
+    """Whether to be told of old refunds."""
+    return [] if given is None or isinstance(given, bool) else ["is neither true nor false"]
+
+
 def _listed(given: object) -> Sequence[object]:
     return given if isinstance(given, list | tuple) else [given]
 

@@ -37,8 +37,9 @@ from receiver.ledger.refund import Reason, format_rfc3339
 from receiver.ledger.shape import tidy
 from receiver.outbox.cloud_event import USER_AGENT
 from receiver.outbox.event import Event
+from receiver.outbox.filters import asks
 from receiver.outbox.incident import chain, closes, opens
-from receiver.outbox.subscriber import Subscriber, asks
+from receiver.outbox.subscriber import Subscriber
 from receiver.outbox.telling import actions, facts, links, refund_url, sentence, summary
 
 LONGEST_KEY, LONGEST_SUMMARY = 255, 1024

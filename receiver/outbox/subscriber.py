@@ -12,11 +12,14 @@ import msgspec
 from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Money, format_rfc3339
-from receiver.outbox.event import Event
 from receiver.outbox.formats import CLOUDEVENTS, LINKS, format_problems, traits
-from receiver.outbox.incident import closes
-from receiver.outbox.limits import amount_problems, concurrency_problems, large_enough, rate_problems, read_amounts
-from receiver.outbox.operator_event import FAMILY, OperatorEvent
+from receiver.outbox.limits import (
+    amount_problems,
+    backfill_problems,
+    concurrency_problems,
+    rate_problems,
+    read_amounts,
+)
 from receiver.outbox.secret import Secret, secret_problems
 from receiver.outbox.signature import read_secret
 from receiver.outbox.subscriber_shape import CredentialJson, PublicJson
@@ -25,9 +28,10 @@ from receiver.outbox.written import ALL, OPERATOR_TYPES, key, name_problems, rea
 
 FIELDS = (
     *("name", "url", "secret", "secrets", "types", "reasons", "min_amount", "rate", "concurrency", "format"),
+    "backfill",
     *("routing_key", "authorization", *LINKS),
 )
-LATER = ("min_amount", "rate", "concurrency", "credential", *LINKS)
+LATER = ("min_amount", "rate", "concurrency", "credential", "backfill", *LINKS)
 """Fields that the first subscribers did not have: left out of the stored form where they are empty, because the store
 compares its bytes."""
 
@@ -49,6 +53,8 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     """Messages under way at once in each process; None: `delivery.per_subscriber`."""
     format: str = CLOUDEVENTS
+    backfill: bool | None = None
+    """Whether it is told of refunds that were settled long before they were first seen; None: as its format is."""
     credential: Secret | None = None
     """PagerDuty's routing key, or what goes to an Alertmanager as `authorization`."""
     public_url: str = ""
@@ -91,46 +97,9 @@ def window(subscriber: Subscriber) -> int:
     return traits(subscriber.format).window
 
 
-def wants(subscriber: Subscriber, event: Event) -> bool:
-    """Whether the subscriber is owed the event: it asks for it, or the event ends an incident that it was told of.
-
-    A paused subscriber is owed as much as any: its events wait.
-    """
-    if asks(subscriber, event):
-        return True
-    return traits(subscriber.format).incidents and any(kind.value in subscriber.types for kind in closes(event))
-
-
-def asks(subscriber: Subscriber, event: Event) -> bool:
-    """Whether type, reason and amount are those asked for.
-
-    A refund without a reason code passes the filter of reasons, one without an amount, or in a currency that is not
-    named, that of amounts.
-    """
-    if ALL not in subscriber.types and event.type.value not in subscriber.types:
-        return False
-    reason = event.refund.reason_code
-    if reason and subscriber.reasons and reason not in subscriber.reasons:
-        return False
-    return large_enough(event.refund.amount, subscriber.min_amount)
-
-
-def wants_operator(subscriber: Subscriber, event: OperatorEvent) -> bool:
-    """Whether the subscriber has asked for operator events of this type."""
-    return FAMILY in subscriber.types or event.type.value in subscriber.types
-
-
-def told_of_declines(subscriber: Subscriber) -> bool:
-    """Whether the subscriber is told about declines, of some kind at least."""
-    return bool({ALL, EventType.DECLINED.value} & set(subscriber.types))
-
-
-def guards_declines(subscriber: Subscriber, other: Subscriber) -> bool:
-    """Whether `other` is told at least of every decline that `subscriber` is told of, and is awake."""
-    if other.paused or not told_of_declines(other):
-        return False
-    reasons = not other.reasons or (bool(subscriber.reasons) and set(subscriber.reasons) <= set(other.reasons))
-    return reasons and other.min_amount in ((), subscriber.min_amount)
+def told_of_old(subscriber: Subscriber) -> bool:
+    """Whether the subscriber is told of refunds that were settled long before they were first seen."""
+    return traits(subscriber.format).backfill if subscriber.backfill is None else subscriber.backfill
 
 
 def pause(subscriber: Subscriber, reason: str, now: int) -> Subscriber:
@@ -183,6 +152,7 @@ def read_subscriber(data: object, rules: Rules, *, origin: str, now: int) -> Sub
         min_amount=read_amounts(data["min_amount"]) if data.get("min_amount") is not None else (),
         rate=None if data.get("rate") is None else float(data["rate"]),
         concurrency=data.get("concurrency"),
+        backfill=data.get("backfill"),
         format=data.get("format") or CLOUDEVENTS,
         credential=Secret(credential) if credential else None,
         public_url="" if chosen.signed else data.get("public_url") or rules.public_url,
@@ -210,6 +180,7 @@ def subscriber_problems(data: object, rules: Rules) -> list[str]:
         *(f"min_amount: {problem}" for problem in amount_problems(data.get("min_amount"))),
         *(f"rate: {problem}" for problem in rate_problems(data.get("rate"))),
         *(f"concurrency: {problem}" for problem in concurrency_problems(data.get("concurrency"))),
+        *(f"backfill: {problem}" for problem in backfill_problems(data.get("backfill"))),
         *format_problems(data),
     ]
 
@@ -227,6 +198,7 @@ def written(subscriber: Subscriber) -> dict[str, Any]:
         "min_amount": [str(amount) for amount in subscriber.min_amount] or None,
         "rate": subscriber.rate,
         "concurrency": subscriber.concurrency,
+        "backfill": subscriber.backfill,
         "format": subscriber.format,
         "public_url": subscriber.public_url or None,
         "seller_central": subscriber.seller_central or None,
@@ -244,6 +216,7 @@ def public_json(subscriber: Subscriber) -> PublicJson:
         "minAmount": [str(amount) for amount in subscriber.min_amount] or None,
         "rate": subscriber.rate,
         "concurrency": subscriber.concurrency,
+        "backfill": told_of_old(subscriber),
         "format": subscriber.format,
         "credential": _credential_json(subscriber),
         "publicUrl": subscriber.public_url or None,
@@ -265,7 +238,9 @@ def public_json(subscriber: Subscriber) -> PublicJson:
 def encode(subscriber: Subscriber) -> bytes:
     """The stored form: JSON, with the secrets."""
     fields = msgspec.to_builtins(subscriber)
-    return msgspec.json.encode({name: value for name, value in fields.items() if value or name not in LATER})
+    return msgspec.json.encode(
+        {name: value for name, value in fields.items() if value or value is False or name not in LATER}
+    )
 
 
 @lru_cache(maxsize=128)

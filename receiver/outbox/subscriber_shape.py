@@ -34,6 +34,9 @@ class PublicJson(TypedDict):
     minAmount: Annotated[list[str] | None, Meta(description="Such as 100.00 USD. Null: every amount.")]
     rate: Annotated[float | None, Meta(description="Messages a second at most. Null: delivery.rate.")]
     concurrency: Annotated[int | None, Meta(description="Messages under way at once. Null: delivery.per_subscriber.")]
+    backfill: Annotated[
+        bool, Meta(description="Whether it is told of refunds settled over 7 days before they were first seen here.")
+    ]
     format: Annotated[str, Meta(extra_json_schema={"enum": [*FORMATS]})]
     credential: Annotated[CredentialJson | None, Meta(description="Beside signing secrets: what is kept from people.")]
     publicUrl: str | None

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Money, Refund
 from receiver.ledger.shape import DESCRIPTION_LIMIT, known_time, tidy
+from receiver.outbox.advice import region_of
 from receiver.outbox.event import Event
 from receiver.outbox.subscriber import Subscriber
 
@@ -27,11 +28,15 @@ WORDS = {
 """`Refund declined`, `5 refunds declined`."""
 WITHOUT_ADVICE = {
     EventType.INITIATED: "Amazon has accepted this refund, and has not decided yet.",
-    EventType.REFUNDED: "Amazon has paid the buyer.",
+    EventType.REFUNDED: "Amazon has processed this refund. It can take up to 9 working days to reach the buyer.",
     EventType.TEST: "This is a test: nothing has happened to any refund.",
 }
-SELLER_CENTRAL = "https://sellercentral.amazon.com"
-"""North America's. Merchants elsewhere set another."""
+SELLER_CENTRAL = {
+    "na": "https://sellercentral.amazon.com",
+    "eu": "https://sellercentral-europe.amazon.com",
+    "jp": "https://sellercentral.amazon.co.jp",
+}
+"""Region → address. `seller_central` of a subscriber or of the settings goes before it."""
 
 
 def title(events: Sequence[Event]) -> str:
@@ -79,10 +84,10 @@ def facts(event: Event) -> dict[str, str]:
         "Order": tidy(refund.order_reference),
         "Charge": tidy(refund.charge_id),
         "Account": tidy(event.account),
+        "Could not be read": ", ".join(refund.unread),
         "Environment": tidy(refund.environment),
         "Retry of": tidy(refund.retry_of),
         "Changed": known_time(refund.updated_at) or "",
-        "Could not be read": ", ".join(refund.unread),
     }
     return {name: text for name, text in known.items() if text}
 
@@ -101,7 +106,10 @@ def sums(events: Sequence[Event]) -> list[str]:
 def links(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[str, str]:
     """Where to look: the refund in this service (of many: the service), if its address is known; Seller Central."""
     url, name = (subscriber.public_url, "This service") if many else (refund_url(event, subscriber), "Refund")
-    return {**({name: url} if url else {}), "Seller Central": subscriber.seller_central or SELLER_CENTRAL}
+    return {
+        **({name: url} if url else {}),
+        "Seller Central": subscriber.seller_central or SELLER_CENTRAL[region_of(event.refund)],
+    }
 
 
 def refund_url(event: Event, subscriber: Subscriber) -> str:

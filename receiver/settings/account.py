@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from codecs import BOM_UTF8
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ from receiver.accounts import (
 )
 from receiver.amazonpay.calls import Endpoint, Region, key_environment
 from receiver.amazonpay.signing import PUBLIC_KEY_ID, Algorithm, Signer
+from receiver.durations import milliseconds
 from receiver.errors import ConfigurationError, Unreadable
 from receiver.inbox import regions
 from receiver.inbox.envelope import TOPIC_ARN
@@ -29,7 +31,7 @@ from receiver.ledger.allowance import OVER
 from receiver.ledger.refund import Money
 from receiver.ledger.schedule import DEFAULT_POLL, PollPlan
 from receiver.settings.fps import FpsSettings
-from receiver.settings.values import AsList, Name, Section, Words, is_loopback, one_of, readable, secret_text
+from receiver.settings.values import AsList, Name, Section, Span, Words, is_loopback, one_of, readable, secret_text
 
 TOPIC_PREFIX = re.compile(r"arn:(aws|aws-cn|aws-us-gov):sns:[a-z0-9-]{1,32}:[0-9]{12}:[A-Za-z0-9_-]{0,255}\*")
 CERTIFICATE_URL = re.compile(
@@ -86,6 +88,12 @@ class AccountSettings(Section):
     signing_certificates: dict[str, Path] = Field(default_factory=dict)
     throttle: ThrottleSettings = Field(default_factory=ThrottleSettings)
     poll: Words = DEFAULT_POLL
+    stuck_after: Span = Field(
+        default=timedelta(days=1),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=60),
+        description="how long a refund may be pending before `stuck` is told, 1m to 60d.",
+    )
     over_refund: dict[str, Decimal] = Field(
         default_factory=dict,
         description='currency = the most that may be refunded over a captured amount, such as { CHF = "75.00" }.',
@@ -197,6 +205,7 @@ class AccountSettings(Section):
             signer=Signer(self.public_key_id, _pem(self.private_key, self.private_key_file), self.algorithm),
             throttle=self._throttle(LIVE_THROTTLE if environment is Environment.LIVE else SANDBOX_THROTTLE),
             poll=PollPlan.parse(self.poll),
+            stuck_after=milliseconds(self.stuck_after),
             min_signature_version=self.min_signature_version,
             over={**OVER, **{name: Money(amount, name).minor_units for name, amount in self.over_refund.items()}},
             fps=self.fps.build(environment) if self.fps else None,

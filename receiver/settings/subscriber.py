@@ -42,6 +42,7 @@ class SubscriberSettings(Section):
     seller_central: str | None = None
     rate: float | None = None
     concurrency: int | None = None
+    backfill: bool | None = None
     start: str = "now"
     """From when on it is owed events, when it is written for the first time: now, beginning, or an RFC 3339 time."""
 
@@ -83,6 +84,7 @@ class SubscriberSettings(Section):
             "seller_central": self.seller_central,
             "rate": self.rate,
             "concurrency": self.concurrency,
+            "backfill": self.backfill,
         }
         return {key: value for key, value in fields.items() if value is not None}
 

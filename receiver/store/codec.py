@@ -22,6 +22,7 @@ TEXTS = {
     "environment": "environment",
     "order": "order_reference",
     "type": "refund_type",
+    "region": "region",
     "retryable": "retryable",
     "retry_of": "retry_of",
     "retry_root": "retry_root",
@@ -41,7 +42,7 @@ MOST_NUMBER = 253_402_300_800_000
 FAMILY = "amazonpay.refund."
 """What the types of all events of a refund begin with; it is left out here. A value over 64 bytes more than doubles
 the memory of the whole hash (Redis's hash-max-listpack-value)."""
-FLAGS = {"conflict": "conflict", "read": "charge_read"}
+FLAGS = {"conflict": "conflict", "read": "charge_read", "backfill": "backfill"}
 
 
 class Line(Revision, frozen=True, array_like=True):

@@ -15,8 +15,9 @@ import structlog
 
 from receiver.errors import Unreadable
 from receiver.outbox.event import from_fields, is_newer
+from receiver.outbox.filters import wants, wants_operator
 from receiver.outbox.operator_event import OperatorEvent, is_operator, read_operator_event
-from receiver.outbox.subscriber import Subscriber, wants, wants_operator
+from receiver.outbox.subscriber import Subscriber
 from receiver.outbox.written import ALL
 from receiver.store.deaths import Deaths
 from receiver.store.lanes import Parcel

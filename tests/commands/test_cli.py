@@ -19,7 +19,7 @@ from tests.processes import GRACE, PROJECT, Desk, desk, until
 from tests.store.embedded_kit import servers
 
 CLIENT = {"--url", "--token-file", "--account", "--insecure", "--json"}
-FILTERS = {"--types", "--reasons", "--min-amount", "--rate", "--concurrency"}
+FILTERS = {"--types", "--reasons", "--min-amount", "--rate", "--concurrency", "--backfill"}
 COMMANDS = {
     "serve": {"--config", "--no-worker", "--workers"},
     "work": {"--config"},

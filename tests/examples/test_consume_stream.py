@@ -128,5 +128,6 @@ def test_the_document_has_every_field_of_the_stream() -> None:
     full = an_event(
         EventType.DECLINED, **dict.fromkeys(names, "x"), retry_refused=RetryRefused(1, 1), unread=("refundAmount",)
     )
-    contradicted = an_event(EventType.DECLINED, conflict=True)
+    told_before = {"conflict": True, "backfill": True, "region": "eu", "emitted": (EventType.STUCK.value,)}
+    contradicted = an_event(EventType.DECLINED, **told_before)
     assert told == {*to_fields(msgspec.structs.replace(full, traceparent="x")), *to_fields(contradicted)}

@@ -212,7 +212,7 @@ class Run:
             states = [line.state for line in await self.direct.history("us", refund_id)]
             assert states == list(dict.fromkeys(states)), "no state is written twice"
         left = ("hinted", "hints", "issuing", "reserved", "unclear", "lane:all", "owed:all", "attempts:all", "dead:all")
-        assert [name for name in left if await redis.exists(keys(name))] == [], "in limbo"
+        assert [name for name in left if await redis.exists(keys(*name.split(":")))] == [], "in limbo"
         pending = [refund_id for refund_id in self.refunds if await self._is(refund_id, "RefundInitiated")]
         assert sorted(await redis.zrange(keys("due"), 0, -1)) == sorted(each.encode() for each in pending)
         assert set(self.answers) <= {200, 201, 202, 503}, "our own trouble is no fault of the sender"

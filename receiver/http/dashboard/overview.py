@@ -16,7 +16,8 @@ from receiver.http.dashboard.frame import Frame
 from receiver.http.dashboard.requests import NOTICES
 from receiver.http.dashboard.sessions import Session
 from receiver.http.listing import Pages, merged
-from receiver.ledger.lifecycle import EventType, born
+from receiver.ledger.age import born
+from receiver.ledger.lifecycle import EventType
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Refund, State, is_final
 from receiver.ledger.request import Record, RequestState

@@ -191,6 +191,11 @@ CHANGEABLE: Final[Mapping[str, Schema]] = {
         "maximum": MOST_AT_ONCE,
         "description": "Messages under way at once in each process.",
     },
+    "backfill": {
+        "type": "boolean",
+        "description": "Whether it is told of refunds that Amazon settled over 7 days before they were first seen "
+        "here, such as imported ones. Left out: true for cloudevents, false for formats that call people.",
+    },
     "routingKey": {"type": "string", "pattern": whole(ROUTING_KEY), "description": "Of PagerDuty."},
     "authorization": {
         "type": "string",

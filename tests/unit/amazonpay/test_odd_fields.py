@@ -14,9 +14,9 @@ from receiver.exchange import Response
 from receiver.ledger.lifecycle import EventType, decide
 from receiver.ledger.refund import Source
 from receiver.outbox.event import event_of, from_fields, to_fields
+from receiver.outbox.filters import wants
 from receiver.outbox.formats import CLOUDEVENTS, FORMATS
 from receiver.outbox.rendering import render
-from receiver.outbox.subscriber import wants
 from receiver.store.codec import from_hash, to_hash
 from tests.unit.outbox.examples import a_subscriber
 from tests.unit.outbox.tellers import teller

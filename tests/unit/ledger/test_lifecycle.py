@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.ledger.lifecycle import DAY, TABLE, Change, EventType, Move, Phase, decide, phase
+from receiver.ledger.age import DAY
+from receiver.ledger.lifecycle import TABLE, Change, EventType, Move, Phase, decide, phase
 from receiver.ledger.refund import Money, Observation, Refund, Source
 
 T = 1_760_000_000_000

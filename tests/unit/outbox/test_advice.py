@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import FPS
-from receiver.outbox.advice import Advice, advice_json, advice_of
+from receiver.ledger.refund import FPS, Money
+from receiver.outbox.advice import FOLLOW_RETRY, Advice, advice_json, advice_of
+from receiver.outbox.telling import WITHOUT_ADVICE
 from tests.unit.outbox.examples import a_refund, any_text
 
 
@@ -21,7 +24,12 @@ def test_a_rejected_refund_begins_with_the_negative_balance() -> None:
     advice = advice_of(a_refund(reason_code="AmazonRejected"), EventType.DECLINED)
     assert advice is not None
     assert "negative balance" in advice.summary
-    assert actions(advice) == ["repay_negative_balance", "retry_refund", "refund_another_way"]
+    assert actions(advice) == [
+        "repay_negative_balance",
+        "retry_refund",
+        "check_refunded_total",
+        "refund_another_way",
+    ]
 
 
 def test_a_processing_failure_is_tried_again_only_while_the_charge_is_captured() -> None:
@@ -29,9 +37,32 @@ def test_a_processing_failure_is_tried_again_only_while_the_charge_is_captured()
     advice = advice_of(a_refund(reason_code="ProcessingFailure"), EventType.DECLINED)
     assert advice is not None
     assert "A-to-z claim or a chargeback" in advice.summary
-    assert actions(advice) == ["check_buyer_already_refunded", "retry_if_charge_captured", "refund_another_way"]
-    assert "Captured" in advice.actions[1].text
+    assert actions(advice) == [
+        "check_buyer_already_refunded",
+        "check_refunded_total",
+        "retry_if_charge_captured",
+        "refund_another_way",
+    ]
+    assert "Captured" in advice.actions[2].text
     assert "retry_refund" not in actions(advice)
+
+
+def test_advice_in_japan_is_what_amazon_documents_there() -> None:
+    """AmazonRejected: support, and no retry. ProcessingFailure: a retry after 1 to 2 minutes. Also of older records."""
+    for where in ({"region": "jp"}, {"amount": Money(Decimal("1400"), "JPY")}):
+        rejected = advice_of(a_refund(reason_code="AmazonRejected", **where), EventType.DECLINED)
+        assert actions(rejected) == ["contact_support", "check_refunded_total", "refund_another_way"]
+        failed = advice_of(a_refund(reason_code="ProcessingFailure", **where), EventType.DECLINED)
+        assert "1 to 2 minutes" in " ".join(each.text for each in failed.actions)  # type: ignore[union-attr]
+        assert actions(failed).index("wait_before_retry") < actions(failed).index("retry_if_charge_captured")
+    abroad = advice_of(a_refund(region="eu", amount=Money(Decimal("1400"), "JPY")), EventType.DECLINED)
+    assert actions(abroad)[0] == "repay_negative_balance"
+
+
+def test_no_text_says_that_the_buyer_has_the_money() -> None:
+    """Amazon's Refunded means processed: up to 9 working days can pass."""
+    told = [*WITHOUT_ADVICE.values(), FOLLOW_RETRY.text]
+    assert not [text for text in told if "has paid" in text or "is paid" in text]
 
 
 @pytest.mark.parametrize("reason", ["", "SomethingNew", "amazonrejected"])

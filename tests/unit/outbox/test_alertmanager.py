@@ -28,8 +28,9 @@ from receiver.exchange import Request
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.alertmanager import FIRES_FOR, MARGIN, address, alerts
 from receiver.outbox.event import Event
+from receiver.outbox.filters import wants
 from receiver.outbox.rendering import render
-from receiver.outbox.subscriber import most_in_one, wants, window
+from receiver.outbox.subscriber import most_in_one, window
 from receiver.transport import Transport
 from tests.processes import until
 from tests.unit.outbox.examples import NOW, an_event, any_text, events, long_text
@@ -44,8 +45,9 @@ BODY = (
     'the merchant account has a negative balance. The buyer has not been paid by it.","description":"Amazon rejected '
     "this refund, possibly because the merchant account has a negative balance. The buyer has not been paid by "
     'it.","advice":"1. Look at the balance of the merchant account in Seller Central; where it is negative, pay Amazon '
-    "what is owed. 2. Once the balance is settled, issue a new refund for the charge; the declined one never comes "
-    "back to life. 3. Or compensate the buyer outside Amazon Pay, for example with store credit, a gift card or a "
+    "what is owed. 2. Once the balance is settled, issue a new refund for the charge; Amazon never reopens a "
+    "declined refund. 3. Look at the other refunds of the charge: once its maximum has been refunded, Amazon declines "
+    "every further one. 4. Or compensate the buyer outside Amazon Pay, for example with store credit, a gift card or a "
     'check.","refund":"S01-5105180-3221187-R022311","amount":"14.00 USD","reason":"AmazonRejected",'
     '"amazon_says":"The refund was rejected.","charge":"S01-5105180-3221187-C056351","account":"us",'
     '"environment":"Sandbox","changed":"20190714T155500Z","event":"evt_a0b1dbf5ddba89abbeed14ef890d0517",'

@@ -17,6 +17,7 @@ from standardwebhooks.webhooks import Webhook
 from receiver.errors import NotSent, Unreadable
 from receiver.ledger.refund import Money
 from receiver.outbox.event import from_fields
+from receiver.outbox.filters import guards_declines, wants, wants_operator
 from receiver.outbox.limits import amount_problems, concurrency_problems, large_enough, rate_problems, read_amounts
 from receiver.outbox.operator_event import (
     FAMILY,
@@ -28,7 +29,7 @@ from receiver.outbox.operator_event import (
 )
 from receiver.outbox.rendering import render_operator
 from receiver.outbox.secret import Secret
-from receiver.outbox.subscriber import Subscriber, guards_declines, wants, wants_operator
+from receiver.outbox.subscriber import Subscriber
 from tests.store.makers import SECRET
 from tests.unit.outbox.examples import NOW, an_event, any_text
 

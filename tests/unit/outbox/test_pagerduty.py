@@ -15,9 +15,10 @@ from receiver.exchange import Request, Response
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.delivery import SCHEDULE, Attempts, Delivered, Retry, judge
 from receiver.outbox.event import Event
+from receiver.outbox.filters import wants
 from receiver.outbox.pagerduty import LATE
 from receiver.outbox.rendering import render
-from receiver.outbox.subscriber import most_in_one, wants, window
+from receiver.outbox.subscriber import most_in_one, window
 from tests.unit.outbox.examples import NOW, a_subscriber, an_event, any_text, events, long_text
 from tests.unit.outbox.tellers import FIRST, ROUTING_KEY, retry, teller
 
@@ -38,7 +39,8 @@ BODY = (
     '"What happened":"Amazon rejected this refund, possibly because the merchant account has a negative balance. The '
     'buyer has not been paid by it.","What to do":["Look at the balance of the merchant account in Seller Central; '
     'where it is negative, pay Amazon what is owed.","Once the balance is settled, issue a new refund for the charge; '
-    'the declined one never comes back to life.","Or compensate the buyer outside Amazon Pay, for example with store '
+    'Amazon never reopens a declined refund.","Look at the other refunds of the charge: once its maximum has been '
+    'refunded, Amazon declines every further one.","Or compensate the buyer outside Amazon Pay, for example with store '
     'credit, a gift card or a check."],"Event":"evt_a0b1dbf5ddba89abbeed14ef890d0517"}}}'
 )
 RESOLVED = (

@@ -46,14 +46,16 @@ BODY = (
     '"creationTimestamp":"20190714T155300Z","statusDetails":{"state":"Declined",'
     '"reasonCode":"AmazonRejected","reasonDescription":"The refund was rejected.",'
     '"lastUpdatedTimestamp":"20190714T155500Z"},"releaseEnvironment":"Sandbox","account":"us",'
-    '"revision":2,"final":true,"conflict":false,"orderReference":null,"refundType":null,'
+    '"revision":2,"final":true,"conflict":false,"backfill":false,"orderReference":null,"refundType":null,'
     '"retryable":null,"retryOf":null,"retryRoot":null,"retriedBy":null,"retryRefused":null,'
     '"issuedBy":null,"unreadFields":[],"firstSeenAt":"2019-07-14T15:53:01.000Z","changedAt":"2019-07-14T16:00:00.250Z",'
     '"source":"notification","advice":{"summary":"Amazon rejected this refund, possibly because the '
     'merchant account has a negative balance. The buyer has not been paid by it.","actions":['
     '{"action":"repay_negative_balance","text":"Look at the balance of the merchant account in Seller '
     'Central; where it is negative, pay Amazon what is owed."},{"action":"retry_refund","text":"Once the '
-    'balance is settled, issue a new refund for the charge; the declined one never comes back to life."},'
+    'balance is settled, issue a new refund for the charge; Amazon never reopens a declined refund."},'
+    '{"action":"check_refunded_total","text":"Look at the other refunds of the charge: once its maximum has been '
+    'refunded, Amazon declines every further one."},'
     '{"action":"refund_another_way","text":"Or compensate the buyer outside Amazon Pay, for example with '
     'store credit, a gift card or a check."}]}}}'
 )
@@ -69,7 +71,7 @@ def test_the_whole_request_of_a_decline() -> None:
         "user-agent": "amazon-pay-refund-receiver",
         "webhook-id": "evt_a0b1dbf5ddba89abbeed14ef890d0517",
         "webhook-timestamp": "1563120000",
-        "webhook-signature": "v1,kU4R8xo1pOneGZ6KMo+gcROba8Th8Xj58RWfulo17sE=",
+        "webhook-signature": "v1,Kc4OOwPa0WpeT2uQyib6ZvZyEPWyvP1frFybKwhgq28=",
     }
 
 

@@ -40,7 +40,8 @@ BODY = (
     '{"type":"mrkdwn","text":"*Changed*\\n`20190714T155500Z`","verbatim":true}]},'
     '{"type":"section","text":{"type":"mrkdwn","text":"*What to do*\\n1. Look at the balance of the merchant account '
     "in Seller Central; where it is negative, pay Amazon what is owed.\\n2. Once the balance is settled, issue a new "
-    "refund for the charge; the declined one never comes back to life.\\n3. Or compensate the buyer outside Amazon "
+    "refund for the charge; Amazon never reopens a declined refund.\\n3. Look at the other refunds of the charge: once "
+    "its maximum has been refunded, Amazon declines every further one.\\n4. Or compensate the buyer outside Amazon "
     'Pay, for example with store credit, a gift card or a check.","verbatim":true}},'
     '{"type":"context","elements":['
     '{"type":"mrkdwn","text":"<https://refunds.example/refunds/S01-5105180-3221187-R022311?account=us|Refund>",'

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from receiver.errors import BadRequest, Unreadable
 from receiver.ledger.lifecycle import EventType
+from receiver.outbox.filters import wants
 from receiver.outbox.formats import FORMATS
 from receiver.outbox.secret import Secret
 from receiver.outbox.signature import format_secret
@@ -30,7 +31,6 @@ from receiver.outbox.subscriber import (
     read_subscriber,
     resume,
     subscriber_problems,
-    wants,
 )
 from receiver.outbox.target import Rules
 from tests.unit.outbox.examples import NOW, OTHER_SECRET, SECRET, a_subscriber, an_event
@@ -97,7 +97,7 @@ def test_every_problem_is_named_at_once_with_its_field_and_the_mend() -> None:
     assert caught.value.reason == "bad_subscriber"
     assert caught.value.detail.split("\n") == [
         "secrte: is not a field of a subscriber; known are name, url, secret, secrets, types, reasons, min_amount, "
-        "rate, concurrency, format, routing_key, authorization, public_url, seller_central",
+        "rate, concurrency, format, backfill, routing_key, authorization, public_url, seller_central",
         "name: is not a plain word; use 1 to 64 of a-z 0-9 _ -, a letter or digit first",
         "url: must begin with https://; write for example https://finance.example/hooks",
         "url: must not hold a user name or password; deliveries prove themselves by their signature",
@@ -273,6 +273,7 @@ def test_what_people_see_of_a_subscriber() -> None:
         "publicUrl": None,
         "rate": None,
         "concurrency": None,
+        "backfill": True,
         "paused": False,
         "pausedReason": None,
         "pausedAt": None,
