@@ -522,3 +522,69 @@ async def test_no_protection_is_decoration(
     without(monkeypatch, script, protection, instead)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         await test(shop)
+
+
+# What Amazon, or something on the way, refuses of our requests
+
+
+@pytest.mark.parametrize(
+    "kind", ["date", "header", "signature", "key", "hold", "field", "value", "page", "proxy", "tls"]
+)
+async def test_a_refusal_of_our_request_ends_no_reference(shop: Office, kind: str) -> None:
+    """It is no word about the refund: nothing is unknown, a worker repeats it, and one refund comes of it."""
+    shop.simulator.mischief.add("refuse", place="fps_refund", kind=kind, times=2)
+    for _ in range(2):
+        ordered = await shop.legacy.create(shop.order())
+        assert ordered.refund is None
+        assert (ordered.record.state, ordered.record.unknown) == (RequestState.RESERVED, False)
+        assert ordered.record.last_error == "amazon_refuses_us"
+    await shop.work()
+    again = await shop.legacy.create(shop.order())
+    assert again.refund is not None
+    assert (again.record.state, shop.made()) == (RequestState.DONE, 1)
+
+
+async def test_a_refusal_of_our_request_after_an_unknown_end_is_not_unclear(shop: Office) -> None:
+    shop.simulator.mischief.add("lost_answer", place="fps_refund")
+    shop.simulator.mischief.add("refuse", place="fps_refund", kind="hold", times=2)
+    assert (await shop.legacy.create(shop.order())).refund is None
+    await shop.work()
+    assert (await shop.state(), shop.made()) == (RequestState.DONE, 1)
+
+
+async def test_a_request_that_is_refused_for_a_week_was_not_sent(shop: Office) -> None:
+    """Amazon forgets references, so that it ends; what Amazon said last is told."""
+    shop.simulator.mischief.add("refuse", place="fps_refund", kind="hold", times=None)
+    assert (await shop.legacy.create(shop.order())).refund is None
+    shop.clock.tick(8 * DAY)
+    await shop.another()._round()
+    with pytest.raises(Conflict, match="on hold") as caught:
+        await shop.legacy.create(shop.order())
+    assert caught.value.reason == "refund_not_sent"
+
+
+@pytest.mark.parametrize("seconds", [-2, -3600, 3600])
+async def test_the_timestamp_goes_by_the_hosts_clock(shop: Office, seconds: int) -> None:
+    """A host two seconds behind takes the first request; one that is an hour off, the second, at once."""
+    shop.legacy.asker.timeout = 5.0
+    shop.simulator.mischief.add("clock", place="fps_refund", seconds=seconds, times=None)
+    ordered = await shop.legacy.create(shop.order())
+    assert ordered.refund is not None
+    assert (shop.made(), shop.sent) == (1, 1 if seconds == -2 else 2)
+    assert (await shop.legacy.create(shop.order("R-2"))).refund is not None
+    assert shop.sent == (2 if seconds == -2 else 3)
+
+
+async def test_a_pending_refund_is_asked_about_though_every_second_request_is_refused(shop: Office) -> None:
+    shop.simulator.mischief.add("refuse", place="fps_refund", kind="hold", every=2, times=None)
+    assert (await shop.legacy.create(shop.order())).refund is not None
+    shop.clock.tick(DELAY * 1000)
+    shop.simulator.tick()
+    for _ in range(4):
+        await shop.legacy.hint("R-1")
+        await shop.look()
+        shop.clock.tick(60_000)
+    known = await shop.store.refund("us", "R-1")
+    assert known is not None
+    assert known.state == "Refunded"
+    assert shop.made() == 1

@@ -22,6 +22,7 @@ LOOKED: Final = {
     "unchanged": "nothing new",
     "amazon_not_found": "no such refund",
     "amazon_throttled": "too many calls just now",
+    "amazon_refuses_us": "our request is refused",
     "amazon_refused": "our key or request is refused",
     "amazon_unknown": "no answer that can be used",
 }
