@@ -27,7 +27,7 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         lifecycle.py · age.py                     the table: known + seen → change, and its events
         schedule.py                               when to ask again
         query.py · shape.py · request_shape.py · order_reference.py    lists, the JSON of a refund and of a request
-        charge_book.py                            each refund of a charge, and what must not be paid beside it
+        charge_book.py · retryability.py          each refund of a charge; whether one may be issued again
         allowance.py                              how much may still be refunded on a charge
     store/            Redis; each script is a .lua file beside the module that runs it
         keys.py · codec.py · stream_ids.py · part.py    the catalogue of keys; forms; access
@@ -36,12 +36,12 @@ A hint makes a refund due; Amazon is asked, and the answer is written with all t
         sentinel.py · cluster.py · topology.py    one Redis, or several
         clock.py · wakes.py                       one time for all; who wakes whom
         looks.py · refunds.py · roster.py · lanes.py · deaths.py · keeping.py    questions, the ledger, what is owed
-        requests.py · unsettled.py · fps_orders.py · disputes.py    refunds we were asked to issue; chargebacks
+        requests.py · unsettled.py · fps_orders.py · disputes.py · known_charges.py    what we issue; charges
         format.py · restored.py · pruning.py      the version of the data; after a restore; what is old goes
         overview.py · trail.py · notifications.py · feed.py · vitals.py    what people look at; all events; Redis itself
         embedded.py · embedded_files.py · embedded_line.py · embedded_process.py    a Valkey of our own
     ask.py · settle.py    one signed exchange with Amazon; read, decide, commit, and again on collision
-    track.py          VERB · what is due → the ledger
+    current.py · track.py          VERBS · the advice of now; what is due → the ledger
     issue/ · legacy.py                            VERBS · a refund request → Amazon → the ledger (legacy: by FPS)
 
 A change becomes an event, and an event is owed to whoever wants it
@@ -78,7 +78,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ metrics
   │ receive · track · issue · legacy · declare · deliver · upkeep
   │ handover
-  │ settle · ask · telling · unrecognized
+  │ settle · ask · telling · unrecognized · current
   │ transport · store · certificates · settings
   │ resolver · sendable · interim · serving · logs · workers · deadline · fetch_queue
   │ accounts

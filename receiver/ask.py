@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
@@ -18,13 +17,13 @@ from receiver.amazonpay.clock import HostClocks
 from receiver.amazonpay.signing import diagnose
 from receiver.errors import AmazonError, AmazonRefusesUs, AmazonThrottled, AmazonUnknown, NotSent, StoreUnavailable
 from receiver.exchange import Request, Response
-from receiver.ledger.allowance import Charge, has_more_to_tell, retryable
-from receiver.ledger.charge_book import Entry
+from receiver.ledger.allowance import Charge, has_more_to_tell
 from receiver.ledger.lifecycle import UNREAD, Facts
 from receiver.ledger.refund import FPS, Observation, Refund, RetryRefused, State
-from receiver.ledger.request import without_its_own
+from receiver.ledger.retryability import as_text, judge
 from receiver.store import Store
 from receiver.store.damage import StoreDamaged, WrongType
+from receiver.store.requests import CHARGE_KEPT
 
 log = structlog.get_logger()
 
@@ -42,8 +41,6 @@ REDATED_PATIENCE, REDATED_LEAST = 1.0, 0.5
 """Seconds that such a repetition may wait for a token of the throttle, and that it must have left for its answer."""
 DATE_REFUSED = "amazon_date_refused"
 """How an exchange ended that was repeated at once with another date."""
-CHARGE_KEPT = 3_600_000
-"""ms. What is cached of a charge is good for its order number and for advice; before money moves it is read afresh."""
 
 
 class Send(Protocol):
@@ -191,15 +188,16 @@ class Asker:
 
         Raises the `AmazonError` tree; `AmazonThrottled` also where our own throttle has no token within `patience` (s).
         """
-        if not fresh and (kept := await self.store.cached_charge(self.account.name, charge_id)):
-            with contextlib.suppress(msgspec.MsgspecError):
-                return msgspec.json.decode(kept, type=Charge)
+        kept = None if fresh else await self.store.kept_charge(self.account.name, charge_id)
+        if kept and self.store.now() - kept.read_at < CHARGE_KEPT:
+            return kept
         if not await self._charge_token(patience):
             raise AmazonThrottled("Too many charges are being read just now.", retry_after=THROTTLED_PAUSE)
         request = get_charge(self.account.endpoint, charge_id)
         found = await self.ask(Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id))
         self.check_environment(found.environment)
-        self.store.cache_charge(self.account.name, charge_id, msgspec.json.encode(found), CHARGE_KEPT)
+        found = msgspec.structs.replace(found, read_at=self.store.now())
+        await self.store.keep_charge(self.account.name, found, for_advice=fresh)
         return found
 
     async def facts(self, refund: Refund, *, besides: str = "", again: bool = False) -> Facts:
@@ -214,9 +212,9 @@ class Asker:
         declined = refund.state == State.DECLINED
         try:
             # Whether there is money left must not be judged by what was true before the decline.
-            charge, others = await asyncio.gather(
+            charge, known = await asyncio.gather(
                 self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
-                self._others(refund, besides),
+                self.store.known_charge(self.account.name, refund.charge_id if declined else ""),
             )
         except (AmazonError, StoreDamaged) as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
@@ -227,19 +225,11 @@ class Asker:
         }
         if charge.has_unread("merchantReferenceId", "merchantMetadata"):
             facts[UNREAD] = ("orderReference",)
-        if declined and refund.amount is not None and not charge.has_unread("captureAmount", "refundedAmount"):
-            facts["retryable"] = retryable(charge, refund.amount, others.values(), self.account.over)
-            if facts["retryable"] == "no" and not besides:
-                sure = without_its_own(others, refund.amount)
-                facts["retryable"] = "" if retryable(charge, refund.amount, sure, self.account.over) == "yes" else "no"
+        if declined and known.readable:
+            entries = {name: entry for name, entry in known.entries.items() if name != besides}
+            known = replace(known, entries=entries, charge=charge)
+            facts["retryable"] = as_text(judge(msgspec.structs.replace(refund, retryable=""), known, self.store.now()))
         return facts
-
-    async def _others(self, refund: Refund, besides: str) -> dict[str, Entry]:
-        """What else we know on the charge of a declined refund; of no other does the advice depend on it."""
-        if refund.state != State.DECLINED:
-            return {}
-        entries = await self.store.charge_entries(self.account.name, refund.charge_id)
-        return {name: entry for name, entry in entries.items() if name not in (refund.refund_id, besides)}
 
     async def facts_in_time(self, refund: Refund, *, besides: str = "") -> Facts:
         """What `facts` says within two seconds, else nothing: a decline that is known is not held back for advice."""

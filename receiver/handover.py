@@ -13,7 +13,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from receiver.errors import NotSent, Unreadable
+from receiver.current import current_events, without_judgement
+from receiver.errors import NotSent, StoreUnavailable, Unreadable
 from receiver.exchange import Request, Response
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.delivery import (
@@ -106,8 +107,20 @@ class Handover:
                 for_operators.append((parcel, told))
             else:
                 together.append((parcel, told))
+        together = await self._as_of_now(together, subscriber)
         for batch in filter(None, (together, for_operators)):
             await self._message(batch, subscriber)
+
+    async def _as_of_now(self, batch: list[tuple[Parcel, Told]], subscriber: Subscriber) -> list[tuple[Parcel, Told]]:
+        """With the advice of now. Where the store cannot tell it, the event goes out without."""
+        parcels, events = [parcel for parcel, _ in batch], [told for _, told in batch if isinstance(told, Event)]
+        if not parcels:
+            return batch
+        try:
+            return list(zip(parcels, await current_events(self.store, parcels[0].account, events), strict=True))
+        except StoreUnavailable as error:
+            log.warning("delivery.advice_unknown", subscriber=subscriber.name, reason=error.reason)
+            return list(zip(parcels, map(without_judgement, events), strict=True))
 
     async def _message(self, batch: Sequence[tuple[Parcel, Told]], subscriber: Subscriber) -> None:
         answer, seconds = await self._post([told for _, told in batch], subscriber)

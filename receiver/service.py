@@ -104,8 +104,8 @@ class Service:
             self.certificates,
             self.store,
             self._now,
-            past_ms=int(ingest.max_age.total_seconds() * 1000),
-            future_ms=int(ingest.max_future.total_seconds() * 1000),
+            past_ms=milliseconds(ingest.max_age),
+            future_ms=milliseconds(ingest.max_future),
             confirm=self._confirm_subscription if ingest.confirm_subscriptions else None,
         )
         self.issuers = {account.name: self._issuer(account) for account in self.accounts}
@@ -131,6 +131,7 @@ class Service:
         )
         self._opened.push_async_callback(self.store.close)
         self.store.accounts = [account.name for account in self.accounts]
+        self.store.over = {account.name: account.over for account in self.accounts}
         self.store.keep_dead = settings.delivery.keep_dead
         self.store.seen_for = int((ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000)
         await self.store.start()
@@ -267,11 +268,8 @@ class Service:
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
 
     async def _alerting(self) -> dict[str, str]:
-        found = [
-            each
-            for problems in await asyncio.gather(*(self.store.alerting_problems(each.name) for each in self.accounts))
-            for each in problems
-        ]
+        problems = await asyncio.gather(*(self.store.alerting_problems(each.name) for each in self.accounts))
+        found = [each for of_account in problems for each in of_account]
         return {
             "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",
             "subscribers_failing": "failing" if any(each.failing for each in found) else "ok",

@@ -25,7 +25,7 @@ LAYERS = (
     {"accounts"},
     {"resolver", "sendable", "interim", "serving", "logs", "workers", "deadline", "fetch_queue"},
     {"transport", "store", "certificates", "settings"},
-    {"settle", "ask", "telling", "unrecognized"},
+    {"settle", "ask", "telling", "unrecognized", "current"},
     {"handover"},
     {"receive", "track", "issue", "legacy", "declare", "deliver", "upkeep"},
     {"metrics"},

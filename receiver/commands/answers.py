@@ -72,6 +72,9 @@ class RefundAnswer(RevisionAnswer, rename="camel", kw_only=True):
     retry_of: str | None = None
     retried_by: str | None = None
     retry_refused: RetryRefusedAnswer | None = None
+    retryable: bool | None = None
+    retryable_reasons: list[str] = []
+    as_of: str | None = None
     unread_fields: list[str] = []
     issued_by: str | None = None
     first_seen_at: str | None = None
@@ -92,12 +95,25 @@ class PageAnswer(msgspec.Struct, rename="camel"):
     next_cursor: str | None = None
 
 
+class DisputeAnswer(msgspec.Struct, rename="camel"):
+    """A dispute about the charge of a refund."""
+
+    dispute_id: str
+    kind: str
+    open: bool = True
+    amount: Amount | None = None
+    reason: str | None = None
+    state: str | None = None
+    first_told_at: str | None = None
+
+
 class HistoryAnswer(msgspec.Struct, rename="camel"):
     """A history; each revision is a `RevisionAnswer`."""
 
     refund_id: str
     account: str
     revisions: list[dict[str, Any]]
+    disputes: list[DisputeAnswer] = []
 
 
 class RefreshAnswer(msgspec.Struct, rename="camel"):

@@ -20,7 +20,7 @@ from receiver.commands.console import (
     emit_json,
     say,
 )
-from receiver.commands.views import Screen, emit_history, emit_list, fields
+from receiver.commands.views import Screen, emit_disputes, emit_history, emit_list, fields
 from receiver.commands.watch import Watch
 from receiver.durations import SPAN, milliseconds, parse_duration
 from receiver.errors import Unreadable
@@ -206,6 +206,7 @@ def history(call: Call, refund_id: RefundId) -> None:
         emit_json(answer.body)
         return
     emit_history(revisions)
+    emit_disputes(found.disputes)
 
 
 @api_command(app)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from receiver.commands.answers import EventAnswer, RefundAnswer, RevisionAnswer
+from receiver.commands.answers import DisputeAnswer, EventAnswer, RefundAnswer, RevisionAnswer
 from receiver.commands.client import convert, decode
-from receiver.commands.console import clean, emit_json, emit_rich, emit_value, moment, say, short_moment, table
+from receiver.commands.console import clean, emit, emit_json, emit_rich, emit_value, moment, say, short_moment, table
 from receiver.commands.watch import Change
 from receiver.exchange import Response
 from receiver.ledger.refund import State
@@ -81,6 +81,7 @@ def fields(refund: RefundAnswer) -> Sequence[tuple[str, str | Text | None]]:
         ("Retry of", refund.retry_of),
         ("Retried by", refund.retried_by),
         ("Retry refused", _retry_refused(refund)),
+        ("Can be reissued", _retryable(refund)),
         ("Issued by", refund.issued_by),
         ("Type", refund.refund_type),
         ("Descriptor", refund.soft_descriptor),
@@ -93,6 +94,24 @@ def fields(refund: RefundAnswer) -> Sequence[tuple[str, str | Text | None]]:
         ("Could not be read", ", ".join(refund.unread_fields) or None),
         *_advice(refund),
     ]
+
+
+def _retryable(refund: RefundAnswer) -> str | None:
+    """Whether it can be issued again, why not, and as of when."""
+    if refund.as_of is None:
+        return None
+    word = "not known" if refund.retryable is None else "yes" if refund.retryable else "no"
+    reasons = f" ({', '.join(refund.retryable_reasons)})" if refund.retryable_reasons else ""
+    return f"{word}{reasons}, as of {moment(refund.as_of)}"
+
+
+def emit_disputes(disputes: Sequence[DisputeAnswer]) -> None:
+    """A line for each dispute about the charge."""
+    for each in disputes:
+        money = f"{each.amount.amount} {each.amount.currency_code}" if each.amount else ""
+        facts = ", ".join(filter(None, (money, each.reason, each.state, moment(each.first_told_at))))
+        standing = "open" if each.open else "won by the merchant"
+        emit(clean(f"Dispute {each.dispute_id}: {each.kind}, {standing}{f' ({facts})' if facts else ''}"))
 
 
 def _retry_refused(refund: RefundAnswer) -> str | None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
+from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
 from receiver.ledger.shape import (
@@ -41,6 +42,9 @@ class HistoryJson(TypedDict):
     refundId: str
     account: Account
     revisions: list[RevisionJson]
+    disputes: Annotated[
+        list[DisputeJson], Meta(description="Of its charge, or of its charge permission; the first told first.")
+    ]
 
 
 class RefreshJson(TypedDict):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from hashlib import sha256
 from typing import Any, Protocol
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.current import ChargeStore, current_refunds
 from receiver.errors import BadRequest, Conflict, NotFound
 from receiver.http.answers import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.auth import Caller, Tokens
@@ -25,6 +27,7 @@ from receiver.http.params import Params
 from receiver.http.rate import Refreshes
 from receiver.http.seats import Seats, share_of
 from receiver.http.wire import traceparent_of
+from receiver.ledger.dispute import Dispute, dispute_json, permission_of
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.query import Query
 from receiver.ledger.refund import AMAZON_REFUND_ID, REFUND_ID, Refund, Revision, Source, is_final
@@ -45,7 +48,7 @@ OTHER_OBJECTS = {"": "a charge permission", "C": "a charge", "A": "an authorizat
 """What else has ids that begin as a refund's does, by the letter that follows."""
 
 
-class RefundStore(Pages, Protocol):
+class RefundStore(Pages, ChargeStore, Protocol):
     """What the API reads, and the one thing that it writes: `store/`. Every method raises `StoreUnavailable`."""
 
     async def refund(self, account: str, refund_id: str) -> Refund | None:
@@ -53,6 +56,9 @@ class RefundStore(Pages, Protocol):
 
     async def history(self, account: str, refund_id: str) -> list[Revision]:
         """Every revision, oldest first."""
+
+    async def disputes(self, account: str, charge_permission_id: str) -> tuple[Dispute, ...]:
+        """The disputes of a charge permission, the first told first."""
 
     async def fps_order(self, account: str, reference: str) -> FpsRecord | None:
         """The order of a refund by Flexible Payments, or None."""
@@ -81,7 +87,7 @@ class RefundApi:
         self._seats = Seats(http.waiting, of_one, reason="too_many_waiting", settings=WAITING)
 
     async def one(self, request: Request) -> Response:
-        """`GET /v1/refunds/{id}?wait=&account=`: the refund, with a strong `ETag`; waits until it is final."""
+        """`GET /v1/refunds/{id}?wait=&account=`: the refund, with an `ETag`; waits until it is final."""
         caller = self._reader(request)
         params = Params(request, ("account", "wait"))
         accounts, refund_id = caller.seen(params.opaque("account") or None), _refund_id(request)
@@ -91,10 +97,11 @@ class RefundApi:
             with self._seats.taken(caller.name):
                 found = await self._look(request, accounts, refund_id, found, wait)
         refund = _the_one(found)
-        tag = etag(refund)
+        (refund,) = await current_refunds(self._store, refund.account, [refund])
+        body: AdvisedRefundJson = {**refund_json(refund), "advice": advice_json(advice_of(refund))}
+        tag = etag(refund, body)
         if matches(request.headers.getlist("if-none-match"), tag):
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
-        body: AdvisedRefundJson = {**refund_json(refund), "advice": advice_json(advice_of(refund))}
         return json_answer(body, ETag=tag, Cache_Control="private, no-cache")
 
     async def many(self, request: Request) -> Response:
@@ -110,7 +117,7 @@ class RefundApi:
         page = await merged(self._store, accounts, query, cursor, limit)
         following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else None
         body: RefundListJson = {
-            "refunds": [refund_json(refund) for refund in page.refunds],
+            "refunds": [refund_json(refund) for refund in await self._as_of_now(page.refunds)],
             "unreadable": list(page.unreadable),
             "nextCursor": following,
             "scanCut": page.cut,
@@ -122,13 +129,27 @@ class RefundApi:
         caller = self._reader(request)
         params = Params(request, ("account",))
         refund = _the_one(await self._found(caller.seen(params.opaque("account") or None), _refund_id(request)))
-        revisions = await self._store.history(refund.account, refund.refund_id)
+        revisions, disputes = await asyncio.gather(
+            self._store.history(refund.account, refund.refund_id),
+            self._store.disputes(refund.account, permission_of(refund.charge_id or refund.refund_id)),
+        )
         body: HistoryJson = {
             "refundId": refund.refund_id,
             "account": refund.account,
             "revisions": [revision_json(revision) for revision in revisions],
+            "disputes": [dispute_json(each) for each in disputes if each.concerns(refund.charge_id)],
         }
         return json_answer(body)
+
+    async def _as_of_now(self, refunds: Sequence[Refund]) -> list[Refund]:
+        """The refunds of several accounts in their order, each with what may be done about it now."""
+        accounts = list(dict.fromkeys(refund.account for refund in refunds))
+        groups = [[refund for refund in refunds if refund.account == account] for account in accounts]
+        found = await asyncio.gather(
+            *(current_refunds(self._store, *each) for each in zip(accounts, groups, strict=True))
+        )
+        by_id = {(refund.account, refund.refund_id): refund for each in found for refund in each}
+        return [by_id[refund.account, refund.refund_id] for refund in refunds]
 
     async def refresh(self, request: Request) -> Response:
         """`POST /v1/refunds/{id}/refresh`: ask Amazon now. 202 once that is written down durably.
@@ -188,9 +209,10 @@ class RefundApi:
                 each.cancel()
 
 
-def etag(refund: Refund) -> str:
-    """Strong: the same tag is the same bytes. The time is in it because revisions restart with an emptied store."""
-    return f'"{refund.account}.{refund.revision}.{refund.changed_at}"'
+def etag(refund: Refund, body: AdvisedRefundJson) -> str:
+    """Weak: what it stands for is the same but for `asOf`. Advice changes without a revision of the refund."""
+    digest = sha256(msgspec.json.encode({**body, "asOf": None})).hexdigest()[:16]
+    return f'W/"{refund.account}.{refund.revision}.{digest}"'
 
 
 def _settled(found: Sequence[Refund]) -> bool:
@@ -233,4 +255,4 @@ def _only(accounts: Sequence[str]) -> str:
 def matches(headers: Sequence[str], tag: str) -> bool:
     """`If-None-Match` (RFC 9110, 13.1.2): a list of tags, compared weakly, or `*`."""
     tags = [text.strip().removeprefix("W/") for text in ",".join(headers).split(",")]
-    return tag in tags or "*" in tags
+    return tag.removeprefix("W/") in tags or "*" in tags

@@ -8,11 +8,17 @@ that is kept. Events of one account come in its order; between accounts there is
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Protocol
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.current import ChargeStore, current_events
+from receiver.errors import Unreadable
 from receiver.http.answers import EventPageJson
 from receiver.http.api import json_answer
 from receiver.http.auth import Tokens
@@ -32,7 +38,11 @@ from receiver.http.params import Params
 from receiver.http.reads import Reads
 from receiver.http.seats import Seats, share_of
 from receiver.metrics import Metrics
+from receiver.outbox.event import Event, from_fields
+from receiver.outbox.operator_event import is_operator
 from receiver.settings.sections import FeedSettings, Scope
+from receiver.store.feed import FeedPage, Where
+from receiver.store.wakes import Waker
 
 LIMIT, MOST = 100, 500
 CLIENTS = ("feed.clients", "feed.clients_per_token")
@@ -43,18 +53,50 @@ ASK_EVERY = 5.0
 """Whether a client of a long poll is still there can be asked, not waited for: ask this often (seconds)."""
 
 
+class EventStore(FeedStore, ChargeStore, Protocol):
+    """Where events come from, and what their advice depends on: `store/`."""
+
+
+class CurrentFeed:
+    """The events of a store, with the advice as of when they are read."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+
+    def waking(self, account: str) -> AbstractContextManager[Waker]:
+        """A waker that rings whenever something of the account is written."""
+        return self._store.waking(account)
+
+    async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
+        """A page of events. Raises `StoreUnavailable`."""
+        page = await self._store.events_after(account, where, limit)
+        told = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
+        events = dict(zip(told, await current_events(self._store, account, [*told.values()]), strict=True))
+        entries = tuple(replace(entry, event=events.get(entry.place)) for entry in page.entries)
+        return replace(page, entries=entries)
+
+
+def readable(account: str, fields: Mapping[str, str]) -> Event | None:
+    """The event of a refund that an entry holds; None where it is another one, or cannot be read."""
+    try:
+        return None if is_operator(fields) else from_fields(account, fields)
+    except Unreadable:
+        return None
+
+
 class FeedApi:
     """The handlers of one process."""
 
     def __init__(
         self,
-        store: FeedStore,
+        events: EventStore,
         tokens: Tokens,
         settings: FeedSettings,
         metrics: Metrics,
         reads: Reads,
         timing: Timing | None = None,
     ) -> None:
+        store = CurrentFeed(events)
         self._store, self._tokens, self._metrics, self._reads = store, tokens, metrics, reads
         self._buffer, self._timing = settings.buffer, timing or Timing()
         self._hub = Hub(store, settings.buffer)

@@ -20,7 +20,7 @@ import structlog
 
 from receiver.errors import StoreUnavailable, Unreadable
 from receiver.outbox.cursor import Place
-from receiver.outbox.event import from_fields
+from receiver.outbox.event import Event, from_fields
 from receiver.outbox.operator_event import is_operator
 from receiver.outbox.rendering import render_body
 from receiver.store.feed import FeedPage, Lost, Where
@@ -52,6 +52,8 @@ class Told:
     place: Place
     fields: Mapping[str, str] = field(default_factory=dict)
     lost: Lost = ""
+    event: Event | None = None
+    """It, with the advice as of when it was read."""
     _body: bytes | None = None
 
     @property
@@ -73,7 +75,7 @@ class Told:
             self._body = b""
         if self._body is None:
             try:
-                self._body = render_body(from_fields(self.account, self.fields))
+                self._body = render_body(self.event or from_fields(self.account, self.fields))
             except Unreadable:
                 log.error("feed.entry_unreadable", account=self.account, stream_id=self.place.id)
                 self._body = b""
@@ -224,7 +226,7 @@ class Tail:
         if page.lost:
             self._begin_again(page)
         for entry in page.entries:
-            self._tell(Told(self._account, entry.place, entry.fields))
+            self._tell(Told(self._account, entry.place, entry.fields, event=entry.event))
         self._place = page.end
 
     def _begin_again(self, page: FeedPage) -> None:

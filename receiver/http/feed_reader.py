@@ -158,4 +158,4 @@ class Reader:
         self._ahead[account] = page.end
         self._places.setdefault(account, page.start)
         lost = [Told(account, page.start, lost=page.lost)] if page.lost else []
-        return lost + [Told(account, entry.place, entry.fields) for entry in page.entries]
+        return lost + [Told(account, entry.place, entry.fields, event=entry.event) for entry in page.entries]

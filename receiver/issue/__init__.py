@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from receiver.ask import Asker
+from receiver.current import current_refunds
 from receiver.errors import (
     AmazonUnknown,
     BadRequest,
@@ -35,10 +36,11 @@ from receiver.issue.refusals import buyer_may_be_paid, not_reserved, refusal
 from receiver.issue.tries import Issued, Tries, Watcher
 from receiver.issue.work import Worker
 from receiver.ledger.allowance import CAPTURED, OVER, Charge, most
-from receiver.ledger.charge_book import SKEW, Guard
+from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.dispute import open_on, permission_of
 from receiver.ledger.refund import FPS, Money, Refund, State
 from receiver.ledger.request import NOBODY, Asked, Order, Record, RequestState, Wish
+from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NOT_MERCHANTS_REFUND, judge, not_merchants_refund
 from receiver.settle import Settler
 from receiver.store import Store
 from receiver.store.requests import Attempt, Disputed, NotReserved, Reserved
@@ -144,6 +146,8 @@ class Issuer:
         known = await self.store.request(self._name, order.id)
         if known is not None:
             return await self._known(known, order)
+        if declined is not None:
+            await self._check(declined)
         charge = await self.asker.tracing(order.traceparent).charge(order.charge_id, fresh=True)
         captured = _refundable(charge, order)
         if not order.order_reference:
@@ -167,26 +171,28 @@ class Issuer:
                 return await self._known(record, order)
         return await self._known(reserved, order)
 
+    async def _check(self, declined: Refund) -> None:
+        """Refuse, before Amazon is asked, what no state of the charge admits. The rest is the reserving script's."""
+        found = judge(declined, await self.store.known_charge(self._name, declined.charge_id), self.store.now())
+        if found and NOT_MERCHANTS_REFUND in found.reasons:
+            raise not_merchants_refund()
+        if found and BUYER_MAY_BE_PAID in found.reasons:
+            raise await self._disputed(declined.charge_id)
+
     async def _disputed(self, charge_id: str) -> Conflict:
         return buyer_may_be_paid(open_on(charge_id, await self.store.disputes(self._name, permission_of(charge_id))))
 
     def _guard(self, order: Order, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
-        """What must not be in the way of an order.
-
-        A retry looks back to when the declined refund began: to always, where Amazon has not told that. The time of a
-        reservation is ours, and our clock may be behind Amazon's.
-        """
+        """What must not be in the way of an order."""
         now = self.store.now()
         refunded = charge.refunded.minor_units if charge.refunded else 0
         if charge.has_unread("refundedAmount"):
             # What is not known is taken for the whole charge.
             refunded = ceiling
-        since = now - self.same_amount_within if self.same_amount_within else None
-        reserved_since = since
         if declined is not None:
-            since = declined.created_at if 0 < declined.created_at <= now else 0
-            reserved_since = max(since - SKEW, 0)
-        return Guard(ceiling, refunded, since, reserved_since, order.besides)
+            return retry_guard(declined, now, ceiling, refunded, order.besides)
+        since = now - self.same_amount_within if self.same_amount_within else None
+        return Guard(ceiling, refunded, since, since, order.besides)
 
     async def _known(self, record: Record, order: Order) -> Issued:
         """What a request that is written down has come to.
@@ -200,7 +206,9 @@ class Issuer:
             )
         match record.state:
             case RequestState.DONE:
-                return Issued(record, await self.store.refund(self._name, record.refund_id))
+                refund = await self.store.refund(self._name, record.refund_id)
+                current = await current_refunds(self.store, self._name, [refund] if refund else [])
+                return Issued(record, current[0] if current else None)
             case RequestState.REFUSED:
                 raise refusal(record)
             case RequestState.UNCLEAR:

@@ -56,6 +56,8 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     environment: str = ""
     unread: tuple[Unread, ...] = ()
     """The fields of the answer that could not be read."""
+    read_at: int = 0
+    """When Amazon said it, ms."""
 
     def has_unread(self, *names: str) -> bool:
         """Whether one of these fields was there and could not be read."""
@@ -76,18 +78,6 @@ def spent(refunded: Money | None, entries: Iterable[Entry], ceiling: int) -> int
     """
     ours = sum(ceiling if entry.minor_units is None else entry.minor_units for entry in entries if entry.counts)
     return max(refunded.minor_units if refunded else 0, ours)
-
-
-def retryable(charge: Charge, amount: Money, entries: Iterable[Entry], over: Mapping[str, int] = OVER) -> str:
-    """Whether a declined refund of `amount` can be issued again: `yes`, or `no` where only another way is left.
-
-    It can while the charge is Captured and the money is there (Amazon's refund page, on ProcessingFailure). `entries`
-    are the refunds and reservations on the charge; what was declined does not count.
-    """
-    if charge.state != CAPTURED or charge.captured is None or charge.captured.currency_code != amount.currency_code:
-        return "no"
-    ceiling = most(charge.captured, over)
-    return "yes" if amount.minor_units <= ceiling - spent(charge.refunded, entries, ceiling) else "no"
 
 
 def has_more_to_tell(refund: Refund) -> bool:

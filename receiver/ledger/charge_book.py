@@ -86,6 +86,15 @@ class Guard:
     besides: Collection[str] = ()
 
 
+def retry_guard(declined: Refund, now: int, most: int = 0, refunded: int = 0, besides: Collection[str] = ()) -> Guard:
+    """What must not be in the way of a retry, which looks back to when the declined refund began.
+
+    To always, where Amazon has not told that. The time of a reservation is ours, and our clock may be behind Amazon's.
+    """
+    since = declined.created_at if 0 < declined.created_at <= now else 0
+    return Guard(most, refunded, since, max(since - SKEW, 0), besides)
+
+
 def reservation(request_id: str) -> str:
     """The member of a charge's book that holds the amount of a request back."""
     return f"{RESERVATION}{request_id}"

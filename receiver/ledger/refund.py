@@ -223,6 +223,21 @@ class RetryRefused(msgspec.Struct, frozen=True, array_like=True):
     detail: str = ""
 
 
+class Retryability(msgspec.Struct, frozen=True):
+    """Whether a declined refund may be issued again, by what was known at one moment (`retryability.py`)."""
+
+    value: bool | None
+    """None: that is not known."""
+    reasons: tuple[str, ...] = ()
+    """Why not, as the stable words with which a retry is refused; the first is the one that it is refused with."""
+    as_of: int = 0
+    """When it was judged, ms."""
+    charge_read_at: int = 0
+    """When Amazon last told what the charge is, ms; 0: never."""
+    says: str = ""
+    """The reasons, for people."""
+
+
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """What we know of one refund. Only `lifecycle.py` makes a new one from an old one."""
 
@@ -251,7 +266,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     charge_read: bool = False
     """Whether the charge was read for this refund: an order reference that is still empty is one that there is not."""
     retryable: str = ""
-    """Of a declined refund: `yes` or `no`, decided from the charge; empty while that is not known."""
+    """Of a declined refund: `yes` or `no`, as it was judged when its charge was read; empty where that is not known.
+    What is shown and pushed is `judged` again."""
     retry_of: str = ""
     """The declined refund that this one repeats."""
     retry_root: str = ""
@@ -274,6 +290,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """The account's: na, eu or jp. Empty where an older version wrote the refund."""
     unread: tuple[str, ...] = ()
     """Names (`FIELD_NAMES`) of the fields that are empty because what Amazon sent could not be read."""
+    judged: Retryability | None = None
+    """Whether a declined one may be issued again, as of now. It is worked out when it is read, and never written."""
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

@@ -153,12 +153,3 @@ def candidate(
         and not too_old(refund.created_at or refund.first_seen_at, record)
     ]
     return fitting[0] if len(fitting) == 1 else ""
-
-
-def without_its_own(entries: Mapping[str, Entry], amount: Money) -> list[Entry]:
-    """A charge's book without the reservations that may be of a refund of `amount`, whose request is not answered."""
-    return [
-        entry
-        for name, entry in entries.items()
-        if not name.startswith(RESERVATION) or entry.minor_units != amount.minor_units
-    ]

@@ -8,19 +8,31 @@ that whatever Amazon sends, the JSON can be encoded and stays small.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Final, TypedDict
 
 from msgspec import Meta
 
 from receiver.ledger.charge_book import RESERVATION, Entry
 from receiver.ledger.order_reference import whole_reference
-from receiver.ledger.refund import Money, Refund, RetryRefused, Revision, Source, format_basic, format_rfc3339, is_final
+from receiver.ledger.refund import (
+    Money,
+    Refund,
+    Retryability,
+    RetryRefused,
+    Revision,
+    Source,
+    format_basic,
+    format_rfc3339,
+    is_final,
+)
 
 TEXT_LIMIT = 128
 """Characters kept of a code or an id. The longest that Amazon documents are far shorter."""
 DESCRIPTION_LIMIT = 1024
 """Characters kept of `reasonDescription`, for which Amazon gives no bound."""
 
+YES_NO: Final = MappingProxyType({"yes": True, "no": False})
 AMAZON_TIME: Final = r"^[0-9]{8}T[0-9]{6}(\.[0-9]{3})?Z$"
 Rfc3339 = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2019-07-14T15:53:00.000Z"])]
 """UTC, milliseconds."""
@@ -97,10 +109,17 @@ class RefundJson(TypedDict):
     ]
     retryable: Annotated[
         bool | None,
-        Meta(
-            description="Of a declined refund: whether the charge admits another try. Null: not known yet, or Amazon "
-            "has told two different final states (`conflict`)."
-        ),
+        Meta(description="Of a declined refund: whether it can be issued again, as of `asOf`. Null: not known."),
+    ]
+    retryableReasons: Annotated[
+        list[str], Meta(description="Why not, or why that is not known: the words that a retry would be refused with.")
+    ]
+    asOf: Annotated[
+        Rfc3339 | None,
+        Meta(description="When `retryable` and the advice were worked out. Null where nothing depends on the charge."),
+    ]
+    chargeReadAt: Annotated[
+        Rfc3339 | None, Meta(description="Of a declined refund: when Amazon last told what the charge is.")
     ]
     retryOf: Annotated[str | None, Meta(description="The declined refund that this one repeats.")]
     retryRoot: Annotated[str | None, Meta(description="Of a retry: the refund that the chain of retries began with.")]
@@ -189,6 +208,7 @@ def retry_refused_json(refused: RetryRefused | None) -> RetryRefusedJson | None:
 
 def refund_json(refund: Refund) -> RefundJson:
     """The JSON of a refund, with its keys in the order of `RefundJson`."""
+    judged = refund.judged or Retryability(None if refund.conflict else YES_NO.get(refund.retryable))
     return {
         "refundId": tidy(refund.refund_id),
         "chargeId": tidy(refund.charge_id) or None,
@@ -209,7 +229,10 @@ def refund_json(refund: Refund) -> RefundJson:
         "backfill": refund.backfill,
         "orderReference": whole_reference(refund.order_reference),
         "refundType": tidy(refund.refund_type) or None,
-        "retryable": None if refund.conflict else {"yes": True, "no": False}.get(refund.retryable),
+        "retryable": judged.value,
+        "retryableReasons": [*judged.reasons],
+        "asOf": format_rfc3339(judged.as_of) if judged.as_of else None,
+        "chargeReadAt": format_rfc3339(judged.charge_read_at) if judged.charge_read_at else None,
         "retryOf": refund.retry_of or None,
         "retryRoot": refund.retry_root or None,
         "retriedBy": refund.retried_by or None,

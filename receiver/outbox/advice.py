@@ -11,7 +11,8 @@ from typing import Annotated, TypedDict
 import msgspec
 
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.refund import FPS, Reason, Refund, State, format_rfc3339
+from receiver.ledger.refund import FPS, Reason, Refund, Retryability, State, format_rfc3339
+from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE, is_merchants
 from receiver.ledger.shape import tidy
 
 FINALS_NAMED = 4
@@ -99,6 +100,22 @@ NOR_BESIDE_THE_RETRY = Action(
     DO_NOT_PAY_TWICE.action,
     "Do not pay the buyer another way while the refund that repeats this one is pending: it may still succeed.",
 )
+DO_NOT_REFUND = Action(
+    DO_NOT_PAY_TWICE.action,
+    "Do not refund the buyer: Amazon is collecting what it, or the bank, pays the buyer for the claim.",
+)
+LOOK_AT_DISPUTE = Action(
+    "check_dispute",
+    "Look at the dispute in Seller Central, answer it in time, and wait for its end.",
+)
+DO_NOT_REFUND_IN_DISPUTE = Action(
+    DO_NOT_PAY_TWICE.action,
+    "Do not refund the buyer beside the dispute, here or in another way: the buyer would be paid twice.",
+)
+COMPARE_OTHERS = Action(
+    "compare_other_refunds",
+    "Compare the refunds of the charge first. If the buyer is owed this one too, name them (`besides`) in the retry.",
+)
 HOLD = Action(
     "hold_automation",
     "Stop what runs automatically for this refund (booking, retry, message to the buyer) until a person has looked.",
@@ -124,6 +141,10 @@ GENERAL = Advice(
     "Amazon declined this refund and gave no reason, or one that its documentation does not explain. "
     "The buyer has not been paid by it.",
     (ASK_AMAZON, CHECK_ALREADY_PAID, CHECK_MAXIMUM, RETRY_IF_CAPTURED, ANOTHER_WAY),
+)
+NOT_THE_MERCHANTS = (
+    "This is not a refund of yours: Amazon or a bank began it for a claim, a chargeback or a cancellation. Amazon is "
+    "collecting the amount from the merchant account."
 )
 WITHOUT_ANOTHER_TRY = (RETRY, RETRY_IF_CAPTURED, RETRY_SOON, CHECK_MAXIMUM)
 """Actions that are void once it is known that the charge admits no other try."""
@@ -176,13 +197,20 @@ def region_of(refund: Refund) -> str:
 
 
 def _with_facts(advice: Advice, refund: Refund) -> Advice:
-    """General advice, narrowed by what is known of the charge and of a retry."""
+    """General advice, narrowed by what is known of the charge, its disputes and its other refunds."""
+    judged = refund.judged or Retryability({"yes": True, "no": False}.get(refund.retryable))
     if refund.retried_by:
         return Advice(f"{advice.summary} It has been issued again.", (FOLLOW_RETRY, NOR_BESIDE_THE_RETRY))
-    if refund.retryable == "no":
+    if not is_merchants(refund):
+        return Advice(NOT_THE_MERCHANTS, (REPAY, DO_NOT_REFUND))
+    if BUYER_MAY_BE_PAID in judged.reasons:
+        return Advice(f"Amazon declined this refund. {judged.says}", (LOOK_AT_DISPUTE, DO_NOT_REFUND_IN_DISPUTE))
+    if judged.value is False:
         left = tuple(each for each in advice.actions if each not in WITHOUT_ANOTHER_TRY)
-        return Advice(f"{advice.summary} The charge does not admit another try.", left)
-    if refund.retryable == "yes":
+        says = judged.says or "The charge does not admit another try."
+        named = NAMEABLE.issuperset(judged.reasons) and judged.reasons
+        return Advice(f"{advice.summary} {says}", (COMPARE_OTHERS, *left) if named else left)
+    if judged.value:
         known = tuple(
             RETRY_NOW if each is RETRY_IF_CAPTURED else each for each in advice.actions if each is not CHECK_MAXIMUM
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from receiver.outbox.cursor import Place
+from receiver.outbox.event import Event
 from receiver.store.part import Part
 
 Where = Place | Literal["beginning", "end"]
@@ -21,6 +22,8 @@ class Entry:
 
     place: Place
     fields: Mapping[str, str]
+    event: Event | None = None
+    """It, where somebody has read it already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "tested": Kind(STRING, Scope.TEST, "how a test of a subscriber ended", "its age: 2 minutes"),
         # Refunds that we issue
         "charge": Kind(HASH, Scope.CHARGE, "refund or reservation → amount and state", "never"),
-        "charges": Kind(STRING, Scope.CHARGE, "what Amazon said of a charge", "its age: an hour"),
+        "charges": Kind(STRING, Scope.CHARGE, "what Amazon said of a charge", "its age: an hour; 400 days for advice"),
         "disputes": Kind(HASH, Scope.CHARGE_PERMISSION, "dispute → what Amazon has told of it", "never"),
         "taken": Kind(HASH, Scope.CHARGE, "refund → the request that it is of", "its last refund"),
         "requests": Kind(HASH, Scope.REQUEST, "a refund request: the order and what became of it", _ISSUED),

@@ -9,8 +9,8 @@ from receiver.ledger.order_reference import searchable
 from receiver.ledger.refund import Refund, State
 from receiver.store.damage import RecordUnreadable
 from receiver.store.keeping import Keeping
+from receiver.store.known_charges import KnownCharges
 from receiver.store.stream_ids import fixed_width
-from receiver.store.unsettled import Unsettled
 
 MARGIN = 86_400_000
 """ms by which the clock of stream ids (Redis's) and ours may have differed: an event's id is no proof of its time."""
@@ -45,7 +45,7 @@ class Pruned(StrEnum):
     """Its record is damaged."""
 
 
-class Pruning(Unsettled, Keeping):
+class Pruning(KnownCharges, Keeping):
     """Removes refunds of one account."""
 
     async def old_refunds(self, account: str, state: State, before: int, offset: int, limit: int) -> list[str]:

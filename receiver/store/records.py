@@ -14,7 +14,6 @@ from receiver.outbox.event import from_fields, is_newer
 from receiver.outbox.operator_event import is_operator, read_operator_event
 from receiver.store.codec import FLAGS, MOST_NUMBER, NUMBERS, TEXTS
 from receiver.store.deaths import STREAM_ID
-from receiver.store.disputes import Disputes
 from receiver.store.fps_orders import FpsOrders
 from receiver.store.keeping import JOB
 from receiver.store.keys import Name
@@ -34,7 +33,7 @@ REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed"})
 SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing"})
 
 
-class Records(Pruning, Looks, Disputes, FpsOrders, Overview, Notifications, Restored):
+class Records(Pruning, Looks, FpsOrders, Overview, Notifications, Restored):
     """What is kept, read only to see whether it can be."""
 
     async def read_record(self, key: str, name: Name) -> None:

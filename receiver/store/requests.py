@@ -5,11 +5,13 @@ See `unsettled.py` for what is open.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from receiver.ledger.allowance import Charge
 from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
 from receiver.ledger.dispute import permission_of
 from receiver.ledger.request import Order, Record, RequestState
@@ -18,6 +20,10 @@ from receiver.store.part import Part
 
 KEPT_FOR = 400 * 86_400_000
 """ms. Amazon keeps idempotency keys for ever; after this the caller's key is free here, and Amazon still knows it."""
+
+
+CHARGE_KEPT = 3_600_000
+"""ms. So old may be what is told of a charge where no money moves, such as its order number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,17 +242,26 @@ class Requests(Part):
         keys = [self._keys(account)("throttle", call)]
         return int(await self._run("take", keys, [self.now(), str(burst), str(per_second)], repeatable=False))
 
-    async def cached_charge(self, account: str, charge_id: str) -> bytes | None:
-        """What was kept of a charge, if that is not too long ago."""
+    async def kept_charge(self, account: str, charge_id: str) -> Charge | None:
+        """What Amazon said of a charge when it was read last, if that is kept and can be read."""
         try:
-            found: bytes | None = await self._read("GET", self._keys(account)("charges", charge_id))
-        except WrongType:
+            kept: bytes | None = await self._read("GET", self._keys(account)("charges", charge_id))
+            return msgspec.json.decode(kept, type=Charge) if kept else None
+        except (WrongType, msgspec.MsgspecError, RecursionError):
             return None
-        return found
 
-    def cache_charge(self, account: str, charge_id: str, charge: bytes, keep_ms: int) -> None:
-        """Keep what Amazon said of a charge for `keep_ms`, if Redis takes it; nobody waits for that."""
-        self._writes.forget(("SET", self._keys(account)("charges", charge_id), charge, "PX", keep_ms, "GET"))
+    async def keep_charge(self, account: str, charge: Charge, *, for_advice: bool) -> None:
+        """Keep what Amazon said of a charge. `for_advice`: as long as refunds are, and durable when this returns.
+
+        Else for an hour, or as long as it is kept already, if Redis takes it; nobody waits for that.
+        """
+        key, value = self._keys(account)("charges", charge.charge_id), msgspec.json.encode(charge)
+        if not for_advice:
+            self._writes.forget(("SET", key, value, "KEEPTTL", "GET"))
+            self._writes.forget(("PEXPIRE", key, CHARGE_KEPT, "NX"))
+            return
+        with contextlib.suppress(WrongType):
+            await self._write("SET", key, value, "PX", KEPT_FOR, "GET")
 
 
 def _guard_args(guard: Guard) -> list[str | int]:

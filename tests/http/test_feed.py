@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from receiver.current import current_events
 from receiver.http import feed
 from receiver.http.feed_hub import AWAY, BACK
 from receiver.http.feed_stream import Timing
@@ -64,7 +65,9 @@ async def test_an_event_is_what_webhooks_get(service: Service, store: Store, red
         entries: Any = await redis.xrange(US)
         [(_, fields)] = entries
         told = from_fields("us", {name.decode(): value.decode() for name, value in fields.items()})
-        assert event.data.encode() == render_body(told)
+        [now] = await current_events(store, "us", [told])
+        assert event.data.encode() == render_body(now)
+        assert b'"asOf":"' in event.data.encode()
         assert event.id != hello.id
         assert metric(service, "feed_clients") == 1
     await until(lambda: metric(service, "feed_clients") == 0, "the client is gone")

@@ -64,11 +64,13 @@ async def test_a_refund_in_amazons_spelling(service: Service, store: Store) -> N
 
 
 async def test_etag_and_if_none_match(service: Service, store: Store, clock: ManualClock) -> None:
-    """Strong, the same while nothing changes, another one after a change; lists, weak forms and `*` are understood."""
+    """The same while nothing but the time of the advice changes, another one after a change of the refund or of its
+    advice; weak, as `asOf` differs; lists, the strong form and `*` are understood."""
     await seen(store, "us")
     tag = (await service.get(ONE)).headers["ETag"]
-    assert tag.startswith('"')
-    for header in (tag, f'"other", {tag}', f"W/{tag}", "*"):
+    assert tag.startswith('W/"')
+    clock.tick(5_000)
+    for header in (tag, f'"other", {tag}', tag.removeprefix("W/"), "*"):
         unchanged = await service.get(ONE, If_None_Match=header)
         assert (unchanged.status, unchanged.body, unchanged.headers["ETag"]) == (304, b"", tag)
     clock.tick(1_000)

@@ -93,7 +93,8 @@ async def test_the_callers_own_order_number_stays_whatever_is_heard_first(shop: 
     issued = await shop.issuer.create(wish, "refund-1")
     assert issued.refund is not None
     assert issued.refund.order_reference == "mine"
-    assert (await shop.store.page("us", Query(order="mine"))).refunds == (issued.refund,)
+    as_kept = msgspec.structs.replace(issued.refund, judged=None)
+    assert (await shop.store.page("us", Query(order="mine"))).refunds == (as_kept,)
     assert (await shop.store.page("us", Query(order="the-charges"))).refunds == ()
 
 

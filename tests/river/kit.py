@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
+from typing import Any
 
 from receiver.store import Store
 from tests.clock import ManualClock
@@ -42,3 +44,11 @@ def pass_time(store: Store, clock: ManualClock, ms: int) -> None:
     """Let time pass, and have the workers look at the clock."""
     clock.tick(ms)
     store.wakes.notify("us")
+
+
+def without_advice(body: bytes) -> dict[str, Any]:
+    """An event's body without what is judged anew at each attempt."""
+    event: dict[str, Any] = json.loads(body)
+    for name in ("retryable", "retryableReasons", "asOf", "chargeReadAt", "advice"):
+        event["data"].pop(name)
+    return event

@@ -12,12 +12,15 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from receiver.ledger.dispute import Dispute, permission_of
+from receiver.ledger.refund import parse_time
 from receiver.service import wall
 from receiver.simulator.forgeries import Forgery
 from receiver.simulator.notices import Unfamiliar
 from receiver.simulator.outcomes import STEPS, Outcome
 from receiver.simulator.post import Verdict
 from tests.processes import until
+from tests.river.kit import without_advice
 from tests.river.stage import Amazon, Hook, Says, Stage, account, notice, running
 from tests.sns import SnsSigner
 
@@ -500,16 +503,38 @@ async def test_whatever_amazon_answers_the_end_is_reached(
 
 
 async def test_a_subscriber_that_fails_at_first_is_told_in_the_end(stage: Stage, shop: Amazon, audit: Hook) -> None:
-    """With the same id and the same bytes, and a signature of its own time."""
+    """With the same id and the same facts, the advice of each attempt's time, and a signature of its own time."""
     audit.answers = [Says(429, {"Retry-After": "1"}), Says(500), Says(200)]
     refund_id = shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE)
     await until(lambda: len(audit.posts) == 3, "the third attempt")
     await until(stage.quiet, "nothing is under way")
     assert audit.told == [(refund_id, "declined")] * 3
     assert len({each.headers["webhook-id"] for each in audit.posts}) == 1
-    assert len({each.body for each in audit.posts}) == 1
+    first, second, third = (without_advice(each.body) for each in audit.posts)
+    assert first == second == third
     assert len({each.headers["webhook-signature"] for each in audit.posts}) == 3
     assert [stage.counted("deliveries", outcome=each) for each in ("delivered", "retry", "dead")] == [1, 2, 0]
+
+
+async def test_a_repeated_webhook_carries_the_advice_of_its_own_time(stage: Stage, shop: Amazon, audit: Hook) -> None:
+    """A dispute comes between two attempts: the second says so, and so do the API's answers and the feed."""
+    audit.answers = [Says(429, {"Retry-After": "1"}), Says(200)]
+    refund_id = shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE)
+    await until(lambda: len(audit.posts) == 1, "the first attempt")
+    permission = permission_of(refund_id)
+    dispute = Dispute(dispute_id=f"{permission}-B000001", charge_permission_id=permission, told_at=wall())
+    await stage.service.store.dispute("us", dispute, message_id="m1", digest="d")
+    await until(lambda: len(audit.posts) == 2, "the second attempt")
+    first, second = (json.loads(each.body)["data"] for each in audit.posts)
+    assert (first["retryable"], first["retryableReasons"]) == (True, [])
+    assert (second["retryable"], second["retryableReasons"]) == (False, ["buyer_may_be_paid"])
+    assert parse_time(second["asOf"]) >= parse_time(first["asOf"]) > 0
+    assert "check_dispute" in [each["action"] for each in second["advice"]["actions"]]
+    _, one = await stage.get(f"/v1/refunds/{refund_id}")
+    _, listed = await stage.get("/v1/refunds?state=Declined")
+    _, feed = await stage.get("/v1/events?type=declined")
+    for found in (one, *listed["refunds"], *(each["data"] for each in feed["events"])):
+        assert (found["retryable"], found["retryableReasons"]) == (False, ["buyer_may_be_paid"])
 
 
 async def test_one_process_takes_and_another_works(

@@ -121,7 +121,7 @@ class Shop:
             await self.store.history(self.name, look.refund_id)
             await self.store.trail(self.name, look.refund_id)
         await self.store.take_token(self.name, "get_charge", 10, 10)
-        await self.store.cached_charge(self.name, CHARGE)
+        await self.store.kept_charge(self.name, CHARGE)
 
     async def deliver(self) -> None:
         """Of each lane one is delivered, one dies, one is tried again, and a test is sent."""

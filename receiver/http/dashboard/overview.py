@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.current import ChargeStore, current_refunds
 from receiver.http.auth import Caller
 from receiver.http.dashboard.chart import draw, edges
 from receiver.http.dashboard.frame import Frame
@@ -29,7 +30,7 @@ DECLINED = 20
 MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 50, 50, 20
 
 
-class OverviewStore(Pages, Protocol):
+class OverviewStore(Pages, ChargeStore, Protocol):
     """What the page reads: `store/`. Every method raises `StoreUnavailable`."""
 
     async def refund_or_id(self, account: str, refund_id: str) -> Refund | str | None:
@@ -97,8 +98,14 @@ class OverviewPage:
             "oldest_at": born(oldest, now) if oldest else now,
             "conflicts": [refund for each in conflicts for refund in each],
             "stuck": [refund for refund in waiting if EventType.STUCK in refund.emitted],
-            "declined": page.refunds[:DECLINED],
+            "declined": await self._as_of_now(page.refunds[:DECLINED]),
         }
+
+    async def _as_of_now(self, refunds: Sequence[Refund]) -> list[Refund]:
+        accounts = dict.fromkeys(refund.account for refund in refunds)
+        groups = [current_refunds(self._store, name, [r for r in refunds if r.account == name]) for name in accounts]
+        found = {(r.account, r.refund_id): r for group in await asyncio.gather(*groups) for r in group}
+        return [found[refund.account, refund.refund_id] for refund in refunds]
 
     async def _pending(self, account: str) -> list[Refund]:
         found = await self._all(account, await self._store.pending_longest(account, MOST_PENDING))

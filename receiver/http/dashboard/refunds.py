@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.current import current_refunds
 from receiver.errors import BadRequest, Conflict, NotFound, OtherRefunds
 from receiver.http.api import RefundStore
 from receiver.http.auth import Caller
@@ -23,11 +24,13 @@ from receiver.http.listing import merged
 from receiver.http.params import WORD
 from receiver.http.rate import Refreshes
 from receiver.http.reads import Reads
+from receiver.ledger.dispute import Dispute, permission_of
 from receiver.ledger.hint import Hint
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
 from receiver.ledger.query import Query
-from receiver.ledger.refund import FPS, REFUND_ID, Refund, Revision, Source, State
+from receiver.ledger.refund import REFUND_ID, Refund, Revision, Source, State
 from receiver.ledger.request import REFUSES_US, Asked
+from receiver.ledger.retryability import NAMEABLE
 from receiver.outbox.delivery import Attempts
 from receiver.outbox.subscriber import Subscriber
 from receiver.settings.sections import Scope
@@ -39,7 +42,6 @@ from receiver.store.trail import DELIVERY, Trace
 LIMIT = 50
 MOST_DEAD = 2_000
 """Dead events of a subscriber that are looked through for one refund; of more, those that the stream still has."""
-NAMEABLE = ("same_amount_refunded", "charge_in_conflict")
 """Refusals that end where the caller names the other refunds."""
 NOTICES = {
     "refresh": "Noted: Amazon is asked now. What it says appears below.",
@@ -84,13 +86,14 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the timeline: a revision, an entry of the trail, or an event with those of its deliveries that are
-    not done."""
+    """One line of the timeline: a revision, an entry of the trail, a dispute, or an event with the deliveries that it
+    still waits for."""
 
     at: int
     revision: Revision | None = None
     trace: Trace | None = None
     event_type: str = ""
+    dispute: Dispute | None = None
     deliveries: Sequence[Delivery] = ()
 
 
@@ -132,11 +135,15 @@ class RefundPages:
     async def one(self, request: Request, session: Session) -> Response:
         """`GET /refunds/{refund_id}?account=`."""
         refund = await self._refund(request, session.caller)
-        history = await self._store.history(refund.account, refund.refund_id)
+        history, disputes = await asyncio.gather(
+            self._store.history(refund.account, refund.refund_id),
+            self._store.disputes(refund.account, permission_of(refund.charge_id or refund.refund_id)),
+        )
+        concerning = [each for each in disputes if each.concerns(refund.charge_id)]
         admin = Scope.ADMIN in session.caller.scopes
         values = {
             "refund": refund,
-            "timeline": await self._timeline(refund, history, deliveries=admin),
+            "timeline": await self._timeline(refund, history, concerning, deliveries=admin),
             "may_refresh": not session.caller.scopes.isdisjoint((Scope.REFUND, Scope.ADMIN)),
             "may_retry": self._may_retry(refund, session.caller),
             "notice": NOTICES.get(request.query_params.get("done", ""), ""),
@@ -204,19 +211,22 @@ class RefundPages:
             raise Conflict(
                 f"Several accounts know this refund: {names}. Choose it in the list.", reason="several_accounts"
             )
-        return found[0]
+        return (await current_refunds(self._store, found[0].account, found))[0]
 
     def _may_retry(self, refund: Refund, caller: Caller) -> bool:
         return Scope.REFUND in caller.scopes and refund.account in self._issuers and retry_makes_sense(refund)
 
     def _need_retry(self, refund: Refund, caller: Caller) -> None:
         if not self._may_retry(refund, caller):
+            says = refund.judged.says if refund.judged else ""
             raise Conflict(
-                "Only a declined refund can be issued again: once, and where its charge admits another try.",
-                reason="not_retryable",
+                says or "Only a declined refund can be issued again: once, and where its charge admits another try.",
+                reason=refund.judged.reasons[0] if refund.judged and refund.judged.reasons else "not_retryable",
             )
 
-    async def _timeline(self, refund: Refund, history: Sequence[Revision], *, deliveries: bool) -> list[Step]:
+    async def _timeline(
+        self, refund: Refund, history: Sequence[Revision], disputes: Sequence[Dispute], *, deliveries: bool
+    ) -> list[Step]:
         subscribers = await self._store.subscribers(refund.account) if deliveries else []
         names = [subscriber.name for subscriber in subscribers]
         trail, told = await asyncio.gather(
@@ -227,6 +237,7 @@ class RefundPages:
         dead = await asyncio.gather(*(self._dead(refund, name, [*there]) for name in names))
         given_up = [(name, each) for name, events in zip(names, dead, strict=True) for each in events]
         steps = [Step(revision.at, revision) for revision in history]
+        steps += [Step(each.first_told_at, dispute=each) for each in disputes]
         steps += [Step(trace.at, trace=trace) for trace in trail if deliveries or trace.what != DELIVERY]
         for event in told:
             rows = [Delivery(name, "waiting", at, tried) for name, (at, tried) in event.waiting.items()]
@@ -252,6 +263,8 @@ class RefundPages:
 
 def _order(step: Step) -> tuple[int, int]:
     """By time; of one moment what made us look, what was found, the events of it, then what became of those."""
+    if step.dispute is not None:
+        return step.at, 0
     if step.trace is not None:
         return step.at, 3 if step.trace.what == DELIVERY else 0
     return step.at, 1 if step.revision is not None else 2
@@ -261,9 +274,8 @@ FIELDS = ("account", "state", "reason", "charge", "order")
 
 
 def retry_makes_sense(refund: Refund) -> bool:
-    """Whether the refund is one that the issuer may take: declined, not repeated yet, and nothing speaks against it."""
-    declined = refund.state == State.DECLINED and not refund.conflict
-    return declined and refund.refund_type != FPS and not refund.retried_by and refund.retryable != "no"
+    """Whether the issuer may take it: it is declined, and nothing speaks against it that cannot be answered."""
+    return refund.judged is not None and NAMEABLE.issuperset(refund.judged.reasons)
 
 
 def read_query(given: Mapping[str, str]) -> Query:

@@ -62,7 +62,7 @@ REQUEST: Final = Parameter(
     example=sha256(EXAMPLE_KEY.encode()).hexdigest(),
 )
 LOCATION: Final = {"Location": "Where the refund is."}
-TAG: Final = {"ETag": "Strong: the same tag is the same answer."}
+TAG: Final = {"ETag": "Weak: the same tag is the same answer but for `asOf`."}
 PENDING: Final = {"Retry-After": "Seconds after which to ask again."}
 READ, ISSUE = (Scope.READ,), (Scope.REFUND,)
 TO_REQUEST: Final = {
@@ -214,7 +214,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             {
                 400: ("bad_refund_id", "unknown_field"),
                 404: ("no_such_refund",),
-                409: ("not_declined", "not_enough_known", "in_conflict", "not_amazon_pay"),
+                409: ("not_declined", "not_enough_known", "in_conflict", "not_amazon_pay", "not_merchants_refund"),
             },
             OBJECT,
             *ISSUING,

@@ -9,17 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import BadRequest
-from receiver.ledger.allowance import Charge, check_amount, most, retryable, spent
+from receiver.ledger.allowance import check_amount, most, spent
 from receiver.ledger.charge_book import Entry
 from receiver.ledger.refund import Money
 
 
 def money(amount: str, currency: str = "USD") -> Money:
     return Money(Decimal(amount), currency)
-
-
-def charge(captured: str = "100.00", refunded: str = "0.00", state: str = "Captured", currency: str = "USD") -> Charge:
-    return Charge(charge_id="C", state=state, captured=money(captured, currency), refunded=money(refunded, currency))
 
 
 @pytest.mark.parametrize(
@@ -60,28 +56,6 @@ def test_yen_have_no_decimals() -> None:
     check_amount(money("8400.00", "JPY"))
     with pytest.raises(BadRequest):
         check_amount(money("8400.50", "JPY"))
-
-
-@pytest.mark.parametrize(
-    ("of", "entries", "answer"),
-    [
-        (charge(), [], "yes"),
-        (charge(state="Canceled"), [], "no"),
-        (charge(currency="EUR"), [], "no"),
-        (charge(refunded="110.00"), [], "no"),
-        (charge(refunded="100.00"), [], "yes"),
-        (charge(), [Entry(11_000, "Refunded")], "no"),
-        (charge(), [Entry(11_000, "Declined")], "yes"),
-        (charge(), [Entry(11_000, "Declined", conflict=True)], "no"),
-        (charge(), [Entry(None, "RefundInitiated")], "no"),
-        (charge(), [Entry(None, "Declined")], "yes"),
-        (Charge(charge_id="C", state="Captured"), [], "no"),
-    ],
-)
-def test_a_declined_refund_can_be_retried_while_the_charge_is_captured_and_the_money_is_there(
-    of: Charge, entries: list[Entry], answer: str
-) -> None:
-    assert retryable(of, money("14.00"), entries) == answer
 
 
 @given(st.integers(1, 10**9), st.sampled_from(["USD", "EUR", "GBP", "JPY", "CHF"]))

@@ -47,7 +47,8 @@ BODY = (
     '"reasonCode":"AmazonRejected","reasonDescription":"The refund was rejected.",'
     '"lastUpdatedTimestamp":"20190714T155500Z"},"releaseEnvironment":"Sandbox","account":"us",'
     '"revision":2,"final":true,"conflict":false,"backfill":false,"orderReference":null,"refundType":null,'
-    '"retryable":null,"retryOf":null,"retryRoot":null,"retriedBy":null,"retryRefused":null,'
+    '"retryable":null,"retryableReasons":[],"asOf":null,"chargeReadAt":null,'
+    '"retryOf":null,"retryRoot":null,"retriedBy":null,"retryRefused":null,'
     '"issuedBy":null,"unreadFields":[],"firstSeenAt":"2019-07-14T15:53:01.000Z","changedAt":"2019-07-14T16:00:00.250Z",'
     '"source":"notification","advice":{"summary":"Amazon rejected this refund, possibly because the '
     'merchant account has a negative balance. The buyer has not been paid by it.","actions":['
@@ -71,7 +72,7 @@ def test_the_whole_request_of_a_decline() -> None:
         "user-agent": "amazon-pay-refund-receiver",
         "webhook-id": "evt_a0b1dbf5ddba89abbeed14ef890d0517",
         "webhook-timestamp": "1563120000",
-        "webhook-signature": "v1,Kc4OOwPa0WpeT2uQyib6ZvZyEPWyvP1frFybKwhgq28=",
+        "webhook-signature": "v1,nRboBTWJd+y2kfAhnw/dETaGC9l37k56SBMSfp5xAgQ=",
     }
 
 

@@ -22,7 +22,8 @@ def test_a_refund_is_written_in_amazons_spelling_then_ours_in_one_order() -> Non
         '"lastUpdatedTimestamp": "20190714T155500Z"}, "releaseEnvironment": "Sandbox", "account": "us", '
         '"revision": 2, "final": true, "conflict": false, "backfill": false, '
         '"orderReference": null, "refundType": null, '
-        '"retryable": null, "retryOf": null, "retryRoot": null, "retriedBy": null, "retryRefused": null, '
+        '"retryable": null, "retryableReasons": [], "asOf": null, "chargeReadAt": null, '
+        '"retryOf": null, "retryRoot": null, "retriedBy": null, "retryRefused": null, '
         '"issuedBy": null, "unreadFields": [], '
         '"firstSeenAt": "2019-07-14T15:53:01.000Z", "changedAt": "2019-07-14T16:00:00.250Z", '
         '"source": "notification"}'
@@ -52,6 +53,8 @@ def test_what_amazon_did_not_tell_is_null_and_never_missing() -> None:
         "orderReference",
         "refundType",
         "retryable",
+        "asOf",
+        "chargeReadAt",
         "retryOf",
         "retryRoot",
         "retriedBy",

@@ -1,0 +1,170 @@
+"""Pure. Whether a declined refund may be issued again, by all that is known of its charge at one moment.
+
+Advice, lists, events and the guard of a retry all go by `judge`, so that none can say another thing. The script that
+reserves the amount (`reserve.lua`) decides on the same facts in one step with the reservation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import msgspec
+
+from receiver.errors import Conflict
+from receiver.ledger.allowance import CAPTURED, OVER, Charge, most, spent
+from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, in_the_way, retry_guard
+from receiver.ledger.dispute import Dispute, may_be_paid, open_on
+from receiver.ledger.refund import FPS, Money, Refund, Retryability, State
+
+NOT_THE_MERCHANTS = frozenset({"azrefund", "azguarantee", "azcancel", "chargeback", "buyercanceled"})
+"""Types of refunds that Amazon or a bank has begun, and reason codes of the same name, as `_plain` writes them."""
+NOT_MERCHANTS_REFUND = "not_merchants_refund"
+BUYER_MAY_BE_PAID = "buyer_may_be_paid"
+NAMEABLE = frozenset({"same_amount_refunded", "charge_in_conflict"})
+"""Reasons that a caller can answer by naming the other refunds (`besides`)."""
+CLOCK_SKEW = 60_000
+"""ms by which Amazon's clock may be ahead of ours: a charge that was read then was read after the decline."""
+SAYS = MappingProxyType(
+    {
+        "already_retried": "It has been issued again.",
+        "in_conflict": "Amazon has told two different final states of this refund: the buyer may have the money.",
+        "not_enough_known": "Amazon has not told its amount and charge.",
+        "too_many_refunds": f"The charge has {MOST_REFUNDS} refunds, which is all that Amazon takes.",
+        "charge_in_conflict": "Amazon contradicts itself about another refund of the charge: the buyer may have it.",
+        "same_amount_refunded": "The charge has another refund of this amount, made or being made since.",
+        "charge_not_captured": "The charge is not Captured any more.",
+        "allowance_exceeded": "The charge does not admit another refund of this amount.",
+        "charge_does_not_admit": "The charge does not admit another try.",
+        "charge_unreadable": "What is kept of the charge is damaged.",
+        NOT_MERCHANTS_REFUND: "It is not a refund of yours: Amazon or a bank began it.",
+    }
+)
+"""Reason → what it says to people. Of `buyer_may_be_paid` the disputes say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCharge:
+    """All that is known of a charge: its book, its disputes, and what Amazon said of it when it was read last."""
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    taken: Mapping[str, str] = field(default_factory=dict)
+    """Refund → the request that it is of."""
+    disputes: tuple[Dispute, ...] = ()
+    charge: Charge | None = None
+    over: Mapping[str, int] = field(default_factory=lambda: OVER)
+    readable: bool = True
+    """Whether all of it could be read."""
+
+
+def is_merchants(refund: Refund) -> bool:
+    """Whether the merchant began it, as far as that is told."""
+    return not {_plain(refund.refund_type), _plain(refund.reason_code)} & NOT_THE_MERCHANTS
+
+
+def _plain(text: str) -> str:
+    """The word in one spelling: `AmazonA-ZRefund`, `Amazon A to Z Refund` and `A_TO_Z_REFUND` are `azrefund`."""
+    word = re.sub(r"[^a-z]", "", text.casefold()).removeprefix("amazon").replace("cancelled", "canceled")
+    return f"az{word.removeprefix('atoz')}" if word.startswith("atoz") else word
+
+
+def judge(refund: Refund, known: KnownCharge, now: int) -> Retryability | None:
+    """Whether the refund may be issued again by what is known at `now` (ms); None for one that is not declined."""
+    if refund.state != State.DECLINED or refund.refund_type == FPS:
+        return None
+    value, reasons = _verdict(refund, known, now)
+    disputes = open_on(refund.charge_id, known.disputes) if BUYER_MAY_BE_PAID in reasons else ()
+    says = [may_be_paid(disputes) if reason == BUYER_MAY_BE_PAID else SAYS[reason] for reason in reasons]
+    # To the second: all that are told of it within one are told the same.
+    read_at = known.charge.read_at if known.charge else 0
+    return Retryability(value, reasons, now // 1000 * 1000, read_at, " ".join(says))
+
+
+def _verdict(refund: Refund, known: KnownCharge, now: int) -> tuple[bool | None, tuple[str, ...]]:
+    if refund.conflict:
+        return None, ("in_conflict",)
+    if refund.retried_by:
+        return False, ("already_retried",)
+    reasons = [] if is_merchants(refund) else [NOT_MERCHANTS_REFUND]
+    if open_on(refund.charge_id, known.disputes):
+        reasons.append(BUYER_MAY_BE_PAID)
+    if refund.amount is None or not refund.charge_id:
+        return (False, tuple(reasons)) if reasons else (None, ("not_enough_known",))
+    if not known.readable:
+        return (False, tuple(reasons)) if reasons else (None, ("charge_unreadable",))
+    mine = _may_be_its_own(refund, known)
+    others = {name: each for name, each in known.entries.items() if name != refund.refund_id and name not in mine}
+    reasons += _of_others(refund, refund.amount, others, known, now)
+    admits, reason = _admits(refund, refund.amount, others, known)
+    reasons += [reason] if reason else []
+    if reasons:
+        return False, tuple(reasons)
+    return (_said(refund) if mine else admits), ()
+
+
+def _may_be_its_own(refund: Refund, known: KnownCharge) -> set[str]:
+    """Reservations that may be of this very refund, whose request has no answer yet."""
+    if refund.amount is None or refund.refund_id in known.taken:
+        return set()
+    return {
+        name
+        for name, entry in known.entries.items()
+        if name.startswith(RESERVATION)
+        and entry.minor_units in (None, refund.amount.minor_units)
+        and (entry.began is None or entry.began <= refund.first_seen_at)
+    }
+
+
+def _of_others(refund: Refund, amount: Money, others: Mapping[str, Entry], known: KnownCharge, now: int) -> list[str]:
+    """What other refunds of the charge say against it."""
+    found = []
+    if sum(each.counts for each in others.values()) >= MOST_REFUNDS:
+        found.append("too_many_refunds")
+    in_way = in_the_way(others, known.taken, amount, retry_guard(refund, now))
+    if any(each.conflict for each in in_way.values()):
+        found.append("charge_in_conflict")
+    if any(not each.conflict for each in in_way.values()):
+        found.append("same_amount_refunded")
+    return found
+
+
+def _admits(refund: Refund, amount: Money, others: Mapping[str, Entry], known: KnownCharge) -> tuple[bool | None, str]:
+    """Whether the charge admits the amount, and the reason if it does not. What was read before the decline says
+    nothing; older versions have kept only what came of it."""
+    charge = known.charge
+    if charge is None or charge.read_at + CLOCK_SKEW < refund.updated_at or not charge.read_at:
+        return _said(refund), "charge_does_not_admit" if _said(refund) is False else ""
+    if charge.state != CAPTURED:
+        return False, "charge_not_captured"
+    if charge.captured is None or charge.has_unread("captureAmount", "refundedAmount"):
+        return None, ""
+    if charge.captured.currency_code != amount.currency_code:
+        return False, "charge_does_not_admit"
+    ceiling = most(charge.captured, known.over)
+    fits = amount.minor_units <= ceiling - spent(charge.refunded, others.values(), ceiling)
+    return fits, "" if fits else "allowance_exceeded"
+
+
+def _said(refund: Refund) -> bool | None:
+    return {"yes": True, "no": False}.get(refund.retryable)
+
+
+def not_merchants_refund() -> Conflict:
+    """The error for a retry of a refund that the merchant did not begin."""
+    return Conflict(
+        "Amazon or a bank began this refund, for a claim or a chargeback. Amazon is collecting for it: repay the "
+        "balance of the merchant account in Seller Central, and do not refund the buyer again.",
+        reason="not_merchants_refund",
+    )
+
+
+def as_text(found: Retryability | None) -> str:
+    """As it is kept with the refund: `yes`, `no`, or empty where it is not known."""
+    return "" if found is None or found.value is None else "yes" if found.value else "no"
+
+
+def judged(refund: Refund, known: KnownCharge, now: int) -> Refund:
+    """The refund with its judgement."""
+    return msgspec.structs.replace(refund, judged=judge(refund, known, now))
