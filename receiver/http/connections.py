@@ -86,22 +86,28 @@ class Connections:
             if not held:
                 del self._spare[client]
 
-    def room_for(self, count: int, now: float) -> Room:
-        """For the newest of so many connections; another one may be closed for it."""
+    def room_for(self, client: str | None, count: int, now: float) -> Room:
+        """For a new connection of this client, the last of so many; another one may be closed for it.
+
+        A client that holds as many as any other displaces none that is young or was of use just now: a flood of new
+        connections would stop the work of those that are served.
+        """
         if count <= self.most:
             return Room.FREE
         if now - self._said_at >= SAY_EVERY:
             self._said_at = now
             mend = "look who holds them, or raise http.connections"
             log.error("http.too_many_connections", connections=self.most, mend=mend)
-        client = max(self._spare, key=lambda each: len(self._spare[each]), default=None)
-        held = self._proxies if client is None else self._spare[client]
+        greediest = max(self._spare, key=lambda each: len(self._spare[each]), default=None)
+        held = self._proxies if greediest is None else self._spare[greediest]
+        own = self._proxies if client is None else self._spare.get(client, {})
         oldest = next(iter(held), None)
-        if count <= self.most + self.reserve and (oldest is None or now < held[oldest]):
+        stays = oldest is None or now < held[oldest]
+        if count <= self.most + self.reserve and stays:
             return Room.RESERVED
-        if oldest is None:
+        if oldest is None or (stays and len(own) >= len(held)):
             return Room.NONE
-        self.needed(client, oldest)
+        self.needed(greediest, oldest)
         oldest.give_way()
         return Room.RESERVED if oldest.reserved else Room.FREE
 

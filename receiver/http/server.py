@@ -78,7 +78,7 @@ class Protocol(HttpToolsProtocol):
             REST: {"rest": self._tire},
         }
         self.counts_for = self.others.pool_of(self.client[0] if self.client else "")
-        room = self.others.room_for(len(self.connections), self.loop.time())
+        room = self.others.room_for(self.counts_for, len(self.connections), self.loop.time())
         if room is Room.NONE:
             transport.write(FULL)
             transport.close()

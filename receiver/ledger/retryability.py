@@ -26,7 +26,8 @@ BUYER_MAY_BE_PAID = "buyer_may_be_paid"
 NAMEABLE = frozenset({"same_amount_refunded", "charge_in_conflict"})
 """Reasons that a caller can answer by naming the other refunds (`besides`)."""
 CLOCK_SKEW = 60_000
-"""ms by which Amazon's clock may be ahead of ours: a charge that was read then was read after the decline."""
+"""ms by which the reading of a charge may be older than a decline and still count as read after it. Amazon's clock may
+be ahead of ours; where it is ahead by more, the time at which the decline was written here counts."""
 SAYS = MappingProxyType(
     {
         "already_retried": "It has been issued again.",
@@ -134,7 +135,8 @@ def _admits(refund: Refund, amount: Money, others: Mapping[str, Entry], known: K
     """Whether the charge admits the amount, and the reason if it does not. What was read before the decline says
     nothing; older versions have kept only what came of it."""
     charge = known.charge
-    if charge is None or charge.read_at + CLOCK_SKEW < refund.updated_at or not charge.read_at:
+    declined_at = min(refund.updated_at, refund.changed_at)
+    if charge is None or charge.read_at + CLOCK_SKEW < declined_at or not charge.read_at:
         return _said(refund), "charge_does_not_admit" if _said(refund) is False else ""
     if charge.state != CAPTURED:
         return False, "charge_not_captured"

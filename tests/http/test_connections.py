@@ -198,18 +198,18 @@ def test_the_greediest_client_gives_way_and_the_oldest_of_its_connections() -> N
         for line in each:
             found.spare(name, line, 0.0)
     found.needed("b", lines["b"][0])
-    assert found.room_for(11, 0.0) is Room.FREE
+    assert found.room_for("new", 11, 0.0) is Room.FREE
     assert [line.closed for line in lines["a"]] == [True, False]
-    assert found.room_for(11, 0.0) is Room.FREE
+    assert found.room_for("new", 11, 0.0) is Room.FREE
     assert [line.closed for line in lines["b"]] == [False, True, False]
-    assert [found.room_for(12, 0.0) for _ in range(4)] == [Room.FREE] * 3 + [Room.NONE]
+    assert [found.room_for("new", 12, 0.0) for _ in range(4)] == [Room.FREE] * 3 + [Room.NONE]
     assert not lines["b"][0].closed
 
 
 def test_over_the_limit_a_tenth_more_is_let_in() -> None:
     """For what must never be shut out: health, and what Amazon sends."""
     found = Connections(11, ())
-    rooms = [found.room_for(count, 0.0) for count in (11, 12, 13, 14)]
+    rooms = [found.room_for("new", count, 0.0) for count in (11, 12, 13, 14)]
     assert rooms == [Room.FREE, Room.RESERVED, Room.RESERVED, Room.NONE]
     assert all(is_admitted(path) for path in ("/healthz", "/readyz", "/ipn", "/ipn/us", "//ipn", "/fps/us"))
     assert not any(is_admitted(path) for path in ("/v1/refunds", "/", "/metrics", "/sign-in"))
@@ -223,16 +223,30 @@ def test_what_has_just_come_goes_only_when_the_reserve_is_used_up(monkeypatch: p
     found = Connections(10, ())
     young, reserved = Remembers(), Remembers(reserved=True)
     found.spare("a", young, 0.0)
-    assert found.room_for(11, 0.9) is Room.RESERVED
+    assert found.room_for("new", 11, 0.9) is Room.RESERVED
     found.spare("a", reserved, 0.9)
-    assert (found.room_for(12, 0.9), young.closed) == (Room.FREE, True)
-    assert (found.room_for(12, 0.9), reserved.closed) == (Room.RESERVED, True)
+    assert (found.room_for("new", 12, 0.9), young.closed) == (Room.FREE, True)
+    assert (found.room_for("new", 12, 0.9), reserved.closed) == (Room.RESERVED, True)
     old = Remembers()
     found.spare("b", old, 1.0)
-    assert (found.room_for(11, 2.0), old.closed) == (Room.FREE, True)
+    assert (found.room_for("new", 11, 2.0), old.closed) == (Room.FREE, True)
     found.spare("c", idle := Remembers(), 2.0, idle=True)
-    assert (found.room_for(11, 6.9), idle.closed) == (Room.RESERVED, False)
-    assert (found.room_for(11, 7.0), idle.closed) == (Room.FREE, True)
+    assert (found.room_for("new", 11, 6.9), idle.closed) == (Room.RESERVED, False)
+    assert (found.room_for("new", 11, 7.0), idle.closed) == (Room.FREE, True)
+
+
+def test_a_flood_displaces_nothing_of_its_own_that_was_of_use_just_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that holds the most is refused until its oldest is not young any more: else those that are served would
+    be closed between two requests. Any other client finds room at once."""
+    monkeypatch.setattr(connections, "YOUNG", 1.0)
+    monkeypatch.setattr(connections, "IDLE", 5.0)
+    found = Connections(10, ())
+    for name, count in (("flood", 4), ("amazon", 2)):
+        for _ in range(count):
+            found.spare(name, Remembers(), 0.0, idle=True)
+    assert [found.room_for("flood", 12, 4.9) for _ in range(3)] == [Room.NONE] * 3
+    assert found.room_for("amazon", 12, 4.9) is Room.FREE
+    assert found.room_for("flood", 12, 5.0) is Room.FREE
 
 
 async def test_a_connection_idles_as_long_as_the_setting_says(store: Store) -> None:

@@ -113,6 +113,14 @@ def test_a_reading_older_than_the_decline_says_nothing() -> None:
     assert verdict(declined(retryable="no"), old) == (False, ("charge_does_not_admit",))
 
 
+@pytest.mark.parametrize("ahead", [3_600_000, 365 * DAY])
+def test_amazons_clock_may_be_ahead_of_ours(ahead: int) -> None:
+    """What was read when the decline was written was read after it, whatever Amazon's clock says."""
+    before = msgspec.structs.replace(charge(), read_at=NOW - 2 * DAY)
+    assert verdict(declined(updated_at=NOW + ahead), before) == (None, ())
+    assert verdict(declined(updated_at=NOW + ahead), charge()) == (True, ())
+
+
 def test_a_refund_in_conflict_is_not_judged() -> None:
     """The buyer may have the money."""
     assert verdict(declined(conflict=True), charge()) == (None, ("in_conflict",))
