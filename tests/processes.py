@@ -106,11 +106,14 @@ class Command:
 
 @dataclass(slots=True)
 class Desk:
-    """Where commands are started: a short folder of their own, since the path of a socket must be short."""
+    """Where commands are started: a short folder of their own, since the path of a socket must be short.
+
+    `module` is what is started: the service, or what puts something round it."""
 
     folder: Path
     started: list[Command] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=count)
+    module: str = "receiver"
 
     async def start(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Command:
         """Start `receiver` with these arguments in the folder, with no settings but those in `env`."""
@@ -120,7 +123,7 @@ class Desk:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "receiver",
+                self.module,
                 *arguments,
                 cwd=self.folder,
                 env=environment(env or {}),

@@ -2,6 +2,8 @@
 -- moves to the lease's end, and that score is the claim's token.
 -- Hints go first. Every fourth token goes to what is patient while any of it is overdue: the schedule and refreshes take
 -- turns at it, so that neither holds up the other. Of a claim, at most `most_patient` are patient.
+-- Where no hint waits, what is patient leaves a quarter of the burst: for the next hints, and because Amazon may count a
+-- little less than we do. A bucket that is emptied to the last token gets 429, which holds up hints for seconds.
 -- KEYS throttle hinted due hints refreshed   ARGV now lease_ms burst per_second limit most_patient
 -- Returns {wait_ms, refund, token, hint, patient, refund, token, hint, patient, …}; patient is 1 or 0. wait_ms is -1 when
 -- nothing more is scheduled, or what is must wait for room. Never re-send.
@@ -38,19 +40,22 @@ local function pick_patient()
   return due or refreshed
 end
 
+-- The refund, whether it is patient, and how many tokens there must be.
 local function pick()
   local hinted = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
   local patient = pick_patient()
-  if patient and (not hinted or turn % 4 == 3) then
-    return patient, 1
+  if patient and not hinted then
+    return patient, 1, 1 + math.floor(burst / 4)
+  elseif patient and turn % 4 == 3 then
+    return patient, 1, 1
   end
-  return hinted, 0
+  return hinted, 0, 1
 end
 
 local claimed, count = {0}, 0
 while now >= blocked and count < limit do
-  local refund, patient = pick()
-  if not refund or tokens < 1 then
+  local refund, patient, needed = pick()
+  if not refund or tokens < needed then
     break
   end
   tokens, turn, count = tokens - 1, turn + 1, count + 1
@@ -68,8 +73,9 @@ redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', tostring(math.max(
   'blocked', string.format('%.0f', blocked), 'last', string.format('%.0f', last), 'patient', patient_turn % 2)
 
 local function wait()
-  if pick() then
-    local refill = tokens < 1 and math.ceil((1 - tokens) * 1000 / rate) or 0
+  local refund, _, needed = pick()
+  if refund then
+    local refill = tokens < needed and math.ceil((needed - tokens) * 1000 / rate) or 0
     return math.max(refill, blocked - now, 0)
   end
   local soonest = -1

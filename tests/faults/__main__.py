@@ -2,7 +2,8 @@
 
 Each plan breaks several commands of one path. The seed is printed first; `--seed` repeats the same plans. Ends with
 exit code 1 at the first plan after which something is lost, done twice or stuck, and says which. `kill` ends whole
-processes instead, and `overload` offers ten times what the machine takes.
+processes instead, `overload` offers ten times what the machine takes, and `attacks` has strangers and other merchants
+do their worst.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pathlib import Path
 
 import structlog
 
+from tests.faults import attacks, overload
 from tests.faults import kill as kills
-from tests.faults import overload
 from tests.faults.proxy import Fault
 from tests.faults.stage import PATHS, House, house, walk
 from tests.valkey import start_valkey, stop_valkey
@@ -86,6 +87,15 @@ async def kill(cycles: int, seed: int, *, external: bool) -> int:
     return 0 if report.good else 1
 
 
+async def attack(seconds: float, names: list[str]) -> int:
+    """The exit code."""
+    good = True
+    async for outcome in attacks.run(seconds, names):
+        print(outcome, flush=True)
+        good = good and outcome.holds
+    return 0 if good else 1
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     found = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
@@ -100,6 +110,9 @@ def parser() -> argparse.ArgumentParser:
     killing.add_argument("--external", action="store_true", help="a Redis of its own instead of the embedded one")
     flooding = others.add_parser("overload", help="ten times what the machine takes, in an open loop")
     flooding.add_argument("--seconds", type=float, default=30.0)
+    attacking = others.add_parser("attacks", help="attack after attack, while refunds are declined")
+    attacking.add_argument("--seconds", type=float, default=60.0, help="of each")
+    attacking.add_argument("--only", nargs="+", choices=sorted(attacks.NAMES), default=[], metavar="NAME")
     return found
 
 
@@ -112,6 +125,8 @@ def main() -> int:
         outcome = overload.run(chosen.seconds)
         print(outcome)
         return 0 if outcome.good else 1
+    if chosen.what == "attacks":
+        return asyncio.run(attack(chosen.seconds, chosen.only))
     seed = random.SystemRandom().randrange(2**32) if chosen.seed is None else chosen.seed
     print(f"seed {seed}", flush=True)
     if chosen.what == "kill":

@@ -128,13 +128,15 @@ def most_at_once(times: Sequence[int]) -> float:
 
 async def test_a_backlog_is_worked_off_in_this_order_at_this_pace(crew: Crew, redis: Any) -> None:
     """5,000 overdue refunds and 50 hints. Five at once, then one a second to the end; hints first, but every fourth
-    token is the backlog's; each line oldest first; nothing twice, and nobody left out. Whoever comes before the time
-    finds nothing."""
+    token is the backlog's; each line oldest first; nothing twice, and nobody left out. After the last hint one token is
+    saved up, for the next ones. Whoever comes before the time finds nothing."""
     await overdue(redis, BACKLOG)
     await hinted(crew.stores[0], HINTS)
     first, second = crew.stores
-    while await crew.turn(first) == 1000:
-        if len(crew.taken) % 10 == 0:
+    while (wait := await crew.turn(first)) in (1000, 2000):
+        if wait == 2000:
+            crew.clock.tick(2000)
+        elif len(crew.taken) % 10 == 0:
             crew.clock.tick(500)
             assert await take(second) == Claimed((), 500)
             crew.clock.tick(500)
@@ -149,17 +151,17 @@ async def test_a_backlog_is_worked_off_in_this_order_at_this_pace(crew: Crew, re
         refund_id(next(backlog) if token % 4 == 3 or token > last_hint else next(hints)) for token in range(5050)
     ]
     assert crew.order.index(refund_id(HINTS[-1])) == last_hint == 65
-    assert crew.times == [0] * 5 + [second * 1000 for second in range(1, 5046)]
+    assert crew.times == [0] * 5 + [second * 1000 for second in range(1, 5047) if second != 62]
     assert await redis.zcard("refunds:{us}:state:Refunded") == HINTED
     assert await redis.zcount(DUE, T0 + WEEK, T0 + WEEK) == await redis.zcard(DUE) == len(BACKLOG)
     assert await redis.exists("refunds:{us}:hinted", "refunds:{us}:hints") == 0
-    assert await take(second) == Claimed((), WEEK - 5045_000)
+    assert await take(second) == Claimed((), WEEK - 5046_000)
 
 
-async def test_no_window_of_time_has_more_than_the_bucket(crew: Crew, redis: Any) -> None:
+async def test_no_window_of_time_has_more_than_the_bucket(crew: Crew) -> None:
     """Workers that come at odd moments, sometimes not for a long while: never more than five and one a second over any
     window, and no token that Amazon would have granted is lost."""
-    await overdue(redis, BACKLOG[:600])
+    await hinted(crew.stores[0], range(600))
     chance = random.Random(7)
     tokens = 5.0
     granted = 0
@@ -176,14 +178,12 @@ async def test_no_window_of_time_has_more_than_the_bucket(crew: Crew, redis: Any
     assert len(set(crew.order)) == len(crew.order) > 300
 
 
-async def test_clocks_that_differ_hand_out_no_token_twice(
-    store: Store, redis: Any, valkey_url: str, clock: ManualClock
-) -> None:
+async def test_clocks_that_differ_hand_out_no_token_twice(store: Store, valkey_url: str, clock: ManualClock) -> None:
     """One process three quarters of a second ahead of the other: the two together have one bucket, and the slower one
     takes no time away from it."""
     ahead = ManualClock(T0 + 750)
     other = Store(connect(valkey_url), clock=ahead)
-    await overdue(redis, BACKLOG[:200])
+    await hinted(store, range(200))
     taken = []
     for each in islice(cycle((other, store)), 240):
         taken += [(ahead() - T0, look.refund_id) for look in (await take(each)).looks]
@@ -228,15 +228,15 @@ async def test_a_429_stops_everybody_for_as_long_as_amazon_wants(
         for each in (store, other):
             assert await take(each) == Claimed((), left)
     clock.tick(1)
-    # The bucket has filled up meanwhile. The token that was refused counts as one of the hints'.
+    # The bucket has filled up meanwhile; one token is left for hints. That which was refused counts as one of theirs.
     looks = (await take(other)).looks
-    assert [each.refund_id for each in looks] == [refund_id(number) for number in (1, 2, 1000, 1001, 1002)]
+    assert [each.refund_id for each in looks] == [refund_id(number) for number in (1, 2, 1000, 1001)]
     assert (await take(store)).looks == ()
     found = []
     while refund_id(0) not in found:
         clock.tick(1000)
         found += [each.refund_id for each in (await take(store, limit=1)).looks]
-    assert found == [refund_id(number) for number in (*range(1003, 1100), 0)]
+    assert found == [refund_id(number) for number in (*range(1002, 1100), 0)]
     await other.close()
 
 
@@ -258,8 +258,8 @@ async def test_every_call_has_a_bucket_of_its_own(store: Store, redis: Any, drai
     if drained is Call.GET_REFUND:
         assert await take(store) == Claimed((), 60_000)
     else:
-        assert len((await take(store)).looks) == 5
-        full[Call.GET_REFUND] = 0
+        assert len((await take(store)).looks) == 4
+        full[Call.GET_REFUND] = 1
     assert {call: await tokens("us", call) for call in Call} == {**full, drained: 0}
     assert {call: await tokens("eu", call) for call in Call} == {
         call: int(bucket.burst) for call, bucket in SANDBOX_THROTTLE.items()

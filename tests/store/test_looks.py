@@ -184,8 +184,26 @@ async def test_a_claim_takes_no_more_than_there_are_tokens(store: Store, clock: 
     clock.tick(2_500)
     claimed = await claim(store, limit=20, burst=5, per_second=1)
     assert (len(claimed.looks), claimed.wait) == (2, 500)
-    clock.tick(60_000)
+    for number in range(10, 15):
+        await store.hint("us", hint(number, message=f"m{number}"))
+    clock.tick(20_000)
     assert len((await claim(store, limit=20, burst=5, per_second=1)).looks) == 5
+
+
+async def test_what_is_patient_leaves_a_quarter_of_the_burst_for_hints(
+    store: Store, redis: Any, clock: ManualClock
+) -> None:
+    """Of twenty tokens five are left, whatever waits; the next hints have them at once. Then it saves up again."""
+    await redis.zadd(DUE, {refund_id(500 + number): T0 - 1 for number in range(40)})
+    claimed = await claim(store, limit=40, burst=20, per_second=4)
+    assert (len(claimed.looks), claimed.wait) == (15, 250)
+    for number in range(3):
+        await store.hint("us", hint(number, message=f"m{number}"))
+    claimed = await claim(store, limit=40, burst=20, per_second=4)
+    assert sorted(look.refund_id for look in claimed.looks)[:3] == [refund_id(number) for number in range(3)]
+    assert len(claimed.looks) <= 4
+    clock.tick(60_000)
+    assert len((await claim(store, limit=40, burst=20, per_second=4)).looks) == 15
 
 
 async def test_every_fourth_token_goes_to_the_schedule_while_it_is_overdue(store: Store, redis: Any) -> None:

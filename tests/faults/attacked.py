@@ -1,0 +1,50 @@
+"""The service whose web is loopback: `python -m tests.faults.attacked serve --config FILE`, as `receiver` otherwise.
+
+`CERTIFICATE_HOST` (address:port) stands for the host of SNS's certificates; `NAME_SERVER` (address:port) answers every
+other name. Nothing else differs: pools, resolver and TLS are the service's own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from unittest.mock import patch
+
+from aiohttp.abc import ResolveResult
+
+from receiver import cli, service
+from receiver.resolver import AsyncResolver
+from receiver.transport import Transport
+from tests.test_transport_tls import HOST
+
+
+class Near(AsyncResolver):
+    """The service's resolver, but for one name."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The addresses of a name."""
+        if host != HOST:
+            return await super().resolve(host, port, family)
+        address, _, at = os.environ["CERTIFICATE_HOST"].partition(":")
+        known = ResolveResult(hostname=host, host=address, port=int(at), family=socket.AF_INET, proto=0, flags=0)
+        return [known]
+
+
+class NearTransport(Transport):
+    """Asks the name server of the test."""
+
+    def _own_resolver(self) -> AsyncResolver:
+        self._resolvers.append(Near([os.environ["NAME_SERVER"]]))
+        return self._resolvers[-1]
+
+
+def main() -> None:
+    """The command line of the service."""
+    with patch.object(service, "Transport", NearTransport):
+        cli.main()
+
+
+if __name__ == "__main__":
+    main()
