@@ -83,7 +83,7 @@ UNSEEN = partial(Attack, kind="unsigned", proven=False, rotates=True)
 ATTACKS = (
     UNSEEN("names", "25 unsigned posts/s from 1 address, each names another certificate", rate=25),
     UNSEEN("names-100", "25 such posts/s from 100 addresses", rate=25, addresses=100),
-    UNSEEN("names-200", "200 such posts/s from 100 addresses", rate=200, addresses=100),
+    UNSEEN("names-200", "200 such posts/s from 100 addresses", rate=200, addresses=100, width=2000),
     Attack("heads", "1,000 heads without an end of one client, renewed every 9 s", "head", width=1000),
     Attack("silent", "140 strangers wait for a certificate, its host is silent", "unsigned", 70, 140, silent=True),
     Attack("dns", f"{OTHERS} subscribers of another merchant whose names no server answers", others=OTHERS),
