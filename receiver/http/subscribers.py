@@ -44,8 +44,13 @@ HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 class SubscriberStore(Listing, Protocol):
     """Where subscribers are kept: `store/`. Every method raises `StoreUnavailable`."""
 
-    async def add_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> str:
-        """Returns the stream id of the last event before it came. Raises `Conflict` if the name is taken."""
+    async def add_subscriber(
+        self, account: str, subscriber: Subscriber, start: int | None = None, *, most: int | None = None
+    ) -> str:
+        """Returns the stream id of the last event before it came.
+
+        Raises `Conflict` if the name is taken, or if the account has `most` subscribers already.
+        """
 
     async def change_subscriber(self, account: str, before: Subscriber, after: Subscriber) -> bool:
         """Replace one by the other; False if it was changed meanwhile."""
@@ -64,7 +69,10 @@ class SubscriberStore(Listing, Protocol):
 
 
 class SubscriberApi:
-    """The handlers. `new_secret` makes a signing secret by chance, `now` is ms since the epoch, UTC."""
+    """The handlers. `new_secret` makes a signing secret by chance, `now` is ms since the epoch, UTC.
+
+    `most`: how many subscribers an account may have when one is added.
+    """
 
     def __init__(
         self,
@@ -73,9 +81,10 @@ class SubscriberApi:
         rules: Rules,
         now: Callable[[], int],
         new_secret: Callable[[], str],
+        most: int,
     ) -> None:
         self._store, self._tokens, self._rules = store, tokens, rules
-        self._now, self._new_secret = now, new_secret
+        self._now, self._new_secret, self._most = now, new_secret, most
 
     async def many(self, request: Request) -> Response:
         """`GET /v1/subscribers`: all of the accounts that the token may see, or of `?account=`."""
@@ -104,7 +113,7 @@ class SubscriberApi:
             {"secret": self._new_secret()} if traits(fields.get("format")).signed and not brought else {}
         )
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
-        after = await self._store.add_subscriber(account, subscriber, start)
+        after = await self._store.add_subscriber(account, subscriber, start, most=self._most)
         body: AddedSubscriberJson = {**_shown(account, subscriber), **made, "eventsAfter": after}
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 

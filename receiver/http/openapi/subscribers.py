@@ -83,7 +83,8 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         id="addSubscriber",
         tag="subscribers",
         summary="Add a subscriber",
-        about="Where the format signs and no secret is given, one is made and shown in this answer, and never again.",
+        about="Where the format signs and no secret is given, one is made and shown in this answer, and never again. "
+        "An account has at most `delivery.max_subscribers` of them (100 by default).",
         scopes=ADMIN,
         body=Body(ADD_SUBSCRIBER),
         answers=(
@@ -99,7 +100,10 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             ),
         ),
         reasons=(
-            {400: ("bad_parameter", "bad_subscriber", "bad_start"), 409: ("account_needed", "subscriber_exists")},
+            {
+                400: ("bad_parameter", "bad_subscriber", "bad_start"),
+                409: ("account_needed", "subscriber_exists", "too_many_subscribers"),
+            },
             ACCOUNT,
             OBJECT,
             QUERY,
