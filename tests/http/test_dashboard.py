@@ -295,6 +295,7 @@ async def test_without_read_no_refund_is_shown(
     assert [(await browser.get(path)).status for path in ("/refunds", ONE)] == [403, 403]
     await browser.get("/")
     assert (await browser.post(f"/refunds/{REFUND}/refresh?account=us", csrf=browser.csrf)).status == 403
+    assert "lacks the scope read" in browser.page
     assert (await browser.get("/subscribers")).status == (200 if token == ADMIN else 403)
 
 
