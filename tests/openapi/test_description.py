@@ -194,7 +194,7 @@ def camel(name: str) -> str:
 
 ELSEWHERE = {"addSubscriber": {"account", "start"}}
 """Fields that are read before the others."""
-NOT_CHANGED = {"changeSubscriber": {"name", "format", "secret", "secrets"}}
+NOT_CHANGED = {"changeSubscriber": {"name", "format", "secrets"}}
 
 
 async def test_fields_are_those_that_the_handlers_know(place: House) -> None:
