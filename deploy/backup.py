@@ -22,7 +22,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import redis
 
@@ -53,8 +53,8 @@ def save(url: str, file: Path, bound: float) -> None:
     if not source.is_file():
         raise RuntimeError(f"{source} is not there: run this on the server's machine, or use valkey-cli --rdb FILE.")
     part = file.with_name(f"{file.name}.part")
-    with source.open("rb") as reader, part.open("wb") as writer:
-        os.fchmod(writer.fileno(), 0o600)
+    part.unlink(missing_ok=True)
+    with source.open("rb") as reader, _fresh(part) as writer:
         shutil.copyfileobj(reader, writer)
         writer.flush()
         os.fsync(writer.fileno())
@@ -71,15 +71,21 @@ def restore(file: Path, folder: Path, database: int) -> None:
         raise RuntimeError(f"{place} holds data already: stop the server, and move that folder away.")
     fresh = folder / "appendonlydir.restoring"
     fresh.mkdir(mode=0o700, parents=True)
-    shutil.copyfile(file, fresh / "appendonly.aof.1.base.rdb")
     word = _command("SELECT", str(database)) + _command("SET", RESTORED, secrets.token_hex(8))
-    (fresh / "appendonly.aof.1.incr.aof").write_bytes(word)
-    (fresh / "appendonly.aof.manifest").write_text(MANIFEST)
+    with file.open("rb") as reader, _fresh(fresh / "appendonly.aof.1.base.rdb") as writer:
+        shutil.copyfileobj(reader, writer)
+    for name, content in {"1.incr.aof": word, "manifest": MANIFEST.encode()}.items():
+        with _fresh(fresh / f"appendonly.aof.{name}") as writer:
+            writer.write(content)
     owner = folder.stat()
     for path in (fresh, *fresh.iterdir()):
-        path.chmod(0o700 if path.is_dir() else 0o600)
         os.chown(path, owner.st_uid, owner.st_gid)
     fresh.rename(place)
+
+
+def _fresh(path: Path) -> BinaryIO:
+    """A new file that only its owner may read, from its first moment. Raises `OSError`: also where there is one."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
 
 def restored(url: str) -> None:

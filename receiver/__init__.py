@@ -62,7 +62,7 @@ Around it
 
     http/             the routes: notifications, refunds, subscribers, feed, dashboard, health; errors become answers
     settings/         every setting, checked as a whole before anything starts
-    durations.py · redis_address.py · logs.py · metrics.py · serving.py · workers.py · deadline.py
+    durations.py · redis_address.py · printable.py · logs.py · metrics.py · serving.py · workers.py · deadline.py
     service.py        builds everything once, by hand, and runs it
     simulator/        a stand-in Amazon Pay; has a reading list of its own, and shares none of the code above
     commands/ · checks/           one module for each group of commands; what `receiver doctor` looks at
@@ -84,7 +84,7 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ accounts
   │ inbox · amazonpay · outbox
   │ ledger · addresses · shares · head · trouble
-  │ errors · exchange · trace_context · durations · redis_address · healthcheck
+  │ errors · exchange · trace_context · durations · redis_address · healthcheck · printable
 
 The pure folders see nothing but each other, errors, exchange and trace_context. Time and chance are arguments to them.
 """

@@ -1,6 +1,8 @@
 """Edge: standard error. One line per happening: JSON, or text on a terminal. Standard output is left to commands.
 
 Secrets are kept out twice: nothing here is handed one on purpose, and what looks like one by its name is blackened.
+Whatever strangers send, it forges no line and commands no terminal: unprintable characters are escaped in both forms,
+and in text the lines of a traceback, which alone stand below their line, are indented.
 """
 
 from __future__ import annotations
@@ -12,13 +14,16 @@ import re
 import select
 import stat
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Generator
 from functools import lru_cache
 from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
-from structlog.types import EventDict, Processor, WrappedLogger
+from structlog.types import EventDict, ExcInfo, Processor, WrappedLogger
+
+from receiver.printable import visible, visible_json
 
 SENSITIVE = re.compile(
     r"authorization|secret|token|private_?key|signature|password|passwd|cookie|credential", re.IGNORECASE
@@ -34,6 +39,11 @@ MOST_SELECTED = 1024
 """`select` takes smaller numbers only (FD_SETSIZE)."""
 LONGEST_TEXT = 2_000
 """Characters of one value, so that no single line floods the log; tracebacks are exempt."""
+QUOTED = re.compile(r"""[\s="']""")
+"""A text with one of these is quoted in a text line."""
+BELOW = frozenset({"stack", "exception"})
+"""Values that the text form writes below the line."""
+INDENT = "    "
 
 
 def configure(*, level: str = "info", format: str = "auto", stream: TextIO | None = None) -> None:  # noqa: A002
@@ -104,7 +114,7 @@ def _shared() -> list[Processor]:
 
 def _rendering(text: bool, out: TextIO) -> list[Processor]:
     if text:
-        return [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        return [_printable, structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=_write_traceback)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=to_json)]
 
 
@@ -124,12 +134,64 @@ def _as_text(_: WrappedLogger, __: str, line: Any) -> str:
     return line.decode() if isinstance(line, bytes) else str(line)
 
 
+class _Shown:
+    """A value of a text line as it is written there: the renderer writes the `repr` of what is no text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Escape what is unprintable, in keys and values, and quote what could be taken for more than one value."""
+    return {_word(key): value if key == "exc_info" else _shown(key, value) for key, value in event.items()}
+
+
+def _shown(key: str, value: Any) -> Any:
+    if key in ("event", "level", "timestamp", "logger", "logger_name"):
+        return visible(str(value))
+    return _indented(str(value)) if key in BELOW else _Shown(_word(value))
+
+
+def _word(value: Any) -> str:
+    """A text that is printable and without spaces as it is; else its `repr`, which escapes like `visible`."""
+    if isinstance(value, str) and value.isprintable() and not QUOTED.search(value):
+        return value
+    return visible(repr(value))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(INDENT + visible(line) for line in text.split("\n"))
+
+
+class _Traceback(traceback.TracebackException):
+    """One whose messages are one line each: a line end within a message is escaped."""
+
+    def format_exception_only(self, **options: Any) -> Generator[str, None, None]:
+        for line in super().format_exception_only(**options):
+            yield visible(line.removesuffix("\n")) + "\n"
+
+
+def _write_traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    """The traceback, with those of its causes, as indented lines below the line before."""
+    whole = traceback.TracebackException(*exc_info)
+    left = [whole]
+    while left:
+        each = left.pop()
+        each.__class__ = _Traceback
+        left += [one for one in (each.__cause__, each.__context__, *(each.exceptions or ())) if one]
+    out.write("\n" + _indented("".join(whole.format()).rstrip("\n")))
+
+
 def to_json(event: EventDict, default: Callable[[Any], Any] = repr) -> bytes:
     """The line as JSON. It is written whatever is in it: what JSON cannot hold becomes its `repr`."""
     try:
-        return msgspec.json.encode(event, enc_hook=default)
+        line = msgspec.json.encode(event, enc_hook=default)
     except (UnicodeEncodeError, TypeError, ValueError, msgspec.MsgspecError, RecursionError):
-        return msgspec.json.encode({_encodable(key): _encodable(value) for key, value in event.items()})
+        line = msgspec.json.encode({_encodable(key): _encodable(value) for key, value in event.items()})
+    return visible_json(line.decode()).encode()
 
 
 def _encodable(value: Any) -> str:

@@ -19,7 +19,7 @@ import receiver
 ROOT = Path(receiver.__file__).parent
 
 LAYERS = (
-    {"errors", "exchange", "trace_context", "durations", "redis_address", "healthcheck"},
+    {"errors", "exchange", "trace_context", "durations", "redis_address", "healthcheck", "printable"},
     {"ledger", "addresses", "shares", "head", "trouble"},
     {"inbox", "amazonpay", "outbox"},
     {"accounts"},

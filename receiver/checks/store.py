@@ -103,6 +103,9 @@ def check_folder(files: DataDir) -> list[Finding]:
         found = f"{there} is not a directory that this user may write to"
         mend = "Name one in data_dir, run this as the service's user, or set redis.url."
         return [fail(DATA_DIR, "data_dir_unusable", found, mend)]
+    if there == path and (trouble := files.open_to_others()):
+        refused = f"{path} {trouble}: the service refuses to start"
+        return [fail(DATA_DIR, "data_dir_open", refused, f"Run: chmod go-w {path}"), _room(path)]
     found = f"{path} can be written" if there == path else f"{path} is not there yet; it can be made"
     return [ok(DATA_DIR, found), _room(there)]
 

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -171,10 +172,12 @@ def ending() -> Iterator[None]:
 
 
 def read_secret_file(path: Path, option: str) -> str:
-    """The text of a file that an option names. Raises `ConfigurationError`, which never holds any of it."""
+    """The text of a file that an option names; `-` is standard input.
+
+    Raises `ConfigurationError`, which never holds any of it.
+    """
     try:
-        with path.open("rb") as file:
-            raw = file.read(MOST_FILE + 1)
+        raw = _raw(path)
     except OSError as error:
         raise ConfigurationError([f"{option}: {path} cannot be read ({error.strerror})."]) from error
     try:
@@ -184,3 +187,10 @@ def read_secret_file(path: Path, option: str) -> str:
     if len(raw) > MOST_FILE or not text.strip():
         raise ConfigurationError([f"{option}: {path} does not hold one line of text."])
     return text.strip()
+
+
+def _raw(path: Path) -> bytes:
+    if str(path) == "-":
+        return sys.stdin.buffer.read(MOST_FILE + 1) if sys.stdin else b""
+    with path.open("rb") as file:
+        return file.read(MOST_FILE + 1)

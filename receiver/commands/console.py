@@ -19,6 +19,7 @@ from rich.text import Text
 
 from receiver.errors import ConfigurationError, Unreadable
 from receiver.ledger.refund import format_rfc3339, parse_time
+from receiver.printable import json_escape, visible, visible_json
 
 UNFOLDED = 1_000
 """Columns where nobody looks: in a file or a pipe one row stays one line."""
@@ -27,7 +28,7 @@ HALF_A_YEAR = 180 * 86_400_000
 
 def clean(text: str) -> str:
     """The text with every unprintable character as an escape (`\\x1b`), so that it can be seen and does nothing."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return visible(text)
 
 
 def clean_json(body: bytes) -> str:
@@ -37,12 +38,7 @@ def clean_json(body: bytes) -> str:
     must be JSON.
     """
     text = body.decode("utf-8", "replace").translate({9: " ", 10: " ", 13: " "}).strip()
-    return "".join(c if c.isprintable() else _json_escape(c) for c in text)
-
-
-def _json_escape(character: str) -> str:
-    units = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+    return visible_json(text)
 
 
 def emit(text: str) -> None:
@@ -64,7 +60,7 @@ def emit_json(body: bytes) -> None:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        text = "".join(c if c.isascii() else _json_escape(c) for c in text)
+        text = "".join(c if c.isascii() else json_escape(c) for c in text)
     emit(text)
 
 

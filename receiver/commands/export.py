@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -55,7 +56,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 """Column → where its value stands in the JSON. New columns come at the end."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection"), also in full width."""
-
+HIDDEN_FORMULA = re.compile(r'([;|\t\r\n]["\s]*)(?=[=+\-@＝＋－＠])')
+"""Where one begins after the table is split at `;`, a tab, `|` or a line end, as in countries with decimal commas.
+Then the quotes around a value are no quotes, because they do not begin a cell."""
 
 OVERLAP = 10_000
 """ms by which the next export overlaps: processes write at about the same time, not in one order."""
@@ -78,8 +81,14 @@ class Note(msgspec.Struct):
 def csv_row(values: list[str]) -> str:
     """One row as RFC 4180 has it; a text that a spreadsheet would calculate has an apostrophe before it."""
     page = io.StringIO()
-    csv.writer(page).writerow(["'" + value if value.startswith(FORMULA) else value for value in values])
+    csv.writer(page).writerow(map(_harmless, values))
     return page.getvalue()
+
+
+def _harmless(value: str) -> str:
+    """The value with an apostrophe before what may be a formula: at its begin, and behind what may split it."""
+    value = HIDDEN_FORMULA.sub(r"\1'", value)
+    return "'" + value if value.startswith(FORMULA) else value
 
 
 def cells(refund: Mapping[str, Any]) -> list[str]:
@@ -219,9 +228,10 @@ def export(
     """Write refunds to a file: what last changed from --since until just before --until, latest change first.
 
     Amounts are exact decimals as text; times are UTC. In CSV a text that begins with = + - @ or a tab gets an
-    apostrophe before it, so that no spreadsheet calculates it; JSON lines are as the API has them. If it is cut, the
-    same command goes on where FILE.part ends. What changes meanwhile is left to the next export, which begins at the
-    --since that is printed in the end; a refund can be in both: keep its greatest revision.
+    apostrophe before it, so that no spreadsheet calculates it; so does what follows a ; | tab or line end in a text,
+    where a spreadsheet may split it. JSON lines are as the API has them. If it is cut, the same command goes on where
+    FILE.part ends. What changes meanwhile is left to the next export, which begins at the --since that is printed in
+    the end; a refund can be in both: keep its greatest revision.
     """
     filters = {"state": STATES.get(state.lower(), state)}
     question = [call.base, call.account, since, until, state, form]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,13 +11,30 @@ from receiver.commands.answers import SubscriberAnswer, SubscribersAnswer, TryAn
 from receiver.commands.calling import Call, api_command, read_secret_file
 from receiver.commands.client import Api, ApiProblem, decode, target
 from receiver.commands.console import clean, emit, emit_fields, emit_json, say
-from receiver.commands.subscriber_options import Backfill, Concurrency, MinAmount, Rate, Reasons, Types
-from receiver.commands.subscriber_views import TYPES, emit_list, fields
+from receiver.commands.subscriber_options import (
+    AddressFile,
+    AuthorizationFile,
+    Backfill,
+    Concurrency,
+    MinAmount,
+    NewSecret,
+    Rate,
+    Reasons,
+    ReplacingSecretFile,
+    RoutingKeyFile,
+    SecretFile,
+    Types,
+    filters,
+    read_files,
+    split,
+)
+from receiver.commands.subscriber_views import emit_list, fields
 from receiver.errors import ConfigurationError, NotSent
 from receiver.exchange import Response
 from receiver.outbox.formats import CLOUDEVENTS, FORMATS
+from receiver.outbox.rotation import NEW
 from receiver.outbox.target import EXAMPLE
-from receiver.outbox.written import ALL, NAME
+from receiver.outbox.written import NAME
 
 UNSENT = ("bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed")
 """Reasons of `NotSent` with which no byte of a request has left."""
@@ -66,23 +81,10 @@ def add(
     start: Annotated[
         str, typer.Option("--from", help="Told of events since: now, beginning (all that are kept), or a time.")
     ] = "now",
-    secret_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="File with the signing secret, whsec_…; without it the service makes one up."
-        ),
-    ] = None,
-    address_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with the URL, in its place: that of a Slack webhook is a secret."),
-    ] = None,
-    routing_key_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with PagerDuty's routing key (integration key).")
-    ] = None,
-    authorization_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with an Alertmanager's Authorization header, as Bearer TOKEN."),
-    ] = None,
+    secret_file: SecretFile = None,
+    address_file: AddressFile = None,
+    routing_key_file: RoutingKeyFile = None,
+    authorization_file: AuthorizationFile = None,
 ) -> None:
     """Add a subscriber, and print the signing secret that was made for it: this once, and never again.
 
@@ -93,17 +95,15 @@ def add(
         raise typer.BadParameter("stands beside --address-file; give one of the two.", param_hint="URL")
     wanted = {
         "name": name,
-        "url": read_secret_file(address_file, "--address-file") if address_file else address,
+        "url": address,
         "format": format,
-        "routing_key": read_secret_file(routing_key_file, "--routing-key-file") if routing_key_file else "",
-        "authorization": read_secret_file(authorization_file, "--authorization-file") if authorization_file else "",
-        **_filters(types, reasons, min_amount),
+        **filters(types, reasons, min_amount),
         "rate": rate,
         "concurrency": concurrency,
         "backfill": backfill,
         "start": "" if start == "now" else start,
-        "secret": read_secret_file(secret_file, "--secret-file") if secret_file else "",
         "account": call.account,
+        **read_files(secret_file, routing_key_file, authorization_file, address_file),
     }
     answer = call.run(
         lambda api: _add(api, name, {key: value for key, value in wanted.items() if value or value is False})
@@ -147,7 +147,14 @@ def show(call: Call, name: Name) -> None:
 def change(
     call: Call,
     name: Name,
-    address: Annotated[str, typer.Option("--to", metavar="URL", help="Where events are posted.")] = "",
+    address: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="URL",
+            help="Where events are posted. Another scheme, host or port needs the credentials in the same change.",
+        ),
+    ] = "",
     types: Types = None,
     reasons: Reasons = None,
     min_amount: MinAmount = None,
@@ -157,23 +164,36 @@ def change(
     default: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FIELD", help="Back to its default: types, reasons, min-amount, rate, concurrency, backfill."
+            metavar="FIELD",
+            help="Back to its default: types, reasons, min-amount, rate, concurrency, backfill, authorization.",
         ),
     ] = None,
+    secret_file: ReplacingSecretFile = None,
+    new_secret: NewSecret = False,
+    address_file: AddressFile = None,
+    routing_key_file: RoutingKeyFile = None,
+    authorization_file: AuthorizationFile = None,
 ) -> None:
     """Change what a subscriber is told, and where. Options that are not given change nothing.
 
-    What it is owed already stays owed. One that stands in the service's configuration is changed there.
+    What it is owed already stays owed. Credentials do not follow a URL to another scheme, host or port: give them again
+    in the same change. A subscriber that stands in the service's configuration is changed there.
     """
+    if address and address_file:
+        raise typer.BadParameter("stands beside --address-file; give one of the two.", param_hint="--to")
+    if new_secret and secret_file:
+        raise typer.BadParameter("stands beside --secret-file; give one of the two.", param_hint="--new-secret")
     wanted = {
         "url": address,
-        **_filters(types, reasons, min_amount),
+        **filters(types, reasons, min_amount),
         "rate": rate,
         "concurrency": concurrency,
         "backfill": backfill,
+        "secret": NEW if new_secret else "",
+        **read_files(secret_file, routing_key_file, authorization_file, address_file),
     }
     body: dict[str, Any] = {key: value for key, value in wanted.items() if value or value is False}
-    for field in _split(default):
+    for field in split(default):
         body[field.replace("-", "_")] = None
     _emit(call, call.run(lambda api: api.call("PATCH", _path(api, name), body=body)))
 
@@ -182,10 +202,7 @@ def change(
 def rotate(
     call: Call,
     name: Name,
-    secret_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with the new secret, whsec_…; without it the service makes one up."),
-    ] = None,
+    secret_file: SecretFile = None,
     old_valid_for: Annotated[
         str, typer.Option(metavar="SPAN", help="How long the old secret goes on signing, 0s to 7d.")
     ] = "24h",
@@ -265,16 +282,6 @@ def remove(
         emit(f"Removed {name}, with all that it was owed.")
 
 
-def _filters(
-    types: Sequence[str] | None, reasons: Sequence[str] | None, amounts: Sequence[str] | None
-) -> dict[str, Any]:
-    return {
-        "types": [TYPES.get(each, ALL if each == "all" else each) for each in _split(types)],
-        "reasons": _split(reasons),
-        "minAmount": _split(amounts),
-    }
-
-
 def _emit(call: Call, answer: Response) -> None:
     if call.json:
         emit_json(answer.body)
@@ -289,7 +296,3 @@ def _emit(call: Call, answer: Response) -> None:
 
 def _path(api: Api, name: str) -> str:
     return target("subscribers", name, account=api.account)
-
-
-def _split(values: Sequence[str] | None) -> Sequence[str]:
-    return [word.strip() for value in values or () for word in value.split(",") if word.strip()]

@@ -118,8 +118,8 @@ class AddedSubscriberJson(SubscriberJson, MadeSecretJson):
     eventsAfter: Annotated[str, Meta(description="Stream id of the last event before it came.")]
 
 
-class RotatedSubscriberJson(SubscriberJson, MadeSecretJson):
-    """A subscriber with another secret."""
+class ChangedSubscriberJson(SubscriberJson, MadeSecretJson):
+    """A subscriber with other fields, or another secret."""
 
 
 class StatsJson(TypedDict):

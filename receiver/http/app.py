@@ -97,7 +97,11 @@ def build(
         *issue_routes(IssueApi(issuers, tokens)),
         *fps_routes(legacies, tokens, settings.ingest, metrics),
         *request_routes(RequestApi(store, issuers, tokens), in_turn),
-        *subscriber_routes(SubscriberApi(store, tokens, rules_of(settings.delivery), now, new_secret)),
+        *subscriber_routes(
+            SubscriberApi(
+                store, tokens, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers
+            )
+        ),
         *feed_routes(FeedApi(store, tokens, settings.feed, metrics, reads)),
         *delivery_routes(DeliveryApi(store, tokens, now), in_turn),
         *notification_routes(NotificationApi(store, tokens, accounts), in_turn),

@@ -15,8 +15,8 @@ from receiver.durations import milliseconds, parse_duration
 from receiver.errors import BadRequest, NotFound, Unreadable
 from receiver.http.answers import (
     AddedSubscriberJson,
+    ChangedSubscriberJson,
     MadeSecretJson,
-    RotatedSubscriberJson,
     StatsJson,
     SubscriberJson,
     SubscriberListJson,
@@ -29,7 +29,7 @@ from receiver.http.named import Listing, admin, all_of, named, not_configured
 from receiver.http.params import Params, read_time
 from receiver.ledger.refund import format_rfc3339
 from receiver.outbox.formats import traits
-from receiver.outbox.rotation import OLD_VALID, OLD_VALID_MOST, changed, rotated
+from receiver.outbox.rotation import NEW, OLD_VALID, OLD_VALID_MOST, changed, rotated
 from receiver.outbox.signature import read_secret
 from receiver.outbox.subscriber import Subscriber, pause, public_json, read_subscriber, resume
 from receiver.outbox.target import Rules
@@ -44,8 +44,13 @@ HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 class SubscriberStore(Listing, Protocol):
     """Where subscribers are kept: `store/`. Every method raises `StoreUnavailable`."""
 
-    async def add_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> str:
-        """Returns the stream id of the last event before it came. Raises `Conflict` if the name is taken."""
+    async def add_subscriber(
+        self, account: str, subscriber: Subscriber, start: int | None = None, *, most: int | None = None
+    ) -> str:
+        """Returns the stream id of the last event before it came.
+
+        Raises `Conflict` if the name is taken, or if the account has `most` subscribers already.
+        """
 
     async def change_subscriber(self, account: str, before: Subscriber, after: Subscriber) -> bool:
         """Replace one by the other; False if it was changed meanwhile."""
@@ -64,7 +69,10 @@ class SubscriberStore(Listing, Protocol):
 
 
 class SubscriberApi:
-    """The handlers. `new_secret` makes a signing secret by chance, `now` is ms since the epoch, UTC."""
+    """The handlers. `new_secret` makes a signing secret by chance, `now` is ms since the epoch, UTC.
+
+    `most`: how many subscribers an account may have when one is added.
+    """
 
     def __init__(
         self,
@@ -73,9 +81,10 @@ class SubscriberApi:
         rules: Rules,
         now: Callable[[], int],
         new_secret: Callable[[], str],
+        most: int,
     ) -> None:
         self._store, self._tokens, self._rules = store, tokens, rules
-        self._now, self._new_secret = now, new_secret
+        self._now, self._new_secret, self._most = now, new_secret, most
 
     async def many(self, request: Request) -> Response:
         """`GET /v1/subscribers`: all of the accounts that the token may see, or of `?account=`."""
@@ -104,7 +113,7 @@ class SubscriberApi:
             {"secret": self._new_secret()} if traits(fields.get("format")).signed and not brought else {}
         )
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
-        after = await self._store.add_subscriber(account, subscriber, start)
+        after = await self._store.add_subscriber(account, subscriber, start, most=self._most)
         body: AddedSubscriberJson = {**_shown(account, subscriber), **made, "eventsAfter": after}
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
@@ -137,14 +146,18 @@ class SubscriberApi:
         return [(account, name) for account, each in zip(accounts, rosters, strict=True) for name in each.unreadable]
 
     async def change(self, request: Request) -> Response:
-        """`PATCH /v1/subscribers/{name}?account=`: the fields that the body names; null is the default again."""
+        """`PATCH /v1/subscribers/{name}?account=`: the fields that the body names; null is the default again.
+
+        A `url` with another scheme, host or port needs the credentials as well. A made secret is shown once.
+        """
         wanted = _fields(await self._body(request))
+        made: MadeSecretJson = {"secret": self._new_secret()} if wanted.get("secret") == NEW else {}
 
         def change(found: Subscriber) -> Subscriber:
             not_configured(found, "change it")
-            return changed(found, wanted, self._rules)
+            return changed(found, {**wanted, **made}, self._rules)
 
-        return await self._change(request, change)
+        return await self._change(request, change, made)
 
     async def rotate(self, request: Request) -> Response:
         """`POST /v1/subscribers/{name}/rotate?account=`: another secret, given or made; a made one is shown once.
@@ -185,9 +198,9 @@ class SubscriberApi:
     ) -> Response:
         while True:
             account, before = await self._named(request)
-            after = change(before)
+            after = change(before)  # Anew each time: what another change has made of it meanwhile is judged too.
             if after == before or await self._store.change_subscriber(account, before, after):
-                body: RotatedSubscriberJson = {**_shown(account, after), **(made or {})}
+                body: ChangedSubscriberJson = {**_shown(account, after), **(made or {})}
                 return json_answer(body)
 
     async def _named(self, request: Request) -> tuple[str, Subscriber]:

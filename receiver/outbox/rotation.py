@@ -1,4 +1,4 @@
-"""Pure. A subscriber changed by hand: its fields, and its secrets in turn."""
+"""Pure. A subscriber changed by hand: its fields, its credentials where its address moves, and its secrets in turn."""
 
 from __future__ import annotations
 
@@ -13,32 +13,39 @@ from receiver.outbox.delivery import DAY, HOUR
 from receiver.outbox.formats import traits
 from receiver.outbox.secret import MOST_SECRETS, Secret
 from receiver.outbox.subscriber import FIELDS, Subscriber, read_subscriber, written
-from receiver.outbox.target import Rules
+from receiver.outbox.target import Rules, place_of
 
 OLD_VALID, OLD_VALID_MOST = 24 * HOUR, 7 * DAY
 """How long a secret that was replaced goes on signing, ms: by default, and at most."""
-FIXED = ("name", "format", "secret", "secrets")
+NEW = "new"
+"""What a change says instead of a secret to have one made."""
+FIXED = ("name", "format", "secrets")
 """Fields that are not changed like the others: `rotate` changes secrets, a name stands in keys and logs, and every
-format has credentials of its own."""
+format has credentials of its own. A `secret` is changed only together with a `url`."""
 
 
 def changed(subscriber: Subscriber, wanted: Mapping[str, Any], rules: Rules) -> Subscriber:
-    """The subscriber with other fields; None puts a field back to its default.
+    """The subscriber with other fields; None puts a field back to its default. A `secret` replaces all that sign.
 
-    Raises `BadRequest` (`bad_subscriber`), whose detail names every problem, one a line.
+    Raises `BadRequest`: `bad_subscriber`, whose detail names every problem, one a line; `credential_needed` where the
+    address moves to another scheme, host or port and a credential is not given with it.
     """
-    fixed = [f"{key}: cannot be changed; {_instead(key)}" for key in FIXED if key in wanted]
+    refused = (*FIXED, *(() if "url" in wanted else ("secret",)))
+    fixed = [f"{key}: cannot be changed; {_instead(key)}" for key in refused if key in wanted]
     if fixed:
         raise BadRequest("\n".join(fixed), reason="bad_subscriber")
     if not wanted:
-        known = ", ".join(name for name in FIELDS if name not in FIXED)
+        known = ", ".join(name for name in FIELDS if name not in refused)
         raise BadRequest(f"Nothing to change: name one of {known}.", reason="bad_subscriber")
     fields = {**written(subscriber), **wanted}
+    if "secret" in wanted:
+        fields.pop("secrets", None)
     given = {key: value for key, value in fields.items() if value is not None or key == "url" or key not in FIELDS}
     read = read_subscriber(given, rules, origin=subscriber.origin, now=subscriber.created_at)
+    _check_credentials(subscriber, read, wanted)
     return msgspec.structs.replace(
         read,
-        secrets=subscriber.secrets,
+        secrets=read.secrets if "secret" in wanted else subscriber.secrets,
         paused=subscriber.paused,
         paused_reason=subscriber.paused_reason,
         paused_at=subscriber.paused_at,
@@ -74,5 +81,23 @@ def rotated(subscriber: Subscriber, new: str, now: int, old_valid: int = OLD_VAL
     return msgspec.structs.replace(subscriber, secrets=(Secret(new), *old))
 
 
+def _check_credentials(before: Subscriber, after: Subscriber, wanted: Mapping[str, Any]) -> None:
+    """Whoever may change an address need not know the credentials: they must not be sent where he likes."""
+    if place_of(before.url) == place_of(after.url):
+        return
+    known = traits(before.format)
+    held = [*(["secret"] if known.signed else []), *([known.credential] if before.credential else [])]
+    missing = [field for field in held if field not in wanted]
+    if missing:
+        raise BadRequest(
+            "The url changes its scheme, host or port, and credentials do not follow it to another place. Give "
+            f"{' and '.join(f'`{field}`' for field in missing)} in the same change"
+            f"{f' ({NEW} has one made, and shown once)' if 'secret' in missing else ''}. Nothing was changed.",
+            reason="credential_needed",
+        )
+
+
 def _instead(key: str) -> str:
-    return "rotate the secret" if key in ("secret", "secrets") else "add another subscriber and remove this one"
+    if key == "secret":
+        return "rotate the secret, or give it together with a url"
+    return "rotate the secret" if key == "secrets" else "add another subscriber and remove this one"

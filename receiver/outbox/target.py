@@ -37,6 +37,15 @@ class Rules:
     """The links in messages to people, where a subscriber has none of its own."""
 
 
+def place_of(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of a subscriber's address: credentials do not follow it from one such place to another."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return "", url, None
+
+
 def url_problems(url: object, rules: Rules) -> list[str]:
     """Everything wrong with a subscriber's address, a sentence each. The address itself is not repeated: it may hold
     a password."""

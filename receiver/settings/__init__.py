@@ -31,7 +31,7 @@ from receiver.settings.sections import (
     TrackSettings,
 )
 from receiver.settings.sources import Tree, merge, one_account, read_environment, read_file
-from receiver.settings.subscriber import SubscriberSettings, rules_of, subscriber_faults
+from receiver.settings.subscriber import SubscriberSettings, most_subscribers, rules_of, subscriber_faults
 from receiver.settings.values import Section, base_of
 
 NO_ACCOUNT = (
@@ -105,7 +105,7 @@ def check(tree: Tree, base: Path, problems: list[str] | None = None) -> Settings
         settings = Settings.model_validate(tree, context={"base": base})
     except ValidationError as error:
         found += sentences(error, Settings)
-    found += [*contradictions(tree), *subscriber_faults(tree, base)]
+    found += [*contradictions(tree, most_subscribers(tree)), *subscriber_faults(tree, base)]
     if problems and "accounts" not in tree:
         # They may well stand in what could not be read.
         found = [each for each in found if not each.startswith("accounts: is missing")]

@@ -10,8 +10,11 @@ from receiver.amazonpay.calls import key_environment
 from receiver.settings.sources import Tree
 
 
-def contradictions(tree: Tree) -> list[str]:
-    """One sentence for each name given twice, each reference to nothing, each two that are the same."""
+def contradictions(tree: Tree, most_subscribers: int | None) -> list[str]:
+    """One sentence for each name given twice, each reference to nothing, each two that are the same.
+
+    And for each account with more than `most_subscribers`; None: any number.
+    """
     accounts, tokens, subscribers = (_tables(tree, key) for key in ("accounts", "tokens", "subscribers"))
     names = [str(account.get("name", "default")) for account in accounts]
     return [
@@ -21,6 +24,7 @@ def contradictions(tree: Tree) -> list[str]:
         *_twice("tokens", "sha256", _column(tokens, "sha256", fold=True), "Make a token for each holder.", show=False),
         *_token_accounts(tokens, names),
         *_subscriber_accounts(subscribers, names),
+        *_too_many_subscribers(subscribers, names, most_subscribers),
     ]
 
 
@@ -87,6 +91,16 @@ def _subscriber_accounts(subscribers: list[Tree], names: list[str]) -> list[str]
         if seen[key] == 2 and subscriber.get("name"):
             problems.append(f"subscribers[{index}].name: {key[1]} is there twice in account {key[0]}. Rename one.")
     return problems
+
+
+def _too_many_subscribers(subscribers: list[Tree], names: list[str], most: int | None) -> list[str]:
+    counts = Counter(str(each.get("account") or (names[0] if len(names) == 1 else "")) for each in subscribers)
+    return [
+        f"subscribers: account {name} has {counts[name]}, and delivery.max_subscribers allows {most}. "
+        "Remove some, or raise that setting (1000 at most)."
+        for name in dict.fromkeys(names)
+        if most is not None and counts[name] > most
+    ]
 
 
 def _known(names: list[str]) -> str:

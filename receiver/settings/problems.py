@@ -17,7 +17,9 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 def _follows(item: Any, found: Sequence[Any]) -> bool:
-    """Whether a list is called too short only because the items that it has are wrong."""
+    """Whether it is about a default that depends on wrong values, or a list short only because its items are wrong."""
+    if item["type"] == "default_factory_not_called":
+        return True
     depth = len(item["loc"])
     return item["type"] == "too_short" and any(
         other["loc"][:depth] == item["loc"] and len(other["loc"]) > depth for other in found

@@ -179,6 +179,9 @@ class DeliverySettings(Section):
     concurrency: int = Field(default=256, ge=1, le=4096)
     per_subscriber: int = Field(default=8, ge=1, le=256)
     rate: float = Field(default=50, ge=0.1, le=1000, description="messages a second to one subscriber, 0.1 to 1000.")
+    max_subscribers: int = Field(
+        default=100, ge=1, le=1000, description="how many subscribers one account may have, 1 to 1000."
+    )
     keep_dead: int = Field(default=10_000, ge=1, le=1_000_000, description="dead events kept for each subscriber.")
     connect_timeout: Span = seconds(3)
     timeout: Span = Field(default=seconds(10), le=seconds(60))

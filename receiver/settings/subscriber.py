@@ -109,6 +109,18 @@ def rules_of(delivery: DeliverySettings) -> Rules:
     )
 
 
+def most_subscribers(tree: Tree) -> int | None:
+    """How many subscribers `[delivery]` allows an account; None where that itself is wrong, which is told elsewhere."""
+    delivery = tree.get("delivery")
+    limit = (
+        {key: delivery[key] for key in ("max_subscribers",) if key in delivery} if isinstance(delivery, dict) else {}
+    )
+    try:
+        return DeliverySettings.model_validate(limit).max_subscribers
+    except ValidationError:
+        return None
+
+
 def subscriber_faults(tree: Tree, base: Path) -> list[str]:
     """A sentence for everything that `outbox/subscriber.py` would refuse, with the key of the table before it."""
     try:

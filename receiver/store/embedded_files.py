@@ -142,7 +142,7 @@ class DataDir:
         """Creates what is missing.
 
         Raises:
-            ConfigurationError: the directory, or the one of a far socket, cannot be used.
+            ConfigurationError: the directory, or the one of a far socket, cannot be used, or others can write to it.
         """
         try:
             if "\n" in str(self.path) or "\r" in str(self.path):
@@ -150,6 +150,7 @@ class DataDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError("permission denied")
+            self._refuse_writers()
             for name in ("server.lock", "owner.lock"):
                 os.close(os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except (FileExistsError, NotADirectoryError):
@@ -158,6 +159,17 @@ class DataDir:
             raise _refused(self.path, f"cannot be used ({reason_of(error)})") from None
         if self.socket.parent != self.path:
             self._make_socket_dir()
+
+    def _refuse_writers(self) -> None:
+        """Others who can write to the directory can put data of theirs into the place of ours."""
+        if trouble := self.open_to_others():
+            raise ConfigurationError([f"data_dir: {self.path} {trouble}: chmod go-w {self.path}"])
+
+    def open_to_others(self) -> str:
+        """Who else may write to the directory, as the end of a sentence; empty if nobody may. It must exist."""
+        found = stat.S_IMODE(self.path.stat().st_mode)
+        who = "all users" if found & stat.S_IWOTH else "its group" if found & stat.S_IWGRP else ""
+        return f"can be written by {who} (mode {found:04o})" if who else ""
 
     def _make_socket_dir(self) -> None:
         """Anybody may write to `/tmp`: what is there already must be a true directory that only its owner may enter."""
@@ -231,6 +243,11 @@ class DataDir:
             return None
         names = [line.split()[1] for line in lines if line.startswith("file ") and line.endswith(" type i")]
         return folder / names[-1] if names else None
+
+
+def private(path: str, flags: int) -> int:
+    """An opener for `open`: a file that it creates is its owner's alone, from the first byte."""
+    return os.open(path, flags, 0o600)
 
 
 def read_pid(path: Path) -> int | None:

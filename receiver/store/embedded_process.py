@@ -14,13 +14,14 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 from structlog.typing import FilteringBoundLogger
 
 from receiver.errors import ConfigurationError, StoreUnavailable
-from receiver.store.embedded_files import DataDir, FileLock, read_pid
+from receiver.store.embedded_files import DataDir, FileLock, private, read_pid
 
 TAIL_LIMIT = 256 * 1024
 """Bytes that may be cut off a garbled end. More is for people to judge."""
@@ -143,7 +144,9 @@ class ServerProcess:
         self.files.pid_file.unlink(missing_ok=True)
         self.files.trim_log()
         self._log_start = self.files.log_size()
-        with self.files.log.open("ab") as log:
+        with open(self.files.log, "ab", opener=private) as log:
+            with suppress(PermissionError):
+                os.fchmod(log.fileno(), 0o600)
             self._child = subprocess.Popen(  # noqa: S603 - our own program
                 [self.binary, *self.files.options()],
                 cwd=self.files.path,
@@ -254,7 +257,7 @@ class ServerProcess:
                 f"or keep a copy and cut it there."
             )
         kept = self.files.path / f"damaged-{increment.name}-{whole}"
-        with increment.open("r+b") as data, kept.open("wb") as copy:
+        with increment.open("r+b") as data, open(kept, "wb", opener=private) as copy:
             data.seek(whole)
             copy.write(data.read())
             copy.flush()

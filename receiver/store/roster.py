@@ -67,15 +67,24 @@ class Rosters(Part):
         roster = await self.roster(account)
         return [roster.subscribers[name] for name in sorted(roster.subscribers)]
 
-    async def add_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> str:
+    async def add_subscriber(
+        self, account: str, subscriber: Subscriber, start: int | None = None, *, most: int | None = None
+    ) -> str:
         """Add one. Returns the stream id of the last event that was written before it came.
 
         `start`: it is owed what it wants of the events written since this ms (0: of all that are kept); None: only of
-        those to come. Raises `Conflict` if the name is taken.
+        those to come. `most`: how many subscribers the account may have, damaged records among them; None: any number.
+        Raises `Conflict` if the name is taken, or if there are `most` of them already.
         """
-        answer = await self._subscribe(account, subscriber, "add", start=start)
+        answer = await self._subscribe(account, subscriber, "add", start=start, most=most)
         if answer[0] == b"exists":
             raise Conflict(f"There is already a subscriber {subscriber.name!r}.", reason="subscriber_exists")
+        if answer[0] == b"full":
+            raise Conflict(
+                f"The account has as many subscribers as it may have: delivery.max_subscribers is {most}. Remove one "
+                "that is no longer needed, or raise that setting.",
+                reason="too_many_subscribers",
+            )
         return str(answer[1].decode())
 
     async def change_subscriber(
@@ -108,7 +117,7 @@ class Rosters(Part):
             return b""
 
     async def put_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> None:
-        """Add or replace, as a configuration file does. `start` is for one that is new."""
+        """Add or replace, as a configuration file does: however many there are. `start` is for one that is new."""
         await self._subscribe(account, subscriber, "put", start=start)
 
     async def _subscribe(
@@ -120,6 +129,7 @@ class Rosters(Part):
         version: int | None = None,
         *,
         start: int | None = None,
+        most: int | None = None,
         tell: Sequence[OperatorEvent] = (),
     ) -> Any:
         keys = self._keys(account)
@@ -131,6 +141,7 @@ class Rosters(Part):
             before,
             "" if version is None else version,
             after,
+            "" if most is None else most,
             *(waiting_form(event) for event in tell),
         ]
         answer = await self._run(

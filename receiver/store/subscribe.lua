@@ -1,11 +1,18 @@
 -- Add a subscriber, or change one. Raises the version, so that no commit works with the list of before.
 -- KEYS 1 subscribers 2 events 3 backfill 4 told, then all that is kept for it alone: a new one does not begin on foreign keys
 -- ARGV 1 name 2 json 3 mode (add | put | change) 4 before (`change`: only this value) 5 version (`change`: only at this one,
---      '' for any) 6 start (a new one is owed what the stream holds after this id; '' for nothing), then operator events
--- Returns {'ok', last stream id}, {'exists'}, {'absent'} or {'changed'}. Run twice with the same value it says 'ok' again.
+--      '' for any) 6 start (a new one is owed what the stream holds after this id; '' for nothing)
+--      7 most (`add`: how many subscribers there may be; '' for any number), then operator events
+-- Returns {'ok', last stream id}, {'exists'}, {'full'}, {'absent'} or {'changed'}. Run twice with the same value it says 'ok' again.
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if ARGV[3] == 'add' and known and known ~= ARGV[2] then
   return {'exists'}
+end
+if ARGV[3] == 'add' and not known and ARGV[7] ~= '' then
+  local count = redis.call('HLEN', KEYS[1]) - redis.call('HEXISTS', KEYS[1], ':version')
+  if count >= tonumber(ARGV[7]) then
+    return {'full'}
+  end
 end
 if ARGV[3] == 'change' and known ~= ARGV[2] then
   if not known then
@@ -23,7 +30,7 @@ if known ~= ARGV[2] then
   if not known and ARGV[6] ~= '' and entry then
     redis.call('HSET', KEYS[3], ARGV[1], ARGV[6] .. ' ' .. last)
   end
-  for index = 7, foreign[4] and 0 or #ARGV do
+  for index = 8, foreign[4] and 0 or #ARGV do
     redis.call('RPUSH', KEYS[4], ARGV[index])
   end
 end

@@ -62,10 +62,10 @@ def run_command(*args: str, input: str | None = None, **environment: str) -> Ran
 
 @pytest.fixture
 def run(server: Server) -> Run:
-    """Run a command with the reader's token against the service; `token` and variables can be given."""
+    """Run a command with the reader's token against the service; `token`, `input` and variables can be given."""
 
-    def ran(*args: str, token: str = READER, **more: str) -> Ran:
-        return run_command(*args, **{"RECEIVER_URL": server.url, "RECEIVER_TOKEN": token, **more})
+    def ran(*args: str, token: str = READER, input: str | None = None, **more: str) -> Ran:  # noqa: A002
+        return run_command(*args, input=input, **{"RECEIVER_URL": server.url, "RECEIVER_TOKEN": token, **more})
 
     return ran
 

@@ -71,7 +71,10 @@ COMMANDS = {
     | FILTERS
     | {"--from", "--secret-file", "--format", "--address-file"}
     | {"--routing-key-file", "--authorization-file"},
-    "subscriber change": CLIENT | FILTERS | {"--to", "--default"},
+    "subscriber change": CLIENT
+    | FILTERS
+    | {"--to", "--default", "--new-secret", "--secret-file", "--address-file"}
+    | {"--routing-key-file", "--authorization-file"},
     "subscriber rotate": CLIENT | {"--secret-file", "--old-valid-for"},
     "subscriber test": CLIENT,
     "subscriber list": CLIENT,

@@ -16,7 +16,7 @@ import pytest
 
 from receiver.commands import export, settlement
 from receiver.commands.client import Api, not_the_api
-from receiver.commands.export import COLUMNS, csv_row
+from receiver.commands.export import COLUMNS, FORMULA, csv_row
 from receiver.commands.settlement import read_ids
 from receiver.errors import ConfigurationError
 from tests.commands.conftest import Ran, Run
@@ -111,7 +111,47 @@ def test_an_export_that_was_cut_goes_on(
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@a", "\t=1", "\r=1", "\n=1", "＝1"])
 def test_no_cell_begins_as_a_formula(text: str) -> None:
     (row,) = csv.reader(io.StringIO(csv_row([text]), newline=""))
-    assert row == ["'" + text]
+    assert row == ["'" + text.replace("=", "'=") if text[0].isspace() else "'" + text]
+
+
+SPLIT = {
+    "x;=1+1": "x;'=1+1",
+    "x\t=1+1": "x\t'=1+1",
+    "x|@SUM(A1)": "x|'@SUM(A1)",
+    "x\n=1+1": "x\n'=1+1",
+    "x\r\n-1+1": "x\r\n'-1+1",
+    "x; +1": "x; '+1",
+    'x;"=1+1"': 'x;"\'=1+1"',
+    "x;＝1": "x;'＝1",
+    "=1;=2|-3": "'=1;'=2|'-3",
+    ";;=1": ";;'=1",
+}
+"""A text of a stranger, and what is written for it."""
+
+
+@pytest.mark.parametrize(("text", "written"), SPLIT.items(), ids=map(repr, SPLIT))
+def test_no_cell_becomes_a_formula_where_a_spreadsheet_splits_elsewhere(text: str, written: str) -> None:
+    """It splits the lines of the file, which has commas, at a semicolon, a tab or a bar, with and without quotes."""
+    line = csv_row(["us", text, "R-2"])
+    assert next(csv.reader(io.StringIO(line, newline=""))) == ["us", written, "R-2"]
+    for separator in (",", ";", "\t", "|"):
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+            table = csv.reader(io.StringIO(line, newline=""), delimiter=separator, quoting=quoting)
+            pieces = [cell.lstrip().strip('"').lstrip() for row in table for cell in row]
+            assert not [piece for piece in pieces if piece.startswith(FORMULA)], (separator, quoting)
+
+
+PLAIN = ["14.00", "S01-5105180-3221187-R022311", "2026-01-31T12:00:00Z", "a-b+c@d=e", "x;y|z", "100 %; 5-10 days", ""]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_numbers_dates_and_ids_stand_as_they_are(text: str) -> None:
+    assert next(csv.reader(io.StringIO(csv_row(["us", text])))) == ["us", text]
+
+
+def test_a_negative_amount_can_be_read() -> None:
+    """As text, like every amount."""
+    assert csv_row(["us", "-14.00", "EUR"]) == "us,'-14.00,EUR\r\n"
 
 
 def test_an_output_that_cannot_be_written_is_said(run: Run, tmp_path: Path) -> None:

@@ -171,6 +171,54 @@ def test_changing_and_rotating(admin: Run, tmp_path: Path) -> None:
     assert (ran.code, "rate: is not a number of messages a second" in ran.err) == (1, True)
 
 
+def test_another_host_needs_the_secret_again(admin: Run, tmp_path: Path) -> None:
+    """From a file, from standard input, or made and shown once; without it nothing is changed."""
+    admin(*ADD)
+    change = ("subscriber", "change", "finance", "--to")
+    other = "https://other.example/hooks"
+    ran = admin(*change, other)
+    assert (ran.code, ran.out) == (1, "")
+    assert "[400 credential_needed]" in ran.err
+    assert "`secret`" in ran.err
+    assert URL in admin("subscriber", "show", "finance").out
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n")
+    ran = admin(*change, other, "--secret-file", str(file))
+    assert (ran.code, other in ran.out, "whsec_" in ran.out, ran.out.count("Fingerprint")) == (0, True, False, 1)
+    ran = admin(*change, URL, "--secret-file", "-", input=SECRET)
+    assert (ran.code, URL in ran.out, "whsec_" in ran.out) == (0, True, False)
+    ran = admin(*change, other, "--secret-file", "-", input="")
+    assert (ran.code, "--secret-file: - does not hold one line of text." in ran.err) == (2, True)
+    ran = admin(*change, other, "--new-secret")
+    assert (ran.code, ran.out.splitlines()[-1].startswith("whsec_")) == (0, True)
+    assert admin(*change, URL, "--new-secret", "--secret-file", str(file)).code == 2
+
+
+def test_another_host_needs_the_credential_of_other_formats_again(admin: Run, tmp_path: Path) -> None:
+    """PagerDuty's key, an Alertmanager's header; the address of a chat may stand in a file."""
+    file = tmp_path / "credential"
+    add = ("subscriber", "add", "--account", "us")
+    file.write_text("R" * 32)
+    admin(*add, "oncall", "--format", "pagerduty", "--routing-key-file", str(file))
+    eu = "https://events.eu.pagerduty.com/v2/enqueue"
+    refused = admin("subscriber", "change", "oncall", "--to", eu)
+    assert (refused.code, "`routing_key`" in refused.err) == (1, True)
+    ran = admin("subscriber", "change", "oncall", "--to", eu, "--routing-key-file", str(file))
+    assert (ran.code, eu in ran.out, "RRRR" in ran.out) == (0, True, False)
+    file.write_text("Bearer hunter2")
+    admin(*add, "alerts", "https://am.example", "--format", "alertmanager", "--authorization-file", str(file))
+    move = ("subscriber", "change", "alerts", "--to", "https://other.example")
+    assert "`authorization`" in admin(*move).err
+    assert json.loads(admin(*move, "--authorization-file", str(file), "--json").out)["url"] == "https://other.example"
+    ran = admin(*move[:-1], "https://third.example", "--default", "authorization", "--json")
+    assert json.loads(ran.out)["credential"] is None
+    file.write_text("https://hooks.slack.com/services/T0/B0/hunter2\n")
+    admin(*add, "chat", "https://chat.example/hook", "--format", "slack")
+    ran = admin("subscriber", "change", "chat", "--address-file", str(file))
+    assert (ran.code, "https://hooks.slack.com/…" in ran.out, "hunter2" in ran.out) == (0, True, False)
+    assert admin("subscriber", "change", "chat", "--to", URL, "--address-file", str(file)).code == 2
+
+
 def test_what_is_owed_and_sent_again(admin: Run) -> None:
     """Nothing is, here; what is not asked for is not done."""
     admin(*ADD, "--from", "beginning")

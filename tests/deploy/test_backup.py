@@ -145,6 +145,63 @@ async def test_a_plain_valkey_is_backed_up_and_restored(folder: Path) -> None:
     assert sizes["pending"] == len(IDS) / 2
 
 
+PEEP = """
+import os, runpy, sys
+def peep(event, args):
+    if event == "open" and isinstance(args[0], str) and args[2] & os.O_CREAT:
+        made.append(args[0])
+    for path in made:
+        try:
+            mode = os.stat(path).st_mode & 0o777
+        except OSError:
+            continue
+        if mode != 0o600:
+            sys.stderr.write(f"{path} was {mode:o}\\n")
+made = []
+os.umask(0)
+sys.addaudithook(peep)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a program, and looks at the mode of every file that it makes at everything that it does."""
+
+
+def peeped(*words: str | Path) -> str:
+    """What the program did wrong, and says."""
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", PEEP, *words], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert "bytes" in done.stdout
+    return done.stderr
+
+
+def test_what_is_saved_and_restored_is_never_open_to_others(folder: Path) -> None:
+    """Not even for a moment, and whatever the umask is: from the first byte on, only the owner may read it."""
+    process, url = start_valkey(folder / "old", *DURABLE)
+    backup = folder / "refunds.rdb"
+    (folder / "refunds.rdb.part").write_bytes(b"left by one that was cut, and open to all")
+    (folder / "refunds.rdb.part").chmod(0o666)
+    try:
+        assert peeped(SCRIPT, "save", url, backup) == ""
+    finally:
+        stop_valkey(process)
+    (folder / "new").mkdir()
+    assert peeped(SCRIPT, "restore", backup, folder / "new") == ""
+    place = folder / "new" / "appendonlydir"
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (backup, *place.iterdir())} == {0o600}
+    assert len(list(place.iterdir())) == 3
+
+
+def test_the_peep_sees_a_file_that_is_closed_afterwards(folder: Path) -> None:
+    """Else the test before would prove nothing."""
+    careless = folder / "careless.py"
+    careless.write_text(
+        "import os, sys\nwith open(sys.argv[1], 'wb') as file:\n    os.chmod(file.name, 0o600)\nprint('bytes')\n"
+    )
+    assert "was 666" in peeped(careless, folder / "made")
+
+
 def test_what_is_no_snapshot_is_refused(folder: Path) -> None:
     """A log or an append-only file must not become somebody's store."""
     (folder / "file").write_text("*2\r\n$6\r\nSELECT\r\n")

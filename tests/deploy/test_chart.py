@@ -148,7 +148,7 @@ def test_the_service_accepts_the_settings_that_a_pod_gets(name: str, tmp_path: P
     assert settings.redis.address == read_address("rediss://receiver:hush@valkey.data.svc:6379/0")
     assert settings.http.port == container["ports"][0]["containerPort"]
     assert settings.http.shutdown_timeout.total_seconds() + 2 <= STOP
-    assert [str(network) for network in settings.http.trusted_proxies] == ["10.0.0.0/8"]
+    assert [str(network) for network in settings.http.trusted_proxies] == ["10.42.7.10/32", "10.42.7.11/32"]
 
 
 def test_strangers_reach_notifications_alone() -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from tests.store.makers import SECRET
 from tests.valkey import BOUND, stop_valkey
 
 TEXT = (DEPLOY / "compose.yaml").read_text()
-SET = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", TEXT)
-"""With the default of every variable."""
+DEFAULT = re.compile(r"\$\{\w+:-([^${}]*)\}")
+SET = DEFAULT.sub(r"\1", DEFAULT.sub(r"\1", TEXT))
+"""With the default of every variable; some have another's default in theirs."""
 COMPOSE: dict[str, Any] = yaml.safe_load(SET)
 SERVICES: dict[str, Any] = COMPOSE["services"]
 
@@ -73,6 +75,38 @@ def test_the_store_is_reached_by_the_service_alone() -> None:
     assert "ports" not in SERVICES["valkey"]
 
 
+def test_the_only_trusted_proxy_is_the_proxy() -> None:
+    """By its one address, which no other container can get; not Docker's gateway, for which any client may stand."""
+    trusted = SERVICES["receiver"]["environment"]["RECEIVER_HTTP__TRUSTED_PROXIES"]
+    fixed = {
+        name: service["networks"]["front"]["ipv4_address"]
+        for name, service in SERVICES.items()
+        if isinstance(service.get("networks"), dict)
+    }
+    assert fixed == {"caddy": trusted}
+    (front,) = COMPOSE["networks"]["front"]["ipam"]["config"]
+    address, subnet = IPv4Address(trusted), IPv4Network(front["subnet"])
+    assert subnet.is_private
+    assert subnet.prefixlen == 24
+    assert address in subnet
+    assert trusted != front["gateway"]
+    assert IPv4Address(front["gateway"]) in subnet
+    given_out = IPv4Network(front["ip_range"])
+    assert given_out.subnet_of(subnet)
+    assert address not in given_out
+
+
+def test_another_network_moves_all_of_its_addresses() -> None:
+    """RECEIVER_NETWORK is for machines where this one is taken."""
+    moved: dict[str, Any] = yaml.safe_load(DEFAULT.sub(r"\1", re.sub(r"\$\{RECEIVER_NETWORK:-[^}]*\}", "10.9.8", TEXT)))
+    assert moved["services"]["receiver"]["environment"]["RECEIVER_HTTP__TRUSTED_PROXIES"] == "10.9.8.10"
+    assert moved["services"]["caddy"]["networks"] == {"front": {"ipv4_address": "10.9.8.10"}}
+    assert moved["networks"]["front"]["ipam"]["config"] == [
+        {"subnet": "10.9.8.0/24", "gateway": "10.9.8.1", "ip_range": "10.9.8.128/25"}
+    ]
+    assert "10.213.64" not in str(moved)
+
+
 def test_the_service_accepts_its_settings(tmp_path: Path) -> None:
     """The example receiver.toml, with the environment and the secrets where Compose mounts them."""
     receiver = SERVICES["receiver"]
@@ -87,6 +121,7 @@ def test_the_service_accepts_its_settings(tmp_path: Path) -> None:
     settings = load(tmp_path / "receiver.toml", environ)
     assert settings.redis.address == read_address("redis://:hush@valkey:6379/0")
     assert settings.accounts[0].private_key_file == tmp_path / "amazon-pay.pem"
+    assert [network.num_addresses for network in settings.http.trusted_proxies] == [1]
     grace = int(receiver["stop_grace_period"].removesuffix("s"))
     assert grace > settings.http.shutdown_timeout.total_seconds() + 2
 

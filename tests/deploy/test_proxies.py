@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -64,11 +64,74 @@ async def started(folder: Path, *command: str | Path, **environ: str) -> asyncio
         )
 
 
+API = re.compile(r"^    # (location ~ .*\{\n(?:    # .*\n)*?    # \}\n)", re.MULTILINE)
+"""The block of the API in nginx.conf, which is a comment."""
+
+
+def with_api(text: str) -> str:
+    """nginx.conf with the block of the API."""
+    found, count = API.subn(lambda block: "    " + block[1].replace("\n    # ", "\n    "), text)
+    assert count == 1
+    return found
+
+
+def blocks(text: str) -> Iterator[list[str]]:
+    """The directives of each block of nginx's configuration, with those of the files that it includes."""
+    text = re.sub(r"#.*", "", text)
+    for _ in range(3):
+        text = re.sub(r"include /etc/nginx/(\S+);", lambda file: (DEPLOY / file[1]).read_text(), text)
+        text = re.sub(r"#.*", "", text)
+    assert "include " not in text
+    stack: list[list[str]] = [[]]
+    for words, end in re.findall(r"([^;{}]*)([;{}])", text):
+        if end == "}":
+            yield stack.pop()
+            continue
+        stack[-1].append(words.split()[0])
+        if end == "{":
+            stack.append([])
+    assert len(stack) == 1
+    yield stack[0]
+
+
+REPEATABLE = {"listen", "location", "server", "upstream", "proxy_set_header", "allow", "deny"}
+
+
+@pytest.mark.parametrize("api", [False, True], ids=["as-it-stands", "with-api"])
+def test_no_directive_of_nginx_stands_twice_in_a_block(api: bool) -> None:
+    """nginx would not start. The block of the API is meant to be used."""
+    text = (DEPLOY / "nginx.conf").read_text()
+    found = list(blocks(with_api(text) if api else text))
+    assert len(found) == (7 if api else 6)
+    for block in found:
+        once = [name for name in block if name not in REPEATABLE]
+        assert sorted(once) == sorted(set(once))
+    assert ("proxy_read_timeout" in found[3]) is api, "the API answers late, and has a block with its own patience"
+    assert all("proxy_pass" in block for block in found[1 : 4 if api else 3])
+
+
+def test_a_directive_that_stands_twice_is_found() -> None:
+    """Also where one of the two is in an included file."""
+    twice = "location / { proxy_pass http://x; include /etc/nginx/receiver-proxy.conf; }"
+    assert next(blocks(twice)).count("proxy_pass") == 2
+
+
 async def nginx(folder: Path, upstream: str, port: int) -> asyncio.subprocess.Process:
     """nginx with the example: other address, certificate and folders; everything else as it stands."""
+    return await nginx_with(folder, upstream, port, (DEPLOY / "nginx.conf").read_text())
+
+
+async def nginx_with_api(folder: Path, upstream: str, port: int) -> asyncio.subprocess.Process:
+    """The same with the block of the API, for the network of these tests."""
+    text = with_api((DEPLOY / "nginx.conf").read_text())
+    assert "allow 10.0.0.0/8;" in text
+    return await nginx_with(folder, upstream, port, text.replace("10.0.0.0/8", "127.0.0.0/8"))
+
+
+async def nginx_with(folder: Path, upstream: str, port: int, text: str) -> asyncio.subprocess.Process:
+    """nginx with this text."""
     program = tool("nginx")
     chain, key = certificate(folder)
-    text = (DEPLOY / "nginx.conf").read_text()
     for before, after in (
         ("server 127.0.0.1:8000;", f"server {upstream};"),
         ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
@@ -231,6 +294,25 @@ async def test_body_and_path_arrive_byte_for_byte_and_the_client_cannot_lie_abou
     finally:
         await runner.cleanup()
     assert seen == [("/ipn/us", body, ["127.0.0.1"], "Notification")] * 2
+
+
+async def test_nginx_with_the_block_of_the_api_loads_and_passes_it_on(valkey_url: str, tmp_path: Path) -> None:
+    """A token is asked for, so the service answered; metrics and health stay inside."""
+    async with (
+        Amazon() as amazon,
+        running(valkey_url, [account(amazon, tmp_path)], http={"port": 0}) as stage,
+        behind(nginx_with_api, stage.url) as url,
+    ):
+        tls = context()
+        for path, status in {
+            "/v1/refunds": 401,
+            "/sign-in": 200,
+            "/ipn/us": 405,
+            "/metrics": 404,
+            "/readyz": 404,
+            "/v1x": 404,
+        }.items():
+            assert await asyncio.to_thread(raw, url, "GET", path, tls) == status, path
 
 
 def raw(url: str, method: str, path: str, tls: ssl.SSLContext, body: bytes = b"") -> int:

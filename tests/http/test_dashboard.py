@@ -293,6 +293,10 @@ async def test_without_read_no_refund_is_shown(
     assert words in browser.page
     assert REFUND not in browser.page
     assert [(await browser.get(path)).status for path in ("/refunds", ONE)] == [403, 403]
+    await browser.get("/")
+    assert (await browser.post(f"/refunds/{REFUND}/refresh?account=us", csrf=browser.csrf)).status == 403
+    assert "lacks the scope read" in browser.page
+    assert (await browser.get("/subscribers")).status == (200 if token == ADMIN else 403)
 
 
 async def hostile(store: Store) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
+import re
+from html import unescape
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
+import structlog
 from starlette.types import Receive, Scope, Send
 
+from receiver import logs
 from receiver.store import Store
 from tests.http import kit
 from tests.http.kit import READER, everything, running, settings
@@ -53,6 +60,36 @@ async def test_nobody_else_is_believed(store: Store) -> None:
     async with running(settings(), store, Judge()) as service:
         answer = await service.get("/sign-in", token=None, X_Forwarded_Proto="https")
         assert "Secure" not in answer.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_what_a_proxy_passes_on_commands_no_terminal(store: Store, form: str) -> None:
+    """A header may hold C1 controls: as the client's address they are in the log, as escapes."""
+    stream, root = io.StringIO(), logging.getLogger()
+    before = root.handlers, root.level
+    logs.configure(format=form, stream=stream)
+    try:
+        async with running(with_http(trusted_proxies=PROXY), store, Judge()) as service:
+            page = await talk(service, b"GET /sign-in HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            csrf = re.search(rb'name="csrf" value="([^"]+)"', page)
+            cookie = re.search(rb"(?i)set-cookie: ([^;]+)", page)
+            assert csrf
+            assert cookie
+            body = b"token=wrong&csrf=" + quote_plus(unescape(csrf[1].decode())).encode()
+            answer = await talk(
+                service,
+                b"POST /sign-in HTTP/1.1\r\nHost: x\r\nConnection: close\r\nOrigin: http://x\r\nCookie: " + cookie[1],
+                b"\r\nX-Forwarded-For: \x9b2J\x85forged\r\nContent-Type: application/x-www-form-urlencoded\r\n",
+                b"Content-Length: %d\r\n\r\n" % len(body) + body,
+            )
+            assert status_of(answer) == 401
+    finally:
+        structlog.reset_defaults()
+        root.handlers, root.level = before
+    lines = stream.getvalue().removesuffix("\n").split("\n")
+    assert [line for line in lines if not line.isprintable()] == []
+    (failed,) = [line for line in lines if "dashboard.sign_in_failed" in line]
+    assert (r"\u009b2J\u0085forged" if form == "json" else r"'\x9b2J\x85forged'") in failed
 
 
 async def seen(*pieces: bytes) -> tuple[list[Any], bytes]:

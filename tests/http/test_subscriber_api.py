@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -89,6 +90,27 @@ async def test_a_name_is_taken_once(service: Service) -> None:
     await add(service)
     answer = await add(service, url="https://other.example/")
     assert (answer.status, answer.json["reason"]) == (409, "subscriber_exists")
+
+
+async def test_one_more_than_the_most_is_refused_and_the_others_can_be_changed(sns: SnsSigner, store: Store) -> None:
+    """Of twenty at once where one place is left exactly one is added; a place that becomes free is used."""
+    limited = settings("us")
+    limited = limited.model_copy(update={"delivery": limited.delivery.model_copy(update={"max_subscribers": 3})})
+    async with running(limited, store, real_receiver(sns, store, "us")) as service:
+        for name in ("finance", "books"):
+            assert (await add(service, name=name)).status == 201
+        answers = await asyncio.gather(*(add(service, name=f"late-{number}") for number in range(20)))
+        assert sorted(answer.status for answer in answers) == [201, *[409] * 19]
+        assert len(await store.subscribers("us")) == 3
+        refused = next(answer.json for answer in answers if answer.status == 409)
+        assert refused["reason"] == "too_many_subscribers"
+        assert "delivery.max_subscribers is 3. Remove one" in refused["detail"]
+        assert (await add(service)).json["reason"] == "subscriber_exists"
+        path = "/v1/subscribers/finance"
+        assert (await service.call("PATCH", path, token=US_ONLY, body={"rate": 2})).json["rate"] == 2
+        assert (await service.call("POST", f"{path}/rotate", token=US_ONLY)).status == 200
+        assert (await service.call("DELETE", "/v1/subscribers/books", token=US_ONLY)).status == 204
+        assert (await add(service, name="later")).status == 201
 
 
 async def test_every_problem_of_a_subscriber_is_named(service: Service, store: Store) -> None:

@@ -13,7 +13,7 @@ import pytest
 from receiver.ledger.refund import Source
 from receiver.outbox.delivery import DAY, HOUR
 from receiver.outbox.secret import Secret
-from receiver.outbox.subscriber import read_subscriber
+from receiver.outbox.subscriber import Subscriber, read_subscriber
 from receiver.outbox.target import Rules
 from receiver.settle import Settler
 from receiver.store import Store
@@ -61,7 +61,11 @@ async def test_fields_change_and_null_is_the_default_again(service: Service, sto
     """What is not named stays; secrets, birth and pauses are not touched."""
     await add(service, reasons=["AmazonRejected"])
     await service.call("POST", f"{PATH}/pause", token=US_ONLY)
-    wanted = {"url": "https://new.example/", "types": ["*", "receiver.*"], "minAmount": ["100.00 USD", "5000 JPY"]}
+    wanted = {
+        "url": "https://finance.example/new",
+        "types": ["*", "receiver.*"],
+        "minAmount": ["100.00 USD", "5000 JPY"],
+    }
     answer = await change(service, {**wanted, "rate": 2.5, "concurrency": 3, "reasons": None})
     assert answer.status == 200
     assert {key: answer.json[key] for key in wanted} == wanted
@@ -69,7 +73,11 @@ async def test_fields_change_and_null_is_the_default_again(service: Service, sto
     (kept,) = await store.subscribers("us")
     assert (kept.secrets, kept.paused, kept.created_at) == ((Secret(SECRETS[0]),), True, T0)
     answer = await change(service, {"minAmount": None, "rate": None})
-    assert (answer.json["minAmount"], answer.json["rate"], answer.json["url"]) == (None, None, "https://new.example/")
+    assert (answer.json["minAmount"], answer.json["rate"], answer.json["url"]) == (
+        None,
+        None,
+        "https://finance.example/new",
+    )
 
 
 async def test_a_whole_number_is_a_rate_like_any_other(service: Service, store: Store) -> None:
@@ -119,6 +127,90 @@ async def test_every_problem_of_a_change_is_named(service: Service, store: Store
     assert says in answer.json["detail"]
     assert SECRETS[1] not in answer.body.decode()
     assert await store.subscribers("us") == before
+
+
+async def test_a_secret_does_not_follow_the_address_to_another_host(service: Service, store: Store) -> None:
+    """400 and nothing is changed; with a secret it is done, and that one alone signs; a path needs none."""
+    await add(service)
+    await rotate(service, {"secret": SECRETS[1]})
+    before = await store.subscribers("us")
+    answer = await change(service, {"url": "https://other.example/hooks", "rate": 5})
+    assert (answer.status, answer.json["reason"]) == (400, "credential_needed")
+    assert "`secret`" in answer.json["detail"]
+    assert await store.subscribers("us") == before
+    assert (await change(service, {"url": "https://finance.example/moved"})).status == 200
+    (kept,) = await store.subscribers("us")
+    assert kept.secrets == before[0].secrets
+    answer = await change(service, {"url": "https://other.example/hooks", "secret": SECRETS[2]})
+    assert (answer.status, answer.json["url"], answer.json.get("secret")) == (200, "https://other.example/hooks", None)
+    assert SECRETS[2] not in answer.body.decode()
+    (kept,) = await store.subscribers("us")
+    assert (kept.url, kept.secrets) == ("https://other.example/hooks", (Secret(SECRETS[2]),))
+
+
+async def test_a_secret_is_made_for_the_new_host(service: Service, store: Store) -> None:
+    """And shown once; not where the change is refused."""
+    await add(service)
+    answer = await change(service, {"url": "https://other.example/", "secret": "new"})
+    assert answer.status == 200
+    (kept,) = await store.subscribers("us")
+    assert kept.secrets == (Secret(answer.json["secret"]),)
+    assert kept.secrets[0].value.startswith("whsec_")
+    assert kept.secrets[0].value not in (await service.get(PATH, token=US_ONLY)).body.decode()
+    for wrong in ({"secret": "new"}, {"url": "http://other.example/", "secret": "new"}):
+        answer = await change(service, wrong)
+        assert (answer.status, answer.json["reason"], "whsec_" in answer.json["detail"]) == (
+            400,
+            "bad_subscriber",
+            False,
+        )
+    assert await store.subscribers("us") == [kept]
+
+
+@pytest.mark.parametrize(
+    ("fields", "given"),
+    [
+        ({"format": "pagerduty", "routingKey": "R" * 32}, {"routingKey": "S" * 32}),
+        ({"format": "alertmanager", "authorization": "Bearer one"}, {"authorization": "Bearer two"}),
+    ],
+)
+async def test_credentials_of_other_formats_do_not_follow_either(
+    service: Service, store: Store, fields: dict[str, str], given: dict[str, str]
+) -> None:
+    """The routing key, and the header: named in the answer, and not repeated."""
+    assert (await service.call("POST", "/v1/subscribers", token=US_ONLY, body={**FINANCE, **fields})).status == 201
+    before = await store.subscribers("us")
+    answer = await change(service, {"url": "https://other.example/"})
+    assert (answer.status, answer.json["reason"]) == (400, "credential_needed")
+    assert "`secret`" not in answer.json["detail"]
+    assert await store.subscribers("us") == before
+    answer = await change(service, {"url": "https://other.example/", **given})
+    assert (answer.status, answer.json["url"]) == (200, "https://other.example/")
+    (value,) = given.values()
+    assert answer.json["credential"]["fingerprint"] == Secret(value).fingerprint
+    assert (await change(service, {"url": "https://other.example/path"})).status == 200
+    (kept,) = await store.subscribers("us")
+    assert kept.credential == Secret(value)
+
+
+async def test_a_change_that_comes_second_is_judged_by_what_the_first_has_made(
+    service: Service, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another path needed no secret when it was read; meanwhile the subscriber has moved, and it would move back."""
+    await add(service)
+    replace, first = store.change_subscriber, []
+
+    async def late(account: str, before: Subscriber, after: Subscriber) -> bool:
+        monkeypatch.undo()
+        first.append(await change(service, {"url": "https://other.example/", "secret": SECRETS[1]}))
+        return await replace(account, before, after)
+
+    monkeypatch.setattr(store, "change_subscriber", late)
+    second = await change(service, {"url": "https://finance.example/path"})
+    assert [answer.status for answer in first] == [200]
+    assert (second.status, second.json["reason"]) == (400, "credential_needed")
+    (kept,) = await store.subscribers("us")
+    assert (kept.url, kept.secrets) == ("https://other.example/", (Secret(SECRETS[1]),))
 
 
 async def test_a_secret_in_a_chunked_body_is_read(service: Service, store: Store) -> None:

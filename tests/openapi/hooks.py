@@ -20,11 +20,12 @@ BEYOND = {
     "createRefund": {"bad_amount", "bad_soft_descriptor", "bad_order_reference", "currency_mismatch"},
     "createFpsRefund": {"bad_amount", "bad_description"},
     "addSubscriber": {"bad_subscriber"},
-    "changeSubscriber": {"bad_subscriber"},
+    "changeSubscriber": {"bad_subscriber", "credential_needed"},
     "rotateSecret": {"bad_parameter", "bad_secret"},
 }
 """Operation → reasons. A cursor is one that was given; amounts have no more places than their currency, and are not
-zero; texts are printable; which fields a subscriber has depends on its format; a span is at most seven days."""
+zero; texts are printable; which fields a subscriber has depends on its format; credentials
+are given again where the url moves to another host; a span is at most seven days."""
 WITHOUT_WORDS = {"receiveNotification", "receiveNotificationOfAccount", "receiveFpsNotification"}
 """Amazon's notifications: nobody else makes one that is believed."""
 

@@ -194,7 +194,7 @@ def camel(name: str) -> str:
 
 ELSEWHERE = {"addSubscriber": {"account", "start"}}
 """Fields that are read before the others."""
-NOT_CHANGED = {"changeSubscriber": {"name", "format", "secret", "secrets"}}
+NOT_CHANGED = {"changeSubscriber": {"name", "format", "secrets"}}
 
 
 async def test_fields_are_those_that_the_handlers_know(place: House) -> None:
@@ -214,6 +214,18 @@ async def test_fields_are_those_that_the_handlers_know(place: House) -> None:
         assert told - NOT_CHANGED.get(operation.id, set()) == described, path
         asked += 1
     assert asked == 7
+
+
+def test_the_page_about_tokens_names_every_request_with_its_scopes() -> None:
+    """Those of the description, which are those that the handlers need."""
+    page = (PROJECT / "deploy" / "README.md").read_text()
+    section = page.partition("\n## Tokens and scopes\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([A-Z]+) (/\S+)` \| (.*) \|$", section, re.MULTILINE)
+    listed = {(path, method.lower()): set(re.findall(r"`(\w+)`", scopes)) for method, path, scopes in rows}
+    assert len(listed) == len(rows)
+    open_to_all = re.findall(r"`([A-Z]+) (/\S+)`", section.partition("\nWithout a token:")[2])
+    listed |= {(path, method.lower()): set() for method, path in open_to_all}
+    assert listed == {key: {str(scope) for scope in operation.scopes} for key, operation in OPERATIONS.items()}
 
 
 async def test_scopes_are_those_that_the_handlers_need(place: House) -> None:

@@ -54,7 +54,7 @@ def environment_of(pid: int) -> bytes:
 
 def link(path: Path, to: Path) -> Path:
     """A symbolic link to a new directory."""
-    to.mkdir()
+    to.mkdir(mode=0o700)
     path.symlink_to(to)
     return path
 

@@ -10,11 +10,15 @@ from types import ModuleType
 
 import pytest
 
+from receiver.checks.finding import Status
+from receiver.checks.store import check_folder
 from receiver.errors import ConfigurationError
 from receiver.store import embedded_files
 from receiver.store.embedded import EmbeddedStore
 from receiver.store.embedded_files import DataDir
-from tests.store.embedded_kit import kill_servers
+from tests.commands.test_cli import account
+from tests.processes import desk
+from tests.store.embedded_kit import kill_servers, mode
 
 
 @pytest.fixture
@@ -69,6 +73,63 @@ def test_a_directory_that_may_not_be_written_is_refused(data_dir: Path) -> None:
         DataDir(data_dir).prepare()
 
 
+@pytest.mark.parametrize(("bits", "who"), [(0o770, "its group"), (0o702, "all users"), (0o1777, "all users")])
+async def test_a_directory_that_others_can_write_to_is_refused(data_dir: Path, bits: int, who: str) -> None:
+    """They could put data of theirs into it. Nothing is made there; the doctor says the same."""
+    make_folder(data_dir, bits)
+    with pytest.raises(ConfigurationError) as error:
+        await EmbeddedStore(data_dir).start()
+    told = f"{data_dir} can be written by {who} (mode {bits:04o})"
+    assert error.value.problems == (f"data_dir: {told}: chmod go-w {data_dir}",)
+    assert os.listdir(data_dir) == []
+    [found] = [each for each in check_folder(DataDir(data_dir)) if each.reason == "data_dir_open"]
+    assert (found.status, found.found) == (Status.FAIL, f"{told}: the service refuses to start")
+    assert f"chmod go-w {data_dir}" in found.mend
+
+
+async def test_serve_refuses_a_directory_that_others_can_write_to_with_exit_code_2(data_dir: Path) -> None:
+    """One sentence with what to do; after it was done, the directory is used."""
+    make_folder(data_dir, 0o777)
+    async with desk() as place:
+        served = await place.run("serve", env={**account(), "RECEIVER_DATA_DIR": str(data_dir)})
+        assert served.process.returncode == 2
+        told = [line for line in served.complaint.splitlines() if line.startswith("receiver: ")]
+        assert told == [
+            f"receiver: data_dir: {data_dir} can be written by all users (mode 0777): chmod go-w {data_dir}"
+        ]
+        assert "Traceback" not in served.complaint
+    make_folder(data_dir, 0o755)
+    store = EmbeddedStore(data_dir)
+    await store.start()
+    await store.stop()
+
+
+@pytest.mark.parametrize("bits", [0o700, 0o750, 0o755])
+def test_a_directory_that_others_may_only_read_is_used(data_dir: Path, bits: int) -> None:
+    """As made by us, by hand, or by a package."""
+    make_folder(data_dir, bits)
+    DataDir(data_dir).prepare()
+    assert {path.name for path in data_dir.iterdir()} == {"server.lock", "owner.lock"}
+
+
+@pytest.mark.parametrize("before", [None, 0o644])
+async def test_only_the_owner_reads_the_log(data_dir: Path, before: int | None) -> None:
+    """Whatever the umask is; one that was open is closed."""
+    make_folder(data_dir, 0o755)
+    log = data_dir / "valkey.log"
+    if before is not None:
+        make_file(log, before)
+    mask = os.umask(0)
+    try:
+        store = EmbeddedStore(data_dir)
+        await store.start()
+        await store.stop()
+    finally:
+        os.umask(mask)
+    assert DataDir(data_dir).log_size() > 0
+    assert mode(log) == 0o600
+
+
 async def test_a_socket_directory_that_others_may_enter_is_refused(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,8 +141,14 @@ async def test_a_socket_directory_that_others_may_enter_is_refused(
         await EmbeddedStore(deep).start()
 
 
-def make_file(path: Path) -> None:
+def make_file(path: Path, bits: int = 0o600) -> None:
     path.write_text("a file")
+    path.chmod(bits)
+
+
+def make_folder(path: Path, bits: int) -> None:
+    path.mkdir(exist_ok=True)
+    path.chmod(bits)
 
 
 def open_to_all(path: Path) -> None:

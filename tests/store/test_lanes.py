@@ -108,6 +108,26 @@ async def test_a_name_is_given_once(store: Store) -> None:
     assert [each.url for each in await store.subscribers("us")] == ["http://127.0.0.1:9/hook"]
 
 
+async def test_one_more_than_the_most_is_not_added(store: Store, redis: Any) -> None:
+    """Damaged records count, the version of the list does not; what is there already is said so, and is changed."""
+    for name in ("first", "second"):
+        await store.add_subscriber("us", subscriber(name), most=3)
+    await redis.hset("refunds:{us}:subscribers", "damaged", "{")
+    with pytest.raises(Conflict, match=r"delivery\.max_subscribers is 3") as caught:
+        await store.add_subscriber("us", subscriber("third"), most=3)
+    assert caught.value.reason == "too_many_subscribers"
+    version = (await store.roster("us")).version
+    assert await store.add_subscriber("us", subscriber("second"), most=3) == "0-0"
+    with pytest.raises(Conflict) as caught:
+        await store.add_subscriber("us", subscriber("second", paused=True), most=3)
+    assert caught.value.reason == "subscriber_exists"
+    assert (await store.roster("us")).version == version
+    assert await store.change_subscriber("us", subscriber("second"), subscriber("second", paused=True))
+    await store.put_subscriber("us", subscriber("declared"))
+    assert sorted((await store.roster("us")).subscribers) == ["declared", "first", "second"]
+    await store.add_subscriber("eu", subscriber("third"), most=3)
+
+
 async def test_adding_tells_the_last_event_that_is_not_owed(store: Store, redis: Any, account: Account) -> None:
     assert await store.add_subscriber("us", subscriber("first")) == "0-0"
     await owe(store, account, 2)

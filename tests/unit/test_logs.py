@@ -135,6 +135,80 @@ def test_text_on_a_terminal(stream: io.StringIO) -> None:
     assert not text.startswith("{")
 
 
+CONTROLS = [*map(chr, range(32)), *map(chr, range(127, 160))]
+DIRECTIONS = list("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+UNSEEN = list("\u00ad\u180e\u200b\u200c\u200d\u2028\u2029\u2060\ufeff\ufff9\U000e0041")
+OBEYED = [*CONTROLS, *DIRECTIONS, *UNSEEN]
+FORGED = "2026-01-01T00:00:00Z [info     ] forged"
+
+
+def spoken(stream: io.StringIO, form: str, hostile: str) -> list[str]:
+    """The lines of a log in which a text of a stranger stands everywhere."""
+    logs.configure(format=form, stream=stream)
+    log = structlog.get_logger()
+    log.info(f"event{hostile}", **{f"key{hostile}": 1, "plain": hostile, "nested": {hostile: [hostile]}})
+    log.info("raw", client=f"203.0.113.7{hostile}", odd=Exception(hostile), stack=hostile)
+    logging.getLogger(f"uvicorn.error{hostile}").error("it %s", hostile, extra={"more": hostile})
+    try:
+        try:
+            raise KeyError(hostile)
+        except KeyError as error:
+            error.add_note(hostile)
+            raise ExceptionGroup(hostile, [ValueError(hostile)]) from error
+    except ExceptionGroup:
+        log.exception("broken")
+        logging.getLogger("asyncio").exception("broken too")
+    text = stream.getvalue()
+    assert text.endswith("\n")
+    return text.removesuffix("\n").split("\n")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("character", OBEYED, ids=lambda character: f"{ord(character):04x}")
+def test_no_character_is_one_that_a_terminal_obeys(stream: io.StringIO, form: str, character: str) -> None:
+    """Nor one that hides, turns or ends a line, wherever it comes from; its escape can be read."""
+    lines = spoken(stream, form, f"a{character}b")
+    assert [line for line in lines if not line.isprintable()] == []
+    escape = ascii(character)[1:-1] if form == "text" else f"\\u{character.encode('utf-16-be')[:2].hex()}"
+    short = {"\b": r"\b", "\t": r"\t", "\n": r"\n", "\f": r"\f", "\r": r"\r"} if form == "json" else {}
+    assert f"a{short.get(character, escape)}" in lines[0]
+    if form == "json":
+        assert all(json.loads(line) for line in lines)
+        assert json.loads(lines[0])["plain"] == f"a{character}b"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x85", "\u2028", "\v", "\f"])
+def test_no_text_forges_a_line_of_text(stream: io.StringIO, end: str) -> None:
+    """Every line that begins at the margin is one event of ours; what is below is indented."""
+    lines = spoken(stream, "text", f"x{end}{FORGED}{end}Traceback (most recent call last):")
+    margin = [line for line in lines if not line.startswith("    ")]
+    assert len(margin) == 5
+    assert [line[: len("2026-01-01T")].endswith("T") for line in margin] == [True] * 5
+    assert not any(line.strip().startswith(FORGED) for line in margin)
+    assert stream.getvalue().count("KeyError: ") == 2
+
+
+def test_the_message_of_an_exception_is_one_line(stream: io.StringIO) -> None:
+    """It cannot look like a frame of the traceback, nor like the next exception."""
+    logs.configure(format="text", stream=stream)
+    try:
+        raise ValueError('a\n\nDuring handling of it\n  File "x", line 1')
+    except ValueError:
+        structlog.get_logger().exception("broken")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == len(["the event", "Traceback", "File", "raise", "ValueError"])
+    assert lines[-1] == r'    ValueError: a\n\nDuring handling of it\n  File "x", line 1'
+
+
+def test_harmless_text_stands_as_it_is(stream: io.StringIO) -> None:
+    """Other scripts are read, and a text with spaces is one value."""
+    logs.configure(format="text", stream=stream)
+    structlog.get_logger().info("größe", name="日本", text="a b", pair="x level=error", number=1.5, none=None)
+    text = stream.getvalue()
+    for each in ("größe", " name=日本", " text='a b'", " pair='x level=error'", " number=1.5", " none=None"):
+        assert each in text
+
+
 def test_standard_output_stays_clean() -> None:
     """Log lines go to standard error, as bytes; what a command prints stands alone on standard output."""
     program = (

@@ -139,6 +139,7 @@ def test_defaults() -> None:
     assert (loaded.ingest.max_age, loaded.ingest.max_future) == (timedelta(days=15), timedelta(minutes=5))
     assert loaded.ingest.certificate_md5 == "enforce"
     assert (loaded.delivery.concurrency, loaded.delivery.per_subscriber) == (256, 8)
+    assert loaded.delivery.max_subscribers == 100
     assert (loaded.track.request_timeout, loaded.track.lease) == (timedelta(seconds=10), timedelta(seconds=30))
     assert loaded.redis.wait_replicas == 0
 
@@ -382,6 +383,33 @@ def test_tokens_refer_to_accounts_and_differ() -> None:
     same = only(alone(RECEIVER_TOKENS=json.dumps([one, {**one, "name": "b", "sha256": DIGEST.upper()}])))
     assert same.startswith("tokens[1].sha256: this value is there twice")
     assert DIGEST not in same.lower()
+
+
+def test_each_account_has_so_many_subscribers_and_no_more() -> None:
+    """Each account that has more is named, beside every other problem; the limit can be raised."""
+    many = [
+        {"name": f"to-{number}", "account": account, "url": "https://finance.example/", "secret": SECRET}
+        for account, count in (("a", 101), ("b", 100))
+        for number in range(count)
+    ]
+    both = (table("a"), table("b", environment="sandbox"))
+    over = several(*both, RECEIVER_SUBSCRIBERS=json.dumps(many))
+    assert only(over) == (
+        "subscribers: account a has 101, and delivery.max_subscribers allows 100. "
+        "Remove some, or raise that setting (1000 at most)."
+    )
+    found = problems({**over, "RECEIVER_DELIVERY__MAX_SUBSCRIBERS": "99", "RECEIVER_DELIVERY__RATE": "0"})
+    assert sorted(each.split(", ")[0] for each in found if each.startswith("subscribers")) == [
+        "subscribers: account a has 101",
+        "subscribers: account b has 100",
+    ]
+    assert [each.split(":")[0] for each in found if not each.startswith("subscribers")] == ["delivery.rate"]
+    wrong = problems({**over, "RECEIVER_DELIVERY__MAX_SUBSCRIBERS": "1001"})
+    assert [each.split(":")[0] for each in wrong] == ["delivery.max_subscribers"]
+    raised = load(None, {**over, "RECEIVER_DELIVERY__MAX_SUBSCRIBERS": "101"})
+    assert [len(found) for found in raised.build_subscribers(0).values()] == [101, 100]
+    alone_ = alone(RECEIVER_SUBSCRIBERS=json.dumps([{**each, "account": "default"} for each in many[:101]]))
+    assert only(alone_).startswith("subscribers: account default has 101")
 
 
 def test_subscribers_name_their_account_where_there_are_several() -> None:

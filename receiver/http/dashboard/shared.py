@@ -28,8 +28,8 @@ class SharedSessions(Sessions):
         self._folder = folder
         with contextlib.suppress(FileExistsError):
             fresh = folder / f"{digest(self._chance()).hex()}.new"
+            fresh.touch(0o600)
             fresh.write_bytes(self.form_key)
-            fresh.chmod(0o600)
             try:
                 (folder / FORM_KEY).hardlink_to(fresh)
             finally:

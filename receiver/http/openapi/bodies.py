@@ -16,6 +16,7 @@ from receiver.ledger.refund import CURRENCY as CURRENCY_CODE
 from receiver.outbox.event import EVENT_ID
 from receiver.outbox.formats import FORMATS, LONGEST_AUTHORIZATION, LONGEST_LINK, ROUTING_KEY
 from receiver.outbox.limits import FASTEST, MOST_AMOUNTS, MOST_AT_ONCE, SLOWEST
+from receiver.outbox.rotation import NEW
 from receiver.outbox.secret import MOST_SECRETS
 from receiver.outbox.signature import FORM, LONGEST, SHORTEST
 from receiver.outbox.target import LONGEST_URL
@@ -232,7 +233,14 @@ CHANGE_SUBSCRIBER: Final = {
     **fields(
         "The fields that are to change; null is the default again. Fields of other formats are refused.",
         (),
-        {name: nullable(schema) for name, schema in CHANGEABLE.items()},
+        {
+            **{name: nullable(schema) for name, schema in CHANGEABLE.items()},
+            "secret": {
+                "description": "Only together with `url`; needed where that has another scheme, host or port. It "
+                f"replaces all secrets at once. `{NEW}`: one is made, and shown once.",
+                "anyOf": [SECRET, {"const": NEW}],
+            },
+        },
         {"rate": 10},
     ),
     "minProperties": 1,

@@ -8,10 +8,10 @@ from typing import Final
 
 from receiver.http.answers import (
     AddedSubscriberJson,
+    ChangedSubscriberJson,
     DeliveryListJson,
     EventPageJson,
     RedriveJson,
-    RotatedSubscriberJson,
     SubscriberJson,
     SubscriberListJson,
     SubscriberWithStatsJson,
@@ -83,7 +83,8 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         id="addSubscriber",
         tag="subscribers",
         summary="Add a subscriber",
-        about="Where the format signs and no secret is given, one is made and shown in this answer, and never again.",
+        about="Where the format signs and no secret is given, one is made and shown in this answer, and never again. "
+        "An account has at most `delivery.max_subscribers` of them (100 by default).",
         scopes=ADMIN,
         body=Body(ADD_SUBSCRIBER),
         answers=(
@@ -99,7 +100,10 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             ),
         ),
         reasons=(
-            {400: ("bad_parameter", "bad_subscriber", "bad_start"), 409: ("account_needed", "subscriber_exists")},
+            {
+                400: ("bad_parameter", "bad_subscriber", "bad_start"),
+                409: ("account_needed", "subscriber_exists", "too_many_subscribers"),
+            },
             ACCOUNT,
             OBJECT,
             QUERY,
@@ -121,9 +125,13 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         summary="Change fields of a subscriber",
         scopes=ADMIN,
         parameters=(NAME, ONE_ACCOUNT),
+        about="Where the `url` gets another scheme, host or port, the credentials that the subscriber has must be in "
+        "the same change: `secret` of a cloudevents subscriber, `routingKey`, `authorization` (null: none any more). "
+        "Else it is 400 credential_needed, and nothing is changed. A secret that was made is in this answer, and never "
+        "again.",
         body=Body(CHANGE_SUBSCRIBER),
-        answers=(Answer(200, {JSON: SubscriberJson}),),
-        reasons=({400: ("bad_subscriber",), 409: ("configured",)}, OBJECT, *ONE),
+        answers=(Answer(200, {JSON: ChangedSubscriberJson}),),
+        reasons=({400: ("bad_subscriber", "credential_needed"), 409: ("configured",)}, OBJECT, *ONE),
     ),
     ("/v1/subscribers/{name}", "delete"): Operation(
         id="removeSubscriber",
@@ -141,7 +149,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         scopes=ADMIN,
         parameters=(NAME, ONE_ACCOUNT),
         body=Body(ROTATE, required=False),
-        answers=(Answer(200, {JSON: RotatedSubscriberJson}),),
+        answers=(Answer(200, {JSON: ChangedSubscriberJson}),),
         reasons=(
             {
                 400: ("unknown_field", "bad_parameter", "bad_secret"),
