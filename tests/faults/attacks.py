@@ -35,7 +35,7 @@ from tests import sns
 from tests.benchmarks.load import request
 from tests.faults.kill import DURABLE
 from tests.nameserver import NameServer, nameserver
-from tests.processes import PROJECT, Command, Desk, desk, until
+from tests.processes import PROJECT, Desk, desk, until
 from tests.river.crash_kit import DAY, SECRET, TOKEN, now, toml
 from tests.river.stage import keys
 from tests.sns import SnsSigner, rsa_key
@@ -337,7 +337,7 @@ async def town(attack: Attack) -> AsyncIterator[Town]:
 
 
 @asynccontextmanager
-async def service(place: Town, at: Desk) -> AsyncIterator[Command]:
+async def service(place: Town, at: Desk) -> AsyncIterator[None]:
     """The service on a durable Valkey, ready."""
     valkey, url = await asyncio.to_thread(start_valkey, at.folder / "v", *DURABLE)
     try:
@@ -352,7 +352,7 @@ async def service(place: Town, at: Desk) -> AsyncIterator[Command]:
         place.url = (await command.line("serve.ready"))["address"]
         await until(lambda: _ready(place), "ready")
         place.outcome.ready.clear()
-        yield command
+        yield
     finally:
         stop_valkey(valkey)
 
@@ -437,13 +437,12 @@ def _signer(number: int) -> SnsSigner:
 async def suffer(attack: Attack, seconds: float) -> Outcome:
     """One attack for so long, on an installation of its own."""
     rsa_key(number=1)  # made before it is needed: that takes a while
-    async with desk() as at, town(attack) as place, service(place, at) as command:
+    async with desk() as at, town(attack) as place, service(place, at):
         if attack.proven:
             await place.decline(place.amazons[0])
         async with attackers(place):
             await watch(place, seconds)
         place.outcome.looked_up = sum(count for name, count in place.dns.asked.items() if name.endswith(".example"))
-        await command.stop()
     return place.outcome
 
 

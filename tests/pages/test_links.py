@@ -76,6 +76,16 @@ def test_every_failure_is_shown_by_a_test() -> None:
     assert [row for row in rows if not re.search(r"\[`test_\w+`\]\(\.\./tests/[^)]+\) \|$", row)] == []
 
 
+def test_every_guarantee_is_shown_by_a_test() -> None:
+    """The last cell of each row under "Guarantees" of faults.md names tests, and nothing else."""
+    (page,) = (page for page in PAGES if page.name == "deploy/faults.md")
+    section = page.text.partition("\n## Guarantees\n")[2].partition("\n## ")[0]
+    cells = [line.split(" | ")[1] for line in section.splitlines() if line.startswith("| ") and "| test |" not in line]
+    assert len(cells) > 5
+    one = r"\[`test_\w+`\]\(\.\./tests/[^)]+\)"
+    assert [cell for cell in cells if not re.fullmatch(rf"{one}(, {one})* \|", cell)] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_tables_are_whole(page: Page) -> None:
     """Every row has as many cells as its head; a stray `|` would shift them."""

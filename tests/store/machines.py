@@ -278,7 +278,7 @@ class Looking(Machine):
     def _claim(self, worker: int, limit: int) -> Any:
         it, model = self.workers[worker], self.model
         now = it.now()
-        taken = self.run(it.store.claim("us", "get_refund", lease=LEASE, burst=1e6, per_second=1e3, limit=limit))
+        taken = self.run(it.store.claim("us", "get_refund", lease=LEASE, burst=1e6, per_second=1e9, limit=limit))
         scheduled = [*model.due.items(), *model.refreshed.items()]
         ready = {*model.told, *(number for number, at in scheduled if at <= now)}
         numbers = [int(look.refund_id[-6:]) for look in taken.looks]
@@ -489,5 +489,5 @@ class Everything(Looking, Telling):
 
 
 async def claim_all_of(store: Store) -> list[Look]:
-    claimed = await store.claim("us", "get_refund", lease=LEASE, burst=1e6, per_second=1e3, limit=99)
+    claimed = await store.claim("us", "get_refund", lease=LEASE, burst=1e6, per_second=1e9, limit=99)
     return list(claimed.looks)
