@@ -40,7 +40,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
-    CMD ["python", "-m", "receiver.healthcheck"]
+    CMD ["python", "-m", "receiver.commands.healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["receiver"]
 CMD ["serve"]

@@ -289,7 +289,7 @@ class NotAsked(ReceiverError):
 
 
 class NotSent(ReceiverError):
-    """The HTTP exchange did not end in a whole answer. `reason` says how: see `transport.py`."""
+    """The HTTP exchange did not end in a whole answer. `reason` says how: see `transport/client.py`."""
 
     status = 502
     title = "Bad Gateway"

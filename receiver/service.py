@@ -13,34 +13,34 @@ from functools import partial
 
 import structlog
 
-from receiver.accounts import Account
-from receiver.amazonpay.clock import HostClocks
-from receiver.ask import Asker
-from receiver.certificates import CertificateStore
-from receiver.declare import Declarer
-from receiver.deliver import Deliverer
-from receiver.durations import milliseconds
+from receiver.amazon.account import Account
+from receiver.amazon.clock import HostClocks
+from receiver.deliver.configured import Declarer
+from receiver.deliver.dispatcher import Deliverer
+from receiver.deliver.retention import Upkeep
 from receiver.errors import NotSent, StoreUnavailable, Unavailable
 from receiver.exchange import Request
+from receiver.http.api.diagnostics import Inside
 from receiver.http.app import build
 from receiver.http.dashboard.sessions import Sessions
-from receiver.http.diagnostics import Inside
-from receiver.http.frame import Framed
-from receiver.issue import Issuer
-from receiver.legacy import Legacy
-from receiver.metrics import Metrics
-from receiver.receive import Receiver
-from receiver.redis_address import read_address
+from receiver.http.middleware import Framed
+from receiver.issue.fps import Legacy
+from receiver.issue.issuer import Issuer
+from receiver.receive.certificates import CertificateStore
+from receiver.receive.receiver import Receiver
+from receiver.runtime.metrics import Metrics
+from receiver.runtime.supervisor import Workers
 from receiver.settings import Settings
-from receiver.settle import Settler
+from receiver.settings.durations import milliseconds
 from receiver.store import Store
-from receiver.store.damage import KeysDamaged
-from receiver.store.embedded import EmbeddedStore
-from receiver.store.topology import link
-from receiver.track import Tracker
-from receiver.transport import Transport
-from receiver.upkeep import Upkeep
-from receiver.workers import Workers
+from receiver.store.embedded.store import EmbeddedStore
+from receiver.store.redis.address import read_address
+from receiver.store.redis.client import link
+from receiver.store.redis.damage import KeysDamaged
+from receiver.track.amazon_client import Asker
+from receiver.track.record import Settler
+from receiver.track.tracker import Tracker
+from receiver.transport.client import Transport
 
 log = structlog.get_logger()
 

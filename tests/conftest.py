@@ -12,15 +12,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
 from receiver.store import Store
-from receiver.store.connection import connect
-from receiver.store.keys import read_name
-from tests.accounts import make_account
-from tests.clock import ManualClock
-from tests.processes import Desk, desk
-from tests.river.crash_kit import World, world
-from tests.valkey import start_valkey
+from receiver.store.redis.keys import read_name
+from receiver.store.redis.pipeline import connect
+from tests.kit.accounts import make_account
+from tests.kit.clock import ManualClock
+from tests.kit.outside import hide
+from tests.kit.processes import Desk, desk
+from tests.kit.valkey import start_valkey
+from tests.service.crash_kit import World, world
+
+hide()
 
 # How long an example takes says something about the machine, not about the code.
 # In CI the same examples every time: what nobody changed must not fail there.

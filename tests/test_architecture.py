@@ -19,54 +19,39 @@ import receiver
 ROOT = Path(receiver.__file__).parent
 
 LAYERS = (
-    {"errors", "exchange", "trace_context", "durations", "redis_address", "healthcheck", "printable"},
-    {"ledger", "addresses", "shares", "head", "trouble"},
-    {"inbox", "amazonpay", "outbox"},
-    {"accounts"},
-    {"resolver", "sendable", "interim", "serving", "logs", "workers", "deadline", "fetch_queue"},
-    {"transport", "store", "certificates", "settings"},
-    {"settle", "ask", "telling", "unrecognized", "current"},
-    {"handover"},
-    {"receive", "track", "issue", "legacy", "declare", "deliver", "upkeep"},
-    {"metrics"},
-    {"http", "simulator", "checks"},
+    {"errors", "exchange"},
+    {"ledger"},
+    {"amazon", "outbox"},
+    {"runtime", "transport"},
+    {"store"},
+    {"settings"},
+    {"receive", "track"},
+    {"issue", "deliver"},
+    {"http", "simulator"},
     {"service"},
     {"commands"},
-    {"cli"},
     {"__main__"},
 )
 """Bottom first. A file or folder may import what is below its own layer: nothing beside it, nothing above."""
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 
-NOUNS = frozenset({"inbox", "amazonpay", "ledger", "outbox"})
-BELOW_NOUNS = NOUNS | {"errors", "exchange", "trace_context"}
-SIMULATOR_MAY = frozenset({"simulator", "errors", "exchange", "transport", "serving"})
+NOUNS = frozenset({"ledger", "amazon", "outbox"})
+BELOW_NOUNS = NOUNS | {"errors", "exchange"}
+SIMULATOR_MAY = frozenset({"simulator", "errors", "exchange", "transport", "runtime"})
 """It is the second implementation of what the service does: it must not agree with the first by sharing it."""
 
 KINDS = ("Pure.", "Edge: ", "Verb.", "HTTP.", "Command.")
 OWN_WORDS = {
     "receiver": "The map",
-    "receiver.ask": "One signed exchange with Amazon",
+    "receiver.track.amazon_client": "One signed exchange with Amazon",
     "receiver.service": "Builds everything once",
-    "receiver.settle": "Read, decide, commit",
+    "receiver.track.record": "Read, decide, commit",
     "receiver.simulator": "A stand-in Amazon Pay",
 }
 """Modules that are the only ones of their kind say what they are instead."""
-KIND_OF_FOLDER = {**dict.fromkeys(NOUNS, "Pure."), "store": "Edge: ", "http": "HTTP."}
-KIND_OF_FILE = {
-    "receive": "Verb.",
-    "track": "Verb.",
-    "issue": "Verb.",
-    "legacy": "Verb.",
-    "deliver": "Verb.",
-    "handover": "Verb.",
-    "telling": "Verb.",
-    "unrecognized": "Verb.",
-    "upkeep": "Verb.",
-    "workers": "Verb.",
-    "accounts": "Pure.",
-    "errors": "Pure.",
-}
+KIND_OF_FOLDER = {**dict.fromkeys(NOUNS, ("Pure.",)), "store": ("Edge: ", "Pure."), "http": ("HTTP.",)}
+MOST_ENTRIES, MOST_MODULES = 18, 20
+"""Entries of `receiver/` beside `__init__.py` and `__main__.py`; modules of one folder beside its `__init__.py`."""
 
 WITHOUT_IO = frozenset(
     {
@@ -86,9 +71,9 @@ CLOCK_AND_CHANCE = frozenset(
 """Calls by which allowed modules read a clock or draw from the system's randomness."""
 FOR_A_TYPE = {
     ("receiver.settings.consistency", "receiver.settings.sources"),
-    ("receiver.simulator.forgeries", "receiver.simulator.keys"),
-    ("receiver.checks.redis", "receiver.store.sentinel"),
-    ("receiver.checks.redis", "receiver.store.vitals"),
+    ("receiver.simulator.notifications.forgeries", "receiver.simulator.keys"),
+    ("receiver.commands.doctor.redis", "receiver.store.redis.sentinel"),
+    ("receiver.commands.doctor.redis", "receiver.store.maintenance.probe"),
 }
 """Imports by pure modules outside the folders of nouns that bring a type along, and nothing that acts."""
 BUILTIN_IO = frozenset({"open", "input", "print", "breakpoint", "exec", "eval", "__import__"})
@@ -96,20 +81,25 @@ BUILTIN_IO = frozenset({"open", "input", "print", "breakpoint", "exec", "eval", 
 ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "redis": ("receiver.store",),
     "jinja2": ("receiver.http.dashboard",),
-    "aiohttp": ("receiver.transport", "receiver.resolver", "receiver.interim", "receiver.trouble"),
-    "aiodns": ("receiver.resolver",),
-    "pycares": ("receiver.resolver",),
-    "prometheus_client": ("receiver.metrics",),
-    "typer": ("receiver.cli", "receiver.commands"),
-    "rich": ("receiver.cli", "receiver.commands"),
-    "subprocess": ("receiver.store.embedded_process",),
+    "aiohttp": (
+        "receiver.transport.client",
+        "receiver.transport.resolver",
+        "receiver.transport.interim",
+        "receiver.transport.errors",
+    ),
+    "aiodns": ("receiver.transport.resolver",),
+    "pycares": ("receiver.transport.resolver",),
+    "prometheus_client": ("receiver.runtime.metrics",),
+    "typer": ("receiver.commands",),
+    "rich": ("receiver.commands",),
+    "subprocess": ("receiver.store.embedded.process",),
     "requests": (),
     "httpx": (),
     "urllib.request": (),
-    "http.client": ("receiver.healthcheck",),
+    "http.client": ("receiver.commands.healthcheck",),
     "pickle": (),
 }
-MAY_PRINT = ("receiver.cli", "receiver.commands")
+MAY_PRINT = ("receiver.commands",)
 LONGEST_FILE, LONGEST_FUNCTION = 310, 40
 
 Sources = Mapping[str, str]
@@ -132,7 +122,7 @@ def tree_of(source: str) -> ast.Module:
 
 
 def unit_of(module: str) -> str:
-    """`store` for `receiver.store.lanes`; empty for `receiver` itself."""
+    """`store` for `receiver.store.deliveries.queues`; empty for `receiver` itself."""
     return f"{module}.".split(".")[1]
 
 
@@ -267,10 +257,22 @@ def every_module_says_its_kind(sources: Sources) -> list[str]:
         if module in OWN_WORDS:
             right = doc.startswith(OWN_WORDS[module])
         else:
-            expected = KIND_OF_FOLDER.get(unit_of(module)) or KIND_OF_FILE.get(unit_of(module)) or ""
+            expected = KIND_OF_FOLDER.get(unit_of(module), ("",))
             right = bool(kind_of(module, sources)) and doc.startswith(expected)
         if not right:
             found.append(f"{module}: {doc[:40]!r}")
+    return found
+
+
+def folders_are_small(sources: Sources) -> list[str]:
+    """Entries of `receiver/`, and modules of each folder within it."""
+    entries = {unit_of(module) for module in sources} - {"", "__main__"}
+    found = [f"receiver has {len(entries)} entries"] if len(entries) > MOST_ENTRIES else []
+    folders = {module.rpartition(".")[0] for module in sources} - {"", "receiver"}
+    for folder in folders:
+        there = [module for module in sources if module.rpartition(".")[0] == folder and module not in folders]
+        if len(there) > MOST_MODULES:
+            found.append(f"{folder} has {len(there)} modules")
     return found
 
 
@@ -319,52 +321,61 @@ LONG = "def f():\n" + "    x = 1\n" * (LONGEST_FUNCTION + 1)
 BROKEN: dict[Rule, list[dict[str, str]]] = {
     every_unit_has_a_layer: [{"receiver.helpers": ""}],
     imports_go_down: [
-        {"receiver.receive": "from receiver.track import Tracker"},
+        {"receiver.receive.receiver": "from receiver.track.tracker import Tracker"},
         {"receiver.errors": "import receiver.exchange"},
-        {"receiver.ledger.refund": "from receiver.outbox.event import Event"},
-        {"receiver.store.lanes": "def f():\n    from receiver import settle", "receiver.settle": ""},
+        {"receiver.ledger.refund": "from receiver.outbox.events.event import Event"},
+        {
+            "receiver.store.deliveries.queues": "def f():\n    from receiver.track import record",
+            "receiver.track.record": "",
+        },
         {"receiver.http.app": "from receiver.service import Service"},
-        {"receiver.track": "from receiver.helpers import x"},
+        {"receiver.track.tracker": "from receiver.helpers import x"},
     ],
-    no_import_is_relative: [{"receiver.receive": "from .track import Tracker"}, {"receiver.a": "from . import b"}],
+    no_import_is_relative: [
+        {"receiver.receive.receiver": "from .track import Tracker"},
+        {"receiver.a": "from . import b"},
+    ],
     imports_make_no_ring: [
         {"receiver.store.a": "from receiver.store import b", "receiver.store.b": "import receiver.store.a"},
     ],
     nouns_import_nouns: [
-        {"receiver.ledger.refund": "from receiver.durations import read"},
-        {"receiver.inbox.notice": "import receiver.store"},
+        {"receiver.ledger.refund": "from receiver.settings.durations import read"},
+        {"receiver.amazon.notification": "import receiver.store"},
     ],
     pure_modules_do_no_io: [
         {"receiver.ledger.refund": "import time"},
-        {"receiver.accounts": f"{PURE}import random"},
-        {"receiver.accounts": f"{PURE}from os import environ"},
-        {"receiver.accounts": f"{PURE}import urllib.request"},
-        {"receiver.accounts": f"{PURE}import structlog"},
-        {"receiver.accounts": f"{PURE}now = datetime.now()"},
-        {"receiver.accounts": f"{PURE}now = datetime.datetime.now(UTC)"},
-        {"receiver.inbox.envelope": "open('x')"},
+        {"receiver.amazon.account": f"{PURE}import random"},
+        {"receiver.amazon.account": f"{PURE}from os import environ"},
+        {"receiver.amazon.account": f"{PURE}import urllib.request"},
+        {"receiver.amazon.account": f"{PURE}import structlog"},
+        {"receiver.amazon.account": f"{PURE}now = datetime.now()"},
+        {"receiver.amazon.account": f"{PURE}now = datetime.datetime.now(UTC)"},
+        {"receiver.amazon.sns.envelope": "open('x')"},
     ],
     pure_modules_import_pure_modules: [
-        {"receiver.accounts": f"{PURE}import receiver.store", "receiver.store": '"""Edge: Redis."""'},
+        {"receiver.amazon.account": f"{PURE}import receiver.store", "receiver.store": '"""Edge: Redis."""'},
     ],
-    the_simulator_stands_alone: [{"receiver.simulator.checks": "from receiver.amazonpay import signing"}],
+    the_simulator_stands_alone: [{"receiver.simulator.checks": "from receiver.amazon import signing"}],
     libraries_stay_in_their_places: [
-        {"receiver.track": "import redis"},
-        {"receiver.certificates": "from aiohttp import ClientSession"},
+        {"receiver.track.tracker": "import redis"},
+        {"receiver.receive.certificates": "from aiohttp import ClientSession"},
         {"receiver.storehouse": "from redis.asyncio import Redis"},
-        {"receiver.store.codec": "import pickle"},
+        {"receiver.store.refunds.codec": "import pickle"},
     ],
     every_module_says_its_kind: [
-        {"receiver.track": ""},
-        {"receiver.track": '"""Pure. Not a verb."""'},
+        {"receiver.track.tracker": ""},
         {"receiver.ledger.refund": '"""Edge: files."""'},
-        {"receiver.settle": '"""Settles."""'},
-        {"receiver.durations": '"""Purely."""'},
+        {"receiver.track.record": '"""Settles."""'},
+        {"receiver.settings.durations": '"""Purely."""'},
     ],
-    files_are_short: [{"receiver.track": "\n" * (LONGEST_FILE + 1)}],
-    functions_are_short: [{"receiver.track": LONG}, {"receiver.track": f"async {LONG}"}],
-    nothing_is_checked_by_assert: [{"receiver.track": "def f(x):\n    assert x"}],
-    only_commands_print: [{"receiver.track": "print(1)"}, {"receiver.commandments": "print(1)"}],
+    folders_are_small: [
+        {f"receiver.a{number}": "" for number in range(MOST_ENTRIES + 1)},
+        {f"receiver.store.a{number}": "" for number in range(MOST_MODULES + 1)},
+    ],
+    files_are_short: [{"receiver.track.tracker": "\n" * (LONGEST_FILE + 1)}],
+    functions_are_short: [{"receiver.track.tracker": LONG}, {"receiver.track.tracker": f"async {LONG}"}],
+    nothing_is_checked_by_assert: [{"receiver.track.tracker": "def f(x):\n    assert x"}],
+    only_commands_print: [{"receiver.track.tracker": "print(1)"}, {"receiver.commandments": "print(1)"}],
 }
 """Every rule, with made-up projects that break it."""
 
@@ -384,11 +395,11 @@ def test_the_rule_sees_what_breaks_it(rule: Rule) -> None:
 
 FINE = {
     "receiver.ledger.refund": f"{PURE}import msgspec\nfrom datetime import datetime\ndatetime.fromtimestamp(0)",
-    "receiver.outbox.event": f"{PURE}import receiver.ledger.refund\nfrom receiver import errors",
+    "receiver.outbox.events.event": f"{PURE}import receiver.ledger.refund\nfrom receiver import errors",
     "receiver.errors": PURE,
-    "receiver.store": '"""Edge: Redis."""\nfrom receiver.store import lanes',
-    "receiver.store.lanes": '"""Edge: Redis."""\nfrom redis.asyncio import Redis',
-    "receiver.commands.demo": '"""Command."""\nprint(1)',
+    "receiver.store": '"""Edge: Redis."""\nfrom receiver.store.deliveries import queues',
+    "receiver.store.deliveries.queues": '"""Edge: Redis."""\nfrom redis.asyncio import Redis',
+    "receiver.commands.demo.demo": '"""Command."""\nprint(1)',
 }
 
 
@@ -403,20 +414,21 @@ def test_the_layers_name_what_is_there_and_nothing_else() -> None:
     assert {unit_of(module) for module in project()} - {""} == set(LEVEL)
 
 
-def test_the_map_names_every_module() -> None:
-    """The reading list in `receiver/__init__.py` leaves out no file and no folder of its own level, and invents none.
-
-    Of folders that it opens it names every module.
-    """
+def test_the_map_names_every_room() -> None:
+    """The reading list in `receiver/__init__.py` leaves out no file, no folder and no folder within one."""
     top, inside = map_entries(project()["receiver"])
-    assert set(top) == {unit_of(module) for module in project()} - {""}
-    for folder, modules in inside.items():
-        there = {name for name in project() if within(name, (f"receiver.{folder}",))}
-        assert {f"receiver.{folder}", *(f"receiver.{folder}.{name}" for name in modules)} == there
+    assert set(top) == {unit_of(module) for module in project()} - {"", "__main__"}
+    folders = {name.removeprefix("receiver.") for name in project() if is_folder(name)}
+    named = {f"{room}.{name}" for room, names in inside.items() for name in names}
+    assert named == {each for each in folders if "." in each}
+
+
+def is_folder(module: str) -> bool:
+    return any(other.startswith(f"{module}.") for other in project()) and module != "receiver"
 
 
 def map_entries(source: str) -> tuple[list[str], dict[str, list[str]]]:
-    """The files and folders that the map names, and what it names inside folders. `a.py · b.py` is two."""
+    """The files and folders that the map names, and the folders within folders. `a.py · b.py` is two."""
     top: list[str] = []
     inside: dict[str, list[str]] = {}
     for line in (ast.get_docstring(tree_of(source)) or "").splitlines():
@@ -434,4 +446,4 @@ def test_the_map_draws_the_layers_that_are_guarded() -> None:
     doc = ast.get_docstring(tree_of(project()["receiver"])) or ""
     drawn = [set(line[4:].split(" · ")) for line in doc.splitlines() if line.startswith("  │ ")]
     assert drawn == [set(units) for units in reversed(LAYERS)]
-    assert len(doc.splitlines()) < 90
+    assert len(doc.splitlines()) <= 66

@@ -13,8 +13,8 @@ from typing import Any
 
 from playwright.async_api import async_playwright
 
-from receiver.commands.demo_stage import Stage, stage
-from receiver.commands.demo_story import story
+from receiver.commands.demo.stage import Stage, stage
+from receiver.commands.demo.story import story
 
 FOLDER = Path(__file__).parent
 REFUNDS = 24

@@ -1,1 +1,1 @@
-"""Command. One module for each group of commands; `cli.py` binds them together."""
+"""Command. One module for each group of commands; `commands/cli.py` binds them together."""

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from receiver.errors import ConfigurationError, Unreadable
-from receiver.ledger.refund import format_rfc3339, parse_time
-from receiver.printable import json_escape, visible, visible_json
+from receiver.ledger.timestamps import format_rfc3339, parse_time
+from receiver.runtime.printable import json_escape, visible, visible_json
 
 UNFOLDED = 1_000
 """Columns where nobody looks: in a file or a pipe one row stays one line."""

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from receiver.commands import (
-    delivery,
-    events,
-    export,
-    fps,
-    issue,
-    notification,
-    openapi,
-    refund,
-    repair,
-    requests,
-    settlement,
-    subscriber,
-)
+from receiver.commands import notification, openapi, repair
+from receiver.commands.events import events
+from receiver.commands.fps import fps
+from receiver.commands.refund import create, export, importing, refund, requests
+from receiver.commands.subscriber import delivery, subscriber
 
 
 def register(app: typer.Typer) -> None:
     """Make them commands of `app`."""
-    for group in (issue, requests, export, settlement):
+    for group in (create, requests, export, importing):
         group.register(refund.app)
     openapi.register(app)
     repair.register(app)

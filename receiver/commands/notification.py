@@ -9,8 +9,8 @@ import msgspec
 import typer
 from rich.text import Text
 
-from receiver.commands.calling import Call, api_command
-from receiver.commands.client import decode, target
+from receiver.commands.client.api import decode, target
+from receiver.commands.client.options import Call, api_command
 from receiver.commands.console import clean, emit, emit_fields, emit_json, emit_rich, moment, say, table
 
 app = typer.Typer(

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from receiver.commands.console import emit, emit_value, say
-from receiver.durations import milliseconds, parse_duration
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.ledger.refund import REFUND_ID, State
-from receiver.redis_address import read_address
 from receiver.settings import Settings
+from receiver.settings.durations import milliseconds, parse_duration
 from receiver.store import Store
-from receiver.store.embedded_files import DataDir
-from receiver.store.pruning import Pruned
-from receiver.store.topology import link
+from receiver.store.embedded.files import DataDir
+from receiver.store.maintenance.pruning import Pruned
+from receiver.store.redis.address import read_address
+from receiver.store.redis.client import link
 
 SHORTEST = timedelta(days=30)
 BATCH = 100

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 import uvloop
 
-from receiver import logs
-from receiver.commands.calling import ending
+from receiver.commands.client.options import ending
 from receiver.commands.console import emit, emit_value
 from receiver.errors import ConfigurationError
+from receiver.runtime import logs
 from receiver.settings import Settings, load
 
 
@@ -53,8 +53,8 @@ async def repair(settings: Settings, key: str, part: str, compared: bool, as_jso
     Raises `ConfigurationError` for a key that is none of ours, or that money depends on, and `StoreUnavailable`.
     """
     from receiver.commands.prune import open_store
-    from receiver.store.inspection import MONEY
-    from receiver.store.keys import Scope, read_name
+    from receiver.store.maintenance.inspection import MONEY
+    from receiver.store.redis.keys import Scope, read_name
 
     name = read_name(key)
     if name is None or name.entry.scope is Scope.ASIDE:

@@ -13,7 +13,7 @@ import typer
 
 from receiver.errors import ConfigurationError
 from receiver.simulator.app import MERCHANT_ID, Simulator, system_clock
-from receiver.simulator.fps_checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from receiver.simulator.keyring import CERTIFICATE, MERCHANT_KEY, load_or_make
 
 KEYS = Path("receiver-simulator")

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from receiver.accounts import AMAZON_PAY_AWS_ACCOUNTS, TopicPattern
+from receiver.amazon.notification import Notice, read_notice
+from receiver.amazon.sns import strict_json
+from receiver.amazon.sns.certificate import MAX_PEM, check_certificate, read_certificate
+from receiver.amazon.sns.envelope import MAX_BODY, NOTIFICATION, Envelope, read_envelope
+from receiver.amazon.sns.signature import check_address, check_age, check_signature
+from receiver.amazon.sns.topic import AMAZON_PAY_AWS_ACCOUNTS, TopicPattern
 from receiver.errors import ConfigurationError, NotProven, ReceiverError, Refused, TooLarge, Unreadable
-from receiver.inbox import strict_json
-from receiver.inbox.certificate import MAX_PEM, check_certificate, read_certificate
-from receiver.inbox.envelope import MAX_BODY, NOTIFICATION, Envelope, read_envelope
-from receiver.inbox.notice import Notice, read_notice
-from receiver.inbox.signature import check_address, check_age, check_signature
 
 MAX_FILE = 4 * MAX_BODY
 ANY_TOPIC = "*"
@@ -66,7 +66,7 @@ def _verify(
 
 
 def _judge(body: bytes, pem: bytes | None, moment: int | None, patterns: Sequence[TopicPattern]) -> Notice | None:
-    """The checks of `receive.py`, in its order; the certificate is at hand instead of fetched."""
+    """The checks of `receive/receiver.py`, in its order; the certificate is at hand instead of fetched."""
     if len(body) > MAX_BODY:
         raise TooLarge()
     envelope = read_envelope(body)

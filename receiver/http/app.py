@@ -18,28 +18,28 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Lifespan
 
 from receiver.errors import ReceiverError
-from receiver.http.api import RefundApi, RefundStore
-from receiver.http.attempts import Attempts
-from receiver.http.auth import Tokens
+from receiver.http.api.auth import Tokens
+from receiver.http.api.deliveries import DeliveryApi, DeliveryStore
+from receiver.http.api.diagnostics import DiagnosticsApi, Inside
+from receiver.http.api.fps import Makes, fps_routes
+from receiver.http.api.issuing import IssueApi, Issues
+from receiver.http.api.notifications import KeptStore, NotificationApi, notification_routes
+from receiver.http.api.rate_limit import Attempts
+from receiver.http.api.reads import Endpoint, Reads
+from receiver.http.api.refresh_limit import Refreshes
+from receiver.http.api.refunds import RefundApi, RefundStore
+from receiver.http.api.requests import RequestApi, RequestStore
+from receiver.http.api.subscribers import SubscriberApi, SubscriberStore
 from receiver.http.dashboard.routes import Dashboard, DashboardStore
 from receiver.http.dashboard.sessions import Sessions
-from receiver.http.deliveries import DeliveryApi, DeliveryStore
-from receiver.http.diagnostics import DiagnosticsApi, Inside
-from receiver.http.feed import FeedApi
-from receiver.http.feed_hub import FeedStore
-from receiver.http.fps import Makes, fps_routes
-from receiver.http.frame import Framed
+from receiver.http.feed.feed import FeedApi
+from receiver.http.feed.hub import FeedStore
 from receiver.http.health import Check, Health
-from receiver.http.ipn import Ipn, Receives
-from receiver.http.issuing import IssueApi, Issues
-from receiver.http.notifications import KeptStore, NotificationApi, notification_routes
+from receiver.http.ipn.endpoint import Ipn, Receives
+from receiver.http.middleware import Framed
 from receiver.http.openapi import description_routes
 from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
-from receiver.http.rate import Refreshes
-from receiver.http.reads import Endpoint, Reads
-from receiver.http.requests import RequestApi, RequestStore
-from receiver.http.subscribers import SubscriberApi, SubscriberStore
-from receiver.metrics import Metrics
+from receiver.runtime.metrics import Metrics
 from receiver.settings import Settings
 from receiver.settings.subscriber import rules_of
 

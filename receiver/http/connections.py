@@ -16,8 +16,8 @@ from typing import Final, Protocol
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from receiver.addresses import Network, client_of
-from receiver.http.wire import tidy_path
+from receiver.http.headers import tidy_path
+from receiver.transport.addresses import Network, client_of
 
 RESERVE: Final = 10
 """One more for so many: the connections over the limit that may ask for `ADMITTED`."""

@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import ReceiverError
-from receiver.http.answers import AliveJson, ReadinessJson
-from receiver.http.api import json_answer
-from receiver.metrics import CONTENT_TYPE, Metrics
-from receiver.store.damage import KeysDamaged
+from receiver.http.api.respond import json_answer
+from receiver.http.api.schema import AliveJson, ReadinessJson
+from receiver.runtime.metrics import CONTENT_TYPE, Metrics
+from receiver.store.redis.damage import KeysDamaged
 
 log = structlog.get_logger()
 

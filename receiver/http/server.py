@@ -17,8 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from receiver.http.connections import FULL, Connections, Room, is_admitted, no_room
 from receiver.http.forwarded import Forwarded
-from receiver.http.wire import head_without_offer
-from receiver.serving import Server
+from receiver.http.headers import head_without_offer
+from receiver.runtime.serving import Server
 from receiver.settings.sections import HttpSettings
 
 CLOSE: Final = "receiver.close"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from receiver.ledger.refund import Refund
-from receiver.ledger.request import Order
+from receiver.ledger.refund_request import Order
 from receiver.store import Store
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
-from receiver.accounts import Account
-from receiver.amazonpay.calls import create_refund
+from receiver.amazon.account import Account
+from receiver.amazon.calls import create_refund
 from receiver.errors import BadRequest
-from receiver.ledger.allowance import check_amount
+from receiver.ledger.charge import check_amount
 from receiver.ledger.order_reference import searchable
-from receiver.ledger.request import NOBODY, Asked, Order, Wish
+from receiver.ledger.refund_request import NOBODY, Asked, Order, Wish
 
 LONGEST_KEY = 255
 

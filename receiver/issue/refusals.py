@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from receiver.errors import AmazonRefused, Conflict, OtherRefunds
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, Guard
 from receiver.ledger.dispute import Dispute, dispute_json, may_be_paid
-from receiver.ledger.refund import Money
-from receiver.ledger.request import Order, Record
-from receiver.ledger.shape import other_refunds_json
-from receiver.store.requests import NotReserved
+from receiver.ledger.money import Money
+from receiver.ledger.refund_request import Order, Record
+from receiver.ledger.schema import other_refunds_json
+from receiver.store.requests.requests import NotReserved
 
 NAMED = 4
 """Refunds that the text of an error names; the list beside it has all."""

@@ -6,7 +6,7 @@ An entry is a line of words in the hash `charge:<id>`, under the refund's id or 
 
 `?` is an amount that nobody told. `conflict` says that Amazon has told both Refunded and Declined. Older versions wrote
 `<minor units> <state>`: when such a refund began is not known, and so it counts as if it had begun just now.
-`reserve.lua` reads the same form and decides; `in_the_way` tells beforehand what it will say.
+`store/requests/reserve.lua` reads the same form and decides; `in_the_way` tells beforehand what it will say.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from receiver.ledger.age import born
-from receiver.ledger.refund import FPS, Money, Refund, State
+from receiver.ledger.money import Money
+from receiver.ledger.refund import FPS, Refund, State
 
 RESERVED = "Reserved"
 """The state of a reservation."""

@@ -14,8 +14,9 @@ from typing import Annotated, TypedDict
 import msgspec
 from msgspec import Meta
 
-from receiver.ledger.refund import Money, format_rfc3339
-from receiver.ledger.shape import AmazonTime, MoneyJson, Rfc3339, amazon_time, money_json, tidy
+from receiver.ledger.money import Money
+from receiver.ledger.schema import AmazonTime, MoneyJson, Rfc3339, amazon_time, money_json, tidy
+from receiver.ledger.timestamps import format_rfc3339
 
 CHARGE_PERMISSION_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}")
 CHARGE_ID = re.compile(rf"{CHARGE_PERMISSION_ID.pattern}-C[0-9A-Z]{{1,16}}")

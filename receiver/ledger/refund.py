@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
 
-from receiver.errors import Unreadable
+from receiver.ledger.money import Money
 
 REFUND_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 """No document gives a pattern for ids; this keeps them safe in paths and keys. Real: S01-5105180-3221187-R022311."""
@@ -61,91 +59,6 @@ class Reason(StrEnum):
 def is_final(state: str) -> bool:
     """Whether a refund in this state stays in it: only Refunded and Declined."""
     return state in FINAL
-
-
-EXPONENTS = {"JPY": 0, "KRW": 0, "CLP": 0, "VND": 0, "BHD": 3, "KWD": 3, "JOD": 3, "OMR": 3, "TND": 3}
-"""ISO 4217 minor units, where they are not 2."""
-
-AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,4})?")
-CURRENCY = re.compile(r"[A-Z]{3}")
-
-
-class Money(msgspec.Struct, frozen=True):
-    """An amount in major units with its ISO 4217 currency."""
-
-    amount: Decimal
-    currency_code: str
-
-    @classmethod
-    def parse(cls, amount: object, currency_code: object) -> Money:
-        """Read Amazon's `{amount, currencyCode}`; the amount is a text or an integer, never a float.
-
-        Raises `Unreadable` if it is not a plain non-negative decimal with a three-letter currency.
-        """
-        text = str(amount) if isinstance(amount, str | int | Decimal) and not isinstance(amount, bool) else ""
-        if not AMOUNT.fullmatch(text):
-            raise Unreadable("An amount is a plain decimal such as 14.00.", reason="bad_amount")
-        if not isinstance(currency_code, str) or not CURRENCY.fullmatch(currency_code):
-            raise Unreadable("A currency is three capital letters (ISO 4217).", reason="bad_currency")
-        try:
-            return cls(Decimal(text), currency_code)
-        except InvalidOperation as error:  # pragma: no cover - the pattern admits only decimals
-            raise Unreadable("An amount is a plain decimal such as 14.00.", reason="bad_amount") from error
-
-    @classmethod
-    def of_minor(cls, minor_units: int, currency_code: str) -> Money:
-        """So many cents (yen for JPY)."""
-        return cls(Decimal(minor_units).scaleb(-EXPONENTS.get(currency_code, 2)), currency_code)
-
-    @property
-    def exponent(self) -> int:
-        """How many decimals the currency has."""
-        return EXPONENTS.get(self.currency_code, 2)
-
-    @property
-    def minor_units(self) -> int:
-        """The amount in the smallest unit (cents; yen for JPY), rounded down."""
-        return int(self.amount.scaleb(self.exponent))
-
-    def __str__(self) -> str:
-        return f"{self.text} {self.currency_code}"
-
-    @property
-    def text(self) -> str:
-        """The amount with as many decimals as the currency has, as Amazon wants it: no decimals in JPY."""
-        places = max(self.exponent, -int(self.amount.normalize().as_tuple().exponent))
-        return f"{self.amount:.{places}f}"
-
-
-NO_MARKS = str.maketrans("", "", "-:")
-TIMESTAMP = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)T(\d\d):?(\d\d):?(\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
-
-
-def parse_time(text: object) -> int:
-    """Read Amazon's timestamp, basic (`20190714T155300Z`) or extended with a fraction, into milliseconds UTC.
-
-    Raises `Unreadable` if it is neither.
-    """
-    match = TIMESTAMP.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise Unreadable("A timestamp is like 20190714T155300Z.", reason="bad_timestamp")
-    *parts, fraction = match.groups()
-    year, month, day, hour, minute, second = map(int, parts)
-    try:
-        whole = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
-    except ValueError as error:
-        raise Unreadable("A timestamp names a day that does not exist.", reason="bad_timestamp") from error
-    return int(whole.timestamp()) * 1000 + int((fraction or "0").ljust(3, "0")[:3])
-
-
-def format_basic(ms: int) -> str:
-    """Amazon's own form, whole seconds: `20190714T155300Z`."""
-    return datetime.fromtimestamp(ms // 1000, UTC).replace(tzinfo=None).isoformat().translate(NO_MARKS) + "Z"
-
-
-def format_rfc3339(ms: int) -> str:
-    """Our own times: RFC 3339 with milliseconds, `2019-07-14T15:53:00.000Z`."""
-    return datetime.fromtimestamp(ms // 1000, UTC).replace(tzinfo=None).isoformat() + f".{ms % 1000:03d}Z"
 
 
 FPS = "FPS"

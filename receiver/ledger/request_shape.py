@@ -1,4 +1,4 @@
-"""Pure. The one JSON shape of a request to issue a refund. Texts from outside are bounded as in `shape.py`."""
+"""Pure. The one JSON shape of a request to issue a refund. Texts from outside are bounded as in `ledger/schema.py`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated, TypedDict
 from msgspec import Meta
 
 from receiver.ledger.order_reference import whole_reference
-from receiver.ledger.refund import format_rfc3339
-from receiver.ledger.request import Record, RequestState
-from receiver.ledger.shape import DESCRIPTION_LIMIT, Account, MoneyJson, Rfc3339, money_json, tidy
+from receiver.ledger.refund_request import Record, RequestState
+from receiver.ledger.schema import DESCRIPTION_LIMIT, Account, MoneyJson, Rfc3339, money_json, tidy
+from receiver.ledger.timestamps import format_rfc3339
 
 
 class RefusalJson(TypedDict):

@@ -1,7 +1,7 @@
 """Pure. Whether a declined refund may be issued again, by all that is known of its charge at one moment.
 
 Advice, lists, events and the guard of a retry all go by `judge`, so that none can say another thing. The script that
-reserves the amount (`reserve.lua`) decides on the same facts in one step with the reservation.
+reserves the amount (`store/requests/reserve.lua`) decides on the same facts in one step with the reservation.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from types import MappingProxyType
 import msgspec
 
 from receiver.errors import Conflict
-from receiver.ledger.allowance import CAPTURED, OVER, Charge, most, spent
+from receiver.ledger.charge import CAPTURED, OVER, Charge, most, spent
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, in_the_way, retry_guard
 from receiver.ledger.dispute import Dispute, may_be_paid, open_on
-from receiver.ledger.refund import FPS, Money, Refund, Retryability, State
+from receiver.ledger.money import Money
+from receiver.ledger.refund import FPS, Refund, Retryability, State
 
 NOT_THE_MERCHANTS = frozenset({"azrefund", "azguarantee", "azcancel", "chargeback", "buyercanceled"})
 """Types of refunds that Amazon or a bank has begun, and reason codes of the same name, as `_plain` writes them."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
 from receiver.errors import ConfigurationError
-from receiver.outbox.subscriber import Subscriber
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.settings.account import AccountSettings
 from receiver.settings.consistency import contradictions
 from receiver.settings.problems import sentences, takes_list_or_table

@@ -12,24 +12,18 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from receiver.accounts import (
-    LIVE_THROTTLE,
-    SANDBOX_THROTTLE,
-    Account,
-    Bucket,
-    Call,
-    Environment,
-    TopicPattern,
-)
-from receiver.amazonpay.calls import Endpoint, Region, key_environment
-from receiver.amazonpay.signing import PUBLIC_KEY_ID, Algorithm, Signer
-from receiver.durations import milliseconds
+from receiver.amazon.account import Account, Environment
+from receiver.amazon.calls import Endpoint, Region, key_environment
+from receiver.amazon.signing import PUBLIC_KEY_ID, Algorithm, Signer
+from receiver.amazon.sns import regions
+from receiver.amazon.sns.envelope import TOPIC_ARN
+from receiver.amazon.sns.topic import TopicPattern
+from receiver.amazon.throttle import LIVE_THROTTLE, SANDBOX_THROTTLE, Bucket, Call
 from receiver.errors import ConfigurationError, Unreadable
-from receiver.inbox import regions
-from receiver.inbox.envelope import TOPIC_ARN
-from receiver.ledger.allowance import OVER
-from receiver.ledger.refund import Money
-from receiver.ledger.schedule import DEFAULT_POLL, PollPlan
+from receiver.ledger.charge import OVER
+from receiver.ledger.money import Money
+from receiver.ledger.polling import DEFAULT_POLL, PollPlan
+from receiver.settings.durations import milliseconds
 from receiver.settings.fps import FpsSettings
 from receiver.settings.values import AsList, Name, Section, Span, Words, is_loopback, one_of, readable, secret_text
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from receiver.amazonpay.calls import key_environment
+from receiver.amazon.calls import key_environment
 from receiver.settings.sources import Tree
 
 

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from receiver.accounts import Environment, FpsAccess
-from receiver.amazonpay.aws_signature import ACCESS_KEY_ID, Credentials, SignatureMethod
-from receiver.amazonpay.fps import HOSTS, Version, check_address
+from receiver.amazon.account import Environment, FpsAccess
+from receiver.amazon.fps.calls import HOSTS, Version, check_address
+from receiver.amazon.fps.signing import ACCESS_KEY_ID, Credentials, SignatureMethod
 from receiver.errors import BadRequest
 from receiver.settings.values import Section, is_loopback, one_of, secret_text
 

@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
 
-from receiver.inbox.envelope import MAX_BODY
-from receiver.outbox.formats import link_problems
-from receiver.redis_address import TLS_FILES, RedisAddress, read_address
+from receiver.amazon.sns.envelope import MAX_BODY
+from receiver.outbox.subscribers.formats import link_problems
 from receiver.settings.values import AsList, Name, Networks, Section, Span, SpanOrNone, Words, one_of, secret_text
+from receiver.store.redis.address import TLS_FILES, RedisAddress, read_address
 
 LEASE_MARGIN = timedelta(seconds=20)
 """A lease outlives its request's timeout by this, so that a worker that is slow, not dead, still settles in time."""
@@ -28,7 +28,7 @@ def seconds(number: float) -> timedelta:
 class RedisSettings(Section):
     """`[redis]`. Without an address the service runs a Valkey of its own in `data_dir`.
 
-    Addresses of Sentinels and of a cluster: `redis_address.py`.
+    Addresses of Sentinels and of a cluster: `store/redis/address.py`.
     """
 
     url: SecretStr | None = None

@@ -1,4 +1,4 @@
-"""Edge: files. The table `[[subscribers]]`. What its fields may be, `outbox/subscriber.py` says."""
+"""Edge: files. The table `[[subscribers]]`. What its fields may be, `outbox/subscribers/subscriber.py` says."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
-from receiver.addresses import forbidden
-from receiver.outbox.subscriber import Subscriber, read_subscriber, subscriber_problems
-from receiver.outbox.target import Rules
+from receiver.outbox.subscribers.subscriber import Subscriber, read_subscriber, subscriber_problems
+from receiver.outbox.subscribers.url import Rules
 from receiver.settings.sections import DeliverySettings
 from receiver.settings.sources import Tree
 from receiver.settings.values import Name, Section, Words, one_of, secret_text
+from receiver.transport.addresses import forbidden
 
 LISTS = ("types", "reasons", "secrets", "min_amount")
 FILES = ("secret", "url", "routing_key", "authorization")
@@ -122,7 +122,7 @@ def most_subscribers(tree: Tree) -> int | None:
 
 
 def subscriber_faults(tree: Tree, base: Path) -> list[str]:
-    """A sentence for everything that `outbox/subscriber.py` would refuse, with the key of the table before it."""
+    """A sentence for all that `outbox/subscribers/subscriber.py` would refuse, after the key of its table."""
     try:
         rules = rules_of(DeliverySettings.model_validate(tree.get("delivery", {})))
     except ValidationError:

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from receiver.simulator.checks import IDEMPOTENCY_KEY, NEVER_SIGNED, Asked
 from receiver.simulator.engine import Called, Engine, check_environment
 from receiver.simulator.faults import Fault
-from receiver.simulator.mischief import Rule, Trick, read_header
+from receiver.simulator.notifications.mischief import Rule, Trick, read_header
 from receiver.simulator.odd_fields import spoilt
 from receiver.simulator.outcomes import read_outcome
 from receiver.simulator.refusals import refusal_of

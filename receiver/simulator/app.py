@@ -13,21 +13,21 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from receiver.serving import Server
+from receiver.runtime.serving import Server
 from receiver.simulator.amounts import Amount
 from receiver.simulator.api import Api, on_http_exception
 from receiver.simulator.bank import Charge, Refund
 from receiver.simulator.control import Control
 from receiver.simulator.engine import Called, Engine, Plan
-from receiver.simulator.forgeries import Forgery
-from receiver.simulator.fps import Fps
-from receiver.simulator.fps_book import FpsRefund
+from receiver.simulator.fps.api import Fps
+from receiver.simulator.fps.book import FpsRefund
 from receiver.simulator.keys import Keys, make_keys
-from receiver.simulator.mischief import Mischief
+from receiver.simulator.notifications.forgeries import Forgery
+from receiver.simulator.notifications.mischief import Mischief
+from receiver.simulator.notifications.sender import Posted, Sender
 from receiver.simulator.outcomes import Outcome
-from receiver.simulator.post import Posted, Sender
 from receiver.simulator.throttle import Rates
-from receiver.transport import Transport
+from receiver.transport.client import Transport
 
 MERCHANT_ID = "A2SIMULATOR01"
 KEY_IDS = {"sandbox": "SANDBOX-SIMULATOR000000000000001", "live": "LIVE-SIMULATOR000000000000000001"}

@@ -34,8 +34,8 @@ from receiver.simulator.api import read, refusal
 from receiver.simulator.bank import Refund
 from receiver.simulator.engine import Engine
 from receiver.simulator.faults import Fault, invalid_value
-from receiver.simulator.forgeries import Forgery
-from receiver.simulator.mischief import Trick
+from receiver.simulator.notifications.forgeries import Forgery
+from receiver.simulator.notifications.mischief import Trick
 from receiver.simulator.outcomes import Outcome, read_outcome
 from receiver.simulator.shapes import charge_json, need, only, read_object, refund_json
 

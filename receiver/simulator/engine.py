@@ -10,18 +10,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from receiver.simulator.amounts import DECIMALS, Amount
-from receiver.simulator.announce import Announcer
 from receiver.simulator.bank import Bank, Change, Charge, Order
 from receiver.simulator.checks import Checks
 from receiver.simulator.faults import Fault
-from receiver.simulator.forgeries import Forger, Forgery
-from receiver.simulator.fps_book import Book, FpsChange, FpsOrder, FpsRefund, status_form
+from receiver.simulator.fps.book import Book, FpsChange, FpsOrder, FpsRefund, status_form
 from receiver.simulator.ids import PREFIX, Ids
 from receiver.simulator.keys import Keys, make_signing_key
-from receiver.simulator.mischief import Mischief
-from receiver.simulator.notices import Publisher, topic_arn
+from receiver.simulator.notifications.announce import Announcer
+from receiver.simulator.notifications.forgeries import Forger, Forgery
+from receiver.simulator.notifications.mischief import Mischief
+from receiver.simulator.notifications.notices import Publisher, topic_arn
+from receiver.simulator.notifications.sender import LOG_LENGTH, Posted, Postman, Sender
 from receiver.simulator.outcomes import INITIATED, Outcome
-from receiver.simulator.post import LOG_LENGTH, Posted, Postman, Sender
 from receiver.simulator.throttle import LIVE, SANDBOX, Rates, Throttle
 
 CURRENCY = {"na": "USD", "eu": "EUR", "jp": "JPY"}

@@ -23,17 +23,17 @@ from typing import Any
 import structlog
 
 from receiver.errors import StoreUnavailable
-from receiver.store.clock import Clock
-from receiver.store.damage import Damage, WrongType
-from receiver.store.feed import Feed
-from receiver.store.format import Format
-from receiver.store.inspection import Inspection
-from receiver.store.keys import CERTIFICATES, PROBE, SEALS
-from receiver.store.lanes import Health
-from receiver.store.overview import AlertingProblem
-from receiver.store.roster import Roster
-from receiver.store.topology import Client, pipelines
-from receiver.store.wakes import News, Waker, Wakes
+from receiver.store.dashboard import AlertingProblem
+from receiver.store.deliveries.feed import Feed
+from receiver.store.deliveries.queues import Health
+from receiver.store.deliveries.subscribers import Roster
+from receiver.store.maintenance.data_version import Format
+from receiver.store.maintenance.inspection import Inspection
+from receiver.store.redis.client import Client, pipelines
+from receiver.store.redis.clock import Clock
+from receiver.store.redis.damage import Damage, WrongType
+from receiver.store.redis.keys import CERTIFICATES, PROBE, SEALS
+from receiver.store.redis.wakeups import News, Waker, Wakes
 
 log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0

@@ -19,23 +19,14 @@ import uvloop
 from receiver.ledger.lifecycle import Facts
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Source
-from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.connection import connect
-from tests.accounts import make_account
+from receiver.store.redis.pipeline import connect
+from receiver.track.record import Settler
 from tests.benchmarks import load, mail
 from tests.benchmarks.ingest import measured, stand
-from tests.benchmarks.machine import (
-    TOKEN,
-    configuration,
-    cores,
-    free_port,
-    receiver,
-    resident_mib,
-    started,
-    valkey,
-)
-from tests.processes import until
+from tests.benchmarks.machine import TOKEN, configuration, cores, free_port, receiver, resident_mib, started, valkey
+from tests.kit.accounts import make_account
+from tests.kit.processes import until
 
 FACTS: Facts = {"charge_read": True, "retryable": "no"}
 AUTHORIZED = f"Authorization: Bearer {TOKEN}"

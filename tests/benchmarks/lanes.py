@@ -18,16 +18,16 @@ import uvloop
 
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Source
-from receiver.outbox.event import event_id
-from receiver.settle import Settler
+from receiver.outbox.events.event import event_id
 from receiver.store import Store
-from receiver.store.connection import connect
-from tests.accounts import make_account
+from receiver.store.redis.pipeline import connect
+from receiver.track.record import Settler
 from tests.benchmarks import mail
 from tests.benchmarks.load import END, LENGTH
 from tests.benchmarks.machine import configuration, cores, free_port, receiver, started, valkey
 from tests.benchmarks.outgoing import DELIVERY, FACTS, subscriber
-from tests.processes import until
+from tests.kit.accounts import make_account
+from tests.kit.processes import until
 
 LANES = 20
 BAD = {"lane-00": "tarpit", "lane-01": "flood", "lane-02": "reset", "lane-03": "throttle"}

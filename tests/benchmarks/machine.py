@@ -13,10 +13,10 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.accounts import merchant_key_pem
 from tests.benchmarks.mail import MERCHANT
-from tests.sns import TOPIC, SnsSigner
-from tests.valkey import start_valkey, stop_valkey
+from tests.kit.accounts import merchant_key_pem
+from tests.kit.sns import TOPIC, SnsSigner
+from tests.kit.valkey import start_valkey, stop_valkey
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOKEN = "benchmark-token-of-nobody-0000000000"

@@ -13,7 +13,7 @@ import msgspec
 
 from receiver.ledger.refund import Observation
 from tests.benchmarks.load import request
-from tests.sns import SnsSigner, headers, notice, rsa_key
+from tests.kit.sns import SnsSigner, headers, notice, rsa_key
 from tests.store.makers import seen
 
 MERCHANT = "A2ZABCDEFGHIJ"

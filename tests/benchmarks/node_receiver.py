@@ -20,7 +20,7 @@ from redis import Redis
 
 from tests.benchmarks import load, mail
 from tests.benchmarks.machine import free_port, started
-from tests.sns import REFUND_ID, SnsSigner
+from tests.kit.sns import REFUND_ID, SnsSigner
 
 FOLDER = Path(__file__).with_name("node")
 INSTALL = "npm install --no-package-lock --ignore-scripts --prefix tests/benchmarks/node"

@@ -14,14 +14,14 @@ import uvloop
 
 from receiver.ledger.lifecycle import Facts
 from receiver.ledger.refund import Source
-from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.connection import connect
-from tests.accounts import make_account
+from receiver.store.redis.pipeline import connect
+from receiver.track.record import Settler
 from tests.benchmarks import load, mail
 from tests.benchmarks.machine import baseline, configuration, cores, free_port, receiver, started, valkey
 from tests.benchmarks.plain import NOTHING, plain, text
-from tests.processes import until
+from tests.kit.accounts import make_account
+from tests.kit.processes import until
 from tests.store.makers import SECRET
 
 LANES = 8

@@ -9,8 +9,10 @@ import structlog
 import typer
 from typer.testing import CliRunner
 
-import receiver.cli  # noqa: F401 - it makes some commands those of `receiver refund`
-from receiver.commands import delivery, notification, refund, subscriber
+import receiver.commands.cli  # noqa: F401 - it makes some commands those of `receiver refund`
+from receiver.commands import notification
+from receiver.commands.refund import refund
+from receiver.commands.subscriber import delivery, subscriber
 from tests.commands.kit import Process, Server
 from tests.http.kit import ADMIN, READER
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from receiver.http.server import server
-from receiver.ledger.refund import Money, Observation, Source
+from receiver.ledger.money import Money
+from receiver.ledger.refund import Observation, Source
 from receiver.service import Service
 from receiver.settings import Settings, check
-from receiver.settle import Settler
-from tests.accounts import MERCHANT, TOPIC, make_account, merchant_key_pem
-from tests.clock import T0
+from receiver.track.record import Settler
 from tests.http.kit import ADMIN, READER, REFUNDER, token
+from tests.kit.accounts import MERCHANT, TOPIC, make_account, merchant_key_pem
+from tests.kit.clock import T0
 
 REFUND = "S01-5105180-3221187-R022311"
 BOUND = 20.0

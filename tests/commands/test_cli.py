@@ -14,8 +14,8 @@ from hashlib import sha256
 import aiohttp
 import pytest
 
-from tests.accounts import merchant_key_pem
-from tests.processes import GRACE, PROJECT, Desk, desk, until
+from tests.kit.accounts import merchant_key_pem
+from tests.kit.processes import GRACE, PROJECT, Desk, desk, until
 from tests.store.embedded_kit import servers
 
 CLIENT = {"--url", "--token-file", "--account", "--insecure", "--json"}

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.commands.client import read_base, target
+from receiver.commands.client.api import read_base, target
 from receiver.commands.console import clean, clean_json, short_moment
 from receiver.errors import ConfigurationError
-from tests.clock import T0
 from tests.commands.conftest import Ran, Run, run_command
 from tests.commands.kit import REFUND, Server
 from tests.http.kit import READER
-from tests.webserver import WebServer, serving
+from tests.kit.clock import T0
+from tests.kit.webserver import WebServer, serving
 
 EVIL = "\x1b]0;owned\x07\x9b31m\u202eevil\x7f"
 

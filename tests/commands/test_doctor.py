@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from receiver.checks import CHECKS, Check, examine
-from receiver.checks.finding import Finding, Status, ok, report
-from receiver.checks.site import Site
-from receiver.commands.doctor import show
+from receiver.commands.doctor.checks import CHECKS, Check, examine
+from receiver.commands.doctor.doctor import show
+from receiver.commands.doctor.finding import Finding, Status, ok, report
+from receiver.commands.doctor.site import Site
 from receiver.simulator.app import Simulator
 from receiver.simulator.keys import make_keys
-from tests.accounts import merchant_key_pem
-from tests.checks.kit import silence, site, wall, words
-from tests.processes import Command, Desk, desk, environment, short_folder
-from tests.valkey import start_valkey, stop_valkey
+from tests.commands.doctor.kit import silence, site, wall, words
+from tests.kit.accounts import merchant_key_pem
+from tests.kit.processes import Command, Desk, desk, environment, short_folder
+from tests.kit.valkey import start_valkey, stop_valkey
 
 TOKEN = "token-of-the-test-7f3a"
 FIELDS = {"check", "subject", "status", "reason", "found", "mend"}
@@ -167,7 +167,7 @@ async def test_a_thread_that_never_ends_does_not_keep_the_process() -> None:
     """As one that waits for a name server: Python waits for such threads at the end."""
     program = (
         "import sys, threading\n"
-        "from receiver.commands.doctor import end_soon\n"
+        "from receiver.commands.doctor.doctor import end_soon\n"
         "threading.Thread(target=threading.Event().wait).start()\n"
         "print('report')\n"
         "end_soon(1)\n"

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import standardwebhooks
 
-from receiver.commands import follow
-from receiver.commands.client import Api
+from receiver.commands.client.api import Api
+from receiver.commands.events import follow
 from receiver.exchange import Request, Response
 from tests.commands.kit import REFUND, Process, Server
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from receiver.commands import export, settlement
-from receiver.commands.client import Api, not_the_api
-from receiver.commands.export import COLUMNS, FORMULA, csv_row
-from receiver.commands.settlement import read_ids
+from receiver.commands.client.api import Api, not_the_api
+from receiver.commands.refund import export, importing
+from receiver.commands.refund.export import COLUMNS, FORMULA, csv_row
+from receiver.commands.refund.importing import read_ids
 from receiver.errors import ConfigurationError
 from tests.commands.conftest import Ran, Run
 from tests.commands.kit import Server
 from tests.http.kit import REFUNDER
-from tests.processes import PROJECT
+from tests.kit.processes import PROJECT
 
 HEAD = ",".join(COLUMNS)
 
@@ -270,7 +270,7 @@ async def test_the_rate_is_kept() -> None:
         return Response(202, {"content-type": "application/json"}, b'{"refundId": "x", "account": "us"}')
 
     api = Api(send, "http://127.0.0.1", "token")
-    assert (await settlement.refresh_all(api, ids(range(5)), 50)).accepted == 5
+    assert (await importing.refresh_all(api, ids(range(5)), 50)).accepted == 5
     assert times[-1] - times[0] >= 4 / 50 - 0.005
 
 

@@ -15,11 +15,11 @@ import typer
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from receiver.commands import fps
+from receiver.commands.fps import fps
 from receiver.simulator.app import Simulator
-from receiver.simulator.fps_checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from tests.commands.conftest import Ran
-from tests.webserver import serving
+from tests.kit.webserver import serving
 
 T1, RESERVED = "14GKSIMULATOR0000000000000000000001", "14GKSIMULATOR0000000000000000000003"
 BOUND = 20.0

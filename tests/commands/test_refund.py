@@ -9,8 +9,8 @@ import urllib.request
 import pytest
 from typer.testing import CliRunner
 
-from receiver.cli import app
-from receiver.commands import refund
+from receiver.commands.cli import app
+from receiver.commands.refund import refund
 from tests.commands.conftest import Run
 from tests.commands.kit import REFUND, Server
 from tests.http.kit import ADMIN, READER, REFUNDER

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Command, Desk, desk
-from tests.sns import NOW, REFUND_ID, TOPIC, SnsSigner, notice, timestamp
-
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples" / "notifications"
+from tests.kit.outside import sample
+from tests.kit.processes import Command, Desk, desk
+from tests.kit.sns import NOW, REFUND_ID, TOPIC, SnsSigner, notice, timestamp
 
 
 @pytest.fixture
@@ -103,9 +102,7 @@ async def test_unusable_options(place: Desk, arguments: tuple[str, ...], says: s
 
 async def test_real_notifications(place: Desk) -> None:
     """What SNS really sent is judged as it is: accepted if valid, but for the 1024-bit key of 2012."""
-    files = sorted(SAMPLES.glob("*/*.json"))
-    if not files:
-        pytest.skip("the folder ../shared/samples is not here")
+    files = sorted(sample("notifications").glob("*/*.json"))
     command = await place.run("verify", "--at", "message", "--topic", "*", *files)
     assert (command.process.returncode, command.complaint) == (1, "")
     found = verdicts(command)

@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 import pytest
 
-from receiver.commands.client import Api
-from receiver.commands.watch import Watch
+from receiver.commands.client.api import Api
+from receiver.commands.refund.watch import Watch
 from receiver.exchange import Request, Response
 from tests.commands.kit import REFUND, REPOSITORY, Process, Server
 from tests.commands.test_client import against, answer, refund
 from tests.http.kit import READER
-from tests.webserver import serving
+from tests.kit.webserver import serving
 
 Start = Callable[..., Process]
 

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from receiver.ledger.refund import Money, Observation, Refund, Source
-from receiver.settle import Settler
+from receiver.ledger.money import Money
+from receiver.ledger.refund import Observation, Refund, Source
 from receiver.store import Store
-from receiver.store.connection import connect
-from receiver.store.embedded import EmbeddedStore
-from receiver.store.keys import RESTORED
-from tests.accounts import make_account
-from tests.clock import T0
+from receiver.store.embedded.store import EmbeddedStore
+from receiver.store.redis.keys import RESTORED
+from receiver.store.redis.pipeline import connect
+from receiver.track.record import Settler
 from tests.deploy.tools import DEPLOY, run
-from tests.processes import short_folder
+from tests.kit.accounts import make_account
+from tests.kit.clock import T0
+from tests.kit.processes import short_folder
+from tests.kit.valkey import start_valkey, stop_valkey
 from tests.store.embedded_kit import kill_servers
-from tests.valkey import start_valkey, stop_valkey
 
 SCRIPT = DEPLOY / "backup.py"
 IDS = [f"S01-5105180-3221187-R02231{number}" for number in range(8)]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from receiver.redis_address import read_address
 from receiver.settings import load
-from tests.accounts import merchant_key_pem
+from receiver.store.redis.address import read_address
 from tests.deploy.tools import DEPLOY, run, tool
+from tests.kit.accounts import merchant_key_pem
 from tests.store.makers import SECRET
 
 CHART = DEPLOY / "helm" / "amazon-pay-refund-receiver"

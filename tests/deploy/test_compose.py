@@ -16,13 +16,13 @@ import pytest
 import redis
 import yaml
 
-from receiver.redis_address import read_address
 from receiver.settings import load
-from receiver.store.embedded_process import find_binary
-from tests.accounts import merchant_key_pem
+from receiver.store.embedded.process import find_binary
+from receiver.store.redis.address import read_address
 from tests.deploy.tools import DEPLOY
+from tests.kit.accounts import merchant_key_pem
+from tests.kit.valkey import BOUND, stop_valkey
 from tests.store.makers import SECRET
-from tests.valkey import BOUND, stop_valkey
 
 TEXT = (DEPLOY / "compose.yaml").read_text()
 DEFAULT = re.compile(r"\$\{\w+:-([^${}]*)\}")

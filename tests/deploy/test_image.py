@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 from packaging.requirements import Requirement
 
-from receiver import healthcheck
+from receiver.commands import healthcheck
 from tests.deploy.tools import DEPLOY, PROJECT, run, tool
 
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()

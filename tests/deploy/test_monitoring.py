@@ -13,10 +13,10 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver.metrics import GAUGES, SIZE_GAUGES, Metrics
+from receiver.runtime.metrics import GAUGES, SIZE_GAUGES, Metrics
 from tests.commands.kit import Server
 from tests.deploy.tools import DEPLOY, run, tool
-from tests.processes import PROJECT
+from tests.kit.processes import PROJECT
 
 ALERTS = DEPLOY / "prometheus" / "alerts.yml"
 CASES = DEPLOY / "prometheus" / "alerts_test.yml"
@@ -171,7 +171,7 @@ def test_the_alertmanager_that_mails() -> None:
     """amtool takes it, and it routes by names and annotations that the service's alerts have."""
     path = DEPLOY / "prometheus" / "alertmanager.yml"
     text = path.read_text()
-    words = (PROJECT / "receiver" / "outbox" / "alertmanager.py").read_text()
+    words = (PROJECT / "receiver" / "outbox" / "formats" / "alertmanager.py").read_text()
     used = set(re.findall(r"\.(?:Annotations|Labels|CommonLabels)\.(\w+)", text))
     assert used >= {"summary", "advice", "refund_id"}
     assert [name for name in used if f'"{name}"' not in words] == []

@@ -19,10 +19,10 @@ import trustme
 from aiohttp import web
 
 from receiver.simulator.outcomes import Outcome
-from receiver.transport import Transport
+from receiver.transport.client import Transport
 from tests.deploy.tools import DEPLOY, run, tool
-from tests.processes import short_folder, until
-from tests.river.stage import Amazon, account, running
+from tests.kit.processes import short_folder, until
+from tests.service.stage import Amazon, account, running
 
 AUTHORITY = trustme.CA()
 CERTIFICATE = AUTHORITY.issue_cert("127.0.0.1", "localhost")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from receiver.redis_address import read_address
 from receiver.settings import load
-from tests.accounts import merchant_key_pem
+from receiver.store.redis.address import read_address
 from tests.deploy.tools import DEPLOY, run, tool
+from tests.kit.accounts import merchant_key_pem
 from tests.store.makers import SECRET
 
 UNIT = DEPLOY / "systemd" / "receiver.service"

@@ -16,12 +16,12 @@ from redis.asyncio import Redis
 
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import RetryRefused
-from receiver.outbox.event import to_fields
+from receiver.outbox.events.event import to_fields
 from receiver.store import Store
 from tests.commands.kit import _Lines
 from tests.http.feed_kit import happened, refund_id
-from tests.processes import PROJECT, until
-from tests.unit.outbox.examples import an_event
+from tests.kit.processes import PROJECT, until
+from tests.outbox.examples import an_event
 
 STREAM, GROUP = "refunds:{us}:events", "books"
 

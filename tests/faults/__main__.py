@@ -24,7 +24,7 @@ from tests.faults import attacks, overload
 from tests.faults import kill as kills
 from tests.faults.proxy import Fault
 from tests.faults.stage import PATHS, House, house, walk
-from tests.valkey import start_valkey, stop_valkey
+from tests.kit.valkey import start_valkey, stop_valkey
 
 LONGEST = 60
 """Commands within which faults are drawn; a path has 10 to 40."""

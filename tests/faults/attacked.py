@@ -12,10 +12,11 @@ from unittest.mock import patch
 
 from aiohttp.abc import ResolveResult
 
-from receiver import cli, service
-from receiver.resolver import AsyncResolver
-from receiver.transport import Transport
-from tests.test_transport_tls import HOST
+from receiver import service
+from receiver.commands import cli
+from receiver.transport.client import Transport
+from receiver.transport.resolver import AsyncResolver
+from tests.transport.test_transport_tls import HOST
 
 
 class Near(AsyncResolver):

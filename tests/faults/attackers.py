@@ -21,9 +21,9 @@ from typing import Any
 
 import aiohttp
 
-from tests import sns
 from tests.benchmarks.mail import refund_id
-from tests.processes import until
+from tests.kit import sns
+from tests.kit.processes import until
 
 LOCAL = "127.0.0.1"
 RENEW = 9.0

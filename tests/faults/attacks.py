@@ -28,21 +28,21 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 
-from receiver.redis_address import read_address
 from receiver.simulator.app import Simulator
-from receiver.store.topology import link
-from tests import sns
+from receiver.store.redis.address import read_address
+from receiver.store.redis.client import link
 from tests.benchmarks.load import request
 from tests.faults.kill import DURABLE
-from tests.nameserver import NameServer, nameserver
-from tests.processes import PROJECT, Desk, desk, until
-from tests.river.crash_kit import DAY, SECRET, TOKEN, now, toml
-from tests.river.stage import keys
-from tests.sns import SnsSigner, rsa_key
+from tests.kit import sns
+from tests.kit.nameserver import NameServer, nameserver
+from tests.kit.processes import PROJECT, Desk, desk, until
+from tests.kit.sns import SnsSigner, rsa_key
+from tests.kit.valkey import start_valkey, stop_valkey
+from tests.kit.webserver import WebServer, serving
+from tests.service.crash_kit import DAY, SECRET, TOKEN, now, toml
+from tests.service.stage import keys
 from tests.store.makers import fill
-from tests.test_transport_tls import HOST, answer, authority, tls_for
-from tests.valkey import start_valkey, stop_valkey
-from tests.webserver import WebServer, serving
+from tests.transport.test_transport_tls import HOST, answer, authority, tls_for
 
 MOST_DECLINE, MOST_READY, MOST_ROTATION = 5.0, 1.0, 10.0
 """Seconds: from a notification to the webhook of the decline, for `/readyz`, until a new certificate is believed."""

@@ -20,10 +20,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from tests.benchmarks.machine import free_port
-from tests.processes import Command, Desk, desk, until
-from tests.river.crash_kit import FINAL_EVENT, Load, World, world
+from tests.kit.processes import Command, Desk, desk, until
+from tests.kit.valkey import start_valkey, stop_valkey
+from tests.service.crash_kit import FINAL_EVENT, Load, World, world
 from tests.store.embedded_kit import servers
-from tests.valkey import start_valkey, stop_valkey
 
 DECLINED = FINAL_EVENT["Declined"]
 LINES, PAUSE = 4, 0.1

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from receiver.store.scripts import script
+from receiver.store.redis.scripts import script, texts
 
 NEVER_TWICE = ("claim", "claim_lane", "claim_request", "begin_try", "fps_begin", "take", "subscribe", "unsubscribe")
 """Scripts that no client may send twice, and those of operators, which a late copy would undo."""
@@ -223,7 +223,7 @@ def name_of(words: Iterable[bytes]) -> str:
     return next((name for name in SCRIPTS if rest[0] in (script(name).sha.encode(), script(name).source)), "?")
 
 
-SCRIPTS = sorted(path.stem for path in (Path(__file__).parents[2] / "receiver" / "store").glob("*.lua"))
+SCRIPTS = sorted({*texts()} - {"prelude", "helpers"})
 
 
 @contextlib.asynccontextmanager

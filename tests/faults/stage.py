@@ -19,29 +19,30 @@ from typing import Any
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 
-from receiver.accounts import LIVE_THROTTLE, Account, Bucket
-from receiver.amazonpay.calls import Endpoint, Region
-from receiver.amazonpay.signing import Signer
+from receiver.amazon.account import Account
+from receiver.amazon.calls import Endpoint, Region
+from receiver.amazon.signing import Signer
+from receiver.amazon.throttle import LIVE_THROTTLE, Bucket
 from receiver.http.app import build
 from receiver.ledger.hint import Hint
 from receiver.ledger.refund import Source
-from receiver.metrics import Metrics
-from receiver.outbox.secret import Secret
-from receiver.outbox.subscriber import Subscriber
+from receiver.outbox.subscribers.secrets import Secret
+from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from receiver.store.connection import connect
-from receiver.store.keys import Keys
-from receiver.transport import Transport
-from tests.accounts import make_account
-from tests.clock import ManualClock
+from receiver.store.redis.keys import Keys
+from receiver.store.redis.pipeline import connect
+from receiver.transport.client import Transport
 from tests.faults.proxy import Fault, FaultProxy, faulty
 from tests.http.kit import REFUNDER, real_receiver, settings
 from tests.issue.kit import make_issuer
-from tests.river.depot import make_deliverer
-from tests.river.desk import make_tracker
-from tests.river.kit import at_work, pass_time, trust
-from tests.river.stage import Amazon, Hook
-from tests.sns import SnsSigner, headers, notice
+from tests.kit.accounts import make_account
+from tests.kit.clock import ManualClock
+from tests.kit.sns import SnsSigner, headers, notice
+from tests.service.depot import make_deliverer
+from tests.service.desk import make_tracker
+from tests.service.kit import at_work, pass_time, trust
+from tests.service.stage import Amazon, Hook
 
 PATHS = ("ingest", "track", "issue", "deliver")
 TRACKED = "14.00"

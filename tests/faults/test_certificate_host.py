@@ -17,20 +17,20 @@ from typing import Any
 
 import pytest
 
-from receiver.certificates import FAILED_MAX, UNPROVEN_MAX, CertificateStore
 from receiver.errors import CertificateUnavailable
-from receiver.fetch_queue import BURST, PER_SECOND
 from receiver.ledger.receipt import Outcome
-from receiver.receive import Receiver
+from receiver.receive.certificates import FAILED_MAX, UNPROVEN_MAX, CertificateStore
+from receiver.receive.fetch_queue import BURST, PER_SECOND
+from receiver.receive.receiver import Receiver
 from receiver.settings import Settings
 from receiver.store import Store
-from receiver.transport import Transport
-from tests.accounts import make_account
-from tests.clock import ManualClock
+from receiver.transport.client import Transport
 from tests.http.kit import Service, running, settings, until
-from tests.sns import NOW, SnsSigner, notice, rsa_key
-from tests.test_transport_tls import HOST, answer, authority, tls_for
-from tests.webserver import Names, WebServer, serving
+from tests.kit.accounts import make_account
+from tests.kit.clock import ManualClock
+from tests.kit.sns import NOW, SnsSigner, notice, rsa_key
+from tests.kit.webserver import Names, WebServer, serving
+from tests.transport.test_transport_tls import HOST, answer, authority, tls_for
 
 SIGNER, OTHER = SnsSigner(), SnsSigner(key=rsa_key(number=1))
 NAMES = 10_000

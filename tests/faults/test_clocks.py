@@ -14,11 +14,11 @@ import pytest
 
 from receiver.service import wall
 from receiver.store import Store
-from tests.clock import ManualClock
 from tests.faults.stage import PATHS, House, Run, fresh, house
 from tests.faults.test_states import Server, World, server
-from tests.processes import until
-from tests.river.stage import Amazon, Hook, account, running
+from tests.kit.clock import ManualClock
+from tests.kit.processes import until
+from tests.service.stage import Amazon, Hook, account, running
 from tests.store.makers import claim, hint
 
 HOUR = 3_600_000

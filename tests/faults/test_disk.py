@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Desk, desk, until
-from tests.river.crash_kit import FINAL_EVENT, World, world
+from tests.kit.processes import Desk, desk, until
+from tests.service.crash_kit import FINAL_EVENT, World, world
 from tests.store.embedded_kit import servers
 
 ROOM = 20_000

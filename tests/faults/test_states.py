@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from receiver import declare, track
-from receiver.store.connection import connect
-from receiver.store.embedded_process import find_binary
-from tests.processes import until
-from tests.proxy import Proxy, proxied
-from tests.river.stage import Amazon, Hook, Stage, account, running
-from tests.valkey import start_valkey, stop_valkey
+from receiver.deliver import configured
+from receiver.store.embedded.process import find_binary
+from receiver.store.redis.pipeline import connect
+from receiver.track import tracker
+from tests.kit.processes import until
+from tests.kit.proxy import Proxy, proxied
+from tests.kit.valkey import start_valkey, stop_valkey
+from tests.service.stage import Amazon, Hook, Stage, account, running
 
 PATIENCE = {"timeout": "500ms", "connect_timeout": "500ms"}
 LOAD_DELAY, LOADED = "10", 40_000
@@ -131,7 +132,7 @@ async def world(
 @pytest.fixture
 async def at(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """The world; the configured subscribers are looked after every tenth of a second."""
-    monkeypatch.setattr(declare, "EVERY", 0.1)
+    monkeypatch.setattr(configured, "EVERY", 0.1)
     async with world(server, tmp_path) as found:
         yield found
 
@@ -202,7 +203,7 @@ async def test_it_starts_again_without_its_data(at: World) -> None:
 async def test_amazon_is_down(at: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Notifications are taken and the process stays ready: another would be no better off. When Amazon is back, what
     was taken is known and told. `test_amazon_down.py` has the hour."""
-    monkeypatch.setattr(track, "RETRY_FIRST", 200)
+    monkeypatch.setattr(tracker, "RETRY_FIRST", 200)
     rule = at.amazon.mischief.add("error", times=None)
     refund_id = at.decline()
     assert await at.post(refund_id) == (200, "")

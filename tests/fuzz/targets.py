@@ -11,19 +11,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from receiver.amazonpay import calls, fps
-from receiver.amazonpay.fps_notification import StatusNotification, read_status_notification
+from receiver.amazon import calls
+from receiver.amazon.fps import calls as fps
+from receiver.amazon.fps.notification import StatusNotification, read_status_notification
+from receiver.amazon.notification import Notice, read_notice
+from receiver.amazon.sns.envelope import Envelope, read_envelope
+from receiver.amazon.sns.signature import check_address, check_age
 from receiver.errors import AmazonError, NotProven, NotSent, Unavailable, Unreadable
 from receiver.exchange import Response
-from receiver.inbox.envelope import Envelope, read_envelope
-from receiver.inbox.notice import Notice, read_notice
-from receiver.inbox.signature import check_address, check_age
 from receiver.ledger.refund import REFUND_ID, Observation
-from receiver.metrics import REASONS
-from receiver.outbox import delivery
-from tests.clock import T0
+from receiver.outbox import retries
+from receiver.runtime.metrics import REASONS
 from tests.fuzz.names import CORPUS, NAMES
-from tests.sns import signed_text
+from tests.kit.clock import T0
+from tests.kit.sns import signed_text
 
 STATUSES = (200, 201, 204, 301, 400, 404, 408, 410, 425, 429, 500, 503, 599, 100)
 ORDER = fps.Order("208sg0849sfwers082", "w908dnwf092987")
@@ -128,16 +129,16 @@ def _observation(found: Observation) -> None:
 
 def subscriber_answer(data: bytes) -> None:
     """What a subscriber answers; the first byte chooses status and attempts, a line of headers may follow."""
-    tried = delivery.Attempts(count=data[0] % 13, first_at=T0 - data[0] * 3_600_000) if data else delivery.Attempts()
+    tried = retries.Attempts(count=data[0] % 13, first_at=T0 - data[0] * 3_600_000) if data else retries.Attempts()
     response = answer(data)
     for said in (response, NotSent(response.body.decode("utf-8", "replace"), reason="connect_failed")):
-        verdict = delivery.judge(said, tried, T0, 0.5)
-        if isinstance(verdict, delivery.Retry):
-            assert T0 < verdict.at < delivery.deadline(tried, T0)
-        written = delivery.record(said, tried, verdict, T0)
+        verdict = retries.judge(said, tried, T0, 0.5)
+        if isinstance(verdict, retries.Retry):
+            assert T0 < verdict.at < retries.deadline(tried, T0)
+        written = retries.record(said, tried, verdict, T0)
         assert tried.count <= written.count <= tried.count + 1
         for text in (written.last_error, written.excerpt):
-            assert len(text) <= delivery.LONGEST_EXCERPT
+            assert len(text) <= retries.LONGEST_EXCERPT
             assert text.isprintable(), text
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.fuzz import __main__ as command
 from tests.fuzz.names import NAMES
 from tests.fuzz.targets import TARGETS, seeds
-from tests.processes import PROJECT
+from tests.kit.processes import PROJECT
 
 
 @pytest.mark.parametrize("name", NAMES)

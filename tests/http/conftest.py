@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sns import SnsSigner
+from tests.kit.sns import SnsSigner
 
 
 @pytest.fixture(scope="session")

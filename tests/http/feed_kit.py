@@ -13,13 +13,13 @@ from typing import Any
 from redis.asyncio import Redis
 
 from receiver.ledger.refund import Observation, Source
-from receiver.outbox.event import to_fields
-from receiver.settle import Settler
+from receiver.outbox.events.event import to_fields
 from receiver.store import Store
-from tests.accounts import make_account
-from tests.clock import T0
+from receiver.track.record import Settler
 from tests.http.kit import READER
-from tests.unit.outbox.examples import an_event
+from tests.kit.accounts import make_account
+from tests.kit.clock import T0
+from tests.outbox.examples import an_event
 
 BOUND = 30.0
 """Seconds in which what must come has come."""

@@ -17,21 +17,21 @@ import aiohttp
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from receiver.certificates import CertificateStore
 from receiver.errors import NotSent
 from receiver.http.app import AppStore, build
-from receiver.http.frame import Framed
 from receiver.http.health import Check
-from receiver.http.ipn import Receives
+from receiver.http.ipn.endpoint import Receives
+from receiver.http.middleware import Framed
 from receiver.http.server import server
-from receiver.metrics import Metrics
-from receiver.receive import Receiver
+from receiver.receive.certificates import CertificateStore
+from receiver.receive.receiver import Receiver
+from receiver.receive.unrecognized import NotificationStore
+from receiver.runtime.metrics import Metrics
 from receiver.settings import Settings, check
-from receiver.unrecognized import NotificationStore
-from tests.accounts import MERCHANT, TOPIC, make_account, merchant_key_pem
-from tests.clock import T0
+from tests.kit.accounts import MERCHANT, TOPIC, make_account, merchant_key_pem
+from tests.kit.clock import T0
+from tests.kit.sns import NOW, SnsSigner
 from tests.openapi.conform import judged
-from tests.sns import NOW, SnsSigner
 
 READER, REFUNDER, ADMIN, US_ONLY = "reader-token", "refunder-token", "admin-token", "us-only-token"
 

@@ -16,29 +16,31 @@ import pytest
 from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
-from receiver.http import feed
-from receiver.http.auth import Caller
+from receiver.http.api.auth import Caller
 from receiver.http.dashboard import refunds
 from receiver.http.dashboard import sessions as module
 from receiver.http.dashboard.sessions import FailedSignIns, Sessions
-from receiver.http.feed_stream import Timing
+from receiver.http.feed import feed
+from receiver.http.feed.stream import Timing
 from receiver.ledger.hint import Hint
-from receiver.ledger.refund import Money, Observation, Source, format_rfc3339
-from receiver.outbox.delivery import Attempts
-from receiver.outbox.secret import Secret
-from receiver.outbox.subscriber import Subscriber
-from receiver.settle import Settler
+from receiver.ledger.money import Money
+from receiver.ledger.refund import Observation, Source
+from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.dead_letter import DeadEvent, dead_event
+from receiver.outbox.retries import Attempts
+from receiver.outbox.subscribers.secrets import Secret
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
-from receiver.store.connection import connect
-from receiver.store.lanes import DeadEvent, Result
-from receiver.store.stream_ids import fixed_width
-from receiver.telling import dead_event
-from tests.accounts import make_account
-from tests.clock import T0, ManualClock
+from receiver.store.deliveries.queues import Result
+from receiver.store.redis.pipeline import connect
+from receiver.store.redis.stream_ids import fixed_width
+from receiver.track.record import Settler
 from tests.http.kit import ADMIN, READER, REFUNDER, US_ONLY, Answer, Service, real_receiver, running, settings
 from tests.http.test_refund_api import REFUND, seen
-from tests.sns import SnsSigner
-from tests.unit.outbox.examples import SECRET
+from tests.kit.accounts import make_account
+from tests.kit.clock import T0, ManualClock
+from tests.kit.sns import SnsSigner
+from tests.outbox.examples import SECRET
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

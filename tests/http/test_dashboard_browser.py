@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
-from receiver.outbox.secret import Secret
-from receiver.outbox.subscriber import Subscriber
+from receiver.outbox.subscribers.secrets import Secret
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
-from tests.clock import ManualClock
 from tests.http.kit import US_ONLY, Service, real_receiver, running, settings
 from tests.http.test_refund_api import REFUND, seen
-from tests.processes import until
-from tests.sns import SnsSigner
-from tests.unit.outbox.examples import SECRET
+from tests.kit.clock import ManualClock
+from tests.kit.processes import until
+from tests.kit.sns import SnsSigner
+from tests.outbox.examples import SECRET
 
 CHROMIUM = shutil.which("chromium") or ""
 SWITCHES = [

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from receiver.http import deliveries
-from receiver.outbox.delivery import Attempts
-from receiver.outbox.subscriber import pause
+from receiver.http.api import deliveries
+from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.subscribers.subscriber import pause
 from receiver.store import Store
-from receiver.store.lanes import Parcel, Result
-from tests.clock import ManualClock
+from receiver.store.deliveries.queues import Result
 from tests.http.kit import US_ONLY, Answer, Service, real_receiver, running, settings
-from tests.processes import until
-from tests.river.depot import Depot, depot
-from tests.river.kit import at_work
-from tests.river.stage import Hook, Says
-from tests.sns import SnsSigner
+from tests.kit.clock import ManualClock
+from tests.kit.processes import until
+from tests.kit.sns import SnsSigner
+from tests.service.depot import Depot, depot
+from tests.service.kit import at_work
+from tests.service.stage import Hook, Says
 from tests.store.makers import refund_id
 
 PATH = "/v1/subscribers/all"
@@ -200,7 +200,7 @@ async def test_a_test_that_nobody_sends_is_202_and_is_not_sent_late(
 ) -> None:
     """No worker runs; when one comes up later, it lets the test go."""
     monkeypatch.setattr(deliveries, "TEST_WAIT", 0.1)
-    monkeypatch.setattr("receiver.handover.STALE_TEST", -1)
+    monkeypatch.setattr("receiver.deliver.send.STALE_TEST", -1)
     answer = await service.call("POST", f"{PATH}/test", token=US_ONLY)
     assert (answer.status, answer.json["delivered"]) == (202, None)
     async with at_work(at.deliverer.run):

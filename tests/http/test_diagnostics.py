@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from receiver.certificates import CertificateStore
+from receiver.http.api.diagnostics import Inside, package_version
 from receiver.http.app import build
-from receiver.http.diagnostics import Inside, package_version
-from receiver.metrics import Metrics
-from receiver.receive import Receiver
+from receiver.receive.certificates import CertificateStore
+from receiver.receive.receiver import Receiver
+from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from tests.accounts import make_account
-from tests.clock import T0
 from tests.http.kit import ADMIN, READER, US_ONLY, Service, listening, no_fetch, settings
-from tests.sns import NOW, SnsSigner
+from tests.kit.accounts import make_account
+from tests.kit.clock import T0
+from tests.kit.sns import NOW, SnsSigner
 
 WORKERS = {"subscribers": "running", "track:us": "failing", "track:eu": "running"}
 

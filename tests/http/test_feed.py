@@ -12,22 +12,22 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from receiver.current import current_events
-from receiver.http import feed
-from receiver.http.feed_hub import AWAY, BACK
-from receiver.http.feed_stream import Timing
-from receiver.outbox.event import from_fields
-from receiver.outbox.rendering import render_body
+from receiver.http.feed import feed
+from receiver.http.feed.hub import AWAY, BACK
+from receiver.http.feed.stream import Timing
+from receiver.outbox.events.event import from_fields
+from receiver.outbox.formats.render import render_body
 from receiver.settings import Settings
 from receiver.settings.sections import FeedSettings
 from receiver.store import Store
-from receiver.store.connection import connect
-from tests.clock import ManualClock
+from receiver.store.redis.pipeline import connect
+from receiver.track.current import current_events
 from tests.http.feed_kit import Client, happened, numbers, refund_id, settled, stream
 from tests.http.kit import ADMIN, READER, US_ONLY, Service, real_receiver, running, settings
-from tests.processes import until
-from tests.sns import SnsSigner
-from tests.valkey import start_valkey, stop_valkey
+from tests.kit.clock import ManualClock
+from tests.kit.processes import until
+from tests.kit.sns import SnsSigner
+from tests.kit.valkey import start_valkey, stop_valkey
 
 US, EU = "refunds:{us}:events", "refunds:{eu}:events"
 FROM_START = "/v1/events?after=beginning"

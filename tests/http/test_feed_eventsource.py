@@ -7,7 +7,6 @@ It runs where `node` and the package are found: in the folder that RECEIVER_TEST
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,8 +16,9 @@ import pytest
 from tests.commands.kit import REPOSITORY, Server, _Lines
 from tests.http.feed_kit import refund_id
 from tests.http.kit import READER
+from tests.kit.outside import outside
 
-MODULES = Path(os.environ.get("RECEIVER_TEST_NODE_MODULES") or REPOSITORY / "node_modules")
+MODULES = Path(outside("NODE_MODULES") or REPOSITORY / "node_modules")
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(
     NODE is None or not (MODULES / "eventsource").is_dir(), reason="needs node, and the npm package eventsource"

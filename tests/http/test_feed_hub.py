@@ -8,11 +8,11 @@ import pytest
 from redis.asyncio import Redis
 
 from receiver.errors import BadRequest, StoreUnavailable
-from receiver.http.feed_hub import Hub, Listener, Told
-from receiver.outbox.cursor import Place, read_cursor, write_cursor
+from receiver.http.feed.hub import Hub, Listener, Told
+from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
 from receiver.store import Store
 from tests.http.feed_kit import happened, refund_id
-from tests.processes import until
+from tests.kit.processes import until
 
 US = "refunds:{us}:events"
 

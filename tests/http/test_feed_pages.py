@@ -10,15 +10,15 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from receiver.http import feed, feed_hub
-from receiver.http.feed_reader import EVENT_STREAM
-from receiver.outbox.operator_event import OperatorType, operator_event, operator_fields
+from receiver.http.feed import feed, hub
+from receiver.http.feed.reader import EVENT_STREAM
+from receiver.outbox.events.operator_event import OperatorType, operator_event, operator_fields
 from receiver.store import Store
 from tests.http.feed_kit import happened, refund_id, settled, stream
 from tests.http.kit import US_ONLY, Service, real_receiver, running
 from tests.http.test_feed import EU, US, chosen, metric
-from tests.processes import until
-from tests.sns import SnsSigner
+from tests.kit.processes import until
+from tests.kit.sns import SnsSigner
 
 FROM_START = "/v1/events?after=beginning"
 
@@ -80,7 +80,7 @@ async def test_a_long_poll_wakes_with_the_commit(
     service: Service, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the commit, not by looking now and then; what is filtered does not end it."""
-    monkeypatch.setattr(feed_hub, "LOOK_EVERY", 60.0)
+    monkeypatch.setattr(hub, "LOOK_EVERY", 60.0)
     monkeypatch.setattr(feed, "ASK_EVERY", 60.0)
     after = (await service.get("/v1/events")).json["after"]
     poll = asyncio.create_task(service.get(f"/v1/events?type=declined&wait=30&after={after}"))

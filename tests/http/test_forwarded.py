@@ -15,7 +15,7 @@ import pytest
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from receiver import logs
+from receiver.runtime import logs
 from receiver.store import Store
 from tests.http import kit
 from tests.http.kit import READER, everything, running, settings

@@ -16,11 +16,11 @@ from structlog.testing import capture_logs
 
 from receiver.errors import StoreUnavailable
 from receiver.http import app as application
-from receiver.metrics import Metrics
+from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from receiver.store.connection import connect
+from receiver.store.redis.pipeline import connect
 from tests.http.kit import ADMIN, READER, Service, real_receiver, running, settings
-from tests.sns import SnsSigner
+from tests.kit.sns import SnsSigner
 
 LIST = "/v1/refunds"
 

@@ -10,11 +10,11 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from receiver.receive import Receiver
+from receiver.receive.receiver import Receiver
 from receiver.store import Store
-from receiver.store.connection import connect
+from receiver.store.redis.pipeline import connect
 from tests.http.kit import Service, real_receiver, running, settings
-from tests.sns import NOW, REFUND_ID, SnsSigner, notice
+from tests.kit.sns import NOW, REFUND_ID, SnsSigner, notice
 
 STRANGER = "arn:aws:sns:us-east-1:666666666666:x"
 

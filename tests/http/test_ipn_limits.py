@@ -17,17 +17,17 @@ from structlog.testing import capture_logs
 
 from receiver.errors import NotProven
 from receiver.http import server
-from receiver.http.ipn import PER_TURN, Ipn
+from receiver.http.ipn.endpoint import PER_TURN, Ipn
 from receiver.ledger.dispute import Dispute
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.notification import UnrecognizedNotification
 from receiver.ledger.receipt import Outcome, Receipt
-from receiver.metrics import Metrics
+from receiver.runtime.metrics import Metrics
 from receiver.settings import Settings
 from receiver.settings.sections import IngestSettings
 from receiver.store import Store
 from tests.http.kit import Answer, Service, everything, real_receiver, running, serving, settings, until
-from tests.sns import SnsSigner
+from tests.kit.sns import SnsSigner
 
 HEAD = b"POST /ipn HTTP/1.1\r\nHost: x\r\n"
 LIMIT = 16 * 1024

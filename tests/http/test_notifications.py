@@ -11,13 +11,14 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from receiver.accounts import Environment, TopicPattern
-from receiver.certificates import CertificateStore
-from receiver.receive import Receiver
+from receiver.amazon.account import Environment
+from receiver.amazon.sns.topic import TopicPattern
+from receiver.receive.certificates import CertificateStore
+from receiver.receive.receiver import Receiver
 from receiver.store import Store
-from tests.accounts import MERCHANT, TOPIC, make_account
 from tests.http.kit import ADMIN, READER, REFUNDER, US_ONLY, Service, no_fetch, running, settings
-from tests.sns import NOW, REFUND_ID, SnsSigner, notice
+from tests.kit.accounts import MERCHANT, TOPIC, make_account
+from tests.kit.sns import NOW, REFUND_ID, SnsSigner, notice
 
 LIVE_ID = "P01-0000000-0000001-R000001"
 EVERYBODYS = "arn:aws:sns:us-east-1:291180941288:Everybody"

@@ -12,12 +12,12 @@ import aiohttp
 import pytest
 
 from receiver.errors import Overloaded
-from receiver.http.reads import AT_ONCE, MOST_WAITING, Reads, TooManyReads
+from receiver.http.api.reads import AT_ONCE, MOST_WAITING, Reads, TooManyReads
 from receiver.ledger.query import Query
 from receiver.store import Store
-from receiver.store.refunds import CHUNK, MOST_EXAMINED
+from receiver.store.refunds.refunds import CHUNK, MOST_EXAMINED
 from tests.http.kit import ADMIN, READER, US_ONLY, Service, real_receiver, running, settings
-from tests.sns import SnsSigner, notice
+from tests.kit.sns import SnsSigner, notice
 from tests.store.makers import fill, refund_id
 
 PAGES = 300

@@ -7,18 +7,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from receiver.amazonpay.fps import Order
-from receiver.http.rate import Refreshes, TooManyRefreshes
-from receiver.ledger.refund import Money, Observation, Source
-from receiver.receive import Receiver
-from receiver.settle import Settler
+from receiver.amazon.fps.calls import Order
+from receiver.http.api.refresh_limit import Refreshes, TooManyRefreshes
+from receiver.ledger.money import Money
+from receiver.ledger.refund import Observation, Source
+from receiver.receive.receiver import Receiver
 from receiver.store import Store
-from receiver.store.connection import connect
-from receiver.store.fps_orders import FpsOrder
-from tests.accounts import make_account
-from tests.clock import T0, ManualClock
+from receiver.store.redis.pipeline import connect
+from receiver.store.requests.fps_orders import FpsOrder
+from receiver.track.record import Settler
 from tests.http.kit import ADMIN, REFUNDER, US_ONLY, Service, real_receiver, running, settings
-from tests.sns import SnsSigner
+from tests.kit.accounts import make_account
+from tests.kit.clock import T0, ManualClock
+from tests.kit.sns import SnsSigner
 
 REFUND = "S01-5105180-3221187-R022311"
 ONE = f"/v1/refunds/{REFUND}"

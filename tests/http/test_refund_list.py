@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import BadRequest
-from receiver.http.cursor import read_cursor, write_cursor
-from receiver.http.listing import merged
+from receiver.http.api.cursor import read_cursor, write_cursor
+from receiver.http.api.listing import merged
 from receiver.ledger.query import Page, Query
 from receiver.ledger.refund import Refund, Source
 from receiver.store import Store
-from tests.clock import T0, ManualClock
 from tests.http.kit import US_ONLY, Service, real_receiver, running, settings
 from tests.http.test_refund_api import seen
-from tests.sns import SnsSigner
+from tests.kit.clock import T0, ManualClock
+from tests.kit.sns import SnsSigner
 
 
 @pytest.fixture

@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import Overloaded
-from receiver.http.auth import Caller
+from receiver.http.api.auth import Caller
 from receiver.http.dashboard import sessions as module
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.dashboard.shared import SharedSessions
 from receiver.http.seats import Seats, share_of
 from receiver.ledger.refund import Source
 from receiver.settings.sections import FeedSettings, HttpSettings, Scope
-from receiver.settle import Settler
 from receiver.store import Store
-from tests.accounts import make_account
-from tests.clock import ManualClock
+from receiver.track.record import Settler
 from tests.http.kit import READER, US_ONLY, Service, running
 from tests.http.test_dashboard import with_cookie
 from tests.http.test_ipn_limits import Judge
 from tests.http.test_wire import until_true, with_http
+from tests.kit.accounts import make_account
+from tests.kit.clock import ManualClock
 from tests.store.makers import refund_id, seen
 
 WAITING = f"/v1/refunds/{refund_id()}?account=us&wait=30"

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from starlette.requests import HTTPConnection
 
-from receiver.http.auth import Caller
+from receiver.http.api.auth import Caller
 from receiver.http.dashboard import sessions as sessions_module
 from receiver.http.dashboard.sessions import COOKIE, LASTS_MS
 from receiver.http.dashboard.shared import SharedSessions
 from receiver.settings.sections import Scope
-from tests.clock import T0, ManualClock
+from tests.kit.clock import T0, ManualClock
 
 CALLER = Caller("people", frozenset({Scope.READ, Scope.ADMIN}), ("us", "eu"))
 

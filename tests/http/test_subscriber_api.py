@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from receiver.outbox.subscriber import read_subscriber
-from receiver.outbox.target import Rules
+from receiver.outbox.subscribers.subscriber import read_subscriber
+from receiver.outbox.subscribers.url import Rules
 from receiver.store import Store
 from tests.http.kit import ADMIN, READER, REFUNDER, US_ONLY, Answer, Service, real_receiver, running, settings
-from tests.sns import SnsSigner
+from tests.kit.sns import SnsSigner
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 FINANCE = {"name": "finance", "url": "https://finance.example/hooks"}

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from receiver.ledger.refund import Source
-from receiver.outbox.delivery import DAY, HOUR
-from receiver.outbox.secret import Secret
-from receiver.outbox.subscriber import Subscriber, read_subscriber
-from receiver.outbox.target import Rules
-from receiver.settle import Settler
+from receiver.outbox.retries import DAY, HOUR
+from receiver.outbox.subscribers.secrets import Secret
+from receiver.outbox.subscribers.subscriber import Subscriber, read_subscriber
+from receiver.outbox.subscribers.url import Rules
 from receiver.store import Store
-from receiver.store.lanes import Result
-from tests.accounts import make_account
-from tests.clock import T0
+from receiver.store.deliveries.queues import Result
+from receiver.track.record import Settler
 from tests.http.kit import READER, US_ONLY, Answer, Service, real_receiver, running, settings
-from tests.sns import SnsSigner
+from tests.kit.accounts import make_account
+from tests.kit.clock import T0
+from tests.kit.sns import SnsSigner
 from tests.store.makers import seen
 
 PATH = "/v1/subscribers/finance"

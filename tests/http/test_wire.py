@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
-from receiver.http.attempts import Attempts, TooManyAttempts, address_of
+from receiver.http.api.rate_limit import Attempts, TooManyAttempts, address_of
+from receiver.http.headers import is_plain, tidy_path, trace_of, traceparent_of
 from receiver.http.server import Protocol, server
-from receiver.http.wire import is_plain, tidy_path, trace_of, traceparent_of
 from receiver.settings import Settings
 from receiver.store import Store
 from tests.http import kit

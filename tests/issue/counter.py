@@ -13,12 +13,12 @@ from typing import Any
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from receiver.cli import app
-from tests.accounts import MERCHANT, TOPIC, merchant_key_pem
+from receiver.commands.cli import app
 from tests.http.kit import ADMIN, READER, REFUNDER, token
-from tests.processes import until
-from tests.river import desk as river
-from tests.river.stage import Amazon, Stage, account, running
+from tests.kit.accounts import MERCHANT, TOPIC, merchant_key_pem
+from tests.kit.processes import until
+from tests.service import desk as river
+from tests.service.stage import Amazon, Stage, account, running
 
 FAST = {"get_refund": [1000, 1000], "get_charge": [1000, 1000], "create_refund": [1000, 1000]}
 

@@ -12,22 +12,23 @@ from functools import cache
 from types import coroutine
 from typing import Any, TypeVar
 
-from receiver.accounts import LIVE_THROTTLE, Account, Bucket
-from receiver.amazonpay.calls import Endpoint, Region
-from receiver.amazonpay.signing import Signer
-from receiver.ask import Asker
-from receiver.issue import Issuer
-from receiver.ledger.refund import Money
-from receiver.ledger.request import Wish
-from receiver.metrics import Metrics
+from receiver.amazon.account import Account
+from receiver.amazon.calls import Endpoint, Region
+from receiver.amazon.signing import Signer
+from receiver.amazon.throttle import LIVE_THROTTLE, Bucket
+from receiver.issue.issuer import Issuer
+from receiver.ledger.money import Money
+from receiver.ledger.refund_request import Wish
+from receiver.runtime.metrics import Metrics
 from receiver.service import wall
-from receiver.settle import Settler
 from receiver.simulator.app import Simulator
 from receiver.simulator.keys import Keys, make_keys
 from receiver.store import Store
-from receiver.transport import Transport
-from tests.accounts import make_account
-from tests.clock import ManualClock
+from receiver.track.amazon_client import Asker
+from receiver.track.record import Settler
+from receiver.transport.client import Transport
+from tests.kit.accounts import make_account
+from tests.kit.clock import ManualClock
 
 T = TypeVar("T")
 FAST = dict.fromkeys(LIVE_THROTTLE, Bucket(1000, 1000))

@@ -8,26 +8,27 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from receiver.accounts import Account, FpsAccess
-from receiver.amazonpay.aws_signature import Credentials
-from receiver.amazonpay.calls import Endpoint, Region
-from receiver.amazonpay.fps import Order
-from receiver.amazonpay.signing import Signer
-from receiver.ask import Asker
-from receiver.ledger.refund import Money, Refund
-from receiver.ledger.request import RequestState
-from receiver.legacy import Legacy
-from receiver.metrics import Metrics
-from receiver.settle import Settler
+from receiver.amazon.account import Account, FpsAccess
+from receiver.amazon.calls import Endpoint, Region
+from receiver.amazon.fps.calls import Order
+from receiver.amazon.fps.signing import Credentials
+from receiver.amazon.signing import Signer
+from receiver.issue.fps import Legacy
+from receiver.ledger.money import Money
+from receiver.ledger.refund import Refund
+from receiver.ledger.refund_request import RequestState
+from receiver.runtime.metrics import Metrics
 from receiver.simulator.app import Simulator
-from receiver.simulator.fps_checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from receiver.store import Store
-from receiver.track import Tracker
-from receiver.transport import Transport
-from tests.accounts import make_account
-from tests.clock import ManualClock
+from receiver.track.amazon_client import Asker
+from receiver.track.record import Settler
+from receiver.track.tracker import Tracker
+from receiver.transport.client import Transport
 from tests.issue.kit import FAST, keys
-from tests.river.kit import trust
+from tests.kit.accounts import make_account
+from tests.kit.clock import ManualClock
+from tests.service.kit import trust
 from tests.store.makers import claim
 
 T1, T2, RESERVED = (f"14GKSIMULATOR000000000000000000000{number}" for number in (1, 2, 3))

@@ -14,22 +14,24 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from receiver.accounts import Account, Bucket, Call
-from receiver.ask import Asker
+from receiver.amazon.account import Account
+from receiver.amazon.throttle import Bucket, Call
 from receiver.errors import NotSent, ReceiverError
 from receiver.exchange import Request, Response
-from receiver.issue import Issuer
+from receiver.issue.issuer import Issuer
 from receiver.ledger.charge_book import Guard
-from receiver.ledger.refund import Money, Observation, Source
-from receiver.ledger.request import Order, Record
-from receiver.metrics import Metrics
-from receiver.settle import Settler
+from receiver.ledger.money import Money
+from receiver.ledger.refund import Observation, Source
+from receiver.ledger.refund_request import Order, Record
+from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from receiver.store.connection import Group
-from receiver.store.requests import Disputed, NotReserved, Reserved
-from receiver.store.scripts import Command, Script
-from tests.accounts import make_account
-from tests.clock import T0, ManualClock
+from receiver.store.redis.pipeline import Group
+from receiver.store.redis.scripts import Command, Script
+from receiver.store.requests.requests import Disputed, NotReserved, Reserved
+from receiver.track.amazon_client import Asker
+from receiver.track.record import Settler
+from tests.kit.accounts import make_account
+from tests.kit.clock import T0, ManualClock
 
 CHARGE = "S01-5105180-3221187-C056351"
 CAPTURED, CEILING = 10_000, 11_500

@@ -5,15 +5,15 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from receiver.current import current_refunds
 from receiver.errors import Conflict
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Refund, Source
-from receiver.outbox.advice import advice_of
+from receiver.outbox.events.advice import advice_of
 from receiver.store import Store
-from tests.clock import ManualClock
+from receiver.track.current import current_refunds
 from tests.issue.kit import Desk, desk
 from tests.issue.test_disputes import declined, tell
+from tests.kit.clock import ManualClock
 from tests.store.makers import seen
 
 

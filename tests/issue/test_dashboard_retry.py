@@ -10,14 +10,14 @@ from typing import Any
 
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
-from tests.clock import ManualClock
 from tests.http.kit import READER, REFUNDER, US_ONLY, real_receiver, running, settings
 from tests.http.test_dashboard import Browser
 from tests.issue.counter import Counter, shop
 from tests.issue.kit import desk
 from tests.issue.test_unclear import unclear
-from tests.processes import until
-from tests.sns import SnsSigner
+from tests.kit.clock import ManualClock
+from tests.kit.processes import until
+from tests.kit.sns import SnsSigner
 
 
 async def page(counter: Counter, method: str, path: str, cookies: Mapping[str, str], **fields: str) -> Any:

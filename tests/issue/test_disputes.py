@@ -12,8 +12,8 @@ from receiver.errors import Conflict
 from receiver.ledger.dispute import Dispute, permission_of
 from receiver.ledger.hint import Noted
 from receiver.store import Store
-from tests.clock import T0, ManualClock
 from tests.issue.kit import Desk, Killed, desk, dying
+from tests.kit.clock import T0, ManualClock
 
 
 async def tell(shop: Desk, charge: str, number: int = 1, **more: Any) -> Noted:

@@ -11,11 +11,11 @@ import pytest
 from receiver.errors import AmazonRefused, Conflict, OtherRefunds, RefundUnclear
 from receiver.issue.orders import make_order
 from receiver.ledger.refund import Refund, Source
-from receiver.ledger.request import Asked, RequestState, Wish
-from receiver.ledger.shape import refund_json
+from receiver.ledger.refund_request import Asked, RequestState, Wish
+from receiver.ledger.schema import refund_json
 from receiver.store import Store
-from tests.clock import ManualClock
 from tests.issue.kit import Desk, Killed, desk, dying
+from tests.kit.clock import ManualClock
 from tests.store.makers import seen
 
 DAYS_401 = 401 * 86_400_000
@@ -171,8 +171,8 @@ async def test_a_key_that_amazon_knows_with_other_values_allows_no_other_try(sho
 
 
 def posted(shop: Desk, order):  # type: ignore[no-untyped-def]
-    from receiver.accounts import Call
-    from receiver.amazonpay.calls import post_refund, read_refund
+    from receiver.amazon.calls import post_refund, read_refund
+    from receiver.amazon.throttle import Call
 
     return Call.CREATE_REFUND, post_refund(shop.account.endpoint, order.body, order.amazon_key), read_refund
 

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from receiver import ask
-from receiver.issue import Issued
+from receiver.issue.issuer import Issued
 from receiver.issue.orders import make_order
-from receiver.ledger.refund import Money
-from receiver.ledger.request import Order, Record, RequestState, Wish
-from receiver.store.connection import connect
-from tests.clock import ManualClock
+from receiver.ledger.money import Money
+from receiver.ledger.refund_request import Order, Record, RequestState, Wish
+from receiver.store.redis.pipeline import connect
+from receiver.track import amazon_client
 from tests.issue.steps import CEILING, CHARGE, FATES, Made, Scene, Stepped
+from tests.kit.clock import ManualClock
 from tests.store import test_mutations
 
 Loop = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -41,7 +41,7 @@ MOST_STEPS = 60
 @pytest.fixture
 def loop(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """One loop for all examples. Nobody is hurried: who stands still is stopped by the test."""
-    monkeypatch.setattr(ask, "FACTS_WITHIN", 3600.0)
+    monkeypatch.setattr(amazon_client, "FACTS_WITHIN", 3600.0)
     with asyncio.Runner() as runner, capture_logs():
         yield runner.run
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from receiver.amazonpay.signing import Signer
+from receiver.amazon.signing import Signer
 from receiver.errors import (
     AmazonError,
     AmazonRefused,
@@ -23,15 +23,16 @@ from receiver.errors import (
     StoreUnavailable,
 )
 from receiver.exchange import Request, Response
-from receiver.issue import Issued
+from receiver.issue.issuer import Issued
+from receiver.ledger.money import Money
 from receiver.ledger.query import Query
-from receiver.ledger.refund import Money, Source
-from receiver.ledger.request import RequestState
+from receiver.ledger.refund import Source
+from receiver.ledger.refund_request import RequestState
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
-from tests.accounts import make_account, merchant_key_pem
-from tests.clock import ManualClock
 from tests.issue.kit import Desk, Killed, desk, dying
+from tests.kit.accounts import make_account, merchant_key_pem
+from tests.kit.clock import ManualClock
 from tests.store.makers import seen
 
 

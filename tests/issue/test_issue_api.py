@@ -12,13 +12,13 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.outbox.event import from_fields
-from tests.accounts import merchant_key_pem
+from receiver.outbox.events.event import from_fields
 from tests.http.kit import ADMIN, READER
 from tests.issue.counter import CHARGE, Counter, shop, told
-from tests.processes import until
-from tests.river.desk import Answer, Cut, Desk, Held, http, over_bounds, refund
-from tests.river.stage import Amazon
+from tests.kit.accounts import merchant_key_pem
+from tests.kit.processes import until
+from tests.service.desk import Answer, Cut, Desk, Held, http, over_bounds, refund
+from tests.service.stage import Amazon
 
 Shop = tuple[Counter, Amazon]
 Told = tuple[Counter, Desk]

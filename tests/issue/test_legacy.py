@@ -9,23 +9,23 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.amazonpay.fps import Version
+from receiver.amazon.fps.calls import Version
 from receiver.errors import AmazonRefused, Conflict, NotFound
+from receiver.issue.fps import WINDOW, Ordered
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Observation, Source
-from receiver.ledger.request import RequestState
-from receiver.legacy import WINDOW, Ordered
-from receiver.metrics import Metrics
+from receiver.ledger.refund_request import RequestState
+from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from receiver.store.fps_orders import Begin
-from receiver.store.requests import Attempt
-from receiver.track import Tracker
-from tests.accounts import make_account
-from tests.clock import ManualClock
+from receiver.store.requests.fps_orders import Begin
+from receiver.store.requests.requests import Attempt
+from receiver.track.tracker import Tracker
 from tests.issue.kit import Killed, dying
 from tests.issue.legacy_kit import DAY, DELAY, RESERVED, T1, T2, Office, office
-from tests.processes import until
+from tests.kit.accounts import make_account
+from tests.kit.clock import ManualClock
+from tests.kit.processes import until
 from tests.store.makers import claim, seen
 from tests.store.test_mutations import without
 

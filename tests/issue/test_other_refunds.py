@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from receiver.errors import Conflict, OtherRefunds, ReceiverError
-from receiver.issue import Issued
+from receiver.issue.issuer import Issued
 from receiver.ledger.charge_book import MOST_REFUNDS
 from receiver.ledger.refund import Observation, Refund, Source
-from receiver.ledger.request import Asked, RequestState
-from receiver.ledger.shape import refund_json
-from receiver.outbox.event import event_of, to_fields
+from receiver.ledger.refund_request import Asked, RequestState
+from receiver.ledger.schema import refund_json
+from receiver.outbox.events.event import event_of, to_fields
 from receiver.store import Store
-from tests.clock import ManualClock
 from tests.issue.kit import Desk, Killed, desk, dying
+from tests.kit.clock import ManualClock
 from tests.store import test_mutations
 
 HOUR = 3_600_000

@@ -15,27 +15,28 @@ from pathlib import Path
 
 import pytest
 
-from receiver.amazonpay.calls import Endpoint, Region
-from receiver.amazonpay.signing import Signer
-from receiver.ask import Asker
+from receiver.amazon.calls import Endpoint, Region
+from receiver.amazon.signing import Signer
 from receiver.errors import AmazonRefusesUs
-from receiver.issue import Issuer
+from receiver.issue.issuer import Issuer
 from receiver.ledger.hint import Hint
-from receiver.ledger.refund import Money, Source
-from receiver.ledger.request import RequestState, Wish
-from receiver.ledger.schedule import PollPlan
-from receiver.metrics import Metrics
-from receiver.settle import Settler
+from receiver.ledger.money import Money
+from receiver.ledger.polling import PollPlan
+from receiver.ledger.refund import Source
+from receiver.ledger.refund_request import RequestState, Wish
+from receiver.runtime.metrics import Metrics
 from receiver.simulator.app import Simulator
 from receiver.simulator.outcomes import Outcome
 from receiver.simulator.refusals import Refusal
 from receiver.store import Store
-from receiver.track import Tracker
-from receiver.transport import Transport
-from tests.accounts import make_account
-from tests.clock import ManualClock
+from receiver.track.amazon_client import Asker
+from receiver.track.record import Settler
+from receiver.track.tracker import Tracker
+from receiver.transport.client import Transport
 from tests.deploy.tools import DEPLOY, run, tool
 from tests.issue.kit import FAST, keys
+from tests.kit.accounts import make_account
+from tests.kit.clock import ManualClock
 
 STEP, MINUTE = 5_000, 60_000
 OF_THE_REQUEST = [each for each in Refusal if each not in (Refusal.AMOUNT, Refusal.COUNT, Refusal.CHARGE)]

@@ -12,15 +12,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.errors import Conflict, NotFound
-from receiver.ledger.request import Record, RequestState
+from receiver.ledger.refund_request import Record, RequestState
 from receiver.store import Store
-from tests.clock import ManualClock
 from tests.http.kit import ADMIN, READER, REFUNDER
 from tests.issue.counter import Counter, shop
 from tests.issue.kit import Desk, Killed, desk, dying
 from tests.issue.test_dashboard_retry import csrf, page
-from tests.processes import until
-from tests.river.stage import Amazon
+from tests.kit.clock import ManualClock
+from tests.kit.processes import until
+from tests.service.stage import Amazon
 
 Open = tuple[Counter, Amazon]
 

@@ -9,19 +9,19 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.accounts import Call
-from receiver.amazonpay.calls import get_refund, read_refund
-from receiver.checks.finding import Status
-from receiver.checks.work import check_work
+from receiver.amazon.calls import get_refund, read_refund
+from receiver.amazon.throttle import Call
+from receiver.commands.doctor.backlog import check_work
+from receiver.commands.doctor.finding import Status
 from receiver.errors import AmazonNotFound, Conflict, NotFound, RefundUnclear
 from receiver.ledger.refund import Observation, Refund, Source
-from receiver.ledger.request import Asked, Record, RequestState
+from receiver.ledger.refund_request import Asked, Record, RequestState
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
-from receiver.store.requests import Attempt
-from tests.checks.kit import only, site
-from tests.clock import ManualClock
+from receiver.store.requests.requests import Attempt
+from tests.commands.doctor.kit import only, site
 from tests.issue.kit import Desk, desk
+from tests.kit.clock import ManualClock
 
 
 @pytest.fixture

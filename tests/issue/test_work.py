@@ -9,13 +9,13 @@ from math import inf
 import pytest
 from structlog.testing import capture_logs
 
-from receiver import workers
-from receiver.ledger.request import RequestState
+from receiver.ledger.refund_request import RequestState
+from receiver.runtime import rounds
 from receiver.store import Store
-from tests.clock import ManualClock
 from tests.issue.kit import Desk, desk
-from tests.processes import until
-from tests.river.kit import at_work, pass_time
+from tests.kit.clock import ManualClock
+from tests.kit.processes import until
+from tests.service.kit import at_work, pass_time
 
 FOR_EVER = 3600.0
 
@@ -48,7 +48,7 @@ async def test_a_request_that_is_postponed_between_claim_and_rest_is_not_slept_t
     shop: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker was told that there is nothing; before it could lie down there was. Nobody looks again unwoken."""
-    monkeypatch.setattr(workers, "IDLE", FOR_EVER)
+    monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
     real = shop.store.claim_requests
 
     async def claimed(account: str, *, lease: int, limit: int) -> object:
@@ -65,7 +65,7 @@ async def test_a_request_that_is_postponed_between_claim_and_rest_is_not_slept_t
 
 async def test_full_workers_go_on_as_soon_as_one_request_ends(shop: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at the next second: here that is never."""
-    monkeypatch.setattr(workers, "IDLE", FOR_EVER)
+    monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
     charges = [await unanswered(shop, number) for number in range(6)]
     shop.clock.tick(10_000)
     issuer = shop.another()

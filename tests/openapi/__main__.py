@@ -14,8 +14,8 @@ from pathlib import Path
 
 import structlog
 
+from tests.kit.valkey import start_valkey, stop_valkey
 from tests.openapi.stage import SEED, house, schemathesis
-from tests.valkey import start_valkey, stop_valkey
 
 
 async def run(examples: int, seed: int, more: list[str]) -> int:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from receiver.settings.sections import Scope
-from receiver.simulator.fps_checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from tests.http.kit import token
-from tests.processes import PROJECT
-from tests.river.stage import Amazon, Hook, Stage, account, running
+from tests.kit.processes import PROJECT
+from tests.service.stage import Amazon, Hook, Stage, account, running
 
 TOKEN = "token-of-everything"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}

@@ -16,18 +16,18 @@ from starlette.routing import Route
 from typer.testing import CliRunner
 
 import receiver
-from receiver.cli import app as commands
+from receiver.commands.cli import app as commands
+from receiver.http.api.reads import Reads
+from receiver.http.api.refresh_limit import Refreshes
 from receiver.http.dashboard.routes import Dashboard
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.openapi import OPERATIONS, document, encoded
 from receiver.http.openapi.vocabulary import AMAZON, EVERYBODY, QUERY, STORE, TOKEN
-from receiver.http.rate import Refreshes
-from receiver.http.reads import Reads
 from receiver.settings.sections import Scope
 from tests.http.kit import all_routes
+from tests.kit.processes import PROJECT
 from tests.openapi.conform import faults_of
 from tests.openapi.stage import HEADERS, House, house
-from tests.processes import PROJECT
 
 SOURCES = Path(receiver.__file__).parent
 NOT_IN_OPENAPI = {"/ipn/", "/ipn/{account}/", "/fps/{account}/"}
@@ -82,13 +82,13 @@ def reasons_in(path: Path) -> Iterator[str]:
 
 
 FPS_WORDS = {"bad_transaction_id", "bad_reference", "bad_description", "bad_policy"}
-"""Put together from parts in amazonpay/fps.py."""
+"""Put together from parts in amazon/fps/calls.py."""
 BEHIND = [
-    *("issue", "legacy.py", "settle.py", "store/roster.py"),
-    *("ledger/allowance.py", "ledger/query.py", "outbox/rotation.py", "outbox/subscriber.py", "outbox/cursor.py"),
+    *("issue", "track/record.py", "store/deliveries/subscribers.py", "ledger/charge.py", "ledger/query.py"),
+    *("outbox/subscribers/changes.py", "outbox/subscribers/subscriber.py", "outbox/events/cursor.py"),
 ]
 """What refuses behind the routes."""
-SHARED = ["auth", "attempts", "params", "bodies", "named", "cursor", "feed_reader"]
+SHARED = ["api/auth", "api/rate_limit", "api/params", "api/bodies", "api/lookup", "api/cursor", "feed/reader"]
 
 
 def module_of(route: Route) -> str:
@@ -112,7 +112,7 @@ def test_a_module_gives_no_reason_that_its_routes_do_not_list() -> None:
     for module, operations in by_module.items():
         path = SOURCES.joinpath(*module.split(".")[1:]).with_suffix(".py")
         if path.exists():
-            notified = {"fps_no_order"} if module.endswith("http.fps") else set()
+            notified = {"fps_no_order"} if module.endswith("http.api.fps") else set()
             assert set(reasons_in(path)) - notified <= listed(*operations), module
 
 

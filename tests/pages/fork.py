@@ -22,7 +22,7 @@ LENGTH = struct.Struct("!I")
 
 def serve(path: str) -> None:
     """For ever."""
-    import receiver.cli  # noqa: F401 - so that children have it
+    import receiver.commands.cli  # noqa: F401 - so that children have it
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -59,7 +59,7 @@ def look_after(line: socket.socket) -> None:
 
 def command(wanted: dict[str, object], streams: list[int]) -> None:
     """Be `receiver …`. Does not return."""
-    from receiver.cli import main
+    from receiver.commands.cli import main
 
     for number, stream in enumerate(streams):
         os.dup2(stream, number)

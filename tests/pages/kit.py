@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.processes import PROJECT
+from tests.kit.processes import PROJECT
 
 DEPLOY = PROJECT / "deploy"
 PATHS = (PROJECT / "README.md", *sorted(DEPLOY.glob("*.md")))

@@ -20,9 +20,9 @@ from typing import Any
 
 import aiohttp
 
-from tests.processes import PROJECT, Desk, desk, environment, until
-from tests.river.stage import Hook, Says
-from tests.sns import SnsSigner
+from tests.kit.processes import PROJECT, Desk, desk, environment, until
+from tests.kit.sns import SnsSigner
+from tests.service.stage import Hook, Says
 
 TOKEN = "token-of-the-test"
 CHARGE, REFUND = "S01-5105180-3221187-C056351", "S01-5105180-3221187-R022311"

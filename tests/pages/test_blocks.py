@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from receiver.ledger.shape import refund_json
+from receiver.ledger.schema import refund_json
 from receiver.settings import check
-from tests.accounts import merchant_key_pem
-from tests.configuration import SECRET, table
+from tests.kit.accounts import merchant_key_pem
+from tests.kit.configuration import SECRET, table
+from tests.outbox.examples import an_event
 from tests.pages.kit import PAGES, Block, has_test, named_tests
 from tests.pages.shop import Shop, shop
-from tests.unit.outbox.examples import an_event
 
 BLOCKS = [block for page in PAGES for block in page.blocks]
 COMMANDS = [block for block in BLOCKS if block.language == "sh"]

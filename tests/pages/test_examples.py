@@ -21,14 +21,14 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from receiver.outbox.cloud_event import render_body
-from receiver.outbox.event import Event
+from receiver.outbox.events.event import Event
+from receiver.outbox.formats.cloudevents import render_body
 from tests.commands.kit import REFUND, Server, _Lines
-from tests.configuration import SECRET
 from tests.http.kit import READER
+from tests.kit.configuration import SECRET
+from tests.kit.processes import until
+from tests.outbox.examples import an_event
 from tests.pages.kit import DEPLOY
-from tests.processes import until
-from tests.unit.outbox.examples import an_event
 
 OTHER = "whsec_" + "b3RoZXI=" * 4
 EXAMPLES = DEPLOY / "examples"

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from tests.kit.processes import PROJECT
 from tests.pages.kit import DEPLOY, PAGES, PATHS, Page, has_test, named_tests, slug
-from tests.processes import PROJECT
 
 BY_PATH = {page.path: page for page in PAGES}
 GUIDE, README = BY_PATH[DEPLOY / "README.md"], BY_PATH[PROJECT / "README.md"]

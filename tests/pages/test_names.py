@@ -17,12 +17,12 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
-from receiver.metrics import DELIVERED, GAUGES, REASONS, Metrics
+from receiver.runtime.metrics import DELIVERED, GAUGES, REASONS, Metrics
 from receiver.settings import Settings
 from tests.commands.test_cli import COMMANDS
 from tests.http.kit import settings as settings_of
+from tests.kit.processes import PROJECT
 from tests.pages.kit import DEPLOY, PAGES, Page
-from tests.processes import PROJECT
 
 OPTIONS = frozenset({"--help", *(option for options in COMMANDS.values() for option in options)})
 SHORT = {"receiver fps refund --endpoint URL"}

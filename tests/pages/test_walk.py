@@ -18,9 +18,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.kit.processes import PROJECT, environment, short_folder
 from tests.pages.kit import PAGES
 from tests.pages.shop import free_port
-from tests.processes import PROJECT, environment, short_folder
 
 ANNOUNCED = 180.0
 BLOCKS = [

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from receiver.simulator.app import Simulator
 from receiver.simulator.keys import Keys, make_keys
-from tests.clock import T0, ManualClock
+from tests.kit.clock import T0, ManualClock
 from tests.simulator.signer import private_key, signed
 
 

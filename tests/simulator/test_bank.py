@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from receiver.simulator.amounts import Amount, most_refundable
 from receiver.simulator.bank import Bank, Order
 from receiver.simulator.faults import Fault
-from receiver.simulator.mischief import Mischief, Trick, read_header
+from receiver.simulator.notifications.mischief import Mischief, Trick, read_header
 from receiver.simulator.outcomes import BY_CENTS, STEPS, Outcome
 from receiver.simulator.shapes import read_create_refund, read_key
 from receiver.simulator.throttle import LIVE, SANDBOX, Throttle

@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
 
-from receiver.amazonpay.calls import Endpoint, Region, create_refund, get_refund
-from receiver.amazonpay.signing import Algorithm, Signer
-from receiver.ledger.refund import Money
+from receiver.amazon.calls import Endpoint, Region, create_refund, get_refund
+from receiver.amazon.signing import Algorithm, Signer
+from receiver.ledger.money import Money
 from receiver.simulator.checks import Asked, Checks, canonical_request, string_to_sign
 from receiver.simulator.faults import Fault
 from receiver.simulator.keys import Keys, make_rsa_key
-from tests.canonical import CASES, Canonical
-from tests.clock import T0
+from tests.kit.canonical import CASES, Canonical
+from tests.kit.clock import T0
+from tests.kit.outside import sample
 from tests.simulator.signer import V1, V2, signed
 
 KEY_ID = "SANDBOX-AEXAMPLE"
 PATH = "/v2/refunds"
 BODY = b'{"chargeId":"S01-0000001-0000001-C000001"}'
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples" / "signing.json"
 
 
 @pytest.fixture
@@ -205,9 +204,8 @@ def test_the_canonical_request_is_that_of_amazons_sdks(case: Canonical) -> None:
 
 def test_every_vector_of_amazons_sdks_has_this_canonical_request() -> None:
     """The vectors of the official SDKs' unit tests, where they are at hand."""
-    if not SAMPLES.exists():
-        pytest.skip("needs ../shared/samples/signing.json")
-    vectors = [v for v in json.loads(SAMPLES.read_text())["string_to_sign"] if v["plain_rfc3986_canonicaliser_agrees"]]
+    rows = json.loads(sample("signing.json").read_text())["string_to_sign"]
+    vectors = [row for row in rows if row["plain_rfc3986_canonicaliser_agrees"]]
     assert len(vectors) > 50
     for vector in vectors:
         pairs = [(name, value) for name, values in vector["parameters"].items() for value in values]

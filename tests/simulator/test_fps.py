@@ -18,17 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from receiver.amazonpay.aws_signature import Credentials, SignatureMethod
-from receiver.amazonpay.fps import Order, Policy, Version, refund
-from receiver.amazonpay.fps_notification import read_status_notification
-from receiver.ledger.refund import Money
+from receiver.amazon.fps.calls import Order, Policy, Version, refund
+from receiver.amazon.fps.notification import read_status_notification
+from receiver.amazon.fps.signing import Credentials, SignatureMethod
+from receiver.ledger.money import Money
 from receiver.simulator.app import Simulator
 from receiver.simulator.checks import Asked
 from receiver.simulator.faults import Fault
-from receiver.simulator.fps import read_refund
-from receiver.simulator.fps_checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY, check, string_to_sign
+from receiver.simulator.fps.api import read_refund
+from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY, check, string_to_sign
 from receiver.simulator.keys import Keys
-from tests.clock import T0, ManualClock
+from tests.kit.clock import T0, ManualClock
 from tests.simulator.conftest import Client, Inbox, until
 
 T1, T2, RESERVED = (f"14GKSIMULATOR000000000000000000000{number}" for number in (1, 2, 3))

@@ -9,10 +9,10 @@ import aiohttp
 import pytest
 
 from receiver.simulator.app import Simulator
-from receiver.simulator.forgeries import Forgery
-from receiver.simulator.notices import Unfamiliar
-from receiver.simulator.post import Verdict
-from tests.clock import ManualClock
+from receiver.simulator.notifications.forgeries import Forgery
+from receiver.simulator.notifications.notices import Unfamiliar
+from receiver.simulator.notifications.sender import Verdict
+from tests.kit.clock import ManualClock
 from tests.simulator.conftest import Client, Inbox, until
 
 CHARGE = "S01-0000001-0000001-C000001"

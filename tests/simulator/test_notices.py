@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from receiver.simulator.forgeries import Forger, Forgery
 from receiver.simulator.ids import Ids
 from receiver.simulator.keys import Keys, SigningKey, make_signing_key
-from receiver.simulator.notices import Envelope, Publisher, refund_message, sns_time, topic_arn
-from tests.clock import T0
+from receiver.simulator.notifications.forgeries import Forger, Forgery
+from receiver.simulator.notifications.notices import Envelope, Publisher, refund_message, sns_time, topic_arn
+from tests.kit.clock import T0
 
 REFUND = "S01-1234567-1234567-R012345"
 TOPIC = "arn:aws:sns:us-east-1:291180941288:A3BXB0YN3XH17HA2SIMULATOR01"

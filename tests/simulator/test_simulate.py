@@ -14,7 +14,7 @@ from receiver.errors import ConfigurationError
 from receiver.settings import load
 from receiver.simulator.keyring import load_or_make
 from receiver.simulator.keys import Keys, private_pem
-from tests.clock import T0
+from tests.kit.clock import T0
 from tests.simulator.conftest import until
 
 DAY = 86_400_000

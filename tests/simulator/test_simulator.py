@@ -12,8 +12,8 @@ import pytest
 from receiver.simulator.app import Simulator
 from receiver.simulator.bank import REFUNDABLE
 from receiver.simulator.keys import Keys
-from receiver.simulator.post import Verdict
-from tests.clock import T0, ManualClock
+from receiver.simulator.notifications.sender import Verdict
+from tests.kit.clock import T0, ManualClock
 from tests.simulator.conftest import Client, Inbox, until
 from tests.simulator.signer import signed
 from tests.simulator.test_notices import verifies

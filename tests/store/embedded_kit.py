@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from receiver.store.embedded import EmbeddedStore
+from receiver.store.embedded.store import EmbeddedStore
 
 BOUND = 20.0
 """Seconds after which a condition that should come true never will."""

@@ -16,7 +16,7 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from receiver.store.embedded import EmbeddedStore
+from receiver.store.embedded.store import EmbeddedStore
 
 
 def tell(line: str) -> None:

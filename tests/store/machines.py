@@ -21,27 +21,14 @@ from hypothesis.stateful import (
 from receiver.errors import Conflict
 from receiver.ledger.hint import Hint, Noted
 from receiver.ledger.refund import Source
-from receiver.outbox.delivery import Attempts
-from receiver.outbox.subscriber import Subscriber
+from receiver.outbox.dead_letter import DeadEvent
+from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
-from receiver.store.lanes import DeadEvent, Parcel
-from receiver.store.looks import Claimed, Echo, Look
-from tests.clock import T0, ManualClock
+from receiver.store.refunds.schedule import Claimed, Echo, Look
+from tests.kit.clock import T0, ManualClock
 from tests.store.makers import refund_id, subscriber
-from tests.store.model import (
-    DAY,
-    KEY,
-    NAMES,
-    REFUNDS,
-    TYPE,
-    Inside,
-    Model,
-    Owed,
-    join,
-    look_into,
-    told,
-    watched,
-)
+from tests.store.model import DAY, KEY, NAMES, REFUNDS, TYPE, Inside, Model, Owed, join, look_into, told, watched
 from tests.store.workers import (
     ACCOUNT,
     CHARGE_TOLD,

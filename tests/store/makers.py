@@ -6,15 +6,16 @@ import base64
 from decimal import Decimal
 from typing import Any
 
-from receiver.accounts import SANDBOX_THROTTLE
+from receiver.amazon.throttle import SANDBOX_THROTTLE
 from receiver.ledger.hint import Hint
-from receiver.ledger.refund import Money, Observation, Refund, Source
-from receiver.outbox.secret import Secret
-from receiver.outbox.subscriber import Subscriber
+from receiver.ledger.money import Money
+from receiver.ledger.refund import Observation, Refund, Source
+from receiver.outbox.subscribers.secrets import Secret
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
-from receiver.store.codec import to_hash
-from receiver.store.looks import Claimed
-from tests.clock import T0
+from receiver.store.refunds.codec import to_hash
+from receiver.store.refunds.schedule import Claimed
+from tests.kit.clock import T0
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 BUCKET = SANDBOX_THROTTLE["get_refund"]  # type: ignore[index]

@@ -11,10 +11,10 @@ from typing import Any
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Observation, Refund, Revision
-from receiver.outbox.event import event_id, from_fields
-from receiver.outbox.subscriber import Subscriber
-from receiver.store.codec import from_hash, from_line
-from tests.clock import T0
+from receiver.outbox.events.event import event_id, from_fields
+from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.store.refunds.codec import from_hash, from_line
+from tests.kit.clock import T0
 from tests.store.makers import refund_id
 
 NAMES = ("audit", "finance")

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receiver.ledger.charge_book import Entry, Guard, in_the_way, read_entry, reservation
-from receiver.ledger.refund import Money
-from receiver.ledger.request import Order
+from receiver.ledger.money import Money
+from receiver.ledger.refund_request import Order
 from receiver.store import Store
-from receiver.store.connection import connect
-from receiver.store.requests import NotReserved, Reserved
-from tests.clock import ManualClock
+from receiver.store.redis.pipeline import connect
+from receiver.store.requests.requests import NotReserved, Reserved
+from tests.kit.clock import ManualClock
 
 CHARGE = "S01-5105180-3221187-C056351"
 MONEY = Money(Decimal("20.00"), "USD")

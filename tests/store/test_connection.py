@@ -14,14 +14,14 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import Noted
 from receiver.store import Store
-from receiver.store.clock import Clock
-from receiver.store.connection import connect
-from receiver.store.damage import WrongType
-from receiver.store.wakes import News
-from tests.clock import ManualClock
-from tests.proxy import proxied
+from receiver.store.redis.clock import Clock
+from receiver.store.redis.damage import WrongType
+from receiver.store.redis.pipeline import connect
+from receiver.store.redis.wakeups import News
+from tests.kit.clock import ManualClock
+from tests.kit.proxy import proxied
+from tests.kit.valkey import start_valkey
 from tests.store.makers import claim, hint, subscriber
-from tests.valkey import start_valkey
 
 
 @pytest.fixture

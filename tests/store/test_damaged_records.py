@@ -10,20 +10,20 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
+from receiver.deliver.retention import Upkeep
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Source
-from receiver.metrics import Metrics
-from receiver.outbox.delivery import Attempts
-from receiver.outbox.operator_event import OperatorType, operator_event
+from receiver.outbox.dead_letter import DeadEvent
+from receiver.outbox.events.operator_event import OperatorType, operator_event
+from receiver.outbox.retries import Attempts
+from receiver.runtime.metrics import Metrics
 from receiver.service import wall
-from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.connection import connect
-from receiver.store.keys import Keys
-from receiver.store.lanes import DeadEvent
-from receiver.upkeep import Upkeep
-from tests.clock import ManualClock
+from receiver.store.redis.keys import Keys
+from receiver.store.redis.pipeline import connect
+from receiver.track.record import Settler
+from tests.kit.clock import ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
 GOOD = 100

@@ -12,11 +12,11 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import Dispute, permission_of, signed
 from receiver.ledger.hint import Noted
-from receiver.ledger.refund import Money
+from receiver.ledger.money import Money
 from receiver.store import Store
-from receiver.store.disputes import to_value
-from receiver.store.requests import Disputed, Reserved
-from tests.clock import T0
+from receiver.store.refunds.disputes import to_value
+from receiver.store.requests.requests import Disputed, Reserved
+from tests.kit.clock import T0
 from tests.store.test_requests import CHARGE, reserve
 
 PERMISSION = permission_of(CHARGE)

@@ -12,7 +12,7 @@ import pytest
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
-from receiver.store.embedded import EmbeddedStore
+from receiver.store.embedded.store import EmbeddedStore
 from tests.store.embedded_kit import (
     Service,
     client,

@@ -10,14 +10,14 @@ from types import ModuleType
 
 import pytest
 
-from receiver.checks.finding import Status
-from receiver.checks.store import check_folder
+from receiver.commands.doctor.finding import Status
+from receiver.commands.doctor.store import check_folder
 from receiver.errors import ConfigurationError
-from receiver.store import embedded_files
-from receiver.store.embedded import EmbeddedStore
-from receiver.store.embedded_files import DataDir
+from receiver.store.embedded import files
+from receiver.store.embedded.files import DataDir
+from receiver.store.embedded.store import EmbeddedStore
 from tests.commands.test_cli import account
-from tests.processes import desk
+from tests.kit.processes import desk
 from tests.store.embedded_kit import kill_servers, mode
 
 
@@ -134,7 +134,7 @@ async def test_a_socket_directory_that_others_may_enter_is_refused(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Anybody may create it first in a directory that all may write to."""
-    monkeypatch.setattr(embedded_files, "TEMPORARY", tmp_path)
+    monkeypatch.setattr(files, "TEMPORARY", tmp_path)
     deep = data_dir / ("x" * 150)
     open_to_all(DataDir(deep).socket.parent)
     with pytest.raises(ConfigurationError, match="too deep for a socket, and others may enter"):

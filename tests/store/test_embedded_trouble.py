@@ -19,10 +19,10 @@ from structlog.testing import capture_logs
 
 from receiver.errors import StoreUnavailable
 from receiver.store import Store
-from receiver.store.connection import connect
-from receiver.store.embedded import EmbeddedStore
-from receiver.store.embedded_files import LOG_KEPT, LOG_LIMIT, DataDir, FileLock
-from receiver.store.embedded_process import TAIL_LIMIT, find_binary
+from receiver.store.embedded.files import LOG_KEPT, LOG_LIMIT, DataDir, FileLock
+from receiver.store.embedded.process import TAIL_LIMIT, find_binary
+from receiver.store.embedded.store import EmbeddedStore
+from receiver.store.redis.pipeline import connect
 from tests.store.embedded_kit import Service, client, keys, kill_servers, lives, put, running, servers, until
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
 from receiver.ledger.refund import Source
-from receiver.settle import Settler
 from receiver.store import Store
+from receiver.track.record import Settler
 from tests.store.makers import seen, subscriber
 
 

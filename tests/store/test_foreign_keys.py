@@ -12,23 +12,25 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
+from receiver.deliver.retention import Upkeep
 from receiver.errors import StoreUnavailable
 from receiver.ledger.charge_book import Guard
 from receiver.ledger.dispute import permission_of
+from receiver.ledger.money import Money
 from receiver.ledger.notification import UnrecognizedNotification
 from receiver.ledger.query import Query
-from receiver.ledger.refund import Money, Source
-from receiver.ledger.request import Order
-from receiver.metrics import Metrics
-from receiver.outbox.delivery import Attempts
-from receiver.outbox.operator_event import OperatorType, operator_event
+from receiver.ledger.refund import Source
+from receiver.ledger.refund_request import Order
+from receiver.outbox.dead_letter import DeadEvent
+from receiver.outbox.events.operator_event import OperatorType, operator_event
+from receiver.outbox.retries import Attempts
+from receiver.runtime.metrics import Metrics
 from receiver.service import wall
-from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.connection import connect
-from receiver.store.damage import WrongType
-from receiver.store.keys import (
+from receiver.store.deliveries.queues import Result
+from receiver.store.redis.damage import WrongType
+from receiver.store.redis.keys import (
     CATALOGUE,
     FORMAT,
     RESTORED,
@@ -40,10 +42,10 @@ from receiver.store.keys import (
     read_name,
     type_of,
 )
-from receiver.store.lanes import DeadEvent, Result
-from receiver.store.requests import Attempt, Reserved
-from receiver.upkeep import Upkeep
-from tests.clock import ManualClock
+from receiver.store.redis.pipeline import connect
+from receiver.store.requests.requests import Attempt, Reserved
+from receiver.track.record import Settler
+from tests.kit.clock import ManualClock
 from tests.store.makers import hint, refund_id, seen, subscriber
 
 CHARGE = "S01-5105180-3221187-C056351"

@@ -10,12 +10,12 @@ import pytest
 
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.store import Store
-from receiver.store.connection import connect
-from receiver.store.format import VERSION
-from receiver.store.keys import FORMAT
-from receiver.store.part import Part
+from receiver.store.maintenance.data_version import VERSION
+from receiver.store.redis.base import Part
+from receiver.store.redis.keys import FORMAT
+from receiver.store.redis.pipeline import connect
 from tests.commands.test_cli import account
-from tests.processes import desk
+from tests.kit.processes import desk
 from tests.store.makers import hint
 
 

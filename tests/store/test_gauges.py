@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Source
-from receiver.settle import Settler
 from receiver.store import AGES, Store
-from tests.clock import ManualClock
+from receiver.track.record import Settler
+from tests.kit.clock import ManualClock
 from tests.store.makers import refund_id, seen
 
 HOUR = 3_600_000

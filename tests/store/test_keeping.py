@@ -8,20 +8,22 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
+from receiver.deliver.retention import Upkeep
 from receiver.errors import Conflict, StoreUnavailable
 from receiver.ledger.refund import Source
-from receiver.metrics import Metrics
-from receiver.outbox.delivery import Attempts
-from receiver.outbox.operator_event import OperatorType, operator_event
+from receiver.outbox.dead_letter import DeadEvent
+from receiver.outbox.events.operator_event import OperatorType, operator_event
+from receiver.outbox.retries import Attempts, Parcel
+from receiver.runtime.metrics import Metrics
 from receiver.service import wall
-from receiver.settle import Settler
-from receiver.store import Store, keeping
-from receiver.store.damage import WrongType
-from receiver.store.lanes import DeadEvent, Parcel, Result
-from receiver.store.stream_ids import fixed_width
-from receiver.upkeep import Upkeep
-from tests.clock import ManualClock
+from receiver.store import Store
+from receiver.store.deliveries import upkeep as keeping
+from receiver.store.deliveries.queues import Result
+from receiver.store.redis.damage import WrongType
+from receiver.store.redis.stream_ids import fixed_width
+from receiver.track.record import Settler
+from tests.kit.clock import ManualClock
 from tests.store.makers import refund_id, seen, subscriber
 
 KEY = "refunds:{us}"

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
 from receiver.errors import Conflict
 from receiver.ledger.refund import Source
-from receiver.outbox.delivery import Attempts
-from receiver.outbox.event import from_fields
-from receiver.outbox.subscriber import encode
-from receiver.settle import Settler
+from receiver.outbox.dead_letter import DeadEvent
+from receiver.outbox.events.event import from_fields
+from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.subscribers.subscriber import encode
 from receiver.store import Store
-from receiver.store.lanes import DeadEvent, Parcel
-from tests.clock import T0, ManualClock
+from receiver.track.record import Settler
+from tests.kit.clock import T0, ManualClock
 from tests.store.makers import refund_id, seen, subscriber
 
 

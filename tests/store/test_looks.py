@@ -12,8 +12,8 @@ from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import Noted
 from receiver.ledger.refund import Source
 from receiver.store import Store
-from receiver.store.looks import Echo
-from tests.clock import T0, ManualClock
+from receiver.store.refunds.schedule import Echo
+from tests.kit.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id
 
 DUE = "refunds:{us}:due"

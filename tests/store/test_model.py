@@ -1,7 +1,7 @@
 """The store against a small model of it: any order of hints, claims, answers, subscribers and deliveries, by several
 workers whose clocks differ a little, some of them slower than their lease.
 
-`model.py` says what must be true, `workers.py` acts on the store, `machines.py` does both and compares.
+`model.py` says what must be true, `runtime/supervisor.py` acts on the store, `machines.py` does both and compares.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 from structlog.testing import capture_logs
 
-from receiver.store.connection import connect
+from receiver.store.redis.pipeline import connect
 from tests.store.machines import Everything, Looking, Machine, Telling
 from tests.store.workers import Held
 

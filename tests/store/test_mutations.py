@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
 from receiver.service import wall
-from receiver.settle import Settler
-from receiver.store import Store, part, scripts
-from receiver.store.connection import Group
-from tests.clock import ManualClock
+from receiver.store import Store
+from receiver.store.redis import base, scripts
+from receiver.store.redis.pipeline import Group
+from receiver.track.record import Settler
+from tests.kit.clock import ManualClock
 from tests.store import test_connection, test_keeping, test_lanes, test_looks, test_requests, test_settle
 
 
@@ -27,7 +28,7 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str, protection: str, instead
     assert source.count(protection) == 1, "the protection has been rewritten: rewrite its check"
     changed = source.replace(protection, instead).encode()
     mutant = scripts.Script(changed, hashlib.sha1(changed, usedforsecurity=False).hexdigest())
-    monkeypatch.setattr(part, "script", lambda each: mutant if each == name else scripts.script(each))
+    monkeypatch.setattr(base, "script", lambda each: mutant if each == name else scripts.script(each))
 
 
 async def fails(test: Callable[[], Awaitable[None]]) -> None:

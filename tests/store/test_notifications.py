@@ -10,9 +10,10 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import Noted
 from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
-from receiver.store import Store, notifications
-from receiver.store.notifications import KEPT_FOR
-from tests.clock import T0, ManualClock
+from receiver.store import Store
+from receiver.store.refunds import notifications
+from receiver.store.refunds.notifications import KEPT_FOR
+from tests.kit.clock import T0, ManualClock
 
 INDEX, DETAILS, MESSAGES = (f"refunds:{{us}}:unrecognized{end}" for end in ("", ":details", ":messages"))
 

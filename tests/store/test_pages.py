@@ -6,13 +6,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
 from receiver.errors import BadRequest
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Source
-from receiver.settle import Settler
 from receiver.store import Store
-from tests.clock import T0, ManualClock
+from receiver.track.record import Settler
+from tests.kit.clock import T0, ManualClock
 from tests.store.makers import refund_id, seen
 
 WORDS = [

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
 from receiver.ledger.charge_book import Guard
 from receiver.ledger.lifecycle import EventType, Facts
-from receiver.ledger.refund import FPS, Money, Observation, Source
-from receiver.ledger.request import Order
-from receiver.settle import Settler
+from receiver.ledger.money import Money
+from receiver.ledger.refund import FPS, Observation, Source
+from receiver.ledger.refund_request import Order
 from receiver.store import Store
-from receiver.store.pruning import Pruned
-from receiver.store.requests import Attempt, NotReserved, Reserved
-from tests.clock import T0, ManualClock
+from receiver.store.maintenance.pruning import Pruned
+from receiver.store.requests.requests import Attempt, NotReserved, Reserved
+from receiver.track.record import Settler
+from tests.kit.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
 CHARGE = "S01-5105180-3221187-C056351"

@@ -14,21 +14,21 @@ from pathlib import Path
 import pytest
 import trustme
 
-from receiver.checks.store import check_store
-from receiver.redis_address import read_address
+from receiver.commands.doctor.store import check_store
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
-from receiver.store.connection import connect
-from receiver.store.topology import link
-from receiver.store.wakes import News, Waker
-from tests.checks.kit import site
-from tests.fleet import MASTER, fleet
-from tests.processes import Desk, until
-from tests.river.crash_kit import World
-from tests.river.stage import Amazon, Hook, account, running
+from receiver.store.redis.address import read_address
+from receiver.store.redis.client import link
+from receiver.store.redis.pipeline import connect
+from receiver.store.redis.wakeups import News, Waker
+from tests.commands.doctor.kit import site
+from tests.kit.fleet import MASTER, fleet
+from tests.kit.processes import Desk, until
+from tests.kit.tls import front
+from tests.kit.valkey import start_valkey, stop_valkey
+from tests.service.crash_kit import World
+from tests.service.stage import Amazon, Hook, account, running
 from tests.store.makers import hint
-from tests.tls import front
-from tests.valkey import start_valkey, stop_valkey
 
 PASSWORD = "hunter2-hunter2"
 

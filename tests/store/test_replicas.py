@@ -7,9 +7,9 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import Noted
 from receiver.store import Store
-from receiver.store.connection import connect
-from tests.clock import ManualClock
-from tests.fleet import HOST, fleet
+from receiver.store.redis.pipeline import connect
+from tests.kit.clock import ManualClock
+from tests.kit.fleet import HOST, fleet
 from tests.store.makers import claim, hint, refund_id
 
 NOBODY = 1

@@ -11,11 +11,11 @@ import pytest
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.charge_book import Guard
-from receiver.ledger.refund import Money
-from receiver.ledger.request import Order, Record, RequestState
+from receiver.ledger.money import Money
+from receiver.ledger.refund_request import Order, Record, RequestState
 from receiver.store import Store
-from receiver.store.requests import Attempt, NotReserved, Reserved
-from tests.clock import ManualClock
+from receiver.store.requests.requests import Attempt, NotReserved, Reserved
+from tests.kit.clock import ManualClock
 
 CHARGE = "S01-5105180-3221187-C056351"
 ORDER = Order(

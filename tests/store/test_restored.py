@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
 from receiver.ledger.refund import Source
-from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.keys import RESTORED
-from receiver.store.looks import Look
-from receiver.store.restored import GAP
-from tests.clock import ManualClock
+from receiver.store.maintenance.restored import GAP
+from receiver.store.redis.keys import RESTORED
+from receiver.store.refunds.schedule import Look
+from receiver.track.record import Settler
+from tests.kit.clock import ManualClock
 from tests.store.makers import claim, refund_id, seen
 
 DUE = "refunds:{us}:due"

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
 from receiver.ledger.lifecycle import EventType, Facts
 from receiver.ledger.refund import Source
-from receiver.outbox.event import event_id
-from receiver.settle import Settler
+from receiver.outbox.events.event import event_id
 from receiver.store import Store
-from receiver.store.refunds import Commit, Committed, Owed
-from tests.clock import T0, ManualClock
+from receiver.store.refunds.refunds import Commit, Committed, Owed
+from receiver.track.record import Settler
+from tests.kit.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
 EVENTS = "refunds:{us}:events"

@@ -14,19 +14,19 @@ from redis.exceptions import ResponseError
 from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import Noted
 from receiver.ledger.refund import Source
-from receiver.redis_address import read_address
-from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.keys import RESTORED
-from receiver.store.restored import GAP
-from receiver.store.sentinel import Guards
-from receiver.store.topology import link
-from receiver.store.vitals import Vitals, examine
-from receiver.store.wakes import SILENCE, News
-from tests.accounts import make_account
-from tests.clock import ManualClock
-from tests.fleet import HOST, MASTER, Server, fleet, node_id
-from tests.processes import until
+from receiver.store.maintenance.probe import Vitals, examine
+from receiver.store.maintenance.restored import GAP
+from receiver.store.redis.address import read_address
+from receiver.store.redis.client import link
+from receiver.store.redis.keys import RESTORED
+from receiver.store.redis.sentinel import Guards
+from receiver.store.redis.wakeups import SILENCE, News
+from receiver.track.record import Settler
+from tests.kit.accounts import make_account
+from tests.kit.clock import ManualClock
+from tests.kit.fleet import HOST, MASTER, Server, fleet, node_id
+from tests.kit.processes import until
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
 ACCOUNTS = ("live", "eu", "us")

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from receiver.accounts import Account
+from receiver.amazon.account import Account
 from receiver.ledger.refund import Source
-from receiver.outbox.delivery import Attempts
-from receiver.settle import Settler
-from receiver.store import Store, lanes, looks
-from receiver.store.pruning import Pruned
-from receiver.store.trail import KEPT_FOR, Trace
-from receiver.telling import dead_event
-from tests.clock import T0, ManualClock
+from receiver.outbox.dead_letter import dead_event
+from receiver.outbox.retries import Attempts
+from receiver.store import Store
+from receiver.store.deliveries import queues
+from receiver.store.maintenance.pruning import Pruned
+from receiver.store.refunds import schedule
+from receiver.store.refunds.timeline import KEPT_FOR, Trace
+from receiver.track.record import Settler
+from tests.kit.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
 TRAIL = f"refunds:{{us}}:trail:{refund_id()}"
@@ -60,7 +62,7 @@ async def test_every_notification_look_and_try_is_kept_in_its_order(
 
 async def test_it_is_bounded(store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest entries go."""
-    for module in (looks, lanes):
+    for module in (schedule, queues):
         monkeypatch.setattr(module, "CAP", 3)
     for number in range(5):
         await store.hint("us", hint(at=T0 + number, message=f"m{number}"))

@@ -12,20 +12,16 @@ import msgspec
 from redis.asyncio import Redis
 
 from receiver.ledger.lifecycle import Facts
+from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation
-from receiver.ledger.schedule import next_look
-from receiver.settle import Settler
 from receiver.store import Store
-from receiver.store.looks import Echo, Look
-from receiver.store.refunds import Commit, Committed
-from tests.accounts import make_account
-from tests.clock import T0, ManualClock
+from receiver.store.refunds.refunds import Commit, Committed
+from receiver.store.refunds.schedule import Echo, Look
+from receiver.track.record import Settler
+from tests.kit.accounts import make_account
+from tests.kit.clock import T0, ManualClock
 from tests.store.makers import seen
-from tests.store.model import (
-    Happening,
-    Known,
-    watched,
-)
+from tests.store.model import Happening, Known, watched
 
 Answer = tuple[tuple[str, str], int] | str
 

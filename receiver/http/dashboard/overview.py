@@ -10,21 +10,21 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.current import ChargeStore, current_refunds
-from receiver.http.auth import Caller
+from receiver.http.api.auth import Caller
+from receiver.http.api.listing import Pages, merged
 from receiver.http.dashboard.chart import draw, edges
-from receiver.http.dashboard.frame import Frame
+from receiver.http.dashboard.guard import Frame
 from receiver.http.dashboard.requests import NOTICES
 from receiver.http.dashboard.sessions import Session
-from receiver.http.listing import Pages, merged
 from receiver.ledger.age import born
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Refund, State, is_final
-from receiver.ledger.request import Record, RequestState
+from receiver.ledger.refund_request import Record, RequestState
 from receiver.settings.sections import Scope
-from receiver.store.overview import AlertingProblem, Contradictions, Counted
-from receiver.store.unsettled import OpenRequests
+from receiver.store.dashboard import AlertingProblem, Contradictions, Counted
+from receiver.store.requests.open_requests import OpenRequests
+from receiver.track.current import ChargeStore, current_refunds
 
 DECLINED = 20
 MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 50, 50, 20

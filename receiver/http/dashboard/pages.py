@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.http.dashboard.words import FILTERS
+from receiver.http.dashboard.filters import FILTERS
 
 FOLDER: Final = Path(__file__).parent
 TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}

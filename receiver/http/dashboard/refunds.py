@@ -11,33 +11,33 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.current import current_refunds
 from receiver.errors import BadRequest, Conflict, NotFound, OtherRefunds
-from receiver.http.api import RefundStore
-from receiver.http.auth import Caller
-from receiver.http.cursor import read_cursor, write_cursor
-from receiver.http.dashboard.frame import Frame, see_other
+from receiver.http.api.auth import Caller
+from receiver.http.api.cursor import read_cursor, write_cursor
+from receiver.http.api.issuing import Issues, read_besides
+from receiver.http.api.listing import merged
+from receiver.http.api.params import WORD
+from receiver.http.api.reads import Reads
+from receiver.http.api.refresh_limit import Refreshes
+from receiver.http.api.refunds import RefundStore
+from receiver.http.dashboard.filters import refund_path
+from receiver.http.dashboard.guard import Frame, see_other
 from receiver.http.dashboard.sessions import Session
-from receiver.http.dashboard.words import refund_path
-from receiver.http.issuing import Issues, read_besides
-from receiver.http.listing import merged
-from receiver.http.params import WORD
-from receiver.http.rate import Refreshes
-from receiver.http.reads import Reads
 from receiver.ledger.dispute import Dispute, permission_of
 from receiver.ledger.hint import Hint
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
 from receiver.ledger.query import Query
 from receiver.ledger.refund import REFUND_ID, Refund, Revision, Source, State
-from receiver.ledger.request import REFUSES_US, Asked
+from receiver.ledger.refund_request import REFUSES_US, Asked
 from receiver.ledger.retryability import NAMEABLE
-from receiver.outbox.delivery import Attempts
-from receiver.outbox.subscriber import Subscriber
+from receiver.outbox.dead_letter import DeadEvent
+from receiver.outbox.retries import Attempts
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.settings.sections import Scope
-from receiver.store.damage import StoreDamaged
-from receiver.store.lanes import DeadEvent
-from receiver.store.overview import LaneState, Told
-from receiver.store.trail import DELIVERY, Trace
+from receiver.store.dashboard import LaneState, Told
+from receiver.store.redis.damage import StoreDamaged
+from receiver.store.refunds.timeline import DELIVERY, Trace
+from receiver.track.current import current_refunds
 
 LIMIT = 50
 MOST_DEAD = 2_000

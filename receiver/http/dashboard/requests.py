@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import NotFound
-from receiver.http.dashboard.frame import see_other
+from receiver.http.api.issuing import Issues
+from receiver.http.api.requests import REQUEST_ID
+from receiver.http.dashboard.filters import refund_path
+from receiver.http.dashboard.guard import see_other
 from receiver.http.dashboard.sessions import Session
-from receiver.http.dashboard.words import refund_path
-from receiver.http.issuing import Issues
-from receiver.http.requests import REQUEST_ID
-from receiver.ledger.request import RequestState
+from receiver.ledger.refund_request import RequestState
 from receiver.settings.sections import Scope
 
 NOTICES = {

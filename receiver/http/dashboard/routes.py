@@ -10,8 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from receiver.http.auth import Tokens
-from receiver.http.dashboard.frame import Frame
+from receiver.http.api.auth import Tokens
+from receiver.http.api.issuing import Issues
+from receiver.http.api.reads import Reads
+from receiver.http.api.refresh_limit import Refreshes
+from receiver.http.dashboard.guard import Frame
 from receiver.http.dashboard.overview import OverviewPage, OverviewStore
 from receiver.http.dashboard.pages import Pages
 from receiver.http.dashboard.refunds import HistoryStore, RefundPages
@@ -19,10 +22,7 @@ from receiver.http.dashboard.requests import RequestPages
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.dashboard.signing_in import SigningIn
 from receiver.http.dashboard.subscribers import LaneStore, SubscriberPages
-from receiver.http.issuing import Issues
 from receiver.http.problems import on_http_exception, with_every_method
-from receiver.http.rate import Refreshes
-from receiver.http.reads import Reads
 
 MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics", "/openapi.json")
 """Below these, errors are JSON for everybody."""

@@ -16,8 +16,8 @@ from typing import Final
 
 from starlette.requests import HTTPConnection
 
-from receiver.addresses import client_of
-from receiver.http.auth import Caller
+from receiver.http.api.auth import Caller
+from receiver.transport.addresses import client_of
 
 LASTS_MS: Final = 12 * 3_600_000
 MOST_SESSIONS, MOST_OF_TOKEN = 1_000, 100

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from starlette.requests import HTTPConnection
 
-from receiver.http.auth import Caller
+from receiver.http.api.auth import Caller
 from receiver.http.dashboard.sessions import LASTS_MS, Session, Sessions, cookie_name, digest, ends_for
 
 FORM_KEY, SUFFIX, FOLDER = "form.key", ".session", ".token"

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import Forbidden, Unauthorized
-from receiver.http.auth import LONGEST_TOKEN, Tokens
-from receiver.http.dashboard.frame import Frame, need_own_page, own_page, read_form, see_other
+from receiver.http.api.auth import LONGEST_TOKEN, Tokens
+from receiver.http.dashboard.guard import Frame, need_own_page, own_page, read_form, see_other
 from receiver.http.dashboard.sessions import LASTS_MS, FailedSignIns, Session, Sessions, cookie_name, new_id, same
 
 log = structlog.get_logger()

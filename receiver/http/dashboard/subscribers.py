@@ -11,14 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import NotFound
-from receiver.http.dashboard.frame import Frame, see_other
+from receiver.http.dashboard.guard import Frame, see_other
 from receiver.http.dashboard.sessions import Session
-from receiver.outbox.subscriber import Subscriber, pause, resume, shown_url
+from receiver.outbox.dead_letter import DeadEvent
+from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume, shown_url
 from receiver.settings.sections import Scope
-from receiver.store.damage import StoreDamaged
-from receiver.store.deaths import Redriven
-from receiver.store.lanes import DeadEvent, Health
-from receiver.store.overview import LaneState
+from receiver.store.dashboard import LaneState
+from receiver.store.deliveries.dead_letters import Redriven
+from receiver.store.deliveries.queues import Health
+from receiver.store.redis.damage import StoreDamaged
 
 DEAD_SHOWN = 20
 

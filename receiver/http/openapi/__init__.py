@@ -20,13 +20,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from receiver.http.answers import DeadDeliveryJson, WaitingDeliveryJson
-from receiver.http.api import matches
-from receiver.http.diagnostics import package_version
+from receiver.http.api.diagnostics import package_version
+from receiver.http.api.respond import matches
+from receiver.http.api.schema import DeadDeliveryJson, WaitingDeliveryJson
 from receiver.http.openapi import refunds, requests, running, subscribers
 from receiver.http.openapi.vocabulary import BEARER, Operation, components, shared_answers
-from receiver.outbox.cloud_event import RefundEventJson
-from receiver.outbox.operator_event import OperatorEventJson
+from receiver.outbox.events.operator_event import OperatorEventJson
+from receiver.outbox.formats.cloudevents import RefundEventJson
 
 OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
     **refunds.OPERATIONS,

@@ -6,21 +6,21 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from receiver.amazonpay.calls import MAX_SOFT_DESCRIPTOR
-from receiver.amazonpay.fps import CURRENCY, MAX_DESCRIPTION, TRANSACTION_ID, Policy
-from receiver.http.deliveries import MOST_IDS, STREAM_ID
-from receiver.http.issuing import MOST_NAMED
+from receiver.amazon.calls import MAX_SOFT_DESCRIPTOR
+from receiver.amazon.fps.calls import CURRENCY, MAX_DESCRIPTION, TRANSACTION_ID, Policy
+from receiver.http.api.deliveries import MOST_IDS, STREAM_ID
+from receiver.http.api.issuing import MOST_NAMED
+from receiver.ledger.money import AMOUNT
+from receiver.ledger.money import CURRENCY as CURRENCY_CODE
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE
-from receiver.ledger.refund import AMOUNT, REFUND_ID
-from receiver.ledger.refund import CURRENCY as CURRENCY_CODE
-from receiver.outbox.event import EVENT_ID
-from receiver.outbox.formats import FORMATS, LONGEST_AUTHORIZATION, LONGEST_LINK, ROUTING_KEY
-from receiver.outbox.limits import FASTEST, MOST_AMOUNTS, MOST_AT_ONCE, SLOWEST
-from receiver.outbox.rotation import NEW
-from receiver.outbox.secret import MOST_SECRETS
-from receiver.outbox.signature import FORM, LONGEST, SHORTEST
-from receiver.outbox.target import LONGEST_URL
-from receiver.outbox.written import MOST_REASONS, NAME, REASON, VALID_TYPES
+from receiver.ledger.refund import REFUND_ID
+from receiver.outbox.events.event import EVENT_ID
+from receiver.outbox.subscribers.changes import NEW
+from receiver.outbox.subscribers.fields import MOST_REASONS, NAME, REASON, VALID_TYPES
+from receiver.outbox.subscribers.formats import FORMATS, LONGEST_AUTHORIZATION, LONGEST_LINK, ROUTING_KEY
+from receiver.outbox.subscribers.limits import FASTEST, MOST_AMOUNTS, MOST_AT_ONCE, SLOWEST
+from receiver.outbox.subscribers.secrets import FORM, LONGEST, MOST_SECRETS, SHORTEST
+from receiver.outbox.subscribers.url import LONGEST_URL
 
 Schema = dict[str, Any]
 

@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
-from receiver.http.answers import (
-    HistoryJson,
-    PendingOrderJson,
-    PendingRequestJson,
-    RefreshJson,
-    RefundListJson,
-)
-from receiver.http.api import LIMIT, LONGEST_WAIT, MOST
+from receiver.http.api.params import WORD
+from receiver.http.api.refunds import LIMIT, LONGEST_WAIT, MOST
+from receiver.http.api.requests import REQUEST_ID
+from receiver.http.api.schema import HistoryJson, PendingOrderJson, PendingRequestJson, RefreshJson, RefundListJson
 from receiver.http.openapi.bodies import CREATE_FPS_REFUND, CREATE_REFUND, RETRY_REFUND, time, whole
 from receiver.http.openapi.vocabulary import (
     ACCOUNT,
@@ -31,14 +27,12 @@ from receiver.http.openapi.vocabulary import (
     Parameter,
     Schema,
 )
-from receiver.http.params import WORD
 from receiver.http.problems import RefundProblemJson
-from receiver.http.requests import REQUEST_ID
 from receiver.issue.orders import LONGEST_KEY
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE
 from receiver.ledger.refund import REFUND_ID
-from receiver.ledger.shape import RefundJson
-from receiver.outbox.cloud_event import AdvisedRefundJson
+from receiver.ledger.schema import RefundJson
+from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 from receiver.settings.sections import Scope
 
 EXAMPLE_KEY: Final = "order-4711-refund-1"

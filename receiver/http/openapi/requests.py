@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from receiver.http.answers import RequestListJson
+from receiver.http.api.requests import LIMIT as REQUEST_LIMIT
+from receiver.http.api.requests import MOST as MOST_REQUESTS
+from receiver.http.api.schema import RequestListJson
 from receiver.http.openapi.bodies import SETTLEMENT
 from receiver.http.openapi.refunds import ISSUE, ONE_ACCOUNT, PENDING, REQUEST, number
 from receiver.http.openapi.vocabulary import (
@@ -24,9 +26,7 @@ from receiver.http.openapi.vocabulary import (
     Parameter,
 )
 from receiver.http.problems import RefundProblemJson
-from receiver.http.requests import LIMIT as REQUEST_LIMIT
-from receiver.http.requests import MOST as MOST_REQUESTS
-from receiver.ledger.request import OPEN
+from receiver.ledger.refund_request import OPEN
 from receiver.ledger.request_shape import RefundRequestJson
 
 OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from receiver.http.answers import AliveJson, DiagnosticsJson, ReadinessJson
-from receiver.http.notifications import LIMIT as NOTIFICATION_LIMIT
-from receiver.http.notifications import NOTIFICATION_ID, UnrecognizedListJson, UnrecognizedMessageJson
+from receiver.http.api.notifications import LIMIT as NOTIFICATION_LIMIT
+from receiver.http.api.notifications import NOTIFICATION_ID, UnrecognizedListJson, UnrecognizedMessageJson
+from receiver.http.api.schema import AliveJson, DiagnosticsJson, ReadinessJson
 from receiver.http.openapi.bodies import whole
 from receiver.http.openapi.refunds import ONE_ACCOUNT, TEXT, number
 from receiver.http.openapi.subscribers import ADMIN
 from receiver.http.openapi.vocabulary import ACCOUNT as OF_ACCOUNT
 from receiver.http.openapi.vocabulary import JSON, LISTED, QUERY, STORE, Answer, Body, Operation, Parameter, Schema
-from receiver.metrics import CONTENT_TYPE
-from receiver.store.notifications import MOST_KEPT
+from receiver.runtime.metrics import CONTENT_TYPE
+from receiver.store.refunds.notifications import MOST_KEPT
 
 ACCOUNT: Final = Parameter("account", "Our name of the account.", TEXT, place="path", required=True, example="us")
 NOTIFICATION: Final[Schema] = {

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from receiver.http.answers import (
+from receiver.http.api.deliveries import CURSOR, LIMIT, MOST, STREAM_ID
+from receiver.http.api.params import WORD
+from receiver.http.api.schema import (
     AddedSubscriberJson,
     ChangedSubscriberJson,
     DeliveryListJson,
@@ -18,11 +20,10 @@ from receiver.http.answers import (
     TestedJson,
     TestPendingJson,
 )
-from receiver.http.deliveries import CURSOR, LIMIT, MOST, STREAM_ID
-from receiver.http.feed import LIMIT as EVENTS_LIMIT
-from receiver.http.feed import LONGEST_WAIT
-from receiver.http.feed import MOST as MOST_EVENTS
-from receiver.http.feed_reader import EVENT_STREAM, TYPES
+from receiver.http.feed.feed import LIMIT as EVENTS_LIMIT
+from receiver.http.feed.feed import LONGEST_WAIT
+from receiver.http.feed.feed import MOST as MOST_EVENTS
+from receiver.http.feed.reader import EVENT_STREAM, TYPES
 from receiver.http.openapi.bodies import ADD_SUBSCRIBER, CHANGE_SUBSCRIBER, REDRIVE, ROTATE, whole
 from receiver.http.openapi.refunds import ONE_ACCOUNT, READ, TEXT, number
 from receiver.http.openapi.vocabulary import (
@@ -40,7 +41,6 @@ from receiver.http.openapi.vocabulary import (
     Reasons,
     Schema,
 )
-from receiver.http.params import WORD
 from receiver.settings.sections import Scope
 
 ADMIN: Final = (Scope.ADMIN,)

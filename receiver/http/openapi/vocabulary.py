@@ -10,7 +10,7 @@ import msgspec
 
 from receiver.http.problems import MEDIA_TYPE as PROBLEM
 from receiver.http.problems import ProblemJson
-from receiver.metrics import STORE_ERRORS
+from receiver.runtime.metrics import STORE_ERRORS
 from receiver.settings.sections import Scope
 
 Schema = dict[str, Any]

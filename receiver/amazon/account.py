@@ -1,0 +1,61 @@
+"""Pure. One Amazon Pay account as the verbs need it: whose notifications to believe, whom to ask, how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from receiver.amazon.calls import Endpoint
+from receiver.amazon.fps.calls import Version
+from receiver.amazon.fps.signing import Credentials, SignatureMethod
+from receiver.amazon.signing import Signer
+from receiver.amazon.sns.topic import TopicPattern
+from receiver.amazon.throttle import Bucket, Call
+from receiver.ledger.age import STUCK_AFTER
+from receiver.ledger.charge import OVER
+from receiver.ledger.polling import PollPlan
+
+
+class Environment(StrEnum):
+    """`releaseEnvironment` of Amazon's answers, in lower case."""
+
+    LIVE = "live"
+    SANDBOX = "sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class FpsAccess:
+    """How the account calls Flexible Payments, which Amazon retired in 2015."""
+
+    endpoint: str
+    credentials: Credentials
+    version: Version = Version.V2008_05_01
+    method: SignatureMethod = SignatureMethod.HMAC_SHA256
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One merchant in one environment. `name` is the Redis hash tag and the last part of `/ipn/{account}`."""
+
+    name: str
+    merchant_id: str
+    environment: Environment
+    topics: Sequence[TopicPattern]
+    endpoint: Endpoint
+    signer: Signer
+    throttle: Mapping[Call, Bucket]
+    poll: PollPlan
+    min_signature_version: int = 1
+    signing_certificates: Mapping[str, bytes] = field(default_factory=dict)
+    """Pinned certificates: `SigningCertURL` → PEM. These are never fetched."""
+    over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
+    """Currency → most that may be refunded over the captured amount, minor units."""
+    stuck_after: int = STUCK_AFTER
+    """ms that a refund may be pending before it counts as stuck."""
+    fps: FpsAccess | None = None
+    """None: no refunds by Flexible Payments."""
+
+    def allows(self, topic_arn: str) -> bool:
+        """Whether a notification of this topic may be for this account."""
+        return any(pattern.matches(topic_arn) for pattern in self.topics)

@@ -1,0 +1,185 @@
+"""Pure. What an answer of Amazon means before anybody looks at the object in it: by HTTP class first.
+
+    2xx                                     a JSON object, or AmazonUnknown("amazon_unintelligible")
+    429                                     AmazonThrottled
+    408, 425, 1xx, 3xx, 5xx                 AmazonUnknown
+    404 that may be Amazon's                AmazonNotFound
+    other 4xx with a code of `VERDICTS`     AmazonRefused
+    any other 4xx                           AmazonRefusesUs
+
+`reasonCode` comes second: the lists of codes that were published are neither complete nor sure about their statuses.
+Only `VERDICTS` speak of the refund. All else speaks of our request, or comes from a proxy on the way.
+
+Amazon's answers have bounds as a stranger's have. What is over one is not understood, so it is no verdict, and Amazon
+is asked again:
+
+    of the whole answer    64 KiB of body (`transport/client.py`, as are head and time), 16 levels, UTF-8, not encoded
+    of one value           32 digits and 32 places; a key that is there once. Beyond it the value counts as unreadable
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+
+from receiver.errors import AmazonNotFound, AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown
+from receiver.exchange import Response
+from receiver.ledger.nesting import MAX_DEPTH, too_deep
+from receiver.ledger.refund_request import KEY_TAKEN
+from receiver.ledger.schema import clean
+
+WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""A state, a reason code, an environment: what may become a Redis key or a label of a metric."""
+
+NO_SUCH_OBJECT = "ResourceNotFound"
+VERDICTS = frozenset(
+    {
+        *("TransactionAmountExceeded", "TransactionCountExceeded", "CurrencyMismatch"),
+        *("InvalidChargeStatus", "InvalidChargePermissionStatus", NO_SUCH_OBJECT, KEY_TAKEN),
+    }
+)
+"""The reason codes that Amazon documents as a verdict on a refund: amount, count, currency, charge, key with other
+values. The list is closed: no other code ends a request."""
+OF_THE_WAY = frozenset({401, 403, 407, 426})
+"""Statuses that speak of who asks, or of the way, whatever the body says."""
+
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+MAX_RETRY_AFTER = 86_400
+"""A day. Amazon documents no `Retry-After`; whatever stands there must not park an account for ever."""
+
+MAX_DIGITS = 32
+"""Of a number, and places before or after its point."""
+NOT_JSON = "it is not JSON"
+PLAIN = ("", "identity")
+"""Values of Content-Encoding that change nothing. What is packed stays packed: a small answer cannot swell."""
+
+JsonObject = dict[str, Any]
+
+
+def judge(response: Response) -> JsonObject:
+    """The JSON object of a 2xx answer; numbers with a fraction are `Decimal`.
+
+    Raises an `AmazonError` as the table above says. Each knows Amazon's status and request id, and `retry_after`
+    (seconds) where Amazon named one.
+    """
+    if 200 <= response.status < 300:
+        return _object_of(response)
+    detail, reason_code, is_bounded = _problem_of(response)
+    request_id, status = request_id_of(response), response.status
+    told: dict[str, Any] = {"reason_code": reason_code, "amazon_status": status, "request_id": request_id}
+    wait = retry_after(response.headers)
+    if status == 429:
+        raise AmazonThrottled(detail, retry_after=wait, **told)
+    if not 400 <= status < 500 or status in {408, 425}:
+        raise AmazonUnknown(detail, retry_after=wait, **told)
+    if status == 404 and is_bounded and (reason_code or request_id or not response.body):
+        raise AmazonNotFound(detail, **told)
+    if status not in OF_THE_WAY and reason_code in VERDICTS:
+        raise AmazonRefused(detail, **told)
+    raise AmazonRefusesUs(detail, retry_after=wait, **told)
+
+
+def unintelligible(response: Response, what: str) -> NoReturn:
+    """Raise `AmazonUnknown("amazon_unintelligible")`: a 2xx that does not tell us what happened."""
+    raise AmazonUnknown(
+        f"Amazon's answer cannot be understood: {what}.",
+        reason="amazon_unintelligible",
+        amazon_status=response.status,
+        request_id=request_id_of(response),
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> int | None:
+    """Seconds of `Retry-After`, at most a day; None where it is absent or unreadable.
+
+    RFC 9110 10.2.3 allows seconds or a date. A date is measured against the answer's own `Date`, so that neither
+    this machine's clock nor the time of the call matters.
+    """
+    text = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,10}", text):
+        return min(int(text), MAX_RETRY_AFTER)
+    try:
+        wait = (parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return max(0, min(round(wait), MAX_RETRY_AFTER))
+
+
+def request_id_of(response: Response) -> str | None:
+    """`X-Amz-Pay-Request-Id`, which Amazon's support asks for."""
+    text = response.headers.get("x-amz-pay-request-id", "").strip()
+    return text if REQUEST_ID.fullmatch(text) else None
+
+
+def _object_of(response: Response) -> JsonObject:
+    parsed, problem = _parse(response)
+    if problem:
+        unintelligible(response, problem)
+    if not isinstance(parsed, dict):
+        unintelligible(response, "it is not a JSON object")
+    return parsed
+
+
+def _problem_of(response: Response) -> tuple[str, str, bool]:
+    """What an answer that is no 2xx says, its `reasonCode`, and whether it is within the bounds."""
+    parsed, problem = _parse(response)
+    said = parsed if isinstance(parsed, dict) else {}
+    code, message = said.get("reasonCode"), said.get("message")
+    reason_code = code if isinstance(code, str) and WORD.fullmatch(code) else ""
+    is_bounded = problem in ("", NOT_JSON)
+    words = clean(message) if isinstance(message, str) else "" if is_bounded else f"{problem[0].upper()}{problem[1:]}."
+    head = f"Amazon answered {response.status}" + (f" {reason_code}" if reason_code else "")
+    return clean(f"{head}: {words}" if words else f"{head}."), reason_code, is_bounded
+
+
+def _parse(response: Response) -> tuple[object, str]:
+    """The JSON value, or None and why there is none: no bytes make this raise.
+
+    A number or a byte that cannot be read spoils the field in which it stands, not the whole answer; so does a key that
+    is there twice.
+    """
+    if response.truncated:
+        return None, "it is longer than any answer should be"
+    text = response.body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    if too_deep(text):
+        return None, f"it is nested deeper than {MAX_DEPTH} levels"
+    try:
+        return _DECODER.decode(text), ""
+    except (ValueError, RecursionError):
+        encoding = clean(response.headers.get("content-encoding", ""), 32).lower()
+        return None, f"it is encoded ({encoding}), which nobody asked for" if encoding not in PLAIN else NOT_JSON
+
+
+class NoValue:
+    """Stands for a value that cannot be read: NaN, a number out of bounds, what has one key with another."""
+
+    def __init__(self, text: str) -> None:
+        """Nothing of the text is kept."""
+
+
+def _whole(text: str) -> int | NoValue:
+    return int(text) if len(text) <= MAX_DIGITS else NoValue(text)
+
+
+def _decimal(text: str) -> Decimal | NoValue:
+    try:
+        found = Decimal(text)
+    except ArithmeticError:
+        return NoValue(text)
+    return found if len(text) <= MAX_DIGITS and abs(found.adjusted()) <= MAX_DIGITS else NoValue(text)
+
+
+def _object(pairs: list[tuple[str, object]]) -> JsonObject:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        times = Counter(name for name, _ in pairs)
+        found.update({name: NoValue(name) for name, count in times.items() if count > 1})
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole, parse_float=_decimal, parse_constant=NoValue)

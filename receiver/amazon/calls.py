@@ -1,0 +1,203 @@
+"""Pure. Get Refund, Get Charge and Create Refund as requests, and their answers as values.
+
+`amazon/answers.py` judges an answer by its HTTP class before anything is read here. Only an id or a state that cannot
+be read makes an answer unintelligible. Any other field that cannot be read is null and noted in `unread`
+(`amazon/fields.py`): nothing about money is guessed, and nothing beside a decline silences it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from receiver.amazon.answers import JsonObject, judge, request_id_of
+from receiver.amazon.fields import Fields, as_id, as_money, as_reference, as_text, as_word
+from receiver.errors import AmazonUnknown, BadRequest
+from receiver.exchange import Request, Response
+from receiver.ledger.charge import Charge
+from receiver.ledger.money import Money
+from receiver.ledger.refund import REFUND_ID, UNKNOWN_STATE, Observation, state_of
+from receiver.ledger.timestamps import parse_time
+
+IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9_-]{1,32}")
+"""Amazon's idempotency page. A UUID with its dashes is too long: strip them."""
+
+MAX_SOFT_DESCRIPTOR = 16
+
+
+class Region(StrEnum):
+    """The three regions of Amazon Pay: Americas, Europe with the United Kingdom, Japan."""
+
+    NA = "na"
+    EU = "eu"
+    JP = "jp"
+
+
+HOSTS = {
+    Region.NA: "https://pay-api.amazon.com",
+    Region.EU: "https://pay-api.amazon.eu",
+    Region.JP: "https://pay-api.amazon.jp",
+}
+
+
+def key_environment(public_key_id: str) -> str | None:
+    """The environment that a public key id is bound to by its prefix: "live", "sandbox", or None for one without."""
+    upper = public_key_id.upper()
+    return next((name for name in ("live", "sandbox") if upper.startswith(name.upper())), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an account's calls go. `environment` is "live" or "sandbox".
+
+    `override` replaces scheme, host and port (a simulator, a proxy); the path below it is as ever. What is then
+    signed as `x-amz-pay-host` is the host that is addressed, as Amazon's SDKs do with an address of one's own.
+    """
+
+    region: Region
+    environment: str
+    public_key_id: str
+    override: str | None = None
+    auth_token: str = field(default="", repr=False)
+    """Delegated access: what a merchant gave to a solution provider; sent as `x-amz-pay-authtoken`."""
+
+    @property
+    def base(self) -> str:
+        """The address up to the resource, without a slash at its end.
+
+        The path holds the environment only for keys without a LIVE or SANDBOX prefix (Amazon's SDKs; with such a key
+        and a `/sandbox/` path Amazon refuses the call).
+        """
+        root = (self.override or HOSTS[self.region]).rstrip("/")
+        return f"{root}/v2" if key_environment(self.public_key_id) else f"{root}/{self.environment}/v2"
+
+    @property
+    def host(self) -> str:
+        """The host name addressed, without a port: the value of `x-amz-pay-host`."""
+        return urlsplit(self.base).hostname or ""
+
+
+def get_refund(endpoint: Endpoint, refund_id: str) -> Request:
+    """`GET /refunds/{id}`, not yet signed. Raises `BadRequest` for an id that is not safe in a path."""
+    return _request(endpoint, "GET", f"refunds/{_id(refund_id, 'refund')}")
+
+
+def get_charge(endpoint: Endpoint, charge_id: str) -> Request:
+    """`GET /charges/{id}`, not yet signed. Raises `BadRequest` for an id that is not safe in a path."""
+    return _request(endpoint, "GET", f"charges/{_id(charge_id, 'charge')}")
+
+
+def create_refund(
+    endpoint: Endpoint, charge_id: str, money: Money, idempotency_key: str, soft_descriptor: str = ""
+) -> Request:
+    """`POST /refunds`, not yet signed. The amount is a text with the currency's decimals: JPY has none.
+
+    The body is the same bytes for the same values: Amazon refuses other values under a used idempotency key.
+    Raises `BadRequest` for an id, a key or a soft descriptor (16 characters) that Amazon would not take.
+    """
+    if not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+        raise BadRequest(
+            "An idempotency key has 1 to 32 of the characters A-Z, a-z, 0-9, _ and -.", reason="bad_idempotency_key"
+        )
+    if len(soft_descriptor) > MAX_SOFT_DESCRIPTOR:
+        raise BadRequest("A soft descriptor has at most 16 characters.", reason="bad_soft_descriptor")
+    values: JsonObject = {
+        "chargeId": _id(charge_id, "charge"),
+        "refundAmount": {"amount": money.text, "currencyCode": money.currency_code},
+    }
+    if soft_descriptor:
+        values["softDescriptor"] = soft_descriptor
+    body = json.dumps(values, separators=(",", ":")).encode("ascii")
+    return post_refund(endpoint, body, idempotency_key)
+
+
+def post_refund(endpoint: Endpoint, body: bytes, idempotency_key: str) -> Request:
+    """`POST /refunds` with a body that `create_refund` once made, not yet signed: a repetition sends the same bytes."""
+    return _request(endpoint, "POST", "refunds", body).with_headers(x_amz_pay_idempotency_key=idempotency_key)
+
+
+def read_refund(response: Response, refund_id: str | None = None, *, is_new: bool = False) -> Observation:
+    """The refund in an answer to Get Refund or Create Refund (`refund_id` None: any).
+
+    `is_new` is for Create Refund, whose 2xx means that the refund is made: its id alone is enough then. A state that
+    cannot be read is `UNKNOWN_STATE` until Get Refund tells it.
+    Raises what `answers.judge` raises; and `AmazonUnknown` with `amazon_unintelligible` for a body that does not tell
+    id and state, or `amazon_wrong_refund` for the answer about another refund.
+    """
+    read = Fields(response, judge(response))
+    found = read.required("refundId", as_id)
+    if refund_id not in (None, found):
+        _wrong(response, "amazon_wrong_refund", "refund")
+    status = read.part("statusDetails", "statusDetail")
+    state = status.optional("state", as_word, UNKNOWN_STATE) if is_new else status.required("state", as_word)
+    reason_code = status.optional("reasonCode", as_word, "")
+    return Observation(
+        refund_id=found,
+        state=state_of(state),
+        updated_at=status.optional("lastUpdatedTimestamp", parse_time, 0),
+        charge_id=read.optional("chargeId", as_id, ""),
+        amount=read.optional("refundAmount", as_money, None),
+        reason_code="" if reason_code == "None" else reason_code,
+        reason_description=status.optional("reasonDescription", as_text, ""),
+        soft_descriptor=read.optional("softDescriptor", as_text, ""),
+        created_at=read.optional("creationTimestamp", parse_time, 0),
+        environment=read.optional("releaseEnvironment", as_word, ""),
+        unread=read.unread,
+    )
+
+
+def read_charge(response: Response, charge_id: str | None = None) -> Charge:
+    """The charge in an answer to Get Charge (`charge_id` None: any).
+
+    Raises as `read_refund` does; the answer about another charge is `amazon_wrong_charge`.
+    """
+    read = Fields(response, judge(response))
+    found = read.required("chargeId", as_id)
+    if charge_id not in (None, found):
+        _wrong(response, "amazon_wrong_charge", "charge")
+    captured = read.optional("captureAmount", as_money, None)
+    refunded = read.optional("refundedAmount", as_money, None)
+    if captured and refunded and captured.currency_code != refunded.currency_code:
+        read.note("refundedAmount", "bad_currency")
+        refunded = None
+    return Charge(
+        charge_id=found,
+        state=read.part("statusDetails", "statusDetail").required("state", as_word),
+        charge_permission_id=read.optional("chargePermissionId", as_id, ""),
+        captured=captured,
+        refunded=refunded,
+        merchant_reference_id=read.part("merchantMetadata").optional("merchantReferenceId", as_reference, ""),
+        environment=read.optional("releaseEnvironment", as_word, ""),
+        unread=read.unread,
+    )
+
+
+def _request(endpoint: Endpoint, method: str, resource: str, body: bytes = b"") -> Request:
+    headers = {
+        "accept": "application/json",
+        "content-type": "application/json",
+        "x-amz-pay-host": endpoint.host,
+        "x-amz-pay-region": endpoint.region.value,
+    }
+    if endpoint.auth_token:
+        headers["x-amz-pay-authtoken"] = endpoint.auth_token
+    return Request(method, f"{endpoint.base}/{resource}", headers, body)
+
+
+def _id(text: str, kind: str) -> str:
+    if not REFUND_ID.fullmatch(text):
+        raise BadRequest(f"A {kind} id has at most 64 letters, digits and dashes.", reason=f"bad_{kind}_id")
+    return text
+
+
+def _wrong(response: Response, reason: str, kind: str) -> NoReturn:
+    raise AmazonUnknown(
+        f"Amazon's answer is about another {kind} than the one that was asked for.",
+        reason=reason,
+        amazon_status=response.status,
+        request_id=request_id_of(response),
+    )

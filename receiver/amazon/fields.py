@@ -1,0 +1,118 @@
+"""Pure. The fields of an answer's JSON object, read one by one, so that no field silences the others.
+
+Two kinds of field:
+
+    required    without it the answer means nothing: raises `AmazonUnknown("amazon_unintelligible")`
+    optional    null where it is absent; null and noted in `unread` where it is there and cannot be read
+
+Nothing is guessed: a value is read in its documented form or not at all. Keys that are not asked for are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from receiver.amazon.answers import WORD, JsonObject, unintelligible
+from receiver.errors import Unreadable
+from receiver.exchange import Response
+from receiver.ledger.money import Money
+from receiver.ledger.order_reference import reference_problem
+from receiver.ledger.refund import REFUND_ID, Unread
+from receiver.ledger.schema import clean
+
+Value = TypeVar("Value")
+
+ABSENT = (None, "")
+"""Null and the empty text are the same as no such key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """One JSON object of an answer. Its parts note in the same list what cannot be read."""
+
+    response: Response
+    values: JsonObject
+    noted: list[Unread] = field(default_factory=list)
+
+    def required(self, name: str, convert: Callable[[object], Value]) -> Value:
+        """The value. Raises `AmazonUnknown` where it is absent or cannot be read."""
+        value = self.values.get(name)
+        if value in ABSENT:
+            unintelligible(self.response, f"it has no {name}")
+        try:
+            return convert(value)
+        except Unreadable as error:
+            unintelligible(self.response, f"its {name} cannot be read ({error.reason})")
+
+    def optional(self, name: str, convert: Callable[[object], Value], default: Value) -> Value:
+        """The value; the default where it is absent, or cannot be read and is noted."""
+        value = self.values.get(name)
+        if value in ABSENT:
+            return default
+        try:
+            return convert(value)
+        except Unreadable as error:
+            self.note(name, error.reason)
+            return default
+
+    def part(self, *names: str) -> Fields:
+        """The first of these members that is an object. Where none is, an empty one; what stands there is noted."""
+        found = [self.values[name] for name in names if self.values.get(name) not in ABSENT]
+        objects = [each for each in found if isinstance(each, dict)]
+        if found and not objects:
+            self.note(names[0], "not_an_object")
+        return Fields(self.response, objects[0] if objects else {}, self.noted)
+
+    def note(self, name: str, reason: str) -> None:
+        """Note that a field is there and cannot be read."""
+        self.noted.append(Unread(name, reason))
+
+    @property
+    def unread(self) -> tuple[Unread, ...]:
+        """What could not be read so far, in this object and in its parts."""
+        return tuple(self.noted)
+
+
+def as_id(value: object) -> str:
+    """An id of Amazon's. Raises `Unreadable`."""
+    if not isinstance(value, str):
+        raise Unreadable("It is not a text.", reason="not_a_text")
+    if not REFUND_ID.fullmatch(value):
+        raise Unreadable("An id has 1 to 64 letters, digits and dashes.", reason="bad_id")
+    return value
+
+
+def as_word(value: object) -> str:
+    """A state, a reason code or an environment. Raises `Unreadable`."""
+    if not isinstance(value, str):
+        raise Unreadable("It is not a text.", reason="not_a_text")
+    if not WORD.fullmatch(value):
+        raise Unreadable("A word has 1 to 64 letters, digits, dashes and underscores.", reason="bad_word")
+    return value
+
+
+def as_text(value: object) -> str:
+    """Prose, made safe to show (`answers.clean`). Raises `Unreadable`."""
+    if not isinstance(value, str):
+        raise Unreadable("It is not a text.", reason="not_a_text")
+    return clean(value)
+
+
+def as_reference(value: object) -> str:
+    """The merchant's own order number, exactly as it is. Raises `Unreadable` where it cannot be kept so."""
+    if not isinstance(value, str):
+        raise Unreadable("It is not a text.", reason="not_a_text")
+    if problem := reference_problem(value):
+        raise Unreadable("It cannot be kept whole.", reason=problem)
+    return value
+
+
+def as_money(value: object) -> Money | None:
+    """`{amount, currencyCode}`; None without an amount. Raises `Unreadable`."""
+    if not isinstance(value, dict):
+        raise Unreadable("It is not an object.", reason="not_an_object")
+    if value.get("amount") in ABSENT:
+        return None
+    return Money.parse(value["amount"], value.get("currencyCode"))

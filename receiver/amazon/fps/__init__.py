@@ -1,0 +1,1 @@
+"""Pure. The legacy Flexible Payments Service: its requests, answers, notifications and signatures."""

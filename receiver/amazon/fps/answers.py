@@ -1,0 +1,144 @@
+"""Pure. What an answer of Flexible Payments means before anybody looks at the refund in it.
+
+What an answer means is judged in this order:
+
+    408, 425, 1xx, 3xx, 5xx                          AmazonUnknown
+    429                                              AmazonThrottled
+    4xx without a list of errors of FPS              AmazonRefusesUs
+    2xx without XML of FPS                           AmazonUnknown("amazon_unintelligible")
+    a list of errors, one of them in `UNDECIDED`     AmazonUnknown
+    a list of errors, all of them in `VERDICTS`      AmazonRefused, with the first code
+    any other list of errors                         AmazonRefusesUs, with the first code that is no verdict
+    RefundResponse                                   an Answer
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.ElementTree import fromstring
+
+from receiver.amazon.answers import PLAIN, REQUEST_ID, WORD, retry_after
+from receiver.errors import AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown
+from receiver.exchange import Response
+from receiver.ledger.nesting import MAX_DEPTH
+from receiver.ledger.schema import clean
+
+UNDECIDED = frozenset({"ConcurrentModification", "InternalError", "InternalFailure", "ServiceUnavailable"})
+"""Errors that FPS itself calls retriable and that do not tell what became of the request."""
+
+VERDICTS = frozenset(
+    {
+        *("RefundAmountExceeded", "TransactionFullyRefundedAlready", "TransactionTypeNotRefundable"),
+        *("InvalidTransactionId", "InvalidTransactionState", "OriginalTransactionFailed"),
+        *("OriginalTransactionIncomplete", "DuplicateRequest"),
+    }
+)
+"""Errors that speak of the refund: its amount, its transaction, its reference with other values. The list is closed:
+every other error speaks of our request, and the refund was not made."""
+
+UNKNOWN_STATUSES = frozenset({408, 425})
+
+
+def judged(response: Response) -> Element:
+    """The XML of an answer that is no error; raises as the module says."""
+    status = response.status
+    undecided = not 200 <= status < 300 and (not 400 <= status < 500 or status in UNKNOWN_STATUSES)
+    if undecided or status == 429:
+        error_of = AmazonUnknown if undecided else AmazonThrottled
+        raise error_of(f"Amazon answered {status}.", retry_after=retry_after(response.headers), amazon_status=status)
+    refused = 400 <= status < 500
+    root = _parse(response) if not refused else _parse_refusal(response)
+    codes = [(_code(error), error) for error in root.findall("{*}Errors/{*}Error")]
+    if not codes:
+        if refused and name(root) != "RefundResponse":
+            _not_of_fps(response)
+        if refused:
+            unintelligible(response, "it is a refusal with the answer to a Refund")
+        return root
+    code, error = min(codes, key=_weight)
+    if not code and not refused:
+        unintelligible(response, "it names no error")
+    detail = clean(f"Amazon answered {status} {code}: {error.findtext('{*}Message') or ''}").removesuffix(":")
+    request_id = request_id_of(root) or None
+    if code in UNDECIDED:
+        raise AmazonUnknown(detail, reason_code=code, amazon_status=status, request_id=request_id)
+    kind = AmazonRefused if code in VERDICTS else AmazonRefusesUs
+    raise kind(detail, reason_code=code, amazon_status=status, request_id=request_id)
+
+
+def _weight(pair: tuple[str, Element]) -> int:
+    """Of several errors the one that leaves most open counts: what decides nothing, then what is no verdict."""
+    code = pair[0]
+    return 0 if code in UNDECIDED else 1 if not code else 2 if code not in VERDICTS else 3
+
+
+def _parse_refusal(response: Response) -> Element:
+    """The XML of a 4xx. A page of a proxy on the way is no word of FPS's."""
+    try:
+        return _parse(response)
+    except AmazonUnknown:
+        _not_of_fps(response)
+
+
+def _not_of_fps(response: Response) -> NoReturn:
+    raise AmazonRefusesUs(
+        f"The answer {response.status} is not of Flexible Payments: something on the way refuses the request.",
+        amazon_status=response.status,
+    )
+
+
+def _parse(response: Response) -> Element:
+    if response.truncated:
+        unintelligible(response, "it is longer than any answer should be")
+    try:
+        root: Element = fromstring(response.body, forbid_dtd=True)
+    except (ParseError, ValueError, LookupError):
+        encoding = clean(response.headers.get("content-encoding", ""), 32).lower()
+        unintelligible(response, "it is not plain XML" if encoding in PLAIN else f"it is encoded ({encoding})")
+    if _too_deep(root):
+        unintelligible(response, f"it is nested deeper than {MAX_DEPTH} levels")
+    return root
+
+
+def _too_deep(root: Element) -> bool:
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        level = [child for element in level for child in element]
+    return bool(level)
+
+
+def unintelligible(response: Response, what: str) -> NoReturn:
+    raise AmazonUnknown(
+        f"Amazon's answer cannot be understood: {what}.",
+        reason="amazon_unintelligible",
+        amazon_status=response.status,
+    )
+
+
+def name(element: Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _code(error: Element) -> str:
+    code = (error.findtext("{*}Code") or "").strip()
+    return code if WORD.fullmatch(code) else ""
+
+
+def request_id_of(root: Element) -> str:
+    """`ResponseMetadata/RequestId` of an answer, `RequestID` of a list of errors."""
+    found = root.findtext("{*}ResponseMetadata/{*}RequestId") or root.findtext("{*}RequestID") or ""
+    return found.strip() if REQUEST_ID.fullmatch(found.strip()) else ""
+
+
+def text(response: Response, parent: Element, name: str, form: re.Pattern[str], default: str = "") -> str:
+    """The text of the one child of this name, or the default where there is none; anything else is unintelligible."""
+    found = parent.findall(f"{{*}}{name}")
+    text = (found[0].text or "").strip() if len(found) == 1 and len(found[0]) == 0 else ""
+    if not found and default:
+        return default
+    if not form.fullmatch(text):
+        unintelligible(response, f"its {name} is missing or garbled")
+    return text

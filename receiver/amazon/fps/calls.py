@@ -1,0 +1,221 @@
+"""Pure. Refund of Amazon Flexible Payments (FPS), the service behind Amazon Simple Pay, retired on 1 June 2015.
+
+Amazon's hosts answer no more. This is kept for what was built on it: the request as its guide shows it, the answer, and
+the notification that follows (`amazon/fps/notification.py`), mapped to the same states as refunds of Amazon Pay.
+
+A refund is called by the reference that the merchant chose for it. Its parameter has two names, for which `Version`
+decides: the guide's example and the WSDL of 2008-05-01 say RefundTransactionReference, the API reference and the WSDLs
+from 2008-09-17 on say CallerReference. Amazon's own client libraries of both versions bear that out.
+
+What an answer means: `amazon/fps/answers.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+from receiver.amazon.answers import WORD
+from receiver.amazon.fps.answers import judged, name, request_id_of, text, unintelligible
+from receiver.amazon.fps.signing import Credentials, SignatureMethod, signed_url
+from receiver.errors import AmazonUnknown, BadRequest
+from receiver.exchange import Request, Response
+from receiver.ledger.money import Money
+from receiver.ledger.refund import REFUND_ID, Observation, State, Unread
+from receiver.ledger.schema import clean
+from receiver.ledger.timestamps import format_rfc3339
+
+HOSTS = {"live": "https://fps.amazonaws.com/", "sandbox": "https://fps.sandbox.amazonaws.com/"}
+"""Where FPS was, by environment."""
+
+TRANSACTION_ID = re.compile(r"[A-Za-z0-9-]{1,35}")
+"""At most 35 characters (API reference). Real: 14GK6F2QU755ODS27SGHEURLKPG72Z54KMF."""
+MAX_DESCRIPTION = 160
+CURRENCY = "USD"
+"""FPS knew no other."""
+
+STATES = {
+    "pending": State.INITIATED,
+    "reserved": State.INITIATED,
+    "success": State.REFUNDED,
+    "failure": State.DECLINED,
+    "cancelled": State.DECLINED,
+}
+"""TransactionStatus, whose case differs between answers and notifications, as a state of a refund."""
+
+Chosen = TypeVar("Chosen", bound=StrEnum)
+
+
+class Version(StrEnum):
+    """Versions of the API, by the date of their WSDL."""
+
+    V2008_05_01 = "2008-05-01"
+    V2008_09_17 = "2008-09-17"
+    V2010_08_28 = "2010-08-28"
+
+    @property
+    def reference_name(self) -> str:
+        """What this version calls the reference of a refund."""
+        return "RefundTransactionReference" if self is Version.V2008_05_01 else "CallerReference"
+
+    @property
+    def description_name(self) -> str:
+        """What this version calls the description of a refund."""
+        return "TransactionDescription" if self is Version.V2008_05_01 else "CallerDescription"
+
+
+class Policy(StrEnum):
+    """MarketplaceRefundPolicy: whether the transaction is refunded, the marketplace's fee, or both."""
+
+    MASTER = "MasterTxnOnly"
+    MARKETPLACE = "MarketplaceTxnOnly"
+    BOTH = "MasterAndMarketplaceTxn"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The values of one refund. Raises `BadRequest`, naming what FPS or the ledger would not take."""
+
+    transaction_id: str
+    reference: str
+    """The merchant's own, unique for ever: it is the refund's id in the ledger, so at most 64 letters, digits and
+    dashes; FPS took 128 bytes, and forgot them after seven days."""
+    amount: Money | None = None
+    """None: all that is left. FPS refunded no more than the original amount."""
+    description: str = ""
+    policy: str = ""
+    """One of `Policy`; empty: Amazon's default, MasterTxnOnly."""
+
+    def __post_init__(self) -> None:
+        """Check every parameter."""
+        if not TRANSACTION_ID.fullmatch(self.transaction_id):
+            _bad("TransactionId", "transaction_id", "has at most 35 letters, digits and dashes")
+        if not REFUND_ID.fullmatch(self.reference):
+            _bad("RefundTransactionReference", "reference", "has at most 64 letters, digits and dashes")
+        if self.amount is not None:
+            _check_amount(self.amount)
+        if len(self.description) > MAX_DESCRIPTION or not self.description.isprintable():
+            _bad("The description", "description", f"has at most {MAX_DESCRIPTION} printable characters")
+        if self.policy not in ("", *Policy):
+            _bad("MarketplaceRefundPolicy", "policy", f"is one of {', '.join(Policy)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What FPS said of a refund. `transaction_status` is its own word, of which `observation.state` is the meaning."""
+
+    transaction_id: str
+    """As FPS gave it back: that of the original transaction (API reference). Empty where it cannot be read."""
+    transaction_status: str
+    request_id: str
+    """What Amazon's support asked for; empty where FPS gave none."""
+    observation: Observation
+
+
+def refund(
+    url: str,
+    credentials: Credentials,
+    order: Order,
+    now: int,
+    *,
+    version: str = Version.V2008_05_01,
+    method: str = SignatureMethod.HMAC_SHA256,
+) -> Request:
+    """The signed Refund, at `now` (ms UTC). `url` is one of `HOSTS`, or an address of one's own without a query.
+
+    The request is an order to move money, good for as long as its timestamp is (about 15 minutes): treat its address as
+    a secret. Raises `BadRequest` for an address, version or signature method that cannot be used.
+    """
+    chosen = _member(Version, version, "Version", "version")
+    parameters = {
+        "Action": "Refund",
+        "Timestamp": f"{format_rfc3339(now)[:19]}Z",
+        "TransactionId": order.transaction_id,
+        "Version": chosen.value,
+        chosen.reference_name: order.reference,
+    }
+    if order.amount is not None:
+        parameters["RefundAmount.CurrencyCode"] = order.amount.currency_code
+        parameters["RefundAmount.Value"] = order.amount.text
+    if order.description:
+        parameters[chosen.description_name] = order.description
+    if order.policy:
+        parameters["MarketplaceRefundPolicy"] = str(order.policy)
+    signing = _member(SignatureMethod, method, "SignatureMethod", "signature_method")
+    return Request("GET", signed_url(check_address(url), parameters, credentials, signing))
+
+
+def check_address(url: str) -> str:
+    """The address, if it can be signed and sent as it stands; raises `BadRequest` otherwise."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not re.fullmatch(r"[!-~]+", url) or re.search(r"[?#@\\]", url):
+        _bad("The endpoint", "endpoint", "is an http or https address without user, query or fragment")
+    return url
+
+
+def read_refund(response: Response, order: Order, now: int, *, environment: str = "") -> Answer:
+    """The answer to the Refund of this order; `environment` is `Live`, `Sandbox` or empty for unknown.
+
+    FPS tells no time, so the observation is of `now` (ms). Raises `AmazonUnknown`, `AmazonThrottled` or `AmazonRefused`
+    as the module says; an answer about another reference is `AmazonUnknown("amazon_wrong_refund")`. After a try that
+    ended unknown no refusal proves that nothing was refunded: DuplicateRequest may speak of that very try.
+    """
+    root = judged(response)
+    if name(root) != "RefundResponse":
+        unintelligible(response, "it is no RefundResponse")
+    result = root.findall("{*}RefundResult")
+    if len(result) != 1:
+        unintelligible(response, "it has not one RefundResult")
+    reference = text(response, result[0], "RefundTransactionReference", REFUND_ID, order.reference)
+    if reference != order.reference:
+        raise AmazonUnknown(
+            "Amazon's answer is about another refund than the one that was asked for.",
+            reason="amazon_wrong_refund",
+            amazon_status=response.status,
+            request_id=request_id_of(root) or None,
+        )
+    status = text(response, result[0], "TransactionStatus", WORD)
+    ids = [(each.text or "").strip() for each in result[0].findall("{*}TransactionId")]
+    is_read = len(ids) == 1 and bool(TRANSACTION_ID.fullmatch(ids[0]))
+    observation = Observation(
+        refund_id=reference,
+        state=state_of(status),
+        updated_at=now,
+        charge_id=order.transaction_id,
+        amount=order.amount,
+        reason_description=clean(result[0].findtext("{*}PendingReason") or ""),
+        environment=environment,
+        is_dated=False,
+        unread=() if is_read else (Unread("TransactionId", "bad_id"),),
+    )
+    return Answer(ids[0] if is_read else "", status, request_id_of(root), observation)
+
+
+def state_of(status: str) -> str:
+    """The state of a refund that a TransactionStatus means, in any case; another word is kept as it is."""
+    return STATES.get(status.lower(), status)
+
+
+def _bad(what: str, word: str, why: str) -> NoReturn:
+    raise BadRequest(f"{what} {why}.", reason=f"bad_{word}")
+
+
+def _check_amount(amount: Money) -> None:
+    if amount.currency_code != CURRENCY:
+        _bad("RefundAmount.CurrencyCode", "currency", f"is {CURRENCY}")
+    if not (amount.amount.is_finite() and amount.amount > 0 and amount.minor_units == amount.amount.scaleb(2)):
+        _bad("RefundAmount.Value", "amount", "is a decimal over zero with at most two places")
+
+
+def _member(kind: type[Chosen], value: str, what: str, word: str) -> Chosen:
+    try:
+        return kind(value)
+    except ValueError:
+        _bad(what, word, f"is one of {', '.join(kind)}")

@@ -1,0 +1,164 @@
+"""Pure. What a certificate must be before SNS signatures are checked with it.
+
+SNS signs with ordinary public web certificates. The file at `SigningCertURL` holds one certificate in PEM and no chain,
+and is named after the MD5 of the DER bytes (true of every certificate seen since 2010; nowhere documented).
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from receiver.amazon.sns import regions
+from receiver.errors import NotProven
+
+MAX_PEM: Final = 16 * 1024
+"""Bytes; real ones have about 2 KB."""
+
+SKEW_MS: Final = 5 * 60_000
+
+_PEM = re.compile(
+    rb"-----BEGIN CERTIFICATE-----\r?\n((?:[A-Za-z0-9+/=]{1,76}\r?\n){1,400})-----END CERTIFICATE-----[\r\n]{0,4}"
+)
+_SMALLEST_KEY, _LARGEST_KEY, _SMALLEST_EXPONENT = 2048, 8192, 65537
+
+
+@dataclass(frozen=True, slots=True)
+class SigningCertificate:
+    """A certificate that may sign for SNS: an end entity's, with a sound RSA key. Name and dates count per message."""
+
+    name: str
+    """MD5 of `der`, 32 lower-case hex digits: the file name that it should have been found under."""
+    dns_names: frozenset[str]
+    not_before: int
+    """ms since the epoch, UTC."""
+    not_after: int
+    public_key: RSAPublicKey
+    der: bytes
+
+
+def decode_pem(pem: bytes) -> bytes:
+    """The DER bytes of exactly one PEM block with nothing around it.
+
+    Raises `NotProven` (`certificate_not_pem`) on anything else: many tools take a block out of XML, or one of two.
+    """
+    match = _PEM.fullmatch(pem) if len(pem) <= MAX_PEM else None
+    try:
+        if match is None:
+            raise ValueError
+        text = match[1].translate(None, b"\r\n")
+        der = binascii.a2b_base64(text)
+        if b64encode(der) != text:
+            raise ValueError
+    except ValueError as error:
+        raise NotProven("The certificate file is not exactly one PEM block.", reason="certificate_not_pem") from error
+    return der
+
+
+def read_certificate(pem: bytes) -> SigningCertificate:
+    """Read the file that `SigningCertURL` names.
+
+    Raises `NotProven` with a reason `certificate_…`, and nothing else: not one PEM block, not X.509 v3, not RSA of 2048
+    to 8192 bits with an odd exponent from 65537, a certificate authority, or meant for other uses than a web server.
+    """
+    return read_der(decode_pem(pem))
+
+
+def read_der(der: bytes) -> SigningCertificate:
+    """The same, from the DER bytes."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        key = certificate.public_key()
+        extensions = certificate.extensions
+        names = _dns_names(certificate, extensions)
+        dates = _milliseconds(certificate.not_valid_before_utc), _milliseconds(certificate.not_valid_after_utc)
+        end_entity = _is_end_entity(extensions)
+        for_servers = _is_for_servers(extensions)
+        version = certificate.version
+    # The bytes are hostile, and the library's ways to refuse them are many (ValueError, UnsupportedAlgorithm,
+    # DuplicateExtension, deprecation warnings under -W error, ...): each of them means the same here.
+    except Exception as error:
+        raise NotProven("The certificate cannot be read.", reason="certificate_unreadable") from error
+    if version is not x509.Version.v3:
+        raise NotProven("The certificate is not X.509 version 3.", reason="certificate_version")
+    if not isinstance(key, RSAPublicKey) or not _is_sound(key):
+        raise NotProven("The certificate's key is not RSA of 2048 to 8192 bits.", reason="certificate_weak_key")
+    if not end_entity:
+        raise NotProven("The certificate is a certificate authority's.", reason="certificate_is_ca")
+    if not for_servers:
+        raise NotProven("The certificate is not for a server's signatures.", reason="certificate_wrong_use")
+    return SigningCertificate(file_hash(der), names, *dates, key, der)
+
+
+def file_hash(der: bytes) -> str:
+    """The 32 hex digits in the name of the certificate's file."""
+    return hashlib.md5(der, usedforsecurity=False).hexdigest()
+
+
+def check_certificate(certificate: SigningCertificate, partition: str, region: str, at: int, now: int) -> None:
+    """It must bear the name of SNS in that region, and be valid at the message's time or now (ms), give or take 5
+    minutes.
+
+    A notification that is delivered again for days may outlive its certificate. One that is older than its certificate
+    was signed anew: SNS repeats it with its first `Timestamp`, and with the certificate of the day. Raises `NotProven`.
+    """
+    if regions.signing_name(partition, region) not in certificate.dns_names:
+        raise NotProven("The certificate bears another name than SNS of that region.", reason="certificate_wrong_name")
+    if not (_is_valid(certificate, at) or _is_valid(certificate, now)):
+        raise NotProven(
+            "The certificate was not valid when the message was signed, and is not valid now.",
+            reason="certificate_dates",
+        )
+
+
+def _is_valid(certificate: SigningCertificate, at: int) -> bool:
+    return certificate.not_before - SKEW_MS <= at <= certificate.not_after + SKEW_MS
+
+
+def _is_sound(key: RSAPublicKey) -> bool:
+    exponent = key.public_numbers().e
+    return _SMALLEST_KEY <= key.key_size <= _LARGEST_KEY and exponent >= _SMALLEST_EXPONENT and exponent % 2 == 1
+
+
+def _dns_names(certificate: x509.Certificate, extensions: x509.Extensions) -> frozenset[str]:
+    """The subject alternative names, or the common name where there are none (certificates before 2015)."""
+    try:
+        alternatives = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        attributes = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return frozenset(str(attribute.value) for attribute in attributes)
+    return frozenset(alternatives.get_values_for_type(x509.DNSName))
+
+
+def _is_end_entity(extensions: x509.Extensions) -> bool:
+    try:
+        return not extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return True
+
+
+def _is_for_servers(extensions: x509.Extensions) -> bool:
+    """RFC 5280, 4.2.1.3 and 4.2.1.12: each use is free where its extension is absent."""
+    try:
+        if not extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
+            return False
+    except x509.ExtensionNotFound:
+        pass
+    try:
+        uses = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in uses
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp()) * 1000

@@ -1,0 +1,114 @@
+"""Pure. May we believe an envelope? Its certificate's address, its age, its signature; the account judges its topic.
+
+What the signature proves is that SNS sent this text for this topic. SNS signs for every AWS customer with the same
+certificates, so only the pinned `TopicArn` makes it Amazon Pay's.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from functools import lru_cache
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
+
+from receiver.amazon.sns import known_answers, regions
+from receiver.amazon.sns.certificate import SigningCertificate, read_certificate
+from receiver.amazon.sns.envelope import Envelope
+from receiver.errors import CertificateUnavailable, ConfigurationError, DatedInFuture, NotProven, Unavailable
+
+PAST_MS: Final = 15 * 86_400_000
+"""Amazon's IPN page promises deliveries for 14 days."""
+
+FUTURE_MS: Final = 5 * 60_000
+
+_PADDING = PKCS1v15()
+_HASHES: dict[int, HashAlgorithm] = {1: SHA1(), 2: SHA256()}  # noqa: S303 - SNS signs with SHA-1 unless told otherwise
+
+
+@lru_cache(maxsize=64)
+def _address(partition: str, region: str) -> re.Pattern[str]:
+    host = re.escape(regions.host(partition, region))
+    return re.compile(f"https://{host}/SimpleNotificationService-([0-9a-f]{{32}})\\.pem")
+
+
+def check_address(envelope: Envelope) -> str:
+    """The certificate must stand at the one address of the topic's own region. Returns its file hash, 32 hex digits.
+
+    Compared as text, never parsed: every parser of URLs has its own opinion of tabs, backslashes and user names.
+    Raises `NotProven` (`wrong_certificate_address`), or `CertificateUnavailable` (`unknown_region`) where the region
+    of an allowed topic is not in our table, which is our lack.
+    """
+    if regions.signing_name(envelope.partition, envelope.region) is None:
+        raise CertificateUnavailable("The topic's AWS region is not known to this version.", reason="unknown_region")
+    match = _address(envelope.partition, envelope.region).fullmatch(envelope.signing_cert_url)
+    if match is None:
+        raise NotProven("SigningCertURL is not the address of Amazon SNS.", reason="wrong_certificate_address")
+    return match[1]
+
+
+def read_address(url: str) -> tuple[str, str] | None:
+    """(partition, file hash) of a certificate address of any known region; None where the text is no such address."""
+    for partition, region in regions.SIGNING_NAMES:
+        if match := _address(partition, region).fullmatch(url):
+            return partition, match[1]
+    return None
+
+
+def check_age(envelope: Envelope, now: int, past_ms: int = PAST_MS, future_ms: int = FUTURE_MS) -> None:
+    """Signed within the last `past_ms`, by its own account; `now` is ms.
+
+    Raises `NotProven` (`too_old`), or `DatedInFuture` where it is more than `future_ms` ahead.
+    """
+    if envelope.timestamp < now - past_ms:
+        raise NotProven("The notification is older than Amazon delivers any.", reason="too_old")
+    if envelope.timestamp > now + future_ms:
+        raise DatedInFuture()
+
+
+def check_signature(envelope: Envelope, certificate: SigningCertificate) -> None:
+    """RSA PKCS#1 v1.5 over the signed text, with the hash that `SignatureVersion` names.
+
+    `SignatureVersion` itself is not signed: relabelling only makes the signature wrong. Raises `NotProven`
+    (`bad_signature`).
+    """
+    _verify(certificate.public_key, envelope.signature, envelope.signed_text, envelope.signature_version)
+
+
+def _verify(key: RSAPublicKey, signature: bytes, text: bytes, version: int) -> None:
+    try:
+        key.verify(signature, text, _PADDING, _HASHES[version])
+    except InvalidSignature as error:
+        raise NotProven("The signature is wrong.", reason="bad_signature") from error
+    except UnsupportedAlgorithm as error:
+        raise Unavailable("This machine's OpenSSL refuses the hash.", reason="hash_forbidden") from error
+
+
+def self_test() -> None:
+    """Verify known signatures, one for each version, and refuse them over another text.
+
+    Raises `ConfigurationError`: some crypto policies forbid SHA-1 signatures, and then no notification of a topic with
+    `SignatureVersion` 1 (all that were ever seen of Amazon Pay) could be believed.
+    """
+    key = read_certificate(known_answers.CERTIFICATE).public_key
+    problems = []
+    for version, signature in known_answers.SIGNATURES.items():
+        name = _HASHES[version].name
+        try:
+            _verify(key, b64decode(signature), known_answers.TEXT, version)
+        except (NotProven, Unavailable):
+            problems.append(
+                f"RSA with {name} does not verify here, so SignatureVersion {version} cannot be judged: "
+                "allow it in the system's crypto policy (OpenSSL's rh-allow-sha1-signatures, or DEFAULT:SHA1)."
+            )
+        try:
+            _verify(key, b64decode(signature), known_answers.TEXT + b"\n", version)
+        except (NotProven, Unavailable):
+            continue
+        problems.append(f"RSA with {name} accepts a wrong signature on this machine: do not run the service here.")
+    if problems:
+        raise ConfigurationError(problems)

@@ -1,0 +1,26 @@
+"""Pure. Which SNS topics an account believes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AMAZON_PAY_AWS_ACCOUNTS = frozenset({"291180941288", "598607868003"})
+"""AWS accounts whose topics carried every Amazon Pay notification seen in public."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPattern:
+    """One allowed `TopicArn`: an exact ARN, or `arn:aws:sns:<region>:<aws account>:<beginning>*`.
+
+    The star stands for the rest of the topic's name and nothing else: partition, region and AWS account are exact.
+    """
+
+    text: str
+
+    def matches(self, topic_arn: str) -> bool:
+        """Whether the signed `TopicArn` is allowed by this pattern. Case counts."""
+        if self.text == "*":
+            return True
+        if self.text.endswith("*"):
+            return topic_arn.startswith(self.text[:-1]) and topic_arn.count(":") == 5
+        return topic_arn == self.text

@@ -1,0 +1,62 @@
+"""Pure. What can be taken from a message that is not understood: the refunds that it names, and whose it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from receiver.amazon.notification import MERCHANT
+from receiver.amazon.sns import strict_json
+from receiver.errors import Unreadable
+from receiver.ledger.refund import AMAZON_REFUND_ID
+
+_NAMED_REFUND = re.compile(rf"(?<![A-Za-z0-9-]){AMAZON_REFUND_ID.pattern}(?!-?[A-Za-z0-9])")
+_WORD = re.compile(r"[A-Za-z0-9]+")
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """What a message holds, whatever it means."""
+
+    refund_ids: tuple[str, ...]
+    """Every text that has the form of Amazon's refund ids, each once, in the order of the message."""
+    merchant_id: str
+    """`MerchantID` or `SellerId`, where the message is a JSON object that has one, of the right form; else empty."""
+    words: frozenset[str]
+    """The texts of letters and digits in it: a merchant id may be among them."""
+    is_sample: bool
+    """Whether it calls itself a test message, whose ids are invented."""
+
+
+def read_contents(message: str) -> Contents:
+    """Read any text at all; nothing is raised."""
+    try:
+        parsed = strict_json.parse_text(message)
+    except Unreadable:
+        parsed = None
+    texts = [message, *_texts(parsed)]
+    fields = [(name.casefold(), value) for name, value in parsed.items()] if isinstance(parsed, dict) else []
+    named = {value for name, value in fields if name in ("merchantid", "sellerid") and isinstance(value, str)}
+    merchant_id = named.pop() if len(named) == 1 else ""
+    return Contents(
+        refund_ids=tuple(dict.fromkeys(found for text in texts for found in _NAMED_REFUND.findall(text))),
+        merchant_id=merchant_id if MERCHANT.fullmatch(merchant_id) else "",
+        words=frozenset(word for text in texts for word in _WORD.findall(text)),
+        is_sample=any(name == "issample" and value in (True, "true", "True") for name, value in fields),
+    )
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a JSON value, names included: an escape may hide an id from a search in the message as it came."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts_of([*value.keys(), *value.values()])
+    elif isinstance(value, list):
+        yield from _texts_of(value)
+
+
+def _texts_of(values: Iterable[object]) -> Iterator[str]:
+    for value in values:
+        yield from _texts(value)

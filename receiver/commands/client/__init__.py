@@ -1,0 +1,1 @@
+"""Command. How commands call the service's API."""

@@ -1,0 +1,196 @@
+"""Command. What all commands over the API share: their options, their exit codes, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+
+import typer
+
+from receiver.commands.client.api import Api, exit_code, explain, read_base, read_token
+from receiver.commands.console import say, silence
+from receiver.errors import ConfigurationError, ReceiverError
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+MOST_FILE = 16 * 1024
+INTERRUPTED, BROKEN_PIPE = 128 + 2, 128 + 13
+
+EPILOG = """\
+Results go to standard output, messages to standard error. The token comes from RECEIVER_TOKEN or a file, never from \
+the command line, where every user of the machine could see it.
+
+Exit codes: 0 done · 1 not found, or refused (4xx) · 2 wrong usage or configuration · 3 the service cannot be reached, \
+or failed (5xx) · 130 ended by Ctrl-C · 141 nobody read the output any more."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url",
+        envvar="RECEIVER_URL",
+        help="Address of the service. Plain http only to this machine, unless --insecure.",
+        rich_help_panel="Service",
+    ),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        envvar="RECEIVER_TOKEN_FILE",
+        help="File with the bearer token; without it, the token is taken from RECEIVER_TOKEN.",
+        rich_help_panel="Service",
+    ),
+]
+Account = Annotated[
+    str,
+    typer.Option(
+        "--account",
+        help="Only this account, by its name in the service's configuration. Default: all that the token may see.",
+        rich_help_panel="Service",
+        show_default=False,
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Send the token over plain http to another machine: everybody on the way can read it.",
+        rich_help_panel="Service",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON instead of a table, one line an answer.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How one command reaches the service, and how it is to show what it hears."""
+
+    base: str
+    token: str = field(repr=False)
+    account: str
+    json: bool
+
+    def run(self, action: Callable[[Api], Awaitable[T]]) -> T:
+        """Do something with the API, on connections of its own."""
+
+        async def do() -> T:
+            # Here, because it takes a third of a second that `--help` need not wait for.
+            from receiver.transport.client import Transport
+
+            transport = Transport()
+            try:
+                return await action(Api(transport.send, self.base, self.token, self.account))
+            finally:
+                await transport.close()
+
+        return asyncio.run(do())
+
+
+def reach(
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
+    account: Account = "",
+    insecure: Insecure = False,
+) -> Call:
+    """How to reach the service, from the options that every such command has. Raises `ConfigurationError`."""
+    base = read_base(url, insecure=insecure)
+    if token_file is not None:
+        token = read_token(read_secret_file(token_file, "--token-file"), "--token-file")
+    elif os.environ.get("RECEIVER_TOKEN", "").strip():
+        token = read_token(os.environ["RECEIVER_TOKEN"], "RECEIVER_TOKEN")
+    else:
+        raise ConfigurationError(["There is no token: set RECEIVER_TOKEN, or name a file with --token-file."])
+    return Call(base, token, account, as_json)
+
+
+def _check_text(options: dict[str, Any]) -> None:
+    """Raise `ConfigurationError` for bytes of the command line that are no text: they come as lone surrogates."""
+    for name, value in options.items():
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str) and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                raise ConfigurationError([f"{name.replace('_', '-')}: this is not text in UTF-8."])
+
+
+def api_command(
+    app: typer.Typer, *, name: str = "", more_epilog: str = ""
+) -> Callable[[Callable[Concatenate[Call, P], None]], Callable[Concatenate[Call, P], None]]:
+    """Make a function a command of `app`, with its own name if no other is given.
+
+    It is handed a `Call`, made from the options that every such command has beside the function's own.
+    """
+
+    def register(body: Callable[Concatenate[Call, P], None]) -> Callable[Concatenate[Call, P], None]:
+        shared = inspect.signature(reach, eval_str=True).parameters
+        own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+
+        @functools.wraps(body)
+        def command(**options: Any) -> None:
+            with ending():
+                _check_text(options)
+                call = reach(**{name: options.pop(name) for name in shared})
+                body(call, **options)  # type: ignore[call-arg]
+
+        parameters = [*own, *shared.values()]
+        keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+        command.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        paragraphs = (inspect.getdoc(body) or "").split("\n\n")
+        app.command(
+            name or body.__name__,
+            help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
+            epilog=f"{more_epilog}\n\n{EPILOG}".strip(),
+        )(command)
+        return body
+
+    return register
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Turn every way in which a command can fail into its message and its exit code."""
+    try:
+        yield
+    except ReceiverError as error:
+        say(explain(error))
+        raise typer.Exit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        silence()
+        raise typer.Exit(BROKEN_PIPE) from None
+
+
+def read_secret_file(path: Path, option: str) -> str:
+    """The text of a file that an option names; `-` is standard input.
+
+    Raises `ConfigurationError`, which never holds any of it.
+    """
+    try:
+        raw = _raw(path)
+    except OSError as error:
+        raise ConfigurationError([f"{option}: {path} cannot be read ({error.strerror})."]) from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = ""
+    if len(raw) > MOST_FILE or not text.strip():
+        raise ConfigurationError([f"{option}: {path} does not hold one line of text."])
+    return text.strip()
+
+
+def _raw(path: Path) -> bytes:
+    if str(path) == "-":
+        return sys.stdin.buffer.read(MOST_FILE + 1) if sys.stdin else b""
+    with path.open("rb") as file:
+        return file.read(MOST_FILE + 1)

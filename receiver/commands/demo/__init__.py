@@ -1,0 +1,1 @@
+"""Command. `receiver demo`: the whole service against a simulated Amazon."""

@@ -1,0 +1,271 @@
+"""Command. `receiver demo`: the whole job on one machine, shown and judged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from receiver.commands.demo.stage import FAILS_FIRST, OUTCOME_DELAY, SHORTENED, Stage, stage
+from receiver.commands.demo.story import DECLINED, EXPECTED, FORGERIES, Expectation, Part, judge, missing, story
+from receiver.commands.serve.serve import at_signal
+
+T = TypeVar("T")
+
+INTERRUPTED = 130
+PATIENCE = 25.0
+"""Seconds after which what has not been observed is missing."""
+REFUNDS_PER_SECOND = 20
+
+
+async def run(*, refunds: int, keep: bool, as_json: bool) -> int:
+    """Run it. Returns the exit code: 0 only if everything expected was observed, and nothing else."""
+    console = Console(stderr=as_json, quiet=as_json, highlight=False)
+    data_dir = Path(tempfile.mkdtemp(prefix="receiver-demo-"))
+    stopped = at_signal() if keep else None
+    try:
+        show = Show(console)
+        async with stage(data_dir, show.pushed) as scene:
+            show.opening(scene, refunds)
+            report = await until_stopped(perform(scene, story(refunds), show), stopped)
+            if report is None:
+                return INTERRUPTED
+            show.closing(report)
+            if as_json:
+                print(json.dumps(report, indent=2))  # noqa: T201 - the command's result
+            if stopped is not None:
+                show.keeping(scene)
+                await stopped.wait()
+        return 0 if report["ok"] else 1
+    finally:
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+async def until_stopped(work: Coroutine[Any, Any, T], stopped: asyncio.Event | None) -> T | None:
+    """What the work comes to; None if somebody stopped it before its end."""
+    if stopped is None:
+        return await work
+    tasks = asyncio.ensure_future(work), asyncio.ensure_future(stopped.wait())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].result() if tasks[0].done() else None
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def perform(scene: Stage, parts: list[Part], show: Show) -> dict[str, Any]:
+    """Let the story happen, wait until all of it was observed or the patience is over, and judge it."""
+    began = time.monotonic()
+    expectations: dict[str, Expectation] = {}
+    with show.progress(len(parts)) as observed:
+        for part in parts:
+            expectations[start(scene, part)] = replace(EXPECTED[part.outcome], amount=f"{part.amount} {part.currency}")
+            await asyncio.sleep(1 / REFUNDS_PER_SECOND)
+        refusals = {kind: (await scene.simulator.forge(kind)).status for kind in FORGERIES}
+        async for states in states_until(scene, began + PATIENCE):
+            right = [each for each, want in expectations.items() if states.get(each) == (want.state, want.reason)]
+            observed(len(right))
+            if len(right) < len(parts) or any(missing(seen, expectations) for seen in scene.subscribers):
+                continue
+            if not await still_owed(scene):
+                break
+        await scene.simulator.idle()
+        refunds = await scene.refunds()
+    states = {each: state_of(refund) for each, refund in refunds.items()}
+    problems = judge(expectations, states, scene.subscribers, refusals)
+    problems += tricks_unseen(scene, refunds)
+    problems += await still_owed(scene)
+    return summary(scene, refunds, refusals, problems, time.monotonic() - began)
+
+
+def start(scene: Stage, part: Part) -> str:
+    """Start one refund at Amazon's stand-in, and plan what goes wrong with the notification of its final state."""
+    refund_id = scene.simulator.start_refund(part.amount, part.currency, part.outcome)
+    state = EXPECTED[part.outcome].state
+    if part.trick == "drop":
+        scene.simulator.mischief.add("drop", refund_id=refund_id, state=state)
+    elif part.trick == "duplicate":
+        scene.simulator.mischief.add("duplicate", refund_id=refund_id, state=state)
+    elif part.trick == "reorder":
+        scene.simulator.mischief.add("delay", refund_id=refund_id, state="RefundInitiated", seconds=OUTCOME_DELAY + 1)
+    return refund_id
+
+
+async def states_until(scene: Stage, deadline: float) -> AsyncIterator[dict[str, tuple[str, str]]]:
+    """What the API says of all refunds, again and again until the deadline."""
+    while time.monotonic() < deadline:
+        yield {each: state_of(refund) for each, refund in (await scene.refunds()).items()}
+        await scene.service.store.changed("demo", 0.2)
+
+
+def state_of(refund: dict[str, Any]) -> tuple[str, str]:
+    """(state, reason code) of a refund's JSON."""
+    return refund["statusDetails"]["state"], refund["statusDetails"]["reasonCode"] or ""
+
+
+def tricks_unseen(scene: Stage, refunds: dict[str, dict[str, Any]]) -> list[str]:
+    """The demo shows nothing if what it plays does not happen."""
+    problems = []
+    lost = {each.about for each in scene.simulator.posted if each.verdict == "dropped"}
+    if not lost or any(refunds.get(each, {}).get("source") != "poll" for each in lost):
+        problems.append("A refund whose notification was lost was not found by polling.")
+    if not any(each.kind == "repeated" and each.status == 200 for each in scene.simulator.posted):
+        problems.append("No repeated notification was acknowledged.")
+    if any(seen.wants_all and seen.failed_first != FAILS_FIRST for seen in scene.subscribers):
+        problems.append("The subscriber that was to fail at first did not.")
+    return problems
+
+
+async def still_owed(scene: Stage) -> list[str]:
+    """What was delivered must be off the lanes, or it would be sent again when its lease ends."""
+    sizes = await scene.service.store.gauges("demo")
+    left = [name for name, size in sizes.items() if size and name.startswith(("hinted", "waiting:", "dead:"))]
+    return [f"Something is left in {name}." for name in left]
+
+
+def summary(
+    scene: Stage,
+    refunds: dict[str, dict[str, Any]],
+    refusals: dict[str, int | None],
+    problems: list[str],
+    seconds: float,
+) -> dict[str, Any]:
+    """What the demo saw, as JSON."""
+    posted = scene.simulator.posted
+    genuine = [each for each in posted if not each.kind.startswith("forged")]
+    reasons = Counter(reason for state, reason in map(state_of, refunds.values()) if state == "Declined")
+    return {
+        "ok": not problems,
+        "seconds": round(seconds, 1),
+        "refunds": dict(Counter(state for state, _ in map(state_of, refunds.values()))),
+        "declined": dict(reasons),
+        "inConflict": sum(refund["conflict"] for refund in refunds.values()),
+        "notifications": {
+            "accepted": sum(each.status == 200 for each in genuine),
+            "sentTwice": sum(each.kind == "repeated" for each in genuine),
+            "lost": sum(each.verdict == "dropped" for each in genuine),
+            "forgedAndRefused": sum(status is not None and 400 <= status < 500 for status in refusals.values()),
+        },
+        "foundByPolling": sum(refund["source"] == "poll" and refund["final"] for refund in refunds.values()),
+        "deliveries": {
+            seen.name: {"accepted": len(seen.events), "failedFirst": seen.failed_first} for seen in scene.subscribers
+        },
+        "shortened": {"outcomeDelay": f"{OUTCOME_DELAY:g}s", **SHORTENED},
+        "problems": problems,
+    }
+
+
+class Show:
+    """What a person sees."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def opening(self, scene: Stage, refunds: int) -> None:
+        """Say what runs where."""
+        lines = (
+            f"[bold]receiver[/]             {scene.url}, with a Valkey of its own",
+            f"Amazon Pay's stand-in {scene.simulator.base_url}",
+            "",
+            f"{refunds} refunds begin. Shortened for the demo: an outcome takes {OUTCOME_DELAY:g} s",
+            f"(Amazon: 30 s to hours), polling looks at {', '.join(SHORTENED['poll'])}",
+            "(else: 1m, 5m, …), and Amazon's throttle is lifted.",
+            "",
+        )
+        self._console.print("\n".join(lines), soft_wrap=True)
+
+    def progress(self, total: int) -> _Bar:
+        """A bar of refunds that have ended as expected."""
+        return _Bar(self._console, total)
+
+    def pushed(self, subscriber: str, event: dict[str, Any]) -> None:
+        """A subscriber has accepted an event: show the declines."""
+        if event["type"] != DECLINED or subscriber != "finance":
+            return
+        data = event["data"]
+        amount, status = data["refundAmount"], data["statusDetails"]
+        self._say(
+            f"[red]declined[/] {escape(data['refundId'])} {amount['amount']:>7} {amount['currencyCode']} "
+            f"[bold]{escape(status['reasonCode'] or '?'):<17}[/] pushed to {subscriber}",
+            soft_wrap=True,
+        )
+
+    def _say(self, line: str, **how: Any) -> None:
+        """Inside a subscriber's answer a reader that went away must not look like a subscriber that fails."""
+        with contextlib.suppress(BrokenPipeError, SystemExit):
+            self._console.print(line, **how)
+
+    def closing(self, report: dict[str, Any]) -> None:
+        """The summary, and what went wrong."""
+        table = Table("what", "how many", title=f"\nAfter {report['seconds']} s", title_justify="left", box=None)
+        notes = report["notifications"]
+        rows = {
+            **{f"refunds {state}": count for state, count in sorted(report["refunds"].items())},
+            **{f"… declined, {reason}": count for reason, count in sorted(report["declined"].items())},
+            "… with two final states (conflict)": report["inConflict"],
+            "notifications acknowledged": notes["accepted"],
+            "… sent twice, counted once": notes["sentTwice"],
+            "… lost on the way, found by polling": notes["lost"],
+            "forged notifications refused": notes["forgedAndRefused"],
+            **{
+                f"events accepted by {name}"
+                + (f" (after {each['failedFirst']} failures)" if each["failedFirst"] else ""): each["accepted"]
+                for name, each in report["deliveries"].items()
+            },
+        }
+        for what, count in rows.items():
+            table.add_row(what, str(count))
+        self._console.print(table)
+        for problem in report["problems"]:
+            self._console.print(f"[red]not as expected:[/] {escape(problem)}")
+        if report["ok"]:
+            self._console.print(
+                "\n[green]Every expected state and delivery was observed, each event once per subscriber.[/]"
+            )
+        self._console.print(
+            "Next: README.md, “Connect your Amazon Pay account”. To look around: receiver demo --keep", soft_wrap=True
+        )
+
+    def keeping(self, scene: Stage) -> None:
+        """Say how to look around."""
+        say = self._console.print
+        say("\nEverything keeps running; Ctrl-C ends it. In another terminal:", soft_wrap=True)
+        say(f"  export RECEIVER_URL={scene.url} RECEIVER_TOKEN={scene.token}", soft_wrap=True)
+        say(f"  open {scene.url}/ in a browser, and sign in with that token", soft_wrap=True)
+        say(f"  {sys.argv[0]} refund list --state Declined", soft_wrap=True)
+        say(f'  curl -H "Authorization: Bearer $RECEIVER_TOKEN" {scene.url}/v1/refunds', soft_wrap=True)
+        say(
+            f'  curl -d \'{{"amount": "9.50", "currencyCode": "USD", "outcome": "AmazonRejected"}}\' '
+            f"-H 'Content-Type: application/json' {scene.simulator.base_url}/simulator/refunds",
+            soft_wrap=True,
+        )
+
+
+class _Bar:
+    def __init__(self, console: Console, total: int) -> None:
+        columns = (TextColumn("refunds settled"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task = self._progress.add_task("refunds", total=total)
+
+    def __enter__(self) -> Any:
+        self._progress.start()
+        return lambda count: self._progress.update(self._task, completed=count)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

@@ -1,0 +1,184 @@
+"""Command. The stage of the demo, on loopback: Amazon's stand-in, the service on an embedded store, two subscribers."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request as WebRequest
+from starlette.responses import Response as WebResponse
+from starlette.routing import Route
+
+from receiver.commands.demo.story import Seen
+from receiver.exchange import Request
+from receiver.http.server import server
+from receiver.runtime.serving import Server, serving
+from receiver.service import Service
+from receiver.settings import check
+from receiver.simulator.app import Simulator
+from receiver.transport.client import Transport
+
+SHORTENED = {
+    "poll": ("1s", "2s", "every 3s"),
+    "throttle": {"get_refund": (1000, 1000), "get_charge": (1000, 1000)},
+}
+"""The settings that the demo shortens. Live, Amazon is polled after a minute, and asked 4 times a second."""
+OUTCOME_DELAY = 1.0
+"""Seconds; Amazon's sandbox takes about 30."""
+FAILS_FIRST = 3
+"""Deliveries that the subscriber `audit` answers with 500 before it recovers."""
+
+Push = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(slots=True)
+class Stage:
+    """Everything that runs."""
+
+    simulator: Simulator
+    service: Service
+    url: str
+    token: str
+    subscribers: list[Seen]
+    data_dir: Path
+    transport: Transport
+
+    async def refunds(self) -> dict[str, dict[str, Any]]:
+        """Every refund, as other services read it: over HTTP, page by page."""
+        found: dict[str, dict[str, Any]] = {}
+        cursor = ""
+        while True:
+            page = await self.get(f"/v1/refunds?limit=200{f'&cursor={cursor}' if cursor else ''}")
+            found |= {refund["refundId"]: refund for refund in page["refunds"]}
+            cursor = page.get("nextCursor") or ""
+            if not cursor:
+                return found
+
+    async def get(self, path: str) -> Any:
+        """One answer of the service's API."""
+        headers = {"authorization": f"Bearer {self.token}"}
+        answer = await self.transport.send(
+            Request("GET", self.url + path, headers), timeout=10.0, max_body=16 * 1024 * 1024
+        )
+        return json.loads(answer.body)
+
+
+@contextlib.asynccontextmanager
+async def stage(data_dir: Path, pushed: Push) -> AsyncIterator[Stage]:
+    """Set it up, and take it down. `pushed` is told of every event that a subscriber accepts."""
+    async with contextlib.AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(
+            Simulator(outcome_delay=OUTCOME_DELAY, throttle={}, retry_waits=(0.5, 1.0, 2.0))
+        )
+        hooks, keys, seen = {}, {}, []
+        for name, wants_all in (("finance", False), ("audit", True)):
+            keys[name] = secrets.token_bytes(32)
+            seen.append(Seen(name, wants_all))
+            app = _subscriber(seen[-1], keys[name], pushed)
+            hooks[name] = await stack.enter_async_context(_listening(app))
+        token = secrets.token_urlsafe(24)
+        settings = check(_settings(data_dir, simulator, hooks, keys, token), data_dir)
+        service = await stack.enter_async_context(Service(settings).running())
+        listener = _loopback()
+        stack.callback(listener.close)
+        url = await stack.enter_async_context(serving(server(service.app(), settings.http), listener))
+        simulator.post_to = f"{url}/ipn"
+        transport = Transport()
+        stack.push_async_callback(transport.close)
+        yield Stage(simulator, service, url, token, seen, data_dir, transport)
+
+
+def _settings(
+    data_dir: Path, simulator: Simulator, hooks: dict[str, str], keys: dict[str, bytes], token: str
+) -> dict[str, Any]:
+    certificate = data_dir / "simulator-certificate.pem"
+    certificate.write_text(simulator.certificate_pem)
+    return {
+        "data_dir": str(data_dir / "store"),
+        "http": {"port": 0},
+        "tokens": [
+            {
+                "name": "demo",
+                "sha256": hashlib.sha256(token.encode()).hexdigest(),
+                "scopes": ["read", "refund", "admin"],
+            }
+        ],
+        "delivery": {"allow_http": True, "allow_networks": ["127.0.0.0/8"]},
+        "accounts": [
+            {
+                "name": "demo",
+                "merchant_id": simulator.merchant_id,
+                "region": simulator.region,
+                "environment": simulator.environment,
+                "public_key_id": simulator.public_key_id,
+                "private_key": simulator.merchant_private_key_pem.decode(),
+                "endpoint": simulator.base_url,
+                "topic_arns": [simulator.topic_arn],
+                "signing_certificates": {simulator.certificate_url: str(certificate)},
+                **SHORTENED,
+            }
+        ],
+        "subscribers": [
+            {
+                "name": name,
+                "url": f"{hooks[name]}/hook",
+                "secret": "whsec_" + base64.b64encode(keys[name]).decode(),
+                "types": ["*"] if name == "audit" else ["amazonpay.refund.declined"],
+            }
+            for name in hooks
+        ],
+    }
+
+
+def _subscriber(seen: Seen, key: bytes, pushed: Push) -> Starlette:
+    """Somebody else's service: it checks the signature by the Standard Webhooks rule, with its own few lines."""
+
+    async def hook(request: WebRequest) -> WebResponse:
+        body = await request.body()
+        headers = request.headers
+        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        right = "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+        if right not in headers["webhook-signature"].split(" "):
+            seen.bad_signatures += 1
+            return WebResponse(status_code=401)
+        if seen.wants_all and seen.failed_first < FAILS_FIRST:
+            seen.failed_first += 1
+            return WebResponse(status_code=500)
+        event = json.loads(body)
+        data = event["data"]
+        status, money = data["statusDetails"], data["refundAmount"]
+        amount = f"{money['amount']} {money['currencyCode']}"
+        seen.events.append((event["id"], event["type"], event["subject"]))
+        seen.told[event["type"], data["refundId"]] = (status["state"], status["reasonCode"] or "", amount)
+        pushed(seen.name, event)
+        return WebResponse(status_code=204)
+
+    return Starlette(routes=[Route("/hook", hook, methods=["POST"])])
+
+
+@contextlib.asynccontextmanager
+async def _listening(app: Starlette) -> AsyncIterator[str]:
+    listener = _loopback()
+    try:
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
+        async with serving(Server(config), listener) as url:
+            yield url
+    finally:
+        listener.close()
+
+
+def _loopback() -> socket.socket:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,1 @@
+"""Command. `receiver doctor`: one module for each group of checks."""

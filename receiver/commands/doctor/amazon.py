@@ -1,0 +1,135 @@
+"""Edge: the web. Does Amazon answer, does it take our key, and do its clock and ours agree?"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+
+from receiver.amazon.account import Account
+from receiver.amazon.answers import judge
+from receiver.amazon.calls import get_refund
+from receiver.amazon.clock import OF_THE_DATE, HostClocks
+from receiver.amazon.signing import diagnose
+from receiver.commands.doctor.clocks import MEND as SET_CLOCK
+from receiver.commands.doctor.clocks import judge_clock
+from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
+from receiver.commands.doctor.keys import PROBES
+from receiver.commands.doctor.site import Site
+from receiver.errors import AmazonError, AmazonNotFound, AmazonRefusesUs, AmazonThrottled, NotSent
+from receiver.exchange import Request, Response
+from receiver.track.amazon_client import REDATED, host_of
+
+TIMEOUT, CONNECT_TIMEOUT = 6.0, 4.0
+KEY, REACH, CLOCK = "amazon.key", "amazon.reachable", "clock.amazon"
+OF_THE_KEY = frozenset(
+    {
+        *("InvalidAuthentication", "InvalidRequestSignature", "InvalidAuthorizationToken", "UnauthorizedAccess"),
+        *("InvalidAccountStatus", "InvalidHeaderValue", "MissingHeader", "MissingHeaderValue"),
+    }
+)
+"""Reason codes of Amazon that speak of who asks. Their status was seen as 400 and as 401."""
+
+MENDS = {
+    "dns_failed": "Look at this machine's DNS.",
+    "connect_failed": "Let this machine connect to that host on port 443; a proxy from the environment is not used.",
+    "tls_failed": "Look at the system's trust store and clock, and at whatever opens TLS on the way (SSL_CERT_FILE).",
+    "timeout": "Look at the firewall: packets seem to be dropped on the way.",
+}
+OF_THE_WAY = {
+    407: "A proxy on the way wants a login. Let this machine connect to Amazon directly, on port 443.",
+    426: "Amazon, or a proxy on the way, wants a newer TLS. Look at whatever opens TLS on the way.",
+}
+MOST_AHEAD = 1.5
+"""Seconds. A host two seconds behind this machine refuses what is dated by it; `Date` is precise to half a second."""
+ELSEWHERE = "Look at whatever is between here and there."
+
+
+async def check_amazon(site: Site) -> list[Finding]:
+    """Get Refund of a refund that does not exist, for each account, at that account's own address only."""
+    if site.offline:
+        return [skip(KEY, "offline", "not asked: --offline")]
+    found = await asyncio.gather(*(_check_account(site, account) for account in site.accounts))
+    return [finding for findings in found for finding in findings]
+
+
+async def _check_account(site: Site, account: Account) -> list[Finding]:
+    request = get_refund(account.endpoint, PROBES[account.environment])
+    try:
+        signed, answer, before = await _asked(site, account, request)
+    except NotSent as error:
+        ours = " Is `endpoint` right?" if account.endpoint.override else ""
+        mend = MENDS.get(error.reason, ELSEWHERE) + ours
+        return [
+            fail(REACH, error.reason, f"Amazon is not reached: {error.detail}", mend, account.name),
+            skip(KEY, "not_reached", "not known: Amazon is not reached", subject=account.name),
+        ]
+    middle = (before + site.wall()) / 2000
+    return [_judge(account, signed, answer), _clock(site, account, answer, middle)]
+
+
+async def _asked(site: Site, account: Account, request: Request) -> tuple[Request, Response, int]:
+    """What was sent last, the answer, and when it was sent (ms). Dates go by Amazon's clock, as the service's do."""
+    clocks, host = HostClocks(), host_of(request)
+    for repeats in reversed(range(REDATED + 1)):
+        before, dated = site.wall(), clocks.date_for(host, site.wall())
+        signed = await asyncio.to_thread(account.signer.sign, request, dated)
+        answer = await site.send(signed, timeout=TIMEOUT, connect_timeout=CONNECT_TIMEOUT)
+        try:
+            judge(answer)
+        except AmazonRefusesUs:
+            if repeats and clocks.refused(host, answer, site.wall(), dated=dated):
+                continue
+        except AmazonError:
+            pass
+        break
+    return signed, answer, before
+
+
+def _judge(account: Account, signed: Request, answer: Response) -> Finding:
+    host = account.endpoint.host
+    try:
+        judge(answer)
+    except AmazonNotFound:
+        return ok(KEY, f"{host} answers, and takes the key {account.signer.public_key_id}", account.name)
+    except AmazonThrottled:
+        return ok(KEY, f"{host} answers 429, too many calls just now: it takes the key", account.name)
+    except AmazonRefusesUs as error:
+        return _refused(account, signed, error)
+    except AmazonError as error:
+        mend = "If this lasts, look at Amazon Pay's status page, and at `endpoint`."
+        return warn(KEY, error.reason, f"{host}: {error.detail}", mend, account.name)
+    return ok(KEY, f"{host} answers, and takes the key", account.name)
+
+
+def _refused(account: Account, signed: Request, error: AmazonRefusesUs) -> Finding:
+    quoted = f" (request id {error.request_id})" if error.request_id else ""
+    if error.amazon_status in OF_THE_WAY:
+        found = f"requests do not reach Amazon: {error.detail}{quoted}"
+        return fail(KEY, "way_refused", found, OF_THE_WAY[error.amazon_status], account.name)
+    if error.reason_code == "InvalidHeaderValue" and OF_THE_DATE.search(error.detail):
+        return fail(KEY, "date_refused", f"the date is refused: {error.detail}{quoted}", SET_CLOCK, account.name)
+    if error.amazon_status not in (401, 403) and error.reason_code not in OF_THE_KEY:
+        mend = "If refunds are found all the same, this is no fault; else show the request id to Amazon's support."
+        return warn(
+            KEY,
+            "amazon_refuses_us",
+            f"an answer that says nothing of the key: {error.detail}{quoted}",
+            mend,
+            account.name,
+        )
+    mend = diagnose(error.detail, signed, account.signer.algorithm) or (
+        "Compare public_key_id, region and environment with Seller Central (Integration Central); "
+        "private_key_file must be the one that was made with that public key."
+    )
+    return fail(KEY, "key_refused", f"the key is refused: {error.detail}{quoted}", mend, account.name)
+
+
+def _clock(site: Site, account: Account, answer: Response, middle: float) -> Finding:
+    """`middle` is our time (s) in the middle of the exchange. `Date` has whole seconds: half of one is added."""
+    try:
+        theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp() + 0.5
+    except (ValueError, TypeError, OverflowError):
+        return skip(CLOCK, "no_date", "Amazon's answer has no Date", subject=account.name)
+    most = min(site.settings.ingest.max_future, timedelta(minutes=5)).total_seconds()
+    return judge_clock(CLOCK, middle - theirs, most, "Amazon's", account.name, most_ahead=MOST_AHEAD)

@@ -1,0 +1,79 @@
+"""Edge: an installation. What `receiver doctor` looks at: each check is a function of the site that returns findings.
+
+    configuration · keys · certificates    what is on this machine
+    amazon                                 the account's own address, with a question about a refund that is none
+    redis · store · work · content         the store, how it is, what is in it, and what of it is damaged
+    service                                what the running service says
+    finding · site · clocks                what checks are made of
+
+To add one, write the function and put it into `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from receiver.commands.doctor.amazon import check_amazon
+from receiver.commands.doctor.certificates import check_hosts, check_pinned
+from receiver.commands.doctor.configuration import check_configuration
+from receiver.commands.doctor.finding import Finding, Report, fail, report, skip
+from receiver.commands.doctor.keys import check_crypto, check_keys
+from receiver.commands.doctor.service import check_service
+from receiver.commands.doctor.site import Site
+from receiver.commands.doctor.store import check_store
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A group of questions that are asked in order; groups are asked side by side."""
+
+    name: str
+    ask: Callable[[Site], Awaitable[list[Finding]]]
+    bound: float
+    """Seconds after which it is given up."""
+
+
+WHOLE_STORE = 3_600.0
+"""Seconds in which every record of a store is read."""
+CHECKS = (
+    Check("configuration", check_configuration, 5),
+    Check("keys", check_keys, 5),
+    Check("store", check_store, 15),
+    Check("amazon", check_amazon, 12),
+    Check("certificates.pinned", check_pinned, 5),
+    Check("certificates.host", check_hosts, 10),
+    Check("service", check_service, 10),
+)
+
+
+async def examine(site: Site, checks: tuple[Check, ...] = CHECKS) -> Report:
+    """All findings. A check that hangs or breaks is a finding itself, and hinders no other."""
+    crypto = asyncio.create_task(check_crypto())
+    found = await asyncio.gather(*(_bounded(check, site) for check in checks))
+    return report([*await crypto, *(finding for findings in found for finding in findings)])
+
+
+async def examine_nothing(problems: tuple[str, ...]) -> Report:
+    """What can be said where the settings cannot be read: their problems, and whether this machine can verify."""
+    mend = "Mend the setting, and run this again."
+    wrong = [fail("configuration.settings", "configuration", problem, mend) for problem in problems]
+    left_out = [skip(check.name, "configuration", "not looked at: the settings come first") for check in CHECKS[1:]]
+    return report([*wrong, *await check_crypto(), *left_out])
+
+
+async def _bounded(check: Check, site: Site) -> list[Finding]:
+    asking = asyncio.ensure_future(check.ask(site))
+    # `asyncio.timeout` would wait for a task that swallows its cancellation, as redis-py's do on Python 3.11.
+    bound = WHOLE_STORE if site.whole_store and check.name == "store" else check.bound
+    await asyncio.wait({asking}, timeout=bound)
+    if not asking.done():
+        asking.cancel()
+        found = f"not done after {bound:g} s"
+        return [fail(check.name, "timeout", found, "Something hangs there: look at it, and run this again.")]
+    try:
+        return asking.result()
+    except Exception as error:
+        found = f"the check itself failed ({type(error).__name__})"
+        return [fail(check.name, "check_failed", found, "This is a fault of the doctor: please report it.")]

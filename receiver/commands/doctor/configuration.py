@@ -1,0 +1,154 @@
+"""Edge: files. The settings beyond what the start demands: who can read the secrets, tokens, plain http."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from receiver.commands.doctor.finding import Finding, fail, ok, warn
+from receiver.commands.doctor.site import Site, plural
+from receiver.settings.sections import Scope, TokenSettings
+
+GUESSABLE = ("", "token", "secret", "test", "password", "changeme", "admin", "receiver", "TOKEN", "…")
+"""Texts whose digest stands in a configuration when a command went wrong, or somebody was in a hurry."""
+SECRET_LINE = re.compile(
+    r"^\s*(private_key|auth_token|password|secret|secrets|secret_access_key|routing_key|authorization)\s*="
+    r"|://[^/\s\"']*:[^/\s\"']+@|https://hooks\.slack\.com/\w",
+    re.MULTILINE,
+)
+MOST_CONFIG = 1024 * 1024
+
+
+async def check_configuration(site: Site) -> list[Finding]:
+    """What the settings say, in numbers; and what is allowed, and not advisable."""
+    settings = site.settings
+    said = ", ".join(
+        plural(len(found), word)
+        for found, word in (
+            (settings.accounts, "account"),
+            (settings.tokens, "token"),
+            (settings.subscribers, "subscriber"),
+        )
+    )
+    findings = [ok("configuration.settings", f"{site.config or 'the environment'}: {said}")]
+    findings += _files(site)
+    findings += _tokens(site)
+    findings += _plain_http(site)
+    if settings.ingest.certificate_md5 == "warn":
+        findings.append(
+            warn(
+                "configuration.certificate_md5",
+                "certificate_md5_warn",
+                "a certificate that is not the one its name promises is believed all the same",
+                'Remove ingest.certificate_md5 = "warn" unless AWS has changed how it names its certificates.',
+            )
+        )
+    return findings
+
+
+def _files(site: Site) -> Iterator[Finding]:
+    check, files = "configuration.secret_files", _secret_files(site)
+    exposed = {path: trouble for path in files if (trouble := exposure(path))}
+    for path, (reason, found, mend) in exposed.items():
+        yield warn(check, reason, f"{path} {found}", mend, str(path))
+    if len(files) > len(exposed):
+        hidden = plural(len(files) - len(exposed), "file")
+        yield ok(check, f"{hidden} with secrets that no other user of this machine can read")
+
+
+def _secret_files(site: Site) -> list[Path]:
+    settings = site.settings
+    found = [settings.redis.url_file, settings.redis.password_file]
+    for account in settings.accounts:
+        found += [account.private_key_file, account.auth_token_file]
+        found += [account.fps.secret_access_key_file] if account.fps else []
+    for each in settings.subscribers:
+        found += [each.secret_file, each.url_file, each.routing_key_file, each.authorization_file]
+    if site.config is not None and _holds_secrets(site.config):
+        found.append(site.config.absolute())
+    return list(dict.fromkeys(path for path in found if path is not None))
+
+
+def _holds_secrets(config: Path) -> bool:
+    try:
+        with config.open("r", encoding="utf-8", errors="replace") as file:
+            return SECRET_LINE.search(file.read(MOST_CONFIG)) is not None
+    except OSError:
+        return False
+
+
+def exposure(path: Path) -> tuple[str, str, str] | None:
+    """Why others than its owner and group can read or change the file: reason, what was found, the mend. None: they
+    cannot. A folder on the way that others may not enter keeps them away from everything in it."""
+    try:
+        mode = path.stat().st_mode
+        if not all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents):
+            return None
+    except OSError as error:
+        mend = "Mend the path, or its permissions."
+        return "file_unreadable", f"cannot be looked at ({error.strerror})", mend
+    if mode & stat.S_IWOTH:
+        return "file_writable", f"({mode & 0o777:04o}) can be changed by every user", f"chmod o-rwx {path}"
+    if mode & stat.S_IROTH:
+        mend = f"chmod o-rwx {path} (a mounted Kubernetes Secret: defaultMode 0440, and fsGroup)"
+        return "file_readable", f"({mode & 0o777:04o}) can be read by every user", mend
+    return None
+
+
+def _tokens(site: Site) -> Iterator[Finding]:
+    tokens, check = site.settings.tokens, "configuration.tokens"
+    if not tokens:
+        mend = "Add [[tokens]] with a name, the SHA-256 of a token and its scopes."
+        yield warn(check, "no_tokens", "none: nobody can use the API", mend)
+        return
+    bad = [token for token in tokens if token_fault(token)]
+    for token in bad:
+        mend = (
+            "Make a new one: python3 -c 'import secrets; print(secrets.token_urlsafe(24))', and use printf, not echo."
+        )
+        yield fail(check, "token_guessable", f"tokens.{token.name}: {token_fault(token)}", mend, token.name)
+    scopes = {scope for token in tokens for scope in token.scopes}
+    if site.token and _digest(site.token + "\n") in {token.sha256.lower() for token in tokens}:
+        mend = "Hash the token without a line end: printf %s TOKEN | sha256sum."
+        yield warn(check, "token_with_line_end", "a digest was made of your token and a line end", mend)
+    if not bad:
+        named = ", ".join(scope.value for scope in Scope if scope in scopes)
+        yield ok(check, f"{plural(len(tokens), 'token')}, for {named}")
+
+
+def token_fault(token: TokenSettings) -> str:
+    """Why the token behind the digest is none; empty where that cannot be told from the digest."""
+    for text in (*GUESSABLE, token.name):
+        for ending in ("", "\n"):
+            if _digest(text + ending) == token.sha256.lower():
+                return "the digest of nothing" if not text else "the digest of a word that everybody would try"
+    return ""
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain_http(site: Site) -> Iterator[Finding]:
+    for subscriber in site.settings.subscribers:
+        if (subscriber.url or "").lower().startswith("http://"):
+            yield warn(
+                "configuration.subscriber_url",
+                "plain_http",
+                f"{subscriber.name} is told over plain http: everybody on the way can read and drop its events",
+                "Give it an https address.",
+                subscriber.name,
+            )
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        path = os.environ.get(variable)
+        if path and not Path(path).exists():
+            yield fail(
+                "configuration.trust_store",
+                "trust_store_missing",
+                f"{variable} names {path}, which is not there: no TLS certificate can be checked",
+                f"Mend or unset {variable}.",
+            )

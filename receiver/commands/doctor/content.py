@@ -1,0 +1,105 @@
+"""Edge: Redis. Keys of a foreign type and damaged records, and how to put each right."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
+from receiver.errors import StoreUnavailable
+from receiver.store import Store
+from receiver.store.maintenance.inspection import MONEY
+from receiver.store.redis.damage import fix_of
+from receiver.store.redis.keys import read_kind
+
+KEYS, RECORDS, UNKNOWN = "store.keys", "store.records", "store.unknown_keys"
+MOST_SHOWN = 50
+"""Findings of one kind; of more, only the count is told."""
+COMPARE = (
+    "Nothing is issued on it meanwhile. Compare the charge with Seller Central first; then set it aside with "
+    "--compared, or write it again as deploy/issuing.md shows."
+)
+FIXES: Final = MappingProxyType(
+    {
+        "refund": "What of it can be read stays, and Amazon is asked about the refund again",
+        "subscribers": "Then add the subscriber again; what it is owed waits",
+        "events": "Nothing is to be done: whoever is owed the entry has it as a dead event",
+        "due": "Then ask for the refund: receiver refund refresh ID",
+        "lane": "The event is not sent; see receiver delivery redrive",
+        "dead": "The event itself may be in the stream: receiver delivery redrive NAME --id ID sends it again",
+        "throttle": "The next claim sets it to within its bounds by itself",
+        "history": "It is shown without the damaged line",
+        "trail": "It is shown without the damaged line",
+        "health": "The next delivery writes it again",
+        "attempts": "The attempts of the event count from none",
+        "format": "Only if no other program needs it: the receiver writes nothing until it is right",
+    }
+)
+
+
+async def check_keys_of_store(store: Store) -> list[Finding]:
+    """The keys whose names are known beforehand."""
+    try:
+        await store.check_keys()
+    except StoreUnavailable as error:
+        return [skip(KEYS, error.reason, f"the types of the keys cannot be read: {error.detail}", "See above.")]
+    return _foreign(store) or [ok(KEYS, "every key that was looked at holds the type that it should")]
+
+
+async def check_whole_store(store: Store) -> list[Finding]:
+    """Every key, and every record that it holds."""
+    try:
+        unknown = await store.inspect()
+    except StoreUnavailable as error:
+        return [fail(RECORDS, error.reason, f"the store cannot be read: {error.detail}", "See above.")]
+    findings = [*_foreign(store), *_records(store)]
+    if unknown:
+        text = f"{len(unknown)} keys that no version up to this one writes, such as {unknown[0]}"
+        findings.append(warn(UNKNOWN, "unknown_keys", text, "A newer version or another program writes here: look."))
+    return findings or [ok(RECORDS, "every record of the store can be read")]
+
+
+def _foreign(store: Store) -> list[Finding]:
+    found = [
+        fail(
+            KEYS,
+            "store_wrong_type",
+            f"{each.key} holds {f'a {each.found}' if each.found else 'another type'}, and should be a {each.should_be}",
+            _fix(each.key),
+            each.key,
+        )
+        for each in store.damage.foreign
+    ]
+    return _bounded(found)
+
+
+def _records(store: Store) -> list[Finding]:
+    found = [
+        fail(
+            RECORDS,
+            "store_record_unreadable",
+            f"{key}{f', {part},' if part else ''} is damaged or of a later version: {what or 'it cannot be read'}",
+            _fix(key, part),
+            key,
+        )
+        for (key, part), what in store.damage.records.items()
+    ]
+    return _bounded(found)
+
+
+def _bounded(found: list[Finding]) -> list[Finding]:
+    if len(found) <= MOST_SHOWN:
+        return found
+    first = found[0]
+    text = f"{len(found) - MOST_SHOWN} more of this kind"
+    return [*found[:MOST_SHOWN], fail(first.check, first.reason, text, "Put these right, and run it again.")]
+
+
+def _fix(key: str, part: str = "") -> str:
+    kind = read_kind(key)
+    if kind in MONEY:
+        return f"{COMPARE} {fix_of(key, part)} --compared"
+    more = FIXES.get(kind, "")
+    if kind in ("events", "throttle", "history", "trail"):
+        return f"{more}."
+    return f"{fix_of(key, part)}{f'. {more}' if more else ''}."

@@ -1,0 +1,125 @@
+"""Command. `receiver doctor`: checks an installation, and says what to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from receiver.commands.client.api import read_base, read_token
+from receiver.commands.client.options import read_secret_file
+from receiver.commands.console import clean, emit_rich, emit_value
+from receiver.commands.doctor.checks import examine, examine_nothing
+from receiver.commands.doctor.finding import Finding, Report, Status
+from receiver.commands.doctor.site import Send, Site
+from receiver.errors import ConfigurationError
+from receiver.http.api.diagnostics import package_version
+from receiver.settings import Settings
+from receiver.transport.client import Transport
+
+COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red", Status.SKIP: "dim"}
+INDENT = " " * 6
+LINGER = 0.5
+"""Seconds that the process may take to end after its report."""
+
+Load = Callable[[], Settings]
+
+
+async def doctor(
+    load: Load,
+    *,
+    wall: Callable[[], int],
+    config: Path | None = None,
+    offline: bool = False,
+    as_json: bool = False,
+    url: str = "",
+    token_file: Path | None = None,
+    token: str = "",
+    insecure: bool = False,
+    whole_store: bool = False,
+) -> int:
+    """Examine, print, and return the exit code: 0, or 1 if anything failed.
+
+    `load` reads the settings; its `ConfigurationError` is a finding. Raises `ConfigurationError` where the options
+    themselves cannot be used.
+    """
+    base = read_base(url, insecure=insecure) if url else ""
+    if token_file is not None:
+        token = read_token(read_secret_file(token_file, "--token-file"), "--token-file")
+    elif token:
+        token = read_token(token, "RECEIVER_TOKEN")
+    try:
+        settings = load()
+    except ConfigurationError as error:
+        found = await examine_nothing(error.problems)
+    else:
+        found = await _examine(settings, wall, config, offline, base, token, insecure, whole_store)
+    show(found, as_json=as_json)
+    return found.exit_code
+
+
+async def _examine(
+    settings: Settings,
+    wall: Callable[[], int],
+    config: Path | None,
+    offline: bool,
+    base: str,
+    token: str,
+    insecure: bool,
+    whole_store: bool,
+) -> Report:
+    transport = Transport()
+    send: Send = transport.send
+    try:
+        accounts = tuple(settings.build_accounts())
+        return await examine(Site(settings, accounts, send, wall, config, offline, base, token, insecure, whole_store))
+    finally:
+        await transport.close()
+
+
+def show(report: Report, *, as_json: bool) -> None:
+    """Print the report: lines for people, coloured on a terminal alone, or one JSON object."""
+    if as_json:
+        body: dict[str, Any] = {"version": package_version(), **report.as_json()}
+        emit_value(body)
+        return
+    for finding in report.findings:
+        emit_rich(_line(finding))
+    counts = report.counts
+    parts = (
+        f"{counts['ok']} ok",
+        f"{counts['warn']} to look at",
+        f"{counts['fail']} failed",
+        f"{counts['skip']} skipped",
+    )
+    emit_rich(Text(f"\n{', '.join(parts)}."))
+
+
+def _line(finding: Finding) -> Text:
+    # Of `account/subscriber` the finding names the second.
+    about = "" if finding.subject in finding.found else finding.subject.partition("/")[0]
+    text = Text()
+    text.append(f"{finding.status.value:<4}  ", COLOURS[finding.status])
+    text.append(f"{finding.check:<28}  ")
+    text.append(clean(f"{about}: {finding.found}" if about else finding.found))
+    if finding.mend:
+        text.append(f"\n{INDENT}→ {clean(finding.mend)}")
+    return text
+
+
+def end_soon(code: int) -> None:
+    """See to it that the process ends: a thread that waits for a name server would hold it up for half a minute."""
+
+    def end() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+    last = threading.Timer(LINGER, end)
+    last.daemon = True
+    last.start()

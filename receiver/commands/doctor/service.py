@@ -1,0 +1,212 @@
+"""Edge: the web. What the running service says of itself: ready or why not, and what only it knows."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
+from receiver.commands.doctor.site import Site, plural, seconds
+from receiver.errors import NotSent, Unreadable
+from receiver.exchange import Request, Response
+from receiver.ledger.timestamps import parse_time
+
+TIMEOUT, CONNECT_TIMEOUT, MOST = 4.0, 2.0, 1024 * 1024
+RUNNING, READY, DIAGNOSTICS = "service.running", "service.ready", "service.diagnostics"
+SOON = 30
+"""Days."""
+
+ALERTING = "subscribers_"
+"""Checks of `/readyz` about subscribers: the service works, and somebody does not hear of it."""
+READY_MENDS = {
+    "paused": "See which: receiver subscriber list. When one is ready: receiver subscriber resume NAME.",
+    "failing": "See its last error: receiver subscriber show NAME.",
+    "dead_events": "Fix the subscriber, then: receiver delivery redrive NAME --all.",
+    "store_restarting": "Look at valkey.log in data_dir.",
+    "store_data_dir_gone": "Stop the service, restore the folder, and start again.",
+    "not_written_yet": "Look at the store: the configured subscribers cannot be written.",
+    "workers_failing": "Look for worker.failed in the log.",
+    "timeout": "Look at the store, and at the machine's load.",
+    "clock_differs": "Set both clocks by NTP: Amazon and subscribers refuse what is signed with a wrong time.",
+}
+
+T = TypeVar("T")
+
+
+class Ready(msgspec.Struct):
+    """`/readyz`."""
+
+    status: str
+    checks: dict[str, str]
+
+
+class Sighting(msgspec.Struct, rename="camel"):
+    """A topic or merchant that nobody configured."""
+
+    name: str
+    count: int
+    last_seen: str
+
+
+class Certificate(msgspec.Struct, rename="camel"):
+    """A signing certificate that the service believes."""
+
+    file: str
+    days_left: int
+
+
+class Kept(msgspec.Struct):
+    """The store."""
+
+    kind: str
+
+
+class Diagnostics(msgspec.Struct, rename="camel"):
+    """`/v1/diagnostics`."""
+
+    version: str
+    store: Kept
+    workers: dict[str, str]
+    unconfigured_topics: list[Sighting]
+    unconfigured_merchants: list[Sighting]
+    certificates: list[Certificate]
+
+
+async def check_service(site: Site) -> list[Finding]:
+    """`/readyz`, and with a token of scope admin `/v1/diagnostics`."""
+    base = site.url or _own_address(site)
+    if not base:
+        return [skip(RUNNING, "no_address", "its port is 0: its address is not known", "Give --url.")]
+    try:
+        answer = await _get(site, f"{base}/readyz")
+        ready = _read(answer, Ready)
+    except NotSent as error:
+        if site.url:
+            return [fail(RUNNING, error.reason, f"no service: {error.detail}", "Start it, or mend --url.")]
+        return [skip(RUNNING, "not_running", f"no service answers at {base}", "Start it: receiver serve.")]
+    except Unreadable:
+        mend = "Give --url, or end what listens there."
+        return [fail(RUNNING, "not_the_service", f"what answers at {base} is not this service", mend)]
+    findings = [ok(RUNNING, f"a service answers at {base}"), *_ready(ready)]
+    return [*findings, *(await _diagnostics(site, base))]
+
+
+def _own_address(site: Site) -> str:
+    host, port = site.settings.http.doors[-1]
+    if not port:
+        return ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return f"http://{host}:{port}"
+    if address.is_unspecified:
+        address = ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"
+
+
+def _safe(base: str) -> bool:
+    """Whether a token may be sent there: over TLS, or within this machine."""
+    host = urlsplit(base).hostname or ""
+    try:
+        return base.lower().startswith("https://") or host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _get(site: Site, url: str, token: str = "") -> Response:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return await site.send(
+        Request("GET", url, headers), timeout=TIMEOUT, connect_timeout=CONNECT_TIMEOUT, max_body=MOST
+    )
+
+
+def _read(answer: Response, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer.body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Unreadable from error
+
+
+def _ready(ready: Ready) -> list[Finding]:
+    bad = {name: word for name, word in ready.checks.items() if word != "ok"}
+    if not bad:
+        return [ok(READY, "it is ready")]
+    return [
+        (warn if name.startswith(ALERTING) else fail)(
+            READY,
+            word,
+            f"{name}: {word.replace('_', ' ')}",
+            READY_MENDS.get(word, "Look at the store's lines above."),
+            name,
+        )
+        for name, word in bad.items()
+    ]
+
+
+async def _diagnostics(site: Site, base: str) -> list[Finding]:
+    if not _safe(base) and not site.insecure:
+        mend = "Give --url with https, or --insecure if you trust the whole network between."
+        return [skip(DIAGNOSTICS, "plain_http", "no token is sent over plain http to another machine", mend)]
+    if not site.token:
+        mend = "Set RECEIVER_TOKEN (or --token-file) to a token with the scope admin."
+        return [skip(DIAGNOSTICS, "no_token", "topics and merchants that nobody configured are not known", mend)]
+    try:
+        answer = await _get(site, f"{base}/v1/diagnostics", site.token)
+        if answer.status in (401, 403):
+            mend = "Use a token of this service that has the scope admin."
+            return [skip(DIAGNOSTICS, "token_refused", f"the token is refused ({answer.status})", mend)]
+        found = _read(answer, Diagnostics)
+    except (NotSent, Unreadable) as error:
+        mend = "Is it another version? Restart it with this one."
+        return [warn(DIAGNOSTICS, error.reason, "what it knows cannot be read", mend)]
+    return [ok(DIAGNOSTICS, f"version {found.version}, store: {found.store.kind}"), *_judge(site, found)]
+
+
+def _judge(site: Site, found: Diagnostics) -> list[Finding]:
+    workers = {name: state for name, state in found.workers.items() if state != "running"}
+    findings = [
+        fail("service.workers", "worker_failing", f"{name}: {state}", READY_MENDS["workers_failing"], name)
+        for name, state in workers.items()
+    ]
+    if not workers:
+        findings.append(ok("service.workers", plural(len(found.workers), "task") + ", all running"))
+    findings += [_topic(site, sighting) for sighting in found.unconfigured_topics]
+    findings += [_merchant(site, sighting) for sighting in found.unconfigured_merchants]
+    if not found.unconfigured_topics and not found.unconfigured_merchants:
+        findings.append(ok("service.unconfigured", "no topic and no merchant that is not configured, since its start"))
+    findings += [
+        warn(
+            "service.certificates",
+            "certificate_ends_soon",
+            f"{each.file} is valid for {each.days_left} more days",
+            "Nothing, if it was fetched: Amazon signs with a new one in time. A pinned one: pin the next.",
+            each.file,
+        )
+        for each in found.certificates
+        if each.days_left < SOON
+    ]
+    return findings
+
+
+def _topic(site: Site, sighting: Sighting) -> Finding:
+    where = site.accounts[0].name if len(site.accounts) == 1 else "the one whose refunds it tells of"
+    mend = f'If it is yours, add "{sighting.name}" to topic_arns of the account ({where}), and restart.'
+    found = f"{sighting.name}: {_how_often(site, sighting)}; answered 503, so Amazon sends again for a while"
+    return warn("service.unconfigured", "unconfigured_topic", found, mend, sighting.name)
+
+
+def _merchant(site: Site, sighting: Sighting) -> Finding:
+    mend = f'If it is yours, add a table [[accounts]] with merchant_id = "{sighting.name}" and its keys, and restart.'
+    found = f"merchant {sighting.name}: {_how_often(site, sighting)} on an allowed topic; answered 503"
+    return warn("service.unconfigured", "unconfigured_merchant", found, mend, sighting.name)
+
+
+def _how_often(site: Site, sighting: Sighting) -> str:
+    try:
+        ago = max(0.0, (site.wall() - parse_time(sighting.last_seen)) / 1000)
+    except Unreadable:
+        return plural(sighting.count, "notification")
+    return f"{plural(sighting.count, 'notification')}, the last {seconds(ago)} ago"

@@ -1,0 +1,64 @@
+"""Edge: an installation. What a check may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from receiver.amazon.account import Account
+from receiver.exchange import Request, Response
+from receiver.settings import Settings
+from receiver.store.redis.address import RedisAddress
+
+
+class Send(Protocol):
+    """`Transport.send`."""
+
+    def __call__(
+        self, request: Request, *, timeout: float, connect_timeout: float, max_body: int = 65_536
+    ) -> Awaitable[Response]:
+        """One exchange; raises `NotSent`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The settings, which are valid, with what was built of them, and the ways out of this process."""
+
+    settings: Settings
+    accounts: tuple[Account, ...]
+    send: Send
+    wall: Callable[[], int]
+    """This machine's clock, ms since the epoch, UTC."""
+    config: Path | None = None
+    """The settings' file."""
+    offline: bool = False
+    """Ask nobody on the Internet."""
+    url: str = ""
+    """The address of the running service, as somebody gave it; empty: where the settings say that it listens."""
+    token: str = field(default="", repr=False)
+    """A bearer token for it."""
+    insecure: bool = False
+    """Send the token over plain http to another machine."""
+
+    whole_store: bool = False
+    """Read every record of the store, however long it takes."""
+
+    @property
+    def redis_address(self) -> RedisAddress | None:
+        """None for the embedded store."""
+        return self.settings.redis.address
+
+
+def seconds(value: float) -> str:
+    """`1.5 ms`, `12 s`, `3 min`, `5 h`, `2 days`."""
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if abs(value) >= 2 * size:
+            return f"{value / size:.0f} {unit}"
+    return f"{value:.1f} s" if abs(value) >= 1 else f"{value * 1000:.1f} ms"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 account`, `2 accounts`."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

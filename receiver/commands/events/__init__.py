@@ -1,0 +1,1 @@
+"""Command. `receiver events`: follow and forward events."""

@@ -1,0 +1,123 @@
+"""Command. `receiver events`: follows the feed of a running service, and forwards it to a program under development."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from receiver.commands.client.api import Api
+from receiver.commands.client.options import Call, api_command
+from receiver.commands.console import say
+from receiver.commands.events.follow import Follow
+from receiver.commands.events.forward import Forward, read_target, signing_key
+from receiver.commands.refund.views import Screen
+from receiver.ledger.lifecycle import EventType
+
+app = typer.Typer(
+    help="Follow what happens to refunds. Needs a running `receiver serve`, and a token with the scope read.",
+    no_args_is_help=True,
+)
+
+Types = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--type",
+        metavar="TYPE,…",
+        help=f"Only these: {', '.join(each.value.rpartition('.')[2] for each in EventType)}. Default: all.",
+    ),
+]
+Reasons = Annotated[
+    list[str] | None,
+    typer.Option("--reason", metavar="REASON,…", help="Only events with these reason codes, such as AmazonRejected."),
+]
+After = Annotated[
+    str,
+    typer.Option(
+        "--after",
+        metavar="CURSOR",
+        help="Go on from here; `beginning`: from the oldest event that is kept. Default: from now on.",
+        show_default=False,
+    ),
+]
+
+
+Use = Callable[[Follow], Awaitable[None]]
+
+
+@api_command(app)
+def tail(call: Call, types: Types = None, reasons: Reasons = None, after: After = "") -> None:
+    """Print events as they happen, until Ctrl-C; then the cursor to go on from. With --json each as its CloudEvent.
+
+    It goes on by itself when the service was away, with nothing left out. Where events were lost, because the store
+    was trimmed or emptied meanwhile, it says so.
+    """
+    screen = Screen(call.json)
+
+    async def show(follow: Follow) -> None:
+        async for page in follow.pages():
+            for event in page.events:
+                screen.show_event(bytes(event))
+
+    _follow(call, types, reasons, after, "Following events. Ctrl-C ends.", show)
+
+
+@api_command(app)
+def forward(
+    call: Call,
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="Where each event is posted.")],
+    secret: Annotated[
+        str,
+        typer.Option(
+            "--secret",
+            envvar="RECEIVER_FORWARD_SECRET",
+            metavar="whsec_…",
+            help="To sign with. Other users of this machine can see it here: use one that guards nothing. "
+            "Default: one is made up, and printed.",
+            show_default=False,
+        ),
+    ] = "",
+    types: Types = None,
+    reasons: Reasons = None,
+    after: After = "",
+) -> None:
+    """Post each event to an address, signed, as the webhooks of a subscriber are: to develop one on your machine.
+
+    Prints the answer to each. One that is not taken is tried three times, and then passed over. Nothing is remembered
+    between two runs: for production, add a subscriber.
+    """
+    address, key = read_target(to), signing_key(secret)
+
+    async def send(follow: Follow) -> None:
+        async with Forward(address, key, call.json) as forward:
+            async for page in follow.pages():
+                for event in page.events:
+                    await forward.post(bytes(event))
+
+    _follow(call, types, reasons, after, f"Forwarding events to {address}. Ctrl-C ends.", send)
+
+
+def _follow(
+    call: Call,
+    types: Sequence[str] | None,
+    reasons: Sequence[str] | None,
+    after: str,
+    greeting: str,
+    use: Use,
+) -> None:
+    last = after
+
+    async def run(api: Api) -> None:
+        nonlocal last
+        follow = Follow(api, say, types=types or (), reasons=reasons or (), after=after, greeting=greeting)
+        try:
+            await use(follow)
+        finally:
+            last = follow.after
+
+    try:
+        call.run(run)
+    finally:
+        if last != after:
+            say([f"To go on from here: --after {last}"])

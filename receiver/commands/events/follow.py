@@ -1,0 +1,59 @@
+"""Command. Follows the feed by long polling: a page of events at a time, from a cursor, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from receiver.commands.client.answers import EventsAnswer
+from receiver.commands.client.api import Api, decode, target
+from receiver.commands.client.reconnect import Steady
+
+WAIT = 25
+"""Seconds that the service may wait for an event."""
+PAGE = 200
+LEAST = 0.5
+"""Seconds from one empty answer to the next question at least: something in between may not let the service wait."""
+
+
+class Follow:
+    """The events after a cursor, those that are wanted. `after` is the cursor to go on from.
+
+    `greeting` is said when the service has answered for the first time.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        say: Callable[[list[str]], None],
+        *,
+        types: Sequence[str],
+        reasons: Sequence[str],
+        after: str,
+        greeting: str,
+    ) -> None:
+        self._api, self._say, self._steadily, self._greeting = api, say, Steady(say), greeting
+        self._filters = {"type": ",".join(types), "reason": ",".join(reasons)}
+        self.after = after
+
+    async def pages(self) -> AsyncIterator[EventsAnswer]:
+        """One page after another, for ever; the first at once, if need be without events.
+
+        A page counts as read when the next is asked for. Raises `ReceiverError` for what waiting cannot mend.
+        """
+        page = await self._steadily(self._page, 0)
+        self._say([self._greeting])
+        clock = asyncio.get_running_loop().time
+        while True:
+            if page.reset:
+                self._say([page.reset.detail or "Events may be lost. Going on from the oldest that is kept."])
+            yield page
+            self.after = page.after
+            began = clock()
+            page = await self._steadily(self._page, 0 if page.more else WAIT)
+            if not (page.events or page.more):
+                await asyncio.sleep(max(0.0, began + LEAST - clock()))
+
+    async def _page(self, wait: int) -> EventsAnswer:
+        path = target("events", account=self._api.account, after=self.after, limit=PAGE, wait=wait, **self._filters)
+        return decode(await self._api.call("GET", path, wait=wait), EventsAnswer)

@@ -1,0 +1,100 @@
+"""Command. `receiver events forward`: posts events to a program under development, as a subscriber would get them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from receiver.commands.client.answers import EventAnswer, RefundAnswer
+from receiver.commands.client.api import URL_TEXT, convert, decode
+from receiver.commands.console import clean, emit_rich, emit_value, say
+from receiver.errors import ConfigurationError, NotSent, Unreadable
+from receiver.exchange import Request, Response
+from receiver.outbox.formats.cloudevents import CONTENT_TYPE, USER_AGENT
+from receiver.outbox.formats.standard_webhooks import webhook_headers
+from receiver.outbox.subscribers.secrets import format_secret, read_secret
+
+if TYPE_CHECKING:
+    from receiver.transport.client import Transport
+
+PAUSES = (1.0, 2.0)
+"""Seconds before the second and the third try."""
+TIMEOUT = 10.0
+WRONG = ("bad_url", "bad_header")
+
+
+def read_target(url: str) -> str:
+    """The address to post to. Raises `ConfigurationError`."""
+    if not URL_TEXT.fullmatch(url):
+        raise ConfigurationError(["--to: is not an address; write for example http://127.0.0.1:3000/hooks."])
+    return url
+
+
+def signing_key(secret: str) -> bytes:
+    """The key that the secret holds; without one a new one, which is told. Raises `ConfigurationError`."""
+    if not secret:
+        key = secrets.token_bytes(32)
+        say([f"Signed with {format_secret(key)}"])
+        return key
+    try:
+        return read_secret(secret)
+    except Unreadable as error:
+        raise ConfigurationError([f"--secret: {error.detail}."]) from error
+
+
+class Forward:
+    """Posts events, one after the other, and prints what came of each."""
+
+    def __init__(self, url: str, key: bytes, as_json: bool) -> None:
+        self._url, self._key, self._json = url, key, as_json
+        self._transport: Transport
+
+    async def __aenter__(self) -> Forward:
+        # Here, because it takes a third of a second that `--help` need not wait for.
+        from receiver.transport.client import Transport
+
+        self._transport = Transport()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.close()
+
+    async def post(self, body: bytes) -> None:
+        """Post one event until it is taken, three times at most. Raises `NotSent` for an address that cannot be."""
+        event = decode(Response(200, body=body), EventAnswer)
+        status, tries = await self._try(event, body), 1
+        while not _taken(status) and tries <= len(PAUSES):
+            await asyncio.sleep(PAUSES[tries - 1])
+            status, tries = await self._try(event, body), tries + 1
+        taken = _taken(status)
+        if self._json:
+            emit_value({"id": event.id, "type": event.type, "answer": status, "tries": tries, "taken": taken})
+            return
+        refund = convert(event.data, RefundAnswer)
+        word = "" if taken and tries == 1 else f"  after {tries} tries" if taken else f"  passed over, {tries} tries"
+        kind = event.type.rpartition(".")[2]
+        line = Text(f"{clean(kind):<9}  {clean(refund.refund_id):<27}  ")
+        emit_rich(line.append(f"{status}{word}", "green" if taken else "bold red"))
+
+    async def _try(self, event: EventAnswer, body: bytes) -> int | str:
+        """The status of the answer, or the reason why there is none."""
+        signed = webhook_headers([self._key], event.id, time.time_ns() // 1_000_000, body)
+        headers = {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **signed}
+        try:
+            answer = await self._transport.send(Request("POST", self._url, headers, body), timeout=TIMEOUT)
+        except NotSent as error:
+            if error.reason in WRONG:
+                raise
+            return error.reason
+        return answer.status
+
+
+def _taken(answer: int | str) -> bool:
+    return isinstance(answer, int) and 200 <= answer < 300

@@ -1,0 +1,1 @@
+"""Command. `receiver fps`: refunds of the legacy Flexible Payments Service."""

@@ -1,0 +1,207 @@
+"""Command. `receiver fps refund --endpoint`: the signed request from this process, past the service and its ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import typer
+from rich.text import Text
+
+from receiver.amazon.clock import HostClocks
+from receiver.amazon.fps import calls
+from receiver.amazon.fps.signing import Credentials
+from receiver.commands.client.options import ending, read_secret_file
+from receiver.commands.console import emit_fields, emit_json, moment, say
+from receiver.commands.refund.create import DECLINED
+from receiver.commands.refund.views import STYLES
+from receiver.errors import (
+    AmazonError,
+    AmazonRefused,
+    AmazonRefusesUs,
+    AmazonThrottled,
+    BadRequest,
+    ConfigurationError,
+    NotSent,
+)
+from receiver.exchange import Request, Response
+from receiver.ledger.refund import State
+from receiver.ledger.schema import amazon_time, money_json
+
+ACCESS_KEY_ID, SECRET, SECRET_FILE, ENDPOINT = (
+    "FPS_ACCESS_KEY_ID",
+    "FPS_SECRET_ACCESS_KEY",
+    "FPS_SECRET_FILE",
+    "FPS_ENDPOINT",
+)
+TIMEOUT = 30.0
+REFUSED, UNDECIDED = 1, 3
+NEVER_SENT = frozenset({"bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed", "forbidden_address"})
+"""Reasons of `NotSent` that mean that no request went out."""
+
+# The API reference: references are kept for seven days, and DuplicateRequest is for a *different* request.
+AGAIN = (
+    "Whether anything was refunded is not known. Repeat the command with the same REFERENCE and the same values: "
+    "within seven days FPS takes that for the same refund. After that, look at the account first."
+)
+NO_LEDGER = "Called directly: no ledger keeps this refund, and nobody asks about it again. Without --endpoint one does."
+
+
+def run(
+    endpoint: str,
+    order: calls.Order,
+    *,
+    version: str,
+    method: str,
+    secret_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Send the order, and print the answer. Ends the command with its exit code where there is none, or a decline."""
+    with _explaining():
+        url = _endpoint(endpoint)
+        credentials = _credentials(secret_file)
+        say([NO_LEDGER])
+        answer = _ask(url, credentials, order, version=version, method=method)
+        emit_json(msgspec.json.encode(as_dict(answer))) if as_json else emit_fields(_fields(answer))
+        if answer.observation.state == State.DECLINED:
+            raise typer.Exit(DECLINED)
+
+
+def _ask(url: str, credentials: Credentials, order: calls.Order, *, version: str, method: str) -> calls.Answer:
+    """Dated by the host's own clock: what is refused for its date is repeated once, at once."""
+    clocks, host = HostClocks(), urlsplit(url).netloc.lower()
+    for repeats in (True, False):
+        dated = clocks.date_for(host, _now())
+        response = asyncio.run(_send(calls.refund(url, credentials, order, dated, version=version, method=method)))
+        try:
+            return calls.read_refund(response, order, _now())
+        except AmazonRefusesUs:
+            if not (repeats and clocks.refused(host, response, _now(), dated=dated)):
+                raise
+    raise AssertionError
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def as_dict(answer: calls.Answer) -> dict[str, Any]:
+    """The answer as JSON: a refund in Amazon Pay's spelling, then FPS's own words."""
+    seen = answer.observation
+    return {
+        "refundId": seen.refund_id,
+        "chargeId": seen.charge_id,
+        "refundAmount": money_json(seen.amount),
+        "statusDetails": {
+            "state": str(seen.state),
+            "reasonCode": None,
+            "reasonDescription": seen.reason_description or None,
+            "lastUpdatedTimestamp": amazon_time(seen.updated_at),
+        },
+        "fps": {
+            "refundTransactionReference": seen.refund_id,
+            "transactionId": answer.transaction_id,
+            "transactionStatus": answer.transaction_status,
+            "requestId": answer.request_id or None,
+        },
+    }
+
+
+def _fields(answer: calls.Answer) -> list[tuple[str, str | Text | None]]:
+    seen = answer.observation
+    return [
+        ("Refund", seen.refund_id),
+        ("State", Text(str(seen.state), STYLES.get(seen.state, "yellow"))),
+        ("FPS's word", answer.transaction_status),
+        ("Pending for", seen.reason_description or None),
+        ("Amount", str(seen.amount) if seen.amount else "all that was left"),
+        ("Transaction", answer.transaction_id),
+        ("Request id", answer.request_id or None),
+        ("As of", moment(amazon_time(seen.updated_at))),
+    ]
+
+
+def _credentials(secret_file: Path | None) -> Credentials:
+    """The access key. Raises `ConfigurationError`, which never holds any of the secret."""
+    access_key_id = os.environ.get(ACCESS_KEY_ID, "").strip()
+    if secret_file is not None:
+        secret = read_secret_file(secret_file, "--secret-file")
+    else:
+        secret = os.environ.get(SECRET, "").strip()
+    problems = [] if access_key_id else [f"There is no access key id: set {ACCESS_KEY_ID}."]
+    if not secret:
+        problems.append(f"There is no secret access key: set {SECRET}, or name a file with --secret-file.")
+    if problems:
+        raise ConfigurationError(problems)
+    try:
+        return Credentials(access_key_id, secret)
+    except BadRequest as error:
+        raise ConfigurationError([error.detail]) from None
+
+
+def _endpoint(url: str) -> str:
+    """The address. Raises `ConfigurationError`, also for plain http to another machine.
+
+    Whoever sees the signed order can send it.
+    """
+    try:
+        checked = calls.check_address(url)
+    except BadRequest as error:
+        raise ConfigurationError([f"--endpoint: {error.detail}"]) from None
+    parts = urlsplit(checked)
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        raise ConfigurationError(["--endpoint: plain http would show the signed order on the way. Use https."])
+    return checked
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _send(request: Request) -> Response:
+    # Here, because it takes a third of a second that `--help` need not wait for.
+    from receiver.transport.client import Transport
+
+    transport = Transport()
+    try:
+        return await transport.send(request, timeout=TIMEOUT)
+    finally:
+        await transport.close()
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """Say what FPS's refusal, or its silence, means."""
+    with ending():
+        try:
+            yield
+        except (AmazonRefused, AmazonRefusesUs) as error:
+            word = error.reason_code or error.reason
+            # Without a code of FPS's it is a page of something on the way, which may hide FPS's answer.
+            say([f"{error.detail} [{word}]{_request_id(error)}", *([] if error.reason_code else [AGAIN])])
+            raise typer.Exit(REFUSED if error.reason_code else UNDECIDED) from None
+        except AmazonThrottled as error:
+            say([f"{error.detail} Nothing was refunded; try again later.{_request_id(error)}"])
+            raise typer.Exit(UNDECIDED) from None
+        except AmazonError as error:
+            say([f"{error.detail} [{error.reason}]{_request_id(error)}", AGAIN])
+            raise typer.Exit(UNDECIDED) from None
+        except NotSent as error:
+            sent = error.reason not in NEVER_SENT
+            say([f"{error.detail} [{error.reason}]", AGAIN if sent else "Nothing was sent. Is --endpoint right?"])
+            raise typer.Exit(UNDECIDED) from None
+
+
+def _request_id(error: AmazonError) -> str:
+    return f" Amazon's request id: {error.request_id}." if error.request_id else ""

@@ -1,0 +1,1 @@
+"""Command. `receiver refund`: read, create, retry, watch, export and import refunds."""

@@ -1,0 +1,139 @@
+"""Command. `receiver refund create` and `retry`: money leaves the account, once however often they are called."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+
+from receiver.commands.client.answers import PendingAnswer, RefundAnswer
+from receiver.commands.client.api import Api, decode, target
+from receiver.commands.client.options import Call, api_command
+from receiver.commands.console import emit_fields, emit_json, say
+from receiver.commands.refund.refund import RefundId
+from receiver.commands.refund.views import fields
+from receiver.exchange import Response
+from receiver.ledger.refund import State
+from receiver.ledger.refund_request import REFUSES_US
+
+PENDING = 202
+"""The status of an answer while Amazon has not given one."""
+ASK_EVERY = 2.0
+EPILOG = (
+    "Exit codes: 4, Amazon has not answered yet: ask again the same way; 5, the refund is there, and Amazon has "
+    "declined it already."
+)
+UNANSWERED = 4
+"""The exit code while Amazon has not answered."""
+DECLINED = 5
+"""The exit code where Amazon has declined the refund already: a script must not take that for money paid."""
+
+Besides = Annotated[
+    Sequence[str],
+    typer.Option(
+        "--besides",
+        metavar="ID",
+        help="Another refund of the charge, or a refund request, that you know of: issue this one as well. Repeatable. "
+        "The error same_amount_refunded or charge_in_conflict names the ids.",
+    ),
+]
+
+
+def create(
+    call: Call,
+    charge: Annotated[str, typer.Argument(metavar="CHARGE", help="Amazon's id of the captured charge.")],
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Such as 14.00; no decimals in JPY.")],
+    currency: Annotated[str, typer.Argument(metavar="CURRENCY", help="The charge's, such as USD.")],
+    soft_descriptor: Annotated[
+        str, typer.Option("--soft-descriptor", help="For the buyer's statement; at most 16 characters.")
+    ] = "",
+    reference: Annotated[str, typer.Option("--reference", help="Your own order number; else the charge's.")] = "",
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            help="A word of your own for this refund: repeating the command with it never refunds twice. "
+            "Without it one is made up, and printed before anything is sent.",
+        ),
+    ] = None,
+    besides: Besides = (),
+    wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="How long to wait for Amazon's answer.")] = 30,
+) -> None:
+    """Refund a charge, in full or in part.
+
+    Amazon takes up to 15 % or 75 USD, GBP or EUR (8,400 JPY) over the captured amount, whichever is less. If there is
+    no answer, call it again with the same key.
+    """
+    key = _key(key)
+    say([f"Key: {key}"])
+    wanted = {
+        "chargeId": charge,
+        "refundAmount": {"amount": amount, "currencyCode": currency.upper()},
+        "softDescriptor": soft_descriptor,
+        "orderReference": reference,
+        "account": call.account,
+        "besides": list(besides),
+    }
+    body = {name: value for name, value in wanted.items() if value}
+    show(call, call.run(lambda api: until_answered(wait, api, target("refunds"), body, key)))
+
+
+def _key(given: str | None) -> str:
+    """The caller's key, or one made up; not for an empty one, which a shell makes of a variable that is not set."""
+    if given is None:
+        return f"cli-{secrets.token_hex(12)}"
+    if not given or given != given.strip():
+        raise typer.BadParameter(
+            "--key is empty, or begins or ends with a space. Is the variable set that it comes from?"
+        )
+    return given
+
+
+def retry(
+    call: Call,
+    refund_id: RefundId,
+    besides: Besides = (),
+    wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="How long to wait for Amazon's answer.")] = 30,
+) -> None:
+    """Refund again what Amazon declined, at most once however many people try.
+
+    The retry is a new refund with an id of its own; if it is declined too, retry that one.
+    """
+    path = target("refunds", refund_id, "retry", account=call.account)
+    body = {"besides": list(besides)} if besides else None
+    show(call, call.run(lambda api: until_answered(wait, api, path, body, "")))
+
+
+async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str) -> Response:
+    """Ask, and ask again while Amazon has not answered."""
+    deadline = time.monotonic() + wait
+    while True:
+        answer = await api.call("POST", path, body=body, idempotency_key=key, wait=30)
+        if answer.status != PENDING or time.monotonic() + ASK_EVERY > deadline:
+            return answer
+        await asyncio.sleep(ASK_EVERY)
+
+
+def show(call: Call, answer: Response) -> None:
+    """Print the refund, or say that there is no answer yet; a decline and no answer have exit codes of their own."""
+    if answer.status == PENDING:
+        pending = decode(answer, PendingAnswer)
+        said = pending.detail if pending.reason == REFUSES_US else "Amazon has not answered yet."
+        say([f"{said} The service goes on trying; ask again the same way to see what came of it."])
+        if call.json:
+            emit_json(answer.body)
+        raise typer.Exit(UNANSWERED)
+    refund = decode(answer, RefundAnswer)
+    emit_json(answer.body) if call.json else emit_fields(fields(refund))
+    if refund.status_details.state == State.DECLINED:
+        raise typer.Exit(DECLINED)
+
+
+def register(app: typer.Typer) -> None:
+    """Make these commands of `receiver refund`."""
+    for command in (create, retry):
+        api_command(app, more_epilog=EPILOG)(command)

@@ -1,0 +1,264 @@
+"""Command. `receiver refund export`: refunds as CSV or JSON lines, page by page through the API.
+
+A file is written as FILE.part, with a note of how far it is in FILE.part.state, and gets its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal, Self
+
+import msgspec
+import typer
+
+from receiver.commands.client.answers import PageAnswer, RefundAnswer
+from receiver.commands.client.api import Api, convert, decode, not_the_api, target
+from receiver.commands.client.options import Call, api_command
+from receiver.commands.console import emit, read_ms, say
+from receiver.commands.refund.refund import MOST_PER_PAGE, STATES, _since
+from receiver.errors import ConfigurationError
+from receiver.ledger.timestamps import format_rfc3339
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "account": ("account",),
+    "refundId": ("refundId",),
+    "chargeId": ("chargeId",),
+    "orderReference": ("orderReference",),
+    "state": ("statusDetails", "state"),
+    "reasonCode": ("statusDetails", "reasonCode"),
+    "reasonDescription": ("statusDetails", "reasonDescription"),
+    "amount": ("refundAmount", "amount"),
+    "currencyCode": ("refundAmount", "currencyCode"),
+    "lastUpdatedTimestamp": ("statusDetails", "lastUpdatedTimestamp"),
+    "creationTimestamp": ("creationTimestamp",),
+    "softDescriptor": ("softDescriptor",),
+    "releaseEnvironment": ("releaseEnvironment",),
+    "refundType": ("refundType",),
+    "final": ("final",),
+    "conflict": ("conflict",),
+    "retryable": ("retryable",),
+    "retryOf": ("retryOf",),
+    "retryRoot": ("retryRoot",),
+    "retriedBy": ("retriedBy",),
+    "revision": ("revision",),
+    "firstSeenAt": ("firstSeenAt",),
+    "changedAt": ("changedAt",),
+    "source": ("source",),
+    "unreadFields": ("unreadFields",),
+}
+"""Column → where its value stands in the JSON. New columns come at the end."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection"), also in full width."""
+HIDDEN_FORMULA = re.compile(r'([;|\t\r\n]["\s]*)(?=[=+\-@＝＋－＠])')
+"""Where one begins after the table is split at `;`, a tab, `|` or a line end, as in countries with decimal commas.
+Then the quotes around a value are no quotes, because they do not begin a cell."""
+
+OVERLAP = 10_000
+"""ms by which the next export overlaps: processes write at about the same time, not in one order."""
+
+
+class Note(msgspec.Struct):
+    """How far an export is. `question` is what was asked for: another one cannot go on with the same file."""
+
+    question: list[str]
+    since: str
+    until: str
+    """Empty for whatever there is at the first page."""
+    bounded: bool
+    """Whether `until` is not after the latest change that the first page had."""
+    cursor: str
+    bytes: int
+    rows: int
+
+
+def csv_row(values: list[str]) -> str:
+    """One row as RFC 4180 has it; a text that a spreadsheet would calculate has an apostrophe before it."""
+    page = io.StringIO()
+    csv.writer(page).writerow(map(_harmless, values))
+    return page.getvalue()
+
+
+def _harmless(value: str) -> str:
+    """The value with an apostrophe before what may be a formula: at its begin, and behind what may split it."""
+    value = HIDDEN_FORMULA.sub(r"\1'", value)
+    return "'" + value if value.startswith(FORMULA) else value
+
+
+def cells(refund: Mapping[str, Any]) -> list[str]:
+    """The values of a refund in the order of `COLUMNS`; null is empty, true and false are words, lists have spaces."""
+    found = []
+    for path in COLUMNS.values():
+        value: Any = refund
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, list):
+            value = " ".join(str(each) for each in value)
+        found.append("" if value is None else str(value).lower() if isinstance(value, bool) else str(value))
+    return found
+
+
+class Output:
+    """Where rows go: standard output, or a file that is not there before it is whole."""
+
+    def __init__(self, path: Path | None, question: list[str], since: str, until: str) -> None:
+        self.path, self.note = path, Note(question, since, until, False, "", 0, 0)
+        self.resumed = False
+        self._file: BinaryIO | None = None
+        if path is not None:
+            self.part, self.state = Path(f"{path}.part"), Path(f"{path}.part.state")
+
+    def __enter__(self) -> Self:
+        if self.path is None:
+            return self
+        try:
+            self._resume()
+            file: BinaryIO = self.part.open("r+b" if self.resumed else "wb")
+            file.truncate(self.note.bytes)
+            file.seek(self.note.bytes)
+            self._file = file
+        except OSError as error:
+            raise ConfigurationError([f"--output: {error.filename} cannot be written ({error.strerror})."]) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _resume(self) -> None:
+        if not (self.part.exists() and self.state.exists()):
+            return
+        try:
+            found = msgspec.json.decode(self.state.read_bytes(), type=Note)
+        except msgspec.MsgspecError:
+            return
+        if found.question != self.note.question:
+            raise ConfigurationError(
+                [f"--output: {self.part} is the beginning of another export. Remove it, or name another file."]
+            )
+        if found.bytes <= self.part.stat().st_size:
+            self.note, self.resumed = found, True
+
+    def write(self, text: str, rows: int, cursor: str) -> None:
+        """Some whole rows, and from where to go on. On the disk when this returns."""
+        if self._file is None:
+            if text:
+                emit(text.removesuffix("\n").removesuffix("\r"))
+            self.note.rows += rows
+            return
+        self._file.write(text.encode("utf-8", "replace"))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.note.bytes, self.note.cursor = self._file.tell(), cursor
+        self.note.rows += rows
+        fresh = Path(f"{self.state}.new")
+        fresh.write_bytes(msgspec.json.encode(self.note))
+        fresh.replace(self.state)
+
+    def finish(self) -> None:
+        """The file is whole."""
+        if self._file is not None and self.path is not None:
+            self._file.close()
+            self.part.replace(self.path)
+            with suppress(OSError):
+                self.state.unlink()
+
+
+async def write_all(
+    api: Api, output: Output, filters: Mapping[str, str], as_csv: bool, show: Callable[[str], None]
+) -> None:
+    """Every page, from where the output is to the end."""
+    if as_csv and not output.resumed:
+        output.write(csv_row(list(COLUMNS)), 0, "")
+    cursor = output.note.cursor
+    while True:
+        where = target(
+            "refunds", account=api.account, since=output.note.since, **filters, cursor=cursor, limit=MOST_PER_PAGE
+        )
+        page = decode(await api.call("GET", where), PageAnswer)
+        wanted = _bounded(output.note, page.refunds)
+        lines = [csv_row(cells(each)) if as_csv else msgspec.json.encode(each).decode() + "\n" for each in wanted]
+        following = page.next_cursor or ""
+        if following and following == cursor:
+            raise not_the_api()
+        output.write("".join(lines), len(wanted), following)
+        show(f"{output.note.rows} refunds")
+        if not following:
+            return
+        cursor = following
+
+
+def _bounded(note: Note, refunds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those before the end. It is fixed by the first refund that comes: what changes later moves before that one."""
+    if refunds and not note.bounded:
+        latest = max(map(_changed_at, refunds)) + 1
+        given = read_ms(note.until)
+        note.until, note.bounded = format_rfc3339(latest if given is None else min(given, latest)), True
+    end = read_ms(note.until) or 0
+    return [each for each in refunds if _changed_at(each) < end]
+
+
+def _changed_at(refund: dict[str, Any]) -> int:
+    return read_ms(convert(refund, RefundAnswer).changed_at) or 0
+
+
+def export(
+    call: Call,
+    since: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Only what changed since then: 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z."),
+    ],
+    until: Annotated[
+        str, typer.Option(metavar="TIME", help="Only what last changed before then. Default: now.", show_default=False)
+    ] = "",
+    state: Annotated[str, typer.Option(help="RefundInitiated, Refunded or Declined, in any case.")] = "",
+    form: Annotated[
+        Literal["csv", "jsonl"], typer.Option("--format", help="csv, or jsonl: the API's JSON, one refund a line.")
+    ] = "csv",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write. Default: standard output.", show_default=False)
+    ] = None,
+) -> None:
+    """Write refunds to a file: what last changed from --since until just before --until, latest change first.
+
+    Amounts are exact decimals as text; times are UTC. In CSV a text that begins with = + - @ or a tab gets an
+    apostrophe before it, so that no spreadsheet calculates it; so does what follows a ; | tab or line end in a text,
+    where a spreadsheet may split it. JSON lines are as the API has them. If it is cut, the same command goes on where
+    FILE.part ends. What changes meanwhile is left to the next export, which begins at the --since that is printed in
+    the end; a refund can be in both: keep its greatest revision.
+    """
+    filters = {"state": STATES.get(state.lower(), state)}
+    question = [call.base, call.account, since, until, state, form]
+    with Output(output, question, _since(since), _since(until)) as whole:
+        if whole.resumed:
+            say([f"Going on behind {whole.note.rows} refunds."])
+        try:
+            call.run(lambda api: write_all(api, whole, filters, form == "csv", _progress()))
+        except Exception:
+            if output is not None:
+                say([f"{output}.part has {whole.note.rows} refunds: the same command goes on there."])
+            raise
+        finally:
+            _progress()("")
+        whole.finish()
+    following = max((read_ms(whole.note.until) or 0) - OVERLAP, 0)
+    since = format_rfc3339(following) if whole.note.bounded else whole.note.since
+    say([f"{whole.note.rows} refunds. The next export: --since {since}"])
+
+
+def _progress() -> Callable[[str], None]:
+    """Shows a text in place, on a terminal; elsewhere nothing."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return lambda text: None
+    return lambda text: typer.echo(f"\r\x1b[K{text}", nl=False, err=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add `export` to the commands of `receiver refund`."""
+    api_command(app)(export)

@@ -1,0 +1,234 @@
+"""Command. `receiver refund import`: refund ids from a settlement report or a list; Amazon is asked about each."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from receiver.commands.client.answers import RefreshAnswer
+from receiver.commands.client.api import Api, decode, exit_code, may_pass, target
+from receiver.commands.client.options import Call, api_command
+from receiver.commands.console import emit, emit_value, say
+from receiver.errors import ConfigurationError, ReceiverError
+from receiver.ledger.refund import REFUND_ID
+
+MOST_BYTES = 64 * 1024 * 1024
+HEAD_WITHIN = 20
+"""Lines in which the head of a table must come: settlement reports begin with lines about themselves."""
+ID_COLUMNS = ("refundid", "amazonrefundid", "amazontransactionid", "transactionid")
+TYPE_COLUMNS = ("transactiontype",)
+LINE_END = re.compile(r"\r\n|\n|\r")
+AMAZON_ID = re.compile(r"[A-Z]\d\d-\d{7}-\d{7}-([A-Z])\d{6}")
+TRIES = 5
+PAUSE = 2.0
+"""Seconds before a refresh is tried again that the service could not take; doubled each time."""
+MOST_SHOWN = 20
+
+
+@dataclass(slots=True)
+class Found:
+    """What a file holds: ids in its order, each once; lines that name no refund, and those that are about others."""
+
+    ids: list[str] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    others: int = 0
+    repeated: int = 0
+
+
+def read_ids(text: str, column: str = "") -> Found:
+    """The ids of a table with a head, or of a list, one a line. Raises `ConfigurationError` without the column."""
+    lines = LINE_END.split(text)
+    found = Found()
+    seen: set[str] = set()
+    for number, value, kind in _values(lines, column):
+        if kind and kind.lower() != "refund":
+            found.others += 1
+        elif problem := _problem(value):
+            found.bad.append(f"line {number}: {problem}")
+        elif value in seen:
+            found.repeated += 1
+        else:
+            seen.add(value)
+            found.ids.append(value)
+    return found
+
+
+def _values(lines: Sequence[str], column: str) -> Iterator[tuple[int, str, str]]:
+    """Line number (from 1), id, and the transaction's type where the table tells it."""
+    for at, line in enumerate(lines[:HEAD_WITHIN]):
+        delimiter = max(",;\t", key=line.count)
+        head = [_plain(name) for name in _head(line, delimiter)]
+        wanted = [_plain(column)] if column else ID_COLUMNS
+        place = next((head.index(name) for name in wanted if name in head), None)
+        if place is not None:
+            kind = next((head.index(name) for name in TYPE_COLUMNS if name in head), None)
+            yield from _rows(lines, at, delimiter, place, kind)
+            return
+    if column:
+        raise ConfigurationError([f"--column: no line of the first {HEAD_WITHIN} is a head with a column {column!r}."])
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.strip(), ""
+
+
+def _rows(
+    lines: Sequence[str], head: int, delimiter: str, place: int, kind: int | None
+) -> Iterator[tuple[int, str, str]]:
+    # Strict: else a quotation mark that nobody closes makes one cell of all rows that follow.
+    reader = csv.reader((f"{line}\n" for line in lines[head + 1 :]), delimiter=delimiter, strict=True)
+    number = head + 2
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                yield head + 1 + reader.line_num, _cell(row, place), _cell(row, kind)
+            number = head + 2 + reader.line_num
+    except csv.Error as error:
+        raise ConfigurationError(
+            [f"the file is no table from line {number} on ({error}): look for a quotation mark that is not closed."]
+        ) from None
+
+
+def _head(line: str, delimiter: str) -> Sequence[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
+def _cell(row: Sequence[str], place: int | None) -> str:
+    return row[place].strip().strip("'\"") if place is not None and place < len(row) else ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _problem(value: str) -> str:
+    if not REFUND_ID.fullmatch(value):
+        return "no refund id" if value else "the id is missing"
+    amazon = AMAZON_ID.fullmatch(value)
+    return f"{value} is Amazon's id of something else: a refund's has an R" if amazon and amazon[1] != "R" else ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the ids."""
+
+    accepted: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+async def refresh_all(api: Api, ids: Sequence[str], rate: float) -> Tally:
+    """One after the other, `rate` a second at most. Raises what no other id would fare better with."""
+    tally = Tally()
+    clock = asyncio.get_running_loop().time
+    due = clock()
+    for refund_id in ids:
+        await asyncio.sleep(max(due - clock(), 0))
+        due = max(due, clock() - 1) + 1 / rate
+        try:
+            await _refresh(api, refund_id)
+        except ReceiverError as error:
+            if exit_code(error) != 1 or error.status in (401, 403, 429) or error.reason in GENERAL:
+                say(
+                    [f"{tally.accepted} of {len(ids)} were accepted before this. Run it again: each is safe to repeat."]
+                )
+                raise
+            tally.refused.append(f"{refund_id}: {error.detail} [{error.reason}]")
+        else:
+            tally.accepted += 1
+    return tally
+
+
+GENERAL = frozenset({"account_needed", "no_such_account", "no_such_route", "not_the_api"})
+
+
+async def _refresh(api: Api, refund_id: str) -> None:
+    pause = PAUSE
+    for left in range(TRIES, 0, -1):
+        try:
+            decode(await api.call("POST", target("refunds", refund_id, "refresh", account=api.account)), RefreshAnswer)
+            return
+        except ReceiverError as error:
+            if left == 1 or not may_pass(error):
+                raise
+            await asyncio.sleep(min(max(pause, error.retry_after or 0), 60))
+            pause *= 2
+
+
+def import_ids(
+    call: Call,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A settlement report, another table, or one id a line.")],
+    column: Annotated[
+        str, typer.Option(help="Name of the column with refund ids, where it has another than Amazon's.")
+    ] = "",
+    rate: Annotated[float, typer.Option(min=0.01, max=100, help="Refreshes a second, at most.")] = 2.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read the file, and say what it holds.")] = False,
+) -> None:
+    """Take refunds in by their ids: Amazon is asked about each, as by `refresh`, and tells what became of it.
+
+    Reads Amazon Pay's settlement report (CSV or tabs; AmazonTransactionId where TransactionType is Refund), an export
+    of this service (refundId), any other table with --column, and a list with one id a line (# begins a remark). An id
+    that is known already is asked about again, which does no harm, so the command can be repeated. Needs a token with
+    the scope refund or admin, and --account where the token sees several. The default of --rate leaves half of Amazon's
+    limit to notifications.
+
+    Exit code 1: a line was bad or refused; all others were taken in.
+    """
+    found = read_ids(_read(file), column)
+    tally = Tally()
+    if not dry_run and found.ids:
+        tally = call.run(lambda api: refresh_all(api, found.ids, rate))
+    if call.json:
+        emit_value(
+            {
+                "dryRun": dry_run,
+                "ids": len(found.ids),
+                "accepted": tally.accepted,
+                "refused": tally.refused,
+                "bad": found.bad,
+                "others": found.others,
+                "repeated": found.repeated,
+            }
+        )
+    else:
+        done = "would be asked about" if dry_run else "accepted"
+        emit(f"{len(found.ids) if dry_run else tally.accepted} {done}")
+        emit(f"{len(tally.refused)} refused, {len(found.bad)} bad, {found.repeated} repeated, {found.others} no refund")
+        say([*_shown(tally.refused), *_shown(found.bad)])
+    if tally.refused or found.bad:
+        raise typer.Exit(1)
+
+
+def _shown(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - MOST_SHOWN
+    return [*lines[:MOST_SHOWN], *([f"… and {more} more; --json has all."] if more > 0 else [])]
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError([f"{file}: cannot be read ({error.strerror})."]) from error
+    if len(raw) > MOST_BYTES:
+        raise ConfigurationError([f"{file}: is over {MOST_BYTES // 2**20} MiB. Split it."])
+    if not raw.strip():
+        raise ConfigurationError([f"{file}: is empty."])
+    try:
+        return raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", "replace")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `import` to the commands of `receiver refund`."""
+    api_command(app, name="import")(import_ids)

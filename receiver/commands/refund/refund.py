@@ -1,0 +1,243 @@
+"""Command. `receiver refund`: what a running service knows of refunds, read through its HTTP API."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from receiver.commands.client.answers import HistoryAnswer, PageAnswer, RefreshAnswer, RefundAnswer, RevisionAnswer
+from receiver.commands.client.api import Api, ApiProblem, convert, decode, not_the_api, target
+from receiver.commands.client.options import Call, api_command
+from receiver.commands.console import clean, emit, emit_fields, emit_json, say
+from receiver.commands.refund.views import Screen, emit_disputes, emit_history, emit_list, fields
+from receiver.commands.refund.watch import Watch
+from receiver.errors import Unreadable
+from receiver.exchange import Response
+from receiver.ledger.refund import ALIASES, REFUND_ID, Reason, State
+from receiver.ledger.timestamps import format_rfc3339, parse_time
+from receiver.settings.durations import SPAN, milliseconds, parse_duration
+
+MOST_PER_PAGE = 200
+WAIT_STEP = 25
+"""Seconds of one `?wait=`: well below what proxies let a request take."""
+LONGEST_WAIT = 24 * 3600
+
+STATES = {each.lower(): each.value for each in State} | {alias.lower(): state.value for alias, state in ALIASES.items()}
+REASONS = {each.lower(): each.value for each in Reason}
+
+app = typer.Typer(
+    help="Read what the service knows of refunds, follow changes, have Amazon asked again, and issue refunds. Needs a "
+    "running `receiver serve` and a token: with the scope read; create, retry, requests, repeat and settle-request "
+    "need refund, refresh refund or admin.",
+    no_args_is_help=True,
+)
+
+
+def _refund_id(text: str | None) -> str | None:
+    if text is not None and not REFUND_ID.fullmatch(text):
+        raise typer.BadParameter("a refund id is 1 to 64 letters, digits and hyphens.")
+    return text
+
+
+def _since(text: str) -> str:
+    """A time that the API understands, from a time, a day, or a span that counts back from now."""
+    try:
+        if re.fullmatch(rf"(?:{SPAN.pattern}\s*)+", text):
+            return format_rfc3339(max(_now() - milliseconds(parse_duration(text)), 0))
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            text = f"{text}T00:00:00Z"
+        return format_rfc3339(max(_read_time(text), 0)) if text else ""
+    except (ValueError, OverflowError):
+        shape = "2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z or 20260131T120000Z"
+        raise typer.BadParameter(f"give a span or a time such as {shape}.") from None
+
+
+def _read_time(text: str) -> int:
+    try:
+        return parse_time(text)
+    except Unreadable:
+        given = datetime.fromisoformat(text)
+        if given.tzinfo is None:
+            raise ValueError("no offset") from None
+        return int(given.astimezone(UTC).timestamp() * 1000)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+RefundId = Annotated[str, typer.Argument(metavar="ID", callback=_refund_id, help="Amazon's id of the refund.")]
+
+
+@api_command(app)
+def get(
+    call: Call,
+    refund_id: RefundId,
+    wait: Annotated[
+        int,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            max=LONGEST_WAIT,
+            help="Wait until the refund is final (Refunded or Declined), also if it is not known yet; at most so long.",
+        ),
+    ] = 0,
+) -> None:
+    """Show one refund.
+
+    The exit code says whether the refund is known, not how it stands: a declined or a pending refund is 0 as well,
+    also after --wait. Read the state, or `.statusDetails.state` and `.final` of --json.
+    """
+    answer = call.run(lambda api: _get(api, refund_id, wait))
+    refund = decode(answer, RefundAnswer)
+    emit_json(answer.body) if call.json else emit_fields(fields(refund))
+    if wait and not refund.final:
+        say([f"Not final after {wait} s."])
+
+
+async def _get(api: Api, refund_id: str, wait: int) -> Response:
+    while True:
+        step = min(wait, WAIT_STEP)
+        try:
+            answer = await api.call("GET", target("refunds", refund_id, account=api.account, wait=step), wait=step)
+        except ApiProblem as problem:
+            if problem.reason != "no_such_refund" or wait <= step:
+                raise
+        else:
+            if wait <= step or decode(answer, RefundAnswer).final:
+                return answer
+        wait -= step
+
+
+@api_command(
+    app,
+    name="list",
+    more_epilog="--json prints one object a page: `receiver refund list --all --json | jq -c '.refunds[]'` has a line "
+    "for each refund.",
+)
+def list_some(
+    call: Call,
+    state: Annotated[
+        str, typer.Option(help="RefundInitiated, Refunded or Declined, in any case; or another word of Amazon's.")
+    ] = "",
+    reason: Annotated[
+        str, typer.Option(help="AmazonRejected or ProcessingFailure, in any case; or another word of Amazon's.")
+    ] = "",
+    charge: Annotated[str, typer.Option(metavar="ID", help="Only refunds of this charge.")] = "",
+    order: Annotated[
+        str, typer.Option(metavar="NUMBER", help="Only refunds of this order: merchantReferenceId of the charge.")
+    ] = "",
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            callback=_since,
+            help="Only what changed since then: 2h, 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z.",
+        ),
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show so many at most.")] = 50,
+    everything: Annotated[bool, typer.Option("--all", help="Show all that there are, whatever --limit says.")] = False,
+) -> None:
+    """List refunds, the latest change first. Filters must all hold. Times are UTC."""
+    filters = {
+        "state": STATES.get(state.lower(), state),
+        "reason": REASONS.get(reason.lower(), reason),
+        "charge": charge,
+        "order": order,
+        "since": since,
+    }
+    call.run(lambda api: _list(api, call.json, filters, None if everything else limit))
+
+
+async def _list(api: Api, as_json: bool, filters: dict[str, str], limit: int | None) -> None:
+    shown = 0
+    accounts: set[str] = set()
+    async for answer, page in _pages(api, filters, limit):
+        refunds = [convert(refund, RefundAnswer) for refund in page.refunds]
+        if as_json:
+            emit_json(answer.body)
+        elif refunds:
+            accounts |= {refund.account for refund in refunds}
+            emit_list(refunds, now=_now(), first=not shown, with_account=len(accounts) > 1)
+        shown += len(refunds)
+    if not shown:
+        say(["No refund matches." if any(filters.values()) else "There are no refunds yet."])
+    elif limit is not None and page.next_cursor:
+        say([f"There may be more than these {shown}: give --all, or a greater --limit."])
+
+
+async def _pages(api: Api, filters: dict[str, str], limit: int | None) -> AsyncIterator[tuple[Response, PageAnswer]]:
+    """Page after page. One may be short, or empty, and still not the last."""
+    cursor, left = "", limit
+    while True:
+        size = MOST_PER_PAGE if left is None else min(left, MOST_PER_PAGE)
+        answer = await api.call("GET", target("refunds", account=api.account, **filters, cursor=cursor, limit=size))
+        page = decode(answer, PageAnswer)
+        yield answer, page
+        left = None if left is None else left - len(page.refunds)
+        if not page.next_cursor or (left is not None and left <= 0):
+            return
+        if page.next_cursor == cursor:
+            raise not_the_api()
+        cursor = page.next_cursor
+
+
+@api_command(app)
+def history(call: Call, refund_id: RefundId) -> None:
+    """Show every revision of a refund, oldest first, and who made the service look.
+
+    `Changed` is when the service wrote it, `Amazon's time` Amazon's lastUpdatedTimestamp, with its day only where that
+    is another one. Both are UTC.
+    """
+    answer = call.run(lambda api: api.call("GET", target("refunds", refund_id, "history", account=api.account)))
+    found = decode(answer, HistoryAnswer)
+    revisions = [convert(revision, RevisionAnswer) for revision in found.revisions]
+    if call.json:
+        emit_json(answer.body)
+        return
+    emit_history(revisions)
+    emit_disputes(found.disputes)
+
+
+@api_command(app)
+def refresh(call: Call, refund_id: RefundId) -> None:
+    """Have Amazon asked about a refund now. Returns once that is written down; `watch` shows what comes of it.
+
+    A refund that the service does not know yet is taken in as well. Needs a token with the scope refund or admin.
+    """
+    answer = call.run(lambda api: api.call("POST", target("refunds", refund_id, "refresh", account=api.account)))
+    noted = decode(answer, RefreshAnswer)
+    if call.json:
+        emit_json(answer.body)
+    else:
+        emit(f"Amazon will be asked about {clean(noted.refund_id)} (account {clean(noted.account)}).")
+
+
+@api_command(app)
+def watch(
+    call: Call,
+    refund_id: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", callback=_refund_id, help="Amazon's id of one refund; without it: all."),
+    ] = None,
+) -> None:
+    """Print every change of a refund, or of all refunds, as it happens. Times are UTC.
+
+    With an ID: what happened so far and what happens, until the refund is final; then the exit code is 0, also for a
+    declined refund. A refund that is not known yet is waited for. Without an ID: what happens from now on, until
+    Ctrl-C.
+
+    If the service goes away meanwhile, it is tried again, less and less often, at least every 30 seconds, and nothing
+    is left out; only a first try that fails ends with exit code 3. `--json` prints one line for each change: the
+    refund as of that change.
+    """
+    screen = Screen(call.json)
+    if refund_id is None:
+        call.run(lambda api: Watch(api, screen.show, say).every())
+    else:
+        call.run(lambda api: Watch(api, screen.show, say).one(refund_id))

@@ -1,0 +1,214 @@
+"""Command. `receiver refund requests`, `repeat`, `settle-request`: refunds that were asked for, and are not settled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.text import Text
+
+from receiver.commands.client.answers import Amount
+from receiver.commands.client.api import decode, target
+from receiver.commands.client.options import Call, api_command
+from receiver.commands.console import clean, emit_fields, emit_json, emit_rich, moment, say, short_moment
+from receiver.commands.refund.refund import _now, _refund_id
+from receiver.errors import ConfigurationError
+from receiver.ledger.refund_request import OPEN, RequestState
+
+UNANSWERED, STILL_UNCLEAR = 4, 6
+"""Exit codes."""
+STYLES = {"unclear": "bold red", "refused": "red", "done": "green"}
+
+
+class AmazonsNo(msgspec.Struct, rename="camel"):
+    """Amazon's last refusal."""
+
+    status: int
+    reason_code: str | None = None
+    request_id: str | None = None
+
+
+class RequestAnswer(msgspec.Struct, rename="camel", kw_only=True):
+    """A request to issue a refund."""
+
+    refund_request_id: str
+    account: str
+    state: str
+    charge_id: str
+    refund_amount: Amount
+    tries: int
+    may_have_reached_amazon: bool
+    order_reference: str | None = None
+    retry_of: str | None = None
+    refund_id: str | None = None
+    candidate_refund_id: str | None = None
+    last_error: str | None = None
+    detail: str | None = None
+    amazon: AmazonsNo | None = None
+    issued_by: str | None = None
+    besides: tuple[str, ...] = ()
+    settled_by: str | None = None
+    created_at: str | None = None
+    changed_at: str | None = None
+
+
+class RequestsAnswer(msgspec.Struct):
+    """Those that are open."""
+
+    requests: list[RequestAnswer]
+    total: int
+
+
+def _request_id(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise typer.BadParameter("the id of a request is 64 hexadecimal digits, as `receiver refund requests` shows.")
+    return text
+
+
+def _state(text: str) -> str:
+    if text and text not in OPEN:
+        raise typer.BadParameter(f"is one of {', '.join(OPEN)}.")
+    return text
+
+
+RequestId = Annotated[str, typer.Argument(metavar="ID", callback=_request_id, help="The id of the request.")]
+
+
+def requests(
+    call: Call,
+    request_id: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", callback=_request_id, help="Show this one, in whatever state it is."),
+    ] = None,
+    state: Annotated[str, typer.Option(callback=_state, help="Only those that are unclear, or reserved.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=200, metavar="N", help="Show so many at most.")] = 50,
+) -> None:
+    """List refunds that were asked for and are not settled: the unclear ones first, then the oldest.
+
+    `reserved`: Amazon has not answered yet, and the service goes on trying. `unclear`: Amazon refused it after a try
+    whose end nobody knows; send it again with `repeat`, then look in Seller Central, and settle it with
+    `settle-request`. `candidateRefundId` is the one
+    refund that such a request may have made. Needs a token with the scope refund.
+    """
+    if request_id:
+        answer = call.run(lambda api: api.call("GET", target("refund-requests", request_id, account=call.account)))
+        emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RequestAnswer)))
+        return
+    path = target("refund-requests", state=state, limit=limit, account=call.account)
+    answer = call.run(lambda api: api.call("GET", path))
+    if call.json:
+        emit_json(answer.body)
+        return
+    found = decode(answer, RequestsAnswer)
+    for each in found.requests:
+        emit_rich(_line(each))
+    if not found.requests:
+        say(["No request is open."])
+    elif found.total > len(found.requests):
+        say([f"There are {found.total}: settle these first, or give a greater --limit."])
+
+
+def repeat(call: Call, request_id: RequestId) -> None:
+    """Send an unclear request once more, before you settle it.
+
+    It goes out under the same key of Amazon's, so that Amazon tells what it did before and never refunds twice. Exit
+    code 4: Amazon has not answered yet, and the service tries on; 6: it is still unclear. Needs a token with the scope
+    refund, whose name is logged.
+    """
+    path = target("refund-requests", request_id, "repeat", account=call.account)
+    answer = call.run(lambda api: api.call("POST", path, wait=30))
+    found = decode(answer, RequestAnswer)
+    emit_json(answer.body) if call.json else emit_fields(_fields(found))
+    code = {RequestState.RESERVED: UNANSWERED, RequestState.UNCLEAR: STILL_UNCLEAR}.get(RequestState(found.state))
+    if code is not None:
+        raise typer.Exit(code)
+
+
+def settle_request(
+    call: Call,
+    request_id: RequestId,
+    refund_id: Annotated[
+        str | None,
+        typer.Option(
+            "--refund-id",
+            metavar="REFUND",
+            callback=_refund_id,
+            help="Amazon did make it, and this is the refund. Amazon is asked whether charge and amount are the same.",
+        ),
+    ] = None,
+    not_issued: Annotated[
+        bool,
+        typer.Option(
+            "--not-issued", help="Amazon made no refund. The amount is free again; this request is never tried again."
+        ),
+    ] = False,
+) -> None:
+    """Settle an unclear request, once it was repeated and you have looked in Seller Central what became of it.
+
+    Also for one that Amazon keeps refusing for its form (amazon_refuses_us), which would be tried for ever.
+
+    Say --not-issued only if you are sure: if the refund was made after all, the buyer may be paid twice. Needs a token
+    with the scope refund, whose name is kept with the request.
+    """
+    if (refund_id is None) != not_issued:
+        raise ConfigurationError(["Give either --refund-id REFUND or --not-issued."])
+    body = {"notIssued": True} if refund_id is None else {"refundId": refund_id}
+    path = target("refund-requests", request_id, "settle", account=call.account)
+    answer = call.run(lambda api: api.call("POST", path, body=body))
+    emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RequestAnswer)))
+
+
+def _line(found: RequestAnswer) -> Text:
+    """One line, and the whole id below it: it has to be copied."""
+    line = _state_text(found)
+    line.append(f"  {short_moment(found.created_at or '', _now())}  {_amount(found)}  {clean(found.charge_id)}")
+    line.append(f"  {found.tries} tries")
+    if found.last_error:
+        line.append(f"  {clean(found.last_error)}")
+    if found.candidate_refund_id:
+        line.append(f"  perhaps {clean(found.candidate_refund_id)}")
+    return line.append(f"\n  {clean(found.refund_request_id)}", "dim")
+
+
+def _fields(found: RequestAnswer) -> Sequence[tuple[str, str | Text | None]]:
+    amazon = found.amazon
+    said = None if amazon is None else f"{amazon.status} {amazon.reason_code or ''}".strip()
+    return [
+        ("Request", found.refund_request_id),
+        ("State", _state_text(found)),
+        ("Refund", found.refund_id),
+        ("Candidate", found.candidate_refund_id),
+        ("Amount", _amount(found)),
+        ("Charge", found.charge_id),
+        ("Order", found.order_reference),
+        ("Retry of", found.retry_of),
+        ("Tries", f"{found.tries}{', one of unknown end' if found.may_have_reached_amazon else ''}"),
+        ("Last error", found.last_error),
+        ("Detail", found.detail),
+        ("Amazon said", said),
+        ("Amazon's id", amazon.request_id if amazon else None),
+        ("Issued by", found.issued_by),
+        ("Besides", ", ".join(found.besides)),
+        ("Settled by", found.settled_by),
+        ("Account", found.account),
+        ("Created", moment(found.created_at)),
+        ("Changed", moment(found.changed_at)),
+    ]
+
+
+def _state_text(found: RequestAnswer) -> Text:
+    return Text(clean(found.state), STYLES.get(found.state, "yellow"))
+
+
+def _amount(found: RequestAnswer) -> str:
+    return clean(f"{found.refund_amount.amount} {found.refund_amount.currency_code}")
+
+
+def register(app: typer.Typer) -> None:
+    """Make these commands of `receiver refund`."""
+    api_command(app)(requests)
+    api_command(app)(repeat)
+    api_command(app, name="settle-request")(settle_request)

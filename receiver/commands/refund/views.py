@@ -1,0 +1,166 @@
+"""Command. How refunds look on a terminal: in lists, alone, and as they change. Made to fit 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from receiver.commands.client.answers import DisputeAnswer, EventAnswer, RefundAnswer, RevisionAnswer
+from receiver.commands.client.api import convert, decode
+from receiver.commands.console import clean, emit, emit_json, emit_rich, emit_value, moment, say, short_moment, table
+from receiver.commands.refund.watch import Change
+from receiver.exchange import Response
+from receiver.ledger.refund import State
+
+STYLES = {State.DECLINED.value: "bold red", State.REFUNDED.value: "green", State.INITIATED.value: "yellow"}
+STUCK = "stuck"
+
+
+class Screen:
+    """One line a change; the day is told where it is another one than before."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._json, self._day = as_json, ""
+        self._accounts: set[str] = set()
+
+    def show(self, change: Change) -> None:
+        """Print it. Raises `ApiProblem` if it is no refund."""
+        refund = convert(change, RefundAnswer)
+        if self._json:
+            emit_value(change)
+        else:
+            self._line(refund, refund.changed_at)
+
+    def show_event(self, body: bytes) -> None:
+        """Print an event. Raises `ApiProblem` if it is none."""
+        event = decode(Response(200, body=body), EventAnswer)
+        refund = convert(event.data, RefundAnswer)
+        if self._json:
+            emit_json(body)
+        else:
+            self._line(refund, event.time, STUCK if event.type.endswith(f".{STUCK}") else "")
+
+    def _line(self, refund: RefundAnswer, time: str, more: str = "") -> None:
+        day, _, clock = (moment(time) or "").removesuffix(" UTC").partition(" ")
+        if day != self._day:
+            self._day = day
+            say([f"{day} (UTC)"])
+        self._accounts.add(refund.account)
+        account = f"  {clean(refund.account)}" if len(self._accounts) > 1 else ""
+        line = Text(f"{clean(clock)}  {clean(refund.refund_id):<27}  {_amount(refund):>11}  ")
+        line.append_text(state_text(refund)).append(f" {more.upper()}" if more else "", "bold magenta")
+        emit_rich(line.append(account, "dim"))
+
+
+def emit_list(refunds: Sequence[RefundAnswer], *, now: int, first: bool, with_account: bool) -> None:
+    """A table of refunds, or with `first` false a further part of one; `now` is in ms."""
+    rows = table(headers=first)
+    rows.add_column("Changed UTC", no_wrap=True, min_width=11)
+    rows.add_column("Refund", no_wrap=True, min_width=27, overflow="fold")
+    rows.add_column("Amount", no_wrap=True, min_width=9, justify="right", overflow="fold")
+    rows.add_column("State", min_width=15, overflow="fold")
+    if with_account:
+        rows.add_column("Account", overflow="fold")
+    for each in refunds:
+        cells = [Text(short_moment(each.changed_at, now)), Text(clean(each.refund_id)), Text(_amount(each))]
+        rows.add_row(*cells, state_text(each), *([Text(clean(each.account))] if with_account else []))
+    emit_rich(rows)
+
+
+def fields(refund: RefundAnswer) -> Sequence[tuple[str, str | Text | None]]:
+    """Everything about one refund, as names and values for `emit_fields`."""
+    status, account = refund.status_details, refund.account
+    return [
+        ("Refund", refund.refund_id),
+        ("State", state_text(refund)),
+        ("Description", status.reason_description),
+        ("Amount", _amount(refund) or None),
+        ("Charge", refund.charge_id),
+        ("Order", refund.order_reference),
+        ("Retry of", refund.retry_of),
+        ("Retried by", refund.retried_by),
+        ("Retry refused", _retry_refused(refund)),
+        ("Can be reissued", _retryable(refund)),
+        ("Issued by", refund.issued_by),
+        ("Type", refund.refund_type),
+        ("Descriptor", refund.soft_descriptor),
+        ("Account", f"{account} ({refund.release_environment})" if refund.release_environment else account),
+        ("Created", moment(refund.creation_timestamp)),
+        ("Amazon's time", moment(status.last_updated_timestamp)),
+        ("First seen", moment(refund.first_seen_at)),
+        ("Changed", moment(refund.changed_at)),
+        ("Source", f"{refund.source}, revision {refund.revision}"),
+        ("Could not be read", ", ".join(refund.unread_fields) or None),
+        *_advice(refund),
+    ]
+
+
+def _retryable(refund: RefundAnswer) -> str | None:
+    """Whether it can be issued again, why not, and as of when."""
+    if refund.as_of is None:
+        return None
+    word = "not known" if refund.retryable is None else "yes" if refund.retryable else "no"
+    reasons = f" ({', '.join(refund.retryable_reasons)})" if refund.retryable_reasons else ""
+    return f"{word}{reasons}, as of {moment(refund.as_of)}"
+
+
+def emit_disputes(disputes: Sequence[DisputeAnswer]) -> None:
+    """A line for each dispute about the charge."""
+    for each in disputes:
+        money = f"{each.amount.amount} {each.amount.currency_code}" if each.amount else ""
+        facts = ", ".join(filter(None, (money, each.reason, each.state, moment(each.first_told_at))))
+        standing = "open" if each.open else "won by the merchant"
+        emit(clean(f"Dispute {each.dispute_id}: {each.kind}, {standing}{f' ({facts})' if facts else ''}"))
+
+
+def _retry_refused(refund: RefundAnswer) -> str | None:
+    """What became of the last try to issue it again, where Amazon refused that."""
+    refused = refund.retry_refused
+    if refused is None:
+        return None
+    return (
+        f"{moment(refused.at)}, try {refused.generation}: {refused.detail or refused.reason_code or 'no reason told'}"
+    )
+
+
+def _advice(refund: RefundAnswer) -> list[tuple[str, str | Text | None]]:
+    """What happened, and what can be done, the first choice first."""
+    if refund.advice is None:
+        return []
+    steps = [("", f"{number}. {each.text}") for number, each in enumerate(refund.advice.actions, 1)]
+    return [("Advice", refund.advice.summary), *steps]
+
+
+def state_text(refund: RevisionAnswer) -> Text:
+    """State and reason. A decline is in capitals, so that it stands out without colours too."""
+    state = refund.status_details.state
+    shown = state.upper() if state == State.DECLINED else state
+    text = Text(clean(shown), STYLES.get(state, "yellow"))
+    if refund.status_details.reason_code:
+        text.append(f" {clean(refund.status_details.reason_code)}")
+    if refund.conflict:
+        text.append(" CONFLICT", "bold magenta")
+    return text
+
+
+def _amount(refund: RefundAnswer) -> str:
+    money = refund.refund_amount
+    return clean(f"{money.amount} {money.currency_code}") if money else ""
+
+
+def emit_history(revisions: Sequence[RevisionAnswer]) -> None:
+    """A table of the revisions, in their order. Amazon's time has its day only where that is another one."""
+    rows = table()
+    rows.add_column("Rev", no_wrap=True, justify="right")
+    for name in ("Changed UTC", "Amazon's time", "Source"):
+        rows.add_column(name, no_wrap=True, overflow="fold")
+    rows.add_column("State", overflow="fold")
+    for each in revisions:
+        changed, updated = (
+            moment(text) or "" for text in (each.changed_at, each.status_details.last_updated_timestamp)
+        )
+        updated = updated.removeprefix(changed[:11])
+        cells = (str(each.revision), changed.removesuffix(" UTC"), updated.removesuffix(" UTC"), each.source)
+        rows.add_row(*(Text(clean(cell)) for cell in cells), state_text(each))
+    emit_rich(rows)

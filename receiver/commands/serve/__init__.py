@@ -1,0 +1,1 @@
+"""Command. `receiver serve`: one process, or several."""

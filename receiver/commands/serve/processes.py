@@ -1,0 +1,201 @@
+"""Command. `receiver serve --workers N`: several processes on the same ports, kept by one that does nothing else.
+
+Each does all that `receiver serve` does. They share the listening sockets, the store, a folder in which they count, and
+one for the dashboard's sessions. The embedded Valkey belongs to the keeper: it ends after all of them. A process that
+dies is started again; when the keeper dies, the others stop in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from receiver.amazon.sns.signature import self_test
+from receiver.commands.serve.serve import Stopped, addressed, at_signal, close, listen, running, servers
+from receiver.commands.serve.serve import serve as serve_alone
+from receiver.errors import ConfigurationError
+from receiver.http.dashboard.shared import SharedSessions
+from receiver.runtime import logs
+from receiver.runtime.metrics import FOLDER, process_died
+from receiver.runtime.serving import base_url, serving_all
+from receiver.service import Service
+from receiver.settings import Settings, load
+from receiver.store.embedded.store import EmbeddedStore
+
+log = structlog.get_logger()
+
+START = "from receiver.commands.serve.processes import member; member()"
+FIRST_WAIT, LAST_WAIT, SETTLED = 0.5, 30.0, 30.0
+"""Seconds before a process that died is started again; one that lived for the last is started after the first wait."""
+GRACE = 5.0
+"""Seconds beyond `http.shutdown_timeout` in which a process that is told to stop has to be gone, else it is killed."""
+WRONG_CONFIGURATION = 2
+
+
+async def serve(settings: Settings, config: Path | None, *, workers: bool = True, processes: int = 1) -> None:
+    """Serve in so many processes until SIGINT or SIGTERM. Raises `ConfigurationError`."""
+    if processes == 1:
+        await serve_alone(settings, workers=workers)
+        return
+    self_test()
+    listeners, stopped = listen(settings), at_signal()
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            if not settings.redis.address:
+                embedded = EmbeddedStore(settings.data_dir)
+                stack.push_async_callback(embedded.stop)
+                await embedded.start()
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-")))
+            found = Crew(settings, config, workers, listeners, folder)
+            crew = await stack.enter_async_context(found.sailing(processes))
+            await crew.wait(stopped)
+            log.info("serve.stopping")
+    finally:
+        close(listeners)
+
+
+class Crew:
+    """The processes. They inherit the listeners, a pipe whose end tells that the keeper is gone, and one in which each
+    says that it answers."""
+
+    def __init__(
+        self, settings: Settings, config: Path | None, workers: bool, listeners: list[socket.socket], folder: Path
+    ) -> None:
+        self._settings, self._listeners = settings, listeners
+        self._counts, self._sessions = folder / "metrics", folder / "sessions"
+        self._given = {"config": str(config.absolute()) if config else "", "workers": workers}
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._alive, self._ready = os.pipe(), os.pipe()
+        self._answering = 0
+        self._wrong = asyncio.Event()
+        self._stopping = False
+
+    @contextlib.asynccontextmanager
+    async def sailing(self, count: int) -> AsyncIterator[Crew]:
+        """So many processes, kept alive until the block ends; then told to stop, and waited for."""
+        for folder in (self._counts, self._sessions):
+            folder.mkdir(0o700)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._ready[0], self._hear, count)
+        keepers = [loop.create_task(self._keep(number), name=f"process:{number}") for number in range(count)]
+        try:
+            yield self
+        finally:
+            await self._stop(keepers)
+            loop.remove_reader(self._ready[0])
+            for end in (self._alive[0], *self._ready):
+                os.close(end)
+
+    async def wait(self, stopped: asyncio.Event) -> None:
+        """Until somebody says stop. Raises `ConfigurationError` if a process cannot work with the settings."""
+        waits = [asyncio.ensure_future(each.wait()) for each in (stopped, self._wrong)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+        if self._wrong.is_set():
+            raise ConfigurationError(
+                ["a process of `receiver serve --workers` cannot work with these settings: see above."]
+            )
+
+    def _hear(self, count: int) -> None:
+        self._answering += len(os.read(self._ready[0], 4096))
+        if self._answering == count:
+            names = [account.name for account in self._settings.accounts]
+            pids = sorted(process.pid for process in self._processes.values())
+            addresses = addressed([base_url(each) for each in self._listeners])
+            log.info("serve.ready", **addresses, accounts=names, processes=pids)
+
+    async def _keep(self, number: int) -> None:
+        clock, wait = asyncio.get_running_loop().time, FIRST_WAIT
+        while not self._stopping:
+            began = clock()
+            process = self._processes[number] = await self._start()
+            code = await process.wait()
+            process_died(str(self._counts), process.pid)
+            if self._stopping:
+                return
+            log.error("serve.process_died", process=process.pid, exit_status=code)
+            if code == WRONG_CONFIGURATION:
+                self._wrong.set()
+                return
+            if clock() - began > SETTLED:
+                wait = FIRST_WAIT
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, LAST_WAIT)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        listeners = [each.fileno() for each in self._listeners]
+        ends = {"alive": self._alive[0], "ready": self._ready[1]}
+        given = json.dumps({**self._given, **ends, "listeners": listeners, "sessions": str(self._sessions)})
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            START,
+            given,
+            env={**os.environ, FOLDER: str(self._counts)},
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(*listeners, *ends.values()),
+        )
+
+    async def _stop(self, keepers: list[asyncio.Task[None]]) -> None:
+        """By the end of the pipe, not by a signal: a supervisor may have sent one to all, and a second one kills."""
+        self._stopping = True
+        os.close(self._alive[1])
+        ends = [asyncio.ensure_future(process.wait()) for process in self._processes.values()]
+        if ends:
+            bound = self._settings.http.shutdown_timeout.total_seconds() + GRACE
+            await asyncio.wait(ends, timeout=bound)
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await asyncio.gather(*ends)
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+
+
+def member() -> None:
+    """What one of the processes runs. What it is given stands in its only argument, as JSON."""
+    given = json.loads(sys.argv[1])
+    try:
+        settings = load(Path(given["config"]) if given["config"] else None, os.environ)
+        logs.configure(level=settings.log.level, format=settings.log.format)
+        uvloop.run(_serve_member(settings, given))
+    except ConfigurationError as error:
+        sys.stderr.writelines(f"receiver: {problem}\n" for problem in error.problems)
+        sys.exit(WRONG_CONFIGURATION)
+
+
+async def _serve_member(settings: Settings, given: dict[str, Any]) -> None:
+    stopped = at_signal()
+    alive, ready = int(given["alive"]), int(given["ready"])
+    loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        loop.remove_reader(alive)
+        stopped.set()
+
+    loop.add_reader(alive, leave)
+    listeners = [socket.socket(fileno=each) for each in given["listeners"]]
+    try:
+        async with running(Service(settings, workers=bool(given["workers"])), stopped) as service:
+            sessions = SharedSessions(service.store.now, Path(given["sessions"]))
+            async with serving_all(servers(service.app(sessions), settings, listeners)):
+                os.write(ready, b".")
+                await stopped.wait()
+    except Stopped:
+        log.info("serve.stopped_before_ready")
+    finally:
+        loop.remove_reader(alive)
+        close(listeners)

@@ -1,0 +1,155 @@
+"""Command. `receiver serve` and `receiver work`: the service, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+
+from receiver.amazon.sns.signature import self_test
+from receiver.errors import ConfigurationError
+from receiver.http.app import apart
+from receiver.http.middleware import Framed
+from receiver.http.server import server
+from receiver.runtime.serving import Server, serving_all
+from receiver.service import Service
+from receiver.settings import Settings
+
+log = structlog.get_logger()
+
+
+async def serve(settings: Settings, *, workers: bool = True) -> None:
+    """HTTP, and workers unless told otherwise, until SIGINT or SIGTERM. Raises `ConfigurationError`."""
+    self_test()
+    listeners = listen(settings)
+    stopped = at_signal()
+    try:
+        async with (
+            running(Service(settings, workers=workers), stopped) as service,
+            serving_all(servers(service.app(), settings, listeners)) as addresses,
+        ):
+            log.info("serve.ready", **addressed(addresses), accounts=[account.name for account in service.accounts])
+            await stopped.wait()
+            log.info("serve.stopping")
+    except Stopped:
+        log.info("serve.stopped_before_ready")
+    finally:
+        close(listeners)
+
+
+async def work(settings: Settings) -> None:
+    """Workers only, until SIGINT or SIGTERM."""
+    stopped = at_signal()
+    try:
+        async with running(Service(settings), stopped) as service:
+            log.info("work.ready", accounts=[account.name for account in service.accounts])
+            await stopped.wait()
+            log.info("work.stopping")
+    except Stopped:
+        log.info("work.stopped_before_ready")
+
+
+class Stopped(Exception):
+    """The signal came before the service had started."""
+
+
+@contextlib.asynccontextmanager
+async def running(service: Service, stopped: asyncio.Event) -> AsyncIterator[Service]:
+    """The service, started; stopped at the end. A store that loads much, or hangs, does not delay the signal.
+
+    Raises what `Service.start` raises, or `Stopped`.
+    """
+    try:
+        starting = asyncio.create_task(service.start(), name="start")
+        signalled = asyncio.create_task(stopped.wait(), name="signal")
+        try:
+            await asyncio.wait({starting, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            signalled.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting})
+        if starting.cancelled():
+            raise Stopped
+        starting.result()
+        _spare_the_collector()
+        yield service
+    finally:
+        await service.stop()
+
+
+def _spare_the_collector() -> None:
+    """What is there at the start stays: to look through all of it again and again takes a twentieth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """The socket of each of `http.doors`; taken before anything starts, so that a taken port is a clear error.
+
+    Raises `ConfigurationError`.
+    """
+    taken: list[socket.socket] = []
+    try:
+        for (host, port), prefix in zip(settings.http.doors, ("", "admin_"), strict=False):
+            taken.append(_take(host, port, f"http.{prefix}host and http.{prefix}port"))
+    except ConfigurationError:
+        close(taken)
+        raise
+    return taken
+
+
+def close(listeners: Sequence[socket.socket]) -> None:
+    """All of them."""
+    for listener in listeners:
+        listener.close()
+
+
+def servers(app: Framed, settings: Settings, listeners: Sequence[socket.socket]) -> list[tuple[Server, socket.socket]]:
+    """What answers on each socket: on one alone everything."""
+    apps = apart(app) if len(listeners) > 1 else (app,)
+    return [(server(each, settings.http), listener) for each, listener in zip(apps, listeners, strict=True)]
+
+
+def addressed(addresses: Sequence[str]) -> dict[str, str]:
+    """The base addresses as the log names them."""
+    return dict(zip(("address", "admin_address"), addresses, strict=False))
+
+
+def _take(host: str, port: int, settings: str) -> socket.socket:
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(2048)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        why = error.strerror or "unknown host"
+        raise ConfigurationError([f"http: cannot listen on {host}:{port} ({why}). Set {settings}."]) from error
+    return listener
+
+
+def at_signal() -> asyncio.Event:
+    """Set when SIGINT or SIGTERM comes; a second one ends the process at once."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        loop.remove_signal_handler(number)
+        stopped.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    return stopped

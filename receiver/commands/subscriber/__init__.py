@@ -1,0 +1,1 @@
+"""Command. `receiver subscriber`: subscribers and their deliveries."""

@@ -1,0 +1,110 @@
+"""Command. The options that `receiver subscriber add` and `change` have in common, and the files that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from receiver.commands.client.options import read_secret_file
+from receiver.commands.subscriber.views import TYPES
+from receiver.outbox.subscribers.fields import ALL
+
+Types = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TYPE,…",
+        help=f"Events it wants: {', '.join(TYPES)}, all (of these), or receiver.* (what befalls deliveries). "
+        "Repeat it, or separate by commas. Default: declined; with conflict for pagerduty; with conflict and stuck for "
+        "slack and alertmanager.",
+    ),
+]
+Reasons = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="REASON,…",
+        help="Of events with a reason code only these, for example AmazonRejected. Default: all.",
+    ),
+]
+MinAmount = Annotated[
+    list[str] | None,
+    typer.Option(metavar="AMOUNT", help='Not told of refunds of less, for example "100.00 USD"; repeat per currency.'),
+]
+Rate = Annotated[float | None, typer.Option(help="Deliveries a second at most. Default: the service's.")]
+Concurrency = Annotated[int | None, typer.Option(help="Deliveries at once at most. Default: the service's.")]
+Backfill = Annotated[
+    bool | None,
+    typer.Option(
+        "--backfill/--no-backfill",
+        help="Whether it is told of refunds that Amazon settled over 7 days before they were first seen here, such as "
+        "imported ones. Default: cloudevents is, other formats are not.",
+        show_default=False,
+    ),
+]
+SecretFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with the signing secret, whsec_…; without it the service makes one up. -: standard input.",
+    ),
+]
+ReplacingSecretFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="With another URL: file with the secret that signs from now on, whsec_…, in place of all before. "
+        "-: standard input.",
+    ),
+]
+NewSecret = Annotated[
+    bool,
+    typer.Option("--new-secret", help="With another URL: the service makes the secret, and it is printed this once."),
+]
+AddressFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="File with the URL, in its place: that of a Slack webhook is a secret. -: standard input."
+    ),
+]
+RoutingKeyFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="File with PagerDuty's routing key (integration key). -: standard input."),
+]
+AuthorizationFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with an Alertmanager's Authorization header, as Bearer TOKEN. -: standard input.",
+    ),
+]
+
+
+def read_files(
+    secret: Path | None, routing_key: Path | None, authorization: Path | None, address: Path | None
+) -> dict[str, str]:
+    """The fields of a subscriber whose values stand in files. Raises `ConfigurationError`, which never holds any."""
+    files = {"secret": secret, "routing_key": routing_key, "authorization": authorization, "url": address}
+    options = {"url": "--address-file"}
+    return {
+        field: read_secret_file(file, options.get(field, f"--{field.replace('_', '-')}-file"))
+        for field, file in files.items()
+        if file
+    }
+
+
+def filters(
+    types: Sequence[str] | None, reasons: Sequence[str] | None, amounts: Sequence[str] | None
+) -> dict[str, Any]:
+    """The fields that say which events it wants; short names of types are whole ones."""
+    return {
+        "types": [TYPES.get(each, ALL if each == "all" else each) for each in split(types)],
+        "reasons": split(reasons),
+        "minAmount": split(amounts),
+    }
+
+
+def split(values: Sequence[str] | None) -> Sequence[str]:
+    """Words that were repeated, or separated by commas."""
+    return [word.strip() for value in values or () for word in value.split(",") if word.strip()]

@@ -1,0 +1,78 @@
+"""Command. How `receiver subscriber` shows a subscriber."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from receiver.commands.client.answers import StatsAnswer, SubscriberAnswer
+from receiver.commands.console import clean, emit_rich, moment, table
+from receiver.ledger.lifecycle import EventType
+from receiver.outbox.subscribers.fields import ALL
+
+TYPE_PREFIX = "amazonpay.refund."
+TYPES = {each.value.removeprefix(TYPE_PREFIX): each.value for each in EventType if each is not EventType.TEST}
+"""The short names of event types."""
+
+
+def emit_list(subscribers: Sequence[SubscriberAnswer]) -> None:
+    """As a table."""
+    rows = table()
+    for column in ("Name", "Account", "State", "Wants", "Address"):
+        rows.add_column(column, overflow="fold")
+    for each in subscribers:
+        name, account, wants, url = (Text(clean(text)) for text in (each.name, each.account, _wants(each), each.url))
+        rows.add_row(name, account, _state(each), wants, url)
+    emit_rich(rows)
+
+
+def fields(subscriber: SubscriberAnswer) -> Sequence[tuple[str, str | Text | None]]:
+    """(name, value) of all there is to show of one."""
+    return [
+        ("Subscriber", subscriber.name),
+        ("Account", subscriber.account),
+        ("Format", subscriber.format),
+        ("Address", subscriber.url),
+        ("Wants", _wants(subscriber)),
+        ("Rate", f"{subscriber.rate:g} a second" if subscriber.rate else None),
+        ("At once", str(subscriber.concurrency) if subscriber.concurrency else None),
+        ("Old refunds", None if subscriber.backfill is None else "told" if subscriber.backfill else "skipped"),
+        ("State", _state(subscriber)),
+        ("Paused at", moment(subscriber.paused_at)),
+        ("Created", moment(subscriber.created_at)),
+        ("Comes from", "the configuration" if subscriber.origin == "config" else subscriber.origin),
+        *(
+            ("Fingerprint", each.fingerprint + (f", until {moment(each.expires_at)}" if each.expires_at else ""))
+            for each in subscriber.secrets
+        ),
+        *([("Fingerprint", f"{kept.fingerprint} ({kept.field})")] if (kept := subscriber.credential) else []),
+        *(_stats(subscriber.stats) if subscriber.stats else ()),
+    ]
+
+
+def _stats(stats: StatsAnswer) -> Sequence[tuple[str, str | Text | None]]:
+    since = f", the oldest since {moment(stats.oldest_waiting)}" if stats.oldest_waiting else ""
+    failing = f"{stats.failures_in_a_row} in a row; one at a time is sent" if stats.breaker == "open" else None
+    return [
+        ("Waiting", f"{stats.waiting}{since}"),
+        ("Dead", Text(str(stats.dead), "bold red" if stats.dead else "")),
+        ("Delivered", str(stats.delivered)),
+        ("Last success", moment(stats.last_success)),
+        ("Last error", stats.last_error and f"{stats.last_error} ({moment(stats.last_error_at)})"),
+        ("Failures", failing),
+    ]
+
+
+def _wants(subscriber: SubscriberAnswer) -> str:
+    types = ", ".join("all" if each == ALL else each.removeprefix(TYPE_PREFIX) for each in subscriber.types)
+    amounts = [f"from {amount}" for amount in subscriber.min_amount or ()]
+    only = ", ".join([*(subscriber.reasons or ()), *amounts])
+    return f"{types} ({only})" if only else types
+
+
+def _state(subscriber: SubscriberAnswer) -> Text:
+    if not subscriber.paused:
+        return Text("active", "green")
+    why = f" ({clean(subscriber.paused_reason)})" if subscriber.paused_reason else ""
+    return Text(f"PAUSED{why}", "bold red")

@@ -1,0 +1,1 @@
+"""Verb. Events that are owed → subscribers."""

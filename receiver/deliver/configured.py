@@ -1,0 +1,101 @@
+"""Verb. The subscribers of the configuration → the store, at the start and whenever they are gone from it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from msgspec import structs
+
+from receiver.errors import StoreUnavailable
+from receiver.outbox.subscribers.subscriber import Subscriber, carry_over
+from receiver.store import Store
+from receiver.store.redis.damage import WrongType
+
+log = structlog.get_logger()
+
+EVERY = 5.0
+"""Seconds between two looks at whether they are still there."""
+
+
+@dataclass(slots=True)
+class Declarer:
+    """Keeps what is `declared`, by account. `done` is set when all of it has been written once.
+
+    `starts` by account and name: from when (ms) a new one is owed what the stream still holds; None: from now on.
+    """
+
+    store: Store
+    declared: Mapping[str, Sequence[Subscriber]]
+    starts: Mapping[tuple[str, str], int | None] = field(default_factory=dict)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    written: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    """By account: set when its subscribers have been written once."""
+    blocked: dict[str, WrongType] = field(default_factory=dict)
+    """Accounts whose subscribers cannot be written because of a key of a foreign type."""
+
+    async def run(self) -> None:
+        """Write them, and see to it that they stay: a store can be emptied. Until cancelled."""
+        while True:
+            try:
+                for account, subscribers in self.declared.items():
+                    await self._declare_alone(account, subscribers)
+                if not self.blocked:
+                    self.done.set()
+                await asyncio.sleep(1.0 if self.blocked else EVERY)
+            except StoreUnavailable as error:
+                log.warning("subscribers.not_written_yet", reason=error.reason)
+                await asyncio.sleep(1.0)
+
+    async def ready(self, account: str) -> None:
+        """Return when the subscribers of this account have been written once."""
+        await self.written[account].wait()
+
+    async def _declare_alone(self, account: str, subscribers: Sequence[Subscriber]) -> None:
+        """A key of a foreign type holds up its own account, and no other."""
+        try:
+            await self._declare(account, subscribers)
+            self.written[account].set()
+            self.blocked.pop(account, None)
+        except WrongType as error:
+            self.blocked[account] = error
+            log.warning("subscribers.not_written_yet", account=account, key=error.key, reason=error.reason)
+
+    async def _declare(self, account: str, subscribers: Sequence[Subscriber]) -> None:
+        for subscriber in subscribers:
+            while not await self._written(account, subscriber):
+                pass
+        if await self.store.open_roster(account) and self.written[account].is_set():
+            log.error("store.emptied", account=account)
+        names = {subscriber.name for subscriber in subscribers}
+        for each in await self.store.subscribers(account) if not self.written[account].is_set() else ():
+            if each.origin == "config" and each.name not in names:
+                await self._let_go(account, each)
+
+    async def _let_go(self, account: str, subscriber: Subscriber) -> None:
+        """It stays, with what it is owed, as one that was added by hand: so that it can be removed by hand.
+
+        If it was changed meanwhile, the next start sees to it.
+        """
+        await self.store.change_subscriber(account, subscriber, structs.replace(subscriber, origin="api"))
+        mend = f"receiver subscriber remove {subscriber.name}, or declare it again"
+        log.warning("subscriber.no_longer_declared", account=account, subscriber=subscriber.name, mend=mend)
+
+    async def _written(self, account: str, subscriber: Subscriber) -> bool:
+        """Add the subscriber, or at the start change the stored one; False if somebody else changed it meanwhile.
+
+        Later nothing is changed: a process with another configuration, on its way in or out, would do the same.
+        """
+        before = (await self.store.roster(account)).subscribers.get(subscriber.name)
+        after = carry_over(subscriber, before)
+        if before is None:
+            await self.store.put_subscriber(account, after, self.starts.get((account, subscriber.name)))
+            log.info("subscriber.added", account=account, subscriber=subscriber.name)
+        elif after != before and not self.written[account].is_set():
+            if not await self.store.change_subscriber(account, before, after):
+                return False
+            log.info("subscriber.changed", account=account, subscriber=subscriber.name)
+        return True

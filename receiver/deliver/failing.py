@@ -1,0 +1,110 @@
+"""Verb. What becomes of a subscriber to which nothing gets through, and who is told: nothing is given up in silence.
+
+When an event is given up and nothing has succeeded since it was written, the subscriber is paused, unless nobody else
+would be told about declines: then it stays active, and that is told. 410 pauses it in any case: it asked for it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import structlog
+
+from receiver.outbox.events.operator_event import OperatorEvent, OperatorType, operator_event
+from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.subscribers.filters import guards_declines, told_of_declines
+from receiver.outbox.subscribers.subscriber import Subscriber, pause
+from receiver.store import Store
+
+log = structlog.get_logger()
+
+MOST_COLLISIONS = 8
+
+
+class Watcher(Protocol):
+    """Who counts deliveries (`runtime/metrics.py`)."""
+
+    def delivered(self, outcome: str, seconds: float) -> None:
+        """One try has ended: delivered, retry, dead or gone."""
+
+    def told(self, kind: str) -> None:
+        """Operators were told of something, by its type."""
+
+
+async def announce(store: Store, account: str, watcher: Watcher) -> None:
+    """Have operators told of what waits to be told, in the stream, the log and the metrics."""
+    for event in await store.tell(account):
+        watcher.told(event.type.value)
+        log.error(
+            "operator.told",
+            type=event.type.value,
+            about=event.subscriber,
+            reason=event.reason,
+            count=event.count,
+            event_id=event.event_id or None,
+            error=event.last_error or None,
+        )
+
+
+async def pause_gone(store: Store, parcel: Parcel, told: Subscriber) -> None:
+    """410 Gone: nothing more is sent until an operator resumes; what is owed waits.
+
+    It is the address that is gone: if the subscriber has another by now, it goes on.
+    """
+    for _ in range(MOST_COLLISIONS):
+        subscriber = (await store.roster(parcel.account)).subscribers.get(parcel.subscriber)
+        if subscriber is None or subscriber.paused or subscriber.url != told.url:
+            return
+        event = _paused(store, parcel, "gone", "It answered 410 Gone.", "HTTP 410")
+        after = pause(subscriber, "gone", store.now())
+        if await store.change_subscriber(parcel.account, subscriber, after, tell=[event]):
+            log.error("subscriber.paused", reason="gone", mend="receiver subscriber resume")
+            return
+
+
+async def pause_failing(store: Store, parcel: Parcel, told: Subscriber, attempts: Attempts) -> None:
+    """Pause a subscriber with which nothing has worked since the event was written that is given up now.
+
+    The list's version is checked with it: of two that fail at the same time, the second sees the first paused.
+    """
+    written = int(parcel.stream_id.partition("-")[0])
+    for _ in range(MOST_COLLISIONS):
+        roster = await store.roster(parcel.account)
+        subscriber = roster.subscribers.get(parcel.subscriber)
+        if subscriber is None or subscriber.paused or subscriber.url != told.url:
+            return
+        if (await store.health(parcel.account, parcel.subscriber)).success_at >= written:
+            return
+        others = [each for name, each in roster.subscribers.items() if name != parcel.subscriber]
+        if told_of_declines(subscriber) and not any(guards_declines(subscriber, each) for each in others):
+            await _keep_failing(store, parcel, attempts)
+            return
+        why = "Nothing was delivered since an event was written that is given up now."
+        event = _paused(store, parcel, "failing", why, attempts.last_error)
+        after = pause(subscriber, "failing", store.now())
+        if await store.change_subscriber(parcel.account, subscriber, after, version=roster.version, tell=[event]):
+            log.error("subscriber.paused", reason="failing", mend="receiver subscriber resume")
+            return
+
+
+async def _keep_failing(store: Store, parcel: Parcel, attempts: Attempts) -> None:
+    event = operator_event(
+        OperatorType.FAILING,
+        parcel.account,
+        parcel.subscriber,
+        "last_active",
+        "Nothing reaches it any more. It is not paused, because nobody else would be told about declines: mend it, "
+        "or add another subscriber.",
+        store.now(),
+        last_error=attempts.last_error,
+    )
+    if await store.tell_failing(parcel.account, event):
+        log.error("subscriber.failing", reason="last_active", mend="mend its address, or add another subscriber")
+
+
+def _paused(store: Store, parcel: Parcel, reason: str, why: str, last_error: str) -> OperatorEvent:
+    text = f"{why} Nothing more is sent to it, and what it is owed waits: `receiver subscriber resume`."
+    now = store.now()
+    return operator_event(
+        OperatorType.PAUSED, parcel.account, parcel.subscriber, reason, text, now, last_error=last_error
+    )

@@ -1,0 +1,124 @@
+"""Verb. Keeps the stream of events in bounds: new subscribers get what they want of before, and old entries go.
+
+Every process may run it. Backfill and operator events are safe to do side by side; trimming and expiry are done by
+whoever comes first in each minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from receiver.deliver.failing import Watcher, announce
+from receiver.errors import StoreUnavailable
+from receiver.outbox.dead_letter import dead_event, death
+from receiver.outbox.events.event import is_newer
+from receiver.outbox.events.operator_event import is_operator
+from receiver.outbox.retries import Parcel
+from receiver.store import Store
+from receiver.store.deliveries.queues import Result
+from receiver.store.deliveries.upkeep import DUTY, EXPIRY_BATCH
+from receiver.store.redis.damage import WrongType
+
+log = structlog.get_logger()
+
+IDLE = 1.0
+MOST_BATCHES = 100
+"""Batches of expired events of one subscriber in one go: the rest has time until the next."""
+
+
+@dataclass(slots=True)
+class Upkeep:
+    """One account's. `keep` and `keep_owed` in ms: how long an event stays in the stream, at least and at most."""
+
+    account: str
+    store: Store
+    watcher: Watcher
+    keep: int
+    keep_owed: int
+    lease: float = 30.0
+    _next: int = 0
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            try:
+                await self.round()
+            except StoreUnavailable as error:
+                log.warning("upkeep.store_unavailable", account=self.account, reason=error.reason)
+            await asyncio.sleep(IDLE)
+
+    async def round(self) -> None:
+        """Everything there is to do just now. Raises `StoreUnavailable`; what was done stays done."""
+        for part in (partial(announce, self.store, self.account, self.watcher), self.backfill):
+            with self._alone():
+                await part()
+        now = self.store.now()
+        if now < self._next <= now + DUTY:
+            return
+        self._next = now + DUTY
+        if await self.store.on_duty(self.account, DUTY - 1000):
+            for part in (self.expire, self.trim):
+                with self._alone():
+                    await part()
+
+    @contextlib.contextmanager
+    def _alone(self, **about: str) -> Iterator[None]:
+        """A key of a foreign type stops only what needs it."""
+        try:
+            yield
+        except WrongType as error:
+            log.warning("upkeep.not_done", account=self.account, key=error.key, reason=error.reason, **about)
+
+    async def backfill(self) -> None:
+        """Owe new subscribers what they want of the events from before they came."""
+        for job in await self.store.backfills(self.account):
+            subscriber = (await self.store.roster(self.account)).subscribers.get(job.name)
+            if subscriber is None:
+                log.warning("backfill.waits", account=self.account, subscriber=job.name, reason="unreadable")
+                continue
+            with self._alone(subscriber=job.name):
+                if not await self.store.backfill(self.account, job, subscriber):
+                    log.info("backfill.done", account=self.account, subscriber=job.name)
+
+    async def expire(self) -> None:
+        """Give up what lanes have owed for too long: one paused subscriber must not hold the stream for ever."""
+        before = self.store.now() - self.keep_owed
+        for name in (await self.store.roster(self.account)).names:
+            with self._alone(subscriber=name):
+                await self._expire(name, before)
+        await announce(self.store, self.account, self.watcher)
+
+    async def _expire(self, name: str, before: int) -> None:
+        for _ in range(MOST_BATCHES):
+            found = await self.store.overdue(self.account, name, before, int(self.lease * 1000))
+            gone = await self._bury([parcel for parcel in found if not is_newer(parcel.fields)])
+            if len(found) < EXPIRY_BATCH or not gone:
+                break
+
+    async def _bury(self, parcels: list[Parcel]) -> int:
+        """Operators are told once of all of them; of an operator event that nobody fetched, not at all."""
+        about_refunds = [parcel for parcel in parcels if not is_operator(parcel.fields)]
+        gone = 0
+        for parcel in parcels:
+            now = self.store.now()
+            first = about_refunds and parcel is about_refunds[0]
+            tell = [death(parcel, "expired", now, parcel.attempts, len(about_refunds))] if first else []
+            entry = dead_event(parcel, "expired", now, parcel.attempts)
+            if await self.store.dead(parcel, entry, Result(tell=tell)):
+                gone += 1
+                self.watcher.delivered("dead", 0.0)
+        if gone:
+            log.error("delivery.expired", account=self.account, subscriber=parcels[0].subscriber, count=gone)
+        return gone
+
+    async def trim(self) -> None:
+        """Cut what is old and owed to nobody."""
+        gone = await self.store.trim(self.account, self.store.now() - self.keep)
+        if gone:
+            log.info("events.trimmed", account=self.account, count=gone)

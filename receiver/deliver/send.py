@@ -1,0 +1,262 @@
+"""Verb. One message to one subscriber: render, send, judge, settle.
+
+An event that is given up is told to operators in the same step, and may pause the subscriber (`deliver/failing.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from receiver.deliver.failing import Watcher, announce, pause_failing, pause_gone
+from receiver.errors import NotSent, StoreUnavailable, Unreadable
+from receiver.exchange import Request, Response, in_the_log
+from receiver.ledger.lifecycle import EventType
+from receiver.outbox.dead_letter import dead_event, death
+from receiver.outbox.events.event import Event, from_fields, is_newer
+from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
+from receiver.outbox.formats.render import render, render_operator
+from receiver.outbox.retries import (
+    Attempts,
+    Dead,
+    Delivered,
+    Gone,
+    Parcel,
+    Retry,
+    Tested,
+    Verdict,
+    error_text,
+    excerpt,
+    judge,
+    record,
+)
+from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.store import Store
+from receiver.store.deliveries.queues import LONGEST_HOLD, Result
+from receiver.track.current import current_events, without_judgement
+
+log = structlog.get_logger()
+
+ANSWER_BYTES = 4096
+"""What is read of a subscriber's answer: enough to show a person, too little to hurt."""
+LATER_PAUSE = 5_000
+"""ms for which an event of a later version is left to processes of that version."""
+STALE_TEST = 120_000
+"""ms after which nobody waits for a test any more."""
+
+Told = Event | OperatorEvent
+
+
+class Send(Protocol):
+    """How a request gets to a subscriber: `Transport.send`."""
+
+    async def __call__(
+        self, request: Request, *, timeout: float, connect_timeout: float, max_body: int, guarded: bool
+    ) -> Response:
+        """The answer. Raises `NotSent`."""
+
+
+@dataclass(slots=True)
+class Handover:
+    """Sends what was claimed. `wall` is the machine's own clock (ms): subscribers check the timestamp by theirs."""
+
+    store: Store
+    send: Send
+    watcher: Watcher
+    wall: Callable[[], int]
+    chance: Callable[[], float]
+    timeout: float = 10.0
+    connect_timeout: float = 3.0
+
+    async def deliver(self, parcels: Sequence[Parcel], subscriber: Subscriber) -> None:
+        """Send events that were claimed for one message, and settle each.
+
+        Operator events go in a message of their own, and so does each test. After `StoreUnavailable` the lease runs
+        out, and they are sent again.
+        """
+        together: list[tuple[Parcel, Told]] = []
+        for_operators: list[tuple[Parcel, Told]] = []
+        for parcel in parcels:
+            if is_newer(parcel.fields):
+                await self._leave(parcel)
+                continue
+            try:
+                told = read(parcel)
+            except Unreadable:
+                await self._unreadable(parcel)
+                continue
+            if isinstance(told, Event) and told.type is EventType.TEST:
+                await self._test(parcel, told, subscriber)
+            elif isinstance(told, OperatorEvent):
+                for_operators.append((parcel, told))
+            else:
+                together.append((parcel, told))
+        together = await self._as_of_now(together, subscriber)
+        for batch in filter(None, (together, for_operators)):
+            await self._message(batch, subscriber)
+
+    async def _as_of_now(self, batch: list[tuple[Parcel, Told]], subscriber: Subscriber) -> list[tuple[Parcel, Told]]:
+        """With the advice of now. Where the store cannot tell it, the event goes out without."""
+        parcels, events = [parcel for parcel, _ in batch], [told for _, told in batch if isinstance(told, Event)]
+        if not parcels:
+            return batch
+        try:
+            return list(zip(parcels, await current_events(self.store, parcels[0].account, events), strict=True))
+        except StoreUnavailable as error:
+            log.warning("delivery.advice_unknown", subscriber=subscriber.name, reason=error.reason)
+            return list(zip(parcels, map(without_judgement, events), strict=True))
+
+    async def _message(self, batch: Sequence[tuple[Parcel, Told]], subscriber: Subscriber) -> None:
+        answer, seconds = await self._post([told for _, told in batch], subscriber)
+        for number, (parcel, told) in enumerate(batch):
+            with structlog.contextvars.bound_contextvars(**in_the_log(parcel.fields.get("traceparent", ""))):
+                await self._settle(parcel, told, subscriber, answer, seconds, first=number == 0)
+
+    async def _post(self, batch: Sequence[Told], subscriber: Subscriber) -> tuple[Response | NotSent, float]:
+        began = asyncio.get_running_loop().time()
+        answer: Response | NotSent
+        try:
+            answer = await self.send(
+                request_of(batch, subscriber, self.wall()),
+                timeout=self.timeout,
+                connect_timeout=self.connect_timeout,
+                max_body=ANSWER_BYTES,
+                guarded=True,
+            )
+        except NotSent as error:
+            answer = error
+        return answer, asyncio.get_running_loop().time() - began
+
+    async def _settle(
+        self,
+        parcel: Parcel,
+        told: Told,
+        subscriber: Subscriber,
+        answer: Response | NotSent,
+        seconds: float,
+        *,
+        first: bool,
+    ) -> None:
+        """`first`: a message that fails counts as one failure of the subscriber, however many events it holds."""
+        now, paused_ms = self.store.now(), subscriber.paused_ms
+        verdict = judge(answer, parcel.attempts, now, self.chance(), paused_ms=paused_ms)
+        attempts = record(answer, parcel.attempts, verdict, now, paused_ms=paused_ms)
+        result = _result(verdict, answer, now) if first else Result()
+        match verdict:
+            case Delivered():
+                held = await self.store.delivered(parcel, result)
+            case Retry(at=at):
+                held = await self.store.retry(parcel, at, attempts, result)
+            case Gone():
+                await pause_gone(self.store, parcel, subscriber)
+                await announce(self.store, parcel.account, self.watcher)
+                held = await self.store.retry(parcel, now, attempts, result)
+            case Dead(reason=reason):
+                held = await self._bury(parcel, reason, attempts, result)
+        self._log(parcel, told, verdict, attempts, answer, seconds, held)
+        if isinstance(verdict, Dead) and held and isinstance(told, Event):
+            if verdict.reason != "aborted":
+                await pause_failing(self.store, parcel, subscriber, attempts)
+            await announce(self.store, parcel.account, self.watcher)
+
+    async def _bury(self, parcel: Parcel, reason: str, attempts: Attempts, result: Result) -> bool:
+        now = self.store.now()
+        tell = [] if is_operator(parcel.fields) else [death(parcel, reason, now, attempts)]
+        entry = dead_event(parcel, reason, now, attempts)
+        return await self.store.dead(parcel, entry, Result(result.failed, result.error, tell))
+
+    def _log(
+        self,
+        parcel: Parcel,
+        told: Told,
+        verdict: Verdict,
+        attempts: Attempts,
+        answer: Response | NotSent,
+        seconds: float,
+        held: bool,
+    ) -> None:
+        outcome = type(verdict).__name__.lower()
+        self.watcher.delivered(outcome, seconds)
+        delivered = isinstance(verdict, Delivered)
+        line = log.info if delivered else log.error if isinstance(verdict, Dead) else log.warning
+        line(
+            f"delivery.{outcome}",
+            event_id=told.id,
+            type=told.type.value,
+            refund_id=parcel.fields.get("refundId", ""),
+            attempt=attempts.count,
+            error=None if delivered else error_text(answer),
+            note=(answer.note or None) if isinstance(answer, Response) else None,
+            seconds=round(seconds, 3),
+            settled=held,
+        )
+
+    async def _test(self, parcel: Parcel, event: Event, subscriber: Subscriber) -> None:
+        """Sent once, whatever comes of it; a test that nobody waits for any more is not sent."""
+        if self.store.now() - int(parcel.stream_id.partition("-")[0]) > STALE_TEST:
+            await self.store.tested(parcel, b"", Result())
+            return
+        answer, seconds = await self._post([event], subscriber)
+        right = isinstance(answer, Response) and 200 <= answer.status < 300
+        tested = Tested(
+            right,
+            answer.status if isinstance(answer, Response) else 0,
+            "" if right else error_text(answer),
+            excerpt(answer.body) if isinstance(answer, Response) else "",
+            round(seconds, 3),
+            answer.note if isinstance(answer, Response) else "",
+        )
+        result = Result(not right, tested.error)
+        held = await self.store.tested(parcel, msgspec.json.encode(tested), result)
+        log.info("delivery.tested", event_id=event.id, delivered=right, error=tested.error or None, settled=held)
+
+    async def _leave(self, parcel: Parcel) -> None:
+        """An event of a later version is that version's to deliver: it waits, and nothing counts against it."""
+        held = await self.store.postpone(parcel, self.store.now() + LATER_PAUSE)
+        log.warning(
+            "delivery.left_to_later_version",
+            type=parcel.fields.get("type"),
+            stream_id=parcel.stream_id,
+            settled=held,
+            fix="run the newer version of the receiver again",
+        )
+
+    async def _unreadable(self, parcel: Parcel) -> None:
+        """The stream does not have the event, or not in a form that we can read: somebody else must have touched it."""
+        reason = "unreadable" if parcel.fields else "lost"
+        log.error("delivery.dead", reason=reason, stream_id=parcel.stream_id)
+        self.watcher.delivered("dead", 0.0)
+        if await self._bury(parcel, reason, parcel.attempts, Result()):
+            await announce(self.store, parcel.account, self.watcher)
+
+
+def read(parcel: Parcel) -> Told:
+    """What is to be told. Raises `Unreadable`."""
+    if is_operator(parcel.fields):
+        return read_operator_event(parcel.account, parcel.fields)
+    return from_fields(parcel.account, parcel.fields)
+
+
+def request_of(batch: Sequence[Told], subscriber: Subscriber, now: int) -> Request:
+    """The one request that tells all of the batch. Raises `NotSent`."""
+    for_operators = [each for each in batch if isinstance(each, OperatorEvent)]
+    if for_operators:
+        return render_operator(for_operators, subscriber, now)
+    events = [each for each in batch if isinstance(each, Event)]
+    return render(events, subscriber, now)
+
+
+def _result(verdict: Verdict, answer: Response | NotSent, now: int) -> Result:
+    """What the answer says of the subscriber's health. That it does not want one event is no failure."""
+    if isinstance(verdict, Delivered):
+        return Result(failed=False)
+    if isinstance(verdict, Dead) and verdict.reason == "aborted":
+        return Result()
+    asked = verdict.at if isinstance(verdict, Retry) and not verdict.counts else None
+    hold = None if asked is None else min(asked, now + LONGEST_HOLD)
+    return Result(failed=True, error=error_text(answer), hold=hold)

@@ -1,0 +1,1 @@
+"""HTTP. The API: one module for each resource."""

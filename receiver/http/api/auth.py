@@ -1,0 +1,111 @@
+"""HTTP. Bearer tokens (RFC 6750): who calls, what they may do, which accounts they see."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import structlog
+from starlette.requests import HTTPConnection
+
+from receiver.errors import Forbidden, NotFound, Unauthorized
+from receiver.http.api.rate_limit import Attempts
+from receiver.settings.sections import Scope, TokenSettings
+
+LONGEST_TOKEN = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose token it is. `accounts` are those that it may see, in the order of the configuration."""
+
+    name: str
+    scopes: frozenset[Scope]
+    accounts: tuple[str, ...]
+
+    def need(self, *scopes: Scope) -> None:
+        """Raise `Forbidden` unless the token has one of the scopes; none includes another."""
+        if self.scopes.isdisjoint(scopes):
+            wanted = " or ".join(scopes)
+            raise Forbidden(f"The token {self.name} lacks the scope {wanted}.", reason="scope_missing")
+
+    def seen(self, account: str | None) -> tuple[str, ...]:
+        """The accounts to look in. Raises `NotFound` for one that is not there, or not for this token."""
+        if account is None:
+            return self.accounts
+        if account not in self.accounts:
+            raise NotFound("There is no such account, or the token may not see it.", reason="no_such_account")
+        return (account,)
+
+
+class Tokens:
+    """All tokens of the configuration. Only their digests are known here.
+
+    `session` says who calls by a session of the dashboard where no token was sent; that is for reading only.
+    """
+
+    def __init__(
+        self,
+        tokens: Iterable[TokenSettings],
+        accounts: Sequence[str],
+        attempts: Attempts | None = None,
+        session: Callable[[HTTPConnection], Caller | None] = lambda _: None,
+    ) -> None:
+        self._attempts = Attempts(0) if attempts is None else attempts
+        self._session = session
+        self._callers = [(bytes.fromhex(token.sha256), _caller(token, accounts)) for token in tokens]
+
+    @property
+    def count(self) -> int:
+        """How many tokens are configured."""
+        return len(self._callers)
+
+    def identify(self, request: HTTPConnection) -> Caller:
+        """Who calls.
+
+        Raises `Unauthorized`: `token_missing`, or `token_unknown`; or `TooManyAttempts` after too many of the latter.
+        """
+        headers = request.headers.getlist("authorization")
+        by_session = None if headers else self._session(request)
+        caller = by_session or self._presented(request, headers)
+        structlog.contextvars.bind_contextvars(token_name=caller.name)
+        return caller
+
+    def admits(self, request: HTTPConnection) -> bool:
+        """Whether who was identified by this request would be so now: a session may have ended."""
+        return bool(request.headers.getlist("authorization")) or self._session(request) is not None
+
+    def _presented(self, request: HTTPConnection, headers: list[str]) -> Caller:
+        token = _bearer(headers)
+        self._attempts.check(request)
+        try:
+            return self.known(token)
+        except Unauthorized:
+            self._attempts.failed(request)
+            raise
+
+    def known(self, token: bytes) -> Caller:
+        """Whose token it is. Every digest is compared, in constant time, so that the time says nothing about any.
+
+        Raises `Unauthorized`: `token_unknown`.
+        """
+        digest = sha256(token).digest()
+        matching = [caller for known, caller in self._callers if hmac.compare_digest(known, digest)]
+        if not matching:
+            raise Unauthorized("The bearer token is not one that is configured.", reason="token_unknown")
+        return matching[0]
+
+
+def _caller(token: TokenSettings, accounts: Sequence[str]) -> Caller:
+    allowed = accounts if token.accounts is None else [name for name in accounts if name in token.accounts]
+    return Caller(token.name, token.scopes, tuple(allowed))
+
+
+def _bearer(headers: Sequence[str]) -> bytes:
+    scheme, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token or len(token) > LONGEST_TOKEN:
+        raise Unauthorized("Send a token: `Authorization: Bearer …`.", reason="token_missing")
+    return token.encode("utf-8", "surrogateescape")

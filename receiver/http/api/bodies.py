@@ -1,0 +1,72 @@
+"""HTTP. The body of a request to the API, and the account that it is meant for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from receiver.errors import BadRequest, Conflict
+from receiver.http.api.auth import Caller
+
+MOST_BODY = 64 * 1024
+READ_TIMEOUT = 10.0
+
+
+def chosen_account(caller: Caller, named: object) -> str:
+    """The one account that is meant. Raises `BadRequest`, `NotFound`, or `Conflict` where it must be named."""
+    if named is not None and not isinstance(named, str):
+        raise BadRequest("`account` is the name of an account.", reason="bad_parameter")
+    accounts = caller.seen(named)
+    if len(accounts) != 1:
+        raise Conflict(f"Say which `account`: one of {', '.join(accounts)}.", reason="account_needed")
+    return accounts[0]
+
+
+async def read_whole(request: Request, what: str, most: int, timeout: float) -> bytes:
+    """The body of a request, at most `most` bytes, within `timeout` seconds. `what` it is, for people.
+
+    Raises `BadRequest`.
+    """
+    raw = bytearray()
+    try:
+        async with asyncio.timeout(timeout):
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > most:
+                    raise BadRequest(f"The {what} is longer than {most} bytes.", reason="too_large")
+    except (TimeoutError, ClientDisconnect):
+        raise BadRequest(f"The {what} did not come to its end in time.", reason="body_timeout") from None
+    return bytes(raw)
+
+
+async def read_object(request: Request, *, needed: bool = True) -> dict[str, Any]:
+    """The body as a JSON object; where none is needed, an absent one is empty. Raises `BadRequest`."""
+    raw = await read_whole(request, "body", MOST_BODY, READ_TIMEOUT)
+    if not raw and not needed:
+        return {}
+    try:
+        value = json.loads(
+            raw.decode(), parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_without_duplicates
+        )
+    except (ValueError, ArithmeticError, RecursionError):
+        raise BadRequest("The body is not JSON in UTF-8.", reason="not_json") from None
+    if not isinstance(value, Mapping):
+        raise BadRequest("The body is not a JSON object.", reason="not_json")
+    return dict(value)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two readers of one body could otherwise read two amounts (RFC 8259, 4)."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadRequest("The body names the same key twice.", reason="duplicate_key")
+    return found
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)

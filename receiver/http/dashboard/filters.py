@@ -1,0 +1,104 @@
+"""HTTP. Values as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from receiver.ledger.refund import Refund, State
+from receiver.ledger.schema import tidy
+from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.events.advice import Advice, advice_of
+
+STATE_WORDS: Final = {State.INITIATED: "Pending", State.REFUNDED: "Refunded", State.DECLINED: "Declined"}
+SOURCES: Final = {
+    "notification": "notification",
+    "poll": "poll",
+    "refresh": "asked by hand",
+    "create": "answer to our own request",
+}
+
+LOOKED: Final = {
+    "unchanged": "nothing new",
+    "amazon_not_found": "no such refund",
+    "amazon_throttled": "too many calls just now",
+    "amazon_refuses_us": "our request is refused",
+    "amazon_refused": "our key or request is refused",
+    "amazon_unknown": "no answer that can be used",
+}
+DELIVERED: Final = {"delivered": "delivered", "retry": "failed", "dead": "given up"}
+
+
+def moment(ms: int) -> str:
+    """`2025-10-09 08:53:20 UTC`."""
+    return f"{format_rfc3339(ms)[:19].replace('T', ' ')} UTC" if ms else "not known"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    whole = max(int(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def refund_path(refund_id: str, account: str, more: str = "") -> str:
+    """The address of a refund's page, or of something below it."""
+    return f"/refunds/{quote(refund_id, safe='')}{more}?{urlencode({'account': account})}"
+
+
+def subscriber_path(name: str, account: str, verb: str) -> str:
+    """Where a form about a subscriber goes."""
+    return f"/subscribers/{quote(name, safe='')}/{verb}?{urlencode({'account': account})}"
+
+
+def state_word(state: str) -> str:
+    """Amazon's word, or a plainer one."""
+    return next((word for known, word in STATE_WORDS.items() if known == state), tidy(state) or "unknown")
+
+
+def state_class(state: str) -> str:
+    """The class by which the style sheet colours it: one of four, whatever Amazon sends."""
+    known = {State.INITIATED: "pending", State.REFUNDED: "refunded", State.DECLINED: "declined"}
+    return next((word for name, word in known.items() if name == state), "other")
+
+
+def source_word(source: str) -> str:
+    """Who made us look."""
+    return SOURCES.get(source, source)
+
+
+def looked_word(outcome: str) -> str:
+    """What Amazon said when it was asked and told nothing new."""
+    return LOOKED.get(outcome, tidy(outcome.replace("_", " ")))
+
+
+def delivered_word(outcome: str) -> str:
+    """What became of one try to deliver."""
+    return DELIVERED.get(outcome, tidy(outcome))
+
+
+def advice(refund: Refund) -> Advice | None:
+    """What can be done about it."""
+    return advice_of(refund)
+
+
+FILTERS: Final[dict[str, Callable[..., Any]]] = {
+    "moment": moment,
+    "iso": format_rfc3339,
+    "duration": duration,
+    "refund_path": refund_path,
+    "subscriber_path": subscriber_path,
+    "state_word": state_word,
+    "state_class": state_class,
+    "source_word": source_word,
+    "looked_word": looked_word,
+    "delivered_word": delivered_word,
+    "advice": advice,
+    "tidy": tidy,
+}

@@ -1,0 +1,153 @@
+"""HTTP. Around every page of the dashboard: the session, the CSRF token of a form, and errors as pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from receiver.errors import BadRequest, Forbidden, ReceiverError, StoreUnavailable
+from receiver.http.api.bodies import read_whole
+from receiver.http.dashboard.pages import Pages
+from receiver.http.dashboard.sessions import Session, Sessions, same
+
+log = structlog.get_logger()
+
+Handler = Callable[[Request, Session], Awaitable[Response]]
+MOST_FORM, FORM_TIMEOUT, MOST_FIELDS = 8 * 1024, 10.0, 20
+OWN_PAGE: Final = re.compile(r"/(?:(?:refunds|subscribers)(?:[/?][^\\\s\x00-\x1f]*)?)?")
+"""Where somebody may be led after signing in: pages of the dashboard, and nothing else."""
+AGAIN_AFTER: Final = 10
+"""Seconds after which a page loads again while the store is away."""
+
+
+class Frame:
+    """Shows pages to who has signed in."""
+
+    def __init__(self, pages: Pages, sessions: Sessions) -> None:
+        self._pages, self._sessions = pages, sessions
+
+    def page(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """A page to look at."""
+
+        async def shown(request: Request) -> Response:
+            return await self.guarded(request, lambda: self._signed_in(request, handler))
+
+        return shown
+
+    def form(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """What a form is sent to: nothing is done without its CSRF token. Its fields are `request.state.form`."""
+
+        async def sent(request: Request, session: Session) -> Response:
+            need_own_page(request)
+            fields = await read_form(request)
+            if not same(fields.get("csrf", ""), session.csrf):
+                raise Forbidden("The form is not one of this session. Go back, load the page again.", reason="csrf")
+            request.state.form = fields
+            return await handler(request, session)
+
+        return self.page(sent)
+
+    def render(
+        self, template: str, session: Session | None, values: Mapping[str, Any], *, at: str = "", status: int = 200
+    ) -> Response:
+        """A page of the dashboard; `at` is the entry of its menu."""
+        return self._pages.render(template, {**self._around(session), "at": at, **values}, status)
+
+    async def guarded(self, request: Request, work: Callable[[], Awaitable[Response]]) -> Response:
+        """What `work` answers, or its error in the dashboard's own look."""
+        try:
+            return await work()
+        except ReceiverError as error:
+            if error.status >= 500:
+                log.error("http.unavailable", reason=error.reason, status=error.status, detail=error.detail)
+            return self.problem(request, error)
+        except HTTPException as error:
+            return self.refused(request, error)
+        except Exception:
+            log.exception("http.failed", method=request.method, route=request.url.path)
+            return self._problem(request, 500, "The service has a fault. Its log says more.", "internal_error")
+
+    def problem(self, request: Request, error: ReceiverError) -> Response:
+        """An error of our own tree as a page."""
+        again = AGAIN_AFTER if isinstance(error, StoreUnavailable) else 0
+        detail = "The store does not answer. Nothing is lost; this page loads again by itself." if again else str(error)
+        wait = error.retry_after or again
+        return self._problem(request, error.status, detail, error.reason, again=again, wait=wait)
+
+    def refused(self, request: Request, error: HTTPException) -> Response:
+        """What the router refuses as a page: no such address, or not with this method."""
+        detail = "There is no page at this address." if error.status_code == 404 else "This address is not for that."
+        answer = self._problem(request, error.status_code, detail, "no_such_page")
+        answer.headers.update(error.headers or {})
+        return answer
+
+    def _problem(
+        self, request: Request, status: int, detail: str, reason: str, *, again: int = 0, wait: int = 0
+    ) -> Response:
+        values = {"status": status, "phrase": HTTPStatus(status).phrase, "detail": detail, "reason": reason}
+        request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+        values |= {"again": again if request.method == "GET" else 0, "request_id": request_id, "at": ""}
+        headers = {"Retry-After": str(wait)} if wait else {}
+        return self._pages.render(
+            "problem.html", {**self._around(self._sessions.of(request)), **values}, status, headers
+        )
+
+    async def _signed_in(self, request: Request, handler: Handler) -> Response:
+        session = self._sessions.of(request)
+        if session is None:
+            return self._to_sign_in(request)
+        structlog.contextvars.bind_contextvars(token_name=session.caller.name)
+        return await handler(request, session)
+
+    def _to_sign_in(self, request: Request) -> Response:
+        here = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+        if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
+            # A strict cookie does not come along with a link from elsewhere, such as a chat; it does from this page.
+            return self._pages.render("onward.html", {**self._around(None), "at": "", "here": own_page(here)})
+        following = f"?next={quote(here, safe='')}" if request.method == "GET" and here != "/" else ""
+        return see_other(f"/sign-in{following}")
+
+    def _around(self, session: Session | None) -> dict[str, Any]:
+        caller = session.caller if session else None
+        return {
+            "caller": caller,
+            "csrf": session.csrf if session else "",
+            "scopes": {str(scope) for scope in caller.scopes} if caller else set(),
+            "several": len(caller.accounts) > 1 if caller else False,
+        }
+
+
+def see_other(path: str) -> Response:
+    """Go on with a GET there."""
+    return RedirectResponse(path, 303)
+
+
+def own_page(path: str) -> str:
+    """The path if it is a page of the dashboard, else the first page."""
+    return path if len(path) <= 1024 and OWN_PAGE.fullmatch(path) else "/"
+
+
+def need_own_page(request: Request) -> None:
+    """Raise `Forbidden` where the browser says that another site, or another host of this one, sent the form."""
+    if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        raise Forbidden("The form was not sent by a page of this service.", reason="csrf")
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """The fields of a form, each given once. Raises `BadRequest`."""
+    raw = await read_whole(request, "form", MOST_FORM, FORM_TIMEOUT)
+    try:
+        pairs = parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
+    except ValueError:
+        raise BadRequest("This is not a form.", reason="bad_form") from None
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise BadRequest("A field of the form was given more than once.", reason="bad_form")
+    return dict(pairs)

@@ -1,0 +1,1 @@
+"""HTTP. The feed of events: polling and Server-Sent Events."""

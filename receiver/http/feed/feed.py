@@ -1,0 +1,209 @@
+"""HTTP. `GET /v1/events`: every event, as server-sent events that resume exactly, or as JSON pages with long polling.
+
+Both go by a cursor (`outbox/events/cursor.py`): a client that hands back the last one that it was given gets what comes
+after it, nothing twice and nothing left out. Where that cannot be, a `reset` says so, and the feed goes on from the
+oldest event that is kept. Events of one account come in its order; between accounts there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.errors import Unreadable
+from receiver.http.api.auth import Tokens
+from receiver.http.api.params import Params
+from receiver.http.api.reads import Reads
+from receiver.http.api.respond import json_answer
+from receiver.http.api.schema import EventPageJson
+from receiver.http.feed.hub import FeedStore, Hub, Listener
+from receiver.http.feed.reader import (
+    EVENT_STREAM,
+    Reader,
+    Wanted,
+    accepts_stream,
+    read_reasons,
+    read_start,
+    read_types,
+    reset_json,
+)
+from receiver.http.feed.stream import HEADERS, Stream, Timing, ending_of
+from receiver.http.seats import Seats, share_of
+from receiver.outbox.events.event import Event, from_fields
+from receiver.outbox.events.operator_event import is_operator
+from receiver.runtime.metrics import Metrics
+from receiver.settings.sections import FeedSettings, Scope
+from receiver.store.deliveries.feed import FeedPage, Where
+from receiver.store.redis.wakeups import Waker
+from receiver.track.current import ChargeStore, current_events
+
+LIMIT, MOST = 100, 500
+CLIENTS = ("feed.clients", "feed.clients_per_token")
+LONGEST_WAIT = 30
+MOST_PAGES = 20
+"""Pages that one request looks through for an event that is wanted, before it answers without one."""
+ASK_EVERY = 5.0
+"""Whether a client of a long poll is still there can be asked, not waited for: ask this often (seconds)."""
+
+
+class EventStore(FeedStore, ChargeStore, Protocol):
+    """Where events come from, and what their advice depends on: `store/`."""
+
+
+class CurrentFeed:
+    """The events of a store, with the advice as of when they are read."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+
+    def waking(self, account: str) -> AbstractContextManager[Waker]:
+        """A waker that rings whenever something of the account is written."""
+        return self._store.waking(account)
+
+    async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
+        """A page of events. Raises `StoreUnavailable`."""
+        page = await self._store.events_after(account, where, limit)
+        told = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
+        events = dict(zip(told, await current_events(self._store, account, [*told.values()]), strict=True))
+        entries = tuple(replace(entry, event=events.get(entry.place)) for entry in page.entries)
+        return replace(page, entries=entries)
+
+
+def readable(account: str, fields: Mapping[str, str]) -> Event | None:
+    """The event of a refund that an entry holds; None where it is another one, or cannot be read."""
+    try:
+        return None if is_operator(fields) else from_fields(account, fields)
+    except Unreadable:
+        return None
+
+
+class FeedApi:
+    """The handlers of one process."""
+
+    def __init__(
+        self,
+        events: EventStore,
+        tokens: Tokens,
+        settings: FeedSettings,
+        metrics: Metrics,
+        reads: Reads,
+        timing: Timing | None = None,
+    ) -> None:
+        store = CurrentFeed(events)
+        self._store, self._tokens, self._metrics, self._reads = store, tokens, metrics, reads
+        self._buffer, self._timing = settings.buffer, timing or Timing()
+        self._hub = Hub(store, settings.buffer)
+        of_one = share_of(settings.clients, settings.clients_per_token, tokens.count)
+        self._seats = Seats(settings.clients, of_one, metrics.feed_clients, reason="feed_full", settings=CLIENTS)
+
+    async def events(self, request: Request) -> Response:
+        """`GET /v1/events?account=&type=&reason=&after=`: a stream for who accepts `text/event-stream`, else a page.
+
+        A page also has `limit=` and `wait=`.
+        """
+        caller = self._tokens.identify(request)
+        caller.need(Scope.READ)
+        streamed = accepts_stream(request.headers)
+        names = ("account", "type", "reason", "after")
+        params = Params(request, names if streamed else (*names, "limit", "wait"))
+        accounts = caller.seen(params.opaque("account") or None)
+        wanted = Wanted(read_types(params.opaque("type")), read_reasons(params.opaque("reason")))
+        after = (request.headers.get("last-event-id", "") if streamed else "") or params.opaque("after")
+        reader = Reader(self._store, self._hub, wanted, read_start(after, accounts))
+        head = request.method == "HEAD"
+        if not streamed:
+            limit, wait = params.number("limit", LIMIT, 1, MOST), params.number("wait", 0, 0, LONGEST_WAIT)
+            return await self._page(request, reader, limit, 0 if head else wait, caller.name)
+        return head_of_stream() if head else await self._stream(reader, request, caller.name)
+
+    async def _stream(self, reader: Reader, request: Request, token: str) -> Response:
+        self._seats.take(token)
+        listener = Listener(self._buffer)
+
+        def leave() -> None:
+            self._hub.leave(listener)
+            self._seats.free(token)
+
+        def admitted() -> bool:
+            return self._tokens.admits(request)
+
+        try:
+            # Before the first byte, so that a store that is away is a 503.
+            first = await reader.catch_up(listener)
+        except BaseException:
+            leave()
+            raise
+        return Stream(reader, first, listener, self._metrics, self._timing, admitted, leave)
+
+    async def _page(self, request: Request, reader: Reader, limit: int, wait: int, token: str) -> Response:
+        clock = asyncio.get_running_loop().time
+        until, found, pages = clock() + wait, Found(), 0
+        while True:
+            async with self._reads.turn(token):
+                await self._look(reader, found, limit)
+            pages += 1
+            if found.bodies or found.lost or (found.more and pages >= MOST_PAGES):
+                break
+            if not found.more:
+                if clock() >= until or await request.is_disconnected():
+                    break
+                await self._something(request, reader, until - clock(), token)
+        self._metrics.fed("json", len(found.bodies))
+        body: EventPageJson = {"events": found.bodies, "after": reader.cursor(), "more": found.more}
+        if found.lost:
+            body["reset"] = reset_json(found.lost)
+        return json_answer(body, Vary="Accept")
+
+    async def _look(self, reader: Reader, found: Found, limit: int) -> None:
+        """The next page of every account, as far as there is room in the answer."""
+        found.more = False
+        for account in reader.accounts:
+            room = max(limit - len(found.bodies), 1)
+            page, told = await reader.read(account, room if reader.wanted.everything else max(room, LIMIT))
+            found.more = found.more or page.more
+            for each in told:
+                if len(found.bodies) == limit and reader.wanted(each):
+                    found.more = True
+                    break
+                reader.passes(each)
+                if each.lost:
+                    found.lost[account] = each.lost
+                elif reader.wanted(each):
+                    found.bodies.append(msgspec.Raw(each.body()))
+
+    async def _something(self, request: Request, reader: Reader, left: float, token: str) -> None:
+        """Until there is a new event, the server ends, or `left` seconds are over."""
+        self._seats.take(token)
+        listener = Listener(self._buffer)
+        ended = asyncio.ensure_future(ending_of(request.scope).wait())
+        ended.add_done_callback(lambda _: listener.stir())
+        try:
+            # Not to be told where it is: then the next page says it.
+            await listener.rest(min(left, ASK_EVERY if reader.join(listener) else 0.05))
+        finally:
+            ended.cancel()
+            self._hub.leave(listener)
+            self._seats.free(token)
+
+
+def head_of_stream() -> Response:
+    """The answer to HEAD: a stream has no length."""
+    answer = Response(headers=HEADERS, media_type=EVENT_STREAM)
+    del answer.headers["content-length"]
+    return answer
+
+
+class Found:
+    """What a page will show."""
+
+    def __init__(self) -> None:
+        self.bodies: list[msgspec.Raw] = []
+        self.lost: dict[str, str] = {}
+        self.more = False

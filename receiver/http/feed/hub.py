@@ -1,0 +1,254 @@
+"""HTTP. The hub of the feed: one reader of each account's stream in this process, however many clients listen.
+
+A client reads pages by itself until it has caught up, and then joins: `join` and the hub's own steps each happen in one
+turn of the loop, and the hub keeps its last entries, so that there is no gap between a client's last page and what the
+hub tells next, and nothing is told twice. Entries are counted through (`Place.number`), which is what both go by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from receiver.errors import StoreUnavailable, Unreadable
+from receiver.outbox.events.cursor import Place
+from receiver.outbox.events.event import Event, from_fields
+from receiver.outbox.events.operator_event import is_operator
+from receiver.outbox.formats.render import render_body
+from receiver.store.deliveries.feed import FeedPage, Lost, Where
+from receiver.store.redis.wakeups import Waker
+
+log = structlog.get_logger()
+
+LOOK_EVERY = 1.0
+"""Look this often (seconds) although nothing seems to have changed: a wake-up can be lost."""
+PAGE = 200
+AWAY, BACK = "the store does not answer; nothing is lost", "the store answers again"
+
+
+class FeedStore(Protocol):
+    """Where events come from: `store/`."""
+
+    async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
+        """A page of events. Raises `StoreUnavailable`."""
+
+    def waking(self, account: str) -> AbstractContextManager[Waker]:
+        """A waker that rings whenever something of the account is written."""
+
+
+@dataclass(slots=True)
+class Told:
+    """One thing to tell clients, and the place after it: an event, or with `lost` that events before it are lost."""
+
+    account: str
+    place: Place
+    fields: Mapping[str, str] = field(default_factory=dict)
+    lost: Lost = ""
+    event: Event | None = None
+    """It, with the advice as of when it was read."""
+    _body: bytes | None = None
+
+    @property
+    def type(self) -> str:
+        """The event's type."""
+        return self.fields.get("type", "")
+
+    @property
+    def reason(self) -> str:
+        """Its refund's reason code; empty where there is none."""
+        return self.fields.get("reasonCode", "")
+
+    def body(self) -> bytes:
+        """The CloudEvent as webhooks get it, rendered once for all clients.
+
+        An operator event is empty, and told to nobody here; so is an entry that cannot be read, which is logged.
+        """
+        if self._body is None and is_operator(self.fields):
+            self._body = b""
+        if self._body is None:
+            try:
+                self._body = render_body(self.event or from_fields(self.account, self.fields))
+            except Unreadable:
+                log.error("feed.entry_unreadable", account=self.account, stream_id=self.place.id)
+                self._body = b""
+        return self._body
+
+
+class Listener:
+    """What one client still has to be told: at most `most` things, beyond which it is cut off (`cut`, and `on_cut`).
+
+    A text among them is a remark.
+    """
+
+    def __init__(self, most: int, on_cut: Callable[[], None] = lambda: None) -> None:
+        self._most, self.on_cut = most, on_cut
+        self._waiting: deque[Told | str] = deque()
+        self._stirred = asyncio.Event()
+        self.cut = False
+
+    @property
+    def room(self) -> int:
+        """How many more it takes."""
+        return self._most - len(self._waiting)
+
+    def put(self, told: Told | str) -> None:
+        """Tell it."""
+        if self.cut:
+            return
+        if not self.room:
+            self.cut_off()
+            return
+        self._waiting.append(told)
+        self._stirred.set()
+
+    def cut_off(self) -> None:
+        """It is too slow, or can be told no more."""
+        if not self.cut:
+            self.cut = True
+            self._waiting.clear()
+            self._stirred.set()
+            self.on_cut()
+
+    def stir(self) -> None:
+        """End its rest."""
+        self._stirred.set()
+
+    def take(self) -> list[Told | str]:
+        """What there is to tell."""
+        found = list(self._waiting)
+        self._waiting.clear()
+        self._stirred.clear()
+        return found
+
+    async def rest(self, seconds: float) -> None:
+        """Until there is something, or `seconds` are over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
+
+
+class Hub:
+    """The tails that somebody listens to. `keep` is how many entries each has at hand."""
+
+    def __init__(self, store: FeedStore, keep: int) -> None:
+        self._store, self._keep = store, keep
+        self._tails: dict[str, Tail] = {}
+
+    def join(self, listener: Listener, account: str, place: Place) -> bool:
+        """Tell the listener all that comes after the place; False if that is too far back: read a page first."""
+        tail = self._tails.get(account)
+        if tail is None or tail.ended:
+            tail = self._tails[account] = Tail(self._store, account, place, self._keep)
+        return tail.join(listener, place)
+
+    def leave(self, listener: Listener) -> None:
+        """Tell it no more. A tail that nobody listens to ends."""
+        for account, tail in list(self._tails.items()):
+            tail.listeners.pop(listener, None)
+            if not tail.listeners:
+                tail.stop()
+                del self._tails[account]
+
+
+class Tail:
+    """Reads one account's stream as it grows."""
+
+    def __init__(self, store: FeedStore, account: str, place: Place, keep: int) -> None:
+        self._store, self._account = store, account
+        self._place = place
+        self._floor = place.number
+        self._page = min(PAGE, keep)
+        self._recent: deque[Told] = deque(maxlen=keep)
+        self._away = False
+        self.listeners: dict[Listener, int] = {}
+        """Each with the number of the last entry that it knows by itself."""
+        # A context of its own: what it logs is not of the request that happened to come first.
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._run(), name=f"feed:{account}", context=contextvars.Context())
+
+    def join(self, listener: Listener, place: Place) -> bool:
+        """See `Hub.join`."""
+        recent = [told for told in self._recent if told.place.number > place.number]
+        if place.epoch != self._place.epoch or place.number < self._floor or len(recent) > listener.room:
+            return False
+        self.listeners[listener] = place.number
+        for told in recent:
+            listener.put(told)
+        return True
+
+    @property
+    def ended(self) -> bool:
+        """It has failed."""
+        return self._task.done()
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            with self._store.waking(self._account) as waker:
+                while True:
+                    waker.arm()
+                    if not await self._look():
+                        await waker.rest(LOOK_EVERY)
+        except Exception:
+            log.exception("feed.failed", account=self._account)
+            for listener in list(self.listeners):
+                listener.cut_off()
+
+    async def _look(self) -> bool:
+        """Tell what is new; True if there is more."""
+        try:
+            page = await self._store.events_after(self._account, self._place, self._page)
+        except StoreUnavailable as error:
+            if not self._away:
+                log.warning("feed.store_away", account=self._account, reason=error.reason)
+                self._remark(AWAY)
+            self._away = True
+            await asyncio.sleep(LOOK_EVERY)
+            return False
+        if self._away:
+            self._remark(BACK)
+            self._away = False
+        self._take(page)
+        return page.more
+
+    def _take(self, page: FeedPage) -> None:
+        if page.lost:
+            self._begin_again(page)
+        for entry in page.entries:
+            self._tell(Told(self._account, entry.place, entry.fields, event=entry.event))
+        self._place = page.end
+
+    def _begin_again(self, page: FeedPage) -> None:
+        """Whoever is further on than what was trimmed has lost nothing; of an emptied store nobody is."""
+        told = Told(self._account, page.start, lost=page.lost)
+        for listener, known in list(self.listeners.items()):
+            if page.lost == "emptied":
+                self.listeners[listener] = page.start.number
+            if page.lost == "emptied" or max(known, self._place.number) < page.start.number:
+                listener.put(told)
+        self._recent.clear()
+        self._place, self._floor = page.start, page.start.number
+
+    def _tell(self, told: Told) -> None:
+        if len(self._recent) == self._recent.maxlen:
+            self._floor = self._recent[0].place.number
+        self._recent.append(told)
+        self._place = told.place
+        for listener, known in list(self.listeners.items()):
+            if told.place.number > known:
+                listener.put(told)
+
+    def _remark(self, text: str) -> None:
+        for listener in list(self.listeners):
+            listener.put(text)

@@ -1,0 +1,162 @@
+"""HTTP. The frame that every request passes through: its id, security headers, a count, a line in the log, and the
+answer to what nobody foresaw.
+
+It stands outside the framework, and hands notifications to their endpoint past it: routing, middleware and their
+wrappers cost as much as judging one.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any, Final
+
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, reset_contextvars
+
+from receiver.http.headers import Headers, is_plain, not_plain, tidy_path, trace_of
+from receiver.http.ipn.pacing import Turns
+from receiver.http.problems import failed
+from receiver.ledger.refund import REFUND_ID
+from receiver.runtime.metrics import Metrics
+
+log = structlog.get_logger()
+
+REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+NO_ROUTE: Final = "none"
+IPN: Final = re.compile(r"/ipn(?:/([^/]+))?(/?)")
+BROUGHT: Final = frozenset({b"x-request-id", b"traceparent", b"transfer-encoding"})
+"""The headers that the frame looks at."""
+OFTEN: Final = frozenset({"/healthz", "/readyz", "/metrics", "/static/{name}"})
+"""Routes whose requests are in the log at its level debug only: machines ask every few seconds."""
+
+FIRST: Final = frozenset({"/healthz", "/readyz"})
+PER_TURN: Final = 8
+"""Requests, other than notifications and probes, that begin in one turn of the loop: hundreds at once would have an
+answer to Amazon wait for all of them in each of its steps."""
+
+DEFAULTS: Final = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cache-control": b"no-store",
+}
+"""What an answer says unless it says something else."""
+
+
+def new_request_id() -> str:
+    """An id for a request that brought none."""
+    return secrets.token_hex(16)
+
+
+class Frame:
+    """Around every request to `app`; a notification that is posted goes to `ipn`, which is one of its routes too. None:
+    notifications are taken elsewhere."""
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, ipn: ASGIApp | None, request_id: Callable[[], str] = new_request_id
+    ) -> None:
+        self._app, self._metrics, self._ipn, self._new_id = app, metrics, ipn, request_id
+        self._turns = Turns(PER_TURN)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        brought = [pair for pair in scope["headers"] if pair[0] in BROUGHT]
+        request_id = (_brought_id(brought) if brought else "") or self._new_id()
+        app, posted = self._way(scope)
+        if brought and not is_plain(brought):
+            app = not_plain
+        status, began = 0, perf_counter()
+
+        async def framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = _headers(message.get("headers", ()), request_id)
+            await send(message)
+
+        if not posted and scope["path"] not in FIRST:
+            await self._turns.enter()
+        bound = bind_contextvars(request_id=request_id, **(trace_of(brought) if brought else {}))
+        try:
+            await app(scope, receive, framed)
+        except Exception:
+            answer = failed(scope["method"], posted or route_of(scope))
+            if status:
+                raise
+            await answer(scope, receive, framed)
+        finally:
+            self._metrics.request(posted or route_of(scope), scope["method"], status)
+            if not posted:
+                _note(scope, status, perf_counter() - began)
+            reset_contextvars(**bound)
+
+    def _way(self, scope: Scope) -> tuple[ASGIApp, str]:
+        """Who takes the request; of a notification that is posted also the template of its route."""
+        path = scope["path"] = tidy_path(scope["path"])
+        if self._ipn is None or scope["method"] != "POST" or not path.startswith("/ipn"):
+            return self._app, ""
+        found = IPN.fullmatch(path)
+        if found is None:
+            return self._app, ""
+        account, slash = found.groups()
+        scope["path_params"] = {"account": account} if account else {}
+        return self._ipn, f"/ipn{'/{account}' if account else ''}{slash}"
+
+
+class Framed(Starlette):
+    """An application in its frame. The frame answers what nobody foresaw, in the framework's stead."""
+
+    def __init__(self, *, metrics: Metrics, ipn: ASGIApp | None, **more: object) -> None:
+        super().__init__(**more)  # type: ignore[arg-type]
+        self._metrics, self._ipn = metrics, ipn
+        self.router.redirect_slashes = False
+
+    def behind(self, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any], *, posts: bool) -> Framed:
+        """Some of its routes, in a frame of their own; `posts`: notifications are among them."""
+        ipn = self._ipn if posts else None
+        return Framed(metrics=self._metrics, ipn=ipn, routes=routes, exception_handlers=handlers)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """All that stands between the server and the routes."""
+        return Frame(ExceptionMiddleware(self.router, handlers=self.exception_handlers), self._metrics, self._ipn)
+
+
+def _note(scope: Scope, status: int, seconds: float) -> None:
+    """One line for each request; notifications write their own, which says more."""
+    route = route_of(scope)
+    values: dict[str, object] = {"method": scope["method"], "route": route, "status": status or None}
+    refund_id = scope.get("path_params", {}).get("refund_id", "")
+    if REFUND_ID.fullmatch(refund_id):
+        values["refund_id"] = refund_id
+    (log.debug if route in OFTEN else log.info)("http.answered", duration_ms=round(seconds * 1000, 2), **values)
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that took the request, such as `/v1/refunds/{refund_id}`."""
+    route = scope.get("route")
+    return route.path if isinstance(route, Route) else NO_ROUTE
+
+
+def _headers(said: Headers, request_id: str) -> list[tuple[bytes, bytes]]:
+    """What the answer says, and what every answer says."""
+    headers = [pair for pair in said if pair[0] != b"x-request-id"]
+    names = {name for name, _ in headers}
+    headers += [pair for pair in DEFAULTS.items() if pair[0] not in names]
+    headers.append((b"x-request-id", request_id.encode()))
+    return headers
+
+
+def _brought_id(headers: Headers) -> str:
+    found = [value for name, value in headers if name == b"x-request-id"]
+    return found[0].decode() if len(found) == 1 and REQUEST_ID.fullmatch(found[0]) else ""

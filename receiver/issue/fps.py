@@ -1,0 +1,309 @@
+"""Verb. A refund by Flexible Payments, which Amazon retired in 2015 → Amazon → the ledger, and never twice.
+
+The merchant's own reference is the refund's id in the ledger. The order is written down with all its values first, and
+every try sends those values: for seven days Amazon takes them, under the same reference, for the same refund, and
+answers again ("Important Values to Store in Your Database", FPS Basic Guide). An end that is not known is therefore
+repeated, by a worker also where the process that began it has died; but never after `WINDOW`, since Amazon, which has
+forgotten the reference by then, would refund a second time.
+
+The same repetition is how a pending refund is asked about. GetTransactionStatus wants the id of the refund's own
+transaction, and the answer to a Refund names only the original one ("Response Elements", API reference). No page says
+whether a repeated answer tells the state of now or the first answer again: where it is the latter, such a refund stays
+pending, and `stuck` tells a person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import structlog
+
+from receiver.amazon.account import FpsAccess
+from receiver.amazon.fps import calls
+from receiver.errors import (
+    AmazonError,
+    AmazonRefused,
+    AmazonRefusesUs,
+    AmazonThrottled,
+    AmazonUnknown,
+    Conflict,
+    NotAsked,
+    NotFound,
+    StoreUnavailable,
+)
+from receiver.ledger.hint import Hint
+from receiver.ledger.lifecycle import EventType, said_again
+from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
+from receiver.ledger.refund_request import RequestState
+from receiver.store import Store
+from receiver.store.requests.fps_orders import Begin, FpsOrder, FpsRecord, Taken
+from receiver.store.requests.requests import Attempt
+from receiver.track.amazon_client import DATE_REFUSED, REDATED_LEAST, Asker
+from receiver.track.record import Settler
+
+log = structlog.get_logger()
+
+WINDOW = (7 * 24 - 1) * 3_600_000
+"""ms from the first try in which an order may be repeated: Amazon's seven days, less an hour for clocks that differ and
+for a request on its way, which Amazon takes for 15 minutes."""
+IDLE = 1.0
+RETRY_FIRST, RETRY_MOST = 5_000, 900_000
+NEVER_SENT = frozenset(f"amazon_{reason}" for reason in ("connect_failed", "dns_failed", "tls_failed", "bad_url"))
+"""Nothing of these tries can have reached Amazon's service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """What became of an order so far: the refund, or None while Amazon has not answered."""
+
+    record: FpsRecord
+    refund: Refund | None
+
+
+@dataclass(slots=True)
+class Legacy:
+    """Refunds of one account by Flexible Payments. `nonce` gives a fresh random word; a lease is in seconds.
+
+    It is there for every account: an order outlives the settings that it was made with, and must not be taken for a
+    refund of Amazon Pay then.
+    """
+
+    asker: Asker
+    settler: Settler
+    chance: Callable[[], float]
+    nonce: Callable[[], str]
+    lease: float = 30.0
+    concurrency: int = 4
+
+    @property
+    def _name(self) -> str:
+        return self.asker.account.name
+
+    @property
+    def _store(self) -> Store:
+        return self.asker.store
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether the account can make such refunds."""
+        return self.asker.account.fps is not None
+
+    async def create(self, values: calls.Order) -> Ordered:
+        """Refund under the merchant's reference, or say what became of it.
+
+        Raises `NotFound` (not configured), `Conflict` (the reference has other values, or is another refund's; unclear;
+        never sent), `AmazonRefused` with Amazon's code, or `StoreUnavailable`: the same order again is always safe.
+        """
+        access = self.asker.account.fps
+        if access is None:
+            raise NotFound("This account has no Flexible Payments.", reason="no_fps")
+        order = FpsOrder(values=values, version=access.version)
+        lease = int(self.lease * 1000)
+        reserved = await self._store.reserve_fps(self._name, order, owner=self.nonce(), lease=lease)
+        match reserved:
+            case Taken():
+                raise Conflict("The ledger has another refund under this reference.", reason="reference_taken")
+            case Attempt():
+                await self._try(reserved, order)
+                record = await self._store.fps_order(self._name, values.reference)
+                return await self._known(record or FpsRecord(order=order), values)
+        return await self._known(reserved, values)
+
+    async def _known(self, record: FpsRecord, values: calls.Order) -> Ordered:
+        """What an order that is written down has come to."""
+        if not record.order.means(values):
+            raise Conflict(
+                "This reference was used with other values. Use a new one for another refund.",
+                reason="reference_reused",
+            )
+        refund = await self._store.refund(self._name, values.reference)
+        if refund is not None or record.state not in (RequestState.REFUSED, RequestState.UNCLEAR):
+            return Ordered(record, refund)
+        if record.state is RequestState.UNCLEAR:
+            raise Conflict(
+                "How this ended is not known, so the refund may have been made, and it is not sent again. Look for it "
+                f"in the account's activity before you use a new reference. Last of all: {record.detail}",
+                reason="refund_unclear",
+            )
+        if not record.reason_code:
+            raise Conflict(record.detail, reason="refund_not_sent")
+        raise AmazonRefused(
+            record.detail,
+            reason_code=record.reason_code,
+            amazon_status=record.amazon_status or None,
+            request_id=record.request_id or None,
+        )
+
+    async def hint(self, reference: str) -> bool:
+        """Somebody says that this refund has changed: it is due now. False if there was no order for it."""
+        if await self._store.fps_order(self._name, reference) is None:
+            return False
+        now = self._store.now()
+        # Anybody can post such a form: it waits behind what Amazon Pay has signed.
+        told = Hint(refund_id=reference, at=now, source=Source.NOTIFICATION, refund_type=FPS, patient=True)
+        await self._store.hint(self._name, told)
+        return True
+
+    async def observe(self, refund_id: str) -> Observation | None:
+        """What Amazon says of the refund by a repetition of its order. None: it is no refund by Flexible Payments.
+
+        After `WINDOW` it is what is known, so that `stuck` is told if it was not. Raises the `AmazonError` tree, or
+        `NotAsked` where there is nothing more to ask.
+        """
+        signed_at = self.asker.wall()
+        record = await self._store.fps_order(self._name, refund_id)
+        if record is None:
+            return None
+        known = await self._store.refund(self._name, refund_id)
+        if known is None:
+            if record.state is RequestState.RESERVED:
+                await self._store.hurry_fps(self._name, refund_id)
+            raise NotAsked("Amazon has not taken this order yet.", revision=0)
+        if self._store.now() - record.first_at < WINDOW:
+            return await self._send(record.order, signed_at)
+        if is_final(known.state) or EventType.STUCK in known.emitted:
+            log.warning("fps.not_asked_any_more", account=self._name, refund_id=refund_id, state=known.state)
+            raise NotAsked("Asking would refund a second time.", revision=known.revision)
+        return said_again(known)
+
+    async def _try(self, attempt: Attempt, order: FpsOrder) -> None:
+        """Send the stored values once, and write down what became of it."""
+        signed_at = self.asker.wall()
+        match await self._store.begin_fps(self._name, attempt, WINDOW):
+            case Begin.LOST:
+                return
+            case Begin.LATE:
+                await self._late(attempt, order)
+                return
+        try:
+            seen = await self._send(order, signed_at)
+        except (AmazonThrottled, AmazonRefusesUs) as error:
+            await self._again(attempt, error, unknown=False)
+        except AmazonUnknown as error:
+            await self._again(attempt, error, unknown=error.reason not in NEVER_SENT)
+        except AmazonRefused as error:
+            fields = {
+                "reason_code": error.reason_code,
+                "detail": error.detail,
+                "amazon_status": str(error.amazon_status or 0),
+                "request_id": error.request_id or "",
+            }
+            await self._over(attempt, order, fields)
+        else:
+            await self._done(attempt, order, seen)
+
+    async def _send(self, order: FpsOrder, signed_at: int) -> Observation:
+        """The signed request, and what the answer says. Raises the `AmazonError` tree.
+
+        `signed_at` (ms) is from before `WINDOW` was looked at: where the process has slept since, Amazon refuses it.
+        """
+        asker, access = self.asker, self._access()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + asker.timeout
+        how = {"version": order.version, "method": access.method}
+        for repeats in (True, False):
+            began, outcome, host = loop.time(), "unknown", urlsplit(access.endpoint).netloc.lower()
+            dated = asker.clocks.date_for(host, signed_at)
+            request = calls.refund(access.endpoint, access.credentials, order.values, dated, **how)
+            try:
+                response = await asker.sent(request, timeout=deadline - began)
+                environment = asker.account.environment.capitalize()
+                answer = calls.read_refund(response, order.values, self._store.now(), environment=environment)
+                asker.note_unread("fps_refund", answer.observation)
+                outcome = "ok"
+                return answer.observation
+            except AmazonRefusesUs as error:
+                outcome = error.reason
+                again = asker.clocks.refused(host, response, asker.wall(), dated=dated)
+                if not (again and repeats and loop.time() + REDATED_LEAST < deadline):
+                    raise
+                outcome = DATE_REFUSED
+            except AmazonError as error:
+                outcome = error.reason
+                raise
+            finally:
+                asker.watcher.asked("fps_refund", outcome, loop.time() - began)
+        raise AssertionError
+
+    def _access(self) -> FpsAccess:
+        access = self.asker.account.fps
+        if access is None:
+            raise AmazonRefusesUs(
+                "The settings of this account's Flexible Payments are gone.", reason_code="NotConfigured"
+            )
+        return access
+
+    async def _done(self, attempt: Attempt, order: FpsOrder, seen: Observation) -> None:
+        facts = {"refund_type": FPS}
+        settled = await self.settler.settle(self.asker.account, seen, source=Source.CREATE, facts=facts)
+        await self._store.done_fps(self._name, attempt, order)
+        refund = settled.change.refund
+        log.info("fps.refund_made", account=self._name, refund_id=refund.refund_id, state=refund.state)
+
+    async def _again(self, attempt: Attempt, error: AmazonError, *, unknown: bool) -> None:
+        record = await self._store.fps_order(self._name, attempt.id)
+        wait = min(RETRY_FIRST * 2 ** min(record.tries if record else 0, 20), RETRY_MOST)
+        wait = max(int(wait * (0.5 + self.chance() / 2)), (error.retry_after or 0) * 1000)
+        told = {
+            "reason": error.reason,
+            "reason_code": error.reason_code or None,
+            "amazon_status": error.amazon_status,
+            "request_id": error.request_id,
+        }
+        log.warning("fps.not_made_yet", account=self._name, refund_id=attempt.id, again_in_ms=wait, **told)
+        at = self._store.now() + wait
+        fields = {"detail": error.detail, "last_error": error.reason}
+        await self._store.retry_fps(self._name, attempt, at, unknown=unknown, fields=fields)
+
+    async def _late(self, attempt: Attempt, order: FpsOrder) -> None:
+        record = await self._store.fps_order(self._name, attempt.id)
+        last = record.detail if record and record.detail else "nobody waited for the answer."
+        text = "Amazon could not be reached for a week, so nothing was refunded. Use a new reference."
+        if record and record.last_error == AmazonRefusesUs.reason:
+            text = f"Amazon refused our requests for a week, so nothing was refunded. Use a new reference. {last}"
+        await self._over(attempt, order, {"detail": last if record and record.unknown else text})
+
+    async def _over(self, attempt: Attempt, order: FpsOrder, fields: dict[str, str]) -> None:
+        """Refused, or not to be sent any more: nobody tries again by himself."""
+        state = await self._store.refuse_fps(self._name, attempt, fields)
+        unclear = state is RequestState.UNCLEAR
+        (log.error if unclear else log.warning)(
+            "fps.unclear" if unclear else "fps.refused",
+            account=self._name,
+            refund_id=attempt.id,
+            charge_id=order.values.transaction_id,
+            reason_code=fields.get("reason_code") or None,
+            request_id=fields.get("request_id") or None,
+        )
+
+    async def run(self) -> None:
+        """Finish what others began: orders whose lease has run out, or whose next try has come. Until cancelled."""
+        while self.is_configured:
+            wait = await self._round()
+            if wait:
+                await self._store.changed(self._name, min(wait, IDLE))
+
+    async def _round(self) -> float:
+        try:
+            claimed = await self._store.claim_fps(self._name, lease=int(self.lease * 1000), limit=self.concurrency)
+            await asyncio.gather(*(self._work(attempt) for attempt in claimed.attempts))
+        except StoreUnavailable as error:
+            log.warning("fps.store_unavailable", account=self._name, reason=error.reason)
+            return IDLE
+        return IDLE if claimed.wait is None else claimed.wait / 1000
+
+    async def _work(self, attempt: Attempt) -> None:
+        """One claimed order. Whatever is wrong with it, the others go on, and it comes round again."""
+        try:
+            record = await self._store.fps_order(self._name, attempt.id)
+            if record is None or record.state is not RequestState.RESERVED:
+                await self._store.release_fps(self._name, attempt)
+                return
+            await self._try(attempt, record.order)
+        except StoreUnavailable as error:
+            log.warning("fps.not_settled", account=self._name, reason=error.reason)
+        except Exception:
+            log.exception("fps.failed", account=self._name, refund_id=attempt.id)

@@ -1,0 +1,233 @@
+"""Verb. A refund request → Amazon → the ledger, and never twice.
+
+    orders.py    a wish and a key → the order: what is written down
+    tries.py     one try, and what becomes of it
+    refusals.py  why a refund is not issued
+    work.py      the workers, who finish what others began
+    generations.py    which try of a retry is the one to make
+    by_hand.py   a person settles what only a person can, or has it sent once more
+
+What is sent is written down first, byte for byte, under one key of Amazon's; every try sends those bytes under that
+key, and Amazon answers a repetition with what it did before. Whoever dies in the middle, a worker goes on when the
+lease ends. Once a try has ended without a whole answer, only a 2xx settles the request by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from receiver.errors import AmazonUnknown, BadRequest, Conflict, NotFound, RefundUnclear, StoreUnavailable
+from receiver.issue.attempts import Issued, Tries, Watcher
+from receiver.issue.generations import generation_of
+from receiver.issue.manual import ByHand
+from receiver.issue.orders import make_order
+from receiver.issue.refusals import buyer_may_be_paid, not_reserved, refusal
+from receiver.issue.worker import Worker
+from receiver.ledger.charge import CAPTURED, OVER, Charge, most
+from receiver.ledger.charge_book import Guard, retry_guard
+from receiver.ledger.dispute import open_on, permission_of
+from receiver.ledger.money import Money
+from receiver.ledger.refund import FPS, Refund, State
+from receiver.ledger.refund_request import NOBODY, Asked, Order, Record, RequestState, Wish
+from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NOT_MERCHANTS_REFUND, judge, not_merchants_refund
+from receiver.store import Store
+from receiver.store.requests.requests import Attempt, Disputed, NotReserved, Reserved
+from receiver.track.amazon_client import Asker
+from receiver.track.current import current_refunds
+from receiver.track.record import Settler
+
+__all__ = ["Issued", "Issuer"]
+
+
+@dataclass(slots=True)
+class Issuer:
+    """Issues refunds of one account. `nonce` gives a fresh random word; `over` is what may be given over a capture.
+
+    A lease is in seconds; `concurrency` is how many requests the workers have under way at once. For
+    `same_amount_within` ms from the start of a refund, another of its amount is issued only where the caller names it;
+    0: always.
+    """
+
+    asker: Asker
+    store: Store
+    settler: Settler
+    watcher: Watcher
+    chance: Callable[[], float]
+    nonce: Callable[[], str]
+    over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
+    lease: float = 30.0
+    concurrency: int = 4
+    same_amount_within: int = 3_600_000
+
+    @property
+    def _name(self) -> str:
+        return self.asker.account.name
+
+    @property
+    def tries(self) -> Tries:
+        """What makes one try."""
+        return Tries(self.asker, self.store, self.settler, self.watcher, self.chance)
+
+    def worker(self) -> Worker:
+        """Who finishes what others began."""
+        return Worker(self.tries, lease=self.lease, concurrency=self.concurrency)
+
+    async def run(self) -> None:
+        """Finish what others began. Until cancelled."""
+        await self.worker().run()
+
+    async def create(self, wish: Wish, key: str, asked: Asked = NOBODY) -> Issued:
+        """Issue a refund under the caller's key (1 to 255 printable ASCII characters), or say what became of it.
+
+        Raises `BadRequest`, `Conflict` (another use of the key; not captured; settled as not issued), `OtherRefunds`
+        (on the same charge; then nothing is written), `RefundUnclear`, `AmazonRefused` with Amazon's reason code, other
+        `AmazonError`s where the charge cannot be read (then nothing is written), or `StoreUnavailable`: asking again
+        with the same key is always safe.
+        """
+        return await self._issue(make_order(self.asker.account, wish, key, asked=asked))
+
+    async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
+        """Issue a declined refund again, at most once however many ask. Raises as `create` does, and `NotFound`.
+
+        With Amazon's default as soft descriptor: what Amazon tells of the declined one's is not what was sent. Where
+        Amazon has refused the last try, and that is proven, this is another one (see `generations.py`).
+        """
+        declined = await self.store.refund(self._name, refund_id)
+        if declined is None:
+            raise NotFound("There is no such refund.", reason="no_such_refund")
+        if declined.refund_type == FPS:
+            raise Conflict("This is a refund of Flexible Payments: issue it there.", reason="not_amazon_pay")
+        if declined.conflict:
+            raise Conflict(
+                "Amazon has told two different final states of this refund: the buyer may have the money.",
+                reason="in_conflict",
+            )
+        if declined.state != State.DECLINED:
+            raise Conflict(
+                f"Only a declined refund can be retried; this one is {declined.state}.", reason="not_declined"
+            )
+        if declined.amount is None or not declined.charge_id:
+            raise Conflict(
+                "Amazon has not told amount and charge of this refund, so nobody knows what to issue again. Refresh it "
+                "(`receiver refund refresh`), or issue a refund of the charge under a key of your own.",
+                reason="not_enough_known",
+            )
+        wish = Wish(declined.charge_id, declined.amount, order_reference=declined.order_reference)
+        root = declined.retry_root or refund_id
+        account = self.asker.account
+
+        def make(generation: int) -> Order:
+            return make_order(account, wish, retry_of=refund_id, retry_root=root, generation=generation, asked=asked)
+
+        return await self._issue(await generation_of(self.store, declined, make), declined)
+
+    async def repeat(self, request_id: str, *, by: str) -> Record:
+        """A person has an unclear request sent once more. See `ByHand.repeat`."""
+        return await ByHand(self.tries).repeat(request_id, by=by, lease=int(self.lease * 1000))
+
+    async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
+        """A person says that Amazon made this refund of an unclear request. See `ByHand.as_done`."""
+        return await ByHand(self.tries).as_done(request_id, refund_id, by=by)
+
+    async def settle_as_not_issued(self, request_id: str, *, by: str) -> Record:
+        """A person says that Amazon made no refund of an unclear request. See `ByHand.as_not_issued`."""
+        return await ByHand(self.tries).as_not_issued(request_id, by=by)
+
+    async def _issue(self, order: Order, declined: Refund | None = None) -> Issued:
+        known = await self.store.request(self._name, order.id)
+        if known is not None:
+            return await self._known(known, order)
+        if declined is not None:
+            await self._check(declined)
+        charge = await self.asker.tracing(order.traceparent).charge(order.charge_id, fresh=True)
+        captured = _refundable(charge, order)
+        if not order.order_reference:
+            order = msgspec.structs.replace(order, order_reference=charge.merchant_reference_id)
+        guard = self._guard(order, charge, most(captured, self.over), declined)
+        await self.store.upgrade_charge_book(self._name, order.charge_id)
+        lease = int(self.lease * 1000)
+        reserved = await self.store.reserve(self._name, order, owner=self.nonce(), guard=guard, lease=lease)
+        match reserved:
+            case NotReserved():
+                raise not_reserved(reserved, order, guard)
+            case Disputed():
+                raise await self._disputed(order.charge_id)
+            case Reserved(token=token):
+                await self.tries.when_admitted(Attempt(order.id, token), order)
+                record = await self.store.request(self._name, order.id)
+                if record is None:
+                    raise StoreUnavailable(
+                        "The store was emptied; ask again with the same key.", reason="store_emptied"
+                    )
+                return await self._known(record, order)
+        return await self._known(reserved, order)
+
+    async def _check(self, declined: Refund) -> None:
+        """Refuse, before Amazon is asked, what no state of the charge admits. The rest is the reserving script's."""
+        found = judge(declined, await self.store.known_charge(self._name, declined.charge_id), self.store.now())
+        if found and NOT_MERCHANTS_REFUND in found.reasons:
+            raise not_merchants_refund()
+        if found and BUYER_MAY_BE_PAID in found.reasons:
+            raise await self._disputed(declined.charge_id)
+
+    async def _disputed(self, charge_id: str) -> Conflict:
+        return buyer_may_be_paid(open_on(charge_id, await self.store.disputes(self._name, permission_of(charge_id))))
+
+    def _guard(self, order: Order, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
+        """What must not be in the way of an order."""
+        now = self.store.now()
+        refunded = charge.refunded.minor_units if charge.refunded else 0
+        if charge.has_unread("refundedAmount"):
+            # What is not known is taken for the whole charge.
+            refunded = ceiling
+        if declined is not None:
+            return retry_guard(declined, now, ceiling, refunded, order.besides)
+        since = now - self.same_amount_within if self.same_amount_within else None
+        return Guard(ceiling, refunded, since, since, order.besides)
+
+    async def _known(self, record: Record, order: Order) -> Issued:
+        """What a request that is written down has come to.
+
+        A retry is known by the refund that it repeats, whatever has been learned of that refund since.
+        """
+        if record.order.digest != order.digest and not order.retry_of:
+            raise Conflict(
+                "This Idempotency-Key was used with other values. Use a new key for another refund.",
+                reason="idempotency_key_reused",
+            )
+        match record.state:
+            case RequestState.DONE:
+                refund = await self.store.refund(self._name, record.refund_id)
+                current = await current_refunds(self.store, self._name, [refund] if refund else [])
+                return Issued(record, current[0] if current else None)
+            case RequestState.REFUSED:
+                raise refusal(record)
+            case RequestState.UNCLEAR:
+                raise RefundUnclear(
+                    "Amazon refused this after a try whose end is not known, so the refund may have been made. Have "
+                    "the request repeated under the same key (`receiver refund repeat`); if it stays unclear, look for "
+                    "the refund in Seller Central before you use a new key, and settle the request (`receiver refund "
+                    f"settle-request`). {record.detail}",
+                    refund_request_id=record.order.id,
+                    candidate=await self.store.candidate_of(self._name, record),
+                )
+        return Issued(record, None)
+
+
+def _refundable(charge: Charge, order: Order) -> Money:
+    """The captured amount of a charge that can be refunded in the order's currency."""
+    if charge.state != CAPTURED:
+        raise Conflict(
+            f"The charge is {charge.state}; only a captured charge can be refunded.", reason="charge_not_captured"
+        )
+    if charge.captured is None:
+        raise AmazonUnknown("Amazon does not tell how much of the charge was captured.", reason="amazon_unintelligible")
+    if charge.captured.currency_code != order.money.currency_code:
+        raise BadRequest(
+            f"The charge is in {charge.captured.currency_code}, not in {order.money.currency_code}.",
+            reason="currency_mismatch",
+        )
+    return charge.captured

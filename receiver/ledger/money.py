@@ -1,0 +1,66 @@
+"""Pure. An amount of money: a decimal with a currency."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+
+import msgspec
+
+from receiver.errors import Unreadable
+
+EXPONENTS = {"JPY": 0, "KRW": 0, "CLP": 0, "VND": 0, "BHD": 3, "KWD": 3, "JOD": 3, "OMR": 3, "TND": 3}
+"""ISO 4217 minor units, where they are not 2."""
+
+
+AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,4})?")
+
+
+CURRENCY = re.compile(r"[A-Z]{3}")
+
+
+class Money(msgspec.Struct, frozen=True):
+    """An amount in major units with its ISO 4217 currency."""
+
+    amount: Decimal
+    currency_code: str
+
+    @classmethod
+    def parse(cls, amount: object, currency_code: object) -> Money:
+        """Read Amazon's `{amount, currencyCode}`; the amount is a text or an integer, never a float.
+
+        Raises `Unreadable` if it is not a plain non-negative decimal with a three-letter currency.
+        """
+        text = str(amount) if isinstance(amount, str | int | Decimal) and not isinstance(amount, bool) else ""
+        if not AMOUNT.fullmatch(text):
+            raise Unreadable("An amount is a plain decimal such as 14.00.", reason="bad_amount")
+        if not isinstance(currency_code, str) or not CURRENCY.fullmatch(currency_code):
+            raise Unreadable("A currency is three capital letters (ISO 4217).", reason="bad_currency")
+        try:
+            return cls(Decimal(text), currency_code)
+        except InvalidOperation as error:  # pragma: no cover - the pattern admits only decimals
+            raise Unreadable("An amount is a plain decimal such as 14.00.", reason="bad_amount") from error
+
+    @classmethod
+    def of_minor(cls, minor_units: int, currency_code: str) -> Money:
+        """So many cents (yen for JPY)."""
+        return cls(Decimal(minor_units).scaleb(-EXPONENTS.get(currency_code, 2)), currency_code)
+
+    @property
+    def exponent(self) -> int:
+        """How many decimals the currency has."""
+        return EXPONENTS.get(self.currency_code, 2)
+
+    @property
+    def minor_units(self) -> int:
+        """The amount in the smallest unit (cents; yen for JPY), rounded down."""
+        return int(self.amount.scaleb(self.exponent))
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.currency_code}"
+
+    @property
+    def text(self) -> str:
+        """The amount with as many decimals as the currency has, as Amazon wants it: no decimals in JPY."""
+        places = max(self.exponent, -int(self.amount.normalize().as_tuple().exponent))
+        return f"{self.amount:.{places}f}"

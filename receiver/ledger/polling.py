@@ -1,0 +1,132 @@
+"""Pure. When to ask Amazon again about a refund."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from receiver.ledger.age import born
+from receiver.ledger.charge import has_more_to_tell
+from receiver.ledger.refund import Refund, is_final
+
+UNIT = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+SPAN = r"(\d{1,6})\s*([smhd])"
+STEP = re.compile(rf"every\s+{SPAN}(?:\s+until\s+{SPAN})?")
+AGE = re.compile(SPAN)
+
+DEFAULT_POLL = (
+    "1m",
+    "5m",
+    "15m",
+    "30m",
+    "1h",
+    "every 1h until 1d",
+    "every 6h until 14d",
+    "every 1d until 30d",
+    "every 7d",
+)
+"""Amazon advises to poll about hourly; fast at first, since most refunds settle in seconds to minutes; never never."""
+
+ECHO = (5_000, 30_000, 120_000, 600_000)
+"""A notification can be ahead of what Get Refund shows: waits (ms) after a hint that brought nothing new."""
+
+CONFLICT_AGES = (60_000, 600_000)
+"""Ages (ms) of a contradiction at which Amazon is asked again."""
+
+FACT_AGES = (60_000, 600_000, 3_600_000, 21_600_000)
+"""Ages (ms) of a final state at which the charge is read if it could not be when the state was told."""
+
+JITTER = 0.1
+"""Up to this part of a wait is added, so that refunds of one minute do not come due in one minute for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Look every `wait` ms until the age `until` (ms); None is for ever."""
+
+    wait: int
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PollPlan:
+    """At which ages a pending refund is looked at: single ages first, then repeating steps."""
+
+    ages: tuple[int, ...]
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def parse(cls, entries: Iterable[str]) -> PollPlan:
+        """Read ages (`"5m"`), then steps (`"every 1h until 1d"`, `"every 7d"`), each later than the one before.
+
+        Raises `ValueError` with a sentence that says what is wrong.
+        """
+        ages: list[int] = []
+        steps: list[Step] = []
+        for entry in entries:
+            if step := STEP.fullmatch(entry.strip()):
+                wait, unit, until, until_unit = step.groups()
+                end = int(until) * UNIT[until_unit] if until else None
+                steps.append(Step(int(wait) * UNIT[unit], end))
+            elif (age := AGE.fullmatch(entry.strip())) and not steps:
+                ages.append(int(age[1]) * UNIT[age[2]])
+            else:
+                raise ValueError(
+                    f'{entry!r} is neither an age ("5m", before all steps) nor a step ("every 1h until 1d").'
+                )
+        cls._check(ages, steps)
+        return cls(tuple(ages), tuple(steps))
+
+    @staticmethod
+    def _check(ages: list[int], steps: list[Step]) -> None:
+        if not ages and not steps:
+            raise ValueError("A poll plan needs at least one entry.")
+        if any(step.wait <= 0 for step in steps) or any(age <= 0 for age in ages):
+            raise ValueError("Ages and waits must be greater than zero.")
+        ends = [*ages, *(step.until for step in steps[:-1])]
+        if None in ends or (steps and steps[-1].until is not None):
+            raise ValueError(
+                'The last entry, and no other, has no "until": a pending refund is never given up by itself.'
+            )
+        whole = [end for end in ends if end is not None]
+        if whole != sorted(set(whole)):
+            raise ValueError("Entries must come in ascending order of age.")
+        if not steps:
+            raise ValueError('The last entry must be a step without end, such as "every 7d".')
+
+    def next_after(self, age: int) -> int:
+        """The first age (ms) greater than `age` at which to look."""
+        for point in self.ages:
+            if point > age:
+                return point
+        for step in self.steps:
+            point = (max(age, 0) // step.wait + 1) * step.wait
+            if step.until is None or point <= step.until:
+                return point
+        raise AssertionError("the last step has no end")  # pragma: no cover - parse() sees to it
+
+
+def next_look(refund: Refund, now: int, plan: PollPlan, chance: float) -> int | None:
+    """When (ms) to ask Amazon again about this refund; None is never, by ourselves.
+
+    `chance` in [0, 1) is the jitter.
+    """
+    if refund.conflict:
+        return _next_of(CONFLICT_AGES, refund, now)
+    if is_final(refund.state):
+        return _next_of(FACT_AGES, refund, now) if has_more_to_tell(refund) else None
+    origin = born(refund, now)
+    age = max(now - origin, 0)
+    point = plan.next_after(age)
+    return origin + point + int((point - age) * JITTER * chance)
+
+
+def _next_of(ages: tuple[int, ...], refund: Refund, now: int) -> int | None:
+    age = now - refund.changed_at
+    return next((refund.changed_at + point for point in ages if point > age), None)
+
+
+def echo(step: int, now: int) -> int | None:
+    """When (ms) to ask again after a hint that brought nothing new for the `step`th time, from 0; None is no more."""
+    return now + ECHO[step] if step < len(ECHO) else None

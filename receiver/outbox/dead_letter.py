@@ -1,0 +1,65 @@
+"""Pure. Dead letters: events that could not be delivered, kept with the reason."""
+
+from __future__ import annotations
+
+import msgspec
+
+from receiver.outbox.events.operator_event import (
+    OperatorEvent,
+    OperatorType,
+    operator_event,
+)
+from receiver.outbox.retries import Attempts, Parcel
+
+
+class DeadEvent(msgspec.Struct, frozen=True, rename="camel"):
+    """An event that was given up, with a copy of its fields, since the stream may be trimmed."""
+
+    stream_id: str
+    event_id: str
+    type: str
+    refund_id: str
+    reason: str
+    """Why: exhausted, expired, aborted, lost, unreadable."""
+    at: int
+    attempts: int
+    last_error: str
+    excerpt: str = ""
+    """The beginning of the last answer's body."""
+    last_status: int = 0
+    fields: dict[str, str] = {}
+
+
+def dead_event(parcel: Parcel, reason: str, now: int, attempts: Attempts) -> DeadEvent:
+    """The record of an event that is given up."""
+    return DeadEvent(
+        stream_id=parcel.stream_id,
+        event_id=parcel.fields.get("id", ""),
+        type=parcel.fields.get("type", ""),
+        refund_id=parcel.fields.get("refundId", ""),
+        reason=reason,
+        at=now,
+        attempts=attempts.count,
+        last_error=attempts.last_error,
+        excerpt=attempts.excerpt,
+        last_status=attempts.last_status,
+        fields=dict(parcel.fields),
+    )
+
+
+def death(parcel: Parcel, reason: str, now: int, attempts: Attempts, count: int = 1) -> OperatorEvent:
+    """What operators are told of an event that is given up, or of the first of `count`."""
+    which = "An event" if count == 1 else f"{count} events"
+    return operator_event(
+        OperatorType.DEAD,
+        parcel.account,
+        parcel.subscriber,
+        reason,
+        f"{which} could not be delivered: `receiver delivery list`, and `receiver delivery redrive` to send again.",
+        now,
+        count=count,
+        event_id=parcel.fields.get("id", ""),
+        event_type=parcel.fields.get("type", ""),
+        refund_id=parcel.fields.get("refundId", ""),
+        last_error=attempts.last_error,
+    )

@@ -1,0 +1,1 @@
+"""Pure. Events: what happened, and what to do about it."""

@@ -1,0 +1,253 @@
+"""Pure. An event: something that happened to a refund, told once, with an id that anybody would compute alike.
+
+`to_fields` is what stands in the stream `{account}:events`: flat texts, a public contract for every service that reads
+the stream. A field without a value is not written; readers ignore fields that they do not know.
+
+| field | always | value |
+|---|---|---|
+| id | yes | `evt_` and 32 hex digits; the same for the same happening, so drop what you have seen |
+| type | yes | amazonpay.refund.initiated, .refunded, .declined, .stuck, .conflict |
+| time | yes | when we learned of it, RFC 3339 with milliseconds |
+| refundId | yes | Amazon's id of the refund |
+| state | yes | RefundInitiated, Refunded, Declined, or another word of Amazon's |
+| revision | yes | counts our writes to the refund from 1, a restore adds 1,000; older news has a smaller one |
+| source | yes | notification, poll, refresh, create |
+| firstSeenAt, changedAt | yes | RFC 3339 with milliseconds |
+| reasonCode, reasonDescription | no | why it was declined |
+| chargeId | no | Amazon's id of the charge |
+| amount, currencyCode | no | both or neither: `14.00`, `USD` |
+| softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
+| region | no | the account's: na, eu or jp |
+| retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time and no conflict is known |
+| retryOf, retryRoot, retriedBy | no | the refund repeated, the first of its chain of retries, the repetition |
+| retryRefused | no | Amazon's verdict on the last try to repeat it, as JSON: number, ms, code, status, id, text |
+| creationTimestamp, lastUpdatedTimestamp | no | Amazon's, basic form `20190714T155300Z` |
+| issuedBy | no | the name of the token with which the refund was requested here |
+| conflict | no | `true` if Amazon has told two different final states |
+| backfill | no | `true` if Amazon settled the refund over 7 days before it was first seen here |
+| wasStuck | no | `true` if `stuck` was told of the refund, at this event or before |
+| finals | no | each final state seen, `State@ms`, separated by spaces |
+| unreadFields | no | the fields that are missing because what Amazon sent could not be read, separated by spaces |
+| traceparent | no | W3C Trace Context: what the request brought from which this follows |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
+
+from receiver.errors import Unreadable
+from receiver.exchange import passed_on
+from receiver.ledger.lifecycle import Change, Emission, EventType
+from receiver.ledger.money import Money
+from receiver.ledger.order_reference import whole_reference
+from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, Refund, RetryRefused, Source
+from receiver.ledger.schema import DESCRIPTION_LIMIT, known_time, tidy
+from receiver.ledger.timestamps import format_rfc3339, parse_time
+from receiver.outbox.events.advice import Advice, advice_of
+from receiver.outbox.events.operator_event import is_known
+
+SAME = 512
+"""Events kept as read and as rendered: all subscribers are told of the same ones at about the same time."""
+NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
+WORD = re.compile(r"[a-z_]{1,64}")
+OPERATORS = "receiver."
+EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
+REGIONS = ("na", "eu", "jp")
+COUNT = re.compile(r"[0-9]{1,15}")
+FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
+STATE = re.compile(r".{1,256}", re.DOTALL)
+TIMES = range(-62_135_596_800_000, 253_402_300_800_000)
+"""The years 1 to 9999 in ms: what RFC 3339 can write."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a refund, and the refund as it then was."""
+
+    id: str
+    type: EventType
+    account: str
+    at: int
+    """When we learned of it, ms."""
+    refund: Refund
+    advice: Advice | None = None
+    traceparent: str = ""
+    """What the request brought from which this follows; empty for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of an observation, and the events that were written with it."""
+
+    change: Change
+    events: tuple[Event, ...] = ()
+
+
+def event_id(account: str, refund_id: str, event_type: EventType, state: str = "", updated_at: int = 0) -> str:
+    """`evt_` and 32 hex digits of the SHA-256 over account, refund and type, one a line.
+
+    For CONFLICT the contradicting `state` and its `updated_at` (ms) follow; for every other type they play no part.
+    Never the revision: that restarts with an emptied store, and subscribers would drop a decline as a duplicate.
+    """
+    parts = [account, refund_id, event_type.value]
+    if event_type is EventType.CONFLICT:
+        parts += [state, str(updated_at)]
+    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
+    return f"evt_{digest[:32]}"
+
+
+def event_of(emission: Emission, refund: Refund, at: int, traceparent: str = "") -> Event:
+    """The event for one emission of a change; `at` in ms. Of `emitted` only STUCK is kept."""
+    stuck = (EventType.STUCK.value,) if EventType.STUCK in refund.emitted else ()
+    told = msgspec.structs.replace(refund, emitted=stuck, charge_read=False)
+    return Event(
+        id=event_id(refund.account, refund.refund_id, emission.type, emission.state, emission.updated_at),
+        type=emission.type,
+        account=refund.account,
+        at=at,
+        refund=told,
+        advice=advice_of(told, emission.type),
+        traceparent=traceparent,
+    )
+
+
+def to_fields(event: Event) -> dict[str, str]:
+    """The event as flat texts (see the module's table). Advice is left out: it follows from type, reason and finals."""
+    refund = event.refund
+    fields = {
+        "id": event.id,
+        "type": event.type.value,
+        "time": format_rfc3339(event.at),
+        "refundId": refund.refund_id,
+        "state": tidy(refund.state),
+        "reasonCode": tidy(refund.reason_code),
+        "reasonDescription": tidy(refund.reason_description, DESCRIPTION_LIMIT),
+        "lastUpdatedTimestamp": known_time(refund.updated_at) or "",
+        "chargeId": tidy(refund.charge_id),
+        "amount": refund.amount.text if refund.amount else "",
+        "currencyCode": refund.amount.currency_code if refund.amount else "",
+        "softDescriptor": tidy(refund.soft_descriptor),
+        "creationTimestamp": known_time(refund.created_at) or "",
+        "releaseEnvironment": tidy(refund.environment),
+        "orderReference": whole_reference(refund.order_reference) or "",
+        "refundType": tidy(refund.refund_type),
+        "region": refund.region,
+        "retryable": "" if refund.conflict else refund.retryable,
+        "retryOf": refund.retry_of,
+        "retryRoot": refund.retry_root,
+        "retriedBy": refund.retried_by,
+        "retryRefused": msgspec.json.encode(refund.retry_refused).decode() if refund.retry_refused else "",
+        "issuedBy": refund.issued_by,
+        "conflict": "true" if refund.conflict else "",
+        "backfill": "true" if refund.backfill else "",
+        "wasStuck": "true" if EventType.STUCK in refund.emitted else "",
+        "finals": " ".join(refund.finals),
+        "unreadFields": " ".join(refund.unread),
+        "revision": str(refund.revision),
+        "source": refund.source.value,
+        "firstSeenAt": format_rfc3339(refund.first_seen_at),
+        "changedAt": format_rfc3339(refund.changed_at),
+        "traceparent": event.traceparent,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def is_newer(fields: Mapping[str, str]) -> bool:
+    """Whether an entry has a type, or a source, that a later version brought: it is left to that version."""
+    word = fields.get("type", "")
+    if word.startswith(OPERATORS):
+        return not is_known(fields)
+    source = fields.get("source", "")
+    has_later_source = WORD.fullmatch(source) is not None and source not in set(Source)
+    return NEWER.fullmatch(word) is not None and (word not in set(EventType) or has_later_source)
+
+
+def from_fields(account: str, fields: Mapping[str, str]) -> Event:
+    """The event that `to_fields` wrote into the stream of this account. Raises `Unreadable` (`bad_event`) only."""
+    return _from_items(account, tuple(fields.items()))
+
+
+@lru_cache(SAME)
+def _from_items(account: str, items: tuple[tuple[str, str], ...]) -> Event:
+    fields = dict(items)
+    try:
+        event_type = EventType(fields.get("type", ""))
+        refund = _refund(account, fields)
+        at = parse_time(fields.get("time"))
+    except (Unreadable, ValueError) as error:
+        raise Unreadable("The entry in the stream of events cannot be read.", reason="bad_event") from error
+    return Event(
+        id=_matched(EVENT_ID, fields, "id"),
+        type=event_type,
+        account=account,
+        at=at,
+        refund=refund,
+        advice=advice_of(refund, event_type),
+        traceparent=passed_on(fields.get("traceparent", "")),
+    )
+
+
+def _refund(account: str, fields: Mapping[str, str]) -> Refund:
+    return Refund(
+        account=account,
+        refund_id=_matched(REFUND_ID, fields, "refundId"),
+        state=_matched(STATE, fields, "state"),
+        revision=int(_matched(COUNT, fields, "revision")),
+        updated_at=parse_time(fields["lastUpdatedTimestamp"]) if "lastUpdatedTimestamp" in fields else 0,
+        first_seen_at=parse_time(fields.get("firstSeenAt")),
+        changed_at=parse_time(fields.get("changedAt")),
+        source=Source(fields.get("source", "")),
+        charge_id=fields.get("chargeId", ""),
+        amount=_money(fields),
+        reason_code=fields.get("reasonCode", ""),
+        reason_description=fields.get("reasonDescription", ""),
+        soft_descriptor=fields.get("softDescriptor", ""),
+        created_at=parse_time(fields["creationTimestamp"]) if "creationTimestamp" in fields else 0,
+        environment=fields.get("releaseEnvironment", ""),
+        order_reference=fields.get("orderReference", ""),
+        refund_type=fields.get("refundType", ""),
+        region=region if (region := fields.get("region", "")) in REGIONS else "",
+        retryable=fields.get("retryable", ""),
+        retry_of=fields.get("retryOf", ""),
+        retry_root=fields.get("retryRoot", ""),
+        retried_by=fields.get("retriedBy", ""),
+        retry_refused=_refused(fields.get("retryRefused", "")),
+        issued_by=fields.get("issuedBy", ""),
+        conflict=fields.get("conflict") == "true",
+        backfill=fields.get("backfill") == "true",
+        emitted=(EventType.STUCK.value,) if fields.get("wasStuck") == "true" else (),
+        finals=_finals(fields),
+        unread=tuple(name for name in fields.get("unreadFields", "").split(" ") if name in FIELD_NAMES),
+    )
+
+
+def _refused(text: str) -> RetryRefused | None:
+    try:
+        return msgspec.json.decode(text, type=RetryRefused) if text else None
+    except msgspec.MsgspecError as error:
+        raise Unreadable("The field retryRefused of an event is garbled.", reason="bad_event") from error
+
+
+def _money(fields: Mapping[str, str]) -> Money | None:
+    if "amount" not in fields and "currencyCode" not in fields:
+        return None
+    return Money.parse(fields.get("amount"), fields.get("currencyCode"))
+
+
+def _finals(fields: Mapping[str, str]) -> tuple[str, ...]:
+    finals = tuple(_matched(FINALS, fields, "finals").split(" ")) if "finals" in fields else ()
+    if any(int(final.rpartition("@")[2]) not in TIMES for final in finals):
+        raise Unreadable("A final state was told at no time that there is.", reason="bad_event")
+    return finals
+
+
+def _matched(pattern: re.Pattern[str], fields: Mapping[str, str], name: str) -> str:
+    value = fields.get(name, "")
+    if not pattern.fullmatch(value):
+        raise Unreadable(f"The field {name} of an event is missing or not in its form.", reason="bad_event")
+    return value

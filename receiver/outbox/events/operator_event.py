@@ -1,0 +1,185 @@
+"""Pure. An operator event: something that happened to deliveries, for those who run the service.
+
+It stands in the same stream as the events of refunds, as flat texts, and is owed to subscribers that ask for its type
+by name or for `receiver.*`; `*` means refunds alone, so that no program that books refunds is surprised by one.
+
+| field | always | value |
+|---|---|---|
+| id | yes | `evt_` and 32 hex digits; drop what you have seen |
+| type | yes | receiver.subscriber.paused, receiver.subscriber.failing, receiver.delivery.dead |
+| time | yes | when it happened, RFC 3339 with milliseconds |
+| subscriber | yes | whom it is about |
+| reason | yes | `failing`, `gone`; of a delivery `exhausted`, `expired`, `aborted`, `lost`, `unreadable` |
+| text | yes | what happened and what to do, for people |
+| count | yes | how many events it is about |
+| eventId, eventType, refundId | no | the one event that it is about, or the first of several |
+| lastError | no | what the subscriber answered last |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypedDict
+from urllib.parse import quote
+
+import msgspec
+
+from receiver.errors import Unreadable
+from receiver.ledger.schema import Account, Rfc3339, tidy
+from receiver.ledger.timestamps import format_rfc3339, parse_time
+
+FAMILY = "receiver.*"
+"""In a subscriber's types: every operator event, also those to come."""
+COUNT = re.compile(r"[1-9][0-9]{0,8}")
+
+
+class OperatorType(StrEnum):
+    """What operators can be told."""
+
+    PAUSED = "receiver.subscriber.paused"
+    """Nothing more is sent to it until somebody resumes it; what it is owed waits."""
+    FAILING = "receiver.subscriber.failing"
+    """It would have been paused, but is the last that is told about declines: it stays active."""
+    DEAD = "receiver.delivery.dead"
+    """An event was given up; it is kept, and sent again on request."""
+
+
+class OperatorEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to deliveries."""
+
+    id: str
+    type: OperatorType
+    account: str
+    at: int
+    """ms."""
+    subscriber: str
+    reason: str
+    text: str
+    count: int = 1
+    event_id: str = ""
+    event_type: str = ""
+    refund_id: str = ""
+    last_error: str = ""
+
+
+def operator_event(
+    type_: OperatorType, account: str, subscriber: str, reason: str, text: str, at: int, **more: Any
+) -> OperatorEvent:
+    """One, with the id that follows from what it says; `at` in ms."""
+    parts = [account, type_.value, subscriber, reason, str(at), str(more.get("event_id", ""))]
+    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
+    return OperatorEvent(
+        id=f"evt_{digest[:32]}",
+        type=type_,
+        account=account,
+        at=at,
+        subscriber=subscriber,
+        reason=reason,
+        text=text,
+        **more,
+    )
+
+
+def is_operator(fields: Mapping[str, str]) -> bool:
+    """Whether an entry of the stream, or of a type, is for operators rather than about a refund."""
+    return fields.get("type", "").startswith("receiver.")
+
+
+def is_known(fields: Mapping[str, str]) -> bool:
+    """Whether this version knows the type of an operator event."""
+    return fields.get("type", "") in set(OperatorType)
+
+
+def operator_fields(event: OperatorEvent) -> dict[str, str]:
+    """The event as flat texts, as the module's table has them."""
+    fields = {
+        "id": event.id,
+        "type": event.type.value,
+        "time": format_rfc3339(event.at),
+        "subscriber": event.subscriber,
+        "reason": event.reason,
+        "text": event.text,
+        "count": str(event.count),
+        "eventId": event.event_id,
+        "eventType": event.event_type,
+        "refundId": event.refund_id,
+        "lastError": event.last_error,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def read_operator_event(account: str, fields: Mapping[str, str]) -> OperatorEvent:
+    """The event that `operator_fields` wrote. Raises `Unreadable` (`bad_event`) only."""
+    try:
+        if not COUNT.fullmatch(fields.get("count", "")):
+            raise ValueError("count")
+        return OperatorEvent(
+            id=fields["id"],
+            type=OperatorType(fields["type"]),
+            account=account,
+            at=parse_time(fields.get("time")),
+            subscriber=fields["subscriber"],
+            reason=fields["reason"],
+            text=fields["text"],
+            count=int(fields["count"]),
+            event_id=fields.get("eventId", ""),
+            event_type=fields.get("eventType", ""),
+            refund_id=fields.get("refundId", ""),
+            last_error=fields.get("lastError", ""),
+        )
+    except (Unreadable, ValueError, KeyError) as error:
+        raise Unreadable("The entry in the stream of events cannot be read.", reason="bad_event") from error
+
+
+class HappeningJson(TypedDict):
+    """What happened to deliveries, and what to do."""
+
+    account: Account
+    subscriber: str
+    reason: str
+    text: Annotated[str, msgspec.Meta(description="For people.")]
+    count: Annotated[int, msgspec.Meta(description="How many events it is about.", ge=1)]
+    eventId: str | None
+    eventType: str | None
+    refundId: str | None
+    lastError: Annotated[str | None, msgspec.Meta(description="What the subscriber answered last.")]
+
+
+class OperatorEventJson(TypedDict):
+    """Something that happened to deliveries, for those who run the service: CloudEvents 1.0 (JSON event format)."""
+
+    specversion: Literal["1.0"]
+    id: str
+    source: str
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*OperatorType]})]
+    subject: Annotated[str, msgspec.Meta(description="The subscriber's name.")]
+    time: Rfc3339
+    datacontenttype: Literal["application/json"]
+    data: HappeningJson
+
+
+def operator_cloud_event(event: OperatorEvent) -> OperatorEventJson:
+    """The event as CloudEvents 1.0."""
+    return {
+        "specversion": "1.0",
+        "id": tidy(event.id),
+        "source": f"/amazonpay/{quote(tidy(event.account), safe='')}",
+        "type": event.type.value,
+        "subject": tidy(event.subscriber),
+        "time": format_rfc3339(event.at),
+        "datacontenttype": "application/json",
+        "data": {
+            "account": tidy(event.account),
+            "subscriber": tidy(event.subscriber),
+            "reason": tidy(event.reason),
+            "text": tidy(event.text, 1024),
+            "count": event.count,
+            "eventId": tidy(event.event_id) or None,
+            "eventType": tidy(event.event_type) or None,
+            "refundId": tidy(event.refund_id) or None,
+            "lastError": tidy(event.last_error, 256) or None,
+        },
+    }

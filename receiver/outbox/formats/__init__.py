@@ -1,0 +1,1 @@
+"""Pure. The formats in which events are sent."""

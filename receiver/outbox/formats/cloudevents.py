@@ -1,0 +1,128 @@
+"""Pure. The format `cloudevents`: CloudEvents 1.0 in structured JSON, signed as Standard Webhooks asks.
+
+The body of an event is the same bytes on every attempt and for every subscriber; the signature's time and keys differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Annotated, Literal, NotRequired, TypedDict
+from urllib.parse import quote
+
+import msgspec
+
+from receiver.errors import NotSent, Unreadable
+from receiver.exchange import FORM, Request
+from receiver.ledger.lifecycle import EventType
+from receiver.ledger.schema import RefundJson, Rfc3339, refund_json, tidy
+from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.events.advice import AdviceJson, advice_json
+from receiver.outbox.events.event import EVENT_ID, SAME, Event
+from receiver.outbox.events.operator_event import OperatorEvent, operator_cloud_event
+from receiver.outbox.formats.standard_webhooks import webhook_headers
+from receiver.outbox.subscribers.secrets import read_secret
+from receiver.outbox.subscribers.subscriber import Subscriber
+
+CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
+USER_AGENT = "amazon-pay-refund-receiver"
+LARGEST_BODY = 16 * 1024
+"""No body is larger: the texts inside are bounded. Standard Webhooks asks for less than 20 KB, CloudEvents for 64."""
+
+
+class AdvisedRefundJson(RefundJson):
+    """A refund, with what can be done about it."""
+
+    advice: Annotated[AdviceJson | None, msgspec.Meta(description="Null where nothing is to be done.")]
+
+
+class RefundEventJson(TypedDict):
+    """Something that happened to a refund: CloudEvents 1.0 (JSON event format)."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[
+        str,
+        msgspec.Meta(
+            description="The same for the same happening: drop what you have seen.", pattern=f"^{EVENT_ID.pattern}$"
+        ),
+    ]
+    source: Annotated[str, msgspec.Meta(description="/amazonpay/ and the account.")]
+    type: Annotated[str, msgspec.Meta(description="There may be new ones.", examples=[EventType.DECLINED.value])]
+    subject: Annotated[str, msgspec.Meta(description="The refund's id.")]
+    time: Rfc3339
+    datacontenttype: Literal["application/json"]
+    traceparent: NotRequired[
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="What the request brought (W3C Trace Context) from which this follows, as the extension "
+                "Distributed Tracing of CloudEvents has it: for a link of your span, not its parent.",
+                pattern=f"^{FORM}$",
+            ),
+        ]
+    ]
+    backfill: NotRequired[
+        Annotated[
+            Literal[True],
+            msgspec.Meta(
+                description="There only of a refund that Amazon settled over 7 days before it was first seen here: old "
+                "news, of which nobody is to be called. data.backfill says the same."
+            ),
+        ]
+    ]
+    data: AdvisedRefundJson
+
+
+def cloud_event(event: Event) -> RefundEventJson:
+    """The event as CloudEvents 1.0 (JSON event format)."""
+    found: RefundEventJson = {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": f"/amazonpay/{quote(tidy(event.account), safe='')}",
+        "type": event.type.value,
+        "subject": tidy(event.refund.refund_id),
+        "time": format_rfc3339(event.at),
+        "datacontenttype": "application/json",
+        "data": {**refund_json(event.refund), "advice": advice_json(event.advice)},
+    }
+    if event.refund.backfill:
+        found["backfill"] = True
+    if event.traceparent:
+        found["traceparent"] = event.traceparent
+    return found
+
+
+@lru_cache(SAME)
+def render_body(event: Event) -> bytes:
+    """The body: compact JSON in UTF-8, at most `LARGEST_BODY` bytes."""
+    return msgspec.json.encode(cloud_event(event))
+
+
+def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
+    """The request that tells the subscriber of the one event, signed at `now` (ms) with every secret that is live then.
+
+    Raises `NotSent` (`no_live_secret`) where there is none: an unsigned event could be anybody's.
+    """
+    (event,) = events
+    return _signed(event.id, render_body(event), subscriber, now)
+
+
+def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request that tells of the one operator event, signed like all. Raises as `render` does."""
+    (event,) = events
+    return _signed(event.id, msgspec.json.encode(operator_cloud_event(event)), subscriber, now)
+
+
+def _signed(event_id: str, body: bytes, subscriber: Subscriber, now: int) -> Request:
+    signature = webhook_headers(_keys(subscriber, now), event_id, now, body)
+    return Request("POST", subscriber.url, {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **signature}, body)
+
+
+def _keys(subscriber: Subscriber, now: int) -> list[bytes]:
+    try:
+        keys = [read_secret(secret.value) for secret in subscriber.secrets if secret.live(now)]
+    except Unreadable as error:
+        raise NotSent("A secret of the subscriber cannot be read.", reason="no_live_secret") from error
+    if not keys:
+        raise NotSent("Every secret of the subscriber has expired.", reason="no_live_secret")
+    return keys

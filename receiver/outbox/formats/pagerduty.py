@@ -1,0 +1,131 @@
+"""Pure. The format `pagerduty`: one event is one request of its Events API v2.
+
+    event                                         action     incident (dedup_key)
+    declined                                      trigger    amazonpay/ACCOUNT/FIRST, FIRST begins the chain of retries
+    refunded, as a retry, without contradiction   resolve    the same
+    stuck                                         trigger    amazonpay/ACCOUNT/REFUND/stuck
+    a stuck refund that ends                      resolve    the same
+    conflict                                      trigger    amazonpay/ACCOUNT/REFUND/conflict; a person closes it
+    declined, sent over LATE after it happened    trigger    amazonpay/ACCOUNT/burst/REASON/DAY; a person closes it
+
+PagerDuty takes one event a request, and `window` keeps two requests of a lane 2 s apart. So in a burst the first ten or
+so open incidents of their own, at once; what is sent more than 20 s after it happened, behind those, is collected in
+one incident for each reason and day (UTC), however many there are. The same is true of what waited while PagerDuty was
+down or the subscriber paused. (Content-based alert grouping of PagerDuty works too: `class` and `group` are set.)
+
+One request does one thing, and declines come first: where a stuck refund is then declined, or is the retry that ends a
+chain, the incident of its being stuck stays open until a person closes it.
+What opens and closes nothing is sent as a `resolve` of a key that no incident has: PagerDuty accepts it, nobody is
+called. It is owed only if the format was changed under way.
+
+202 is success, and says only that PagerDuty has the event; 429 is tried again, at its `Retry-After` where it has one;
+400 by the schedule, then dead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from receiver.errors import NotSent
+from receiver.exchange import Request
+from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import Reason
+from receiver.ledger.schema import tidy
+from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.events.event import Event
+from receiver.outbox.events.incident import chain, closes, opens
+from receiver.outbox.formats.cloudevents import USER_AGENT
+from receiver.outbox.formats.wording import actions, facts, links, refund_url, sentence, summary
+from receiver.outbox.subscribers.filters import asks
+from receiver.outbox.subscribers.subscriber import Subscriber
+
+LONGEST_KEY, LONGEST_SUMMARY = 255, 1024
+LARGEST_BODY = 512_000
+"""PagerDuty's bound. Ours are far smaller: every text inside is bounded."""
+SEVERITY = {
+    EventType.DECLINED: "error",
+    EventType.STUCK: "warning",
+    EventType.CONFLICT: "critical",
+    EventType.TEST: "info",
+}
+"""Of each event that opens an incident. `critical` and `error` are urgent where urgency goes by severity."""
+LATE = 20_000
+"""ms after which a decline no longer opens an incident of its own, by the clock of this machine: if that is wrong by as
+much against the store's, all of them share."""
+
+
+def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
+    """The request for the one event. The routing key stands in its body.
+
+    Raises `NotSent` (`no_credential`) where the subscriber has none.
+    """
+    (event,) = events
+    if subscriber.credential is None:
+        raise NotSent("The subscriber has no routing key.", reason="no_credential")
+    body = msgspec.json.encode({"routing_key": subscriber.credential.value, **message(event, subscriber, now)})
+    return Request("POST", subscriber.url, {"content-type": "application/json", "user-agent": USER_AGENT}, body)
+
+
+def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
+    """The event without the routing key; `now` in ms."""
+    if event.type is EventType.TEST:
+        return _trigger(event, subscriber, _key(event, "test", event.id))
+    ended = closes(event)
+    if opens(event) and (asks(subscriber, event) or not ended):
+        return _trigger(event, subscriber, _opened(event, now))
+    known = [kind for kind in (EventType.DECLINED, EventType.STUCK) if kind in ended]
+    kind = next((each for each in known if each.value in subscriber.types), known[0] if known else event.type)
+    if kind is EventType.DECLINED and known:
+        return {"event_action": "resolve", "dedup_key": _key(event, chain(event.refund))}
+    last = "stuck" if kind is EventType.STUCK and known else event.type.value
+    return {"event_action": "resolve", "dedup_key": _key(event, event.refund.refund_id, last)}
+
+
+def _trigger(event: Event, subscriber: Subscriber, key: str) -> dict[str, Any]:
+    account, reason = tidy(event.account), tidy(event.refund.reason_code)
+    url = refund_url(event, subscriber)
+    return {
+        "event_action": "trigger",
+        "dedup_key": key,
+        "client": USER_AGENT,
+        **({"client_url": url} if url else {}),
+        "links": [{"href": href, "text": text} for text, href in links(event, subscriber).items()],
+        "payload": {
+            "summary": tidy(sentence(event), LONGEST_SUMMARY),
+            "source": f"amazonpay/{account}",
+            "severity": SEVERITY[event.type],
+            "timestamp": format_rfc3339(event.at),
+            "component": "amazonpay",
+            "group": account,
+            "class": f"{event.type.value}/{reason}" if reason else event.type.value,
+            "custom_details": {
+                **facts(event),
+                "What happened": summary(event),
+                "What to do": actions(event),
+                "Event": event.id,
+            },
+        },
+    }
+
+
+def _opened(event: Event, now: int) -> str:
+    """The key of the incident that the event belongs into."""
+    refund = event.refund
+    if event.type is EventType.CONFLICT:
+        return _key(event, refund.refund_id, "conflict")
+    if event.type is EventType.STUCK:
+        return _key(event, refund.refund_id, "stuck")
+    if event.type is EventType.DECLINED and now - event.at > LATE:
+        reason = next((known for known in Reason if known == refund.reason_code), "other")
+        return _key(event, "burst", reason, format_rfc3339(event.at)[:10])
+    return _key(event, chain(refund))
+
+
+def _key(event: Event, *parts: str) -> str:
+    """At most 255 characters; a longer one becomes its digest, which is the same each time."""
+    key = "/".join(("amazonpay", tidy(event.account), *(tidy(part) for part in parts)))
+    return key if len(key) <= LONGEST_KEY else f"amazonpay/{hashlib.sha256(key.encode()).hexdigest()}"

@@ -1,0 +1,158 @@
+"""Pure. The format `slack`: blocks for an incoming webhook; several events are one message with sums and a list.
+
+Slack's rules: `&`, `<` and `>` are escaped in every text ("Formatting text for app surfaces"), so that nothing from
+outside becomes a mention or a link; such text also stands between backticks, and `verbatim` keeps Slack from making
+links of bare addresses. The lengths are those of the Block Kit reference, counted in UTF-16 units.
+
+The address is the credential of an incoming webhook. Slack answers 200 `ok`; 410 `channel_is_archived` pauses the
+subscriber; other errors (400 `invalid_blocks`, 403 `action_prohibited`, 404 `no_service`) are tried by the schedule
+and then dead; 429 comes with a `Retry-After` and is obeyed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from receiver.exchange import Request
+from receiver.ledger.schema import tidy
+from receiver.outbox.events.event import Event
+from receiver.outbox.events.operator_event import OperatorEvent
+from receiver.outbox.formats.cloudevents import USER_AGENT
+from receiver.outbox.formats.wording import WORDS, actions, amount, facts, links, sentence, summary, sums, title
+from receiver.outbox.subscribers.subscriber import Subscriber
+
+HEADER, SECTION, FIELD, FALLBACK = 150, 3000, 2000, 1000
+"""The longest `text` of a header, a section and a section's field; of the fallback, which only notifications show."""
+MOST_FIELDS = 10
+LONGEST_VALUE = 600
+"""Of one fact, escaped. Only `reasonDescription` can be longer."""
+LONGEST_LINE = 280
+LINES_IN_SECTION = 10
+MOST_SUMS = 8
+MOST_ADVICE = 3
+"""Of a list: different advice is told this often."""
+QUIET = {"unfurl_links": False, "unfurl_media": False}
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
+    """The request for one or several events. It is not signed, and its address is a secret."""
+    body = msgspec.json.encode(message(events, subscriber))
+    return Request("POST", subscriber.url, {"content-type": "application/json", "user-agent": USER_AGENT}, body)
+
+
+def message(events: Sequence[Event], subscriber: Subscriber) -> dict[str, Any]:
+    """The message: `text` for notifications, and `blocks`, at most 50 of them."""
+    one = len(events) == 1
+    text = sentence(events[0]) if one else f"{title(events)}. {'; '.join(sums(events)[:MOST_SUMS])}"
+    return {
+        "text": escaped(text, FALLBACK),
+        "blocks": list(_about_one(events[0], subscriber) if one else _about_many(events, subscriber)),
+        **QUIET,
+    }
+
+
+def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber) -> Request:
+    """The request for operator events: of each its text, and which subscriber it is about; the same are counted."""
+    told = Counter(
+        (f"Subscriber {each.subscriber} of {each.account}: {each.type.value.removeprefix('receiver.')}", each.text)
+        for each in events
+    )
+    (about, text), *others = told
+    more = f" ({len(events)} messages for operators)" if others else _times(len(events))
+    body = {
+        "text": escaped(f"{about}. {text}", FALLBACK - len(more)) + more,
+        "blocks": [
+            _section(f"*{escaped(about, HEADER)}*{_times(count)}\n{escaped(text, SECTION - HEADER - 30)}")
+            for (about, text), count in told.items()
+        ],
+        **QUIET,
+    }
+    headers = {"content-type": "application/json", "user-agent": USER_AGENT}
+    return Request("POST", subscriber.url, headers, msgspec.json.encode(body))
+
+
+def _times(count: int) -> str:
+    return f" ({count} times)" if count > 1 else ""
+
+
+def escaped(text: str, limit: int) -> str:
+    """The text, printable, with Slack's three entities, cut with an ellipsis to `limit` UTF-16 units; no entity is
+    ever cut in two."""
+    pieces: list[str] = []
+    left = limit
+    for character in tidy(text, limit):
+        piece = ENTITIES.get(character, character)
+        size = len(piece) + (character > "\uffff")
+        if size > left - 1:
+            return "".join(pieces) + "…"
+        pieces.append(piece)
+        left -= size
+    return "".join(pieces)
+
+
+def code(text: str, limit: int = LONGEST_VALUE) -> str:
+    """Text from outside, shown as it is: no emphasis, no emoji, no list."""
+    return f"`{escaped(text.replace('`', chr(39)), limit - 2)}`"
+
+
+def _about_one(event: Event, subscriber: Subscriber) -> Iterator[dict[str, Any]]:
+    yield _header([event])
+    yield _section(escaped(summary(event), SECTION))
+    known = [f"*{name}*\n{code(value)}" for name, value in facts(event).items()]
+    yield {"type": "section", "fields": [_mrkdwn(each) for each in known[:MOST_FIELDS]]}
+    yield from _what_to_do(event)
+    yield _context(event, subscriber)
+
+
+def _about_many(events: Sequence[Event], subscriber: Subscriber) -> Iterator[dict[str, Any]]:
+    yield _header(events)
+    told = sums(events)
+    more = [f"and {len(told) - MOST_SUMS} other reasons"] if len(told) > MOST_SUMS else []
+    yield _section("\n".join(f"• {escaped(line, LONGEST_LINE)}" for line in [*told[:MOST_SUMS], *more]))
+    lines = [_line(event) for event in events]
+    for start in range(0, len(lines), LINES_IN_SECTION):
+        yield _section("\n".join(lines[start : start + LINES_IN_SECTION]))
+    different = {summary(event): event for event in reversed(events) if event.advice}
+    for advised in list(reversed(different.values()))[:MOST_ADVICE]:
+        yield _section(escaped(summary(advised), SECTION))
+        yield from _what_to_do(advised)
+    yield _context(events[0], subscriber, many=True)
+
+
+def _line(event: Event) -> str:
+    refund = event.refund
+    parts = [
+        f"• {WORDS[event.type]}: {code(refund.refund_id, 70)} {escaped(amount(refund), 30)}",
+        code(refund.reason_code, 60) if tidy(refund.reason_code) else "",
+        f"order {code(refund.order_reference, 60)}" if tidy(refund.order_reference) else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _what_to_do(event: Event) -> Iterator[dict[str, Any]]:
+    if steps := actions(event):
+        lines = (f"{number}. {escaped(step, 400)}" for number, step in enumerate(steps, start=1))
+        yield _section("\n".join(["*What to do*", *lines]))
+
+
+def _context(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[str, Any]:
+    shown = [f"<{escaped(url, SECTION)}|{name}>" for name, url in links(event, subscriber, many=many).items()]
+    texts = [*shown, f"account {code(event.account, 140)}", *([] if many else [code(event.id)])]
+    return {"type": "context", "elements": [_mrkdwn(text) for text in texts]}
+
+
+def _header(events: Sequence[Event]) -> dict[str, Any]:
+    return {"type": "header", "text": {"type": "plain_text", "text": escaped(title(events), HEADER), "emoji": False}}
+
+
+def _section(text: str) -> dict[str, Any]:
+    return {"type": "section", "text": _mrkdwn(text)}
+
+
+def _mrkdwn(text: str) -> dict[str, Any]:
+    return {"type": "mrkdwn", "text": text, "verbatim": True}

@@ -1,0 +1,131 @@
+"""Pure. An event in words for people: which refund, how much, why, what to do, where to look.
+
+All texts are printable and bounded (`shape.tidy`), and not escaped: how that is done, each format says itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from decimal import Decimal
+from urllib.parse import quote
+
+from receiver.ledger.lifecycle import EventType
+from receiver.ledger.money import Money
+from receiver.ledger.refund import Refund
+from receiver.ledger.schema import DESCRIPTION_LIMIT, known_time, tidy
+from receiver.outbox.events.advice import region_of
+from receiver.outbox.events.event import Event
+from receiver.outbox.subscribers.subscriber import Subscriber
+
+WORDS = {
+    EventType.INITIATED: "initiated",
+    EventType.REFUNDED: "made",
+    EventType.DECLINED: "declined",
+    EventType.STUCK: "stuck",
+    EventType.CONFLICT: "contradicted",
+    EventType.TEST: "tested",
+}
+"""`Refund declined`, `5 refunds declined`."""
+WITHOUT_ADVICE = {
+    EventType.INITIATED: "Amazon has accepted this refund, and has not decided yet.",
+    EventType.REFUNDED: "Amazon has processed this refund. It can take up to 9 working days to reach the buyer.",
+    EventType.TEST: "This is a test: nothing has happened to any refund.",
+}
+SELLER_CENTRAL = {
+    "na": "https://sellercentral.amazon.com",
+    "eu": "https://sellercentral-europe.amazon.com",
+    "jp": "https://sellercentral.amazon.co.jp",
+}
+"""Region → address. `seller_central` of a subscriber or of the settings goes before it."""
+
+
+def title(events: Sequence[Event]) -> str:
+    """`Refund declined: 14.00 USD`, `5 refunds declined`, `7 refund events: 5 declined, 2 stuck`."""
+    if len(events) == 1:
+        return f"Refund {WORDS[events[0].type]}: {amount(events[0].refund)}"
+    kinds = Counter(event.type for event in events)
+    if len(kinds) == 1:
+        return f"{len(events)} refunds {WORDS[events[0].type]}"
+    told = ", ".join(f"{kinds[kind]} {word}" for kind, word in WORDS.items() if kinds[kind])
+    return f"{len(events)} refund events: {told}"
+
+
+def amount(refund: Refund) -> str:
+    """`14.00 USD`; Amazon may not have told it."""
+    return str(refund.amount) if refund.amount else "amount unknown"
+
+
+def summary(event: Event) -> str:
+    """What happened, in a sentence or two."""
+    return event.advice.summary if event.advice else WITHOUT_ADVICE.get(event.type, "Look at the refund.")
+
+
+def actions(event: Event) -> list[str]:
+    """What can be done, the first choice first."""
+    return [action.text for action in event.advice.actions] if event.advice else []
+
+
+def sentence(event: Event) -> str:
+    """One line for a list of messages or an incident: everything that lets a person decide whether to get up."""
+    refund = event.refund
+    reason = f" ({tidy(refund.reason_code)})" if tidy(refund.reason_code) else ""
+    which = f"{title([event])}{reason}, refund {tidy(refund.refund_id)}, account {tidy(event.account)}"
+    return f"{which}. {summary(event)}"
+
+
+def facts(event: Event) -> dict[str, str]:
+    """What is known of the refund, by the name under which people see it; what is not known is left out."""
+    refund = event.refund
+    known = {
+        "Refund": tidy(refund.refund_id),
+        "Amount": amount(refund),
+        "Reason": tidy(refund.reason_code),
+        "Amazon says": tidy(refund.reason_description, DESCRIPTION_LIMIT),
+        "Order": tidy(refund.order_reference),
+        "Charge": tidy(refund.charge_id),
+        "Account": tidy(event.account),
+        "Could not be read": ", ".join(refund.unread),
+        "Environment": tidy(refund.environment),
+        "Retry of": tidy(refund.retry_of),
+        "Changed": known_time(refund.updated_at) or "",
+    }
+    return {name: text for name, text in known.items() if text}
+
+
+def sums(events: Sequence[Event]) -> list[str]:
+    """`3 declined (AmazonRejected): 42.00 USD, 10.00 EUR`, a line for each type and reason, the most frequent first."""
+    found: dict[tuple[EventType, str], list[Refund]] = defaultdict(list)
+    for event in events:
+        found[event.type, tidy(event.refund.reason_code)].append(event.refund)
+    return [
+        f"{len(refunds)} {WORDS[kind]}{f' ({reason})' if reason else ''}: {', '.join(_totals(refunds))}"
+        for (kind, reason), refunds in sorted(found.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def links(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[str, str]:
+    """Where to look: the refund in this service (of many: the service), if its address is known; Seller Central."""
+    url, name = (subscriber.public_url, "This service") if many else (refund_url(event, subscriber), "Refund")
+    return {
+        **({name: url} if url else {}),
+        "Seller Central": subscriber.seller_central or SELLER_CENTRAL[region_of(event.refund)],
+    }
+
+
+def refund_url(event: Event, subscriber: Subscriber) -> str:
+    """The refund's page in this service; empty where `public_url` is not set."""
+    if not subscriber.public_url:
+        return ""
+    refund_id, account = (quote(tidy(text), safe="") for text in (event.refund.refund_id, event.account))
+    return f"{subscriber.public_url.rstrip('/')}/refunds/{refund_id}?account={account}"
+
+
+def _totals(refunds: Sequence[Refund]) -> list[str]:
+    totals: dict[str, Decimal] = defaultdict(Decimal)
+    for refund in refunds:
+        if refund.amount:
+            totals[refund.amount.currency_code] += refund.amount.amount
+    unknown = sum(not refund.amount for refund in refunds)
+    told = [str(Money(total, currency)) for currency, total in totals.items()]
+    return [*told, f"{unknown} of unknown amount"] if unknown else told

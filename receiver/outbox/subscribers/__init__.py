@@ -1,0 +1,1 @@
+"""Pure. Subscribers: what they want, and where to send it."""

@@ -1,0 +1,103 @@
+"""Pure. A subscriber changed by hand: its fields, its credentials where its address moves, and its secrets in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from receiver.errors import BadRequest, Conflict
+from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.retries import DAY, HOUR
+from receiver.outbox.subscribers.formats import traits
+from receiver.outbox.subscribers.secrets import MOST_SECRETS, Secret
+from receiver.outbox.subscribers.subscriber import FIELDS, Subscriber, read_subscriber, written
+from receiver.outbox.subscribers.url import Rules, place_of
+
+OLD_VALID, OLD_VALID_MOST = 24 * HOUR, 7 * DAY
+"""How long a secret that was replaced goes on signing, ms: by default, and at most."""
+NEW = "new"
+"""What a change says instead of a secret to have one made."""
+FIXED = ("name", "format", "secrets")
+"""Fields that are not changed like the others: `rotate` changes secrets, a name stands in keys and logs, and every
+format has credentials of its own. A `secret` is changed only together with a `url`."""
+
+
+def changed(subscriber: Subscriber, wanted: Mapping[str, Any], rules: Rules) -> Subscriber:
+    """The subscriber with other fields; None puts a field back to its default. A `secret` replaces all that sign.
+
+    Raises `BadRequest`: `bad_subscriber`, whose detail names every problem, one a line; `credential_needed` where the
+    address moves to another scheme, host or port and a credential is not given with it.
+    """
+    refused = (*FIXED, *(() if "url" in wanted else ("secret",)))
+    fixed = [f"{key}: cannot be changed; {_instead(key)}" for key in refused if key in wanted]
+    if fixed:
+        raise BadRequest("\n".join(fixed), reason="bad_subscriber")
+    if not wanted:
+        known = ", ".join(name for name in FIELDS if name not in refused)
+        raise BadRequest(f"Nothing to change: name one of {known}.", reason="bad_subscriber")
+    fields = {**written(subscriber), **wanted}
+    if "secret" in wanted:
+        fields.pop("secrets", None)
+    given = {key: value for key, value in fields.items() if value is not None or key == "url" or key not in FIELDS}
+    read = read_subscriber(given, rules, origin=subscriber.origin, now=subscriber.created_at)
+    _check_credentials(subscriber, read, wanted)
+    return msgspec.structs.replace(
+        read,
+        secrets=read.secrets if "secret" in wanted else subscriber.secrets,
+        paused=subscriber.paused,
+        paused_reason=subscriber.paused_reason,
+        paused_at=subscriber.paused_at,
+        paused_ms=subscriber.paused_ms,
+    )
+
+
+def rotated(subscriber: Subscriber, new: str, now: int, old_valid: int = OLD_VALID) -> Subscriber:
+    """The subscriber with a new secret; those of before go on signing for `old_valid` ms, from 0 to seven days.
+
+    Raises `Conflict` where the secret is there already, or would be one too many.
+    """
+    if not traits(subscriber.format).signed:
+        raise Conflict(
+            f"{subscriber.format} is not signed, so there is no secret to rotate: change its credential.",
+            reason="not_signed",
+        )
+    if any(secret.value == new for secret in subscriber.secrets if secret.live(now)):
+        raise Conflict("The subscriber has this secret already. Give another.", reason="secret_exists")
+    end = now + old_valid
+    old = [
+        Secret(secret.value, end if secret.expires_at is None else min(secret.expires_at, end))
+        for secret in subscriber.secrets
+        if secret.live(now) and old_valid > 0 and secret.value != new
+    ]
+    if len(old) >= MOST_SECRETS:
+        first = min(secret.expires_at or end for secret in old)
+        raise Conflict(
+            f"There are {len(old)} live secrets, and {MOST_SECRETS} are the most. The first ends at "
+            f"{format_rfc3339(first)}: wait, or end all the old ones now with an `oldValidFor` of 0s.",
+            reason="too_many_secrets",
+        )
+    return msgspec.structs.replace(subscriber, secrets=(Secret(new), *old))
+
+
+def _check_credentials(before: Subscriber, after: Subscriber, wanted: Mapping[str, Any]) -> None:
+    """Whoever may change an address need not know the credentials: they must not be sent where he likes."""
+    if place_of(before.url) == place_of(after.url):
+        return
+    known = traits(before.format)
+    held = [*(["secret"] if known.signed else []), *([known.credential] if before.credential else [])]
+    missing = [field for field in held if field not in wanted]
+    if missing:
+        raise BadRequest(
+            "The url changes its scheme, host or port, and credentials do not follow it to another place. Give "
+            f"{' and '.join(f'`{field}`' for field in missing)} in the same change"
+            f"{f' ({NEW} has one made, and shown once)' if 'secret' in missing else ''}. Nothing was changed.",
+            reason="credential_needed",
+        )
+
+
+def _instead(key: str) -> str:
+    if key == "secret":
+        return "rotate the secret, or give it together with a url"
+    return "rotate the secret" if key == "secrets" else "add another subscriber and remove this one"

@@ -1,0 +1,66 @@
+"""Pure. What is wrong with what a person wrote about a subscriber: field by field, each with the mend.
+
+No secret is repeated. The fields that only some formats have are judged in `outbox/subscribers/formats.py`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from receiver.ledger.lifecycle import EventType
+from receiver.outbox.events.operator_event import FAMILY, OperatorType
+from receiver.outbox.subscribers.secrets import PREFIX
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+KEY = re.compile(r"[A-Za-z0-9_-]{1,50}")
+REASON = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+ALL = "*"
+KNOWN_TYPES = tuple(each.value for each in EventType if each is not EventType.TEST)
+OPERATOR_TYPES = (*(each.value for each in OperatorType), FAMILY)
+VALID_TYPES = (*KNOWN_TYPES, ALL, *OPERATOR_TYPES)
+MOST_REASONS = 32
+
+
+def name_problems(name: object) -> list[str]:
+    """`name` stands in keys and paths."""
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return []
+    wrong = "is missing" if name is None else "is not a plain word"
+    return [f"{wrong}; use 1 to 64 of a-z 0-9 _ -, a letter or digit first"]
+
+
+def type_problems(types: object) -> list[str]:
+    """`types`, of every format."""
+    if types is None:
+        return []
+    known = f"known are {', '.join(KNOWN_TYPES)}, {ALL} for all of them, and {', '.join(OPERATOR_TYPES)}"
+    if not isinstance(types, list | tuple) or not types:
+        return [f"is not a list of event types; {known}; leave it out for the format's own"]
+    return [f"{shown(each)} is not an event type; {known}" for each in types if each not in VALID_TYPES]
+
+
+def reason_problems(reasons: object) -> list[str]:
+    """`reasons`."""
+    if reasons is None:
+        return []
+    if not isinstance(reasons, list | tuple) or not 1 <= len(reasons) <= MOST_REASONS:
+        return [f"is not a list of 1 to {MOST_REASONS} reason codes such as AmazonRejected; leave it out for all"]
+    return [
+        f"{shown(each)} is not a reason code; use 1 to 64 letters, digits, _ . -"
+        for each in reasons
+        if not isinstance(each, str) or not REASON.fullmatch(each)
+    ]
+
+
+def key(name: object) -> str:
+    """The name of a field that there is not."""
+    return name if isinstance(name, str) and KEY.fullmatch(name) else shown(name)
+
+
+def shown(value: object) -> str:
+    """What a person wrote, short and printable, as a reminder of what is meant; never a secret in the wrong place."""
+    if not isinstance(value, str):
+        return f"a {type(value).__name__}"
+    if PREFIX in value:
+        return "a secret"
+    return ascii(value) if len(value) <= 50 else ascii(value[:50]) + "…"

@@ -1,0 +1,96 @@
+"""Pure. The secrets of a subscriber: several may sign at once, so that one can follow another at leisure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from receiver.errors import Unreadable
+
+MOST_SECRETS = 5
+"""The current one and four that are on their way out: more would only make the header longer."""
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A signing secret, `whsec_…`. It is in the stored form and nowhere else: not in a repr, not in what people see."""
+
+    value: str
+    expires_at: int | None = None
+    """From this ms on it no longer signs; None: it signs until it is taken away."""
+
+    def live(self, now: int) -> bool:
+        """Whether it signs at `now` (ms)."""
+        return self.expires_at is None or now < self.expires_at
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hex digits by which people can tell two secrets apart."""
+        return hashlib.sha256(self.value.encode("utf-8", "replace")).hexdigest()[:8]
+
+    def __repr__(self) -> str:
+        return f"Secret({self.fingerprint}, expires_at={self.expires_at})"
+
+    def __rich_repr__(self) -> Any:
+        yield self.fingerprint
+        yield "expires_at", self.expires_at
+
+
+def secret_problems(data: Mapping[str, object]) -> list[str]:
+    """Everything wrong with the fields `secret` and `secrets`, a sentence each; never with a byte of them."""
+    if "secret" in data and "secrets" in data:
+        return ["secrets: stands beside secret; keep one of the two"]
+    if "secrets" not in data:
+        return [f"secret: {problem}" for problem in _one_secret(data.get("secret"))]
+    values = data["secrets"]
+    if not isinstance(values, list | tuple) or not 1 <= len(values) <= MOST_SECRETS:
+        return [f"secrets: is not a list of 1 to {MOST_SECRETS} secrets; each is {FORM}"]
+    return [f"secrets[{i}]: {problem}" for i, value in enumerate(values) for problem in _one_secret(value)]
+
+
+def _one_secret(value: object) -> list[str]:
+    if not isinstance(value, str):
+        return [f"is missing; a secret is {FORM}" if value is None else f"is not a text; a secret is {FORM}"]
+    try:
+        read_secret(value)
+    except Unreadable as error:
+        return [error.detail]
+    return []
+
+
+PREFIX = "whsec_"
+
+
+SHORTEST, LONGEST = 24, 64
+
+
+FORM = f"{PREFIX} followed by the base64 of {SHORTEST} to {LONGEST} random bytes"
+
+
+def format_secret(key: bytes) -> str:
+    """The `whsec_…` text of a key of random bytes."""
+    return PREFIX + base64.b64encode(key).decode("ascii")
+
+
+def read_secret(text: str) -> bytes:
+    """The key that a `whsec_…` text holds. Padding may be missing, as some generators leave it out.
+
+    Raises `Unreadable` (`bad_secret`) with what is wrong and the mend; the text of the secret is never part of it.
+    """
+    if not text.startswith(PREFIX):
+        raise Unreadable(f"does not begin with {PREFIX}; a secret is {FORM}", reason="bad_secret")
+    encoded = text.removeprefix(PREFIX).rstrip("=")
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Unreadable(
+            f"is not base64 after {PREFIX} (A-Z a-z 0-9 + / only); a secret is {FORM}", reason="bad_secret"
+        ) from error
+    if not SHORTEST <= len(key) <= LONGEST:
+        size = "short" if len(key) < SHORTEST else "long"
+        raise Unreadable(f"is too {size}: it holds {len(key)} bytes; a secret is {FORM}", reason="bad_secret")
+    return key

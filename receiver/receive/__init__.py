@@ -1,0 +1,1 @@
+"""Verb. Notifications → hints."""

@@ -1,0 +1,278 @@
+"""Edge: certificates, kept in memory. Has the certificate of an envelope at hand, or has it fetched, within bounds.
+
+A stranger who knows an allowed topic can name any certificate file of SNS, so everything here is bounded: fetches (by
+`receive/fetch_queue.py`, in shares for each client), files that have not verified a message yet, failures remembered. A
+certificate that has verified a message is *proven*, and no unproven one pushes it out. Proven ones are kept in the
+store as well: after a start genuine mail must not queue with strangers' for a fetch. The trust in a fetched file is TLS
+to the one host of the region, as in AWS's own SDKs; no chain of certificates is built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, Protocol, TypeVar
+
+import structlog
+
+from receiver.amazon.sns.certificate import SigningCertificate, check_certificate, decode_pem, file_hash, read_der
+from receiver.amazon.sns.envelope import Envelope
+from receiver.amazon.sns.signature import PAST_MS, read_address
+from receiver.errors import (
+    CertificateUnavailable,
+    ConfigurationError,
+    NotProven,
+    NotSent,
+    ReceiverError,
+    StoreUnavailable,
+    Unavailable,
+)
+from receiver.receive.fetch_queue import FetchQueue
+
+PROVEN_MAX, UNPROVEN_MAX, FAILED_MAX = 16, 8, 1024
+UNPROVEN_MS, FAILED_MS, TROUBLE_MS = 60_000, 60_000, 5_000
+
+Key = tuple[str, str]
+"""(AWS partition, file hash): all regions of a partition share the file."""
+
+Md5 = Literal["enforce", "warn"]
+
+SHARE_EVERY = 30.0
+"""Seconds between two looks at what other processes have proven."""
+
+V = TypeVar("V")
+
+log = structlog.get_logger()
+
+
+class Shelf(Protocol):
+    """Where proven certificates outlive the process: `store/`. All methods raise `StoreUnavailable`."""
+
+    async def certificates(self) -> dict[str, bytes]:
+        """`<partition>/<file hash>` → DER."""
+
+    async def certificate_seals(self) -> dict[str, bytes]:
+        """Their seals."""
+
+    async def keep_certificates(self, files: Mapping[str, bytes], seals: Mapping[str, bytes]) -> None:
+        """Add these."""
+
+
+class CertificateStore:
+    """Gives the certificate that an envelope names, checked by every rule but the signature itself.
+
+    `fetch(url)` returns the file, or raises `NotSent` (trouble that may pass) or `CertificateUnavailable` (the host
+    answered, and not with a file). `pinned` maps a `SigningCertURL` to its PEM; these are checked like all others, and
+    never fetched. `md5` says what follows when a file is not the one that its name promises: `enforce` refuses it for
+    now (503), `warn` only raises the alarm. What the store keeps is believed if one of the `seal_keys` has sealed it:
+    nobody plants a certificate there. Time-outs are in seconds: for one fetch, and for one envelope's wait.
+    Raises `ConfigurationError` where a pinned certificate cannot be used.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[str], Awaitable[bytes]],
+        now: Callable[[], int],
+        *,
+        pinned: Mapping[str, bytes] = MappingProxyType({}),
+        md5: Md5 = "enforce",
+        seal_keys: Sequence[bytes] = (),
+        fetch_timeout: float = 6.0,
+        wait_timeout: float = 8.0,
+    ) -> None:
+        self._fetch, self._now, self._md5 = fetch, now, md5
+        self._fetch_timeout, self._wait_timeout = fetch_timeout, wait_timeout
+        self._seal_keys = seal_keys
+        self._pinned = self._read_pinned(pinned)
+        self._proven: dict[Key, SigningCertificate] = {}
+        self._unsealed: set[Key] = set()
+        self._unproven: dict[Key, tuple[SigningCertificate, int]] = {}
+        self._failed: dict[Key, tuple[ReceiverError, int, int]] = {}
+        self._queue = FetchQueue[Key, SigningCertificate | ReceiverError]()
+
+    @property
+    def waiting(self) -> int:
+        """Envelopes that wait for a fetch."""
+        return self._queue.waiting
+
+    async def get(self, envelope: Envelope, name: str, source: str = "") -> SigningCertificate:
+        """The certificate for an envelope whose address is checked; `name` is the hash that `check_address` returned.
+
+        `source` is who posted it: each source has its share of the fetches.
+
+        Raises `CertificateUnavailable` where it cannot be had just now, `NotProven` where it must not sign for this
+        envelope.
+        """
+        key = (envelope.partition, name)
+        certificate = self._proven.get(key) or self._pinned.get(key)
+        if certificate is None:
+            certificate = await self._obtain(key, envelope.signing_cert_url, source)
+        check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, self._now())
+        return certificate
+
+    def proven(self, envelope: Envelope, name: str, certificate: SigningCertificate) -> None:
+        """Tell that the certificate has verified this envelope."""
+        key = (envelope.partition, name)
+        if key in self._proven or key in self._pinned:
+            return
+        now = self._now()
+        # Past this no message that is young enough can have been signed while the certificate was valid.
+        self._proven = {k: held for k, held in self._proven.items() if held.not_after + PAST_MS >= now}
+        self._unproven.pop(key, None)
+        _put(self._proven, key, certificate, PROVEN_MAX)
+        log.info("certificate.proven", file=name, not_after=certificate.not_after)
+
+    def known(self) -> list[SigningCertificate]:
+        """The certificates that are trusted now: pinned ones and proven ones."""
+        return [*self._pinned.values(), *self._proven.values()]
+
+    async def share(self, shelf: Shelf) -> None:
+        """Take in what was proven before or elsewhere, and add what was proven here. Raises `StoreUnavailable`."""
+        kept, seals = await shelf.certificates(), await shelf.certificate_seals()
+        for name, der in kept.items():
+            self._recall(name, der, seals)
+        proven = {"/".join(key): held.der for key, held in self._proven.items()}
+        ours = {seal: value for name, der in proven.items() for seal, value in self._seals(name, der).items()}
+        fresh = {name: der for name, der in proven.items() if kept.get(name) != der}
+        unsealed = {seal: value for seal, value in ours.items() if seals.get(seal) != value}
+        if fresh or unsealed:
+            await shelf.keep_certificates(fresh or proven, unsealed)
+
+    def _seals(self, name: str, der: bytes) -> dict[str, bytes]:
+        """The seal by each of our keys, under the name that it is kept by."""
+        text = name.encode() + b"\0" + der
+        ids = {hashlib.sha256(b"id" + key).hexdigest()[:16]: key for key in self._seal_keys}
+        return {f"{name}#{id_}": hmac.digest(key, text, "sha256") for id_, key in ids.items()}
+
+    async def keep_sharing(self, shelf: Shelf) -> None:
+        """Share every half minute, until cancelled."""
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await self.share(shelf)
+            await asyncio.sleep(SHARE_EVERY)
+
+    def _recall(self, name: str, der: bytes, seals: Mapping[str, bytes]) -> None:
+        """One certificate of the shelf; it must pass the checks that a fetched file must pass, and be sealed by us.
+
+        One that is not is fetched when a message names it, as if it had never been kept.
+        """
+        partition, _, file = name.partition("/")
+        key = (partition, file)
+        if key in self._proven or key in self._pinned or len(self._proven) >= PROVEN_MAX:
+            return
+        try:
+            certificate = self._judge_der(file, der)
+        except (CertificateUnavailable, NotProven) as error:
+            log.error("certificate.shelf_damaged", file=file, reason=error.reason)
+            return
+        sealed = any(hmac.compare_digest(seals.get(id_, b""), seal) for id_, seal in self._seals(name, der).items())
+        if not sealed:
+            if key not in self._unsealed:
+                self._unsealed.add(key)
+                log.warning(
+                    "certificate.not_sealed", file=file, fix="nothing: it is fetched again when a message names it"
+                )
+        elif certificate.not_after + PAST_MS >= self._now():
+            self._proven[key] = certificate
+
+    async def close(self) -> None:
+        """Give up the fetches that are under way."""
+        await self._queue.close()
+
+    async def _obtain(self, key: Key, url: str, source: str) -> SigningCertificate:
+        now = self._now()
+        if (held := self._unproven.get(key)) and 0 <= now - held[1] < UNPROVEN_MS:
+            return held[0]
+        if (failure := self._failed.get(key)) and 0 <= now - failure[1] < failure[2]:
+            raise _again(failure[0])
+        try:
+            outcome = await self._queue.get(source, key, lambda: self._fly(key, url), self._wait_timeout)
+        except TimeoutError:
+            raise CertificateUnavailable(reason="certificate_slow", retry_after=5) from None
+        if isinstance(outcome, ReceiverError):
+            raise _again(outcome)
+        return outcome
+
+    async def _fly(self, key: Key, url: str) -> SigningCertificate | ReceiverError:
+        """Fetch and judge one file. Never raises: nobody may be waiting any more to take the error."""
+        outcome, keep_ms = await self._fetch_and_judge(key[1], url)
+        if isinstance(outcome, ReceiverError):
+            _put(self._failed, key, (outcome, self._now(), keep_ms), FAILED_MAX)
+        else:
+            _put(self._unproven, key, (outcome, self._now()), UNPROVEN_MAX)
+        return outcome
+
+    async def _fetch_and_judge(self, name: str, url: str) -> tuple[SigningCertificate | ReceiverError, int]:
+        """The certificate, or why there is none and for how long (ms) that answer stands."""
+        try:
+            async with asyncio.timeout(self._fetch_timeout):
+                pem = await self._fetch(url)
+        except TimeoutError:
+            return CertificateUnavailable(reason="certificate_slow", retry_after=5), TROUBLE_MS
+        except CertificateUnavailable as error:
+            return error, FAILED_MS
+        except (NotSent, Unavailable) as error:
+            return CertificateUnavailable(f"The certificate was not fetched: {error.detail}", retry_after=5), TROUBLE_MS
+        # The function is a stranger to this file; whatever it breaks by, waiters must hear "later".
+        except Exception as error:
+            log.error("certificate.fetch_failed", file=name, error=type(error).__name__)
+            return CertificateUnavailable(retry_after=5), TROUBLE_MS
+        try:
+            return self._judge(name, pem), 0
+        except (CertificateUnavailable, NotProven) as error:
+            log.error("certificate.refused", file=name, reason=error.reason)
+            return error, FAILED_MS
+
+    def _judge(self, name: str, pem: bytes) -> SigningCertificate:
+        """What is not the file asked for is the host's or the network's trouble: 503. The very file, if unfit: 403."""
+        try:
+            der = decode_pem(pem)
+        except NotProven as error:
+            raise CertificateUnavailable("What came is not a certificate file.", reason=error.reason) from error
+        return self._judge_der(name, der)
+
+    def _judge_der(self, name: str, der: bytes) -> SigningCertificate:
+        if file_hash(der) != name:
+            # The rule is undocumented and could change: the operator must hear of it, whatever the setting.
+            log.error("certificate.not_as_named", file=name, found=file_hash(der), setting=self._md5)
+            if self._md5 == "enforce":
+                raise CertificateUnavailable(
+                    "The certificate is not the one that its file name promises (MD5).",
+                    reason="certificate_not_as_named",
+                )
+        return read_der(der)
+
+    def _read_pinned(self, pinned: Mapping[str, bytes]) -> dict[Key, SigningCertificate]:
+        certificates, problems = {}, []
+        for url, pem in pinned.items():
+            key = read_address(url)
+            if key is None:
+                problems.append(
+                    f"signing_certificates: {url!r} is not the address of an SNS certificate; it looks like "
+                    "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-<32 hex digits>.pem."
+                )
+                continue
+            try:
+                certificates[key] = self._judge(key[1], pem)
+            except (CertificateUnavailable, NotProven) as error:
+                problems.append(f"signing_certificates: the file for {url} is not usable: {error.detail}")
+        if problems:
+            raise ConfigurationError(problems)
+        return certificates
+
+
+def _put(table: dict[Key, V], key: Key, value: V, most: int) -> None:
+    """Add to a table of at most `most` entries; the oldest goes."""
+    table.pop(key, None)
+    if len(table) >= most:
+        del table[next(iter(table))]
+    table[key] = value
+
+
+def _again(error: ReceiverError) -> ReceiverError:
+    """An error that many raise is made anew for each: a shared one would gather all their tracebacks."""
+    return type(error)(error.detail, reason=error.reason, retry_after=error.retry_after)

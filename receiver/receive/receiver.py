@@ -1,0 +1,286 @@
+"""Verb. One POST of SNS → proven, and written down as a hint for every account that it concerns.
+
+The order of the checks is the defence: what is local and cheap comes first, and a stranger must know an allowed topic
+before a certificate is fetched on his behalf. Nothing is answered 200 before all writes are confirmed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+
+import msgspec
+import structlog
+
+from receiver.amazon.account import Account
+from receiver.amazon.notification import Notice, read_notice
+from receiver.amazon.sns.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, Envelope, read_envelope
+from receiver.amazon.sns.signature import FUTURE_MS, PAST_MS, check_address, check_age, check_signature
+from receiver.amazon.sns.topic import AMAZON_PAY_AWS_ACCOUNTS
+from receiver.amazon.unrecognized import read_contents
+from receiver.errors import NotFound, NotProven, NotSent, TooLarge, Unavailable, Unconfigured, Unreadable
+from receiver.ledger.dispute import signed
+from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.receipt import Outcome, Receipt
+from receiver.ledger.refund import Source
+from receiver.receive.certificates import CertificateStore
+from receiver.receive.unrecognized import NotificationStore, all_of, environment_of, keep, may_be_for
+
+log = structlog.get_logger()
+
+UNCONFIGURED_MAX = 64
+TOPICS_REMEMBERED = 1024
+
+Confirm = Callable[[str], Coroutine[object, object, None]]
+"""Visits the address that confirms a subscription. Raises `NotSent` or `Unavailable` unless SNS says it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A topic or a merchant that nobody configured."""
+
+    count: int
+    last_seen: int
+    """ms since the epoch, UTC."""
+
+
+class Unknowns:
+    """A small table of names that nobody configured. Strangers can fill it with topics: the rarest name makes room."""
+
+    def __init__(self, most: int = UNCONFIGURED_MAX) -> None:
+        self._most = most
+        self._sightings: dict[str, Sighting] = {}
+
+    def count(self, name: str, now: int) -> None:
+        """Count one more sighting of `name` at `now` (ms)."""
+        known = self._sightings.get(name)
+        if known is None and len(self._sightings) >= self._most:
+            rarest = min(self._sightings, key=lambda key: (self._sightings[key].count, self._sightings[key].last_seen))
+            del self._sightings[rarest]
+        self._sightings[name] = Sighting(known.count + 1 if known else 1, now)
+
+    def listed(self) -> dict[str, Sighting]:
+        """Name → how often and when last, in the order of first sight."""
+        return dict(self._sightings)
+
+
+class Receiver:
+    """Judges notifications for a set of accounts. `now` is ms since the epoch, UTC; ages are ms."""
+
+    def __init__(
+        self,
+        accounts: Sequence[Account],
+        certificates: CertificateStore,
+        store: NotificationStore,
+        now: Callable[[], int],
+        *,
+        past_ms: int = PAST_MS,
+        future_ms: int = FUTURE_MS,
+        confirm: Confirm | None = None,
+    ) -> None:
+        self._paths: dict[str | None, Sequence[Account]] = {None: accounts, **{a.name: (a,) for a in accounts}}
+        self._certificates, self._store, self._now = certificates, store, now
+        self._past_ms, self._future_ms, self._confirm = past_ms, future_ms, confirm
+        self._allowed = lru_cache(TOPICS_REMEMBERED)(self._find_allowed)
+        self._sha256_topics: dict[str, None] = {}
+        self.unconfigured_topics = Unknowns()
+        self.unconfigured_merchants = Unknowns()
+
+    @property
+    def waiting(self) -> int:
+        """Bodies that wait for a certificate, and for nothing else."""
+        return self._certificates.waiting
+
+    async def receive(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        account: str | None = None,
+        traceparent: str = "",
+        source: str = "",
+    ) -> Receipt:
+        """Judge one body and write what it says. Header names are lower case; `account` is the one of the path, if any.
+
+        `source` is the client that posted it, which has its share of the certificates that are fetched.
+        Raises a `Refused` (4xx: never send it again), an `Unavailable` (503: send it again later), or `NotFound` for an
+        account that does not exist.
+        """
+        if account not in self._paths:
+            raise NotFound("There is no such account.")
+        if len(body) > MAX_BODY:
+            raise TooLarge()
+        now = self._now()
+        envelope = read_envelope(body, headers)
+        candidates = self._candidates(envelope, account, now)
+        await self._prove(envelope, now, source)
+        if envelope.type != NOTIFICATION:
+            return await self._confirmation(envelope, now)
+        try:
+            notice = read_notice(envelope.message)
+        except Unreadable as error:
+            return await self._unrecognized(candidates, envelope, error.detail, now, traceparent)
+        if not notice.is_known:
+            problem = f"Objects of the type {notice.object_type} are not known to this version."
+            return await self._unrecognized(candidates, envelope, problem, now, traceparent)
+        concerned = self._concerned(candidates, notice, now)
+        if notice.is_sample:
+            return _sample(concerned, envelope, notice, now)
+        if not (notice.is_refund or notice.dispute):
+            return _receipt(Outcome.NOT_A_REFUND, envelope, now, notice)
+        return await self._write(concerned, envelope, notice, now, traceparent)
+
+    def _find_allowed(self, topic_arn: str, account: str | None) -> tuple[Account, ...]:
+        return tuple(candidate for candidate in self._paths[account] if candidate.allows(topic_arn))
+
+    def _candidates(self, envelope: Envelope, account: str | None, now: int) -> tuple[Account, ...]:
+        """The accounts that believe this topic, signed with this version. At least one."""
+        allowed = self._allowed(envelope.topic_arn, account)
+        if not allowed:
+            if envelope.aws_account not in AMAZON_PAY_AWS_ACCOUNTS:
+                raise NotProven("The topic is not one that is allowed.", reason="wrong_topic")
+            self.unconfigured_topics.count(envelope.topic_arn, now)
+            raise Unconfigured("No account is configured for this topic of Amazon Pay.", reason="unconfigured_topic")
+        strict = tuple(a for a in allowed if a.min_signature_version <= envelope.signature_version)
+        if not strict:
+            raise NotProven("SHA-1 signatures are switched off.", reason="signature_version_too_low")
+        return strict
+
+    async def _prove(self, envelope: Envelope, now: int, source: str) -> None:
+        name = check_address(envelope)
+        check_age(envelope, now, self._past_ms, self._future_ms)
+        certificate = await self._certificates.get(envelope, name, source)
+        check_signature(envelope, certificate)
+        self._certificates.proven(envelope, name, certificate)
+        self._watch_version(envelope)
+
+    def _watch_version(self, envelope: Envelope) -> None:
+        """A topic that used SHA-256 and falls back to SHA-1 is worth a look, once."""
+        if envelope.signature_version == 2:
+            if len(self._sha256_topics) < TOPICS_REMEMBERED:
+                self._sha256_topics[envelope.topic_arn] = None
+        elif envelope.topic_arn in self._sha256_topics:
+            del self._sha256_topics[envelope.topic_arn]
+            log.warning("notification.signature_downgraded", topic=envelope.topic_arn)
+
+    async def _confirmation(self, envelope: Envelope, now: int) -> Receipt:
+        """Amazon Pay subscribes its merchants itself, so by default the address inside is not visited.
+
+        Where it is to be, it is the address that SNS itself answers for this very topic: `read_envelope` admits no
+        other. The one of an UnsubscribeConfirmation never is: visiting it would subscribe again.
+        """
+        topic, message_id = envelope.topic_arn, envelope.message_id
+        if envelope.type != SUBSCRIPTION:
+            log.error("notification.unsubscribed", topic=topic, message_id=message_id)
+            return _receipt(Outcome.UNSUBSCRIBE, envelope, now)
+        if self._confirm is None or envelope.subscribe_url is None:
+            log.warning("notification.subscription_offered", topic=topic, message_id=message_id)
+            return _receipt(Outcome.SUBSCRIPTION, envelope, now)
+        try:
+            await self._confirm(envelope.subscribe_url)
+        except NotSent as error:
+            raise Unavailable("SNS did not confirm the subscription.", reason="confirmation_failed") from error
+        log.warning("notification.subscription_confirmed", topic=topic, message_id=message_id)
+        return _receipt(Outcome.CONFIRMED, envelope, now)
+
+    def _concerned(self, candidates: Iterable[Account], notice: Notice, now: int) -> list[Account]:
+        matching = self._of_merchant(candidates, notice.merchant_id, now)
+        environment = environment_of(notice)
+        return [account for account in matching if account.environment == environment] or matching
+
+    def _of_merchant(self, candidates: Iterable[Account], merchant_id: str, now: int) -> list[Account]:
+        matching = [account for account in candidates if account.merchant_id == merchant_id]
+        if not matching:
+            self.unconfigured_merchants.count(merchant_id, now)
+            log.warning("notification.unconfigured_merchant", merchant_id=merchant_id)
+            raise Unconfigured(
+                "No account is configured for this merchant on this topic.", reason="unconfigured_merchant"
+            )
+        return matching
+
+    async def _unrecognized(
+        self, candidates: Sequence[Account], envelope: Envelope, problem: str, now: int, traceparent: str
+    ) -> Receipt:
+        """It is Amazon's, so not to understand it is our own shortcoming: it is kept, and nobody has to repeat it."""
+        contents = read_contents(envelope.message)
+        if contents.merchant_id:
+            accounts: Sequence[Account] = self._of_merchant(candidates, contents.merchant_id, now)
+        else:
+            accounts = may_be_for(candidates, envelope, contents)
+        noted = await keep(self._store, accounts, envelope, contents, problem, now, traceparent)
+        names = tuple(account.name for account in accounts)
+        return _receipt(Outcome.UNRECOGNIZED, envelope, now, accounts=names, noted=noted)
+
+    async def _write(
+        self, accounts: list[Account], envelope: Envelope, notice: Notice, now: int, traceparent: str
+    ) -> Receipt:
+        digest, message_id = sha256(envelope.signed_text).hexdigest(), envelope.message_id
+        names = tuple(account.name for account in accounts)
+        if notice.dispute:
+            dispute = signed(notice.dispute, message_id, envelope.timestamp)
+            writes = [self._store.dispute(name, dispute, message_id=message_id, digest=digest) for name in names]
+        else:
+            hint = _hint(envelope, notice, digest, now, traceparent)
+            writes = [self._store.hint(name, hint) for name in names]
+        noted = tuple(await all_of(writes))
+        for name, found in zip(names, noted, strict=True):
+            if found is Noted.ALTERED:
+                log.error("notification.altered_duplicate", account=name, message_id=message_id)
+            if notice.dispute and found is not Noted.REPEATED:
+                log.warning("dispute.told", account=name, dispute=msgspec.to_builtins(dispute))
+        return _receipt(_outcome(noted, notice), envelope, now, notice, names, noted)
+
+
+def _hint(envelope: Envelope, notice: Notice, digest: str, now: int, traceparent: str) -> Hint:
+    return Hint(
+        refund_id=notice.object_id,
+        at=now,
+        source=Source.NOTIFICATION,
+        message_id=envelope.message_id,
+        digest=digest,
+        sent_at=envelope.timestamp,
+        refund_type=notice.refund_type,
+        traceparent=traceparent,
+    )
+
+
+def _sample(concerned: Iterable[Account], envelope: Envelope, notice: Notice, now: int) -> Receipt:
+    """A test message that somebody had Seller Central send: he shall see that it came, and where it got to."""
+    names = tuple(account.name for account in concerned)
+    log.warning(
+        "notification.test_message",
+        topic=envelope.topic_arn,
+        accounts=names,
+        notification_type=notice.notification_type,
+        message_id=envelope.message_id,
+        sent_at=envelope.timestamp,
+    )
+    return _receipt(Outcome.SAMPLE, envelope, now, notice, names)
+
+
+def _outcome(noted: tuple[Noted, ...], notice: Notice) -> Outcome:
+    if Noted.ALTERED in noted:
+        return Outcome.ALTERED
+    new = Outcome.DISPUTE if notice.dispute else Outcome.NOTED
+    return new if Noted.NEW in noted else Outcome.REPEATED
+
+
+def _receipt(
+    outcome: Outcome,
+    envelope: Envelope,
+    now: int,
+    notice: Notice | None = None,
+    accounts: tuple[str, ...] = (),
+    noted: tuple[Noted, ...] = (),
+) -> Receipt:
+    return Receipt(
+        outcome=outcome,
+        age=now - envelope.timestamp,
+        signature_version=envelope.signature_version,
+        topic=envelope.topic_arn,
+        object_type=notice.object_type if notice else "",
+        refund_id=notice.object_id if notice and notice.is_refund else "",
+        accounts=accounts,
+        noted=noted,
+    )

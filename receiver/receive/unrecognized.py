@@ -1,0 +1,140 @@
+"""Verb. A message that is proven and not understood → kept for a person, and a hint for every refund that it names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from hashlib import sha256
+from typing import Protocol, cast
+
+import structlog
+
+from receiver.amazon.account import Account, Environment
+from receiver.amazon.notification import Notice
+from receiver.amazon.sns.envelope import Envelope
+from receiver.amazon.unrecognized import Contents
+from receiver.ledger.dispute import Dispute
+from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
+from receiver.ledger.refund import Source
+
+log = structlog.get_logger()
+
+FEW = 20
+"""Refunds that one message may name and have asked about as soon as those of other notifications."""
+MOST_SHOWN = 100
+"""Refunds that are kept beside the message, which has all of them."""
+ENVIRONMENTS = {"S": Environment.SANDBOX, "P": Environment.LIVE}
+"""The first letter of an id → where the object is."""
+
+
+class NotificationStore(Protocol):
+    """Where notifications are written: `store/`. All is durable when it returns, and raises `StoreUnavailable`."""
+
+    def hint(self, account: str, hint: Hint) -> Coroutine[object, object, Noted]:
+        """Make a refund due now."""
+
+    def dispute(
+        self, account: str, dispute: Dispute, *, message_id: str, digest: str
+    ) -> Coroutine[object, object, Noted]:
+        """Write down what is told of a dispute."""
+
+    def keep_notification(
+        self, account: str, kept: UnrecognizedNotification, message: str
+    ) -> Coroutine[object, object, Noted]:
+        """Keep a notification that is not understood. `account` may be `UNASSIGNED`."""
+
+
+def may_be_for(candidates: Sequence[Account], envelope: Envelope, contents: Contents) -> Sequence[Account]:
+    """The accounts that a message without a readable merchant id may be for, of those that believe its topic.
+
+    Merchants that the text names come first, then the one whose id the topic's name ends with (true of every topic of
+    a merchant that was seen in public).
+    """
+    named = [account for account in candidates if account.merchant_id in contents.words]
+    by_topic = [account for account in candidates if envelope.topic_arn.endswith(account.merchant_id)]
+    return named or by_topic or candidates
+
+
+async def keep(
+    store: NotificationStore,
+    accounts: Sequence[Account],
+    envelope: Envelope,
+    contents: Contents,
+    problem: str,
+    now: int,
+    traceparent: str,
+) -> tuple[Noted, ...]:
+    """Write all of it. Returns what became of the message, once for each place that it is kept in.
+
+    Every account of one merchant keeps it. A message that may be for several merchants is kept apart from all of them:
+    none may read what could be another's.
+    """
+    names = [account.name for account in accounts]
+    several = len({account.merchant_id for account in accounts}) > 1
+    kept = UnrecognizedNotification(
+        digest=sha256(envelope.signed_text).hexdigest(),
+        message_id=envelope.message_id,
+        topic_arn=envelope.topic_arn,
+        sent_at=envelope.timestamp,
+        received_at=now,
+        problem=problem,
+        accounts=tuple(names),
+        refund_ids=contents.refund_ids[:MOST_SHOWN],
+        refund_count=len(contents.refund_ids),
+        size=len(envelope.message),
+        subject=envelope.subject or "",
+    )
+    log.error(
+        "notification.unrecognized",
+        topic=envelope.topic_arn,
+        message_id=envelope.message_id,
+        accounts=names,
+        problem=problem,
+        refund_ids=contents.refund_ids[:10],
+        fix="Read it with `receiver notification show`, and report it: a newer version may understand it.",
+    )
+    hints = [] if contents.is_sample else _hints(accounts, contents, envelope, now, traceparent)
+    writes = [store.hint(name, hint) for name, hint in hints]
+    writes += [store.keep_notification(name, kept, envelope.message) for name in ([UNASSIGNED] if several else names)]
+    return tuple((await all_of(writes))[len(hints) :])
+
+
+def _hints(
+    accounts: Sequence[Account], contents: Contents, envelope: Envelope, now: int, traceparent: str
+) -> list[tuple[str, Hint]]:
+    """Without the message's id: the mark that it leaves is for one refund, and these may be many."""
+    found = []
+    for refund_id in contents.refund_ids:
+        hint = Hint(
+            refund_id=refund_id,
+            at=now,
+            source=Source.NOTIFICATION,
+            sent_at=envelope.timestamp,
+            patient=len(contents.refund_ids) > FEW,
+            traceparent=traceparent,
+        )
+        fitting = [account for account in accounts if account.environment is ENVIRONMENTS.get(refund_id[0])]
+        found += [(account.name, hint) for account in fitting or accounts]
+    return found
+
+
+async def all_of(writes: list[Coroutine[object, object, Noted]]) -> list[Noted]:
+    """Wait for every write to end, then raise the first error there was: no write goes on behind an answer."""
+    if len(writes) == 1:
+        return [await writes[0]]
+    found = await asyncio.gather(*writes, return_exceptions=True)
+    for answer in found:
+        if isinstance(answer, BaseException):
+            raise answer
+    return cast("list[Noted]", found)
+
+
+def environment_of(notice: Notice) -> Environment | None:
+    """Ids of sandbox objects begin with S, of live ones with P; the XML generation says it in words as well.
+
+    The ids of test messages are invented: a real one from the sandbox spoke of P01-0000000-0000000-000000.
+    """
+    told = notice.dispute.charge_permission_id if notice.dispute else notice.object_id
+    said = ENVIRONMENTS.get("" if notice.is_sample else told[:1])
+    return said or next((found for found in Environment if found == notice.release_environment.lower()), None)

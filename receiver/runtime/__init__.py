@@ -1,0 +1,1 @@
+"""Edge: the process. Logs, metrics, worker loops and the server."""

@@ -1,0 +1,1 @@
+"""HTTP. The simulated Flexible Payments Service."""

@@ -1,0 +1,1 @@
+"""Edge: notifications. What the simulator posts: genuine, forged and misdelivered."""

@@ -1,0 +1,193 @@
+"""Edge: Redis. What people look at: how many refunds are in which state, since when, and what became of one's events.
+
+Everything is bounded, because a page is loaded again with every event: sums are counted by Redis, and of the stream
+only a part is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from receiver.errors import Unreadable
+from receiver.ledger.lifecycle import EventType
+from receiver.ledger.refund import Revision
+from receiver.ledger.timestamps import parse_time
+from receiver.outbox.retries import Attempts
+from receiver.store.deliveries.dead_letters import Deaths
+from receiver.store.redis.damage import WrongType
+from receiver.store.redis.keys import STATES
+from receiver.store.refunds.timeline import Trails
+
+PAGE, MOST_READ = 500, 5_000
+"""Entries of the stream that are read at once, and at most, to find contradictions."""
+BEFORE, AFTER = 2_000, 5_000
+"""ms around the time of a revision in which its events were written: Redis gives a stream id later than we the time."""
+MOST_REVISIONS = 10
+MOST_NEAR = 500
+"""Entries that are read around a revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Refunds by state, and by state how many changed last in each of the spans that were asked for."""
+
+    totals: Mapping[str, int]
+    spans: Sequence[Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contradictions:
+    """Refunds of which a contradiction was told after `after`, and where to go on."""
+
+    last: str
+    refund_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """What a subscriber is owed. Times are ms; 0: there is none."""
+
+    waiting: int
+    dead: int
+    oldest_at: int = 0
+    """When the oldest event that waits was written."""
+    next_at: int = 0
+    """When the next is sent."""
+    attempts: Attempts = field(default_factory=Attempts)
+    """What was tried with the oldest."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertingProblem:
+    """Why a subscriber does not get its events, or did not get some."""
+
+    subscriber: str
+    paused: bool = False
+    failing: bool = False
+    """It has failed so often in a row that only one message at a time is sent."""
+    dead: int = 0
+    """Events that failed permanently."""
+    unreadable: bool = False
+    """Its record is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event of one refund. `waiting` are the subscribers whose lane has it, with when it is sent, and what was
+    tried."""
+
+    stream_id: str
+    fields: Mapping[str, str]
+    waiting: Mapping[str, tuple[int, Attempts]]
+
+    @property
+    def at(self) -> int:
+        """Its own time, ms, which is that of its revision; of a damaged one, when it was written."""
+        try:
+            return parse_time(self.fields.get("time"))
+        except Unreadable:
+            return int(self.stream_id.partition("-")[0])
+
+
+class Overview(Trails, Deaths):
+    """Reads for people."""
+
+    async def counted(self, account: str, edges: Sequence[int]) -> Counted:
+        """How many refunds are in each of `STATES`, and how many changed last between one edge (ms) and the next."""
+        keys = self._keys(account)
+        spans = [(state, low, high) for state in STATES for low, high in pairwise(edges)]
+        totals, counts = await asyncio.gather(
+            asyncio.gather(*(self._read("ZCARD", keys.state(state)) for state in STATES)),
+            asyncio.gather(*(self._read("ZCOUNT", keys.state(state), low, f"({high}") for state, low, high in spans)),
+        )
+        found: list[dict[str, int]] = [{} for _ in edges[1:]]
+        for (state, low, _), count in zip(spans, counts, strict=True):
+            found[edges.index(low)][state] = int(count)
+        return Counted(dict(zip(STATES, map(int, totals), strict=True)), found)
+
+    async def pending_longest(self, account: str, limit: int) -> list[str]:
+        """The pending refunds that changed least recently, that one first."""
+        keys = self._keys(account)
+        indexes = (keys.state("RefundInitiated"), keys.state(""))
+        found = await asyncio.gather(*(self._read("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in indexes))
+        each_scored = (self._scored(key, each) for key, each in zip(indexes, found, strict=True))
+        pairs = sorted((at, member) for each in each_scored for member, at in each)
+        return [refund_id for _, refund_id in pairs[:limit]]
+
+    async def contradictions(self, account: str, after: str) -> Contradictions:
+        """Refunds with an event `conflict` after this stream id; empty stands for the last `MOST_READ` entries."""
+        found: list[str] = []
+        last, end = "", "+"
+        low = f"({after}" if after else "-"
+        for _ in range(0, MOST_READ, PAGE):
+            entries = await self._read("XREVRANGE", self._keys(account)("events"), end, low, "COUNT", PAGE)
+            for stream_id, raw in entries:
+                fields = _texts(raw)
+                last = last or stream_id.decode()
+                if fields.get("type") == EventType.CONFLICT:
+                    found.append(fields.get("refundId", ""))
+            if len(entries) < PAGE:
+                break
+            end = f"({entries[-1][0].decode()}"
+        return Contradictions(last or after, list(dict.fromkeys(found)))
+
+    async def lane_state(self, account: str, name: str) -> LaneState:
+        """What this subscriber is owed."""
+        keys = self._keys(account)
+        waiting, dead, top, oldest = await asyncio.gather(
+            self._read("ZCARD", keys("lane", name)),
+            self._read("HLEN", keys("dead", name)),
+            self._read("ZRANGE", keys("lane", name), 0, 0, "WITHSCORES"),
+            self._oldest_owed(account, name),
+        )
+        if not oldest:
+            return LaneState(int(waiting), int(dead))
+        stored = await self._read("HGET", keys("attempts", name), oldest)
+        next_at = max((at for _, at in self._scored(keys("lane", name), top)), default=0)
+        tried = self._attempts(keys("attempts", name), oldest, stored)
+        return LaneState(int(waiting), int(dead), int(oldest.partition("-")[0]), next_at, tried)
+
+    async def told(self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]) -> list[Told]:
+        """The events of a refund that the stream still has, oldest first, and where they wait in these lanes.
+
+        They are looked for around its last revisions, and as far as `MOST_NEAR` entries reach.
+        """
+        near = [(revision.at - BEFORE, revision.at + AFTER) for revision in history[-MOST_REVISIONS:]]
+        key = self._keys(account)("events")
+        pages = await asyncio.gather(
+            *(self._read("XRANGE", key, max(low, 0), high, "COUNT", MOST_NEAR) for low, high in near)
+        )
+        entries = {stream_id.decode(): _texts(raw) for page in pages for stream_id, raw in page}
+        own = {each: fields for each, fields in entries.items() if fields.get("refundId") == refund_id}
+        found = [Told(each, fields, await self._waits(account, each, names)) for each, fields in own.items()]
+        return sorted(found, key=lambda told: _order(told.stream_id))
+
+    async def _waits(self, account: str, stream_id: str, names: Sequence[str]) -> dict[str, tuple[int, Attempts]]:
+        found = await asyncio.gather(*(self._wait_of(account, stream_id, name) for name in names))
+        return {name: waits for name, waits in zip(names, found, strict=True) if waits is not None}
+
+    async def _wait_of(self, account: str, stream_id: str, name: str) -> tuple[int, Attempts] | None:
+        """When an event is sent to this subscriber, and what was tried; None where it does not wait here."""
+        lane, attempts = (self._keys(account)(kind, name) for kind in ("lane", "attempts"))
+        try:
+            score, stored = await asyncio.gather(
+                self._read("ZSCORE", lane, stream_id), self._read("HGET", attempts, stream_id)
+            )
+        except WrongType:
+            return None
+        if score is None:
+            return None
+        return self._millis(lane, stream_id, score), self._attempts(attempts, stream_id, stored)
+
+
+def _order(stream_id: str) -> tuple[int, int]:
+    ms, _, sequence = stream_id.partition("-")
+    return int(ms), int(sequence)
+
+
+def _texts(fields: Mapping[bytes, bytes] | None) -> dict[str, str]:
+    """The fields of a stream entry as the client gives them; None stands for one that is deleted."""
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in (fields or {}).items()}

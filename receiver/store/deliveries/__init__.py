@@ -1,0 +1,1 @@
+"""Edge: Redis. Events and their delivery."""

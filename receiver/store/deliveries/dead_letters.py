@@ -1,0 +1,216 @@
+"""Edge: Redis. What waits for a subscriber and what was given up, page by page, and sending it again.
+
+dead:<sub>      stream id → the event with the reason, the attempts and the last answer
+deaths:<sub>    the same ids in the order of the stream, so that they can be read in pages and the oldest found
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from receiver.outbox.dead_letter import DeadEvent
+from receiver.outbox.retries import Attempts
+from receiver.store.deliveries.queues import Copy, Lanes
+from receiver.store.redis.base import LAST_TIME, scored
+from receiver.store.redis.stream_ids import fixed_width, plain_id, texts_of
+
+BATCH = 200
+"""Events that one script moves."""
+LAST_SEQ = 2**64 - 1
+STREAM_ID = re.compile(r"[0-9]{1,15}-[0-9]{1,20}")
+MOST_DAMAGED = 100
+"""Members of `owed` that are passed over to find the oldest that is an event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An event that is still owed. `at` is when it is sent next, or until when somebody is sending it (ms)."""
+
+    stream_id: str
+    at: int
+    attempts: Attempts
+    fields: dict[str, str]
+
+
+class Redriven(NamedTuple):
+    """How many events are sent again, and how many were not."""
+
+    dead: int = 0
+    """Had been given up."""
+    again: int = 0
+    """Had been delivered, or were never owed."""
+    waiting: int = 0
+    """Wait already: nothing was changed."""
+    missing: int = 0
+    """Are nowhere any more."""
+
+    def plus(self, other: Sequence[int]) -> Redriven:
+        """Both together."""
+        return Redriven(*(one + two for one, two in zip(self, other, strict=True)))
+
+
+class Deaths(Lanes):
+    """Waiting and dead events of a subscriber."""
+
+    async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
+        """All that was given up for this subscriber, oldest first."""
+        key = self._keys(account)("dead", name)
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        ids = [each for each in self._texts(key, raw) if STREAM_ID.fullmatch(each)]
+        found = [self._dead(key, each, raw[each.encode()]) for each in ids]
+        return sorted(found, key=lambda dead: fixed_width(dead.stream_id))
+
+    async def dead_page(
+        self, account: str, name: str, *, before: str = "", since: int = 0, until: int = 0, limit: int = 50
+    ) -> list[DeadEvent]:
+        """Dead events of events from `since` to `until` (ms, 0: no bound), newest first, older than the id `before`."""
+        keys = self._keys(account)
+        top = f"({fixed_width(before)}" if before else f"[{fixed_width(f'{until}-{LAST_SEQ}')}" if until else "+"
+        low = f"[{fixed_width(f'{since}-0')}" if since else "-"
+        ids = await self._read("ZRANGE", keys("deaths", name), top, low, "BYLEX", "REV", "LIMIT", 0, limit)
+        return await self.dead_of(account, name, self._plain(keys("deaths", name), ids))
+
+    async def dead_of(self, account: str, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
+        """Those of these events that were given up for this subscriber."""
+        if not stream_ids:
+            return []
+        key = self._keys(account)("dead", name)
+        raw = await self._read("HMGET", key, *stream_ids)
+        return [self._dead(key, each, value) for each, value in zip(stream_ids, raw, strict=True) if value]
+
+    async def waiting_page(
+        self, account: str, name: str, *, after: tuple[int, str] | None = None, limit: int = 50
+    ) -> list[Waiting]:
+        """What is owed, by the time of the next try, after a place that a page before has ended at."""
+        keys = self._keys(account)
+        least, offset = after[0] if after else "-inf", 0
+        found: list[tuple[int, str]] = []
+        while len(found) < limit:
+            flat = await self._read(
+                "ZRANGE", keys("lane", name), least, "+inf", "BYSCORE", "LIMIT", offset, limit, "WITHSCORES"
+            )
+            pairs = [
+                (at, each) for each, at in self._scored(keys("lane", name), flat) if self._is_id(account, name, each)
+            ]
+            found += [pair for pair in pairs if after is None or pair > after]
+            offset += limit
+            if len(scored(flat)) < limit:
+                break
+        return await asyncio.gather(*(self._waiting(account, name, at, each) for at, each in found[:limit]))
+
+    async def _waiting(self, account: str, name: str, at: int, stream_id: str) -> Waiting:
+        keys = self._keys(account)
+        stored, copy, entry = await asyncio.gather(
+            self._read("HGET", keys("attempts", name), stream_id),
+            self._read("HGET", keys("copies", name), stream_id),
+            self._read("XRANGE", keys("events"), stream_id, stream_id),
+        )
+        fields = (
+            texts_of(_flat(entry[0][1]))
+            if entry and entry[0][1]
+            else self._copied(keys("copies", name), stream_id, copy)
+        )
+        return Waiting(stream_id, at, self._attempts(keys("attempts", name), stream_id, stored), fields)
+
+    async def lane_sizes(self, account: str, name: str) -> tuple[int, int, int]:
+        """How many events wait and are dead, and when (ms) the oldest was written that waits; 0: none.
+
+        Events that are sent again on request have no part in the age.
+        """
+        keys = self._keys(account)
+        waiting, dead, oldest = await asyncio.gather(
+            self._read("ZCARD", keys("lane", name)),
+            self._read("HLEN", keys("dead", name)),
+            self._oldest_owed(account, name),
+        )
+        return int(waiting), int(dead), int(oldest.partition("-")[0]) if oldest else 0
+
+    async def _oldest_owed(self, account: str, name: str) -> str:
+        """The oldest event that the subscriber is owed; empty where it is owed none."""
+        key = self._keys(account)("owed", name)
+        return next(iter(self._plain(key, await self._read("ZRANGE", key, 0, MOST_DAMAGED))), "")
+
+    def _plain(self, key: str, fixed: Sequence[bytes]) -> list[str]:
+        """The stream ids of members of `owed` or `deaths`; what is none is reported and left out."""
+        found = [(each, plain_id(each)) for each in fixed]
+        for each, plain in found:
+            if not plain:
+                self.damage.record(key, each, "no id of an event")
+        return [plain for _, plain in found if plain]
+
+    def _is_id(self, account: str, name: str, member: str) -> bool:
+        if STREAM_ID.fullmatch(member):
+            return True
+        self.damage.record(self._keys(account)("lane", name), member, "no id of an event")
+        return False
+
+    def _dead(self, key: str, stream_id: str, value: bytes) -> DeadEvent:
+        """A dead event; of a damaged record what is known, with the reason `unreadable`."""
+        try:
+            dead = msgspec.json.decode(value, type=DeadEvent)
+        except (msgspec.MsgspecError, RecursionError):
+            self.damage.record(key, stream_id, "not a dead event")
+            text = "The record of this dead event is damaged."
+            at = min(int(stream_id.partition("-")[0]), LAST_TIME)
+            return DeadEvent(stream_id, "", "", "", "unreadable", at, 0, text)
+        return msgspec.structs.replace(dead, stream_id=stream_id, at=min(max(dead.at, 0), LAST_TIME))
+
+    async def redrive(self, account: str, name: str, stream_ids: Sequence[str]) -> Redriven:
+        """Send these events again: dead ones, and others that the stream still holds. Their attempts begin anew.
+
+        They go at the lane's rate, with the same ids as before.
+        """
+        keys, total = self._keys(account), Redriven()
+        own = [keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies")]
+        for start in range(0, len(stream_ids), BATCH):
+            batch = stream_ids[start : start + BATCH]
+            pairs = [text for each in batch for text in (each, fixed_width(each))]
+            counts = await self._run("redrive", [*own, keys("events"), keys("subscribers")], [self.now(), name, *pairs])
+            total = total.plus(counts)
+            self._written(account)
+        return total
+
+    async def known(self, account: str, name: str, stream_ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are dead, wait, or stand in the stream."""
+        keys = self._keys(account)
+        lane, dead, events = keys("lane", name), keys("dead", name), keys("events")
+        found = await asyncio.gather(
+            *(self._read("HEXISTS", dead, each) for each in stream_ids),
+            *(self._read("ZSCORE", lane, each) for each in stream_ids),
+            *(self._read("XRANGE", events, each, each) for each in stream_ids),
+        )
+        count = len(stream_ids)
+        dead_ones, waiting, kept = found[:count], found[count : 2 * count], found[2 * count :]
+        rows = zip(stream_ids, dead_ones, waiting, kept, strict=True)
+        return [each for each, is_dead, at, entry in rows if is_dead or at is not None or entry]
+
+    async def try_out(self, account: str, name: str, stream_id: str, fields: dict[str, str]) -> bool:
+        """Put a test at the head of the lane; False if there is no such subscriber."""
+        keys = self._keys(account)
+        held = await self._run(
+            "try_out",
+            [keys("subscribers"), keys("lane", name), keys("copies", name)],
+            [name, stream_id, msgspec.json.encode(Copy(fields))],
+        )
+        self._written(account)
+        return bool(held)
+
+    async def tried_out(self, account: str, stream_id: str) -> bytes:
+        """The outcome of a test; empty while there is none."""
+        return await self._read("GET", self._keys(account)("tested", stream_id)) or b""
+
+    async def stream_page(self, account: str, after: str, limit: int = 500) -> list[tuple[str, dict[str, str]]]:
+        """Entries of the stream after this id, oldest first."""
+        entries = await self._read("XRANGE", self._keys(account)("events"), f"({after}", "+", "COUNT", limit)
+        return [(stream_id.decode(), texts_of(_flat(fields))) for stream_id, fields in entries if fields]
+
+
+def _flat(fields: Any) -> list[bytes]:
+    """The fields of an entry as the server sends them, whichever way the client has read them."""
+    return [each for pair in fields.items() for each in pair] if isinstance(fields, dict) else list(fields)

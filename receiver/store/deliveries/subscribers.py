@@ -1,0 +1,170 @@
+"""Edge: Redis. The list of subscribers, with a version that every commit is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from receiver.errors import Conflict, Unreadable
+from receiver.outbox.events.operator_event import OperatorEvent, operator_fields
+from receiver.outbox.subscribers.fields import name_problems
+from receiver.outbox.subscribers.subscriber import Subscriber, decode, encode
+from receiver.store.redis.base import Part
+from receiver.store.redis.keys import SUBSCRIBER_KINDS
+
+VERSION = b":version"
+BEGINNING = "0-0"
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The subscribers of an account at one version of the list."""
+
+    version: int
+    """0: nobody has written the list yet, or the store was emptied."""
+    subscribers: Mapping[str, Subscriber]
+    unreadable: Sequence[str] = ()
+    """Subscribers whose record is damaged: they are owed everything until somebody mends them."""
+
+    @property
+    def names(self) -> list[str]:
+        """All that are owed something."""
+        return [*self.subscribers, *self.unreadable]
+
+
+class Rosters(Part):
+    """The subscribers of each account."""
+
+    async def roster(self, account: str) -> Roster:
+        """The subscribers, with the version that `commit` wants."""
+        key = self._keys(account)("subscribers")
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        found, unreadable = {}, []
+        version = raw.pop(VERSION, b"0")
+        if not (version.isdigit() and len(version) < 16):
+            await self.set_aside(key, VERSION, "no version; the list is written again")
+            version = b"0"
+        for name in self._texts(key, raw):
+            if name_problems(name):
+                self.damage.record(key, name, "no name of a subscriber")
+                continue
+            try:
+                found[name] = decode(raw[name.encode()])
+            except Unreadable:
+                unreadable.append(name)
+                self.damage.record(key, name, "no subscriber that this version reads")
+        return Roster(int(version), found, unreadable)
+
+    async def open_roster(self, account: str) -> bool:
+        """Mark the list of subscribers as written, if it is not; True if it was not."""
+        return bool(await self._write("HSETNX", self._keys(account)("subscribers"), VERSION, 1))
+
+    async def subscribers(self, account: str) -> list[Subscriber]:
+        """The subscribers by name."""
+        roster = await self.roster(account)
+        return [roster.subscribers[name] for name in sorted(roster.subscribers)]
+
+    async def add_subscriber(
+        self, account: str, subscriber: Subscriber, start: int | None = None, *, most: int | None = None
+    ) -> str:
+        """Add one. Returns the stream id of the last event that was written before it came.
+
+        `start`: it is owed what it wants of the events written since this ms (0: of all that are kept); None: only of
+        those to come. `most`: how many subscribers the account may have, damaged records among them; None: any number.
+        Raises `Conflict` if the name is taken, or if there are `most` of them already.
+        """
+        answer = await self._subscribe(account, subscriber, "add", start=start, most=most)
+        if answer[0] == b"exists":
+            raise Conflict(f"There is already a subscriber {subscriber.name!r}.", reason="subscriber_exists")
+        if answer[0] == b"full":
+            raise Conflict(
+                f"The account has as many subscribers as it may have: delivery.max_subscribers is {most}. Remove one "
+                "that is no longer needed, or raise that setting.",
+                reason="too_many_subscribers",
+            )
+        return str(answer[1].decode())
+
+    async def change_subscriber(
+        self,
+        account: str,
+        before: Subscriber,
+        after: Subscriber,
+        *,
+        version: int | None = None,
+        tell: Sequence[OperatorEvent] = (),
+    ) -> bool:
+        """Replace `before` by `after`, and have operators told; False if somebody changed or removed it meanwhile.
+
+        With a `version` also if any other subscriber was changed since the roster of that version.
+        """
+        answer = await self._subscribe(
+            account, after, "change", await self._stored(account, before), version, tell=tell
+        )
+        return bool(answer[0] == b"ok")
+
+    async def _stored(self, account: str, subscriber: Subscriber) -> bytes:
+        """The record of the subscriber as it stands, for scripts to compare; a form that none has if it says another.
+
+        What says the same need not be the same bytes: `10` and `10.0`, or fields that a later version has written.
+        """
+        raw: bytes | None = await self._read("HGET", self._keys(account)("subscribers"), subscriber.name)
+        try:
+            return raw if raw and decode(raw) == subscriber else b""
+        except Unreadable:
+            return b""
+
+    async def put_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> None:
+        """Add or replace, as a configuration file does: however many there are. `start` is for one that is new."""
+        await self._subscribe(account, subscriber, "put", start=start)
+
+    async def _subscribe(
+        self,
+        account: str,
+        subscriber: Subscriber,
+        mode: str,
+        before: bytes = b"",
+        version: int | None = None,
+        *,
+        start: int | None = None,
+        most: int | None = None,
+        tell: Sequence[OperatorEvent] = (),
+    ) -> Any:
+        keys = self._keys(account)
+        after = "" if start is None else BEGINNING if start <= 0 else f"{start - 1}-{2**64 - 1}"
+        args: list[str | int | bytes] = [
+            subscriber.name,
+            encode(subscriber),
+            mode,
+            before,
+            "" if version is None else version,
+            after,
+            "" if most is None else most,
+            *(waiting_form(event) for event in tell),
+        ]
+        answer = await self._run(
+            "subscribe",
+            [
+                *(keys(kind) for kind in ("subscribers", "events", "backfill", "told")),
+                *keys.of_subscriber(subscriber.name),
+            ],
+            args,
+            without=() if mode == "add" else ("told", *SUBSCRIBER_KINDS),
+        )
+        self._written(account)
+        return answer
+
+    async def remove_subscriber(self, account: str, name: str) -> bool:
+        """Remove one with everything that it was owed; False if there is none."""
+        keys = self._keys(account)
+        own = [keys("subscribers"), keys("backfill"), *keys.of_subscriber(name)]
+        removed = await self._run("unsubscribe", own, [name])
+        self._written(account)
+        return bool(removed)
+
+
+def waiting_form(event: OperatorEvent) -> bytes:
+    """An operator event as it waits to be written into the stream."""
+    return msgspec.json.encode(operator_fields(event))

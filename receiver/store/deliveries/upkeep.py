@@ -1,0 +1,204 @@
+"""Edge: Redis. What keeps the stream of events in bounds and complete: backfill, expiry, trimming, operator events.
+
+backfill        subscriber → `cursor last`: it is still to be owed what it wants after the one and up to the other
+told            operator events that were decided on, in one step with what they tell, and are not in the stream yet
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from receiver.errors import Unreadable
+from receiver.outbox.events.event import from_fields, is_newer
+from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
+from receiver.outbox.retries import Parcel
+from receiver.outbox.subscribers.fields import ALL
+from receiver.outbox.subscribers.filters import wants, wants_operator
+from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.store.deliveries.dead_letters import Deaths
+from receiver.store.deliveries.subscribers import Roster, Rosters
+from receiver.store.redis.base import LAST_TIME
+from receiver.store.redis.stream_ids import fixed_width, plain_id
+
+log = structlog.get_logger()
+
+BACKFILL_BATCH = 200
+EXPIRY_BATCH = 100
+JOB = re.compile(rb"([0-9]{1,15}-[0-9]{1,20}) ([0-9]{1,15}-[0-9]{1,20})")
+NO_END = -1
+"""What `PTTL` says of a key without an end."""
+MOST_TOLD = 1_000
+"""Operator events that are looked at in one go."""
+DUTY = 60_000
+"""ms for which the process that has begun the upkeep of an account keeps others from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """What a new subscriber is still to be owed: events after `cursor`, up to `last`."""
+
+    name: str
+    cursor: str
+    last: str
+
+
+class Keeping(Rosters, Deaths):
+    """Upkeep of one account's stream. Everything may be interrupted, and done again."""
+
+    async def on_duty(self, account: str, every: int) -> bool:
+        """Whether the upkeep is this process's now: once in `every` ms over all processes together."""
+        key = self._keys(account)("upkeep")
+        # With GET a key of a foreign type is refused, and not replaced.
+        if await self._write("SET", key, 1, "NX", "GET", "PX", max(every, 1)) is None:
+            return True
+        if await self._read("PTTL", key) == NO_END:
+            self.damage.record(key, what="it never ends")
+            await self._write("PEXPIRE", key, max(every, 1))
+        return False
+
+    async def backfills(self, account: str) -> list[Backfill]:
+        """Those that are not done."""
+        key = self._keys(account)("backfill")
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        jobs = []
+        for name, value in raw.items():
+            found = JOB.fullmatch(value)
+            if found and (names := self._texts(key, [name])):
+                jobs.append(Backfill(names[0], found[1].decode(), found[2].decode()))
+            else:
+                await self.set_aside(key, name, "not a backfill; set aside")
+        return jobs
+
+    async def backfill(self, account: str, job: Backfill, subscriber: Subscriber) -> bool:
+        """Owe the next batch, and move the cursor; False when all is done, or somebody else has moved it.
+
+        It is moved in one step with what is owed, so that no crash makes anything be owed twice or never.
+        """
+        keys = self._keys(account)
+        entries = [
+            entry
+            for entry in await self.stream_page(account, job.cursor, BACKFILL_BATCH)
+            if fixed_width(entry[0]) <= fixed_width(job.last)
+        ]
+        done = len(entries) < BACKFILL_BATCH
+        wanted = [stream_id for stream_id, fields in entries if _wanted(account, subscriber, fields)]
+        moved = await self._run(
+            "backfill",
+            [
+                *(keys(key) for key in ("subscribers", "backfill")),
+                *(keys(kind, job.name) for kind in ("lane", "owed")),
+                keys("events"),
+            ],
+            [
+                job.name,
+                await self._stored(account, subscriber),
+                f"{job.cursor} {job.last}",
+                "" if done else f"{entries[-1][0]} {job.last}",
+                self.now(),
+                *(text for each in wanted for text in (each, fixed_width(each))),
+            ],
+            repeatable=False,
+        )
+        self._written(account)
+        return bool(moved) and not done
+
+    async def end_backfill(self, account: str, name: str) -> None:
+        """Forget a backfill whose subscriber is gone."""
+        await self._write("HDEL", self._keys(account)("backfill"), name)
+
+    async def overdue(self, account: str, name: str, before: int, lease: int) -> list[Parcel]:
+        """What the lane has owed since before this ms, the oldest first; not what somebody may be sending just now.
+
+        The score of each stands for a claim: who takes it meanwhile makes the settling fail.
+        """
+        keys = self._keys(account)
+        top = f"({fixed_width(f'{max(before, 0)}-0')}"
+        ids = await self._read("ZRANGE", keys("owed", name), "-", top, "BYLEX", "LIMIT", 0, EXPIRY_BATCH)
+        if bad := [each for each in ids if not plain_id(each)]:
+            for each in bad:
+                await self.set_aside(keys("owed", name), each, "no id of an event; set aside")
+            return await self.overdue(account, name, before, lease)
+        found = []
+        for stream_id in self._plain(keys("owed", name), ids):
+            score = await self._read("ZSCORE", keys("lane", name), stream_id)
+            at = int(float(score)) if score is not None and abs(float(score)) < LAST_TIME else 0
+            if self.now() < at <= self.now() + lease:
+                continue
+            waiting = await self._waiting(account, name, at, stream_id)
+            found.append(Parcel(account, name, stream_id, at, waiting.attempts, waiting.fields))
+        return found
+
+    async def trim(self, account: str, before: int) -> int:
+        """Cut what is older than this ms and nobody is owed; how many entries went."""
+        keys = self._keys(account)
+        while True:
+            roster = await self.roster(account)
+            gone = await self._run(
+                "trim",
+                [
+                    *(keys("events"), keys("subscribers"), keys("backfill")),
+                    *(key for name in roster.names for key in (keys("owed", name), keys("aside", "owed", name))),
+                ],
+                [roster.version, fixed_width(f"{max(before, 0)}-0")],
+            )
+            if gone >= 0:
+                return int(gone)
+
+    async def tell(self, account: str) -> list[OperatorEvent]:
+        """Write the operator events that wait into the stream, owed to who asks for them; returns those written here.
+
+        One that cannot be read is set aside, and one of a later version is left to that version: neither may hold up
+        the others.
+        """
+        keys, told = self._keys(account), []
+        for waits in await self._read("LRANGE", keys("told"), 0, MOST_TOLD):
+            try:
+                fields = msgspec.json.decode(waits, type=dict[str, str])
+                if is_newer(fields):
+                    continue
+                event = read_operator_event(account, fields)
+            except (msgspec.MsgspecError, Unreadable, RecursionError):
+                await self.set_aside(keys("told"), waits, "no operator event; set aside")
+                continue
+            written = await self._tell(account, event, waits, fields)
+            if written:
+                told.append(event)
+        if told:
+            self._written(account)
+        return told
+
+    async def _tell(self, account: str, event: OperatorEvent, waits: bytes, fields: dict[str, str]) -> bool:
+        """Write one; False if another process has written it."""
+        keys = self._keys(account)
+        while True:
+            roster = await self.roster(account)
+            owed = [keys(kind, name) for name in _asking(roster, event) for kind in ("lane", "owed")]
+            written = await self._run(
+                "tell",
+                [keys("subscribers"), keys("events"), keys("told"), *owed],
+                [roster.version, waits, self.now(), *(text for pair in fields.items() for text in pair)],
+                repeatable=False,
+                without=("lane", "owed"),
+            )
+            if written >= 0:
+                return bool(written)
+
+
+def _asking(roster: Roster, event: OperatorEvent) -> Sequence[str]:
+    return [name for name, each in roster.subscribers.items() if wants_operator(each, event)]
+
+
+def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> bool:
+    """Whether it would have been owed the event. Operator events of before are not for who comes later."""
+    if is_newer(fields):
+        # Of a later version: who wants everything wants this as well.
+        return ALL in subscriber.types and not is_operator(fields)
+    try:
+        return wants(subscriber, from_fields(account, fields))
+    except Unreadable:
+        return False

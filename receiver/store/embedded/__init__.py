@@ -1,0 +1,1 @@
+"""Edge: processes. The embedded Valkey."""

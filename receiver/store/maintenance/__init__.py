@@ -1,0 +1,1 @@
+"""Edge: Redis. Data versions, pruning, inspection and repair."""

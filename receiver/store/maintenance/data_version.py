@@ -1,0 +1,107 @@
+"""Edge: Redis. The version of the data's format: what is newer is not touched, what is older is migrated.
+
+The number stands under `refunds:format`. Data without it is from before there was one, or not there yet: version 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+
+import structlog
+
+from receiver.errors import ConfigurationError, StoreUnavailable
+from receiver.store.maintenance.restored import Restored
+from receiver.store.redis.base import Part
+from receiver.store.redis.keys import FORMAT
+
+log = structlog.get_logger()
+
+VERSION = 1
+"""The format that this program writes. Raise it, with a step in `STEPS`, at every change that older ones misread."""
+FIRST = 1
+RETRY, LOOK_EVERY = 0.5, 30.0
+UNKNOWN = "format_unknown"
+_settling: ContextVar[bool] = ContextVar("settling", default=False)
+
+Step = Callable[[Part], Awaitable[None]]
+STEPS: Mapping[int, Step] = MappingProxyType({})
+"""Version → what brings data of that version to the next. A step may run several times, also at once in several
+processes, and on data that is migrated already: it must then change nothing."""
+
+
+class Format(Restored):
+    """The version of all accounts' data, and whether it was restored."""
+
+    _format_trouble: str = UNKNOWN
+
+    def hold_writes(self) -> None:
+        """From now on nothing is written until the format is settled.
+
+        Whoever tries gets `StoreUnavailable`: with the reason why Redis did not tell the format, or
+        `store_format_unknown` for one that this program does not know.
+        """
+        self._writes.held = lambda: "" if _settling.get() else self._format_trouble
+
+    async def format_version(self) -> int | None:
+        """The version that is written; None where there is none. Raises `ConfigurationError` for what is no number."""
+        return _number(await self._read("GET", FORMAT))
+
+    async def settle_format(self, version: int = VERSION, steps: Mapping[int, Step] = STEPS) -> None:
+        """Write the version at a first start, migrate what is older, and catch up with what was restored.
+
+        Raises `ConfigurationError` for data of a newer version, and `StoreUnavailable`.
+        """
+        token = _settling.set(True)
+        try:
+            found = await self.format_version()
+            while found != version:
+                if found is None:
+                    found = _number(await self._run("format", [FORMAT], ["", FIRST]))
+                elif found > version:
+                    raise ConfigurationError([too_new(found, version)])
+                else:
+                    log.info("store.migrating", version=found, to=found + 1)
+                    await steps[found](self)
+                    found = _number(await self._run("format", [FORMAT], [found, found + 1]))
+            await self.catch_up()
+            self._format_trouble = ""
+        except StoreUnavailable as error:
+            if self._format_trouble:
+                self._format_trouble = error.reason.removeprefix("store_")
+            raise
+        except ConfigurationError:
+            self._format_trouble = UNKNOWN
+            raise
+        finally:
+            _settling.reset(token)
+
+    async def keep_settling_format(self) -> None:
+        """Settle the format as soon as Redis is there, and look again: Redis may be emptied, restored, or migrated.
+
+        Until cancelled. Raises `ConfigurationError`: then nothing is written any more.
+        """
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await self.settle_format()
+            await asyncio.sleep(RETRY if self._format_trouble else LOOK_EVERY)
+
+
+def too_new(found: int, version: int = VERSION) -> str:
+    """What is said of data that a newer program has written."""
+    return (
+        f"the store: its data has format {found}, and this version of the receiver knows formats up to {version}. "
+        "Start the newer version again, or restore a backup from before it."
+    )
+
+
+def _number(raw: bytes | None) -> int | None:
+    if raw is None:
+        return None
+    text = raw.decode(errors="replace")
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10):
+        raise ConfigurationError([f"the store: {FORMAT} is no number. Does another program write to this Redis?"])
+    return int(text)

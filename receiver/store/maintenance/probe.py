@@ -1,0 +1,171 @@
+"""Edge: Redis. How a Redis is: what it says of itself, how fast it answers, and whether it keeps what it confirms."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from receiver.errors import StoreUnavailable
+from receiver.store.redis.address import RedisAddress, address_text
+from receiver.store.redis.client import link
+from receiver.store.redis.cluster import SLOTS, Cluster
+from receiver.store.redis.errors import kind_of
+from receiver.store.redis.keys import PREFIX, PROBE, WAKE
+from receiver.store.redis.sentinel import Guards, MasterOf, ask_guards
+
+PINGS, WRITES = 50, 20
+PATIENCE = 2.0
+"""Seconds after which no more samples of a kind are taken."""
+PROBE_LIVES = 10_000
+"""ms that the probe's key would live, were it not removed."""
+WRITE = "return redis.call('SET', KEYS[1], 'probe', 'PX', ARGV[1])"
+"""A write as the service makes them all: by a script."""
+SETTINGS = ("appendfsync", "no-appendfsync-on-rewrite")
+"""What `CONFIG GET` alone tells."""
+
+
+Ask = Callable[..., Awaitable[Any]]
+"""Sends one command, given word by word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What was found. A part that Redis refused to tell is empty, and `refused` has the word of `kind_of` for it."""
+
+    info: Mapping[str, str]
+    """The fields of `INFO`."""
+    config: Mapping[str, str]
+    """Those of `SETTINGS` that `CONFIG GET` told."""
+    pings: tuple[float, ...]
+    """Seconds of each `PING`."""
+    writes: tuple[float, ...]
+    """Seconds of each write, which Redis answers when it is as durable as it is configured to be."""
+    ahead: float | None
+    """Seconds by which this machine's clock is ahead of `TIME`."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """`info`, `config`, `time`, `channel`, `wait` or `write` → what was the matter, as a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found of one address."""
+
+    nodes: Mapping[str, Vitals | str]
+    """The vitals of each node that has our data, or the word for why it does not answer; a single one has no name."""
+    accounts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The accounts on each node of a cluster."""
+    guards: Guards | None = None
+    """The Sentinels, where there are any."""
+    unserved: int = 0
+    """Slots of a cluster that no node serves."""
+
+
+async def examine(
+    address: RedisAddress, accounts: Sequence[str], *, timeout: float, connect_timeout: float, wall: Callable[[], int]
+) -> Examined:
+    """Examine the Redis at `address`; `timeout`s are seconds for each answer, `wall` is this machine's clock (ms).
+
+    Writes one key on each node, `refunds:doctor:…`, and removes it. Raises `StoreUnavailable` (`store_…`) where
+    nobody answers.
+    """
+    client = link(address, timeout=timeout, connect_timeout=connect_timeout)
+    try:
+        if isinstance(client, Cluster):
+            return await _cluster(client, accounts, wall)
+        guards = await ask_guards(client, address.master) if isinstance(client, MasterOf) else None
+        vitals = await _node(client.execute_command, wall, PREFIX)
+        if isinstance(vitals, str):
+            raise StoreUnavailable(f"Redis: {vitals}.", reason=f"store_{vitals}")
+        return Examined({"": vitals}, guards=guards)
+    finally:
+        await client.aclose()
+
+
+async def _cluster(cluster: Cluster, accounts: Sequence[str], wall: Callable[[], int]) -> Examined:
+    masters = await cluster.masters_of(accounts)
+    found = await asyncio.gather(
+        *(
+            _node(cluster.client(place).execute_command, wall, f"{PREFIX}{{{there[0] if there else PROBE}}}:")
+            for place, there in masters.items()
+        )
+    )
+    names = [address_text(*place) for place in masters]
+    homes = {name: tuple(there) for name, there in zip(names, masters.values(), strict=True)}
+    return Examined(dict(zip(names, found, strict=True)), homes, unserved=SLOTS - cluster.served)
+
+
+async def _node(ask: Ask, wall: Callable[[], int], prefix: str) -> Vitals | str:
+    try:
+        return await _read(ask, wall, prefix)
+    except (RedisError, OSError, TimeoutError) as error:
+        return kind_of(error)
+
+
+async def _read(ask: Ask, wall: Callable[[], int], prefix: str) -> Vitals:
+    refused: dict[str, str] = {}
+    await ask("PING")
+    pings = await _samples(ask, PINGS, ("PING",))
+    info = await _told(ask, refused, "info", "INFO")
+    config = await _told(ask, refused, "config", "CONFIG GET", *SETTINGS)
+    ahead = await _ahead(ask, refused, wall)
+    # An empty message names no account: it wakes nobody.
+    await _asked(ask, refused, "channel", "PUBLISH", WAKE, "")
+    await _asked(ask, refused, "wait", "WAIT", 0, 1)
+    writes: tuple[float, ...] = ()
+    key = f"{prefix}doctor:{secrets.token_hex(8)}"
+    try:
+        writes = await _samples(ask, WRITES, ("EVAL", WRITE, 1, key, PROBE_LIVES))
+        await ask("DEL", key)
+    except RedisError as error:
+        if kind_of(error) in ("timeout", "unreachable"):
+            raise
+        refused["write"] = kind_of(error)
+    return Vitals(info, config, pings, writes, ahead, refused)
+
+
+async def _samples(ask: Ask, count: int, command: tuple[str | int, ...]) -> tuple[float, ...]:
+    """Seconds that each of at most `count` answers took."""
+    found: list[float] = []
+    began = time.perf_counter()
+    while len(found) < count and (at := time.perf_counter()) - began < PATIENCE:
+        await ask(*command)
+        found.append(time.perf_counter() - at)
+    return tuple(found)
+
+
+async def _asked(ask: Ask, refused: dict[str, str], part: str, *command: str | int) -> Any:
+    """The answer; None where Redis refuses it, which is written into `refused`."""
+    try:
+        return await ask(*command)
+    except RedisError as error:
+        if kind_of(error) in ("timeout", "unreachable"):
+            raise
+        refused[part] = kind_of(error)
+        return None
+
+
+async def _told(ask: Ask, refused: dict[str, str], part: str, *command: str) -> dict[str, str]:
+    """The answer as texts by name; empty where Redis refuses to tell."""
+    answer = await _asked(ask, refused, part, *command)
+    return {_text(name): _text(value) for name, value in dict(answer or {}).items()}
+
+
+async def _ahead(ask: Ask, refused: dict[str, str], wall: Callable[[], int]) -> float | None:
+    before = wall()
+    answer = await _asked(ask, refused, "time", "TIME")
+    if answer is None:
+        return None
+    seconds, micros = answer
+    return (before + wall()) / 2000 - (int(seconds) + int(micros) / 1e6)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={text}" for name, text in value.items())
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

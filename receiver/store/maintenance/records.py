@@ -1,0 +1,176 @@
+"""Edge: Redis. Reads whatever a key holds, record by record; what is damaged is told to `damage`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from receiver.errors import Unreadable
+from receiver.ledger.refund import REFUND_ID, Source
+from receiver.outbox.events.event import from_fields, is_newer
+from receiver.outbox.events.operator_event import is_operator, read_operator_event
+from receiver.store.dashboard import Overview
+from receiver.store.deliveries.dead_letters import STREAM_ID
+from receiver.store.deliveries.queues import FARTHEST
+from receiver.store.deliveries.upkeep import JOB
+from receiver.store.maintenance.pruning import Pruning
+from receiver.store.maintenance.restored import GAP, Restored
+from receiver.store.redis.base import scored
+from receiver.store.redis.keys import Name
+from receiver.store.refunds.codec import FLAGS, MOST_NUMBER, NUMBERS, TEXTS
+from receiver.store.refunds.notifications import Notifications
+from receiver.store.refunds.schedule import Looks
+from receiver.store.requests.fps_orders import FpsOrders
+
+BATCH = 500
+LONGEST_BLOCK = 3_600_000
+"""ms for which `store/redis/prelude.lua` believes that Amazon has asked for a pause."""
+REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed"})
+"""Sorted sets whose members are refunds."""
+SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing"})
+
+
+class Records(Pruning, Looks, FpsOrders, Overview, Notifications, Restored):
+    """What is kept, read only to see whether it can be."""
+
+    async def read_record(self, key: str, name: Name) -> None:
+        """Read a key of the right type. Raises `RecordUnreadable` where one record is all of it."""
+        readers: Mapping[str, Callable[[str, str], Awaitable[Any]]] = MappingProxyType(
+            {
+                "refund": self.refund,
+                "history": self.history,
+                "trail": self.trail,
+                "charge": self.charge_entries,
+                "taken": self.taken,
+                "disputes": self.disputes,
+                "requests": self.request,
+                "fps": self.fps_order,
+                "health": self.health,
+                "dead": self.dead_events,
+            }
+        )
+        if name.kind in readers:
+            await readers[name.kind](name.account, name.of)
+        elif name.entry.type == "zset" and name.kind != "unrecognized":
+            await self._read_members(key, name)
+        elif name.kind in ("hints", "attempts", "copies", "unrecognized:details"):
+            await self._read_fields(key, name)
+        elif name.kind == "throttle":
+            await self._read_throttle(key)
+        elif name.kind == "subscribers":
+            await self.roster(name.account)
+        elif name.kind == "backfill":
+            raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+            for job in (job for job, value in raw.items() if not JOB.fullmatch(value)):
+                self.damage.record(key, job, "no backfill")
+        elif name.kind in ("events", "told"):
+            await self._read_events(key, name)
+
+    async def _read_members(self, key: str, name: Name) -> None:
+        cursor, never = 0, self.now() + FARTHEST
+        while True:
+            told, found = await self._read("ZSCAN", key, cursor, "COUNT", BATCH)
+            if name.kind in ("owed", "deaths"):
+                self._plain(key, [member for member, _ in scored(found)])
+            else:
+                for member, at in self._scored(key, found):
+                    if name.kind in REFUNDS and not REFUND_ID.fullmatch(member):
+                        self.damage.record(key, member, "no id of a refund")
+                    elif name.kind == "lane" and not STREAM_ID.fullmatch(member):
+                        self.damage.record(key, member, "no id of an event")
+                    elif name.kind in SCHEDULES and at > never:
+                        self.damage.record(key, member, "scheduled for never")
+            cursor = int(told)
+            if not cursor:
+                break
+
+    async def _read_fields(self, key: str, name: Name) -> None:
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        for field, value in raw.items():
+            text = field.decode(errors="backslashreplace")
+            if name.kind == "hints":
+                self._echo(key, text, value)
+            elif name.kind == "attempts":
+                self._attempts(key, text, value)
+            elif name.kind == "copies":
+                self._copied(key, text, value)
+            else:
+                self._details(key, text, value)
+
+    async def _read_throttle(self, key: str) -> None:
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        for field, value in raw.items():
+            try:
+                number = float(value)
+            except ValueError:
+                number = float("nan")
+            # Where a clock was ahead and has gone back, `at` is as far ahead.
+            at = raw.get(b"at", b"0")
+            last = max(int(at) if at.isdigit() else 0, self.now()) + LONGEST_BLOCK
+            if not 0 <= number <= (last if field == b"blocked" else MOST_NUMBER):
+                self.damage.record(key, field, "out of bounds")
+
+    async def _read_events(self, key: str, name: Name) -> None:
+        if name.kind == "told":
+            for place, value in enumerate(await self._read("LRANGE", key, 0, -1)):
+                try:
+                    self._judge_event(name.account, msgspec.json.decode(value, type=dict[str, str]))
+                except (msgspec.MsgspecError, Unreadable, RecursionError):
+                    self.damage.record(key, str(place), "no operator event")
+            return
+        after = "0-0"
+        while entries := await self.stream_page(name.account, after, BATCH):
+            for after, fields in entries:
+                try:
+                    self._judge_event(name.account, fields)
+                except Unreadable:
+                    self.damage.record(key, after, "no event")
+
+    @staticmethod
+    def _judge_event(account: str, fields: dict[str, str]) -> None:
+        if is_newer(fields):
+            return
+        if is_operator(fields):
+            read_operator_event(account, fields)
+        else:
+            from_fields(account, fields)
+
+    async def restore_refund(self, account: str, refund_id: str, kept: str) -> None:
+        """After a refund's record was set aside, write what of it can be read, and ask Amazon.
+
+        Its revision goes on above all that subscribers have seen: they would take what comes for older news.
+        """
+        keys = self._keys(account)
+        raw: dict[bytes, bytes] = {}
+        if await self._read("TYPE", kept) in (b"hash", "hash"):
+            raw = await self._read("HGETALL", kept)
+        history = await self.history(account, refund_id)
+        fields = _readable(raw)
+        revision = max([int(fields.get("revision", "0")), *(each.revision for each in history)])
+        if revision:
+            now = str(self.now())
+            last = history[-1].state if history else ""
+            fields = {"seen": now, "changed": now, "by": Source.POLL.value, "state": last, **fields}
+            fields["revision"] = str(revision + GAP)
+            flat = [text for pair in fields.items() if pair[1] for text in pair]
+            await self._write("HSET", keys("refund", refund_id), *flat)
+            await self._write("ZADD", keys.state(fields["state"]), fields["changed"], refund_id)
+        await self._write("ZADD", keys("due"), self.now(), refund_id)
+        self._written(account)
+
+
+def _readable(raw: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The fields of a refund's damaged hash that can be read each by itself."""
+    texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
+    return {name: text for name, text in texts.items() if _is_right(name, text)}
+
+
+def _is_right(name: str, text: str) -> bool:
+    if name in NUMBERS:
+        return text.isascii() and text.isdigit() and int(text[:20]) < MOST_NUMBER
+    if name == "by":
+        return text in set(Source)
+    return "\ufffd" not in text and (name in TEXTS or name in FLAGS or name in ("finals", "emitted"))

@@ -1,0 +1,85 @@
+"""Edge: Redis. A store that a backup was laid into: what is not final in it may be old, and is asked about at once.
+
+`deploy/backup.py` writes `refunds:restored`, a text that no other restore has. Each account keeps the one that it has
+dealt with, so that this may be done by several processes at once, and again after one that died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Sequence
+
+import structlog
+
+from receiver.ledger.refund import State
+from receiver.store.redis.base import Part, scored
+from receiver.store.redis.damage import WrongType
+from receiver.store.redis.keys import OTHER, RESTORED
+from receiver.store.redis.wakeups import News
+
+log = structlog.get_logger()
+
+BATCH = 100
+REVISION = re.compile(rb"[0-9]{1,15}")
+GAP = 1_000
+"""By how much revisions go up: more than a refund can have had between the backup and the restore. Subscribers have
+seen those, and would take what is told from here on for older news."""
+
+
+class Restored(Part):
+    """Catches up with what happened between a backup and its restore."""
+
+    accounts: Sequence[str] = ()
+    """Whose refunds this process looks after."""
+
+    async def catch_up(self) -> None:
+        """After a restore, make every refund that is not final due now. Raises `StoreUnavailable`."""
+        mark: bytes | None = await self._read("GET", RESTORED)
+        if mark is None:
+            return
+        for account in self.accounts:
+            # A foreign key holds up its own account alone; it is looked at again.
+            with contextlib.suppress(WrongType):
+                await self._catch_up(account, mark)
+
+    async def _catch_up(self, account: str, mark: bytes) -> None:
+        key = self._keys(account)("restored")
+        if await self._read("GET", key) == mark:
+            return
+        count = await self._make_due(account)
+        await self._write("SET", key, mark, "GET")
+        self._written(account, News.DUE)
+        log.warning("store.restored", account=account, refunds_due=count)
+
+    async def _make_due(self, account: str) -> int:
+        count = 0
+        for state in (State.INITIATED, OTHER):
+            index, cursor = self._keys(account).state(state), 0
+            while True:
+                # Unlike pages, a scan shows every refund that stays in the index, however many leave it meanwhile.
+                told, found = await self._read("ZSCAN", index, cursor)
+                cursor, ids = int(told), self._texts(index, [member for member, _ in scored(found)])
+                for start in range(0, len(ids), BATCH):
+                    count += await self._hasten(account, ids[start : start + BATCH])
+                if not cursor:
+                    break
+        return count
+
+    async def _hasten(self, account: str, ids: list[str]) -> int:
+        keys = self._keys(account)
+        revisions = await asyncio.gather(*(self._revision(keys("refund", each)) for each in ids))
+        there = {each: revision for each, revision in zip(ids, revisions, strict=True) if revision is not None}
+        pairs = [text for pair in there.items() for text in pair]
+        await self._run("hasten", [keys("due"), *(keys("refund", each) for each in there)], [self.now(), GAP, *pairs])
+        return len(there)
+
+    async def _revision(self, key: str) -> bytes | None:
+        """None where there is none; a damaged record is no reason to leave the others as they are."""
+        with contextlib.suppress(WrongType):
+            found: bytes | None = await self._read("HGET", key, "revision")
+            if found is None or REVISION.fullmatch(found):
+                return found
+            self.damage.record(key, "revision", "no number")
+        return None

@@ -1,0 +1,1 @@
+"""Edge: Redis. Connections, keys and scripts."""

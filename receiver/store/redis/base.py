@@ -1,0 +1,123 @@
+"""Edge: Redis. What the parts of the store share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from receiver.store.redis.client import Pipelines
+from receiver.store.redis.clock import Clock
+from receiver.store.redis.damage import Damage, RecordUnreadable, WrongType
+from receiver.store.redis.keys import LIST, WAKE, Keys, read_name
+from receiver.store.redis.scripts import Command, Script, script
+from receiver.store.redis.wakeups import News, Wakes
+
+LAST_TIME = 253_402_300_799_999
+"""ms: the end of the year 9999, which is the last that can be written."""
+
+
+class Part:
+    """Access to Redis. `now` is the clock that leases, throttles and schedules go by."""
+
+    now: Clock
+    wakes: Wakes
+    damage: Damage
+    _reads: Pipelines
+    _writes: Pipelines
+
+    async def _read(self, *command: str | int | bytes) -> Any:
+        return await self._called(self._reads, command)
+
+    async def _write(self, *command: str | int | bytes) -> Any:
+        return await self._called(self._writes, command)
+
+    async def _run(
+        self,
+        name: str,
+        keys: list[str],
+        args: list[str | int | bytes],
+        *,
+        repeatable: bool = True,
+        without: Collection[str] = (),
+        reads: bool = False,
+    ) -> Any:
+        """Run a script. It writes nothing while one of the keys holds a foreign type, except of the kinds `without`:
+        it goes on without those. Raises `WrongType`."""
+        lua = script(name)
+        group = self._reads if reads else self._writes
+        return await self._called(group, lua.command(keys, args, without), lua, repeatable=repeatable)
+
+    async def _called(
+        self, group: Pipelines, command: Command, lua: Script | None = None, *, repeatable: bool = True
+    ) -> Any:
+        try:
+            answer = await group.call(command, lua, repeatable=repeatable)
+        except WrongType as error:
+            self.damage.met(error)
+            raise
+        except RecordUnreadable as error:
+            self.damage.record(error.key, error.part)
+            raise
+        if lua is not None and isinstance(answer, list) and len(answer) == 3 and answer[0] == b"NOTES":
+            _, notes, answer = answer
+            for key, part, what in zip(notes[::3], notes[1::3], notes[2::3], strict=True):
+                self._noted(key.decode(), part, what.decode())
+        return answer
+
+    async def set_aside(self, key: str, part: bytes | str, what: str) -> bool:
+        """Move one field or member of a key to where it is kept, with its value or score; False if it is not there."""
+        name = read_name(key)
+        if name is None or not name.account:
+            return False
+        aside = Keys(name.account)("aside", name.kind, *((name.of,) if name.of else ()))
+        moved = await self._run("set_aside", [key, aside], [part])
+        if moved:
+            # A member of a list is its value, which may be anything.
+            self.damage.record(key, "" if name.entry.type == LIST else part, what)
+        return bool(moved)
+
+    def _texts(self, key: str, members: Iterable[bytes]) -> list[str]:
+        """Members or fields as text; what is none is reported and left out."""
+        found = []
+        for member in members:
+            try:
+                found.append(member.decode())
+            except UnicodeDecodeError:
+                self.damage.record(key, member, "no text")
+        return found
+
+    def _scored(self, key: str, answer: list[Any]) -> list[tuple[str, int]]:
+        """(member, score in ms) of an answer WITHSCORES; a member that is no text is reported and left out."""
+        pairs = [(self._texts(key, [member]), score) for member, score in scored(answer)]
+        return [(texts[0], self._millis(key, texts[0], score)) for texts, score in pairs if texts]
+
+    def _millis(self, key: str, member: str, score: bytes | float) -> int:
+        """A score as a time; one that is none is reported, and becomes the nearest time that there is."""
+        found = float(score)
+        if not 0 <= found <= LAST_TIME:
+            self.damage.record(key, member, "its score is no time")
+        return int(min(max(found, 1), LAST_TIME)) if found else 0
+
+    def _noted(self, key: str, part: bytes, what: str) -> None:
+        """What a script tells beside its answer: a key without which it went on, or a damaged record."""
+        if what.startswith("foreign "):
+            self.damage.wrong_type(key, what.removeprefix("foreign "))
+        else:
+            self.damage.record(key, part, what)
+
+    def _written(self, account: str, news: News = News.CHANGED) -> None:
+        """Tell this process and the others. Nothing depends on it."""
+        self.wakes.notify(account, news)
+        publish: Command = ("PUBLISH", WAKE, self.wakes.word(account, news))
+        self._writes.forget(publish)
+
+    @staticmethod
+    def _keys(account: str) -> Keys:
+        return Keys(account)
+
+
+def scored(answer: list[Any]) -> list[tuple[bytes, bytes]]:
+    """(member, score) pairs of an answer WITHSCORES: flat in RESP2, nested in RESP3."""
+    if answer and isinstance(answer[0], list | tuple):
+        return [(pair[0], pair[1]) for pair in answer]
+    return list(zip(answer[::2], answer[1::2], strict=True))

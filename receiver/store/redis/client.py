@@ -1,0 +1,58 @@
+"""Edge: Redis. The client for an address, be it one Redis, the master that Sentinels know, or a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from redis.asyncio import Redis
+
+from receiver.store.redis.address import CLUSTER, SENTINEL, RedisAddress
+from receiver.store.redis.cluster import Cluster, ClusterGroup, NodeGroup
+from receiver.store.redis.pipeline import Group, connect, limits
+from receiver.store.redis.sentinel import master_of
+
+Client = Redis | Cluster
+Pipelines = Group | ClusterGroup
+
+
+def link(address: RedisAddress, *, timeout: float = 5.0, connect_timeout: float = 2.0) -> Client:
+    """A client for the address; time-outs in seconds. It never retries by itself."""
+    how = limits(timeout, connect_timeout)
+    if address.kind == SENTINEL:
+        return master_of(address, **how)
+    if address.kind != CLUSTER:
+        return connect(address, timeout=timeout, connect_timeout=connect_timeout)
+    options = {**address.sign_in, **address.tls_options, **how}
+    return Cluster(address.hosts, lambda host, port: Redis(host=host, port=port, **options))
+
+
+def pipelines(
+    client: Client,
+    wait_replicas: int = 0,
+    wait_ms: int = 500,
+    on_error: Callable[[str], None] = lambda kind: None,
+    gone: Callable[[], bool] = lambda: False,
+) -> Pipelines:
+    """What sends the commands of one turn together."""
+    if isinstance(client, Cluster):
+        return ClusterGroup(client, lambda node: NodeGroup(node, wait_replicas, wait_ms, on_error, gone), on_error)
+    return Group(client, wait_replicas, wait_ms, _leaving(client, on_error), gone)
+
+
+def _leaving(client: Redis, on_error: Callable[[str], None]) -> Callable[[str], None]:
+    """After a refused write also let go of the connections: behind a name or a proxy another server may be master."""
+    under_way: set[asyncio.Task[None]] = set()
+
+    def noted(kind: str) -> None:
+        on_error(kind)
+        if kind == "read_only" and not under_way:
+            task = asyncio.get_running_loop().create_task(_let_go(client))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+
+    return noted
+
+
+async def _let_go(client: Redis) -> None:
+    await client.connection_pool.disconnect(inuse_connections=False)

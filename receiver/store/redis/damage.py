@@ -1,0 +1,145 @@
+"""Edge: Redis. Keys of a foreign type and damaged records, as this process has met them: logged and counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from receiver.errors import StoreUnavailable
+from receiver.store.redis.keys import read_kind, read_name
+
+log = structlog.get_logger()
+
+SAY_AGAIN = 60.0
+"""Seconds after which the same damage is logged again."""
+MOST_REMEMBERED = 1_000
+FIX = "receiver repair '{}'"
+
+
+class StoreDamaged(StoreUnavailable):
+    """What another program, a person or a later version has written. `part`: of the key, if not all of it."""
+
+    def __init__(self, detail: str, *, key: str, part: str = "", reason: str) -> None:
+        super().__init__(detail, reason=reason, retry_after=30)
+        self.key, self.part = key, part
+
+
+class WrongType(StoreDamaged):
+    """A key holds another type than it should: `part`, where that is known."""
+
+
+class RecordUnreadable(StoreDamaged):
+    """A record cannot be read."""
+
+
+class KeysDamaged(StoreUnavailable):
+    """Keys hold another type than they should. `keys`: what each holds, and should hold."""
+
+    reason = "store_wrong_type"
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        super().__init__()
+        self.keys = keys
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A key that holds another type than the catalogue says."""
+
+    key: str
+    found: str
+    should_be: str
+    account: str = ""
+    """Empty for a key of the whole store."""
+
+
+class Damage:
+    """What one process has met. `on_record` is told the kind of key of each damaged record that is logged."""
+
+    def __init__(self, on_record: Callable[[str], None] = lambda kind: None) -> None:
+        self.on_record = on_record
+        self.records: dict[tuple[str, str], str] = {}
+        """(key, part) → what is wrong with it, as it was met last."""
+        self._foreign: dict[str, Foreign] = {}
+        self._said: dict[tuple[str, str], float] = {}
+
+    @property
+    def foreign(self) -> list[Foreign]:
+        """The foreign keys that were met and are not known to be right again."""
+        return list(self._foreign.values())
+
+    def wrong_type(self, key: str, found: str) -> None:
+        """A key holds another type; `found` is empty where Redis did not say which."""
+        name = read_name(key)
+        if name is None:
+            return
+        known = self._foreign.get(key)
+        if known is None and len(self._foreign) >= MOST_REMEMBERED:
+            self._foreign.pop(next(iter(self._foreign)))
+        self._foreign[key] = Foreign(key, found or (known.found if known else ""), name.entry.type, name.account)
+        if self._is_news(key, ""):
+            log.error(
+                "store.wrong_type",
+                key=key,
+                found=found or None,
+                should_be=name.entry.type,
+                account=name.account or None,
+                fix=FIX.format(key),
+            )
+
+    def met(self, error: WrongType) -> None:
+        """A command failed because of a foreign key."""
+        self.wrong_type(error.key, error.part)
+
+    def right_again(self, keys: Iterable[str]) -> None:
+        """These keys were looked at, and hold what they should, or nothing."""
+        for key in keys:
+            if self._foreign.pop(key, None):
+                self._said.pop((key, ""), None)
+                log.warning("store.right_type_again", key=key)
+
+    def record(self, key: str, part: str | bytes = "", what: str = "") -> None:
+        """A record is damaged, or of a later version: `part` is the field or member of the key, if it is not all of it.
+
+        Values are not passed on: they may be secrets.
+        """
+        shown = part.decode(errors="backslashreplace") if isinstance(part, bytes) else part
+        shown = ascii(shown)[1:-1][:200]
+        if len(self.records) < MOST_REMEMBERED:
+            self.records[key, shown] = what
+        if self._is_news(key, f"{shown} {what}"):
+            self.on_record(read_kind(key))
+            log.error("store.record_unreadable", key=key, part=shown or None, what=what or None, fix=fix_of(key, shown))
+
+    def _is_news(self, key: str, part: str) -> bool:
+        now = time.monotonic()
+        if now - self._said.get((key, part), -SAY_AGAIN) < SAY_AGAIN:
+            return False
+        self._said.pop((key, part), None)
+        if len(self._said) >= MOST_REMEMBERED:
+            del self._said[next(iter(self._said))]
+        self._said[key, part] = now
+        return True
+
+
+def fix_of(key: str, part: str = "") -> str:
+    """The command that sets a key, or a part of it, aside."""
+    return FIX.format(key) + (f" --part '{part}'" if part else "")
+
+
+def wrong_type(key: str, should_be: str, found: str = "") -> WrongType:
+    """The error of a key that holds another type."""
+    holds = f"a {found}" if found else "another type"
+    text = f"The store's key {key} holds {holds}, and should be a {should_be}. Set it aside: {fix_of(key)}."
+    return WrongType(text, key=key, part=found, reason="store_wrong_type")
+
+
+def unreadable(key: str, part: str | bytes = "") -> RecordUnreadable:
+    """The error of a record that cannot be read."""
+    shown = part.decode(errors="backslashreplace") if isinstance(part, bytes) else part
+    where = f"{key}{f', {ascii(shown)[:100]},' if shown else ''}"
+    text = f"The store's record {where} cannot be read. See `receiver doctor --store`."
+    return RecordUnreadable(text, key=key, part=shown, reason="store_record_unreadable")

@@ -1,0 +1,55 @@
+-- What scripts share. Each part between blank lines goes before the scripts that name its function.
+
+-- A number that a person or another program may have written over: `default` where it is none, or has no end.
+local function number(text, default)
+  local found = tonumber(text)
+  if not found or found ~= found or found == math.huge or found == -math.huge then
+    return default
+  end
+  return found
+end
+
+-- A stream id in the form whose byte order is the order of ids; nil for what is no id.
+local function fixed_width(id)
+  local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
+  if not ms then
+    return nil
+  end
+  return string.rep('0', 15 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
+end
+
+-- Move a damaged member of a sorted set into the hash `aside`, where it is kept with its score.
+local function set_aside(key, member, aside, what)
+  redis.call('HSET', aside, member, redis.call('ZSCORE', key, member))
+  redis.call('ZREM', key, member)
+  note(key, member, what)
+end
+
+-- What is scheduled so far away was never meant: it is due now. Nothing is scheduled for more than 400 days.
+local FARTHEST = 400 * 86400000
+local function bring_back(key, now)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. string.format('%.0f', now + FARTHEST), '+inf', 'LIMIT', 0, 100)) do
+    redis.call('ZADD', key, now, member)
+    note(key, member, 'scheduled for never; brought back')
+  end
+end
+
+-- The throttle's fields, within what they can be: a bucket never holds less than nothing, and Amazon blocks for an hour at
+-- most (`store/refunds/block.lua`). A clock that was ahead and has gone back takes along what it wrote.
+local LONGEST_BLOCK = 3600000
+local function read_throttle(key, now, burst)
+  local held = redis.call('HMGET', key, 'tokens', 'at', 'blocked')
+  local tokens, at, blocked = number(held[1], burst), number(held[2], now), number(held[3], 0)
+  if at > now + 1000 then
+    blocked, at = blocked - (at - now), now
+  end
+  if tokens < 0 or tokens > burst or (held[1] and not number(held[1])) then
+    note(key, 'tokens', 'out of bounds; set to within')
+    tokens = math.max(0, math.min(tokens, burst))
+  end
+  if blocked > now + LONGEST_BLOCK or (held[3] and not number(held[3])) then
+    note(key, 'blocked', 'out of bounds; taken for not blocked')
+    blocked = 0
+  end
+  return tokens, at, blocked
+end

@@ -1,0 +1,226 @@
+"""Edge: Redis. The catalogue of all keys: their names, types, what they hold, and when they go.
+
+Every key is named here, and nowhere else: `Keys` refuses a kind that `CATALOGUE` does not have, and every script checks
+the types of its keys against it before its first write (`store/redis/prelude.lua`). One account's keys share a hash
+tag, and so a slot of a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from receiver.amazon.throttle import Call
+from receiver.ledger.refund import Reason
+
+PREFIX = "refunds:"
+WAKE = f"{PREFIX}wake"
+"""The channel on which a process says the name of an account that it has just written to."""
+
+
+class Scope(StrEnum):
+    """What a key belongs to. All but those of the whole store belong to an account as well."""
+
+    STORE = "store"
+    ACCOUNT = "account"
+    SUBSCRIBER = "subscriber"
+    REFUND = "refund"
+    CHARGE = "charge"
+    CHARGE_PERMISSION = "charge permission"
+    REQUEST = "request"
+    INDEX = "index"
+    """One key for each value that refunds are looked up by."""
+    CALL = "call"
+    """One of Amazon's operations."""
+    MESSAGE = "message"
+    TEST = "test"
+    ASIDE = "aside"
+    """A key whose damaged parts are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of key."""
+
+    type: str
+    """As Redis's `TYPE` says it; `any` where what it holds was foreign to begin with."""
+    scope: Scope
+    holds: str
+    removed_with: str
+    """What removes it; `never` where it stays."""
+
+
+HASH, ZSET, LIST, STRING, STREAM, ANY = "hash", "zset", "list", "string", "stream", "any"
+_REFUND, _SUBSCRIBER = "its refund, by pruning", "its subscriber"
+_UNRECOGNIZED = "its age: 30 days after the last one"
+_ISSUED = "its age: 400 days after the last change; never while it is open"
+
+CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        # Refunds
+        "refund": Kind(HASH, Scope.REFUND, "the refund's present state", _REFUND),
+        "history": Kind(LIST, Scope.REFUND, "its revisions, a line each", _REFUND),
+        "trail": Kind(LIST, Scope.REFUND, "its timeline, for display only", f"{_REFUND}, or 400 days after its start"),
+        "state": Kind(ZSET, Scope.INDEX, "refunds in a state, by last change", "never"),
+        "reason": Kind(ZSET, Scope.INDEX, "declined refunds with a reason code, by last change", "its last refund"),
+        "order": Kind(ZSET, Scope.INDEX, "refunds of an order reference, by last change", "its last refund"),
+        # When to ask Amazon
+        "due": Kind(ZSET, Scope.ACCOUNT, "refund → when to ask Amazon next", "its last refund"),
+        "hinted": Kind(ZSET, Scope.ACCOUNT, "refund → since when to ask Amazon at once", "its last refund"),
+        "refreshed": Kind(ZSET, Scope.ACCOUNT, "refund → since when somebody asks to refresh it", "its last refund"),
+        "hints": Kind(HASH, Scope.ACCOUNT, "refund → the hint that made it due", "its last refund"),
+        "seen": Kind(STRING, Scope.MESSAGE, "the digest of a notification that was taken in", "its age: 16 days"),
+        "throttle": Kind(HASH, Scope.CALL, "tokens for one of Amazon's operations", "never"),
+        "unrecognized": Kind(ZSET, Scope.ACCOUNT, "notifications not understood, by when they came", _UNRECOGNIZED),
+        "unrecognized:details": Kind(HASH, Scope.ACCOUNT, "what is known of each of them", _UNRECOGNIZED),
+        "unrecognized:messages": Kind(HASH, Scope.ACCOUNT, "their messages, compressed", _UNRECOGNIZED),
+        # Events, and who is owed them
+        "subscribers": Kind(HASH, Scope.ACCOUNT, "name → the subscriber; `:version` of the list", "never"),
+        "events": Kind(STREAM, Scope.ACCOUNT, "the events; a public contract", "trimming, entry by entry"),
+        "epoch": Kind(
+            STRING, Scope.ACCOUNT, "a word that is new in an emptied store, for places in the stream", "never"
+        ),
+        "backfill": Kind(HASH, Scope.ACCOUNT, "subscriber → events that it is still to be owed", "its last entry"),
+        "told": Kind(LIST, Scope.ACCOUNT, "operator events that are not in the stream yet", "its last entry"),
+        "upkeep": Kind(STRING, Scope.ACCOUNT, "that a process does the upkeep just now", "its age: a minute"),
+        "lane": Kind(ZSET, Scope.SUBSCRIBER, "stream id → when to send", _SUBSCRIBER),
+        "owed": Kind(ZSET, Scope.SUBSCRIBER, "the stream ids that must not be trimmed", _SUBSCRIBER),
+        "attempts": Kind(HASH, Scope.SUBSCRIBER, "stream id → what was tried", _SUBSCRIBER),
+        "copies": Kind(HASH, Scope.SUBSCRIBER, "stream id → an event that the stream may not have", _SUBSCRIBER),
+        "dead": Kind(HASH, Scope.SUBSCRIBER, "stream id → an event that was given up", _SUBSCRIBER),
+        "deaths": Kind(ZSET, Scope.SUBSCRIBER, "the stream ids of `dead`, in order", _SUBSCRIBER),
+        "health": Kind(HASH, Scope.SUBSCRIBER, "failures in a row, rate, last success and error", _SUBSCRIBER),
+        "tested": Kind(STRING, Scope.TEST, "how a test of a subscriber ended", "its age: 2 minutes"),
+        # Refunds that we issue
+        "charge": Kind(HASH, Scope.CHARGE, "refund or reservation → amount and state", "never"),
+        "charges": Kind(STRING, Scope.CHARGE, "what Amazon said of a charge", "its age: an hour; 400 days for advice"),
+        "disputes": Kind(HASH, Scope.CHARGE_PERMISSION, "dispute → what Amazon has told of it", "never"),
+        "taken": Kind(HASH, Scope.CHARGE, "refund → the request that it is of", "its last refund"),
+        "requests": Kind(HASH, Scope.REQUEST, "a refund request: the order and what became of it", _ISSUED),
+        "issuing": Kind(ZSET, Scope.ACCOUNT, "refund request → when to try", "its last request"),
+        "reserved": Kind(ZSET, Scope.ACCOUNT, "open refund requests, by since when", "its last request"),
+        "unclear": Kind(ZSET, Scope.ACCOUNT, "unclear refund requests, by since when", "its last request"),
+        "fps": Kind(HASH, Scope.REQUEST, "a refund by Flexible Payments: the order and what became of it", "never"),
+        "fps_issuing": Kind(ZSET, Scope.ACCOUNT, "reference → when to try", "its last order"),
+        # The store itself
+        "restored": Kind(STRING, Scope.ACCOUNT, "the restore that the account has caught up with", "never"),
+        "probe": Kind(STRING, Scope.ACCOUNT, "nothing, ever: the key of the write that writes nothing", "never there"),
+        "pulse": Kind(STRING, Scope.ACCOUNT, "the write that `WAIT` waits for", "its age: a day"),
+        "doctor": Kind(STRING, Scope.TEST, "a sample write of `receiver doctor`", "its age: 10 seconds"),
+        "aside": Kind(HASH, Scope.ASIDE, "damaged parts of a key, kept", "never: by hand"),
+        "replaced": Kind(ANY, Scope.ASIDE, "a whole key that `receiver repair` has set aside", "never: by hand"),
+    }
+)
+"""The keys of an account: `refunds:{<account>}:<kind>`, and what they belong to behind it."""
+
+STORE_KEYS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        "certificates": Kind(HASH, Scope.STORE, "`<partition>/<file hash>` → DER that verified a message", "never"),
+        "certificate_seals": Kind(HASH, Scope.STORE, "`<partition>/<file hash>#<seal key>` → its seal", "never"),
+        "format": Kind(STRING, Scope.STORE, "the version of the data's format", "never"),
+        "restored": Kind(STRING, Scope.STORE, "a word that names the last restore", "never"),
+        "probe": Kind(STRING, Scope.STORE, "nothing, ever: the key of the write that writes nothing", "never there"),
+        "doctor": Kind(STRING, Scope.TEST, "a sample write of `receiver doctor`", "its age: 10 seconds"),
+        "replaced": Kind(ANY, Scope.ASIDE, "a whole key that `receiver repair` has set aside", "never: by hand"),
+    }
+)
+"""The keys of all accounts: `refunds:<kind>`."""
+
+ALONE = frozenset({Scope.STORE, Scope.ACCOUNT})
+"""Scopes of which there is one key of a kind."""
+
+ACCOUNT_KEY = re.compile(r"refunds:\{([^{}]+)\}:([^:]+)(?::(.*))?", re.DOTALL)
+STORE_KEY = re.compile(r"refunds:([^:{}]+)(?::(.*))?", re.DOTALL)
+
+OTHER = "other"
+STATES = ("RefundInitiated", "Refunded", "Declined", OTHER)
+"""The state indexes. Amazon's unknown words share one, so that a list of everything reads a fixed number of keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one account."""
+
+    account: str
+
+    def __call__(self, kind: str, *parts: str) -> str:
+        """`refunds:{us}:refund:S01-…` for `("refund", "S01-…")`. Raises `KeyError` for an unknown kind."""
+        CATALOGUE[kind]
+        return ":".join((f"{PREFIX}{{{self.account}}}", kind, *parts))
+
+    def state(self, state: str) -> str:
+        """The index of refunds in this state, by last change."""
+        return self("state", state if state in STATES else OTHER)
+
+    def of_subscriber(self, name: str) -> list[str]:
+        """All keys that belong to one subscriber, in the order of `SUBSCRIBER_KINDS`."""
+        return [self(kind, name) for kind in SUBSCRIBER_KINDS]
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What the name of a key says. `account` is empty for keys of the whole store."""
+
+    account: str
+    kind: str
+    of: str
+    """What it belongs to: a refund's id, a subscriber's name, …; empty where there is one key of the kind."""
+    entry: Kind
+
+
+def read_name(key: str) -> Name | None:
+    """What a key's name says; None for one that is not of the catalogue."""
+    if found := ACCOUNT_KEY.fullmatch(key):
+        account, kind, of = found.groups()
+        if f"{kind}:{of}" in CATALOGUE:
+            kind, of = f"{kind}:{of}", None
+        entry = CATALOGUE.get(kind)
+    elif found := STORE_KEY.fullmatch(key):
+        account, kind, of = "", *found.groups()
+        entry = STORE_KEYS.get(kind)
+    else:
+        return None
+    if entry is None or (of is None) != (entry.scope in ALONE):
+        return None
+    return Name(account, kind, of or "", entry)
+
+
+def read_kind(key: str) -> str:
+    """The kind of a key; empty for one that is not of the catalogue."""
+    found = read_name(key)
+    return found.kind if found else ""
+
+
+def type_of(key: str) -> str:
+    """The type that a key should have. Raises `KeyError` for one that is not of the catalogue."""
+    found = read_name(key)
+    if found is None:
+        raise KeyError(f"{key} is no key of the catalogue (keys.py).")
+    return found.entry.type
+
+
+def _store_key(kind: str) -> str:
+    STORE_KEYS[kind]
+    return f"{PREFIX}{kind}"
+
+
+CERTIFICATES, SEALS = map(_store_key, ("certificates", "certificate_seals"))
+FORMAT, RESTORED, PROBE = map(_store_key, ("format", "restored", "probe"))
+SUBSCRIBER_KINDS = tuple(kind for kind, entry in CATALOGUE.items() if entry.scope is Scope.SUBSCRIBER)
+"""What is kept for each subscriber, a key each."""
+
+
+def standing_keys(account: str, subscribers: Iterable[str]) -> list[str]:
+    """The keys of an account whose names are known beforehand; those of single refunds and charges are too many."""
+    keys = Keys(account)
+    return [
+        *(keys(kind) for kind, entry in CATALOGUE.items() if entry.scope is Scope.ACCOUNT),
+        *(keys.state(state) for state in STATES),
+        *(keys("reason", reason) for reason in Reason),
+        *(keys("throttle", call) for call in Call),
+        *(key for name in subscribers for key in keys.of_subscriber(name)),
+    ]

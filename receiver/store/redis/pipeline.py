@@ -1,0 +1,270 @@
+"""Edge: Redis. One pipeline for all commands that arrive in the same turn of the loop, scripts, and time-outs.
+
+With `appendfsync always` Redis syncs its file once for all commands that it reads together, so that commands sent
+together share the cost of being durable (group commit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import hiredis
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.connection import Connection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from receiver.errors import StoreUnavailable
+from receiver.runtime.deadline import Deadline
+from receiver.store.redis.address import RedisAddress, read_address
+from receiver.store.redis.errors import kind_of, store_error
+from receiver.store.redis.keys import PROBE, Keys
+from receiver.store.redis.scripts import Command, Script
+
+log = structlog.get_logger()
+
+MOST_FLIGHTS = 2
+"""Pipelines under way at once; what arrives meanwhile shares the next one."""
+TIMEOUT = 5.0
+"""Seconds for one exchange, where the client has no time-out of its own."""
+SOUND = frozenset({"error", "wrong_type", "record_unreadable"})
+"""Kinds of error that are about one command: Redis itself is well."""
+PULSE_LIVES = 86_400_000
+"""ms; no key of ours is left where nothing is written any more."""
+
+
+@dataclass(slots=True)
+class _Call:
+    command: Command
+    script: Script | None
+    repeatable: bool
+    answer: asyncio.Future[Any]
+    moves: int = 0
+    """How often a cluster has sent it elsewhere."""
+
+
+@dataclass(slots=True)
+class Group:
+    """Collects the commands of one turn of the loop, and sends them as one pipeline. Reads and writes have one each."""
+
+    client: Redis
+    wait_replicas: int = 0
+    wait_ms: int = 500
+    on_error: Callable[[str], None] = lambda kind: None
+    gone: Callable[[], bool] = lambda: False
+    """Whether what Redis confirms would not be kept: nothing is sent then."""
+    held: Callable[[], str] = lambda: ""
+    """Why nothing may be sent yet, as a word of `KINDS`: what is the matter while the data's format is not known."""
+    _waiting: list[_Call] = field(default_factory=list)
+    _flights: set[asyncio.Task[None]] = field(default_factory=set)
+    _scheduled: bool = False
+    _said: set[Command] = field(default_factory=set)
+    _shaky: bool = False
+    """Whether what was sent last has failed."""
+
+    async def call(self, command: Command, script: Script | None = None, *, repeatable: bool = True) -> Any:
+        """Send one command with whatever else is sent in this turn.
+
+        A `repeatable` command is sent once more if the connection breaks; a claim is not: an unanswered one waits out
+        its lease. After a failure a write that changes nothing goes ahead of it: while replicas are missing, say, all
+        that is due would be claimed by nobody. Raises `StoreUnavailable` for every failure; the command may then have
+        run or not.
+        """
+        if self._shaky and not repeatable:
+            await self.call(("SETRANGE", pulse_key(command), 0, b""))
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        call = _Call(command, script, repeatable, answer)
+        if kind := self.held():
+            self._refuse(call, kind)
+        else:
+            self._waiting.append(call)
+            self._schedule()
+        return await answer
+
+    def forget(self, command: Command) -> None:
+        """Send one command with the next pipeline, once if it is said more often; nobody waits for its answer."""
+        if command in self._said:
+            return
+        self._said.add(command)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._waiting.append(_Call(command, None, False, answer))
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._take_off)
+
+    def _take_off(self) -> None:
+        self._scheduled = False
+        if not self._waiting or len(self._flights) >= MOST_FLIGHTS:
+            return
+        calls, self._waiting, self._said = self._waiting, [], set()
+        flight = asyncio.get_running_loop().create_task(self._fly(calls))
+        self._flights.add(flight)
+        flight.add_done_callback(self._landed)
+
+    def _landed(self, flight: asyncio.Task[None]) -> None:
+        self._flights.discard(flight)
+        self._take_off()
+
+    async def _fly(self, calls: list[_Call]) -> None:
+        if self.gone():
+            for call in calls:
+                self._fail(call, ResponseError("NODATADIR"))
+            return
+        try:
+            answers = await self._send([call.command for call in calls])
+        except RedisConnectionError as error:
+            # A pooled connection that died unseen, most likely.
+            for call in calls:
+                if not call.repeatable:
+                    self._fail(call, error)
+            await self._again([call for call in calls if call.repeatable])
+        except Exception as error:
+            self._fail_all(calls, error)
+        except asyncio.CancelledError:
+            for call in calls:
+                call.answer.cancel()
+            raise
+        else:
+            await self._judge(calls, answers)
+
+    async def _again(self, calls: list[_Call]) -> None:
+        if not calls:
+            return
+        try:
+            answers = await self._send([call.command for call in calls])
+        except Exception as error:
+            self._fail_all(calls, error)
+        else:
+            await self._judge(calls, answers)
+
+    def _fail_all(self, calls: list[_Call], error: Exception) -> None:
+        """Whatever it was, nobody is left waiting: uvloop says `RuntimeError` of a transport that is closed."""
+        if not isinstance(error, RedisError | OSError | TimeoutError):
+            log.error("store.failed", exc_info=error)
+        for call in calls:
+            self._fail(call, error)
+
+    async def _judge(self, calls: list[_Call], answers: list[Any]) -> None:
+        unknown = []
+        for call, answer in zip(calls, answers, strict=True):
+            if isinstance(answer, NoScriptError) and call.script is not None:
+                _, _, *rest = call.command
+                call.command, call.script = ("EVAL", call.script.source, *rest), None
+                unknown.append(call)
+            elif isinstance(answer, Exception):
+                self._fail(call, answer)
+            elif not call.answer.done():
+                self._shaky = False
+                call.answer.set_result(answer)
+        await self._again(unknown)
+
+    async def _send(self, commands: list[Command]) -> list[Any]:
+        if self.wait_replicas:
+            pulse: Command = ("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES, "GET")
+            commands = [*commands, pulse, ("WAIT", self.wait_replicas, self.wait_ms)]
+        answers = await self._exchange(commands)
+        return self._confirmed(answers) if self.wait_replicas else answers
+
+    def _confirmed(self, answers: list[Any]) -> list[Any]:
+        """The answers without those to `SET` and `WAIT`; too few replicas make errors of them."""
+        *answers, pulse, reached = answers
+        if not isinstance(pulse, Exception) and not isinstance(reached, Exception) and reached >= self.wait_replicas:
+            return answers
+        error = (
+            pulse
+            if isinstance(pulse, ResponseError)
+            else ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
+        )
+        return [each if isinstance(each, Exception) else error for each in answers]
+
+    async def _exchange(self, commands: list[Command]) -> list[Any]:
+        """redis-py's own pipeline takes three times as long: it packs in Python, and sets a timer for every answer."""
+        pool = self.client.connection_pool
+        connection: Connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            with Deadline(connection.socket_timeout or TIMEOUT):
+                await connection.send_packed_command(b"".join([hiredis.pack_command(command) for command in commands]))  # type: ignore[arg-type]
+                return [await self._answer(connection, command) for command in commands]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+    async def _answer(self, connection: Connection, command: Command) -> Any:
+        try:
+            answer = await connection.read_response(timeout=math.inf)
+        except ResponseError as error:
+            return error
+        shape = self.client.response_callbacks.get(str(command[0]))
+        return answer if shape is None else shape(answer)
+
+    def _fail(self, call: _Call, error: Exception) -> None:
+        self._refuse(call, kind_of(error), store_error(error, key_of(call.command)))
+
+    def _refuse(self, call: _Call, kind: str, error: StoreUnavailable | None = None) -> None:
+        self.on_error(kind)
+        self._shaky = kind not in SOUND
+        if not call.answer.done():
+            call.answer.set_exception(error or StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        while self._flights:
+            await asyncio.wait(self._flights)
+
+
+WAKE_AT = 2
+"""Where `PUBLISH` names the account, with its sender behind."""
+
+
+def key_of(command: Command) -> str:
+    """What says in which slot a command belongs: its first key, the account of a wake-up; a fixed key for `TIME`."""
+    at = {"EVALSHA": 3, "EVAL": 3, "PUBLISH": WAKE_AT}.get(str(command[0]), 1)
+    found = str(command[at]) if len(command) > at else PROBE
+    return found.partition(" ")[0] if at == WAKE_AT else found
+
+
+def pulse_key(command: Command) -> str:
+    """A key in the slot of this command, for the write by which `WAIT` is about all that was written before.
+
+    `WAIT` waits for the last write of its own connection. An answer such as "repeated" rests on a write that came over
+    another one, and may not be on any replica yet.
+    """
+    key = key_of(command)
+    start, end = key.find("{"), key.find("}")
+    return Keys(key[start + 1 : end] if 0 <= start < end else key)("pulse")
+
+
+def connect(address: RedisAddress | str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0) -> Redis:
+    """A client of one Redis, by its address or the text of it; time-outs in seconds. It never retries by itself.
+
+    redis-py's default sends a command again up to 10 times after a broken connection: a claim would lease twice.
+    """
+    address = read_address(address) if isinstance(address, str) else address
+    options: dict[str, Any] = {**address.sign_in, **address.tls_options, **limits(timeout, connect_timeout)}
+    if address.path:
+        return Redis(unix_socket_path=address.path, db=address.database, **options)
+    ((host, port),) = address.hosts
+    return Redis(host=host, port=port, db=address.database, **options)
+
+
+def limits(timeout: float, connect_timeout: float) -> dict[str, Any]:
+    """What every client is bounded by, as redis-py takes it; seconds."""
+    return {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout,
+        "socket_connect_timeout": connect_timeout,
+        "max_connections": 64,
+    }

@@ -1,0 +1,80 @@
+"""Edge: Redis. The Lua scripts: each behind the prelude that checks the types of its keys before it writes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from receiver.store.redis.keys import read_kind, type_of
+
+Command = tuple[str | bytes | int | float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and its SHA-1, by which Redis knows it."""
+
+    source: bytes
+    sha: str
+
+    def command(self, keys: list[str], args: list[str | int | bytes], without: Collection[str] = ()) -> Command:
+        """Run by hash. `without` are kinds of keys that may hold another type: the script goes on without those."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args, letters(keys, without))
+
+
+LETTERS = {"hash": "h", "zset": "z", "list": "l", "string": "s", "stream": "x", "any": "a"}
+EPILOGUE = b"""
+end
+local answer = run()
+if #notes == 0 or (type(answer) == 'table' and answer.err) then
+  return answer
+end
+return {'NOTES', notes, answer}
+"""
+
+
+def letters(keys: Iterable[str], without: Collection[str] = ()) -> str:
+    """The types that the keys should have, as `prelude.lua` reads them. Raises `KeyError` for an unknown kind."""
+    found = ""
+    for key in keys:
+        letter = LETTERS[type_of(key)]
+        found += letter.upper() if without and read_kind(key) in without else letter
+    return found
+
+
+@cache
+def texts() -> dict[str, bytes]:
+    """Name → text of every `.lua` file in the folders of the store."""
+    return {
+        file.name.removesuffix(".lua"): file.read_bytes()
+        for folder in resources.files("receiver.store").iterdir()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.name.endswith(".lua")
+    }
+
+
+@cache
+def script(name: str) -> Script:
+    """The script in `<name>.lua`, behind the prelude that checks the types of its keys."""
+    prelude, helpers, body = (texts()[each] for each in ("prelude", "helpers", name))
+    return whole(prelude + _needed(helpers, body) + b"local function run()\n" + body + EPILOGUE)
+
+
+def _needed(helpers: bytes, body: bytes) -> bytes:
+    """The helpers that a script names, and those that they name: each costs time whenever a script runs."""
+    needed = b""
+    for part in reversed(helpers.split(b"\n\n")):
+        names = re.findall(rb"^local (?:function )?(\w+)", part, re.MULTILINE)
+        if any(re.search(rb"\b%s\b" % name, needed + body) for name in names):
+            needed = part + b"\n\n" + needed
+    return needed
+
+
+def whole(source: bytes) -> Script:
+    """A script, with its hash."""
+    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())

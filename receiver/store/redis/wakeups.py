@@ -1,0 +1,135 @@
+"""Edge: Redis. Who wrote to which account just now, in this process and in others: so that nobody has to poll fast."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from enum import StrEnum
+from secrets import token_hex
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from receiver.store.redis.client import Client
+from receiver.store.redis.keys import WAKE
+
+log = structlog.get_logger()
+
+BREATH = 0.01
+"""Seconds from the end of one rest to that of the next, at least: a flood of writes is looked at in a hundred rounds a
+second, not in thousands, and a single one at once."""
+
+
+SILENCE = 3.0
+"""Seconds without a word after which the server is asked for one; after as many again another connection is made."""
+
+
+class News(StrEnum):
+    """What was written. Nobody is woken by what gives him nothing to do: that round would have the next one wait."""
+
+    DUE = "due"
+    """Amazon is to be asked about a refund now."""
+    CHANGED = "changed"
+    """Anything else."""
+
+
+class Waker:
+    """The alarm of one worker. It rings during a round as well: the rest after that round is then over at once."""
+
+    def __init__(self, heeds: News = News.CHANGED) -> None:
+        self.heeds = heeds
+        self._rung = asyncio.Event()
+        self._rested_at = time.monotonic()
+
+    def ring(self) -> None:
+        """There is something to do, maybe."""
+        self._rung.set()
+
+    def arm(self) -> None:
+        """A round begins: what happens from here on counts."""
+        self._rung.clear()
+
+    async def rest(self, seconds: float) -> None:
+        """Until it rings, or `seconds` are over; `BREATH` after the last rest, or after it was made, at the soonest."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._rung.wait()
+                await asyncio.sleep(self._rested_at + BREATH - time.monotonic())
+        self._rested_at = time.monotonic()
+
+
+class Wakes:
+    """A lost wake-up costs a second at most: everybody who waits also looks by himself."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._me = token_hex(8)
+        self._waiting: defaultdict[str, set[Waker]] = defaultdict(set)
+        self._listener: asyncio.Task[None] | None = None
+
+    def word(self, account: str, news: News) -> str:
+        """What tells other processes; by the sender in it each knows its own, which it has heeded."""
+        return f"{account} {self._me} {news}"
+
+    def notify(self, account: str, news: News | None = None) -> None:
+        """Wake who waits for such news of this account in this process; None: everybody who waits for any."""
+        for waker in self._waiting.get(account, ()):
+            if news is None or waker.heeds is news:
+                waker.ring()
+
+    @contextlib.contextmanager
+    def waking(self, account: str, heeds: News = News.CHANGED) -> Iterator[Waker]:
+        """A waker that rings whenever such a thing is written to the account."""
+        waker = Waker(heeds)
+        self._waiting[account].add(waker)
+        try:
+            yield waker
+        finally:
+            self._waiting[account].discard(waker)
+            if not self._waiting[account]:
+                del self._waiting[account]
+
+    async def wait(self, account: str, timeout: float) -> None:
+        """Return when the account was written to, or after `timeout` seconds."""
+        with self.waking(account) as waker:
+            await waker.rest(timeout)
+
+    def start(self) -> None:
+        """Listen to other processes."""
+        self._listener = asyncio.get_running_loop().create_task(self._listen())
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        # asyncio.wait_for of Python 3.11, which redis-py uses, can swallow a cancellation: say it until it is heard.
+        while self._listener is not None and not self._listener.done():
+            self._listener.cancel()
+            await asyncio.wait({self._listener}, timeout=0.1)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
+                    await channel.subscribe(WAKE)
+                    await self._hear(channel)
+            except (RedisError, OSError, TimeoutError) as error:
+                log.debug("store.wakes_lost", error=type(error).__name__)
+                await asyncio.sleep(0.5)
+
+    async def _hear(self, channel: Any) -> None:
+        """Until the connection breaks. A server whose machine is gone breaks none: it is asked whether it is there."""
+        asked = False
+        while True:
+            message = await channel.get_message(timeout=SILENCE)
+            if message is None and asked:
+                raise TimeoutError
+            asked = message is None
+            if message is None:
+                await channel.ping()
+            elif message["type"] == "message":
+                account, sender, news = [*message["data"].decode(errors="replace").split(" "), "", ""][:3]
+                if sender != self._me:
+                    self.notify(account, News(news) if news in set(News) else None)

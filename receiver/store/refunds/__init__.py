@@ -1,0 +1,1 @@
+"""Edge: Redis. Refunds and their schedule."""

@@ -1,0 +1,125 @@
+"""Edge: Redis. A refund as the flat fields of a hash, its revisions as one line each, and back.
+
+Names are short because every refund pays for them. Times are ms; what is empty is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+
+import msgspec
+
+from receiver.ledger.money import Money
+from receiver.ledger.refund import Refund, RetryRefused, Revision, Source
+
+TEXTS = {
+    "state": "state",
+    "reason": "reason_code",
+    "description": "reason_description",
+    "charge": "charge_id",
+    "descriptor": "soft_descriptor",
+    "environment": "environment",
+    "order": "order_reference",
+    "type": "refund_type",
+    "region": "region",
+    "retryable": "retryable",
+    "retry_of": "retry_of",
+    "retry_root": "retry_root",
+    "retried_by": "retried_by",
+    "issued_by": "issued_by",
+}
+NUMBERS = {
+    "revision": "revision",
+    "updated": "updated_at",
+    "created": "created_at",
+    "seen": "first_seen_at",
+    "changed": "changed_at",
+}
+CURRENCY = re.compile(r"[A-Z]{3}")
+MOST_NUMBER = 253_402_300_800_000
+"""ms: the end of the year 9999. Times and revisions lie below it."""
+FAMILY = "amazonpay.refund."
+"""What the types of all events of a refund begin with; it is left out here. A value over 64 bytes more than doubles
+the memory of the whole hash (Redis's hash-max-listpack-value)."""
+FLAGS = {"conflict": "conflict", "read": "charge_read", "backfill": "backfill"}
+
+
+class Line(Revision, frozen=True, array_like=True):
+    """A revision as it is written: a JSON array in the order of its fields. More may be added at the end."""
+
+
+def to_hash(refund: Refund) -> list[str]:
+    """Field, value, field, value, … as HSET takes them."""
+    fields = {name: getattr(refund, attribute) for name, attribute in TEXTS.items()}
+    fields |= {name: str(getattr(refund, attribute) or "") for name, attribute in NUMBERS.items()}
+    fields["finals"] = ",".join(refund.finals)
+    fields["unread"] = ",".join(refund.unread)
+    fields["emitted"] = ",".join(kind.removeprefix(FAMILY) for kind in refund.emitted)
+    fields["by"] = refund.source
+    fields |= {name: "1" if getattr(refund, attribute) else "" for name, attribute in FLAGS.items()}
+    if refund.retry_refused is not None:
+        fields["retry_refused"] = msgspec.json.encode(refund.retry_refused).decode()
+    if refund.amount is not None:
+        fields |= {"amount": str(refund.amount.amount), "currency": refund.amount.currency_code}
+    return [text for name, value in fields.items() if value for text in (name, str(value))]
+
+
+def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refund | None:
+    """The refund that the hash holds; None for an empty hash."""
+    if not raw:
+        return None
+    fields = {name.decode(): value.decode() for name, value in raw.items()}
+    if any(not 0 <= int(fields.get(name, "0")) < MOST_NUMBER for name in NUMBERS):
+        raise ValueError("A number of the refund lies in no time that there is.")
+    more: dict[str, object] = {attribute: fields.get(name, "") for name, attribute in TEXTS.items()}
+    more |= {attribute: int(fields.get(name, "0")) for name, attribute in NUMBERS.items()}
+    more |= {attribute: name in fields for name, attribute in FLAGS.items()}
+    amount = Money(Decimal(fields["amount"]), fields["currency"]) if "amount" in fields else None
+    if amount is not None and not (amount.amount.is_finite() and CURRENCY.fullmatch(amount.currency_code)):
+        raise ValueError("The amount of the refund is none.")
+    return Refund(
+        account=account,
+        refund_id=refund_id,
+        amount=amount,
+        source=Source(fields["by"]),
+        retry_refused=_refused(fields.get("retry_refused", "")),
+        finals=_list(fields.get("finals", "")),
+        unread=_list(fields.get("unread", "")),
+        emitted=tuple(kind if kind.startswith(FAMILY) else FAMILY + kind for kind in _list(fields.get("emitted", ""))),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def to_line(refund: Refund) -> bytes:
+    """The refund's present revision as a line of its history."""
+    line = Line(
+        revision=refund.revision,
+        at=refund.changed_at,
+        state=refund.state,
+        updated_at=refund.updated_at,
+        source=refund.source,
+        reason_code=refund.reason_code,
+        conflict=refund.conflict,
+        issued_by=refund.issued_by,
+    )
+    return msgspec.json.encode(line)
+
+
+def from_line(raw: bytes) -> Revision:
+    """The revision that the line holds; at first they were written as objects. Raises `msgspec.MsgspecError`."""
+    if raw.startswith(b"{"):
+        return msgspec.json.decode(raw, type=Revision)
+    return Revision(**msgspec.structs.asdict(msgspec.json.decode(raw, type=Line)))
+
+
+def _refused(text: str) -> RetryRefused | None:
+    try:
+        return msgspec.json.decode(text, type=RetryRefused) if text else None
+    except msgspec.MsgspecError as error:
+        raise ValueError("The refusal of a retry cannot be read.") from error
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()

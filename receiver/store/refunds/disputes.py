@@ -1,0 +1,66 @@
+"""Edge: Redis. Disputes, by the charge permission that they are about. Nothing removes them.
+
+    disputes:<charge permission>    hash: dispute → `open` or `over`, the charge or `-`, and all that was told as JSON
+
+The first two words are for scripts (`store/requests/reserve.lua`). A value in another form counts as an open dispute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from receiver.errors import StoreUnavailable
+from receiver.ledger.dispute import Dispute, joined
+from receiver.ledger.hint import Noted
+from receiver.store.redis.base import Part
+from receiver.store.redis.wakeups import News
+
+MOST_COLLISIONS = 16
+
+
+class Disputes(Part):
+    """The disputes of one account."""
+
+    seen_for: int
+
+    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> Noted:
+        """Write down what a notification tells of a dispute. Durable when this returns; safe to repeat."""
+        keys = self._keys(account)
+        key = keys("disputes", dispute.charge_permission_id)
+        for _ in range(MOST_COLLISIONS):
+            held: bytes = await self._read("HGET", key, dispute.dispute_id) or b""
+            known = self._dispute(key, dispute.dispute_id, held) if held else dispute
+            value = to_value(joined(known, dispute))
+            answer = await self._run(
+                "dispute",
+                [keys("seen", message_id), key],
+                [dispute.dispute_id, held, value, digest, self.seen_for],
+            )
+            if answer != b"collision":
+                self._written(account, News.CHANGED)
+                return Noted(answer.decode())
+        raise StoreUnavailable("Others kept writing the same dispute.", reason="store_collision")
+
+    async def disputes(self, account: str, charge_permission_id: str) -> tuple[Dispute, ...]:
+        """All disputes of a charge permission, the first told first."""
+        key = self._keys(account)("disputes", charge_permission_id)
+        raw: Mapping[bytes, bytes] = await self._read("HGETALL", key)
+        found = (self._dispute(key, name.decode(errors="replace"), value) for name, value in raw.items())
+        return tuple(sorted(found, key=lambda each: (each.first_told_at, each.dispute_id)))
+
+    def _dispute(self, key: str, dispute_id: str, value: bytes) -> Dispute:
+        """What was told. A damaged record costs what was told of the dispute, not that there is one."""
+        try:
+            return msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute)
+        except (IndexError, msgspec.MsgspecError, RecursionError):
+            self.damage.record(key, dispute_id, "no dispute")
+            permission = key.rpartition(":")[2]
+            return Dispute(dispute_id=dispute_id, charge_permission_id=permission, kind="dispute")
+
+
+def to_value(dispute: Dispute) -> bytes:
+    """As it stands in Redis."""
+    words = f"{'open' if dispute.is_open else 'over'} {dispute.charge_id or '-'} "
+    return words.encode() + msgspec.json.encode(dispute)

@@ -1,0 +1,96 @@
+"""Edge: Redis. Notifications that are proven and not understood, kept for a person.
+
+unrecognized             sorted set: id → when it came (ms)
+unrecognized:details     hash: id → what is known of it
+unrecognized:messages    hash: id → the message, compressed
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import msgspec
+
+from receiver.ledger.hint import Noted
+from receiver.ledger.notification import UnrecognizedNotification
+from receiver.store.redis.base import Part
+
+MOST_KEPT = 1_000
+MOST_BYTES = 64 * 1024 * 1024
+"""Of the compressed messages of one account. Real ones have 1 to 2 KB; those of the largest size SNS takes have 256."""
+KEPT_FOR = 30 * 86_400_000
+"""ms."""
+MOST_TEXT = 1024 * 1024
+"""Bytes of a message, over what a notification may bring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A kept notification; `id` is its `MessageId`, with a suffix where the same one came with two texts."""
+
+    id: str
+    details: UnrecognizedNotification
+
+
+class Notifications(Part):
+    """Those of one account, or of `UNASSIGNED`."""
+
+    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> Noted:
+        """Keep it. Durable when this returns; safe to repeat."""
+        answer = await self._run(
+            "keep_notification",
+            self._notification_keys(account),
+            [
+                kept.message_id,
+                kept.received_at,
+                kept.digest,
+                msgspec.json.encode(kept),
+                zlib.compress(message.encode()),
+                MOST_KEPT,
+                MOST_BYTES,
+                KEPT_FOR,
+            ],
+        )
+        return Noted(answer.decode())
+
+    async def kept_notifications(self, account: str, limit: int) -> list[Kept]:
+        """The last ones, newest first. A damaged one is passed over, and logged."""
+        index, details, _ = self._notification_keys(account)
+        since = self.now() - KEPT_FOR
+        ids = await self._read("ZRANGE", index, "+inf", since, "BYSCORE", "REV", "LIMIT", 0, limit)
+        if not ids:
+            return []
+        values = await self._read("HMGET", details, *(each.decode(errors="replace") for each in ids))
+        found = zip([each.decode(errors="replace") for each in ids], values, strict=True)
+        return [Kept(id_, read) for id_, value in found if (read := self._details(details, id_, value)) is not None]
+
+    async def kept_notification_count(self, account: str) -> int:
+        """How many are kept."""
+        index, _, _ = self._notification_keys(account)
+        return int(await self._read("ZCOUNT", index, self.now() - KEPT_FOR, "+inf"))
+
+    async def kept_notification(self, account: str, id_: str) -> tuple[Kept, str] | None:
+        """One with its message; None if it is not kept, or damaged."""
+        _, details, messages = self._notification_keys(account)
+        read = self._details(details, id_, await self._read("HGET", details, id_))
+        message = self._inflated(messages, id_, await self._read("HGET", messages, id_))
+        return None if read is None or message is None else (Kept(id_, read), message)
+
+    def _notification_keys(self, account: str) -> list[str]:
+        keys = self._keys(account)
+        return [keys("unrecognized"), keys("unrecognized", "details"), keys("unrecognized", "messages")]
+
+    def _details(self, key: str, id_: str, value: bytes | None) -> UnrecognizedNotification | None:
+        try:
+            return None if value is None else msgspec.json.decode(value, type=UnrecognizedNotification)
+        except (msgspec.MsgspecError, RecursionError):
+            self.damage.record(key, id_, "no details of a notification")
+            return None
+
+    def _inflated(self, key: str, id_: str, value: bytes | None) -> str | None:
+        try:
+            return None if value is None else zlib.decompressobj().decompress(value, MOST_TEXT).decode()
+        except (zlib.error, UnicodeDecodeError):
+            self.damage.record(key, id_, "no message")
+            return None

@@ -1,0 +1,220 @@
+"""Edge: Redis. Refunds: read, list, and the commit that writes state, history, next look, events and what is owed."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from receiver.ledger.charge_book import entry_of
+from receiver.ledger.order_reference import searchable
+from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
+from receiver.ledger.refund import Refund, Revision
+from receiver.store.redis.base import Part, scored
+from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
+from receiver.store.redis.keys import STATES
+from receiver.store.refunds.codec import from_hash, from_line, to_hash, to_line
+
+HISTORY_CAP = 200
+"""Revisions kept of one refund; real ones have two to four."""
+MOST_EXAMINED = 1_000
+"""Refunds that one page may look at before it is returned, shorter than asked for, with a cursor to go on."""
+CHUNK = 50
+"""Refunds that are read at once. An answer to Amazon waits for no more than these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """One event to write, as the fields of its stream entry, and the subscribers that are owed it."""
+
+    fields: Mapping[str, str]
+    subscribers: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Everything that one change writes.
+
+    `roster_version` is the version of the subscriber list that `owed` was worked out with. `token` is the claim's, 0
+    where nothing was claimed; `next_look` (ms) is when to ask Amazon again, None for never.
+    """
+
+    known: Refund | None
+    refund: Refund
+    owed: Sequence[Owed]
+    roster_version: int
+    token: int
+    next_look: int | None
+
+
+class Committed(StrEnum):
+    """What became of a commit."""
+
+    OK = "ok"
+    REVISION = "revision"
+    """Somebody else wrote the refund meanwhile: read and decide again."""
+    SUBSCRIBERS = "subscribers"
+    """The subscriber list has changed meanwhile: read and decide again."""
+
+
+class Refunds(Part):
+    """What is known about refunds."""
+
+    async def refund(self, account: str, refund_id: str) -> Refund | None:
+        """One refund; None if nobody ever told us about it. Raises `RecordUnreadable`."""
+        key = self._keys(account)("refund", refund_id)
+        raw = await self._read("HGETALL", key)
+        try:
+            return from_hash(account, refund_id, raw)
+        except (KeyError, ValueError, ArithmeticError) as error:
+            self.damage.record(key, what="no refund that this version reads")
+            raise unreadable(key) from error
+
+    async def history(self, account: str, refund_id: str) -> list[Revision]:
+        """Every revision, oldest first; a damaged one is left out."""
+        key, found = self._keys(account)("history", refund_id), []
+        for place, line in enumerate(await self._read("LRANGE", key, 0, -1)):
+            try:
+                found.append(from_line(line))
+            except (msgspec.MsgspecError, RecursionError):
+                self.damage.record(key, str(place), "no revision")
+        return found
+
+    async def commit(self, commit: Commit) -> Committed:
+        """Write a change, all of it or nothing."""
+        known, refund = commit.known, commit.refund
+        names = list(dict.fromkeys(name for owed in commit.owed for name in owed.subscribers))
+        fields, entry = to_hash(refund), entry_of(refund)
+        args: list[str | int | bytes] = [
+            refund.refund_id,
+            known.revision if known else 0,
+            commit.roster_version,
+            commit.token or "",
+            "" if commit.next_look is None else commit.next_look,
+            refund.changed_at,
+            to_line(refund),
+            HISTORY_CAP,
+            entry.line() if entry else "",
+            1 if refund.reason_code else 0,
+            1 if refund.order_reference else 0,
+            len(fields),
+            *fields,
+            len(commit.owed),
+        ]
+        for owed in commit.owed:
+            flat = [text for field in owed.fields.items() for text in field]
+            numbers = [names.index(name) + 1 for name in owed.subscribers]
+            args += [len(flat), *flat, len(numbers), *numbers]
+        answer = await self._run("commit", self._commit_keys(known, refund, names), args, without=("lane", "owed"))
+        committed = Committed(answer[0].decode())
+        if committed is Committed.OK:
+            self._written(refund.account)
+        return committed
+
+    def _commit_keys(self, known: Refund | None, refund: Refund, names: Iterable[str]) -> list[str]:
+        keys = self._keys(refund.account)
+        before = known or refund
+        lanes = [keys(kind, name) for name in names for kind in ("lane", "owed")]
+        return [
+            keys("refund", refund.refund_id),
+            keys("history", refund.refund_id),
+            keys("due"),
+            keys("hinted"),
+            keys("hints"),
+            keys("subscribers"),
+            keys("events"),
+            keys.state(before.state),
+            keys.state(refund.state),
+            keys("reason", before.reason_code),
+            keys("reason", refund.reason_code),
+            keys("charge", refund.charge_id),
+            keys("order", searchable(refund.order_reference)),
+            keys("refreshed"),
+            keys("backfill"),
+            *lanes,
+        ]
+
+    async def page(
+        self, account: str, query: Query, cursor: str = "", limit: int = 50, examine: int = MOST_EXAMINED
+    ) -> Page:
+        """Refunds that match, newest change first. Raises `BadRequest` for a cursor that no page gave.
+
+        At most `examine` refunds are looked at (rounded up to whole chunks). Where filters leave most of them out, a
+        page is cut: shorter than `limit`, with a next one.
+        """
+        if query.charge:
+            return await self._page_of_charge(account, query, cursor, limit)
+        found, bad = list[Refund](), list[str]()
+        place = read_cursor(cursor)
+        for examined in range(0, examine, CHUNK):
+            size = CHUNK if examined else min(limit, CHUNK)
+            batch = await self._batch(account, query, place, size)
+            if not batch:
+                return Page(tuple(found), "", unreadable=tuple(bad))
+            for changed_at, refund_id, refund in batch:
+                place = (changed_at, refund_id)
+                if isinstance(refund, str):
+                    bad.append(refund)
+                elif refund is not None and query.matches(refund):
+                    found.append(refund)
+                    if len(found) == limit:
+                        return Page(tuple(found), write_cursor(place), unreadable=tuple(bad))
+        return Page(tuple(found), write_cursor(place), cut=True, unreadable=tuple(bad))
+
+    async def _batch(
+        self, account: str, query: Query, place: Place | None, limit: int
+    ) -> list[tuple[int, str, Refund | str | None]]:
+        keys = self._keys(account)
+        if query.order:
+            indexes = [keys("order", query.order)]
+        elif query.reason:
+            indexes = [keys("reason", query.reason)]
+        elif query.state:
+            indexes = [keys.state(query.state)]
+        else:
+            indexes = [keys.state(state) for state in STATES]
+        runs = await asyncio.gather(*(self._run_of(index, place, query.since, limit) for index in indexes))
+        entries = heapq.nlargest(limit, (entry for run in runs for entry in run))
+        refunds = await asyncio.gather(*(self.refund_or_id(account, refund_id) for _, refund_id in entries))
+        return [(*entry, refund) for entry, refund in zip(entries, refunds, strict=True)]
+
+    async def refund_or_id(self, account: str, refund_id: str) -> Refund | str | None:
+        """One refund of a list; its id where it cannot be read, which harms no other."""
+        try:
+            return await self.refund(account, refund_id)
+        except (RecordUnreadable, WrongType):
+            return refund_id
+
+    async def _run_of(self, index: str, place: Place | None, since: int, limit: int) -> list[tuple[int, str]]:
+        """The next entries of one index after `place`, greatest (time, id) first."""
+        found: list[tuple[int, str]] = []
+        offset, size = 0, limit + 1
+        top = "+inf" if place is None else str(place[0])
+        while len(found) < limit:
+            limits = ("BYSCORE", "REV", "LIMIT", offset, size, "WITHSCORES")
+            flat = await self._read("ZRANGE", index, top, since or "-inf", *limits)
+            pairs = [(at, member) for member, at in self._scored(index, flat)]
+            found += [pair for pair in pairs if place is None or pair < place]
+            if len(scored(flat)) < size:
+                break
+            offset += size
+        return found[:limit]
+
+    async def _page_of_charge(self, account: str, query: Query, cursor: str, limit: int) -> Page:
+        key = self._keys(account)("charge", query.charge)
+        members = self._texts(key, await self._read("HKEYS", key))
+        refunds = await asyncio.gather(*(self.refund_or_id(account, member) for member in members))
+        bad = tuple(each for each in refunds if isinstance(each, str))
+        place = read_cursor(cursor)
+        matching = sorted(
+            (refund for refund in refunds if isinstance(refund, Refund) and query.matches(refund)),
+            key=place_of,
+            reverse=True,
+        )
+        rest = [refund for refund in matching if place is None or place_of(refund) < place]
+        last = rest[limit - 1] if len(rest) > limit else None
+        return Page(tuple(rest[:limit]), write_cursor(place_of(last) if last else None), unreadable=bad)

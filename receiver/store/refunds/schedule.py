@@ -1,0 +1,199 @@
+"""Edge: Redis. When to ask Amazon about which refund: hints, the schedule, claims and the throttle."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import msgspec
+
+from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.refund import REFUND_ID, Source
+from receiver.store.redis.base import Part
+from receiver.store.redis.damage import WrongType
+from receiver.store.redis.wakeups import News
+from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, trace_line
+
+NO_LIMIT = 1_000_000
+SEEN_FOR = 16 * 86_400_000
+"""Accepted age and future, and a day (ms): what is older is refused before anybody asks whether it was seen."""
+
+
+class Echo(msgspec.Struct, frozen=True, array_like=True):
+    """What is remembered of a hint until it has brought something new. Of a poll, only how often it has failed."""
+
+    source: Source
+    at: int
+    sent_at: int = 0
+    refund_type: str = ""
+    step: int = 0
+    """How often Amazon had nothing new."""
+    failures: int = 0
+    """How often Amazon did not answer."""
+    due: int = 0
+    """When (ms) to ask again because there was nothing new. A look before that, by its own schedule, is no step."""
+    traceparent: str = ""
+    """Of the hint. The last field, since it is written only where there is one."""
+
+    def written(self) -> bytes:
+        """As it stands in Redis."""
+        values = msgspec.structs.astuple(self)
+        return msgspec.json.encode(values if self.traceparent else values[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A claimed refund: ask Amazon, and settle with the token before the lease ends."""
+
+    account: str
+    refund_id: str
+    token: int
+    echo: Echo | None
+    patient: bool = False
+    """Whether it was taken from the schedule or the refreshes, which wait behind notifications."""
+
+    @property
+    def source(self) -> Source:
+        """Who made us look."""
+        return self.echo.source if self.echo else Source.POLL
+
+    @property
+    def traceparent(self) -> str:
+        """What made us look sent along; empty for none."""
+        return self.echo.traceparent if self.echo else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim took. `wait` is when (ms from now) there is more to take; None when nothing is scheduled."""
+
+    looks: tuple[Look, ...]
+    wait: int | None
+
+
+class Looks(Part):
+    """The schedule of one account's questions to Amazon."""
+
+    seen_for: int = SEEN_FOR
+
+    async def hint(self, account: str, hint: Hint) -> Noted:
+        """Make the refund due now. Durable when this returns; safe to repeat."""
+        keys = self._keys(account)
+        queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
+        echo = Echo(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
+        answer = await self._run(
+            "hint",
+            [
+                keys("seen", hint.message_id),
+                keys(queue),
+                keys("hints"),
+                keys("trail", hint.refund_id),
+                keys("refund", hint.refund_id),
+            ],
+            [
+                hint.refund_id,
+                hint.at,
+                hint.digest,
+                self.seen_for,
+                echo.written(),
+                trace_line(hint.at, hint.source.value),
+                CAP,
+                KEPT_FOR,
+            ],
+            without=("trail", "refund"),
+        )
+        self._written(account, News.DUE)
+        return Noted(answer.decode())
+
+    async def claim(
+        self,
+        account: str,
+        call: str,
+        *,
+        lease: int,
+        burst: float,
+        per_second: float,
+        limit: int,
+        patient: int | None = None,
+    ) -> Claimed:
+        """Take at most `limit` refunds that are due, as many as the throttle of `call` allows, for `lease` ms.
+
+        At most `patient` of them are of those that no notification has hinted at; None: there is no such limit.
+        """
+        keys = self._keys(account)
+        answer = await self._run(
+            "claim",
+            [keys("throttle", call), keys("hinted"), keys("due"), keys("hints"), keys("refreshed")],
+            [self.now(), lease, str(burst), str(per_second), limit, NO_LIMIT if patient is None else patient],
+            repeatable=False,
+        )
+        wait, *rest = answer
+        looks = []
+        for member, token, echo, is_patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
+            if not REFUND_ID.fullmatch(refund_id := member.decode(errors="backslashreplace")):
+                await self.set_aside(keys("due"), member, "no id of a refund; set aside")
+                continue
+            looks.append(
+                Look(account, refund_id, int(token), self._echo(keys("hints"), refund_id, echo), bool(is_patient))
+            )
+        return Claimed(tuple(looks), None if wait < 0 else int(wait))
+
+    def _echo(self, key: str, refund_id: str, stored: bytes) -> Echo | None:
+        """What is remembered of the hint. A damaged record costs the hint its memory, not the refund its look."""
+        if not stored:
+            return None
+        try:
+            return msgspec.json.decode(stored, type=Echo)
+        except (msgspec.MsgspecError, RecursionError):
+            self.damage.record(key, refund_id, "no hint; taken for a notification")
+            return Echo(Source.NOTIFICATION, self.now())
+
+    async def reschedule(
+        self,
+        look: Look,
+        at: int | None,
+        echo: Echo | None = None,
+        *,
+        revision: int | None = None,
+        outcome: str = "",
+        patient: bool = False,
+    ) -> bool:
+        """Settle a look that brought no change: look again at `at` (ms; None: not scheduled), and remember `echo`.
+
+        With `patient` it waits among the refreshes: nobody has told of it but who asked for one.
+
+        `outcome` is what the trail says of it, `unchanged` or an error's reason; nothing if Amazon was not asked.
+
+        `revision` is that of the refund which `at` was worked out from (0: there was none). False if the lease has run
+        out and somebody else has the refund, or has written it since: then nothing is written.
+        """
+        keys = self._keys(look.account)
+        held = await self._run(
+            "reschedule",
+            [
+                keys("due"),
+                keys("hinted"),
+                keys("hints"),
+                keys("refund", look.refund_id),
+                keys("trail", look.refund_id),
+                keys("refreshed"),
+            ],
+            [
+                look.refund_id,
+                look.token,
+                "" if at is None else at,
+                echo.written() if echo else "",
+                "" if revision is None else revision,
+                trace_line(self.now(), LOOK, look.source.value, outcome) if outcome else "",
+                CAP,
+                KEPT_FOR,
+                int(patient),
+            ],
+            without=("trail", "refund"),
+        )
+        return bool(held)
+
+    async def block(self, account: str, call: str, until: int) -> None:
+        """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle hides no 429."""
+        with contextlib.suppress(WrongType):
+            await self._run("block", [self._keys(account)("throttle", call)], [self.now(), until])

@@ -1,0 +1,1 @@
+"""Edge: Redis. Refund requests, reservations and charges."""

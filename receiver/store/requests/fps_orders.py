@@ -1,0 +1,201 @@
+"""Edge: Redis. Refunds by Flexible Payments that we were asked to make: written down before Amazon is called.
+
+They are kept apart from `store/requests/requests.py`: nothing is reserved on a charge that we could read, there may be
+no amount, and who works through `issuing` calls Amazon Pay.
+
+| key | type | holds |
+|---|---|---|
+| `{a}:fps:<reference>` | hash | the order with all its values, when it was first sent, tries, outcome |
+| `{a}:fps_issuing` | zset | reference → when to try |
+
+An order is kept for ever, as the refund in the ledger is: Amazon forgets a reference after seven days, and whoever had
+forgotten it here as well would refund a second time under it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from receiver.amazon.fps.calls import Order, Policy
+from receiver.ledger.refund_request import RequestState
+from receiver.store.redis.base import Part
+from receiver.store.redis.damage import unreadable
+from receiver.store.requests.requests import Attempt, Attempts
+
+
+class Begin(StrEnum):
+    """Whether a try may be sent."""
+
+    SEND = "send"
+    LATE = "late"
+    """Amazon may have forgotten the reference: sent now, it could refund a second time."""
+    LOST = ""
+    """The claim is no longer ours."""
+
+
+class Taken(StrEnum):
+    """Why an order cannot be written down."""
+
+    TAKEN = "taken"
+    """The ledger has another refund under this id."""
+
+
+class FpsOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund to make. Every try sends these values, in this version of the API, whatever the settings say by then."""
+
+    values: Order
+    version: str
+
+    def means(self, values: Order) -> bool:
+        """Whether these are the values of this order, as Amazon would take them."""
+        return _meaning(self.values) == _meaning(values)
+
+
+class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An order and what became of it so far."""
+
+    order: FpsOrder
+    state: RequestState = RequestState.RESERVED
+    tries: int = 0
+    first_at: int = 0
+    """When the first try was sent, ms; 0: none was."""
+    unknown: bool = False
+    """Whether a try has ended without a whole answer: from then on no refusal proves that nothing was refunded."""
+    reason_code: str = ""
+    detail: str = ""
+    amazon_status: int = 0
+    request_id: str = ""
+    last_error: str = ""
+    """Our word for how the last try failed, such as `amazon_timeout`; empty where none did."""
+
+
+class FpsOrders(Part):
+    """Orders of one account."""
+
+    async def reserve_fps(
+        self, account: str, order: FpsOrder, *, owner: str, lease: int
+    ) -> Attempt | Taken | FpsRecord:
+        """Write the order down and hold it for `lease` ms; or say what stands in the way.
+
+        `owner` is a fresh random word: it tells a repetition of this very call from somebody else's.
+        """
+        keys, reference, token = self._keys(account), order.values.reference, self.now() + lease
+        answer = await self._run(
+            "fps_reserve",
+            [keys("fps", reference), keys("refund", reference), keys("fps_issuing")],
+            [reference, owner, token, "order", msgspec.json.encode(order), "state", RequestState.RESERVED],
+        )
+        match answer[0]:
+            case b"reserved":
+                return Attempt(reference, token)
+            case b"taken":
+                return Taken.TAKEN
+        flat = answer[1]
+        return self._fps_record(account, reference, dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    async def fps_order(self, account: str, reference: str) -> FpsRecord | None:
+        """One order, or None."""
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("fps", reference))
+        return self._fps_record(account, reference, raw) if raw else None
+
+    def _fps_record(self, account: str, reference: str, raw: Mapping[bytes, bytes]) -> FpsRecord:
+        try:
+            return _record(raw)
+        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            key = self._keys(account)("fps", reference)
+            self.damage.record(key, what="no order that this version reads")
+            raise unreadable(key) from error
+
+    async def claim_fps(self, account: str, *, lease: int, limit: int) -> Attempts:
+        """Take at most `limit` orders whose time has come, for `lease` ms."""
+        keys = self._keys(account)
+        wait, *rest = await self._run(
+            "claim_request",
+            [keys("fps_issuing"), keys("aside", "fps_issuing")],
+            [self.now(), lease, limit],
+            repeatable=False,
+        )
+        found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
+        return Attempts(found, None if wait < 0 else int(wait))
+
+    async def begin_fps(self, account: str, attempt: Attempt, window: int) -> Begin:
+        """Write down that a try is about to be sent, which is allowed for `window` ms from the first one."""
+        answer = await self._run(
+            "fps_begin",
+            self._both(account, attempt.id),
+            [attempt.id, attempt.token, self.now(), window],
+            repeatable=False,
+        )
+        return Begin(answer.decode())
+
+    async def release_fps(self, account: str, attempt: Attempt) -> None:
+        """Take a claimed order that needs nothing more off the schedule."""
+        await self._run("release", [self._keys(account)("fps_issuing")], [attempt.id, attempt.token])
+
+    async def hurry_fps(self, account: str, reference: str) -> bool:
+        """Try an order now that waits for its next try; False if it does not wait."""
+        hurried = await self._run("fps_hurry", self._both(account, reference), [reference, self.now()])
+        self._written(account)
+        return bool(hurried)
+
+    async def retry_fps(
+        self, account: str, attempt: Attempt, at: int, *, unknown: bool, fields: Mapping[str, str]
+    ) -> bool:
+        """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; `fields`: how it failed."""
+        return bool(await self._settle_fps(account, attempt, "retry", at, int(unknown), fields))
+
+    async def done_fps(self, account: str, attempt: Attempt, order: FpsOrder) -> None:
+        """Amazon has it, and so has the ledger."""
+        await self._settle_fps(account, attempt, "done", "", "", {"order": msgspec.json.encode(order)})
+
+    async def refuse_fps(self, account: str, attempt: Attempt, fields: Mapping[str, str]) -> RequestState | None:
+        """It is over. Returns what that makes of the order; None if the claim is no longer ours."""
+        written = await self._settle_fps(account, attempt, "refused", "", "", fields)
+        return RequestState(written) if written else None
+
+    async def _settle_fps(
+        self,
+        account: str,
+        attempt: Attempt,
+        outcome: str,
+        at: int | str,
+        unknown: int | str,
+        fields: Mapping[str, str | bytes],
+    ) -> str:
+        flat = [text for pair in fields.items() for text in pair]
+        args: list[str | int | bytes] = [attempt.id, attempt.token, outcome, at, unknown, "at", self.now(), *flat]
+        answer = await self._run("fps_settle", self._both(account, attempt.id), args)
+        self._written(account)
+        return str(answer.decode())
+
+    def _both(self, account: str, reference: str) -> list[str]:
+        keys = self._keys(account)
+        return [keys("fps", reference), keys("fps_issuing")]
+
+
+def _meaning(values: Order) -> tuple[str, ...]:
+    amount = str(values.amount or "")
+    return values.reference, values.transaction_id, amount, values.description, values.policy or Policy.MASTER
+
+
+def _record(raw: Mapping[bytes, bytes]) -> FpsRecord:
+    text = {name.decode(): value for name, value in raw.items()}
+
+    def word(name: str) -> str:
+        return text.get(name, b"").decode()
+
+    return FpsRecord(
+        order=msgspec.json.decode(text["order"], type=FpsOrder),
+        state=RequestState(word("state")),
+        tries=int(word("tries") or 0),
+        first_at=int(word("first_at") or 0),
+        unknown=word("unknown") == "1",
+        reason_code=word("reason_code"),
+        detail=word("detail"),
+        amazon_status=int(word("amazon_status") or 0),
+        request_id=word("request_id"),
+        last_error=word("last_error"),
+    )

@@ -1,0 +1,220 @@
+"""Edge: Redis. Requests that are not settled: lists, what an unclear one may have made, and its settling by hand.
+
+`reserved` and `unclear` are sorted sets by since when; `taken` of a charge says which refund is which request's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
+from receiver.ledger.refund import Refund
+from receiver.ledger.refund_request import OPEN, Order, Record, RequestState, candidate
+from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
+from receiver.store.refunds.refunds import Refunds
+from receiver.store.requests.requests import KEPT_FOR, Attempt, Requests
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequests:
+    """The requests that have been in a state longest, and how many there are in it in all."""
+
+    records: Sequence[Record]
+    total: int
+    unreadable: Sequence[str] = ()
+    """Ids of requests whose records are damaged, or of a later version."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotUnclear:
+    """The request is not unclear, but this (None: there is none); nothing was written."""
+
+    state: RequestState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The refund is this request's; nothing was written."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The request is being tried at this moment; nothing was written."""
+
+
+class Unsettled(Refunds, Requests):
+    """What requests and the book of their charge tell together."""
+
+    async def charge_entries(self, account: str, charge_id: str) -> dict[str, Entry]:
+        """The refunds (by their ids) and reservations (`request:…`) that we know on a charge."""
+        return {name: entry for name, (_, entry) in (await self._book(account, charge_id)).items()}
+
+    async def upgrade_charge_book(self, account: str, charge_id: str) -> None:
+        """Write when each refund of a charge began, where an older version has not; before amounts are compared."""
+        book = await self._book(account, charge_id)
+        old: list[str | int | bytes] = [
+            text
+            for name, (line, entry) in book.items()
+            if entry.began is not None and entry.line() != line
+            for text in (name, line, entry.line())
+        ]
+        if old:
+            await self._run("upgrade_charge_book", [self._keys(account)("charge", charge_id)], old)
+
+    async def _book(self, account: str, charge_id: str) -> dict[str, tuple[str, Entry]]:
+        """The lines of a charge's book, and what they hold; of old ones what the refund or request tells as well."""
+        key = self._keys(account)("charge", charge_id)
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        lines, read = {}, {}
+        for member, line in raw.items():
+            try:
+                name = member.decode()
+                lines[name], read[name] = line.decode(), read_entry(line.decode())
+            except ValueError as error:
+                # What it was may have used up the charge: nothing is decided without it.
+                self.damage.record(key, member, "no entry of a charge's book")
+                raise unreadable(key, member) from error
+        entries = await asyncio.gather(*(self._entry(account, name, entry) for name, entry in read.items()))
+        return {name: (line, entry) for (name, line), entry in zip(lines.items(), entries, strict=True)}
+
+    async def _entry(self, account: str, name: str, entry: Entry) -> Entry:
+        if entry.began is not None:
+            return entry
+        if not name.startswith(RESERVATION):
+            refund = await self.refund_or_id(account, name)
+            return (entry_of(refund) if isinstance(refund, Refund) else None) or entry
+        record = await self._readable(account, name.removeprefix(RESERVATION))
+        if not isinstance(record, Record) or not record.created_at:
+            return entry
+        return Entry(entry.minor_units, RESERVED, record.created_at, record.order.money.currency_code)
+
+    async def open_requests(self, account: str, state: RequestState, limit: int) -> OpenRequests:
+        """At most `limit` requests in an open state, those that have been in it longest first."""
+        index = self._keys(account)(state)
+        ids, total = await asyncio.gather(self._read("ZRANGE", index, 0, limit - 1), self._read("ZCARD", index))
+        names = self._texts(index, ids)
+        found = await asyncio.gather(*(self._readable(account, each) for each in names))
+        bad = [each for each, record in zip(names, found, strict=True) if isinstance(record, str)]
+        records = [record for record in found if isinstance(record, Record) and record.state is state]
+        return OpenRequests(records, int(total), bad)
+
+    async def _readable(self, account: str, request_id: str) -> Record | str | None:
+        """One request of a list; its id where it cannot be read, which harms no other."""
+        try:
+            return await self.request(account, request_id)
+        except (RecordUnreadable, WrongType):
+            return request_id
+
+    async def taken(self, account: str, charge_id: str) -> dict[str, str]:
+        """Refund → request, of the refunds on a charge that requests have become."""
+        key = self._keys(account)("taken", charge_id)
+        raw: dict[bytes, bytes] = await self._read("HGETALL", key)
+        try:
+            return {refund_id.decode(): request_id.decode() for refund_id, request_id in raw.items()}
+        except UnicodeDecodeError as error:
+            self.damage.record(key, what="no ids of refunds and requests")
+            raise unreadable(key) from error
+
+    async def request_sizes(self, account: str) -> dict[str, float]:
+        """`requests:<state>` and `request_age:<state>` (seconds of the oldest) of the open states."""
+        sizes: dict[str, float] = {}
+        for state in OPEN:
+            index = self._keys(account)(state)
+            total, first = await asyncio.gather(
+                self._read("ZCARD", index), self._read("ZRANGE", index, 0, 0, "WITHSCORES")
+            )
+            pairs = self._scored(index, first)
+            sizes[f"requests:{state}"] = float(total)
+            sizes[f"request_age:{state}"] = max(self.now() - pairs[0][1], 0) / 1000 if pairs else 0.0
+        return sizes
+
+    async def candidate_of(self, account: str, record: Record) -> str:
+        """The one refund that the request may have made (see `ledger.request.candidate`), or empty."""
+        if record.state is not RequestState.UNCLEAR:
+            return ""
+        order = record.order
+        entries, taken = await asyncio.gather(
+            self.charge_entries(account, order.charge_id), self.taken(account, order.charge_id)
+        )
+        alike = [name for name, entry in entries.items() if entry.minor_units == order.money.minor_units]
+        names = [name for name in alike if not name.startswith(RESERVATION) and name not in taken]
+        refunds = await asyncio.gather(*(self.refund(account, name) for name in names))
+        return candidate(record, entries, taken, refunds)
+
+    async def unclear_with(self, refund: Refund) -> Record | None:
+        """The unclear request that this refund is the candidate of, if there is one."""
+        if refund.amount is None or not refund.charge_id:
+            return None
+        entries = await self.charge_entries(refund.account, refund.charge_id)
+        minor = refund.amount.minor_units
+        open_ones = [
+            name for name, entry in entries.items() if name.startswith(RESERVATION) and entry.minor_units == minor
+        ]
+        if len(open_ones) != 1:
+            return None
+        record = await self.request(refund.account, open_ones[0].removeprefix(RESERVATION))
+        if record is None or await self.candidate_of(refund.account, record) != refund.refund_id:
+            return None
+        return record
+
+    async def reopen_request(self, account: str, order: Order, *, lease: int) -> Attempt | NotUnclear:
+        """Hold an unclear request for `lease` ms, to send it once more. Returns the claim, or what it is instead."""
+        keys, now = self._keys(account), self.now()
+        answer = await self._run(
+            "reopen_request",
+            [keys("requests", order.id), keys("issuing"), keys(RequestState.UNCLEAR), keys(RequestState.RESERVED)],
+            [order.id, now + lease, now],
+        )
+        if answer != b"reopened":
+            return NotUnclear(RequestState(answer.decode()) if answer else None)
+        self._written(account)
+        return Attempt(order.id, now + lease)
+
+    async def settle_unclear(
+        self, account: str, order: Order, fields: Mapping[str, str], *, refund_id: str = "", state: str = ""
+    ) -> NotUnclear | Taken | Busy | None:
+        """What a person has found out of a request that is unclear, or whose tries Amazon refuses without a word about
+        the refund: done, with a refund in `state`; or refused, without one.
+
+
+        The reservation is swapped for the refund, or released. Returns what stands in the way, None if nothing did.
+        """
+        keys = self._keys(account)
+        outcome = RequestState.DONE if refund_id else RequestState.REFUSED
+        entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
+        answer = await self._run(
+            "settle_unclear",
+            [
+                keys("requests", order.id),
+                keys("charge", order.charge_id),
+                keys(RequestState.UNCLEAR),
+                keys("taken", order.charge_id),
+                keys("issuing"),
+                keys(RequestState.RESERVED),
+            ],
+            [
+                order.id,
+                outcome,
+                reservation(order.id),
+                refund_id,
+                entry.line() if refund_id else "",
+                KEPT_FOR,
+                *(("refund_id", refund_id) if refund_id else ()),
+                "at",
+                self.now(),
+                *(text for pair in fields.items() for text in pair),
+            ],
+        )
+        match answer[0]:
+            case b"busy":
+                return Busy()
+            case b"taken":
+                return Taken(answer[1].decode())
+            case b"state":
+                return NotUnclear(RequestState(answer[1].decode()) if answer[1] else None)
+        self._written(account)
+        return None

@@ -1,0 +1,297 @@
+"""Edge: Redis. Refunds that we were asked to issue: written down before Amazon is called, kept for 400 days.
+
+See `store/requests/open_requests.py` for what is open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from receiver.ledger.charge import Charge
+from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
+from receiver.ledger.dispute import permission_of
+from receiver.ledger.refund_request import Order, Record, RequestState
+from receiver.store.redis.base import Part
+from receiver.store.redis.damage import WrongType, unreadable
+
+KEPT_FOR = 400 * 86_400_000
+"""ms. Amazon keeps idempotency keys for ever; after this the caller's key is free here, and Amazon still knows it."""
+
+
+CHARGE_KEPT = 3_600_000
+"""ms. So old may be what is told of a charge where no money moves, such as its order number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The amount is reserved, and the claim is ours until `token` (ms)."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotReserved:
+    """Other refunds of the charge stand in the way; nothing was written. `spent` is what is used up (minor units)."""
+
+    reason: str
+    """`too_many_refunds`, `charge_in_conflict`, `same_amount_refunded` or `allowance_exceeded`."""
+    spent: int
+    entries: Mapping[str, Entry]
+    """Those refunds (by their ids) and reservations (`request:…`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disputed:
+    """There is an open dispute about the charge: the buyer may have the money from it. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A claimed request."""
+
+    id: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What a claim took; `wait` is when (ms from now) there is more, None when nothing is scheduled."""
+
+    attempts: Sequence[Attempt] = field(default=())
+    wait: int | None = None
+
+
+class Requests(Part):
+    """Requests of one account. The order is stored under short names, as everything that is kept long."""
+
+    async def reserve(
+        self, account: str, order: Order, *, owner: str, guard: Guard, lease: int
+    ) -> Reserved | NotReserved | Disputed | Record:
+        """Reserve the amount and hold the request for `lease` ms; or say what stands in the way.
+
+        `owner` is a fresh random word: it tells a repetition of this very call from somebody else's.
+        """
+        token = self.now() + lease
+        answer = await self._run(
+            "reserve",
+            self._reserve_keys(account, order),
+            [
+                order.id,
+                owner,
+                order.digest,
+                token,
+                guard.most,
+                guard.refunded,
+                order.money.minor_units,
+                order.money.currency_code,
+                self.now(),
+                KEPT_FOR,
+                order.charge_id,
+                *_guard_args(guard),
+                "order",
+                msgspec.json.encode(order),
+                "state",
+                RequestState.RESERVED,
+            ],
+        )
+        match answer[0]:
+            case b"reserved":
+                return Reserved(token)
+            case b"disputed":
+                return Disputed()
+            case b"refused":
+                _, reason, spent, *flat = answer
+                entries = _texts(flat)
+                return NotReserved(reason.decode(), int(spent), {name: read_entry(entries[name]) for name in entries})
+        flat = answer[1]
+        return self._request_record(account, order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    def _reserve_keys(self, account: str, order: Order) -> list[str]:
+        keys = self._keys(account)
+        return [
+            keys("requests", order.id),
+            keys("charge", order.charge_id),
+            keys("issuing"),
+            keys("reserved"),
+            keys("taken", order.charge_id),
+            keys("disputes", permission_of(order.charge_id)),
+        ]
+
+    async def request(self, account: str, request_id: str) -> Record | None:
+        """One request; None if there is none, or it was more than 400 days ago."""
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("requests", request_id))
+        return self._request_record(account, request_id, raw) if raw else None
+
+    def _request_record(self, account: str, request_id: str, raw: Mapping[bytes, bytes]) -> Record:
+        try:
+            return _record(raw)
+        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            key = self._keys(account)("requests", request_id)
+            self.damage.record(key, what="no refund request that this version reads")
+            raise unreadable(key) from error
+
+    async def claim_requests(self, account: str, *, lease: int, limit: int) -> Attempts:
+        """Take at most `limit` requests whose time has come, for `lease` ms."""
+        wait, *rest = await self._run(
+            "claim_request", self._claim_keys(account, "issuing"), [self.now(), lease, limit], repeatable=False
+        )
+        found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
+        return Attempts(found, None if wait < 0 else int(wait))
+
+    def _claim_keys(self, account: str, schedule: str) -> list[str]:
+        keys = self._keys(account)
+        return [keys(schedule), keys("aside", schedule)]
+
+    async def begin_try(self, account: str, attempt: Attempt) -> bool:
+        """Write down that a try is about to be sent. False: the claim is no longer ours, and nothing may be sent."""
+        keys = self._keys(account)
+        held = await self._run(
+            "begin_try",
+            [keys("requests", attempt.id), keys("issuing")],
+            [attempt.id, attempt.token],
+            repeatable=False,
+        )
+        return bool(held)
+
+    async def release_request(self, account: str, attempt: Attempt) -> None:
+        """Take a claimed request that needs nothing more off the schedule."""
+        await self._run("release", [self._keys(account)("issuing")], [attempt.id, attempt.token])
+
+    async def retry_request(
+        self,
+        account: str,
+        attempt: Attempt,
+        order: Order,
+        at: int,
+        *,
+        unknown: bool | None,
+        fields: Mapping[str, str],
+    ) -> bool:
+        """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; None: none was made.
+
+        `fields` are what is kept of how it failed.
+        """
+        written = await self._settle_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
+        return bool(written)
+
+    async def done_request(self, account: str, attempt: Attempt, order: Order, refund_id: str, state: str) -> bool:
+        """Amazon issued it: the reservation becomes the refund, whatever the request was taken for.
+
+        False if that contradicts what a person had made of this request, or of another that was given this refund.
+        """
+        entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
+        written = await self._settle_request(account, attempt, order, "done", refund_id=refund_id, entry=entry)
+        return written != "contradicted"
+
+    async def refuse_request(
+        self, account: str, attempt: Attempt, order: Order, fields: Mapping[str, str]
+    ) -> RequestState | None:
+        """Amazon refused it. Returns what that makes of the request; None if the claim is no longer ours."""
+        written = await self._settle_request(account, attempt, order, "refused", fields=fields)
+        return RequestState(written) if written else None
+
+    async def _settle_request(
+        self,
+        account: str,
+        attempt: Attempt,
+        order: Order,
+        outcome: str,
+        *,
+        at: int | str = "",
+        unknown: bool | None = False,
+        refund_id: str = "",
+        entry: Entry | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> str:
+        keys = self._keys(account)
+        flat = [text for pair in (fields or {}).items() for text in pair]
+        answer = await self._run(
+            "settle_request",
+            [
+                keys("requests", order.id),
+                keys("charge", order.charge_id),
+                keys("issuing"),
+                keys(RequestState.RESERVED),
+                keys(RequestState.UNCLEAR),
+                keys("taken", order.charge_id),
+            ],
+            [
+                order.id,
+                attempt.token,
+                outcome,
+                at,
+                "" if unknown is None else int(unknown),
+                reservation(order.id),
+                refund_id,
+                entry.line() if entry else "",
+                KEPT_FOR,
+                self.now(),
+                *(("refund_id", refund_id) if refund_id else ()),
+                *flat,
+            ],
+        )
+        self._written(account)
+        return str(answer.decode())
+
+    async def take_token(self, account: str, call: str, burst: float, per_second: float) -> int:
+        """Take one token of a call's throttle. Returns 0, or in how many ms there will be one."""
+        keys = [self._keys(account)("throttle", call)]
+        return int(await self._run("take", keys, [self.now(), str(burst), str(per_second)], repeatable=False))
+
+    async def kept_charge(self, account: str, charge_id: str) -> Charge | None:
+        """What Amazon said of a charge when it was read last, if that is kept and can be read."""
+        try:
+            kept: bytes | None = await self._read("GET", self._keys(account)("charges", charge_id))
+            return msgspec.json.decode(kept, type=Charge) if kept else None
+        except (WrongType, msgspec.MsgspecError, RecursionError):
+            return None
+
+    async def keep_charge(self, account: str, charge: Charge, *, for_advice: bool) -> None:
+        """Keep what Amazon said of a charge. `for_advice`: as long as refunds are, and durable when this returns.
+
+        Else for an hour, or as long as it is kept already, if Redis takes it; nobody waits for that.
+        """
+        key, value = self._keys(account)("charges", charge.charge_id), msgspec.json.encode(charge)
+        if not for_advice:
+            self._writes.forget(("SET", key, value, "KEEPTTL", "GET"))
+            self._writes.forget(("PEXPIRE", key, CHARGE_KEPT, "NX"))
+            return
+        with contextlib.suppress(WrongType):
+            await self._write("SET", key, value, "PX", KEPT_FOR, "GET")
+
+
+def _guard_args(guard: Guard) -> list[str | int]:
+    besides = list(dict.fromkeys(guard.besides))
+    times = ["" if each is None else each for each in (guard.since, guard.reserved_since)]
+    return [*times, MOST_REFUNDS, len(besides), *besides]
+
+
+def _texts(flat: Sequence[bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _record(raw: Mapping[bytes, bytes]) -> Record:
+    text = {name.decode(): value for name, value in raw.items()}
+
+    def word(name: str) -> str:
+        return text.get(name, b"").decode()
+
+    return Record(
+        order=msgspec.json.decode(text["order"], type=Order),
+        state=RequestState(word("state")),
+        refund_id=word("refund_id"),
+        tries=int(word("tries") or 0),
+        unknown=word("unknown") == "1",
+        reason_code=word("reason_code"),
+        detail=word("detail"),
+        amazon_status=int(word("amazon_status") or 0),
+        request_id=word("request_id"),
+        created_at=int(word("created_at") or 0),
+        changed_at=int(word("at") or 0),
+        last_error=word("last_error"),
+        settled_by=word("settled_by"),
+    )

@@ -1,0 +1,1 @@
+"""Verb. What is due → the ledger."""

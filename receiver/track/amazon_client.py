@@ -1,0 +1,259 @@
+"""One signed exchange with Amazon, and the charges that were read. Shared by everything that asks Amazon."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+
+from receiver.amazon.account import Account
+from receiver.amazon.calls import get_charge, read_charge
+from receiver.amazon.clock import HostClocks
+from receiver.amazon.signing import diagnose
+from receiver.amazon.throttle import Call
+from receiver.errors import AmazonError, AmazonRefusesUs, AmazonThrottled, AmazonUnknown, NotSent, StoreUnavailable
+from receiver.exchange import Request, Response
+from receiver.ledger.charge import Charge, has_more_to_tell
+from receiver.ledger.lifecycle import UNREAD, Facts
+from receiver.ledger.refund import FPS, Observation, Refund, RetryRefused, State
+from receiver.ledger.retryability import as_text, judge
+from receiver.store import Store
+from receiver.store.redis.damage import StoreDamaged, WrongType
+from receiver.store.requests.requests import CHARGE_KEPT
+
+log = structlog.get_logger()
+
+Value = TypeVar("Value")
+
+THROTTLED_PAUSE = 5
+"""Seconds to slow down after a 429 that names none."""
+FACTS_WITHIN = 2.0
+"""Seconds that an event waits at most for what the charge tells."""
+CHARGE_PATIENCE = 2.0
+"""Seconds that a charge which is needed now may wait for a token of the throttle."""
+REDATED = 2
+"""How often a request that is refused for its date is repeated at once, with another."""
+REDATED_PATIENCE, REDATED_LEAST = 1.0, 0.5
+"""Seconds that such a repetition may wait for a token of the throttle, and that it must have left for its answer."""
+DATE_REFUSED = "amazon_date_refused"
+"""How an exchange ended that was repeated at once with another date."""
+
+
+class Send(Protocol):
+    """How a request gets to Amazon: `Transport.send`."""
+
+    async def __call__(self, request: Request, *, timeout: float) -> Response:
+        """The whole answer. Raises `NotSent`."""
+
+
+class Watcher(Protocol):
+    """Who counts calls (`runtime/metrics.py`)."""
+
+    def asked(self, call: str, outcome: str, seconds: float) -> None:
+        """Amazon was asked."""
+
+    def unread(self, call: str, field: str) -> None:
+        """A field of Amazon's answer could not be read."""
+
+
+@dataclass(slots=True)
+class Asker:
+    """Asks for one account. `wall` is the machine's own clock (ms); `timeout` is in seconds.
+
+    `traceparent` goes along with every call, outside the signature, unless it is empty. `clocks` may be shared by all
+    that ask the same hosts.
+    """
+
+    account: Account
+    store: Store
+    send: Send
+    watcher: Watcher
+    wall: Callable[[], int]
+    timeout: float = 10.0
+    traceparent: str = ""
+    clocks: HostClocks = field(default_factory=HostClocks)
+
+    def tracing(self, traceparent: str) -> Asker:
+        """The same, on behalf of a request that brought this (empty: none)."""
+        return replace(self, traceparent=traceparent)
+
+    async def ask(self, call: Call, request: Request, read: Callable[[Response], Value]) -> Value:
+        """Sign, send, and read the answer. Raises the `AmazonError` tree, or what `read` raises.
+
+        A 429 also slows the account down: no process takes a token of this call before Amazon wants it. What is refused
+        for its date is repeated at once with another, all within `timeout`.
+        """
+        if self.traceparent:
+            request = request.with_headers(traceparent=self.traceparent)
+        loop = asyncio.get_running_loop()
+        deadline, left = loop.time() + self.timeout, self.timeout
+        for repeats in reversed(range(REDATED + 1)):
+            began, dated = loop.time(), self.clocks.date_for(host_of(request), self.wall())
+            outcome = "unknown"
+            try:
+                # RSA takes half a millisecond or more, in which the loop would stand still.
+                signed = await asyncio.to_thread(self.account.signer.sign, request, dated)
+                response = await self.sent(signed, timeout=left)
+                value = self._judged(read, response, signed)
+                self.note_unread(call, value)
+                outcome = "ok"
+                return value
+            except AmazonThrottled as error:
+                outcome = error.reason
+                until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
+                await self.store.block(self.account.name, call, until)
+                raise
+            except AmazonRefusesUs as error:
+                outcome = error.reason
+                again = self.clocks.refused(host_of(request), response, self.wall(), dated=dated)
+                if not (again and repeats and await self._may_repeat(call, deadline)):
+                    raise
+                outcome, left = DATE_REFUSED, deadline - loop.time()
+            except AmazonError as error:
+                outcome = error.reason
+                raise
+            finally:
+                self.watcher.asked(call, outcome, loop.time() - began)
+        raise AssertionError
+
+    def note_unread(self, call: str, value: object) -> None:
+        """Count and log the fields of an answer that could not be read. Their values are never logged."""
+        if not isinstance(value, Observation | Charge):
+            return
+        about = {"refund_id": value.refund_id} if isinstance(value, Observation) else {}
+        for each in value.unread:
+            self.watcher.unread(call, each.field)
+            log.error(
+                "amazon.field_unread",
+                account=self.account.name,
+                **{"charge_id": value.charge_id or None, **about},
+                call=call,
+                field=each.field,
+                reason=each.reason,
+            )
+
+    async def _may_repeat(self, call: Call, deadline: float) -> bool:
+        loop = asyncio.get_running_loop()
+        patience = min(REDATED_PATIENCE, deadline - REDATED_LEAST - loop.time())
+        try:
+            return patience > 0 and await self.token(call, patience)
+        except StoreUnavailable:
+            return False
+
+    async def sent(self, signed: Request, *, timeout: float) -> Response:
+        """The answer to a signed request, whose `Date` is learned. Raises `AmazonUnknown` where there is none."""
+        try:
+            response = await self.send(signed, timeout=timeout)
+        except NotSent as error:
+            raise AmazonUnknown(f"Amazon did not answer: {error.detail}", reason=f"amazon_{error.reason}") from error
+        self.clocks.heard(host_of(signed), response, self.wall())
+        return response
+
+    def _judged(self, read: Callable[[Response], Value], response: Response, signed: Request) -> Value:
+        try:
+            return read(response)
+        except AmazonRefusesUs as error:
+            found = diagnose(error.detail, signed, self.account.signer.algorithm)
+            if found:
+                error.detail = f"{error.detail} {found}"
+            raise
+
+    async def token(self, call: Call, patience: float) -> bool:
+        """Take a token of the call's throttle, waiting at most `patience` seconds for it."""
+        bucket = self.account.throttle[call]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while True:
+            wait = await self.store.take_token(self.account.name, call, bucket.burst, bucket.per_second)
+            if not wait:
+                return True
+            if loop.time() + wait / 1000 > deadline:
+                return False
+            await asyncio.sleep(wait / 1000)
+
+    async def _charge_token(self, patience: float) -> bool:
+        """A token for Get Charge. Where the throttle's key is damaged, what is urgent goes on without one: refunds do
+        not wait for it, and Amazon slows us down itself."""
+        try:
+            return await self.token(Call.GET_CHARGE, patience)
+        except WrongType:
+            return patience > 0
+
+    async def charge(self, charge_id: str, *, fresh: bool = False, patience: float = CHARGE_PATIENCE) -> Charge:
+        """Get Charge, or what was kept of it within the hour unless it must be `fresh`.
+
+        Raises the `AmazonError` tree; `AmazonThrottled` also where our own throttle has no token within `patience` (s).
+        """
+        kept = None if fresh else await self.store.kept_charge(self.account.name, charge_id)
+        if kept and self.store.now() - kept.read_at < CHARGE_KEPT:
+            return kept
+        if not await self._charge_token(patience):
+            raise AmazonThrottled("Too many charges are being read just now.", retry_after=THROTTLED_PAUSE)
+        request = get_charge(self.account.endpoint, charge_id)
+        found = await self.ask(Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id))
+        self.check_environment(found.environment)
+        found = msgspec.structs.replace(found, read_at=self.store.now())
+        await self.store.keep_charge(self.account.name, found, for_advice=fresh)
+        return found
+
+    async def facts(self, refund: Refund, *, besides: str = "", again: bool = False) -> Facts:
+        """What the charge tells of a refund: its order number, and of a declined one whether it can be retried.
+
+        Nothing where there is nothing more to learn (unless it is to be asked `again`), or where the charge cannot be
+        read just now. `besides` is a reservation on the charge that is this very refund. Where that is not known and
+        decides it, whether it can be retried is not told yet. Raises `StoreUnavailable`.
+        """
+        if not (has_more_to_tell(refund) or (again and refund.charge_id and refund.refund_type != FPS)):
+            return {}
+        declined = refund.state == State.DECLINED
+        try:
+            # Whether there is money left must not be judged by what was true before the decline.
+            charge, known = await asyncio.gather(
+                self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
+                self.store.known_charge(self.account.name, refund.charge_id if declined else ""),
+            )
+        except (AmazonError, StoreDamaged) as error:
+            log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
+            return {}
+        facts: dict[str, str | bool | tuple[str, ...] | RetryRefused] = {
+            "charge_read": True,
+            "order_reference": charge.merchant_reference_id,
+        }
+        if charge.has_unread("merchantReferenceId", "merchantMetadata"):
+            facts[UNREAD] = ("orderReference",)
+        if declined and known.readable:
+            entries = {name: entry for name, entry in known.entries.items() if name != besides}
+            known = replace(known, entries=entries, charge=charge)
+            facts["retryable"] = as_text(judge(msgspec.structs.replace(refund, retryable=""), known, self.store.now()))
+        return facts
+
+    async def facts_in_time(self, refund: Refund, *, besides: str = "") -> Facts:
+        """What `facts` says within two seconds, else nothing: a decline that is known is not held back for advice."""
+        try:
+            async with asyncio.timeout(FACTS_WITHIN):
+                return await self.facts(refund, besides=besides)
+        except TimeoutError:
+            log.info("charge.not_read", charge_id=refund.charge_id, reason="too_slow")
+            return {}
+
+    def is_foreign(self, environment: str) -> bool:
+        """Whether an answer's `releaseEnvironment` is not this account's: one address is told of both."""
+        return bool(environment) and environment.lower() != self.account.environment
+
+    def check_environment(self, environment: str) -> None:
+        """Raise `AmazonUnknown` (`amazon_other_environment`) for an answer of the other environment."""
+        if self.is_foreign(environment):
+            raise AmazonUnknown(
+                f"The answer is of the environment {environment}, not of this account's.",
+                reason="amazon_other_environment",
+            )
+
+
+def host_of(request: Request) -> str:
+    """Whose clock judges the date of a request."""
+    return urlsplit(request.url).netloc.lower()

@@ -1,0 +1,1 @@
+"""Edge: the web. The HTTP client and its guards."""

@@ -1,0 +1,303 @@
+"""Edge: the web. The only file that opens a socket to it: a `Request` goes out, a `Response` comes back, or `NotSent`.
+
+    reason                what happened
+    bad_url               the address cannot be used as it stands
+    bad_header            a header cannot be sent as it stands
+    dns_failed            the name has no address
+    forbidden_address     every address of a guarded request lies in a range that is not public
+    connect_failed        nobody answers there
+    tls_failed            no TLS, or a certificate that the system's trust store or the host's name does not bear out
+    timeout               no connection, or no whole answer, in time
+    cut                   the connection ended before the answer did
+    bad_answer            what came back is not HTTP, or its head is out of bounds
+    server_error          408, 429 or 5xx for a certificate (`fetch_certificate` alone)
+
+A status that was read is an answer. What goes wrong after it (`cut`, `timeout`, `bad_answer`) is a note of the answer
+where the status alone says what matters: for every guarded request, and for a 429 and a 503. Elsewhere it is `NotSent`:
+half a body tells nothing.
+
+The bounds, and why:
+
+    time        of the caller: for everything, and for name, TCP and TLS together
+    head        128 KiB and 1024 fields (`head.py`): more than what servers send; 16 interim answers (`interim.py`)
+    body        of the caller: what is longer is cut off, whatever its framing says
+    connections 256, and 64 to one host, for unguarded requests; whoever delivers bounds the guarded ones
+    idle        15 s a connection is kept: below the 60 s after which most servers and balancers close theirs
+
+Nothing is followed (redirects), remembered (cookies), taken from the environment (proxies) or unpacked (encodings).
+The trust store is the system's; OpenSSL honours `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from receiver.errors import CertificateUnavailable, NotSent
+from receiver.exchange import Request, Response
+from receiver.transport.addresses import Network, forbidden
+from receiver.transport.errors import judged
+from receiver.transport.head import MAX_FIELDS, MAX_HEAD
+from receiver.transport.interim import NOTE, careful
+from receiver.transport.resolver import AsyncResolver
+from receiver.transport.url import check_headers, checked_url
+
+USER_AGENT = "amazon-pay-refund-receiver"
+CONNECTIONS = 256
+CONNECTIONS_PER_HOST = 64
+"""Of unguarded requests. Those to subscribers are bounded by who delivers: here one would wait for another's answer."""
+IDLE = 15.0
+"""Seconds that a connection is kept for another request."""
+MAX_CERTIFICATE = 16 * 1024
+
+AddressInfo = tuple[int, int, int, str, tuple[str | int, ...]]
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """What the guard said about each address that a guarded request was about to connect to; None: fine."""
+
+    verdicts: list[str | None] = field(default_factory=list)
+    answer: Response | None = None
+    """Status and fields, as soon as they are read."""
+    body: bytearray = field(default_factory=bytearray)
+
+    @property
+    def refusal(self) -> str | None:
+        """The word for the range, where every address was refused."""
+        return next(iter(self.verdicts), None) if all(self.verdicts) else None
+
+
+_attempts: ContextVar[_Attempts] = ContextVar("attempts")
+
+
+class Transport:
+    """HTTP/1.1 to the web, over pooled connections; one object for the life of the process.
+
+    `allow_networks` are those that a guarded request may reach although they are not public. The pools of guarded and
+    unguarded requests, and their resolvers, are apart: subscribers cannot keep Amazon waiting.
+    `dns_ttl` is in seconds; `tls` takes the place of the system's trust store, `name_servers` that of its name servers.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_networks: Sequence[Network] = (),
+        resolver: AbstractResolver | None = None,
+        name_servers: Sequence[str] = (),
+        dns_ttl: int = 10,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._allow = tuple(allow_networks)
+        self._resolver = resolver
+        self._name_servers = tuple(name_servers)
+        self._dns_ttl = dns_ttl
+        self._tls = tls or _system_trust()
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._resolvers: list[AsyncResolver] = []
+
+    async def close(self) -> None:
+        """Close every connection; a later `send` would open new ones."""
+        sessions, self._sessions = list(self._sessions.values()), {}
+        resolvers, self._resolvers = self._resolvers, []
+        for session in sessions:
+            await session.close()
+        for resolver in resolvers:
+            await resolver.close()
+
+    async def send(
+        self,
+        request: Request,
+        *,
+        timeout: float = 10.0,
+        connect_timeout: float = 3.0,
+        max_body: int = 65_536,
+        guarded: bool = False,
+    ) -> Response:
+        """Send the request as it stands and read the answer, whatever its status.
+
+        `timeout` seconds are for everything, `connect_timeout` of them for name, TCP and TLS together. Of the body at
+        most `max_body` bytes are read; if there are more, the answer is `truncated` and the connection is closed.
+        `guarded` judges every address at the moment a socket is made for it, so a name that changes its address between
+        check and use gains nothing; a pooled connection was judged when it was made. A guarded request whose pooled
+        connection turns out to be dead is sent once more over another: subscribers can tell that by its id.
+        Trouble after the status is the answer's `note` for guarded requests, and for a 429 or 503.
+        Raises `NotSent`; its text names the host at most, never a path, a query or a header.
+        """
+        url = checked_url(request.url, guarded)
+        check_headers(request)
+        attempts = _Attempts()
+        token = _attempts.set(attempts)
+        try:
+            async with asyncio.timeout(timeout):
+                try:
+                    return await self._exchange(request, url, connect_timeout, max_body, guarded)
+                except (aiohttp.ServerDisconnectedError, ConnectionError):
+                    # No socket was made, so the connection had carried another request before.
+                    if not guarded or attempts.verdicts or attempts.answer:
+                        raise
+                return await self._exchange(request, url, connect_timeout, max_body, guarded)
+        except (aiohttp.ClientError, OSError) as error:
+            if attempts.answer is not None and _says_it_all(attempts.answer.status, guarded):
+                return replace(attempts.answer, body=bytes(attempts.body), truncated=True, note=judged(error)[1])
+            raise _not_sent(error, url.raw_host or "", attempts) from error
+        finally:
+            _attempts.reset(token)
+
+    async def fetch_certificate(
+        self,
+        url: str,
+        *,
+        timeout: float = 5.0,
+        connect_timeout: float = 2.0,
+    ) -> bytes:
+        """The body of a 200 at an https address, at most 16 KiB; `timeout` seconds are for both tries together.
+
+        A connection that fails and a 5xx are tried once more. The address is not guarded: inside a cloud network the
+        name of SNS may rightly lead to a private address, and the name is proven by TLS.
+        Raises `NotSent` for trouble that may pass, and `CertificateUnavailable` ("certificate_not_found") for any other
+        answer: another status (also a redirect), a longer or an encoded body.
+        """
+        if not url.startswith("https://"):
+            raise NotSent("A certificate is fetched over https only.", reason="bad_url")
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            return await self._fetch_once(url, deadline, connect_timeout)
+        except NotSent as error:
+            if error.reason not in {"connect_failed", "dns_failed", "cut", "server_error", "timeout"}:
+                raise
+            if deadline - asyncio.get_running_loop().time() < timeout / 10:
+                raise
+        return await self._fetch_once(url, deadline, connect_timeout)
+
+    async def _fetch_once(self, url: str, deadline: float, connect_timeout: float) -> bytes:
+        left = deadline - asyncio.get_running_loop().time()
+        answer = await self.send(
+            Request("GET", url), timeout=left, connect_timeout=connect_timeout, max_body=MAX_CERTIFICATE
+        )
+        if answer.status in {408, 429} or answer.status >= 500:
+            raise NotSent(f"The certificate's host answered {answer.status}.", reason="server_error")
+        if answer.status != 200:
+            problem = f"its host answered {answer.status}"
+        elif answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            problem = "its host sent it encoded"
+        elif answer.truncated:
+            problem = f"it is longer than {MAX_CERTIFICATE} bytes"
+        else:
+            return answer.body
+        raise CertificateUnavailable(f"The certificate could not be had: {problem}.", reason="certificate_not_found")
+
+    async def _exchange(
+        self, request: Request, url: URL, connect_timeout: float, max_body: int, guarded: bool
+    ) -> Response:
+        async with self._session(guarded).request(
+            request.method,
+            url,
+            headers=request.headers,
+            data=request.body or None,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
+        ) as answer:
+            head = Response(answer.status, _fields(answer))
+            if (said := answer.reason or "").startswith(NOTE):
+                note = said.removeprefix(NOTE)
+                if not _says_it_all(answer.status, guarded):
+                    raise NotSent(f"{url.raw_host}: {note}.", reason="bad_answer")
+                return replace(head, truncated=True, note=note)
+            attempts = _attempts.get()
+            attempts.answer = head
+            truncated = await _read(answer, attempts.body, max_body)
+            return replace(head, body=bytes(attempts.body), truncated=truncated)
+
+    def _session(self, guarded: bool) -> aiohttp.ClientSession:
+        if guarded not in self._sessions:
+            connector = aiohttp.TCPConnector(
+                ssl=self._tls,
+                limit=0 if guarded else CONNECTIONS,
+                limit_per_host=0 if guarded else CONNECTIONS_PER_HOST,
+                use_dns_cache=self._dns_ttl > 0,
+                ttl_dns_cache=self._dns_ttl,
+                resolver=self._resolver or self._own_resolver(),
+                keepalive_timeout=IDLE,
+                socket_factory=self._guarded_socket if guarded else None,
+            )
+            connector._factory = careful(asyncio.get_running_loop())
+            self._sessions[guarded] = aiohttp.ClientSession(
+                connector=connector,
+                headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+                skip_auto_headers=("accept", "content-type"),
+                cookie_jar=_NoCookies(),
+                auto_decompress=False,
+                max_line_size=MAX_HEAD,
+                max_field_size=MAX_HEAD,
+                max_headers=MAX_FIELDS,
+                trust_env=False,
+            )
+        return self._sessions[guarded]
+
+    def _own_resolver(self) -> AsyncResolver:
+        self._resolvers.append(AsyncResolver(self._name_servers))
+        return self._resolvers[-1]
+
+    def _guarded_socket(self, info: AddressInfo) -> socket.socket:
+        family, kind, protocol, _, address = info
+        word = forbidden(str(address[0]), self._allow)
+        _attempts.get().verdicts.append(word)
+        if word is not None:
+            raise PermissionError(f"the address is not public ({word})")
+        return socket.socket(family, kind, protocol)
+
+
+def _system_trust() -> ssl.SSLContext:
+    """Reading the store takes up to 0.2 s, so it is done when things are built, not while the first request waits."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class _NoCookies(aiohttp.DummyCookieJar):
+    """The library's own keeps none either, but parses them first."""
+
+    def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
+        """Nothing."""
+
+
+def _says_it_all(status: int, guarded: bool) -> bool:
+    """Whether this status means the same whatever follows it."""
+    return guarded or status in {429, 503}
+
+
+def _fields(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    """The header fields by their names in lower case; those of one name are joined."""
+    fields: dict[str, list[str]] = {}
+    for name, value in answer.headers.items():
+        text = value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        fields.setdefault(name.lower(), []).append(text)
+    return {name: ", ".join(values) for name, values in fields.items()}
+
+
+async def _read(answer: aiohttp.ClientResponse, body: bytearray, max_body: int) -> bool:
+    """Read the body up to the limit. Returns whether there is more."""
+    while len(body) <= max_body:
+        chunk = await answer.content.read(max_body + 1 - len(body))
+        if not chunk:
+            return False
+        body += chunk
+    answer.close()
+    del body[max_body:]
+    return True
+
+
+def _not_sent(error: Exception, host: str, attempts: _Attempts) -> NotSent:
+    reason, what = judged(error)
+    if reason == "connect_failed" and attempts.refusal is not None:
+        reason, what = "forbidden_address", f"its address is not public ({attempts.refusal})"
+    return NotSent(f"{host}: {what}.", reason=reason)

@@ -1,0 +1,141 @@
+"""What is written in a real Valkey, as the doctor reads it: lanes that are behind, refunds that are stuck."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from receiver.amazon.account import Account
+from receiver.commands.doctor.backlog import check_work
+from receiver.commands.doctor.finding import Finding, Status
+from receiver.errors import StoreUnavailable
+from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
+from receiver.ledger.refund import Source
+from receiver.outbox.dead_letter import DeadEvent
+from receiver.outbox.subscribers.subscriber import pause
+from receiver.store import Store
+from receiver.track.record import Settler
+from tests.commands.doctor.kit import only, site, words
+from tests.kit.clock import T0, ManualClock
+from tests.store.makers import hint, refund_id, seen, subscriber
+
+
+async def look(store: Store) -> list[Finding]:
+    return await check_work(site(), store)
+
+
+async def owe(store: Store, account: Account, count: int) -> None:
+    settler = Settler(store, lambda: 0.0)
+    for number in range(count):
+        await settler.settle(account, seen("Declined", number, "AmazonRejected"), source=Source.POLL)
+
+
+async def test_nothing_yet(store: Store) -> None:
+    """An account that no service has written to."""
+    assert words(await look(store)) == {"subscribers.lane": "not_written_yet"}
+
+
+async def test_nobody_is_told(store: Store) -> None:
+    """The service runs, and has no subscriber."""
+    await store.open_roster("us")
+    found = only(await look(store), "subscribers.lane")
+    assert (found.status, found.reason) == (Status.WARN, "no_subscribers")
+    assert "receiver subscriber add" in found.mend
+
+
+async def test_a_subscriber_that_gets_its_events(store: Store, account: Account) -> None:
+    """Some waiting is no fault."""
+    await store.put_subscriber("us", subscriber("audit"))
+    await owe(store, account, 2)
+    found = await look(store)
+    assert words(found) == {}
+    assert only(found, "subscribers.lane").found.startswith("audit: 2 events waiting")
+
+
+async def test_one_that_was_added_with_plain_http(store: Store) -> None:
+    """What the settings declare is judged with the settings."""
+    await store.put_subscriber("us", subscriber("audit", origin="api"))
+    assert words(await look(store)) == {"subscribers.url": "plain_http"}
+
+
+async def test_dead_events_tell_their_last_reason(store: Store, account: Account) -> None:
+    """And which refund the subscriber does not know of."""
+    await store.put_subscriber("us", subscriber("audit"))
+    await owe(store, account, 2)
+    for parcel in (await store.claim_lane("us", "audit", lease=30_000, limit=8)).parcels:
+        entry = DeadEvent(parcel.stream_id, "e", "t", refund_id(1), "exhausted", T0, 12, "HTTP 500")
+        assert await store.dead(parcel, entry)
+    found = only(await look(store), "subscribers.dead")
+    assert (found.status, found.reason, found.subject) == (Status.WARN, "dead_events", "us/audit")
+    assert f"2 events given up, the last of refund {refund_id(1)} (exhausted: HTTP 500)" in found.found
+
+
+async def test_a_paused_one_and_one_that_is_behind(
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A paused one says why; the bound of the other is shortened here."""
+    monkeypatch.setattr("receiver.commands.doctor.backlog.MANY_WAITING", 3)
+    await store.put_subscriber("us", subscriber("audit"))
+    await store.put_subscriber("us", pause(subscriber("finance"), "gone", T0))
+    await owe(store, account, 3)
+    told = {each.subject: each for each in await look(store)}
+    assert (told["us/audit"].reason, told["us/finance"].reason) == ("behind", "paused")
+    assert "finance is paused (gone), 3 events waiting" in told["us/finance"].found
+
+
+async def test_a_damaged_record_is_told(store: Store, redis: Redis) -> None:
+    """It is owed everything, and gets nothing."""
+    await store.put_subscriber("us", subscriber("audit"))
+    await redis.hset("refunds:{us}:subscribers", "audit", "{")
+    found = only(await look(store), "subscribers.lane")
+    assert (found.status, found.reason) == (Status.FAIL, "subscriber_unreadable")
+
+
+@pytest.mark.parametrize(("hours", "status"), [(1, Status.OK), (25, Status.WARN)])
+async def test_a_refund_that_is_pending_for_long(
+    store: Store, account: Account, clock: ManualClock, hours: int, status: Status
+) -> None:
+    """A day is long."""
+    await Settler(store, lambda: 0.0).settle(account, seen(), source=Source.NOTIFICATION)
+    clock.tick(hours * 3_600_000)
+    found = only(await look(store), "refunds.pending")
+    assert found.status is status
+    assert found.found == f"1 refund pending, the oldest for {hours if hours > 1 else 60} {'h' if hours > 1 else 'min'}"
+
+
+async def test_notifications_that_nobody_works_on(
+    store: Store, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when no worker runs; the bound is shortened here."""
+    monkeypatch.setattr("receiver.commands.doctor.backlog.MANY_HINTED", 3)
+    for number in range(3):
+        await store.hint("us", hint(number, message=f"m{number}"))
+    assert words(await look(store))["refunds.backlog"] == "backlog"
+
+
+async def test_a_store_that_cannot_be_read_is_a_finding(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one whose user may not."""
+
+    async def refused(*_: Any) -> None:
+        raise StoreUnavailable("Redis: not_permitted.", reason="store_not_permitted")
+
+    monkeypatch.setattr(store, "gauges", refused)
+    [found] = await look(store)
+    assert (found.status, found.reason) == (Status.FAIL, "store_not_permitted")
+
+
+async def test_notifications_that_were_not_understood(store: Store) -> None:
+    """Of an account, and of nobody."""
+    await store.put_subscriber("us", subscriber("audit"))
+    assert words(await look(store)) == {}
+    for place in ("us", UNASSIGNED):
+        kept = UnrecognizedNotification("d" * 64, "id", "arn", T0, T0, "why", ("us",), (), 0, 4)
+        await store.keep_notification(place, kept, "text")
+    found = [each for each in await look(store) if each.check == "notifications.understood"]
+    assert [(each.status, each.reason, each.subject) for each in found] == [
+        (Status.WARN, "unrecognized", "us"),
+        (Status.WARN, "unrecognized", UNASSIGNED),
+    ]
+    assert "receiver notification list" in found[0].mend

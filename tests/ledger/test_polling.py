@@ -1,0 +1,101 @@
+"""When a refund is looked at again."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.ledger.money import Money
+from receiver.ledger.polling import DEFAULT_POLL, ECHO, PollPlan, echo, next_look
+from receiver.ledger.refund import Refund, Source
+
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+T = 1_760_000_000_000
+PLAN = PollPlan.parse(DEFAULT_POLL)
+
+
+def refund(state: str, **more: object) -> Refund:
+    fields: dict[str, object] = {
+        "account": "us", "refund_id": "R", "revision": 1, "updated_at": T, "first_seen_at": T, "changed_at": T,
+        "source": Source.POLL, "created_at": T, "amount": Money(Decimal(1), "USD"),
+    }  # fmt: skip
+    return Refund(state=state, **{**fields, **more})  # type: ignore[arg-type]
+
+
+def test_the_default_plan_is_the_documented_one() -> None:
+    ages: list[int] = []
+    age = 0
+    while len(ages) < 33:
+        age = PLAN.next_after(age)
+        ages.append(age)
+    minutes = [MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE]
+    assert ages[:4] == minutes
+    assert ages[4:28] == [HOUR * n for n in range(1, 25)]
+    assert ages[28:33] == [30 * HOUR, 36 * HOUR, 42 * HOUR, 48 * HOUR, 54 * HOUR]
+
+
+@pytest.mark.parametrize(
+    ("age", "expected"),
+    [
+        (13 * DAY + 20 * HOUR, 14 * DAY),
+        (14 * DAY, 15 * DAY),
+        (29 * DAY + 1, 30 * DAY),
+        (30 * DAY, 35 * DAY),
+        (400 * DAY, 406 * DAY),
+    ],
+)
+def test_old_refunds_are_asked_daily_then_weekly_and_never_given_up(age: int, expected: int) -> None:
+    assert PLAN.next_after(age) == expected
+
+
+@pytest.mark.parametrize(
+    ("entries", "part"),
+    [
+        ([], "at least one"),
+        (["1m"], "last entry"),
+        (["5m", "1m", "every 1d"], "ascending"),
+        (["every 1d", "5m"], "neither"),
+        (["every 1h", "every 1d"], "until"),
+        (["every 1h until 1d"], "until"),
+        (["0m", "every 1d"], "greater than zero"),
+        (["soon", "every 1d"], "neither"),
+    ],
+)
+def test_a_plan_that_cannot_work_says_why(entries: list[str], part: str) -> None:
+    with pytest.raises(ValueError, match=part):
+        PollPlan.parse(entries)
+
+
+@given(st.integers(0, 1000 * DAY), st.floats(0, 1, exclude_max=True))
+def test_a_pending_refund_is_always_looked_at_again_later_and_within_eight_days(age: int, chance: float) -> None:
+    look = next_look(refund("RefundInitiated"), T + age, PLAN, chance)
+    assert look is not None
+    assert T + age < look <= T + age + int(7 * DAY * 1.1) + 1
+
+
+def test_an_unknown_state_is_polled_on() -> None:
+    assert next_look(refund("Novel"), T, PLAN, 0) == T + MINUTE
+
+
+def test_a_final_state_is_not_asked_again() -> None:
+    assert next_look(refund("Refunded"), T, PLAN, 0) is None
+    assert next_look(refund("Declined"), T + DAY, PLAN, 0.5) is None
+
+
+def test_a_contradiction_is_asked_again_after_one_and_ten_minutes_then_no_more() -> None:
+    contradicted = refund("Declined", conflict=True)
+    assert next_look(contradicted, T, PLAN, 0.9) == T + MINUTE
+    assert next_look(contradicted, T + MINUTE, PLAN, 0.9) == T + 10 * MINUTE
+    assert next_look(contradicted, T + 10 * MINUTE, PLAN, 0.9) is None
+
+
+def test_a_creation_time_in_our_future_is_not_believed() -> None:
+    assert next_look(refund("RefundInitiated", created_at=T + DAY), T, PLAN, 0) == T + MINUTE
+
+
+def test_a_hint_that_brought_nothing_new_is_echoed_four_times() -> None:
+    assert [echo(step, T) for step in range(5)] == [T + 5_000, T + 30_000, T + 120_000, T + 600_000, None]
+    assert len(ECHO) == 4

@@ -1,0 +1,175 @@
+"""Whether a declined refund may be issued again, as a table of what is known of its charge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from receiver.ledger.charge import Charge
+from receiver.ledger.charge_book import Entry, reservation
+from receiver.ledger.money import Money
+from receiver.ledger.refund import FPS, Refund, Source
+from receiver.ledger.retryability import KnownCharge, judge
+
+NOW = 1_760_000_000_000
+DAY = 86_400_000
+CHARGE, REFUND, OTHER = "S01-1111111-1111111-C000001", "S01-1111111-1111111-R000001", "S01-1111111-1111111-R000002"
+
+
+def money(amount: str, currency: str = "USD") -> Money:
+    return Money(Decimal(amount), currency)
+
+
+def declined(**more: Any) -> Refund:
+    """A declined refund of 14.00 USD, settled an hour ago."""
+    fields: dict[str, Any] = {
+        "account": "us",
+        "refund_id": REFUND,
+        "state": "Declined",
+        "reason_code": "AmazonRejected",
+        "charge_id": CHARGE,
+        "amount": money("14.00"),
+        "created_at": NOW - DAY,
+        "updated_at": NOW - 3_600_000,
+        "revision": 2,
+        "first_seen_at": NOW - DAY,
+        "changed_at": NOW - 3_600_000,
+        "source": Source.NOTIFICATION,
+    }
+    return Refund(**{**fields, **more})
+
+
+def charge(captured: str = "100.00", refunded: str = "0.00", state: str = "Captured", currency: str = "USD") -> Charge:
+    """As Amazon told it a minute ago."""
+    return Charge(
+        charge_id=CHARGE,
+        state=state,
+        captured=money(captured, currency),
+        refunded=money(refunded, currency),
+        read_at=NOW - 60_000,
+    )
+
+
+def entry(minor: int | None, state: str, *, began: int = NOW - 30 * DAY, **more: Any) -> Entry:
+    return Entry(minor, state, began=began, currency="USD", **more)
+
+
+def verdict(refund: Refund, charge: Charge | None = None, **entries: Entry) -> tuple[bool | None, tuple[str, ...]]:
+    book: Mapping[str, Entry] = {name.replace("_", "-"): each for name, each in entries.items()}
+    found = judge(refund, KnownCharge(entries=book, charge=charge), NOW)
+    assert found is not None
+    return found.value, found.reasons
+
+
+@pytest.mark.parametrize(
+    ("of", "entries", "answer"),
+    [
+        (charge(), [], (True, ())),
+        (charge(state="Canceled"), [], (False, ("charge_not_captured",))),
+        (charge(currency="EUR"), [], (False, ("charge_does_not_admit",))),
+        (charge(refunded="110.00"), [], (False, ("allowance_exceeded",))),
+        (charge(refunded="100.00"), [], (True, ())),
+        (charge(), [entry(11_000, "Refunded")], (False, ("allowance_exceeded",))),
+        (charge(), [entry(11_000, "Declined")], (True, ())),
+        (charge(), [entry(11_000, "Declined", conflict=True)], (False, ("charge_in_conflict", "allowance_exceeded"))),
+        (charge(), [entry(None, "Declined")], (True, ())),
+        (Charge(charge_id=CHARGE, state="Captured", read_at=NOW), [], (None, ())),
+        (None, [], (None, ())),
+    ],
+)
+def test_a_declined_refund_can_be_retried_while_the_charge_is_captured_and_the_money_is_there(
+    of: Charge | None, entries: list[Entry], answer: tuple[bool | None, tuple[str, ...]]
+) -> None:
+    """What Amazon does not tell is not known; every refund that is not declined uses the charge up."""
+    assert (
+        verdict(declined(), of, **dict.fromkeys((OTHER.replace("-", "_"),), *entries or [entry(1, "Declined")]))
+        == answer
+    )
+
+
+def test_an_unknown_amount_uses_up_the_whole_charge() -> None:
+    """Where money is guarded, what cannot be read counts as everything."""
+    value, reasons = verdict(declined(), charge(), other=entry(None, "RefundInitiated"))
+    assert value is False
+    assert "allowance_exceeded" in reasons
+
+
+def test_the_same_amount_refunded_since_is_in_the_way() -> None:
+    """Somebody has paid the buyer another way, or is about to; what began before the decline is another matter."""
+    later = entry(1400, "Refunded", began=NOW - 600_000)
+    assert verdict(declined(), charge(), other=later) == (False, ("same_amount_refunded",))
+    assert verdict(declined(), charge(), other=entry(1400, "Refunded", began=NOW - 5 * DAY)) == (True, ())
+    assert verdict(declined(), charge(), other=entry(1400, "Declined", began=NOW - 600_000)) == (True, ())
+
+
+def test_a_reading_older_than_the_decline_says_nothing() -> None:
+    """What an older version kept of its outcome still counts."""
+    old = msgspec.structs.replace(charge(), read_at=NOW - 2 * DAY)
+    assert verdict(declined(), old) == (None, ())
+    assert verdict(declined(retryable="yes"), old) == (True, ())
+    assert verdict(declined(retryable="no"), old) == (False, ("charge_does_not_admit",))
+
+
+@pytest.mark.parametrize("ahead", [3_600_000, 365 * DAY])
+def test_amazons_clock_may_be_ahead_of_ours(ahead: int) -> None:
+    """What was read when the decline was written was read after it, whatever Amazon's clock says."""
+    before = msgspec.structs.replace(charge(), read_at=NOW - 2 * DAY)
+    assert verdict(declined(updated_at=NOW + ahead), before) == (None, ())
+    assert verdict(declined(updated_at=NOW + ahead), charge()) == (True, ())
+
+
+def test_a_refund_in_conflict_is_not_judged() -> None:
+    """The buyer may have the money."""
+    assert verdict(declined(conflict=True), charge()) == (None, ("in_conflict",))
+
+
+def test_one_that_was_issued_again_is_not_issued_again() -> None:
+    """At most once each."""
+    assert verdict(declined(retried_by=OTHER), charge()) == (False, ("already_retried",))
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("AmazonA-ZRefund", "AmazonA-ZGuarantee", "AmazonA-ZCancel", "Chargeback", "BuyerCanceled"),
+        *("amazona-zrefund", "Amazon A to Z Refund", "AMAZON_A_TO_Z_GUARANTEE", "CHARGEBACK", "Buyer Cancelled"),
+    ],
+)
+@pytest.mark.parametrize("field", ["refund_type", "reason_code"])
+def test_a_refund_that_the_merchant_did_not_begin_is_not_retried(word: str, field: str) -> None:
+    """By its type, or by a reason code of that name, in any spelling."""
+    value, reasons = verdict(declined(**{field: word}), charge())
+    assert (value, reasons) == (False, ("not_merchants_refund",))
+
+
+@pytest.mark.parametrize("word", ["", "SellerInitiated", "AmazonRejected", "ProcessingFailure", "Azure"])
+def test_other_words_do_not_make_it_somebody_elses(word: str) -> None:
+    assert verdict(declined(refund_type=word), charge()) == (True, ())
+
+
+def test_what_is_not_declined_or_of_flexible_payments_is_not_judged() -> None:
+    known = KnownCharge(charge=charge())
+    assert judge(declined(state="Refunded"), known, NOW) is None
+    assert judge(declined(refund_type=FPS), known, NOW) is None
+
+
+def test_without_amount_or_charge_too_little_is_known() -> None:
+    assert verdict(declined(amount=None), charge()) == (None, ("not_enough_known",))
+    assert verdict(declined(charge_id=""), charge()) == (None, ("not_enough_known",))
+
+
+def test_ten_refunds_are_all_that_amazon_takes() -> None:
+    ten = {f"r{number}": entry(100, "Refunded") for number in range(10)}
+    assert verdict(declined(), charge(), **ten) == (False, ("too_many_refunds",))
+
+
+def test_a_reservation_that_may_be_its_own_is_no_reason() -> None:
+    """A decline that is heard before the answer to its own Create Refund."""
+    own = {reservation("a" * 64): entry(1400, "Reserved", began=NOW - 2 * DAY)}
+    found = judge(declined(first_seen_at=NOW - DAY), KnownCharge(entries=own, charge=charge()), NOW)
+    assert found is not None
+    assert (found.value, found.reasons) == (None, ())

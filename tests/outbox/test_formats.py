@@ -1,0 +1,146 @@
+"""The fields that only some formats have: what people write, what is kept, what nobody sees."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from receiver.outbox.formats.render import RENDERERS
+from receiver.outbox.subscribers.formats import FORMATS
+from receiver.outbox.subscribers.subscriber import (
+    Subscriber,
+    carry_over,
+    decode,
+    encode,
+    most_in_one,
+    pause,
+    public_json,
+    read_subscriber,
+    subscriber_problems,
+    window,
+)
+from receiver.outbox.subscribers.url import Rules
+from tests.outbox.examples import NOW, SECRET, a_subscriber
+from tests.outbox.tellers import BEARER, FIELDS, HOOK, ROUTING_KEY, RULES, teller
+
+DECLINED, STUCK, CONFLICT = (f"amazonpay.refund.{word}" for word in ("declined", "stuck", "conflict"))
+
+
+def test_every_format_can_be_rendered() -> None:
+    """The table of formats and that of renderers name the same."""
+    assert set(FORMATS) == set(RENDERERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "types"),
+    [
+        ("slack", (DECLINED, STUCK, CONFLICT)),
+        ("pagerduty", (DECLINED, CONFLICT)),
+        ("alertmanager", (DECLINED, STUCK, CONFLICT)),
+    ],
+)
+def test_what_is_told_if_nobody_says_otherwise(name: str, types: tuple[str, ...]) -> None:
+    """What needs a person."""
+    assert teller(name).types == types
+    assert teller(name, types=[DECLINED]).types == (DECLINED,)
+
+
+def test_how_many_and_how_often() -> None:
+    """Signed events go out alone and at once."""
+    assert (most_in_one(a_subscriber()), window(a_subscriber())) == (1, 0)
+    later = a_subscriber(format="carrier-pigeon")
+    assert (most_in_one(later), window(later)) == (1, 0)
+
+
+def test_links_come_from_the_subscriber_or_from_the_settings() -> None:
+    """The signed format has none."""
+    assert teller("slack").public_url == "https://refunds.example"
+    assert teller("slack", public_url="http://own.example/x").public_url == "http://own.example/x"
+    signed = {"name": "a", "url": "https://a.example/", "secret": SECRET}
+    assert read_subscriber(signed, RULES, origin="api", now=NOW).public_url == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "problem"),
+    [
+        ("slack", {"url": None}, "url: is missing"),
+        ("slack", {"secret": SECRET}, "secret: is not used by slack, which is not signed; leave it out"),
+        ("slack", {"secrets": [SECRET]}, "secrets: is not used by slack"),
+        ("slack", {"routing_key": ROUTING_KEY}, "routing_key: is not used by slack; leave it out"),
+        ("slack", {"authorization": BEARER}, "authorization: is not used by slack; leave it out"),
+        ("slack", {"public_url": "refunds.example"}, "public_url: must begin with https:// or http:// and a host"),
+        ("slack", {"public_url": "https://x.example/|<!here>"}, "public_url: is not an address"),
+        ("slack", {"seller_central": "https://u:hunter2@x.example"}, "seller_central: must hold no user"),
+        ("slack", {"seller_central": 7}, "seller_central: is not an address"),
+        ("slack", {"public_url": "https://[::1"}, "public_url: cannot be taken apart"),
+        ("pagerduty", {"routing_key": None}, "routing_key: is missing; PagerDuty shows it"),
+        ("pagerduty", {"routing_key": "hunter2"}, "routing_key: is not a routing key; PagerDuty shows it"),
+        ("pagerduty", {"types": ["*"]}, "types: pagerduty knows incidents; choose among amazonpay.refund.declined, "),
+        ("pagerduty", {"types": ["amazonpay.refund.refunded"]}, "types: pagerduty knows incidents"),
+        ("alertmanager", {"authorization": "hunter2"}, "authorization: is not the value of such a header"),
+        ("alertmanager", {"authorization": "Bearer a\r\nx: y"}, "authorization: is not the value of such a header"),
+        ("alertmanager", {"authorization": "Bearer " + "x" * 5000}, "authorization: is not the value"),
+        ("alertmanager", {"types": ["amazonpay.refund.initiated"]}, "types: alertmanager knows incidents"),
+        ("cloudevents", {"routing_key": ROUTING_KEY}, "routing_key: is not used by cloudevents"),
+        ("cloudevents", {"public_url": "https://x.example"}, "public_url: is not used by cloudevents"),
+    ],
+)
+def test_one_problem_is_one_sentence(name: str, changes: dict[str, Any], problem: str) -> None:
+    """With the field and the mend, and no secret."""
+    signed = {"name": "a", "url": "https://a.example/", "secret": SECRET}
+    (found,) = subscriber_problems({**FIELDS.get(name, signed), **changes}, Rules(allow_http=True))
+    assert found.startswith(problem)
+    assert not any(text in found for text in ("hunter2", SECRET, ROUTING_KEY, BEARER))
+
+
+def test_every_problem_is_named_at_once() -> None:
+    """Of an unknown format, what the default needs."""
+    found = subscriber_problems({"format": "pagerduty", "secret": "x", "types": ["*"], "authorization": "y"}, RULES)
+    assert [problem.split(":")[0] for problem in found] == ["name", "secret", "authorization", "routing_key", "types"]
+    found = subscriber_problems({"name": "a", "format": ["slack"]}, RULES)
+    assert [problem.split(":")[0] for problem in found] == ["url", "secret", "format"]
+
+
+@pytest.mark.parametrize(("name", "secret"), [("slack", HOOK), ("pagerduty", ROUTING_KEY), ("alertmanager", BEARER)])
+def test_no_credential_is_seen_by_people(name: str, secret: str) -> None:
+    """Not in a repr, not printed by rich, not in the public JSON: there is a fingerprint, by which two can be told
+    apart. The stored form alone has it."""
+    subscriber = teller(name)
+    printed = StringIO()
+    Console(file=printed, width=400).print(subscriber, subscriber.credential)
+    for text in (repr(subscriber), f"{subscriber}", printed.getvalue(), json.dumps(public_json(subscriber))):
+        assert subscriber.name in text
+        assert "hunter2" not in text
+        assert secret not in text
+    credential = public_json(subscriber)["credential"]
+    assert credential is not None
+    assert credential["field"] == FORMATS[name].credential
+    assert len(credential["fingerprint"]) == 8
+    assert secret.encode() in encode(subscriber)
+    assert decode(encode(subscriber)) == subscriber
+
+
+def test_of_a_slack_webhook_the_host_is_shown() -> None:
+    """The rest of its address is the credential."""
+    assert public_json(teller("slack"))["url"] == "https://hooks.slack.com/…"
+    assert public_json(teller("alertmanager"))["url"] == "http://127.0.0.1:9093"
+
+
+def test_the_stored_form_of_the_first_subscribers_has_not_changed() -> None:
+    """The store compares its bytes: one that was written before these formats must still be found."""
+    assert set(json.loads(encode(a_subscriber()))) == {
+        *("name", "url", "secrets", "types", "reasons", "format", "paused", "paused_reason", "paused_at", "paused_ms"),
+        *("origin", "created_at"),
+    }
+
+
+def test_a_new_routing_key_wakes_a_subscriber_that_was_gone() -> None:
+    """As a new address does: it is another place."""
+    stored = pause(teller("pagerduty"), "gone", NOW)
+    assert carry_over(teller("pagerduty"), stored).paused
+    moved: Subscriber = carry_over(teller("pagerduty", routing_key="S" * 32), stored)
+    assert not moved.paused
