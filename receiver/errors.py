@@ -29,8 +29,8 @@
 `reason` is a stable, machine-readable word for logs, metrics and `application/problem+json`. The text is for
 people, and never holds a secret or a byte of an unverified body.
 
-To SNS, and so to Amazon Pay, a 4xx means "never send this again": `Refused` is for what is proven wrong, everything
-that may be our own trouble is `Unavailable`.
+To SNS, and so to Amazon Pay, a 4xx means "never send this again": `InvalidNotification` is for what is proven wrong,
+everything that may be our own trouble is `Unavailable`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ReceiverError(Exception):
         return self.detail
 
 
-class Refused(ReceiverError):
+class InvalidNotification(ReceiverError):
     """The sender is wrong, and asking again will not help."""
 
     status = 400
@@ -70,13 +70,13 @@ class Refused(ReceiverError):
     reason = "refused"
 
 
-class Unreadable(Refused):
+class Malformed(InvalidNotification):
     """The body is not a notification."""
 
     reason = "unreadable"
 
 
-class NotProven(Refused):
+class VerificationFailed(InvalidNotification):
     """The notification is not proven to come from Amazon Pay."""
 
     status = 403
@@ -84,7 +84,7 @@ class NotProven(Refused):
     reason = "not_proven"
 
 
-class TooLarge(Refused):
+class TooLarge(InvalidNotification):
     """The body is larger than a notification ever is."""
 
     status = 413
@@ -92,7 +92,7 @@ class TooLarge(Refused):
     reason = "too_large"
 
 
-class Encoded(Refused):
+class Encoded(InvalidNotification):
     """The body is encoded; SNS sends it as it is."""
 
     status = 415
@@ -143,7 +143,7 @@ class Overloaded(Unavailable):
     retry_after = 2
 
 
-class Rejected(ReceiverError):
+class ApiError(ReceiverError):
     """The request to this service's API is wrong."""
 
     status = 400
@@ -151,13 +151,13 @@ class Rejected(ReceiverError):
     reason = "rejected"
 
 
-class BadRequest(Rejected):
+class BadRequest(ApiError):
     """A parameter or the body is wrong."""
 
     reason = "bad_request"
 
 
-class Unauthorized(Rejected):
+class Unauthorized(ApiError):
     """A bearer token is needed, and it must be one that is configured."""
 
     status = 401
@@ -165,7 +165,7 @@ class Unauthorized(Rejected):
     reason = "unauthorized"
 
 
-class Forbidden(Rejected):
+class Forbidden(ApiError):
     """The token may not do this."""
 
     status = 403
@@ -173,7 +173,7 @@ class Forbidden(Rejected):
     reason = "forbidden"
 
 
-class NotFound(Rejected):
+class NotFound(ApiError):
     """There is no such thing, or the token may not see it."""
 
     status = 404
@@ -181,7 +181,7 @@ class NotFound(Rejected):
     reason = "not_found"
 
 
-class Conflict(Rejected):
+class Conflict(ApiError):
     """The request contradicts what is already there."""
 
     status = 409
@@ -267,7 +267,7 @@ class AmazonThrottled(AmazonError):
     reason = "amazon_throttled"
 
 
-class AmazonUnknown(AmazonError):
+class AmazonOutcomeUnknown(AmazonError):
     """No answer, half an answer, a 5xx or garbage: what Amazon did is not known."""
 
     reason = "amazon_unknown"
@@ -275,7 +275,7 @@ class AmazonUnknown(AmazonError):
     """The refund that an answer names although it contradicts the request; empty for none."""
 
 
-class NotAsked(ReceiverError):
+class NothingToAsk(ReceiverError):
     """Amazon is not asked about this refund any more, or is about to be by somebody else.
 
     `revision` is that of the refund which this was worked out from; 0: there was none.
@@ -288,7 +288,7 @@ class NotAsked(ReceiverError):
         self.revision = revision
 
 
-class NotSent(ReceiverError):
+class TransportError(ReceiverError):
     """The HTTP exchange did not end in a whole answer. `reason` says how: see `transport/client.py`."""
 
     status = 502

@@ -15,16 +15,16 @@ import structlog
 
 from receiver.amazon.account import Account
 from receiver.amazon.clock import HostClocks
-from receiver.deliver.configured import Declarer
+from receiver.deliver.configured import ConfiguredSubscribers
 from receiver.deliver.dispatcher import Deliverer
-from receiver.deliver.retention import Upkeep
-from receiver.errors import NotSent, StoreUnavailable, Unavailable
+from receiver.deliver.retention import Retention
+from receiver.errors import StoreUnavailable, TransportError, Unavailable
 from receiver.exchange import Request
-from receiver.http.api.diagnostics import Inside
+from receiver.http.api.diagnostics import DiagnosticsSource
 from receiver.http.app import build
 from receiver.http.dashboard.sessions import Sessions
-from receiver.http.middleware import Framed
-from receiver.issue.fps import Legacy
+from receiver.http.middleware import Application
+from receiver.issue.fps import FpsIssuer
 from receiver.issue.issuer import Issuer
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
@@ -37,7 +37,7 @@ from receiver.store.embedded.store import EmbeddedStore
 from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.store.redis.damage import KeysDamaged
-from receiver.track.amazon_client import Asker
+from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Settler
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
@@ -45,7 +45,7 @@ from receiver.transport.client import Transport
 log = structlog.get_logger()
 
 
-def wall() -> int:
+def system_clock() -> int:
     """The machine's own clock, ms since the epoch, UTC."""
     return time.time_ns() // 1_000_000
 
@@ -59,7 +59,7 @@ class Service:
         *,
         workers: bool = True,
         chance: Callable[[], float] = random.random,
-        now: Callable[[], int] = wall,
+        now: Callable[[], int] = system_clock,
     ) -> None:
         self.settings = settings
         self.accounts = settings.build_accounts()
@@ -73,9 +73,9 @@ class Service:
         self.transport: Transport
         self.certificates: CertificateStore
         self.receiver: Receiver
-        self._declarer: Declarer
+        self._declarer: ConfiguredSubscribers
         self.issuers: dict[str, Issuer] = {}
-        self.legacies: dict[str, Legacy]
+        self.fps_issuers: dict[str, FpsIssuer]
 
     async def start(self) -> None:
         """Open the store and start the workers.
@@ -109,7 +109,7 @@ class Service:
             confirm=self._confirm_subscription if ingest.confirm_subscriptions else None,
         )
         self.issuers = {account.name: self._issuer(account) for account in self.accounts}
-        self.legacies = {account.name: self._legacy(account) for account in self.accounts}
+        self.fps_issuers = {account.name: self._legacy(account) for account in self.accounts}
         self._opened.push_async_callback(self.kept.stop)
         self._start_workers()
 
@@ -152,7 +152,7 @@ class Service:
         finally:
             await self.stop()
 
-    def app(self, sessions: Sessions | None = None) -> Framed:
+    def app(self, sessions: Sessions | None = None) -> Application:
         """The HTTP application of a started service; `sessions` are the dashboard's, if not in memory."""
         return build(
             self.settings,
@@ -162,18 +162,20 @@ class Service:
             now=self.store.now,
             checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self.kept.check},
             refresh_gauges=self._refresh_gauges,
-            remarks={"clock": self._check_clock, "keys": self._check_keys},
+            advisory_checks={"clock": self._check_clock, "keys": self._check_keys},
             alerting=self._alerting,
             issuers=self.issuers,
-            legacies=self.legacies,
-            inside=Inside("embedded" if self.embedded else "redis", self.receiver, self.certificates, self.kept.states),
+            fps_issuers=self.fps_issuers,
+            inside=DiagnosticsSource(
+                "embedded" if self.embedded else "redis", self.receiver, self.certificates, self.kept.states
+            ),
             sessions=sessions,
         )
 
     def _start_workers(self) -> None:
         self.kept.keep("format", self.store.keep_settling_format)
         declared, starts = self.settings.build_subscribers(self._now()), self.settings.subscriber_starts()
-        self._declarer = Declarer(self.store, declared, starts)
+        self._declarer = ConfiguredSubscribers(self.store, declared, starts)
         self.kept.keep("subscribers", self._declarer.run)
         self.kept.keep("keys", self.store.keep_checking_keys)
         self.kept.keep("certificates", partial(self.certificates.keep_sharing, self.store))
@@ -183,8 +185,8 @@ class Service:
             once = partial(self._once_declared, account.name)
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
-            if self.legacies[account.name].is_configured:
-                self.kept.keep(f"fps:{account.name}", partial(once, self.legacies[account.name].run))
+            if self.fps_issuers[account.name].is_configured:
+                self.kept.keep(f"fps:{account.name}", partial(once, self.fps_issuers[account.name].run))
             self.kept.keep(f"deliver:{account.name}", self._deliverer(account).run)
             self.kept.keep(f"upkeep:{account.name}", partial(once, self._upkeep(account).run))
 
@@ -196,36 +198,38 @@ class Service:
     def _tracker(self, account: Account) -> Tracker:
         track = self.settings.track
         return Tracker(
-            asker=self._asker(account),
+            amazon_client=self._amazon_client(account),
             settler=Settler(self.store, self._chance, declared=True),
-            watcher=self.metrics,
-            chance=self._chance,
+            metrics=self.metrics,
+            random=self._chance,
             concurrency=track.concurrency,
             lease=track.lease.total_seconds(),
-            legacy=self.legacies[account.name],
+            legacy=self.fps_issuers[account.name],
         )
 
-    def _asker(self, account: Account) -> Asker:
+    def _amazon_client(self, account: Account) -> AmazonClient:
         timeout = self.settings.track.request_timeout.total_seconds()
-        return Asker(account, self.store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks)
+        return AmazonClient(
+            account, self.store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks
+        )
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(
-            asker=self._asker(account),
+            amazon_client=self._amazon_client(account),
             store=self.store,
             settler=Settler(self.store, self._chance, declared=True),
-            watcher=self.metrics,
-            chance=self._chance,
+            metrics=self.metrics,
+            random=self._chance,
             nonce=lambda: secrets.token_hex(8),
             over=account.over,
             lease=self.settings.track.lease.total_seconds(),
             same_amount_within=milliseconds(self.settings.issue.same_amount_within),
         )
 
-    def _legacy(self, account: Account) -> Legacy:
+    def _legacy(self, account: Account) -> FpsIssuer:
         settler = Settler(self.store, self._chance, declared=True)
         lease = self.settings.track.lease.total_seconds()
-        return Legacy(self._asker(account), settler, self._chance, lambda: secrets.token_hex(8), lease)
+        return FpsIssuer(self._amazon_client(account), settler, self._chance, lambda: secrets.token_hex(8), lease)
 
     def _deliverer(self, account: Account) -> Deliverer:
         """Every account has its share of the deliveries at once, so that none can take the others'."""
@@ -234,9 +238,9 @@ class Service:
             account=account.name,
             store=self.store,
             send=self.transport.send,
-            watcher=self.metrics,
-            wall=self._now,
-            chance=self._chance,
+            metrics=self.metrics,
+            system_clock=self._now,
+            random=self._chance,
             concurrency=max(1, delivery.concurrency // len(self.accounts)),
             per_subscriber=delivery.per_subscriber,
             rate=delivery.rate,
@@ -245,15 +249,15 @@ class Service:
             lease=delivery.lease.total_seconds(),
         )
 
-    def _upkeep(self, account: Account) -> Upkeep:
+    def _upkeep(self, account: Account) -> Retention:
         keep, keep_owed = (milliseconds(span) for span in (self.settings.events.keep, self.settings.events.keep_owed))
         lease = self.settings.delivery.lease.total_seconds()
-        return Upkeep(account.name, self.store, self.metrics, keep, keep_owed, lease)
+        return Retention(account.name, self.store, self.metrics, keep, keep_owed, lease)
 
     async def _confirm_subscription(self, url: str) -> None:
         answer = await self.transport.send(Request("GET", url), timeout=5.0)
         if answer.status != 200:
-            raise NotSent(f"SNS answered {answer.status}.", reason="not_confirmed")
+            raise TransportError(f"SNS answered {answer.status}.", reason="not_confirmed")
 
     async def _check_store(self) -> None:
         if self.embedded is not None and not self.embedded.healthy:

@@ -27,7 +27,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 
-from receiver.errors import AmazonNotFound, AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown
+from receiver.errors import AmazonNotFound, AmazonOutcomeUnknown, AmazonRefused, AmazonRefusesUs, AmazonThrottled
 from receiver.exchange import Response
 from receiver.ledger.nesting import MAX_DEPTH, too_deep
 from receiver.ledger.refund_request import KEY_TAKEN
@@ -76,7 +76,7 @@ def judge(response: Response) -> JsonObject:
     if status == 429:
         raise AmazonThrottled(detail, retry_after=wait, **told)
     if not 400 <= status < 500 or status in {408, 425}:
-        raise AmazonUnknown(detail, retry_after=wait, **told)
+        raise AmazonOutcomeUnknown(detail, retry_after=wait, **told)
     if status == 404 and is_bounded and (reason_code or request_id or not response.body):
         raise AmazonNotFound(detail, **told)
     if status not in OF_THE_WAY and reason_code in VERDICTS:
@@ -85,8 +85,8 @@ def judge(response: Response) -> JsonObject:
 
 
 def unintelligible(response: Response, what: str) -> NoReturn:
-    """Raise `AmazonUnknown("amazon_unintelligible")`: a 2xx that does not tell us what happened."""
-    raise AmazonUnknown(
+    """Raise `AmazonOutcomeUnknown("amazon_unintelligible")`: a 2xx that does not tell us what happened."""
+    raise AmazonOutcomeUnknown(
         f"Amazon's answer cannot be understood: {what}.",
         reason="amazon_unintelligible",
         amazon_status=response.status,

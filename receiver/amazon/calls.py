@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from receiver.amazon.answers import JsonObject, judge, request_id_of
 from receiver.amazon.fields import Fields, as_id, as_money, as_reference, as_text, as_word
-from receiver.errors import AmazonUnknown, BadRequest
+from receiver.errors import AmazonOutcomeUnknown, BadRequest
 from receiver.exchange import Request, Response
 from receiver.ledger.charge import Charge
 from receiver.ledger.money import Money
@@ -125,8 +125,8 @@ def read_refund(response: Response, refund_id: str | None = None, *, is_new: boo
 
     `is_new` is for Create Refund, whose 2xx means that the refund is made: its id alone is enough then. A state that
     cannot be read is `UNKNOWN_STATE` until Get Refund tells it.
-    Raises what `answers.judge` raises; and `AmazonUnknown` with `amazon_unintelligible` for a body that does not tell
-    id and state, or `amazon_wrong_refund` for the answer about another refund.
+    Raises what `answers.judge` raises; and `AmazonOutcomeUnknown` with `amazon_unintelligible` for a body that does not
+    tell id and state, or `amazon_wrong_refund` for the answer about another refund.
     """
     read = Fields(response, judge(response))
     found = read.required("refundId", as_id)
@@ -195,7 +195,7 @@ def _id(text: str, kind: str) -> str:
 
 
 def _wrong(response: Response, reason: str, kind: str) -> NoReturn:
-    raise AmazonUnknown(
+    raise AmazonOutcomeUnknown(
         f"Amazon's answer is about another {kind} than the one that was asked for.",
         reason=reason,
         amazon_status=response.status,

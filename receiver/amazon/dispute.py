@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.ElementTree import fromstring
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.ledger.dispute import CHARGE_ID, CHARGE_PERMISSION_ID, Dispute, permission_of
 from receiver.ledger.money import Money
 from receiver.ledger.refund import REFUND_ID
@@ -56,7 +56,7 @@ def kind_of(*types: str) -> str:
 def read_dispute(kind: str, fields: Mapping[str, object]) -> Dispute:
     """The dispute that a notification tells of. `fields` are the members of its message.
 
-    `dispute_id` is empty where none is readable. Raises `Unreadable` where no charge permission is named: nobody could
+    `dispute_id` is empty where none is readable. Raises `Malformed` where no charge permission is named: nobody could
     say which refunds it concerns.
     """
     data = fields.get("notificationdata")
@@ -64,7 +64,7 @@ def read_dispute(kind: str, fields: Mapping[str, object]) -> Dispute:
     leaves = list(_leaves(tree))
     permission = _permission(leaves)
     if not permission:
-        raise Unreadable("It tells of a dispute, and names no charge permission.", reason="notice_unreadable")
+        raise Malformed("It tells of a dispute, and names no charge permission.", reason="notice_unreadable")
     charges = (text.upper() for text in _all(leaves, CHARGES))
     return Dispute(
         dispute_id=next((text for text in _all(leaves, IDS) if _ID.fullmatch(text)), ""),
@@ -130,12 +130,12 @@ def _amounts(nodes: Iterable[Node]) -> Iterator[Money]:
 def _money(amount: object, currency: str) -> Money | None:
     try:
         return Money.parse(amount, currency)
-    except Unreadable:
+    except Malformed:
         return None
 
 
 def _time(text: str) -> int:
     try:
         return parse_time(text)
-    except Unreadable:
+    except Malformed:
         return 0

@@ -2,7 +2,7 @@
 
 Two kinds of field:
 
-    required    without it the answer means nothing: raises `AmazonUnknown("amazon_unintelligible")`
+    required    without it the answer means nothing: raises `AmazonOutcomeUnknown("amazon_unintelligible")`
     optional    null where it is absent; null and noted in `unread` where it is there and cannot be read
 
 Nothing is guessed: a value is read in its documented form or not at all. Keys that are not asked for are passed over.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from receiver.amazon.answers import WORD, JsonObject, unintelligible
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.exchange import Response
 from receiver.ledger.money import Money
 from receiver.ledger.order_reference import reference_problem
@@ -37,13 +37,13 @@ class Fields:
     noted: list[Unread] = field(default_factory=list)
 
     def required(self, name: str, convert: Callable[[object], Value]) -> Value:
-        """The value. Raises `AmazonUnknown` where it is absent or cannot be read."""
+        """The value. Raises `AmazonOutcomeUnknown` where it is absent or cannot be read."""
         value = self.values.get(name)
         if value in ABSENT:
             unintelligible(self.response, f"it has no {name}")
         try:
             return convert(value)
-        except Unreadable as error:
+        except Malformed as error:
             unintelligible(self.response, f"its {name} cannot be read ({error.reason})")
 
     def optional(self, name: str, convert: Callable[[object], Value], default: Value) -> Value:
@@ -53,7 +53,7 @@ class Fields:
             return default
         try:
             return convert(value)
-        except Unreadable as error:
+        except Malformed as error:
             self.note(name, error.reason)
             return default
 
@@ -76,43 +76,43 @@ class Fields:
 
 
 def as_id(value: object) -> str:
-    """An id of Amazon's. Raises `Unreadable`."""
+    """An id of Amazon's. Raises `Malformed`."""
     if not isinstance(value, str):
-        raise Unreadable("It is not a text.", reason="not_a_text")
+        raise Malformed("It is not a text.", reason="not_a_text")
     if not REFUND_ID.fullmatch(value):
-        raise Unreadable("An id has 1 to 64 letters, digits and dashes.", reason="bad_id")
+        raise Malformed("An id has 1 to 64 letters, digits and dashes.", reason="bad_id")
     return value
 
 
 def as_word(value: object) -> str:
-    """A state, a reason code or an environment. Raises `Unreadable`."""
+    """A state, a reason code or an environment. Raises `Malformed`."""
     if not isinstance(value, str):
-        raise Unreadable("It is not a text.", reason="not_a_text")
+        raise Malformed("It is not a text.", reason="not_a_text")
     if not WORD.fullmatch(value):
-        raise Unreadable("A word has 1 to 64 letters, digits, dashes and underscores.", reason="bad_word")
+        raise Malformed("A word has 1 to 64 letters, digits, dashes and underscores.", reason="bad_word")
     return value
 
 
 def as_text(value: object) -> str:
-    """Prose, made safe to show (`answers.clean`). Raises `Unreadable`."""
+    """Prose, made safe to show (`answers.clean`). Raises `Malformed`."""
     if not isinstance(value, str):
-        raise Unreadable("It is not a text.", reason="not_a_text")
+        raise Malformed("It is not a text.", reason="not_a_text")
     return clean(value)
 
 
 def as_reference(value: object) -> str:
-    """The merchant's own order number, exactly as it is. Raises `Unreadable` where it cannot be kept so."""
+    """The merchant's own order number, exactly as it is. Raises `Malformed` where it cannot be kept so."""
     if not isinstance(value, str):
-        raise Unreadable("It is not a text.", reason="not_a_text")
+        raise Malformed("It is not a text.", reason="not_a_text")
     if problem := reference_problem(value):
-        raise Unreadable("It cannot be kept whole.", reason=problem)
+        raise Malformed("It cannot be kept whole.", reason=problem)
     return value
 
 
 def as_money(value: object) -> Money | None:
-    """`{amount, currencyCode}`; None without an amount. Raises `Unreadable`."""
+    """`{amount, currencyCode}`; None without an amount. Raises `Malformed`."""
     if not isinstance(value, dict):
-        raise Unreadable("It is not an object.", reason="not_an_object")
+        raise Malformed("It is not an object.", reason="not_an_object")
     if value.get("amount") in ABSENT:
         return None
     return Money.parse(value["amount"], value.get("currencyCode"))

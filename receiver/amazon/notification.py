@@ -15,7 +15,7 @@ from defusedxml.ElementTree import fromstring
 
 from receiver.amazon.dispute import kind_of, read_dispute
 from receiver.amazon.sns import strict_json
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.ledger.dispute import Dispute
 from receiver.ledger.refund import REFUND_ID
 
@@ -82,11 +82,11 @@ def read_notice(message: str) -> Notice:
     """Read the `Message` of a notification.
 
     Amazon's IPN page spells the keys in two ways (`MerchantID` and `merchantID`, ...), so their case does not count;
-    one name with two values does. Raises `Unreadable` (`notice_unreadable`), and nothing else, whatever the text is.
+    one name with two values does. Raises `Malformed` (`notice_unreadable`), and nothing else, whatever the text is.
     """
     try:
         fields = _fold(strict_json.parse_text(message))
-    except Unreadable as error:
+    except Malformed as error:
         raise _unreadable(error.detail.removesuffix(".")) from error
     if "objecttype" in fields:
         return _read_v2(fields)
@@ -95,8 +95,8 @@ def read_notice(message: str) -> Notice:
     raise _unreadable("it names no object")
 
 
-def _unreadable(why: str) -> Unreadable:
-    return Unreadable(f"The message inside is not a notice of Amazon Pay: {why}.", reason="notice_unreadable")
+def _unreadable(why: str) -> Malformed:
+    return Malformed(f"The message inside is not a notice of Amazon Pay: {why}.", reason="notice_unreadable")
 
 
 def _fold(fields: object) -> dict[str, object]:
@@ -128,7 +128,7 @@ def _read_dispute(fields: dict[str, object], object_type: str, notification_type
     kind = "" if object_type == REFUND else kind_of(object_type, notification_type)
     try:
         return read_dispute(kind, fields) if kind and not _is_sample(fields) else None
-    except Unreadable as error:
+    except Malformed as error:
         raise _unreadable(error.detail) from error
 
 

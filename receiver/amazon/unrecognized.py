@@ -9,7 +9,7 @@ import msgspec
 
 from receiver.amazon.notification import MERCHANT
 from receiver.amazon.sns import strict_json
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.ledger.refund import AMAZON_REFUND_ID
 
 _NAMED_REFUND = re.compile(rf"(?<![A-Za-z0-9-]){AMAZON_REFUND_ID.pattern}(?!-?[A-Za-z0-9])")
@@ -33,7 +33,7 @@ def read_contents(message: str) -> Contents:
     """Read any text at all; nothing is raised."""
     try:
         parsed = strict_json.parse_text(message)
-    except Unreadable:
+    except Malformed:
         parsed = None
     texts = [message, *_texts(parsed)]
     fields = [(name.casefold(), value) for name, value in parsed.items()] if isinstance(parsed, dict) else []

@@ -148,12 +148,12 @@ def verify(
     import json
 
     from receiver.commands.verify import verify_files
-    from receiver.service import wall
+    from receiver.service import system_clock
 
     logs.configure(level="error")
     refused = False
     try:
-        for line in verify_files(files, cert=cert, at=at, topics=topic, now=wall):
+        for line in verify_files(files, cert=cert, at=at, topics=topic, now=system_clock):
             refused |= line["verdict"] != "accepted"
             typer.echo(json.dumps(line))
     except ConfigurationError as error:
@@ -231,14 +231,14 @@ def doctor(
     from receiver.commands.client.options import ending
     from receiver.commands.doctor.doctor import doctor as command
     from receiver.commands.doctor.doctor import end_soon
-    from receiver.service import wall
+    from receiver.service import system_clock
 
     logs.configure(level="error")
 
     async def whole() -> int:
         code = await command(
             lambda: load(config, os.environ),
-            wall=wall,
+            system_clock=system_clock,
             config=config,
             offline=offline,
             as_json=as_json,

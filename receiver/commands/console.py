@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from receiver.errors import ConfigurationError, Unreadable
+from receiver.errors import ConfigurationError, Malformed
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.runtime.printable import json_escape, visible, visible_json
 
@@ -115,7 +115,7 @@ def read_ms(time: str | None) -> int | None:
     """A time of the API in ms; None for what is none."""
     try:
         return parse_time(time)
-    except Unreadable:
+    except Malformed:
         return None
 
 

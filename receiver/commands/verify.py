@@ -18,7 +18,14 @@ from receiver.amazon.sns.certificate import MAX_PEM, check_certificate, read_cer
 from receiver.amazon.sns.envelope import MAX_BODY, NOTIFICATION, Envelope, read_envelope
 from receiver.amazon.sns.signature import check_address, check_age, check_signature
 from receiver.amazon.sns.topic import AMAZON_PAY_AWS_ACCOUNTS, TopicPattern
-from receiver.errors import ConfigurationError, NotProven, ReceiverError, Refused, TooLarge, Unreadable
+from receiver.errors import (
+    ConfigurationError,
+    InvalidNotification,
+    Malformed,
+    ReceiverError,
+    TooLarge,
+    VerificationFailed,
+)
 
 MAX_FILE = 4 * MAX_BODY
 ANY_TOPIC = "*"
@@ -71,15 +78,15 @@ def _judge(body: bytes, pem: bytes | None, moment: int | None, patterns: Sequenc
         raise TooLarge()
     envelope = read_envelope(body)
     if not any(pattern.matches(envelope.topic_arn) for pattern in patterns):
-        raise NotProven("The topic is not one that is allowed.", reason="wrong_topic")
+        raise VerificationFailed("The topic is not one that is allowed.", reason="wrong_topic")
     name = check_address(envelope)
     at = envelope.timestamp if moment is None else moment
     check_age(envelope, at)
     if pem is None:
-        raise NotProven("There is no certificate: hand one over.", reason="certificate_missing")
+        raise VerificationFailed("There is no certificate: hand one over.", reason="certificate_missing")
     certificate = read_certificate(pem)
     if certificate.name != name:
-        raise NotProven(
+        raise VerificationFailed(
             "The certificate is not the one that its file name promises.", reason="certificate_not_as_named"
         )
     check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, at)
@@ -92,7 +99,7 @@ def _read_notice(envelope: Envelope, patterns: Sequence[TopicPattern]) -> Notice
 
     Raises `Unrecognized` for one of Amazon Pay that is not understood.
     """
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(Malformed):
         notice = read_notice(envelope.message)
         if notice.is_known:
             return notice
@@ -108,7 +115,7 @@ def _read_file(path: Path) -> tuple[bytes, bytes | None]:
         with path.open("rb") as file:
             body = file.read(MAX_FILE + 1)
     except OSError as error:
-        raise Refused("The file cannot be read.", reason="file_unreadable") from error
+        raise InvalidNotification("The file cannot be read.", reason="file_unreadable") from error
     if len(body) > MAX_FILE:
         raise TooLarge()
     match strict_json.parse(body):

@@ -22,7 +22,7 @@ EVERY = 5.0
 
 
 @dataclass(slots=True)
-class Declarer:
+class ConfiguredSubscribers:
     """Keeps what is `declared`, by account. `done` is set when all of it has been written once.
 
     `starts` by account and name: from when (ms) a new one is owed what the stream still holds; None: from now on.

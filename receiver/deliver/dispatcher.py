@@ -16,16 +16,16 @@ from math import inf
 
 import structlog
 
-from receiver.deliver.failing import Watcher
-from receiver.deliver.send import Handover, Send
+from receiver.deliver.send import DeliveryAttempt, Send
 from receiver.errors import StoreUnavailable
-from receiver.outbox.retries import Parcel
+from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.subscriber import Subscriber, most_in_one, window
+from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import in_rounds
 from receiver.store import Store
-from receiver.store.deliveries.queues import BREAKER, Claims, Terms
-from receiver.store.deliveries.subscribers import Roster
-from receiver.store.redis.wakeups import Waker
+from receiver.store.deliveries.queues import BREAKER, Claims, QueueLimits
+from receiver.store.deliveries.subscribers import SubscriberList
+from receiver.store.redis.wakeups import ChangeSignal
 
 log = structlog.get_logger()
 
@@ -34,7 +34,8 @@ NOTHING = Claims((), None)
 
 @dataclass(slots=True)
 class Deliverer:
-    """Sends one account's events. `wall` is the machine's own clock (ms): subscribers check the timestamp by theirs.
+    """Sends one account's events. `system_clock` is the machine's own clock (ms): subscribers check the timestamp by
+    theirs.
 
     `rate` (messages a second, 0: any) and `per_subscriber` are for subscribers that have no number of their own.
     """
@@ -42,9 +43,9 @@ class Deliverer:
     account: str
     store: Store
     send: Send
-    watcher: Watcher
-    wall: Callable[[], int]
-    chance: Callable[[], float]
+    metrics: Metrics
+    system_clock: Callable[[], int]
+    random: Callable[[], float]
     concurrency: int = 256
     per_subscriber: int = 8
     rate: float = 0.0
@@ -52,7 +53,7 @@ class Deliverer:
     connect_timeout: float = 3.0
     lease: float = 30.0
     _running: dict[asyncio.Task[None], str] = field(default_factory=dict)
-    _waker: Waker = field(default_factory=Waker)
+    _waker: ChangeSignal = field(default_factory=ChangeSignal)
     _turn: int = 0
     _served: Counter[str] = field(default_factory=Counter)
     """The turn in which each lane was given room last."""
@@ -87,7 +88,7 @@ class Deliverer:
         more = [result.wait for result in results if result.wait]
         return min((wait / 1000 for wait in (*waits.values(), *more) if wait), default=inf)
 
-    async def _looked(self) -> tuple[Roster, dict[str, int]]:
+    async def _looked(self) -> tuple[SubscriberList, dict[str, int]]:
         """The subscribers, and when each lane is due next. Both in one go, unless there are others than last time."""
         tops, roster = await asyncio.gather(
             self.store.lane_tops(self.account, self._lanes), self.store.roster(self.account)
@@ -101,7 +102,7 @@ class Deliverer:
     def _spare(self) -> int:
         return self.concurrency // 4
 
-    def _rooms(self, roster: Roster, names: list[str]) -> dict[str, int]:
+    def _rooms(self, roster: SubscriberList, names: list[str]) -> dict[str, int]:
         """How many messages may be begun in each of these lanes.
 
         Where room is scarce, it goes to those with the least under way; among equals to who has waited longest. The
@@ -127,7 +128,7 @@ class Deliverer:
     async def _claim(self, subscriber: Subscriber, room: int) -> Claims:
         """Take events of one lane, and begin to deliver them."""
         most, name = most_in_one(subscriber), subscriber.name
-        terms = Terms(
+        terms = QueueLimits(
             rate=subscriber.rate or self.rate,
             most=most,
             window=window(subscriber),
@@ -156,9 +157,9 @@ class Deliverer:
         name = self._running.pop(task)
         if full or name in self._held:
             self._held.discard(name)
-            self._waker.ring()
+            self._waker.set()
 
-    async def _deliver(self, parcels: Sequence[Parcel], subscriber: Subscriber) -> None:
+    async def _deliver(self, parcels: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
         with structlog.contextvars.bound_contextvars(account=self.account, subscriber=subscriber.name):
             try:
                 await self.deliver(parcels, subscriber)
@@ -167,9 +168,9 @@ class Deliverer:
             except Exception:
                 log.exception("deliver.failed", stream_ids=[parcel.stream_id for parcel in parcels])
 
-    async def deliver(self, parcels: Sequence[Parcel], subscriber: Subscriber) -> None:
+    async def deliver(self, parcels: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
         """Send one message, and settle what is in it."""
-        handover = Handover(
-            self.store, self.send, self.watcher, self.wall, self.chance, self.timeout, self.connect_timeout
+        handover = DeliveryAttempt(
+            self.store, self.send, self.metrics, self.system_clock, self.random, self.timeout, self.connect_timeout
         )
         await handover.deliver(parcels, subscriber)

@@ -6,14 +6,13 @@ would be told about declines: then it stays active, and that is told. 410 pauses
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import structlog
 
 from receiver.outbox.events.operator_event import OperatorEvent, OperatorType, operator_event
-from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.outbox.subscribers.filters import guards_declines, told_of_declines
 from receiver.outbox.subscribers.subscriber import Subscriber, pause
+from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 
 log = structlog.get_logger()
@@ -21,20 +20,10 @@ log = structlog.get_logger()
 MOST_COLLISIONS = 8
 
 
-class Watcher(Protocol):
-    """Who counts deliveries (`runtime/metrics.py`)."""
-
-    def delivered(self, outcome: str, seconds: float) -> None:
-        """One try has ended: delivered, retry, dead or gone."""
-
-    def told(self, kind: str) -> None:
-        """Operators were told of something, by its type."""
-
-
-async def announce(store: Store, account: str, watcher: Watcher) -> None:
+async def announce(store: Store, account: str, metrics: Metrics) -> None:
     """Have operators told of what waits to be told, in the stream, the log and the metrics."""
     for event in await store.tell(account):
-        watcher.told(event.type.value)
+        metrics.told(event.type.value)
         log.error(
             "operator.told",
             type=event.type.value,
@@ -46,7 +35,7 @@ async def announce(store: Store, account: str, watcher: Watcher) -> None:
         )
 
 
-async def pause_gone(store: Store, parcel: Parcel, told: Subscriber) -> None:
+async def pause_gone(store: Store, parcel: ClaimedDelivery, told: Subscriber) -> None:
     """410 Gone: nothing more is sent until an operator resumes; what is owed waits.
 
     It is the address that is gone: if the subscriber has another by now, it goes on.
@@ -62,7 +51,7 @@ async def pause_gone(store: Store, parcel: Parcel, told: Subscriber) -> None:
             return
 
 
-async def pause_failing(store: Store, parcel: Parcel, told: Subscriber, attempts: Attempts) -> None:
+async def pause_failing(store: Store, parcel: ClaimedDelivery, told: Subscriber, attempts: DeliveryAttempts) -> None:
     """Pause a subscriber with which nothing has worked since the event was written that is given up now.
 
     The list's version is checked with it: of two that fail at the same time, the second sees the first paused.
@@ -87,7 +76,7 @@ async def pause_failing(store: Store, parcel: Parcel, told: Subscriber, attempts
             return
 
 
-async def _keep_failing(store: Store, parcel: Parcel, attempts: Attempts) -> None:
+async def _keep_failing(store: Store, parcel: ClaimedDelivery, attempts: DeliveryAttempts) -> None:
     event = operator_event(
         OperatorType.FAILING,
         parcel.account,
@@ -102,7 +91,7 @@ async def _keep_failing(store: Store, parcel: Parcel, attempts: Attempts) -> Non
         log.error("subscriber.failing", reason="last_active", mend="mend its address, or add another subscriber")
 
 
-def _paused(store: Store, parcel: Parcel, reason: str, why: str, last_error: str) -> OperatorEvent:
+def _paused(store: Store, parcel: ClaimedDelivery, reason: str, why: str, last_error: str) -> OperatorEvent:
     text = f"{why} Nothing more is sent to it, and what it is owed waits: `receiver subscriber resume`."
     now = store.now()
     return operator_event(

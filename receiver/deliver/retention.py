@@ -14,14 +14,15 @@ from functools import partial
 
 import structlog
 
-from receiver.deliver.failing import Watcher, announce
+from receiver.deliver.failing import announce
 from receiver.errors import StoreUnavailable
-from receiver.outbox.dead_letter import dead_event, death
+from receiver.outbox.dead_letter import dead_event, dead_letter
 from receiver.outbox.events.event import is_newer
 from receiver.outbox.events.operator_event import is_operator
-from receiver.outbox.retries import Parcel
+from receiver.outbox.retries import ClaimedDelivery
+from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from receiver.store.deliveries.queues import Result
+from receiver.store.deliveries.queues import AttemptEffects
 from receiver.store.deliveries.upkeep import DUTY, EXPIRY_BATCH
 from receiver.store.redis.damage import WrongType
 
@@ -33,12 +34,12 @@ MOST_BATCHES = 100
 
 
 @dataclass(slots=True)
-class Upkeep:
+class Retention:
     """One account's. `keep` and `keep_owed` in ms: how long an event stays in the stream, at least and at most."""
 
     account: str
     store: Store
-    watcher: Watcher
+    metrics: Metrics
     keep: int
     keep_owed: int
     lease: float = 30.0
@@ -55,14 +56,14 @@ class Upkeep:
 
     async def round(self) -> None:
         """Everything there is to do just now. Raises `StoreUnavailable`; what was done stays done."""
-        for part in (partial(announce, self.store, self.account, self.watcher), self.backfill):
+        for part in (partial(announce, self.store, self.account, self.metrics), self.backfill):
             with self._alone():
                 await part()
         now = self.store.now()
         if now < self._next <= now + DUTY:
             return
         self._next = now + DUTY
-        if await self.store.on_duty(self.account, DUTY - 1000):
+        if await self.store.take_maintenance_lease(self.account, DUTY - 1000):
             for part in (self.expire, self.trim):
                 with self._alone():
                     await part()
@@ -92,27 +93,27 @@ class Upkeep:
         for name in (await self.store.roster(self.account)).names:
             with self._alone(subscriber=name):
                 await self._expire(name, before)
-        await announce(self.store, self.account, self.watcher)
+        await announce(self.store, self.account, self.metrics)
 
     async def _expire(self, name: str, before: int) -> None:
         for _ in range(MOST_BATCHES):
             found = await self.store.overdue(self.account, name, before, int(self.lease * 1000))
-            gone = await self._bury([parcel for parcel in found if not is_newer(parcel.fields)])
+            gone = await self._dead_letter([parcel for parcel in found if not is_newer(parcel.fields)])
             if len(found) < EXPIRY_BATCH or not gone:
                 break
 
-    async def _bury(self, parcels: list[Parcel]) -> int:
+    async def _dead_letter(self, parcels: list[ClaimedDelivery]) -> int:
         """Operators are told once of all of them; of an operator event that nobody fetched, not at all."""
         about_refunds = [parcel for parcel in parcels if not is_operator(parcel.fields)]
         gone = 0
         for parcel in parcels:
             now = self.store.now()
             first = about_refunds and parcel is about_refunds[0]
-            tell = [death(parcel, "expired", now, parcel.attempts, len(about_refunds))] if first else []
+            tell = [dead_letter(parcel, "expired", now, parcel.attempts, len(about_refunds))] if first else []
             entry = dead_event(parcel, "expired", now, parcel.attempts)
-            if await self.store.dead(parcel, entry, Result(tell=tell)):
+            if await self.store.dead(parcel, entry, AttemptEffects(tell=tell)):
                 gone += 1
-                self.watcher.delivered("dead", 0.0)
+                self.metrics.delivered("dead", 0.0)
         if gone:
             log.error("delivery.expired", account=self.account, subscriber=parcels[0].subscriber, count=gone)
         return gone

@@ -13,20 +13,20 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from receiver.deliver.failing import Watcher, announce, pause_failing, pause_gone
-from receiver.errors import NotSent, StoreUnavailable, Unreadable
+from receiver.deliver.failing import announce, pause_failing, pause_gone
+from receiver.errors import Malformed, StoreUnavailable, TransportError
 from receiver.exchange import Request, Response, in_the_log
 from receiver.ledger.lifecycle import EventType
-from receiver.outbox.dead_letter import dead_event, death
+from receiver.outbox.dead_letter import dead_event, dead_letter
 from receiver.outbox.events.event import Event, from_fields, is_newer
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
 from receiver.outbox.formats.render import render, render_operator
 from receiver.outbox.retries import (
-    Attempts,
+    ClaimedDelivery,
     Dead,
     Delivered,
+    DeliveryAttempts,
     Gone,
-    Parcel,
     Retry,
     Tested,
     Verdict,
@@ -36,8 +36,9 @@ from receiver.outbox.retries import (
     record,
 )
 from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from receiver.store.deliveries.queues import LONGEST_HOLD, Result
+from receiver.store.deliveries.queues import LONGEST_HOLD, AttemptEffects
 from receiver.track.current import current_events, without_judgement
 
 log = structlog.get_logger()
@@ -58,36 +59,37 @@ class Send(Protocol):
     async def __call__(
         self, request: Request, *, timeout: float, connect_timeout: float, max_body: int, guarded: bool
     ) -> Response:
-        """The answer. Raises `NotSent`."""
+        """The answer. Raises `TransportError`."""
 
 
 @dataclass(slots=True)
-class Handover:
-    """Sends what was claimed. `wall` is the machine's own clock (ms): subscribers check the timestamp by theirs."""
+class DeliveryAttempt:
+    """Sends what was claimed. `system_clock` is the machine's own clock (ms): subscribers check the timestamp by
+    theirs."""
 
     store: Store
     send: Send
-    watcher: Watcher
-    wall: Callable[[], int]
-    chance: Callable[[], float]
+    metrics: Metrics
+    system_clock: Callable[[], int]
+    random: Callable[[], float]
     timeout: float = 10.0
     connect_timeout: float = 3.0
 
-    async def deliver(self, parcels: Sequence[Parcel], subscriber: Subscriber) -> None:
+    async def deliver(self, parcels: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
         """Send events that were claimed for one message, and settle each.
 
         Operator events go in a message of their own, and so does each test. After `StoreUnavailable` the lease runs
         out, and they are sent again.
         """
-        together: list[tuple[Parcel, Told]] = []
-        for_operators: list[tuple[Parcel, Told]] = []
+        together: list[tuple[ClaimedDelivery, Told]] = []
+        for_operators: list[tuple[ClaimedDelivery, Told]] = []
         for parcel in parcels:
             if is_newer(parcel.fields):
                 await self._leave(parcel)
                 continue
             try:
                 told = read(parcel)
-            except Unreadable:
+            except Malformed:
                 await self._unreadable(parcel)
                 continue
             if isinstance(told, Event) and told.type is EventType.TEST:
@@ -100,7 +102,9 @@ class Handover:
         for batch in filter(None, (together, for_operators)):
             await self._message(batch, subscriber)
 
-    async def _as_of_now(self, batch: list[tuple[Parcel, Told]], subscriber: Subscriber) -> list[tuple[Parcel, Told]]:
+    async def _as_of_now(
+        self, batch: list[tuple[ClaimedDelivery, Told]], subscriber: Subscriber
+    ) -> list[tuple[ClaimedDelivery, Told]]:
         """With the advice of now. Where the store cannot tell it, the event goes out without."""
         parcels, events = [parcel for parcel, _ in batch], [told for _, told in batch if isinstance(told, Event)]
         if not parcels:
@@ -111,42 +115,42 @@ class Handover:
             log.warning("delivery.advice_unknown", subscriber=subscriber.name, reason=error.reason)
             return list(zip(parcels, map(without_judgement, events), strict=True))
 
-    async def _message(self, batch: Sequence[tuple[Parcel, Told]], subscriber: Subscriber) -> None:
+    async def _message(self, batch: Sequence[tuple[ClaimedDelivery, Told]], subscriber: Subscriber) -> None:
         answer, seconds = await self._post([told for _, told in batch], subscriber)
         for number, (parcel, told) in enumerate(batch):
             with structlog.contextvars.bound_contextvars(**in_the_log(parcel.fields.get("traceparent", ""))):
                 await self._settle(parcel, told, subscriber, answer, seconds, first=number == 0)
 
-    async def _post(self, batch: Sequence[Told], subscriber: Subscriber) -> tuple[Response | NotSent, float]:
+    async def _post(self, batch: Sequence[Told], subscriber: Subscriber) -> tuple[Response | TransportError, float]:
         began = asyncio.get_running_loop().time()
-        answer: Response | NotSent
+        answer: Response | TransportError
         try:
             answer = await self.send(
-                request_of(batch, subscriber, self.wall()),
+                request_of(batch, subscriber, self.system_clock()),
                 timeout=self.timeout,
                 connect_timeout=self.connect_timeout,
                 max_body=ANSWER_BYTES,
                 guarded=True,
             )
-        except NotSent as error:
+        except TransportError as error:
             answer = error
         return answer, asyncio.get_running_loop().time() - began
 
     async def _settle(
         self,
-        parcel: Parcel,
+        parcel: ClaimedDelivery,
         told: Told,
         subscriber: Subscriber,
-        answer: Response | NotSent,
+        answer: Response | TransportError,
         seconds: float,
         *,
         first: bool,
     ) -> None:
         """`first`: a message that fails counts as one failure of the subscriber, however many events it holds."""
         now, paused_ms = self.store.now(), subscriber.paused_ms
-        verdict = judge(answer, parcel.attempts, now, self.chance(), paused_ms=paused_ms)
+        verdict = judge(answer, parcel.attempts, now, self.random(), paused_ms=paused_ms)
         attempts = record(answer, parcel.attempts, verdict, now, paused_ms=paused_ms)
-        result = _result(verdict, answer, now) if first else Result()
+        result = _result(verdict, answer, now) if first else AttemptEffects()
         match verdict:
             case Delivered():
                 held = await self.store.delivered(parcel, result)
@@ -154,34 +158,36 @@ class Handover:
                 held = await self.store.retry(parcel, at, attempts, result)
             case Gone():
                 await pause_gone(self.store, parcel, subscriber)
-                await announce(self.store, parcel.account, self.watcher)
+                await announce(self.store, parcel.account, self.metrics)
                 held = await self.store.retry(parcel, now, attempts, result)
             case Dead(reason=reason):
-                held = await self._bury(parcel, reason, attempts, result)
+                held = await self._dead_letter(parcel, reason, attempts, result)
         self._log(parcel, told, verdict, attempts, answer, seconds, held)
         if isinstance(verdict, Dead) and held and isinstance(told, Event):
             if verdict.reason != "aborted":
                 await pause_failing(self.store, parcel, subscriber, attempts)
-            await announce(self.store, parcel.account, self.watcher)
+            await announce(self.store, parcel.account, self.metrics)
 
-    async def _bury(self, parcel: Parcel, reason: str, attempts: Attempts, result: Result) -> bool:
+    async def _dead_letter(
+        self, parcel: ClaimedDelivery, reason: str, attempts: DeliveryAttempts, result: AttemptEffects
+    ) -> bool:
         now = self.store.now()
-        tell = [] if is_operator(parcel.fields) else [death(parcel, reason, now, attempts)]
+        tell = [] if is_operator(parcel.fields) else [dead_letter(parcel, reason, now, attempts)]
         entry = dead_event(parcel, reason, now, attempts)
-        return await self.store.dead(parcel, entry, Result(result.failed, result.error, tell))
+        return await self.store.dead(parcel, entry, AttemptEffects(result.failed, result.error, tell))
 
     def _log(
         self,
-        parcel: Parcel,
+        parcel: ClaimedDelivery,
         told: Told,
         verdict: Verdict,
-        attempts: Attempts,
-        answer: Response | NotSent,
+        attempts: DeliveryAttempts,
+        answer: Response | TransportError,
         seconds: float,
         held: bool,
     ) -> None:
         outcome = type(verdict).__name__.lower()
-        self.watcher.delivered(outcome, seconds)
+        self.metrics.delivered(outcome, seconds)
         delivered = isinstance(verdict, Delivered)
         line = log.info if delivered else log.error if isinstance(verdict, Dead) else log.warning
         line(
@@ -196,10 +202,10 @@ class Handover:
             settled=held,
         )
 
-    async def _test(self, parcel: Parcel, event: Event, subscriber: Subscriber) -> None:
+    async def _test(self, parcel: ClaimedDelivery, event: Event, subscriber: Subscriber) -> None:
         """Sent once, whatever comes of it; a test that nobody waits for any more is not sent."""
         if self.store.now() - int(parcel.stream_id.partition("-")[0]) > STALE_TEST:
-            await self.store.tested(parcel, b"", Result())
+            await self.store.tested(parcel, b"", AttemptEffects())
             return
         answer, seconds = await self._post([event], subscriber)
         right = isinstance(answer, Response) and 200 <= answer.status < 300
@@ -211,11 +217,11 @@ class Handover:
             round(seconds, 3),
             answer.note if isinstance(answer, Response) else "",
         )
-        result = Result(not right, tested.error)
+        result = AttemptEffects(not right, tested.error)
         held = await self.store.tested(parcel, msgspec.json.encode(tested), result)
         log.info("delivery.tested", event_id=event.id, delivered=right, error=tested.error or None, settled=held)
 
-    async def _leave(self, parcel: Parcel) -> None:
+    async def _leave(self, parcel: ClaimedDelivery) -> None:
         """An event of a later version is that version's to deliver: it waits, and nothing counts against it."""
         held = await self.store.postpone(parcel, self.store.now() + LATER_PAUSE)
         log.warning(
@@ -226,24 +232,24 @@ class Handover:
             fix="run the newer version of the receiver again",
         )
 
-    async def _unreadable(self, parcel: Parcel) -> None:
+    async def _unreadable(self, parcel: ClaimedDelivery) -> None:
         """The stream does not have the event, or not in a form that we can read: somebody else must have touched it."""
         reason = "unreadable" if parcel.fields else "lost"
         log.error("delivery.dead", reason=reason, stream_id=parcel.stream_id)
-        self.watcher.delivered("dead", 0.0)
-        if await self._bury(parcel, reason, parcel.attempts, Result()):
-            await announce(self.store, parcel.account, self.watcher)
+        self.metrics.delivered("dead", 0.0)
+        if await self._dead_letter(parcel, reason, parcel.attempts, AttemptEffects()):
+            await announce(self.store, parcel.account, self.metrics)
 
 
-def read(parcel: Parcel) -> Told:
-    """What is to be told. Raises `Unreadable`."""
+def read(parcel: ClaimedDelivery) -> Told:
+    """What is to be told. Raises `Malformed`."""
     if is_operator(parcel.fields):
         return read_operator_event(parcel.account, parcel.fields)
     return from_fields(parcel.account, parcel.fields)
 
 
 def request_of(batch: Sequence[Told], subscriber: Subscriber, now: int) -> Request:
-    """The one request that tells all of the batch. Raises `NotSent`."""
+    """The one request that tells all of the batch. Raises `TransportError`."""
     for_operators = [each for each in batch if isinstance(each, OperatorEvent)]
     if for_operators:
         return render_operator(for_operators, subscriber, now)
@@ -251,12 +257,12 @@ def request_of(batch: Sequence[Told], subscriber: Subscriber, now: int) -> Reque
     return render(events, subscriber, now)
 
 
-def _result(verdict: Verdict, answer: Response | NotSent, now: int) -> Result:
+def _result(verdict: Verdict, answer: Response | TransportError, now: int) -> AttemptEffects:
     """What the answer says of the subscriber's health. That it does not want one event is no failure."""
     if isinstance(verdict, Delivered):
-        return Result(failed=False)
+        return AttemptEffects(failed=False)
     if isinstance(verdict, Dead) and verdict.reason == "aborted":
-        return Result()
+        return AttemptEffects()
     asked = verdict.at if isinstance(verdict, Retry) and not verdict.counts else None
     hold = None if asked is None else min(asked, now + LONGEST_HOLD)
-    return Result(failed=True, error=error_text(answer), hold=hold)
+    return AttemptEffects(failed=True, error=error_text(answer), hold=hold)

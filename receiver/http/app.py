@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from starlette.applications import Starlette
@@ -19,40 +19,36 @@ from starlette.types import Lifespan
 
 from receiver.errors import ReceiverError
 from receiver.http.api.auth import Tokens
-from receiver.http.api.deliveries import DeliveryApi, DeliveryStore
-from receiver.http.api.diagnostics import DiagnosticsApi, Inside
-from receiver.http.api.fps import Makes, fps_routes
-from receiver.http.api.issuing import IssueApi, Issues
-from receiver.http.api.notifications import KeptStore, NotificationApi, notification_routes
-from receiver.http.api.rate_limit import Attempts
+from receiver.http.api.deliveries import DeliveryApi
+from receiver.http.api.diagnostics import DiagnosticsApi, DiagnosticsSource
+from receiver.http.api.fps import fps_routes
+from receiver.http.api.issuing import IssueApi
+from receiver.http.api.notifications import NotificationApi, notification_routes
+from receiver.http.api.rate_limit import SignInLimit
 from receiver.http.api.reads import Endpoint, Reads
 from receiver.http.api.refresh_limit import Refreshes
-from receiver.http.api.refunds import RefundApi, RefundStore
-from receiver.http.api.requests import RequestApi, RequestStore
-from receiver.http.api.subscribers import SubscriberApi, SubscriberStore
-from receiver.http.dashboard.routes import Dashboard, DashboardStore
+from receiver.http.api.refunds import RefundApi
+from receiver.http.api.requests import RequestApi
+from receiver.http.api.subscribers import SubscriberApi
+from receiver.http.dashboard.routes import Dashboard
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.feed.feed import FeedApi
-from receiver.http.feed.hub import FeedStore
 from receiver.http.health import Check, Health
 from receiver.http.ipn.endpoint import Ipn, Receives
-from receiver.http.middleware import Framed
+from receiver.http.middleware import Application
 from receiver.http.openapi import description_routes
 from receiver.http.problems import on_http_exception, on_receiver_error, with_every_method
+from receiver.issue.fps import FpsIssuer
+from receiver.issue.issuer import Issuer
 from receiver.runtime.metrics import Metrics
 from receiver.settings import Settings
 from receiver.settings.subscriber import rules_of
+from receiver.store import Store
 
 log = structlog.get_logger()
 
 FROM_AMAZON: Final = ("/ipn", "/fps/")
 HEALTH: Final = ("/healthz", "/readyz")
-
-
-class AppStore(
-    DashboardStore, RefundStore, RequestStore, SubscriberStore, DeliveryStore, FeedStore, KeptStore, Protocol
-):
-    """What the routes need of `store/`."""
 
 
 def new_secret() -> str:
@@ -64,27 +60,28 @@ def build(
     settings: Settings,
     *,
     receiver: Receives,
-    store: AppStore,
+    store: Store,
     metrics: Metrics,
     now: Callable[[], int],
     checks: Mapping[str, Check],
     refresh_gauges: Check,
-    remarks: Mapping[str, Check] = MappingProxyType({}),
+    advisory_checks: Mapping[str, Check] = MappingProxyType({}),
     alerting: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
-    issuers: Mapping[str, Issues] = MappingProxyType({}),
-    legacies: Mapping[str, Makes] = MappingProxyType({}),
-    inside: Inside | None = None,
+    issuers: Mapping[str, Issuer] = MappingProxyType({}),
+    fps_issuers: Mapping[str, FpsIssuer] = MappingProxyType({}),
+    inside: DiagnosticsSource | None = None,
     sessions: Sessions | None = None,
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
-) -> Framed:
-    """The application. `checks`, `remarks` and `alerting` make `/readyz`, `refresh_gauges` runs before each `/metrics`.
+) -> Application:
+    """The application. `checks`, `advisory_checks` and `alerting` make `/readyz`, `refresh_gauges` runs before each
+    `/metrics`.
 
-    `now` is ms UTC. `issuers` by account: who issues refunds; `legacies`: who makes those of Flexible Payments.
+    `now` is ms UTC. `issuers` by account: who issues refunds; `fps_issuers`: who makes those of Flexible Payments.
     `inside` is what `/v1/diagnostics` tells; without it there is no such route. `sessions`: of the dashboard, if not
     in memory.
     """
-    sessions, attempts = sessions or Sessions(now), Attempts(settings.http.failed_sign_ins)
+    sessions, attempts = sessions or Sessions(now), SignInLimit(settings.http.failed_sign_ins)
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
     accounts = [account.name for account in settings.accounts]
     refreshes, reads = Refreshes(settings.http.refreshes), Reads()
@@ -95,7 +92,7 @@ def build(
         *ipn_routes(ipn),
         *refund_routes(RefundApi(store, tokens, now, refreshes, settings.http), in_turn),
         *issue_routes(IssueApi(issuers, tokens)),
-        *fps_routes(legacies, tokens, settings.ingest, metrics),
+        *fps_routes(fps_issuers, tokens, settings.ingest, metrics),
         *request_routes(RequestApi(store, issuers, tokens), in_turn),
         *subscriber_routes(
             SubscriberApi(
@@ -105,13 +102,13 @@ def build(
         *feed_routes(FeedApi(store, tokens, settings.feed, metrics, reads)),
         *delivery_routes(DeliveryApi(store, tokens, now), in_turn),
         *notification_routes(NotificationApi(store, tokens, accounts), in_turn),
-        *health_routes(Health(checks, metrics, refresh_gauges, remarks, alerting)),
+        *health_routes(Health(checks, metrics, refresh_gauges, advisory_checks, alerting)),
         *([Route("/v1/diagnostics", DiagnosticsApi(inside, tokens, now).tell, methods=["GET"])] if inside else []),
         *description_routes(),
         *dashboard.routes(),
         *more_routes,
     ]
-    return Framed(
+    return Application(
         metrics=metrics,
         ipn=ipn,
         routes=routes,
@@ -120,7 +117,7 @@ def build(
     )
 
 
-def apart(app: Framed) -> tuple[Framed, Framed]:
+def split_by_port(app: Application) -> tuple[Application, Application]:
     """The same application behind two doors, with all that it holds: one for Amazon, one for those who run it.
 
     Both have the health routes. A notification that comes to the second gets 503: SNS would never repeat a 404.
@@ -136,7 +133,7 @@ def apart(app: Framed) -> tuple[Framed, Framed]:
             others.append(route)
             taken += [route] if path in HEALTH else []
     answers = {ReceiverError: on_receiver_error, HTTPException: _nothing_else}
-    return app.behind(taken, answers, posts=True), app.behind(others, app.exception_handlers, posts=False)
+    return app.with_routes(taken, answers, posts=True), app.with_routes(others, app.exception_handlers, posts=False)
 
 
 async def _wrong_port(request: Request) -> Response:

@@ -30,8 +30,8 @@ _NOTHING: Mapping[str, Check] = MappingProxyType({})
 class Health:
     """`checks` by name; `refresh` sets the gauges from the store, and may raise.
 
-    Readiness shows `remarks` and `alerting`, and does not depend on them: another process would be no better off.
-    `alerting` gives a word for each kind of trouble with subscribers.
+    Readiness shows `advisory_checks` and `alerting`, and does not depend on them: another process would be no better
+    off. `alerting` gives a word for each kind of trouble with subscribers.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Health:
         checks: Mapping[str, Check],
         metrics: Metrics,
         refresh: Check,
-        remarks: Mapping[str, Check] = _NOTHING,
+        advisory_checks: Mapping[str, Check] = _NOTHING,
         alerting: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
     ) -> None:
-        self._checks, self._metrics, self._refresh, self._remarks = checks, metrics, refresh, remarks
+        self._checks, self._metrics, self._refresh, self._remarks = checks, metrics, refresh, advisory_checks
         self._alerting = alerting
 
     async def alive(self, _: Request) -> Response:

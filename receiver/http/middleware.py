@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from receiver.http.headers import Headers, is_plain, not_plain, tidy_path, trace_of
-from receiver.http.ipn.pacing import Turns
+from receiver.http.ipn.pacing import PerTickLimit
 from receiver.http.problems import failed
 from receiver.ledger.refund import REFUND_ID
 from receiver.runtime.metrics import Metrics
@@ -64,7 +64,7 @@ class Frame:
         self, app: ASGIApp, metrics: Metrics, ipn: ASGIApp | None, request_id: Callable[[], str] = new_request_id
     ) -> None:
         self._app, self._metrics, self._ipn, self._new_id = app, metrics, ipn, request_id
-        self._turns = Turns(PER_TURN)
+        self._turns = PerTickLimit(PER_TURN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -114,7 +114,7 @@ class Frame:
         return self._ipn, f"/ipn{'/{account}' if account else ''}{slash}"
 
 
-class Framed(Starlette):
+class Application(Starlette):
     """An application in its frame. The frame answers what nobody foresaw, in the framework's stead."""
 
     def __init__(self, *, metrics: Metrics, ipn: ASGIApp | None, **more: object) -> None:
@@ -122,10 +122,10 @@ class Framed(Starlette):
         self._metrics, self._ipn = metrics, ipn
         self.router.redirect_slashes = False
 
-    def behind(self, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any], *, posts: bool) -> Framed:
+    def with_routes(self, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any], *, posts: bool) -> Application:
         """Some of its routes, in a frame of their own; `posts`: notifications are among them."""
         ipn = self._ipn if posts else None
-        return Framed(metrics=self._metrics, ipn=ipn, routes=routes, exception_handlers=handlers)
+        return Application(metrics=self._metrics, ipn=ipn, routes=routes, exception_handlers=handlers)
 
     def build_middleware_stack(self) -> ASGIApp:
         """All that stands between the server and the routes."""

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -16,10 +15,10 @@ from receiver.amazon.calls import post_refund, read_refund
 from receiver.amazon.throttle import Call
 from receiver.errors import (
     AmazonError,
+    AmazonOutcomeUnknown,
     AmazonRefused,
     AmazonRefusesUs,
     AmazonThrottled,
-    AmazonUnknown,
     StoreUnavailable,
 )
 from receiver.exchange import Response
@@ -27,12 +26,13 @@ from receiver.ledger.charge_book import reservation
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Facts
 from receiver.ledger.refund import Observation, Refund, RetryRefused, Source
-from receiver.ledger.refund_request import KEY_TAKEN, Order, Record, RequestState
+from receiver.ledger.refund_request import KEY_TAKEN, PreparedRefund, RefundRequestRecord, RequestState
 from receiver.outbox.events.event import Settled
+from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.refunds.timeline import RETRY
 from receiver.store.requests.requests import Attempt
-from receiver.track.amazon_client import Asker
+from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Settler
 
 log = structlog.get_logger()
@@ -65,54 +65,44 @@ MEND_LATE = (
 class Issued:
     """What became of a request so far: the refund, or None while Amazon has not answered."""
 
-    record: Record
+    record: RefundRequestRecord
     refund: Refund | None
 
 
-class Watcher(Protocol):
-    """Who counts what issuing does (`runtime/metrics.py`)."""
-
-    def tried(self, outcome: str) -> None:
-        """A try has ended, or a person has settled a request."""
-
-    def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
-        """An observation was written."""
-
-
 @dataclass(frozen=True, slots=True)
-class Tries:
+class RefundAttempts:
     """Makes tries for one account."""
 
-    asker: Asker
+    amazon_client: AmazonClient
     store: Store
     settler: Settler
-    watcher: Watcher
-    chance: Callable[[], float]
+    metrics: Metrics
+    random: Callable[[], float]
 
     @property
     def account(self) -> str:
         """The account's name."""
-        return self.asker.account.name
+        return self.amazon_client.account.name
 
-    async def when_admitted(self, attempt: Attempt, order: Order) -> None:
+    async def when_admitted(self, attempt: Attempt, order: PreparedRefund) -> None:
         """Try, as soon as the throttle has a token; where it has none in time, a worker goes on. Holds the claim."""
-        if await self.asker.token(Call.CREATE_REFUND, PATIENCE):
+        if await self.amazon_client.token(Call.CREATE_REFUND, PATIENCE):
             await self._try(attempt, order)
             return
         at = self.store.now() + 1_000
         detail = "Waiting for Amazon's throttle."
         await self.store.retry_request(self.account, attempt, order, at, unknown=None, fields={"detail": detail})
 
-    async def _try(self, attempt: Attempt, order: Order) -> None:
+    async def _try(self, attempt: Attempt, order: PreparedRefund) -> None:
         if not await self.store.begin_try(self.account, attempt):
             return
-        request = post_refund(self.asker.account.endpoint, order.body, order.amazon_key)
+        request = post_refund(self.amazon_client.account.endpoint, order.body, order.amazon_key)
         try:
-            asker = self.asker.tracing(order.traceparent)
-            seen = await asker.ask(Call.CREATE_REFUND, request, lambda response: self._read(response, order))
+            amazon_client = self.amazon_client.tracing(order.traceparent)
+            seen = await amazon_client.ask(Call.CREATE_REFUND, request, lambda response: self._read(response, order))
         except (AmazonThrottled, AmazonRefusesUs) as error:
             await self._again(attempt, order, error, unknown=False)
-        except AmazonUnknown as error:
+        except AmazonOutcomeUnknown as error:
             if error.refund_id:
                 # Amazon has made a refund, whosever it is: what became of it must be known.
                 hint = Hint(refund_id=error.refund_id, at=self.store.now(), source=Source.CREATE)
@@ -128,25 +118,25 @@ class Tries:
         else:
             await self._done(attempt, order, seen)
 
-    def _read(self, response: Response, order: Order) -> Observation:
+    def _read(self, response: Response, order: PreparedRefund) -> Observation:
         """The refund in a 2xx, if it is the one that was asked for; anything else leaves the end of the try unknown.
 
         Fields that cannot be read do not matter: the refund is made, and its charge and amount are those of the order.
         """
         seen = read_refund(response, is_new=True)
         try:
-            self.asker.check_environment(seen.environment)
+            self.amazon_client.check_environment(seen.environment)
             if seen.charge_id not in ("", order.charge_id):
-                raise AmazonUnknown("Amazon's answer is about another charge.", reason="amazon_wrong_charge")
+                raise AmazonOutcomeUnknown("Amazon's answer is about another charge.", reason="amazon_wrong_charge")
             if seen.amount not in (None, order.money):
-                raise AmazonUnknown(f"Amazon's answer is about {seen.amount}.", reason="amazon_wrong_amount")
-        except AmazonUnknown as error:
+                raise AmazonOutcomeUnknown(f"Amazon's answer is about {seen.amount}.", reason="amazon_wrong_amount")
+        except AmazonOutcomeUnknown as error:
             error.detail = f"{error.detail} It names the refund {seen.refund_id}."
             error.refund_id = seen.refund_id
             raise
         return msgspec.structs.replace(seen, charge_id=order.charge_id, amount=order.money)
 
-    async def _done(self, attempt: Attempt, order: Order, seen: Observation) -> None:
+    async def _done(self, attempt: Attempt, order: PreparedRefund, seen: Observation) -> None:
         """The refund enters the ledger first: until the reservation is swapped for it, both count."""
         settled = await self.enter(
             order, seen, Source.CREATE, {"charge_read": bool(order.order_reference), **facts_of(order)}
@@ -157,7 +147,7 @@ class Tries:
             await self.settler.annotate(self.account, order.retry_of, {"retried_by": seen.refund_id})
         agreed = await self.store.done_request(self.account, attempt, order, seen.refund_id, state)
         told = {"account": self.account, "refund_id": seen.refund_id, "charge_id": order.charge_id}
-        self.watcher.tried("done" if agreed else "contradicted")
+        self.metrics.tried("done" if agreed else "contradicted")
         if agreed:
             log.info("refund.issued", **told)
         else:
@@ -169,30 +159,30 @@ class Tries:
                 **told,
             )
 
-    async def enter(self, order: Order, seen: Observation, source: Source, facts: Facts) -> Settled:
+    async def enter(self, order: PreparedRefund, seen: Observation, source: Source, facts: Facts) -> Settled:
         """Take the refund of an order into the ledger. Its own reservation is no reason against another try."""
-        learn = partial(self.asker.tracing(order.traceparent).facts_in_time, besides=reservation(order.id))
+        learn = partial(self.amazon_client.tracing(order.traceparent).facts_in_time, besides=reservation(order.id))
         settled = await self.settler.settle(
-            self.asker.account, seen, source=source, facts=facts, learn=learn, traceparent=order.traceparent
+            self.amazon_client.account, seen, source=source, facts=facts, learn=learn, traceparent=order.traceparent
         )
         if not settled.change.is_nothing:
-            self.watcher.settled(settled, source, 0, self.store.now())
+            self.metrics.settled(settled, source, 0, self.store.now())
         return settled
 
-    async def _again(self, attempt: Attempt, order: Order, error: AmazonError, *, unknown: bool) -> None:
+    async def _again(self, attempt: Attempt, order: PreparedRefund, error: AmazonError, *, unknown: bool) -> None:
         now = self.store.now()
-        record = await self.store.request(self.account, order.id) or Record(order=order, created_at=now)
+        record = await self.store.request(self.account, order.id) or RefundRequestRecord(order=order, created_at=now)
         refuses_us = error.reason == AmazonRefusesUs.reason
         first = REFUSES_US_FIRST if refuses_us else RETRY_FIRST
         wait = min(first * 2 ** min(max(record.tries - refuses_us, 0), 20), RETRY_MOST)
         asked = (error.retry_after or 0) * 1000
-        wait = max(int(wait * (0.5 + self.chance() / 2)), min(asked, RETRY_MOST) if refuses_us else asked)
+        wait = max(int(wait * (0.5 + self.random() / 2)), min(asked, RETRY_MOST) if refuses_us else asked)
         written = await self.store.retry_request(
             self.account, attempt, order, now + wait, unknown=unknown, fields=_fields(error)
         )
         if not written:
             return
-        self.watcher.tried("again")
+        self.metrics.tried("again")
         late = record.tries >= ALARM_TRIES or now - record.created_at >= ALARM_AFTER
         (log.error if late else log.warning)(
             "refund.not_issued_yet",
@@ -210,7 +200,7 @@ class Tries:
             **({"mend": MEND_REFUSES_US if refuses_us else MEND_LATE} if late or refuses_us else {}),
         )
 
-    async def _refused(self, attempt: Attempt, order: Order, error: AmazonRefused) -> None:
+    async def _refused(self, attempt: Attempt, order: PreparedRefund, error: AmazonRefused) -> None:
         if order.retry_of:
             # While the request is open a worker repeats this; afterwards nobody would.
             await self._show_on_declined(order, error)
@@ -218,13 +208,13 @@ class Tries:
         if state is RequestState.UNCLEAR:
             await self._alarm(order, error)
         elif state is RequestState.REFUSED:
-            self.watcher.tried("refused")
+            self.metrics.tried("refused")
             if order.retry_of:
                 said = error.reason_code or "", error.detail
                 await self.store.trace(self.account, order.retry_of, RETRY, order.issued_by, *said)
             log.warning("refund.refused", account=self.account, charge_id=order.charge_id, **_told(error))
 
-    async def _show_on_declined(self, order: Order, error: AmazonRefused) -> None:
+    async def _show_on_declined(self, order: PreparedRefund, error: AmazonRefused) -> None:
         """Let the declined refund tell that Amazon has refused to repeat it, if that is proven."""
         record = await self.store.request(self.account, order.id)
         if record is None or record.unknown or error.reason_code == KEY_TAKEN:
@@ -239,9 +229,9 @@ class Tries:
         )
         await self.settler.annotate(self.account, order.retry_of, {"retry_refused": refused})
 
-    async def _alarm(self, order: Order, error: AmazonRefused) -> None:
+    async def _alarm(self, order: PreparedRefund, error: AmazonRefused) -> None:
         """A request has become unclear, which only a person can settle. Whatever tells a person begins here."""
-        self.watcher.tried("unclear")
+        self.metrics.tried("unclear")
         candidate = ""
         with contextlib.suppress(StoreUnavailable):
             if record := await self.store.request(self.account, order.id):
@@ -258,7 +248,7 @@ class Tries:
         )
 
 
-def facts_of(order: Order) -> Facts:
+def facts_of(order: PreparedRefund) -> Facts:
     """What whoever asked for a refund knows of it."""
     return {
         "order_reference": order.order_reference,

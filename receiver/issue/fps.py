@@ -25,23 +25,23 @@ from receiver.amazon.account import FpsAccess
 from receiver.amazon.fps import calls
 from receiver.errors import (
     AmazonError,
+    AmazonOutcomeUnknown,
     AmazonRefused,
     AmazonRefusesUs,
     AmazonThrottled,
-    AmazonUnknown,
     Conflict,
-    NotAsked,
     NotFound,
+    NothingToAsk,
     StoreUnavailable,
 )
 from receiver.ledger.hint import Hint
-from receiver.ledger.lifecycle import EventType, said_again
+from receiver.ledger.lifecycle import EventType, as_observation
 from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.store import Store
 from receiver.store.requests.fps_orders import Begin, FpsOrder, FpsRecord, Taken
 from receiver.store.requests.requests import Attempt
-from receiver.track.amazon_client import DATE_REFUSED, REDATED_LEAST, Asker
+from receiver.track.amazon_client import DATE_REFUSED, REDATED_LEAST, AmazonClient
 from receiver.track.record import Settler
 
 log = structlog.get_logger()
@@ -64,40 +64,40 @@ class Ordered:
 
 
 @dataclass(slots=True)
-class Legacy:
+class FpsIssuer:
     """Refunds of one account by Flexible Payments. `nonce` gives a fresh random word; a lease is in seconds.
 
     It is there for every account: an order outlives the settings that it was made with, and must not be taken for a
     refund of Amazon Pay then.
     """
 
-    asker: Asker
+    amazon_client: AmazonClient
     settler: Settler
-    chance: Callable[[], float]
+    random: Callable[[], float]
     nonce: Callable[[], str]
     lease: float = 30.0
     concurrency: int = 4
 
     @property
     def _name(self) -> str:
-        return self.asker.account.name
+        return self.amazon_client.account.name
 
     @property
     def _store(self) -> Store:
-        return self.asker.store
+        return self.amazon_client.store
 
     @property
     def is_configured(self) -> bool:
         """Whether the account can make such refunds."""
-        return self.asker.account.fps is not None
+        return self.amazon_client.account.fps is not None
 
-    async def create(self, values: calls.Order) -> Ordered:
+    async def create(self, values: calls.FpsRefundRequest) -> Ordered:
         """Refund under the merchant's reference, or say what became of it.
 
         Raises `NotFound` (not configured), `Conflict` (the reference has other values, or is another refund's; unclear;
         never sent), `AmazonRefused` with Amazon's code, or `StoreUnavailable`: the same order again is always safe.
         """
-        access = self.asker.account.fps
+        access = self.amazon_client.account.fps
         if access is None:
             raise NotFound("This account has no Flexible Payments.", reason="no_fps")
         order = FpsOrder(values=values, version=access.version)
@@ -112,7 +112,7 @@ class Legacy:
                 return await self._known(record or FpsRecord(order=order), values)
         return await self._known(reserved, values)
 
-    async def _known(self, record: FpsRecord, values: calls.Order) -> Ordered:
+    async def _known(self, record: FpsRecord, values: calls.FpsRefundRequest) -> Ordered:
         """What an order that is written down has come to."""
         if not record.order.means(values):
             raise Conflict(
@@ -151,9 +151,9 @@ class Legacy:
         """What Amazon says of the refund by a repetition of its order. None: it is no refund by Flexible Payments.
 
         After `WINDOW` it is what is known, so that `stuck` is told if it was not. Raises the `AmazonError` tree, or
-        `NotAsked` where there is nothing more to ask.
+        `NothingToAsk` where there is nothing more to ask.
         """
-        signed_at = self.asker.wall()
+        signed_at = self.amazon_client.system_clock()
         record = await self._store.fps_order(self._name, refund_id)
         if record is None:
             return None
@@ -161,17 +161,17 @@ class Legacy:
         if known is None:
             if record.state is RequestState.RESERVED:
                 await self._store.hurry_fps(self._name, refund_id)
-            raise NotAsked("Amazon has not taken this order yet.", revision=0)
+            raise NothingToAsk("Amazon has not taken this order yet.", revision=0)
         if self._store.now() - record.first_at < WINDOW:
             return await self._send(record.order, signed_at)
         if is_final(known.state) or EventType.STUCK in known.emitted:
             log.warning("fps.not_asked_any_more", account=self._name, refund_id=refund_id, state=known.state)
-            raise NotAsked("Asking would refund a second time.", revision=known.revision)
-        return said_again(known)
+            raise NothingToAsk("Asking would refund a second time.", revision=known.revision)
+        return as_observation(known)
 
     async def _try(self, attempt: Attempt, order: FpsOrder) -> None:
         """Send the stored values once, and write down what became of it."""
-        signed_at = self.asker.wall()
+        signed_at = self.amazon_client.system_clock()
         match await self._store.begin_fps(self._name, attempt, WINDOW):
             case Begin.LOST:
                 return
@@ -182,7 +182,7 @@ class Legacy:
             seen = await self._send(order, signed_at)
         except (AmazonThrottled, AmazonRefusesUs) as error:
             await self._again(attempt, error, unknown=False)
-        except AmazonUnknown as error:
+        except AmazonOutcomeUnknown as error:
             await self._again(attempt, error, unknown=error.reason not in NEVER_SENT)
         except AmazonRefused as error:
             fields = {
@@ -200,24 +200,24 @@ class Legacy:
 
         `signed_at` (ms) is from before `WINDOW` was looked at: where the process has slept since, Amazon refuses it.
         """
-        asker, access = self.asker, self._access()
+        amazon_client, access = self.amazon_client, self._access()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + asker.timeout
+        deadline = loop.time() + amazon_client.timeout
         how = {"version": order.version, "method": access.method}
         for repeats in (True, False):
             began, outcome, host = loop.time(), "unknown", urlsplit(access.endpoint).netloc.lower()
-            dated = asker.clocks.date_for(host, signed_at)
+            dated = amazon_client.clocks.date_for(host, signed_at)
             request = calls.refund(access.endpoint, access.credentials, order.values, dated, **how)
             try:
-                response = await asker.sent(request, timeout=deadline - began)
-                environment = asker.account.environment.capitalize()
+                response = await amazon_client.sent(request, timeout=deadline - began)
+                environment = amazon_client.account.environment.capitalize()
                 answer = calls.read_refund(response, order.values, self._store.now(), environment=environment)
-                asker.note_unread("fps_refund", answer.observation)
+                amazon_client.note_unread("fps_refund", answer.observation)
                 outcome = "ok"
                 return answer.observation
             except AmazonRefusesUs as error:
                 outcome = error.reason
-                again = asker.clocks.refused(host, response, asker.wall(), dated=dated)
+                again = amazon_client.clocks.refused(host, response, amazon_client.system_clock(), dated=dated)
                 if not (again and repeats and loop.time() + REDATED_LEAST < deadline):
                     raise
                 outcome = DATE_REFUSED
@@ -225,11 +225,11 @@ class Legacy:
                 outcome = error.reason
                 raise
             finally:
-                asker.watcher.asked("fps_refund", outcome, loop.time() - began)
+                amazon_client.metrics.asked("fps_refund", outcome, loop.time() - began)
         raise AssertionError
 
     def _access(self) -> FpsAccess:
-        access = self.asker.account.fps
+        access = self.amazon_client.account.fps
         if access is None:
             raise AmazonRefusesUs(
                 "The settings of this account's Flexible Payments are gone.", reason_code="NotConfigured"
@@ -238,7 +238,7 @@ class Legacy:
 
     async def _done(self, attempt: Attempt, order: FpsOrder, seen: Observation) -> None:
         facts = {"refund_type": FPS}
-        settled = await self.settler.settle(self.asker.account, seen, source=Source.CREATE, facts=facts)
+        settled = await self.settler.settle(self.amazon_client.account, seen, source=Source.CREATE, facts=facts)
         await self._store.done_fps(self._name, attempt, order)
         refund = settled.change.refund
         log.info("fps.refund_made", account=self._name, refund_id=refund.refund_id, state=refund.state)
@@ -246,7 +246,7 @@ class Legacy:
     async def _again(self, attempt: Attempt, error: AmazonError, *, unknown: bool) -> None:
         record = await self._store.fps_order(self._name, attempt.id)
         wait = min(RETRY_FIRST * 2 ** min(record.tries if record else 0, 20), RETRY_MOST)
-        wait = max(int(wait * (0.5 + self.chance() / 2)), (error.retry_after or 0) * 1000)
+        wait = max(int(wait * (0.5 + self.random() / 2)), (error.retry_after or 0) * 1000)
         told = {
             "reason": error.reason,
             "reason_code": error.reason_code or None,

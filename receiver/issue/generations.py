@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from receiver.ledger.refund import Refund
-from receiver.ledger.refund_request import Order
+from receiver.ledger.refund_request import PreparedRefund
 from receiver.store import Store
 
 
-async def generation_of(store: Store, declined: Refund, make: Callable[[int], Order]) -> Order:
+async def generation_of(store: Store, declined: Refund, make: Callable[[int], PreparedRefund]) -> PreparedRefund:
     """The order of the retry that is open, or has ended with a refund or unclear; else that of the next generation.
 
     `make` gives the order of a generation. Raises `StoreUnavailable`.

@@ -19,23 +19,31 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from receiver.errors import AmazonUnknown, BadRequest, Conflict, NotFound, RefundUnclear, StoreUnavailable
-from receiver.issue.attempts import Issued, Tries, Watcher
+from receiver.errors import AmazonOutcomeUnknown, BadRequest, Conflict, NotFound, RefundUnclear, StoreUnavailable
+from receiver.issue.attempts import Issued, RefundAttempts
 from receiver.issue.generations import generation_of
 from receiver.issue.manual import ByHand
 from receiver.issue.orders import make_order
 from receiver.issue.refusals import buyer_may_be_paid, not_reserved, refusal
 from receiver.issue.worker import Worker
-from receiver.ledger.charge import CAPTURED, OVER, Charge, most
+from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.dispute import open_on, permission_of
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, State
-from receiver.ledger.refund_request import NOBODY, Asked, Order, Record, RequestState, Wish
+from receiver.ledger.refund_request import (
+    NOBODY,
+    Asked,
+    PreparedRefund,
+    RefundRequest,
+    RefundRequestRecord,
+    RequestState,
+)
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NOT_MERCHANTS_REFUND, judge, not_merchants_refund
+from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.requests.requests import Attempt, Disputed, NotReserved, Reserved
-from receiver.track.amazon_client import Asker
+from receiver.track.amazon_client import AmazonClient
 from receiver.track.current import current_refunds
 from receiver.track.record import Settler
 
@@ -51,11 +59,11 @@ class Issuer:
     0: always.
     """
 
-    asker: Asker
+    amazon_client: AmazonClient
     store: Store
     settler: Settler
-    watcher: Watcher
-    chance: Callable[[], float]
+    metrics: Metrics
+    random: Callable[[], float]
     nonce: Callable[[], str]
     over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
     lease: float = 30.0
@@ -64,12 +72,12 @@ class Issuer:
 
     @property
     def _name(self) -> str:
-        return self.asker.account.name
+        return self.amazon_client.account.name
 
     @property
-    def tries(self) -> Tries:
+    def tries(self) -> RefundAttempts:
         """What makes one try."""
-        return Tries(self.asker, self.store, self.settler, self.watcher, self.chance)
+        return RefundAttempts(self.amazon_client, self.store, self.settler, self.metrics, self.random)
 
     def worker(self) -> Worker:
         """Who finishes what others began."""
@@ -79,7 +87,7 @@ class Issuer:
         """Finish what others began. Until cancelled."""
         await self.worker().run()
 
-    async def create(self, wish: Wish, key: str, asked: Asked = NOBODY) -> Issued:
+    async def create(self, wish: RefundRequest, key: str, asked: Asked = NOBODY) -> Issued:
         """Issue a refund under the caller's key (1 to 255 printable ASCII characters), or say what became of it.
 
         Raises `BadRequest`, `Conflict` (another use of the key; not captured; settled as not issued), `OtherRefunds`
@@ -87,7 +95,7 @@ class Issuer:
         `AmazonError`s where the charge cannot be read (then nothing is written), or `StoreUnavailable`: asking again
         with the same key is always safe.
         """
-        return await self._issue(make_order(self.asker.account, wish, key, asked=asked))
+        return await self._issue(make_order(self.amazon_client.account, wish, key, asked=asked))
 
     async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
         """Issue a declined refund again, at most once however many ask. Raises as `create` does, and `NotFound`.
@@ -115,38 +123,38 @@ class Issuer:
                 "(`receiver refund refresh`), or issue a refund of the charge under a key of your own.",
                 reason="not_enough_known",
             )
-        wish = Wish(declined.charge_id, declined.amount, order_reference=declined.order_reference)
+        wish = RefundRequest(declined.charge_id, declined.amount, order_reference=declined.order_reference)
         root = declined.retry_root or refund_id
-        account = self.asker.account
+        account = self.amazon_client.account
 
-        def make(generation: int) -> Order:
+        def make(generation: int) -> PreparedRefund:
             return make_order(account, wish, retry_of=refund_id, retry_root=root, generation=generation, asked=asked)
 
         return await self._issue(await generation_of(self.store, declined, make), declined)
 
-    async def repeat(self, request_id: str, *, by: str) -> Record:
+    async def repeat(self, request_id: str, *, by: str) -> RefundRequestRecord:
         """A person has an unclear request sent once more. See `ByHand.repeat`."""
         return await ByHand(self.tries).repeat(request_id, by=by, lease=int(self.lease * 1000))
 
-    async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
+    async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
         """A person says that Amazon made this refund of an unclear request. See `ByHand.as_done`."""
         return await ByHand(self.tries).as_done(request_id, refund_id, by=by)
 
-    async def settle_as_not_issued(self, request_id: str, *, by: str) -> Record:
+    async def settle_as_not_issued(self, request_id: str, *, by: str) -> RefundRequestRecord:
         """A person says that Amazon made no refund of an unclear request. See `ByHand.as_not_issued`."""
         return await ByHand(self.tries).as_not_issued(request_id, by=by)
 
-    async def _issue(self, order: Order, declined: Refund | None = None) -> Issued:
+    async def _issue(self, order: PreparedRefund, declined: Refund | None = None) -> Issued:
         known = await self.store.request(self._name, order.id)
         if known is not None:
             return await self._known(known, order)
         if declined is not None:
             await self._check(declined)
-        charge = await self.asker.tracing(order.traceparent).charge(order.charge_id, fresh=True)
+        charge = await self.amazon_client.tracing(order.traceparent).charge(order.charge_id, fresh=True)
         captured = _refundable(charge, order)
         if not order.order_reference:
             order = msgspec.structs.replace(order, order_reference=charge.merchant_reference_id)
-        guard = self._guard(order, charge, most(captured, self.over), declined)
+        guard = self._guard(order, charge, refundable_total(captured, self.over), declined)
         await self.store.upgrade_charge_book(self._name, order.charge_id)
         lease = int(self.lease * 1000)
         reserved = await self.store.reserve(self._name, order, owner=self.nonce(), guard=guard, lease=lease)
@@ -176,7 +184,7 @@ class Issuer:
     async def _disputed(self, charge_id: str) -> Conflict:
         return buyer_may_be_paid(open_on(charge_id, await self.store.disputes(self._name, permission_of(charge_id))))
 
-    def _guard(self, order: Order, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
+    def _guard(self, order: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
         """What must not be in the way of an order."""
         now = self.store.now()
         refunded = charge.refunded.minor_units if charge.refunded else 0
@@ -188,7 +196,7 @@ class Issuer:
         since = now - self.same_amount_within if self.same_amount_within else None
         return Guard(ceiling, refunded, since, since, order.besides)
 
-    async def _known(self, record: Record, order: Order) -> Issued:
+    async def _known(self, record: RefundRequestRecord, order: PreparedRefund) -> Issued:
         """What a request that is written down has come to.
 
         A retry is known by the refund that it repeats, whatever has been learned of that refund since.
@@ -217,14 +225,16 @@ class Issuer:
         return Issued(record, None)
 
 
-def _refundable(charge: Charge, order: Order) -> Money:
+def _refundable(charge: Charge, order: PreparedRefund) -> Money:
     """The captured amount of a charge that can be refunded in the order's currency."""
     if charge.state != CAPTURED:
         raise Conflict(
             f"The charge is {charge.state}; only a captured charge can be refunded.", reason="charge_not_captured"
         )
     if charge.captured is None:
-        raise AmazonUnknown("Amazon does not tell how much of the charge was captured.", reason="amazon_unintelligible")
+        raise AmazonOutcomeUnknown(
+            "Amazon does not tell how much of the charge was captured.", reason="amazon_unintelligible"
+        )
     if charge.captured.currency_code != order.money.currency_code:
         raise BadRequest(
             f"The charge is in {charge.captured.currency_code}, not in {order.money.currency_code}.",

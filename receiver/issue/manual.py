@@ -14,9 +14,9 @@ import structlog
 from receiver.amazon.calls import get_refund, read_refund
 from receiver.amazon.throttle import Call
 from receiver.errors import AmazonThrottled, Conflict, NotFound
-from receiver.issue.attempts import PATIENCE, Tries, facts_of
+from receiver.issue.attempts import PATIENCE, RefundAttempts, facts_of
 from receiver.ledger.refund import Observation, Source
-from receiver.ledger.refund_request import OPEN, REFUSES_US, Record, RequestState, too_old
+from receiver.ledger.refund_request import OPEN, REFUSES_US, RefundRequestRecord, RequestState, too_old
 from receiver.store.requests.open_requests import Busy, NotUnclear, Taken
 from receiver.track.amazon_client import THROTTLED_PAUSE
 
@@ -27,9 +27,9 @@ log = structlog.get_logger()
 class ByHand:
     """Settles requests of one account at the word of somebody."""
 
-    tries: Tries
+    tries: RefundAttempts
 
-    async def as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
+    async def as_done(self, request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
         """Amazon did make it, and this is the refund. It is looked at first; then the reservation becomes the refund.
 
         `by` is who says so. Saying it twice is no fault. Raises `NotFound`, `Conflict` (`request_pending`,
@@ -53,7 +53,7 @@ class ByHand:
                 raise _pending()
             if refused is not None:
                 return await self.as_done(request_id, refund_id, by=by)
-            self.tries.watcher.tried("settled_done")
+            self.tries.metrics.tried("settled_done")
             log.warning("refund.settled_by_hand", account=account, request=request_id, refund_id=refund_id, by=by)
         # Also the second time: whoever said it first may have died before this.
         await self.tries.settler.annotate(account, refund_id, facts_of(record.order))
@@ -61,7 +61,7 @@ class ByHand:
             await self.tries.settler.annotate(account, record.order.retry_of, {"retried_by": refund_id})
         return await self._record(request_id)
 
-    async def as_not_issued(self, request_id: str, *, by: str) -> Record:
+    async def as_not_issued(self, request_id: str, *, by: str) -> RefundRequestRecord:
         """Amazon made no refund: the reservation is released, and nothing is ever tried again under that key.
 
         Saying it twice is no fault. Raises `NotFound`, `Conflict` (`request_pending`, `request_settled`) and
@@ -79,7 +79,7 @@ class ByHand:
             raise _pending()
         if hindrance is not None:
             return await self.as_not_issued(request_id, by=by)
-        self.tries.watcher.tried("settled_not_issued")
+        self.tries.metrics.tried("settled_not_issued")
         log.warning(
             "refund.settled_by_hand",
             account=account,
@@ -90,7 +90,7 @@ class ByHand:
         )
         return await self._record(request_id)
 
-    async def repeat(self, request_id: str, *, by: str, lease: int) -> Record:
+    async def repeat(self, request_id: str, *, by: str, lease: int) -> RefundRequestRecord:
         """Send an unclear request once more, under the same key of Amazon's: what Amazon did before, it tells again.
 
         `by` is who wants it; `lease` is in ms. A request that is being tried, or done, is returned as it is. Raises
@@ -104,37 +104,40 @@ class ByHand:
         claimed = await store.reopen_request(account, record.order, lease=lease)
         if isinstance(claimed, NotUnclear):
             return await self.repeat(request_id, by=by, lease=lease)
-        self.tries.watcher.tried("repeated")
+        self.tries.metrics.tried("repeated")
         log.warning("refund.repeated_by_hand", account=account, request=request_id, by=by)
         await self.tries.when_admitted(claimed, record.order)
         return await self._record(request_id)
 
-    async def _record(self, request_id: str) -> Record:
+    async def _record(self, request_id: str) -> RefundRequestRecord:
         record = await self.tries.store.request(self.tries.account, request_id)
         if record is None:
             raise NotFound("There is no such refund request.", reason="no_such_request")
         return record
 
     async def _look(self, refund_id: str) -> Observation:
-        asker = self.tries.asker
-        if not await asker.token(Call.GET_REFUND, PATIENCE):
+        amazon_client = self.tries.amazon_client
+        if not await amazon_client.token(Call.GET_REFUND, PATIENCE):
             raise AmazonThrottled("Too many refunds are being asked about just now.", retry_after=THROTTLED_PAUSE)
-        request = get_refund(asker.account.endpoint, refund_id)
-        return await asker.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
+        request = get_refund(amazon_client.account.endpoint, refund_id)
+        return await amazon_client.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
 
-    async def _check_free(self, record: Record, refund_id: str) -> None:
-        holder = (await self.tries.store.taken(self.tries.account, record.order.charge_id)).get(refund_id)
+    async def _check_free(self, record: RefundRequestRecord, refund_id: str) -> None:
+        holder = (await self.tries.store.refund_owner(self.tries.account, record.order.charge_id)).get(refund_id)
         if holder not in (None, record.order.id):
             raise _taken(str(holder))
 
-    def _check_fits(self, record: Record, seen: Observation) -> None:
+    def _check_fits(self, record: RefundRequestRecord, seen: Observation) -> None:
         order = record.order
         wrong = [
             text
             for fits, text in (
                 (seen.charge_id == order.charge_id, f"it is of the charge {seen.charge_id}, not {order.charge_id}"),
                 (seen.amount == order.money, f"it is about {seen.amount}, not {order.money}"),
-                (not self.tries.asker.is_foreign(seen.environment), f"it is of the environment {seen.environment}"),
+                (
+                    not self.tries.amazon_client.is_foreign(seen.environment),
+                    f"it is of the environment {seen.environment}",
+                ),
                 (not too_old(seen.created_at, record), "it was made before the request"),
             )
             if not fits
@@ -143,7 +146,7 @@ class ByHand:
             raise Conflict(f"This refund is not of this request: {'; '.join(wrong)}.", reason="refund_mismatch")
 
 
-def _check_unclear(record: Record) -> None:
+def _check_unclear(record: RefundRequestRecord) -> None:
     if record.state is RequestState.RESERVED and record.last_error != REFUSES_US:
         raise _pending()
     if record.state not in OPEN:

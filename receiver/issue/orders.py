@@ -9,21 +9,21 @@ from receiver.amazon.calls import create_refund
 from receiver.errors import BadRequest
 from receiver.ledger.charge import check_amount
 from receiver.ledger.order_reference import searchable
-from receiver.ledger.refund_request import NOBODY, Asked, Order, Wish
+from receiver.ledger.refund_request import NOBODY, Asked, PreparedRefund, RefundRequest
 
 LONGEST_KEY = 255
 
 
 def make_order(
     account: Account,
-    wish: Wish,
+    wish: RefundRequest,
     key: str = "",
     *,
     retry_of: str = "",
     retry_root: str = "",
     generation: int = 1,
     asked: Asked = NOBODY,
-) -> Order:
+) -> PreparedRefund:
     """The order for a wish under the caller's key, or for the retry of a declined refund, which has a key of its own.
 
     How it was asked for (`asked`) is no part of the digest: the same key with another `besides` is the same request.
@@ -39,7 +39,7 @@ def make_order(
     amazon_key = _sha256(f"{account.merchant_id}\n{account.environment}\n{key}")[:32]
     check_amount(wish.money)
     request = create_refund(account.endpoint, wish.charge_id, wish.money, amazon_key, wish.soft_descriptor)
-    return Order(
+    return PreparedRefund(
         id=_sha256(key),
         digest=hashlib.sha256(request.body + searchable(wish.order_reference).encode()).hexdigest(),
         amazon_key=amazon_key,

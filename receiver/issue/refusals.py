@@ -8,7 +8,7 @@ from receiver.errors import AmazonRefused, Conflict, OtherRefunds
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, Guard
 from receiver.ledger.dispute import Dispute, dispute_json, may_be_paid
 from receiver.ledger.money import Money
-from receiver.ledger.refund_request import Order, Record
+from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
 from receiver.ledger.schema import other_refunds_json
 from receiver.store.requests.requests import NotReserved
 
@@ -20,7 +20,7 @@ NAME_THEM = (
 )
 
 
-def not_reserved(refused: NotReserved, order: Order, guard: Guard) -> OtherRefunds:
+def not_reserved(refused: NotReserved, order: PreparedRefund, guard: Guard) -> OtherRefunds:
     """The error for what the store found in the way of an order."""
     named, refunds = _named(refused.entries), other_refunds_json(refused.entries)
     match refused.reason:
@@ -71,7 +71,7 @@ def _named(entries: Mapping[str, Entry]) -> str:
     return ", ".join(names[:NAMED] + more)
 
 
-def refusal(record: Record) -> AmazonRefused | Conflict:
+def refusal(record: RefundRequestRecord) -> AmazonRefused | Conflict:
     """The error for a request that ended without a refund: Amazon refused it, or a person settled it so."""
     if record.settled_by:
         return Conflict(

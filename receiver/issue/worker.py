@@ -10,10 +10,10 @@ import structlog
 
 from receiver.errors import StoreUnavailable
 from receiver.exchange import in_the_log
-from receiver.issue.attempts import Tries
+from receiver.issue.attempts import RefundAttempts
 from receiver.ledger.refund_request import RequestState
 from receiver.runtime.rounds import in_rounds
-from receiver.store.redis.wakeups import Waker
+from receiver.store.redis.wakeups import ChangeSignal
 from receiver.store.requests.requests import Attempt
 
 log = structlog.get_logger()
@@ -23,11 +23,11 @@ log = structlog.get_logger()
 class Worker:
     """Finishes the requests of one account that others began. A lease is in seconds."""
 
-    tries: Tries
+    tries: RefundAttempts
     lease: float = 30.0
     concurrency: int = 4
     _running: set[asyncio.Task[None]] = field(default_factory=set)
-    _waker: Waker = field(default_factory=Waker)
+    _waker: ChangeSignal = field(default_factory=ChangeSignal)
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
@@ -54,7 +54,7 @@ class Worker:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         if len(self._running) >= self.concurrency:
-            self._waker.ring()
+            self._waker.set()
         self._running.discard(task)
 
     async def _work(self, attempt: Attempt) -> None:

@@ -13,14 +13,14 @@ FIRST_REFUNDS = 1_180_000_000_000
 """ms: May 2007, before there was any payment service of Amazon's. An earlier time is wrong, and makes no refund old."""
 
 
-def born(refund: Refund, now: int) -> int:
+def started_at(refund: Refund, now: int) -> int:
     """When the refund began: Amazon's creationTimestamp where it is believable, else our first sight of it (ms)."""
     return refund.created_at if 0 < refund.created_at <= now else refund.first_seen_at
 
 
 def is_stuck(refund: Refund, now: int, stuck_after: int) -> bool:
     """Whether the refund has been pending for longer than `stuck_after` (ms)."""
-    return not is_final(refund.state) and now - born(refund, now) > stuck_after
+    return not is_final(refund.state) and now - started_at(refund, now) > stuck_after
 
 
 def is_backfill(known: Refund | None, refund: Refund) -> bool:

@@ -65,7 +65,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
         return any(each.field in names for each in self.unread)
 
 
-def most(captured: Money, over: Mapping[str, int] = OVER) -> int:
+def refundable_total(captured: Money, over: Mapping[str, int] = OVER) -> int:
     """The most that may be refunded on a charge in all, in minor units, rounded down."""
     amount = captured.minor_units
     return amount + min(amount * OVER_PERCENT // 100, over.get(captured.currency_code, 0))

@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from receiver.ledger.age import born
+from receiver.ledger.age import started_at
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, State
 
@@ -113,7 +113,7 @@ def entry_of(refund: Refund) -> Entry | None:
     return Entry(
         amount.minor_units if amount else unknown,
         refund.state,
-        born(refund, refund.changed_at),
+        started_at(refund, refund.changed_at),
         amount.currency_code if amount else "",
         refund.conflict,
     )

@@ -30,7 +30,7 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True):
     """What whoever said so sent along (W3C Trace Context); empty where there was none."""
 
 
-class Noted(StrEnum):
+class HintResult(StrEnum):
     """What became of a hint that was handed to the store. All three are written durably."""
 
     NEW = "new"

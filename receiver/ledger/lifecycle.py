@@ -118,7 +118,7 @@ UNKNOWN_RANK = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Emission:
+class PendingEvent:
     """One event that a change gives rise to. Only CONFLICT has `state` and `updated_at`: those that contradict."""
 
     type: EventType
@@ -132,7 +132,7 @@ class Change:
 
     known: Refund | None
     refund: Refund
-    emissions: tuple[Emission, ...] = ()
+    emissions: tuple[PendingEvent, ...] = ()
 
     @property
     def is_nothing(self) -> bool:
@@ -159,16 +159,18 @@ def decide(
     """What `known` becomes now that Amazon was seen to say `seen`.
 
     `now` and `stuck_after` are in ms; `region` is the account's. `facts` are what others than Amazon's answer told (see
-    `learned`). Total: every pair has an answer.
+    `with_details`). Total: every pair has an answer.
     """
     move = TABLE[phase(known.state if known else None)][phase(seen.state)]
     seen = _steady(seen, known)
     if known is None:
         refund = _first(account, seen, source, now, facts)
-        emissions: tuple[Emission, ...] = ()
+        emissions: tuple[PendingEvent, ...] = ()
     else:
-        refund, emissions = _joined(learned(known, facts, ISSUERS if source is Source.CREATE else REVISED), seen, move)
-    refund, emissions = _told(refund, emissions, move, now, stuck_after)
+        refund, emissions = _joined(
+            with_details(known, facts, ISSUERS if source is Source.CREATE else REVISED), seen, move
+        )
+    refund, emissions = _with_events(refund, emissions, move, now, stuck_after)
     if refund.state == State.REFUNDED and refund.reason_code in TYPES_AS_REASONS:
         refund = msgspec.structs.replace(refund, refund_type=refund.reason_code)
     if refund.backfill != (is_old := is_backfill(known, refund)):
@@ -210,7 +212,7 @@ def _first(account: str, seen: Observation, source: Source, now: int, facts: Fac
     return _noted(msgspec.structs.replace(refund, **told), _names(seen) | _also(facts))
 
 
-def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple[Emission, ...]]:
+def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple[PendingEvent, ...]]:
     refund, unread = known, set(known.unread)
     if _order(seen) > _order(known):
         # What belongs to the state is replaced even where it is not known now: an older state's time is not this one's.
@@ -219,7 +221,7 @@ def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple
         refund = msgspec.structs.replace(refund, **kept | latest)
         unread = (unread - OF_THE_STATE.keys()) | _names(seen)
     elif move is Move.JOIN:
-        refund = learned(refund, {name: getattr(seen, name) for name in OF_THE_REFUND}, ())
+        refund = with_details(refund, {name: getattr(seen, name) for name in OF_THE_REFUND}, ())
     refund = _noted(refund, unread)
     if not is_final(seen.state) or _final_key(seen) in known.finals:
         return refund, ()
@@ -229,12 +231,12 @@ def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple
     if move is not Move.CONTRADICT:
         return refund, ()
     refund = msgspec.structs.replace(refund, conflict=True)
-    return refund, (Emission(EventType.CONFLICT, seen.state, seen.updated_at),)
+    return refund, (PendingEvent(EventType.CONFLICT, seen.state, seen.updated_at),)
 
 
-def _told(
-    refund: Refund, emissions: tuple[Emission, ...], move: Move, now: int, stuck_after: int
-) -> tuple[Refund, tuple[Emission, ...]]:
+def _with_events(
+    refund: Refund, emissions: tuple[PendingEvent, ...], move: Move, now: int, stuck_after: int
+) -> tuple[Refund, tuple[PendingEvent, ...]]:
     """Add the events that happen at most once per refund, and remember that they have happened."""
     due = []
     if is_final(refund.state):
@@ -247,7 +249,7 @@ def _told(
     fresh = tuple(kind for kind in due if kind not in refund.emitted)
     if fresh:
         refund = msgspec.structs.replace(refund, emitted=tuple(sorted((*refund.emitted, *fresh))))
-    return refund, emissions + tuple(Emission(kind) for kind in fresh)
+    return refund, emissions + tuple(PendingEvent(kind) for kind in fresh)
 
 
 def is_overdue(known: Refund, now: int, stuck_after: int = STUCK_AFTER) -> bool:
@@ -255,7 +257,7 @@ def is_overdue(known: Refund, now: int, stuck_after: int = STUCK_AFTER) -> bool:
     return EventType.STUCK not in known.emitted and is_stuck(known, now, stuck_after)
 
 
-def said_again(known: Refund) -> Observation:
+def as_observation(known: Refund) -> Observation:
     """What is known, as if Amazon had said it once more: of a refund of which Amazon tells nothing."""
     return Observation(
         refund_id=known.refund_id,
@@ -267,7 +269,7 @@ def said_again(known: Refund) -> Observation:
     )
 
 
-def learned(known: Refund, facts: Facts, revised: Collection[str] = REVISED) -> Refund:
+def with_details(known: Refund, facts: Facts, revised: Collection[str] = REVISED) -> Refund:
     """The refund with those facts that it did not have; the very same object if there are none.
 
     `facts` go by the name of the field of `Refund`. The first that is told stays, but for `revised`.

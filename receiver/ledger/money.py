@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 
 import msgspec
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 
 EXPONENTS = {"JPY": 0, "KRW": 0, "CLP": 0, "VND": 0, "BHD": 3, "KWD": 3, "JOD": 3, "OMR": 3, "TND": 3}
 """ISO 4217 minor units, where they are not 2."""
@@ -29,17 +29,17 @@ class Money(msgspec.Struct, frozen=True):
     def parse(cls, amount: object, currency_code: object) -> Money:
         """Read Amazon's `{amount, currencyCode}`; the amount is a text or an integer, never a float.
 
-        Raises `Unreadable` if it is not a plain non-negative decimal with a three-letter currency.
+        Raises `Malformed` if it is not a plain non-negative decimal with a three-letter currency.
         """
         text = str(amount) if isinstance(amount, str | int | Decimal) and not isinstance(amount, bool) else ""
         if not AMOUNT.fullmatch(text):
-            raise Unreadable("An amount is a plain decimal such as 14.00.", reason="bad_amount")
+            raise Malformed("An amount is a plain decimal such as 14.00.", reason="bad_amount")
         if not isinstance(currency_code, str) or not CURRENCY.fullmatch(currency_code):
-            raise Unreadable("A currency is three capital letters (ISO 4217).", reason="bad_currency")
+            raise Malformed("A currency is three capital letters (ISO 4217).", reason="bad_currency")
         try:
             return cls(Decimal(text), currency_code)
         except InvalidOperation as error:  # pragma: no cover - the pattern admits only decimals
-            raise Unreadable("An amount is a plain decimal such as 14.00.", reason="bad_amount") from error
+            raise Malformed("An amount is a plain decimal such as 14.00.", reason="bad_amount") from error
 
     @classmethod
     def of_minor(cls, minor_units: int, currency_code: str) -> Money:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from receiver.ledger.age import born
+from receiver.ledger.age import started_at
 from receiver.ledger.charge import has_more_to_tell
 from receiver.ledger.refund import Refund, is_final
 
@@ -107,19 +107,19 @@ class PollPlan:
         raise AssertionError("the last step has no end")  # pragma: no cover - parse() sees to it
 
 
-def next_look(refund: Refund, now: int, plan: PollPlan, chance: float) -> int | None:
+def next_look(refund: Refund, now: int, plan: PollPlan, random: float) -> int | None:
     """When (ms) to ask Amazon again about this refund; None is never, by ourselves.
 
-    `chance` in [0, 1) is the jitter.
+    `random` in [0, 1) is the jitter.
     """
     if refund.conflict:
         return _next_of(CONFLICT_AGES, refund, now)
     if is_final(refund.state):
         return _next_of(FACT_AGES, refund, now) if has_more_to_tell(refund) else None
-    origin = born(refund, now)
+    origin = started_at(refund, now)
     age = max(now - origin, 0)
     point = plan.next_after(age)
-    return origin + point + int((point - age) * JITTER * chance)
+    return origin + point + int((point - age) * JITTER * random)
 
 
 def _next_of(ages: tuple[int, ...], refund: Refund, now: int) -> int | None:

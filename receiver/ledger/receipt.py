@@ -6,10 +6,10 @@ from enum import StrEnum
 
 import msgspec
 
-from receiver.ledger.hint import Noted
+from receiver.ledger.hint import HintResult
 
 
-class Outcome(StrEnum):
+class NotificationOutcome(StrEnum):
     """What became of a notification that was believed."""
 
     NOTED = "noted"
@@ -29,7 +29,7 @@ class Outcome(StrEnum):
 class Receipt(msgspec.Struct, frozen=True):
     """A notification was believed, and all that it calls for is written."""
 
-    outcome: Outcome
+    outcome: NotificationOutcome
     age: int
     """How long ago Amazon signed it, ms."""
     signature_version: int
@@ -39,4 +39,4 @@ class Receipt(msgspec.Struct, frozen=True):
     refund_id: str = ""
     accounts: tuple[str, ...] = ()
     """The accounts that the hint was written for, with what each write came to in `noted`; those of a test message."""
-    noted: tuple[Noted, ...] = ()
+    noted: tuple[HintResult, ...] = ()

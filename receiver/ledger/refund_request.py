@@ -14,7 +14,7 @@ from receiver.ledger.refund import Refund
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RefundRequest:
     """What a caller wants refunded. `order_reference` is the merchant's own order number."""
 
     charge_id: str
@@ -58,7 +58,7 @@ OPEN = (RequestState.RESERVED, RequestState.UNCLEAR)
 """The states that hold money back: a reservation on the charge."""
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PreparedRefund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A refund to issue, with the exact bytes that every try sends."""
 
     id: str
@@ -85,10 +85,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Ids of refunds and requests of the charge that the caller named: this refund is wanted beside them."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class RefundRequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An order and what became of it so far."""
 
-    order: Order
+    order: PreparedRefund
     state: RequestState = RequestState.RESERVED
     refund_id: str = ""
     tries: int = 0
@@ -117,7 +117,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return self.state is RequestState.REFUSED and not self.unknown and self.reason_code != KEY_TAKEN
 
 
-def too_old(refund_created_at: int, record: Record) -> bool:
+def too_old(refund_created_at: int, record: RefundRequestRecord) -> bool:
     """Whether a refund that Amazon made then (ms; 0: not known) is older than the request, and so not of it.
 
     Amazon's clock may be behind ours.
@@ -126,7 +126,7 @@ def too_old(refund_created_at: int, record: Record) -> bool:
 
 
 def candidate(
-    record: Record, entries: Mapping[str, Entry], taken: Iterable[str], refunds: Iterable[Refund | None]
+    record: RefundRequestRecord, entries: Mapping[str, Entry], taken: Iterable[str], refunds: Iterable[Refund | None]
 ) -> str:
     """The one refund that an unclear request may have made, or empty: a hint for a person, not a proof.
 

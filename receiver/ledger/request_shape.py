@@ -7,7 +7,7 @@ from typing import Annotated, TypedDict
 from msgspec import Meta
 
 from receiver.ledger.order_reference import whole_reference
-from receiver.ledger.refund_request import Record, RequestState
+from receiver.ledger.refund_request import RefundRequestRecord, RequestState
 from receiver.ledger.schema import DESCRIPTION_LIMIT, Account, MoneyJson, Rfc3339, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339
 
@@ -60,7 +60,7 @@ class RefundRequestJson(TypedDict):
     changedAt: Rfc3339 | None
 
 
-def refusal_json(record: Record) -> RefusalJson | None:
+def refusal_json(record: RefundRequestRecord) -> RefusalJson | None:
     """What Amazon answered to the last try of a request; None where it did not."""
     if not record.amazon_status:
         return None
@@ -71,7 +71,7 @@ def refusal_json(record: Record) -> RefusalJson | None:
     }
 
 
-def request_json(account: str, record: Record, candidate: str = "") -> RefundRequestJson:
+def request_json(account: str, record: RefundRequestRecord, candidate: str = "") -> RefundRequestJson:
     """The JSON of a request to issue a refund, with its keys in the order of `RefundRequestJson`."""
     order = record.order
     return {

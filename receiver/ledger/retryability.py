@@ -14,7 +14,7 @@ from types import MappingProxyType
 import msgspec
 
 from receiver.errors import Conflict
-from receiver.ledger.charge import CAPTURED, OVER, Charge, most, spent
+from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total, spent
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, in_the_way, retry_guard
 from receiver.ledger.dispute import Dispute, may_be_paid, open_on
 from receiver.ledger.money import Money
@@ -145,7 +145,7 @@ def _admits(refund: Refund, amount: Money, others: Mapping[str, Entry], known: K
         return None, ""
     if charge.captured.currency_code != amount.currency_code:
         return False, "charge_does_not_admit"
-    ceiling = most(charge.captured, known.over)
+    ceiling = refundable_total(charge.captured, known.over)
     fits = amount.minor_units <= ceiling - spent(charge.refunded, others.values(), ceiling)
     return fits, "" if fits else "allowance_exceeded"
 

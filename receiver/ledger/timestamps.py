@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 
 NO_MARKS = str.maketrans("", "", "-:")
 
@@ -16,17 +16,17 @@ TIMESTAMP = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)T(\d\d):?(\d\d):?(\d\d)(?:\.(\d{
 def parse_time(text: object) -> int:
     """Read Amazon's timestamp, basic (`20190714T155300Z`) or extended with a fraction, into milliseconds UTC.
 
-    Raises `Unreadable` if it is neither.
+    Raises `Malformed` if it is neither.
     """
     match = TIMESTAMP.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise Unreadable("A timestamp is like 20190714T155300Z.", reason="bad_timestamp")
+        raise Malformed("A timestamp is like 20190714T155300Z.", reason="bad_timestamp")
     *parts, fraction = match.groups()
     year, month, day, hour, minute, second = map(int, parts)
     try:
         whole = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError as error:
-        raise Unreadable("A timestamp names a day that does not exist.", reason="bad_timestamp") from error
+        raise Malformed("A timestamp names a day that does not exist.", reason="bad_timestamp") from error
     return int(whole.timestamp()) * 1000 + int((fraction or "0").ljust(3, "0")[:3])
 
 

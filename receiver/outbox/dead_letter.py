@@ -9,7 +9,7 @@ from receiver.outbox.events.operator_event import (
     OperatorType,
     operator_event,
 )
-from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 
 
 class DeadEvent(msgspec.Struct, frozen=True, rename="camel"):
@@ -30,7 +30,7 @@ class DeadEvent(msgspec.Struct, frozen=True, rename="camel"):
     fields: dict[str, str] = {}
 
 
-def dead_event(parcel: Parcel, reason: str, now: int, attempts: Attempts) -> DeadEvent:
+def dead_event(parcel: ClaimedDelivery, reason: str, now: int, attempts: DeliveryAttempts) -> DeadEvent:
     """The record of an event that is given up."""
     return DeadEvent(
         stream_id=parcel.stream_id,
@@ -47,7 +47,9 @@ def dead_event(parcel: Parcel, reason: str, now: int, attempts: Attempts) -> Dea
     )
 
 
-def death(parcel: Parcel, reason: str, now: int, attempts: Attempts, count: int = 1) -> OperatorEvent:
+def dead_letter(
+    parcel: ClaimedDelivery, reason: str, now: int, attempts: DeliveryAttempts, count: int = 1
+) -> OperatorEvent:
     """What operators are told of an event that is given up, or of the first of `count`."""
     which = "An event" if count == 1 else f"{count} events"
     return operator_event(

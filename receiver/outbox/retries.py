@@ -24,7 +24,7 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Response
 from receiver.ledger.schema import tidy
 
@@ -51,8 +51,8 @@ DELTA_SECONDS = re.compile(r"[0-9]+")
 """RFC 9110, 10.2.3: `Retry-After` is delay-seconds, a whole number, or an HTTP-date."""
 
 
-class Attempts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was tried so far for one event and one subscriber; `Attempts()`: nothing yet."""
+class DeliveryAttempts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was tried so far for one event and one subscriber; `DeliveryAttempts()`: nothing yet."""
 
     count: int = 0
     """Attempts that count against the schedule."""
@@ -97,10 +97,12 @@ class Gone:
 Verdict = Delivered | Retry | Dead | Gone
 
 
-def judge(answer: Response | NotSent, attempts: Attempts, now: int, chance: float, *, paused_ms: int = 0) -> Verdict:
+def judge(
+    answer: Response | TransportError, attempts: DeliveryAttempts, now: int, random: float, *, paused_ms: int = 0
+) -> Verdict:
     """What the answer to an attempt means. Total: any answer has a verdict.
 
-    `attempts` is what was tried before this attempt; `now` in ms; `chance` in [0, 1) spreads the waits; `paused_ms`
+    `attempts` is what was tried before this attempt; `now` in ms; `random` in [0, 1) spreads the waits; `paused_ms`
     is the subscriber's at this moment.
     """
     if isinstance(answer, Response):
@@ -114,18 +116,18 @@ def judge(answer: Response | NotSent, attempts: Attempts, now: int, chance: floa
     if throttle is not None:
         verdict = Retry(now + throttle, counts=False)
     elif attempts.count < len(SCHEDULE):
-        verdict = Retry(now + jittered(SCHEDULE[max(0, attempts.count)], chance))
+        verdict = Retry(now + jittered(SCHEDULE[max(0, attempts.count)], random))
     else:
         return Dead("exhausted")
     return verdict if verdict.at < deadline(attempts, now, paused_ms) else Dead("expired")
 
 
 def record(
-    answer: Response | NotSent, attempts: Attempts, verdict: Verdict, now: int, *, paused_ms: int = 0
-) -> Attempts:
+    answer: Response | TransportError, attempts: DeliveryAttempts, verdict: Verdict, now: int, *, paused_ms: int = 0
+) -> DeliveryAttempts:
     """The attempts with this one added, to be kept beside the event."""
     free = isinstance(verdict, Retry) and not verdict.counts
-    return Attempts(
+    return DeliveryAttempts(
         count=attempts.count + (not free),
         first_at=attempts.first_at or now,
         last_at=now,
@@ -136,16 +138,16 @@ def record(
     )
 
 
-def jittered(wait: int, chance: float) -> int:
-    """A wait (ms) spread by `chance`: over [wait / 2, wait) below two hours, [0.8 wait, 1.2 wait) from there.
+def jittered(wait: int, random: float) -> int:
+    """A wait (ms) spread by `random`: over [wait / 2, wait) below two hours, [0.8 wait, 1.2 wait) from there.
 
     Short waits spread widely, because after an outage of the subscriber all its events come due together.
     """
     least, spread = (wait // 2, wait // 2) if wait < 2 * HOUR else (wait * 4 // 5, wait * 2 // 5)
-    return least + min(int(spread * chance), spread - 1)
+    return least + min(int(spread * random), spread - 1)
 
 
-def deadline(attempts: Attempts, now: int, paused_ms: int = 0) -> int:
+def deadline(attempts: DeliveryAttempts, now: int, paused_ms: int = 0) -> int:
     """From this ms on nothing is sent any more: 7 days after the first attempt, plus every pause since."""
     if not attempts.first_at:
         return now + LIFETIME
@@ -167,7 +169,7 @@ def retry_after(value: str, now: int) -> int | None:
     return min(max(asked, SHORTEST_THROTTLE), LONGEST_THROTTLE)
 
 
-def error_text(answer: Response | NotSent) -> str:
+def error_text(answer: Response | TransportError) -> str:
     """Why an attempt failed, for people: `HTTP 500`, `timeout`, `forbidden address: 10.0.0.7 is private`."""
     if isinstance(answer, Response):
         note = ": redirects are not followed" if 300 <= answer.status < 400 else ""
@@ -188,21 +190,21 @@ def _aborts(answer: Response) -> bool:
     return "abort-message" in (word.strip() for word in words)
 
 
-def _throttle(answer: Response | NotSent, now: int) -> int | None:
+def _throttle(answer: Response | TransportError, now: int) -> int | None:
     if not isinstance(answer, Response) or answer.status not in (429, 503):
         return None
     return retry_after(answer.headers.get("retry-after", ""), now)
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class ClaimedDelivery:
     """A claimed delivery. `fields` is the event's stream entry, or a copy of it; empty if there is neither any more."""
 
     account: str
     subscriber: str
     stream_id: str
     token: int
-    attempts: Attempts
+    attempts: DeliveryAttempts
     fields: Mapping[str, str]
 
 

@@ -25,11 +25,11 @@ from receiver.amazon.sns.signature import PAST_MS, read_address
 from receiver.errors import (
     CertificateUnavailable,
     ConfigurationError,
-    NotProven,
-    NotSent,
     ReceiverError,
     StoreUnavailable,
+    TransportError,
     Unavailable,
+    VerificationFailed,
 )
 from receiver.receive.fetch_queue import FetchQueue
 
@@ -49,7 +49,7 @@ V = TypeVar("V")
 log = structlog.get_logger()
 
 
-class Shelf(Protocol):
+class CertificateRepository(Protocol):
     """Where proven certificates outlive the process: `store/`. All methods raise `StoreUnavailable`."""
 
     async def certificates(self) -> dict[str, bytes]:
@@ -65,12 +65,12 @@ class Shelf(Protocol):
 class CertificateStore:
     """Gives the certificate that an envelope names, checked by every rule but the signature itself.
 
-    `fetch(url)` returns the file, or raises `NotSent` (trouble that may pass) or `CertificateUnavailable` (the host
-    answered, and not with a file). `pinned` maps a `SigningCertURL` to its PEM; these are checked like all others, and
-    never fetched. `md5` says what follows when a file is not the one that its name promises: `enforce` refuses it for
-    now (503), `warn` only raises the alarm. What the store keeps is believed if one of the `seal_keys` has sealed it:
-    nobody plants a certificate there. Time-outs are in seconds: for one fetch, and for one envelope's wait.
-    Raises `ConfigurationError` where a pinned certificate cannot be used.
+    `fetch(url)` returns the file, or raises `TransportError` (trouble that may pass) or `CertificateUnavailable` (the
+    host answered, and not with a file). `pinned` maps a `SigningCertURL` to its PEM; these are checked like all others,
+    and never fetched. `md5` says what follows when a file is not the one that its name promises: `enforce` refuses it
+    for now (503), `warn` only raises the alarm. What the store keeps is believed if one of the `seal_keys` has sealed
+    it: nobody plants a certificate there. Time-outs are in seconds: for one fetch, and for one envelope's wait. Raises
+    `ConfigurationError` where a pinned certificate cannot be used.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class CertificateStore:
 
         `source` is who posted it: each source has its share of the fetches.
 
-        Raises `CertificateUnavailable` where it cannot be had just now, `NotProven` where it must not sign for this
-        envelope.
+        Raises `CertificateUnavailable` where it cannot be had just now, `VerificationFailed` where it must not sign for
+        this envelope.
         """
         key = (envelope.partition, name)
         certificate = self._proven.get(key) or self._pinned.get(key)
@@ -130,7 +130,7 @@ class CertificateStore:
         """The certificates that are trusted now: pinned ones and proven ones."""
         return [*self._pinned.values(), *self._proven.values()]
 
-    async def share(self, shelf: Shelf) -> None:
+    async def share(self, shelf: CertificateRepository) -> None:
         """Take in what was proven before or elsewhere, and add what was proven here. Raises `StoreUnavailable`."""
         kept, seals = await shelf.certificates(), await shelf.certificate_seals()
         for name, der in kept.items():
@@ -148,7 +148,7 @@ class CertificateStore:
         ids = {hashlib.sha256(b"id" + key).hexdigest()[:16]: key for key in self._seal_keys}
         return {f"{name}#{id_}": hmac.digest(key, text, "sha256") for id_, key in ids.items()}
 
-    async def keep_sharing(self, shelf: Shelf) -> None:
+    async def keep_sharing(self, shelf: CertificateRepository) -> None:
         """Share every half minute, until cancelled."""
         while True:
             with contextlib.suppress(StoreUnavailable):
@@ -166,7 +166,7 @@ class CertificateStore:
             return
         try:
             certificate = self._judge_der(file, der)
-        except (CertificateUnavailable, NotProven) as error:
+        except (CertificateUnavailable, VerificationFailed) as error:
             log.error("certificate.shelf_damaged", file=file, reason=error.reason)
             return
         sealed = any(hmac.compare_digest(seals.get(id_, b""), seal) for id_, seal in self._seals(name, der).items())
@@ -190,14 +190,14 @@ class CertificateStore:
         if (failure := self._failed.get(key)) and 0 <= now - failure[1] < failure[2]:
             raise _again(failure[0])
         try:
-            outcome = await self._queue.get(source, key, lambda: self._fly(key, url), self._wait_timeout)
+            outcome = await self._queue.get(source, key, lambda: self._fetch_shared(key, url), self._wait_timeout)
         except TimeoutError:
             raise CertificateUnavailable(reason="certificate_slow", retry_after=5) from None
         if isinstance(outcome, ReceiverError):
             raise _again(outcome)
         return outcome
 
-    async def _fly(self, key: Key, url: str) -> SigningCertificate | ReceiverError:
+    async def _fetch_shared(self, key: Key, url: str) -> SigningCertificate | ReceiverError:
         """Fetch and judge one file. Never raises: nobody may be waiting any more to take the error."""
         outcome, keep_ms = await self._fetch_and_judge(key[1], url)
         if isinstance(outcome, ReceiverError):
@@ -215,7 +215,7 @@ class CertificateStore:
             return CertificateUnavailable(reason="certificate_slow", retry_after=5), TROUBLE_MS
         except CertificateUnavailable as error:
             return error, FAILED_MS
-        except (NotSent, Unavailable) as error:
+        except (TransportError, Unavailable) as error:
             return CertificateUnavailable(f"The certificate was not fetched: {error.detail}", retry_after=5), TROUBLE_MS
         # The function is a stranger to this file; whatever it breaks by, waiters must hear "later".
         except Exception as error:
@@ -223,7 +223,7 @@ class CertificateStore:
             return CertificateUnavailable(retry_after=5), TROUBLE_MS
         try:
             return self._judge(name, pem), 0
-        except (CertificateUnavailable, NotProven) as error:
+        except (CertificateUnavailable, VerificationFailed) as error:
             log.error("certificate.refused", file=name, reason=error.reason)
             return error, FAILED_MS
 
@@ -231,7 +231,7 @@ class CertificateStore:
         """What is not the file asked for is the host's or the network's trouble: 503. The very file, if unfit: 403."""
         try:
             der = decode_pem(pem)
-        except NotProven as error:
+        except VerificationFailed as error:
             raise CertificateUnavailable("What came is not a certificate file.", reason=error.reason) from error
         return self._judge_der(name, der)
 
@@ -258,7 +258,7 @@ class CertificateStore:
                 continue
             try:
                 certificates[key] = self._judge(key[1], pem)
-            except (CertificateUnavailable, NotProven) as error:
+            except (CertificateUnavailable, VerificationFailed) as error:
                 problems.append(f"signing_certificates: the file for {url} is not usable: {error.detail}")
         if problems:
             raise ConfigurationError(problems)

@@ -20,13 +20,14 @@ from receiver.amazon.sns.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, E
 from receiver.amazon.sns.signature import FUTURE_MS, PAST_MS, check_address, check_age, check_signature
 from receiver.amazon.sns.topic import AMAZON_PAY_AWS_ACCOUNTS
 from receiver.amazon.unrecognized import read_contents
-from receiver.errors import NotFound, NotProven, NotSent, TooLarge, Unavailable, Unconfigured, Unreadable
+from receiver.errors import Malformed, NotFound, TooLarge, TransportError, Unavailable, Unconfigured, VerificationFailed
 from receiver.ledger.dispute import signed
-from receiver.ledger.hint import Hint, Noted
-from receiver.ledger.receipt import Outcome, Receipt
+from receiver.ledger.hint import Hint, HintResult
+from receiver.ledger.receipt import NotificationOutcome, Receipt
 from receiver.ledger.refund import Source
 from receiver.receive.certificates import CertificateStore
-from receiver.receive.unrecognized import NotificationStore, all_of, environment_of, keep, may_be_for
+from receiver.receive.unrecognized import all_of, environment_of, keep, may_be_for
+from receiver.store import Store
 
 log = structlog.get_logger()
 
@@ -34,11 +35,12 @@ UNCONFIGURED_MAX = 64
 TOPICS_REMEMBERED = 1024
 
 Confirm = Callable[[str], Coroutine[object, object, None]]
-"""Visits the address that confirms a subscription. Raises `NotSent` or `Unavailable` unless SNS says it is done."""
+"""Visits the address that confirms a subscription. Raises `TransportError` or `Unavailable` unless SNS says it is
+done."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class UnconfiguredSeen:
     """A topic or a merchant that nobody configured."""
 
     count: int
@@ -46,12 +48,12 @@ class Sighting:
     """ms since the epoch, UTC."""
 
 
-class Unknowns:
+class UnconfiguredNames:
     """A small table of names that nobody configured. Strangers can fill it with topics: the rarest name makes room."""
 
     def __init__(self, most: int = UNCONFIGURED_MAX) -> None:
         self._most = most
-        self._sightings: dict[str, Sighting] = {}
+        self._sightings: dict[str, UnconfiguredSeen] = {}
 
     def count(self, name: str, now: int) -> None:
         """Count one more sighting of `name` at `now` (ms)."""
@@ -59,9 +61,9 @@ class Unknowns:
         if known is None and len(self._sightings) >= self._most:
             rarest = min(self._sightings, key=lambda key: (self._sightings[key].count, self._sightings[key].last_seen))
             del self._sightings[rarest]
-        self._sightings[name] = Sighting(known.count + 1 if known else 1, now)
+        self._sightings[name] = UnconfiguredSeen(known.count + 1 if known else 1, now)
 
-    def listed(self) -> dict[str, Sighting]:
+    def listed(self) -> dict[str, UnconfiguredSeen]:
         """Name → how often and when last, in the order of first sight."""
         return dict(self._sightings)
 
@@ -73,7 +75,7 @@ class Receiver:
         self,
         accounts: Sequence[Account],
         certificates: CertificateStore,
-        store: NotificationStore,
+        store: Store,
         now: Callable[[], int],
         *,
         past_ms: int = PAST_MS,
@@ -85,8 +87,8 @@ class Receiver:
         self._past_ms, self._future_ms, self._confirm = past_ms, future_ms, confirm
         self._allowed = lru_cache(TOPICS_REMEMBERED)(self._find_allowed)
         self._sha256_topics: dict[str, None] = {}
-        self.unconfigured_topics = Unknowns()
-        self.unconfigured_merchants = Unknowns()
+        self.unconfigured_topics = UnconfiguredNames()
+        self.unconfigured_merchants = UnconfiguredNames()
 
     @property
     def waiting(self) -> int:
@@ -104,8 +106,8 @@ class Receiver:
         """Judge one body and write what it says. Header names are lower case; `account` is the one of the path, if any.
 
         `source` is the client that posted it, which has its share of the certificates that are fetched.
-        Raises a `Refused` (4xx: never send it again), an `Unavailable` (503: send it again later), or `NotFound` for an
-        account that does not exist.
+        Raises a `InvalidNotification` (4xx: never send it again), an `Unavailable` (503: send it again later), or
+        `NotFound` for an account that does not exist.
         """
         if account not in self._paths:
             raise NotFound("There is no such account.")
@@ -119,7 +121,7 @@ class Receiver:
             return await self._confirmation(envelope, now)
         try:
             notice = read_notice(envelope.message)
-        except Unreadable as error:
+        except Malformed as error:
             return await self._unrecognized(candidates, envelope, error.detail, now, traceparent)
         if not notice.is_known:
             problem = f"Objects of the type {notice.object_type} are not known to this version."
@@ -128,7 +130,7 @@ class Receiver:
         if notice.is_sample:
             return _sample(concerned, envelope, notice, now)
         if not (notice.is_refund or notice.dispute):
-            return _receipt(Outcome.NOT_A_REFUND, envelope, now, notice)
+            return _receipt(NotificationOutcome.NOT_A_REFUND, envelope, now, notice)
         return await self._write(concerned, envelope, notice, now, traceparent)
 
     def _find_allowed(self, topic_arn: str, account: str | None) -> tuple[Account, ...]:
@@ -139,12 +141,12 @@ class Receiver:
         allowed = self._allowed(envelope.topic_arn, account)
         if not allowed:
             if envelope.aws_account not in AMAZON_PAY_AWS_ACCOUNTS:
-                raise NotProven("The topic is not one that is allowed.", reason="wrong_topic")
+                raise VerificationFailed("The topic is not one that is allowed.", reason="wrong_topic")
             self.unconfigured_topics.count(envelope.topic_arn, now)
             raise Unconfigured("No account is configured for this topic of Amazon Pay.", reason="unconfigured_topic")
         strict = tuple(a for a in allowed if a.min_signature_version <= envelope.signature_version)
         if not strict:
-            raise NotProven("SHA-1 signatures are switched off.", reason="signature_version_too_low")
+            raise VerificationFailed("SHA-1 signatures are switched off.", reason="signature_version_too_low")
         return strict
 
     async def _prove(self, envelope: Envelope, now: int, source: str) -> None:
@@ -173,16 +175,16 @@ class Receiver:
         topic, message_id = envelope.topic_arn, envelope.message_id
         if envelope.type != SUBSCRIPTION:
             log.error("notification.unsubscribed", topic=topic, message_id=message_id)
-            return _receipt(Outcome.UNSUBSCRIBE, envelope, now)
+            return _receipt(NotificationOutcome.UNSUBSCRIBE, envelope, now)
         if self._confirm is None or envelope.subscribe_url is None:
             log.warning("notification.subscription_offered", topic=topic, message_id=message_id)
-            return _receipt(Outcome.SUBSCRIPTION, envelope, now)
+            return _receipt(NotificationOutcome.SUBSCRIPTION, envelope, now)
         try:
             await self._confirm(envelope.subscribe_url)
-        except NotSent as error:
+        except TransportError as error:
             raise Unavailable("SNS did not confirm the subscription.", reason="confirmation_failed") from error
         log.warning("notification.subscription_confirmed", topic=topic, message_id=message_id)
-        return _receipt(Outcome.CONFIRMED, envelope, now)
+        return _receipt(NotificationOutcome.CONFIRMED, envelope, now)
 
     def _concerned(self, candidates: Iterable[Account], notice: Notice, now: int) -> list[Account]:
         matching = self._of_merchant(candidates, notice.merchant_id, now)
@@ -210,7 +212,7 @@ class Receiver:
             accounts = may_be_for(candidates, envelope, contents)
         noted = await keep(self._store, accounts, envelope, contents, problem, now, traceparent)
         names = tuple(account.name for account in accounts)
-        return _receipt(Outcome.UNRECOGNIZED, envelope, now, accounts=names, noted=noted)
+        return _receipt(NotificationOutcome.UNRECOGNIZED, envelope, now, accounts=names, noted=noted)
 
     async def _write(
         self, accounts: list[Account], envelope: Envelope, notice: Notice, now: int, traceparent: str
@@ -225,9 +227,9 @@ class Receiver:
             writes = [self._store.hint(name, hint) for name in names]
         noted = tuple(await all_of(writes))
         for name, found in zip(names, noted, strict=True):
-            if found is Noted.ALTERED:
+            if found is HintResult.ALTERED:
                 log.error("notification.altered_duplicate", account=name, message_id=message_id)
-            if notice.dispute and found is not Noted.REPEATED:
+            if notice.dispute and found is not HintResult.REPEATED:
                 log.warning("dispute.told", account=name, dispute=msgspec.to_builtins(dispute))
         return _receipt(_outcome(noted, notice), envelope, now, notice, names, noted)
 
@@ -256,23 +258,23 @@ def _sample(concerned: Iterable[Account], envelope: Envelope, notice: Notice, no
         message_id=envelope.message_id,
         sent_at=envelope.timestamp,
     )
-    return _receipt(Outcome.SAMPLE, envelope, now, notice, names)
+    return _receipt(NotificationOutcome.SAMPLE, envelope, now, notice, names)
 
 
-def _outcome(noted: tuple[Noted, ...], notice: Notice) -> Outcome:
-    if Noted.ALTERED in noted:
-        return Outcome.ALTERED
-    new = Outcome.DISPUTE if notice.dispute else Outcome.NOTED
-    return new if Noted.NEW in noted else Outcome.REPEATED
+def _outcome(noted: tuple[HintResult, ...], notice: Notice) -> NotificationOutcome:
+    if HintResult.ALTERED in noted:
+        return NotificationOutcome.ALTERED
+    new = NotificationOutcome.DISPUTE if notice.dispute else NotificationOutcome.NOTED
+    return new if HintResult.NEW in noted else NotificationOutcome.REPEATED
 
 
 def _receipt(
-    outcome: Outcome,
+    outcome: NotificationOutcome,
     envelope: Envelope,
     now: int,
     notice: Notice | None = None,
     accounts: tuple[str, ...] = (),
-    noted: tuple[Noted, ...] = (),
+    noted: tuple[HintResult, ...] = (),
 ) -> Receipt:
     return Receipt(
         outcome=outcome,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from hashlib import sha256
-from typing import Protocol, cast
+from typing import cast
 
 import structlog
 
@@ -13,10 +13,10 @@ from receiver.amazon.account import Account, Environment
 from receiver.amazon.notification import Notice
 from receiver.amazon.sns.envelope import Envelope
 from receiver.amazon.unrecognized import Contents
-from receiver.ledger.dispute import Dispute
-from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.hint import Hint, HintResult
 from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
 from receiver.ledger.refund import Source
+from receiver.store import Store
 
 log = structlog.get_logger()
 
@@ -26,23 +26,6 @@ MOST_SHOWN = 100
 """Refunds that are kept beside the message, which has all of them."""
 ENVIRONMENTS = {"S": Environment.SANDBOX, "P": Environment.LIVE}
 """The first letter of an id → where the object is."""
-
-
-class NotificationStore(Protocol):
-    """Where notifications are written: `store/`. All is durable when it returns, and raises `StoreUnavailable`."""
-
-    def hint(self, account: str, hint: Hint) -> Coroutine[object, object, Noted]:
-        """Make a refund due now."""
-
-    def dispute(
-        self, account: str, dispute: Dispute, *, message_id: str, digest: str
-    ) -> Coroutine[object, object, Noted]:
-        """Write down what is told of a dispute."""
-
-    def keep_notification(
-        self, account: str, kept: UnrecognizedNotification, message: str
-    ) -> Coroutine[object, object, Noted]:
-        """Keep a notification that is not understood. `account` may be `UNASSIGNED`."""
 
 
 def may_be_for(candidates: Sequence[Account], envelope: Envelope, contents: Contents) -> Sequence[Account]:
@@ -57,14 +40,14 @@ def may_be_for(candidates: Sequence[Account], envelope: Envelope, contents: Cont
 
 
 async def keep(
-    store: NotificationStore,
+    store: Store,
     accounts: Sequence[Account],
     envelope: Envelope,
     contents: Contents,
     problem: str,
     now: int,
     traceparent: str,
-) -> tuple[Noted, ...]:
+) -> tuple[HintResult, ...]:
     """Write all of it. Returns what became of the message, once for each place that it is kept in.
 
     Every account of one merchant keeps it. A message that may be for several merchants is kept apart from all of them:
@@ -119,7 +102,7 @@ def _hints(
     return found
 
 
-async def all_of(writes: list[Coroutine[object, object, Noted]]) -> list[Noted]:
+async def all_of(writes: list[Coroutine[object, object, HintResult]]) -> list[HintResult]:
     """Wait for every write to end, then raise the first error there was: no write goes on behind an answer."""
     if len(writes) == 1:
         return [await writes[0]]
@@ -127,7 +110,7 @@ async def all_of(writes: list[Coroutine[object, object, Noted]]) -> list[Noted]:
     for answer in found:
         if isinstance(answer, BaseException):
             raise answer
-    return cast("list[Noted]", found)
+    return cast("list[HintResult]", found)
 
 
 def environment_of(notice: Notice) -> Environment | None:

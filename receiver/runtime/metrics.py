@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.receipt import Outcome
+from receiver.ledger.receipt import NotificationOutcome
 from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
 from receiver.outbox.events.event import Settled
 from receiver.outbox.events.operator_event import OperatorType
@@ -34,7 +34,9 @@ STORE_ERRORS: Final = frozenset(
     }
 )
 
-OUTCOMES: Final = frozenset({*(outcome.value for outcome in Outcome), "refused", "unavailable", "dropped", "failed"})
+OUTCOMES: Final = frozenset(
+    {*(outcome.value for outcome in NotificationOutcome), "refused", "unavailable", "dropped", "failed"}
+)
 """`refused` is a 4xx, `unavailable` a 503, `dropped` no answer at all, `failed` a 500."""
 
 REASONS: Final = frozenset(
@@ -83,7 +85,7 @@ SLOW: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 AGES: Final = (0.5, 1, 2, 5, 15, 60, 300, 900, 3600, 6 * 3600, 86400, 7 * 86400, 15 * 86400)
 
 
-def closed(value: str, allowed: Iterable[str]) -> str:
+def bounded(value: str, allowed: Iterable[str]) -> str:
     """The value if it is one of `allowed`, else `other`."""
     return value if value in allowed else OTHER
 
@@ -141,7 +143,7 @@ class Metrics:
 
     def notification(self, outcome: str, reason: str, seconds: float, age_ms: int | None = None) -> None:
         """A notification was judged in `seconds`; `age_ms` only of one that was believed."""
-        self._of(self._notifications, closed(outcome, OUTCOMES), closed(reason, REASONS)).inc()
+        self._of(self._notifications, bounded(outcome, OUTCOMES), bounded(reason, REASONS)).inc()
         self._answer.observe(seconds)
         if age_ms is not None:
             self._age.observe(max(age_ms, 0) / 1000)
@@ -149,24 +151,24 @@ class Metrics:
     def asked(self, call: str, outcome: str, seconds: float) -> None:
         """Amazon was asked; `outcome` is `ok` or an error's reason."""
         known = outcome if outcome in ANSWERS else "amazon_unknown" if outcome.startswith("amazon_") else OTHER
-        self._of(self._asked, closed(call, CALLS), known).inc()
+        self._of(self._asked, bounded(call, CALLS), known).inc()
         self._asking.observe(seconds)
 
     def unread(self, call: str, field: str) -> None:
         """A field of Amazon's answer could not be read; `field` is Amazon's name for it."""
-        self._of(self._unread, closed(call, CALLS), closed(field, FIELDS)).inc()
+        self._of(self._unread, bounded(call, CALLS), bounded(field, FIELDS)).inc()
 
     def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
         """An observation was written; `hinted_at` (ms) is 0 where no hint stands behind it."""
         known, refund = settled.change.known, settled.change.refund
         counter = self._old if refund.backfill else self._events
         for event in settled.events:
-            self._of(counter, closed(event.type, EventType)).inc()
+            self._of(counter, bounded(event.type, EventType)).inc()
         if refund.backfill:
             return
         if is_final(refund.state) and (known is None or known.state != refund.state):
-            reason = closed(refund.reason_code, REASON_CODES)
-            self._of(self._final, closed(refund.state, STATES), reason, closed(source, Source)).inc()
+            reason = bounded(refund.reason_code, REASON_CODES)
+            self._of(self._final, bounded(refund.state, STATES), reason, bounded(source, Source)).inc()
             if hinted_at and source is Source.NOTIFICATION:
                 self._final_after.observe(max(now - hinted_at, 0) / 1000)
         if hinted_at:
@@ -178,16 +180,16 @@ class Metrics:
 
     def delivered(self, outcome: str, seconds: float) -> None:
         """One try to deliver has ended: delivered, retry, dead or gone."""
-        self._of(self._deliveries, closed(outcome, DELIVERED)).inc()
+        self._of(self._deliveries, bounded(outcome, DELIVERED)).inc()
         self._delivery.observe(seconds)
 
     def tried(self, outcome: str) -> None:
         """A try to issue a refund has ended, or a person has settled a request."""
-        self._of(self._tried, closed(outcome, TRIED)).inc()
+        self._of(self._tried, bounded(outcome, TRIED)).inc()
 
     def told(self, kind: str) -> None:
         """Operators were told of something; `kind` is the type of the event."""
-        self._of(self._told, closed(kind, OPERATOR_TYPES)).inc()
+        self._of(self._told, bounded(kind, OPERATOR_TYPES)).inc()
 
     def dead_dropped(self, count: int) -> None:
         """So many dead events are gone for good."""
@@ -195,7 +197,7 @@ class Metrics:
 
     def store_error(self, kind: str) -> None:
         """Redis did not confirm; `kind` is a short word of our own."""
-        self._store_errors.labels(closed(kind, STORE_ERRORS)).inc()
+        self._store_errors.labels(bounded(kind, STORE_ERRORS)).inc()
 
     def record_unreadable(self, kind: str) -> None:
         """A damaged record was met; `kind` is that of its key, from the catalogue of keys; empty if it is in none."""
@@ -203,7 +205,7 @@ class Metrics:
 
     def request(self, route: str, method: str, status: int) -> None:
         """A request was answered; `route` is the template of the path, never the path."""
-        self._of(self._requests, route, closed(method, METHODS), str(status)).inc()
+        self._of(self._requests, route, bounded(method, METHODS), str(status)).inc()
 
     def feed_clients(self, change: int) -> None:
         """So many more clients listen to the feed, or fewer."""
@@ -211,7 +213,7 @@ class Metrics:
 
     def fed(self, form: str, events: int) -> None:
         """Events were sent to a client of the feed; `form` is sse or json."""
-        self._of(self._fed, closed(form, ("sse", "json"))).inc(events)
+        self._of(self._fed, bounded(form, ("sse", "json"))).inc(events)
 
     def feed_cut(self) -> None:
         """A client of the feed was too slow."""

@@ -13,7 +13,7 @@ IDLE = 1.0
 class Alarm(Protocol):
     """What wakes a worker: `store/redis/wakeups.py`."""
 
-    def arm(self) -> None:
+    def clear(self) -> None:
         """A round begins."""
 
     async def rest(self, seconds: float) -> None:
@@ -29,7 +29,7 @@ async def in_rounds(
     """
     try:
         while True:
-            alarm.arm()
+            alarm.clear()
             wait = await work()
             if wait:
                 await alarm.rest(min(wait, IDLE))

@@ -19,7 +19,7 @@ from receiver.amazon.sns import regions
 from receiver.amazon.sns.envelope import TOPIC_ARN
 from receiver.amazon.sns.topic import TopicPattern
 from receiver.amazon.throttle import LIVE_THROTTLE, SANDBOX_THROTTLE, Bucket, Call
-from receiver.errors import ConfigurationError, Unreadable
+from receiver.errors import ConfigurationError, Malformed
 from receiver.ledger.charge import OVER
 from receiver.ledger.money import Money
 from receiver.ledger.polling import DEFAULT_POLL, PollPlan
@@ -143,7 +143,7 @@ class AccountSettings(Section):
         for currency, amount in over.items():
             try:
                 Money.parse(amount, currency)
-            except Unreadable as error:
+            except Malformed as error:
                 raise ValueError(error.detail) from None
         return over
 

@@ -120,7 +120,7 @@ class HttpSettings(Section):
         return admin_port
 
     @property
-    def doors(self) -> tuple[tuple[str, int], ...]:
+    def listeners(self) -> tuple[tuple[str, int], ...]:
         """Host and port of each listener. The last has the API, the dashboard and the metrics; the first, which may be
         the same, takes notifications."""
         public = (self.host, self.port)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from receiver.outbox.subscribers.subscriber import Subscriber, read_subscriber, subscriber_problems
-from receiver.outbox.subscribers.url import Rules
+from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.settings.sections import DeliverySettings
 from receiver.settings.sources import Tree
 from receiver.settings.values import Name, Section, Words, one_of, secret_text
@@ -63,7 +63,7 @@ class SubscriberSettings(Section):
     def _one_of_two(cls, file: Path | None, info: ValidationInfo) -> Path | None:
         return one_of((info.field_name or "").removesuffix("_file"), file, info)
 
-    def build(self, rules: Rules, now: int) -> Subscriber:
+    def build(self, rules: UrlPolicy, now: int) -> Subscriber:
         """The subscriber as the outbox knows it. Raises `BadRequest` if a secret file changed since it was checked."""
         return read_subscriber(self._fields(), rules, origin="config", now=now)
 
@@ -99,9 +99,9 @@ def _moment(text: str) -> int:
     return max(int(moment.timestamp() * 1000), 0)
 
 
-def rules_of(delivery: DeliverySettings) -> Rules:
+def rules_of(delivery: DeliverySettings) -> UrlPolicy:
     """What `[delivery]` allows as a subscriber's address, and the links that it sets."""
-    return Rules(
+    return UrlPolicy(
         delivery.allow_http,
         lambda address: forbidden(address, delivery.allow_networks),
         delivery.public_url,
@@ -126,7 +126,7 @@ def subscriber_faults(tree: Tree, base: Path) -> list[str]:
     try:
         rules = rules_of(DeliverySettings.model_validate(tree.get("delivery", {})))
     except ValidationError:
-        rules = Rules(allow_http=True)
+        rules = UrlPolicy(allow_http=True)
     tables = tree.get("subscribers")
     return [
         f"subscribers[{index}].{problem}."

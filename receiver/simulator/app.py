@@ -18,12 +18,12 @@ from receiver.simulator.amounts import Amount
 from receiver.simulator.api import Api, on_http_exception
 from receiver.simulator.bank import Charge, Refund
 from receiver.simulator.control import Control
-from receiver.simulator.engine import Called, Engine, Plan
+from receiver.simulator.engine import Called, Engine, SimulatorConfig
 from receiver.simulator.fps.api import Fps
 from receiver.simulator.fps.book import FpsRefund
 from receiver.simulator.keys import Keys, make_keys
 from receiver.simulator.notifications.forgeries import Forgery
-from receiver.simulator.notifications.mischief import Mischief
+from receiver.simulator.notifications.mischief import FaultInjection
 from receiver.simulator.notifications.sender import Posted, Sender
 from receiver.simulator.outcomes import Outcome
 from receiver.simulator.throttle import Rates
@@ -45,7 +45,7 @@ class Simulator:
         async with Simulator(post_to="http://127.0.0.1:8000/ipn") as amazon:
             refund_id = amazon.start_refund("12.00", "USD", outcome="AmazonRejected")
 
-    `now` (ms), `chance` ([0, 1)) and `sleep` can be injected. Spans are seconds.
+    `now` (ms), `random` ([0, 1)) and `sleep` can be injected. Spans are seconds.
 
     - `outcome_delay`: from one step of a refund to the next; the sandbox takes 31 to 33.
     - `post_to`: where notifications go; None logs them only. It can be set later.
@@ -65,7 +65,7 @@ class Simulator:
         self,
         *,
         now: Callable[[], int] = system_clock,
-        chance: Callable[[], float] = random.random,
+        random: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         outcome_delay: float = 30.0,
         post_to: str | None = None,
@@ -84,7 +84,7 @@ class Simulator:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        plan = Plan(
+        plan = SimulatorConfig(
             region=region,
             environment=environment,
             merchant_id=merchant_id,
@@ -99,7 +99,7 @@ class Simulator:
         )
         self._owned = [] if transport else [Transport()]
         sender = transport or self._owned[0]
-        self._engine = Engine(plan, keys or make_keys(now()), sender, post_to, now, chance, sleep)
+        self._engine = Engine(plan, keys or make_keys(now()), sender, post_to, now, random, sleep)
         self.app = build_app(self._engine)
         self._host, self._port = host, port
         self._server: Server | None = None
@@ -230,7 +230,7 @@ class Simulator:
         return self._engine.fps_book.refunds
 
     @property
-    def mischief(self) -> Mischief:
+    def mischief(self) -> FaultInjection:
         """The plan of misbehaviour."""
         return self._engine.mischief
 

@@ -42,7 +42,7 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class StateChange:
     """A state that a refund has been in, since `at` (ms)."""
 
     at: int
@@ -58,7 +58,7 @@ class Refund:
     order: Order
     outcome: Outcome
     created_at: int
-    moments: list[Moment]
+    moments: list[StateChange]
     """Never empty; the last is now."""
     ahead: list[tuple[int, Step]]
     """What is still to come, and when (ms)."""
@@ -91,18 +91,18 @@ class Change:
     """A refund got into a state just now."""
 
     refund: Refund
-    moment: Moment
+    moment: StateChange
 
 
 class Bank:
     """All charges and refunds of one merchant in one environment. `delay` is the time from one step to the next, ms."""
 
-    def __init__(self, environment: str, chance: Callable[[], float], delay: int) -> None:
+    def __init__(self, environment: str, random: Callable[[], float], delay: int) -> None:
         self.environment = environment
         self.delay = delay
         self.charges: dict[str, Charge] = {}
         self.refunds: dict[str, Refund] = {}
-        self._ids = Ids(chance)
+        self._ids = Ids(random)
         self._keys: dict[str, tuple[Order, dict[str, object]]] = {}
 
     def open_charge(
@@ -160,7 +160,7 @@ class Bank:
             order=order,
             outcome=chosen,
             created_at=now,
-            moments=[Moment(now, first.state, first.reason)],
+            moments=[StateChange(now, first.state, first.reason)],
             ahead=[(now + step.delays * self.delay, step) for step in rest],
             by_api=by_api,
         )
@@ -171,7 +171,7 @@ class Bank:
     def advance(self, now: int) -> list[Change]:
         """Let everything happen that is due at `now`; what happened, in order of time."""
         changes = [
-            Change(refund, Moment(at, step.state, step.reason))
+            Change(refund, StateChange(at, step.state, step.reason))
             for refund in self.refunds.values()
             for at, step in refund.ahead
             if at <= now

@@ -18,9 +18,9 @@ from receiver.simulator.ids import PREFIX, Ids
 from receiver.simulator.keys import Keys, make_signing_key
 from receiver.simulator.notifications.announce import Announcer
 from receiver.simulator.notifications.forgeries import Forger, Forgery
-from receiver.simulator.notifications.mischief import Mischief
+from receiver.simulator.notifications.mischief import FaultInjection
 from receiver.simulator.notifications.notices import Publisher, topic_arn
-from receiver.simulator.notifications.sender import LOG_LENGTH, Posted, Postman, Sender
+from receiver.simulator.notifications.sender import LOG_LENGTH, NotificationSender, Posted, Sender
 from receiver.simulator.outcomes import INITIATED, Outcome
 from receiver.simulator.throttle import LIVE, SANDBOX, Rates, Throttle
 
@@ -40,7 +40,7 @@ LOOK_EVERY = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SimulatorConfig:
     """How a simulator is to be. `Simulator` documents each; times in seconds."""
 
     region: str
@@ -89,29 +89,29 @@ class Engine:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: SimulatorConfig,
         keys: Keys,
         sender: Sender,
         post_to: str | None,
         now: Callable[[], int],
-        chance: Callable[[], float],
+        random: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]],
     ) -> None:
         self.plan = plan
         self.keys = keys
         self.now = now
-        self.ids = Ids(chance)
-        self.bank = Bank(plan.environment, chance, round(plan.outcome_delay * 1000))
+        self.ids = Ids(random)
+        self.bank = Bank(plan.environment, random, round(plan.outcome_delay * 1000))
         self.checks = Checks({plan.public_key_id: keys.merchant_public_key}, plan.region, plan.skew)
         self.throttle = Throttle(
             (SANDBOX if plan.environment == "sandbox" else LIVE) if plan.throttle is None else plan.throttle
         )
-        self.mischief = Mischief(chance)
-        self.postman = Postman(
+        self.mischief = FaultInjection(random)
+        self.postman = NotificationSender(
             sender, post_to, now, retry_waits=plan.retry_waits, timeout=plan.post_timeout, sleep=sleep
         )
         self.fps_book = Book(round(plan.outcome_delay * 1000))
-        self.fps_postman = Postman(
+        self.fps_postman = NotificationSender(
             sender, None, now, retry_waits=plan.retry_waits, timeout=plan.post_timeout, sleep=sleep
         )
         self.calls: deque[Called] = deque(maxlen=LOG_LENGTH)

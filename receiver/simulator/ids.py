@@ -10,11 +10,11 @@ PREFIX = {"sandbox": "S01", "live": "P01"}
 
 
 class Ids:
-    """Makes ids. None repeats, even where `chance` always gives the same number."""
+    """Makes ids. None repeats, even where `random` always gives the same number."""
 
-    def __init__(self, chance: Callable[[], float]) -> None:
-        self._chance = chance
-        self._seed = f"{chance()!r}{chance()!r}"
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._chance = random
+        self._seed = f"{random()!r}{random()!r}"
         self._count = 0
 
     def uuid(self) -> str:

@@ -26,14 +26,14 @@ from receiver.errors import StoreUnavailable
 from receiver.store.dashboard import AlertingProblem
 from receiver.store.deliveries.feed import Feed
 from receiver.store.deliveries.queues import Health
-from receiver.store.deliveries.subscribers import Roster
+from receiver.store.deliveries.subscribers import SubscriberList
 from receiver.store.maintenance.data_version import Format
 from receiver.store.maintenance.inspection import Inspection
 from receiver.store.redis.client import Client, pipelines
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import Damage, WrongType
 from receiver.store.redis.keys import CERTIFICATES, PROBE, SEALS
-from receiver.store.redis.wakeups import News, Waker, Wakes
+from receiver.store.redis.wakeups import ChangeNotifier, ChangeSignal, News
 
 log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
@@ -63,7 +63,7 @@ class Store(Inspection, Feed, Format):
         self._reads = pipelines(client, on_error=on_error)
         self._writes = pipelines(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
         self.now = clock or Clock()
-        self.wakes = Wakes(client)
+        self.wakes = ChangeNotifier(client)
         self.on_dropped = on_dropped
         self._timekeeper: asyncio.Task[None] | None = None
         self._clock_is_right = False
@@ -149,7 +149,7 @@ class Store(Inspection, Feed, Format):
         """Return when something of the account was written, or after `timeout` seconds."""
         await self.wakes.wait(account, timeout)
 
-    def waking(self, account: str, heeds: News = News.CHANGED) -> AbstractContextManager[Waker]:
+    def waking(self, account: str, heeds: News = News.CHANGED) -> AbstractContextManager[ChangeSignal]:
         """A waker that rings whenever such a thing is written to the account."""
         return self.wakes.waking(account, heeds)
 
@@ -223,7 +223,7 @@ class Store(Inspection, Feed, Format):
             return float(await self._read(*command))
         return 0.0
 
-    async def _fares(self, account: str, name: str, roster: Roster) -> dict[str, float]:
+    async def _fares(self, account: str, name: str, roster: SubscriberList) -> dict[str, float]:
         oldest, health = 0, Health()
         with contextlib.suppress(WrongType):
             (_, _, oldest), health = await asyncio.gather(self.lane_sizes(account, name), self.health(account, name))

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Revision
 from receiver.ledger.timestamps import parse_time
-from receiver.outbox.retries import Attempts
-from receiver.store.deliveries.dead_letters import Deaths
+from receiver.outbox.retries import DeliveryAttempts
+from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import STATES
 from receiver.store.refunds.timeline import Trails
@@ -56,7 +56,7 @@ class LaneState:
     """When the oldest event that waits was written."""
     next_at: int = 0
     """When the next is sent."""
-    attempts: Attempts = field(default_factory=Attempts)
+    attempts: DeliveryAttempts = field(default_factory=DeliveryAttempts)
     """What was tried with the oldest."""
 
 
@@ -81,18 +81,18 @@ class Told:
 
     stream_id: str
     fields: Mapping[str, str]
-    waiting: Mapping[str, tuple[int, Attempts]]
+    waiting: Mapping[str, tuple[int, DeliveryAttempts]]
 
     @property
     def at(self) -> int:
         """Its own time, ms, which is that of its revision; of a damaged one, when it was written."""
         try:
             return parse_time(self.fields.get("time"))
-        except Unreadable:
+        except Malformed:
             return int(self.stream_id.partition("-")[0])
 
 
-class Overview(Trails, Deaths):
+class Overview(Trails, DeadLetters):
     """Reads for people."""
 
     async def counted(self, account: str, edges: Sequence[int]) -> Counted:
@@ -165,11 +165,13 @@ class Overview(Trails, Deaths):
         found = [Told(each, fields, await self._waits(account, each, names)) for each, fields in own.items()]
         return sorted(found, key=lambda told: _order(told.stream_id))
 
-    async def _waits(self, account: str, stream_id: str, names: Sequence[str]) -> dict[str, tuple[int, Attempts]]:
+    async def _waits(
+        self, account: str, stream_id: str, names: Sequence[str]
+    ) -> dict[str, tuple[int, DeliveryAttempts]]:
         found = await asyncio.gather(*(self._wait_of(account, stream_id, name) for name in names))
         return {name: waits for name, waits in zip(names, found, strict=True) if waits is not None}
 
-    async def _wait_of(self, account: str, stream_id: str, name: str) -> tuple[int, Attempts] | None:
+    async def _wait_of(self, account: str, stream_id: str, name: str) -> tuple[int, DeliveryAttempts] | None:
         """When an event is sent to this subscriber, and what was tried; None where it does not wait here."""
         lane, attempts = (self._keys(account)(kind, name) for kind in ("lane", "attempts"))
         try:

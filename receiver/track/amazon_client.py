@@ -16,12 +16,20 @@ from receiver.amazon.calls import get_charge, read_charge
 from receiver.amazon.clock import HostClocks
 from receiver.amazon.signing import diagnose
 from receiver.amazon.throttle import Call
-from receiver.errors import AmazonError, AmazonRefusesUs, AmazonThrottled, AmazonUnknown, NotSent, StoreUnavailable
+from receiver.errors import (
+    AmazonError,
+    AmazonOutcomeUnknown,
+    AmazonRefusesUs,
+    AmazonThrottled,
+    StoreUnavailable,
+    TransportError,
+)
 from receiver.exchange import Request, Response
 from receiver.ledger.charge import Charge, has_more_to_tell
 from receiver.ledger.lifecycle import UNREAD, Facts
 from receiver.ledger.refund import FPS, Observation, Refund, RetryRefused, State
 from receiver.ledger.retryability import as_text, judge
+from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.redis.damage import StoreDamaged, WrongType
 from receiver.store.requests.requests import CHARGE_KEPT
@@ -48,22 +56,12 @@ class Send(Protocol):
     """How a request gets to Amazon: `Transport.send`."""
 
     async def __call__(self, request: Request, *, timeout: float) -> Response:
-        """The whole answer. Raises `NotSent`."""
-
-
-class Watcher(Protocol):
-    """Who counts calls (`runtime/metrics.py`)."""
-
-    def asked(self, call: str, outcome: str, seconds: float) -> None:
-        """Amazon was asked."""
-
-    def unread(self, call: str, field: str) -> None:
-        """A field of Amazon's answer could not be read."""
+        """The whole answer. Raises `TransportError`."""
 
 
 @dataclass(slots=True)
-class Asker:
-    """Asks for one account. `wall` is the machine's own clock (ms); `timeout` is in seconds.
+class AmazonClient:
+    """Asks for one account. `system_clock` is the machine's own clock (ms); `timeout` is in seconds.
 
     `traceparent` goes along with every call, outside the signature, unless it is empty. `clocks` may be shared by all
     that ask the same hosts.
@@ -72,13 +70,13 @@ class Asker:
     account: Account
     store: Store
     send: Send
-    watcher: Watcher
-    wall: Callable[[], int]
+    metrics: Metrics
+    system_clock: Callable[[], int]
     timeout: float = 10.0
     traceparent: str = ""
     clocks: HostClocks = field(default_factory=HostClocks)
 
-    def tracing(self, traceparent: str) -> Asker:
+    def tracing(self, traceparent: str) -> AmazonClient:
         """The same, on behalf of a request that brought this (empty: none)."""
         return replace(self, traceparent=traceparent)
 
@@ -93,7 +91,7 @@ class Asker:
         loop = asyncio.get_running_loop()
         deadline, left = loop.time() + self.timeout, self.timeout
         for repeats in reversed(range(REDATED + 1)):
-            began, dated = loop.time(), self.clocks.date_for(host_of(request), self.wall())
+            began, dated = loop.time(), self.clocks.date_for(host_of(request), self.system_clock())
             outcome = "unknown"
             try:
                 # RSA takes half a millisecond or more, in which the loop would stand still.
@@ -110,7 +108,7 @@ class Asker:
                 raise
             except AmazonRefusesUs as error:
                 outcome = error.reason
-                again = self.clocks.refused(host_of(request), response, self.wall(), dated=dated)
+                again = self.clocks.refused(host_of(request), response, self.system_clock(), dated=dated)
                 if not (again and repeats and await self._may_repeat(call, deadline)):
                     raise
                 outcome, left = DATE_REFUSED, deadline - loop.time()
@@ -118,7 +116,7 @@ class Asker:
                 outcome = error.reason
                 raise
             finally:
-                self.watcher.asked(call, outcome, loop.time() - began)
+                self.metrics.asked(call, outcome, loop.time() - began)
         raise AssertionError
 
     def note_unread(self, call: str, value: object) -> None:
@@ -127,7 +125,7 @@ class Asker:
             return
         about = {"refund_id": value.refund_id} if isinstance(value, Observation) else {}
         for each in value.unread:
-            self.watcher.unread(call, each.field)
+            self.metrics.unread(call, each.field)
             log.error(
                 "amazon.field_unread",
                 account=self.account.name,
@@ -146,12 +144,15 @@ class Asker:
             return False
 
     async def sent(self, signed: Request, *, timeout: float) -> Response:
-        """The answer to a signed request, whose `Date` is learned. Raises `AmazonUnknown` where there is none."""
+        """The answer to a signed request, whose `Date` is learned. Raises `AmazonOutcomeUnknown` where there is
+        none."""
         try:
             response = await self.send(signed, timeout=timeout)
-        except NotSent as error:
-            raise AmazonUnknown(f"Amazon did not answer: {error.detail}", reason=f"amazon_{error.reason}") from error
-        self.clocks.heard(host_of(signed), response, self.wall())
+        except TransportError as error:
+            raise AmazonOutcomeUnknown(
+                f"Amazon did not answer: {error.detail}", reason=f"amazon_{error.reason}"
+            ) from error
+        self.clocks.heard(host_of(signed), response, self.system_clock())
         return response
 
     def _judged(self, read: Callable[[Response], Value], response: Response, signed: Request) -> Value:
@@ -246,9 +247,9 @@ class Asker:
         return bool(environment) and environment.lower() != self.account.environment
 
     def check_environment(self, environment: str) -> None:
-        """Raise `AmazonUnknown` (`amazon_other_environment`) for an answer of the other environment."""
+        """Raise `AmazonOutcomeUnknown` (`amazon_other_environment`) for an answer of the other environment."""
         if self.is_foreign(environment):
-            raise AmazonUnknown(
+            raise AmazonOutcomeUnknown(
                 f"The answer is of the environment {environment}, not of this account's.",
                 reason="amazon_other_environment",
             )

@@ -7,8 +7,7 @@ read or pushed: by all that is known then, in one round trip for many.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import msgspec
 
@@ -16,25 +15,12 @@ from receiver.ledger.refund import Refund, State
 from receiver.ledger.retryability import KnownCharge, judged
 from receiver.outbox.events.advice import advice_of
 from receiver.outbox.events.event import Event
+from receiver.store import Store
 
 NOTHING = KnownCharge()
 
 
-class ChargeStore(Protocol):
-    """What is read: `store/`. Every method raises `StoreUnavailable`."""
-
-    @property
-    def now(self) -> Callable[[], int]:
-        """The store's time, ms."""
-
-    async def known_charges(self, account: str, charge_ids: Iterable[str]) -> dict[str, KnownCharge]:
-        """All that is known of these charges."""
-
-    async def refund_or_id(self, account: str, refund_id: str) -> Refund | str | None:
-        """One refund; its id where it cannot be read."""
-
-
-async def current_refunds(store: ChargeStore, account: str, refunds: Sequence[Refund]) -> list[Refund]:
+async def current_refunds(store: Store, account: str, refunds: Sequence[Refund]) -> list[Refund]:
     """The refunds of an account, the declined ones judged. Raises `StoreUnavailable`."""
     declined = [refund for refund in refunds if refund.state == State.DECLINED]
     if not declined:
@@ -44,7 +30,7 @@ async def current_refunds(store: ChargeStore, account: str, refunds: Sequence[Re
     return [judged(refund, known.get(refund.charge_id, NOTHING), now) for refund in refunds]
 
 
-async def current_events(store: ChargeStore, account: str, events: Sequence[Event]) -> list[Event]:
+async def current_events(store: Store, account: str, events: Sequence[Event]) -> list[Event]:
     """The events of an account with the advice of now: the refund stays as it was then, but for what advice depends on.
 
     Raises `StoreUnavailable`.

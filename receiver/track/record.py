@@ -12,13 +12,13 @@ import msgspec
 
 from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
-from receiver.ledger.lifecycle import Facts, decide, learned
+from receiver.ledger.lifecycle import Facts, decide, with_details
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.outbox.events.event import Event, Settled, event_of, to_fields
 from receiver.outbox.subscribers.filters import wants
 from receiver.store import Store
-from receiver.store.deliveries.subscribers import Roster
+from receiver.store.deliveries.subscribers import SubscriberList
 from receiver.store.refunds.refunds import Commit, Committed, Owed
 
 MOST_COLLISIONS = 16
@@ -26,14 +26,14 @@ MOST_COLLISIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class Settler:
-    """Takes observations in. `chance` gives a number in [0, 1) for the jitter of the next look.
+    """Takes observations in. `random` gives a number in [0, 1) for the jitter of the next look.
 
     `declared`: whether subscribers are written from a configuration, so that a store without a list of them has been
     emptied: what is committed before they are back would be owed to nobody.
     """
 
     store: Store
-    chance: Callable[[], float]
+    random: Callable[[], float]
     declared: bool = False
 
     async def settle(
@@ -77,7 +77,7 @@ class Settler:
                     owed=[owed(event, roster) for event in events],
                     roster_version=roster.version,
                     token=token,
-                    next_look=next_look(change.refund, now, account.poll, self.chance()),
+                    next_look=next_look(change.refund, now, account.poll, self.random()),
                 )
             )
             if committed is Committed.OK:
@@ -90,7 +90,7 @@ class Settler:
             known = await self.store.refund(account, refund_id)
             if known is None:
                 return None
-            refund = learned(known, facts)
+            refund = with_details(known, facts)
             if refund is known:
                 return known
             refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=self.store.now())
@@ -101,7 +101,7 @@ class Settler:
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
 
-def owed(event: Event, roster: Roster) -> Owed:
+def owed(event: Event, roster: SubscriberList) -> Owed:
     """The event as it is written, and who is owed it."""
     wanting = [name for name, each in roster.subscribers.items() if wants(each, event)]
     return Owed(to_fields(event), [*wanting, *roster.unreadable])

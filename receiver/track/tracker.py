@@ -16,19 +16,27 @@ import structlog
 from receiver.amazon.account import Account
 from receiver.amazon.calls import get_refund, read_refund
 from receiver.amazon.throttle import Call
-from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, AmazonUnknown, NotAsked, StoreUnavailable
+from receiver.errors import (
+    AmazonError,
+    AmazonNotFound,
+    AmazonOutcomeUnknown,
+    AmazonThrottled,
+    NothingToAsk,
+    StoreUnavailable,
+)
 from receiver.exchange import in_the_log
-from receiver.ledger.lifecycle import is_overdue, said_again
+from receiver.ledger.lifecycle import as_observation, is_overdue
 from receiver.ledger.polling import echo as next_echo
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
 from receiver.outbox.events.event import Settled
+from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import in_rounds
 from receiver.store import Store
 from receiver.store.redis.damage import StoreDamaged
-from receiver.store.redis.wakeups import News, Waker
-from receiver.store.refunds.schedule import Echo, Look
-from receiver.track.amazon_client import THROTTLED_PAUSE, Asker
+from receiver.store.redis.wakeups import ChangeSignal, News
+from receiver.store.refunds.schedule import DueRefund, FollowUp
+from receiver.track.amazon_client import THROTTLED_PAUSE, AmazonClient
 from receiver.track.record import Settler
 
 log = structlog.get_logger()
@@ -37,48 +45,38 @@ RETRY_FIRST, RETRY_MOST = 5_000, 600_000
 DAMAGED_PAUSE = 60_000
 
 
-class Watcher(Protocol):
-    """Who counts what tracking does (`runtime/metrics.py`)."""
-
-    def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
-        """An observation was written."""
-
-    def hint_dropped(self) -> None:
-        """Amazon does not know what a notification was about."""
-
-
 class Observes(Protocol):
     """Who knows refunds that are not Amazon Pay's (`issue/fps.py`)."""
 
     async def observe(self, refund_id: str) -> Observation | None:
-        """What Amazon says of it; None: not one of those. Raises the `AmazonError` tree, or `NotAsked`."""
+        """What Amazon says of it; None: not one of those. Raises the `AmazonError` tree, or `NothingToAsk`."""
 
 
 @dataclass(slots=True)
 class Tracker:
     """Asks Amazon about one account's refunds. A lease is in seconds."""
 
-    asker: Asker
+    amazon_client: AmazonClient
     settler: Settler
-    watcher: Watcher
-    chance: Callable[[], float]
+    metrics: Metrics
+    random: Callable[[], float]
     concurrency: int = 8
     lease: float = 30.0
     legacy: Observes | None = None
     _running: set[asyncio.Task[None]] = field(default_factory=set)
-    _waker: Waker = field(default_factory=Waker)
+    _waker: ChangeSignal = field(default_factory=ChangeSignal)
     _reading: int = 0
     _patient: int = 0
 
     @property
     def account(self) -> Account:
         """Whose refunds."""
-        return self.asker.account
+        return self.amazon_client.account
 
     @property
     def store(self) -> Store:
         """Where they are kept."""
-        return self.asker.store
+        return self.amazon_client.store
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
@@ -113,13 +111,13 @@ class Tracker:
             task.add_done_callback(partial(self._done, look))
         return inf if claimed.wait is None else claimed.wait / 1000
 
-    def _done(self, look: Look, task: asyncio.Task[None]) -> None:
+    def _done(self, look: DueRefund, task: asyncio.Task[None]) -> None:
         if len(self._running) >= self.concurrency or look.patient:
-            self._waker.ring()
+            self._waker.set()
         self._running.discard(task)
         self._patient -= look.patient
 
-    async def _look(self, look: Look) -> None:
+    async def _look(self, look: DueRefund) -> None:
         traced = in_the_log(look.traceparent)
         with structlog.contextvars.bound_contextvars(account=look.account, refund_id=look.refund_id, **traced):
             try:
@@ -131,17 +129,17 @@ class Tracker:
             except Exception:
                 log.exception("track.failed")
 
-    async def _damaged(self, look: Look, error: StoreDamaged) -> None:
+    async def _damaged(self, look: DueRefund, error: StoreDamaged) -> None:
         """What is kept of this refund is damaged: the others have their turn, and it is asked about again later."""
         log.error("track.damaged", key=error.key, reason=error.reason)
         with contextlib.suppress(StoreUnavailable):
             await self.store.reschedule(look, self.store.now() + DAMAGED_PAUSE, look.echo, outcome=error.reason)
 
-    async def look(self, look: Look) -> None:
+    async def look(self, look: DueRefund) -> None:
         """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""
         try:
             seen = await self.ask(look.refund_id, look.traceparent)
-        except NotAsked as error:
+        except NothingToAsk as error:
             await self.store.reschedule(look, None, revision=error.revision)
         except AmazonNotFound:
             await self._not_found(look)
@@ -155,20 +153,20 @@ class Tracker:
     async def ask(self, refund_id: str, traceparent: str = "") -> Observation:
         """Get Refund, signed. Raises the `AmazonError` tree; a refund of the other environment is not found here.
 
-        A refund that is not Amazon Pay's is asked about by `legacy`, which may also raise `NotAsked`.
+        A refund that is not Amazon Pay's is asked about by `legacy`, which may also raise `NothingToAsk`.
         """
         if self.legacy is not None and (told := await self.legacy.observe(refund_id)) is not None:
             return told
         request = get_refund(self.account.endpoint, refund_id)
-        asker = self.asker.tracing(traceparent)
-        seen = await asker.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
-        if self.asker.is_foreign(seen.environment):
+        amazon_client = self.amazon_client.tracing(traceparent)
+        seen = await amazon_client.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
+        if self.amazon_client.is_foreign(seen.environment):
             raise AmazonNotFound(
                 f"The refund is of the environment {seen.environment}.", reason_code="OtherEnvironment"
             )
         return seen
 
-    async def _seen(self, look: Look, seen: Observation) -> None:
+    async def _seen(self, look: DueRefund, seen: Observation) -> None:
         echo = look.echo
         settled = await self.settler.settle(
             self.account,
@@ -176,14 +174,14 @@ class Tracker:
             source=look.source,
             token=look.token,
             facts={"refund_type": echo.refund_type} if echo else {},
-            learn=self.asker.tracing(look.traceparent).facts_in_time,
+            learn=self.amazon_client.tracing(look.traceparent).facts_in_time,
             traceparent=look.traceparent,
         )
         if settled.change.is_nothing:
             await self._nothing_new(look, settled)
             return
         refund = settled.change.refund
-        self.watcher.settled(settled, look.source, echo.at if echo else 0, self.store.now())
+        self.metrics.settled(settled, look.source, echo.at if echo else 0, self.store.now())
         log.info(
             "refund.changed",
             state=refund.state,
@@ -208,17 +206,17 @@ class Tracker:
                     mend="compare with Seller Central, then `receiver refund settle-request`",
                 )
 
-    async def _nothing_new(self, look: Look, settled: Settled) -> None:
+    async def _nothing_new(self, look: DueRefund, settled: Settled) -> None:
         """A notification can be ahead of Get Refund: ask again soon a few times, then by the refund's own schedule."""
         refund = await self._more_of(look, settled.change.refund)
         now = self.store.now()
-        own = next_look(refund, now, self.account.poll, self.chance())
+        own = next_look(refund, now, self.account.poll, self.random())
         again, echo = self._echo(look, now)
         at = min((time for time in (own, again) if time is not None), default=None)
         log.info("refund.unchanged", state=refund.state, source=look.source, next_at=at)
         await self.store.reschedule(look, at, echo, revision=refund.revision, outcome="unchanged")
 
-    async def _more_of(self, look: Look, refund: Refund) -> Refund:
+    async def _more_of(self, look: DueRefund, refund: Refund) -> Refund:
         """The refund with what the charge had not told in time, or tells now that somebody wants to know.
 
         A quarter of the looks at most read charges here: where these hang, news is not to wait for them.
@@ -228,12 +226,12 @@ class Tracker:
             return refund
         self._reading += 1
         try:
-            facts = await self.asker.tracing(look.traceparent).facts(refund, again=asked)
+            facts = await self.amazon_client.tracing(look.traceparent).facts(refund, again=asked)
         finally:
             self._reading -= 1
         return (await self.settler.annotate(refund.account, refund.refund_id, facts)) or refund if facts else refund
 
-    def _echo(self, look: Look, now: int) -> tuple[int | None, Echo | None]:
+    def _echo(self, look: DueRefund, now: int) -> tuple[int | None, FollowUp | None]:
         echo = look.echo
         if echo is None or echo.source is Source.POLL:
             return None, None
@@ -244,49 +242,49 @@ class Tracker:
             return None, None
         return again, msgspec.structs.replace(echo, step=echo.step + 1, failures=0, due=again)
 
-    async def _overdue(self, look: Look) -> Refund | None:
+    async def _overdue(self, look: DueRefund) -> Refund | None:
         """Tell that a refund is stuck also where Amazon tells nothing of it. Returns what is known then."""
         known = await self.store.refund(look.account, look.refund_id)
         if known is None or not is_overdue(known, self.store.now(), self.account.stuck_after):
             return known
         settled = await self.settler.settle(
-            self.account, said_again(known), source=look.source, traceparent=look.traceparent
+            self.account, as_observation(known), source=look.source, traceparent=look.traceparent
         )
-        self.watcher.settled(settled, look.source, 0, self.store.now())
+        self.metrics.settled(settled, look.source, 0, self.store.now())
         log.warning("refund.stuck", state=known.state, events=[event.type for event in settled.events])
         return settled.change.refund
 
-    async def _not_found(self, look: Look) -> None:
+    async def _not_found(self, look: DueRefund) -> None:
         """A notification can be ahead of Get Refund. Who asks for a refresh can ask again."""
         now = self.store.now()
         known = await self._overdue(look)
         again, echo = self._echo(look, now) if known or look.source is not Source.REFRESH else (None, None)
-        own = next_look(known, now, self.account.poll, self.chance()) if known else None
+        own = next_look(known, now, self.account.poll, self.random()) if known else None
         at = min((time for time in (own, again) if time is not None), default=None)
         revision = known.revision if known else 0
         held = await self.store.reschedule(look, at, echo, revision=revision, outcome="amazon_not_found")
         if at is None and known is None and held:
-            self.watcher.hint_dropped()
+            self.metrics.hint_dropped()
             log.warning("track.hint_dropped", reason="amazon_not_found")
         elif known is not None and not is_final(known.state) and echo is None:
             log.warning("track.known_refund_not_found")
         else:
             log.info("track.not_found", source=look.source, next_at=at)
 
-    async def _throttled(self, look: Look, error: AmazonThrottled) -> None:
+    async def _throttled(self, look: DueRefund, error: AmazonThrottled) -> None:
         known = await self._overdue(look)
         until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
         log.warning("track.throttled", until=until, request_id=error.request_id)
         await self.store.reschedule(look, until, look.echo, outcome=error.reason, patient=_only_asked(look, known))
 
-    async def _failed(self, look: Look, error: AmazonError) -> None:
+    async def _failed(self, look: DueRefund, error: AmazonError) -> None:
         """No answer, or a refusal of our request: the refund stays scheduled, further and further apart."""
         known = await self._overdue(look)
-        echo = look.echo or Echo(Source.POLL, self.store.now())
-        unknown = isinstance(error, AmazonUnknown)
+        echo = look.echo or FollowUp(Source.POLL, self.store.now())
+        unknown = isinstance(error, AmazonOutcomeUnknown)
         wait = min(RETRY_FIRST * 2 ** min(echo.failures, 20), RETRY_MOST)
         asked = min((error.retry_after or 0) * 1000, RETRY_MOST)
-        at = self.store.now() + max(int(wait * (0.5 + self.chance() / 2)), asked)
+        at = self.store.now() + max(int(wait * (0.5 + self.random() / 2)), asked)
         (log.warning if unknown else log.error)(
             "track.amazon_failed",
             reason=error.reason,
@@ -299,6 +297,6 @@ class Tracker:
         await self.store.reschedule(look, at, echo, outcome=error.reason, patient=_only_asked(look, known))
 
 
-def _only_asked(look: Look, known: Refund | None) -> bool:
+def _only_asked(look: DueRefund, known: Refund | None) -> bool:
     """Whether nobody knows of the refund but who asked to refresh it: it may be invented."""
     return known is None and look.source is Source.REFRESH

@@ -1,4 +1,5 @@
-"""Edge: the web. The only file that opens a socket to it: a `Request` goes out, a `Response` comes back, or `NotSent`.
+"""Edge: the web. The only file that opens a socket to it: a `Request` goes out, a `Response` comes back, or
+`TransportError`.
 
     reason                what happened
     bad_url               the address cannot be used as it stands
@@ -13,8 +14,8 @@
     server_error          408, 429 or 5xx for a certificate (`fetch_certificate` alone)
 
 A status that was read is an answer. What goes wrong after it (`cut`, `timeout`, `bad_answer`) is a note of the answer
-where the status alone says what matters: for every guarded request, and for a 429 and a 503. Elsewhere it is `NotSent`:
-half a body tells nothing.
+where the status alone says what matters: for every guarded request, and for a 429 and a 503. Elsewhere it is
+`TransportError`: half a body tells nothing.
 
 The bounds, and why:
 
@@ -41,7 +42,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from receiver.errors import CertificateUnavailable, NotSent
+from receiver.errors import CertificateUnavailable, TransportError
 from receiver.exchange import Request, Response
 from receiver.transport.addresses import Network, forbidden
 from receiver.transport.errors import judged
@@ -130,7 +131,7 @@ class Transport:
         check and use gains nothing; a pooled connection was judged when it was made. A guarded request whose pooled
         connection turns out to be dead is sent once more over another: subscribers can tell that by its id.
         Trouble after the status is the answer's `note` for guarded requests, and for a 429 or 503.
-        Raises `NotSent`; its text names the host at most, never a path, a query or a header.
+        Raises `TransportError`; its text names the host at most, never a path, a query or a header.
         """
         url = checked_url(request.url, guarded)
         check_headers(request)
@@ -163,15 +164,15 @@ class Transport:
 
         A connection that fails and a 5xx are tried once more. The address is not guarded: inside a cloud network the
         name of SNS may rightly lead to a private address, and the name is proven by TLS.
-        Raises `NotSent` for trouble that may pass, and `CertificateUnavailable` ("certificate_not_found") for any other
-        answer: another status (also a redirect), a longer or an encoded body.
+        Raises `TransportError` for trouble that may pass, and `CertificateUnavailable` ("certificate_not_found") for
+        any other answer: another status (also a redirect), a longer or an encoded body.
         """
         if not url.startswith("https://"):
-            raise NotSent("A certificate is fetched over https only.", reason="bad_url")
+            raise TransportError("A certificate is fetched over https only.", reason="bad_url")
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             return await self._fetch_once(url, deadline, connect_timeout)
-        except NotSent as error:
+        except TransportError as error:
             if error.reason not in {"connect_failed", "dns_failed", "cut", "server_error", "timeout"}:
                 raise
             if deadline - asyncio.get_running_loop().time() < timeout / 10:
@@ -184,7 +185,7 @@ class Transport:
             Request("GET", url), timeout=left, connect_timeout=connect_timeout, max_body=MAX_CERTIFICATE
         )
         if answer.status in {408, 429} or answer.status >= 500:
-            raise NotSent(f"The certificate's host answered {answer.status}.", reason="server_error")
+            raise TransportError(f"The certificate's host answered {answer.status}.", reason="server_error")
         if answer.status != 200:
             problem = f"its host answered {answer.status}"
         elif answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
@@ -210,7 +211,7 @@ class Transport:
             if (said := answer.reason or "").startswith(NOTE):
                 note = said.removeprefix(NOTE)
                 if not _says_it_all(answer.status, guarded):
-                    raise NotSent(f"{url.raw_host}: {note}.", reason="bad_answer")
+                    raise TransportError(f"{url.raw_host}: {note}.", reason="bad_answer")
                 return replace(head, truncated=True, note=note)
             attempts = _attempts.get()
             attempts.answer = head
@@ -296,8 +297,8 @@ async def _read(answer: aiohttp.ClientResponse, body: bytearray, max_body: int) 
     return True
 
 
-def _not_sent(error: Exception, host: str, attempts: _Attempts) -> NotSent:
+def _not_sent(error: Exception, host: str, attempts: _Attempts) -> TransportError:
     reason, what = judged(error)
     if reason == "connect_failed" and attempts.refusal is not None:
         reason, what = "forbidden_address", f"its address is not public ({attempts.refusal})"
-    return NotSent(f"{host}: {what}.", reason=reason)
+    return TransportError(f"{host}: {what}.", reason=reason)

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 
 from yarl import URL
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Request
 
 PRINTABLE_URL = re.compile(r"https?://[\x21-\x7e]+", re.IGNORECASE)
@@ -22,19 +22,19 @@ HEADER_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 @lru_cache(1024)
 def checked_url(text: str, guarded: bool) -> URL:
-    """The address of a request. Raises `NotSent`: `bad_url`, `forbidden_address`."""
+    """The address of a request. Raises `TransportError`: `bad_url`, `forbidden_address`."""
     if not PRINTABLE_URL.fullmatch(text):
-        raise NotSent("The address is no http or https URL in ASCII.", reason="bad_url")
+        raise TransportError("The address is no http or https URL in ASCII.", reason="bad_url")
     try:
         url = URL(text, encoded=True)
         host, port = url.raw_host or "", url.port
     except ValueError as error:
-        raise NotSent("The address is no URL.", reason="bad_url") from error
+        raise TransportError("The address is no URL.", reason="bad_url") from error
     if not host or port == 0 or "@" in url.raw_authority:
-        raise NotSent("The address needs a host, and must have no user or password.", reason="bad_url")
+        raise TransportError("The address needs a host, and must have no user or password.", reason="bad_url")
     if ":" not in host and NUMERIC_HOST.fullmatch(host) and not _is_ipv4(host):
         reason = "forbidden_address" if guarded else "bad_url"
-        raise NotSent("The address is a number that is not written as four decimal parts.", reason=reason)
+        raise TransportError("The address is a number that is not written as four decimal parts.", reason=reason)
     return url
 
 
@@ -47,7 +47,7 @@ def _is_ipv4(host: str) -> bool:
 
 
 def check_headers(request: Request) -> None:
-    """Raise `NotSent` (`bad_header`) for a header that would break the request."""
+    """Raise `TransportError` (`bad_header`) for a header that would break the request."""
     for name, value in request.headers.items():
         if not HEADER_NAME.fullmatch(name) or HEADER_FORBIDDEN.search(value):
-            raise NotSent("A header holds what no header may hold.", reason="bad_header")
+            raise TransportError("A header holds what no header may hold.", reason="bad_header")

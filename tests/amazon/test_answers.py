@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from receiver.amazon.answers import MAX_RETRY_AFTER, VERDICTS, retry_after
 from receiver.amazon.calls import read_charge, read_refund
-from receiver.errors import AmazonError, AmazonNotFound, AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown
+from receiver.errors import (
+    AmazonError,
+    AmazonNotFound,
+    AmazonOutcomeUnknown,
+    AmazonRefused,
+    AmazonRefusesUs,
+    AmazonThrottled,
+)
 from receiver.exchange import Response
 
 REFUND_ID = "S01-5105180-3221187-R022311"
@@ -52,25 +59,25 @@ def answer(values: object, status: int = 200, **headers: str) -> Response:
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        (100, AmazonUnknown),
-        (204, AmazonUnknown),
-        (301, AmazonUnknown),
-        (304, AmazonUnknown),
+        (100, AmazonOutcomeUnknown),
+        (204, AmazonOutcomeUnknown),
+        (301, AmazonOutcomeUnknown),
+        (304, AmazonOutcomeUnknown),
         (400, AmazonRefusesUs),
         (401, AmazonRefusesUs),
         (403, AmazonRefusesUs),
         (404, AmazonNotFound),
         (407, AmazonRefusesUs),
-        (408, AmazonUnknown),
+        (408, AmazonOutcomeUnknown),
         (409, AmazonRefusesUs),
         (422, AmazonRefusesUs),
-        (425, AmazonUnknown),
+        (425, AmazonOutcomeUnknown),
         (426, AmazonRefusesUs),
         (429, AmazonThrottled),
-        (500, AmazonUnknown),
-        (503, AmazonUnknown),
-        (599, AmazonUnknown),
-        (999, AmazonUnknown),
+        (500, AmazonOutcomeUnknown),
+        (503, AmazonOutcomeUnknown),
+        (599, AmazonOutcomeUnknown),
+        (999, AmazonOutcomeUnknown),
     ],
 )
 def test_the_class_of_the_status_decides(code: int, error: type[AmazonError]) -> None:
@@ -194,7 +201,7 @@ def test_retry_after_is_seconds_or_a_date(headers: dict[str, str], seconds: int 
     with pytest.raises(AmazonThrottled) as throttled:
         read_refund(Response(429, headers))
     assert throttled.value.retry_after == seconds
-    with pytest.raises(AmazonUnknown) as unknown:
+    with pytest.raises(AmazonOutcomeUnknown) as unknown:
         read_refund(Response(503, headers))
     assert unknown.value.retry_after == seconds
 
@@ -242,7 +249,7 @@ def test_any_json_is_a_refund_or_an_amazon_error(
     body = {**(REFUND if whole else {}), **values, place: inner}
     try:
         found = read_refund(answer(body))
-    except AmazonUnknown as error:
+    except AmazonOutcomeUnknown as error:
         assert error.reason == "amazon_unintelligible"  # noqa: PT017 - both outcomes are fine
     else:
         assert found.state.isascii()
@@ -250,5 +257,5 @@ def test_any_json_is_a_refund_or_an_amazon_error(
         assert found.amount is None or isinstance(found.amount.amount, Decimal)
     try:
         read_charge(answer({**CHARGE, **body} if whole else body))
-    except AmazonUnknown as error:
+    except AmazonOutcomeUnknown as error:
         assert error.reason == "amazon_unintelligible"  # noqa: PT017 - both outcomes are fine

@@ -9,7 +9,7 @@ import pytest
 
 from receiver.amazon.answers import judge
 from receiver.amazon.fps import calls
-from receiver.errors import AmazonError, AmazonNotFound, AmazonRefusesUs, AmazonThrottled, AmazonUnknown
+from receiver.errors import AmazonError, AmazonNotFound, AmazonOutcomeUnknown, AmazonRefusesUs, AmazonThrottled
 from receiver.exchange import Response
 
 ID = {"x-amz-pay-request-id": "abc"}
@@ -26,7 +26,7 @@ OVER = {
 @pytest.mark.parametrize("what", OVER)
 def test_what_is_over_a_bound_is_said(what: str) -> None:
     """As Amazon's trouble, not as a word about the refund."""
-    with pytest.raises(AmazonUnknown) as caught:
+    with pytest.raises(AmazonOutcomeUnknown) as caught:
         judge(OVER[what])
     assert caught.value.reason == "amazon_unintelligible"
     assert what in caught.value.detail
@@ -34,7 +34,8 @@ def test_what_is_over_a_bound_is_said(what: str) -> None:
 
 @pytest.mark.parametrize("over", list(OVER.values())[:2])
 @pytest.mark.parametrize(
-    ("status", "error"), [(400, AmazonRefusesUs), (404, AmazonRefusesUs), (429, AmazonThrottled), (500, AmazonUnknown)]
+    ("status", "error"),
+    [(400, AmazonRefusesUs), (404, AmazonRefusesUs), (429, AmazonThrottled), (500, AmazonOutcomeUnknown)],
 )
 def test_a_refusal_over_a_bound_is_no_verdict(over: Response, status: int, error: type[AmazonError]) -> None:
     """The status alone counts, with the fields of the head."""
@@ -88,10 +89,10 @@ FPS = {
 @pytest.mark.parametrize("what", FPS)
 def test_answers_of_flexible_payments_have_the_same(what: str) -> None:
     """A 2xx over a bound does not tell what became of the refund, a 4xx is no verdict."""
-    order = calls.Order("208sg0849sfwers082", "w908dnwf092987")
-    with pytest.raises(AmazonUnknown) as caught:
+    order = calls.FpsRefundRequest("208sg0849sfwers082", "w908dnwf092987")
+    with pytest.raises(AmazonOutcomeUnknown) as caught:
         calls.read_refund(FPS[what], order, 0)
     assert caught.value.reason == "amazon_unintelligible"
     assert what in caught.value.detail
-    with pytest.raises((AmazonRefusesUs, AmazonUnknown)):
+    with pytest.raises((AmazonRefusesUs, AmazonOutcomeUnknown)):
         calls.read_refund(Response(400, {}, FPS[what].body, FPS[what].truncated), order, 0)

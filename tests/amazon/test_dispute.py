@@ -10,7 +10,7 @@ import pytest
 
 from receiver.amazon.dispute import kind_of
 from receiver.amazon.notification import read_notice
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.ledger.dispute import Dispute
 from receiver.ledger.money import Money
 from receiver.ledger.timestamps import parse_time
@@ -140,7 +140,7 @@ def test_a_charge_permission_anywhere_in_the_message_is_enough(message: str) -> 
 @pytest.mark.parametrize("message", [v2(ObjectId="B000001", ChargePermissionId=None), v1("<no xml"), v1(None)])
 def test_a_dispute_about_nothing_is_not_understood(message: str) -> None:
     """It is then kept as every message that is not understood."""
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         read_notice(message)
     assert caught.value.reason == "notice_unreadable"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.amazon.notification import Notice, read_notice
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from tests.kit.sns import MERCHANT, REFUND_ID, notice
 
 XML = """<?xml version="1.0" encoding="UTF-8"?><RefundNotification \
@@ -39,7 +39,7 @@ def v1(data: object = XML, **overrides: object) -> str:
 
 
 def refuse(message: str) -> None:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         read_notice(message)
     assert caught.value.reason == "notice_unreadable"
 
@@ -210,10 +210,10 @@ def test_other_messages_are_unreadable(message: str) -> None:
 
 @given(st.text())
 def test_any_text_is_a_notice_or_unreadable(message: str) -> None:
-    """Nothing but `Unreadable` escapes."""
+    """Nothing but `Malformed` escapes."""
     try:
         read_notice(message)
-    except Unreadable:
+    except Malformed:
         return
 
 
@@ -232,7 +232,7 @@ def test_any_mutation_is_a_notice_or_unreadable(message: str, changes: dict[str,
     """Structured nonsense, and what is read is safe to use as a key."""
     try:
         found = read_notice(json.dumps({**json.loads(message), **changes}))
-    except Unreadable:
+    except Malformed:
         return
     assert found.merchant_id.isascii()
     assert found.merchant_id.isalnum()

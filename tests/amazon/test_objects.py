@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from receiver.amazon.calls import read_charge, read_refund
-from receiver.errors import AmazonUnknown
+from receiver.errors import AmazonOutcomeUnknown
 from receiver.exchange import Response
 from receiver.ledger.charge import Charge
 from receiver.ledger.money import Money
@@ -60,7 +60,7 @@ def status(**members: Any) -> Response:
 
 
 def unintelligible(read: Callable[[], object]) -> None:
-    with pytest.raises(AmazonUnknown) as caught:
+    with pytest.raises(AmazonOutcomeUnknown) as caught:
         read()
     assert caught.value.reason == "amazon_unintelligible"
     assert caught.value.amazon_status == 200
@@ -310,7 +310,7 @@ def test_a_truncated_body_is_unintelligible() -> None:
 
 def test_an_answer_about_another_refund_is_not_ours() -> None:
     """A proxy's or a cache's mistake must not change a refund."""
-    with pytest.raises(AmazonUnknown) as caught:
+    with pytest.raises(AmazonOutcomeUnknown) as caught:
         read_refund(answer(REFUND), "S01-5105180-3221187-R999999")
     assert caught.value.reason == "amazon_wrong_refund"
 
@@ -343,7 +343,7 @@ def test_a_charge_that_was_not_captured_has_neither_amount() -> None:
 
 def test_an_answer_about_another_charge_is_not_ours() -> None:
     """As for refunds."""
-    with pytest.raises(AmazonUnknown) as caught:
+    with pytest.raises(AmazonOutcomeUnknown) as caught:
         read_charge(answer(CHARGE), "S01-5105180-3221187-C999999")
     assert caught.value.reason == "amazon_wrong_charge"
 

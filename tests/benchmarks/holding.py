@@ -150,10 +150,10 @@ async def _compared(url: str, few_url: str, refunds: int, rounds: int) -> None:
 
 
 def _questions(refunds: int) -> dict[str, Any]:
-    chance = Random(1)
+    random = Random(1)
 
     async def read(store: Store) -> None:
-        await store.refund("us", mail.refund_id(chance.randrange(refunds)))
+        await store.refund("us", mail.refund_id(random.randrange(refunds)))
 
     async def page(store: Store) -> None:
         await store.page("us", Query())

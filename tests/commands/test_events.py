@@ -198,7 +198,7 @@ async def test_a_service_that_does_not_wait_is_not_asked_in_a_rush(monkeypatch: 
 
     async def read() -> None:
         api = Api(send, "http://127.0.0.1", "token")
-        async for _ in follow.Follow(api, lambda _: None, types=(), reasons=(), after="", greeting="").pages():
+        async for _ in follow.EventFollower(api, lambda _: None, types=(), reasons=(), after="", greeting="").pages():
             pass
 
     with pytest.raises(TimeoutError):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from receiver.commands.client.api import Api
-from receiver.commands.refund.watch import Watch
+from receiver.commands.refund.watch import ChangeWatcher
 from receiver.exchange import Request, Response
 from tests.commands.kit import REFUND, REPOSITORY, Process, Server
 from tests.commands.test_client import against, answer, refund
@@ -154,7 +154,7 @@ async def test_an_emptied_store_and_late_writes() -> None:
             raise asyncio.CancelledError
         return Response(200, {}, answers.pop(0))
 
-    watch = Watch(
+    watch = ChangeWatcher(
         Api(send, "http://127.0.0.1", READER),
         lambda change: shown.append((change["refundId"], change["revision"])),
         lambda lines: None,

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.deliver.send import Handover
+from receiver.deliver.send import DeliveryAttempt
 from receiver.http.api.deliveries import a_test
 from receiver.outbox.events.event import to_fields
 from receiver.outbox.formats.render import render
@@ -20,9 +20,9 @@ from receiver.outbox.retries import SCHEDULE
 from receiver.outbox.subscribers import subscriber as subscribers
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.store import Store
-from receiver.store.deliveries.queues import BREAKER, PROBE_PAUSE, Terms
+from receiver.store.deliveries.queues import BREAKER, PROBE_PAUSE, QueueLimits
 from tests.kit.clock import ManualClock
 from tests.kit.nameserver import nameserver
 from tests.kit.processes import until
@@ -40,7 +40,7 @@ DAY = 86_400_000
 @pytest.fixture
 async def at(store: Store, redis: Any, clock: ManualClock) -> AsyncIterator[Depot]:
     """A deliverer of "us" without jitter, on an empty store. Its clock begins at the machine's, as stream ids do."""
-    clock.ms = wall()
+    clock.ms = system_clock()
     async with depot(store, redis, clock) as found:
         yield found
 
@@ -74,7 +74,7 @@ async def test_after_five_failures_one_probe_at_a_time_is_sent_until_one_succeed
     for parcel in (await at.store.claim_lane("us", "all", lease=LEASE, limit=BREAKER)).parcels:
         await at.deliverer.deliver([parcel], (await at.store.roster("us")).subscribers["all"])
     assert len(hook.posts) == BREAKER
-    terms = Terms(breaker=BREAKER)
+    terms = QueueLimits(breaker=BREAKER)
 
     async def claim() -> tuple[int, int | None]:
         claims = await at.store.claim_lane("us", "all", lease=LEASE, limit=8, terms=terms)
@@ -105,7 +105,7 @@ async def test_in_no_second_more_is_claimed_than_the_rate_allows(at: Depot, hook
     at.clock.tick(DAY)
     taken: list[int] = []
     for _ in range(100_000):
-        claims = await at.store.claim_lane("us", "all", lease=LEASE, limit=100, terms=Terms(rate=rate))
+        claims = await at.store.claim_lane("us", "all", lease=LEASE, limit=100, terms=QueueLimits(rate=rate))
         taken += [at.clock()] * len(claims.parcels)
         for parcel in claims.parcels:
             assert await at.store.delivered(parcel)
@@ -128,13 +128,13 @@ async def test_a_burst_is_one_message_and_then_a_summary(
     # A hook reads CloudEvents, which tell one event: it stands for the whole message here.
     monkeypatch.setattr("receiver.deliver.send.render", lambda events, to, now: render(events[:1], to, now))
     batches: list[int] = []
-    real = Handover._post
+    real = DeliveryAttempt._post
 
-    async def counted(self: Handover, batch: Sequence[Any], to: Subscriber) -> Any:
+    async def counted(self: DeliveryAttempt, batch: Sequence[Any], to: Subscriber) -> Any:
         batches.append(len(batch))
         return await real(self, batch, to)
 
-    monkeypatch.setattr(Handover, "_post", counted)
+    monkeypatch.setattr(DeliveryAttempt, "_post", counted)
     await at.subscribe(hook)
     await at.owe(1)
     async with at_work(at.deliverer.run):
@@ -319,7 +319,7 @@ async def test_who_asks_for_time_is_left_alone(at: Depot, hook: Hook, asked: int
             await asyncio.sleep(0.05)
         assert hook.posts == []
         test = a_test("us", at.clock(), "0" * 32)
-        assert await at.store.try_out("us", "all", f"{at.clock()}-{10**18}", to_fields(test))
+        assert await at.store.enqueue_test("us", "all", f"{at.clock()}-{10**18}", to_fields(test))
         await until(lambda: hook.posts, "the test")
         await asyncio.sleep(0.05)
         assert [each.event(SECRET).get_id() for each in hook.posts] == [test.id]
@@ -336,7 +336,7 @@ async def test_a_resumed_subscriber_is_not_hammered(at: Depot, hook: Hook) -> No
     subscriber = await at.subscribe(hook, rate=40.0, paused=True)
     await at.owe(60)
     at.clock.tick(DAY)
-    begin = wall()
+    begin = system_clock()
     moved = at.clock()
     at.store.now = at.deliverer.store.now = _Live(moved - begin)  # type: ignore[assignment]
     assert await at.store.change_subscriber("us", subscriber, resume(subscriber, at.clock()))
@@ -356,7 +356,7 @@ class _Live:
         self.ahead = ahead
 
     def __call__(self) -> int:
-        return wall() + self.ahead
+        return system_clock() + self.ahead
 
 
 class _Timed(list[Post]):
@@ -417,7 +417,7 @@ async def test_bad_subscribers_cost_nobody_else_anything_and_are_named(
 ) -> None:
     """Tar pits, floods, garbage, resets, redirects to metadata, TLS that is none: each last answer says what it was;
     three good ones get everything long before the slow ones time out, and memory does not follow what is sent."""
-    clock.ms = wall()
+    clock.ms = system_clock()
     async with depot(store, redis, clock, timeout=5.0) as at, AsyncExitStack() as stack:
         for name, (says, _) in BAD.items():
             server: WebServer = await stack.enter_async_context(serving(says))
@@ -448,7 +448,7 @@ async def test_names_that_no_server_answers_delay_no_other_subscriber(
     store: Store, redis: Any, clock: ManualClock
 ) -> None:
     """80 addresses whose names are asked for and never answered; one whose name is known gets all at once."""
-    clock.ms = wall()
+    clock.ms = system_clock()
     async with (
         nameserver(**{"good.example": "127.0.0.1"}) as names,
         Hook("good").listening() as good,

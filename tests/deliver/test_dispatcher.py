@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from receiver.ledger.refund import Source
 from receiver.outbox.events.event import from_fields
 from receiver.outbox.formats.render import render_body
-from receiver.outbox.retries import SCHEDULE, Attempts
+from receiver.outbox.retries import SCHEDULE, DeliveryAttempts
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import pause, resume
 from receiver.store import Store
@@ -97,11 +97,11 @@ FAILURES = {
 @pytest.mark.parametrize("chance", [0.0, 0.999])
 @pytest.mark.parametrize("error", FAILURES)
 async def test_what_fails_is_sent_by_the_schedule_and_kept_when_it_is_given_up(
-    store: Store, redis: Any, clock: ManualClock, error: str, chance: float
+    store: Store, redis: Any, clock: ManualClock, error: str, random: float
 ) -> None:
     """Twelve attempts over three days, each wait within its bounds and no sooner; a redirect is never followed. Then
     the event is dead: kept with its body, the reason and the last answer, and not sent again."""
-    async with depot(store, redis, clock, chance=lambda: chance) as at, serving(b"") as server:
+    async with depot(store, redis, clock, random=lambda: random) as at, serving(b"") as server:
         says = FAILURES[error].replace(b"{url}", server.url.encode())
 
         async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -119,7 +119,7 @@ async def test_what_fails_is_sent_by_the_schedule_and_kept_when_it_is_given_up(
                 due = await at.due()
                 assert due is not None
                 assert least <= due < most
-                assert abs(due - (least + (most - least) * chance)) <= 1
+                assert abs(due - (least + (most - least) * random)) <= 1
                 found = await at.attempts()
                 assert (found.count, found.first_at, found.last_at) == (number, T0, clock())
                 assert found.last_error == error
@@ -589,4 +589,4 @@ async def test_a_deliverer_that_dies_while_it_sends_leaves_the_event_to_the_next
 async def test_attempts_of_another_version_are_read(at: Depot) -> None:
     """Fields that are not known are passed over: two versions of the service share one Redis while one is replaced."""
     stored = msgspec.json.encode({"count": 3, "first_at": T0, "colour": "blue"})
-    assert msgspec.json.decode(stored, type=Attempts) == Attempts(count=3, first_at=T0)
+    assert msgspec.json.decode(stored, type=DeliveryAttempts) == DeliveryAttempts(count=3, first_at=T0)

@@ -29,7 +29,7 @@ async def test_a_retry_that_is_refunded_resolves_the_incident(store: Store, redi
     routing key is in the posts alone: not in the log, not in what is kept of an event that was given up."""
     aborts = Says(400, {"webhook-delivery": "abort-message"}, b'{"status":"invalid event"}')
     pages = Hook(answers=[Says(202), Says(202), aborts])
-    async with depot(store, redis, clock, wall=clock) as at, pages.listening() as pager:
+    async with depot(store, redis, clock, system_clock=clock) as at, pages.listening() as pager:
         await at.subscribe(pager, types=DECLINED, secrets=(), format="pagerduty", credential=Secret(KEY))
         await at.subscribe(Hook(name="plain", url=pager.url), types=DECLINED)
         settler = Settler(store, lambda: 0.0)

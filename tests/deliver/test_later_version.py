@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from receiver.deliver.retention import Upkeep
+from receiver.deliver.retention import Retention
 from receiver.outbox.events.event import is_newer
 from receiver.runtime.metrics import Metrics
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.store import Store
 from receiver.store.redis.stream_ids import fixed_width
 from tests.kit.clock import ManualClock
@@ -25,7 +25,7 @@ LATER = [{"type": "amazonpay.dispute.opened"}, {"type": "receiver.weather.stormy
 @pytest.fixture
 async def at(store: Store, redis: Any, clock: ManualClock) -> AsyncIterator[Depot]:
     """A deliverer of "us" without jitter, on an empty store."""
-    clock.ms = wall()
+    clock.ms = system_clock()
     async with depot(store, redis, clock) as found:
         yield found
 
@@ -63,7 +63,7 @@ async def test_an_event_of_a_later_version_waits_for_it(at: Depot, hook: Hook, f
     health = await at.store.health("us", "all")
     assert (health.streak, health.error) == (0, "")
     at.clock.tick(100 * DAY)
-    await Upkeep("us", at.store, Metrics(), 30 * DAY, 60 * DAY).round()
+    await Retention("us", at.store, Metrics(), 30 * DAY, 60 * DAY).round()
     assert not await at.redis.exists(DEAD), "not even when it is old"
     assert await at.redis.xrange("refunds:{us}:events", later, later)
 

@@ -176,7 +176,7 @@ async def caddy(folder: Path, upstream: str, port: int) -> asyncio.subprocess.Pr
 
 
 @asynccontextmanager
-async def behind(start: Start, upstream: str) -> AsyncIterator[str]:
+async def with_routes(start: Start, upstream: str) -> AsyncIterator[str]:
     """The address of the proxy in front of `upstream`, when it listens."""
     folder, port = short_folder(), free_port()
     process: asyncio.subprocess.Process | None = None
@@ -217,7 +217,7 @@ async def test_the_proxy_passes_notifications_on_as_they_are_and_nothing_else(
         http = {"port": 0, "trusted_proxies": ["127.0.0.1"]}
         async with (
             running(valkey_url, [account(amazon, tmp_path)], http=http) as stage,
-            behind(start, stage.url) as url,
+            with_routes(start, stage.url) as url,
         ):
             amazon.post_to = f"{url}/ipn/us"
             refund_id = amazon.start_refund("12.00", "USD", Outcome.AMAZON_REJECTED)
@@ -287,7 +287,7 @@ async def test_body_and_path_arrive_byte_for_byte_and_the_client_cannot_lie_abou
 
     connector = aiohttp.TCPConnector(ssl=context())
     try:
-        async with behind(start, f"{host}:{port}") as url, aiohttp.ClientSession(connector=connector) as session:
+        async with with_routes(start, f"{host}:{port}") as url, aiohttp.ClientSession(connector=connector) as session:
             for data in (body, pieces()):
                 async with session.post(f"{url}/ipn/us", data=data, headers=headers) as answer:
                     assert answer.status == 200
@@ -301,7 +301,7 @@ async def test_nginx_with_the_block_of_the_api_loads_and_passes_it_on(valkey_url
     async with (
         Amazon() as amazon,
         running(valkey_url, [account(amazon, tmp_path)], http={"port": 0}) as stage,
-        behind(nginx_with_api, stage.url) as url,
+        with_routes(nginx_with_api, stage.url) as url,
     ):
         tls = context()
         for path, status in {

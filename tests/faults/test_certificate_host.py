@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import CertificateUnavailable
-from receiver.ledger.receipt import Outcome
+from receiver.ledger.receipt import NotificationOutcome
 from receiver.receive.certificates import FAILED_MAX, UNPROVEN_MAX, CertificateStore
 from receiver.receive.fetch_queue import BURST, PER_SECOND
 from receiver.receive.receiver import Receiver
@@ -195,7 +195,7 @@ async def test_ten_thousand_names_harm_nobody(at: Town) -> None:
         strangers = asyncio.gather(*(strange(number) for number in range(first, first + 500)))
         at_once = perf_counter()
         body = SIGNER.post_body(notice(), MessageId=message_id(first + 1))
-        assert (await at.receiver.receive(body, {}, source="amazon")).outcome is Outcome.NOTED
+        assert (await at.receiver.receive(body, {}, source="amazon")).outcome is NotificationOutcome.NOTED
         genuine.append(perf_counter() - at_once)
         await strangers
     assert others == {"certificate_not_found", "certificate_too_many"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.store import Store
 from tests.faults.stage import PATHS, House, Run, fresh, house
 from tests.faults.test_states import Server, World, server
@@ -120,7 +120,7 @@ async def test_a_process_whose_clock_steps(server: Server, tmp_path: Path) -> No
     ahead = 0
     async with Amazon() as amazon, Hook().listening() as hook:
         tables = [account(amazon, tmp_path)]
-        async with running(server.url, tables, [hook], now=lambda: wall() + ahead) as stage:
+        async with running(server.url, tables, [hook], now=lambda: system_clock() + ahead) as stage:
             at = World(stage, amazon, hook, server)
             await at.is_well()
             assert await word(at) == (200, "ok")

@@ -17,7 +17,7 @@ from receiver.amazon.fps.notification import StatusNotification, read_status_not
 from receiver.amazon.notification import Notice, read_notice
 from receiver.amazon.sns.envelope import Envelope, read_envelope
 from receiver.amazon.sns.signature import check_address, check_age
-from receiver.errors import AmazonError, NotProven, NotSent, Unavailable, Unreadable
+from receiver.errors import AmazonError, Malformed, TransportError, Unavailable, VerificationFailed
 from receiver.exchange import Response
 from receiver.ledger.refund import REFUND_ID, Observation
 from receiver.outbox import retries
@@ -27,7 +27,7 @@ from tests.kit.clock import T0
 from tests.kit.sns import signed_text
 
 STATUSES = (200, 201, 204, 301, 400, 404, 408, 410, 425, 429, 500, 503, 599, 100)
-ORDER = fps.Order("208sg0849sfwers082", "w908dnwf092987")
+ORDER = fps.FpsRefundRequest("208sg0849sfwers082", "w908dnwf092987")
 LONGEST_TEXT = 600
 """Characters of what people are shown of an answer."""
 
@@ -36,7 +36,7 @@ def envelope(data: bytes) -> None:
     """Whoever posts: an envelope whose signed text is the one that SNS defines, or a refusal with a known reason."""
     try:
         found = read_envelope(data)
-    except Unreadable as error:
+    except Malformed as error:
         assert error.reason in REASONS, error.reason
         return
     fields = json.loads(data)
@@ -48,7 +48,7 @@ def envelope(data: bytes) -> None:
     for check in (lambda: check_address(found), lambda: check_age(found, T0)):
         try:
             check()
-        except (NotProven, Unavailable) as error:
+        except (VerificationFailed, Unavailable) as error:
             assert error.reason in REASONS, error.reason
 
 
@@ -73,7 +73,7 @@ def xml(data: bytes) -> None:
 def _notice(text: str) -> None:
     try:
         found = read_notice(text)
-    except Unreadable as error:
+    except Malformed as error:
         assert error.reason == "notice_unreadable"
         return
     assert isinstance(found, Notice)
@@ -86,7 +86,7 @@ def fps_form(data: bytes) -> None:
     """A status notification of Flexible Payments, which nothing proves."""
     try:
         found = read_status_notification(data)
-    except Unreadable as error:
+    except Malformed as error:
         assert error.reason == "notification_unreadable"
         return
     assert isinstance(found, StatusNotification)
@@ -129,9 +129,13 @@ def _observation(found: Observation) -> None:
 
 def subscriber_answer(data: bytes) -> None:
     """What a subscriber answers; the first byte chooses status and attempts, a line of headers may follow."""
-    tried = retries.Attempts(count=data[0] % 13, first_at=T0 - data[0] * 3_600_000) if data else retries.Attempts()
+    tried = (
+        retries.DeliveryAttempts(count=data[0] % 13, first_at=T0 - data[0] * 3_600_000)
+        if data
+        else retries.DeliveryAttempts()
+    )
     response = answer(data)
-    for said in (response, NotSent(response.body.decode("utf-8", "replace"), reason="connect_failed")):
+    for said in (response, TransportError(response.body.decode("utf-8", "replace"), reason="connect_failed")):
         verdict = retries.judge(said, tried, T0, 0.5)
         if isinstance(verdict, retries.Retry):
             assert T0 < verdict.at < retries.deadline(tried, T0)

@@ -27,9 +27,9 @@ from redis.asyncio import Redis
 from starlette.types import ASGIApp, Message
 from structlog.testing import capture_logs
 
-from receiver.errors import CertificateUnavailable, NotSent
+from receiver.errors import CertificateUnavailable, TransportError
 from receiver.http.app import build
-from receiver.ledger.receipt import Outcome, Receipt
+from receiver.ledger.receipt import NotificationOutcome, Receipt
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
 from receiver.runtime.metrics import REASONS, Metrics
@@ -43,7 +43,7 @@ CANARY = "hunter2hunter2"
 """In everything that is put into a body here: if it stands in a log line, so could anything."""
 DAY = 86_400_000
 STATUSES = {200, 400, 403, 413, 415, 501, 503}
-BELIEVED = frozenset(Outcome)
+BELIEVED = frozenset(NotificationOutcome)
 REFUSALS = REASONS - {"", "internal_error"}
 ACCOUNT = make_account()
 MESSAGE_ID = "0f7f9e1c-5c0e-4b9f-9f4e-2d1c6b7a8e90"
@@ -120,7 +120,7 @@ class Target:
     async def _fetch(self, url: str) -> bytes:
         self.fetched.append(url)
         if len(self.fetched) % 2:
-            raise NotSent("There is no web here.")
+            raise TransportError("There is no web here.")
         raise CertificateUnavailable(reason="certificate_not_found")
 
     async def _confirm(self, url: str) -> None:

@@ -17,17 +17,17 @@ import aiohttp
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from receiver.errors import NotSent
-from receiver.http.app import AppStore, build
+from receiver.errors import TransportError
+from receiver.http.app import build
 from receiver.http.health import Check
 from receiver.http.ipn.endpoint import Receives
-from receiver.http.middleware import Framed
+from receiver.http.middleware import Application
 from receiver.http.server import server
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
-from receiver.receive.unrecognized import NotificationStore
 from receiver.runtime.metrics import Metrics
 from receiver.settings import Settings, check
+from receiver.store import Store
 from tests.kit.accounts import MERCHANT, TOPIC, make_account, merchant_key_pem
 from tests.kit.clock import T0
 from tests.kit.sns import NOW, SnsSigner
@@ -67,10 +67,10 @@ def token(text: str, *scopes: str) -> dict[str, Any]:
 
 async def no_fetch(url: str) -> bytes:
     """Certificates are pinned in these tests."""
-    raise NotSent("There is no web here.")
+    raise TransportError("There is no web here.")
 
 
-def real_receiver(signer: SnsSigner, store: NotificationStore, *names: str) -> Receiver:
+def real_receiver(signer: SnsSigner, store: Store, *names: str) -> Receiver:
     """The verb itself, believing the signer's certificate."""
     certificates = CertificateStore(no_fetch, lambda: NOW, pinned={signer.url: signer.pem})
     return Receiver([make_account(name) for name in names or ("us",)], certificates, store, lambda: NOW)
@@ -135,7 +135,7 @@ class Service:
 @asynccontextmanager
 async def running(
     chosen: Settings,
-    store: AppStore,
+    store: Store,
     receiver: Receives,
     *,
     checks: Mapping[str, Check] | None = None,
@@ -208,7 +208,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def all_routes() -> Framed:
+def all_routes() -> Application:
     """The application with every route that there is, and nothing behind them."""
     anything: Any = object()
     return build(

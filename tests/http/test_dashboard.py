@@ -27,11 +27,11 @@ from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Source
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.dead_letter import DeadEvent, dead_event
-from receiver.outbox.retries import Attempts
+from receiver.outbox.retries import DeliveryAttempts
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
-from receiver.store.deliveries.queues import Result
+from receiver.store.deliveries.queues import AttemptEffects
 from receiver.store.redis.pipeline import connect
 from receiver.store.redis.stream_ids import fixed_width
 from receiver.track.record import Settler
@@ -406,7 +406,7 @@ async def test_the_timeline_has_every_notification_look_and_delivery(
         if number:
             assert await store.delivered(parcel)
         else:
-            assert await store.retry(parcel, clock.ms, Attempts(count=1, last_error="HTTP 500 <b>"))
+            assert await store.retry(parcel, clock.ms, DeliveryAttempts(count=1, last_error="HTTP 500 <b>"))
     steps = [
         "Notification",
         "found by notification",
@@ -447,7 +447,7 @@ async def test_what_was_given_up_is_sent_again(service: Service, browser: Browse
     await subscribe(store)
     await seen(store, "us", "S01-1", "Declined")
     (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
-    assert await store.dead(parcel, dead_event(parcel, "exhausted", T0, Attempts()))
+    assert await store.dead(parcel, dead_event(parcel, "exhausted", T0, DeliveryAttempts()))
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
     assert "Send all 1 again" in browser.page
@@ -464,7 +464,7 @@ async def test_the_last_error_stays_known_after_a_success(
     await seen(store, "us", "S01-1", "Declined")
     await browser.sign_in(US_ONLY)
     (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
-    assert await store.retry(parcel, clock.ms, Attempts(count=1), Result(failed=True, error="HTTP 502"))
+    assert await store.retry(parcel, clock.ms, DeliveryAttempts(count=1), AttemptEffects(failed=True, error="HTTP 502"))
     await browser.get("/subscribers")
     words = r"<dt>Last error</dt><dd>HTTP 502, at <time[^>]*>[^<]*</time>"
     assert re.search(rf"{words}; 1 failures in a row</dd>", browser.page)
@@ -496,7 +496,7 @@ async def test_however_much_was_given_up_it_is_shown_and_sent_again(
     clock.tick(int(seconds) * 1000 - clock.ms)
     await seen(store, "us", state="Declined")
     (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
-    assert await store.dead(parcel, dead_event(parcel, "exhausted", T0, Attempts(last_error="HTTP 503")))
+    assert await store.dead(parcel, dead_event(parcel, "exhausted", T0, DeliveryAttempts(last_error="HTTP 503")))
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
     assert "the latest 20 of 2002" in browser.page

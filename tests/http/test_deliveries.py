@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from receiver.http.api import deliveries
-from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.outbox.subscribers.subscriber import pause
 from receiver.store import Store
-from receiver.store.deliveries.queues import Result
+from receiver.store.deliveries.queues import AttemptEffects
 from tests.http.kit import US_ONLY, Answer, Service, real_receiver, running, settings
 from tests.kit.clock import ManualClock
 from tests.kit.processes import until
@@ -46,7 +46,7 @@ async def service(sns: SnsSigner, store: Store) -> AsyncIterator[Service]:
         yield service
 
 
-async def die(at: Depot, hook: Hook, count: int) -> list[Parcel]:
+async def die(at: Depot, hook: Hook, count: int) -> list[ClaimedDelivery]:
     """So many events that the subscriber does not want."""
     hook.answers = [Says(400, {"webhook-delivery": "abort-message"}, b"no\x00pe")] * count
     await at.owe(count)
@@ -175,7 +175,7 @@ async def test_a_test_goes_to_one_subscriber_alone_and_shows_its_answer(
     """Before all that waits, signed as ever, also while it is paused; sent once, whatever it answers."""
     await at.owe(3)
     for parcel in await at.claim():
-        await at.store.retry(parcel, at.clock() + 60_000, Attempts(count=1))
+        await at.store.retry(parcel, at.clock() + 60_000, DeliveryAttempts(count=1))
     if paused:
         (before,) = await at.store.subscribers("us")
         assert await at.store.change_subscriber("us", before, pause(before, "operator", at.clock()))
@@ -213,6 +213,8 @@ async def test_the_failures_of_a_lane_show(service: Service, at: Depot, hook: Ho
     await at.owe(1)
     for _ in range(5):
         (parcel,) = await at.claim()
-        await at.store.retry(parcel, at.clock(), Attempts(count=1), Result(failed=True, error="timeout"))
+        await at.store.retry(
+            parcel, at.clock(), DeliveryAttempts(count=1), AttemptEffects(failed=True, error="timeout")
+        )
     stats = (await service.get(PATH, token=US_ONLY)).json["stats"]
     assert (stats["breaker"], stats["failuresInARow"], stats["lastError"]) == ("open", 5, "timeout")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from receiver.http.api.diagnostics import Inside, package_version
+from receiver.http.api.diagnostics import DiagnosticsSource, package_version
 from receiver.http.app import build
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
@@ -42,7 +42,7 @@ async def service(store: Store, sns: SnsSigner) -> AsyncIterator[Service]:
         now=lambda: NOW,
         checks={},
         refresh_gauges=nothing,
-        inside=Inside("redis", receiver, certificates, lambda: WORKERS),
+        inside=DiagnosticsSource("redis", receiver, certificates, lambda: WORKERS),
     )
     async with listening(app, chosen) as found:
         yield found

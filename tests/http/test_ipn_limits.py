@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -15,13 +15,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from receiver.errors import NotProven
+from receiver.errors import VerificationFailed
 from receiver.http import server
 from receiver.http.ipn.endpoint import PER_TURN, Ipn
 from receiver.ledger.dispute import Dispute
-from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.hint import Hint, HintResult
 from receiver.ledger.notification import UnrecognizedNotification
-from receiver.ledger.receipt import Outcome, Receipt
+from receiver.ledger.receipt import NotificationOutcome, Receipt
 from receiver.runtime.metrics import Metrics
 from receiver.settings import Settings
 from receiver.settings.sections import IngestSettings
@@ -54,7 +54,7 @@ class Judge:
         self.bodies.append(body)
         if self.does is not None:
             await self.does()
-        return Receipt(Outcome.NOTED, age=0, signature_version=1)
+        return Receipt(NotificationOutcome.NOTED, age=0, signature_version=1)
 
 
 def limited(**ingest: Any) -> Settings:
@@ -391,7 +391,7 @@ async def test_one_connection_carries_many_notifications(store: Store) -> None:
 
     async def judged() -> None:
         if judge.bodies[-1] == b"fake":
-            raise NotProven()
+            raise VerificationFailed()
 
     judge.does = judged
     async with running(limited(), store, judge) as service:
@@ -425,16 +425,16 @@ class Remembering:
     def __init__(self) -> None:
         self.seen: dict[str, str] = {}
 
-    async def hint(self, account: str, hint: Hint) -> Noted:
-        """See `Noted`."""
+    async def hint(self, account: str, hint: Hint) -> HintResult:
+        """See `HintResult`."""
         known = self.seen.setdefault(hint.message_id, hint.digest)
-        return Noted.REPEATED if known == hint.digest else Noted.ALTERED
+        return HintResult.REPEATED if known == hint.digest else HintResult.ALTERED
 
-    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> Noted:
+    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
         """None is told here."""
         raise AssertionError
 
-    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> Noted:
+    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
         """No body here is signed."""
         raise AssertionError
 
@@ -477,7 +477,7 @@ NAMES = st.sampled_from([b"content-encoding", b"content-length", b"x-amz-sns-mes
 @pytest.fixture
 def ipn(sns: SnsSigner) -> Ipn:
     """The endpoint with the real receiver behind it."""
-    return Ipn(real_receiver(sns, Remembering()), IngestSettings(), Metrics())
+    return Ipn(real_receiver(sns, cast(Store, Remembering())), IngestSettings(), Metrics())
 
 
 @hypothesis_settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

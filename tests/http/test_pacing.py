@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from receiver.http.ipn.pacing import Turns
+from receiver.http.ipn.pacing import PerTickLimit
 
 
-async def turn_of_each(turns: Turns, count: int, cancelled: frozenset[int] = frozenset()) -> dict[int, int]:
+async def turn_of_each(turns: PerTickLimit, count: int, cancelled: frozenset[int] = frozenset()) -> dict[int, int]:
     """Who → in which turn of the loop, when all come in the first one and some are cancelled right after it."""
     loop, number, found = asyncio.get_running_loop(), 0, dict[int, int]()
 
@@ -30,25 +30,25 @@ async def turn_of_each(turns: Turns, count: int, cancelled: frozenset[int] = fro
 
 
 async def test_no_more_than_the_bound_in_one_turn_and_in_the_order_of_their_coming() -> None:
-    found = await turn_of_each(Turns(4), 11)
+    found = await turn_of_each(PerTickLimit(4), 11)
     assert list(found) == list(range(11))
     by_turn = [list(found.values()).count(number) for number in sorted(set(found.values()))]
     assert by_turn == [4, 4, 3]
 
 
 async def test_within_the_bound_nobody_waits() -> None:
-    assert set((await turn_of_each(Turns(4), 4)).values()) == {0}
+    assert set((await turn_of_each(PerTickLimit(4), 4)).values()) == {0}
 
 
 async def test_who_is_cancelled_takes_nobodys_place() -> None:
-    found = await turn_of_each(Turns(4), 12, frozenset({5, 6, 7}))
+    found = await turn_of_each(PerTickLimit(4), 12, frozenset({5, 6, 7}))
     assert list(found) == [0, 1, 2, 3, 4, 8, 9, 10, 11]
     by_turn = [list(found.values()).count(number) for number in sorted(set(found.values()))]
     assert by_turn == [4, 4, 1]
 
 
 async def test_a_later_turn_has_the_whole_bound_again() -> None:
-    turns = Turns(2)
+    turns = PerTickLimit(2)
     assert len(await turn_of_each(turns, 5)) == 5
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -56,7 +56,7 @@ async def test_a_later_turn_has_the_whole_bound_again() -> None:
 
 
 async def test_who_comes_while_others_wait_does_not_overtake_them() -> None:
-    turns, order = Turns(1), list[str]()
+    turns, order = PerTickLimit(1), list[str]()
 
     async def one(name: str) -> None:
         await turns.enter()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from receiver.amazon.fps.calls import Order
+from receiver.amazon.fps.calls import FpsRefundRequest
 from receiver.http.api.refresh_limit import Refreshes, TooManyRefreshes
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Source
@@ -215,7 +215,7 @@ async def test_what_cannot_be_a_refund_id_is_not_asked_about(service: Service, s
 async def test_a_known_refund_is_refreshed_whatever_its_id(service: Service, store: Store) -> None:
     """Amazon has told of it, or it was ordered here by Flexible Payments: then it is no invention."""
     await seen(store, "us", "of-a-new-form-1")
-    order = FpsOrder(values=Order("14GKTRANSACTION", "my-reference-1"), version="2008-09-17")
+    order = FpsOrder(values=FpsRefundRequest("14GKTRANSACTION", "my-reference-1"), version="2008-09-17")
     await store.reserve_fps("us", order, owner="o", lease=1000)
     for refund_id in ("of-a-new-form-1", "my-reference-1"):
         answer = await service.call("POST", f"/v1/refunds/{refund_id}/refresh?account=us", token=REFUNDER)

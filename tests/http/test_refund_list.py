@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -199,7 +199,7 @@ REFUNDS = st.builds(
 )
 async def test_merged_pages_are_the_whole_list(refunds: list[Refund], most: int, limit: int, state: str) -> None:
     """For any lists, page sizes and filters: every refund once, newest first."""
-    store, query, cursor = Lists(refunds, most), Query(state=state), ""
+    store, query, cursor = cast(Store, Lists(refunds, most)), Query(state=state), ""
     found: list[Refund] = []
     for _ in range(200):
         page = await merged(store, ["us", "eu", "jp"], query, cursor, limit)

@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from receiver.outbox.subscribers.subscriber import read_subscriber
-from receiver.outbox.subscribers.url import Rules
+from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.store import Store
 from tests.http.kit import ADMIN, READER, REFUNDER, US_ONLY, Answer, Service, real_receiver, running, settings
 from tests.kit.sns import SnsSigner
@@ -144,7 +144,7 @@ async def test_removing(service: Service, store: Store) -> None:
 
 async def test_a_subscriber_of_the_configuration_is_removed_there(service: Service, store: Store) -> None:
     """It would return with the next start, so the API says where to remove it."""
-    configured = read_subscriber({**FINANCE, "secret": SECRET}, Rules(), origin="config", now=1)
+    configured = read_subscriber({**FINANCE, "secret": SECRET}, UrlPolicy(), origin="config", now=1)
     await store.put_subscriber("us", configured)
     answer = await service.call("DELETE", "/v1/subscribers/finance", token=US_ONLY)
     assert (answer.status, answer.json["reason"]) == (409, "configured")

@@ -14,9 +14,9 @@ from receiver.ledger.refund import Source
 from receiver.outbox.retries import DAY, HOUR
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import Subscriber, read_subscriber
-from receiver.outbox.subscribers.url import Rules
+from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.store import Store
-from receiver.store.deliveries.queues import Result
+from receiver.store.deliveries.queues import AttemptEffects
 from receiver.track.record import Settler
 from tests.http.kit import READER, US_ONLY, Answer, Service, real_receiver, running, settings
 from tests.kit.accounts import make_account
@@ -279,7 +279,7 @@ async def test_a_rotation_that_cannot_be(service: Service, body: Any) -> None:
 
 async def test_one_of_the_configuration_is_changed_there(service: Service, store: Store) -> None:
     """It would come back as it was with the next start: 409 for each, with where to do it."""
-    configured = read_subscriber({**FINANCE, "secret": SECRETS[0]}, Rules(), origin="config", now=1)
+    configured = read_subscriber({**FINANCE, "secret": SECRETS[0]}, UrlPolicy(), origin="config", now=1)
     await store.put_subscriber("us", configured)
     for answer in (await change(service, {"types": ["*"]}), await rotate(service)):
         assert (answer.status, answer.json["reason"]) == (409, "configured")
@@ -311,7 +311,7 @@ async def test_how_one_fares(service: Service, store: Store) -> None:
     one, two, _ = (await store.claim_lane("us", "finance", lease=30_000, limit=9)).parcels
     await store.delivered(one)
     for _ in range(2):
-        await store.retry(two, two.token, two.attempts, Result(failed=True, error="HTTP 500"))
+        await store.retry(two, two.token, two.attempts, AttemptEffects(failed=True, error="HTTP 500"))
     stats = (await service.get(PATH, token=US_ONLY)).json["stats"]
     assert stats.pop("oldestWaiting").startswith("20")
     assert stats == {

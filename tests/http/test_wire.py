@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
-from receiver.http.api.rate_limit import Attempts, TooManyAttempts, address_of
+from receiver.http.api.rate_limit import SignInLimit, TooManyAttempts, address_of
 from receiver.http.headers import is_plain, tidy_path, trace_of, traceparent_of
 from receiver.http.server import Protocol, server
 from receiver.settings import Settings
@@ -247,7 +247,7 @@ def request_of(host: str | None) -> Request:
 
 def test_a_failure_comes_back_with_time() -> None:
     now = 0.0
-    attempts = Attempts(2, refill=6, timer=lambda: now)
+    attempts = SignInLimit(2, refill=6, timer=lambda: now)
     client = request_of("192.0.2.1")
     for _ in range(2):
         attempts.check(client)
@@ -269,14 +269,14 @@ def test_a_failure_comes_back_with_time() -> None:
 
 
 def test_the_table_does_not_grow() -> None:
-    attempts = Attempts(1, most=3, timer=lambda: 0.0)
+    attempts = SignInLimit(1, most=3, timer=lambda: 0.0)
     for number in range(10):
         attempts.failed(request_of(f"192.0.2.{number}"))
     assert len(attempts) == 3
     attempts.check(request_of("192.0.2.0"))
     with pytest.raises(TooManyAttempts):
         attempts.check(request_of("192.0.2.9"))
-    off = Attempts(0)
+    off = SignInLimit(0)
     off.failed(request_of("192.0.2.1"))
     off.check(request_of("192.0.2.1"))
     assert len(off) == 0

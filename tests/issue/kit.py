@@ -18,13 +18,13 @@ from receiver.amazon.signing import Signer
 from receiver.amazon.throttle import LIVE_THROTTLE, Bucket
 from receiver.issue.issuer import Issuer
 from receiver.ledger.money import Money
-from receiver.ledger.refund_request import Wish
+from receiver.ledger.refund_request import RefundRequest
 from receiver.runtime.metrics import Metrics
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.simulator.app import Simulator
 from receiver.simulator.keys import Keys, make_keys
 from receiver.store import Store
-from receiver.track.amazon_client import Asker
+from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Settler
 from receiver.transport.client import Transport
 from tests.kit.accounts import make_account
@@ -36,7 +36,7 @@ FAST = dict.fromkeys(LIVE_THROTTLE, Bucket(1000, 1000))
 
 @cache
 def keys() -> Keys:
-    return make_keys(wall())
+    return make_keys(system_clock())
 
 
 @dataclass
@@ -52,10 +52,10 @@ class Desk:
 
     def another(self) -> Issuer:
         """The issuer of a process that was started after this one."""
-        return make_issuer(self.account, self.store, self.issuer.asker.send, self.numbers)
+        return make_issuer(self.account, self.store, self.issuer.amazon_client.send, self.numbers)
 
-    def wish(self, charge_id: str, amount: str = "14.00", currency: str = "USD", **more: str) -> Wish:
-        return Wish(charge_id, Money(Decimal(amount), currency), **more)
+    def wish(self, charge_id: str, amount: str = "14.00", currency: str = "USD", **more: str) -> RefundRequest:
+        return RefundRequest(charge_id, Money(Decimal(amount), currency), **more)
 
     def charge(self, amount: str = "100.00", currency: str = "USD", **more: str) -> str:
         return self.simulator.open_charge(amount, currency, **more)
@@ -85,11 +85,11 @@ class Desk:
 def make_issuer(account: Account, store: Store, send: Any, numbers: Any) -> Issuer:
     metrics = Metrics()
     return Issuer(
-        asker=Asker(account, store, send, metrics, wall, timeout=0.5),
-        watcher=metrics,
+        amazon_client=AmazonClient(account, store, send, metrics, system_clock, timeout=0.5),
+        metrics=metrics,
         store=store,
         settler=Settler(store, lambda: 0.0),
-        chance=lambda: 0.0,
+        random=lambda: 0.0,
         nonce=lambda: str(next(numbers)),
     )
 

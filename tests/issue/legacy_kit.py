@@ -10,10 +10,10 @@ from typing import Any
 
 from receiver.amazon.account import Account, FpsAccess
 from receiver.amazon.calls import Endpoint, Region
-from receiver.amazon.fps.calls import Order
+from receiver.amazon.fps.calls import FpsRefundRequest
 from receiver.amazon.fps.signing import Credentials
 from receiver.amazon.signing import Signer
-from receiver.issue.fps import Legacy
+from receiver.issue.fps import FpsIssuer
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Refund
 from receiver.ledger.refund_request import RequestState
@@ -21,7 +21,7 @@ from receiver.runtime.metrics import Metrics
 from receiver.simulator.app import Simulator
 from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from receiver.store import Store
-from receiver.track.amazon_client import Asker
+from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Settler
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
@@ -43,18 +43,20 @@ class Office:
 
     simulator: Simulator
     store: Store
-    legacy: Legacy
+    legacy: FpsIssuer
     clock: ManualClock
     numbers: Any
 
-    def another(self, account: Account | None = None) -> Legacy:
+    def another(self, account: Account | None = None) -> FpsIssuer:
         """That of a process that was started after this one."""
-        asker = self.legacy.asker
-        return make_legacy(account or asker.account, self.store, asker.send, self.clock, self.numbers)
+        amazon_client = self.legacy.amazon_client
+        return make_legacy(account or amazon_client.account, self.store, amazon_client.send, self.clock, self.numbers)
 
-    def order(self, reference: str = "R-1", amount: str = "14.00", transaction_id: str = T2, **more: str) -> Order:
+    def order(
+        self, reference: str = "R-1", amount: str = "14.00", transaction_id: str = T2, **more: str
+    ) -> FpsRefundRequest:
         money = Money.parse(amount, "USD") if amount else None
-        return Order(transaction_id, reference, money, **more)
+        return FpsRefundRequest(transaction_id, reference, money, **more)
 
     def made(self, reference: str = "R-1") -> int:
         """How many refunds Amazon has made under the reference."""
@@ -88,14 +90,14 @@ class Office:
     async def look(self, account: Account | None = None) -> None:
         """What a tracker does with all that is due now."""
         legacy = self.another(account)
-        tracker = Tracker(legacy.asker, legacy.settler, Metrics(), lambda: 0.0, legacy=legacy)
+        tracker = Tracker(legacy.amazon_client, legacy.settler, Metrics(), lambda: 0.0, legacy=legacy)
         for look in (await claim(self.store)).looks:
             await tracker.look(look)
 
 
-def make_legacy(account: Account, store: Store, send: Any, clock: ManualClock, numbers: Any) -> Legacy:
-    asker = Asker(account, store, send, Metrics(), clock, timeout=0.5)
-    return Legacy(asker, Settler(store, lambda: 0.0), lambda: 0.0, lambda: str(next(numbers)))
+def make_legacy(account: Account, store: Store, send: Any, clock: ManualClock, numbers: Any) -> FpsIssuer:
+    amazon_client = AmazonClient(account, store, send, Metrics(), clock, timeout=0.5)
+    return FpsIssuer(amazon_client, Settler(store, lambda: 0.0), lambda: 0.0, lambda: str(next(numbers)))
 
 
 @asynccontextmanager

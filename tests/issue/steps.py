@@ -16,19 +16,19 @@ from redis.asyncio import Redis
 
 from receiver.amazon.account import Account
 from receiver.amazon.throttle import Bucket, Call
-from receiver.errors import NotSent, ReceiverError
+from receiver.errors import ReceiverError, TransportError
 from receiver.exchange import Request, Response
 from receiver.issue.issuer import Issuer
 from receiver.ledger.charge_book import Guard
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Source
-from receiver.ledger.refund_request import Order, Record
+from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from receiver.store.redis.pipeline import Group
+from receiver.store.redis.pipeline import Pipeline
 from receiver.store.redis.scripts import Command, Script
 from receiver.store.requests.requests import Disputed, NotReserved, Reserved
-from receiver.track.amazon_client import Asker
+from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Settler
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0, ManualClock
@@ -111,7 +111,7 @@ class Actor:
 ACTOR: ContextVar[Actor | None] = ContextVar("ACTOR", default=None)
 
 
-class Gated(Group):
+class Gated(Pipeline):
     """Commands, each of them a step of whoever sends it."""
 
     async def call(self, command: Command, script: Script | None = None, *, repeatable: bool = True) -> Any:
@@ -131,8 +131,8 @@ class Stepped(Store):
         self.admitted = 0
 
     async def reserve(
-        self, account: str, order: Order, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Disputed | Record:
+        self, account: str, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
+    ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
         found = await super().reserve(account, order, owner=owner, guard=guard, lease=lease)
         if isinstance(found, Reserved):
             assert guard.most == CEILING
@@ -182,7 +182,7 @@ class Amazon:
             answer = self._refund(request, fate)
         async with actor.gate():
             if fate in ("lost", "never", "not sent"):
-                raise NotSent(fate, reason="connect_failed" if fate == "not sent" else "timeout")
+                raise TransportError(fate, reason="connect_failed" if fate == "not sent" else "timeout")
             return answer
 
     def _charge(self) -> Response:
@@ -253,11 +253,11 @@ class Scene:
         """That of a process of its own."""
         metrics = Metrics()
         return Issuer(
-            asker=Asker(self.account, self.store, self.amazon.send, metrics, lambda: T0),
+            amazon_client=AmazonClient(self.account, self.store, self.amazon.send, metrics, lambda: T0),
             store=self.store,
             settler=Settler(self.store, lambda: 0.0),
-            watcher=metrics,
-            chance=lambda: 0.0,
+            metrics=metrics,
+            random=lambda: 0.0,
             nonce=lambda: str(next(self.numbers)),
         )
 

@@ -10,13 +10,13 @@ import pytest
 
 from receiver.errors import Conflict
 from receiver.ledger.dispute import Dispute, permission_of
-from receiver.ledger.hint import Noted
+from receiver.ledger.hint import HintResult
 from receiver.store import Store
 from tests.issue.kit import Desk, Killed, desk, dying
 from tests.kit.clock import T0, ManualClock
 
 
-async def tell(shop: Desk, charge: str, number: int = 1, **more: Any) -> Noted:
+async def tell(shop: Desk, charge: str, number: int = 1, **more: Any) -> HintResult:
     permission = permission_of(charge)
     fields: dict[str, Any] = {
         "dispute_id": f"{permission}-B{number:06d}",
@@ -122,7 +122,7 @@ async def test_of_many_callers_and_a_dispute_at_once_no_refund_follows_the_dispu
         found = await asyncio.gather(*works[:3], tell(shop, charge), *works[3:], return_exceptions=True)
         errors = [each for each in found if isinstance(each, BaseException)]
         assert all(isinstance(each, Conflict) and each.reason == "buyer_may_be_paid" for each in errors)
-        made = [each for each in found if not isinstance(each, BaseException | Noted)]
+        made = [each for each in found if not isinstance(each, BaseException | HintResult)]
         assert len(shop.issued(charge)) == len(made) == 5 - len(errors)
         await refused(shop.issuer.create(shop.wish(charge, "9.00"), "later"))
 
@@ -137,7 +137,7 @@ async def test_killed_while_a_dispute_is_written_it_is_whole_or_not_there(
         try:
             await dying(tell(shop, charge), after)
         except Killed:
-            assert await tell(shop, charge) in (Noted.NEW, Noted.REPEATED)
+            assert await tell(shop, charge) in (HintResult.NEW, HintResult.REPEATED)
         (dispute,) = await shop.store.disputes("us", permission_of(charge))
         assert msgspec.structs.replace(dispute, first_told_at=0).told_at == T0
         await refused(shop.issuer.create(shop.wish(charge), "k"))

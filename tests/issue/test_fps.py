@@ -19,11 +19,11 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from receiver.amazon.fps.calls import Order, refund
+from receiver.amazon.fps.calls import FpsRefundRequest, refund
 from receiver.amazon.fps.signing import Credentials
 from receiver.commands.fps import fps
 from receiver.ledger.money import Money
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from receiver.transport.client import Transport
 from tests.kit.processes import desk, until
@@ -123,10 +123,10 @@ async def test_a_form_leads_to_the_state_and_the_event(
 
 async def test_a_form_that_comes_first_comes_again(stage: Stage, shop: Amazon) -> None:
     """Our own write may be on its way: 503 until the order is there, then 200."""
-    values = Order(T2, "R-1", Money.parse("14.00", "USD"))
+    values = FpsRefundRequest(T2, "R-1", Money.parse("14.00", "USD"))
     transport = Transport(tls=trust())
     try:
-        request = refund(shop.fps_endpoint, Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY), values, wall())
+        request = refund(shop.fps_endpoint, Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY), values, system_clock())
         assert (await transport.send(request, timeout=5.0)).status == 200
     finally:
         await transport.close()

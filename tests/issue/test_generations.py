@@ -11,7 +11,7 @@ import pytest
 from receiver.errors import AmazonRefused, Conflict, OtherRefunds, RefundUnclear
 from receiver.issue.orders import make_order
 from receiver.ledger.refund import Refund, Source
-from receiver.ledger.refund_request import Asked, RequestState, Wish
+from receiver.ledger.refund_request import Asked, RefundRequest, RequestState
 from receiver.ledger.schema import refund_json
 from receiver.store import Store
 from tests.issue.kit import Desk, Killed, desk, dying
@@ -36,7 +36,7 @@ async def declined(shop: Desk) -> str:
     later = {"refund_id": refund_id, "charge_id": charge}
     told = seen("Declined", reason="ProcessingFailure", updated_at=issued.refund.updated_at + 1000)
     await shop.issuer.settler.settle(
-        shop.issuer.asker.account, msgspec.structs.replace(told, **later), source=Source.POLL
+        shop.issuer.amazon_client.account, msgspec.structs.replace(told, **later), source=Source.POLL
     )
     return refund_id
 
@@ -54,7 +54,7 @@ def retries(shop: Desk, first: Refund) -> list[str]:
 
 def request_id(shop: Desk, first: Refund, generation: int) -> str:
     assert first.amount is not None
-    wish = Wish(first.charge_id, first.amount)
+    wish = RefundRequest(first.charge_id, first.amount)
     return make_order(shop.account, wish, retry_of=first.refund_id, retry_root="x", generation=generation).id
 
 
@@ -161,7 +161,7 @@ async def test_a_key_that_amazon_knows_with_other_values_allows_no_other_try(sho
     first = await refund(shop, await declined(shop))
     order = make_order(shop.account, shop.wish(first.charge_id), retry_of=first.refund_id, retry_root=first.refund_id)
     other = msgspec.structs.replace(order, body=order.body.replace(b"14.00", b"13.00"))
-    await shop.issuer.asker.ask(*posted(shop, other))
+    await shop.issuer.amazon_client.ask(*posted(shop, other))
     for _ in range(2):
         with pytest.raises(AmazonRefused) as caught:
             await shop.issuer.retry(first.refund_id)

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from receiver.issue.issuer import Issued
 from receiver.issue.orders import make_order
 from receiver.ledger.money import Money
-from receiver.ledger.refund_request import Order, Record, RequestState, Wish
+from receiver.ledger.refund_request import PreparedRefund, RefundRequest, RefundRequestRecord, RequestState
 from receiver.store.redis.pipeline import connect
 from receiver.track import amazon_client
 from tests.issue.steps import CEILING, CHARGE, FATES, Made, Scene, Stepped
@@ -79,7 +79,7 @@ async def issue(valkey_url: str, data: st.DataObject) -> None:
 
     def begin() -> None:
         key = data.draw(st.sampled_from(sorted(KEYS)))
-        scene.begin(partial(scene.issuer().create, Wish(CHARGE, KEYS[key]), key), *data.draw(FATE))
+        scene.begin(partial(scene.issuer().create, RefundRequest(CHARGE, KEYS[key]), key), *data.draw(FATE))
 
     try:
         for _ in range(data.draw(st.integers(1, MOST_STEPS))):
@@ -96,7 +96,7 @@ async def check_end(scene: Scene) -> None:
     """Nothing is left open but what only a person can settle; who was refused has got nothing."""
     open_ones = set()
     for key, money in KEYS.items():
-        order = make_order(scene.account, Wish(CHARGE, money), key)
+        order = make_order(scene.account, RefundRequest(CHARGE, money), key)
         record = await scene.store.request("us", order.id)
         made = scene.amazon.made.get(order.amazon_key)
         if record is None:
@@ -137,7 +137,7 @@ async def repeat_all(scene: Scene, declined: Made) -> None:
     for generation in range(1, 6):
         order = make_order(
             scene.account,
-            Wish(CHARGE, Money.of_minor(6_000, "USD")),
+            RefundRequest(CHARGE, Money.of_minor(6_000, "USD")),
             retry_of=declined.refund_id,
             retry_root="x",
             generation=generation,
@@ -150,7 +150,7 @@ async def repeat_all(scene: Scene, declined: Made) -> None:
 async def retry(valkey_url: str, data: st.DataObject) -> None:
     scene = await opened(valkey_url)
     try:
-        first = await scene.issuer().create(Wish(CHARGE, Money.of_minor(6_000, "USD")), "first")
+        first = await scene.issuer().create(RefundRequest(CHARGE, Money.of_minor(6_000, "USD")), "first")
         assert first.refund is not None
         (declined,) = scene.amazon.made.values()
         declined.state, declined.updated_at = "Declined", 1_000
@@ -178,11 +178,11 @@ async def check_retry(scene: Scene, declined: Made) -> None:
     Every generation but the last is refused, and that is proven: Amazon has made nothing under its key.
     """
     money, number = Money.of_minor(6_000, "USD"), 0
-    records: list[tuple[Order, Record]] = []
+    records: list[tuple[PreparedRefund, RefundRequestRecord]] = []
     while True:
         number += 1
         order = make_order(
-            scene.account, Wish(CHARGE, money), retry_of=declined.refund_id, retry_root="x", generation=number
+            scene.account, RefundRequest(CHARGE, money), retry_of=declined.refund_id, retry_root="x", generation=number
         )
         if (record := await scene.store.request("us", order.id)) is None:
             break
@@ -226,7 +226,7 @@ async def led(valkey_url: str, how: str) -> None:
     """
     scene = await opened(valkey_url)
     try:
-        scene.begin(partial(scene.issuer().create, Wish(CHARGE, KEYS["key-0"]), "key-0"), how)
+        scene.begin(partial(scene.issuer().create, RefundRequest(CHARGE, KEYS["key-0"]), "key-0"), how)
         while scene.actors and (how == "lost" or not scene.amazon.made):
             await scene.step(0)
         if how == "answer":

@@ -13,14 +13,14 @@ import pytest
 from receiver.amazon.signing import Signer
 from receiver.errors import (
     AmazonError,
+    AmazonOutcomeUnknown,
     AmazonRefused,
-    AmazonUnknown,
     BadRequest,
     Conflict,
     NotFound,
-    NotSent,
     ReceiverError,
     StoreUnavailable,
+    TransportError,
 )
 from receiver.exchange import Request, Response
 from receiver.issue.issuer import Issued
@@ -87,7 +87,7 @@ async def test_the_callers_own_order_number_stays_whatever_is_heard_first(shop: 
         news = msgspec.structs.replace(
             seen(state, reason=reason), refund_id=shop.issued(charge)[0], charge_id=charge, amount=wish.money
         )
-        learn = shop.issuer.asker.facts_in_time
+        learn = shop.issuer.amazon_client.facts_in_time
         told = await shop.issuer.settler.settle(shop.account, news, source=Source.NOTIFICATION, learn=learn)
         assert told.change.refund.order_reference == "the-charges"
         await shop.work()
@@ -200,8 +200,8 @@ async def test_a_captured_charge_without_an_amount_is_an_answer_that_cannot_be_u
         body = {"chargeId": charge, "statusDetails": {"state": "Captured"}, "captureAmount": None}
         return Response(200, {}, msgspec.json.encode(body))
 
-    shop.issuer.asker.send = send
-    with pytest.raises(AmazonUnknown, match="how much of the charge was captured") as caught:
+    shop.issuer.amazon_client.send = send
+    with pytest.raises(AmazonOutcomeUnknown, match="how much of the charge was captured") as caught:
         await shop.issuer.create(shop.wish(charge), "refund-1")
     assert (caught.value.status, caught.value.reason) == (502, "amazon_unintelligible")
 
@@ -269,7 +269,7 @@ async def test_a_wrong_key_is_named_as_the_fault(shop: Desk) -> None:
         signer=Signer(shop.simulator.public_key_id, merchant_key_pem()),
         throttle=shop.account.throttle,
     )
-    shop.issuer.asker.account = wrong
+    shop.issuer.amazon_client.account = wrong
     with pytest.raises(AmazonError, match="private_key_file does not belong"):
         await shop.issuer.create(shop.wish(shop.charge()), "refund-1")
 
@@ -391,7 +391,7 @@ async def test_a_decline_of_a_refund_that_nobody_heard_of_is_not_said_to_use_its
     told = msgspec.structs.replace(
         seen("Declined", reason="ProcessingFailure"), refund_id=refund_id, charge_id=charge, amount=usd("90.00")
     )
-    learn = shop.issuer.asker.facts_in_time
+    learn = shop.issuer.amazon_client.facts_in_time
     settled = await shop.issuer.settler.settle(shop.account, told, source=Source.NOTIFICATION, learn=learn)
     assert settled.change.refund.retryable == ""
     await shop.work()
@@ -429,7 +429,9 @@ async def test_waiting_for_the_throttle_does_not_forget_a_try_whose_end_is_unkno
     assert record.state is RequestState.RESERVED
     wrong = Signer(shop.simulator.public_key_id, merchant_key_pem())
     refused = shop.another()
-    refused.asker.account = make_account(endpoint=shop.account.endpoint, signer=wrong, throttle=shop.account.throttle)
+    refused.amazon_client.account = make_account(
+        endpoint=shop.account.endpoint, signer=wrong, throttle=shop.account.throttle
+    )
     shop.clock.tick(60_000)
     await shop.round(refused)
     record = (await shop.issuer.create(wish, "refund-1")).record
@@ -445,14 +447,14 @@ async def test_a_connection_that_was_never_made_leaves_nothing_unknown(shop: Des
     for _ in range(10):
         shop.simulator.start_refund("1.00", "USD", Outcome.REFUNDED, charge)
     lonely = shop.another()
-    answer, real = NotSent("refused", reason="connect_failed"), lonely.asker.send
+    answer, real = TransportError("refused", reason="connect_failed"), lonely.amazon_client.send
 
     async def unreachable(request: Request, *, timeout: float) -> Response:
         if request.method == "POST":
             raise answer
         return await real(request, timeout=timeout)
 
-    lonely.asker.send = unreachable
+    lonely.amazon_client.send = unreachable
     assert (await lonely.create(shop.wish(charge, "1.00"), "eleventh")).refund is None
     await shop.work()
     with pytest.raises(AmazonRefused) as caught:

@@ -96,7 +96,7 @@ async def test_the_same_reference_with_other_values_is_a_conflict(shop: Office, 
 async def test_a_reference_that_is_another_refunds_id_is_taken(shop: Office) -> None:
     """One of Amazon Pay's, say: two refunds under one id would be one in the ledger."""
     known = seen()
-    await shop.legacy.settler.settle(shop.legacy.asker.account, known, source=Source.POLL)
+    await shop.legacy.settler.settle(shop.legacy.amazon_client.account, known, source=Source.POLL)
     with pytest.raises(Conflict) as caught:
         await shop.legacy.create(shop.order(known.refund_id))
     assert caught.value.reason == "reference_taken"
@@ -200,18 +200,18 @@ async def test_every_try_is_the_order_that_was_written_down(shop: Office) -> Non
     """In the version of the API too, which names the reference: the settings may have changed meanwhile."""
     shop.simulator.mischief.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
-    access = shop.legacy.asker.account.fps
+    access = shop.legacy.amazon_client.account.fps
     assert access is not None
-    changed = replace(shop.legacy.asker.account, fps=replace(access, version=Version.V2010_08_28))
+    changed = replace(shop.legacy.amazon_client.account, fps=replace(access, version=Version.V2010_08_28))
     sent: list[str] = []
     legacy = shop.another(changed)
-    send = legacy.asker.send
+    send = legacy.amazon_client.send
 
     async def noted(request, *, timeout):  # type: ignore[no-untyped-def]
         sent.append(request.url)
         return await send(request, timeout=timeout)
 
-    legacy.asker.send = noted
+    legacy.amazon_client.send = noted
     shop.clock.tick(1_000_000)
     await legacy._round()
     assert await shop.state() is RequestState.DONE
@@ -305,16 +305,16 @@ async def test_a_done_order_is_done_for_ever(shop: Office) -> None:
 
 async def test_an_order_outlives_a_store_that_is_emptied_while_it_is_sent(shop: Office) -> None:
     """It is known again with the refund, and never repeated: nobody knows any more when it was first sent."""
-    send = shop.legacy.asker.send
+    send = shop.legacy.amazon_client.send
 
     async def emptied(request, *, timeout):  # type: ignore[no-untyped-def]
         answer = await send(request, timeout=timeout)
         await shop.store._writes.call(("FLUSHALL",))
         return answer
 
-    shop.legacy.asker.send = emptied
+    shop.legacy.amazon_client.send = emptied
     made = await shop.legacy.create(shop.order())
-    shop.legacy.asker.send = send
+    shop.legacy.amazon_client.send = send
     assert made.refund is not None
     assert await shop.legacy.hint("R-1")
     await shop.look()
@@ -362,7 +362,7 @@ async def test_settings_that_are_gone_make_it_no_refund_of_amazon_pay(shop: Offi
     """It is not asked about, and asked about again when they are back."""
     await shop.legacy.create(shop.order())
     shop.clock.tick(DELAY * 1000)
-    without = replace(shop.legacy.asker.account, fps=None)
+    without = replace(shop.legacy.amazon_client.account, fps=None)
     await shop.look(without)
     assert shop.sent == 1
     assert await shop.due() is not None
@@ -409,7 +409,7 @@ async def test_an_order_that_is_done_during_a_look_keeps_its_schedule(shop: Offi
                 await shop.another()._round()
 
     legacy = shop.legacy
-    tracker = Tracker(legacy.asker, legacy.settler, Metrics(), lambda: 0.0, legacy=Slow())
+    tracker = Tracker(legacy.amazon_client, legacy.settler, Metrics(), lambda: 0.0, legacy=Slow())
     (look,) = (await claim(shop.store)).looks
     await tracker.look(look)
     assert await shop.state() is RequestState.DONE
@@ -438,7 +438,7 @@ async def test_a_strangers_reference_leaves_no_trace(shop: Office) -> None:
 async def test_a_hint_leaves_alone_what_is_being_sent(shop: Office) -> None:
     """Else whoever posts forms could have an order sent many times at once."""
     shop.simulator.mischief.add("hang", place="fps_refund")
-    shop.legacy.asker.timeout = 60.0
+    shop.legacy.amazon_client.timeout = 60.0
     making = asyncio.create_task(shop.legacy.create(shop.order()))
     await until(shop.made, "Amazon has it")
     assert await shop.legacy.hint("R-1")
@@ -566,7 +566,7 @@ async def test_a_request_that_is_refused_for_a_week_was_not_sent(shop: Office) -
 @pytest.mark.parametrize("seconds", [-2, -3600, 3600])
 async def test_the_timestamp_goes_by_the_hosts_clock(shop: Office, seconds: int) -> None:
     """A host two seconds behind takes the first request; one that is an hour off, the second, at once."""
-    shop.legacy.asker.timeout = 5.0
+    shop.legacy.amazon_client.timeout = 5.0
     shop.simulator.mischief.add("clock", place="fps_refund", seconds=seconds, times=None)
     ordered = await shop.legacy.create(shop.order())
     assert ordered.refund is not None

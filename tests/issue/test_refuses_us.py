@@ -23,13 +23,13 @@ from receiver.ledger.hint import Hint
 from receiver.ledger.money import Money
 from receiver.ledger.polling import PollPlan
 from receiver.ledger.refund import Source
-from receiver.ledger.refund_request import RequestState, Wish
+from receiver.ledger.refund_request import RefundRequest, RequestState
 from receiver.runtime.metrics import Metrics
 from receiver.simulator.app import Simulator
 from receiver.simulator.outcomes import Outcome
 from receiver.simulator.refusals import Refusal
 from receiver.store import Store
-from receiver.track.amazon_client import Asker
+from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Settler
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
@@ -83,10 +83,10 @@ async def scene(store: Store, clock: ManualClock) -> AsyncIterator[Scene]:
             throttle=FAST,
             poll=PollPlan.parse(["1m", "every 1m"]),
         )
-        asker = Asker(account, store, transport.send, metrics, clock, timeout=5.0)
+        amazon_client = AmazonClient(account, store, transport.send, metrics, clock, timeout=5.0)
         settler = Settler(store, lambda: 0.0)
-        issuer = Issuer(asker, store, settler, metrics, lambda: 0.0, lambda: str(next(numbers)))
-        tracker = Tracker(asker, settler, metrics, lambda: 0.0)
+        issuer = Issuer(amazon_client, store, settler, metrics, lambda: 0.0, lambda: str(next(numbers)))
+        tracker = Tracker(amazon_client, settler, metrics, lambda: 0.0)
         try:
             yield Scene(simulator, store, clock, issuer, tracker, metrics)
         finally:
@@ -97,7 +97,7 @@ async def asked_for(scene: Scene, charge: str, key: str) -> None:
     """What a caller does: the same call again while the charge cannot be read."""
     for _ in range(4):
         try:
-            await scene.issuer.create(Wish(charge, Money.parse("14.00", "USD")), key)
+            await scene.issuer.create(RefundRequest(charge, Money.parse("14.00", "USD")), key)
         except AmazonRefusesUs:
             continue
         return
@@ -140,7 +140,7 @@ async def test_every_second_request_refused_for_ten_minutes(scene: Scene) -> Non
     await scene.pass_time(16)
     for key, charge in charges.items():
         made = [each.refund_id for each in scene.simulator.refunds.values() if each.order.charge_id == charge]
-        issued = await scene.issuer.create(Wish(charge, Money.parse("14.00", "USD")), key)
+        issued = await scene.issuer.create(RefundRequest(charge, Money.parse("14.00", "USD")), key)
         assert issued.refund is not None, "no key is used up"
         assert (made, issued.record.state) == ([issued.refund.refund_id], RequestState.DONE)
     for refund_id in declined:

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.errors import Conflict, NotFound
-from receiver.ledger.refund_request import Record, RequestState
+from receiver.ledger.refund_request import RefundRequestRecord, RequestState
 from receiver.store import Store
 from tests.http.kit import ADMIN, READER, REFUNDER
 from tests.issue.counter import Counter, shop
@@ -31,7 +31,7 @@ async def here(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:
         yield made
 
 
-async def unclear(here: Desk, charge: str, key: str = "unlucky", *, made: bool = False) -> Record:
+async def unclear(here: Desk, charge: str, key: str = "unlucky", *, made: bool = False) -> RefundRequestRecord:
     """A try of which nobody heard, whether Amazon made the refund or not, and then a verdict of Amazon's."""
     here.simulator.mischief.add("lost_answer" if made else "error", place="create_refund")
     pending = await here.issuer.create(here.wish(charge), key)

@@ -15,7 +15,7 @@ from receiver.commands.doctor.backlog import check_work
 from receiver.commands.doctor.finding import Status
 from receiver.errors import AmazonNotFound, Conflict, NotFound, RefundUnclear
 from receiver.ledger.refund import Observation, Refund, Source
-from receiver.ledger.refund_request import Asked, Record, RequestState
+from receiver.ledger.refund_request import Asked, RefundRequestRecord, RequestState
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
 from receiver.store.requests.requests import Attempt
@@ -30,7 +30,7 @@ async def shop(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:
         yield made
 
 
-async def unclear(shop: Desk, charge: str, key: str = "unlucky", amount: str = "1.00") -> Record:
+async def unclear(shop: Desk, charge: str, key: str = "unlucky", amount: str = "1.00") -> RefundRequestRecord:
     """A request whose first try ended in a 500, and whose second one Amazon refused: the charge was full by then."""
     while len(shop.issued(charge)) < 9:
         shop.simulator.start_refund("2.00", "USD", Outcome.PENDING, charge)
@@ -44,7 +44,7 @@ async def unclear(shop: Desk, charge: str, key: str = "unlucky", amount: str = "
     return await record(shop, pending.record.order.id)
 
 
-async def record(shop: Desk, request_id: str) -> Record:
+async def record(shop: Desk, request_id: str) -> RefundRequestRecord:
     found = await shop.store.request("us", request_id)
     assert found is not None
     return found
@@ -61,14 +61,14 @@ def made(shop: Desk, charge: str, amount: str = "1.00") -> str:
 async def told(shop: Desk, refund_id: str, **more: Any) -> Refund:
     """The tracker has asked Amazon about the refund."""
     request = get_refund(shop.account.endpoint, refund_id)
-    seen = await shop.issuer.asker.ask(Call.GET_REFUND, request, read_refund)
+    seen = await shop.issuer.amazon_client.ask(Call.GET_REFUND, request, read_refund)
     seen = msgspec.structs.replace(seen, **more)
     settled = await shop.issuer.settler.settle(shop.account, seen, source=Source.NOTIFICATION)
     return settled.change.refund
 
 
 def counted(shop: Desk, outcome: str) -> float:
-    registry = shop.issuer.watcher.registry  # type: ignore[attr-defined]
+    registry = shop.issuer.metrics.registry
     return registry.get_sample_value("receiver_refund_tries_total", {"outcome": outcome}) or 0.0
 
 
@@ -258,7 +258,7 @@ async def test_amazon_has_the_last_word_over_a_person(shop: Desk, said: str) -> 
     assert [each["log_level"] for each in logs if each["event"] == "refund.settled_wrongly"] == ["error"]
     settled = await record(shop, found.order.id)
     assert (settled.state, settled.refund_id, settled.settled_by) == (RequestState.DONE, right.refund_id, "")
-    assert await shop.store.taken("us", charge) == {right.refund_id: found.order.id}
+    assert await shop.store.refund_owner("us", charge) == {right.refund_id: found.order.id}
 
 
 @pytest.mark.parametrize("by", ["tries", "age"])

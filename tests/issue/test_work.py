@@ -81,7 +81,7 @@ async def test_a_request_that_hangs_holds_nobody_up_and_no_more_are_under_way_th
     shop.clock.tick(10_000)
     shop.simulator.mischief.add("hang", place="create_refund", seconds=0)
     issuer = shop.another()
-    issuer.asker.timeout, issuer.concurrency = 60.0, 2
+    issuer.amazon_client.timeout, issuer.concurrency = 60.0, 2
     worker = issuer.worker()
     async with at_work(worker.run):
         await until(lambda: shop.issued(stuck), "the first is on its way", 5)
@@ -98,7 +98,7 @@ async def test_workers_that_stop_leave_nothing_running_and_lose_nothing(shop: De
     shop.clock.tick(10_000)
     shop.simulator.mischief.add("hang", place="create_refund", seconds=0)
     issuer = shop.another()
-    issuer.asker.timeout = 60.0
+    issuer.amazon_client.timeout = 60.0
     before = asyncio.all_tasks()
     async with at_work(issuer.run):
         await until(lambda: shop.issued(charge), "the call is under way", 5)

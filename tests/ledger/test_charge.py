@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import BadRequest
-from receiver.ledger.charge import check_amount, most, spent
+from receiver.ledger.charge import check_amount, refundable_total, spent
 from receiver.ledger.charge_book import Entry
 from receiver.ledger.money import Money
 
@@ -32,11 +32,11 @@ def money(amount: str, currency: str = "USD") -> Money:
     ],
 )
 def test_the_lesser_of_fifteen_percent_and_the_fixed_sum_rounded_down(captured: str, currency: str, total: int) -> None:
-    assert most(money(captured, currency)) == total
+    assert refundable_total(money(captured, currency)) == total
 
 
 def test_another_currencys_allowance_can_be_configured() -> None:
-    assert most(money("100.00", "CHF"), {"CHF": 500}) == 10_500
+    assert refundable_total(money("100.00", "CHF"), {"CHF": 500}) == 10_500
 
 
 def test_what_is_declined_does_not_count_and_reservations_do() -> None:
@@ -60,6 +60,6 @@ def test_yen_have_no_decimals() -> None:
 
 @given(st.integers(1, 10**9), st.sampled_from(["USD", "EUR", "GBP", "JPY", "CHF"]))
 def test_the_allowance_is_never_more_than_either_bound(minor: int, currency: str) -> None:
-    over = most(Money.of_minor(minor, currency)) - minor
+    over = refundable_total(Money.of_minor(minor, currency)) - minor
     assert 0 <= over <= minor * 15 // 100
     assert over <= {"JPY": 8400, "CHF": 0}.get(currency, 7500)

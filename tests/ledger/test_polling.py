@@ -70,8 +70,8 @@ def test_a_plan_that_cannot_work_says_why(entries: list[str], part: str) -> None
 
 
 @given(st.integers(0, 1000 * DAY), st.floats(0, 1, exclude_max=True))
-def test_a_pending_refund_is_always_looked_at_again_later_and_within_eight_days(age: int, chance: float) -> None:
-    look = next_look(refund("RefundInitiated"), T + age, PLAN, chance)
+def test_a_pending_refund_is_always_looked_at_again_later_and_within_eight_days(age: int, random: float) -> None:
+    look = next_look(refund("RefundInitiated"), T + age, PLAN, random)
     assert look is not None
     assert T + age < look <= T + age + int(7 * DAY * 1.1) + 1
 

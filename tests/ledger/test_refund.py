@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.ledger.money import Money
 from receiver.ledger.timestamps import format_basic, format_rfc3339, parse_time
 
@@ -36,13 +36,13 @@ def test_amounts_are_written_as_the_currency_is(amount: object, currency: str, t
     "amount", [14.0, True, None, "", "-1", "1e3", "NaN", "1,00", "1.", ".5", "١", "9" * 13, [], "1.00 "]
 )
 def test_floats_and_odd_amounts_are_not_money(amount: object) -> None:
-    with pytest.raises(Unreadable, match="amount"):
+    with pytest.raises(Malformed, match="amount"):
         Money.parse(amount, "USD")
 
 
 @pytest.mark.parametrize("currency", ["usd", "US", "", None, 840, "USDT", "ÜSD"])
 def test_a_currency_is_three_capital_letters(currency: object) -> None:
-    with pytest.raises(Unreadable, match="currency"):
+    with pytest.raises(Malformed, match="currency"):
         Money.parse("1.00", currency)
 
 
@@ -73,13 +73,13 @@ def test_amazons_timestamps_are_read_in_both_spellings(text: str, ms: int) -> No
     ],
 )
 def test_other_timestamps_are_unreadable(text: object) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(Malformed):
         parse_time(text)
 
 
 @given(st.text())
 def test_any_text_is_a_time_or_unreadable(text: str) -> None:
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(Malformed):
         assert isinstance(parse_time(text), int)
 
 

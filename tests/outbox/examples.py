@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from receiver.ledger.lifecycle import Emission, EventType
+from receiver.ledger.lifecycle import EventType, PendingEvent
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Reason, Refund, Source, State
 from receiver.ledger.schema import DESCRIPTION_LIMIT, TEXT_LIMIT, tidy
@@ -50,7 +50,7 @@ def a_refund(**changes: Any) -> Refund:
 def an_event(event_type: EventType = EventType.DECLINED, **changes: Any) -> Event:
     """An event of the declined refund, changed."""
     refund = a_refund(**changes)
-    return event_of(Emission(event_type, refund.state, refund.updated_at), refund, NOW)
+    return event_of(PendingEvent(event_type, refund.state, refund.updated_at), refund, NOW)
 
 
 def a_subscriber(**changes: Any) -> Subscriber:
@@ -104,7 +104,7 @@ def refunds(texts: st.SearchStrategy[str]) -> st.SearchStrategy[Refund]:
 
 def events(texts: st.SearchStrategy[str] = any_text) -> st.SearchStrategy[Event]:
     """Any event."""
-    emissions = st.builds(Emission, st.sampled_from(EventType), st.sampled_from(State), times)
+    emissions = st.builds(PendingEvent, st.sampled_from(EventType), st.sampled_from(State), times)
     return st.builds(event_of, emissions, refunds(texts), our_times)
 
 

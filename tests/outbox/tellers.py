@@ -7,10 +7,10 @@ from typing import Any
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.event import Event
 from receiver.outbox.subscribers.subscriber import Subscriber, read_subscriber
-from receiver.outbox.subscribers.url import Rules
+from receiver.outbox.subscribers.url import UrlPolicy
 from tests.outbox.examples import NOW, an_event
 
-RULES = Rules(allow_http=True, public_url="https://refunds.example", seller_central="https://sellers.example")
+RULES = UrlPolicy(allow_http=True, public_url="https://refunds.example", seller_central="https://sellers.example")
 HOOK = "https://hooks.slack.com/services/T00000000/B00000000/hunter2hunter2hunter2"
 ROUTING_KEY = "R0123456789ABCDEFGHIJKLMNOPQRSTU"
 BEARER = "Bearer hunter2hunter2"

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Request
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.event import Event
@@ -200,7 +200,7 @@ class Running:
     async def ready(self) -> bool:
         try:
             answer = await self.transport.send(Request("GET", f"{self.url}/-/ready", {"authorization": BASIC}))
-        except NotSent:
+        except TransportError:
             return False
         return answer.status == 200
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.errors import Unreadable
-from receiver.ledger.lifecycle import Emission, EventType
+from receiver.errors import Malformed
+from receiver.ledger.lifecycle import EventType, PendingEvent
 from receiver.outbox.events.event import Event, event_id, event_of, from_fields, to_fields
 from tests.outbox.examples import NOW, a_refund, an_event, any_text, events, long_text, tidy_text
 
@@ -55,7 +55,7 @@ def test_a_conflict_is_identified_by_the_state_that_contradicts() -> None:
 def test_the_id_does_not_depend_on_revision_or_time(revision: int, at: int, state: str, updated_at: int) -> None:
     """A store that was emptied counts revisions from 1 again; the decline must still be the same event."""
     refund = a_refund(revision=revision, changed_at=at, updated_at=updated_at)
-    assert event_of(Emission(EventType.DECLINED, state, updated_at), refund, at).id == FIELDS["id"]
+    assert event_of(PendingEvent(EventType.DECLINED, state, updated_at), refund, at).id == FIELDS["id"]
 
 
 def test_events_of_different_things_have_different_ids() -> None:
@@ -111,15 +111,15 @@ def test_any_text_of_amazons_can_be_written_and_read(event: Event) -> None:
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, "refundType", "unknown"]), any_text))
 def test_reading_fails_in_one_way_only(fields: dict[str, str]) -> None:
-    """Any fields give an event or `Unreadable`."""
-    with contextlib.suppress(Unreadable):
+    """Any fields give an event or `Malformed`."""
+    with contextlib.suppress(Malformed):
         from_fields("us", fields)
 
 
 @given(st.sampled_from(list(FIELDS)), any_text | st.from_regex(r"-?[0-9]{1,30}", fullmatch=True))
 def test_reading_an_entry_with_one_odd_field_fails_in_one_way_only(name: str, value: str) -> None:
     """Near misses too; and what could be read can be written again."""
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(Malformed):
         to_fields(from_fields("us", {**FIELDS, name: value}))
 
 
@@ -127,7 +127,7 @@ def test_reading_an_entry_with_one_odd_field_fails_in_one_way_only(name: str, va
 def test_an_entry_without_a_required_field_is_unreadable(name: str) -> None:
     """Half an event is none."""
     fields = {key: value for key, value in FIELDS.items() if key != name}
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         from_fields("us", fields)
     assert caught.value.reason == "bad_event"
 
@@ -150,7 +150,7 @@ def test_an_entry_without_a_required_field_is_unreadable(name: str) -> None:
 )
 def test_a_field_in_another_form_is_unreadable(name: str, value: str) -> None:
     """What stands in a field must have the documented form."""
-    with pytest.raises(Unreadable):
+    with pytest.raises(Malformed):
         from_fields("us", {**FIELDS, name: value})
 
 

@@ -23,7 +23,7 @@ from receiver.outbox.subscribers.subscriber import (
     subscriber_problems,
     window,
 )
-from receiver.outbox.subscribers.url import Rules
+from receiver.outbox.subscribers.url import UrlPolicy
 from tests.outbox.examples import NOW, SECRET, a_subscriber
 from tests.outbox.tellers import BEARER, FIELDS, HOOK, ROUTING_KEY, RULES, teller
 
@@ -92,7 +92,7 @@ def test_links_come_from_the_subscriber_or_from_the_settings() -> None:
 def test_one_problem_is_one_sentence(name: str, changes: dict[str, Any], problem: str) -> None:
     """With the field and the mend, and no secret."""
     signed = {"name": "a", "url": "https://a.example/", "secret": SECRET}
-    (found,) = subscriber_problems({**FIELDS.get(name, signed), **changes}, Rules(allow_http=True))
+    (found,) = subscriber_problems({**FIELDS.get(name, signed), **changes}, UrlPolicy(allow_http=True))
     assert found.startswith(problem)
     assert not any(text in found for text in ("hunter2", SECRET, ROUTING_KEY, BEARER))
 

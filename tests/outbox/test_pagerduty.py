@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Request, Response
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.event import Event
 from receiver.outbox.formats.pagerduty import LATE
 from receiver.outbox.formats.render import render
-from receiver.outbox.retries import SCHEDULE, Attempts, Delivered, Retry, judge
+from receiver.outbox.retries import SCHEDULE, Delivered, DeliveryAttempts, Retry, judge
 from receiver.outbox.subscribers.filters import wants
 from receiver.outbox.subscribers.subscriber import most_in_one, window
 from tests.outbox.examples import NOW, a_subscriber, an_event, any_text, events, long_text
@@ -160,17 +160,17 @@ def test_keys_are_bounded_and_stay_the_same(account: str, refund: str) -> None:
 
 def test_without_a_routing_key_nothing_is_sent() -> None:
     """It cannot be so but by a store that somebody else wrote to."""
-    with pytest.raises(NotSent) as caught:
+    with pytest.raises(TransportError) as caught:
         render([an_event()], a_subscriber(format="pagerduty"), NOW)
     assert caught.value.reason == "no_credential"
 
 
 def test_answers_of_pagerduty() -> None:
     """202 is success; 429 and 5xx are tried again; 400 too, until it is dead."""
-    assert judge(Response(202, {}, b'{"status":"success"}'), Attempts(), NOW, 0.0) == Delivered()
-    assert judge(Response(429, {"retry-after": "7"}), Attempts(), NOW, 0.0) == Retry(NOW + 7_000, counts=False)
+    assert judge(Response(202, {}, b'{"status":"success"}'), DeliveryAttempts(), NOW, 0.0) == Delivered()
+    assert judge(Response(429, {"retry-after": "7"}), DeliveryAttempts(), NOW, 0.0) == Retry(NOW + 7_000, counts=False)
     for status in (400, 429, 500):
-        assert judge(Response(status), Attempts(), NOW, 0.0) == Retry(NOW + SCHEDULE[0] // 2)
+        assert judge(Response(status), DeliveryAttempts(), NOW, 0.0) == Retry(NOW + SCHEDULE[0] // 2)
 
 
 def test_the_routing_key_is_in_the_body_alone() -> None:

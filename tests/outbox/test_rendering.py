@@ -18,7 +18,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from svix.webhooks import Webhook as SvixWebhook
 from svix.webhooks import WebhookVerificationError as SvixVerificationError
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.event import Event
 from receiver.outbox.formats.render import LARGEST_BODY, RENDERERS, render, render_body
@@ -229,7 +229,7 @@ def test_the_cloudevents_library_for_node_reads_the_request() -> None:
 
 def test_a_format_of_a_later_version_is_not_sent() -> None:
     """The event stays owed; after a rollback nothing goes out in another form than was agreed."""
-    with pytest.raises(NotSent) as caught:
+    with pytest.raises(TransportError) as caught:
         render([an_event()], a_subscriber(format="carrier-pigeon"), NOW)
     assert caught.value.reason == "unknown_format"
 
@@ -259,7 +259,7 @@ def test_a_retry_changes_the_time_and_the_signature_alone() -> None:
 @pytest.mark.parametrize("secrets", [(), (Secret(SECRET, expires_at=NOW),), (Secret("whsec_short"),)])
 def test_nothing_is_sent_unsigned(secrets: tuple[Secret, ...]) -> None:
     """Without a secret that is live and readable the attempt fails before it begins."""
-    with pytest.raises(NotSent) as caught:
+    with pytest.raises(TransportError) as caught:
         render([an_event()], a_subscriber(secrets=secrets), NOW)
     assert caught.value.reason == "no_live_secret"
     assert "whsec" not in str(caught.value)

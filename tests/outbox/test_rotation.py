@@ -11,10 +11,10 @@ from receiver.errors import BadRequest
 from receiver.outbox.subscribers.changes import changed
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import Subscriber, read_subscriber
-from receiver.outbox.subscribers.url import Rules, place_of
+from receiver.outbox.subscribers.url import UrlPolicy, place_of
 
 SECRETS = ["whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in range(3)]
-RULES = Rules(allow_http=True)
+RULES = UrlPolicy(allow_http=True)
 KEYS = ["R" * 32, "S" * 32]
 BASES: dict[str, dict[str, Any]] = {
     "cloudevents": {"url": "https://one.example/hooks", "secrets": SECRETS[:2]},

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.outbox.formats.standard_webhooks import sign, webhook_headers
 from receiver.outbox.subscribers.secrets import format_secret, read_secret
 from tests.outbox.examples import OTHER_SECRET, SECRET
@@ -87,7 +87,7 @@ def test_a_secret_is_read_back_with_and_without_padding(key: bytes) -> None:
 )
 def test_a_bad_secret_is_explained_without_being_repeated(secret: str, fault: str) -> None:
     """What is wrong, the form that is wanted, and not a byte of the secret."""
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         read_secret(secret)
     assert fault in caught.value.detail
     assert "24 to 64 random bytes" in caught.value.detail
@@ -96,7 +96,7 @@ def test_a_bad_secret_is_explained_without_being_repeated(secret: str, fault: st
 
 @given(st.text(st.characters()))
 def test_reading_a_secret_fails_in_one_way_only(text: str) -> None:
-    """Any text is a key or `Unreadable`."""
+    """Any text is a key or `Malformed`."""
     for secret in (text, f"whsec_{text}"):
-        with contextlib.suppress(Unreadable):
+        with contextlib.suppress(Malformed):
             assert 24 <= len(read_secret(secret)) <= 64

@@ -17,7 +17,7 @@ from receiver.ledger.money import Money
 from receiver.outbox.events.event import Event
 from receiver.outbox.formats.render import render
 from receiver.outbox.formats.slack import escaped
-from receiver.outbox.retries import SCHEDULE, Attempts, Delivered, Gone, Retry, judge
+from receiver.outbox.retries import SCHEDULE, Delivered, DeliveryAttempts, Gone, Retry, judge
 from receiver.outbox.subscribers.subscriber import most_in_one, window
 from tests.outbox.examples import NOW, an_event, any_text, events, long_text
 from tests.outbox.tellers import HOOK, teller
@@ -203,7 +203,7 @@ def test_answers_of_slack() -> None:
     """As its page on incoming webhooks lists them."""
 
     def verdict(status: int, text: str, **headers: str) -> object:
-        return judge(Response(status, headers, text.encode()), Attempts(), NOW, 0.0)
+        return judge(Response(status, headers, text.encode()), DeliveryAttempts(), NOW, 0.0)
 
     assert verdict(200, "ok") == Delivered()
     assert verdict(410, "channel_is_archived") == Gone()
@@ -214,5 +214,5 @@ def test_answers_of_slack() -> None:
         (500, "rollup_error"),
     ):
         assert verdict(status, text) == Retry(NOW + SCHEDULE[0] // 2)
-    throttled = judge(Response(429, {"retry-after": "30"}), Attempts(), NOW, 0.0)
+    throttled = judge(Response(429, {"retry-after": "30"}), DeliveryAttempts(), NOW, 0.0)
     assert throttled == Retry(NOW + 30_000, counts=False)

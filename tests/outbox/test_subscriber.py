@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from receiver.errors import BadRequest, Unreadable
+from receiver.errors import BadRequest, Malformed
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.subscribers.filters import wants
 from receiver.outbox.subscribers.formats import FORMATS
@@ -31,10 +31,10 @@ from receiver.outbox.subscribers.subscriber import (
     resume,
     subscriber_problems,
 )
-from receiver.outbox.subscribers.url import Rules
+from receiver.outbox.subscribers.url import UrlPolicy
 from tests.outbox.examples import NOW, OTHER_SECRET, SECRET, a_subscriber, an_event
 
-RULES = Rules()
+RULES = UrlPolicy()
 GOOD: dict[str, Any] = {"name": "finance", "url": "https://finance.example/hooks", "secret": SECRET}
 
 
@@ -67,7 +67,7 @@ def test_everything_can_be_said() -> None:
         "reasons": ["AmazonRejected", "AmazonRejected"],
         "format": "cloudevents",
     }
-    read = read_subscriber(data, Rules(allow_http=True), origin="api", now=NOW)
+    read = read_subscriber(data, UrlPolicy(allow_http=True), origin="api", now=NOW)
     assert read.secrets == (Secret(SECRET), Secret(OTHER_SECRET))
     assert read.types == ("amazonpay.refund.stuck", "amazonpay.refund.conflict")
     assert read.reasons == ("AmazonRejected",)
@@ -301,19 +301,19 @@ def test_fields_and_types_of_a_later_version_are_passed_over() -> None:
 
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
 def test_the_stored_form_fails_in_one_way_only(stored: bytes) -> None:
-    """None of these is a subscriber; all of them are `Unreadable`."""
-    with pytest.raises(Unreadable):
+    """None of these is a subscriber; all of them are `Malformed`."""
+    with pytest.raises(Malformed):
         decode(stored)
 
 
 def test_a_stored_secret_that_cannot_sign_is_unreadable() -> None:
     """Found when the subscriber is read, not when a decline is to be sent; its text is not repeated."""
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         decode(encode(a_subscriber(secrets=(Secret("whsec_hunter2"),))))
     assert "hunter2" not in str(caught.value)
 
 
 def test_endless_nesting_is_unreadable() -> None:
     """It does not escape as a `RecursionError`."""
-    with pytest.raises(Unreadable):
+    with pytest.raises(Malformed):
         decode(b'{"new":' + b"[" * 100_000 + b"]" * 100_000 + b"}")

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from receiver.outbox.subscribers.url import Rules, url_problems
+from receiver.outbox.subscribers.url import UrlPolicy, url_problems
 from receiver.transport.url import checked_url
 
 
 def judge(url: object, *, allow_http: bool = False) -> list[str]:
     private = {"10.0.0.7": "private", "127.0.0.1": "loopback", "::1": "loopback", "::ffff:a00:7": "mapped"}
-    return url_problems(url, Rules(allow_http=allow_http, forbidden=private.get))
+    return url_problems(url, UrlPolicy(allow_http=allow_http, forbidden=private.get))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def _some(*texts: str) -> st.SearchStrategy[str]:
 def test_whatever_is_taken_can_be_sent(url: str) -> None:
     """An address without a fault is one that the transport takes, and both see the same host in it."""
     seen: list[str] = []
-    if url_problems(url, Rules(allow_http=True, forbidden=seen.append)):
+    if url_problems(url, UrlPolicy(allow_http=True, forbidden=seen.append)):
         return
     sent = checked_url(url, True)
     assert sent.scheme in ("http", "https")

@@ -13,7 +13,13 @@ from structlog.testing import capture_logs
 from receiver.amazon.sns.certificate import SigningCertificate
 from receiver.amazon.sns.envelope import Envelope, read_envelope
 from receiver.amazon.sns.signature import check_address
-from receiver.errors import CertificateUnavailable, ConfigurationError, NotProven, NotSent, ReceiverError
+from receiver.errors import (
+    CertificateUnavailable,
+    ConfigurationError,
+    ReceiverError,
+    TransportError,
+    VerificationFailed,
+)
 from receiver.receive import fetch_queue
 from receiver.receive.certificates import FAILED_MAX, PROVEN_MAX, UNPROVEN_MAX, CertificateStore
 from receiver.receive.fetch_queue import AT_ONCE_OF_ONE, QUEUED_OF_ONE
@@ -181,7 +187,7 @@ async def test_a_thousand_strange_names_cause_few_fetches(clock: ManualClock) ->
 async def test_network_trouble_is_forgotten_after_5_seconds(clock: ManualClock) -> None:
     """One failed connection must not lose the messages that follow."""
     host = Host(SIGNER)
-    host.trouble = NotSent("no route", reason="connect_failed")
+    host.trouble = TransportError("no route", reason="connect_failed")
     store = CertificateStore(host.fetch, clock)
     with pytest.raises(CertificateUnavailable) as caught:
         await get(store, signed())
@@ -284,7 +290,7 @@ async def test_volume_does_not_push_out_a_proven_certificate(clock: ManualClock)
     for signer in signers:
         clock.ms += 10_000
         await get(store, signed(signer))
-    host.trouble = NotSent("down")
+    host.trouble = TransportError("down")
     assert (await get(store, signed())).name == SIGNER.name
     assert store.known()[0].name == SIGNER.name
 
@@ -313,10 +319,10 @@ async def test_dates_are_judged_for_every_message(clock: ManualClock) -> None:
     await prove(store, signed())
     clock.ms = NOW + 302 * DAY
     late = signed(timestamp_ms=NOW + 301 * DAY)
-    assert await reason_of(store, late, NotProven) == "certificate_dates"
+    assert await reason_of(store, late, VerificationFailed) == "certificate_dates"
     assert (await get(store, signed(timestamp_ms=NOW + 299 * DAY))).name == SIGNER.name
     clock.ms = NOW - 31 * DAY
-    assert await reason_of(store, signed(timestamp_ms=NOW - 32 * DAY), NotProven) == "certificate_dates"
+    assert await reason_of(store, signed(timestamp_ms=NOW - 32 * DAY), VerificationFailed) == "certificate_dates"
 
 
 async def test_a_message_that_is_older_than_its_certificate_was_signed_anew(clock: ManualClock) -> None:
@@ -386,7 +392,7 @@ async def test_an_unfit_certificate_of_the_right_name_is_403(
     host = Host(bad)
     store = CertificateStore(host.fetch, clock)
     for _ in range(2):
-        assert await reason_of(store, signed(bad, Signature="A" * 342 + "=="), NotProven) == reason
+        assert await reason_of(store, signed(bad, Signature="A" * 342 + "=="), VerificationFailed) == reason
     assert len(host.asked) == 1
 
 
@@ -397,7 +403,7 @@ async def test_pinned_certificates_are_never_fetched(clock: ManualClock) -> None
     envelope = signed(SnsSigner("eu-west-1"), topic_arn=TOPIC.replace("us-east-1", "eu-west-1"))
     await prove(store, envelope)
     clock.ms = NOW + 301 * DAY
-    assert await reason_of(store, signed(timestamp_ms=NOW + 301 * DAY), NotProven) == "certificate_dates"
+    assert await reason_of(store, signed(timestamp_ms=NOW + 301 * DAY), VerificationFailed) == "certificate_dates"
     assert host.asked == []
     assert [certificate.name for certificate in store.known()] == [SIGNER.name]
 

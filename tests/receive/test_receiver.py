@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,23 +15,23 @@ from receiver.amazon.sns.topic import TopicPattern
 from receiver.errors import (
     CertificateUnavailable,
     DatedInFuture,
+    Malformed,
     NotFound,
-    NotProven,
-    NotSent,
     ReceiverError,
     StoreUnavailable,
     TooLarge,
+    TransportError,
     Unavailable,
     Unconfigured,
-    Unreadable,
+    VerificationFailed,
 )
 from receiver.ledger.dispute import Dispute
-from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.hint import Hint, HintResult
 from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
-from receiver.ledger.receipt import Outcome, Receipt
+from receiver.ledger.receipt import NotificationOutcome, Receipt
 from receiver.ledger.timestamps import parse_time
 from receiver.receive.certificates import CertificateStore
-from receiver.receive.receiver import UNCONFIGURED_MAX, Receiver, Unknowns
+from receiver.receive.receiver import UNCONFIGURED_MAX, Receiver, UnconfiguredNames
 from receiver.store import Store
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
@@ -53,34 +53,34 @@ class Paper:
         self.torn: set[str] = set()
         self.kept: list[tuple[str, UnrecognizedNotification, str]] = []
 
-    async def hint(self, account: str, hint: Hint) -> Noted:
+    async def hint(self, account: str, hint: Hint) -> HintResult:
         await asyncio.sleep(0)
         if account in self.torn:
             raise StoreUnavailable()
         known = self.seen.get((account, hint.message_id)) if hint.digest else None
         if known and known == hint.digest:
-            return Noted.REPEATED
+            return HintResult.REPEATED
         self.hints.append((account, hint))
         if hint.digest:
             self.seen[account, hint.message_id] = hint.digest
-        return Noted.ALTERED if known else Noted.NEW
+        return HintResult.ALTERED if known else HintResult.NEW
 
-    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> Noted:
+    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
         await asyncio.sleep(0)
         if account in self.torn:
             raise StoreUnavailable()
         known = self.seen.setdefault((account, message_id), digest)
         if (account, dispute) in self.disputes:
-            return Noted.REPEATED if known == digest else Noted.ALTERED
+            return HintResult.REPEATED if known == digest else HintResult.ALTERED
         self.disputes.append((account, dispute))
-        return Noted.NEW
+        return HintResult.NEW
 
-    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> Noted:
+    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
         await asyncio.sleep(0)
         if account in self.torn:
             raise StoreUnavailable()
         self.kept.append((account, kept, message))
-        return Noted.NEW
+        return HintResult.NEW
 
 
 class Bench:
@@ -90,7 +90,7 @@ class Bench:
         self.paper, self.fetched, self.clock = Paper(), list[str](), ManualClock(NOW)
         self.files = {signer.url: signer.pem}
         store = CertificateStore(self._fetch, self.clock)
-        self.receiver = Receiver(accounts or (make_account(),), store, self.paper, self.clock, **settings)
+        self.receiver = Receiver(accounts or (make_account(),), store, cast(Store, self.paper), self.clock, **settings)
 
     async def _fetch(self, url: str) -> bytes:
         self.fetched.append(url)
@@ -116,14 +116,14 @@ async def test_a_genuine_refund_notification_becomes_a_hint() -> None:
     fields = SIGNER.envelope(timestamp_ms=NOW - 1500)
     receipt = await bench.post(fields)
     assert receipt == Receipt(
-        outcome=Outcome.NOTED,
+        outcome=NotificationOutcome.NOTED,
         age=1500,
         signature_version=1,
         topic=TOPIC,
         object_type="REFUND",
         refund_id=REFUND_ID,
         accounts=("us",),
-        noted=(Noted.NEW,),
+        noted=(HintResult.NEW,),
     )
     [(account, hint)] = bench.paper.hints
     assert (account, hint.refund_id, hint.at, hint.sent_at) == ("us", REFUND_ID, NOW, NOW - 1500)
@@ -140,7 +140,7 @@ async def test_a_hint_reaches_the_real_store(store: Store, clock: ManualClock) -
     outcomes = [
         (await receiver.receive(json.dumps(body).encode(), headers(body))).outcome for body in (fields, fields, altered)
     ]
-    assert outcomes == [Outcome.NOTED, Outcome.REPEATED, Outcome.ALTERED]
+    assert outcomes == [NotificationOutcome.NOTED, NotificationOutcome.REPEATED, NotificationOutcome.ALTERED]
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -163,7 +163,7 @@ async def test_an_xml_notice_is_a_hint_with_its_refund_type() -> None:
 async def test_a_stranger_topic_is_final_and_costs_nothing() -> None:
     """Signed by Amazon all the same: SNS signs for everybody. No fetch, no write."""
     bench = Bench()
-    error = await bench.refuse(SIGNER.envelope(topic_arn=FOREIGN_TOPIC), NotProven)
+    error = await bench.refuse(SIGNER.envelope(topic_arn=FOREIGN_TOPIC), VerificationFailed)
     assert (error.status, error.reason) == (403, "wrong_topic")
 
 
@@ -181,7 +181,7 @@ async def test_the_header_does_not_make_a_topic_allowed() -> None:
     """The header is not signed; the body's topic counts, and contradiction is refused."""
     bench = Bench()
     fields = SIGNER.envelope(topic_arn=FOREIGN_TOPIC)
-    with pytest.raises(Unreadable):
+    with pytest.raises(Malformed):
         await bench.receiver.receive(json.dumps(fields).encode(), {"x-amz-sns-topic-arn": TOPIC})
     assert (bench.fetched, bench.paper.hints) == ([], [])
 
@@ -200,7 +200,7 @@ async def test_a_topic_of_amazon_pay_that_nobody_configured_is_kept_coming() -> 
 
 def test_the_table_of_unknown_names_is_bounded_and_keeps_the_frequent() -> None:
     """A stranger's thousand topics do not push out the one that comes again and again."""
-    table = Unknowns()
+    table = UnconfiguredNames()
     for number in range(5):
         table.count("forgotten", number)
     for number in range(1000):
@@ -220,14 +220,14 @@ def test_the_table_of_unknown_names_is_bounded_and_keeps_the_frequent() -> None:
 async def test_a_wrong_certificate_address_causes_no_fetch(url: str) -> None:
     """403, and nobody was asked."""
     bench = Bench()
-    error = await bench.refuse(SIGNER.envelope(SigningCertURL=url.format(hash=SIGNER.name)), NotProven)
+    error = await bench.refuse(SIGNER.envelope(SigningCertURL=url.format(hash=SIGNER.name)), VerificationFailed)
     assert (error.status, error.reason) == (403, "wrong_certificate_address")
 
 
 async def test_age_is_judged_before_a_certificate_is_fetched() -> None:
     """Too old is final; from the future is our own trouble."""
     bench = Bench()
-    old = await bench.refuse(SIGNER.envelope(timestamp_ms=NOW - 15 * DAY - 1), NotProven)
+    old = await bench.refuse(SIGNER.envelope(timestamp_ms=NOW - 15 * DAY - 1), VerificationFailed)
     assert (old.status, old.reason) == (403, "too_old")
     ahead = await bench.refuse(SIGNER.envelope(timestamp_ms=NOW + 300_001), DatedInFuture)
     assert ahead.status == 503
@@ -237,17 +237,21 @@ async def test_age_is_judged_before_a_certificate_is_fetched() -> None:
 async def test_the_accepted_age_is_a_setting() -> None:
     """Both directions."""
     bench = Bench(past_ms=1000, future_ms=0)
-    await bench.refuse(SIGNER.envelope(timestamp_ms=NOW - 1001), NotProven)
+    await bench.refuse(SIGNER.envelope(timestamp_ms=NOW - 1001), VerificationFailed)
     await bench.refuse(SIGNER.envelope(timestamp_ms=NOW + 1), DatedInFuture)
 
 
 @pytest.mark.parametrize(
     ("spoil", "kind", "reason"),
     [
-        ({"TopicArn": FOREIGN_TOPIC, "Signature": "x"}, Unreadable, "bad_signature_encoding"),
-        ({"TopicArn": FOREIGN_TOPIC, "SigningCertURL": "x"}, NotProven, "wrong_topic"),
-        ({"SigningCertURL": "x", "Timestamp": "2001-01-01T00:00:00.000Z"}, NotProven, "wrong_certificate_address"),
-        ({"Timestamp": "2001-01-01T00:00:00.000Z", "Message": "altered"}, NotProven, "too_old"),
+        ({"TopicArn": FOREIGN_TOPIC, "Signature": "x"}, Malformed, "bad_signature_encoding"),
+        ({"TopicArn": FOREIGN_TOPIC, "SigningCertURL": "x"}, VerificationFailed, "wrong_topic"),
+        (
+            {"SigningCertURL": "x", "Timestamp": "2001-01-01T00:00:00.000Z"},
+            VerificationFailed,
+            "wrong_certificate_address",
+        ),
+        ({"Timestamp": "2001-01-01T00:00:00.000Z", "Message": "altered"}, VerificationFailed, "too_old"),
     ],
 )
 async def test_the_order_of_checks(spoil: dict[str, str], kind: type[ReceiverError], reason: str) -> None:
@@ -259,14 +263,14 @@ async def test_a_bad_signature_is_final() -> None:
     """One fetch at most, and nothing written."""
     bench = Bench()
     fields = {**SIGNER.envelope(), "Message": notice(ObjectId="S01-0000000-0000000-R000000")}
-    error = await bench.refuse(fields, NotProven, fetched=1)
+    error = await bench.refuse(fields, VerificationFailed, fetched=1)
     assert (error.status, error.reason) == (403, "bad_signature")
 
 
 async def test_a_certificate_that_forged_is_not_proven() -> None:
     """Only a signature that verifies promotes a certificate."""
     bench = Bench()
-    await bench.refuse({**SIGNER.envelope(), "Message": "x"}, NotProven, fetched=1)
+    await bench.refuse({**SIGNER.envelope(), "Message": "x"}, VerificationFailed, fetched=1)
     bench.files.clear()
     bench.clock.tick(60_000)
     await bench.refuse(SIGNER.envelope(), CertificateUnavailable, fetched=2)
@@ -278,13 +282,13 @@ async def test_a_forger_with_a_key_of_his_own_is_refused() -> None:
     error = await bench.refuse(FORGER.envelope(), CertificateUnavailable, fetched=1)
     assert error.status == 503
     relabelled = {**FORGER.envelope(), "SigningCertURL": SIGNER.url}
-    assert (await bench.refuse(relabelled, NotProven, fetched=2)).reason == "bad_signature"
+    assert (await bench.refuse(relabelled, VerificationFailed, fetched=2)).reason == "bad_signature"
 
 
 async def test_the_floor_for_signature_versions_is_the_accounts() -> None:
     """Refused before a fetch; another account that takes SHA-1 still gets the hint."""
     strict = make_account("strict", min_signature_version=2)
-    error = await Bench(strict).refuse(SIGNER.envelope(), NotProven)
+    error = await Bench(strict).refuse(SIGNER.envelope(), VerificationFailed)
     assert error.reason == "signature_version_too_low"
     assert (await Bench(strict, make_account()).post(SIGNER.envelope())).accounts == ("us",)
     assert (await Bench(strict, make_account()).post(SIGNER.envelope(version=2))).accounts == ("strict", "us")
@@ -308,7 +312,7 @@ async def test_a_merchant_that_nobody_configured_is_kept_coming() -> None:
     assert (error.status, error.reason) == (503, "unconfigured_merchant")
     assert bench.receiver.unconfigured_merchants.listed()["A2OTHER"].count == 1
     forged = {**SIGNER.envelope(), "Message": notice(MerchantID="A2FORGED")}
-    await bench.refuse(forged, NotProven, fetched=1)
+    await bench.refuse(forged, VerificationFailed, fetched=1)
     assert "A2FORGED" not in bench.receiver.unconfigured_merchants.listed()
 
 
@@ -348,7 +352,7 @@ async def test_two_hundred_only_after_all_writes() -> None:
     assert [name for name, _ in bench.paper.hints] == ["one"]
     bench.paper.torn = set()
     receipt = await bench.post(fields)
-    assert (receipt.outcome, receipt.noted) == (Outcome.NOTED, (Noted.REPEATED, Noted.NEW))
+    assert (receipt.outcome, receipt.noted) == (NotificationOutcome.NOTED, (HintResult.REPEATED, HintResult.NEW))
 
 
 async def test_a_store_that_is_down_is_503() -> None:
@@ -373,7 +377,7 @@ async def test_repeated_and_altered_are_told_apart() -> None:
     altered = SIGNER.envelope(notice(ObjectId="S01-2-2-R2"), MessageId=fields["MessageId"])
     with capture_logs() as logs:
         outcomes = [(await bench.post(each)).outcome for each in (fields, fields, altered)]
-    assert outcomes == [Outcome.NOTED, Outcome.REPEATED, Outcome.ALTERED]
+    assert outcomes == [NotificationOutcome.NOTED, NotificationOutcome.REPEATED, NotificationOutcome.ALTERED]
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["notification.altered_duplicate"]
     assert [hint.refund_id for _, hint in bench.paper.hints] == [REFUND_ID, "S01-2-2-R2"]
 
@@ -383,7 +387,11 @@ async def test_other_objects_are_acknowledged(object_type: str) -> None:
     """Believed, told to the metrics, not written."""
     bench = Bench()
     receipt = await bench.post(SIGNER.envelope(notice(ObjectType=object_type)))
-    assert (receipt.outcome, receipt.object_type, receipt.refund_id) == (Outcome.NOT_A_REFUND, object_type, "")
+    assert (receipt.outcome, receipt.object_type, receipt.refund_id) == (
+        NotificationOutcome.NOT_A_REFUND,
+        object_type,
+        "",
+    )
     assert bench.paper.hints == []
 
 
@@ -393,7 +401,7 @@ async def test_test_messages_are_acknowledged_shown_and_never_tracked() -> None:
     fields = SIGNER.envelope(notice(IsSample=True))
     with capture_logs() as logs:
         receipt = await bench.post(fields)
-    assert (receipt.outcome, receipt.accounts, bench.paper.hints) == (Outcome.SAMPLE, ("us",), [])
+    assert (receipt.outcome, receipt.accounts, bench.paper.hints) == (NotificationOutcome.SAMPLE, ("us",), [])
     assert [line for line in logs if line["event"] != "certificate.proven"] == [
         {
             "event": "notification.test_message",
@@ -410,11 +418,13 @@ async def test_test_messages_are_acknowledged_shown_and_never_tracked() -> None:
 @pytest.mark.parametrize(
     ("kind", "outcome", "level"),
     [
-        ("SubscriptionConfirmation", Outcome.SUBSCRIPTION, "warning"),
-        ("UnsubscribeConfirmation", Outcome.UNSUBSCRIBE, "error"),
+        ("SubscriptionConfirmation", NotificationOutcome.SUBSCRIPTION, "warning"),
+        ("UnsubscribeConfirmation", NotificationOutcome.UNSUBSCRIBE, "error"),
     ],
 )
-async def test_confirmations_are_believed_logged_and_never_visited(kind: str, outcome: Outcome, level: str) -> None:
+async def test_confirmations_are_believed_logged_and_never_visited(
+    kind: str, outcome: NotificationOutcome, level: str
+) -> None:
     """The one file that is fetched is the certificate; the token is nowhere in the log."""
     bench = Bench()
     fields = SIGNER.envelope(kind=kind)
@@ -424,7 +434,7 @@ async def test_confirmations_are_believed_logged_and_never_visited(kind: str, ou
     assert [entry["log_level"] for entry in logs if entry["event"].startswith("notification.")] == [level]
     assert fields["Token"] not in json.dumps(logs)
     forged = {**fields, "Message": "x"}
-    with pytest.raises(NotProven):
+    with pytest.raises(VerificationFailed):
         await bench.post(forged)
 
 
@@ -437,9 +447,11 @@ async def test_where_it_is_configured_the_address_of_a_proven_subscription_is_vi
 
     bench = Bench(confirm=confirm)
     fields = SIGNER.envelope(kind="SubscriptionConfirmation")
-    assert (await bench.post(fields)).outcome is Outcome.CONFIRMED
-    assert (await bench.post(SIGNER.envelope(kind="UnsubscribeConfirmation"))).outcome is Outcome.UNSUBSCRIBE
-    with pytest.raises(NotProven):
+    assert (await bench.post(fields)).outcome is NotificationOutcome.CONFIRMED
+    assert (
+        await bench.post(SIGNER.envelope(kind="UnsubscribeConfirmation"))
+    ).outcome is NotificationOutcome.UNSUBSCRIBE
+    with pytest.raises(VerificationFailed):
         await bench.post({**fields, "Message": "x"})
     expected = "https://sns.us-east-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn={TopicArn}&Token={Token}"
     assert visited == [expected.format(**fields)]
@@ -449,7 +461,7 @@ async def test_a_subscription_that_sns_does_not_confirm_is_offered_again() -> No
     """503: the offer comes again."""
 
     async def confirm(url: str) -> None:
-        raise NotSent("SNS answered 500.", reason="not_confirmed")
+        raise TransportError("SNS answered 500.", reason="not_confirmed")
 
     with pytest.raises(Unavailable) as caught:
         await Bench(confirm=confirm).post(SIGNER.envelope(kind="SubscriptionConfirmation"))
@@ -501,7 +513,11 @@ async def test_what_is_amazons_and_not_understood_is_kept(message: str, refund_i
     fields = SIGNER.envelope(message)
     with capture_logs() as logs:
         receipt = await bench.post(fields)
-    assert (receipt.outcome, receipt.accounts, receipt.noted) == (Outcome.UNRECOGNIZED, ("us",), (Noted.NEW,))
+    assert (receipt.outcome, receipt.accounts, receipt.noted) == (
+        NotificationOutcome.UNRECOGNIZED,
+        ("us",),
+        (HintResult.NEW,),
+    )
     [(account, kept, text)] = bench.paper.kept
     assert (account, text, kept.size) == ("us", message, len(message))
     assert (kept.message_id, kept.topic_arn, kept.received_at) == (fields["MessageId"], TOPIC, NOW)
@@ -520,23 +536,23 @@ async def test_a_known_type_that_is_no_refund_is_acknowledged_and_not_kept(kind:
     """It is understood: it is not about refunds. An odd id of another object changes nothing."""
     bench = Bench()
     receipt = await bench.post(SIGNER.envelope(notice(ObjectType=kind, ObjectId={"odd": ONE})))
-    assert (receipt.outcome, bench.paper.kept, bench.paper.hints) == (Outcome.NOT_A_REFUND, [], [])
+    assert (receipt.outcome, bench.paper.kept, bench.paper.hints) == (NotificationOutcome.NOT_A_REFUND, [], [])
 
 
 async def test_a_test_message_that_is_not_understood_makes_no_hint() -> None:
     """Its ids are invented. That it is not understood still matters: a real one would not be either."""
     bench = Bench()
     receipt = await bench.post(SIGNER.envelope(xml_notice(XML_OF_ONE, IsSample=True)))
-    assert (receipt.outcome, len(bench.paper.kept), bench.paper.hints) == (Outcome.UNRECOGNIZED, 1, [])
+    assert (receipt.outcome, len(bench.paper.kept), bench.paper.hints) == (NotificationOutcome.UNRECOGNIZED, 1, [])
 
 
 async def test_a_stranger_cannot_have_anything_kept() -> None:
     """Another's topic, another's key, an altered text, an old message: refused before anything is written."""
     bench = Bench()
-    await bench.refuse(SIGNER.envelope("text", topic_arn=FOREIGN_TOPIC), NotProven)
-    await bench.refuse({**SIGNER.envelope("text"), "Message": "other"}, NotProven, fetched=1)
-    await bench.refuse({**FORGER.envelope("text"), "SigningCertURL": SIGNER.url}, NotProven, fetched=1)
-    await bench.refuse(SIGNER.envelope("text", timestamp_ms=NOW - 16 * DAY), NotProven, fetched=1)
+    await bench.refuse(SIGNER.envelope("text", topic_arn=FOREIGN_TOPIC), VerificationFailed)
+    await bench.refuse({**SIGNER.envelope("text"), "Message": "other"}, VerificationFailed, fetched=1)
+    await bench.refuse({**FORGER.envelope("text"), "SigningCertURL": SIGNER.url}, VerificationFailed, fetched=1)
+    await bench.refuse(SIGNER.envelope("text", timestamp_ms=NOW - 16 * DAY), VerificationFailed, fetched=1)
     assert bench.paper.kept == []
 
 
@@ -635,14 +651,14 @@ async def test_two_hundred_copies_at_once_are_one_hint() -> None:
     bench = Bench()
     fields = SIGNER.envelope()
     receipts = await asyncio.gather(*(bench.post(fields) for _ in range(200)))
-    assert [receipt.outcome for receipt in receipts].count(Outcome.NOTED) == 1
+    assert [receipt.outcome for receipt in receipts].count(NotificationOutcome.NOTED) == 1
     assert len(bench.paper.hints) == len(bench.fetched) == 1
 
 
 async def test_a_wrong_name_on_the_certificate_is_final() -> None:
     """The file on Amazon's host is the one named, and is not the region's signing certificate."""
     evil = SnsSigner(san=["evil.example"])
-    error = await Bench(signer=evil).refuse(evil.envelope(), NotProven, fetched=1)
+    error = await Bench(signer=evil).refuse(evil.envelope(), VerificationFailed, fetched=1)
     assert (error.status, error.reason) == (403, "certificate_wrong_name")
 
 
@@ -661,7 +677,7 @@ async def test_a_dispute_is_written_before_it_is_acknowledged() -> None:
     fields = SIGNER.envelope(chargeback())
     with capture_logs() as logs:
         found = [await bench.post(fields), await bench.post(fields)]
-    assert [each.outcome for each in found] == [Outcome.DISPUTE, Outcome.REPEATED]
+    assert [each.outcome for each in found] == [NotificationOutcome.DISPUTE, NotificationOutcome.REPEATED]
     ((account, dispute),) = bench.paper.disputes
     assert (account, dispute.dispute_id) == ("us", "S01-5105180-3221187-B000001")
     assert dispute.told_at == dispute.first_told_at == parse_time(fields["Timestamp"])
@@ -695,11 +711,13 @@ async def test_the_charge_permission_says_of_which_environment_a_dispute_is(firs
 async def test_a_type_that_says_claim_is_a_dispute(object_type: str) -> None:
     """Amazon does not document it; what it says is plain."""
     bench = Bench()
-    assert (await bench.post(SIGNER.envelope(chargeback(ObjectType=object_type)))).outcome is Outcome.DISPUTE
+    assert (
+        await bench.post(SIGNER.envelope(chargeback(ObjectType=object_type)))
+    ).outcome is NotificationOutcome.DISPUTE
 
 
 async def test_a_dispute_that_names_no_charge_permission_is_kept_for_a_person() -> None:
     """As every message that is proven and not understood."""
     bench = Bench()
     receipt = await bench.post(SIGNER.envelope(chargeback(ObjectId="B1", ChargePermissionId=None)))
-    assert (receipt.outcome, len(bench.paper.kept), bench.paper.disputes) == (Outcome.UNRECOGNIZED, 1, [])
+    assert (receipt.outcome, len(bench.paper.kept), bench.paper.disputes) == (NotificationOutcome.UNRECOGNIZED, 1, [])

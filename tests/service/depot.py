@@ -13,11 +13,11 @@ import msgspec
 from receiver.amazon.account import Account
 from receiver.deliver.dispatcher import Deliverer
 from receiver.ledger.refund import Source
-from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.runtime.metrics import Metrics
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.store import Store
 from receiver.track.record import Settler
 from receiver.transport.client import Transport
@@ -30,12 +30,12 @@ from tests.store.makers import seen
 
 def make_deliverer(store: Store, transport: Transport, metrics: Metrics, **more: Any) -> Deliverer:
     """A deliverer of "us" without jitter."""
-    settings: dict[str, Any] = {"timeout": 10.0, "chance": lambda: 0.0, "wall": wall, **more}
+    settings: dict[str, Any] = {"timeout": 10.0, "chance": lambda: 0.0, "wall": system_clock, **more}
     return Deliverer(
         account="us",
         store=store,
         send=transport.send,
-        watcher=metrics,
+        metrics=metrics,
         lease=LEASE / 1000,
         connect_timeout=3.0,
         **settings,
@@ -67,13 +67,13 @@ class Depot:
         for number in range(first, first + count):
             await settler.settle(self.account, seen("Declined", number, "AmazonRejected"), source=Source.POLL)
 
-    async def deliver(self, name: str = "all") -> Parcel:
+    async def deliver(self, name: str = "all") -> ClaimedDelivery:
         """Claim the one event that is due in this lane, deliver it, and settle."""
         (parcel,) = await self.claim(name)
         await self.deliverer.deliver([parcel], (await self.store.roster("us")).subscribers[name])
         return parcel
 
-    async def claim(self, name: str = "all") -> list[Parcel]:
+    async def claim(self, name: str = "all") -> list[ClaimedDelivery]:
         """What is due in this lane."""
         return list((await self.store.claim_lane("us", name, lease=LEASE, limit=100)).parcels)
 
@@ -82,10 +82,10 @@ class Depot:
         scores = await self.redis.zrange(f"refunds:{{us}}:lane:{name}", 0, 0, withscores=True)
         return int(scores[0][1]) - self.clock() if scores else None
 
-    async def attempts(self, name: str = "all") -> Attempts:
+    async def attempts(self, name: str = "all") -> DeliveryAttempts:
         """What is kept of the attempts for the one event of the lane."""
         (stored,) = await self.redis.hvals(f"refunds:{{us}}:attempts:{name}")
-        return msgspec.json.decode(stored, type=Attempts)
+        return msgspec.json.decode(stored, type=DeliveryAttempts)
 
     async def empty(self, name: str = "all", *kinds: str) -> bool:
         """Whether nothing is left of this subscriber's lane."""

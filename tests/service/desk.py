@@ -18,10 +18,10 @@ from receiver.amazon.calls import Endpoint, Region
 from receiver.amazon.throttle import Bucket, Call
 from receiver.ledger.polling import PollPlan
 from receiver.runtime.metrics import Metrics
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.store import Store
-from receiver.store.refunds.schedule import Echo, Look
-from receiver.track.amazon_client import Asker
+from receiver.store.refunds.schedule import DueRefund, FollowUp
+from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Settler
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
@@ -191,7 +191,7 @@ class Bench:
     tracker: Tracker
     metrics: Metrics
 
-    async def look(self, number: int = 1) -> Look:
+    async def look(self, number: int = 1) -> DueRefund:
         """Claim what is due, which must be this refund alone, ask about it, and settle."""
         (look,) = (await claim(self.store)).looks
         assert look.refund_id == refund_id(number)
@@ -210,10 +210,10 @@ class Bench:
         self.clock.tick(due)
         return due
 
-    async def echo(self, number: int = 1) -> Echo | None:
+    async def echo(self, number: int = 1) -> FollowUp | None:
         """What is remembered of its hint."""
         stored = await self.redis.hget("refunds:{us}:hints", refund_id(number))
-        return msgspec.json.decode(stored, type=Echo) if stored else None
+        return msgspec.json.decode(stored, type=FollowUp) if stored else None
 
     def counted(self, name: str, **labels: str) -> float:
         """The value of a counter."""
@@ -222,10 +222,14 @@ class Bench:
 
 def make_tracker(account: Account, store: Store, transport: Transport, metrics: Metrics, **more: Any) -> Tracker:
     """A tracker without jitter."""
-    chance = more.pop("chance", lambda: 0.0)
-    asker = Asker(account, store, transport.send, metrics, wall, more.pop("request_timeout", 10.0))
-    settler = Settler(store, chance)
-    return Tracker(asker=asker, settler=settler, watcher=metrics, chance=chance, lease=LEASE / 1000, **more)
+    random = more.pop("chance", lambda: 0.0)
+    amazon_client = AmazonClient(
+        account, store, transport.send, metrics, system_clock, more.pop("request_timeout", 10.0)
+    )
+    settler = Settler(store, random)
+    return Tracker(
+        amazon_client=amazon_client, settler=settler, metrics=metrics, random=random, lease=LEASE / 1000, **more
+    )
 
 
 @asynccontextmanager

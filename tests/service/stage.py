@@ -21,7 +21,7 @@ from standardwebhooks.webhooks import Webhook
 from receiver.commands.demo.stage import _loopback as loopback
 from receiver.http.server import server
 from receiver.runtime.serving import serving
-from receiver.service import Service, wall
+from receiver.service import Service, system_clock
 from receiver.settings import check
 from receiver.simulator.app import Simulator
 from receiver.simulator.engine import Called
@@ -39,7 +39,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 @cache
 def keys() -> Keys:
     """Keys cost a third of a second to make: all simulators of a test process share them."""
-    return make_keys(wall())
+    return make_keys(system_clock())
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Amazon(Simulator):
             "retry_waits": (0.2, 0.2, 0.2),
             "outcome_delay": self.STEP,
         }
-        super().__init__(now=lambda: wall() + self._ahead, **{**settings, **more})
+        super().__init__(now=lambda: system_clock() + self._ahead, **{**settings, **more})
 
     async def __aenter__(self) -> Amazon:
         """Start."""
@@ -274,7 +274,7 @@ async def running(
     hooks: Sequence[Hook] = (),
     *,
     workers: bool = True,
-    now: Callable[[], int] = wall,
+    now: Callable[[], int] = system_clock,
     **more: Any,
 ) -> AsyncIterator[Stage]:
     """The service on this Valkey, without jitter, with HTTP on a socket. `now` is the clock of its machine, `more` are

@@ -16,7 +16,7 @@ from receiver.commands.doctor.finding import Finding
 from receiver.commands.doctor.store import check_store
 from receiver.commands.prune import prune
 from receiver.ledger.refund import State
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.simulator.outcomes import Outcome
 from tests.commands.doctor.kit import site
 from tests.kit.configuration import table
@@ -99,7 +99,7 @@ async def everything_is_shown(stage: Stage, ids: list[str]) -> None:
     assert await stage.ready()
     page = await overview(stage)
     assert all(name in page for name in NAMES)
-    counted = [await stage.service.store.counted(name, [0, wall() + 60_000]) for name in NAMES]
+    counted = [await stage.service.store.counted(name, [0, system_clock() + 60_000]) for name in NAMES]
     assert [each.totals[State.DECLINED] for each in counted] == [1, 1, 1]
 
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from receiver.ledger.dispute import Dispute, permission_of
 from receiver.ledger.timestamps import parse_time
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.simulator.notifications.forgeries import Forgery
 from receiver.simulator.notifications.notices import Unfamiliar
 from receiver.simulator.notifications.sender import Verdict
@@ -317,7 +317,7 @@ async def with_sns(
     workers: bool = True,
 ) -> AsyncIterator[tuple[Stage, SnsSigner]]:
     """The service, and a certificate of SNS whose key the test has: to say what the simulator never says."""
-    signer = SnsSigner(not_before=wall() - 30 * DAY, not_after=wall() + 300 * DAY)
+    signer = SnsSigner(not_before=system_clock() - 30 * DAY, not_after=system_clock() + 300 * DAY)
     (folder / "sns.pem").write_bytes(signer.pem)
     table = account(shop, folder)
     pinned = {**table["signing_certificates"], signer.url: str(folder / "sns.pem")}
@@ -359,7 +359,7 @@ async def test_a_refund_that_the_merchant_did_not_start_says_so(
     texts = [xml_notice(shop, refund_id, refund_type), notice(shop, refund_id)]
     async with with_sns(shop, valkey_url, tmp_path, workers=False) as (stage, signer):
         for text in texts if xml_first else reversed(texts):
-            body = signer.post_body(text, topic_arn=shop.topic_arn, timestamp_ms=wall())
+            body = signer.post_body(text, topic_arn=shop.topic_arn, timestamp_ms=system_clock())
             assert await stage.post("/ipn", body) == 200
         assert await stage.members("hinted") == {refund_id}
     async with with_sns(shop, valkey_url, tmp_path, hooks=[audit]) as (stage, _):
@@ -385,7 +385,7 @@ async def test_who_started_a_refund_is_learned_also_when_it_is_long_known(
 
         async def told(text: str) -> None:
             asked = len(shop.asked)
-            body = signer.post_body(text, topic_arn=shop.topic_arn, timestamp_ms=wall())
+            body = signer.post_body(text, topic_arn=shop.topic_arn, timestamp_ms=system_clock())
             assert await stage.post("/ipn", body) == 200
             await until(lambda: len(shop.asked) > asked, "Amazon is asked")
 
@@ -394,13 +394,13 @@ async def test_who_started_a_refund_is_learned_also_when_it_is_long_known(
         assert (await stage.refund(refund_id))["refundType"] is None
         await told(xml_notice(shop, refund_id, "AmazonA-ZCancel"))
 
-        async def learned() -> bool:
+        async def with_details() -> bool:
             return bool((await stage.refund(refund_id))["refundType"] == "AmazonA-ZCancel")
 
-        await until(learned, "the type is known")
+        await until(with_details, "the type is known")
         await told(notice(shop, refund_id, NotificationId="later"))
         await until(stage.quiet, "nothing is under way")
-        assert await learned()
+        assert await with_details()
         assert audit.told == await stage.events() == [(refund_id, "declined")]
 
 
@@ -421,7 +421,7 @@ async def test_a_test_message_of_seller_central_is_seen_and_never_tracked(
         async with with_sns(shop, valkey_url, tmp_path, other) as (stage, signer):
             await until(stage.ready, "all that is written at the start is written")
             before = await stage.dump()
-            body = signer.post_body(text, topic_arn=shop.topic_arn, timestamp_ms=wall())
+            body = signer.post_body(text, topic_arn=shop.topic_arn, timestamp_ms=system_clock())
             with capture_logs() as logs:
                 assert await stage.post("/ipn", body) == 200
             (line,) = [each for each in logs if each["event"] == "notification.test_message"]
@@ -445,7 +445,7 @@ async def test_what_is_not_about_a_refund_is_acknowledged_and_counted(
         before = await stage.dump()
         for kind in kinds:
             message = notice(shop, "S01-0000001-0000001-C000001", ObjectType=kind)
-            body = signer.post_body(message, topic_arn=shop.topic_arn, timestamp_ms=wall(), version=version)
+            body = signer.post_body(message, topic_arn=shop.topic_arn, timestamp_ms=system_clock(), version=version)
             assert await stage.post("/ipn", body) == 200
         assert stage.counted("notifications", outcome="not_a_refund", reason="") == len(kinds)
         assert await stage.dump() == before
@@ -472,7 +472,7 @@ async def test_live_and_sandbox_of_one_merchant_share_an_address(
 
             untold = "X01-0000000-0000000-R000000"
             message = notice(shop, untold)
-            body = signer.post_body(message, topic_arn=shop.topic_arn, timestamp_ms=wall())
+            body = signer.post_body(message, topic_arn=shop.topic_arn, timestamp_ms=system_clock())
             assert await stage.post("/ipn", body) == 200
             for one in (shop, live):
                 await until(lambda it=one: it.asked[-1].object_id == untold, f"{one.environment} is asked")
@@ -522,7 +522,7 @@ async def test_a_repeated_webhook_carries_the_advice_of_its_own_time(stage: Stag
     refund_id = shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE)
     await until(lambda: len(audit.posts) == 1, "the first attempt")
     permission = permission_of(refund_id)
-    dispute = Dispute(dispute_id=f"{permission}-B000001", charge_permission_id=permission, told_at=wall())
+    dispute = Dispute(dispute_id=f"{permission}-B000001", charge_permission_id=permission, told_at=system_clock())
     await stage.service.store.dispute("us", dispute, message_id="m1", digest="d")
     await until(lambda: len(audit.posts) == 2, "the second attempt")
     first, second = (json.loads(each.body)["data"] for each in audit.posts)

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from starlette.routing import Mount, Route
 
-from receiver.http.app import apart
+from receiver.http.app import split_by_port
 from tests.http.kit import all_routes
 from tests.kit.processes import Command, Desk, until
 from tests.service.crash_kit import TOKEN, World
@@ -22,7 +22,7 @@ def test_every_route_is_behind_one_door_and_health_behind_both() -> None:
     """A route that is added later is not public until somebody says so."""
     app = all_routes()
     every, public, admin = (
-        [route.path for route in each.routes if isinstance(route, Route | Mount)] for each in (app, *apart(app))
+        [route.path for route in each.routes if isinstance(route, Route | Mount)] for each in (app, *split_by_port(app))
     )
     assert set(public) == PUBLIC | BOTH
     assert admin == every

@@ -312,11 +312,11 @@ def test_a_certificate_that_is_not_there_is_a_problem(scheme: str, tmp_path: Pat
 
 def test_an_admin_port_makes_a_second_door() -> None:
     """Its host is that of the first, if nobody says otherwise; without it there is one door."""
-    assert load(None, alone()).http.doors == (("127.0.0.1", 8000),)
+    assert load(None, alone()).http.listeners == (("127.0.0.1", 8000),)
     shared = alone(RECEIVER_HTTP__HOST="0.0.0.0", RECEIVER_HTTP__ADMIN_PORT="8001")
-    assert load(None, shared).http.doors == (("0.0.0.0", 8000), ("0.0.0.0", 8001))
+    assert load(None, shared).http.listeners == (("0.0.0.0", 8000), ("0.0.0.0", 8001))
     own = {**shared, "RECEIVER_HTTP__ADMIN_HOST": "10.0.0.1", "RECEIVER_HTTP__ADMIN_PORT": "8000"}
-    assert load(None, own).http.doors == (("0.0.0.0", 8000), ("10.0.0.1", 8000))
+    assert load(None, own).http.listeners == (("0.0.0.0", 8000), ("10.0.0.1", 8000))
 
 
 @pytest.mark.parametrize(

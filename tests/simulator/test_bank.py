@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from receiver.simulator.amounts import Amount, most_refundable
 from receiver.simulator.bank import Bank, Order
 from receiver.simulator.faults import Fault
-from receiver.simulator.notifications.mischief import Mischief, Trick, read_header
+from receiver.simulator.notifications.mischief import FaultInjection, Trick, read_header
 from receiver.simulator.outcomes import BY_CENTS, STEPS, Outcome
 from receiver.simulator.shapes import read_create_refund, read_key
 from receiver.simulator.throttle import LIVE, SANDBOX, Throttle
@@ -248,7 +248,7 @@ def test_the_buckets_are_amazons() -> None:
 
 def test_rules_of_mischief_fit_what_they_name_and_are_used_up() -> None:
     """By place, refund and state, so many times, in order."""
-    plan = Mischief(lambda: 0.5)
+    plan = FaultInjection(lambda: 0.5)
     plan.add("drop", refund_id="R1", state="Declined")
     plan.add("error", place="get_refund", times=2)
     plan.add("hang", times=None, share=0.4)
@@ -278,7 +278,7 @@ def test_rules_of_mischief_fit_what_they_name_and_are_used_up() -> None:
 def test_a_rule_that_could_never_fit_is_refused(rule: dict[str, object]) -> None:
     """At once, not when it is missed."""
     with pytest.raises(ValueError, match=r"\w"):
-        Mischief(lambda: 0.5).add(**rule)  # type: ignore[arg-type]
+        FaultInjection(lambda: 0.5).add(**rule)  # type: ignore[arg-type]
 
 
 def test_the_mischief_header_names_a_trick_and_seconds() -> None:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from receiver.amazon.fps.calls import Order, Policy, Version, refund
+from receiver.amazon.fps.calls import FpsRefundRequest, Policy, Version, refund
 from receiver.amazon.fps.notification import read_status_notification
 from receiver.amazon.fps.signing import Credentials, SignatureMethod
 from receiver.ledger.money import Money
@@ -229,7 +229,7 @@ PRINTABLE = st.characters(codec="utf-8", exclude_categories=("C", "Z"), include_
 @settings(deadline=None)
 @given(
     order=st.builds(
-        Order,
+        FpsRefundRequest,
         st.from_regex(r"[A-Za-z0-9-]{1,35}", fullmatch=True),
         st.from_regex(r"[A-Za-z0-9-]{1,64}", fullmatch=True),
         st.none() | st.integers(1, 10_000_000).map(lambda cents: Money(Decimal(cents).scaleb(-2), "USD")),
@@ -241,7 +241,7 @@ PRINTABLE = st.characters(codec="utf-8", exclude_categories=("C", "Z"), include_
     url=st.sampled_from(["http://127.0.0.1:9100/fps/", "https://fps.example", "https://[::1]:8443/a%20b/"]),
 )
 def test_what_the_receiver_signs_is_understood_by_this_second_implementation(
-    order: Order, version: Version, method: SignatureMethod, url: str
+    order: FpsRefundRequest, version: Version, method: SignatureMethod, url: str
 ) -> None:
     """Every order that can be made, in every version, with either hash: accepted, with the same values."""
     request = refund(url, Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY), order, T0, version=version, method=method)

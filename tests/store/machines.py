@@ -19,16 +19,29 @@ from hypothesis.stateful import (
 )
 
 from receiver.errors import Conflict
-from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.hint import Hint, HintResult
 from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import DeadEvent
-from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
-from receiver.store.refunds.schedule import Claimed, Echo, Look
+from receiver.store.refunds.schedule import Claimed, DueRefund, FollowUp
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import refund_id, subscriber
-from tests.store.model import DAY, KEY, NAMES, REFUNDS, TYPE, Inside, Model, Owed, join, look_into, told, watched
+from tests.store.model import (
+    DAY,
+    KEY,
+    NAMES,
+    REFUNDS,
+    TYPE,
+    DiagnosticsSource,
+    Model,
+    Owed,
+    join,
+    look_into,
+    told,
+    watched,
+)
 from tests.store.workers import (
     ACCOUNT,
     CHARGE_TOLD,
@@ -137,7 +150,7 @@ class Machine(RuleBasedStateMachine):
         self._events_are_told_once(redis)
         self._lanes_hold_what_is_owed(redis)
 
-    def _schedule_is_right(self, redis: Inside) -> None:
+    def _schedule_is_right(self, redis: DiagnosticsSource) -> None:
         """Untouched by whoever was late; and whatever is pending is going to be asked about."""
         assert redis.due == self.model.due
         assert redis.hinted == self.model.told
@@ -145,7 +158,7 @@ class Machine(RuleBasedStateMachine):
         pending = {number for number, known in self.model.known.items() if known.pending}
         assert pending <= redis.due.keys() | redis.hinted | redis.refreshed
 
-    def _refunds_are_the_join(self, redis: Inside) -> None:
+    def _refunds_are_the_join(self, redis: DiagnosticsSource) -> None:
         assert redis.refunds.keys() == self.model.known.keys()
         for number, known in self.model.known.items():
             refund, lines = redis.refunds[number], redis.histories[number]
@@ -156,13 +169,13 @@ class Machine(RuleBasedStateMachine):
             assert [line.revision for line in lines] == list(range(1, known.revision + 1))
             assert (lines[-1].state, lines[-1].at) == (known.state, known.changed)
 
-    def _events_are_told_once(self, redis: Inside) -> None:
+    def _events_are_told_once(self, redis: DiagnosticsSource) -> None:
         assert [told(fields) for _, fields in redis.events] == self.model.events
         ids = [fields["id"] for _, fields in redis.events]
         assert ids == [each.id for each in self.model.events]
         assert len(set(ids)) == len(ids)
 
-    def _lanes_hold_what_is_owed(self, redis: Inside) -> None:
+    def _lanes_hold_what_is_owed(self, redis: DiagnosticsSource) -> None:
         ids = self.stream_ids = [stream_id for stream_id, _ in redis.events]
         for name, (lane, owed, attempts, dead) in redis.lanes.items():
             expected = self.model.lanes.get(name, {})
@@ -201,28 +214,28 @@ class Looking(Machine):
     @rule(target=messages, number=NUMBERS, worker=WORKERS)
     def hint(self, number: int, worker: int) -> Hint:
         self.sent += 1
-        return self._hint(worker, number, f"m{self.sent}", "d", Noted.NEW)
+        return self._hint(worker, number, f"m{self.sent}", "d", HintResult.NEW)
 
     @rule(target=messages, message=messages, altered=st.booleans(), number=NUMBERS, worker=WORKERS)
     def hint_again(self, message: Hint, altered: bool, number: int, worker: int) -> Hint:
         """The same MessageId once more, with the same signed text or with another."""
         if altered:
             self.sent += 1
-            return self._hint(worker, number, message.message_id, f"d{self.sent}", Noted.ALTERED)
+            return self._hint(worker, number, message.message_id, f"d{self.sent}", HintResult.ALTERED)
         same = self.model.digests[message.message_id] == message.digest
-        noted = Noted.REPEATED if same else Noted.ALTERED
+        noted = HintResult.REPEATED if same else HintResult.ALTERED
         return self._hint(worker, int(message.refund_id[-6:]), message.message_id, message.digest, noted)
 
     @rule(number=NUMBERS, worker=WORKERS)
     def refresh(self, number: int, worker: int) -> None:
-        self._hint(worker, number, "", "", Noted.NEW)
+        self._hint(worker, number, "", "", HintResult.NEW)
 
-    def _hint(self, worker: int, number: int, message: str, digest: str, expected: Noted) -> Hint:
+    def _hint(self, worker: int, number: int, message: str, digest: str, expected: HintResult) -> Hint:
         now = self.workers[worker].now()
         source = Source.NOTIFICATION if message else Source.REFRESH
         hint = Hint(refund_id=refund_id(number), at=now, source=source, message_id=message, digest=digest)
         assert self.run(self.workers[worker].store.hint("us", hint)) is expected
-        if expected is not Noted.REPEATED:
+        if expected is not HintResult.REPEATED:
             self.model.hinted[number] = hint
             if source is Source.REFRESH:
                 self.model.refreshed.setdefault(number, now)
@@ -244,7 +257,7 @@ class Looking(Machine):
     @rule(target=looks, held=looks, worker=WORKERS)
     def overtake(self, held: Held, worker: int) -> Any:
         """A hint and another claim, while the first is still busy."""
-        self._hint(worker, held.number, "", "", Noted.NEW)
+        self._hint(worker, held.number, "", "", HintResult.NEW)
         return self._claim(worker, 9)
 
     @rule(held=looks, answer=ANSWERS, worker=WORKERS)
@@ -258,7 +271,7 @@ class Looking(Machine):
         self._overtake(waiting.held, answer, worker)
 
     def _overtake(self, held: Held, answer: Answer, worker: int) -> None:
-        self._hint(worker, held.number, "", "", Noted.NEW)
+        self._hint(worker, held.number, "", "", HintResult.NEW)
         for other in self._claim(worker, 9).values:
             self._settle(self._ask(other, answer))
 
@@ -275,7 +288,7 @@ class Looking(Machine):
         self._check_wait(taken, now)
         return multiple(*held)
 
-    def _taken(self, it: Worker, number: int, look: Look, now: int) -> Held:
+    def _taken(self, it: Worker, number: int, look: DueRefund, now: int) -> Held:
         model = self.model
         assert look.token >= now + LEASE
         model.told.discard(number)
@@ -283,7 +296,7 @@ class Looking(Machine):
         if hint := model.hinted.pop(number, None):
             # A refresh leaves the memory of a notification alone while the refund is not known.
             kept = hint.source is Source.REFRESH and look.source is Source.NOTIFICATION
-            assert kept or look.echo == Echo(hint.source, hint.at)
+            assert kept or look.echo == FollowUp(hint.source, hint.at)
         self.claims += 1
         model.due[number], model.holder[number] = look.token, self.claims
         return Held(self.claims, it, number, look)
@@ -360,7 +373,7 @@ class Looking(Machine):
 class Telling(Machine):
     """Subscribers, and what is owed to them."""
 
-    parcels: Bundle[tuple[int, Worker, int, Parcel]] = Bundle("parcels")
+    parcels: Bundle[tuple[int, Worker, int, ClaimedDelivery]] = Bundle("parcels")
 
     @initialize()
     def the_first(self) -> None:
@@ -420,7 +433,7 @@ class Telling(Machine):
         return self._claim_lane(name, limit, worker)
 
     @rule(target=parcels, parcel=parcels, worker=WORKERS)
-    def overtake_sender(self, parcel: tuple[int, Worker, int, Parcel], worker: int) -> Any:
+    def overtake_sender(self, parcel: tuple[int, Worker, int, ClaimedDelivery], worker: int) -> Any:
         """The lease ends while the first is still sending, and another takes what is there."""
         self.clock.tick(LEASE + 6)
         return self._claim_lane(parcel[3].subscriber, 9, worker)
@@ -444,7 +457,7 @@ class Telling(Machine):
         return multiple(*found)
 
     @rule(parcel=consumes(parcels), outcome=st.sampled_from(["delivered", "dead"]))
-    def end(self, parcel: tuple[int, Worker, int, Parcel], outcome: str) -> None:
+    def end(self, parcel: tuple[int, Worker, int, ClaimedDelivery], outcome: str) -> None:
         _, it, index, what = parcel
         owed = self._owed(parcel)
         entry = DeadEvent(what.stream_id, "evt", "t", "r", "exhausted", T0, 12, "HTTP 500")
@@ -456,15 +469,15 @@ class Telling(Machine):
                 self.model.dead[what.subscriber].add(index)
 
     @rule(parcel=consumes(parcels), wait=st.sampled_from([1, PAUSE, LEASE]))
-    def retry(self, parcel: tuple[int, Worker, int, Parcel], wait: int) -> None:
+    def retry(self, parcel: tuple[int, Worker, int, ClaimedDelivery], wait: int) -> None:
         _, it, _, what = parcel
         owed, at = self._owed(parcel), it.now() + wait
-        held = self.run(it.store.retry(what, at, Attempts(count=what.attempts.count + 1)))
+        held = self.run(it.store.retry(what, at, DeliveryAttempts(count=what.attempts.count + 1)))
         assert held == (owed is not None)
         if owed:
             owed.at, owed.attempts, owed.holder = at, owed.attempts + 1, 0
 
-    def _owed(self, parcel: tuple[int, Worker, int, Parcel]) -> Owed | None:
+    def _owed(self, parcel: tuple[int, Worker, int, ClaimedDelivery]) -> Owed | None:
         """The event, if this claim still holds it."""
         claim, _, index, what = parcel
         owed = self.model.lanes.get(what.subscriber, {}).get(index)
@@ -475,6 +488,6 @@ class Everything(Looking, Telling):
     """Both, so that subscribers come and go while something is about to be written."""
 
 
-async def claim_all_of(store: Store) -> list[Look]:
+async def claim_all_of(store: Store) -> list[DueRefund]:
     claimed = await store.claim("us", "get_refund", lease=LEASE, burst=1e6, per_second=1e9, limit=99)
     return list(claimed.looks)

@@ -146,7 +146,7 @@ def told(fields: Any) -> Happening:
 
 
 @dataclass
-class Inside:
+class DiagnosticsSource:
     """All that Redis holds, by the numbers of the refunds and the names of the subscribers."""
 
     due: dict[int, int]
@@ -158,7 +158,7 @@ class Inside:
     lanes: dict[str, tuple[dict[str, int], list[str], set[str], set[str]]]
 
 
-async def look_into(client: Any) -> Inside:
+async def look_into(client: Any) -> DiagnosticsSource:
     """Read behind the store's back."""
     async with client.pipeline(transaction=False) as pipeline:
         pipeline.zrange(f"{KEY}:due", 0, -1, withscores=True).zrange(f"{KEY}:hinted", 0, -1).zrange(
@@ -182,7 +182,7 @@ async def look_into(client: Any) -> Inside:
         lane, *others = of_names[4 * at : 4 * at + 4]
         owed, attempts, dead = ([each.decode() for each in other] for other in others)
         lanes[name] = ({member.decode(): int(score) for member, score in lane}, owed, set(attempts), set(dead))
-    return Inside(
+    return DiagnosticsSource(
         {int(member[-6:]): int(score) for member, score in due},
         {int(member[-6:]) for member in hinted},
         {int(member[-6:]) for member in refreshed},

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from receiver.ledger.charge_book import Entry, Guard, in_the_way, read_entry, reservation
 from receiver.ledger.money import Money
-from receiver.ledger.refund_request import Order
+from receiver.ledger.refund_request import PreparedRefund
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
 from receiver.store.requests.requests import NotReserved, Reserved
@@ -19,7 +19,7 @@ from tests.kit.clock import ManualClock
 
 CHARGE = "S01-5105180-3221187-C056351"
 MONEY = Money(Decimal("20.00"), "USD")
-ORDER = Order(id="a" * 64, digest="d", amazon_key="k", body=b"{}", charge_id=CHARGE, money=MONEY)
+ORDER = PreparedRefund(id="a" * 64, digest="d", amazon_key="k", body=b"{}", charge_id=CHARGE, money=MONEY)
 REFUNDS = [f"S01-{number}" for number in range(5)]
 REQUESTS = [f"{number:064x}" for number in range(4)]
 MEMBERS = [*REFUNDS, *map(reservation, REQUESTS)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import StoreUnavailable
-from receiver.ledger.hint import Noted
+from receiver.ledger.hint import HintResult
 from receiver.store import Store
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import WrongType
@@ -57,14 +57,14 @@ async def test_commands_of_one_turn_share_one_pipeline(store: Store, redis: Any)
 async def test_a_script_that_redis_has_forgotten_is_sent_again(store: Store, redis: Any) -> None:
     await store.hint("us", hint(1))
     await redis.script_flush()
-    assert await store.hint("us", hint(2, message="m2")) is Noted.NEW
+    assert await store.hint("us", hint(2, message="m2")) is HintResult.NEW
     assert len((await claim(store)).looks) == 2
 
 
 async def test_a_connection_that_died_unseen_costs_nothing(store: Store, redis: Any) -> None:
     await store.hint("us", hint(1))
     await redis.client_kill_filter(_type="normal", skipme=True)
-    assert await store.hint("us", hint(2, message="m2")) is Noted.NEW
+    assert await store.hint("us", hint(2, message="m2")) is HintResult.NEW
 
 
 async def test_a_claim_whose_answer_is_lost_is_not_sent_again(store: Store, valkey_url: str, socket_dir: Path) -> None:
@@ -91,7 +91,7 @@ async def test_a_write_whose_answer_is_lost_is_sent_again_and_counts_once(
         await claim(store)  # now Redis knows the scripts
         await cut_off.ping()  # now there is a connection
         proxy.lose = 1
-        assert await cut_off.hint("us", hint(1)) is Noted.REPEATED
+        assert await cut_off.hint("us", hint(1)) is HintResult.REPEATED
         proxy.lose = 2
         with pytest.raises(StoreUnavailable):
             await cut_off.hint("us", hint(2, message="m2"))
@@ -152,7 +152,7 @@ async def test_an_error_names_the_key_of_a_foreign_type_and_no_value(store: Stor
 
 
 async def test_the_clock_goes_by_redis_and_not_by_the_machine(valkey_url: str, redis: Any) -> None:
-    store = Store(connect(valkey_url), clock=Clock(wall=lambda: 0.0))
+    store = Store(connect(valkey_url), clock=Clock(system_clock=lambda: 0.0))
     assert store.now() < 60_000
     await store.correct_clock()
     seconds, _ = await redis.time()

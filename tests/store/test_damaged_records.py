@@ -11,14 +11,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.amazon.account import Account
-from receiver.deliver.retention import Upkeep
+from receiver.deliver.retention import Retention
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.operator_event import OperatorType, operator_event
-from receiver.outbox.retries import Attempts
+from receiver.outbox.retries import DeliveryAttempts
 from receiver.runtime.metrics import Metrics
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.store import Store
 from receiver.store.redis.keys import Keys
 from receiver.store.redis.pipeline import connect
@@ -42,7 +42,7 @@ Damage = Callable[[Any], Awaitable[Any]]
 @pytest.fixture
 def clock() -> ManualClock:
     """At the machine's time, as stream ids are."""
-    return ManualClock(wall())
+    return ManualClock(system_clock())
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ async def test_a_place_that_is_no_time_is_told_and_every_refund_is_listed(
 
 async def test_a_member_of_an_index_that_is_no_text_is_left_out(store: Store, redis: Any) -> None:
     key = KEYS.state("RefundInitiated")
-    await redis.zadd(key, {NOT_TEXT: wall()})
+    await redis.zadd(key, {NOT_TEXT: system_clock()})
     with capture_logs() as logs:
         assert len((await store.page("us", Query(), limit=200)).refunds) == GOOD + 1
         assert len(await store.pending_longest("us", 200)) == GOOD + 1
@@ -252,7 +252,7 @@ async def test_what_is_owed_and_no_id_hinders_no_trimming_and_no_gauge(store: St
     state = await store.lane_state("us", "finance")
     assert (state.waiting, state.oldest_at > 0) == (GOOD + 1, True)
     clock_of(store).ms += 100 * DAY
-    await Upkeep("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
+    await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
     assert await redis.xlen(KEYS("events")) == 0
     assert len(await store.dead_events("us", "finance")) == GOOD + 1
 
@@ -290,7 +290,7 @@ async def test_damaged_attempts_and_dead_events(store: Store, redis: Any) -> Non
     await redis.hset(KEYS("copies", "other"), "1-1", b"[1")
     await redis.zadd(KEYS("lane", "other"), {"1-1": 1})
     found = (await store.claim_lane("us", "other", lease=30_000, limit=1)).parcels[0]
-    assert (found.stream_id, found.attempts, found.fields) == ("1-1", Attempts(), {})
+    assert (found.stream_id, found.attempts, found.fields) == ("1-1", DeliveryAttempts(), {})
 
 
 async def test_damaged_lines_of_history_and_trail_are_left_out(store: Store, redis: Any) -> None:

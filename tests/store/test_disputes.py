@@ -11,7 +11,7 @@ import pytest
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import Dispute, permission_of, signed
-from receiver.ledger.hint import Noted
+from receiver.ledger.hint import HintResult
 from receiver.ledger.money import Money
 from receiver.store import Store
 from receiver.store.refunds.disputes import to_value
@@ -26,17 +26,17 @@ DISPUTE = Dispute(
 )
 
 
-async def tell(store: Store, dispute: Dispute = DISPUTE, message: str = "m1", digest: str = "d1") -> Noted:
+async def tell(store: Store, dispute: Dispute = DISPUTE, message: str = "m1", digest: str = "d1") -> HintResult:
     return await store.dispute("us", dispute, message_id=message, digest=digest)
 
 
 async def test_a_dispute_is_kept_by_its_charge_permission(store: Store) -> None:
     """The same message again says nothing new; the same id with another proven text counts, and is told apart."""
     later = signed(msgspec.structs.replace(DISPUTE, amount=Money(Decimal("5.00"), "USD"), reason=""), "m2", T0 + 5)
-    assert await tell(store) is Noted.NEW
-    assert await tell(store) is Noted.REPEATED
-    assert await tell(store, later, "m2", "d2") is Noted.NEW
-    assert await tell(store, later, "m2", "d3") is Noted.ALTERED
+    assert await tell(store) is HintResult.NEW
+    assert await tell(store) is HintResult.REPEATED
+    assert await tell(store, later, "m2", "d2") is HintResult.NEW
+    assert await tell(store, later, "m2", "d3") is HintResult.ALTERED
     assert await store.disputes("us", PERMISSION) == (
         msgspec.structs.replace(DISPUTE, amount=Money(Decimal("5.00"), "USD"), told_at=T0 + 5),
     )
@@ -53,7 +53,7 @@ async def test_many_tell_of_one_dispute_at_once_and_nothing_is_lost(store: Store
     ]
     told = [signed(msgspec.structs.replace(DISPUTE, reason="", **fact), "x", T0 + n) for n, fact in enumerate(facts)]
     found = await asyncio.gather(*(tell(store, each, f"m{n}", "d") for n, each in enumerate(told)))
-    assert set(found) == {Noted.NEW}
+    assert set(found) == {HintResult.NEW}
     (dispute,) = await store.disputes("us", PERMISSION)
     assert {name: getattr(dispute, name) for fact in facts for name in fact} == {
         name: value for fact in facts for name, value in fact.items()

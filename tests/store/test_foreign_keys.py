@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.amazon.account import Account
-from receiver.deliver.retention import Upkeep
+from receiver.deliver.retention import Retention
 from receiver.errors import StoreUnavailable
 from receiver.ledger.charge_book import Guard
 from receiver.ledger.dispute import permission_of
@@ -21,14 +21,14 @@ from receiver.ledger.money import Money
 from receiver.ledger.notification import UnrecognizedNotification
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Source
-from receiver.ledger.refund_request import Order
+from receiver.ledger.refund_request import PreparedRefund
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.operator_event import OperatorType, operator_event
-from receiver.outbox.retries import Attempts
+from receiver.outbox.retries import DeliveryAttempts
 from receiver.runtime.metrics import Metrics
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.store import Store
-from receiver.store.deliveries.queues import Result
+from receiver.store.deliveries.queues import AttemptEffects
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import (
     CATALOGUE,
@@ -58,7 +58,7 @@ ANSWERING = {"probe", "doctor", "aside", "replaced", "pulse"}
 @pytest.fixture
 def clock() -> ManualClock:
     """At the machine's time, as stream ids are."""
-    return ManualClock(wall())
+    return ManualClock(system_clock())
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ async def dump(redis: Any) -> dict[bytes, bytes]:
     return {name: await redis.dump(name) for name in await redis.keys("*")}
 
 
-def an_order(request: str) -> Order:
-    return Order(
+def an_order(request: str) -> PreparedRefund:
+    return PreparedRefund(
         id=request, digest="d", amazon_key="k", body=b"{}", charge_id=CHARGE, money=Money(Decimal("1.00"), "USD")
     )
 
@@ -133,18 +133,18 @@ class Shop:
 
     async def _deliver(self, name: str) -> None:
         store = self.store
-        await store.try_out(self.name, name, f"{store.now()}-{self._next()}", {"id": "t"})
+        await store.enqueue_test(self.name, name, f"{store.now()}-{self._next()}", {"id": "t"})
         parcels = list((await store.claim_lane(self.name, name, lease=30_000, limit=8)).parcels)
         if parcels:
-            await store.tested(parcels.pop(0), b"{}", Result())
+            await store.tested(parcels.pop(0), b"{}", AttemptEffects())
         for parcel, what in zip(parcels, ("delivered", "dead", "retry"), strict=False):
             if what == "delivered":
                 await store.delivered(parcel)
             elif what == "retry":
-                await store.retry(parcel, store.now() + 1, Attempts(count=1))
+                await store.retry(parcel, store.now() + 1, DeliveryAttempts(count=1))
             else:
                 dead = DeadEvent(parcel.stream_id, "e", "t", "r", "exhausted", 1, 1, "no")
-                await store.dead(parcel, dead, Result(failed=True, error="no"))
+                await store.dead(parcel, dead, AttemptEffects(failed=True, error="no"))
                 await store.redrive(self.name, name, [parcel.stream_id])
 
     async def issue(self) -> None:
@@ -157,7 +157,7 @@ class Shop:
         await store.done_request(self.name, attempt, order, refund_id(self._next()), "Refunded")
         await store.claim_requests(self.name, lease=1, limit=1)
         await store.request_sizes(self.name)
-        await store.taken(self.name, CHARGE)
+        await store.refund_owner(self.name, CHARGE)
 
     async def fps(self) -> None:
         await self.store.claim_fps(self.name, lease=1, limit=1)
@@ -174,7 +174,7 @@ class Shop:
         await self.store.gauges(self.name)
 
     async def tidy(self) -> None:
-        await Upkeep(self.name, self.store, Metrics(), 30 * DAY, 60 * DAY).round()
+        await Retention(self.name, self.store, Metrics(), 30 * DAY, 60 * DAY).round()
         await self.store.catch_up()
         await self.store.settle_format()
 
@@ -325,13 +325,13 @@ async def test_the_others_are_told_while_one_subscribers_lane_is_foreign_and_it_
         us.count = number = us.count + 1
         told = seen("Declined", number, "AmazonRejected", store.now())
         await us.settler.settle(us.account, told, source=Source.POLL, facts=FACTS)
-        await Upkeep("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
+        await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
         others = (await store.claim_lane("us", "other", lease=1, limit=100)).parcels
         assert refund_id(number) in [parcel.fields["refundId"] for parcel in others if "refundId" in parcel.fields]
         with pytest.raises(WrongType):
             await store.claim_lane("us", "finance", lease=1, limit=100)
         await redis.delete(key)
-        await Upkeep("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
+        await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
         mine = (await store.claim_lane("us", "finance", lease=1, limit=100)).parcels
         assert [parcel.fields.get("refundId") for parcel in mine].count(refund_id(number)) == 1
 

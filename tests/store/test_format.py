@@ -11,7 +11,7 @@ import pytest
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.store import Store
 from receiver.store.maintenance.data_version import VERSION
-from receiver.store.redis.base import Part
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.keys import FORMAT
 from receiver.store.redis.pipeline import connect
 from tests.commands.test_cli import account
@@ -30,7 +30,7 @@ async def test_data_without_a_version_is_version_one(store: Store, redis: Any) -
     """It is migrated from there; what it holds is not looked at."""
     ran: list[int] = []
 
-    async def step(_: Part) -> None:
+    async def step(_: RedisRepository) -> None:
         ran.append(1)
 
     await redis.set("refunds:{us}:anything", "1")
@@ -61,12 +61,12 @@ async def test_two_processes_that_start_at_once_end_at_the_same_version(valkey_u
     stores = [Store(connect(valkey_url)) for _ in range(2)]
     both = asyncio.Barrier(2)
 
-    async def first(part: Part) -> None:
+    async def first(part: RedisRepository) -> None:
         await both.wait()
         assert isinstance(part, Store)
         await part._writes.call(("SADD", "refunds:{us}:migrated", "first"))
 
-    async def second(part: Part) -> None:
+    async def second(part: RedisRepository) -> None:
         assert isinstance(part, Store)
         await part._writes.call(("SADD", "refunds:{us}:migrated", "second"))
 
@@ -84,7 +84,7 @@ async def test_two_processes_that_start_at_once_end_at_the_same_version(valkey_u
 
 
 async def test_a_step_that_fails_leaves_the_version_for_the_next_start(store: Store, redis: Any) -> None:
-    async def fails(_: Part) -> None:
+    async def fails(_: RedisRepository) -> None:
         raise StoreUnavailable("gone")
 
     with pytest.raises(StoreUnavailable):

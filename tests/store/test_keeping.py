@@ -9,17 +9,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.amazon.account import Account
-from receiver.deliver.retention import Upkeep
+from receiver.deliver.retention import Retention
 from receiver.errors import Conflict, StoreUnavailable
 from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.operator_event import OperatorType, operator_event
-from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.runtime.metrics import Metrics
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.store import Store
 from receiver.store.deliveries import upkeep as keeping
-from receiver.store.deliveries.queues import Result
+from receiver.store.deliveries.queues import AttemptEffects
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.stream_ids import fixed_width
 from receiver.track.record import Settler
@@ -34,11 +34,11 @@ KEEP, KEEP_OWED = 30 * DAY, 60 * DAY
 @pytest.fixture
 def clock() -> ManualClock:
     """At the machine's time, as stream ids are."""
-    return ManualClock(wall())
+    return ManualClock(system_clock())
 
 
-def upkeep(store: Store) -> Upkeep:
-    return Upkeep("us", store, Metrics(), KEEP, KEEP_OWED)
+def upkeep(store: Store) -> Retention:
+    return Retention("us", store, Metrics(), KEEP, KEEP_OWED)
 
 
 async def happen(store: Store, account: Account, count: int, first: int = 0, state: str = "Declined") -> list[str]:
@@ -58,11 +58,11 @@ async def owed(store: Store, name: str = "new") -> list[str]:
     return ids
 
 
-async def take(store: Store, name: str = "new", limit: int = 100) -> list[Parcel]:
+async def take(store: Store, name: str = "new", limit: int = 100) -> list[ClaimedDelivery]:
     return list((await store.claim_lane("us", name, lease=30_000, limit=limit)).parcels)
 
 
-def dead(parcel: Parcel) -> DeadEvent:
+def dead(parcel: ClaimedDelivery) -> DeadEvent:
     return DeadEvent(parcel.stream_id, "evt", "t", "r", "exhausted", 1, 12, "HTTP 500", fields=dict(parcel.fields))
 
 
@@ -220,7 +220,7 @@ async def test_what_is_being_sent_is_not_expired(store: Store, account: Account,
 
 
 async def test_the_upkeep_is_done_by_one_process_a_minute(store: Store) -> None:
-    assert [await store.on_duty("us", 50) for _ in range(3)] == [True, False, False]
+    assert [await store.take_maintenance_lease("us", 50) for _ in range(3)] == [True, False, False]
 
 
 async def test_of_too_many_dead_events_the_oldest_go_with_a_line_and_a_count(
@@ -245,7 +245,7 @@ async def test_dead_and_waiting_events_come_in_pages(store: Store, account: Acco
     ids = await happen(store, account, 9)
     parcels = await take(store)
     for number, parcel in enumerate(parcels[:5]):
-        await store.retry(parcel, clock() + number // 3, Attempts(count=1, last_error="HTTP 500"))
+        await store.retry(parcel, clock() + number // 3, DeliveryAttempts(count=1, last_error="HTTP 500"))
     for parcel in parcels[5:]:
         await store.dead(parcel, dead(parcel))
     found, after = [], None
@@ -273,10 +273,10 @@ async def test_an_operator_event_is_written_with_what_it_tells_or_not_at_all(sto
     await happen(store, account, 1)
     (parcel,) = await take(store)
     event = operator_event(OperatorType.DEAD, "us", "new", "exhausted", "Gone.", 5)
-    late = Parcel(parcel.account, parcel.subscriber, parcel.stream_id, 7, Attempts(), {})
-    assert not await store.dead(late, dead(parcel), Result(tell=[event]))
+    late = ClaimedDelivery(parcel.account, parcel.subscriber, parcel.stream_id, 7, DeliveryAttempts(), {})
+    assert not await store.dead(late, dead(parcel), AttemptEffects(tell=[event]))
     assert await store.tell("us") == []
-    assert await store.dead(parcel, dead(parcel), Result(tell=[event]))
+    assert await store.dead(parcel, dead(parcel), AttemptEffects(tell=[event]))
     told = await asyncio.gather(*(store.tell("us") for _ in range(5)))
     assert [each for found in told for each in found] == [event]
     (owed_to,) = await take(store, "ops")
@@ -286,7 +286,7 @@ async def test_an_operator_event_is_written_with_what_it_tells_or_not_at_all(sto
 
 async def test_a_warning_that_could_not_be_written_is_not_taken_for_told(store: Store, redis: Any) -> None:
     """What marks it as told is written in one step with it; after that it is told once."""
-    event = operator_event(OperatorType.FAILING, "us", "finance", "last_active", "Nothing reaches it.", wall())
+    event = operator_event(OperatorType.FAILING, "us", "finance", "last_active", "Nothing reaches it.", system_clock())
     await redis.set("refunds:{us}:told", "not a list")
     with pytest.raises(StoreUnavailable):
         await store.tell_failing("us", event)
@@ -350,11 +350,11 @@ async def test_a_removed_subscriber_leaves_nothing(store: Store, redis: Any, acc
         await store.add_subscriber("us", subscriber("gone", paused=True))
     ids = await happen(store, account, 3)
     one, two, _ = await take(store, "gone")
-    await store.dead(one, dead(one), Result(failed=True, error="HTTP 500"))
+    await store.dead(one, dead(one), AttemptEffects(failed=True, error="HTTP 500"))
     await store.dead(two, dead(two))
     await store.redrive("us", "gone", ids[:1])
-    assert await store.try_out("us", "gone", "9-9", {"type": "x"})
+    assert await store.enqueue_test("us", "gone", "9-9", {"type": "x"})
     assert await store.remove_subscriber("us", "gone")
     await store.redrive("us", "gone", ids)
-    assert not await store.try_out("us", "gone", "9-9", {"type": "x"})
+    assert not await store.enqueue_test("us", "gone", "9-9", {"type": "x"})
     assert [key async for key in redis.scan_iter("*gone*")] == []

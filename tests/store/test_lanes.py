@@ -12,7 +12,7 @@ from receiver.errors import Conflict
 from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.event import from_fields
-from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.outbox.subscribers.subscriber import encode
 from receiver.store import Store
 from receiver.track.record import Settler
@@ -27,11 +27,11 @@ async def owe(store: Store, account: Account, count: int = 1) -> None:
         await settler.settle(account, seen("Declined", number, "AmazonRejected"), source=Source.POLL)
 
 
-async def take(store: Store, limit: int = 8) -> list[Parcel]:
+async def take(store: Store, limit: int = 8) -> list[ClaimedDelivery]:
     return list((await store.claim_lane("us", "audit", lease=30_000, limit=limit)).parcels)
 
 
-def dead(parcel: Parcel) -> DeadEvent:
+def dead(parcel: ClaimedDelivery) -> DeadEvent:
     return DeadEvent(parcel.stream_id, "evt", "t", "r", "exhausted", T0, 12, "HTTP 500")
 
 
@@ -40,7 +40,7 @@ async def test_a_claimed_event_is_the_event_that_was_committed(store: Store, acc
     (parcel,) = await take(store)
     event = from_fields("us", parcel.fields)
     assert (event.type, event.refund.refund_id) == ("amazonpay.refund.declined", refund_id(0))
-    assert parcel.attempts == Attempts()
+    assert parcel.attempts == DeliveryAttempts()
 
 
 async def test_a_delivered_event_leaves_nothing_behind(store: Store, redis: Any, account: Account) -> None:
@@ -54,7 +54,7 @@ async def test_a_delivered_event_leaves_nothing_behind(store: Store, redis: Any,
 async def test_a_retry_waits_and_remembers_its_attempts(store: Store, account: Account, clock: ManualClock) -> None:
     await owe(store, account)
     (parcel,) = await take(store)
-    tried = Attempts(count=1, first_at=T0, last_status=500)
+    tried = DeliveryAttempts(count=1, first_at=T0, last_status=500)
     await store.retry(parcel, T0 + 5_000, tried)
     assert await take(store) == []
     assert await store.lane_tops("us", ["audit", "nobody"]) == {"audit": T0 + 5_000}
@@ -75,7 +75,7 @@ async def test_a_sender_slower_than_its_lease_settles_nothing(
     assert await redis.zcard("refunds:{us}:lane:audit") == 1
     assert await store.dead_events("us", "audit") == []
     assert await store.delivered(quick)
-    assert not await store.retry(slow, T0, Attempts())
+    assert not await store.retry(slow, T0, DeliveryAttempts())
     assert await redis.zcard("refunds:{us}:lane:audit") == 0
 
 
@@ -94,7 +94,7 @@ async def test_a_removed_subscriber_takes_its_lane_along_and_no_late_worker_revi
     (parcel,) = await take(store)
     assert await store.remove_subscriber("us", "audit")
     assert not await store.remove_subscriber("us", "audit")
-    assert not await store.retry(parcel, T0, Attempts(count=1))
+    assert not await store.retry(parcel, T0, DeliveryAttempts(count=1))
     assert not await store.dead(parcel, dead(parcel))
     assert await take(store) == []
     assert [key async for key in redis.scan_iter("*audit*")] == []

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from receiver.errors import StoreUnavailable
-from receiver.ledger.hint import Noted
+from receiver.ledger.hint import HintResult
 from receiver.ledger.refund import Source
 from receiver.store import Store
-from receiver.store.refunds.schedule import Echo
+from receiver.store.refunds.schedule import FollowUp
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id
 
@@ -20,8 +20,8 @@ DUE = "refunds:{us}:due"
 
 
 async def test_a_hint_is_written_once_however_often_it_comes(store: Store) -> None:
-    assert await store.hint("us", hint()) is Noted.NEW
-    assert await store.hint("us", hint()) is Noted.REPEATED
+    assert await store.hint("us", hint()) is HintResult.NEW
+    assert await store.hint("us", hint()) is HintResult.REPEATED
     assert [look.refund_id for look in (await claim(store)).looks] == [refund_id()]
 
 
@@ -31,13 +31,13 @@ async def test_a_message_whose_hint_failed_is_no_repetition(store: Store, redis:
     with pytest.raises(StoreUnavailable):
         await store.hint("us", hint())
     await redis.delete("refunds:{us}:hinted")
-    assert await store.hint("us", hint()) is Noted.NEW
+    assert await store.hint("us", hint()) is HintResult.NEW
     assert [look.refund_id for look in (await claim(store)).looks] == [refund_id()]
 
 
 async def test_the_same_message_id_with_another_signed_text_counts_and_is_told(store: Store) -> None:
     await store.hint("us", hint(1, digest="d1"))
-    assert await store.hint("us", hint(2, digest="d2")) is Noted.ALTERED
+    assert await store.hint("us", hint(2, digest="d2")) is HintResult.ALTERED
     assert len((await claim(store)).looks) == 2
 
 
@@ -48,7 +48,7 @@ async def test_the_mark_of_a_seen_message_ends_after_the_accepted_age(store: Sto
 
 async def test_a_hint_without_a_message_is_never_a_repetition(store: Store) -> None:
     await store.hint("us", hint(message="", digest="", source=Source.REFRESH))
-    assert await store.hint("us", hint(message="", digest="", source=Source.REFRESH)) is Noted.NEW
+    assert await store.hint("us", hint(message="", digest="", source=Source.REFRESH)) is HintResult.NEW
 
 
 async def test_a_claim_is_a_lease_and_its_score_is_the_token(store: Store, redis: Any, clock: ManualClock) -> None:
@@ -96,11 +96,11 @@ async def test_a_hint_without_a_refund_type_keeps_the_one_that_was_told(
     await store.hint("us", told)
     await store.hint("us", hint(message="", digest="", at=T0 + 7, source=later))
     (look,) = (await claim(store)).looks
-    assert look.echo == Echo(later, T0 + 7, T0 + 7, kind)
+    assert look.echo == FollowUp(later, T0 + 7, T0 + 7, kind)
     await store.reschedule(look, T0, msgspec.structs.replace(look.echo, step=2, failures=1, due=T0 + 9))
     await store.hint("us", hint(message="v2", digest="v", at=T0 + 8))
     (look,) = (await claim(store)).looks
-    assert look.echo == Echo(Source.NOTIFICATION, T0 + 8, T0 + 8, kind)
+    assert look.echo == FollowUp(Source.NOTIFICATION, T0 + 8, T0 + 8, kind)
     await store.hint("us", msgspec.structs.replace(told, message_id="new", refund_type="Other"))
     (look,) = (await claim(store)).looks
     assert look.echo is not None
@@ -123,7 +123,7 @@ async def test_a_hint_without_a_trace_is_written_as_ever(store: Store, redis: An
     await store.reschedule(look, T0, msgspec.structs.replace(look.echo, step=1))
     await store.hint("us", msgspec.structs.replace(hint(message="m3"), refund_type="Chargeback"))
     (look,) = (await claim(store)).looks
-    assert (look.traceparent, look.echo) == ("", Echo(Source.NOTIFICATION, T0, T0, "Chargeback"))
+    assert (look.traceparent, look.echo) == ("", FollowUp(Source.NOTIFICATION, T0, T0, "Chargeback"))
 
 
 async def test_a_later_look_for_the_same_hint_is_in_its_trace(store: Store) -> None:
@@ -131,10 +131,10 @@ async def test_a_later_look_for_the_same_hint_is_in_its_trace(store: Store) -> N
     await store.hint("us", msgspec.structs.replace(hint(message="xml"), refund_type="Chargeback"))
     await store.hint("us", msgspec.structs.replace(hint(message="m2"), traceparent=PARENT))
     (look,) = (await claim(store)).looks
-    assert look.echo == Echo(Source.NOTIFICATION, T0, T0, "Chargeback", traceparent=PARENT)
+    assert look.echo == FollowUp(Source.NOTIFICATION, T0, T0, "Chargeback", traceparent=PARENT)
     await store.reschedule(look, T0, msgspec.structs.replace(look.echo, step=1, due=T0))
     (look,) = (await claim(store)).looks
-    assert look.echo == Echo(Source.NOTIFICATION, T0, T0, "Chargeback", step=1, due=T0, traceparent=PARENT)
+    assert look.echo == FollowUp(Source.NOTIFICATION, T0, T0, "Chargeback", step=1, due=T0, traceparent=PARENT)
 
 
 async def test_versions_read_each_others_hints(store: Store, redis: Any) -> None:
@@ -142,7 +142,7 @@ async def test_versions_read_each_others_hints(store: Store, redis: Any) -> None
     await store.hint("us", hint())
     await redis.hset("refunds:{us}:hints", refund_id(), b'["notification",%d]' % T0)
     (look,) = (await claim(store)).looks
-    assert (look.echo, look.traceparent) == (Echo(Source.NOTIFICATION, T0), "")
+    assert (look.echo, look.traceparent) == (FollowUp(Source.NOTIFICATION, T0), "")
 
     class Before(msgspec.Struct, array_like=True):
         source: Source
@@ -153,7 +153,7 @@ async def test_versions_read_each_others_hints(store: Store, redis: Any) -> None
         failures: int = 0
         due: int = 0
 
-    written = Echo(Source.REFRESH, T0, step=2, traceparent=PARENT).written()
+    written = FollowUp(Source.REFRESH, T0, step=2, traceparent=PARENT).written()
     assert msgspec.json.decode(written, type=Before) == Before(Source.REFRESH, T0, step=2)
 
 
@@ -163,7 +163,7 @@ async def test_settling_keeps_the_hint_that_arrived_meanwhile(store: Store) -> N
     await store.hint("us", hint(message="m2", digest="d2", at=T0 + 7))
     assert await store.reschedule(first, None)
     (second,) = (await claim(store)).looks
-    assert second.echo == Echo(Source.NOTIFICATION, T0 + 7, T0 + 7)
+    assert second.echo == FollowUp(Source.NOTIFICATION, T0 + 7, T0 + 7)
 
 
 async def test_two_claims_of_clocks_that_differ_never_share_a_token(store: Store, clock: ManualClock) -> None:
@@ -249,7 +249,7 @@ async def test_after_a_429_nothing_is_claimed_until_amazon_wants_it(store: Store
 async def test_what_is_remembered_of_a_hint_comes_back_with_the_next_claim(store: Store, clock: ManualClock) -> None:
     await store.hint("us", hint())
     (look,) = (await claim(store)).looks
-    remembered = Echo(Source.NOTIFICATION, T0, T0, step=2, failures=1)
+    remembered = FollowUp(Source.NOTIFICATION, T0, T0, step=2, failures=1)
     await store.reschedule(look, T0 + 5_000, remembered)
     clock.tick(5_000)
     (again,) = (await claim(store)).looks

@@ -12,10 +12,10 @@ import pytest
 
 from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.store import Store
 from receiver.store.redis import base, scripts
-from receiver.store.redis.pipeline import Group
+from receiver.store.redis.pipeline import Pipeline
 from receiver.track.record import Settler
 from tests.kit.clock import ManualClock
 from tests.store import test_connection, test_keeping, test_lanes, test_looks, test_requests, test_settle
@@ -93,7 +93,7 @@ async def test_without_the_trim_guard_an_owed_event_is_lost(
     store: Store, account: Account, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "trim", "if id and id < cut then", "if false then")
-    clock.ms = wall()
+    clock.ms = system_clock()
     await fails(lambda: test_keeping.test_the_stream_is_not_cut_past_what_is_owed(store, account, clock))
 
 
@@ -149,12 +149,12 @@ async def test_without_its_owner_a_reservation_is_made_again_or_taken_for_anothe
 async def test_without_sending_the_source_a_forgotten_script_stops_the_work(
     store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Group.call
+    real = Pipeline.call
 
-    async def by_hash_only(self: Group, command: Any, script: Any = None, *, repeatable: bool = True) -> Any:
+    async def by_hash_only(self: Pipeline, command: Any, script: Any = None, *, repeatable: bool = True) -> Any:
         return await real(self, command, None, repeatable=repeatable)
 
-    monkeypatch.setattr(Group, "call", by_hash_only)
+    monkeypatch.setattr(Pipeline, "call", by_hash_only)
     with pytest.raises(StoreUnavailable):
         await test_connection.test_a_script_that_redis_has_forgotten_is_sent_again(store, redis)
 
@@ -162,12 +162,12 @@ async def test_without_sending_the_source_a_forgotten_script_stops_the_work(
 async def test_a_claim_that_is_sent_again_leases_twice(
     store: Store, valkey_url: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Group.call
+    real = Pipeline.call
 
-    async def always(self: Group, command: Any, script: Any = None, *, repeatable: bool = True) -> Any:
+    async def always(self: Pipeline, command: Any, script: Any = None, *, repeatable: bool = True) -> Any:
         return await real(self, command, script)
 
-    monkeypatch.setattr(Group, "call", always)
+    monkeypatch.setattr(Pipeline, "call", always)
     with tempfile.TemporaryDirectory(prefix="rv-") as folder, pytest.raises(pytest.fail.Exception):
         await test_connection.test_a_claim_whose_answer_is_lost_is_not_sent_again(store, valkey_url, Path(folder))
 

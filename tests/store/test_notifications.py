@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import StoreUnavailable
-from receiver.ledger.hint import Noted
+from receiver.ledger.hint import HintResult
 from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
 from receiver.store import Store
 from receiver.store.refunds import notifications
@@ -31,8 +31,8 @@ async def ids(store: Store, account: str = "us", limit: int = 1_000) -> list[str
 async def test_a_notification_is_kept_whole_and_once(store: Store, redis: Any) -> None:
     """Whatever characters it holds. SNS repeats what it has sent: that is one."""
     message = "\x00 “text” \U0001f4b6 \x1b[0m\n" * 1000
-    assert await store.keep_notification("us", kept(), message) is Noted.NEW
-    assert await store.keep_notification("us", kept(), message) is Noted.REPEATED
+    assert await store.keep_notification("us", kept(), message) is HintResult.NEW
+    assert await store.keep_notification("us", kept(), message) is HintResult.REPEATED
     assert await ids(store) == ["message-1"]
     found = await store.kept_notification("us", "message-1")
     assert found is not None
@@ -45,7 +45,7 @@ async def test_a_notification_is_kept_whole_and_once(store: Store, redis: Any) -
 async def test_one_id_with_two_texts_is_kept_twice(store: Store) -> None:
     """Both were signed, and both were acknowledged."""
     await store.keep_notification("us", kept(), "one")
-    for expected in (Noted.ALTERED, Noted.REPEATED):
+    for expected in (HintResult.ALTERED, HintResult.REPEATED):
         assert await store.keep_notification("us", kept(digest="b" * 64), "two") is expected
     assert await ids(store) == ["message-1-bbbbbbbb", "message-1"]
     found = await store.kept_notification("us", "message-1-bbbbbbbb")
@@ -119,7 +119,7 @@ async def test_a_key_of_another_type_stops_it_before_the_first_write(store: Stor
         await store.keep_notification("us", kept(), "text")
     assert await redis.keys("refunds:{us}:unrecognized*") == [key.encode()]
     await redis.delete(key)
-    assert await store.keep_notification("us", kept(), "text") is Noted.NEW
+    assert await store.keep_notification("us", kept(), "text") is HintResult.NEW
 
 
 async def test_what_is_nobodys_is_kept_apart(store: Store) -> None:

@@ -12,7 +12,7 @@ from receiver.ledger.charge_book import Guard
 from receiver.ledger.lifecycle import EventType, Facts
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Observation, Source
-from receiver.ledger.refund_request import Order
+from receiver.ledger.refund_request import PreparedRefund
 from receiver.store import Store
 from receiver.store.maintenance.pruning import Pruned
 from receiver.store.requests.requests import Attempt, NotReserved, Reserved
@@ -44,8 +44,8 @@ async def names(redis: Any) -> set[str]:
     return {key.decode().removeprefix("refunds:{us}:") for key in await redis.keys()}
 
 
-def order(minor: int = 1400, request: str = "r1") -> Order:
-    return Order(
+def order(minor: int = 1400, request: str = "r1") -> PreparedRefund:
+    return PreparedRefund(
         id=request, digest="d", amazon_key="k", body=b"{}", charge_id=CHARGE, money=Money.of_minor(minor, "USD")
     )
 

@@ -20,7 +20,7 @@ from receiver.store import Store
 from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.store.redis.pipeline import connect
-from receiver.store.redis.wakeups import News, Waker
+from receiver.store.redis.wakeups import ChangeSignal, News
 from tests.commands.doctor.kit import site
 from tests.kit.fleet import MASTER, fleet
 from tests.kit.processes import Desk, until
@@ -99,10 +99,10 @@ async def test_processes_wake_each_other_over_tls(guarded: str, ours: trustme.CA
     assert listener.plain == 0
 
 
-async def woken(other: Store, waker: Waker) -> bool:
+async def woken(other: Store, waker: ChangeSignal) -> bool:
     """Whether a hint that the other store takes ends this one's rest."""
     clock = asyncio.get_running_loop().time
-    waker.arm()
+    waker.clear()
     began = clock()
     await other.hint("us", hint(message=os.urandom(8).hex()))
     await waker.rest(2.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from receiver.errors import StoreUnavailable
-from receiver.ledger.hint import Noted
+from receiver.ledger.hint import HintResult
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
 from tests.kit.clock import ManualClock
@@ -29,7 +29,7 @@ async def test_a_repetition_is_acknowledged_only_if_the_first_is_on_a_replica() 
                     await store.hint("us", hint(1))
                 assert caught.value.reason == "store_replicas_missing"
             replica.thaw()
-            assert await stores[1].hint("us", hint(1)) is Noted.REPEATED
+            assert await stores[1].hint("us", hint(1)) is HintResult.REPEATED
             assert await replica.client.zcard("refunds:{us}:hinted") == 1
         finally:
             for store in stores:
@@ -65,11 +65,11 @@ async def test_what_no_replica_has_received_a_failover_loses_and_nothing_else() 
         careful = Store(connect(master.url), clock=clock, wait_replicas=1, wait_timeout=0.2)
         promoted = Store(connect(replica.url), clock=clock)
         try:
-            assert await careless.hint("us", hint(0, message="m0")) is Noted.NEW
-            assert await careful.hint("us", hint(1, message="m1")) is Noted.NEW
+            assert await careless.hint("us", hint(0, message="m0")) is HintResult.NEW
+            assert await careful.hint("us", hint(1, message="m1")) is HintResult.NEW
             await replica.client.replicaof(HOST, NOBODY)
             for number in (2, 3):
-                assert await careless.hint("us", hint(number, message=f"m{number}")) is Noted.NEW
+                assert await careless.hint("us", hint(number, message=f"m{number}")) is HintResult.NEW
             with pytest.raises(StoreUnavailable) as caught:
                 await careful.hint("us", hint(4, message="m4"))
             assert caught.value.reason == "store_replicas_missing"
@@ -78,7 +78,7 @@ async def test_what_no_replica_has_received_a_failover_loses_and_nothing_else() 
             kept = await replica.client.zrange("refunds:{us}:hinted", 0, -1)
             assert {each.decode() for each in kept} == {refund_id(0), refund_id(1)}
             answers = [await promoted.hint("us", hint(number, message=f"m{number}")) for number in range(5)]
-            assert answers == [Noted.REPEATED] * 2 + [Noted.NEW] * 3
+            assert answers == [HintResult.REPEATED] * 2 + [HintResult.NEW] * 3
         finally:
             for store in (careless, careful, promoted):
                 await store.close()

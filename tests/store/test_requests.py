@@ -12,13 +12,13 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.ledger.charge_book import Guard
 from receiver.ledger.money import Money
-from receiver.ledger.refund_request import Order, Record, RequestState
+from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
 from receiver.store import Store
 from receiver.store.requests.requests import Attempt, NotReserved, Reserved
 from tests.kit.clock import ManualClock
 
 CHARGE = "S01-5105180-3221187-C056351"
-ORDER = Order(
+ORDER = PreparedRefund(
     id="a" * 64, digest="d", amazon_key="k", body=b"{}", charge_id=CHARGE, money=Money(Decimal("14.00"), "USD")
 )
 KEYS = {
@@ -152,7 +152,7 @@ async def test_another_owner_is_told_what_there_is(store: Store, redis: Any) -> 
     await admitted(store)
     before = await dump(redis)
     found = await reserve(store, "another")
-    assert isinstance(found, Record)
+    assert isinstance(found, RefundRequestRecord)
     assert found.order == ORDER
     assert await dump(redis) == before
 
@@ -178,7 +178,7 @@ async def test_of_an_emptied_store_a_2xx_leaves_no_half_request(store: Store, re
     await redis.flushall()
     assert await done(store, attempt)
     assert await store.request("us", ORDER.id) is None
-    assert await store.taken("us", CHARGE) == {"S01-1": ORDER.id}
+    assert await store.refund_owner("us", CHARGE) == {"S01-1": ORDER.id}
     assert (await store.charge_entries("us", CHARGE))["S01-1"].minor_units == 1400
 
 

@@ -9,7 +9,7 @@ from receiver.ledger.refund import Source
 from receiver.store import Store
 from receiver.store.maintenance.restored import GAP
 from receiver.store.redis.keys import RESTORED
-from receiver.store.refunds.schedule import Look
+from receiver.store.refunds.schedule import DueRefund
 from receiver.track.record import Settler
 from tests.kit.clock import ManualClock
 from tests.store.makers import claim, refund_id, seen
@@ -81,7 +81,7 @@ async def test_many_in_batches_while_one_is_claimed(store: Store, redis: Any, ac
     for number in range(1, 251):
         await settler.settle(account, seen(number=number), source=Source.POLL)
     await redis.zadd(DUE, {refund_id(7): store.now() - 1})
-    look: Look = (await claim(store, limit=1)).looks[0]
+    look: DueRefund = (await claim(store, limit=1)).looks[0]
     assert look.refund_id == refund_id(7)
     store.accounts = ["us"]
     await redis.set(RESTORED, "one")

@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from receiver.errors import StoreUnavailable
-from receiver.ledger.hint import Noted
+from receiver.ledger.hint import HintResult
 from receiver.ledger.refund import Source
 from receiver.store import Store
 from receiver.store.maintenance.probe import Vitals, examine
@@ -78,7 +78,7 @@ async def test_every_account_lives_on_its_node_alone() -> None:
                 answers = await asyncio.gather(
                     *(store.hint(each, hint(turn, message=f"m{turn}")) for each in ACCOUNTS * 2)
                 )
-                assert answers == [Noted.NEW] * 3 + [Noted.REPEATED] * 3
+                assert answers == [HintResult.NEW] * 3 + [HintResult.REPEATED] * 3
                 await servers[1].client.script_flush()
             for each in ACCOUNTS:
                 await store.add_subscriber(each, subscriber())
@@ -116,14 +116,14 @@ async def test_a_slot_that_moves_is_followed() -> None:
             await old.client.execute_command("MIGRATE", HOST, new.port, "", 0, 1000, "KEYS", *keys)
             assert await refused(store, "us") == "store_resharding"
             assert (await store.roster("us")).version == 1
-            assert await store.on_duty("us", 60_000)
+            assert await store.take_maintenance_lease("us", 60_000)
             with pytest.raises(StoreUnavailable) as caught:
-                await waiting.on_duty("us", 60_000)
+                await waiting.take_maintenance_lease("us", 60_000)
             assert caught.value.reason == "store_replicas_missing"
             for each in (new, old):
                 await each.client.execute_command("CLUSTER SETSLOT", SLOT, "NODE", ids[0])
             assert len((await claim(store, limit=1)).looks) == 1
-            assert await store.hint("us", hint(4, message="m4")) is Noted.NEW
+            assert await store.hint("us", hint(4, message="m4")) is HintResult.NEW
             assert (await store.gauges("us"))["hinted"] == 3
         assert await new.client.zcard("refunds:{us}:due") == 1
         assert await old.client.dbsize() == 0
@@ -137,13 +137,13 @@ async def test_a_node_that_is_gone_holds_up_its_accounts_alone() -> None:
             assert await writes(store, "eu")
             servers[1].kill()
             assert await refused(store, "eu") in ("store_unreachable", "store_cluster_down")
-            assert await store.hint("us", hint()) is Noted.NEW
+            assert await store.hint("us", hint()) is HintResult.NEW
             assert await writes(store, *ACCOUNTS)
             assert not await writes(store, "eu")
             for each in (store, other):
                 await each.start()
             servers[0].freeze()
-            assert await store.hint("us", hint(2, message="m2")) is Noted.NEW
+            assert await store.hint("us", hint(2, message="m2")) is HintResult.NEW
 
             async def woken() -> bool:
                 began = asyncio.get_running_loop().time()
@@ -161,7 +161,7 @@ async def test_a_node_of_a_cluster_fails_over() -> None:
     async with fleet() as found:
         servers = await found.cluster(replicas=1)
         async with store_at(address(servers), wait_replicas=1) as store:
-            assert await store.hint("live", hint()) is Noted.NEW
+            assert await store.hint("live", hint()) is HintResult.NEW
             assert await refused(store, "us") == "store_replicas_missing"
             servers[0].kill()
             assert not await writes(store, "live")
@@ -181,9 +181,11 @@ async def test_a_failover_by_sentinels_is_followed() -> None:
         master, _ = await found.replicated(2)
         url = await found.sentinels(master)
         async with store_at(url, wait_replicas=1) as store, store_at(url) as reading:
-            assert await store.hint("us", hint()) is Noted.NEW
+            assert await store.hint("us", hint()) is HintResult.NEW
             found.servers[-1].kill()
-            examined = await examine(read_address(url), ["us"], timeout=1.0, connect_timeout=0.5, wall=store.now)
+            examined = await examine(
+                read_address(url), ["us"], timeout=1.0, connect_timeout=0.5, system_clock=store.now
+            )
             assert examined.guards == Guards((f"{HOST}:{found.servers[-1].port}",), 3, True)
             assert isinstance(told := examined.nodes[""], Vitals)
             assert "state=online" in told.info["slave1"]
@@ -191,7 +193,7 @@ async def test_a_failover_by_sentinels_is_followed() -> None:
             assert not await writes(store)
             await until(lambda: writes(store), "there is a master again", 20)
             assert (await reading.gauges("us"))["hinted"] == 1
-            assert await store.hint("us", hint(2, message="m2")) is Noted.NEW
+            assert await store.hint("us", hint(2, message="m2")) is HintResult.NEW
 
 
 async def test_a_master_that_is_demoted_is_left() -> None:
@@ -200,7 +202,7 @@ async def test_a_master_that_is_demoted_is_left() -> None:
         master, [replica] = await found.replicated(1)
         url = await found.sentinels(master, 1, 1)
         async with store_at(url) as store:
-            assert await store.hint("us", hint()) is Noted.NEW
+            assert await store.hint("us", hint()) is HintResult.NEW
 
             async def agreed() -> bool:
                 with suppress(ResponseError):
@@ -216,7 +218,7 @@ async def test_a_master_that_is_demoted_is_left() -> None:
 
             await until(demoted, "the old master is a replica", 20)
             await until(lambda: writes(store), "the new one is found", 10)
-            assert await store.hint("us", hint(3, message="m3")) is Noted.NEW
+            assert await store.hint("us", hint(3, message="m3")) is HintResult.NEW
             await until(replica.answers, "it does on a new connection: at its promotion it has closed all others", 5)
             assert await replica.client.zscore("refunds:{us}:hinted", refund_id(3))
 
@@ -234,7 +236,7 @@ async def test_sentinels_that_want_a_password() -> None:
         hosts = f"{HOST}:{guard.port}/{MASTER}"
         async with store_at(f"redis+sentinel://:of-server@{hosts}/2?sentinel_password=of-sentinel") as store:
             await until(lambda: writes(store), "the Sentinel has met the master", 10)
-            assert await store.hint("us", hint()) is Noted.NEW
+            assert await store.hint("us", hint()) is HintResult.NEW
         async with store_at(f"redis+sentinel://:other@{hosts}?sentinel_password=of-sentinel") as store:
             assert await refused(store, "us") == "store_not_authenticated"
         async with store_at(f"redis+sentinel://:of-server@{hosts}?sentinel_password=other") as store:
@@ -262,4 +264,4 @@ async def test_a_master_that_becomes_a_replica_is_let_go() -> None:
 
             await until(gone, "the connection is closed", 5)
             await master.client.replicaof("NO", "ONE")
-            assert await store.hint("us", hint(2, message="m2")) is Noted.NEW
+            assert await store.hint("us", hint(2, message="m2")) is HintResult.NEW

@@ -9,7 +9,7 @@ import pytest
 from receiver.amazon.account import Account
 from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import dead_event
-from receiver.outbox.retries import Attempts
+from receiver.outbox.retries import DeliveryAttempts
 from receiver.store import Store
 from receiver.store.deliveries import queues
 from receiver.store.maintenance.pruning import Pruned
@@ -42,9 +42,11 @@ async def test_every_notification_look_and_try_is_kept_in_its_order(
         clock.tick(10_000)
         (parcel,) = (await store.claim_lane("us", "finance", lease=5_000, limit=1)).parcels
         if number == 0:
-            assert await store.retry(parcel, clock.ms, Attempts(count=1, first_at=T0, last_error="HTTP 500"))
+            assert await store.retry(parcel, clock.ms, DeliveryAttempts(count=1, first_at=T0, last_error="HTTP 500"))
         elif number == 1:
-            assert await store.dead(parcel, dead_event(parcel, "exhausted", clock.ms, Attempts(last_error="timeout")))
+            assert await store.dead(
+                parcel, dead_event(parcel, "exhausted", clock.ms, DeliveryAttempts(last_error="timeout"))
+            )
             await store.redrive("us", "finance", [parcel.stream_id])
         else:
             assert await store.delivered(parcel)

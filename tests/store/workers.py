@@ -16,7 +16,7 @@ from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation
 from receiver.store import Store
 from receiver.store.refunds.refunds import Commit, Committed
-from receiver.store.refunds.schedule import Echo, Look
+from receiver.store.refunds.schedule import DueRefund, FollowUp
 from receiver.track.record import Settler
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0, ManualClock
@@ -63,7 +63,7 @@ class Gated(Store):
             await gate.passed("commit")
         return await super().commit(commit)
 
-    async def reschedule(self, look: Look, at: int | None, echo: Echo | None = None, **more: Any) -> bool:
+    async def reschedule(self, look: DueRefund, at: int | None, echo: FollowUp | None = None, **more: Any) -> bool:
         if gate := GATE.get():
             await gate.passed("reschedule")
         return await super().reschedule(look, at, echo, **more)
@@ -88,7 +88,7 @@ class Worker:
         self.now = self.store.now
         self.settler = Settler(self.store, lambda: 0.1)
 
-    async def look(self, look: Look, answer: Answer, hope: int) -> None:
+    async def look(self, look: DueRefund, answer: Answer, hope: int) -> None:
         """Settle the claim. After a hint that brought nothing new ask `hope` times more."""
         seen, refund = observation(answer, int(look.refund_id[-6:])), None
         if answer == "throttled":
@@ -109,7 +109,7 @@ class Worker:
         await self.store.reschedule(look, min(times, default=None), echo, revision=refund.revision if refund else 0)
 
 
-def one_more(echo: Echo | None, hope: int) -> Echo | None:
+def one_more(echo: FollowUp | None, hope: int) -> FollowUp | None:
     """What is remembered of a hint that brought nothing new; None: it was asked often enough."""
     if echo is None or echo.step >= hope:
         return None
@@ -123,7 +123,7 @@ class Held:
     claim: int
     worker: Worker
     number: int
-    look: Look
+    look: DueRefund
 
 
 @dataclass

@@ -12,11 +12,11 @@ import pytest
 
 from receiver.amazon.calls import get_refund, read_refund
 from receiver.amazon.throttle import Bucket, Call
-from receiver.errors import AmazonNotFound, AmazonRefusesUs, AmazonUnknown, NotSent, StoreUnavailable
+from receiver.errors import AmazonNotFound, AmazonOutcomeUnknown, AmazonRefusesUs, StoreUnavailable, TransportError
 from receiver.exchange import Request, Response
 from receiver.ledger.timestamps import parse_time
 from receiver.runtime.metrics import Metrics
-from receiver.track.amazon_client import REDATED, Asker
+from receiver.track.amazon_client import REDATED, AmazonClient
 from tests.kit.accounts import make_account
 
 NOW = 1_760_000_000_000
@@ -39,7 +39,7 @@ class Tokens:
 
 
 class Host:
-    """One of Amazon's hosts, whose clock is `behind` ms behind ours."""
+    """One of Amazon's hosts, whose clock is `with_routes` ms behind ours."""
 
     def __init__(
         self, behind: int, *, says_date: bool = True, refuses: Callable[[int, int], bool] | None = None
@@ -59,14 +59,14 @@ class Host:
         return self.answer or Response(404, headers if self.says_date else {}, b'{"reasonCode":"ResourceNotFound"}')
 
 
-def asker(host: Host, store: Any = None, **more: Any) -> tuple[Asker, Metrics]:
+def amazon_client(host: Host, store: Any = None, **more: Any) -> tuple[AmazonClient, Metrics]:
     metrics = Metrics()
     account = make_account(throttle=dict.fromkeys(Call, Bucket(10, 10)))
     kept: Any = store or Tokens()
-    return Asker(account, kept, host.send, metrics, lambda: NOW, **more), metrics
+    return AmazonClient(account, kept, host.send, metrics, lambda: NOW, **more), metrics
 
 
-async def ask(at: Asker) -> None:
+async def ask(at: AmazonClient) -> None:
     await at.ask(Call.GET_REFUND, get_refund(at.account.endpoint, REFUND), read_refund)
 
 
@@ -78,7 +78,7 @@ def counted(metrics: Metrics, outcome: str) -> float:
 @pytest.mark.parametrize("says_date", [True, False])
 async def test_a_host_two_seconds_behind_takes_the_first_request(says_date: bool) -> None:
     host = Host(2_000, says_date=says_date)
-    at, _ = asker(host)
+    at, _ = amazon_client(host)
     for _ in range(3):
         with pytest.raises(AmazonNotFound):
             await ask(at)
@@ -89,7 +89,7 @@ async def test_a_host_two_seconds_behind_takes_the_first_request(says_date: bool
 async def test_a_date_that_is_refused_is_corrected_at_once_and_learned(behind: int) -> None:
     """For this call and every other."""
     host = Host(behind)
-    at, metrics = asker(host)
+    at, metrics = amazon_client(host)
     for _ in range(3):
         with pytest.raises(AmazonNotFound):
             await ask(at)
@@ -101,7 +101,7 @@ async def test_a_date_that_is_refused_is_corrected_at_once_and_learned(behind: i
 @pytest.mark.parametrize("behind", [-3_600_000, -10_000])
 async def test_a_clock_that_is_behind_amazons_is_no_hindrance(behind: int) -> None:
     host = Host(behind, refuses=lambda dated, now: not now - 300_000 <= dated <= now)
-    at, _ = asker(host)
+    at, _ = amazon_client(host)
     for _ in range(2):
         with pytest.raises(AmazonNotFound):
             await ask(at)
@@ -114,7 +114,7 @@ async def test_hosts_that_disagree_are_all_satisfied() -> None:
     for host in hosts:
         host.refuses = lambda dated, now: dated > now
     turn = iter(range(100))
-    at, metrics = asker(hosts[0])
+    at, metrics = amazon_client(hosts[0])
 
     async def send(request: Request, *, timeout: float) -> Response:
         return await hosts[next(turn) % 2].send(request, timeout=timeout)
@@ -129,7 +129,7 @@ async def test_hosts_that_disagree_are_all_satisfied() -> None:
 async def test_what_stays_refused_is_refused_in_the_end() -> None:
     """After `REDATED` repetitions at once; whoever asked tries again later."""
     host = Host(0, refuses=lambda dated, now: True)
-    at, metrics = asker(host)
+    at, metrics = amazon_client(host)
     with pytest.raises(AmazonRefusesUs) as caught:
         await ask(at)
     assert caught.value.reason_code == "InvalidHeaderValue"
@@ -139,7 +139,7 @@ async def test_what_stays_refused_is_refused_in_the_end() -> None:
 
 async def test_a_repetition_takes_a_token_and_none_is_made_without_one() -> None:
     host = Host(3_600_000)
-    at, _ = asker(host, Tokens(60_000))
+    at, _ = amazon_client(host, Tokens(60_000))
     with pytest.raises(AmazonRefusesUs):
         await ask(at)
     assert len(host.dates) == 1
@@ -154,7 +154,7 @@ async def test_a_store_that_is_down_does_not_hide_the_refusal() -> None:
         async def take_token(self, *_: object) -> int:
             raise StoreUnavailable
 
-    at, _ = asker(Host(3_600_000), Down())
+    at, _ = amazon_client(Host(3_600_000), Down())
     with pytest.raises(AmazonRefusesUs):
         await ask(at)
 
@@ -162,7 +162,7 @@ async def test_a_store_that_is_down_does_not_hide_the_refusal() -> None:
 async def test_all_repetitions_are_within_the_timeout() -> None:
     """A lease is as long as one exchange."""
     host = Host(3_600_000)
-    at, _ = asker(host, timeout=0.4)
+    at, _ = amazon_client(host, timeout=0.4)
     with pytest.raises(AmazonRefusesUs):
         await ask(at)
     assert len(host.dates) == 1
@@ -171,17 +171,17 @@ async def test_all_repetitions_are_within_the_timeout() -> None:
 async def test_a_repetition_without_an_answer_is_unknown() -> None:
     """It may have reached Amazon."""
     host = Host(3_600_000)
-    at, _ = asker(host)
+    at, _ = amazon_client(host)
     timeouts = []
 
     async def send(request: Request, *, timeout: float) -> Response:
         timeouts.append(timeout)
         if len(timeouts) == 2:
-            raise NotSent("cut", reason="cut")
+            raise TransportError("cut", reason="cut")
         return await host.send(request, timeout=timeout)
 
     at.send = send
-    with pytest.raises(AmazonUnknown) as caught:
+    with pytest.raises(AmazonOutcomeUnknown) as caught:
         await ask(at)
     assert caught.value.reason == "amazon_cut"
     assert timeouts[1] <= timeouts[0] == at.timeout
@@ -190,7 +190,7 @@ async def test_a_repetition_without_an_answer_is_unknown() -> None:
 async def test_another_refusal_is_not_repeated_at_once() -> None:
     host = Host(0, refuses=lambda dated, now: False)
     host.answer = Response(403, {}, b'{"reasonCode":"InvalidAccountStatus"}')
-    at, metrics = asker(host)
+    at, metrics = amazon_client(host)
     with pytest.raises(AmazonRefusesUs):
         await ask(at)
     assert len(host.dates) == 1

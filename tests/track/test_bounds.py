@@ -98,7 +98,7 @@ async def test_no_number_costs_more_than_its_length(at: Bench, amount: bytes) ->
 
 async def test_a_drip_ends_with_the_time_of_the_request(at: Bench) -> None:
     """A byte now and then is no answer, neither of the head nor of the body."""
-    at.tracker.asker.timeout = 0.5
+    at.tracker.amazon_client.timeout = 0.5
     for answer in (http(200, DECLINED), http(200, DECLINED)[:60]):
         at.desk.answers = [Drip(answer)]
         at.clock.tick(await at.due() or 0)

@@ -19,7 +19,7 @@ from receiver.amazon.throttle import SANDBOX_THROTTLE, Bucket, Call
 from receiver.ledger.refund import Source
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
-from receiver.store.refunds.schedule import Claimed, Look
+from receiver.store.refunds.schedule import Claimed, DueRefund
 from receiver.track.record import Settler
 from tests.kit.clock import T0, ManualClock
 from tests.service.desk import bench, http
@@ -71,7 +71,7 @@ class Crew:
     account: Account
     taken: list[tuple[int, str]] = field(default_factory=list)
     """When (ms after `T0`) which refund was claimed."""
-    under_way: list[tuple[Store, Look]] = field(default_factory=list)
+    under_way: list[tuple[Store, DueRefund]] = field(default_factory=list)
 
     async def turn(self, store: Store, limit: int = 8) -> int | None:
         """One claim. Returns when (ms from now) there is more to take."""
@@ -87,7 +87,7 @@ class Crew:
         looks, self.under_way = self.under_way, []
         await asyncio.gather(*(self._answered(store, look) for store, look in looks))
 
-    async def _answered(self, store: Store, look: Look) -> None:
+    async def _answered(self, store: Store, look: DueRefund) -> None:
         if look.source is Source.POLL:
             assert await store.reschedule(look, T0 + WEEK, None, revision=0)
             return

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.simulator.outcomes import Outcome
 from tests.http.kit import REFUNDER, token
 from tests.issue.counter import FAST, Counter
@@ -72,7 +72,7 @@ async def service(
     amazon: Amazon, hook: Hook, valkey_url: str, folder: Path
 ) -> AsyncIterator[tuple[Counter, SnsSigner]]:
     """The service, and a certificate of SNS whose key the test has: Amazon itself sends no `traceparent`."""
-    signer = SnsSigner(not_before=wall() - 30 * DAY, not_after=wall() + 300 * DAY)
+    signer = SnsSigner(not_before=system_clock() - 30 * DAY, not_after=system_clock() + 300 * DAY)
     (folder / "sns.pem").write_bytes(signer.pem)
     table = account(amazon, folder)
     pinned = {**table["signing_certificates"], signer.url: str(folder / "sns.pem")}
@@ -114,7 +114,9 @@ async def test_a_notifications_trace_goes_to_amazon_and_into_the_event(
         async with service(amazon, hook, valkey_url, tmp_path) as (counter, signer):
             refunds = {name: amazon.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE) for name in cases}
             for name, values in cases.items():
-                body = signer.post_body(notice(amazon, refunds[name]), topic_arn=amazon.topic_arn, timestamp_ms=wall())
+                body = signer.post_body(
+                    notice(amazon, refunds[name]), topic_arn=amazon.topic_arn, timestamp_ms=system_clock()
+                )
                 headers = CIMultiDict([("traceparent", value) for value in values])
                 assert await counter.stage.post("/ipn", body, headers) == 200
             parents = {name: await told(hook, refund_id, "declined") for name, refund_id in refunds.items()}

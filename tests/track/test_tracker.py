@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from receiver.ledger.polling import DEFAULT_POLL, ECHO, PollPlan
 from receiver.ledger.refund import Source
 from receiver.store import Store
-from receiver.store.refunds.schedule import Echo
+from receiver.store.refunds.schedule import FollowUp
 from receiver.track.record import Settler
 from receiver.track.tracker import DAMAGED_PAUSE
 from receiver.transport.client import Transport
@@ -67,7 +67,7 @@ REFUSED: dict[str, Answer] = {
 READ = {"charge_read": True}
 
 
-async def fail(at: Bench, first: int, most: int, chance: float) -> None:
+async def fail(at: Bench, first: int, most: int, random: float) -> None:
     """Eight failures and one answer: every wait within its bounds, and the hint still at its step."""
     for number in range(8):
         await at.look()
@@ -75,33 +75,33 @@ async def fail(at: Bench, first: int, most: int, chance: float) -> None:
         due = await at.due()
         assert due is not None
         assert whole // 2 <= due < whole
-        assert abs(due - whole * (0.5 + chance / 2)) <= 1
-        assert await at.echo() == Echo(Source.NOTIFICATION, T0, T0, step=2, failures=number + 1)
+        assert abs(due - whole * (0.5 + random / 2)) <= 1
+        assert await at.echo() == FollowUp(Source.NOTIFICATION, T0, T0, step=2, failures=number + 1)
         at.clock.tick(due)
     at.desk.then = refund("RefundInitiated")
-    at.tracker.asker.timeout = 10.0
+    at.tracker.amazon_client.timeout = 10.0
     await at.look()
     assert await at.due() == ECHO[2]
-    assert await at.echo() == Echo(Source.NOTIFICATION, T0, T0, step=3, due=at.clock() + ECHO[2])
+    assert await at.echo() == FollowUp(Source.NOTIFICATION, T0, T0, step=3, due=at.clock() + ECHO[2])
 
 
 @pytest.mark.parametrize(
     ("answer", "chance"), [*((each, 0.0) for each in (*UNKNOWN, *REFUSED)), ("500", 0.999), ("403", 0.999)]
 )
 async def test_no_answer_loses_a_refund_or_what_a_hint_has_come_to(
-    store: Store, redis: Any, clock: ManualClock, answer: str, chance: float
+    store: Store, redis: Any, clock: ManualClock, answer: str, random: float
 ) -> None:
     """The refund stays scheduled, at first within seconds, then further apart, up to ten minutes; the hint goes on from
     its step when Amazon is well again. A refusal of our request is no word about the refund."""
     refused = answer in REFUSED
     timeout = 0.05 if answer == "never" else 10.0
-    async with bench(store, redis, clock, request_timeout=timeout, chance=lambda: chance) as at:
+    async with bench(store, redis, clock, request_timeout=timeout, random=lambda: random) as at:
         await Settler(store, lambda: 0.0).settle(at.tracker.account, seen(), source=Source.POLL, facts=READ)
         await store.hint("us", hint())
         (look,) = (await claim(store)).looks
-        await store.reschedule(look, clock(), Echo(Source.NOTIFICATION, T0, T0, step=2))
+        await store.reschedule(look, clock(), FollowUp(Source.NOTIFICATION, T0, T0, step=2))
         at.desk.then = {**UNKNOWN, **REFUSED}[answer]
-        await fail(at, 5 * S, 10 * M, chance)
+        await fail(at, 5 * S, 10 * M, random)
         outcome = "amazon_refuses_us" if refused else "amazon_unknown"
         assert at.counted("amazon_requests", call="get_refund", outcome=outcome) == 8
         known = await store.refund("us", refund_id())

@@ -15,11 +15,11 @@ from receiver.amazon.throttle import Bucket, Call
 from receiver.errors import StoreUnavailable
 from receiver.runtime import rounds
 from receiver.runtime.metrics import Metrics
-from receiver.service import wall
+from receiver.service import system_clock
 from receiver.store import Store
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.keys import WAKE
-from receiver.store.redis.pipeline import Group, connect
+from receiver.store.redis.pipeline import Pipeline, connect
 from receiver.store.redis.wakeups import News
 from receiver.transport.client import Transport
 from tests.kit.clock import ManualClock
@@ -134,7 +134,7 @@ async def test_workers_with_nothing_to_do_look_once_a_second(
 ) -> None:
     """No more, though a subscriber is there, a refund waits for its time, and another is throttled for ever."""
     slow = {**tracking.tracker.account.throttle, Call.GET_REFUND: Bucket(1, 0.0001)}
-    tracking.tracker.asker.account = account_at(tracking.desk, throttle=slow)
+    tracking.tracker.amazon_client.account = account_at(tracking.desk, throttle=slow)
     await store.hint("us", hint(1))
     await redis.zadd("refunds:{us}:due", {refund_id(2): tracking.clock() + 1_500})
     async with at_work(tracking.tracker.run), at_work(delivering.deliverer.run):
@@ -153,7 +153,7 @@ async def test_a_flood_of_hints_does_not_make_workers_run(
 ) -> None:
     """While Amazon's throttle is empty a thousand hints cannot be asked about: a hundred rounds a second at most."""
     slow = {**tracking.tracker.account.throttle, Call.GET_REFUND: Bucket(1, 0.0001)}
-    tracking.tracker.asker.account = account_at(tracking.desk, throttle=slow)
+    tracking.tracker.amazon_client.account = account_at(tracking.desk, throttle=slow)
     claims = rosters = 0
     claim, roster = store.claim, store.roster
 
@@ -274,10 +274,10 @@ async def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(
     """uvloop says `RuntimeError` where others say that the connection is closed: it is trouble with Redis all the
     same, and no worker waits for an answer that cannot come."""
 
-    async def closed(_: Group, commands: object) -> Any:
+    async def closed(_: Pipeline, commands: object) -> Any:
         raise RuntimeError("unable to perform operation on <UnixTransport closed=True>; the handler is closed")
 
-    monkeypatch.setattr(Group, "_send", closed)
+    monkeypatch.setattr(Pipeline, "_send", closed)
     for call in (store.ping(), store.hint("us", hint())):
         async with asyncio.timeout(5):
             with pytest.raises(StoreUnavailable):
@@ -303,7 +303,7 @@ async def test_who_writes_is_woken_once(store: Store, redis: Any) -> None:
         await store.hint("us", hint())
         assert mine._rung.is_set()
         assert not idle._rung.is_set()
-        mine.arm()
+        mine.clear()
         await redis.publish(WAKE, "eu somebody changed")
         async with asyncio.timeout(5):
             await other.rest(FOR_EVER)
@@ -331,10 +331,10 @@ async def listeners(redis: Any) -> int:
 
 async def test_nobody_works_by_a_clock_that_is_wrong(valkey_url: str) -> None:
     """When the store has started, leases and schedules go by Redis's time, whatever the machine's clock says."""
-    store = Store(connect(valkey_url), clock=Clock(wall=lambda: 0.0))
+    store = Store(connect(valkey_url), clock=Clock(system_clock=lambda: 0.0))
     assert store.now() < 60_000
     await store.start()
-    assert abs(store.now() - wall()) < 5_000
+    assert abs(store.now() - system_clock()) < 5_000
     await store.close()
 
 

@@ -15,7 +15,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Request
 from receiver.transport.client import CONNECTIONS_PER_HOST, Transport
 from tests.kit.webserver import Names, serving
@@ -35,7 +35,7 @@ async def transport() -> AsyncIterator[Transport]:
 
 
 async def why(sending: Awaitable[object]) -> str:
-    with pytest.raises(NotSent) as caught:
+    with pytest.raises(TransportError) as caught:
         await sending
     assert "secret" not in str(caught.value)
     return caught.value.reason
@@ -365,7 +365,7 @@ async def test_a_pooled_connection_that_died_is_replaced_once_and_for_subscriber
         assert (await transport.send(post, guarded=guarded)).status == 200
         try:
             ended = str((await transport.send(post, guarded=guarded)).status)
-        except NotSent as error:
+        except TransportError as error:
             ended = error.reason
         await transport.close()
         assert (ended, len(server.requests)) == (ends, requests)

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Request
 from receiver.transport.client import Transport
 from receiver.transport.resolver import AsyncResolver
@@ -36,7 +36,7 @@ async def sent_to(transport: Transport, host: str, *, guarded: bool = True, conn
     try:
         request = Request("POST", f"http://{host}/", {}, b"x")
         return str((await transport.send(request, guarded=guarded, connect_timeout=connect_timeout)).status)
-    except NotSent as error:
+    except TransportError as error:
         return f"{error.reason}: {error.detail}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Request
 from receiver.transport.addresses import networks
 from receiver.transport.client import Transport
@@ -31,7 +31,7 @@ async def guarded(transport: Transport, url: str) -> str:
     """The reason for the refusal, or the status of the answer."""
     try:
         response = await transport.send(Request("POST", url), guarded=True, timeout=5)
-    except NotSent as error:
+    except TransportError as error:
         return error.reason
     finally:
         await transport.close()
@@ -68,7 +68,7 @@ async def test_no_spelling_of_a_private_address_is_connected_to(server: WebServe
     """Literals of every form, and the system's own name for itself."""
     transport = Transport(tls=NO_TLS)
     request = Request("POST", f"http://{host}:{server.port}/?secret")
-    with pytest.raises(NotSent) as caught:
+    with pytest.raises(TransportError) as caught:
         await transport.send(request, guarded=True, timeout=5)
     await transport.close()
     assert caught.value.reason == "forbidden_address"
@@ -79,7 +79,7 @@ async def test_no_spelling_of_a_private_address_is_connected_to(server: WebServe
 async def test_the_refusal_names_the_range(server: WebServer) -> None:
     """So that the operator knows what to allow."""
     transport = Transport(tls=NO_TLS)
-    with pytest.raises(NotSent, match=r"127\.0\.0\.1: its address is not public \(loopback\)\."):
+    with pytest.raises(TransportError, match=r"127\.0\.0\.1: its address is not public \(loopback\)\."):
         await transport.send(Request("GET", server.url), guarded=True)
     await transport.close()
 
@@ -143,7 +143,7 @@ async def test_a_name_that_changes_its_address_gains_nothing() -> None:
         transport = Transport(tls=NO_TLS, allow_networks=networks(["127.0.0.1/32"]), resolver=names, dns_ttl=0)
         request = Request("GET", "http://hooks.example/")
         assert (await transport.send(request, guarded=True)).status == 200
-        with pytest.raises(NotSent) as caught:
+        with pytest.raises(TransportError) as caught:
             await transport.send(request, guarded=True)
         await transport.close()
     assert caught.value.reason == "forbidden_address"
@@ -166,7 +166,7 @@ async def test_refusals_at_the_same_time_do_not_mix(server: WebServer) -> None:
     async def one(host: str) -> str:
         try:
             return str((await transport.send(Request("GET", f"http://{host}:{server.port}/"), guarded=True)).status)
-        except NotSent as error:
+        except TransportError as error:
             return error.detail
 
     found = await asyncio.gather(*(one(host) for host in ["127.0.0.1", "10.0.0.1", "[fe80::1]"] * 20))

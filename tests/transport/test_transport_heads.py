@@ -11,7 +11,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Request
 from receiver.transport.client import Transport
 from receiver.transport.head import MAX_HEAD
@@ -184,7 +184,7 @@ async def test_a_body_that_drips_is_a_note_when_the_time_is_up(transport: Transp
 async def test_half_a_head_is_no_answer(transport: Transport, said: bytes) -> None:
     """A connection that ends in the head: the server has not said all that it had to say."""
     async with serving(then_close(said)) as server:
-        with pytest.raises(NotSent) as caught:
+        with pytest.raises(TransportError) as caught:
             await transport.send(Request("POST", server.url), timeout=5, guarded=True)
     assert caught.value.reason == "cut"
 
@@ -194,7 +194,7 @@ async def test_who_needs_the_body_gets_no_half_answer(transport: Transport, answ
     """An unguarded 200 must be whole; of a 429 and a 503 the head says enough."""
     said = ODD[answer][0]
     async with serving(in_pieces(said, 1 << 20)) as server:
-        with pytest.raises(NotSent) as caught:
+        with pytest.raises(TransportError) as caught:
             await transport.send(Request("POST", server.url), timeout=5)
     assert caught.value.reason in {"cut", "bad_answer"}
     for status in (b"429", b"503"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from receiver.errors import CertificateUnavailable, NotSent
+from receiver.errors import CertificateUnavailable, TransportError
 from receiver.exchange import Request
 from receiver.transport.client import MAX_CERTIFICATE, Transport
 from tests.kit.webserver import Names, Says, WebServer, serving
@@ -56,7 +56,7 @@ async def amazon(says: Says | bytes, host: str = HOST) -> AsyncIterator[tuple[Tr
 
 
 async def refusal(fetching: Awaitable[bytes]) -> str:
-    with pytest.raises((NotSent, CertificateUnavailable)) as caught:
+    with pytest.raises((TransportError, CertificateUnavailable)) as caught:
         await fetching
     return f"{type(caught.value).__name__} {caught.value.reason}"
 
@@ -84,7 +84,7 @@ async def test_the_systems_trust_store_decides() -> None:
 async def test_a_certificate_for_another_name_is_refused() -> None:
     """What a rebound or poisoned name would meet."""
     async with amazon(answer(), "sns.us-east-1.amazonaws.com.evil.example") as (transport, server):
-        with pytest.raises(NotSent, match="Hostname mismatch") as caught:
+        with pytest.raises(TransportError, match="Hostname mismatch") as caught:
             await transport.fetch_certificate(URL)
     assert caught.value.reason == "tls_failed"
     assert server.requests == []
@@ -95,7 +95,7 @@ async def test_a_server_without_tls_is_refused() -> None:
     """Plain HTTP at the same port."""
     async with serving(answer(), greeting=b"HTTP/1.1 400 Bad Request\r\n\r\n") as server:
         transport = Transport(resolver=Names({HOST: [[("127.0.0.1", server.port)]]}))
-        with pytest.raises(NotSent) as caught:
+        with pytest.raises(TransportError) as caught:
             await transport.send(Request("GET", URL), timeout=2)
         await transport.close()
     assert caught.value.reason == "tls_failed"
@@ -182,7 +182,7 @@ async def test_passing_trouble_is_tried_once_more(first: bytes) -> None:
     ("said", "reason"), [(answer(b"", "503 Slow Down"), "server_error"), (answer(b"", "429 X"), "server_error")]
 )
 async def test_lasting_trouble_is_ours_not_the_senders(said: bytes, reason: str) -> None:
-    """Two tries, then `NotSent`: the notification may come again."""
+    """Two tries, then `TransportError`: the notification may come again."""
     async with amazon(said) as (transport, server):
         assert await refusal(transport.fetch_certificate(URL)) == f"NotSent {reason}"
     assert len(server.requests) == 2

@@ -21,7 +21,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.ElementTree import fromstring
 
 from receiver.amazon.answers import PLAIN, REQUEST_ID, WORD, retry_after
-from receiver.errors import AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown
+from receiver.errors import AmazonOutcomeUnknown, AmazonRefused, AmazonRefusesUs, AmazonThrottled
 from receiver.exchange import Response
 from receiver.ledger.nesting import MAX_DEPTH
 from receiver.ledger.schema import clean
@@ -47,7 +47,7 @@ def judged(response: Response) -> Element:
     status = response.status
     undecided = not 200 <= status < 300 and (not 400 <= status < 500 or status in UNKNOWN_STATUSES)
     if undecided or status == 429:
-        error_of = AmazonUnknown if undecided else AmazonThrottled
+        error_of = AmazonOutcomeUnknown if undecided else AmazonThrottled
         raise error_of(f"Amazon answered {status}.", retry_after=retry_after(response.headers), amazon_status=status)
     refused = 400 <= status < 500
     root = _parse(response) if not refused else _parse_refusal(response)
@@ -64,7 +64,7 @@ def judged(response: Response) -> Element:
     detail = clean(f"Amazon answered {status} {code}: {error.findtext('{*}Message') or ''}").removesuffix(":")
     request_id = request_id_of(root) or None
     if code in UNDECIDED:
-        raise AmazonUnknown(detail, reason_code=code, amazon_status=status, request_id=request_id)
+        raise AmazonOutcomeUnknown(detail, reason_code=code, amazon_status=status, request_id=request_id)
     kind = AmazonRefused if code in VERDICTS else AmazonRefusesUs
     raise kind(detail, reason_code=code, amazon_status=status, request_id=request_id)
 
@@ -79,7 +79,7 @@ def _parse_refusal(response: Response) -> Element:
     """The XML of a 4xx. A page of a proxy on the way is no word of FPS's."""
     try:
         return _parse(response)
-    except AmazonUnknown:
+    except AmazonOutcomeUnknown:
         _not_of_fps(response)
 
 
@@ -111,7 +111,7 @@ def _too_deep(root: Element) -> bool:
 
 
 def unintelligible(response: Response, what: str) -> NoReturn:
-    raise AmazonUnknown(
+    raise AmazonOutcomeUnknown(
         f"Amazon's answer cannot be understood: {what}.",
         reason="amazon_unintelligible",
         amazon_status=response.status,

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from receiver.amazon.answers import WORD
 from receiver.amazon.fps.answers import judged, name, request_id_of, text, unintelligible
 from receiver.amazon.fps.signing import Credentials, SignatureMethod, signed_url
-from receiver.errors import AmazonUnknown, BadRequest
+from receiver.errors import AmazonOutcomeUnknown, BadRequest
 from receiver.exchange import Request, Response
 from receiver.ledger.money import Money
 from receiver.ledger.refund import REFUND_ID, Observation, State, Unread
@@ -76,7 +76,7 @@ class Policy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class FpsRefundRequest:
     """The values of one refund. Raises `BadRequest`, naming what FPS or the ledger would not take."""
 
     transaction_id: str
@@ -118,7 +118,7 @@ class Answer:
 def refund(
     url: str,
     credentials: Credentials,
-    order: Order,
+    order: FpsRefundRequest,
     now: int,
     *,
     version: str = Version.V2008_05_01,
@@ -160,12 +160,13 @@ def check_address(url: str) -> str:
     return url
 
 
-def read_refund(response: Response, order: Order, now: int, *, environment: str = "") -> Answer:
+def read_refund(response: Response, order: FpsRefundRequest, now: int, *, environment: str = "") -> Answer:
     """The answer to the Refund of this order; `environment` is `Live`, `Sandbox` or empty for unknown.
 
-    FPS tells no time, so the observation is of `now` (ms). Raises `AmazonUnknown`, `AmazonThrottled` or `AmazonRefused`
-    as the module says; an answer about another reference is `AmazonUnknown("amazon_wrong_refund")`. After a try that
-    ended unknown no refusal proves that nothing was refunded: DuplicateRequest may speak of that very try.
+    FPS tells no time, so the observation is of `now` (ms). Raises `AmazonOutcomeUnknown`, `AmazonThrottled` or
+    `AmazonRefused` as the module says; an answer about another reference is
+    `AmazonOutcomeUnknown("amazon_wrong_refund")`. After a try that ended unknown no refusal proves that nothing was
+    refunded: DuplicateRequest may speak of that very try.
     """
     root = judged(response)
     if name(root) != "RefundResponse":
@@ -175,7 +176,7 @@ def read_refund(response: Response, order: Order, now: int, *, environment: str 
         unintelligible(response, "it has not one RefundResult")
     reference = text(response, result[0], "RefundTransactionReference", REFUND_ID, order.reference)
     if reference != order.reference:
-        raise AmazonUnknown(
+        raise AmazonOutcomeUnknown(
             "Amazon's answer is about another refund than the one that was asked for.",
             reason="amazon_wrong_refund",
             amazon_status=response.status,

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 from urllib.parse import unquote_to_bytes
 
 from receiver.amazon.fps.calls import TRANSACTION_ID
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.ledger.refund import REFUND_ID
 
 MAX_BODY: Final = 16 * 1024
@@ -52,7 +52,7 @@ class StatusNotification:
 def read_status_notification(body: bytes) -> StatusNotification:
     """Read the body of the POST, `application/x-www-form-urlencoded` in UTF-8.
 
-    Amazon spells the names in several ways, so their case does not count. Raises `Unreadable`
+    Amazon spells the names in several ways, so their case does not count. Raises `Malformed`
     (`notification_unreadable`), and nothing else, whatever the body is: over 16 KiB or 100 fields, an empty field, a
     percent sign without two hex digits, a byte that no form has, another encoding than UTF-8, a name twice.
     """
@@ -104,6 +104,6 @@ def _read_form(body: bytes) -> dict[str, str]:
 
 
 def _unreadable(why: str) -> NoReturn:
-    raise Unreadable(
+    raise Malformed(
         f"The body is not a status notification of Flexible Payments: {why}.", reason="notification_unreadable"
     )

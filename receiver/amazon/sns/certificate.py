@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from receiver.amazon.sns import regions
-from receiver.errors import NotProven
+from receiver.errors import VerificationFailed
 
 MAX_PEM: Final = 16 * 1024
 """Bytes; real ones have about 2 KB."""
@@ -49,7 +49,8 @@ class SigningCertificate:
 def decode_pem(pem: bytes) -> bytes:
     """The DER bytes of exactly one PEM block with nothing around it.
 
-    Raises `NotProven` (`certificate_not_pem`) on anything else: many tools take a block out of XML, or one of two.
+    Raises `VerificationFailed` (`certificate_not_pem`) on anything else: many tools take a block out of XML, or one of
+    two.
     """
     match = _PEM.fullmatch(pem) if len(pem) <= MAX_PEM else None
     try:
@@ -60,15 +61,18 @@ def decode_pem(pem: bytes) -> bytes:
         if b64encode(der) != text:
             raise ValueError
     except ValueError as error:
-        raise NotProven("The certificate file is not exactly one PEM block.", reason="certificate_not_pem") from error
+        raise VerificationFailed(
+            "The certificate file is not exactly one PEM block.", reason="certificate_not_pem"
+        ) from error
     return der
 
 
 def read_certificate(pem: bytes) -> SigningCertificate:
     """Read the file that `SigningCertURL` names.
 
-    Raises `NotProven` with a reason `certificate_…`, and nothing else: not one PEM block, not X.509 v3, not RSA of 2048
-    to 8192 bits with an odd exponent from 65537, a certificate authority, or meant for other uses than a web server.
+    Raises `VerificationFailed` with a reason `certificate_…`, and nothing else: not one PEM block, not X.509 v3, not
+    RSA of 2048 to 8192 bits with an odd exponent from 65537, a certificate authority, or meant for other uses than a
+    web server.
     """
     return read_der(decode_pem(pem))
 
@@ -87,15 +91,17 @@ def read_der(der: bytes) -> SigningCertificate:
     # The bytes are hostile, and the library's ways to refuse them are many (ValueError, UnsupportedAlgorithm,
     # DuplicateExtension, deprecation warnings under -W error, ...): each of them means the same here.
     except Exception as error:
-        raise NotProven("The certificate cannot be read.", reason="certificate_unreadable") from error
+        raise VerificationFailed("The certificate cannot be read.", reason="certificate_unreadable") from error
     if version is not x509.Version.v3:
-        raise NotProven("The certificate is not X.509 version 3.", reason="certificate_version")
+        raise VerificationFailed("The certificate is not X.509 version 3.", reason="certificate_version")
     if not isinstance(key, RSAPublicKey) or not _is_sound(key):
-        raise NotProven("The certificate's key is not RSA of 2048 to 8192 bits.", reason="certificate_weak_key")
+        raise VerificationFailed(
+            "The certificate's key is not RSA of 2048 to 8192 bits.", reason="certificate_weak_key"
+        )
     if not end_entity:
-        raise NotProven("The certificate is a certificate authority's.", reason="certificate_is_ca")
+        raise VerificationFailed("The certificate is a certificate authority's.", reason="certificate_is_ca")
     if not for_servers:
-        raise NotProven("The certificate is not for a server's signatures.", reason="certificate_wrong_use")
+        raise VerificationFailed("The certificate is not for a server's signatures.", reason="certificate_wrong_use")
     return SigningCertificate(file_hash(der), names, *dates, key, der)
 
 
@@ -109,12 +115,15 @@ def check_certificate(certificate: SigningCertificate, partition: str, region: s
     minutes.
 
     A notification that is delivered again for days may outlive its certificate. One that is older than its certificate
-    was signed anew: SNS repeats it with its first `Timestamp`, and with the certificate of the day. Raises `NotProven`.
+    was signed anew: SNS repeats it with its first `Timestamp`, and with the certificate of the day. Raises
+    `VerificationFailed`.
     """
     if regions.signing_name(partition, region) not in certificate.dns_names:
-        raise NotProven("The certificate bears another name than SNS of that region.", reason="certificate_wrong_name")
+        raise VerificationFailed(
+            "The certificate bears another name than SNS of that region.", reason="certificate_wrong_name"
+        )
     if not (_is_valid(certificate, at) or _is_valid(certificate, now)):
-        raise NotProven(
+        raise VerificationFailed(
             "The certificate was not valid when the message was signed, and is not valid now.",
             reason="certificate_dates",
         )

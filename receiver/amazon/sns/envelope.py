@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from receiver.amazon.sns import regions, strict_json
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 
 MAX_BODY: Final = 256 * 1024
 """Bytes. SNS allows messages of 256 KiB; Amazon Pay's are below 10 KB with their envelope."""
@@ -102,20 +102,20 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 def read_envelope(body: bytes, headers: Mapping[str, str] = _NO_HEADERS) -> Envelope:
     """Read the body of a POST by SNS.
 
-    Header names are lower case; headers are compared where they are there, never believed. Raises `Unreadable`, and
+    Header names are lower case; headers are compared where they are there, never believed. Raises `Malformed`, and
     nothing else, whatever the bytes are. Fields and forms: the SNS developer guide, "HTTP/HTTPS notification JSON
     format", and what real messages have.
     """
     if headers.get("x-amz-sns-rawdelivery", "false").lower() != "false":
-        raise Unreadable("Raw message delivery carries no signature: switch it off.", reason="raw_delivery")
+        raise Malformed("Raw message delivery carries no signature: switch it off.", reason="raw_delivery")
     fields = strict_json.parse(body)
     if not isinstance(fields, dict):
-        raise Unreadable("The body is not a JSON object.", reason="not_an_object")
+        raise Malformed("The body is not a JSON object.", reason="not_an_object")
     _check_spelling(fields)
     envelope = _read(fields)
     for header, name in _HEADERS.items():
         if header in headers and headers[header] != fields[name]:
-            raise Unreadable(f"The header {header} says something else than the body.", reason="header_mismatch")
+            raise Malformed(f"The header {header} says something else than the body.", reason="header_mismatch")
     return envelope
 
 
@@ -123,7 +123,7 @@ def _check_spelling(fields: dict[str, object]) -> None:
     """Lambda spells `SigningCertUrl`; lenient readers take `messageid`. A field has one spelling, and is there once."""
     others = [name.casefold() for name in fields if name not in _FIELDS]
     if others and (len(set(others)) != len(others) or not _FOLDED.isdisjoint(others)):
-        raise Unreadable("A field is spelled in another way than SNS over HTTP spells it.", reason="field_spelling")
+        raise Malformed("A field is spelled in another way than SNS over HTTP spells it.", reason="field_spelling")
 
 
 def _read(fields: dict[str, object]) -> Envelope:
@@ -169,7 +169,7 @@ def _formed(fields: dict[str, object]) -> list[str]:
 def _take(fields: dict[str, object], name: str, form: re.Pattern[str], reason: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or form.fullmatch(value) is None:
-        raise Unreadable(f"{name} is missing, or is not in the form that SNS gives it.", reason=reason)
+        raise Malformed(f"{name} is missing, or is not in the form that SNS gives it.", reason=reason)
     return value
 
 
@@ -177,7 +177,7 @@ def _milliseconds(timestamp: str) -> int:
     try:
         return (datetime.fromisoformat(timestamp) - _EPOCH) // _MILLISECOND
     except ValueError as error:
-        raise Unreadable("Timestamp names a moment that does not exist.", reason="bad_timestamp") from error
+        raise Malformed("Timestamp names a moment that does not exist.", reason="bad_timestamp") from error
 
 
 def _signature(text: str) -> bytes:
@@ -185,11 +185,11 @@ def _signature(text: str) -> bytes:
     try:
         signature = binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error as error:
-        raise Unreadable("Signature is not base64.", reason="bad_signature_encoding") from error
+        raise Malformed("Signature is not base64.", reason="bad_signature_encoding") from error
     if b64encode(signature).decode() != text:
-        raise Unreadable("Signature is not canonical base64.", reason="bad_signature_encoding")
+        raise Malformed("Signature is not canonical base64.", reason="bad_signature_encoding")
     if not 256 <= len(signature) <= 512:
-        raise Unreadable(
+        raise Malformed(
             "Signature is not 256 to 512 bytes, as RSA keys of 2048 to 4096 bits make it.",
             reason="bad_signature_length",
         )
@@ -200,7 +200,7 @@ def _subscribe_url(fields: dict[str, object], host: str, topic_arn: str, token: 
     """SNS builds it from topic and token, always in this order; nothing else is ever confirmed."""
     url = f"https://{host}/?Action=ConfirmSubscription&TopicArn={topic_arn}&Token={token}"
     if fields.get("SubscribeURL") != url:
-        raise Unreadable("SubscribeURL is not the one of this topic and token.", reason="bad_subscribe_url")
+        raise Malformed("SubscribeURL is not the one of this topic and token.", reason="bad_subscribe_url")
     return url
 
 
@@ -210,4 +210,4 @@ def _signed_text(fields: dict[str, object], kind: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise Unreadable("A text holds half of a surrogate pair.", reason="lone_surrogate") from error
+        raise Malformed("A text holds half of a surrogate pair.", reason="lone_surrogate") from error

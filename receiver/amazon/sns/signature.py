@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 from receiver.amazon.sns import known_answers, regions
 from receiver.amazon.sns.certificate import SigningCertificate, read_certificate
 from receiver.amazon.sns.envelope import Envelope
-from receiver.errors import CertificateUnavailable, ConfigurationError, DatedInFuture, NotProven, Unavailable
+from receiver.errors import CertificateUnavailable, ConfigurationError, DatedInFuture, Unavailable, VerificationFailed
 
 PAST_MS: Final = 15 * 86_400_000
 """Amazon's IPN page promises deliveries for 14 days."""
@@ -40,14 +40,14 @@ def check_address(envelope: Envelope) -> str:
     """The certificate must stand at the one address of the topic's own region. Returns its file hash, 32 hex digits.
 
     Compared as text, never parsed: every parser of URLs has its own opinion of tabs, backslashes and user names.
-    Raises `NotProven` (`wrong_certificate_address`), or `CertificateUnavailable` (`unknown_region`) where the region
-    of an allowed topic is not in our table, which is our lack.
+    Raises `VerificationFailed` (`wrong_certificate_address`), or `CertificateUnavailable` (`unknown_region`) where the
+    region of an allowed topic is not in our table, which is our lack.
     """
     if regions.signing_name(envelope.partition, envelope.region) is None:
         raise CertificateUnavailable("The topic's AWS region is not known to this version.", reason="unknown_region")
     match = _address(envelope.partition, envelope.region).fullmatch(envelope.signing_cert_url)
     if match is None:
-        raise NotProven("SigningCertURL is not the address of Amazon SNS.", reason="wrong_certificate_address")
+        raise VerificationFailed("SigningCertURL is not the address of Amazon SNS.", reason="wrong_certificate_address")
     return match[1]
 
 
@@ -62,10 +62,10 @@ def read_address(url: str) -> tuple[str, str] | None:
 def check_age(envelope: Envelope, now: int, past_ms: int = PAST_MS, future_ms: int = FUTURE_MS) -> None:
     """Signed within the last `past_ms`, by its own account; `now` is ms.
 
-    Raises `NotProven` (`too_old`), or `DatedInFuture` where it is more than `future_ms` ahead.
+    Raises `VerificationFailed` (`too_old`), or `DatedInFuture` where it is more than `future_ms` ahead.
     """
     if envelope.timestamp < now - past_ms:
-        raise NotProven("The notification is older than Amazon delivers any.", reason="too_old")
+        raise VerificationFailed("The notification is older than Amazon delivers any.", reason="too_old")
     if envelope.timestamp > now + future_ms:
         raise DatedInFuture()
 
@@ -73,7 +73,7 @@ def check_age(envelope: Envelope, now: int, past_ms: int = PAST_MS, future_ms: i
 def check_signature(envelope: Envelope, certificate: SigningCertificate) -> None:
     """RSA PKCS#1 v1.5 over the signed text, with the hash that `SignatureVersion` names.
 
-    `SignatureVersion` itself is not signed: relabelling only makes the signature wrong. Raises `NotProven`
+    `SignatureVersion` itself is not signed: relabelling only makes the signature wrong. Raises `VerificationFailed`
     (`bad_signature`).
     """
     _verify(certificate.public_key, envelope.signature, envelope.signed_text, envelope.signature_version)
@@ -83,7 +83,7 @@ def _verify(key: RSAPublicKey, signature: bytes, text: bytes, version: int) -> N
     try:
         key.verify(signature, text, _PADDING, _HASHES[version])
     except InvalidSignature as error:
-        raise NotProven("The signature is wrong.", reason="bad_signature") from error
+        raise VerificationFailed("The signature is wrong.", reason="bad_signature") from error
     except UnsupportedAlgorithm as error:
         raise Unavailable("This machine's OpenSSL refuses the hash.", reason="hash_forbidden") from error
 
@@ -100,14 +100,14 @@ def self_test() -> None:
         name = _HASHES[version].name
         try:
             _verify(key, b64decode(signature), known_answers.TEXT, version)
-        except (NotProven, Unavailable):
+        except (VerificationFailed, Unavailable):
             problems.append(
                 f"RSA with {name} does not verify here, so SignatureVersion {version} cannot be judged: "
                 "allow it in the system's crypto policy (OpenSSL's rh-allow-sha1-signatures, or DEFAULT:SHA1)."
             )
         try:
             _verify(key, b64decode(signature), known_answers.TEXT + b"\n", version)
-        except (NotProven, Unavailable):
+        except (VerificationFailed, Unavailable):
             continue
         problems.append(f"RSA with {name} accepts a wrong signature on this machine: do not run the service here.")
     if problems:

@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.ledger.nesting import MAX_DEPTH, too_deep
 
 MAX_DIGITS: Final = 32
@@ -17,7 +17,7 @@ MAX_DIGITS: Final = 32
 def parse(body: bytes) -> object:
     """Read one JSON text in UTF-8 (RFC 8259), without a byte order mark.
 
-    Raises `Unreadable`, and nothing else: on other encodings, duplicate keys, `NaN` and `Infinity`, numbers of over 32
+    Raises `Malformed`, and nothing else: on other encodings, duplicate keys, `NaN` and `Infinity`, numbers of over 32
     characters, nesting of over 16 levels, and anything after the value.
     """
     if (found := _flat(body, body.count(b'"') - body.count(b'\\"'), b"\\\\" in body)) is not None:
@@ -25,7 +25,7 @@ def parse(body: bytes) -> object:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise Unreadable("The body is not UTF-8.", reason="not_utf8") from error
+        raise Malformed("The body is not UTF-8.", reason="not_utf8") from error
     return _parse(text)
 
 
@@ -53,37 +53,37 @@ def _flat(text: str | bytes, quotes: int, backslashes: bool) -> dict[str, str] |
 
 def _parse(text: str) -> object:
     if too_deep(text):
-        raise Unreadable(f"The JSON is nested deeper than {MAX_DEPTH} levels.", reason="too_deep")
+        raise Malformed(f"The JSON is nested deeper than {MAX_DEPTH} levels.", reason="too_deep")
     try:
         return _DECODER.decode(text)
-    except Unreadable:
+    except Malformed:
         raise
     except (ValueError, RecursionError) as error:
-        raise Unreadable("The body is not JSON.", reason="not_json") from error
+        raise Malformed("The body is not JSON.", reason="not_json") from error
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise Unreadable("A JSON object names the same key twice.", reason="duplicate_key")
+        raise Malformed("A JSON object names the same key twice.", reason="duplicate_key")
     return result
 
 
 def _integer(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
-        raise Unreadable("A number has too many digits.", reason="bad_number")
+        raise Malformed("A number has too many digits.", reason="bad_number")
     return int(digits)
 
 
 def _float(digits: str) -> float:
     value = float(digits)
     if len(digits) > MAX_DIGITS or math.isinf(value):
-        raise Unreadable("A number is out of range.", reason="bad_number")
+        raise Malformed("A number is out of range.", reason="bad_number")
     return value
 
 
 def _constant(_name: str) -> NoReturn:
-    raise Unreadable("NaN and Infinity are not JSON.", reason="bad_number")
+    raise Malformed("NaN and Infinity are not JSON.", reason="bad_number")
 
 
 _TEXTS: Final = msgspec.json.Decoder(dict[str, str])

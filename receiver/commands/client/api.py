@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 from yarl import URL
 
-from receiver.errors import ConfigurationError, NotSent, ReceiverError
+from receiver.errors import ConfigurationError, ReceiverError, TransportError
 from receiver.exchange import Request, Response
 
 TIMEOUT = 10.0
@@ -62,11 +62,8 @@ class _Problem(msgspec.Struct, rename="camel"):
     amazon: _Refusal | None = None
 
 
-class Send(Protocol):
-    """`Transport.send`."""
-
-    def __call__(self, request: Request, *, timeout: float, max_body: int) -> Awaitable[Response]:
-        """One exchange; raises `NotSent`."""
+Send = Callable[..., Awaitable[Response]]
+"""`Transport.send`: one exchange. Raises `TransportError`."""
 
 
 class Api:
@@ -87,7 +84,7 @@ class Api:
     ) -> Response:
         """The answer, 2xx or 304. `path` is from `target`; `wait` is how many seconds the server may take its time.
 
-        Raises `ApiProblem` for any other answer, and `NotSent`.
+        Raises `ApiProblem` for any other answer, and `TransportError`.
         """
         headers = {"accept": "application/json, application/problem+json", "authorization": f"Bearer {self._token}"}
         if etag:
@@ -180,7 +177,7 @@ def exit_code(error: ReceiverError) -> int:
     """1: refused. 2: wrongly called or configured. 3: no answer, or a fault of the server."""
     if isinstance(error, ConfigurationError):
         return 2
-    if isinstance(error, NotSent):
+    if isinstance(error, TransportError):
         return 2 if error.reason in ("bad_url", "bad_header") else 3
     if 300 <= error.status < 400:
         return 2
@@ -196,7 +193,7 @@ def explain(error: ReceiverError) -> list[str]:
     """What to tell the person at the keyboard, a line each; not yet safe for a terminal."""
     if isinstance(error, ConfigurationError):
         return list(error.problems)
-    if isinstance(error, NotSent):
+    if isinstance(error, TransportError):
         return [f"{error.detail} Does the service run, and is --url right? [{error.reason}]"]
     lines = error.detail[:MOST_DETAIL].splitlines() or ["No reason was given."]
     code = f"{error.status} {error.reason}".strip()

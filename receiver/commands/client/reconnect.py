@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Steady:
+class RetryingCaller:
     """The service may go away later, not at first: a first call that fails is a wrong address, more likely than not.
 
     What is to be known goes to `say`.

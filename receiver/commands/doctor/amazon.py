@@ -16,7 +16,7 @@ from receiver.commands.doctor.clocks import judge_clock
 from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
 from receiver.commands.doctor.keys import PROBES
 from receiver.commands.doctor.site import Site
-from receiver.errors import AmazonError, AmazonNotFound, AmazonRefusesUs, AmazonThrottled, NotSent
+from receiver.errors import AmazonError, AmazonNotFound, AmazonRefusesUs, AmazonThrottled, TransportError
 from receiver.exchange import Request, Response
 from receiver.track.amazon_client import REDATED, host_of
 
@@ -57,14 +57,14 @@ async def _check_account(site: Site, account: Account) -> list[Finding]:
     request = get_refund(account.endpoint, PROBES[account.environment])
     try:
         signed, answer, before = await _asked(site, account, request)
-    except NotSent as error:
+    except TransportError as error:
         ours = " Is `endpoint` right?" if account.endpoint.override else ""
         mend = MENDS.get(error.reason, ELSEWHERE) + ours
         return [
             fail(REACH, error.reason, f"Amazon is not reached: {error.detail}", mend, account.name),
             skip(KEY, "not_reached", "not known: Amazon is not reached", subject=account.name),
         ]
-    middle = (before + site.wall()) / 2000
+    middle = (before + site.system_clock()) / 2000
     return [_judge(account, signed, answer), _clock(site, account, answer, middle)]
 
 
@@ -72,13 +72,13 @@ async def _asked(site: Site, account: Account, request: Request) -> tuple[Reques
     """What was sent last, the answer, and when it was sent (ms). Dates go by Amazon's clock, as the service's do."""
     clocks, host = HostClocks(), host_of(request)
     for repeats in reversed(range(REDATED + 1)):
-        before, dated = site.wall(), clocks.date_for(host, site.wall())
+        before, dated = site.system_clock(), clocks.date_for(host, site.system_clock())
         signed = await asyncio.to_thread(account.signer.sign, request, dated)
         answer = await site.send(signed, timeout=TIMEOUT, connect_timeout=CONNECT_TIMEOUT)
         try:
             judge(answer)
         except AmazonRefusesUs:
-            if repeats and clocks.refused(host, answer, site.wall(), dated=dated):
+            if repeats and clocks.refused(host, answer, site.system_clock(), dated=dated):
                 continue
         except AmazonError:
             pass

@@ -12,7 +12,7 @@ from receiver.ledger.notification import UNASSIGNED
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
 from receiver.store.deliveries.queues import BREAKER
-from receiver.store.deliveries.subscribers import Roster
+from receiver.store.deliveries.subscribers import SubscriberList
 from receiver.store.maintenance.data_version import VERSION, too_new
 
 MANY_WAITING = 100
@@ -81,7 +81,7 @@ async def _check_account(store: Store, settings: Account) -> list[Finding]:
     return [*findings, *(await _lanes(store, account, roster, sizes))]
 
 
-async def _lanes(store: Store, account: str, roster: Roster, sizes: Mapping[str, float]) -> list[Finding]:
+async def _lanes(store: Store, account: str, roster: SubscriberList, sizes: Mapping[str, float]) -> list[Finding]:
     if not roster.subscribers and not roster.unreadable:
         mend = "Declare one in [[subscribers]], or: receiver subscriber add NAME URL."
         return [warn(SUBSCRIBER, "no_subscribers", "nobody is told about declines", mend, account)]

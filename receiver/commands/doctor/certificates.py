@@ -11,7 +11,7 @@ from receiver.amazon.sns.signature import read_address
 from receiver.commands.doctor.amazon import ELSEWHERE, MENDS
 from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
 from receiver.commands.doctor.site import Site
-from receiver.errors import CertificateUnavailable, ConfigurationError, NotProven, NotSent
+from receiver.errors import CertificateUnavailable, ConfigurationError, TransportError, VerificationFailed
 from receiver.exchange import Request
 from receiver.receive.certificates import CertificateStore
 
@@ -35,11 +35,13 @@ def _check_pinned(site: Site, account: Account, url: str, pem: bytes) -> Finding
     file = url.rpartition("/")[2]
     mend = f"Download it again from {url}, or remove the pin: it is then fetched when it is needed."
     try:
-        store = CertificateStore(_no_fetch, site.wall, pinned={url: pem}, md5=site.settings.ingest.certificate_md5)
+        store = CertificateStore(
+            _no_fetch, site.system_clock, pinned={url: pem}, md5=site.settings.ingest.certificate_md5
+        )
     except ConfigurationError as error:
         found = f"{file}: {' '.join(error.problems)} The service does not start."
         return fail(PINNED, "certificate_unusable", found, mend, account.name)
-    return _judge_dates(account, url, store.known()[0], site.wall(), mend)
+    return _judge_dates(account, url, store.known()[0], site.system_clock(), mend)
 
 
 def _judge_dates(account: Account, url: str, certificate: SigningCertificate, now: int, mend: str) -> Finding:
@@ -49,7 +51,7 @@ def _judge_dates(account: Account, url: str, certificate: SigningCertificate, no
     try:
         if address is not None:
             check_certificate(certificate, address[0], url.split(".")[1], now, now)
-    except NotProven as error:
+    except VerificationFailed as error:
         found = f"{file}: {error.detail}" if error.reason != "certificate_dates" else f"{file}: it is not valid today."
         return fail(PINNED, error.reason, f"{found} Notifications signed with it are refused.", mend, account.name)
     if days < SOON:
@@ -79,7 +81,7 @@ async def _check_host(site: Site, host: str, pinned: bool) -> Finding:
     try:
         request = Request("HEAD", f"https://{host}/")
         answer = await site.send(request, timeout=TIMEOUT, connect_timeout=CONNECT_TIMEOUT, max_body=0)
-    except NotSent as error:
+    except TransportError as error:
         found = f"{error.detail} Certificates come from there"
         mend = MENDS.get(error.reason, ELSEWHERE)
         if pinned:

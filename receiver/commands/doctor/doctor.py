@@ -33,7 +33,7 @@ Load = Callable[[], Settings]
 async def doctor(
     load: Load,
     *,
-    wall: Callable[[], int],
+    system_clock: Callable[[], int],
     config: Path | None = None,
     offline: bool = False,
     as_json: bool = False,
@@ -58,14 +58,14 @@ async def doctor(
     except ConfigurationError as error:
         found = await examine_nothing(error.problems)
     else:
-        found = await _examine(settings, wall, config, offline, base, token, insecure, whole_store)
+        found = await _examine(settings, system_clock, config, offline, base, token, insecure, whole_store)
     show(found, as_json=as_json)
     return found.exit_code
 
 
 async def _examine(
     settings: Settings,
-    wall: Callable[[], int],
+    system_clock: Callable[[], int],
     config: Path | None,
     offline: bool,
     base: str,
@@ -77,7 +77,9 @@ async def _examine(
     send: Send = transport.send
     try:
         accounts = tuple(settings.build_accounts())
-        return await examine(Site(settings, accounts, send, wall, config, offline, base, token, insecure, whole_store))
+        return await examine(
+            Site(settings, accounts, send, system_clock, config, offline, base, token, insecure, whole_store)
+        )
     finally:
         await transport.close()
 

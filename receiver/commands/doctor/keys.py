@@ -27,7 +27,7 @@ async def check_crypto() -> list[Finding]:
 
 async def check_keys(site: Site) -> list[Finding]:
     """Each private key signs a request, and its public half verifies it."""
-    return [await asyncio.to_thread(_check_key, account, site.wall()) for account in site.accounts]
+    return [await asyncio.to_thread(_check_key, account, site.system_clock()) for account in site.accounts]
 
 
 def _check_key(account: Account, now: int) -> Finding:

@@ -10,7 +10,7 @@ import msgspec
 
 from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
 from receiver.commands.doctor.site import Site, plural, seconds
-from receiver.errors import NotSent, Unreadable
+from receiver.errors import Malformed, TransportError
 from receiver.exchange import Request, Response
 from receiver.ledger.timestamps import parse_time
 
@@ -43,7 +43,7 @@ class Ready(msgspec.Struct):
     checks: dict[str, str]
 
 
-class Sighting(msgspec.Struct, rename="camel"):
+class UnconfiguredSeen(msgspec.Struct, rename="camel"):
     """A topic or merchant that nobody configured."""
 
     name: str
@@ -70,8 +70,8 @@ class Diagnostics(msgspec.Struct, rename="camel"):
     version: str
     store: Kept
     workers: dict[str, str]
-    unconfigured_topics: list[Sighting]
-    unconfigured_merchants: list[Sighting]
+    unconfigured_topics: list[UnconfiguredSeen]
+    unconfigured_merchants: list[UnconfiguredSeen]
     certificates: list[Certificate]
 
 
@@ -83,11 +83,11 @@ async def check_service(site: Site) -> list[Finding]:
     try:
         answer = await _get(site, f"{base}/readyz")
         ready = _read(answer, Ready)
-    except NotSent as error:
+    except TransportError as error:
         if site.url:
             return [fail(RUNNING, error.reason, f"no service: {error.detail}", "Start it, or mend --url.")]
         return [skip(RUNNING, "not_running", f"no service answers at {base}", "Start it: receiver serve.")]
-    except Unreadable:
+    except Malformed:
         mend = "Give --url, or end what listens there."
         return [fail(RUNNING, "not_the_service", f"what answers at {base} is not this service", mend)]
     findings = [ok(RUNNING, f"a service answers at {base}"), *_ready(ready)]
@@ -95,7 +95,7 @@ async def check_service(site: Site) -> list[Finding]:
 
 
 def _own_address(site: Site) -> str:
-    host, port = site.settings.http.doors[-1]
+    host, port = site.settings.http.listeners[-1]
     if not port:
         return ""
     try:
@@ -127,7 +127,7 @@ def _read(answer: Response, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable from error
+        raise Malformed from error
 
 
 def _ready(ready: Ready) -> list[Finding]:
@@ -159,7 +159,7 @@ async def _diagnostics(site: Site, base: str) -> list[Finding]:
             mend = "Use a token of this service that has the scope admin."
             return [skip(DIAGNOSTICS, "token_refused", f"the token is refused ({answer.status})", mend)]
         found = _read(answer, Diagnostics)
-    except (NotSent, Unreadable) as error:
+    except (TransportError, Malformed) as error:
         mend = "Is it another version? Restart it with this one."
         return [warn(DIAGNOSTICS, error.reason, "what it knows cannot be read", mend)]
     return [ok(DIAGNOSTICS, f"version {found.version}, store: {found.store.kind}"), *_judge(site, found)]
@@ -191,22 +191,22 @@ def _judge(site: Site, found: Diagnostics) -> list[Finding]:
     return findings
 
 
-def _topic(site: Site, sighting: Sighting) -> Finding:
+def _topic(site: Site, sighting: UnconfiguredSeen) -> Finding:
     where = site.accounts[0].name if len(site.accounts) == 1 else "the one whose refunds it tells of"
     mend = f'If it is yours, add "{sighting.name}" to topic_arns of the account ({where}), and restart.'
     found = f"{sighting.name}: {_how_often(site, sighting)}; answered 503, so Amazon sends again for a while"
     return warn("service.unconfigured", "unconfigured_topic", found, mend, sighting.name)
 
 
-def _merchant(site: Site, sighting: Sighting) -> Finding:
+def _merchant(site: Site, sighting: UnconfiguredSeen) -> Finding:
     mend = f'If it is yours, add a table [[accounts]] with merchant_id = "{sighting.name}" and its keys, and restart.'
     found = f"merchant {sighting.name}: {_how_often(site, sighting)} on an allowed topic; answered 503"
     return warn("service.unconfigured", "unconfigured_merchant", found, mend, sighting.name)
 
 
-def _how_often(site: Site, sighting: Sighting) -> str:
+def _how_often(site: Site, sighting: UnconfiguredSeen) -> str:
     try:
-        ago = max(0.0, (site.wall() - parse_time(sighting.last_seen)) / 1000)
-    except Unreadable:
+        ago = max(0.0, (site.system_clock() - parse_time(sighting.last_seen)) / 1000)
+    except Malformed:
         return plural(sighting.count, "notification")
     return f"{plural(sighting.count, 'notification')}, the last {seconds(ago)} ago"

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from receiver.amazon.account import Account
-from receiver.exchange import Request, Response
+from receiver.exchange import Response
 from receiver.settings import Settings
 from receiver.store.redis.address import RedisAddress
 
-
-class Send(Protocol):
-    """`Transport.send`."""
-
-    def __call__(
-        self, request: Request, *, timeout: float, connect_timeout: float, max_body: int = 65_536
-    ) -> Awaitable[Response]:
-        """One exchange; raises `NotSent`."""
+Send = Callable[..., Awaitable[Response]]
+"""`Transport.send`: one exchange. Raises `TransportError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +22,7 @@ class Site:
     settings: Settings
     accounts: tuple[Account, ...]
     send: Send
-    wall: Callable[[], int]
+    system_clock: Callable[[], int]
     """This machine's clock, ms since the epoch, UTC."""
     config: Path | None = None
     """The settings' file."""

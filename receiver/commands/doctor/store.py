@@ -72,7 +72,9 @@ async def _check_redis(site: Site, address: RedisAddress, name: str) -> list[Fin
     kind = address.kind if address.kind in (SENTINEL, CLUSTER) else ""
     try:
         names = [account.name for account in site.accounts]
-        vitals = await examine(address, names, timeout=timeout, connect_timeout=connect_timeout, wall=site.wall)
+        vitals = await examine(
+            address, names, timeout=timeout, connect_timeout=connect_timeout, system_clock=site.system_clock
+        )
     except StoreUnavailable as error:
         word = error.reason.removeprefix("store_").replace("_", " ")
         mend = MENDS.get(error.reason, "Look at its log.")

@@ -10,9 +10,9 @@ import typer
 from receiver.commands.client.api import Api
 from receiver.commands.client.options import Call, api_command
 from receiver.commands.console import say
-from receiver.commands.events.follow import Follow
+from receiver.commands.events.follow import EventFollower
 from receiver.commands.events.forward import Forward, read_target, signing_key
-from receiver.commands.refund.views import Screen
+from receiver.commands.refund.views import ChangePrinter
 from receiver.ledger.lifecycle import EventType
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ After = Annotated[
 ]
 
 
-Use = Callable[[Follow], Awaitable[None]]
+Use = Callable[[EventFollower], Awaitable[None]]
 
 
 @api_command(app)
@@ -53,9 +53,9 @@ def tail(call: Call, types: Types = None, reasons: Reasons = None, after: After 
     It goes on by itself when the service was away, with nothing left out. Where events were lost, because the store
     was trimmed or emptied meanwhile, it says so.
     """
-    screen = Screen(call.json)
+    screen = ChangePrinter(call.json)
 
-    async def show(follow: Follow) -> None:
+    async def show(follow: EventFollower) -> None:
         async for page in follow.pages():
             for event in page.events:
                 screen.show_event(bytes(event))
@@ -89,7 +89,7 @@ def forward(
     """
     address, key = read_target(to), signing_key(secret)
 
-    async def send(follow: Follow) -> None:
+    async def send(follow: EventFollower) -> None:
         async with Forward(address, key, call.json) as forward:
             async for page in follow.pages():
                 for event in page.events:
@@ -110,7 +110,7 @@ def _follow(
 
     async def run(api: Api) -> None:
         nonlocal last
-        follow = Follow(api, say, types=types or (), reasons=reasons or (), after=after, greeting=greeting)
+        follow = EventFollower(api, say, types=types or (), reasons=reasons or (), after=after, greeting=greeting)
         try:
             await use(follow)
         finally:

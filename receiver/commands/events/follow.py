@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from receiver.commands.client.answers import EventsAnswer
 from receiver.commands.client.api import Api, decode, target
-from receiver.commands.client.reconnect import Steady
+from receiver.commands.client.reconnect import RetryingCaller
 
 WAIT = 25
 """Seconds that the service may wait for an event."""
@@ -16,7 +16,7 @@ LEAST = 0.5
 """Seconds from one empty answer to the next question at least: something in between may not let the service wait."""
 
 
-class Follow:
+class EventFollower:
     """The events after a cursor, those that are wanted. `after` is the cursor to go on from.
 
     `greeting` is said when the service has answered for the first time.
@@ -32,7 +32,7 @@ class Follow:
         after: str,
         greeting: str,
     ) -> None:
-        self._api, self._say, self._steadily, self._greeting = api, say, Steady(say), greeting
+        self._api, self._say, self._steadily, self._greeting = api, say, RetryingCaller(say), greeting
         self._filters = {"type": ",".join(types), "reason": ",".join(reasons)}
         self.after = after
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from receiver.commands.client.answers import EventAnswer, RefundAnswer
 from receiver.commands.client.api import URL_TEXT, convert, decode
 from receiver.commands.console import clean, emit_rich, emit_value, say
-from receiver.errors import ConfigurationError, NotSent, Unreadable
+from receiver.errors import ConfigurationError, Malformed, TransportError
 from receiver.exchange import Request, Response
 from receiver.outbox.formats.cloudevents import CONTENT_TYPE, USER_AGENT
 from receiver.outbox.formats.standard_webhooks import webhook_headers
@@ -43,7 +43,7 @@ def signing_key(secret: str) -> bytes:
         return key
     try:
         return read_secret(secret)
-    except Unreadable as error:
+    except Malformed as error:
         raise ConfigurationError([f"--secret: {error.detail}."]) from error
 
 
@@ -67,7 +67,8 @@ class Forward:
         await self._transport.close()
 
     async def post(self, body: bytes) -> None:
-        """Post one event until it is taken, three times at most. Raises `NotSent` for an address that cannot be."""
+        """Post one event until it is taken, three times at most. Raises `TransportError` for an address that cannot
+        be."""
         event = decode(Response(200, body=body), EventAnswer)
         status, tries = await self._try(event, body), 1
         while not _taken(status) and tries <= len(PAUSES):
@@ -89,7 +90,7 @@ class Forward:
         headers = {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **signed}
         try:
             answer = await self._transport.send(Request("POST", self._url, headers, body), timeout=TIMEOUT)
-        except NotSent as error:
+        except TransportError as error:
             if error.reason in WRONG:
                 raise
             return error.reason

@@ -30,7 +30,7 @@ from receiver.errors import (
     AmazonThrottled,
     BadRequest,
     ConfigurationError,
-    NotSent,
+    TransportError,
 )
 from receiver.exchange import Request, Response
 from receiver.ledger.refund import State
@@ -45,7 +45,7 @@ ACCESS_KEY_ID, SECRET, SECRET_FILE, ENDPOINT = (
 TIMEOUT = 30.0
 REFUSED, UNDECIDED = 1, 3
 NEVER_SENT = frozenset({"bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed", "forbidden_address"})
-"""Reasons of `NotSent` that mean that no request went out."""
+"""Reasons of `TransportError` that mean that no request went out."""
 
 # The API reference: references are kept for seven days, and DuplicateRequest is for a *different* request.
 AGAIN = (
@@ -57,7 +57,7 @@ NO_LEDGER = "Called directly: no ledger keeps this refund, and nobody asks about
 
 def run(
     endpoint: str,
-    order: calls.Order,
+    order: calls.FpsRefundRequest,
     *,
     version: str,
     method: str,
@@ -75,7 +75,9 @@ def run(
             raise typer.Exit(DECLINED)
 
 
-def _ask(url: str, credentials: Credentials, order: calls.Order, *, version: str, method: str) -> calls.Answer:
+def _ask(
+    url: str, credentials: Credentials, order: calls.FpsRefundRequest, *, version: str, method: str
+) -> calls.Answer:
     """Dated by the host's own clock: what is refused for its date is repeated once, at once."""
     clocks, host = HostClocks(), urlsplit(url).netloc.lower()
     for repeats in (True, False):
@@ -197,7 +199,7 @@ def _explaining() -> Iterator[None]:
         except AmazonError as error:
             say([f"{error.detail} [{error.reason}]{_request_id(error)}", AGAIN])
             raise typer.Exit(UNDECIDED) from None
-        except NotSent as error:
+        except TransportError as error:
             sent = error.reason not in NEVER_SENT
             say([f"{error.detail} [{error.reason}]", AGAIN if sent else "Nothing was sent. Is --endpoint right?"])
             raise typer.Exit(UNDECIDED) from None

@@ -14,7 +14,7 @@ from receiver.commands.client.options import DEFAULT_URL, Account, Call, Insecur
 from receiver.commands.fps import direct
 from receiver.commands.fps.direct import ACCESS_KEY_ID, ENDPOINT, SECRET, SECRET_FILE
 from receiver.commands.refund.create import DECLINED, UNANSWERED, show, until_answered
-from receiver.errors import BadRequest, Unreadable
+from receiver.errors import BadRequest, Malformed
 from receiver.ledger.money import Money
 from receiver.ledger.schema import money_json
 
@@ -118,7 +118,7 @@ def refund(
         _by_service(reach(as_json, url, token_file, account, insecure), order, wait)
 
 
-def _by_service(call: Call, order: calls.Order, wait: int) -> None:
+def _by_service(call: Call, order: calls.FpsRefundRequest, wait: int) -> None:
     wanted = {
         "transactionId": order.transaction_id,
         "refundTransactionReference": order.reference,
@@ -138,10 +138,10 @@ def _order(
     currency: str,
     description: str,
     policy: calls.Policy | None,
-) -> calls.Order:
+) -> calls.FpsRefundRequest:
     """The values to send. An empty amount, as a shell makes of a variable that is not set, is not all that is left."""
     try:
         money = None if amount is None else Money.parse(amount, currency)
-        return calls.Order(transaction_id, reference, money, description, policy or "")
-    except (BadRequest, Unreadable) as error:
+        return calls.FpsRefundRequest(transaction_id, reference, money, description, policy or "")
+    except (BadRequest, Malformed) as error:
         raise typer.BadParameter(error.detail) from None

@@ -14,9 +14,9 @@ from receiver.commands.client.answers import HistoryAnswer, PageAnswer, RefreshA
 from receiver.commands.client.api import Api, ApiProblem, convert, decode, not_the_api, target
 from receiver.commands.client.options import Call, api_command
 from receiver.commands.console import clean, emit, emit_fields, emit_json, say
-from receiver.commands.refund.views import Screen, emit_disputes, emit_history, emit_list, fields
-from receiver.commands.refund.watch import Watch
-from receiver.errors import Unreadable
+from receiver.commands.refund.views import ChangePrinter, emit_disputes, emit_history, emit_list, fields
+from receiver.commands.refund.watch import ChangeWatcher
+from receiver.errors import Malformed
 from receiver.exchange import Response
 from receiver.ledger.refund import ALIASES, REFUND_ID, Reason, State
 from receiver.ledger.timestamps import format_rfc3339, parse_time
@@ -60,7 +60,7 @@ def _since(text: str) -> str:
 def _read_time(text: str) -> int:
     try:
         return parse_time(text)
-    except Unreadable:
+    except Malformed:
         given = datetime.fromisoformat(text)
         if given.tzinfo is None:
             raise ValueError("no offset") from None
@@ -236,8 +236,8 @@ def watch(
     is left out; only a first try that fails ends with exit code 3. `--json` prints one line for each change: the
     refund as of that change.
     """
-    screen = Screen(call.json)
+    screen = ChangePrinter(call.json)
     if refund_id is None:
-        call.run(lambda api: Watch(api, screen.show, say).every())
+        call.run(lambda api: ChangeWatcher(api, screen.show, say).every())
     else:
-        call.run(lambda api: Watch(api, screen.show, say).one(refund_id))
+        call.run(lambda api: ChangeWatcher(api, screen.show, say).one(refund_id))

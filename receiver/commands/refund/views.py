@@ -17,7 +17,7 @@ STYLES = {State.DECLINED.value: "bold red", State.REFUNDED.value: "green", State
 STUCK = "stuck"
 
 
-class Screen:
+class ChangePrinter:
     """One line a change; the day is told where it is another one than before."""
 
     def __init__(self, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from receiver.commands.client.answers import HistoryAnswer, PageAnswer, RefundAnswer, RevisionAnswer
 from receiver.commands.client.api import Api, ApiProblem, convert, decode, not_the_api, target
-from receiver.commands.client.reconnect import Steady
+from receiver.commands.client.reconnect import RetryingCaller
 from receiver.commands.console import read_ms
 from receiver.ledger.timestamps import format_rfc3339
 
@@ -31,18 +31,18 @@ Mark = tuple[int, int]
 """A revision and when it was written, ms. Revisions begin again at 1 where the service's store was emptied."""
 
 
-class Watch:
+class ChangeWatcher:
     """Shows changes by `show`, and says by `say` what else there is to know.
 
     The service may go away while it is watched, not before: a first call that fails is a wrong address, more likely
-    than not, and raises `NotSent` or `ApiProblem`. What waiting cannot mend (4xx) raises at any time.
+    than not, and raises `TransportError` or `ApiProblem`. What waiting cannot mend (4xx) raises at any time.
     """
 
     def __init__(
         self, api: Api, show: Callable[[Change], None], say: Callable[[list[str]], None], every: float = EVERY
     ) -> None:
         self._api, self._show, self._say, self._every = api, show, say, every
-        self._steadily = Steady(say)
+        self._steadily = RetryingCaller(say)
         self._shown: dict[tuple[str, str], Mark] = {}
         self._floor = 0
 

@@ -57,15 +57,15 @@ async def serve(settings: Settings, config: Path | None, *, workers: bool = True
                 stack.push_async_callback(embedded.stop)
                 await embedded.start()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-")))
-            found = Crew(settings, config, workers, listeners, folder)
-            crew = await stack.enter_async_context(found.sailing(processes))
+            found = ProcessPool(settings, config, workers, listeners, folder)
+            crew = await stack.enter_async_context(found.running(processes))
             await crew.wait(stopped)
             log.info("serve.stopping")
     finally:
         close(listeners)
 
 
-class Crew:
+class ProcessPool:
     """The processes. They inherit the listeners, a pipe whose end tells that the keeper is gone, and one in which each
     says that it answers."""
 
@@ -82,7 +82,7 @@ class Crew:
         self._stopping = False
 
     @contextlib.asynccontextmanager
-    async def sailing(self, count: int) -> AsyncIterator[Crew]:
+    async def running(self, count: int) -> AsyncIterator[ProcessPool]:
         """So many processes, kept alive until the block ends; then told to stop, and waited for."""
         for folder in (self._counts, self._sessions):
             folder.mkdir(0o700)
@@ -165,7 +165,7 @@ class Crew:
         await asyncio.gather(*keepers, return_exceptions=True)
 
 
-def member() -> None:
+def child() -> None:
     """What one of the processes runs. What it is given stands in its only argument, as JSON."""
     given = json.loads(sys.argv[1])
     try:

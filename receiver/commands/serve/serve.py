@@ -13,8 +13,8 @@ import structlog
 
 from receiver.amazon.sns.signature import self_test
 from receiver.errors import ConfigurationError
-from receiver.http.app import apart
-from receiver.http.middleware import Framed
+from receiver.http.app import split_by_port
+from receiver.http.middleware import Application
 from receiver.http.server import server
 from receiver.runtime.serving import Server, serving_all
 from receiver.service import Service
@@ -91,13 +91,13 @@ def _spare_the_collector() -> None:
 
 
 def listen(settings: Settings) -> list[socket.socket]:
-    """The socket of each of `http.doors`; taken before anything starts, so that a taken port is a clear error.
+    """The socket of each of `http.listeners`; taken before anything starts, so that a taken port is a clear error.
 
     Raises `ConfigurationError`.
     """
     taken: list[socket.socket] = []
     try:
-        for (host, port), prefix in zip(settings.http.doors, ("", "admin_"), strict=False):
+        for (host, port), prefix in zip(settings.http.listeners, ("", "admin_"), strict=False):
             taken.append(_take(host, port, f"http.{prefix}host and http.{prefix}port"))
     except ConfigurationError:
         close(taken)
@@ -111,9 +111,11 @@ def close(listeners: Sequence[socket.socket]) -> None:
         listener.close()
 
 
-def servers(app: Framed, settings: Settings, listeners: Sequence[socket.socket]) -> list[tuple[Server, socket.socket]]:
+def servers(
+    app: Application, settings: Settings, listeners: Sequence[socket.socket]
+) -> list[tuple[Server, socket.socket]]:
     """What answers on each socket: on one alone everything."""
-    apps = apart(app) if len(listeners) > 1 else (app,)
+    apps = split_by_port(app) if len(listeners) > 1 else (app,)
     return [(server(each, settings.http), listener) for each, listener in zip(apps, listeners, strict=True)]
 
 

@@ -29,7 +29,7 @@ from receiver.commands.subscriber.options import (
     split,
 )
 from receiver.commands.subscriber.views import emit_list, fields
-from receiver.errors import ConfigurationError, NotSent
+from receiver.errors import ConfigurationError, TransportError
 from receiver.exchange import Response
 from receiver.outbox.subscribers.changes import NEW
 from receiver.outbox.subscribers.fields import NAME
@@ -37,7 +37,7 @@ from receiver.outbox.subscribers.formats import CLOUDEVENTS, FORMATS
 from receiver.outbox.subscribers.url import EXAMPLE
 
 UNSENT = ("bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed")
-"""Reasons of `NotSent` with which no byte of a request has left."""
+"""Reasons of `TransportError` with which no byte of a request has left."""
 TEST_WAIT = 30
 """Seconds that the service may take to send a test."""
 
@@ -115,7 +115,7 @@ async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
     try:
         answer = await api.call("POST", target("subscribers"), body=wanted)
         decode(answer, SubscriberAnswer)
-    except (NotSent, ApiProblem) as error:
+    except (TransportError, ApiProblem) as error:
         if error.status >= 500 and error.reason not in UNSENT:
             say([f"Perhaps {name} was added all the same: look with `receiver subscriber show {name}`."])
             if "secret" not in wanted and wanted["format"] == CLOUDEVENTS:

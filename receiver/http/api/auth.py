@@ -11,7 +11,7 @@ import structlog
 from starlette.requests import HTTPConnection
 
 from receiver.errors import Forbidden, NotFound, Unauthorized
-from receiver.http.api.rate_limit import Attempts
+from receiver.http.api.rate_limit import SignInLimit
 from receiver.settings.sections import Scope, TokenSettings
 
 LONGEST_TOKEN = 1024
@@ -50,10 +50,10 @@ class Tokens:
         self,
         tokens: Iterable[TokenSettings],
         accounts: Sequence[str],
-        attempts: Attempts | None = None,
+        attempts: SignInLimit | None = None,
         session: Callable[[HTTPConnection], Caller | None] = lambda _: None,
     ) -> None:
-        self._attempts = Attempts(0) if attempts is None else attempts
+        self._attempts = SignInLimit(0) if attempts is None else attempts
         self._session = session
         self._callers = [(bytes.fromhex(token.sha256), _caller(token, accounts)) for token in tokens]
 

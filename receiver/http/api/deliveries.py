@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from receiver.errors import BadRequest, NotFound
 from receiver.http.api.auth import Tokens
 from receiver.http.api.bodies import read_object
-from receiver.http.api.lookup import Listing, admin, named
+from receiver.http.api.lookup import admin, named
 from receiver.http.api.params import Params, read_time
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import (
@@ -35,6 +35,7 @@ from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.event import EVENT_ID, Event, to_fields
 from receiver.outbox.retries import Tested
+from receiver.store import Store
 from receiver.store.deliveries.dead_letters import Redriven, Waiting
 from receiver.store.redis.stream_ids import fixed_width
 
@@ -48,39 +49,10 @@ CURSOR = re.compile(rf"([0-9]{{1,16}})[.]({STREAM_ID.pattern})")
 FIRST = "0-0"
 
 
-class DeliveryStore(Listing, Protocol):
-    """Where deliveries are kept: `store/`. Every method raises `StoreUnavailable`."""
-
-    async def dead_page(
-        self, account: str, name: str, *, before: str = "", since: int = 0, until: int = 0, limit: int = 50
-    ) -> list[DeadEvent]:
-        """Newest first."""
-
-    async def waiting_page(
-        self, account: str, name: str, *, after: tuple[int, str] | None = None, limit: int = 50
-    ) -> list[Waiting]:
-        """By the time of the next try."""
-
-    async def stream_page(self, account: str, after: str, limit: int = 500) -> list[tuple[str, dict[str, str]]]:
-        """Entries of the stream after an id."""
-
-    async def known(self, account: str, name: str, stream_ids: Sequence[str]) -> list[str]:
-        """Those that are somewhere."""
-
-    async def redrive(self, account: str, name: str, stream_ids: Sequence[str]) -> Redriven:
-        """Send these again."""
-
-    async def try_out(self, account: str, name: str, stream_id: str, fields: dict[str, str]) -> bool:
-        """Put a test at the head of the lane."""
-
-    async def tried_out(self, account: str, stream_id: str) -> bytes:
-        """Its outcome, empty while there is none."""
-
-
 class DeliveryApi:
     """The handlers. `now` is ms since the epoch, UTC."""
 
-    def __init__(self, store: DeliveryStore, tokens: Tokens, now: Callable[[], int]) -> None:
+    def __init__(self, store: Store, tokens: Tokens, now: Callable[[], int]) -> None:
         self._store, self._tokens, self._now = store, tokens, now
 
     async def many(self, request: Request) -> Response:
@@ -174,9 +146,9 @@ class DeliveryApi:
         now = self._now()
         event = a_test(account, now, secrets.token_hex(16))
         stream_id = f"{now}-{10**18 + secrets.randbelow(10**18)}"
-        if not await self._store.try_out(account, subscriber.name, stream_id, to_fields(event)):
+        if not await self._store.enqueue_test(account, subscriber.name, stream_id, to_fields(event)):
             raise NotFound("The subscriber was removed.", reason="no_such_subscriber")
-        outcome = await _within(TEST_WAIT, lambda: self._store.tried_out(account, stream_id))
+        outcome = await _within(TEST_WAIT, lambda: self._store.test_result(account, stream_id))
         sent: TestSentJson = {"account": account, "id": event.id, "type": event.type.value}
         if not outcome:
             pending: TestPendingJson = {
@@ -207,8 +179,8 @@ class Wanted(msgspec.Struct, frozen=True):
     dry_run: bool
 
 
-def a_test(account: str, now: int, chance: str) -> Event:
-    """An event about a refund that never was; `chance` is 32 hex digits, so that each test has an id of its own."""
+def a_test(account: str, now: int, random: str) -> Event:
+    """An event about a refund that never was; `random` is 32 hex digits, so that each test has an id of its own."""
     refund = Refund(
         account=account,
         refund_id="S01-0000000-0000000-R000000",
@@ -223,7 +195,7 @@ def a_test(account: str, now: int, chance: str) -> Event:
         changed_at=now,
         source=Source.REFRESH,
     )
-    return Event(id=f"evt_{chance}", type=EventType.TEST, account=account, at=now, refund=refund)
+    return Event(id=f"evt_{random}", type=EventType.TEST, account=account, at=now, refund=refund)
 
 
 def _read_wanted(body: dict[str, Any]) -> Wanted:

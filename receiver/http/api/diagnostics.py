@@ -16,7 +16,7 @@ from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import DiagnosticsJson, SightingJson
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.receive.certificates import CertificateStore
-from receiver.receive.receiver import Receiver, Unknowns
+from receiver.receive.receiver import Receiver, UnconfiguredNames
 from receiver.settings.sections import Scope
 
 PACKAGE: Final = "amazon-pay-refund-receiver"
@@ -24,7 +24,7 @@ DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class DiagnosticsSource:
     """What there is to tell. `store` is `embedded` or `redis`; `workers` gives each task's state: running, failing or
     ended."""
 
@@ -37,7 +37,7 @@ class Inside:
 class DiagnosticsApi:
     """The handler. `now` is ms since the epoch, UTC."""
 
-    def __init__(self, inside: Inside, tokens: Tokens, now: Callable[[], int]) -> None:
+    def __init__(self, inside: DiagnosticsSource, tokens: Tokens, now: Callable[[], int]) -> None:
         self._inside, self._tokens, self._now = inside, tokens, now
 
     async def tell(self, request: Request) -> Response:
@@ -66,7 +66,7 @@ class DiagnosticsApi:
         return json_answer(body)
 
 
-def sightings(unknowns: Unknowns) -> list[SightingJson]:
+def sightings(unknowns: UnconfiguredNames) -> list[SightingJson]:
     """Most often seen first."""
     found = sorted(unknowns.listed().items(), key=lambda pair: -pair[1].count)
     return [{"name": name, "count": each.count, "lastSeen": format_rfc3339(each.last_seen)} for name, each in found]

@@ -16,26 +16,27 @@ Amazon is asked, and that only for a refund that this account has ordered:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from receiver.amazon.fps.calls import Order
+from receiver.amazon.fps.calls import FpsRefundRequest
 from receiver.amazon.fps.notification import MAX_BODY, read_status_notification
-from receiver.errors import BadRequest, Conflict, NotFound, Refused, Unavailable, Unreadable
+from receiver.errors import BadRequest, Conflict, InvalidNotification, Malformed, NotFound, Unavailable
 from receiver.http.api.auth import Caller, Tokens
 from receiver.http.api.bodies import read_object
 from receiver.http.api.issuing import pending_detail
 from receiver.http.api.params import Params
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import PendingOrderJson
-from receiver.http.ipn.endpoint import Ipn, Watcher
-from receiver.issue.fps import Ordered
+from receiver.http.ipn.endpoint import Ipn
+from receiver.issue.fps import FpsIssuer, Ordered
 from receiver.ledger.money import Money
-from receiver.ledger.receipt import Outcome, Receipt
+from receiver.ledger.receipt import NotificationOutcome, Receipt
 from receiver.ledger.schema import money_json, refund_json
+from receiver.runtime.metrics import Metrics
 from receiver.settings.sections import IngestSettings, Scope
 
 FIELDS = (
@@ -50,21 +51,7 @@ ASK_AGAIN = 5
 ORDER_ON_ITS_WAY = 60
 
 
-class Makes(Protocol):
-    """The verb behind it, for one account: `issue/fps.py`."""
-
-    @property
-    def is_configured(self) -> bool:
-        """Whether the account can make such refunds."""
-
-    async def create(self, values: Order) -> Ordered:
-        """Refund, or say what became of it."""
-
-    async def hint(self, reference: str) -> bool:
-        """Make a refund due now; False if there was no order for it."""
-
-
-class NoFlexiblePayments(Refused):
+class NoFlexiblePayments(InvalidNotification):
     """No account of this name has Flexible Payments."""
 
     status = 404
@@ -73,12 +60,12 @@ class NoFlexiblePayments(Refused):
 
 
 def fps_routes(
-    legacies: Mapping[str, Makes], tokens: Tokens, limits: IngestSettings, watcher: Watcher
+    fps_issuers: Mapping[str, FpsIssuer], tokens: Tokens, limits: IngestSettings, metrics: Metrics
 ) -> list[BaseRoute]:
     """The routes over the accounts that have Flexible Payments."""
-    configured = {name: legacy for name, legacy in legacies.items() if legacy.is_configured}
+    configured = {name: legacy for name, legacy in fps_issuers.items() if legacy.is_configured}
     narrow = limits.model_copy(update={"max_body": min(limits.max_body, MAX_BODY)})
-    forms = Ipn(Forms(configured), narrow, Ageless(watcher))
+    forms = Ipn(Forms(configured), narrow, metrics, dated=False)
     return [
         Route("/v1/fps/refunds", FpsApi(configured, tokens).create, methods=["POST"]),
         *(Route(path, forms) for path in ("/fps/{account}", "/fps/{account}/")),
@@ -90,8 +77,8 @@ class Forms:
 
     waiting = 0
 
-    def __init__(self, legacies: Mapping[str, Makes]) -> None:
-        self._legacies = legacies
+    def __init__(self, fps_issuers: Mapping[str, FpsIssuer]) -> None:
+        self._legacies = fps_issuers
 
     async def receive(
         self,
@@ -101,7 +88,7 @@ class Forms:
         traceparent: str = "",
         source: str = "",
     ) -> Receipt:
-        """Take one. Raises `Refused`, or `Unavailable` for a reference without an order.
+        """Take one. Raises `InvalidNotification`, or `Unavailable` for a reference without an order.
 
         Anybody can post a form: its `traceparent` goes no further than the log.
         """
@@ -110,30 +97,21 @@ class Forms:
             raise NoFlexiblePayments()
         told = read_status_notification(body)
         if not told.is_refund:
-            return Receipt(Outcome.NOT_A_REFUND, 0, 0, object_type="FPS")
+            return Receipt(NotificationOutcome.NOT_A_REFUND, 0, 0, object_type="FPS")
         if not await legacy.hint(told.reference):
             raise Unavailable(
                 "There is no order under this reference yet.", reason="fps_no_order", retry_after=ORDER_ON_ITS_WAY
             )
-        return Receipt(Outcome.NOTED, 0, 0, object_type="FPS", refund_id=told.reference, accounts=(account or "",))
-
-
-class Ageless:
-    """Counts notifications; that of an age is left out, since nothing proves when a form was sent."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
-
-    def notification(self, outcome: str, reason: str, seconds: float, _: int | None = None) -> None:
-        """A form was judged."""
-        self._watcher.notification(outcome, reason, seconds)
+        return Receipt(
+            NotificationOutcome.NOTED, 0, 0, object_type="FPS", refund_id=told.reference, accounts=(account or "",)
+        )
 
 
 class FpsApi:
-    """The handler; `legacies` by account, only those that are configured."""
+    """The handler; `fps_issuers` by account, only those that are configured."""
 
-    def __init__(self, legacies: Mapping[str, Makes], tokens: Tokens) -> None:
-        self._legacies, self._tokens = legacies, tokens
+    def __init__(self, fps_issuers: Mapping[str, FpsIssuer], tokens: Tokens) -> None:
+        self._legacies, self._tokens = fps_issuers, tokens
 
     async def create(self, request: Request) -> Response:
         """`POST /v1/fps/refunds`: 201 with the refund, 202 while Amazon has not answered. The reference is the key."""
@@ -155,12 +133,12 @@ class FpsApi:
         return found[0]
 
 
-def read_order(fields: Mapping[str, Any]) -> Order:
+def read_order(fields: Mapping[str, Any]) -> FpsRefundRequest:
     """The values of a refund. Raises `BadRequest` that names the field."""
     if set(fields) - set(FIELDS):
         raise BadRequest(f"Unknown field; known are {', '.join(FIELDS)}.", reason="unknown_field")
     texts = {name: _text(fields, name) for name in FIELDS if name not in ("account", "refundAmount")}
-    return Order(
+    return FpsRefundRequest(
         texts["transactionId"],
         texts["refundTransactionReference"],
         _money(fields["refundAmount"]) if "refundAmount" in fields else None,
@@ -186,7 +164,7 @@ def _money(value: object) -> Money:
         )
     try:
         return Money.parse(value["amount"], value["currencyCode"])
-    except Unreadable as error:
+    except Malformed as error:
         raise BadRequest(f"`refundAmount`: {error.detail}", reason=error.reason) from None
 
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.amazon.calls import MAX_SOFT_DESCRIPTOR
-from receiver.errors import AmazonRefusesUs, BadRequest, Unreadable
+from receiver.errors import AmazonRefusesUs, BadRequest, Malformed
 from receiver.http.api.auth import Caller, Tokens
 from receiver.http.api.bodies import chosen_account, read_object
 from receiver.http.api.params import Params
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import PendingRequestJson
 from receiver.http.headers import traceparent_of
-from receiver.issue.issuer import Issued
+from receiver.issue.issuer import Issued, Issuer
 from receiver.ledger.money import Money
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, whole_reference
 from receiver.ledger.refund import REFUND_ID
-from receiver.ledger.refund_request import NOBODY, Asked, Record, Wish
+from receiver.ledger.refund_request import Asked, RefundRequest
 from receiver.ledger.request_shape import refusal_json
 from receiver.ledger.schema import DESCRIPTION_LIMIT, money_json, refund_json, tidy
 from receiver.settings.sections import Scope
@@ -31,29 +31,10 @@ MOST_NAMED = 50
 ASK_AGAIN = 5
 
 
-class Issues(Protocol):
-    """The verb behind it: `commands/refund/create.py`, for one account."""
-
-    async def create(self, wish: Wish, key: str, asked: Asked = NOBODY) -> Issued:
-        """Issue, or say what became of it."""
-
-    async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
-        """Issue a declined refund again."""
-
-    async def repeat(self, request_id: str, *, by: str) -> Record:
-        """A person has an unclear request sent once more."""
-
-    async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> Record:
-        """A person says that Amazon made this refund of an unclear request."""
-
-    async def settle_as_not_issued(self, request_id: str, *, by: str) -> Record:
-        """A person says that Amazon made no refund of it."""
-
-
 class IssueApi:
     """The handlers; `issuers` by account."""
 
-    def __init__(self, issuers: Mapping[str, Issues], tokens: Tokens) -> None:
+    def __init__(self, issuers: Mapping[str, Issuer], tokens: Tokens) -> None:
         self._issuers, self._tokens = issuers, tokens
 
     async def create(self, request: Request) -> Response:
@@ -92,7 +73,7 @@ class IssueApi:
         return caller
 
 
-def read_wish(fields: Mapping[str, Any]) -> Wish:
+def read_wish(fields: Mapping[str, Any]) -> RefundRequest:
     """What a caller wants refunded. Raises `BadRequest` that names the field."""
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown:
@@ -100,7 +81,7 @@ def read_wish(fields: Mapping[str, Any]) -> Wish:
     charge_id = fields.get("chargeId")
     if not isinstance(charge_id, str) or not REFUND_ID.fullmatch(charge_id):
         raise BadRequest("`chargeId` is the id of a charge, like S01-5105180-3221187-C056351.", reason="bad_charge_id")
-    return Wish(
+    return RefundRequest(
         charge_id=charge_id,
         money=_money(fields.get("refundAmount")),
         soft_descriptor=_text(fields, "softDescriptor", MAX_SOFT_DESCRIPTOR, "bad_soft_descriptor"),
@@ -130,7 +111,7 @@ def _money(value: object) -> Money:
         raise BadRequest(f"`refundAmount` is an object like {shape}.", reason="bad_amount")
     try:
         return Money.parse(value["amount"], value["currencyCode"])
-    except Unreadable as error:
+    except Malformed as error:
         raise BadRequest(f"`refundAmount`: {error.detail}", reason=error.reason) from None
 
 

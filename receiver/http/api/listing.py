@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 
 from receiver.ledger.query import Page, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund
+from receiver.store import Store
 from receiver.store.refunds.refunds import MOST_EXAMINED
 
 
-class Pages(Protocol):
-    """Where lists come from: `store/`."""
-
-    async def page(
-        self, account: str, query: Query, cursor: str = "", limit: int = 50, examine: int = MOST_EXAMINED
-    ) -> Page:
-        """Refunds of one account. A page may be shorter than `limit` and still have a next one: see `Page.cut`."""
-
-
-async def merged(store: Pages, accounts: Sequence[str], query: Query, cursor: str, limit: int) -> Page:
+async def merged(store: Store, accounts: Sequence[str], query: Query, cursor: str, limit: int) -> Page:
     """At most `limit` refunds of all the accounts. Raises `StoreUnavailable`, and `BadRequest` for a wrong cursor.
 
     The accounts share what one request may look at.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 
 from starlette.requests import Request
 
@@ -13,13 +12,7 @@ from receiver.http.api.auth import Caller, Tokens
 from receiver.http.api.params import Params
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.settings.sections import Scope
-
-
-class Listing(Protocol):
-    """Where subscribers are kept: `store/`. Raises `StoreUnavailable`."""
-
-    async def subscribers(self, account: str) -> list[Subscriber]:
-        """By name."""
+from receiver.store import Store
 
 
 def admin(tokens: Tokens, request: Request) -> Caller:
@@ -29,13 +22,13 @@ def admin(tokens: Tokens, request: Request) -> Caller:
     return caller
 
 
-async def all_of(store: Listing, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
+async def all_of(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
     """(account, subscriber), by account and name."""
     lists = await asyncio.gather(*(store.subscribers(account) for account in accounts))
     return [(account, each) for account, found in zip(accounts, lists, strict=True) for each in found]
 
 
-async def named(store: Listing, caller: Caller, request: Request, params: Params) -> tuple[str, Subscriber]:
+async def named(store: Store, caller: Caller, request: Request, params: Params) -> tuple[str, Subscriber]:
     """The one that `{name}` and `?account=` mean. Raises `NotFound`, or `Conflict` where several accounts have one."""
     found = [
         each

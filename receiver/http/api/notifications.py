@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, Final, Protocol, TypedDict
+from typing import Annotated, Any, Final, TypedDict
 
 from msgspec import Meta
 from starlette.requests import Request
@@ -25,6 +25,7 @@ from receiver.http.api.respond import json_answer
 from receiver.ledger.notification import UNASSIGNED
 from receiver.ledger.schema import Rfc3339
 from receiver.ledger.timestamps import format_rfc3339
+from receiver.store import Store
 from receiver.store.refunds.notifications import MOST_KEPT, Kept
 
 LIMIT: Final = 50
@@ -64,20 +65,10 @@ class UnrecognizedMessageJson(UnrecognizedJson):
     message: Annotated[str, Meta(description="Exactly as Amazon signed it.")]
 
 
-class KeptStore(Protocol):
-    """Where they are kept: `store/`. Every method raises `StoreUnavailable`."""
-
-    async def kept_notifications(self, account: str, limit: int) -> list[Kept]:
-        """The last ones, newest first."""
-
-    async def kept_notification(self, account: str, id_: str) -> tuple[Kept, str] | None:
-        """One with its message, or None."""
-
-
 class NotificationApi:
     """The handlers. `configured` are all accounts."""
 
-    def __init__(self, store: KeptStore, tokens: Tokens, configured: Iterable[str]) -> None:
+    def __init__(self, store: Store, tokens: Tokens, configured: Iterable[str]) -> None:
         self._store, self._tokens, self._configured = store, tokens, frozenset(configured)
 
     async def many(self, request: Request) -> Response:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from starlette.requests import Request
 
-from receiver.errors import BadRequest, Unreadable
+from receiver.errors import BadRequest, Malformed
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
 from receiver.ledger.timestamps import parse_time
 
@@ -72,7 +72,7 @@ def read_time(text: str) -> int:
     """A time in ms UTC: RFC 3339, with `Z` or an offset, or Amazon's basic form. Raises `ValueError`."""
     try:
         return parse_time(text)
-    except Unreadable:
+    except Malformed:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None or "T" not in text.upper():
             raise ValueError("no offset") from None

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from starlette.requests import HTTPConnection
 
-from receiver.errors import Rejected
+from receiver.errors import ApiError
 from receiver.transport.addresses import client_of
 
 MOST_KNOWN = 10_000
@@ -23,7 +23,7 @@ REFILL = 6.0
 """Seconds after which an address has one failure more."""
 
 
-class TooManyAttempts(Rejected):
+class TooManyAttempts(ApiError):
     """Too many sign-ins from this address have failed: wait."""
 
     status = 429
@@ -31,7 +31,7 @@ class TooManyAttempts(Rejected):
     reason = "too_many_attempts"
 
 
-class Attempts:
+class SignInLimit:
     """At most `burst` failures of an address at once, and one more every `refill` seconds. A burst of 0: no limit.
 
     `timer` is a monotonic clock in seconds.

@@ -16,7 +16,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import Overloaded, Rejected
+from receiver.errors import ApiError, Overloaded
 from receiver.http.api.auth import Tokens
 
 AT_ONCE: Final = 2
@@ -29,7 +29,7 @@ PATIENCE: Final = 15.0
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class TooManyReads(Rejected):
+class TooManyReads(ApiError):
     """Too many lists of this token wait already: read one after the other."""
 
     status = 429

@@ -9,12 +9,12 @@ import math
 import time
 from collections.abc import Callable
 
-from receiver.errors import Rejected
+from receiver.errors import ApiError
 
 MINUTE = 60.0
 
 
-class TooManyRefreshes(Rejected):
+class TooManyRefreshes(ApiError):
     """Refreshes of this token are limited: wait."""
 
     status = 429

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,23 +18,23 @@ from starlette.responses import Response
 from receiver.errors import BadRequest, Conflict, NotFound
 from receiver.http.api.auth import Caller, Tokens
 from receiver.http.api.cursor import read_cursor, write_cursor
-from receiver.http.api.listing import Pages, merged
+from receiver.http.api.listing import merged
 from receiver.http.api.params import Params
 from receiver.http.api.refresh_limit import Refreshes
 from receiver.http.api.respond import etag, json_answer, matches
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
 from receiver.http.seats import Seats, share_of
-from receiver.ledger.dispute import Dispute, dispute_json, permission_of
-from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.dispute import dispute_json, permission_of
+from receiver.ledger.hint import Hint
 from receiver.ledger.query import Query
-from receiver.ledger.refund import AMAZON_REFUND_ID, REFUND_ID, Refund, Revision, Source, is_final
+from receiver.ledger.refund import AMAZON_REFUND_ID, REFUND_ID, Refund, Source, is_final
 from receiver.ledger.schema import refund_json, revision_json
 from receiver.outbox.events.advice import advice_json, advice_of
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 from receiver.settings.sections import HttpSettings, Scope
-from receiver.store.requests.fps_orders import FpsRecord
-from receiver.track.current import ChargeStore, current_refunds
+from receiver.store import Store
+from receiver.track.current import current_refunds
 
 LONGEST_WAIT = 60
 WAITING = ("http.waiting", "http.waiting_per_token")
@@ -47,33 +47,11 @@ OTHER_OBJECTS = {"": "a charge permission", "C": "a charge", "A": "an authorizat
 """What else has ids that begin as a refund's does, by the letter that follows."""
 
 
-class RefundStore(Pages, ChargeStore, Protocol):
-    """What the API reads, and the one thing that it writes: `store/`. Every method raises `StoreUnavailable`."""
-
-    async def refund(self, account: str, refund_id: str) -> Refund | None:
-        """One refund, or None."""
-
-    async def history(self, account: str, refund_id: str) -> list[Revision]:
-        """Every revision, oldest first."""
-
-    async def disputes(self, account: str, charge_permission_id: str) -> tuple[Dispute, ...]:
-        """The disputes of a charge permission, the first told first."""
-
-    async def fps_order(self, account: str, reference: str) -> FpsRecord | None:
-        """The order of a refund by Flexible Payments, or None."""
-
-    def hint(self, account: str, hint: Hint) -> Coroutine[object, object, Noted]:
-        """Make the refund due now."""
-
-    async def changed(self, account: str, timeout: float) -> None:
-        """Return when something of the account was written, or after `timeout` seconds."""
-
-
 class RefundApi:
     """The handlers. `now` is ms since the epoch, UTC."""
 
     def __init__(
-        self, store: RefundStore, tokens: Tokens, now: Callable[[], int], refreshes: Refreshes, http: HttpSettings
+        self, store: Store, tokens: Tokens, now: Callable[[], int], refreshes: Refreshes, http: HttpSettings
     ) -> None:
         self._store, self._tokens, self._now, self._refreshes = store, tokens, now, refreshes
         of_one = share_of(http.waiting, http.waiting_per_token, tokens.count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,38 +13,26 @@ from starlette.responses import Response
 from receiver.errors import BadRequest, Conflict, NotFound
 from receiver.http.api.auth import Caller, Tokens
 from receiver.http.api.bodies import read_object
-from receiver.http.api.issuing import ASK_AGAIN, Issues
+from receiver.http.api.issuing import ASK_AGAIN
 from receiver.http.api.params import Params
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import RequestListJson
+from receiver.issue.issuer import Issuer
 from receiver.ledger.refund import REFUND_ID
-from receiver.ledger.refund_request import OPEN, Record, RequestState
+from receiver.ledger.refund_request import OPEN, RefundRequestRecord, RequestState
 from receiver.ledger.request_shape import RefundRequestJson, request_json
 from receiver.settings.sections import Scope
-from receiver.store.requests.open_requests import OpenRequests
+from receiver.store import Store
 
 REQUEST_ID = re.compile(r"[0-9a-f]{64}")
 LIMIT, MOST = 50, 200
 SETTLEMENT = '{"refundId": "S01-…"} or {"notIssued": true}'
 
 
-class RequestStore(Protocol):
-    """What is read: `store/`. Every method raises `StoreUnavailable`."""
-
-    async def request(self, account: str, request_id: str) -> Record | None:
-        """One request."""
-
-    async def open_requests(self, account: str, state: RequestState, limit: int) -> OpenRequests:
-        """Those that have been in an open state longest."""
-
-    async def candidate_of(self, account: str, record: Record) -> str:
-        """The one refund that an unclear request may have made, or empty."""
-
-
 class RequestApi:
     """The handlers; `issuers` by account. All need the scope refund."""
 
-    def __init__(self, store: RequestStore, issuers: Mapping[str, Issues], tokens: Tokens) -> None:
+    def __init__(self, store: Store, issuers: Mapping[str, Issuer], tokens: Tokens) -> None:
         self._store, self._issuers, self._tokens = store, issuers, tokens
 
     async def many(self, request: Request) -> Response:
@@ -115,7 +103,7 @@ class RequestApi:
         caller.need(Scope.REFUND)
         return caller
 
-    async def _the_one(self, accounts: Sequence[str], request_id: str) -> tuple[str, Record]:
+    async def _the_one(self, accounts: Sequence[str], request_id: str) -> tuple[str, RefundRequestRecord]:
         answers = await asyncio.gather(*(self._store.request(account, request_id) for account in accounts))
         found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
         if not found:
@@ -125,7 +113,7 @@ class RequestApi:
             raise Conflict(f"Several accounts know this request: {names}. Add ?account=.", reason="several_accounts")
         return found[0]
 
-    async def _json(self, account: str, record: Record) -> RefundRequestJson:
+    async def _json(self, account: str, record: RefundRequestRecord) -> RefundRequestJson:
         return request_json(account, record, await self._store.candidate_of(account, record))
 
 

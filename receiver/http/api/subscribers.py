@@ -6,15 +6,15 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import BadRequest, NotFound, Unreadable
+from receiver.errors import BadRequest, Malformed, NotFound
 from receiver.http.api.auth import Tokens
 from receiver.http.api.bodies import chosen_account, read_object
-from receiver.http.api.lookup import Listing, admin, all_of, named, not_configured
+from receiver.http.api.lookup import admin, all_of, named, not_configured
 from receiver.http.api.params import Params, read_time
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import (
@@ -28,44 +28,17 @@ from receiver.http.api.schema import (
 )
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.subscribers.changes import NEW, OLD_VALID, OLD_VALID_MOST, changed, rotated
-from receiver.outbox.subscribers.formats import traits
+from receiver.outbox.subscribers.formats import format_spec
 from receiver.outbox.subscribers.secrets import read_secret
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, public_json, read_subscriber, resume
-from receiver.outbox.subscribers.url import Rules
+from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.settings.durations import milliseconds, parse_duration
+from receiver.store import Store
 from receiver.store.deliveries.queues import Health
-from receiver.store.deliveries.subscribers import Roster
 
 CLOCKS_APART = 300_000
 """ms by which the clock of a client may be ahead of ours."""
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
-
-
-class SubscriberStore(Listing, Protocol):
-    """Where subscribers are kept: `store/`. Every method raises `StoreUnavailable`."""
-
-    async def add_subscriber(
-        self, account: str, subscriber: Subscriber, start: int | None = None, *, most: int | None = None
-    ) -> str:
-        """Returns the stream id of the last event before it came.
-
-        Raises `Conflict` if the name is taken, or if the account has `most` subscribers already.
-        """
-
-    async def change_subscriber(self, account: str, before: Subscriber, after: Subscriber) -> bool:
-        """Replace one by the other; False if it was changed meanwhile."""
-
-    async def remove_subscriber(self, account: str, name: str) -> bool:
-        """With everything it was owed; False if there is none."""
-
-    async def health(self, account: str, name: str) -> Health:
-        """How it fares."""
-
-    async def roster(self, account: str) -> Roster:
-        """All of them, and those that cannot be read."""
-
-    async def lane_sizes(self, account: str, name: str) -> tuple[int, int, int]:
-        """Events waiting and dead, and when (ms) the oldest that waits was written."""
 
 
 class SubscriberApi:
@@ -76,9 +49,9 @@ class SubscriberApi:
 
     def __init__(
         self,
-        store: SubscriberStore,
+        store: Store,
         tokens: Tokens,
-        rules: Rules,
+        rules: UrlPolicy,
         now: Callable[[], int],
         new_secret: Callable[[], str],
         most: int,
@@ -110,7 +83,7 @@ class SubscriberApi:
         start = read_start(fields.pop("start", None), self._now())
         brought = "secret" in fields or "secrets" in fields
         made: MadeSecretJson = (
-            {"secret": self._new_secret()} if traits(fields.get("format")).signed and not brought else {}
+            {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
         )
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
         after = await self._store.add_subscriber(account, subscriber, start, most=self._most)
@@ -241,9 +214,9 @@ def _fields(body: Mapping[str, Any]) -> dict[str, Any]:
 def _secret(given: object) -> str:
     try:
         if not isinstance(given, str):
-            raise Unreadable("is not a text.")
+            raise Malformed("is not a text.")
         read_secret(given)
-    except Unreadable as error:
+    except Malformed as error:
         raise BadRequest(f"secret: {error.detail}", reason="bad_secret") from None
     return given
 

@@ -5,60 +5,34 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.http.api.auth import Caller
-from receiver.http.api.listing import Pages, merged
+from receiver.http.api.listing import merged
 from receiver.http.dashboard.chart import draw, edges
 from receiver.http.dashboard.guard import Frame
 from receiver.http.dashboard.requests import NOTICES
 from receiver.http.dashboard.sessions import Session
-from receiver.ledger.age import born
+from receiver.ledger.age import started_at
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Refund, State, is_final
-from receiver.ledger.refund_request import Record, RequestState
+from receiver.ledger.refund_request import RequestState
 from receiver.settings.sections import Scope
-from receiver.store.dashboard import AlertingProblem, Contradictions, Counted
-from receiver.store.requests.open_requests import OpenRequests
-from receiver.track.current import ChargeStore, current_refunds
+from receiver.store import Store
+from receiver.track.current import current_refunds
 
 DECLINED = 20
 MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 50, 50, 20
 
 
-class OverviewStore(Pages, ChargeStore, Protocol):
-    """What the page reads: `store/`. Every method raises `StoreUnavailable`."""
-
-    async def refund_or_id(self, account: str, refund_id: str) -> Refund | str | None:
-        """One refund, or None; its id where it cannot be read."""
-
-    async def counted(self, account: str, edges: Sequence[int]) -> Counted:
-        """Refunds by state, and by the span in which they changed last."""
-
-    async def pending_longest(self, account: str, limit: int) -> list[str]:
-        """The pending refunds that changed least recently."""
-
-    async def contradictions(self, account: str, after: str) -> Contradictions:
-        """Refunds of which a contradiction was told."""
-
-    async def open_requests(self, account: str, state: RequestState, limit: int) -> OpenRequests:
-        """Requests to issue a refund that have been in an open state longest."""
-
-    async def alerting_problems(self, account: str) -> list[AlertingProblem]:
-        """Subscribers that are paused, failing or damaged, or have dead events."""
-
-    async def candidate_of(self, account: str, record: Record) -> str:
-        """The one refund that an unclear request may have made, or empty."""
-
-
 class OverviewPage:
     """The handler. `now` is ms."""
 
-    def __init__(self, frame: Frame, store: OverviewStore, now: Callable[[], int]) -> None:
+    def __init__(self, frame: Frame, store: Store, now: Callable[[], int]) -> None:
         self._frame, self._store, self._now = frame, store, now
         self._conflicts: dict[str, tuple[str, list[str]]] = {}
 
@@ -90,12 +64,12 @@ class OverviewPage:
         columns = zip(*(each.spans for each in counted), strict=True)
         spans = [sum((Counter(span) for span in column), Counter()) for column in columns]
         waiting = sorted((refund for each in pending for refund in each), key=lambda refund: refund.changed_at)
-        oldest = min(waiting, key=lambda refund: born(refund, now), default=None)
+        oldest = min(waiting, key=lambda refund: started_at(refund, now), default=None)
         return {
             "totals": totals,
             "chart": draw(now, spans),
             "oldest": oldest,
-            "oldest_at": born(oldest, now) if oldest else now,
+            "oldest_at": started_at(oldest, now) if oldest else now,
             "conflicts": [refund for each in conflicts for refund in each],
             "stuck": [refund for refund in waiting if EventType.STUCK in refund.emitted],
             "declined": await self._as_of_now(page.refunds[:DECLINED]),

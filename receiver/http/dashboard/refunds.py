@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -14,15 +14,15 @@ from starlette.responses import Response
 from receiver.errors import BadRequest, Conflict, NotFound, OtherRefunds
 from receiver.http.api.auth import Caller
 from receiver.http.api.cursor import read_cursor, write_cursor
-from receiver.http.api.issuing import Issues, read_besides
+from receiver.http.api.issuing import read_besides
 from receiver.http.api.listing import merged
 from receiver.http.api.params import WORD
 from receiver.http.api.reads import Reads
 from receiver.http.api.refresh_limit import Refreshes
-from receiver.http.api.refunds import RefundStore
 from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import Frame, see_other
 from receiver.http.dashboard.sessions import Session
+from receiver.issue.issuer import Issuer
 from receiver.ledger.dispute import Dispute, permission_of
 from receiver.ledger.hint import Hint
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
@@ -31,10 +31,9 @@ from receiver.ledger.refund import REFUND_ID, Refund, Revision, Source, State
 from receiver.ledger.refund_request import REFUSES_US, Asked
 from receiver.ledger.retryability import NAMEABLE
 from receiver.outbox.dead_letter import DeadEvent
-from receiver.outbox.retries import Attempts
-from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.outbox.retries import DeliveryAttempts
 from receiver.settings.sections import Scope
-from receiver.store.dashboard import LaneState, Told
+from receiver.store import Store
 from receiver.store.redis.damage import StoreDamaged
 from receiver.store.refunds.timeline import DELIVERY, Trace
 from receiver.track.current import current_refunds
@@ -51,28 +50,6 @@ NOTICES = {
 }
 
 
-class HistoryStore(RefundStore, Protocol):
-    """What is read beside refunds: `store/`. Every method raises `StoreUnavailable`."""
-
-    async def told(self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]) -> list[Told]:
-        """The events of a refund, and in whose lanes they wait."""
-
-    async def trail(self, account: str, refund_id: str) -> list[Trace]:
-        """Notifications, looks that brought nothing new, and tries to deliver, oldest first."""
-
-    async def lane_state(self, account: str, name: str) -> LaneState:
-        """What a subscriber is owed."""
-
-    async def subscribers(self, account: str) -> list[Subscriber]:
-        """By name."""
-
-    async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
-        """What was given up for this subscriber, oldest first."""
-
-    async def dead_of(self, account: str, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
-        """Those of these events that were given up."""
-
-
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """What became of one event for one subscriber; `state` is waiting or dead."""
@@ -80,7 +57,7 @@ class Delivery:
     subscriber: str
     state: str
     next_at: int = 0
-    attempts: Attempts | None = None
+    attempts: DeliveryAttempts | None = None
     dead: DeadEvent | None = None
 
 
@@ -103,8 +80,8 @@ class RefundPages:
     def __init__(
         self,
         frame: Frame,
-        store: HistoryStore,
-        issuers: Mapping[str, Issues],
+        store: Store,
+        issuers: Mapping[str, Issuer],
         now: Callable[[], int],
         refreshes: Refreshes,
         reads: Reads,

@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import NotFound
-from receiver.http.api.issuing import Issues
 from receiver.http.api.requests import REQUEST_ID
 from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import see_other
 from receiver.http.dashboard.sessions import Session
+from receiver.issue.issuer import Issuer
 from receiver.ledger.refund_request import RequestState
 from receiver.settings.sections import Scope
 
@@ -25,7 +25,7 @@ NOTICES = {
 class RequestPages:
     """The handlers; `issuers` by account."""
 
-    def __init__(self, issuers: Mapping[str, Issues]) -> None:
+    def __init__(self, issuers: Mapping[str, Issuer]) -> None:
         self._issuers = issuers
 
     async def repeat(self, request: Request, session: Session) -> Response:

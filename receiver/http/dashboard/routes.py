@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -11,25 +11,22 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.http.api.auth import Tokens
-from receiver.http.api.issuing import Issues
 from receiver.http.api.reads import Reads
 from receiver.http.api.refresh_limit import Refreshes
 from receiver.http.dashboard.guard import Frame
-from receiver.http.dashboard.overview import OverviewPage, OverviewStore
+from receiver.http.dashboard.overview import OverviewPage
 from receiver.http.dashboard.pages import Pages
-from receiver.http.dashboard.refunds import HistoryStore, RefundPages
+from receiver.http.dashboard.refunds import RefundPages
 from receiver.http.dashboard.requests import RequestPages
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.dashboard.signing_in import SigningIn
-from receiver.http.dashboard.subscribers import LaneStore, SubscriberPages
+from receiver.http.dashboard.subscribers import SubscriberPages
 from receiver.http.problems import on_http_exception, with_every_method
+from receiver.issue.issuer import Issuer
+from receiver.store import Store
 
 MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics", "/openapi.json")
 """Below these, errors are JSON for everybody."""
-
-
-class DashboardStore(OverviewStore, HistoryStore, LaneStore, Protocol):
-    """What the dashboard needs of `store/`."""
 
 
 class Dashboard:
@@ -37,10 +34,10 @@ class Dashboard:
 
     def __init__(
         self,
-        store: DashboardStore,
+        store: Store,
         tokens: Tokens,
         sessions: Sessions,
-        issuers: Mapping[str, Issues],
+        issuers: Mapping[str, Issuer],
         now: Callable[[], int],
         refreshes: Refreshes,
         reads: Reads,

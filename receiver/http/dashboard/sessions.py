@@ -52,8 +52,8 @@ def same(one: str, other: str) -> bool:
 class Sessions:
     """All sessions of this process. `now` is ms."""
 
-    def __init__(self, now: Callable[[], int], chance: Callable[[], str] = new_id) -> None:
-        self._now, self._chance = now, chance
+    def __init__(self, now: Callable[[], int], random: Callable[[], str] = new_id) -> None:
+        self._now, self._chance = now, random
         self.form_key = secrets.token_bytes(32)
         """Signs the form of who has no session yet."""
         self._found: OrderedDict[bytes, Session] = OrderedDict()

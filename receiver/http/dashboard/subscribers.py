@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,39 +15,12 @@ from receiver.http.dashboard.sessions import Session
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume, shown_url
 from receiver.settings.sections import Scope
+from receiver.store import Store
 from receiver.store.dashboard import LaneState
-from receiver.store.deliveries.dead_letters import Redriven
 from receiver.store.deliveries.queues import Health
 from receiver.store.redis.damage import StoreDamaged
 
 DEAD_SHOWN = 20
-
-
-class LaneStore(Protocol):
-    """What the page needs of `store/`. Every method raises `StoreUnavailable`."""
-
-    async def subscribers(self, account: str) -> list[Subscriber]:
-        """By name."""
-
-    async def lane_state(self, account: str, name: str) -> LaneState:
-        """What a subscriber is owed."""
-
-    async def health(self, account: str, name: str) -> Health:
-        """How a subscriber fares."""
-
-    async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
-        """What was given up for this subscriber, oldest first."""
-
-    async def dead_page(
-        self, account: str, name: str, *, before: str = "", since: int = 0, until: int = 0, limit: int = 50
-    ) -> list[DeadEvent]:
-        """The newest of these."""
-
-    async def redrive(self, account: str, name: str, stream_ids: Sequence[str]) -> Redriven:
-        """Send these again."""
-
-    async def change_subscriber(self, account: str, before: Subscriber, after: Subscriber) -> bool:
-        """Replace one by the other; False if it was changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +48,7 @@ class Row:
 class SubscriberPages:
     """The handlers. `now` is ms."""
 
-    def __init__(self, frame: Frame, store: LaneStore, now: Callable[[], int]) -> None:
+    def __init__(self, frame: Frame, store: Store, now: Callable[[], int]) -> None:
         self._frame, self._store, self._now = frame, store, now
 
     async def many(self, request: Request, session: Session) -> Response:

@@ -11,19 +11,18 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Protocol
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.http.api.auth import Tokens
 from receiver.http.api.params import Params
 from receiver.http.api.reads import Reads
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import EventPageJson
-from receiver.http.feed.hub import FeedStore, Hub, Listener
+from receiver.http.feed.hub import Hub, Listener
 from receiver.http.feed.reader import (
     EVENT_STREAM,
     Reader,
@@ -40,9 +39,10 @@ from receiver.outbox.events.event import Event, from_fields
 from receiver.outbox.events.operator_event import is_operator
 from receiver.runtime.metrics import Metrics
 from receiver.settings.sections import FeedSettings, Scope
+from receiver.store import Store
 from receiver.store.deliveries.feed import FeedPage, Where
-from receiver.store.redis.wakeups import Waker
-from receiver.track.current import ChargeStore, current_events
+from receiver.store.redis.wakeups import ChangeSignal
+from receiver.track.current import current_events
 
 LIMIT, MOST = 100, 500
 CLIENTS = ("feed.clients", "feed.clients_per_token")
@@ -53,17 +53,13 @@ ASK_EVERY = 5.0
 """Whether a client of a long poll is still there can be asked, not waited for: ask this often (seconds)."""
 
 
-class EventStore(FeedStore, ChargeStore, Protocol):
-    """Where events come from, and what their advice depends on: `store/`."""
-
-
 class CurrentFeed:
     """The events of a store, with the advice as of when they are read."""
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
 
-    def waking(self, account: str) -> AbstractContextManager[Waker]:
+    def waking(self, account: str) -> AbstractContextManager[ChangeSignal]:
         """A waker that rings whenever something of the account is written."""
         return self._store.waking(account)
 
@@ -80,7 +76,7 @@ def readable(account: str, fields: Mapping[str, str]) -> Event | None:
     """The event of a refund that an entry holds; None where it is another one, or cannot be read."""
     try:
         return None if is_operator(fields) else from_fields(account, fields)
-    except Unreadable:
+    except Malformed:
         return None
 
 
@@ -89,7 +85,7 @@ class FeedApi:
 
     def __init__(
         self,
-        events: EventStore,
+        events: Store,
         tokens: Tokens,
         settings: FeedSettings,
         metrics: Metrics,

@@ -18,13 +18,13 @@ from typing import Protocol
 
 import structlog
 
-from receiver.errors import StoreUnavailable, Unreadable
+from receiver.errors import Malformed, StoreUnavailable
 from receiver.outbox.events.cursor import Place
 from receiver.outbox.events.event import Event, from_fields
 from receiver.outbox.events.operator_event import is_operator
 from receiver.outbox.formats.render import render_body
 from receiver.store.deliveries.feed import FeedPage, Lost, Where
-from receiver.store.redis.wakeups import Waker
+from receiver.store.redis.wakeups import ChangeSignal
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ class FeedStore(Protocol):
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """A page of events. Raises `StoreUnavailable`."""
 
-    def waking(self, account: str) -> AbstractContextManager[Waker]:
+    def waking(self, account: str) -> AbstractContextManager[ChangeSignal]:
         """A waker that rings whenever something of the account is written."""
 
 
@@ -76,7 +76,7 @@ class Told:
         if self._body is None:
             try:
                 self._body = render_body(self.event or from_fields(self.account, self.fields))
-            except Unreadable:
+            except Malformed:
                 log.error("feed.entry_unreadable", account=self.account, stream_id=self.place.id)
                 self._body = b""
         return self._body
@@ -197,7 +197,7 @@ class Tail:
         try:
             with self._store.waking(self._account) as waker:
                 while True:
-                    waker.arm()
+                    waker.clear()
                     if not await self._look():
                         await waker.rest(LOOK_EVERY)
         except Exception:

@@ -138,16 +138,16 @@ class Stream(Response):
         try:
             told = await self._reader.catch_up(self._listener)
         except StoreUnavailable:
-            remarks = [] if self._away else [AWAY]
+            advisory_checks = [] if self._away else [AWAY]
             self._away = True
             await self._listener.rest(LOOK_EVERY)
-            return remarks
+            return advisory_checks
         if self._reader.lags and not told:
             # The hub is not there yet where this client is.
             await self._listener.rest(0.05)
-        remarks = [BACK] if self._away else []
+        advisory_checks = [BACK] if self._away else []
         self._away = False
-        return [*remarks, *told]
+        return [*advisory_checks, *told]
 
     def _frames(self, told: Sequence[Told | str]) -> Iterator[bytes]:
         for each in told:

@@ -15,12 +15,22 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from receiver.amazon.sns.envelope import HEADERS
-from receiver.errors import Encoded, NotFound, Overloaded, ReceiverError, Refused, TooLarge, Unavailable, Unconfigured
+from receiver.errors import (
+    Encoded,
+    InvalidNotification,
+    NotFound,
+    Overloaded,
+    ReceiverError,
+    TooLarge,
+    Unavailable,
+    Unconfigured,
+)
 from receiver.http.headers import traceparent_of
-from receiver.http.ipn.pacing import Turns
+from receiver.http.ipn.pacing import PerTickLimit
 from receiver.http.server import CLOSE, REST
 from receiver.ledger.receipt import Receipt
 from receiver.runtime.deadline import Deadline
+from receiver.runtime.metrics import Metrics
 from receiver.runtime.shares import Shares
 from receiver.settings.sections import IngestSettings
 from receiver.transport.addresses import client_of
@@ -57,17 +67,10 @@ class Receives(Protocol):
         traceparent: str = "",
         source: str = "",
     ) -> Receipt:
-        """Judge one body. Raises `Refused`, `Unavailable` or `NotFound`."""
+        """Judge one body. Raises `InvalidNotification`, `Unavailable` or `NotFound`."""
 
 
-class Watcher(Protocol):
-    """Who counts notifications: `runtime/metrics.py`."""
-
-    def notification(self, outcome: str, reason: str, seconds: float, age_ms: int | None = None) -> None:
-        """A notification was judged."""
-
-
-class MethodNotAllowed(Refused):
+class MethodNotAllowed(InvalidNotification):
     """Notifications are posted."""
 
     status = 405
@@ -115,19 +118,23 @@ class Body:
 
 
 class Ipn:
-    """The ASGI endpoint. `timer` is a monotonic clock in seconds."""
+    """The ASGI endpoint. `timer` is a monotonic clock in seconds; `dated`: whether it is proven when a message was
+    sent."""
 
     def __init__(
         self,
         receiver: Receives,
         limits: IngestSettings,
-        watcher: Watcher,
+        metrics: Metrics,
         timer: Callable[[], float] = time.perf_counter,
+        *,
+        dated: bool = True,
     ) -> None:
-        self._receiver, self._limits, self._watcher, self._timer = receiver, limits, watcher, timer
+        self._receiver, self._limits, self._metrics, self._timer = receiver, limits, metrics, timer
+        self._dated = dated
         self._body_timeout = limits.body_timeout.total_seconds()
         self._answer_timeout = limits.answer_timeout.total_seconds()
-        self._turns = Turns(PER_TURN)
+        self._turns = PerTickLimit(PER_TURN)
         self._working = 0
         self._held = Shares[Body](limits.max_buffered)
 
@@ -225,9 +232,9 @@ class Ipn:
             self._working -= 1
 
     def _note_error(self, error: ReceiverError, began: float) -> None:
-        if not isinstance(error, Refused | Unavailable):
+        if not isinstance(error, InvalidNotification | Unavailable):
             log.error("ipn.unexpected", error=type(error).__name__, reason=error.reason)
-        outcome = "refused" if isinstance(error, Refused) else "unavailable"
+        outcome = "refused" if isinstance(error, InvalidNotification) else "unavailable"
         self._note(outcome, error.reason, began, status=error.status)
 
     def _note(
@@ -235,7 +242,7 @@ class Ipn:
     ) -> None:
         """One line and one count for each notification, whatever became of it."""
         seconds = self._timer() - began
-        self._watcher.notification(outcome, reason, seconds, receipt.age if receipt else None)
+        self._metrics.notification(outcome, reason, seconds, receipt.age if receipt and self._dated else None)
         values: dict[str, object] = {"outcome": outcome, "duration_ms": round(seconds * 1000, 2)}
         if receipt is None:
             values |= {"reason": reason, "status": status}

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 
 
-class Turns:
+class PerTickLimit:
     """Lets `most` in per turn of the loop, the others in the turns after it: first come, first served."""
 
     def __init__(self, most: int) -> None:

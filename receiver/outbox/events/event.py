@@ -41,9 +41,9 @@ from functools import lru_cache
 
 import msgspec
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.exchange import passed_on
-from receiver.ledger.lifecycle import Change, Emission, EventType
+from receiver.ledger.lifecycle import Change, EventType, PendingEvent
 from receiver.ledger.money import Money
 from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund import FIELD_NAMES, REFUND_ID, Refund, RetryRefused, Source
@@ -101,7 +101,7 @@ def event_id(account: str, refund_id: str, event_type: EventType, state: str = "
     return f"evt_{digest[:32]}"
 
 
-def event_of(emission: Emission, refund: Refund, at: int, traceparent: str = "") -> Event:
+def event_of(emission: PendingEvent, refund: Refund, at: int, traceparent: str = "") -> Event:
     """The event for one emission of a change; `at` in ms. Of `emitted` only STUCK is kept."""
     stuck = (EventType.STUCK.value,) if EventType.STUCK in refund.emitted else ()
     told = msgspec.structs.replace(refund, emitted=stuck, charge_read=False)
@@ -168,7 +168,7 @@ def is_newer(fields: Mapping[str, str]) -> bool:
 
 
 def from_fields(account: str, fields: Mapping[str, str]) -> Event:
-    """The event that `to_fields` wrote into the stream of this account. Raises `Unreadable` (`bad_event`) only."""
+    """The event that `to_fields` wrote into the stream of this account. Raises `Malformed` (`bad_event`) only."""
     return _from_items(account, tuple(fields.items()))
 
 
@@ -179,8 +179,8 @@ def _from_items(account: str, items: tuple[tuple[str, str], ...]) -> Event:
         event_type = EventType(fields.get("type", ""))
         refund = _refund(account, fields)
         at = parse_time(fields.get("time"))
-    except (Unreadable, ValueError) as error:
-        raise Unreadable("The entry in the stream of events cannot be read.", reason="bad_event") from error
+    except (Malformed, ValueError) as error:
+        raise Malformed("The entry in the stream of events cannot be read.", reason="bad_event") from error
     return Event(
         id=_matched(EVENT_ID, fields, "id"),
         type=event_type,
@@ -230,7 +230,7 @@ def _refused(text: str) -> RetryRefused | None:
     try:
         return msgspec.json.decode(text, type=RetryRefused) if text else None
     except msgspec.MsgspecError as error:
-        raise Unreadable("The field retryRefused of an event is garbled.", reason="bad_event") from error
+        raise Malformed("The field retryRefused of an event is garbled.", reason="bad_event") from error
 
 
 def _money(fields: Mapping[str, str]) -> Money | None:
@@ -242,12 +242,12 @@ def _money(fields: Mapping[str, str]) -> Money | None:
 def _finals(fields: Mapping[str, str]) -> tuple[str, ...]:
     finals = tuple(_matched(FINALS, fields, "finals").split(" ")) if "finals" in fields else ()
     if any(int(final.rpartition("@")[2]) not in TIMES for final in finals):
-        raise Unreadable("A final state was told at no time that there is.", reason="bad_event")
+        raise Malformed("A final state was told at no time that there is.", reason="bad_event")
     return finals
 
 
 def _matched(pattern: re.Pattern[str], fields: Mapping[str, str], name: str) -> str:
     value = fields.get(name, "")
     if not pattern.fullmatch(value):
-        raise Unreadable(f"The field {name} of an event is missing or not in its form.", reason="bad_event")
+        raise Malformed(f"The field {name} of an event is missing or not in its form.", reason="bad_event")
     return value

@@ -7,7 +7,7 @@ only a person closes, and never closes another: of two final states nobody knows
 
 from __future__ import annotations
 
-from receiver.ledger.age import STUCK_AFTER, born
+from receiver.ledger.age import STUCK_AFTER, started_at
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Refund, is_final
 from receiver.ledger.schema import tidy
@@ -28,7 +28,7 @@ def closes(event: Event) -> frozenset[EventType]:
         ended.add(EventType.DECLINED)
     final = event.type in (EventType.REFUNDED, EventType.DECLINED) and is_final(event.refund.state)
     # An event that an older version wrote does not say whether its refund was stuck: after a day it may have been.
-    was_stuck = EventType.STUCK in event.refund.emitted or event.at - born(event.refund, event.at) > STUCK_AFTER
+    was_stuck = EventType.STUCK in event.refund.emitted or event.at - started_at(event.refund, event.at) > STUCK_AFTER
     if final and was_stuck:
         ended.add(EventType.STUCK)
     return frozenset(ended)

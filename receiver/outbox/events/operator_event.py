@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.ledger.schema import Account, Rfc3339, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 
@@ -112,7 +112,7 @@ def operator_fields(event: OperatorEvent) -> dict[str, str]:
 
 
 def read_operator_event(account: str, fields: Mapping[str, str]) -> OperatorEvent:
-    """The event that `operator_fields` wrote. Raises `Unreadable` (`bad_event`) only."""
+    """The event that `operator_fields` wrote. Raises `Malformed` (`bad_event`) only."""
     try:
         if not COUNT.fullmatch(fields.get("count", "")):
             raise ValueError("count")
@@ -130,8 +130,8 @@ def read_operator_event(account: str, fields: Mapping[str, str]) -> OperatorEven
             refund_id=fields.get("refundId", ""),
             last_error=fields.get("lastError", ""),
         )
-    except (Unreadable, ValueError, KeyError) as error:
-        raise Unreadable("The entry in the stream of events cannot be read.", reason="bad_event") from error
+    except (Malformed, ValueError, KeyError) as error:
+        raise Malformed("The entry in the stream of events cannot be read.", reason="bad_event") from error
 
 
 class HappeningJson(TypedDict):

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from receiver.errors import NotSent, Unreadable
+from receiver.errors import Malformed, TransportError
 from receiver.exchange import FORM, Request
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.schema import RefundJson, Rfc3339, refund_json, tidy
@@ -101,7 +101,7 @@ def render_body(event: Event) -> bytes:
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
     """The request that tells the subscriber of the one event, signed at `now` (ms) with every secret that is live then.
 
-    Raises `NotSent` (`no_live_secret`) where there is none: an unsigned event could be anybody's.
+    Raises `TransportError` (`no_live_secret`) where there is none: an unsigned event could be anybody's.
     """
     (event,) = events
     return _signed(event.id, render_body(event), subscriber, now)
@@ -121,8 +121,8 @@ def _signed(event_id: str, body: bytes, subscriber: Subscriber, now: int) -> Req
 def _keys(subscriber: Subscriber, now: int) -> list[bytes]:
     try:
         keys = [read_secret(secret.value) for secret in subscriber.secrets if secret.live(now)]
-    except Unreadable as error:
-        raise NotSent("A secret of the subscriber cannot be read.", reason="no_live_secret") from error
+    except Malformed as error:
+        raise TransportError("A secret of the subscriber cannot be read.", reason="no_live_secret") from error
     if not keys:
-        raise NotSent("Every secret of the subscriber has expired.", reason="no_live_secret")
+        raise TransportError("Every secret of the subscriber has expired.", reason="no_live_secret")
     return keys

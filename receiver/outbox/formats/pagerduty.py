@@ -30,7 +30,7 @@ from typing import Any
 
 import msgspec
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Request
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Reason
@@ -61,11 +61,11 @@ much against the store's, all of them share."""
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
     """The request for the one event. The routing key stands in its body.
 
-    Raises `NotSent` (`no_credential`) where the subscriber has none.
+    Raises `TransportError` (`no_credential`) where the subscriber has none.
     """
     (event,) = events
     if subscriber.credential is None:
-        raise NotSent("The subscriber has no routing key.", reason="no_credential")
+        raise TransportError("The subscriber has no routing key.", reason="no_credential")
     body = msgspec.json.encode({"routing_key": subscriber.credential.value, **message(event, subscriber, now)})
     return Request("POST", subscriber.url, {"content-type": "application/json", "user-agent": USER_AGENT}, body)
 

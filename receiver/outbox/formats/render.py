@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Request
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.operator_event import OperatorEvent
@@ -32,25 +32,25 @@ def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request
     """The request that tells the subscriber of these events, at `now` (ms by the machine's own clock).
 
     `events` are at least one, and at most `most_in_one(subscriber)`. The request may hold credentials.
-    Raises `NotSent`: `no_live_secret` where it cannot be signed, `no_credential` where the routing key is missing,
-    `unknown_format` for a format of a later version.
+    Raises `TransportError`: `no_live_secret` where it cannot be signed, `no_credential` where the routing key is
+    missing, `unknown_format` for a format of a later version.
     """
     renderer = RENDERERS.get(subscriber.format)
     if renderer is None:
-        raise NotSent("This version does not know the subscriber's format.", reason="unknown_format")
+        raise TransportError("This version does not know the subscriber's format.", reason="unknown_format")
     return renderer(events, subscriber, now)
 
 
 def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
     """The request that tells the subscriber of operator events; formats that know incidents are not told of any.
 
-    Raises `NotSent` as `render` does.
+    Raises `TransportError` as `render` does.
     """
     if subscriber.format == "slack":
         return slack.render_operator(events, subscriber)
     if subscriber.format == CLOUDEVENTS:
         return cloudevents.render_operator(events, subscriber, now)
-    raise NotSent("The subscriber's format has no form for operator events.", reason="unknown_format")
+    raise TransportError("The subscriber's format has no form for operator events.", reason="unknown_format")
 
 
 __all__ = ["LARGEST_BODY", "RENDERERS", "render", "render_body", "render_operator"]

@@ -10,10 +10,10 @@ import msgspec
 from receiver.errors import BadRequest, Conflict
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.retries import DAY, HOUR
-from receiver.outbox.subscribers.formats import traits
+from receiver.outbox.subscribers.formats import format_spec
 from receiver.outbox.subscribers.secrets import MOST_SECRETS, Secret
 from receiver.outbox.subscribers.subscriber import FIELDS, Subscriber, read_subscriber, written
-from receiver.outbox.subscribers.url import Rules, place_of
+from receiver.outbox.subscribers.url import UrlPolicy, place_of
 
 OLD_VALID, OLD_VALID_MOST = 24 * HOUR, 7 * DAY
 """How long a secret that was replaced goes on signing, ms: by default, and at most."""
@@ -24,7 +24,7 @@ FIXED = ("name", "format", "secrets")
 format has credentials of its own. A `secret` is changed only together with a `url`."""
 
 
-def changed(subscriber: Subscriber, wanted: Mapping[str, Any], rules: Rules) -> Subscriber:
+def changed(subscriber: Subscriber, wanted: Mapping[str, Any], rules: UrlPolicy) -> Subscriber:
     """The subscriber with other fields; None puts a field back to its default. A `secret` replaces all that sign.
 
     Raises `BadRequest`: `bad_subscriber`, whose detail names every problem, one a line; `credential_needed` where the
@@ -58,7 +58,7 @@ def rotated(subscriber: Subscriber, new: str, now: int, old_valid: int = OLD_VAL
 
     Raises `Conflict` where the secret is there already, or would be one too many.
     """
-    if not traits(subscriber.format).signed:
+    if not format_spec(subscriber.format).signed:
         raise Conflict(
             f"{subscriber.format} is not signed, so there is no secret to rotate: change its credential.",
             reason="not_signed",
@@ -85,7 +85,7 @@ def _check_credentials(before: Subscriber, after: Subscriber, wanted: Mapping[st
     """Whoever may change an address need not know the credentials: they must not be sent where he likes."""
     if place_of(before.url) == place_of(after.url):
         return
-    known = traits(before.format)
+    known = format_spec(before.format)
     held = [*(["secret"] if known.signed else []), *([known.credential] if before.credential else [])]
     missing = [field for field in held if field not in wanted]
     if missing:

@@ -7,7 +7,7 @@ from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import closes
 from receiver.outbox.events.operator_event import FAMILY, OperatorEvent
 from receiver.outbox.subscribers.fields import ALL
-from receiver.outbox.subscribers.formats import traits
+from receiver.outbox.subscribers.formats import format_spec
 from receiver.outbox.subscribers.limits import large_enough
 from receiver.outbox.subscribers.subscriber import Subscriber, told_of_old
 
@@ -21,7 +21,7 @@ def wants(subscriber: Subscriber, event: Event) -> bool:
         return True
     if skips(subscriber, event):
         return False
-    return traits(subscriber.format).incidents and any(kind.value in subscriber.types for kind in closes(event))
+    return format_spec(subscriber.format).incidents and any(kind.value in subscriber.types for kind in closes(event))
 
 
 def asks(subscriber: Subscriber, event: Event) -> bool:

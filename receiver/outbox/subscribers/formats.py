@@ -67,7 +67,7 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
-def traits(name: object) -> Format:
+def format_spec(name: object) -> Format:
     """What is true of the format of that name; of one that is not known, what is true of the default."""
     return FORMATS.get(name if isinstance(name, str) else "", FORMATS[CLOUDEVENTS])
 
@@ -77,7 +77,7 @@ def format_problems(data: Mapping[str, object]) -> Iterator[str]:
     name = data.get("format")
     if name is not None and name not in tuple(FORMATS):
         yield f"format: {shown(name)} is not a format; known are {', '.join(FORMATS)}"
-    known, said = traits(name), name if isinstance(name, str) and name in FORMATS else CLOUDEVENTS
+    known, said = format_spec(name), name if isinstance(name, str) and name in FORMATS else CLOUDEVENTS
     for field in ("secret", "secrets") if not known.signed else ():
         if data.get(field) is not None:
             yield f"{field}: is not used by {said}, which is not signed; leave it out"

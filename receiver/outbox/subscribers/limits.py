@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.ledger.money import Money
 
 MOST_AMOUNTS = 32
@@ -14,7 +14,7 @@ AMOUNT_FORM = 'write it as "100.00 USD", or several in a list, one for each curr
 
 
 def read_amounts(given: object) -> tuple[Money, ...]:
-    """`"100.00 USD"`, or a list of such texts. Raises `Unreadable`; `amount_problems` says it better."""
+    """`"100.00 USD"`, or a list of such texts. Raises `Malformed`; `amount_problems` says it better."""
     return tuple(_amount(text) for text in _listed(given))
 
 
@@ -29,7 +29,7 @@ def amount_problems(given: object) -> list[str]:
     for text in texts:
         try:
             amount = _amount(text)
-        except Unreadable as error:
+        except Malformed as error:
             shown = ascii(text)[:50] if isinstance(text, str) else f"a {type(text).__name__}"
             problems.append(f"{shown} is not an amount ({error.detail}); {AMOUNT_FORM}")
             continue
@@ -70,5 +70,5 @@ def _listed(given: object) -> Sequence[object]:
 def _amount(text: object) -> Money:
     words = text.split() if isinstance(text, str) else []
     if len(words) != 2:
-        raise Unreadable("An amount is a number and a currency.", reason="bad_amount")
+        raise Malformed("An amount is a number and a currency.", reason="bad_amount")
     return Money.parse(words[0], words[1])

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 
 MOST_SECRETS = 5
 """The current one and four that are on their way out: more would only make the header longer."""
@@ -57,7 +57,7 @@ def _one_secret(value: object) -> list[str]:
         return [f"is missing; a secret is {FORM}" if value is None else f"is not a text; a secret is {FORM}"]
     try:
         read_secret(value)
-    except Unreadable as error:
+    except Malformed as error:
         return [error.detail]
     return []
 
@@ -79,18 +79,18 @@ def format_secret(key: bytes) -> str:
 def read_secret(text: str) -> bytes:
     """The key that a `whsec_…` text holds. Padding may be missing, as some generators leave it out.
 
-    Raises `Unreadable` (`bad_secret`) with what is wrong and the mend; the text of the secret is never part of it.
+    Raises `Malformed` (`bad_secret`) with what is wrong and the mend; the text of the secret is never part of it.
     """
     if not text.startswith(PREFIX):
-        raise Unreadable(f"does not begin with {PREFIX}; a secret is {FORM}", reason="bad_secret")
+        raise Malformed(f"does not begin with {PREFIX}; a secret is {FORM}", reason="bad_secret")
     encoded = text.removeprefix(PREFIX).rstrip("=")
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Unreadable(
+        raise Malformed(
             f"is not base64 after {PREFIX} (A-Z a-z 0-9 + / only); a secret is {FORM}", reason="bad_secret"
         ) from error
     if not SHORTEST <= len(key) <= LONGEST:
         size = "short" if len(key) < SHORTEST else "long"
-        raise Unreadable(f"is too {size}: it holds {len(key)} bytes; a secret is {FORM}", reason="bad_secret")
+        raise Malformed(f"is too {size}: it holds {len(key)} bytes; a secret is {FORM}", reason="bad_secret")
     return key

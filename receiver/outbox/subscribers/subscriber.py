@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from receiver.errors import BadRequest, Unreadable
+from receiver.errors import BadRequest, Malformed
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.subscribers.fields import ALL, OPERATOR_TYPES, key, name_problems, reason_problems, type_problems
-from receiver.outbox.subscribers.formats import CLOUDEVENTS, LINKS, format_problems, traits
+from receiver.outbox.subscribers.formats import CLOUDEVENTS, LINKS, format_problems, format_spec
 from receiver.outbox.subscribers.limits import (
     amount_problems,
     backfill_problems,
@@ -24,7 +24,7 @@ from receiver.outbox.subscribers.limits import (
 )
 from receiver.outbox.subscribers.schema import CredentialJson, PublicJson
 from receiver.outbox.subscribers.secrets import Secret, read_secret, secret_problems
-from receiver.outbox.subscribers.url import Rules, url_problems
+from receiver.outbox.subscribers.url import UrlPolicy, url_problems
 
 FIELDS = (
     *("name", "url", "secret", "secrets", "types", "reasons", "min_amount", "rate", "concurrency", "format"),
@@ -81,7 +81,7 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
 
 def shown_url(subscriber: Subscriber) -> str:
     """The address as people may see it: only the host where the rest is a credential."""
-    if traits(subscriber.format).credential != "url":
+    if format_spec(subscriber.format).credential != "url":
         return subscriber.url
     parts = urlsplit(subscriber.url)
     return f"{parts.scheme}://{parts.netloc}/…"
@@ -89,17 +89,17 @@ def shown_url(subscriber: Subscriber) -> str:
 
 def most_in_one(subscriber: Subscriber) -> int:
     """How many events one message may tell."""
-    return traits(subscriber.format).most_in_one
+    return format_spec(subscriber.format).most_in_one
 
 
 def window(subscriber: Subscriber) -> int:
     """How long to wait after a message before the next of the same lane, ms: a burst gathers meanwhile."""
-    return traits(subscriber.format).window
+    return format_spec(subscriber.format).window
 
 
 def told_of_old(subscriber: Subscriber) -> bool:
     """Whether the subscriber is told of refunds that were settled long before they were first seen."""
-    return traits(subscriber.format).backfill if subscriber.backfill is None else subscriber.backfill
+    return format_spec(subscriber.format).backfill if subscriber.backfill is None else subscriber.backfill
 
 
 def pause(subscriber: Subscriber, reason: str, now: int) -> Subscriber:
@@ -132,7 +132,7 @@ def carry_over(configured: Subscriber, stored: Subscriber | None) -> Subscriber:
     return msgspec.structs.replace(kept, paused=True, paused_reason=stored.paused_reason, paused_at=stored.paused_at)
 
 
-def read_subscriber(data: object, rules: Rules, *, origin: str, now: int) -> Subscriber:
+def read_subscriber(data: object, rules: UrlPolicy, *, origin: str, now: int) -> Subscriber:
     """Read what a person wrote, as TOML or JSON gave it to us: `FIELDS`, of which each format has its own.
 
     Raises `BadRequest` (`bad_subscriber`), whose detail names every problem, one a line.
@@ -140,7 +140,7 @@ def read_subscriber(data: object, rules: Rules, *, origin: str, now: int) -> Sub
     problems = subscriber_problems(data, rules)
     if problems or not isinstance(data, Mapping):
         raise BadRequest("\n".join(problems), reason="bad_subscriber")
-    chosen = traits(data.get("format"))
+    chosen = format_spec(data.get("format"))
     values = (data["secrets"] if "secrets" in data else [data["secret"]]) if chosen.signed else []
     credential = data.get(chosen.credential) if chosen.credential != "url" else None
     return Subscriber(
@@ -162,7 +162,7 @@ def read_subscriber(data: object, rules: Rules, *, origin: str, now: int) -> Sub
     )
 
 
-def subscriber_problems(data: object, rules: Rules) -> list[str]:
+def subscriber_problems(data: object, rules: UrlPolicy) -> list[str]:
     """Everything wrong with what a person wrote, a sentence each: the field, what is wrong with it, the mend."""
     if not isinstance(data, Mapping):
         return ["subscriber: is not a table of fields; write name, url and secret"]
@@ -173,8 +173,8 @@ def subscriber_problems(data: object, rules: Rules) -> list[str]:
             if field not in FIELDS
         ),
         *(f"name: {problem}" for problem in name_problems(data.get("name"))),
-        *(f"url: {problem}" for problem in url_problems(data.get("url") or traits(data.get("format")).url, rules)),
-        *(secret_problems(data) if traits(data.get("format")).signed else ()),
+        *(f"url: {problem}" for problem in url_problems(data.get("url") or format_spec(data.get("format")).url, rules)),
+        *(secret_problems(data) if format_spec(data.get("format")).signed else ()),
         *(f"types: {problem}" for problem in type_problems(data.get("types"))),
         *(f"reasons: {problem}" for problem in reason_problems(data.get("reasons"))),
         *(f"min_amount: {problem}" for problem in amount_problems(data.get("min_amount"))),
@@ -187,7 +187,7 @@ def subscriber_problems(data: object, rules: Rules) -> list[str]:
 
 def written(subscriber: Subscriber) -> dict[str, Any]:
     """The fields as a person would write them, for `read_subscriber`: None where there is nothing to write."""
-    chosen = traits(subscriber.format)
+    chosen = format_spec(subscriber.format)
     credential = {chosen.credential: subscriber.credential.value} if subscriber.credential else {}
     return {
         "name": subscriber.name,
@@ -247,20 +247,20 @@ def encode(subscriber: Subscriber) -> bytes:
 def decode(stored: bytes) -> Subscriber:
     """The subscriber that `encode` wrote; fields of a later version are passed over.
 
-    Raises `Unreadable` (`bad_subscriber`) only.
+    Raises `Malformed` (`bad_subscriber`) only.
     """
     try:
         subscriber = msgspec.json.decode(stored, type=Subscriber)
         for secret in subscriber.secrets:
             read_secret(secret.value)
-    except (msgspec.MsgspecError, Unreadable, UnicodeError, RecursionError) as error:
-        raise Unreadable("The stored subscriber cannot be read.", reason="bad_subscriber") from error
+    except (msgspec.MsgspecError, Malformed, UnicodeError, RecursionError) as error:
+        raise Malformed("The stored subscriber cannot be read.", reason="bad_subscriber") from error
     return subscriber
 
 
 def _credential_json(subscriber: Subscriber) -> CredentialJson | None:
     """The field that is a credential, and a fingerprint of it; of signing secrets, `secrets` tells."""
-    field = traits(subscriber.format).credential
+    field = format_spec(subscriber.format).credential
     kept = Secret(subscriber.url) if field == "url" else subscriber.credential
     return {"field": field, "fingerprint": kept.fingerprint} if field and kept else None
 

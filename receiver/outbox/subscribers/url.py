@@ -25,7 +25,7 @@ NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class UrlPolicy:
     """What the operator allows, and sets for all subscribers."""
 
     allow_http: bool = False
@@ -46,7 +46,7 @@ def place_of(url: str) -> tuple[str, str, int | None]:
         return "", url, None
 
 
-def url_problems(url: object, rules: Rules) -> list[str]:
+def url_problems(url: object, rules: UrlPolicy) -> list[str]:
     """Everything wrong with a subscriber's address, a sentence each. The address itself is not repeated: it may hold
     a password."""
     if not isinstance(url, str) or not url:
@@ -67,7 +67,7 @@ def url_problems(url: object, rules: Rules) -> list[str]:
     return [*_part_problems(url, parts, rules), *_port_problems(port), *_host_problems(parts.hostname or "", rules)]
 
 
-def _part_problems(url: str, parts: SplitResult, rules: Rules) -> Iterator[str]:
+def _part_problems(url: str, parts: SplitResult, rules: UrlPolicy) -> Iterator[str]:
     if parts.scheme not in ("http", "https"):
         yield f"must begin with https://; write for example {EXAMPLE}"
     if parts.scheme == "http" and not rules.allow_http:
@@ -84,7 +84,7 @@ def _port_problems(port: int | None) -> Iterator[str]:
         yield f"names port {port}; use 443, 80, or one from 1024 up"
 
 
-def _host_problems(host: str, rules: Rules) -> Iterator[str]:
+def _host_problems(host: str, rules: UrlPolicy) -> Iterator[str]:
     if not host:
         yield f"has no host; write for example {EXAMPLE}"
         return

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from receiver.simulator.bank import Change
 from receiver.simulator.notifications.forgeries import Forger, Forgery
-from receiver.simulator.notifications.mischief import NOTIFICATION, Mischief, Rule, Trick
+from receiver.simulator.notifications.mischief import NOTIFICATION, FaultInjection, Rule, Trick
 from receiver.simulator.notifications.notices import Envelope, Publisher, Unfamiliar, refund_message, unfamiliar_message
-from receiver.simulator.notifications.sender import Posted, Postman
+from receiver.simulator.notifications.sender import NotificationSender, Posted
 
 HELD_FOR = 5.0
 """Seconds after which a notification that is held back goes out though no other came."""
@@ -21,8 +21,8 @@ class Announcer:
     def __init__(
         self,
         forger: Forger,
-        mischief: Mischief,
-        postman: Postman,
+        mischief: FaultInjection,
+        postman: NotificationSender,
         now: Callable[[], int],
     ) -> None:
         self._forger = forger

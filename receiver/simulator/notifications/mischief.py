@@ -126,12 +126,12 @@ class Rule:
         return self.place in ("", place) and self.refund_id in ("", refund_id) and self.state in ("", state)
 
 
-class Mischief:
+class FaultInjection:
     """The plan. Rules are looked at in the order in which they were added."""
 
-    def __init__(self, chance: Callable[[], float]) -> None:
+    def __init__(self, random: Callable[[], float]) -> None:
         self.rules: list[Rule] = []
-        self._chance = chance
+        self._chance = random
 
     def add(self, trick: Trick | str, **rest: object) -> Rule:
         """Plan a misbehaviour: `add("drop", refund_id=…)`, `add("throttle", times=3, seconds=2)`. Raises ValueError."""

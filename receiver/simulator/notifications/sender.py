@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Request, Response
 from receiver.simulator.notifications.notices import Envelope
 
@@ -60,7 +60,7 @@ class Posted:
     error: str = ""
 
 
-class Postman:
+class NotificationSender:
     """Delivers envelopes, each in a task of its own.
 
     `retry_waits`: seconds before each further attempt; `timeout`: seconds for one. `posted` is the log, oldest first.
@@ -130,7 +130,7 @@ class Postman:
         again = Verdict.GIVEN_UP if last else Verdict.RETRYING
         try:
             answer = await self._sender.send(envelope.request(self.url), timeout=self._timeout)
-        except NotSent as error:
+        except TransportError as error:
             return self._entry(envelope, attempt, again, error=error.reason)
         if answer.status >= 500 or answer.status == 429:
             return self._entry(envelope, attempt, again, answer.status)

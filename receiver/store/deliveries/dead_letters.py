@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from receiver.outbox.dead_letter import DeadEvent
-from receiver.outbox.retries import Attempts
+from receiver.outbox.retries import DeliveryAttempts
 from receiver.store.deliveries.queues import Copy, Lanes
 from receiver.store.redis.base import LAST_TIME, scored
 from receiver.store.redis.stream_ids import fixed_width, plain_id, texts_of
@@ -34,7 +34,7 @@ class Waiting:
 
     stream_id: str
     at: int
-    attempts: Attempts
+    attempts: DeliveryAttempts
     fields: dict[str, str]
 
 
@@ -55,7 +55,7 @@ class Redriven(NamedTuple):
         return Redriven(*(one + two for one, two in zip(self, other, strict=True)))
 
 
-class Deaths(Lanes):
+class DeadLetters(Lanes):
     """Waiting and dead events of a subscriber."""
 
     async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
@@ -190,7 +190,7 @@ class Deaths(Lanes):
         rows = zip(stream_ids, dead_ones, waiting, kept, strict=True)
         return [each for each, is_dead, at, entry in rows if is_dead or at is not None or entry]
 
-    async def try_out(self, account: str, name: str, stream_id: str, fields: dict[str, str]) -> bool:
+    async def enqueue_test(self, account: str, name: str, stream_id: str, fields: dict[str, str]) -> bool:
         """Put a test at the head of the lane; False if there is no such subscriber."""
         keys = self._keys(account)
         held = await self._run(
@@ -201,7 +201,7 @@ class Deaths(Lanes):
         self._written(account)
         return bool(held)
 
-    async def tried_out(self, account: str, stream_id: str) -> bytes:
+    async def test_result(self, account: str, stream_id: str) -> bytes:
         """The outcome of a test; empty while there is none."""
         return await self._read("GET", self._keys(account)("tested", stream_id)) or b""
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from receiver.outbox.events.cursor import Place
 from receiver.outbox.events.event import Event
-from receiver.store.redis.base import Part
+from receiver.store.redis.base import RedisRepository
 
 Where = Place | Literal["beginning", "end"]
 """After a place; before the oldest entry that is kept; after the newest."""
@@ -45,7 +45,7 @@ class FeedPage:
         return self.entries[-1].place if self.entries else self.start
 
 
-class Feed(Part):
+class Feed(RedisRepository):
     """The events, for whoever wants all of them."""
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:

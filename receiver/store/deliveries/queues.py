@@ -18,9 +18,9 @@ import structlog
 
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, operator_fields
-from receiver.outbox.retries import Attempts, Parcel
+from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.store.deliveries.subscribers import waiting_form
-from receiver.store.redis.base import LAST_TIME, Part
+from receiver.store.redis.base import LAST_TIME, RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.stream_ids import fixed_width, texts_of
 from receiver.store.refunds.timeline import CAP, DELIVERY, KEPT_FOR, trace_line
@@ -41,7 +41,7 @@ TEST_KEPT = 120_000
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class QueueLimits:
     """How a lane may be emptied."""
 
     rate: float = 0.0
@@ -59,7 +59,7 @@ class Terms:
 class Claims(NamedTuple):
     """What was claimed, and in how many ms there may be more; None: nothing waits."""
 
-    parcels: Sequence[Parcel]
+    parcels: Sequence[ClaimedDelivery]
     wait: int | None
 
 
@@ -87,7 +87,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class AttemptEffects:
     """What one try says beside the outcome: of the subscriber's health, and to operators."""
 
     failed: bool | None = None
@@ -98,11 +98,11 @@ class Result:
     """Until when (ms) the subscriber wants nothing more."""
 
 
-SAYS_NOTHING = Result()
-SUCCESS = Result(failed=False)
+SAYS_NOTHING = AttemptEffects()
+SUCCESS = AttemptEffects(failed=False)
 
 
-class Lanes(Part):
+class Lanes(RedisRepository):
     """Deliveries of one account, by subscriber."""
 
     keep_dead = 10_000
@@ -125,7 +125,9 @@ class Lanes(Part):
             return list(await self._read("ZRANGE", key, 0, 0, "WITHSCORES"))
         return []
 
-    async def claim_lane(self, account: str, name: str, *, lease: int, limit: int, terms: Terms = Terms()) -> Claims:
+    async def claim_lane(
+        self, account: str, name: str, *, lease: int, limit: int, terms: QueueLimits = QueueLimits()
+    ) -> Claims:
         """Take what is due for this subscriber, at most `limit` messages, for `lease` ms."""
         keys = self._keys(account)
         args: list[str | int | bytes] = [
@@ -151,7 +153,7 @@ class Lanes(Part):
             repeatable=False,
         )
         parcels = [
-            Parcel(
+            ClaimedDelivery(
                 account,
                 name,
                 stream_id.decode(),
@@ -163,25 +165,27 @@ class Lanes(Part):
         ]
         return Claims(parcels, None if wait < 0 else int(wait))
 
-    async def delivered(self, parcel: Parcel, result: Result = SUCCESS) -> bool:
+    async def delivered(self, parcel: ClaimedDelivery, result: AttemptEffects = SUCCESS) -> bool:
         """The subscriber has it."""
         return await self._settle(parcel, "delivered", result, trace=self._trace(parcel, "delivered"))
 
-    async def retry(self, parcel: Parcel, at: int, attempts: Attempts, result: Result = SAYS_NOTHING) -> bool:
+    async def retry(
+        self, parcel: ClaimedDelivery, at: int, attempts: DeliveryAttempts, result: AttemptEffects = SAYS_NOTHING
+    ) -> bool:
         """Try again at `at` (ms)."""
         trace = self._trace(parcel, "retry", attempts.last_error)
         return await self._settle(parcel, "retry", result, at, msgspec.json.encode(attempts), trace=trace)
 
-    async def postpone(self, parcel: Parcel, at: int) -> bool:
+    async def postpone(self, parcel: ClaimedDelivery, at: int) -> bool:
         """Nobody tried: it waits until `at` (ms), and its attempts stay as they are."""
         return await self._settle(parcel, "retry", SAYS_NOTHING, at, msgspec.json.encode(parcel.attempts))
 
-    async def dead(self, parcel: Parcel, entry: DeadEvent, result: Result = SAYS_NOTHING) -> bool:
+    async def dead(self, parcel: ClaimedDelivery, entry: DeadEvent, result: AttemptEffects = SAYS_NOTHING) -> bool:
         """Given up; kept beside the lane."""
         trace = self._trace(parcel, "dead", f"{entry.reason}: {entry.last_error}" if entry.last_error else entry.reason)
         return await self._settle(parcel, "dead", result, dead=msgspec.json.encode(entry), trace=trace)
 
-    async def tested(self, parcel: Parcel, outcome: bytes, result: Result) -> bool:
+    async def tested(self, parcel: ClaimedDelivery, outcome: bytes, result: AttemptEffects) -> bool:
         """A test has ended, however; its outcome is kept for whoever asked for it."""
         key = self._keys(parcel.account)("tested", parcel.stream_id)
         await self._write("SET", key, outcome, "PX", TEST_KEPT, "GET")
@@ -189,9 +193,9 @@ class Lanes(Part):
 
     async def _settle(
         self,
-        parcel: Parcel,
+        parcel: ClaimedDelivery,
         outcome: str,
-        result: Result,
+        result: AttemptEffects,
         at: int | str = "",
         attempts: bytes = b"",
         dead: bytes = b"",
@@ -234,7 +238,7 @@ class Lanes(Part):
             self.on_dropped(int(dropped[0]))
         return bool(held)
 
-    def _trace(self, parcel: Parcel, outcome: str, detail: str = "") -> bytes:
+    def _trace(self, parcel: ClaimedDelivery, outcome: str, detail: str = "") -> bytes:
         """The line of the refund's trail; none for what is told to operators, and where the event is lost."""
         if is_operator(parcel.fields) or not parcel.fields.get("refundId"):
             return b""
@@ -256,13 +260,13 @@ class Lanes(Part):
                 self.damage.record(key, field_, "no number")
         return msgspec.convert(found, Health)
 
-    def _attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> Attempts:
+    def _attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> DeliveryAttempts:
         """What was tried so far. A damaged record costs the schedule its memory, not the subscriber its event."""
         try:
-            return msgspec.json.decode(stored, type=Attempts) if stored else Attempts()
+            return msgspec.json.decode(stored, type=DeliveryAttempts) if stored else DeliveryAttempts()
         except msgspec.MsgspecError:
             self.damage.record(key, stream_id, "not the attempts of an event; they count from none")
-            return Attempts()
+            return DeliveryAttempts()
 
     def _copied(self, key: str, stream_id: bytes | str, stored: bytes | None) -> dict[str, str]:
         """The fields of a copy; none of one that is damaged."""

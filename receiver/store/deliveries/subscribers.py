@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from receiver.errors import Conflict, Unreadable
+from receiver.errors import Conflict, Malformed
 from receiver.outbox.events.operator_event import OperatorEvent, operator_fields
 from receiver.outbox.subscribers.fields import name_problems
 from receiver.outbox.subscribers.subscriber import Subscriber, decode, encode
-from receiver.store.redis.base import Part
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.keys import SUBSCRIBER_KINDS
 
 VERSION = b":version"
@@ -20,7 +20,7 @@ BEGINNING = "0-0"
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
+class SubscriberList:
     """The subscribers of an account at one version of the list."""
 
     version: int
@@ -35,10 +35,10 @@ class Roster:
         return [*self.subscribers, *self.unreadable]
 
 
-class Rosters(Part):
+class Rosters(RedisRepository):
     """The subscribers of each account."""
 
-    async def roster(self, account: str) -> Roster:
+    async def roster(self, account: str) -> SubscriberList:
         """The subscribers, with the version that `commit` wants."""
         key = self._keys(account)("subscribers")
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
@@ -53,10 +53,10 @@ class Rosters(Part):
                 continue
             try:
                 found[name] = decode(raw[name.encode()])
-            except Unreadable:
+            except Malformed:
                 unreadable.append(name)
                 self.damage.record(key, name, "no subscriber that this version reads")
-        return Roster(int(version), found, unreadable)
+        return SubscriberList(int(version), found, unreadable)
 
     async def open_roster(self, account: str) -> bool:
         """Mark the list of subscribers as written, if it is not; True if it was not."""
@@ -113,7 +113,7 @@ class Rosters(Part):
         raw: bytes | None = await self._read("HGET", self._keys(account)("subscribers"), subscriber.name)
         try:
             return raw if raw and decode(raw) == subscriber else b""
-        except Unreadable:
+        except Malformed:
             return b""
 
     async def put_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> None:

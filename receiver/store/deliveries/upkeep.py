@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
-from receiver.outbox.retries import Parcel
+from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.fields import ALL
 from receiver.outbox.subscribers.filters import wants, wants_operator
 from receiver.outbox.subscribers.subscriber import Subscriber
-from receiver.store.deliveries.dead_letters import Deaths
-from receiver.store.deliveries.subscribers import Roster, Rosters
+from receiver.store.deliveries.dead_letters import DeadLetters
+from receiver.store.deliveries.subscribers import Rosters, SubscriberList
 from receiver.store.redis.base import LAST_TIME
 from receiver.store.redis.stream_ids import fixed_width, plain_id
 
@@ -47,10 +47,10 @@ class Backfill:
     last: str
 
 
-class Keeping(Rosters, Deaths):
+class StreamRetention(Rosters, DeadLetters):
     """Upkeep of one account's stream. Everything may be interrupted, and done again."""
 
-    async def on_duty(self, account: str, every: int) -> bool:
+    async def take_maintenance_lease(self, account: str, every: int) -> bool:
         """Whether the upkeep is this process's now: once in `every` ms over all processes together."""
         key = self._keys(account)("upkeep")
         # With GET a key of a foreign type is refused, and not replaced.
@@ -111,7 +111,7 @@ class Keeping(Rosters, Deaths):
         """Forget a backfill whose subscriber is gone."""
         await self._write("HDEL", self._keys(account)("backfill"), name)
 
-    async def overdue(self, account: str, name: str, before: int, lease: int) -> list[Parcel]:
+    async def overdue(self, account: str, name: str, before: int, lease: int) -> list[ClaimedDelivery]:
         """What the lane has owed since before this ms, the oldest first; not what somebody may be sending just now.
 
         The score of each stands for a claim: who takes it meanwhile makes the settling fail.
@@ -130,7 +130,7 @@ class Keeping(Rosters, Deaths):
             if self.now() < at <= self.now() + lease:
                 continue
             waiting = await self._waiting(account, name, at, stream_id)
-            found.append(Parcel(account, name, stream_id, at, waiting.attempts, waiting.fields))
+            found.append(ClaimedDelivery(account, name, stream_id, at, waiting.attempts, waiting.fields))
         return found
 
     async def trim(self, account: str, before: int) -> int:
@@ -162,7 +162,7 @@ class Keeping(Rosters, Deaths):
                 if is_newer(fields):
                     continue
                 event = read_operator_event(account, fields)
-            except (msgspec.MsgspecError, Unreadable, RecursionError):
+            except (msgspec.MsgspecError, Malformed, RecursionError):
                 await self.set_aside(keys("told"), waits, "no operator event; set aside")
                 continue
             written = await self._tell(account, event, waits, fields)
@@ -189,7 +189,7 @@ class Keeping(Rosters, Deaths):
                 return bool(written)
 
 
-def _asking(roster: Roster, event: OperatorEvent) -> Sequence[str]:
+def _asking(roster: SubscriberList, event: OperatorEvent) -> Sequence[str]:
     return [name for name, each in roster.subscribers.items() if wants_operator(each, event)]
 
 
@@ -200,5 +200,5 @@ def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> boo
         return ALL in subscriber.types and not is_operator(fields)
     try:
         return wants(subscriber, from_fields(account, fields))
-    except Unreadable:
+    except Malformed:
         return False

@@ -15,7 +15,7 @@ import structlog
 
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.store.maintenance.restored import Restored
-from receiver.store.redis.base import Part
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.keys import FORMAT
 
 log = structlog.get_logger()
@@ -27,7 +27,7 @@ RETRY, LOOK_EVERY = 0.5, 30.0
 UNKNOWN = "format_unknown"
 _settling: ContextVar[bool] = ContextVar("settling", default=False)
 
-Step = Callable[[Part], Awaitable[None]]
+Step = Callable[[RedisRepository], Awaitable[None]]
 STEPS: Mapping[int, Step] = MappingProxyType({})
 """Version → what brings data of that version to the next. A step may run several times, also at once in several
 processes, and on data that is migrated already: it must then change nothing."""

@@ -67,9 +67,15 @@ class Examined:
 
 
 async def examine(
-    address: RedisAddress, accounts: Sequence[str], *, timeout: float, connect_timeout: float, wall: Callable[[], int]
+    address: RedisAddress,
+    accounts: Sequence[str],
+    *,
+    timeout: float,
+    connect_timeout: float,
+    system_clock: Callable[[], int],
 ) -> Examined:
-    """Examine the Redis at `address`; `timeout`s are seconds for each answer, `wall` is this machine's clock (ms).
+    """Examine the Redis at `address`; `timeout`s are seconds for each answer, `system_clock` is this machine's clock
+    (ms).
 
     Writes one key on each node, `refunds:doctor:…`, and removes it. Raises `StoreUnavailable` (`store_…`) where
     nobody answers.
@@ -77,9 +83,9 @@ async def examine(
     client = link(address, timeout=timeout, connect_timeout=connect_timeout)
     try:
         if isinstance(client, Cluster):
-            return await _cluster(client, accounts, wall)
+            return await _cluster(client, accounts, system_clock)
         guards = await ask_guards(client, address.master) if isinstance(client, MasterOf) else None
-        vitals = await _node(client.execute_command, wall, PREFIX)
+        vitals = await _node(client.execute_command, system_clock, PREFIX)
         if isinstance(vitals, str):
             raise StoreUnavailable(f"Redis: {vitals}.", reason=f"store_{vitals}")
         return Examined({"": vitals}, guards=guards)
@@ -87,11 +93,11 @@ async def examine(
         await client.aclose()
 
 
-async def _cluster(cluster: Cluster, accounts: Sequence[str], wall: Callable[[], int]) -> Examined:
+async def _cluster(cluster: Cluster, accounts: Sequence[str], system_clock: Callable[[], int]) -> Examined:
     masters = await cluster.masters_of(accounts)
     found = await asyncio.gather(
         *(
-            _node(cluster.client(place).execute_command, wall, f"{PREFIX}{{{there[0] if there else PROBE}}}:")
+            _node(cluster.client(place).execute_command, system_clock, f"{PREFIX}{{{there[0] if there else PROBE}}}:")
             for place, there in masters.items()
         )
     )
@@ -100,20 +106,20 @@ async def _cluster(cluster: Cluster, accounts: Sequence[str], wall: Callable[[],
     return Examined(dict(zip(names, found, strict=True)), homes, unserved=SLOTS - cluster.served)
 
 
-async def _node(ask: Ask, wall: Callable[[], int], prefix: str) -> Vitals | str:
+async def _node(ask: Ask, system_clock: Callable[[], int], prefix: str) -> Vitals | str:
     try:
-        return await _read(ask, wall, prefix)
+        return await _read(ask, system_clock, prefix)
     except (RedisError, OSError, TimeoutError) as error:
         return kind_of(error)
 
 
-async def _read(ask: Ask, wall: Callable[[], int], prefix: str) -> Vitals:
+async def _read(ask: Ask, system_clock: Callable[[], int], prefix: str) -> Vitals:
     refused: dict[str, str] = {}
     await ask("PING")
     pings = await _samples(ask, PINGS, ("PING",))
     info = await _told(ask, refused, "info", "INFO")
     config = await _told(ask, refused, "config", "CONFIG GET", *SETTINGS)
-    ahead = await _ahead(ask, refused, wall)
+    ahead = await _ahead(ask, refused, system_clock)
     # An empty message names no account: it wakes nobody.
     await _asked(ask, refused, "channel", "PUBLISH", WAKE, "")
     await _asked(ask, refused, "wait", "WAIT", 0, 1)
@@ -156,13 +162,13 @@ async def _told(ask: Ask, refused: dict[str, str], part: str, *command: str) -> 
     return {_text(name): _text(value) for name, value in dict(answer or {}).items()}
 
 
-async def _ahead(ask: Ask, refused: dict[str, str], wall: Callable[[], int]) -> float | None:
-    before = wall()
+async def _ahead(ask: Ask, refused: dict[str, str], system_clock: Callable[[], int]) -> float | None:
+    before = system_clock()
     answer = await _asked(ask, refused, "time", "TIME")
     if answer is None:
         return None
     seconds, micros = answer
-    return (before + wall()) / 2000 - (int(seconds) + int(micros) / 1e6)
+    return (before + system_clock()) / 2000 - (int(seconds) + int(micros) / 1e6)
 
 
 def _text(value: object) -> str:

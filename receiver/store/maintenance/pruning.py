@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from receiver.ledger.order_reference import searchable
 from receiver.ledger.refund import Refund, State
-from receiver.store.deliveries.upkeep import Keeping
+from receiver.store.deliveries.upkeep import StreamRetention
 from receiver.store.redis.damage import RecordUnreadable
 from receiver.store.redis.stream_ids import fixed_width
 from receiver.store.requests.known_charges import KnownCharges
@@ -45,7 +45,7 @@ class Pruned(StrEnum):
     """Its record is damaged."""
 
 
-class Pruning(KnownCharges, Keeping):
+class Pruning(KnownCharges, StreamRetention):
     """Removes refunds of one account."""
 
     async def old_refunds(self, account: str, state: State, before: int, offset: int, limit: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from receiver.ledger.refund import REFUND_ID, Source
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import is_operator, read_operator_event
@@ -22,7 +22,7 @@ from receiver.store.redis.base import scored
 from receiver.store.redis.keys import Name
 from receiver.store.refunds.codec import FLAGS, MOST_NUMBER, NUMBERS, TEXTS
 from receiver.store.refunds.notifications import Notifications
-from receiver.store.refunds.schedule import Looks
+from receiver.store.refunds.schedule import RefundSchedule
 from receiver.store.requests.fps_orders import FpsOrders
 
 BATCH = 500
@@ -33,7 +33,7 @@ REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed"})
 SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing"})
 
 
-class Records(Pruning, Looks, FpsOrders, Overview, Notifications, Restored):
+class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Restored):
     """What is kept, read only to see whether it can be."""
 
     async def read_record(self, key: str, name: Name) -> None:
@@ -44,7 +44,7 @@ class Records(Pruning, Looks, FpsOrders, Overview, Notifications, Restored):
                 "history": self.history,
                 "trail": self.trail,
                 "charge": self.charge_entries,
-                "taken": self.taken,
+                "taken": self.refund_owner,
                 "disputes": self.disputes,
                 "requests": self.request,
                 "fps": self.fps_order,
@@ -118,7 +118,7 @@ class Records(Pruning, Looks, FpsOrders, Overview, Notifications, Restored):
             for place, value in enumerate(await self._read("LRANGE", key, 0, -1)):
                 try:
                     self._judge_event(name.account, msgspec.json.decode(value, type=dict[str, str]))
-                except (msgspec.MsgspecError, Unreadable, RecursionError):
+                except (msgspec.MsgspecError, Malformed, RecursionError):
                     self.damage.record(key, str(place), "no operator event")
             return
         after = "0-0"
@@ -126,7 +126,7 @@ class Records(Pruning, Looks, FpsOrders, Overview, Notifications, Restored):
             for after, fields in entries:
                 try:
                     self._judge_event(name.account, fields)
-                except Unreadable:
+                except Malformed:
                     self.damage.record(key, after, "no event")
 
     @staticmethod

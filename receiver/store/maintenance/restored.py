@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import structlog
 
 from receiver.ledger.refund import State
-from receiver.store.redis.base import Part, scored
+from receiver.store.redis.base import RedisRepository, scored
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import OTHER, RESTORED
 from receiver.store.redis.wakeups import News
@@ -28,7 +28,7 @@ GAP = 1_000
 seen those, and would take what is told from here on for older news."""
 
 
-class Restored(Part):
+class Restored(RedisRepository):
     """Catches up with what happened between a backup and its restore."""
 
     accounts: Sequence[str] = ()

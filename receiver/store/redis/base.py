@@ -10,17 +10,17 @@ from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import Damage, RecordUnreadable, WrongType
 from receiver.store.redis.keys import LIST, WAKE, Keys, read_name
 from receiver.store.redis.scripts import Command, Script, script
-from receiver.store.redis.wakeups import News, Wakes
+from receiver.store.redis.wakeups import ChangeNotifier, News
 
 LAST_TIME = 253_402_300_799_999
 """ms: the end of the year 9999, which is the last that can be written."""
 
 
-class Part:
+class RedisRepository:
     """Access to Redis. `now` is the clock that leases, throttles and schedules go by."""
 
     now: Clock
-    wakes: Wakes
+    wakes: ChangeNotifier
     damage: Damage
     _reads: Pipelines
     _writes: Pipelines

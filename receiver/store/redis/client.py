@@ -9,11 +9,11 @@ from redis.asyncio import Redis
 
 from receiver.store.redis.address import CLUSTER, SENTINEL, RedisAddress
 from receiver.store.redis.cluster import Cluster, ClusterGroup, NodeGroup
-from receiver.store.redis.pipeline import Group, connect, limits
+from receiver.store.redis.pipeline import Pipeline, connect, limits
 from receiver.store.redis.sentinel import master_of
 
 Client = Redis | Cluster
-Pipelines = Group | ClusterGroup
+Pipelines = Pipeline | ClusterGroup
 
 
 def link(address: RedisAddress, *, timeout: float = 5.0, connect_timeout: float = 2.0) -> Client:
@@ -37,7 +37,7 @@ def pipelines(
     """What sends the commands of one turn together."""
     if isinstance(client, Cluster):
         return ClusterGroup(client, lambda node: NodeGroup(node, wait_replicas, wait_ms, on_error, gone), on_error)
-    return Group(client, wait_replicas, wait_ms, _leaving(client, on_error), gone)
+    return Pipeline(client, wait_replicas, wait_ms, _leaving(client, on_error), gone)
 
 
 def _leaving(client: Redis, on_error: Callable[[str], None]) -> Callable[[str], None]:

@@ -9,9 +9,11 @@ from collections.abc import Callable
 class Clock:
     """Milliseconds since the epoch, UTC. A step of the machine's wall clock does not move it; `correct` does."""
 
-    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, system_clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._monotonic = monotonic
-        self._offset = wall() - monotonic()
+        self._offset = system_clock() - monotonic()
 
     def __call__(self) -> int:
         return int((self._monotonic() + self._offset) * 1000)

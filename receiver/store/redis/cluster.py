@@ -2,7 +2,7 @@
 
 Each node has its own pipelines, so that one that is down or slow holds up nobody but the accounts that live there.
 A node that says `MOVED` or `ASK` has not run the command: it is sent to where it belongs, also a claim. Nothing else is
-sent again but by `Group`.
+sent again but by `Pipeline`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from receiver.errors import StoreUnavailable
 from receiver.store.redis.address import address_text
 from receiver.store.redis.errors import kind_of
 from receiver.store.redis.keys import PROBE
-from receiver.store.redis.pipeline import Group, _Call, key_of, pulse_key
+from receiver.store.redis.pipeline import Pipeline, _Call, key_of, pulse_key
 from receiver.store.redis.scripts import Command, Script
 
 log = structlog.get_logger()
@@ -152,7 +152,7 @@ class Cluster:
             await client.aclose()
 
 
-class NodeGroup(Group):
+class NodeGroup(Pipeline):
     """The pipelines of one node. What belongs to another node is given to `elsewhere`."""
 
     elsewhere: Callable[[_Call, Exception], bool] = staticmethod(lambda call, error: False)
@@ -189,7 +189,7 @@ class NodeGroup(Group):
 
 
 class ClusterGroup:
-    """As `Group`, with a group for each node, which `make` makes."""
+    """As `Pipeline`, with a group for each node, which `make` makes."""
 
     def __init__(
         self, cluster: Cluster, make: Callable[[Redis], NodeGroup], on_error: Callable[[str], None] = lambda kind: None

@@ -51,7 +51,7 @@ class _Call:
 
 
 @dataclass(slots=True)
-class Group:
+class Pipeline:
     """Collects the commands of one turn of the loop, and sends them as one pipeline. Reads and writes have one each."""
 
     client: Redis
@@ -101,22 +101,22 @@ class Group:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._take_off)
+            asyncio.get_running_loop().call_soon(self._flush)
 
-    def _take_off(self) -> None:
+    def _flush(self) -> None:
         self._scheduled = False
         if not self._waiting or len(self._flights) >= MOST_FLIGHTS:
             return
         calls, self._waiting, self._said = self._waiting, [], set()
-        flight = asyncio.get_running_loop().create_task(self._fly(calls))
+        flight = asyncio.get_running_loop().create_task(self._send_batch(calls))
         self._flights.add(flight)
         flight.add_done_callback(self._landed)
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
         self._flights.discard(flight)
-        self._take_off()
+        self._flush()
 
-    async def _fly(self, calls: list[_Call]) -> None:
+    async def _send_batch(self, calls: list[_Call]) -> None:
         if self.gone():
             for call in calls:
                 self._fail(call, ResponseError("NODATADIR"))
@@ -171,19 +171,23 @@ class Group:
 
     async def _send(self, commands: list[Command]) -> list[Any]:
         if self.wait_replicas:
-            pulse: Command = ("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES, "GET")
-            commands = [*commands, pulse, ("WAIT", self.wait_replicas, self.wait_ms)]
+            wait_marker: Command = ("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES, "GET")
+            commands = [*commands, wait_marker, ("WAIT", self.wait_replicas, self.wait_ms)]
         answers = await self._exchange(commands)
         return self._confirmed(answers) if self.wait_replicas else answers
 
     def _confirmed(self, answers: list[Any]) -> list[Any]:
         """The answers without those to `SET` and `WAIT`; too few replicas make errors of them."""
-        *answers, pulse, reached = answers
-        if not isinstance(pulse, Exception) and not isinstance(reached, Exception) and reached >= self.wait_replicas:
+        *answers, wait_marker, reached = answers
+        if (
+            not isinstance(wait_marker, Exception)
+            and not isinstance(reached, Exception)
+            and reached >= self.wait_replicas
+        ):
             return answers
         error = (
-            pulse
-            if isinstance(pulse, ResponseError)
+            wait_marker
+            if isinstance(wait_marker, ResponseError)
             else ResponseError(f"NOREPLICAS {reached} of {self.wait_replicas} replicas confirmed the write")
         )
         return [each if isinstance(each, Exception) else error for each in answers]

@@ -37,7 +37,7 @@ class News(StrEnum):
     """Anything else."""
 
 
-class Waker:
+class ChangeSignal:
     """The alarm of one worker. It rings during a round as well: the rest after that round is then over at once."""
 
     def __init__(self, heeds: News = News.CHANGED) -> None:
@@ -45,11 +45,11 @@ class Waker:
         self._rung = asyncio.Event()
         self._rested_at = time.monotonic()
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """There is something to do, maybe."""
         self._rung.set()
 
-    def arm(self) -> None:
+    def clear(self) -> None:
         """A round begins: what happens from here on counts."""
         self._rung.clear()
 
@@ -62,13 +62,13 @@ class Waker:
         self._rested_at = time.monotonic()
 
 
-class Wakes:
+class ChangeNotifier:
     """A lost wake-up costs a second at most: everybody who waits also looks by himself."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._me = token_hex(8)
-        self._waiting: defaultdict[str, set[Waker]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[ChangeSignal]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
 
     def word(self, account: str, news: News) -> str:
@@ -79,12 +79,12 @@ class Wakes:
         """Wake who waits for such news of this account in this process; None: everybody who waits for any."""
         for waker in self._waiting.get(account, ()):
             if news is None or waker.heeds is news:
-                waker.ring()
+                waker.set()
 
     @contextlib.contextmanager
-    def waking(self, account: str, heeds: News = News.CHANGED) -> Iterator[Waker]:
+    def waking(self, account: str, heeds: News = News.CHANGED) -> Iterator[ChangeSignal]:
         """A waker that rings whenever such a thing is written to the account."""
-        waker = Waker(heeds)
+        waker = ChangeSignal(heeds)
         self._waiting[account].add(waker)
         try:
             yield waker

@@ -13,19 +13,19 @@ import msgspec
 
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import Dispute, joined
-from receiver.ledger.hint import Noted
-from receiver.store.redis.base import Part
+from receiver.ledger.hint import HintResult
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.wakeups import News
 
 MOST_COLLISIONS = 16
 
 
-class Disputes(Part):
+class Disputes(RedisRepository):
     """The disputes of one account."""
 
     seen_for: int
 
-    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> Noted:
+    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
         """Write down what a notification tells of a dispute. Durable when this returns; safe to repeat."""
         keys = self._keys(account)
         key = keys("disputes", dispute.charge_permission_id)
@@ -40,7 +40,7 @@ class Disputes(Part):
             )
             if answer != b"collision":
                 self._written(account, News.CHANGED)
-                return Noted(answer.decode())
+                return HintResult(answer.decode())
         raise StoreUnavailable("Others kept writing the same dispute.", reason="store_collision")
 
     async def disputes(self, account: str, charge_permission_id: str) -> tuple[Dispute, ...]:

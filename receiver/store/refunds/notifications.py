@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from receiver.ledger.hint import Noted
+from receiver.ledger.hint import HintResult
 from receiver.ledger.notification import UnrecognizedNotification
-from receiver.store.redis.base import Part
+from receiver.store.redis.base import RedisRepository
 
 MOST_KEPT = 1_000
 MOST_BYTES = 64 * 1024 * 1024
@@ -33,10 +33,10 @@ class Kept:
     details: UnrecognizedNotification
 
 
-class Notifications(Part):
+class Notifications(RedisRepository):
     """Those of one account, or of `UNASSIGNED`."""
 
-    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> Noted:
+    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
         """Keep it. Durable when this returns; safe to repeat."""
         answer = await self._run(
             "keep_notification",
@@ -52,7 +52,7 @@ class Notifications(Part):
                 KEPT_FOR,
             ],
         )
-        return Noted(answer.decode())
+        return HintResult(answer.decode())
 
     async def kept_notifications(self, account: str, limit: int) -> list[Kept]:
         """The last ones, newest first. A damaged one is passed over, and logged."""

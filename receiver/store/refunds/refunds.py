@@ -14,7 +14,7 @@ from receiver.ledger.charge_book import entry_of
 from receiver.ledger.order_reference import searchable
 from receiver.ledger.query import Page, Place, Query, place_of, read_cursor, write_cursor
 from receiver.ledger.refund import Refund, Revision
-from receiver.store.redis.base import Part, scored
+from receiver.store.redis.base import RedisRepository, scored
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.redis.keys import STATES
 from receiver.store.refunds.codec import from_hash, from_line, to_hash, to_line
@@ -61,7 +61,7 @@ class Committed(StrEnum):
     """The subscriber list has changed meanwhile: read and decide again."""
 
 
-class Refunds(Part):
+class Refunds(RedisRepository):
     """What is known about refunds."""
 
     async def refund(self, account: str, refund_id: str) -> Refund | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from receiver.ledger.hint import Hint, Noted
+from receiver.ledger.hint import Hint, HintResult
 from receiver.ledger.refund import REFUND_ID, Source
-from receiver.store.redis.base import Part
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.wakeups import News
 from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, trace_line
@@ -19,7 +19,7 @@ SEEN_FOR = 16 * 86_400_000
 """Accepted age and future, and a day (ms): what is older is refused before anybody asks whether it was seen."""
 
 
-class Echo(msgspec.Struct, frozen=True, array_like=True):
+class FollowUp(msgspec.Struct, frozen=True, array_like=True):
     """What is remembered of a hint until it has brought something new. Of a poll, only how often it has failed."""
 
     source: Source
@@ -42,13 +42,13 @@ class Echo(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DueRefund:
     """A claimed refund: ask Amazon, and settle with the token before the lease ends."""
 
     account: str
     refund_id: str
     token: int
-    echo: Echo | None
+    echo: FollowUp | None
     patient: bool = False
     """Whether it was taken from the schedule or the refreshes, which wait behind notifications."""
 
@@ -67,20 +67,20 @@ class Look:
 class Claimed:
     """What a claim took. `wait` is when (ms from now) there is more to take; None when nothing is scheduled."""
 
-    looks: tuple[Look, ...]
+    looks: tuple[DueRefund, ...]
     wait: int | None
 
 
-class Looks(Part):
+class RefundSchedule(RedisRepository):
     """The schedule of one account's questions to Amazon."""
 
     seen_for: int = SEEN_FOR
 
-    async def hint(self, account: str, hint: Hint) -> Noted:
+    async def hint(self, account: str, hint: Hint) -> HintResult:
         """Make the refund due now. Durable when this returns; safe to repeat."""
         keys = self._keys(account)
         queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
-        echo = Echo(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
+        echo = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
         answer = await self._run(
             "hint",
             [
@@ -103,7 +103,7 @@ class Looks(Part):
             without=("trail", "refund"),
         )
         self._written(account, News.DUE)
-        return Noted(answer.decode())
+        return HintResult(answer.decode())
 
     async def claim(
         self,
@@ -134,25 +134,25 @@ class Looks(Part):
                 await self.set_aside(keys("due"), member, "no id of a refund; set aside")
                 continue
             looks.append(
-                Look(account, refund_id, int(token), self._echo(keys("hints"), refund_id, echo), bool(is_patient))
+                DueRefund(account, refund_id, int(token), self._echo(keys("hints"), refund_id, echo), bool(is_patient))
             )
         return Claimed(tuple(looks), None if wait < 0 else int(wait))
 
-    def _echo(self, key: str, refund_id: str, stored: bytes) -> Echo | None:
+    def _echo(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
         """What is remembered of the hint. A damaged record costs the hint its memory, not the refund its look."""
         if not stored:
             return None
         try:
-            return msgspec.json.decode(stored, type=Echo)
+            return msgspec.json.decode(stored, type=FollowUp)
         except (msgspec.MsgspecError, RecursionError):
             self.damage.record(key, refund_id, "no hint; taken for a notification")
-            return Echo(Source.NOTIFICATION, self.now())
+            return FollowUp(Source.NOTIFICATION, self.now())
 
     async def reschedule(
         self,
-        look: Look,
+        look: DueRefund,
         at: int | None,
-        echo: Echo | None = None,
+        echo: FollowUp | None = None,
         *,
         revision: int | None = None,
         outcome: str = "",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from receiver.store.redis.base import LAST_TIME, Part
+from receiver.store.redis.base import LAST_TIME, RedisRepository
 from receiver.store.redis.damage import WrongType
 
 CAP = 300
@@ -43,7 +43,7 @@ def trace_line(at: int, what: str, *more: str | int) -> bytes:
     return msgspec.json.encode((at, what, *more))
 
 
-class Trails(Part):
+class Trails(RedisRepository):
     """Reads for people."""
 
     async def trace(self, account: str, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:

@@ -19,11 +19,11 @@ from enum import StrEnum
 
 import msgspec
 
-from receiver.amazon.fps.calls import Order, Policy
+from receiver.amazon.fps.calls import FpsRefundRequest, Policy
 from receiver.ledger.refund_request import RequestState
-from receiver.store.redis.base import Part
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import unreadable
-from receiver.store.requests.requests import Attempt, Attempts
+from receiver.store.requests.requests import Attempt, ClaimedRequests
 
 
 class Begin(StrEnum):
@@ -46,10 +46,10 @@ class Taken(StrEnum):
 class FpsOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A refund to make. Every try sends these values, in this version of the API, whatever the settings say by then."""
 
-    values: Order
+    values: FpsRefundRequest
     version: str
 
-    def means(self, values: Order) -> bool:
+    def means(self, values: FpsRefundRequest) -> bool:
         """Whether these are the values of this order, as Amazon would take them."""
         return _meaning(self.values) == _meaning(values)
 
@@ -72,7 +72,7 @@ class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Our word for how the last try failed, such as `amazon_timeout`; empty where none did."""
 
 
-class FpsOrders(Part):
+class FpsOrders(RedisRepository):
     """Orders of one account."""
 
     async def reserve_fps(
@@ -109,7 +109,7 @@ class FpsOrders(Part):
             self.damage.record(key, what="no order that this version reads")
             raise unreadable(key) from error
 
-    async def claim_fps(self, account: str, *, lease: int, limit: int) -> Attempts:
+    async def claim_fps(self, account: str, *, lease: int, limit: int) -> ClaimedRequests:
         """Take at most `limit` orders whose time has come, for `lease` ms."""
         keys = self._keys(account)
         wait, *rest = await self._run(
@@ -119,7 +119,7 @@ class FpsOrders(Part):
             repeatable=False,
         )
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
-        return Attempts(found, None if wait < 0 else int(wait))
+        return ClaimedRequests(found, None if wait < 0 else int(wait))
 
     async def begin_fps(self, account: str, attempt: Attempt, window: int) -> Begin:
         """Write down that a try is about to be sent, which is allowed for `window` ms from the first one."""
@@ -176,7 +176,7 @@ class FpsOrders(Part):
         return [keys("fps", reference), keys("fps_issuing")]
 
 
-def _meaning(values: Order) -> tuple[str, ...]:
+def _meaning(values: FpsRefundRequest) -> tuple[str, ...]:
     amount = str(values.amount or "")
     return values.reference, values.transaction_id, amount, values.description, values.policy or Policy.MASTER
 

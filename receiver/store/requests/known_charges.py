@@ -10,13 +10,13 @@ from receiver.ledger.dispute import permission_of
 from receiver.ledger.retryability import KnownCharge
 from receiver.store.redis.damage import StoreDamaged
 from receiver.store.refunds.disputes import Disputes
-from receiver.store.requests.open_requests import Unsettled
+from receiver.store.requests.open_requests import OpenRequestStore
 
 CHUNK = 25
 """Charges that are read at once. An answer to Amazon waits for no more than these."""
 
 
-class KnownCharges(Unsettled, Disputes):
+class KnownCharges(OpenRequestStore, Disputes):
     """The charges of one account."""
 
     over: Mapping[str, Mapping[str, int]] = {}
@@ -30,7 +30,7 @@ class KnownCharges(Unsettled, Disputes):
         try:
             entries, taken, disputes, kept = await asyncio.gather(
                 self.charge_entries(account, charge_id),
-                self.taken(account, charge_id),
+                self.refund_owner(account, charge_id),
                 self.disputes(account, permission_of(charge_id)),
                 self.kept_charge(account, charge_id),
             )

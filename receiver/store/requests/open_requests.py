@@ -1,6 +1,6 @@
 """Edge: Redis. Requests that are not settled: lists, what an unclear one may have made, and its settling by hand.
 
-`reserved` and `unclear` are sorted sets by since when; `taken` of a charge says which refund is which request's.
+`reserved` and `unclear` are sorted sets by since when; `refund_owner` of a charge says which refund is which request's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
 from receiver.ledger.refund import Refund
-from receiver.ledger.refund_request import OPEN, Order, Record, RequestState, candidate
+from receiver.ledger.refund_request import OPEN, PreparedRefund, RefundRequestRecord, RequestState, candidate
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.requests.requests import KEPT_FOR, Attempt, Requests
@@ -21,7 +21,7 @@ from receiver.store.requests.requests import KEPT_FOR, Attempt, Requests
 class OpenRequests:
     """The requests that have been in a state longest, and how many there are in it in all."""
 
-    records: Sequence[Record]
+    records: Sequence[RefundRequestRecord]
     total: int
     unreadable: Sequence[str] = ()
     """Ids of requests whose records are damaged, or of a later version."""
@@ -46,7 +46,7 @@ class Busy:
     """The request is being tried at this moment; nothing was written."""
 
 
-class Unsettled(Refunds, Requests):
+class OpenRequestStore(Refunds, Requests):
     """What requests and the book of their charge tell together."""
 
     async def charge_entries(self, account: str, charge_id: str) -> dict[str, Entry]:
@@ -88,7 +88,7 @@ class Unsettled(Refunds, Requests):
             refund = await self.refund_or_id(account, name)
             return (entry_of(refund) if isinstance(refund, Refund) else None) or entry
         record = await self._readable(account, name.removeprefix(RESERVATION))
-        if not isinstance(record, Record) or not record.created_at:
+        if not isinstance(record, RefundRequestRecord) or not record.created_at:
             return entry
         return Entry(entry.minor_units, RESERVED, record.created_at, record.order.money.currency_code)
 
@@ -99,17 +99,17 @@ class Unsettled(Refunds, Requests):
         names = self._texts(index, ids)
         found = await asyncio.gather(*(self._readable(account, each) for each in names))
         bad = [each for each, record in zip(names, found, strict=True) if isinstance(record, str)]
-        records = [record for record in found if isinstance(record, Record) and record.state is state]
+        records = [record for record in found if isinstance(record, RefundRequestRecord) and record.state is state]
         return OpenRequests(records, int(total), bad)
 
-    async def _readable(self, account: str, request_id: str) -> Record | str | None:
+    async def _readable(self, account: str, request_id: str) -> RefundRequestRecord | str | None:
         """One request of a list; its id where it cannot be read, which harms no other."""
         try:
             return await self.request(account, request_id)
         except (RecordUnreadable, WrongType):
             return request_id
 
-    async def taken(self, account: str, charge_id: str) -> dict[str, str]:
+    async def refund_owner(self, account: str, charge_id: str) -> dict[str, str]:
         """Refund → request, of the refunds on a charge that requests have become."""
         key = self._keys(account)("taken", charge_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
@@ -132,20 +132,20 @@ class Unsettled(Refunds, Requests):
             sizes[f"request_age:{state}"] = max(self.now() - pairs[0][1], 0) / 1000 if pairs else 0.0
         return sizes
 
-    async def candidate_of(self, account: str, record: Record) -> str:
+    async def candidate_of(self, account: str, record: RefundRequestRecord) -> str:
         """The one refund that the request may have made (see `ledger.request.candidate`), or empty."""
         if record.state is not RequestState.UNCLEAR:
             return ""
         order = record.order
         entries, taken = await asyncio.gather(
-            self.charge_entries(account, order.charge_id), self.taken(account, order.charge_id)
+            self.charge_entries(account, order.charge_id), self.refund_owner(account, order.charge_id)
         )
         alike = [name for name, entry in entries.items() if entry.minor_units == order.money.minor_units]
         names = [name for name in alike if not name.startswith(RESERVATION) and name not in taken]
         refunds = await asyncio.gather(*(self.refund(account, name) for name in names))
         return candidate(record, entries, taken, refunds)
 
-    async def unclear_with(self, refund: Refund) -> Record | None:
+    async def unclear_with(self, refund: Refund) -> RefundRequestRecord | None:
         """The unclear request that this refund is the candidate of, if there is one."""
         if refund.amount is None or not refund.charge_id:
             return None
@@ -161,7 +161,7 @@ class Unsettled(Refunds, Requests):
             return None
         return record
 
-    async def reopen_request(self, account: str, order: Order, *, lease: int) -> Attempt | NotUnclear:
+    async def reopen_request(self, account: str, order: PreparedRefund, *, lease: int) -> Attempt | NotUnclear:
         """Hold an unclear request for `lease` ms, to send it once more. Returns the claim, or what it is instead."""
         keys, now = self._keys(account), self.now()
         answer = await self._run(
@@ -175,7 +175,7 @@ class Unsettled(Refunds, Requests):
         return Attempt(order.id, now + lease)
 
     async def settle_unclear(
-        self, account: str, order: Order, fields: Mapping[str, str], *, refund_id: str = "", state: str = ""
+        self, account: str, order: PreparedRefund, fields: Mapping[str, str], *, refund_id: str = "", state: str = ""
     ) -> NotUnclear | Taken | Busy | None:
         """What a person has found out of a request that is unclear, or whose tries Amazon refuses without a word about
         the refund: done, with a refund in `state`; or refused, without one.

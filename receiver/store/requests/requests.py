@@ -14,8 +14,8 @@ import msgspec
 from receiver.ledger.charge import Charge
 from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
 from receiver.ledger.dispute import permission_of
-from receiver.ledger.refund_request import Order, Record, RequestState
-from receiver.store.redis.base import Part
+from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType, unreadable
 
 KEPT_FOR = 400 * 86_400_000
@@ -58,19 +58,19 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempts:
+class ClaimedRequests:
     """What a claim took; `wait` is when (ms from now) there is more, None when nothing is scheduled."""
 
     attempts: Sequence[Attempt] = field(default=())
     wait: int | None = None
 
 
-class Requests(Part):
+class Requests(RedisRepository):
     """Requests of one account. The order is stored under short names, as everything that is kept long."""
 
     async def reserve(
-        self, account: str, order: Order, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Disputed | Record:
+        self, account: str, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
+    ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or say what stands in the way.
 
         `owner` is a fresh random word: it tells a repetition of this very call from somebody else's.
@@ -110,7 +110,7 @@ class Requests(Part):
         flat = answer[1]
         return self._request_record(account, order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
 
-    def _reserve_keys(self, account: str, order: Order) -> list[str]:
+    def _reserve_keys(self, account: str, order: PreparedRefund) -> list[str]:
         keys = self._keys(account)
         return [
             keys("requests", order.id),
@@ -121,12 +121,12 @@ class Requests(Part):
             keys("disputes", permission_of(order.charge_id)),
         ]
 
-    async def request(self, account: str, request_id: str) -> Record | None:
+    async def request(self, account: str, request_id: str) -> RefundRequestRecord | None:
         """One request; None if there is none, or it was more than 400 days ago."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("requests", request_id))
         return self._request_record(account, request_id, raw) if raw else None
 
-    def _request_record(self, account: str, request_id: str, raw: Mapping[bytes, bytes]) -> Record:
+    def _request_record(self, account: str, request_id: str, raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
         try:
             return _record(raw)
         except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
@@ -134,13 +134,13 @@ class Requests(Part):
             self.damage.record(key, what="no refund request that this version reads")
             raise unreadable(key) from error
 
-    async def claim_requests(self, account: str, *, lease: int, limit: int) -> Attempts:
+    async def claim_requests(self, account: str, *, lease: int, limit: int) -> ClaimedRequests:
         """Take at most `limit` requests whose time has come, for `lease` ms."""
         wait, *rest = await self._run(
             "claim_request", self._claim_keys(account, "issuing"), [self.now(), lease, limit], repeatable=False
         )
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
-        return Attempts(found, None if wait < 0 else int(wait))
+        return ClaimedRequests(found, None if wait < 0 else int(wait))
 
     def _claim_keys(self, account: str, schedule: str) -> list[str]:
         keys = self._keys(account)
@@ -165,7 +165,7 @@ class Requests(Part):
         self,
         account: str,
         attempt: Attempt,
-        order: Order,
+        order: PreparedRefund,
         at: int,
         *,
         unknown: bool | None,
@@ -178,7 +178,9 @@ class Requests(Part):
         written = await self._settle_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
         return bool(written)
 
-    async def done_request(self, account: str, attempt: Attempt, order: Order, refund_id: str, state: str) -> bool:
+    async def done_request(
+        self, account: str, attempt: Attempt, order: PreparedRefund, refund_id: str, state: str
+    ) -> bool:
         """Amazon issued it: the reservation becomes the refund, whatever the request was taken for.
 
         False if that contradicts what a person had made of this request, or of another that was given this refund.
@@ -188,7 +190,7 @@ class Requests(Part):
         return written != "contradicted"
 
     async def refuse_request(
-        self, account: str, attempt: Attempt, order: Order, fields: Mapping[str, str]
+        self, account: str, attempt: Attempt, order: PreparedRefund, fields: Mapping[str, str]
     ) -> RequestState | None:
         """Amazon refused it. Returns what that makes of the request; None if the claim is no longer ours."""
         written = await self._settle_request(account, attempt, order, "refused", fields=fields)
@@ -198,7 +200,7 @@ class Requests(Part):
         self,
         account: str,
         attempt: Attempt,
-        order: Order,
+        order: PreparedRefund,
         outcome: str,
         *,
         at: int | str = "",
@@ -274,14 +276,14 @@ def _texts(flat: Sequence[bytes]) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
-def _record(raw: Mapping[bytes, bytes]) -> Record:
+def _record(raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
     text = {name.decode(): value for name, value in raw.items()}
 
     def word(name: str) -> str:
         return text.get(name, b"").decode()
 
-    return Record(
-        order=msgspec.json.decode(text["order"], type=Order),
+    return RefundRequestRecord(
+        order=msgspec.json.decode(text["order"], type=PreparedRefund),
         state=RequestState(word("state")),
         refund_id=word("refund_id"),
         tries=int(word("tries") or 0),

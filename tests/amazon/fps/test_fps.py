@@ -22,7 +22,14 @@ from receiver.amazon.fps.signing import (
     signed_url,
     string_to_sign,
 )
-from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs, AmazonThrottled, AmazonUnknown, BadRequest
+from receiver.errors import (
+    AmazonError,
+    AmazonOutcomeUnknown,
+    AmazonRefused,
+    AmazonRefusesUs,
+    AmazonThrottled,
+    BadRequest,
+)
 from receiver.exchange import Response
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Unread
@@ -48,7 +55,7 @@ EXAMPLE_SIGNATURE = "i91nKc4PWAt0JJIdXwz9HxZCJDdiy6cf/Mj6vPxyYIs="
 CREDENTIALS = Credentials(KEY_ID, SECRET)
 NOW = parse_time("2007-05-10T05:11:41Z")
 LIVE = calls.HOSTS["live"]
-ORDER = calls.Order("208sg0849sfwers082", "w908dnwf092987")
+ORDER = calls.FpsRefundRequest("208sg0849sfwers082", "w908dnwf092987")
 """The transaction and the reference of the guide's example."""
 
 ANSWER = """\
@@ -88,7 +95,7 @@ def ok(body: str | bytes, status: int = 200, **headers: str) -> Response:
     return Response(status, headers, body.encode() if isinstance(body, str) else body)
 
 
-def raised(response: Response, order: calls.Order = ORDER) -> AmazonError:
+def raised(response: Response, order: calls.FpsRefundRequest = ORDER) -> AmazonError:
     with pytest.raises(AmazonError) as caught:
         calls.read_refund(response, order, NOW)
     return caught.value
@@ -205,7 +212,9 @@ def test_the_signature_of_the_guides_request_is_pinned() -> None:
 @pytest.mark.parametrize("version", ["2008-09-17", "2010-08-28"])
 def test_later_versions_say_caller_reference_and_caller_description(version: str) -> None:
     """The API reference's names, with amount, description and policy."""
-    order = calls.Order("T1", "R-1", Money(Decimal("3.5"), "USD"), "Größe 3 & more", "MasterAndMarketplaceTxn")
+    order = calls.FpsRefundRequest(
+        "T1", "R-1", Money(Decimal("3.5"), "USD"), "Größe 3 & more", "MasterAndMarketplaceTxn"
+    )
     request = calls.refund(calls.HOSTS["sandbox"], CREDENTIALS, order, NOW, version=version)
     found = parameters(request.url)
     assert found.pop("Signature") == proof(request.url, "fps.sandbox.amazonaws.com")
@@ -225,7 +234,7 @@ def test_later_versions_say_caller_reference_and_caller_description(version: str
 
 def test_the_first_version_calls_the_description_that_of_the_transaction() -> None:
     """As Amazon's client library of 2008-05-01 does."""
-    url = calls.refund(LIVE, CREDENTIALS, calls.Order("T1", "R-1", description="d"), NOW).url
+    url = calls.refund(LIVE, CREDENTIALS, calls.FpsRefundRequest("T1", "R-1", description="d"), NOW).url
     assert parameters(url)["TransactionDescription"] == "d"
 
 
@@ -268,7 +277,7 @@ def test_a_parameter_that_cannot_be_right_is_refused_by_name(
     """Before anything is signed."""
     good: dict[str, object] = {"transaction_id": "T1", "reference": "R-1"}
     with pytest.raises(BadRequest) as caught:
-        calls.Order(**{**good, **values})  # type: ignore[arg-type]
+        calls.FpsRefundRequest(**{**good, **values})  # type: ignore[arg-type]
     assert caught.value.reason == reason
     assert named in caught.value.detail
 
@@ -315,7 +324,7 @@ def test_an_unknown_version_or_signature_method_is_refused() -> None:
 def test_a_recorded_answer_becomes_an_observation_under_the_reference() -> None:
     """The ledger's id is the merchant's reference, the charge the transaction; FPS tells no time, so it is now."""
     amount = Money(*USD)
-    order = calls.Order("14GK6F2QU755ODS27SGHEURLKPG72Z54KMF", "R-1", amount)
+    order = calls.FpsRefundRequest("14GK6F2QU755ODS27SGHEURLKPG72Z54KMF", "R-1", amount)
     assert calls.read_refund(ok(ANSWER), order, NOW, environment="Sandbox") == calls.Answer(
         transaction_id="14GK6F2QU755ODS27SGHEURLKPG72Z54KMF",
         transaction_status="Pending",
@@ -361,7 +370,7 @@ def test_the_reference_and_the_reason_are_read_where_they_are_told() -> None:
     assert (answer.observation.refund_id, answer.request_id) == ("w908dnwf092987", "")
     assert answer.observation.reason_description == "In a batch"
     error = raised(ok(body.replace("w908dnwf092987", "another")))
-    assert (type(error), error.reason) == (AmazonUnknown, "amazon_wrong_refund")
+    assert (type(error), error.reason) == (AmazonOutcomeUnknown, "amazon_wrong_refund")
 
 
 @pytest.mark.parametrize(
@@ -384,7 +393,7 @@ def test_the_reference_and_the_reason_are_read_where_they_are_told() -> None:
 def test_an_answer_that_does_not_tell_what_happened_is_unknown(body: str) -> None:
     """Half an answer, no XML, a document type, two statuses: nothing about money is guessed."""
     error = raised(ok(body))
-    assert (type(error), error.reason, error.amazon_status) == (AmazonUnknown, "amazon_unintelligible", 200)
+    assert (type(error), error.reason, error.amazon_status) == (AmazonOutcomeUnknown, "amazon_unintelligible", 200)
 
 
 @pytest.mark.parametrize("found", ["", "../..", "x" * 36, "<b>T1</b>"])
@@ -420,9 +429,9 @@ def test_only_a_verdict_on_the_refund_refuses_it(status: int, code: str, kind: t
 def test_an_error_that_does_not_decide_is_unknown(code: str) -> None:
     """Also when it stands behind one that would."""
     error = raised(ok(ERROR.format(code=code), 400))
-    assert (type(error), error.reason, error.request_id) == (AmazonUnknown, "amazon_unknown", "25a6-req")
+    assert (type(error), error.reason, error.request_id) == (AmazonOutcomeUnknown, "amazon_unknown", "25a6-req")
     first = "<Errors><Error><Code>InvalidParams</Code></Error>"
-    assert type(raised(ok(ERROR.format(code=code).replace("<Errors>", first), 400))) is AmazonUnknown
+    assert type(raised(ok(ERROR.format(code=code).replace("<Errors>", first), 400))) is AmazonOutcomeUnknown
 
 
 def test_of_several_errors_one_that_is_no_verdict_counts() -> None:
@@ -436,7 +445,7 @@ def test_of_several_errors_one_that_is_no_verdict_counts() -> None:
 def test_a_status_that_does_not_decide_is_unknown_whatever_the_body(status: int) -> None:
     """Even a refusal in the body of a 500 proves nothing."""
     error = raised(ok(ERROR.format(code="InvalidParams"), status, **{"retry-after": "7"}))
-    assert (type(error), error.amazon_status, error.retry_after) == (AmazonUnknown, status, 7)
+    assert (type(error), error.amazon_status, error.retry_after) == (AmazonOutcomeUnknown, status, 7)
 
 
 def test_429_is_a_throttle() -> None:
@@ -456,7 +465,7 @@ def test_a_4xx_that_is_not_of_fps_refuses_the_request(body: str, status: int) ->
 def test_a_4xx_with_the_answer_to_a_refund_is_unknown() -> None:
     """Half of it says that the refund was made."""
     error = raised(ok(ANSWER, 400))
-    assert (type(error), error.reason) == (AmazonUnknown, "amazon_unintelligible")
+    assert (type(error), error.reason) == (AmazonOutcomeUnknown, "amazon_unintelligible")
 
 
 @settings(deadline=None)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.amazon.fps.notification import StatusNotification, read_status_notification
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 
 BODY = (
     b"transactionId=14GK6F2QU755ODS27SGHEURLKPG72Z54KMF&transactionDate=1254987247&status=SUCCESS&operation=REFUND"
@@ -86,7 +86,7 @@ def test_of_other_operations_odd_ids_are_left_out() -> None:
 )
 def test_what_could_be_read_in_two_ways_is_unreadable(body: bytes) -> None:
     """Doubled names, also in another case or encoding; broken escapes; other encodings; sizes; malformed values."""
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         read_status_notification(body)
     assert caught.value.reason == "notification_unreadable"
 
@@ -99,7 +99,7 @@ def test_the_bounds_are_exact() -> None:
     most = BODY + b"".join(b"&n%d=" % number for number in range(100 - fields))
     assert read_status_notification(most) == READ
     for body in (longest + b"y", most + b"&last="):
-        with pytest.raises(Unreadable):
+        with pytest.raises(Malformed):
             read_status_notification(body)
 
 
@@ -107,7 +107,7 @@ def test_the_bounds_are_exact() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_notification_or_unreadable(body: bytes) -> None:
     """The parser has one way to fail."""
-    with suppress(Unreadable):
+    with suppress(Malformed):
         read_status_notification(body)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from receiver.amazon.sns.certificate import check_certificate, read_certificate, read_der
 from receiver.amazon.sns.regions import SIGNING_NAMES, signing_name
-from receiver.errors import NotProven
+from receiver.errors import VerificationFailed
 from tests.kit.sns import NOW, SnsSigner, rsa_key
 
 SIGNER = SnsSigner()
@@ -23,7 +23,7 @@ DAY = 86_400_000
 
 
 def reason_of(pem: bytes) -> str:
-    with pytest.raises(NotProven) as caught:
+    with pytest.raises(VerificationFailed) as caught:
         read_certificate(pem)
     return caught.value.reason
 
@@ -76,7 +76,7 @@ def test_exponent_1_is_refused() -> None:
     """With exponent 1 every text signs itself; the library makes no such key, so the bytes are altered."""
     der = SIGNER.der.replace(b"\x02\x03\x01\x00\x01", b"\x02\x03\x00\x00\x01")
     assert der != SIGNER.der
-    with pytest.raises(NotProven):
+    with pytest.raises(VerificationFailed):
         read_der(der)
 
 
@@ -95,7 +95,7 @@ def version_1() -> bytes:
 
 def test_version_1_is_refused() -> None:
     """X.509 version 1 cannot say that it is not an authority's."""
-    with pytest.raises(NotProven) as caught:
+    with pytest.raises(VerificationFailed) as caught:
         read_der(version_1())
     assert caught.value.reason == "certificate_version"
 
@@ -141,10 +141,10 @@ def test_line_ends_of_either_kind_are_fine() -> None:
 
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_certificate_or_not_proven(body: bytes) -> None:
-    """Nothing but `NotProven` escapes, from the PEM layer or from the DER layer."""
-    with pytest.raises(NotProven):
+    """Nothing but `VerificationFailed` escapes, from the PEM layer or from the DER layer."""
+    with pytest.raises(VerificationFailed):
         read_certificate(body)
-    with pytest.raises(NotProven):
+    with pytest.raises(VerificationFailed):
         read_der(body)
 
 
@@ -154,7 +154,7 @@ def test_any_changed_byte_is_a_certificate_or_not_proven(place: int, value: int)
     der = SIGNER.der[:place] + bytes([value]) + SIGNER.der[place + 1 :]
     try:
         assert (read_der(der).name == SIGNER.name) is (der == SIGNER.der)
-    except NotProven:
+    except VerificationFailed:
         assert der != SIGNER.der
 
 
@@ -176,7 +176,7 @@ def test_the_name_is_the_regions(partition: str, region: str, name: str) -> None
     check_certificate(certificate, partition, region, NOW, NOW)
     for other_partition, other_region in SIGNING_NAMES:
         if signing_name(other_partition, other_region) != name:
-            with pytest.raises(NotProven) as caught:
+            with pytest.raises(VerificationFailed) as caught:
                 check_certificate(certificate, other_partition, other_region, NOW, NOW)
             assert caught.value.reason == "certificate_wrong_name"
 
@@ -194,7 +194,7 @@ def test_the_name_is_the_regions(partition: str, region: str, name: str) -> None
 )
 def test_another_name_is_refused(change: dict[str, Any]) -> None:
     """Names are compared whole; a common name counts only where there is no alternative name."""
-    with pytest.raises(NotProven) as caught:
+    with pytest.raises(VerificationFailed) as caught:
         check_certificate(read_certificate(SnsSigner(**change).pem), "aws", "us-east-1", NOW, NOW)
     assert caught.value.reason == "certificate_wrong_name"
 
@@ -202,7 +202,7 @@ def test_another_name_is_refused(change: dict[str, Any]) -> None:
 def test_an_unknown_region_has_no_name() -> None:
     """A name is never guessed."""
     assert signing_name("aws", "us-east-9") is None
-    with pytest.raises(NotProven):
+    with pytest.raises(VerificationFailed):
         check_certificate(read_certificate(SIGNER.pem), "aws", "us-east-9", NOW, NOW)
 
 
@@ -237,6 +237,6 @@ def test_a_certificate_is_valid_at_the_messages_time_or_now(at: int, now: int) -
 )
 def test_a_certificate_that_is_valid_at_neither_time_is_refused(at: int, now: int) -> None:
     """Not a millisecond more, and not because the two times lie on both sides of its dates."""
-    with pytest.raises(NotProven) as caught:
+    with pytest.raises(VerificationFailed) as caught:
         check_certificate(read_certificate(SIGNER.pem), "aws", "us-east-1", at, now)
     assert caught.value.reason == "certificate_dates"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.amazon.sns.envelope import Envelope, read_envelope
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 from tests.kit.sns import NOW, TOPIC, SnsSigner, headers, signed_text
 
 SIGNER = SnsSigner()
@@ -24,7 +24,7 @@ def read(fields: dict[str, Any], sent: dict[str, str] | None = None) -> Envelope
 
 
 def reason_of(fields: dict[str, Any], sent: dict[str, str] | None = None) -> str:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         read(fields, sent)
     return caught.value.reason
 
@@ -213,7 +213,7 @@ def test_no_field_comes_twice(name: str) -> None:
     """Two readers of a duplicate key see two values."""
     fields = SIGNER.envelope()
     body = json.dumps(fields)[:-1] + f", {json.dumps(name)}: {json.dumps(fields[name])}}}"
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         read_envelope(body.encode())
     assert caught.value.reason == "duplicate_key"
 
@@ -221,7 +221,7 @@ def test_no_field_comes_twice(name: str) -> None:
 @pytest.mark.parametrize("body", [b"[]", b'"text"', b"null", b"1", b"[{}]"])
 def test_the_top_is_an_object(body: bytes) -> None:
     """A raw message, or any other JSON, is no envelope."""
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         read_envelope(body)
     assert caught.value.reason == "not_an_object"
 
@@ -241,7 +241,7 @@ def test_headers_agree_with_the_body_where_they_are_there() -> None:
 
 def test_raw_delivery_is_refused() -> None:
     """A raw message carries no signature at all."""
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         read_envelope(b'{"MerchantID": "x"}', {"x-amz-sns-rawdelivery": "true"})
     assert caught.value.reason == "raw_delivery"
 
@@ -269,7 +269,7 @@ def test_a_subscribe_address_is_exactly_the_one_of_topic_and_token(url: str) -> 
 def test_half_a_surrogate_pair_is_unreadable(escaped: str) -> None:
     """It parses as JSON, and has no UTF-8 form that could have been signed."""
     body = json.dumps({**SIGNER.envelope(), "Message": "…"}, ensure_ascii=False).replace('"…"', escaped)
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         read_envelope(body.encode())
     assert caught.value.reason == "lone_surrogate"
 
@@ -288,15 +288,15 @@ def test_neither_repr_nor_error_shows_what_the_body_says() -> None:
     assert fields["Token"] not in repr(envelope)
     assert fields["Signature"] not in repr(envelope)
     for name in (*REQUIRED, *CONFIRMATION):
-        with pytest.raises(Unreadable) as caught:
+        with pytest.raises(Malformed) as caught:
             read({**fields, name: {"needle-in-value": 1}})
         assert "needle" not in str(caught.value)
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_an_envelope_or_unreadable(body: bytes) -> None:
-    """Nothing but `Unreadable` escapes."""
-    with pytest.raises(Unreadable):
+    """Nothing but `Malformed` escapes."""
+    with pytest.raises(Malformed):
         read_envelope(body)
 
 
@@ -319,7 +319,7 @@ def test_any_mutation_is_an_envelope_or_unreadable(kind: str, changes: dict[str,
         fields.pop(name, None)
     try:
         read(fields)
-    except Unreadable:
+    except Malformed:
         return
 
 

@@ -17,7 +17,7 @@ from receiver.amazon.sns import known_answers
 from receiver.amazon.sns.certificate import read_certificate
 from receiver.amazon.sns.envelope import Envelope, read_envelope
 from receiver.amazon.sns.signature import check_address, check_age, check_signature, read_address, self_test
-from receiver.errors import CertificateUnavailable, ConfigurationError, DatedInFuture, NotProven, Unreadable
+from receiver.errors import CertificateUnavailable, ConfigurationError, DatedInFuture, Malformed, VerificationFailed
 from tests.kit.sns import NOW, TOPIC, SnsSigner, rsa_key, signed_text
 
 SIGNER = SnsSigner()
@@ -106,7 +106,7 @@ def test_the_one_address_of_a_region_gives_the_hash() -> None:
 )
 def test_every_other_address_is_refused(url: str) -> None:
     """The attacks on address checks that verifiers have fallen for, and their relatives."""
-    with pytest.raises(NotProven) as caught:
+    with pytest.raises(VerificationFailed) as caught:
         check_address(addressed(url))
     assert (caught.value.reason, caught.value.status) == ("wrong_certificate_address", 403)
     assert read_address(url) is None or "eu-west-1" in url
@@ -118,7 +118,7 @@ def test_no_other_text_is_an_address(url: str) -> None:
     fields = SIGNER.envelope(SigningCertURL=url, Signature="A" * 342 + "==")
     if url == GOOD:
         return
-    with pytest.raises(NotProven):
+    with pytest.raises(VerificationFailed):
         check_address(envelope_of(fields))
 
 
@@ -142,14 +142,14 @@ def test_age_is_15_days_back_and_5_minutes_ahead() -> None:
     day = 86_400_000
     for now in (NOW, NOW + 15 * day, NOW - 300_000):
         check_age(envelope, now)
-    with pytest.raises(NotProven) as old:
+    with pytest.raises(VerificationFailed) as old:
         check_age(envelope, NOW + 15 * day + 1)
     assert old.value.reason == "too_old"
     with pytest.raises(DatedInFuture) as ahead:
         check_age(envelope, NOW - 300_001)
     assert ahead.value.status == 503
     check_age(envelope, NOW + 60_000, past_ms=60_000)
-    with pytest.raises(NotProven):
+    with pytest.raises(VerificationFailed):
         check_age(envelope, NOW + 60_001, past_ms=60_000)
 
 
@@ -186,7 +186,7 @@ def test_a_subject_is_signed_where_it_is_there(subject: str) -> None:
     fields = SIGNER.envelope(Subject=subject)
     check_signature(envelope_of(fields), CERTIFICATE)
     del fields["Subject"]
-    with pytest.raises(NotProven):
+    with pytest.raises(VerificationFailed):
         check_signature(envelope_of(fields), CERTIFICATE)
 
 
@@ -194,7 +194,7 @@ def test_a_subject_is_signed_where_it_is_there(subject: str) -> None:
 def test_a_relabelled_version_fails(version: int) -> None:
     """`SignatureVersion` is not signed, and need not be."""
     fields = {**SIGNER.envelope(version=version), "SignatureVersion": str(3 - version)}
-    with pytest.raises(NotProven) as caught:
+    with pytest.raises(VerificationFailed) as caught:
         check_signature(envelope_of(fields), CERTIFICATE)
     assert caught.value.reason == "bad_signature"
 
@@ -223,7 +223,7 @@ def test_forged_blocks_fail(encode: str) -> None:
     fields["Signature"] = raw_signature(signed_text(fields), encode="good")
     check_signature(envelope_of(fields), CERTIFICATE)
     fields["Signature"] = raw_signature(signed_text(fields), encode=encode)
-    with pytest.raises(NotProven):
+    with pytest.raises(VerificationFailed):
         check_signature(envelope_of(fields), CERTIFICATE)
 
 
@@ -236,14 +236,14 @@ def test_pss_and_other_lengths_fail() -> None:
     good = base64.b64decode(fields["Signature"])
     for signature in (pss, longer, good + b"\x00", b"\x00" + good):
         fields["Signature"] = base64.b64encode(signature).decode()
-        with pytest.raises(NotProven):
+        with pytest.raises(VerificationFailed):
             check_signature(envelope_of(fields), CERTIFICATE)
 
 
 def test_another_key_fails() -> None:
     """A certificate of the same name with another key proves nothing."""
     other = SnsSigner(key=rsa_key(number=1))
-    with pytest.raises(NotProven):
+    with pytest.raises(VerificationFailed):
         check_signature(envelope_of(other.envelope()), CERTIFICATE)
     check_signature(envelope_of(other.envelope()), read_certificate(other.pem))
 
@@ -265,7 +265,7 @@ def test_another_key_fails() -> None:
 def test_borders_cannot_be_moved(signed: dict[str, Any], sent: dict[str, str]) -> None:
     """The signed text has no escaping; an old signature over a message with line feeds must not fit other fields."""
     fields = SIGNER.envelope(**signed)
-    with pytest.raises((Unreadable, NotProven)):
+    with pytest.raises((Malformed, VerificationFailed)):
         check_signature(envelope_of({**fields, **sent}), CERTIFICATE)
 
 
@@ -293,5 +293,5 @@ def test_any_change_of_a_signed_field_is_refused(which: tuple[str, int], data: s
     fields[name] = old[:place] + new + old[place + data.draw(st.integers(0, 1)) :]
     if fields[name] == old:
         return
-    with pytest.raises((Unreadable, NotProven)):
+    with pytest.raises((Malformed, VerificationFailed)):
         check_signature(envelope_of(fields), CERTIFICATE)

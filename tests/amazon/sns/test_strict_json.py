@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.amazon.sns import strict_json
-from receiver.errors import Unreadable
+from receiver.errors import Malformed
 
 JSON = st.recursive(
     st.none()
@@ -59,7 +59,7 @@ JSON = st.recursive(
 )
 def test_what_two_readers_could_read_differently_is_refused(body: bytes, reason: str) -> None:
     """Each of these is read by some parser, as something; here none is."""
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         strict_json.parse(body)
     assert caught.value.reason == reason
 
@@ -75,16 +75,16 @@ def test_brackets_inside_strings_are_not_depth() -> None:
 @pytest.mark.parametrize("body", [b"[" * 20 + b'"' + b'\\"' * 120_000, b"[" * 20 + b'"' * 250_001, b'["\\' * 80_000])
 def test_unfinished_strings_cost_linear_time(body: bytes) -> None:
     """A quarter of a megabyte of quotes is judged at once."""
-    with pytest.raises(Unreadable):
+    with pytest.raises(Malformed):
         strict_json.parse(body)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_value_or_unreadable(body: bytes) -> None:
-    """Nothing but `Unreadable` escapes."""
+    """Nothing but `Malformed` escapes."""
     try:
         strict_json.parse(body)
-    except Unreadable:
+    except Malformed:
         return
 
 
@@ -93,7 +93,7 @@ def test_any_text_of_json_pieces_gives_a_value_or_unreadable(text: str) -> None:
     """The same for texts that look like JSON."""
     try:
         strict_json.parse_text(text)
-    except Unreadable:
+    except Malformed:
         return
 
 
@@ -133,7 +133,7 @@ def test_the_quick_way_says_what_the_slow_way_says(text: str) -> None:
     def said(read: Callable[[str], object]) -> object:
         try:
             return read(text)
-        except Unreadable as error:
+        except Malformed as error:
             return error.reason
 
     assert said(strict_json.parse_text) == said(strict_json._parse)
@@ -147,6 +147,6 @@ def test_a_key_that_is_there_twice_is_seen_the_quick_way_too(pairs: list[tuple[s
     if len({key for key, _ in pairs}) == len(pairs):
         assert strict_json.parse_text(body) == dict(pairs)
         return
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Malformed) as caught:
         strict_json.parse_text(body.replace('"a":', '"\\u0061":', 1))
     assert caught.value.reason == "duplicate_key"

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from receiver.amazon.account import Account
 from receiver.commands.doctor.finding import Finding
 from receiver.commands.doctor.site import Send, Site
-from receiver.errors import NotSent
+from receiver.errors import TransportError
 from receiver.exchange import Request, Response
 from receiver.settings import Settings, check
 from tests.kit.configuration import table
@@ -23,14 +23,14 @@ from tests.kit.configuration import table
 Ask = Callable[[Site], Awaitable[list[Finding]]]
 
 
-def wall() -> int:
+def system_clock() -> int:
     """The machine's clock, ms."""
     return time.time_ns() // 1_000_000
 
 
 async def no_web(request: Request, *, timeout: float, connect_timeout: float, max_body: int = 0) -> Response:
     """For checks that must ask nobody."""
-    raise NotSent("There is no web here.", reason="dns_failed")
+    raise TransportError("There is no web here.", reason="dns_failed")
 
 
 @cache
@@ -52,7 +52,7 @@ def site(*accounts: dict[str, Any], base: Path = Path("/"), send: Send = no_web,
         context = {"base": base}
         tables = {name: TypeAdapter(kind).validate_python(more[name], context=context) for name, kind in kinds.items()}
         settings = settings.model_copy(update=tables)
-    return Site(settings, built, send, **{"wall": wall, **fields})
+    return Site(settings, built, send, **{"wall": system_clock, **fields})
 
 
 def words(findings: Iterable[Finding]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from receiver.commands.doctor.site import Site
 from receiver.simulator.app import Simulator
 from receiver.simulator.keys import Keys, make_keys
 from receiver.transport.client import Transport
-from tests.commands.doctor.kit import only, silence, site, wall, words
+from tests.commands.doctor.kit import only, silence, site, system_clock, words
 from tests.kit.configuration import table
 from tests.kit.webserver import serving
 from tests.service.kit import trust
@@ -27,7 +27,7 @@ from tests.service.kit import trust
 @pytest.fixture(scope="module")
 def keys() -> Keys:
     """Keys cost a third of a second to make."""
-    return make_keys(wall())
+    return make_keys(system_clock())
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ async def test_a_throttled_call_says_that_the_key_is_right(keys: Keys, transport
 )
 async def test_a_clock_that_is_off_is_told(amazon: Simulator, transport: Transport, ahead: int, status: Status) -> None:
     """By the Date of Amazon's answer."""
-    found = await check_amazon(asked_by(transport, account(amazon), wall=lambda: wall() + ahead))
+    found = await check_amazon(asked_by(transport, account(amazon), system_clock=lambda: system_clock() + ahead))
     clock = only(found, "clock.amazon")
     assert clock.status is status
     assert ("ahead of" if ahead > 0 else "behind") in clock.found
@@ -181,7 +181,7 @@ async def test_keys_sign_what_they_verify(amazon: Simulator, monkeypatch: pytest
     assert right.status is Status.OK
     assert "SANDBOX-" in right.found
     signer = here.accounts[0].signer
-    signed = signer.sign(_request(here), wall())
+    signed = signer.sign(_request(here), system_clock())
     assert signer.verifies(signed)
     assert not signer.verifies(signed.with_headers(accept="text/html"))
     assert not signer.verifies(signed.with_headers(authorization="Signature=AAAA"))

@@ -47,7 +47,7 @@ async def pinned(folder: Path, signer: SnsSigner, pem: bytes | None = None, url:
     file = folder / "sns.pem"
     file.write_bytes(signer.pem if pem is None else pem)
     account = table("us", signing_certificates={url or signer.url: str(file)})
-    [found] = await check_pinned(site(account, wall=lambda: now))
+    [found] = await check_pinned(site(account, system_clock=lambda: now))
     return found
 
 

@@ -18,7 +18,7 @@ from receiver.store.maintenance.probe import Examined, Vitals
 from receiver.store.redis.address import read_address
 from receiver.store.redis.pipeline import connect
 from receiver.store.redis.sentinel import Guards
-from tests.commands.doctor.kit import only, silence, site, wall, words
+from tests.commands.doctor.kit import only, silence, site, system_clock, words
 from tests.kit.valkey import start_valkey, stop_valkey
 
 RIGHT = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "maxmemory": "0"}
@@ -220,7 +220,7 @@ async def test_one_that_hangs_is_given_up() -> None:
 )
 async def test_a_clock_that_is_off_is_told(url: str, valkey: Any, ahead: int, status: Status) -> None:
     """This machine's, against Redis's."""
-    found = only(await examine(url, wall=lambda: wall() + ahead), "clock.redis")
+    found = only(await examine(url, system_clock=lambda: system_clock() + ahead), "clock.redis")
     assert found.status is status
     assert not ahead or str(abs(ahead) // 1000) in found.found
 

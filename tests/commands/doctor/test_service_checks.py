@@ -14,7 +14,7 @@ from receiver.commands.doctor.finding import Finding, Status
 from receiver.commands.doctor.service import check_service
 from receiver.store.dashboard import AlertingProblem
 from receiver.transport.client import Transport
-from tests.commands.doctor.kit import only, silence, site, wall, words
+from tests.commands.doctor.kit import only, silence, site, system_clock, words
 from tests.commands.kit import Server
 from tests.http.kit import ADMIN, READER
 from tests.kit.sns import SnsSigner, headers
@@ -43,14 +43,14 @@ async def look(url: str = "", token: str = "", **more: Any) -> list[Finding]:
 
 async def test_what_nobody_configured_is_shown_with_the_mend(server: Server) -> None:
     """A notification of another topic of Amazon Pay's, twice."""
-    envelope = SnsSigner().envelope(topic_arn=STRANGE, timestamp_ms=wall())
+    envelope = SnsSigner().envelope(topic_arn=STRANGE, timestamp_ms=system_clock())
     before = await look(server.url, ADMIN)
     assert "service.unconfigured" not in words(before)
     async with aiohttp.ClientSession() as session:
         for _ in range(2):
             async with session.post(f"{server.url}/ipn", data=json.dumps(envelope), headers=headers(envelope)) as said:
                 assert said.status == 503
-    server.service.receiver.unconfigured_merchants.count("A2STRANGER", wall())
+    server.service.receiver.unconfigured_merchants.count("A2STRANGER", system_clock())
     found = [each for each in await look(server.url, ADMIN) if each.check == "service.unconfigured"]
     assert [(each.reason, each.subject) for each in found] == [
         ("unconfigured_topic", STRANGE),
