@@ -68,6 +68,8 @@ async def test_what_a_proxy_passes_on_commands_no_terminal(store: Store, form: s
     stream, root = io.StringIO(), logging.getLogger()
     before = root.handlers, root.level
     logs.configure(format=form, stream=stream)
+    # Else the loggers of all modules would keep to this stream.
+    structlog.configure(cache_logger_on_first_use=False)
     try:
         async with running(with_http(trusted_proxies=PROXY), store, Judge()) as service:
             page = await talk(service, b"GET /sign-in HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
