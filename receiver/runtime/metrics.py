@@ -100,9 +100,7 @@ class Metrics:
         self._age = self._histogram("notification_age_seconds", "From Amazon's signature to us.", AGES)
         self._answer = self._histogram("ipn_answer_seconds", "From the request to our answer.", FAST)
         self._asked = self._counter("amazon_requests", "Calls of Amazon's API.", "call", "outcome")
-        self._unread = self._counter(
-            "amazon_fields_unread", "Fields of Amazon's answers that could not be read.", "call", "field"
-        )
+        self._unread = self._counter("amazon_fields_unread", "Fields of Amazon's answers, unread.", "call", "field")
         self._asking = self._histogram("amazon_request_seconds", "Duration of a call of Amazon's API.", SLOW)
         self._final = self._counter("refunds_final", "Refunds that became final.", "state", "reason", "found_by")
         self._settling = self._histogram("hint_to_state_seconds", "From a hint to the state it led to.", AGES)

@@ -94,7 +94,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("chance", [0.0, 0.999])
+@pytest.mark.parametrize("random", [0.0, 0.999])
 @pytest.mark.parametrize("error", FAILURES)
 async def test_what_fails_is_sent_by_the_schedule_and_kept_when_it_is_given_up(
     store: Store, redis: Any, clock: ManualClock, error: str, random: float

@@ -222,7 +222,7 @@ class Bench:
 
 def make_tracker(account: Account, store: Store, transport: Transport, metrics: Metrics, **more: Any) -> Tracker:
     """A tracker without jitter."""
-    random = more.pop("chance", lambda: 0.0)
+    random = more.pop("random", lambda: 0.0)
     amazon_client = AmazonClient(
         account, store, transport.send, metrics, system_clock, more.pop("request_timeout", 10.0)
     )

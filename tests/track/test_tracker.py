@@ -86,7 +86,7 @@ async def fail(at: Bench, first: int, most: int, random: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "chance"), [*((each, 0.0) for each in (*UNKNOWN, *REFUSED)), ("500", 0.999), ("403", 0.999)]
+    ("answer", "random"), [*((each, 0.0) for each in (*UNKNOWN, *REFUSED)), ("500", 0.999), ("403", 0.999)]
 )
 async def test_no_answer_loses_a_refund_or_what_a_hint_has_come_to(
     store: Store, redis: Any, clock: ManualClock, answer: str, random: float
