@@ -1,4 +1,4 @@
-"""HTTP. The bodies of requests about subscribers: their schemas, and how they are read."""
+"""HTTP. The JSON of subscribers: what requests bring, its schemas and how it is read, and what answers show."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from typing import Any, Final
 from receiver.errors import BadRequest, Malformed
 from receiver.http.api.bodies import ACCOUNT_FIELD, object_schema
 from receiver.http.api.params import Schema, read_time, time, whole
+from receiver.http.api.schema import StatsJson, SubscriberJson
 from receiver.ledger.money import AMOUNT
 from receiver.ledger.money import CURRENCY as CURRENCY_CODE
+from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.subscribers.changes import NEW, OLD_VALID, OLD_VALID_MOST
 from receiver.outbox.subscribers.fields import MOST_REASONS, NAME, REASON, VALID_TYPES
 from receiver.outbox.subscribers.formats import FORMATS, LONGEST_AUTHORIZATION, LONGEST_LINK, ROUTING_KEY
 from receiver.outbox.subscribers.limits import FASTEST, MOST_AMOUNTS, MOST_AT_ONCE, SLOWEST
 from receiver.outbox.subscribers.secrets import FORM, LONGEST, MOST_SECRETS, SHORTEST, read_secret
+from receiver.outbox.subscribers.subscriber import Subscriber, public_json
 from receiver.outbox.subscribers.url import LONGEST_URL
 from receiver.settings.durations import milliseconds, parse_duration
+from receiver.store.deliveries.queues import Health
 
 CLOCKS_APART = 300_000
 """ms by which the clock of a client may be ahead of ours."""
@@ -185,3 +189,24 @@ def read_old_valid(given: object) -> int:
     if not 0 <= span <= OLD_VALID_MOST:
         raise BadRequest("`oldValidFor` is a span from 0s to 7d, such as 24h.", reason="bad_parameter")
     return span
+
+
+def stats_json(sizes: tuple[int, int, int], health: Health) -> StatsJson:
+    """Its delivery health; `sizes` are what waits, what is dead, and when the oldest that waits was written."""
+    waiting, dead, oldest = sizes
+    return {
+        "waiting": waiting,
+        "oldestWaiting": format_rfc3339(oldest) if oldest else None,
+        "dead": dead,
+        "delivered": health.delivered,
+        "lastSuccess": format_rfc3339(health.success_at) if health.success_at else None,
+        "lastError": health.error or None,
+        "lastErrorAt": format_rfc3339(health.error_at) if health.error_at else None,
+        "failuresInARow": health.streak,
+        "breaker": "open" if health.probing else "closed",
+    }
+
+
+def shown(account: str, subscriber: Subscriber) -> SubscriberJson:
+    """A subscriber, and its account."""
+    return {"account": account, **public_json(subscriber)}

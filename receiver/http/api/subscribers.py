@@ -27,7 +27,6 @@ from receiver.http.api.schema import (
     AddedSubscriberJson,
     ChangedSubscriberJson,
     MadeSecretJson,
-    StatsJson,
     SubscriberJson,
     SubscriberListJson,
     SubscriberWithStatsJson,
@@ -40,14 +39,14 @@ from receiver.http.api.subscriber_bodies import (
     read_new_secret,
     read_old_valid,
     read_start,
+    shown,
+    stats_json,
 )
-from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.subscribers.changes import NEW, changed, rotated
 from receiver.outbox.subscribers.formats import format_spec
-from receiver.outbox.subscribers.subscriber import Subscriber, pause, public_json, read_subscriber, resume
+from receiver.outbox.subscribers.subscriber import Subscriber, pause, read_subscriber, resume
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.store import Store
-from receiver.store.deliveries.queues import Health
 
 NAME: Final = in_path("name", "The subscriber's name.", "finance")
 ONE: Final[tuple[Reasons, ...]] = (
@@ -89,7 +88,7 @@ class SubscriberApi:
         accounts = call.accounts
         found = await all_subscribers(self._store, accounts)
         body: SubscriberListJson = {
-            "subscribers": [_shown(account, subscriber) for account, subscriber in found],
+            "subscribers": [shown(account, subscriber) for account, subscriber in found],
             "unreadable": ["/".join(each) for each in await self._unreadable(accounts)],
         }
         return json_answer(body)
@@ -134,7 +133,7 @@ class SubscriberApi:
         )
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
         after = await self._store.add_subscriber(account, subscriber, start, most=self._most)
-        body: AddedSubscriberJson = {**_shown(account, subscriber), **made, "eventsAfter": after}
+        body: AddedSubscriberJson = {**shown(account, subscriber), **made, "eventsAfter": after}
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
     @Operation(
@@ -154,7 +153,7 @@ class SubscriberApi:
         sizes, health = await asyncio.gather(
             self._store.lane_sizes(account, subscriber.name), self._store.health(account, subscriber.name)
         )
-        body: SubscriberWithStatsJson = {**_shown(account, subscriber), "stats": _stats(sizes, health)}
+        body: SubscriberWithStatsJson = {**shown(account, subscriber), "stats": stats_json(sizes, health)}
         return json_answer(body)
 
     @Operation(
@@ -281,7 +280,7 @@ class SubscriberApi:
             account, before = await self._named(call)
             after = change(before)  # Anew each time: what another change has made of it meanwhile is judged too.
             if after == before or await self._store.change_subscriber(account, before, after):
-                body: ChangedSubscriberJson = {**_shown(account, after), **(made or {})}
+                body: ChangedSubscriberJson = {**shown(account, after), **(made or {})}
                 return json_answer(body)
 
     async def _named(self, call: Call) -> tuple[str, Subscriber]:
@@ -300,22 +299,3 @@ def _not_configured(subscriber: Subscriber, what: str) -> None:
             f"The subscriber comes from the configuration and would return with the next start: {what} there.",
             reason="configured",
         )
-
-
-def _stats(sizes: tuple[int, int, int], health: Health) -> StatsJson:
-    waiting, dead, oldest = sizes
-    return {
-        "waiting": waiting,
-        "oldestWaiting": format_rfc3339(oldest) if oldest else None,
-        "dead": dead,
-        "delivered": health.delivered,
-        "lastSuccess": format_rfc3339(health.success_at) if health.success_at else None,
-        "lastError": health.error or None,
-        "lastErrorAt": format_rfc3339(health.error_at) if health.error_at else None,
-        "failuresInARow": health.streak,
-        "breaker": "open" if health.probing else "closed",
-    }
-
-
-def _shown(account: str, subscriber: Subscriber) -> SubscriberJson:
-    return {"account": account, **public_json(subscriber)}
