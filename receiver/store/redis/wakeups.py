@@ -19,12 +19,12 @@ from receiver.store.redis.keys import WAKE
 
 log = structlog.get_logger()
 
-BREATH = 0.01
+MIN_INTERVAL = 0.01
 """Seconds from the end of one rest to that of the next, at least: a flood of writes is looked at in a hundred rounds a
 second, not in thousands, and a single one at once."""
 
 
-SILENCE = 3.0
+SILENCE_TIMEOUT = 3.0
 """Seconds without a word after which the server is asked for one; after as many again another connection is made."""
 
 
@@ -40,8 +40,8 @@ class News(StrEnum):
 class ChangeSignal:
     """The alarm of one worker. It rings during a round as well: the rest after that round is then over at once."""
 
-    def __init__(self, heeds: News = News.CHANGED) -> None:
-        self.heeds = heeds
+    def __init__(self, kind: News = News.CHANGED) -> None:
+        self.kind = kind
         self._rung = asyncio.Event()
         self._rested_at = time.monotonic()
 
@@ -54,11 +54,11 @@ class ChangeSignal:
         self._rung.clear()
 
     async def rest(self, seconds: float) -> None:
-        """Until it rings, or `seconds` are over; `BREATH` after the last rest, or after it was made, at the soonest."""
+        """Until it rings, or `seconds` are over; `MIN_INTERVAL` after the last rest, or after it was made, at the soonest."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._rung.wait()
-                await asyncio.sleep(self._rested_at + BREATH - time.monotonic())
+                await asyncio.sleep(self._rested_at + MIN_INTERVAL - time.monotonic())
         self._rested_at = time.monotonic()
 
 
@@ -78,13 +78,13 @@ class ChangeNotifier:
     def notify(self, account: str, news: News | None = None) -> None:
         """Wake who waits for such news of this account in this process; None: everybody who waits for any."""
         for waker in self._waiting.get(account, ()):
-            if news is None or waker.heeds is news:
+            if news is None or waker.kind is news:
                 waker.set()
 
     @contextlib.contextmanager
-    def waking(self, account: str, heeds: News = News.CHANGED) -> Iterator[ChangeSignal]:
+    def change_signal(self, account: str, kind: News = News.CHANGED) -> Iterator[ChangeSignal]:
         """A waker that rings whenever such a thing is written to the account."""
-        waker = ChangeSignal(heeds)
+        waker = ChangeSignal(kind)
         self._waiting[account].add(waker)
         try:
             yield waker
@@ -95,7 +95,7 @@ class ChangeNotifier:
 
     async def wait(self, account: str, timeout: float) -> None:
         """Return when the account was written to, or after `timeout` seconds."""
-        with self.waking(account) as waker:
+        with self.change_signal(account) as waker:
             await waker.rest(timeout)
 
     def start(self) -> None:
@@ -123,7 +123,7 @@ class ChangeNotifier:
         """Until the connection breaks. A server whose machine is gone breaks none: it is asked whether it is there."""
         asked = False
         while True:
-            message = await channel.get_message(timeout=SILENCE)
+            message = await channel.get_message(timeout=SILENCE_TIMEOUT)
             if message is None and asked:
                 raise TimeoutError
             asked = message is None

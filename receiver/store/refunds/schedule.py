@@ -12,7 +12,7 @@ from receiver.ledger.refund import REFUND_ID, Source
 from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.wakeups import News
-from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, trace_line
+from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
 SEEN_FOR = 16 * 86_400_000
@@ -48,26 +48,26 @@ class DueRefund:
     account: str
     refund_id: str
     token: int
-    echo: FollowUp | None
+    follow_up: FollowUp | None
     patient: bool = False
     """Whether it was taken from the schedule or the refreshes, which wait behind notifications."""
 
     @property
     def source(self) -> Source:
         """Who made us look."""
-        return self.echo.source if self.echo else Source.POLL
+        return self.follow_up.source if self.follow_up else Source.POLL
 
     @property
     def traceparent(self) -> str:
         """What made us look sent along; empty for none."""
-        return self.echo.traceparent if self.echo else ""
+        return self.follow_up.traceparent if self.follow_up else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """What a claim took. `wait` is when (ms from now) there is more to take; None when nothing is scheduled."""
 
-    looks: tuple[DueRefund, ...]
+    refunds: tuple[DueRefund, ...]
     wait: int | None
 
 
@@ -80,7 +80,7 @@ class RefundSchedule(RedisRepository):
         """Make the refund due now. Durable when this returns; safe to repeat."""
         keys = self._keys(account)
         queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
-        echo = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
+        follow_up = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
         answer = await self._run(
             "hint",
             [
@@ -95,8 +95,8 @@ class RefundSchedule(RedisRepository):
                 hint.at,
                 hint.digest,
                 self.seen_for,
-                echo.written(),
-                trace_line(hint.at, hint.source.value),
+                follow_up.written(),
+                timeline_line(hint.at, hint.source.value),
                 CAP,
                 KEPT_FOR,
             ],
@@ -128,17 +128,19 @@ class RefundSchedule(RedisRepository):
             repeatable=False,
         )
         wait, *rest = answer
-        looks = []
-        for member, token, echo, is_patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
+        refunds = []
+        for member, token, follow_up, patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
             if not REFUND_ID.fullmatch(refund_id := member.decode(errors="backslashreplace")):
                 await self.set_aside(keys("due"), member, "no id of a refund; set aside")
                 continue
-            looks.append(
-                DueRefund(account, refund_id, int(token), self._echo(keys("hints"), refund_id, echo), bool(is_patient))
+            refunds.append(
+                DueRefund(
+                    account, refund_id, int(token), self._follow_up(keys("hints"), refund_id, follow_up), bool(patient)
+                )
             )
-        return Claimed(tuple(looks), None if wait < 0 else int(wait))
+        return Claimed(tuple(refunds), None if wait < 0 else int(wait))
 
-    def _echo(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
+    def _follow_up(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
         """What is remembered of the hint. A damaged record costs the hint its memory, not the refund its look."""
         if not stored:
             return None
@@ -150,15 +152,15 @@ class RefundSchedule(RedisRepository):
 
     async def reschedule(
         self,
-        look: DueRefund,
+        due: DueRefund,
         at: int | None,
-        echo: FollowUp | None = None,
+        follow_up: FollowUp | None = None,
         *,
         revision: int | None = None,
         outcome: str = "",
         patient: bool = False,
     ) -> bool:
-        """Settle a look that brought no change: look again at `at` (ms; None: not scheduled), and remember `echo`.
+        """Settle a look that brought no change: look again at `at` (ms; None: not scheduled), and remember `follow_up`.
 
         With `patient` it waits among the refreshes: nobody has told of it but who asked for one.
 
@@ -167,24 +169,24 @@ class RefundSchedule(RedisRepository):
         `revision` is that of the refund which `at` was worked out from (0: there was none). False if the lease has run
         out and somebody else has the refund, or has written it since: then nothing is written.
         """
-        keys = self._keys(look.account)
+        keys = self._keys(due.account)
         held = await self._run(
             "reschedule",
             [
                 keys("due"),
                 keys("hinted"),
                 keys("hints"),
-                keys("refund", look.refund_id),
-                keys("trail", look.refund_id),
+                keys("refund", due.refund_id),
+                keys("trail", due.refund_id),
                 keys("refreshed"),
             ],
             [
-                look.refund_id,
-                look.token,
+                due.refund_id,
+                due.token,
                 "" if at is None else at,
-                echo.written() if echo else "",
+                follow_up.written() if follow_up else "",
                 "" if revision is None else revision,
-                trace_line(self.now(), LOOK, look.source.value, outcome) if outcome else "",
+                timeline_line(self.now(), LOOK, due.source.value, outcome) if outcome else "",
                 CAP,
                 KEPT_FOR,
                 int(patient),
