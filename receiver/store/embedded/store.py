@@ -1,7 +1,7 @@
 """Edge: the embedded store. A real Valkey in `data_dir`, durable and supervised by the service itself.
 
-Valkey outlives a service that is killed, and still holds the directory. A second server on the same files would lose
-what the first one acknowledges. Therefore two locks (`store/embedded/files.py`) decide what to do:
+Valkey outlives a killed service and keeps holding the directory. A second server on the same files would lose what the
+first one acknowledges. Therefore two locks (`store/embedded/files.py`) decide what to do:
 
     owner.lock  server.lock   then
     free        free          we own it: start Valkey, which inherits `server.lock`
@@ -190,8 +190,7 @@ class EmbeddedStore:
         return True
 
     async def _identify(self, line: ServerConnection) -> bool:
-        """Whether it is the server of this directory, and not that of an earlier directory that was removed or
-        moved."""
+        """Whether it serves this directory, and not an earlier one that was removed or moved."""
         if await line.directory() != str(self._files.path):
             return False
         info = await line.info()
@@ -242,8 +241,7 @@ class EmbeddedStore:
                 return
 
     async def _end_unresponsive(self) -> bool:
-        """End a server that holds the directory and does not answer. Returns whether that worked; only the owner
-        may."""
+        """End a server that holds the directory without answering. Returns whether that worked; only for the owner."""
         if not self._running.owned:
             return False
         self._log.error("store.unresponsive", data_dir=str(self._files.path), pid=self._running.server_pid)
@@ -253,8 +251,7 @@ class EmbeddedStore:
         return ended
 
     async def _end(self) -> bool:
-        """End the server: SIGTERM, after which Valkey finishes its writes, then SIGKILL. Returns whether none is
-        left."""
+        """End the server: SIGTERM, so that Valkey finishes its writes, then SIGKILL. Returns whether it ended."""
         for number, bound in ((signal.SIGTERM, self._stop_timeout), (signal.SIGKILL, KILL_TIMEOUT)):
             if not await self._do(self._running.ended):
                 sent = await self._do(self._running.send, number)
