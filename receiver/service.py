@@ -206,10 +206,8 @@ class Service:
         )
 
     def _amazon_client(self, account: Account) -> AmazonClient:
-        timeout = self.settings.track.request_timeout.total_seconds()
-        return AmazonClient(
-            account, self.store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks
-        )
+        timeout, send = self.settings.track.request_timeout.total_seconds(), self.transport.send
+        return AmazonClient(account, self.store, send, self.metrics, self._now, timeout, clocks=self._clocks)
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(
