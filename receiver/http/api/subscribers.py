@@ -151,7 +151,7 @@ class SubscriberApi:
         """With `stats`: what waits, what is dead, and the last errors."""
         account, subscriber = await self._named(call)
         sizes, health = await asyncio.gather(
-            self._store.lane_sizes(account, subscriber.name), self._store.health(account, subscriber.name)
+            self._store.queue_sizes(account, subscriber.name), self._store.health(account, subscriber.name)
         )
         body: SubscriberWithStatsJson = {**shown(account, subscriber), "stats": stats_json(sizes, health)}
         return json_answer(body)
@@ -288,7 +288,7 @@ class SubscriberApi:
 
     async def _unreadable(self, accounts: Sequence[str]) -> list[tuple[str, str]]:
         """(account, name) of those whose records are damaged."""
-        lists = await asyncio.gather(*(self._store.roster(account) for account in accounts))
+        lists = await asyncio.gather(*(self._store.subscriber_list(account) for account in accounts))
         return [(account, name) for account, each in zip(accounts, lists, strict=True) for name in each.unreadable]
 
 
