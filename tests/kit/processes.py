@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL
@@ -104,26 +105,61 @@ class Command:
         await self.process.wait()
 
 
+class Forks:
+    """A process of this test process that has imported everything and forks for each command (`fork.py`)."""
+
+    FILE = Path(__file__).with_name("fork.py")
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> tuple[str, ...]:
+        """What stands in place of `python -m receiver`. The first call starts the process."""
+        if self._folder is None:
+            self._folder = short_folder()
+            self._server = subprocess.Popen(
+                [sys.executable, "-P", self.FILE, "serve", self._folder / "sock"],
+                env=environment({}),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            assert self._server.stdout is not None
+            assert self._server.stdout.readline() == b"listening\n"
+        return (sys.executable, "-I", "-S", str(self.FILE), "run", str(self._folder / "sock"))
+
+    def end(self) -> None:
+        """The process ends with its input, also if this one is killed."""
+        if self._server is not None and self._folder is not None:
+            self._server.communicate()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = self._server = None
+
+
+FORKS = Forks()
+
+
 @dataclass(slots=True)
 class Desk:
     """Where commands are started: a short folder of their own, since the path of a socket must be short.
 
-    `module` is what is started: the service, or what puts something round it."""
+    `module` is what is started: the service, or what puts something round it. With `forked` it starts without its
+    second of imports (see `Forks`), unless the caller changes what is imported."""
 
     folder: Path
     started: list[Command] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=count)
     module: str = "receiver"
+    forked: bool = False
 
     async def start(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Command:
         """Start `receiver` with these arguments in the folder, with no settings but those in `env`."""
         number = next(self.numbers)
+        forked = self.forked and "PYTHONPATH" not in (env or {})
         out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                self.module,
+                *(FORKS.command() if forked else (sys.executable, "-m", self.module)),
                 *arguments,
                 cwd=self.folder,
                 env=environment(env or {}),
@@ -161,10 +197,10 @@ def short_folder() -> Path:
 
 
 @asynccontextmanager
-async def desk() -> AsyncIterator[Desk]:
+async def desk(*, forked: bool = False) -> AsyncIterator[Desk]:
     """A desk in a folder of its own. In the end nothing is left: no command, no Valkey, no file."""
     folder = short_folder()
-    found = Desk(folder)
+    found = Desk(folder, forked=forked)
     try:
         yield found
     finally:

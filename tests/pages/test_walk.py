@@ -24,7 +24,7 @@ from tests.pages.shop import free_port
 
 ANNOUNCED = 180.0
 BLOCKS = [
-    block.text for page in PAGES if page.name == "README.md" for block in page.blocks if "test_walk" in block.mark
+    block.text for page in PAGES if page.name == "deploy/try.md" for block in page.blocks if "test_walk" in block.mark
 ]
 
 
@@ -96,7 +96,7 @@ async def dashboard(url: str, token: str) -> str:
             return await answer.text()
 
 
-async def test_the_walk_of_the_readme(terminals: Terminals) -> None:
+async def test_the_walk(terminals: Terminals) -> None:
     """From `receiver demo --keep` to a decline on the dashboard and in a webhook of one's own."""
     if not shutil.which("curl"):
         pytest.skip("there is no curl")

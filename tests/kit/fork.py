@@ -1,7 +1,7 @@
-"""`receiver` for shells of tests, without its second of start: a process that has imported everything forks for each.
+"""`receiver` for tests, without its second of start: a process that has imported everything forks for each command.
 
-    python fork.py serve SOCKET               imports the command line, and listens
-    python -I -S fork.py run SOCKET [ARGS]    what `receiver [ARGS]` does, with this shell's streams, variables, folder
+    python -P fork.py serve SOCKET            imports the command line, says so, and listens until its input ends
+    python -I -S fork.py run SOCKET [ARGS]    what `receiver [ARGS]` does, with this one's streams, variables, folder
 
 The real command line runs in the child, with the same exit code; signals are passed on, and it ends with its caller.
 """
@@ -15,30 +15,40 @@ import signal
 import socket
 import struct
 import sys
-from types import FrameType
 
-LENGTH = struct.Struct("!I")
+LENGTH, CODE = struct.Struct("!I"), struct.Struct("!h")
 
 
 def serve(path: str) -> None:
-    """For ever."""
-    import receiver.commands.cli  # noqa: F401 - so that children have it
+    """Until the input ends."""
+    import gc
+    from pathlib import Path
 
+    import receiver.commands.cli
+    import receiver.commands.demo.demo
+    import receiver.commands.doctor.doctor
+    import receiver.commands.serve.serve
+    import receiver.service
+    import receiver.simulator.app  # noqa: F401 - so that children have all of it
+
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        while True:
+        print("listening", flush=True)  # noqa: T201 - its caller waits for it
+        while 0 not in select.select([listener.fileno(), 0], [], [])[0]:
             line, _ = listener.accept()
             if not os.fork():
                 listener.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 look_after(line)
             line.close()
+    Path(path).unlink()
 
 
 def look_after(line: socket.socket) -> None:
-    """Read what is wanted, fork for it, pass signals on, and tell the exit code. Does not return."""
+    """Read what is wanted, fork for it, pass signals on, and return the exit code to the caller. Does not return."""
     head, streams, _, _ = socket.recv_fds(line, LENGTH.size, 3)
     wanted = json.loads(line.recv(LENGTH.unpack(head)[0], socket.MSG_WAITALL))
     child = os.fork()
@@ -49,11 +59,11 @@ def look_after(line: socket.socket) -> None:
         os.close(each)
     handle = os.pidfd_open(child)
     while handle not in select.select([line.fileno(), handle], [], [])[0]:
-        told = line.recv(1)
-        os.kill(child, told[0] if told else signal.SIGKILL)
-        if not told:
+        number = line.recv(1)
+        os.kill(child, number[0] if number else signal.SIGKILL)
+        if not number:
             os._exit(0)
-    line.sendall(bytes([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF]))
+    line.sendall(CODE.pack(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
     os._exit(0)
 
 
@@ -63,10 +73,12 @@ def command(wanted: dict[str, object], streams: list[int]) -> None:
 
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
+        os.close(stream)
     os.environ.clear()
     os.environ.update(wanted["env"])  # type: ignore[call-overload]
     os.chdir(str(wanted["cwd"]))
     sys.argv = ["receiver", *wanted["argv"]]  # type: ignore[misc]
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
     code: object = 0
     try:
         main()
@@ -81,23 +93,28 @@ def command(wanted: dict[str, object], streams: list[int]) -> None:
 
 
 def run(path: str, argv: list[str]) -> int:
-    """The exit code."""
+    """The exit code. If a signal ended the command, the same signal ends this process."""
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(path)
 
-        def pass_on(number: int, _: FrameType | None) -> None:
+        def pass_on(number: int, _: object) -> None:
             line.sendall(bytes([number]))
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, pass_on)
         text = json.dumps({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}).encode()
         socket.send_fds(line, [LENGTH.pack(len(text))], [0, 1, 2])
         line.sendall(text)
-        told = line.recv(1)
-        return told[0] if told else 1
+        answer = line.recv(CODE.size, socket.MSG_WAITALL)
+    code = int(CODE.unpack(answer)[0]) if answer else 1
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
-    sys.exit(run(sys.argv[2], sys.argv[3:]))
+    else:
+        sys.exit(run(sys.argv[2], sys.argv[3:]))
