@@ -18,8 +18,9 @@ from receiver.store.redis.keys import read_name
 from receiver.store.redis.pipeline import connect
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
+from tests.kit.forks import FORKS
 from tests.kit.outside import hide
-from tests.kit.processes import FORKS, Desk, desk
+from tests.kit.processes import Desk, desk
 from tests.kit.valkey import start_valkey
 from tests.service.crash_kit import World, world
 

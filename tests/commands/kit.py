@@ -21,7 +21,7 @@ from receiver.track.record import Settler
 from tests.http.kit import ADMIN, READER, REFUNDER, token
 from tests.kit.accounts import MERCHANT, TOPIC, make_account, merchant_key_pem
 from tests.kit.clock import T0
-from tests.kit.processes import FORKS
+from tests.kit.forks import FORKS
 
 REFUND = "S01-5105180-3221187-R022311"
 BOUND = 20.0

@@ -92,7 +92,7 @@ TOKEN = "token-of-the-test"
 @pytest.fixture
 async def place() -> AsyncIterator[Desk]:
     """Where commands are started."""
-    async with desk(forked=True) as found:
+    async with desk() as found:
         yield found
 
 

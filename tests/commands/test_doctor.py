@@ -34,7 +34,7 @@ BOUND = 20.0
 @pytest.fixture
 async def place() -> AsyncIterator[Desk]:
     """Where commands are started."""
-    async with desk(forked=True) as found:
+    async with desk() as found:
         yield found
 
 

@@ -21,7 +21,8 @@ from receiver.errors import ConfigurationError
 from tests.commands.conftest import Ran, Run
 from tests.commands.kit import Server
 from tests.http.kit import REFUNDER
-from tests.kit.processes import FORKS, PROJECT
+from tests.kit.forks import FORKS
+from tests.kit.processes import PROJECT
 
 HEAD = ",".join(COLUMNS)
 

@@ -16,7 +16,7 @@ from tests.kit.sns import NOW, REFUND_ID, TOPIC, SnsSigner, notice, timestamp
 @pytest.fixture
 async def place() -> AsyncIterator[Desk]:
     """Where commands are started."""
-    async with desk(forked=True) as found:
+    async with desk() as found:
         yield found
 
 

@@ -261,7 +261,7 @@ async def test_killed_between_write_and_answer_it_is_one_refund(
 ) -> None:
     """`kill -9` while Amazon, which has made the refund, does not answer. The next process goes on."""
     async with (
-        desk(forked=True) as place,
+        desk() as place,
         configured(shop, valkey_url, tmp_path) as config,
         aiohttp.ClientSession() as session,
     ):

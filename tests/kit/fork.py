@@ -3,7 +3,8 @@
     python -P fork.py serve SOCKET            imports the command line, says so, and listens until its input ends
     python -I -S fork.py run SOCKET [ARGS]    what `receiver [ARGS]` does, with this one's streams, variables, folder
 
-The real command line runs in the child, with the same exit code; signals are passed on, and it ends with its caller.
+The real command line runs in the child. Its caller sends the arguments and three streams, and gets the child's process
+id and in the end its exit code. The child ends with its caller.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import socket
 import struct
 import sys
 
-LENGTH, CODE = struct.Struct("!I"), struct.Struct("!h")
+LENGTH, NUMBER = struct.Struct("!I"), struct.Struct("!i")
 
 
 def serve(path: str) -> None:
@@ -35,7 +36,7 @@ def serve(path: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
-        listener.listen()
+        listener.listen(100)
         print("listening", flush=True)  # noqa: T201 - its caller waits for it
         while 0 not in select.select([listener.fileno(), 0], [], [])[0]:
             line, _ = listener.accept()
@@ -48,29 +49,30 @@ def serve(path: str) -> None:
 
 
 def look_after(line: socket.socket) -> None:
-    """Read what is wanted, fork for it, pass signals on, and return the exit code to the caller. Does not return."""
+    """Read what is wanted, fork for it, and return process id and exit code to the caller. Does not return."""
     head, streams, _, _ = socket.recv_fds(line, LENGTH.size, 3)
     wanted = json.loads(line.recv(LENGTH.unpack(head)[0], socket.MSG_WAITALL))
     child = os.fork()
     if not child:
         line.close()
         command(wanted, streams)
-    for each in streams:
+    for each in (*streams, 0, 1, 2):
         os.close(each)
     handle = os.pidfd_open(child)
-    while handle not in select.select([line.fileno(), handle], [], [])[0]:
-        number = line.recv(1)
-        os.kill(child, number[0] if number else signal.SIGKILL)
-        if not number:
-            os._exit(0)
-    line.sendall(CODE.pack(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+    line.sendall(NUMBER.pack(child))
+    if handle not in select.select([line.fileno(), handle], [], [])[0]:
+        os.kill(child, signal.SIGKILL)  # its caller is gone
+        os._exit(0)
+    line.sendall(NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
     os._exit(0)
 
 
 def command(wanted: dict[str, object], streams: list[int]) -> None:
-    """Be `receiver …`. Does not return."""
+    """Be `receiver …`, in a session of its own if that is wanted. Does not return."""
     from receiver.commands.cli import main
 
+    if wanted["session"]:
+        os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -92,21 +94,23 @@ def command(wanted: dict[str, object], streams: list[int]) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
+def ask(line: socket.socket, wanted: dict[str, object], streams: list[int]) -> int:
+    """Have a command run on a new connection to the server. The process id."""
+    text = json.dumps(wanted).encode()
+    socket.send_fds(line, [LENGTH.pack(len(text))], streams)
+    line.sendall(text)
+    return int(NUMBER.unpack(line.recv(NUMBER.size, socket.MSG_WAITALL))[0])
+
+
 def run(path: str, argv: list[str]) -> int:
     """The exit code. If a signal ended the command, the same signal ends this process."""
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(path)
-
-        def pass_on(number: int, _: object) -> None:
-            line.sendall(bytes([number]))
-
+        wanted = {"argv": argv, "env": dict(os.environ), "cwd": os.getcwd(), "session": False}
+        child = ask(line, wanted, [0, 1, 2])
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, pass_on)
-        text = json.dumps({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}).encode()
-        socket.send_fds(line, [LENGTH.pack(len(text))], [0, 1, 2])
-        line.sendall(text)
-        answer = line.recv(CODE.size, socket.MSG_WAITALL)
-    code = int(CODE.unpack(answer)[0]) if answer else 1
+            signal.signal(number, lambda number, _: os.kill(child, number))
+        code = int(NUMBER.unpack(line.recv(NUMBER.size, socket.MSG_WAITALL))[0])
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)

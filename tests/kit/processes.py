@@ -7,17 +7,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from tests.kit.forks import FORKS, Forked
 from tests.store.embedded_kit import kill_servers
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ async def until(
 class Command:
     """One `receiver …` under way. What it says goes to files: a pipe that nobody reads would stop it."""
 
-    process: asyncio.subprocess.Process
+    process: asyncio.subprocess.Process | Forked
     out: Path
     err: Path
 
@@ -105,72 +105,43 @@ class Command:
         await self.process.wait()
 
 
-class Forks:
-    """A process of this test process that has imported everything and forks for each command (`fork.py`)."""
-
-    FILE = Path(__file__).with_name("fork.py")
-
-    def __init__(self) -> None:
-        self._folder: Path | None = None
-        self._server: subprocess.Popen[bytes] | None = None
-
-    def command(self) -> tuple[str, ...]:
-        """What stands in place of `python -m receiver`. The first call starts the process."""
-        if self._folder is None:
-            self._folder = short_folder()
-            self._server = subprocess.Popen(
-                [sys.executable, "-P", self.FILE, "serve", self._folder / "sock"],
-                env=environment({}),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            assert self._server.stdout is not None
-            assert self._server.stdout.readline() == b"listening\n"
-        return (sys.executable, "-I", "-S", str(self.FILE), "run", str(self._folder / "sock"))
-
-    def end(self) -> None:
-        """The process ends with its input, also if this one is killed."""
-        if self._server is not None and self._folder is not None:
-            self._server.communicate()
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = self._server = None
-
-
-FORKS = Forks()
-
-
 @dataclass(slots=True)
 class Desk:
     """Where commands are started: a short folder of their own, since the path of a socket must be short.
 
-    `module` is what is started: the service, or what puts something round it. With `forked` it starts without its
-    second of imports (see `Forks`), unless the caller changes what is imported."""
+    `module` is what is started: the service, which is forked from a process that has imported it, or what puts
+    something round it."""
 
     folder: Path
     started: list[Command] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=count)
     module: str = "receiver"
-    forked: bool = False
 
     async def start(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Command:
         """Start `receiver` with these arguments in the folder, with no settings but those in `env`."""
         number = next(self.numbers)
-        forked = self.forked and "PYTHONPATH" not in (env or {})
         out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = await asyncio.create_subprocess_exec(
-                *(FORKS.command() if forked else (sys.executable, "-m", self.module)),
-                *arguments,
-                cwd=self.folder,
-                env=environment(env or {}),
-                stdin=DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-            )
+            process = await self._process(arguments, env or {}, stdout.fileno(), stderr.fileno())
         command = Command(process, out, err)
         self.started.append(command)
         return command
+
+    async def _process(
+        self, arguments: Sequence[str | Path], env: Mapping[str, str], stdout: int, stderr: int
+    ) -> asyncio.subprocess.Process | Forked:
+        changes_imports = "PYTHONPATH" in env
+        if self.module == "receiver" and not changes_imports:
+            return await FORKS.start(*arguments, cwd=self.folder, env=environment(env), stdout=stdout, stderr=stderr)
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", self.module, *arguments),
+            cwd=self.folder,
+            env=environment(env),
+            stdin=DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
 
     async def run(self, *arguments: str | Path, env: Mapping[str, str] | None = None, bound: float = 60.0) -> Command:
         """Start it, and return when it has ended."""
@@ -197,10 +168,10 @@ def short_folder() -> Path:
 
 
 @asynccontextmanager
-async def desk(*, forked: bool = False) -> AsyncIterator[Desk]:
+async def desk() -> AsyncIterator[Desk]:
     """A desk in a folder of its own. In the end nothing is left: no command, no Valkey, no file."""
     folder = short_folder()
-    found = Desk(folder, forked=forked)
+    found = Desk(folder)
     try:
         yield found
     finally:

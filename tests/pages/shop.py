@@ -20,7 +20,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.kit.processes import FORKS, PROJECT, Desk, desk, environment, until
+from tests.kit.forks import FORKS
+from tests.kit.processes import PROJECT, Desk, desk, environment, until
 from tests.kit.sns import SnsSigner
 from tests.service.stage import Hook, Says
 
@@ -174,7 +175,7 @@ def free_port() -> int:
 async def shop() -> AsyncIterator[Shop]:
     """Open it: the service on its own Valkey, in a folder of its own, which is also where blocks are run."""
     hook = Hook(then=Says(200, {}, b"ok"))
-    async with desk(forked=True) as place, hook.listening(), aiohttp.ClientSession() as web:
+    async with desk() as place, hook.listening(), aiohttp.ClientSession() as web:
         port = free_port()
         amazon = await place.start(
             *("simulate", "--port", "0", "--delay", "0.2", "--unlimited"),

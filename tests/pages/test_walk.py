@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.kit.forks import FORKS
 from tests.kit.processes import PROJECT, environment, short_folder
 from tests.pages.kit import PAGES
 from tests.pages.shop import free_port
@@ -62,7 +64,7 @@ async def terminals() -> AsyncIterator[Terminals]:
     folder = short_folder()
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / "deploy").symlink_to(PROJECT / "deploy")
-    for name, words in {"receiver": f"{sys.executable} -m receiver", "python": sys.executable}.items():
+    for name, words in {"receiver": shlex.join(FORKS.command()), "python": sys.executable}.items():
         (folder / ".venv" / "bin" / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         (folder / ".venv" / "bin" / name).chmod(0o755)
     (folder / ".venv" / "bin" / "activate").write_text(f'export PATH="{folder}/.venv/bin:$PATH"\n')

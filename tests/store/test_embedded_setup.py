@@ -90,7 +90,7 @@ async def test_a_directory_that_others_can_write_to_is_refused(data_dir: Path, b
 async def test_serve_refuses_a_directory_that_others_can_write_to_with_exit_code_2(data_dir: Path) -> None:
     """One sentence with what to do; after it was done, the directory is used."""
     make_folder(data_dir, 0o777)
-    async with desk(forked=True) as place:
+    async with desk() as place:
         served = await place.run("serve", env={**account(), "RECEIVER_DATA_DIR": str(data_dir)})
         assert served.process.returncode == 2
         told = [line for line in served.complaint.splitlines() if line.startswith("receiver: ")]

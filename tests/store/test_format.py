@@ -96,7 +96,7 @@ async def test_serve_refuses_newer_data_with_exit_code_2(valkey_url: str, redis:
     """One sentence with what to do, and no traceback; `doctor` says the same."""
     await redis.set(FORMAT, VERSION + 6)
     environment = {**account(), "RECEIVER_REDIS__URL": valkey_url}
-    async with desk(forked=True) as place:
+    async with desk() as place:
         served, looked = await asyncio.gather(
             place.run("serve", env=environment), place.run("doctor", "--offline", "--json", env=environment)
         )
