@@ -194,7 +194,7 @@ class OtherRefunds(Conflict):
 
     reason = "other_refunds"
 
-    def __init__(self, detail: str, *, reason: str, refunds: Sequence[Mapping[str, object]]) -> None:
+    def __init__(self, detail: str, *, reason: str, refunds: Sequence[object]) -> None:
         super().__init__(detail, reason=reason)
         self.more = {"refunds": list(refunds)}
 

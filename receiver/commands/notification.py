@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.text import Text
 
 from receiver.commands.client.api import decode, target
 from receiver.commands.client.options import Call, api_command
 from receiver.commands.console import clean, emit, emit_fields, emit_json, emit_rich, moment, say, table
+from receiver.http.api.schema import UnrecognizedJson, UnrecognizedListJson, UnrecognizedMessageJson
 
 app = typer.Typer(
     help="Look at notifications that are proven to be Amazon's and that this version does not understand. They were "
@@ -19,29 +19,6 @@ app = typer.Typer(
     "scope admin.",
     no_args_is_help=True,
 )
-
-
-class UnrecognizedAnswer(msgspec.Struct, rename="camel", kw_only=True):
-    """One that is kept; `message` only where one was asked for."""
-
-    notification_id: str
-    accounts: list[str]
-    topic_arn: str
-    sent_at: str
-    received_at: str
-    problem: str
-    refund_ids: list[str]
-    refund_count: int
-    size: int
-    subject: str | None = None
-    message: str = ""
-
-
-class UnrecognizedListAnswer(msgspec.Struct):
-    """Those that are kept."""
-
-    notifications: list[UnrecognizedAnswer]
-    more: bool
 
 
 def _notification_id(text: str) -> str:
@@ -63,7 +40,7 @@ def list_all(
     if call.json:
         emit_json(answer.body)
         return
-    found = decode(answer, UnrecognizedListAnswer)
+    found = decode(answer, UnrecognizedListJson)
     if not found.notifications:
         say(["Every notification was understood."])
         return
@@ -92,7 +69,7 @@ def show(
     if call.json:
         emit_json(answer.body)
         return
-    found = decode(answer, UnrecognizedAnswer)
+    found = decode(answer, UnrecognizedMessageJson)
     emit_fields(
         [
             ("Notification", found.notification_id),
@@ -110,6 +87,6 @@ def show(
         emit(clean(line))
 
 
-def _refunds(found: UnrecognizedAnswer) -> str | None:
+def _refunds(found: UnrecognizedJson) -> str | None:
     more = found.refund_count - len(found.refund_ids)
     return ", ".join([*found.refund_ids, *([f"and {more} more"] if more else [])]) or None

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
 import structlog
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -58,7 +59,9 @@ class Health:
     )
     async def alive(self, _: Request) -> Response:
         """200 as long as the process answers at all. Nothing else is looked at."""
-        body: AliveJson = {"status": "alive"}
+        body = AliveJson(
+            status="alive",
+        )
         return json_answer(body)
 
     @Operation(
@@ -78,9 +81,12 @@ class Health:
         )
         found = {**{name: word for name, (word, _) in zip(asked, words, strict=True)}, **alerting}
         ready = all(found[name] == "ok" for name in self._checks)
-        body: ReadinessJson = {"status": "ready" if ready else "not_ready", "checks": found}
-        if damaged := [pair for _, keys in words for pair in keys.items()]:
-            body["damagedKeys"] = dict(damaged[:MOST_DAMAGED])
+        damaged = [pair for _, keys in words for pair in keys.items()]
+        body = ReadinessJson(
+            status="ready" if ready else "not_ready",
+            checks=found,
+            damaged_keys=dict(damaged[:MOST_DAMAGED]) or UNSET,
+        )
         return json_answer(body, 200 if ready else 503)
 
     @Operation(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from receiver.ledger.money import Money
-from receiver.ledger.schema import AmazonTime, MoneyJson, Rfc3339, amazon_time, money_json, tidy
+from receiver.ledger.schema import AmazonTime, Json, MoneyJson, Rfc3339, amazon_time, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339
 
 CHARGE_PERMISSION_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}")
@@ -57,21 +57,27 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.charge_id in ("", charge_id)
 
 
-class DisputeJson(TypedDict):
+class DisputeJson(Json, kw_only=True):
     """A dispute about a charge, as far as Amazon has told of it. What it did not tell is null."""
 
-    disputeId: str
+    dispute_id: str
     kind: Annotated[str, Meta(description="chargeback, A-to-z claim or dispute.")]
-    chargePermissionId: str
-    chargeId: Annotated[str | None, Meta(description="Null: it may be about any charge of the charge permission.")]
+    charge_permission_id: str
+    charge_id: Annotated[str | None, Meta(description="Null: it may be about any charge of the charge permission.")] = (
+        None
+    )
     open: Annotated[bool, Meta(description="Until Amazon says that the merchant has won. An open one stops refunds.")]
-    amount: MoneyJson | None
-    reason: Annotated[str | None, Meta(description="Why the buyer filed it, in Amazon's words.")]
-    state: Annotated[str | None, Meta(description="In Amazon's words, such as RECEIVED or UnderReview.")]
-    resolution: Annotated[str | None, Meta(description="BuyerWon, MerchantWon or NoFault, where Amazon has told it.")]
-    creationTimestamp: AmazonTime | None
-    firstToldAt: Annotated[Rfc3339 | None, Meta(description="When Amazon signed the first notification of it.")]
-    toldAt: Annotated[Rfc3339 | None, Meta(description="When Amazon signed the last notification of it.")]
+    amount: MoneyJson | None = None
+    reason: Annotated[str | None, Meta(description="Why the buyer filed it, in Amazon's words.")] = None
+    state: Annotated[str | None, Meta(description="In Amazon's words, such as RECEIVED or UnderReview.")] = None
+    resolution: Annotated[
+        str | None, Meta(description="BuyerWon, MerchantWon or NoFault, where Amazon has told it.")
+    ] = None
+    creation_timestamp: AmazonTime | None = None
+    first_told_at: Annotated[Rfc3339 | None, Meta(description="When Amazon signed the first notification of it.")] = (
+        None
+    )
+    told_at: Annotated[Rfc3339 | None, Meta(description="When Amazon signed the last notification of it.")] = None
 
 
 def permission_of(object_id: str) -> str:
@@ -121,17 +127,17 @@ def day(ms: int) -> str:
 
 def dispute_json(dispute: Dispute) -> DisputeJson:
     """The JSON of a dispute, with its keys in the order of `DisputeJson`."""
-    return {
-        "disputeId": tidy(dispute.dispute_id),
-        "kind": dispute.kind,
-        "chargePermissionId": tidy(dispute.charge_permission_id),
-        "chargeId": tidy(dispute.charge_id) or None,
-        "open": dispute.is_open,
-        "amount": money_json(dispute.amount),
-        "reason": tidy(dispute.reason) or None,
-        "state": tidy(dispute.state or dispute.told_state) or None,
-        "resolution": tidy(dispute.resolution) or None,
-        "creationTimestamp": amazon_time(dispute.created_at) if dispute.created_at else None,
-        "firstToldAt": format_rfc3339(dispute.first_told_at) if dispute.first_told_at else None,
-        "toldAt": format_rfc3339(dispute.told_at) if dispute.told_at else None,
-    }
+    return DisputeJson(
+        dispute_id=tidy(dispute.dispute_id),
+        kind=dispute.kind,
+        charge_permission_id=tidy(dispute.charge_permission_id),
+        charge_id=tidy(dispute.charge_id) or None,
+        open=dispute.is_open,
+        amount=money_json(dispute.amount),
+        reason=tidy(dispute.reason) or None,
+        state=tidy(dispute.state or dispute.told_state) or None,
+        resolution=tidy(dispute.resolution) or None,
+        creation_timestamp=amazon_time(dispute.created_at) if dispute.created_at else None,
+        first_told_at=format_rfc3339(dispute.first_told_at) if dispute.first_told_at else None,
+        told_at=format_rfc3339(dispute.told_at) if dispute.told_at else None,
+    )

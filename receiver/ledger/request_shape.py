@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from msgspec import Meta
 
 from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund_request import RefundRequestRecord, RequestState
-from receiver.ledger.schema import DESCRIPTION_LIMIT, Account, MoneyJson, Rfc3339, money_json, tidy
+from receiver.ledger.schema import DESCRIPTION_LIMIT, Account, Json, MoneyJson, Rfc3339, money_json, tidy
 from receiver.ledger.timestamps import format_rfc3339
 
 
-class RefusalJson(TypedDict):
+class RefusalJson(Json, kw_only=True):
     """An answer of Amazon's that is no refund, for whoever has to talk to Amazon about it."""
 
-    status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")]
-    reasonCode: str | None
-    requestId: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")]
+    status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")] = None
+    reason_code: str | None = None
+    request_id: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")] = None
 
 
-class RefundRequestJson(TypedDict):
+class RefundRequestJson(Json, kw_only=True):
     """A request to issue a refund, and what became of it."""
 
-    refundRequestId: Annotated[
+    refund_request_id: Annotated[
         str, Meta(description="SHA-256 (hex) of the caller's Idempotency-Key.", pattern="^[0-9a-f]{64}$")
     ]
     account: Account
@@ -34,64 +34,64 @@ class RefundRequestJson(TypedDict):
             extra_json_schema={"enum": [*RequestState]},
         ),
     ]
-    chargeId: str
-    refundAmount: MoneyJson | None
-    orderReference: str | None
-    retryOf: Annotated[str | None, Meta(description="The declined refund that it repeats.")]
-    refundId: Annotated[str | None, Meta(description="The refund that it became.")]
-    candidateRefundId: Annotated[
+    charge_id: str
+    refund_amount: MoneyJson | None = None
+    order_reference: str | None = None
+    retry_of: Annotated[str | None, Meta(description="The declined refund that it repeats.")] = None
+    refund_id: Annotated[str | None, Meta(description="The refund that it became.")] = None
+    candidate_refund_id: Annotated[
         str | None,
         Meta(description="Of an unclear request: the one refund that it may have made, for a person to check."),
-    ]
+    ] = None
     tries: Annotated[int, Meta(description="How often it was sent.", ge=0)]
-    mayHaveReachedAmazon: Annotated[bool, Meta(description="Whether a try has ended without a whole answer.")]
-    lastError: Annotated[str | None, Meta(description="Our word for how the last try failed.")]
-    detail: Annotated[str | None, Meta(description="The last thing that was said of it.")]
-    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")]
-    issuedBy: Annotated[
+    may_have_reached_amazon: Annotated[bool, Meta(description="Whether a try has ended without a whole answer.")]
+    last_error: Annotated[str | None, Meta(description="Our word for how the last try failed.")] = None
+    detail: Annotated[str | None, Meta(description="The last thing that was said of it.")] = None
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")] = None
+    issued_by: Annotated[
         str | None,
         Meta(description="The name of the token with which it was requested; null in requests of older versions."),
-    ]
+    ] = None
     besides: Annotated[
         list[str], Meta(description="The refunds and requests that the caller named: this one was wanted beside them.")
     ]
-    settledBy: Annotated[str | None, Meta(description="The name of the token with which a person settled it.")]
-    createdAt: Rfc3339 | None
-    changedAt: Rfc3339 | None
+    settled_by: Annotated[str | None, Meta(description="The name of the token with which a person settled it.")] = None
+    created_at: Rfc3339 | None = None
+    changed_at: Rfc3339 | None = None
 
 
 def refusal_json(record: RefundRequestRecord) -> RefusalJson | None:
     """What Amazon answered to the last try of a request; None where it did not."""
     if not record.amazon_status:
         return None
-    return {
-        "status": record.amazon_status,
-        "reasonCode": tidy(record.reason_code) or None,
-        "requestId": tidy(record.request_id) or None,
-    }
+    return RefusalJson(
+        status=record.amazon_status,
+        reason_code=tidy(record.reason_code) or None,
+        request_id=tidy(record.request_id) or None,
+    )
 
 
 def request_json(account: str, record: RefundRequestRecord, candidate: str = "") -> RefundRequestJson:
     """The JSON of a request to issue a refund, with its keys in the order of `RefundRequestJson`."""
     order = record.order
-    return {
-        "refundRequestId": order.id,
-        "account": account,
-        "state": str(record.state),
-        "chargeId": order.charge_id,
-        "refundAmount": money_json(order.money),
-        "orderReference": whole_reference(order.order_reference),
-        "retryOf": order.retry_of or None,
-        "refundId": record.refund_id or None,
-        "candidateRefundId": candidate or None,
-        "tries": record.tries,
-        "mayHaveReachedAmazon": record.unknown,
-        "lastError": record.last_error or None,
-        "detail": tidy(record.detail, DESCRIPTION_LIMIT) or None,
-        "amazon": refusal_json(record),
-        "issuedBy": order.issued_by or None,
-        "besides": list(order.besides),
-        "settledBy": record.settled_by or None,
-        "createdAt": format_rfc3339(record.created_at) if record.created_at else None,
-        "changedAt": format_rfc3339(record.changed_at) if record.changed_at else None,
-    }
+    return RefundRequestJson(
+        refund_request_id=order.id,
+        account=account,
+        state=str(record.state),
+        charge_id=order.charge_id,
+        refund_amount=money_json(order.money),
+        order_reference=whole_reference(order.order_reference),
+        retry_of=order.retry_of or None,
+        refund_id=record.refund_id or None,
+        candidate_refund_id=candidate or None,
+        tries=record.tries,
+        may_have_reached_amazon=record.unknown,
+        last_error=record.last_error or None,
+        detail=tidy(record.detail, DESCRIPTION_LIMIT) or None,
+        amazon=refusal_json(record),
+        issued_by=order.issued_by or None,
+        besides=list(order.besides),
+        settled_by=record.settled_by or None,
+        created_at=format_rfc3339(record.created_at) if record.created_at else None,
+        changed_at=format_rfc3339(record.changed_at) if record.changed_at else None,
+    )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, Any, Final, TypeVar
 
+import msgspec
 from msgspec import Meta
 
 from receiver.ledger.charge_book import RESERVATION, Entry
@@ -38,54 +39,70 @@ IssuedBy = Annotated[
 Account = Annotated[str, Meta(description="Our name of the merchant's account.", examples=["us"])]
 
 
-class MoneyJson(TypedDict):
+class Json(msgspec.Struct, rename="camel"):
+    """The base of every answer: encoded by the service, decoded by its clients, and the schema in OpenAPI.
+
+    A field with a default is always sent; the default is for clients of a service that does not know the field yet.
+    Only what is `UNSET` is left out.
+    """
+
+
+J = TypeVar("J", bound=Json)
+
+
+def extended(kind: type[J], base: Json, **more: Any) -> J:
+    """An answer with all that `base` says, and more."""
+    return kind(**msgspec.structs.asdict(base), **more)
+
+
+class MoneyJson(Json, kw_only=True):
     """An amount with its currency."""
 
     amount: Annotated[
         str, Meta(description="Decimal, with as many places as the currency has.", pattern=r"^[0-9]+(\.[0-9]+)?$")
     ]
-    currencyCode: Annotated[str, Meta(description="ISO 4217.", pattern="^[A-Z]{3}$")]
+    currency_code: Annotated[str, Meta(description="ISO 4217.", pattern="^[A-Z]{3}$")]
 
 
-class StatusJson(TypedDict):
+class StatusJson(Json, kw_only=True):
     """What a refund's history says of its state."""
 
     state: Annotated[
         str, Meta(description="RefundInitiated, Refunded or Declined. Another word of Amazon's is kept as it is.")
     ]
-    reasonCode: Annotated[
+    reason_code: Annotated[
         str | None, Meta(description="Why it was declined: AmazonRejected or ProcessingFailure; the set is open.")
-    ]
-    lastUpdatedTimestamp: AmazonTime | None
+    ] = None
+    last_updated_timestamp: AmazonTime | None = None
 
 
-class StatusDetailsJson(StatusJson):
+class StatusDetailsJson(StatusJson, kw_only=True):
     """The state of a refund."""
 
-    reasonDescription: str | None
+    reason_description: str | None = None
 
 
-class RetryRefusedJson(TypedDict):
+class RetryRefusedJson(Json, kw_only=True):
     """Amazon's verdict on a try to issue a declined refund again. Nothing was issued by it."""
 
     generation: Annotated[int, Meta(description="The number of the try; each has a key of its own.", ge=1)]
     at: Rfc3339
     status: int
-    reasonCode: str | None
-    requestId: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")]
-    detail: str | None
+    reason_code: str | None = None
+    request_id: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")] = None
+    detail: str | None = None
 
 
-class RefundJson(TypedDict):
+class RefundJson(Json, kw_only=True):
     """A refund: Amazon's names first, then ours. What Amazon did not tell is null."""
 
-    refundId: Annotated[str, Meta(examples=["S01-5105180-3221187-R022311"])]
-    chargeId: str | None
-    refundAmount: MoneyJson | None
-    softDescriptor: str | None
-    creationTimestamp: AmazonTime | None
-    statusDetails: StatusDetailsJson
-    releaseEnvironment: Annotated[str | None, Meta(description="Sandbox or Live, as Amazon says it.")]
+    refund_id: Annotated[str, Meta(examples=["S01-5105180-3221187-R022311"])]
+    charge_id: str | None = None
+    refund_amount: MoneyJson | None = None
+    soft_descriptor: str | None = None
+    creation_timestamp: AmazonTime | None = None
+    status_details: StatusDetailsJson
+    release_environment: Annotated[str | None, Meta(description="Sandbox or Live, as Amazon says it.")] = None
     account: Account
     revision: Annotated[
         int, Meta(description="Counts our writes from 1: whoever holds a greater one may drop this.", ge=1)
@@ -93,63 +110,65 @@ class RefundJson(TypedDict):
     final: Annotated[bool, Meta(description="Whether the state is Refunded or Declined.")]
     conflict: Annotated[bool, Meta(description="Whether Amazon has told two different final states.")]
     backfill: Annotated[bool, Meta(description="Whether it was settled over 7 days before it was first seen here.")]
-    orderReference: Annotated[
+    order_reference: Annotated[
         str | None, Meta(description="The merchant's order number, unaltered, or null if over 256.")
-    ]
-    refundType: Annotated[
+    ] = None
+    refund_type: Annotated[
         str | None, Meta(description="Who began it, where it was told: SellerInitiated, Chargeback, FPS, …")
-    ]
+    ] = None
     retryable: Annotated[
         bool | None,
         Meta(description="Of a declined refund: whether it can be issued again, as of `asOf`. Null: not known."),
-    ]
-    retryableReasons: Annotated[
+    ] = None
+    retryable_reasons: Annotated[
         list[str], Meta(description="Why not, or why that is not known: the words that a retry would be refused with.")
     ]
-    asOf: Annotated[
+    as_of: Annotated[
         Rfc3339 | None,
         Meta(description="When `retryable` and the advice were worked out. Null where nothing depends on the charge."),
-    ]
-    chargeReadAt: Annotated[
+    ] = None
+    charge_read_at: Annotated[
         Rfc3339 | None, Meta(description="Of a declined refund: when Amazon last told what the charge is.")
-    ]
-    retryOf: Annotated[str | None, Meta(description="The declined refund that this one repeats.")]
-    retryRoot: Annotated[str | None, Meta(description="Of a retry: the refund that the chain of retries began with.")]
-    retriedBy: Annotated[str | None, Meta(description="The refund that repeats this declined one.")]
-    retryRefused: Annotated[
+    ] = None
+    retry_of: Annotated[str | None, Meta(description="The declined refund that this one repeats.")] = None
+    retry_root: Annotated[
+        str | None, Meta(description="Of a retry: the refund that the chain of retries began with.")
+    ] = None
+    retried_by: Annotated[str | None, Meta(description="The refund that repeats this declined one.")] = None
+    retry_refused: Annotated[
         RetryRefusedJson | None,
         Meta(description="Of a declined refund that is not repeated yet: Amazon's verdict on the last try to."),
-    ]
-    issuedBy: IssuedBy
-    unreadFields: Annotated[
+    ] = None
+    issued_by: IssuedBy = None
+    unread_fields: Annotated[
         list[str],
         Meta(description="Fields that are null because what Amazon sent could not be read, such as refundAmount."),
     ]
-    firstSeenAt: Rfc3339
-    changedAt: Rfc3339
+    first_seen_at: Rfc3339
+    changed_at: Rfc3339
     source: Annotated[str, Meta(description="Who made us look.", extra_json_schema={"enum": [*Source]})]
 
 
-class RevisionJson(TypedDict):
+class RevisionJson(Json, kw_only=True):
     """One line of a refund's history."""
 
-    statusDetails: StatusJson
+    status_details: StatusJson
     revision: Annotated[int, Meta(ge=1)]
     final: bool
     conflict: bool
-    changedAt: Rfc3339
+    changed_at: Rfc3339
     source: Annotated[str, Meta(extra_json_schema={"enum": [*Source]})]
-    issuedBy: IssuedBy
+    issued_by: IssuedBy = None
 
 
-class OtherRefundJson(TypedDict):
+class OtherRefundJson(Json, kw_only=True):
     """Another refund of the charge, or a request for one, that stands in the way."""
 
-    refundId: Annotated[str | None, Meta(description="Null where Amazon has not answered the request yet.")]
-    refundRequestId: Annotated[str | None, Meta(description="Of a request that Amazon has not answered yet.")]
+    refund_id: Annotated[str | None, Meta(description="Null where Amazon has not answered the request yet.")] = None
+    refund_request_id: Annotated[str | None, Meta(description="Of a request that Amazon has not answered yet.")] = None
     state: Annotated[str, Meta(description="Reserved, or the state that Amazon told last.")]
-    refundAmount: Annotated[MoneyJson | None, Meta(description="Null: not known.")]
-    beganAt: Annotated[Rfc3339 | None, Meta(description="Null: not known.")]
+    refund_amount: Annotated[MoneyJson | None, Meta(description="Null: not known.")] = None
+    began_at: Annotated[Rfc3339 | None, Meta(description="Null: not known.")] = None
     conflict: Annotated[bool, Meta(description="Whether Amazon has told both Refunded and Declined.")]
 
 
@@ -181,92 +200,99 @@ def known_time(ms: int) -> str | None:
 
 def money_json(money: Money | None) -> MoneyJson | None:
     """`{amount, currencyCode}`: the amount as text, with as many decimals as the currency has."""
-    return None if money is None else {"amount": money.text, "currencyCode": money.currency_code}
+    return (
+        None
+        if money is None
+        else MoneyJson(
+            amount=money.text,
+            currency_code=money.currency_code,
+        )
+    )
 
 
 def retry_refused_json(refused: RetryRefused | None) -> RetryRefusedJson | None:
     """The JSON of a verdict on a retry, with its keys in the order of `RetryRefusedJson`."""
     if refused is None:
         return None
-    return {
-        "generation": refused.generation,
-        "at": format_rfc3339(refused.at),
-        "status": refused.status,
-        "reasonCode": tidy(refused.reason_code) or None,
-        "requestId": tidy(refused.request_id) or None,
-        "detail": tidy(refused.detail, DESCRIPTION_LIMIT) or None,
-    }
+    return RetryRefusedJson(
+        generation=refused.generation,
+        at=format_rfc3339(refused.at),
+        status=refused.status,
+        reason_code=tidy(refused.reason_code) or None,
+        request_id=tidy(refused.request_id) or None,
+        detail=tidy(refused.detail, DESCRIPTION_LIMIT) or None,
+    )
 
 
 def refund_json(refund: Refund) -> RefundJson:
     """The JSON of a refund, with its keys in the order of `RefundJson`."""
     judged = refund.judged or Retryability(None if refund.conflict else YES_NO.get(refund.retryable))
-    return {
-        "refundId": tidy(refund.refund_id),
-        "chargeId": tidy(refund.charge_id) or None,
-        "refundAmount": money_json(refund.amount),
-        "softDescriptor": tidy(refund.soft_descriptor) or None,
-        "creationTimestamp": known_time(refund.created_at),
-        "statusDetails": {
-            "state": tidy(refund.state),
-            "reasonCode": tidy(refund.reason_code) or None,
-            "reasonDescription": tidy(refund.reason_description, DESCRIPTION_LIMIT) or None,
-            "lastUpdatedTimestamp": known_time(refund.updated_at),
-        },
-        "releaseEnvironment": tidy(refund.environment) or None,
-        "account": tidy(refund.account),
-        "revision": refund.revision,
-        "final": is_final(refund.state),
-        "conflict": refund.conflict,
-        "backfill": refund.backfill,
-        "orderReference": whole_reference(refund.order_reference),
-        "refundType": tidy(refund.refund_type) or None,
-        "retryable": judged.value,
-        "retryableReasons": [*judged.reasons],
-        "asOf": format_rfc3339(judged.as_of) if judged.as_of else None,
-        "chargeReadAt": format_rfc3339(judged.charge_read_at) if judged.charge_read_at else None,
-        "retryOf": refund.retry_of or None,
-        "retryRoot": refund.retry_root or None,
-        "retriedBy": refund.retried_by or None,
-        "retryRefused": None if refund.retried_by else retry_refused_json(refund.retry_refused),
-        "issuedBy": refund.issued_by or None,
-        "unreadFields": [*refund.unread],
-        "firstSeenAt": format_rfc3339(refund.first_seen_at),
-        "changedAt": format_rfc3339(refund.changed_at),
-        "source": str(refund.source),
-    }
+    return RefundJson(
+        refund_id=tidy(refund.refund_id),
+        charge_id=tidy(refund.charge_id) or None,
+        refund_amount=money_json(refund.amount),
+        soft_descriptor=tidy(refund.soft_descriptor) or None,
+        creation_timestamp=known_time(refund.created_at),
+        status_details=StatusDetailsJson(
+            state=tidy(refund.state),
+            reason_code=tidy(refund.reason_code) or None,
+            reason_description=tidy(refund.reason_description, DESCRIPTION_LIMIT) or None,
+            last_updated_timestamp=known_time(refund.updated_at),
+        ),
+        release_environment=tidy(refund.environment) or None,
+        account=tidy(refund.account),
+        revision=refund.revision,
+        final=is_final(refund.state),
+        conflict=refund.conflict,
+        backfill=refund.backfill,
+        order_reference=whole_reference(refund.order_reference),
+        refund_type=tidy(refund.refund_type) or None,
+        retryable=judged.value,
+        retryable_reasons=[*judged.reasons],
+        as_of=format_rfc3339(judged.as_of) if judged.as_of else None,
+        charge_read_at=format_rfc3339(judged.charge_read_at) if judged.charge_read_at else None,
+        retry_of=refund.retry_of or None,
+        retry_root=refund.retry_root or None,
+        retried_by=refund.retried_by or None,
+        retry_refused=None if refund.retried_by else retry_refused_json(refund.retry_refused),
+        issued_by=refund.issued_by or None,
+        unread_fields=[*refund.unread],
+        first_seen_at=format_rfc3339(refund.first_seen_at),
+        changed_at=format_rfc3339(refund.changed_at),
+        source=str(refund.source),
+    )
 
 
 def other_refunds_json(entries: Mapping[str, Entry]) -> list[OtherRefundJson]:
     """The JSON of refunds and reservations in a charge's book, the oldest first."""
     return [
-        {
-            "refundId": None if name.startswith(RESERVATION) else tidy(name),
-            "refundRequestId": name.removeprefix(RESERVATION) if name.startswith(RESERVATION) else None,
-            "state": tidy(entry.state),
-            "refundAmount": money_json(entry.amount),
-            "beganAt": None if entry.began is None else format_rfc3339(entry.began),
-            "conflict": entry.conflict,
-        }
+        OtherRefundJson(
+            refund_id=None if name.startswith(RESERVATION) else tidy(name),
+            refund_request_id=name.removeprefix(RESERVATION) if name.startswith(RESERVATION) else None,
+            state=tidy(entry.state),
+            refund_amount=money_json(entry.amount),
+            began_at=None if entry.began is None else format_rfc3339(entry.began),
+            conflict=entry.conflict,
+        )
         for name, entry in sorted(entries.items(), key=lambda item: (item[1].began or 0, item[0]))
     ]
 
 
 def revision_json(revision: Revision) -> RevisionJson:
     """The JSON of one line of a refund's history, with the same names, forms and order as `refund_json`."""
-    return {
-        "statusDetails": {
-            "state": tidy(revision.state),
-            "reasonCode": tidy(revision.reason_code) or None,
-            "lastUpdatedTimestamp": known_time(revision.updated_at),
-        },
-        "revision": revision.revision,
-        "final": is_final(revision.state),
-        "conflict": revision.conflict,
-        "changedAt": format_rfc3339(revision.at),
-        "source": str(revision.source),
-        "issuedBy": revision.issued_by or None,
-    }
+    return RevisionJson(
+        status_details=StatusJson(
+            state=tidy(revision.state),
+            reason_code=tidy(revision.reason_code) or None,
+            last_updated_timestamp=known_time(revision.updated_at),
+        ),
+        revision=revision.revision,
+        final=is_final(revision.state),
+        conflict=revision.conflict,
+        changed_at=format_rfc3339(revision.at),
+        source=str(revision.source),
+        issued_by=revision.issued_by or None,
+    )
 
 
 MAX_TEXT = 500

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from receiver.errors import Conflict
-from receiver.ledger.dispute import Dispute, permission_of
+from receiver.ledger.dispute import Dispute, DisputeJson, permission_of
 from receiver.ledger.hint import HintResult
 from receiver.store import Store
 from tests.issue.kit import Desk, Killed, desk, dying
@@ -48,8 +48,8 @@ async def test_create_is_refused_while_a_dispute_is_open(store: Store, clock: Ma
         await tell(shop, charge, reason="Fraud")
         error = await refused(shop.issuer.create(shop.wish(charge), "k"))
         assert "Fraud" in error.detail
-        (told,) = cast("list[dict[str, Any]]", error.more["disputes"])
-        assert (told["disputeId"], told["open"]) == (f"{permission_of(charge)}-B000001", True)
+        (told,) = cast("list[DisputeJson]", error.more["disputes"])
+        assert (told.dispute_id, told.open) == (f"{permission_of(charge)}-B000001", True)
         assert (shop.issued(charge), await shop.reserved(charge)) == ([], [])
         await tell(shop, charge, 1, told_at=T0 + 1, state="Resolved", resolution="MerchantWon")
         # The same message says nothing new: what a later version learns by Get Dispute comes as another.
@@ -57,7 +57,7 @@ async def test_create_is_refused_while_a_dispute_is_open(store: Store, clock: Ma
         await shop.store.dispute(
             "us",
             Dispute(
-                dispute_id=told["disputeId"],
+                dispute_id=told.dispute_id,
                 charge_permission_id=permission_of(charge),
                 told_at=T0 + 1,
                 state="Resolved",

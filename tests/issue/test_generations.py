@@ -79,7 +79,7 @@ async def test_a_refused_retry_can_be_tried_again(shop: Desk, times: int) -> Non
         assert (await shop.another().retry(first.refund_id)).refund == issued.refund
     assert retries(shop, first) == [issued.refund.refund_id]
     after = await refund(shop, first.refund_id)
-    assert (after.retried_by, refund_json(after)["retryRefused"]) == (issued.refund.refund_id, None)
+    assert (after.retried_by, refund_json(after).retry_refused) == (issued.refund.refund_id, None)
     assert (issued.refund.retry_of, issued.refund.retry_root) == (first.refund_id, first.refund_id)
 
 
@@ -101,11 +101,11 @@ async def test_what_the_last_try_came_to_is_shown_on_the_declined_refund(shop: D
     first = await refund(shop, await declined(shop))
     await refuse(shop, first.refund_id, "count")
     await refuse(shop, first.refund_id, "charge")
-    shown = refund_json(await refund(shop, first.refund_id))["retryRefused"]
+    shown = refund_json(await refund(shop, first.refund_id)).retry_refused
     assert shown is not None
-    assert (shown["generation"], shown["status"], shown["reasonCode"]) == (2, 422, "InvalidChargeStatus")
-    assert "The charge is not captured." in str(shown["detail"])
-    assert shown["requestId"]
+    assert (shown.generation, shown.status, shown.reason_code) == (2, 422, "InvalidChargeStatus")
+    assert "The charge is not captured." in str(shown.detail)
+    assert shown.request_id
     traces = [each for each in await shop.store.timeline("us", first.refund_id) if each.what == "retry"]
     assert [each.outcome for each in traces] == ["TransactionCountExceeded", "InvalidChargeStatus"]
 
@@ -148,7 +148,7 @@ async def test_an_unknown_end_allows_no_other_try(shop: Desk) -> None:
     for _ in range(2):
         with pytest.raises(RefundUnclear):
             await shop.issuer.retry(first.refund_id)
-    assert refund_json(await refund(shop, first.refund_id))["retryRefused"] is None
+    assert refund_json(await refund(shop, first.refund_id)).retry_refused is None
     await shop.issuer.settle_as_not_issued(request_id(shop, first, 1), by="ops")
     with pytest.raises(Conflict) as caught:
         await shop.issuer.retry(first.refund_id)

@@ -56,7 +56,7 @@ async def refused(work: Any) -> OtherRefunds:
 
 def listed(error: OtherRefunds) -> list[Any]:
     refunds: Any = error.more["refunds"]
-    return [each["refundId"] or each["refundRequestId"] for each in refunds]
+    return [each.refund_id or each.refund_request_id for each in refunds]
 
 
 @pytest.mark.parametrize("state", ["Refunded", "RefundInitiated", "OnTheMoon"])
@@ -185,7 +185,7 @@ async def test_in_conflict_nothing_says_that_it_can_be_retried(shop: Desk) -> No
     await shop.issuer.settler.annotate("us", number(1), {"retryable": "yes"})
     shop.clock.tick(1_000)
     refund = await told(shop, number(1), "Refunded", charge)
-    assert (refund.conflict, refund.retryable, refund_json(refund)["retryable"]) == (True, "yes", None)
+    assert (refund.conflict, refund.retryable, refund_json(refund).retryable) == (True, "yes", None)
     seen = Observation(refund_id=number(1), state="Declined", updated_at=shop.clock() + 5_000, charge_id=charge)
     settled = await shop.issuer.settler.settle(shop.account, seen, source=Source.POLL)
     assert all("retryable" not in to_fields(event) for event in settled.events)
@@ -274,7 +274,7 @@ async def test_who_asked_is_part_of_the_refund_its_history_and_its_event(shop: D
     repeated = await shop.issuer.create(shop.wish(charge), "one", Asked("another"))
     assert issued.refund is not None
     assert repeated.refund == issued.refund
-    assert (issued.record.order.issued_by, refund_json(issued.refund)["issuedBy"]) == ("orders", "orders")
+    assert (issued.record.order.issued_by, refund_json(issued.refund).issued_by) == ("orders", "orders")
     history = await shop.store.history("us", issued.refund.refund_id)
     assert [revision.issued_by for revision in history] == ["orders"]
     ((_, fields),) = await shop.store._read("XRANGE", "refunds:{us}:events", "-", "+")

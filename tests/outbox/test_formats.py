@@ -24,6 +24,7 @@ from receiver.outbox.subscribers.subscriber import (
     window,
 )
 from receiver.outbox.subscribers.url import UrlPolicy
+from tests.kit.wire import as_json
 from tests.outbox.examples import NOW, SECRET, a_subscriber
 from tests.outbox.tellers import BEARER, FIELDS, HOOK, ROUTING_KEY, RULES, teller
 
@@ -112,22 +113,22 @@ def test_no_credential_is_seen_by_people(name: str, secret: str) -> None:
     subscriber = teller(name)
     printed = StringIO()
     Console(file=printed, width=400).print(subscriber, subscriber.credential)
-    for text in (repr(subscriber), f"{subscriber}", printed.getvalue(), json.dumps(public_json(subscriber))):
+    for text in (repr(subscriber), f"{subscriber}", printed.getvalue(), repr(as_json(public_json(subscriber)))):
         assert subscriber.name in text
         assert "hunter2" not in text
         assert secret not in text
-    credential = public_json(subscriber)["credential"]
+    credential = public_json(subscriber).credential
     assert credential is not None
-    assert credential["field"] == FORMATS[name].credential
-    assert len(credential["fingerprint"]) == 8
+    assert credential.field == FORMATS[name].credential
+    assert len(credential.fingerprint) == 8
     assert secret.encode() in encode(subscriber)
     assert decode(encode(subscriber)) == subscriber
 
 
 def test_of_a_slack_webhook_the_host_is_shown() -> None:
     """The rest of its address is the credential."""
-    assert public_json(teller("slack"))["url"] == "https://hooks.slack.com/…"
-    assert public_json(teller("alertmanager"))["url"] == "http://127.0.0.1:9093"
+    assert public_json(teller("slack")).url == "https://hooks.slack.com/…"
+    assert public_json(teller("alertmanager")).url == "http://127.0.0.1:9093"
 
 
 def test_the_stored_form_of_the_first_subscribers_has_not_changed() -> None:

@@ -32,6 +32,7 @@ from receiver.outbox.subscribers.subscriber import (
     subscriber_problems,
 )
 from receiver.outbox.subscribers.url import UrlPolicy
+from tests.kit.wire import as_json
 from tests.outbox.examples import NOW, OTHER_SECRET, SECRET, a_subscriber, an_event
 
 RULES = UrlPolicy()
@@ -226,7 +227,7 @@ def test_pauses_are_summed_up() -> None:
     """Two pauses of 5 and 7 s; pausing twice keeps the first reason and time; a clock that went back adds nothing."""
     paused = pause(a_subscriber(), "gone", 1_000)
     assert pause(paused, "operator", 2_000) == paused
-    assert public_json(paused)["pausedReason"] == "gone"
+    assert public_json(paused).paused_reason == "gone"
     once = resume(paused, 6_000)
     assert (once.paused, once.paused_reason, once.paused_at, once.paused_ms) == (False, "", 0, 5_000)
     assert resume(once, 9_000) == once
@@ -251,7 +252,7 @@ def test_no_secret_is_seen_by_people() -> None:
     subscriber = a_subscriber(secrets=(Secret(SECRET, expires_at=NOW), Secret(OTHER_SECRET)))
     printed = StringIO()
     Console(file=printed, width=400).print(subscriber, subscriber.secrets[0])
-    shown = [repr(subscriber), f"{subscriber}", printed.getvalue(), json.dumps(public_json(subscriber))]
+    shown = [repr(subscriber), f"{subscriber}", printed.getvalue(), repr(as_json(public_json(subscriber)))]
     for text in shown:
         assert "finance" in text
         for secret in (SECRET, OTHER_SECRET):
@@ -261,7 +262,7 @@ def test_no_secret_is_seen_by_people() -> None:
 def test_what_people_see_of_a_subscriber() -> None:
     """The whole public JSON; secrets can be told apart by the beginning of their SHA-256."""
     subscriber = a_subscriber(secrets=(Secret(SECRET, expires_at=NOW), Secret(OTHER_SECRET)))
-    assert public_json(subscriber) == {
+    assert as_json(public_json(subscriber)) == {
         "name": "finance",
         "url": "https://finance.example/hooks",
         "types": ["*"],

@@ -67,7 +67,7 @@ async def test_a_decline_is_told_whatever_field_of_it_cannot_be_read(
             known = await stage.service.store.refund("us", refund_id)
             assert known is not None
             unread = [FIELD_OF[kind]] if kind else sorted({*FIELD_OF.values()} - {"orderReference"})
-            assert refund_json(known)["unreadFields"] == unread
+            assert refund_json(known).unread_fields == unread
             assert all(not getattr(known, FIELD_NAMES[name]) for name in unread)
             noted = [each for each in logs if each["event"] == "amazon.field_unread"]
             assert {each["log_level"] for each in noted} == {"error"}

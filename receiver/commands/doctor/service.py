@@ -12,6 +12,7 @@ from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
 from receiver.commands.doctor.site import Site, plural, seconds
 from receiver.errors import Malformed, TransportError
 from receiver.exchange import Request, Response
+from receiver.http.api.schema import DiagnosticsJson, ReadinessJson, SightingJson
 from receiver.ledger.timestamps import parse_time
 
 TIMEOUT, CONNECT_TIMEOUT, MOST = 4.0, 2.0, 1024 * 1024
@@ -36,45 +37,6 @@ READY_MENDS = {
 T = TypeVar("T")
 
 
-class Ready(msgspec.Struct):
-    """`/readyz`."""
-
-    status: str
-    checks: dict[str, str]
-
-
-class UnconfiguredSeen(msgspec.Struct, rename="camel"):
-    """A topic or merchant that nobody configured."""
-
-    name: str
-    count: int
-    last_seen: str
-
-
-class Certificate(msgspec.Struct, rename="camel"):
-    """A signing certificate that the service believes."""
-
-    file: str
-    days_left: int
-
-
-class Kept(msgspec.Struct):
-    """The store."""
-
-    kind: str
-
-
-class Diagnostics(msgspec.Struct, rename="camel"):
-    """`/v1/diagnostics`."""
-
-    version: str
-    store: Kept
-    workers: dict[str, str]
-    unconfigured_topics: list[UnconfiguredSeen]
-    unconfigured_merchants: list[UnconfiguredSeen]
-    certificates: list[Certificate]
-
-
 async def check_service(site: Site) -> list[Finding]:
     """`/readyz`, and with a token of scope admin `/v1/diagnostics`."""
     base = site.url or _own_address(site)
@@ -82,7 +44,7 @@ async def check_service(site: Site) -> list[Finding]:
         return [skip(RUNNING, "no_address", "its port is 0: its address is not known", "Give --url.")]
     try:
         answer = await _get(site, f"{base}/readyz")
-        ready = _read(answer, Ready)
+        ready = _read(answer, ReadinessJson)
     except TransportError as error:
         if site.url:
             return [fail(RUNNING, error.reason, f"no service: {error.detail}", "Start it, or mend --url.")]
@@ -130,7 +92,7 @@ def _read(answer: Response, kind: type[T]) -> T:
         raise Malformed from error
 
 
-def _ready(ready: Ready) -> list[Finding]:
+def _ready(ready: ReadinessJson) -> list[Finding]:
     bad = {name: word for name, word in ready.checks.items() if word != "ok"}
     if not bad:
         return [ok(READY, "it is ready")]
@@ -158,14 +120,14 @@ async def _diagnostics(site: Site, base: str) -> list[Finding]:
         if answer.status in (401, 403):
             mend = "Use a token of this service that has the scope admin."
             return [skip(DIAGNOSTICS, "token_refused", f"the token is refused ({answer.status})", mend)]
-        found = _read(answer, Diagnostics)
+        found = _read(answer, DiagnosticsJson)
     except (TransportError, Malformed) as error:
         mend = "Is it another version? Restart it with this one."
         return [warn(DIAGNOSTICS, error.reason, "what it knows cannot be read", mend)]
     return [ok(DIAGNOSTICS, f"version {found.version}, store: {found.store.kind}"), *_judge(site, found)]
 
 
-def _judge(site: Site, found: Diagnostics) -> list[Finding]:
+def _judge(site: Site, found: DiagnosticsJson) -> list[Finding]:
     workers = {name: state for name, state in found.workers.items() if state != "running"}
     findings = [
         fail("service.workers", "worker_failing", f"{name}: {state}", READY_MENDS["workers_failing"], name)
@@ -191,20 +153,20 @@ def _judge(site: Site, found: Diagnostics) -> list[Finding]:
     return findings
 
 
-def _topic(site: Site, sighting: UnconfiguredSeen) -> Finding:
+def _topic(site: Site, sighting: SightingJson) -> Finding:
     where = site.accounts[0].name if len(site.accounts) == 1 else "the one whose refunds it tells of"
     mend = f'If it is yours, add "{sighting.name}" to topic_arns of the account ({where}), and restart.'
     found = f"{sighting.name}: {_how_often(site, sighting)}; answered 503, so Amazon sends again for a while"
     return warn("service.unconfigured", "unconfigured_topic", found, mend, sighting.name)
 
 
-def _merchant(site: Site, sighting: UnconfiguredSeen) -> Finding:
+def _merchant(site: Site, sighting: SightingJson) -> Finding:
     mend = f'If it is yours, add a table [[accounts]] with merchant_id = "{sighting.name}" and its keys, and restart.'
     found = f"merchant {sighting.name}: {_how_often(site, sighting)} on an allowed topic; answered 503"
     return warn("service.unconfigured", "unconfigured_merchant", found, mend, sighting.name)
 
 
-def _how_often(site: Site, sighting: UnconfiguredSeen) -> str:
+def _how_often(site: Site, sighting: SightingJson) -> str:
     try:
         ago = max(0.0, (site.system_clock() - parse_time(sighting.last_seen)) / 1000)
     except Malformed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from receiver.commands.client.answers import EventsAnswer
+from receiver.commands.client.answers import EventPage
 from receiver.commands.client.api import Api, decode, target
 from receiver.commands.client.reconnect import RetryingCaller
 
@@ -36,7 +36,7 @@ class EventFollower:
         self._filters = {"type": ",".join(types), "reason": ",".join(reasons)}
         self.after = after
 
-    async def pages(self) -> AsyncIterator[EventsAnswer]:
+    async def pages(self) -> AsyncIterator[EventPage]:
         """One page after another, for ever; the first at once, if need be without events.
 
         A page counts as read when the next is asked for. Raises `ReceiverError` for what waiting cannot mend.
@@ -54,6 +54,6 @@ class EventFollower:
             if not (page.events or page.more):
                 await asyncio.sleep(max(0.0, began + LEAST - clock()))
 
-    async def _page(self, wait: int) -> EventsAnswer:
+    async def _page(self, wait: int) -> EventPage:
         path = target("events", account=self._api.account, after=self.after, limit=PAGE, wait=wait, **self._filters)
-        return decode(await self._api.call("GET", path, wait=wait), EventsAnswer)
+        return decode(await self._api.call("GET", path, wait=wait), EventPage)

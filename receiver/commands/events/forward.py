@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from receiver.commands.client.answers import EventAnswer, RefundAnswer
+from receiver.commands.client.answers import AnyEvent
 from receiver.commands.client.api import URL_TEXT, convert, decode
 from receiver.commands.console import clean, emit_rich, emit_value, say
 from receiver.errors import ConfigurationError, Malformed, TransportError
 from receiver.exchange import Request, Response
-from receiver.outbox.formats.cloudevents import CONTENT_TYPE, USER_AGENT
+from receiver.outbox.formats.cloudevents import CONTENT_TYPE, USER_AGENT, AdvisedRefundJson
 from receiver.outbox.formats.standard_webhooks import webhook_headers
 from receiver.outbox.subscribers.secrets import format_secret, read_secret
 
@@ -69,7 +69,7 @@ class Forward:
     async def post(self, body: bytes) -> None:
         """Post one event until it is taken, three times at most. Raises `TransportError` for an address that cannot
         be."""
-        event = decode(Response(200, body=body), EventAnswer)
+        event = decode(Response(200, body=body), AnyEvent)
         status, tries = await self._try(event, body), 1
         while not _taken(status) and tries <= len(PAUSES):
             await asyncio.sleep(PAUSES[tries - 1])
@@ -78,13 +78,13 @@ class Forward:
         if self._json:
             emit_value({"id": event.id, "type": event.type, "answer": status, "tries": tries, "taken": taken})
             return
-        refund = convert(event.data, RefundAnswer)
+        refund = convert(event.data, AdvisedRefundJson)
         word = "" if taken and tries == 1 else f"  after {tries} tries" if taken else f"  passed over, {tries} tries"
         kind = event.type.rpartition(".")[2]
         line = Text(f"{clean(kind):<9}  {clean(refund.refund_id):<27}  ")
         emit_rich(line.append(f"{status}{word}", "green" if taken else "bold red"))
 
-    async def _try(self, event: EventAnswer, body: bytes) -> int | str:
+    async def _try(self, event: AnyEvent, body: bytes) -> int | str:
         """The status of the answer, or the reason why there is none."""
         signed = webhook_headers([self._key], event.id, time.time_ns() // 1_000_000, body)
         headers = {"content-type": CONTENT_TYPE, "user-agent": USER_AGENT, **signed}

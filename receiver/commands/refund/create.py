@@ -10,15 +10,16 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands.client.answers import PendingAnswer, RefundAnswer
 from receiver.commands.client.api import Api, decode, target
 from receiver.commands.client.options import Call, api_command
 from receiver.commands.console import emit_fields, emit_json, say
 from receiver.commands.refund.refund import RefundId
 from receiver.commands.refund.views import fields
 from receiver.exchange import Response
+from receiver.http.api.schema import PendingJson
 from receiver.ledger.refund import State
 from receiver.ledger.refund_request import REFUSES_US
+from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 PENDING = 202
 """The status of an answer while Amazon has not given one."""
@@ -121,13 +122,13 @@ async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, obje
 def show(call: Call, answer: Response) -> None:
     """Print the refund, or say that there is no answer yet; a decline and no answer have exit codes of their own."""
     if answer.status == PENDING:
-        pending = decode(answer, PendingAnswer)
+        pending = decode(answer, PendingJson)
         said = pending.detail if pending.reason == REFUSES_US else "Amazon has not answered yet."
         say([f"{said} The service goes on trying; ask again the same way to see what came of it."])
         if call.json:
             emit_json(answer.body)
         raise typer.Exit(UNANSWERED)
-    refund = decode(answer, RefundAnswer)
+    refund = decode(answer, AdvisedRefundJson)
     emit_json(answer.body) if call.json else emit_fields(fields(refund))
     if refund.status_details.state == State.DECLINED:
         raise typer.Exit(DECLINED)

@@ -18,13 +18,14 @@ from typing import Annotated, Any, BinaryIO, Literal, Self
 import msgspec
 import typer
 
-from receiver.commands.client.answers import PageAnswer, RefundAnswer
+from receiver.commands.client.answers import RefundPage
 from receiver.commands.client.api import Api, convert, decode, not_the_api, target
 from receiver.commands.client.options import Call, api_command
 from receiver.commands.console import emit, read_ms, say
 from receiver.commands.refund.refund import MOST_PER_PAGE, STATES, _since
 from receiver.errors import ConfigurationError
 from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "account": ("account",),
@@ -181,7 +182,7 @@ async def write_all(
         where = target(
             "refunds", account=api.account, since=output.note.since, **filters, cursor=cursor, limit=MOST_PER_PAGE
         )
-        page = decode(await api.call("GET", where), PageAnswer)
+        page = decode(await api.call("GET", where), RefundPage)
         wanted = _bounded(output.note, page.refunds)
         lines = [csv_row(cells(each)) if as_csv else msgspec.json.encode(each).decode() + "\n" for each in wanted]
         following = page.next_cursor or ""
@@ -205,7 +206,7 @@ def _bounded(note: Note, refunds: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _changed_at(refund: dict[str, Any]) -> int:
-    return read_ms(convert(refund, RefundAnswer).changed_at) or 0
+    return read_ms(convert(refund, AdvisedRefundJson).changed_at) or 0
 
 
 def export(

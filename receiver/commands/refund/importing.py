@@ -13,11 +13,11 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands.client.answers import RefreshAnswer
 from receiver.commands.client.api import Api, decode, exit_code, may_pass, target
 from receiver.commands.client.options import Call, api_command
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, ReceiverError
+from receiver.http.api.schema import RefreshJson
 from receiver.ledger.refund import REFUND_ID
 
 MOST_BYTES = 64 * 1024 * 1024
@@ -155,7 +155,7 @@ async def _refresh(api: Api, refund_id: str) -> None:
     pause = PAUSE
     for left in range(TRIES, 0, -1):
         try:
-            decode(await api.call("POST", target("refunds", refund_id, "refresh", account=api.account)), RefreshAnswer)
+            decode(await api.call("POST", target("refunds", refund_id, "refresh", account=api.account)), RefreshJson)
             return
         except ReceiverError as error:
             if left == 1 or not may_pass(error):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.commands.client.answers import HistoryAnswer, PageAnswer, RefreshAnswer, RefundAnswer, RevisionAnswer
+from receiver.commands.client.answers import History, RefundPage
 from receiver.commands.client.api import Api, ApiProblem, convert, decode, not_the_api, target
 from receiver.commands.client.options import Call, api_command
 from receiver.commands.console import clean, emit, emit_fields, emit_json, say
@@ -18,8 +18,11 @@ from receiver.commands.refund.views import ChangePrinter, emit_disputes, emit_hi
 from receiver.commands.refund.watch import ChangeWatcher
 from receiver.errors import Malformed
 from receiver.exchange import Response
+from receiver.http.api.schema import RefreshJson
 from receiver.ledger.refund import ALIASES, REFUND_ID, Reason, State
+from receiver.ledger.schema import RevisionJson
 from receiver.ledger.timestamps import format_rfc3339, parse_time
+from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 from receiver.settings.durations import SPAN, milliseconds, parse_duration
 
 MOST_PER_PAGE = 200
@@ -94,7 +97,7 @@ def get(
     also after --wait. Read the state, or `.statusDetails.state` and `.final` of --json.
     """
     answer = call.run(lambda api: _get(api, refund_id, wait))
-    refund = decode(answer, RefundAnswer)
+    refund = decode(answer, AdvisedRefundJson)
     emit_json(answer.body) if call.json else emit_fields(fields(refund))
     if wait and not refund.final:
         say([f"Not final after {wait} s."])
@@ -109,7 +112,7 @@ async def _get(api: Api, refund_id: str, wait: int) -> Response:
             if problem.reason != "no_such_refund" or wait <= step:
                 raise
         else:
-            if wait <= step or decode(answer, RefundAnswer).final:
+            if wait <= step or decode(answer, AdvisedRefundJson).final:
                 return answer
         wait -= step
 
@@ -158,7 +161,7 @@ async def _list(api: Api, as_json: bool, filters: dict[str, str], limit: int | N
     shown = 0
     accounts: set[str] = set()
     async for answer, page in _pages(api, filters, limit):
-        refunds = [convert(refund, RefundAnswer) for refund in page.refunds]
+        refunds = [convert(refund, AdvisedRefundJson) for refund in page.refunds]
         if as_json:
             emit_json(answer.body)
         elif refunds:
@@ -171,13 +174,13 @@ async def _list(api: Api, as_json: bool, filters: dict[str, str], limit: int | N
         say([f"There may be more than these {shown}: give --all, or a greater --limit."])
 
 
-async def _pages(api: Api, filters: dict[str, str], limit: int | None) -> AsyncIterator[tuple[Response, PageAnswer]]:
+async def _pages(api: Api, filters: dict[str, str], limit: int | None) -> AsyncIterator[tuple[Response, RefundPage]]:
     """Page after page. One may be short, or empty, and still not the last."""
     cursor, left = "", limit
     while True:
         size = MOST_PER_PAGE if left is None else min(left, MOST_PER_PAGE)
         answer = await api.call("GET", target("refunds", account=api.account, **filters, cursor=cursor, limit=size))
-        page = decode(answer, PageAnswer)
+        page = decode(answer, RefundPage)
         yield answer, page
         left = None if left is None else left - len(page.refunds)
         if not page.next_cursor or (left is not None and left <= 0):
@@ -195,8 +198,8 @@ def history(call: Call, refund_id: RefundId) -> None:
     is another one. Both are UTC.
     """
     answer = call.run(lambda api: api.call("GET", target("refunds", refund_id, "history", account=api.account)))
-    found = decode(answer, HistoryAnswer)
-    revisions = [convert(revision, RevisionAnswer) for revision in found.revisions]
+    found = decode(answer, History)
+    revisions = [convert(revision, RevisionJson) for revision in found.revisions]
     if call.json:
         emit_json(answer.body)
         return
@@ -211,7 +214,7 @@ def refresh(call: Call, refund_id: RefundId) -> None:
     A refund that the service does not know yet is taken in as well. Needs a token with the scope refund or admin.
     """
     answer = call.run(lambda api: api.call("POST", target("refunds", refund_id, "refresh", account=api.account)))
-    noted = decode(answer, RefreshAnswer)
+    noted = decode(answer, RefreshJson)
     if call.json:
         emit_json(answer.body)
     else:

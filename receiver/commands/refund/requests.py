@@ -6,60 +6,21 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.text import Text
 
-from receiver.commands.client.answers import Amount
 from receiver.commands.client.api import decode, target
 from receiver.commands.client.options import Call, api_command
 from receiver.commands.console import clean, emit_fields, emit_json, emit_rich, moment, say, short_moment
 from receiver.commands.refund.refund import _now, _refund_id
 from receiver.errors import ConfigurationError
+from receiver.http.api.schema import RequestListJson
 from receiver.ledger.refund_request import OPEN, RequestState
+from receiver.ledger.request_shape import RefundRequestJson
 
 UNANSWERED, STILL_UNCLEAR = 4, 6
 """Exit codes."""
 STYLES = {"unclear": "bold red", "refused": "red", "done": "green"}
-
-
-class AmazonsNo(msgspec.Struct, rename="camel"):
-    """Amazon's last refusal."""
-
-    status: int
-    reason_code: str | None = None
-    request_id: str | None = None
-
-
-class RequestAnswer(msgspec.Struct, rename="camel", kw_only=True):
-    """A request to issue a refund."""
-
-    refund_request_id: str
-    account: str
-    state: str
-    charge_id: str
-    refund_amount: Amount
-    tries: int
-    may_have_reached_amazon: bool
-    order_reference: str | None = None
-    retry_of: str | None = None
-    refund_id: str | None = None
-    candidate_refund_id: str | None = None
-    last_error: str | None = None
-    detail: str | None = None
-    amazon: AmazonsNo | None = None
-    issued_by: str | None = None
-    besides: tuple[str, ...] = ()
-    settled_by: str | None = None
-    created_at: str | None = None
-    changed_at: str | None = None
-
-
-class RequestsAnswer(msgspec.Struct):
-    """Those that are open."""
-
-    requests: list[RequestAnswer]
-    total: int
 
 
 def _request_id(text: str | None) -> str | None:
@@ -95,14 +56,14 @@ def requests(
     """
     if request_id:
         answer = call.run(lambda api: api.call("GET", target("refund-requests", request_id, account=call.account)))
-        emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RequestAnswer)))
+        emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RefundRequestJson)))
         return
     path = target("refund-requests", state=state, limit=limit, account=call.account)
     answer = call.run(lambda api: api.call("GET", path))
     if call.json:
         emit_json(answer.body)
         return
-    found = decode(answer, RequestsAnswer)
+    found = decode(answer, RequestListJson)
     for each in found.requests:
         emit_rich(_line(each))
     if not found.requests:
@@ -120,7 +81,7 @@ def repeat(call: Call, request_id: RequestId) -> None:
     """
     path = target("refund-requests", request_id, "repeat", account=call.account)
     answer = call.run(lambda api: api.call("POST", path, wait=30))
-    found = decode(answer, RequestAnswer)
+    found = decode(answer, RefundRequestJson)
     emit_json(answer.body) if call.json else emit_fields(_fields(found))
     code = {RequestState.RESERVED: UNANSWERED, RequestState.UNCLEAR: STILL_UNCLEAR}.get(RequestState(found.state))
     if code is not None:
@@ -158,10 +119,10 @@ def settle_request(
     body = {"notIssued": True} if refund_id is None else {"refundId": refund_id}
     path = target("refund-requests", request_id, "settle", account=call.account)
     answer = call.run(lambda api: api.call("POST", path, body=body))
-    emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RequestAnswer)))
+    emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RefundRequestJson)))
 
 
-def _line(found: RequestAnswer) -> Text:
+def _line(found: RefundRequestJson) -> Text:
     """One line, and the whole id below it: it has to be copied."""
     line = _state_text(found)
     line.append(f"  {short_moment(found.created_at or '', _now())}  {_amount(found)}  {clean(found.charge_id)}")
@@ -173,7 +134,7 @@ def _line(found: RequestAnswer) -> Text:
     return line.append(f"\n  {clean(found.refund_request_id)}", "dim")
 
 
-def _fields(found: RequestAnswer) -> Sequence[tuple[str, str | Text | None]]:
+def _fields(found: RefundRequestJson) -> Sequence[tuple[str, str | Text | None]]:
     amazon = found.amazon
     said = None if amazon is None else f"{amazon.status} {amazon.reason_code or ''}".strip()
     return [
@@ -181,7 +142,7 @@ def _fields(found: RequestAnswer) -> Sequence[tuple[str, str | Text | None]]:
         ("State", _state_text(found)),
         ("Refund", found.refund_id),
         ("Candidate", found.candidate_refund_id),
-        ("Amount", _amount(found)),
+        ("MoneyJson", _amount(found)),
         ("Charge", found.charge_id),
         ("Order", found.order_reference),
         ("Retry of", found.retry_of),
@@ -199,12 +160,13 @@ def _fields(found: RequestAnswer) -> Sequence[tuple[str, str | Text | None]]:
     ]
 
 
-def _state_text(found: RequestAnswer) -> Text:
+def _state_text(found: RefundRequestJson) -> Text:
     return Text(clean(found.state), STYLES.get(found.state, "yellow"))
 
 
-def _amount(found: RequestAnswer) -> str:
-    return clean(f"{found.refund_amount.amount} {found.refund_amount.currency_code}")
+def _amount(found: RefundRequestJson) -> str:
+    money = found.refund_amount
+    return clean(f"{money.amount} {money.currency_code}") if money else ""
 
 
 def register(app: typer.Typer) -> None:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from receiver.commands.client.answers import DisputeAnswer, EventAnswer, RefundAnswer, RevisionAnswer
+from receiver.commands.client.answers import AnyEvent
 from receiver.commands.client.api import convert, decode
 from receiver.commands.console import clean, emit, emit_json, emit_rich, emit_value, moment, say, short_moment, table
 from receiver.commands.refund.watch import Change
 from receiver.exchange import Response
+from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.refund import State
+from receiver.ledger.schema import RevisionJson
+from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 STYLES = {State.DECLINED.value: "bold red", State.REFUNDED.value: "green", State.INITIATED.value: "yellow"}
 STUCK = "stuck"
@@ -26,7 +29,7 @@ class ChangePrinter:
 
     def show(self, change: Change) -> None:
         """Print it. Raises `ApiProblem` if it is no refund."""
-        refund = convert(change, RefundAnswer)
+        refund = convert(change, AdvisedRefundJson)
         if self._json:
             emit_value(change)
         else:
@@ -34,14 +37,14 @@ class ChangePrinter:
 
     def show_event(self, body: bytes) -> None:
         """Print an event. Raises `ApiProblem` if it is none."""
-        event = decode(Response(200, body=body), EventAnswer)
-        refund = convert(event.data, RefundAnswer)
+        event = decode(Response(200, body=body), AnyEvent)
+        refund = convert(event.data, AdvisedRefundJson)
         if self._json:
             emit_json(body)
         else:
             self._line(refund, event.time, STUCK if event.type.endswith(f".{STUCK}") else "")
 
-    def _line(self, refund: RefundAnswer, time: str, more: str = "") -> None:
+    def _line(self, refund: AdvisedRefundJson, time: str, more: str = "") -> None:
         day, _, clock = (moment(time) or "").removesuffix(" UTC").partition(" ")
         if day != self._day:
             self._day = day
@@ -53,7 +56,7 @@ class ChangePrinter:
         emit_rich(line.append(account, "dim"))
 
 
-def emit_list(refunds: Sequence[RefundAnswer], *, now: int, first: bool, with_account: bool) -> None:
+def emit_list(refunds: Sequence[AdvisedRefundJson], *, now: int, first: bool, with_account: bool) -> None:
     """A table of refunds, or with `first` false a further part of one; `now` is in ms."""
     rows = table(headers=first)
     rows.add_column("Changed UTC", no_wrap=True, min_width=11)
@@ -68,7 +71,7 @@ def emit_list(refunds: Sequence[RefundAnswer], *, now: int, first: bool, with_ac
     emit_rich(rows)
 
 
-def fields(refund: RefundAnswer) -> Sequence[tuple[str, str | Text | None]]:
+def fields(refund: AdvisedRefundJson) -> Sequence[tuple[str, str | Text | None]]:
     """Everything about one refund, as names and values for `emit_fields`."""
     status, account = refund.status_details, refund.account
     return [
@@ -96,7 +99,7 @@ def fields(refund: RefundAnswer) -> Sequence[tuple[str, str | Text | None]]:
     ]
 
 
-def _retryable(refund: RefundAnswer) -> str | None:
+def _retryable(refund: AdvisedRefundJson) -> str | None:
     """Whether it can be issued again, why not, and as of when."""
     if refund.as_of is None:
         return None
@@ -105,7 +108,7 @@ def _retryable(refund: RefundAnswer) -> str | None:
     return f"{word}{reasons}, as of {moment(refund.as_of)}"
 
 
-def emit_disputes(disputes: Sequence[DisputeAnswer]) -> None:
+def emit_disputes(disputes: Sequence[DisputeJson]) -> None:
     """A line for each dispute about the charge."""
     for each in disputes:
         money = f"{each.amount.amount} {each.amount.currency_code}" if each.amount else ""
@@ -114,7 +117,7 @@ def emit_disputes(disputes: Sequence[DisputeAnswer]) -> None:
         emit(clean(f"Dispute {each.dispute_id}: {each.kind}, {standing}{f' ({facts})' if facts else ''}"))
 
 
-def _retry_refused(refund: RefundAnswer) -> str | None:
+def _retry_refused(refund: AdvisedRefundJson) -> str | None:
     """What became of the last try to issue it again, where Amazon refused that."""
     refused = refund.retry_refused
     if refused is None:
@@ -124,7 +127,7 @@ def _retry_refused(refund: RefundAnswer) -> str | None:
     )
 
 
-def _advice(refund: RefundAnswer) -> list[tuple[str, str | Text | None]]:
+def _advice(refund: AdvisedRefundJson) -> list[tuple[str, str | Text | None]]:
     """What happened, and what can be done, the first choice first."""
     if refund.advice is None:
         return []
@@ -132,7 +135,7 @@ def _advice(refund: RefundAnswer) -> list[tuple[str, str | Text | None]]:
     return [("Advice", refund.advice.summary), *steps]
 
 
-def state_text(refund: RevisionAnswer) -> Text:
+def state_text(refund: AdvisedRefundJson | RevisionJson) -> Text:
     """State and reason. A decline is in capitals, so that it stands out without colours too."""
     state = refund.status_details.state
     shown = state.upper() if state == State.DECLINED else state
@@ -144,12 +147,12 @@ def state_text(refund: RevisionAnswer) -> Text:
     return text
 
 
-def _amount(refund: RefundAnswer) -> str:
+def _amount(refund: AdvisedRefundJson) -> str:
     money = refund.refund_amount
     return clean(f"{money.amount} {money.currency_code}") if money else ""
 
 
-def emit_history(revisions: Sequence[RevisionAnswer]) -> None:
+def emit_history(revisions: Sequence[RevisionJson]) -> None:
     """A table of the revisions, in their order. Amazon's time has its day only where that is another one."""
     rows = table()
     rows.add_column("Rev", no_wrap=True, justify="right")

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from receiver.commands.client.answers import HistoryAnswer, PageAnswer, RefundAnswer, RevisionAnswer
+from receiver.commands.client.answers import History, RefundPage
 from receiver.commands.client.api import Api, ApiProblem, convert, decode, not_the_api, target
 from receiver.commands.client.reconnect import RetryingCaller
 from receiver.commands.console import read_ms
+from receiver.ledger.schema import RevisionJson
 from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 STEP = 5
 """Seconds of one `?wait=`: so late at most is a change shown that is not final."""
@@ -97,7 +99,7 @@ class ChangeWatcher:
     async def _newest(self) -> int:
         """When the latest change was, ms; 0 where there is none yet."""
         answer = await self._api.call("GET", target("refunds", account=self._api.account, limit=1))
-        refunds = decode(answer, PageAnswer).refunds
+        refunds = decode(answer, RefundPage).refunds
         return _mark(refunds[0])[1] if refunds else 0
 
     async def _since(self, since: int) -> list[Change]:
@@ -106,7 +108,7 @@ class ChangeWatcher:
         cursor = ""
         asked = {"account": self._api.account, "limit": str(PAGE), "since": format_rfc3339(since) if since else ""}
         while True:
-            page = decode(await self._api.call("GET", target("refunds", cursor=cursor, **asked)), PageAnswer)
+            page = decode(await self._api.call("GET", target("refunds", cursor=cursor, **asked)), RefundPage)
             found += page.refunds
             if not page.next_cursor:
                 return found
@@ -130,7 +132,7 @@ class ChangeWatcher:
     async def _history(self, refund: Change) -> list[Change]:
         account, refund_id = _name(refund)
         answer = await self._api.call("GET", target("refunds", refund_id, "history", account=account))
-        revisions = decode(answer, HistoryAnswer).revisions
+        revisions = decode(answer, History).revisions
         return [refund if _mark(each) == _mark(refund) else _at(refund, each) for each in revisions]
 
     def _is_new(self, mark: Mark, last: Mark | None) -> bool:
@@ -151,8 +153,8 @@ def _newer(mark: Mark, last: Mark | None) -> bool:
     return last is None or mark[0] > last[0] or mark[1] > last[1]
 
 
-def _revision(change: Change) -> RevisionAnswer:
-    return convert(change, RevisionAnswer)
+def _revision(change: Change) -> RevisionJson:
+    return convert(change, RevisionJson)
 
 
 def _mark(change: Change) -> Mark:
@@ -165,7 +167,7 @@ def _mark(change: Change) -> Mark:
 
 
 def _name(refund: Change) -> tuple[str, str]:
-    answer = convert(refund, RefundAnswer)
+    answer = convert(refund, AdvisedRefundJson)
     return answer.account, answer.refund_id
 
 

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from receiver.commands.client.answers import DeliveriesAnswer, DeliveryAnswer, RedriveAnswer
-from receiver.commands.client.api import Api, convert, decode, target
+from receiver.commands.client.answers import AnyDelivery, DeliveryPage
+from receiver.commands.client.api import Api, decode, target
 from receiver.commands.client.options import Call, api_command
 from receiver.commands.console import clean, emit, emit_json, emit_rich, moment, say, table
 from receiver.errors import ConfigurationError
 from receiver.exchange import Response
+from receiver.http.api.schema import RedriveJson
 
 app = typer.Typer(
     help="Look at what waits for a subscriber and at what was given up, and send it again. Needs a running "
@@ -36,11 +37,11 @@ def list_all(
     cursor: str | None = ""
     while cursor is not None:
         answer = call.run(lambda api, at=cursor: _page(api, name, state, limit, at))  # type: ignore[misc]
-        page = decode(answer, DeliveriesAnswer)
+        page = decode(answer, DeliveryPage)
         if call.json:
             emit_json(answer.body)
         elif page.deliveries:
-            _emit([convert(each, DeliveryAnswer) for each in page.deliveries])
+            _emit(page.deliveries)
         else:
             say([f"There are no {'more ' if cursor else ''}{clean(state)} events."])
         cursor = page.next_cursor if every else None
@@ -72,7 +73,7 @@ def redrive(
     answer = call.run(
         lambda api: api.call("POST", target(*path, account=api.account), body={**body, "dryRun": dry_run})
     )
-    done = decode(answer, RedriveAnswer)
+    done = decode(answer, RedriveJson)
     if call.json:
         emit_json(answer.body)
         return
@@ -88,7 +89,7 @@ async def _page(api: Api, name: str, state: str, limit: int, cursor: str) -> Res
     return await api.call("GET", target(*("subscribers", name, "deliveries"), **query))
 
 
-def _emit(found: Sequence[DeliveryAnswer]) -> None:
+def _emit(found: Sequence[AnyDelivery]) -> None:
     rows = table()
     for column in ("Stream id", "Type", "Refund", "Tries", "Why", "Next"):
         rows.add_column(column, overflow="fold")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.commands.client.answers import SubscriberAnswer, SubscribersAnswer, TryAnswer
+from receiver.commands.client.answers import AnySubscriber, AnyTest
 from receiver.commands.client.api import Api, ApiProblem, decode, target
 from receiver.commands.client.options import Call, api_command, read_secret_file
 from receiver.commands.console import clean, emit, emit_fields, emit_json, say
@@ -31,6 +31,7 @@ from receiver.commands.subscriber.options import (
 from receiver.commands.subscriber.views import emit_list, fields
 from receiver.errors import ConfigurationError, TransportError
 from receiver.exchange import Response
+from receiver.http.api.schema import SubscriberListJson
 from receiver.outbox.subscribers.changes import NEW
 from receiver.outbox.subscribers.fields import NAME
 from receiver.outbox.subscribers.formats import CLOUDEVENTS, FORMATS
@@ -114,7 +115,7 @@ def add(
 async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
     try:
         answer = await api.call("POST", target("subscribers"), body=wanted)
-        decode(answer, SubscriberAnswer)
+        decode(answer, AnySubscriber)
     except (TransportError, ApiProblem) as error:
         if error.status >= 500 and error.reason not in UNSENT:
             say([f"Perhaps {name} was added all the same: look with `receiver subscriber show {name}`."])
@@ -128,7 +129,7 @@ async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
 def list_all(call: Call) -> None:
     """List subscribers, by account and name."""
     answer = call.run(lambda api: api.call("GET", target("subscribers", account=api.account)))
-    found = decode(answer, SubscribersAnswer).subscribers
+    found = decode(answer, SubscriberListJson).subscribers
     if call.json:
         emit_json(answer.body)
     elif found:
@@ -226,7 +227,7 @@ def test(call: Call, name: Name) -> None:
     """
     path = ("subscribers", name, "test")
     answer = call.run(lambda api: api.call("POST", target(*path, account=api.account), wait=TEST_WAIT))
-    tried = decode(answer, TryAnswer)
+    tried = decode(answer, AnyTest)
     if call.json:
         emit_json(answer.body)
     else:
@@ -270,7 +271,7 @@ def remove(
     if not yes:
         if sys.stdin is None or not sys.stdin.isatty():
             raise ConfigurationError(["There is nobody to ask: give --yes."])
-        found = decode(call.run(lambda api: api.call("GET", _path(api, name))), SubscriberAnswer)
+        found = decode(call.run(lambda api: api.call("GET", _path(api, name))), AnySubscriber)
         account = found.account
         question = f"Remove {clean(found.name)} of account {clean(account)} ({clean(found.url)}), with all it is owed?"
         say([f"{question} [y/N]"])
@@ -286,7 +287,7 @@ def _emit(call: Call, answer: Response) -> None:
     if call.json:
         emit_json(answer.body)
         return
-    found = decode(answer, SubscriberAnswer)
+    found = decode(answer, AnySubscriber)
     emit_fields(fields(found))
     if found.secret is not None:
         emit(

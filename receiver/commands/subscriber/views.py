@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from receiver.commands.client.answers import StatsAnswer, SubscriberAnswer
+from receiver.commands.client.answers import AnySubscriber
 from receiver.commands.console import clean, emit_rich, moment, table
+from receiver.http.api.schema import StatsJson, SubscriberJson
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.subscribers.fields import ALL
 
@@ -16,7 +17,7 @@ TYPES = {each.value.removeprefix(TYPE_PREFIX): each.value for each in EventType 
 """The short names of event types."""
 
 
-def emit_list(subscribers: Sequence[SubscriberAnswer]) -> None:
+def emit_list(subscribers: Sequence[SubscriberJson]) -> None:
     """As a table."""
     rows = table()
     for column in ("Name", "Account", "State", "Wants", "Address"):
@@ -27,7 +28,7 @@ def emit_list(subscribers: Sequence[SubscriberAnswer]) -> None:
     emit_rich(rows)
 
 
-def fields(subscriber: SubscriberAnswer) -> Sequence[tuple[str, str | Text | None]]:
+def fields(subscriber: AnySubscriber) -> Sequence[tuple[str, str | Text | None]]:
     """(name, value) of all there is to show of one."""
     return [
         ("Subscriber", subscriber.name),
@@ -51,7 +52,7 @@ def fields(subscriber: SubscriberAnswer) -> Sequence[tuple[str, str | Text | Non
     ]
 
 
-def _stats(stats: StatsAnswer) -> Sequence[tuple[str, str | Text | None]]:
+def _stats(stats: StatsJson) -> Sequence[tuple[str, str | Text | None]]:
     since = f", the oldest since {moment(stats.oldest_waiting)}" if stats.oldest_waiting else ""
     failing = f"{stats.failures_in_a_row} in a row; one at a time is sent" if stats.breaker == "open" else None
     return [
@@ -64,14 +65,14 @@ def _stats(stats: StatsAnswer) -> Sequence[tuple[str, str | Text | None]]:
     ]
 
 
-def _wants(subscriber: SubscriberAnswer) -> str:
+def _wants(subscriber: SubscriberJson) -> str:
     types = ", ".join("all" if each == ALL else each.removeprefix(TYPE_PREFIX) for each in subscriber.types)
     amounts = [f"from {amount}" for amount in subscriber.min_amount or ()]
     only = ", ".join([*(subscriber.reasons or ()), *amounts])
     return f"{types} ({only})" if only else types
 
 
-def _state(subscriber: SubscriberAnswer) -> Text:
+def _state(subscriber: SubscriberJson) -> Text:
     if not subscriber.paused:
         return Text("active", "green")
     why = f" ({clean(subscriber.paused_reason)})" if subscriber.paused_reason else ""

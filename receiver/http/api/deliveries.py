@@ -32,6 +32,7 @@ from receiver.http.api.subscribers import NAME, ONE
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Refund, Source, State
+from receiver.ledger.schema import extended
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.event import Event, to_fields
@@ -93,7 +94,12 @@ class DeliveryApi:
             after = f"{waiting[-1].at}.{waiting[-1].stream_id}" if len(waiting) == limit else None
         else:
             raise BadRequest("`state` is waiting or dead.", reason="bad_parameter")
-        body: DeliveryListJson = {"account": account, "state": state, "deliveries": shown, "nextCursor": after}
+        body = DeliveryListJson(
+            account=account,
+            state=state,
+            deliveries=shown,
+            next_cursor=after,
+        )
         return json_answer(body)
 
     @Operation(
@@ -125,15 +131,15 @@ class DeliveryApi:
         else:
             found, missing = [each async for each in self._dead_ids(account, name, wanted.since, wanted.until)], []
         counts = Redriven() if wanted.dry_run else await self._store.redrive(account, name, found)
-        body: RedriveJson = {
-            "account": account,
-            "dryRun": wanted.dry_run,
-            "selected": len(found),
-            "streamIds": found[:MOST_SHOWN],
-            "missing": missing,
-            "redriven": counts.dead + counts.again,
-            "alreadyWaiting": counts.waiting,
-        }
+        body = RedriveJson(
+            account=account,
+            dry_run=wanted.dry_run,
+            selected=len(found),
+            stream_ids=found[:MOST_SHOWN],
+            missing=missing,
+            redriven=counts.dead + counts.again,
+            already_waiting=counts.waiting,
+        )
         return json_answer(body, 200 if wanted.dry_run else 202)
 
     async def _dead_ids(self, account: str, name: str, since: int, until: int) -> Any:
@@ -191,24 +197,20 @@ class DeliveryApi:
         if not await self._store.enqueue_test(account, subscriber.name, stream_id, to_fields(event)):
             raise NotFound("The subscriber was removed.", reason="no_such_subscriber")
         outcome = await _within(TEST_WAIT, lambda: self._store.test_result(account, stream_id))
-        sent: TestSentJson = {"account": account, "id": event.id, "type": event.type.value}
+        sent = TestSentJson(account=account, id=event.id, type=event.type.value)
         if not outcome:
-            pending: TestPendingJson = {
-                **sent,
-                "delivered": None,
-                "error": "Nobody has sent it yet. Does a worker run?",
-            }
-            return json_answer(pending, 202)
+            return json_answer(extended(TestPendingJson, sent, error="Nobody has sent it yet. Does a worker run?"), 202)
         tested = msgspec.json.decode(outcome, type=Tested)
-        body: TestedJson = {
-            **sent,
-            "delivered": tested.delivered,
-            "status": tested.status or None,
-            "error": tested.error or None,
-            "answer": tested.answer or None,
-            "seconds": tested.seconds,
-            "note": tested.note or None,
-        }
+        body = extended(
+            TestedJson,
+            sent,
+            delivered=tested.delivered,
+            status=tested.status or None,
+            error=tested.error or None,
+            answer=tested.answer or None,
+            seconds=tested.seconds,
+            note=tested.note or None,
+        )
         return json_answer(body)
 
 
@@ -244,32 +246,32 @@ def _bad_cursor() -> BadRequest:
 
 
 def _dead(dead: DeadEvent) -> DeadDeliveryJson:
-    return {
-        "id": dead.event_id or None,
-        "streamId": dead.stream_id,
-        "type": dead.type or None,
-        "refundId": dead.refund_id or None,
-        "writtenAt": format_rfc3339(int(dead.stream_id.partition("-")[0])),
-        "reason": dead.reason,
-        "deadAt": format_rfc3339(dead.at),
-        "attempts": dead.attempts,
-        "lastStatus": dead.last_status or None,
-        "lastError": dead.last_error or None,
-        "lastAnswer": dead.excerpt or None,
-    }
+    return DeadDeliveryJson(
+        id=dead.event_id or None,
+        stream_id=dead.stream_id,
+        type=dead.type or None,
+        refund_id=dead.refund_id or None,
+        written_at=format_rfc3339(int(dead.stream_id.partition("-")[0])),
+        reason=dead.reason,
+        dead_at=format_rfc3339(dead.at),
+        attempts=dead.attempts,
+        last_status=dead.last_status or None,
+        last_error=dead.last_error or None,
+        last_answer=dead.excerpt or None,
+    )
 
 
 def _waiting(waiting: Waiting) -> WaitingDeliveryJson:
     tried = waiting.attempts
-    return {
-        "id": waiting.fields.get("id"),
-        "streamId": waiting.stream_id,
-        "type": waiting.fields.get("type"),
-        "refundId": waiting.fields.get("refundId"),
-        "writtenAt": format_rfc3339(int(waiting.stream_id.partition("-")[0])),
-        "nextAttemptAt": format_rfc3339(waiting.at),
-        "attempts": tried.count,
-        "lastStatus": tried.last_status or None,
-        "lastError": tried.last_error or None,
-        "lastAnswer": tried.excerpt or None,
-    }
+    return WaitingDeliveryJson(
+        id=waiting.fields.get("id"),
+        stream_id=waiting.stream_id,
+        type=waiting.fields.get("type"),
+        refund_id=waiting.fields.get("refundId"),
+        written_at=format_rfc3339(int(waiting.stream_id.partition("-")[0])),
+        next_attempt_at=format_rfc3339(waiting.at),
+        attempts=tried.count,
+        last_status=tried.last_status or None,
+        last_error=tried.last_error or None,
+        last_answer=tried.excerpt or None,
+    )

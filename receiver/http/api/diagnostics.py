@@ -12,7 +12,7 @@ from starlette.responses import Response
 from receiver.http.api.auth import Caller
 from receiver.http.api.operations import ADMIN, Answer, Call, Operation
 from receiver.http.api.respond import json_answer
-from receiver.http.api.schema import DiagnosticsJson, SightingJson
+from receiver.http.api.schema import CertificateJson, DiagnosticsJson, SightingJson, StoreJson
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver, UnconfiguredNames
@@ -52,29 +52,38 @@ class DiagnosticsApi:
         """Leaves out the workers of accounts that the token may not see; unconfigured topics and merchants belong to
         no account."""
         inside, now = self._inside, self._now()
-        body: DiagnosticsJson = {
-            "version": package_version(),
-            "time": format_rfc3339(now),
-            "store": {"kind": inside.store},
-            "workers": {name: state for name, state in inside.workers().items() if _may_see(call.caller, name)},
-            "unconfiguredTopics": sightings(inside.receiver.unconfigured_topics),
-            "unconfiguredMerchants": sightings(inside.receiver.unconfigured_merchants),
-            "certificates": [
-                {
-                    "file": each.name,
-                    "notAfter": format_rfc3339(each.not_after),
-                    "daysLeft": (each.not_after - now) // DAY_MS,
-                }
+        body = DiagnosticsJson(
+            version=package_version(),
+            time=format_rfc3339(now),
+            store=StoreJson(
+                kind=inside.store,
+            ),
+            workers={name: state for name, state in inside.workers().items() if _may_see(call.caller, name)},
+            unconfigured_topics=sightings(inside.receiver.unconfigured_topics),
+            unconfigured_merchants=sightings(inside.receiver.unconfigured_merchants),
+            certificates=[
+                CertificateJson(
+                    file=each.name,
+                    not_after=format_rfc3339(each.not_after),
+                    days_left=(each.not_after - now) // DAY_MS,
+                )
                 for each in inside.certificates.known()
             ],
-        }
+        )
         return json_answer(body)
 
 
 def sightings(unknowns: UnconfiguredNames) -> list[SightingJson]:
     """Most often seen first."""
     found = sorted(unknowns.listed().items(), key=lambda pair: -pair[1].count)
-    return [{"name": name, "count": each.count, "lastSeen": format_rfc3339(each.last_seen)} for name, each in found]
+    return [
+        SightingJson(
+            name=name,
+            count=each.count,
+            last_seen=format_rfc3339(each.last_seen),
+        )
+        for name, each in found
+    ]
 
 
 def _may_see(caller: Caller, worker: str) -> bool:

@@ -234,13 +234,13 @@ def _answer(account: str, ordered: Ordered) -> Response:
         location = f"/v1/refunds/{ordered.refund.refund_id}?account={account}"
         return json_answer(refund_json(ordered.refund), 201, Location=location)
     record, values = ordered.record, ordered.record.order.values
-    body: PendingOrderJson = {
-        "account": account,
-        "refundId": values.reference,
-        "chargeId": values.transaction_id,
-        "refundAmount": money_json(values.amount),
-        "status": "pending",
-        "reason": record.last_error or None,
-        "detail": pending_detail(record.last_error, record.detail, "ask again with the same values"),
-    }
+    body = PendingOrderJson(
+        account=account,
+        refund_id=values.reference,
+        charge_id=values.transaction_id,
+        refund_amount=money_json(values.amount),
+        status="pending",
+        reason=record.last_error or None,
+        detail=pending_detail(record.last_error, record.detail, "ask again with the same values"),
+    )
     return json_answer(body, 202, Retry_After=str(ASK_AGAIN))

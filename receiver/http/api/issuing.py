@@ -270,15 +270,15 @@ def _answer(account: str, issued: Issued) -> Response:
         location = f"/v1/refunds/{refund.refund_id}?account={account}"
         return json_answer(refund_json(refund), 201, Location=location)
     record, order = issued.record, issued.record.order
-    body: PendingRequestJson = {
-        "account": account,
-        "refundRequestId": order.id,
-        "chargeId": order.charge_id,
-        "refundAmount": money_json(order.money),
-        "orderReference": whole_reference(order.order_reference),
-        "status": "pending",
-        "reason": record.last_error or None,
-        "detail": pending_detail(record.last_error, record.detail, "ask again with the same key"),
-        "amazon": refusal_json(record),
-    }
+    body = PendingRequestJson(
+        account=account,
+        refund_request_id=order.id,
+        charge_id=order.charge_id,
+        refund_amount=money_json(order.money),
+        order_reference=whole_reference(order.order_reference),
+        status="pending",
+        reason=record.last_error or None,
+        detail=pending_detail(record.last_error, record.detail, "ask again with the same key"),
+        amazon=refusal_json(record),
+    )
     return json_answer(body, 202, Retry_After=str(ASK_AGAIN))

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Final, TypedDict
+from typing import Final
 
-from msgspec import Meta
 from starlette.responses import Response
 
 from receiver.errors import NotFound
 from receiver.http.api.operations import ADMIN, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, in_path, number
 from receiver.http.api.respond import json_answer
+from receiver.http.api.schema import UnrecognizedJson, UnrecognizedListJson, UnrecognizedMessageJson
 from receiver.ledger.notification import UNASSIGNED
-from receiver.ledger.schema import Rfc3339
+from receiver.ledger.schema import extended
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.store import Store
 from receiver.store.refunds.notifications import MOST_KEPT, Kept
@@ -36,39 +36,6 @@ NOTIFICATION: Final = in_path(
     ),
 )
 LIMIT: Final = number("limit", "How many.", 50, 1, MOST_KEPT)
-
-
-class UnrecognizedJson(TypedDict):
-    """A notification of Amazon Pay that this version does not understand."""
-
-    notificationId: Annotated[
-        str, Meta(description="SNS MessageId; with a suffix where the same one came with two texts.")
-    ]
-    accounts: Annotated[list[str], Meta(description="The accounts that it may be for.")]
-    topicArn: str
-    sentAt: Annotated[Rfc3339, Meta(description="The signed time.")]
-    receivedAt: Rfc3339
-    problem: Annotated[str, Meta(description="What was not understood, for people.")]
-    refundIds: Annotated[
-        list[str],
-        Meta(description="The first refunds that it names. Amazon was asked about all, unless it is a test message."),
-    ]
-    refundCount: Annotated[int, Meta(description="How many refunds it names.")]
-    size: Annotated[int, Meta(description="Characters of the message.")]
-    subject: str | None
-
-
-class UnrecognizedListJson(TypedDict):
-    """Those that are kept, newest first."""
-
-    notifications: list[UnrecognizedJson]
-    more: Annotated[bool, Meta(description="Whether more are kept: give a greater limit.")]
-
-
-class UnrecognizedMessageJson(UnrecognizedJson):
-    """One of them, with its message."""
-
-    message: Annotated[str, Meta(description="Exactly as Amazon signed it.")]
 
 
 class NotificationApi:
@@ -98,10 +65,10 @@ class NotificationApi:
         )
         found = {(kept.id, kept.details.digest): kept for kept in self._visible(lists, accounts, call.caller.accounts)}
         newest = sorted(found.values(), key=lambda kept: (-kept.details.received_at, kept.id))
-        body: UnrecognizedListJson = {
-            "notifications": [unrecognized_json(kept) for kept in newest[:limit]],
-            "more": len(newest) > limit,
-        }
+        body = UnrecognizedListJson(
+            notifications=[unrecognized_json(kept) for kept in newest[:limit]],
+            more=len(newest) > limit,
+        )
         return json_answer(body)
 
     @Operation(
@@ -126,8 +93,7 @@ class NotificationApi:
         found = next((answer for answer in answers if answer is not None and answer[0] in visible), None)
         if found is None:
             raise NotFound("No such notification is kept, or the token may not see it.", reason="no_such_notification")
-        body: UnrecognizedMessageJson = {**unrecognized_json(found[0]), "message": found[1]}
-        return json_answer(body)
+        return json_answer(extended(UnrecognizedMessageJson, unrecognized_json(found[0]), message=found[1]))
 
     def _visible(self, lists: Sequence[Sequence[Kept]], asked: Sequence[str], seen: Sequence[str]) -> list[Kept]:
         """All that these accounts keep, and of what is kept apart that which is for them and for no one else."""
@@ -145,15 +111,15 @@ class NotificationApi:
 def unrecognized_json(kept: Kept) -> UnrecognizedJson:
     """Without the message."""
     details = kept.details
-    return {
-        "notificationId": kept.id,
-        "accounts": list(details.accounts),
-        "topicArn": details.topic_arn,
-        "sentAt": format_rfc3339(details.sent_at),
-        "receivedAt": format_rfc3339(details.received_at),
-        "problem": details.problem,
-        "refundIds": list(details.refund_ids),
-        "refundCount": details.refund_count,
-        "size": details.size,
-        "subject": details.subject or None,
-    }
+    return UnrecognizedJson(
+        notification_id=kept.id,
+        accounts=list(details.accounts),
+        topic_arn=details.topic_arn,
+        sent_at=format_rfc3339(details.sent_at),
+        received_at=format_rfc3339(details.received_at),
+        problem=details.problem,
+        refund_ids=list(details.refund_ids),
+        refund_count=details.refund_count,
+        size=details.size,
+        subject=details.subject or None,
+    )

@@ -36,8 +36,8 @@ from receiver.ledger.hint import Hint
 from receiver.ledger.query import Query
 from receiver.ledger.refund import AMAZON_REFUND_ID, Refund, Source, is_final
 from receiver.ledger.schema import refund_json, revision_json
-from receiver.outbox.events.advice import advice_json, advice_of
-from receiver.outbox.formats.cloudevents import AdvisedRefundJson
+from receiver.outbox.events.advice import advice_of
+from receiver.outbox.formats.cloudevents import AdvisedRefundJson, advised_json
 from receiver.settings.sections import HttpSettings, Scope
 from receiver.store import Store
 from receiver.track.current import current_refunds
@@ -93,12 +93,12 @@ class RefundApi:
         cursor = read_cursor(call[CURSOR], query, accounts)
         page = await merged(self._store, accounts, query, cursor, call[LIMIT])
         following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else None
-        body: RefundListJson = {
-            "refunds": [refund_json(refund) for refund in await self._as_of_now(page.refunds)],
-            "unreadable": list(page.unreadable),
-            "nextCursor": following,
-            "scanCut": page.cut,
-        }
+        body = RefundListJson(
+            refunds=[refund_json(refund) for refund in await self._as_of_now(page.refunds)],
+            unreadable=list(page.unreadable),
+            next_cursor=following,
+            scan_cut=page.cut,
+        )
         return json_answer(body)
 
     @Operation(
@@ -121,7 +121,7 @@ class RefundApi:
                 found = await self._look(call.request, accounts, refund_id, found, wait)
         refund = the_refund(found)
         (refund,) = await current_refunds(self._store, refund.account, [refund])
-        body: AdvisedRefundJson = {**refund_json(refund), "advice": advice_json(advice_of(refund))}
+        body = advised_json(refund, advice_of(refund))
         tag = etag(refund, body)
         if matches(call.request.headers.getlist("if-none-match"), tag):
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
@@ -145,12 +145,12 @@ class RefundApi:
             self._store.history(refund.account, refund.refund_id),
             self._store.disputes(refund.account, permission_of(refund.charge_id or refund.refund_id)),
         )
-        body: HistoryJson = {
-            "refundId": refund.refund_id,
-            "account": refund.account,
-            "revisions": [revision_json(revision) for revision in revisions],
-            "disputes": [dispute_json(each) for each in disputes if each.concerns(refund.charge_id)],
-        }
+        body = HistoryJson(
+            refund_id=refund.refund_id,
+            account=refund.account,
+            revisions=[revision_json(revision) for revision in revisions],
+            disputes=[dispute_json(each) for each in disputes if each.concerns(refund.charge_id)],
+        )
         return json_answer(body)
 
     async def _as_of_now(self, refunds: Sequence[Refund]) -> list[Refund]:
@@ -189,7 +189,11 @@ class RefundApi:
         traceparent = traceparent_of(call.request.headers.raw)
         hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=traceparent)
         await self._store.hint(account, hint)
-        body: RefreshJson = {"refundId": refund_id, "account": account, "refresh": "noted"}
+        body = RefreshJson(
+            refund_id=refund_id,
+            account=account,
+            refresh="noted",
+        )
         return json_answer(body, 202, Location=f"/v1/refunds/{refund_id}?account={account}")
 
     async def _look(

@@ -88,11 +88,11 @@ class RequestApi:
         ]
         rows = sorted(rows, key=lambda row: (*row[:3], row[3].order.id))[:limit]
         shown = await asyncio.gather(*(self._json(account, record) for _, _, account, record in rows))
-        body: RequestListJson = {
-            "requests": [*shown],
-            "total": sum(each.total for each in found),
-            "unreadable": [request_id for each in found for request_id in each.unreadable],
-        }
+        body = RequestListJson(
+            requests=[*shown],
+            total=sum(each.total for each in found),
+            unreadable=[request_id for each in found for request_id in each.unreadable],
+        )
         return json_answer(body)
 
     @Operation(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
-from receiver.ledger.schema import Account, MoneyJson, RefundJson, RevisionJson, Rfc3339
+from receiver.ledger.schema import Account, Json, MoneyJson, RefundJson, RevisionJson, Rfc3339
 from receiver.outbox.subscribers.schema import PublicJson
 
 
@@ -21,19 +21,19 @@ def either(*names: str) -> dict[str, Any]:
 NextCursor = Annotated[str | None, Meta(description="For the next page; null on the last one.")]
 
 
-class RefundListJson(TypedDict):
+class RefundListJson(Json, kw_only=True):
     """Refunds, newest change first."""
 
     refunds: list[RefundJson]
     unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
-    nextCursor: NextCursor
-    scanCut: Annotated[bool, Meta(description="Whether one request looks at no more: go on with nextCursor.")]
+    next_cursor: NextCursor = None
+    scan_cut: Annotated[bool, Meta(description="Whether one request looks at no more: go on with nextCursor.")]
 
 
-class HistoryJson(TypedDict):
+class HistoryJson(Json, kw_only=True):
     """Every revision of a refund, oldest first."""
 
-    refundId: str
+    refund_id: str
     account: Account
     revisions: list[RevisionJson]
     disputes: Annotated[
@@ -41,42 +41,42 @@ class HistoryJson(TypedDict):
     ]
 
 
-class RefreshJson(TypedDict):
+class RefreshJson(Json, kw_only=True):
     """It is written down that Amazon is to be asked."""
 
-    refundId: str
+    refund_id: str
     account: Account
     refresh: Literal["noted"]
 
 
-class PendingJson(TypedDict):
+class PendingJson(Json, kw_only=True):
     """Amazon has not answered yet; the request is kept and tried on."""
 
     account: Account
-    chargeId: str
-    refundAmount: MoneyJson | None
+    charge_id: str
+    refund_amount: MoneyJson | None = None
     status: Literal["pending"]
     reason: Annotated[
         str | None, Meta(description="How the last try failed, such as amazon_timeout or amazon_refuses_us.")
-    ]
+    ] = None
     detail: str
 
 
-class PendingRequestJson(PendingJson):
+class PendingRequestJson(PendingJson, kw_only=True):
     """Amazon has not answered yet: ask again with the same Idempotency-Key."""
 
-    refundRequestId: str
-    orderReference: Annotated[str | None, Meta(description="The merchant's own order number.")]
-    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")]
+    refund_request_id: str
+    order_reference: Annotated[str | None, Meta(description="The merchant's own order number.")] = None
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")] = None
 
 
-class PendingOrderJson(PendingJson):
+class PendingOrderJson(PendingJson, kw_only=True):
     """Amazon has not answered yet: ask again with the same values."""
 
-    refundId: Annotated[str, Meta(description="The reference that you gave.")]
+    refund_id: Annotated[str, Meta(description="The reference that you gave.")]
 
 
-class RequestListJson(TypedDict):
+class RequestListJson(Json, kw_only=True):
     """Refund requests that are open, unclear before reserved, the oldest first."""
 
     requests: list[RefundRequestJson]
@@ -84,13 +84,13 @@ class RequestListJson(TypedDict):
     unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
 
 
-class SubscriberJson(PublicJson):
+class SubscriberJson(PublicJson, kw_only=True):
     """A subscriber, and the account that it belongs to."""
 
     account: Account
 
 
-class SubscriberListJson(TypedDict):
+class SubscriberListJson(Json, kw_only=True):
     """Subscribers, by account and name."""
 
     subscribers: list[SubscriberJson]
@@ -100,93 +100,92 @@ class SubscriberListJson(TypedDict):
 MadeSecret = Annotated[str, Meta(description="Only where one was made, and only this once.", pattern="^whsec_")]
 
 
-class MadeSecretJson(TypedDict):
-    """A signing secret that was made."""
-
-    secret: NotRequired[MadeSecret]
-
-
-class AddedSubscriberJson(SubscriberJson, MadeSecretJson):
-    """A subscriber that was added."""
-
-    eventsAfter: Annotated[str, Meta(description="Stream id of the last event before it came.")]
-
-
-class ChangedSubscriberJson(SubscriberJson, MadeSecretJson):
+class ChangedSubscriberJson(SubscriberJson, kw_only=True):
     """A subscriber with other fields, or another secret."""
 
+    secret: MadeSecret | UnsetType = UNSET
 
-class StatsJson(TypedDict):
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name})"
+
+
+class AddedSubscriberJson(ChangedSubscriberJson, kw_only=True):
+    """A subscriber that was added."""
+
+    events_after: Annotated[str, Meta(description="Stream id of the last event before it came.")]
+
+
+class StatsJson(Json, kw_only=True):
     """How a subscriber fares."""
 
     waiting: int
-    oldestWaiting: Rfc3339 | None
+    oldest_waiting: Rfc3339 | None = None
     dead: int
     delivered: int
-    lastSuccess: Rfc3339 | None
-    lastError: str | None
-    lastErrorAt: Rfc3339 | None
-    failuresInARow: int
+    last_success: Rfc3339 | None = None
+    last_error: str | None = None
+    last_error_at: Rfc3339 | None = None
+    failures_in_a_row: int
     breaker: Annotated[
         Literal["open", "closed"], Meta(description="open: one message at a time is sent, until one succeeds.")
     ]
 
 
-class SubscriberWithStatsJson(SubscriberJson):
+class SubscriberWithStatsJson(SubscriberJson, kw_only=True):
     """A subscriber, and how it fares."""
 
     stats: StatsJson
 
 
-class DeliveryJson(TypedDict):
+class DeliveryJson(Json, kw_only=True):
     """An event that a subscriber is owed, or was."""
 
-    id: Annotated[str | None, Meta(description="The event's id: the webhook-id.")]
-    streamId: str
-    type: str | None
-    refundId: str | None
-    writtenAt: Rfc3339
+    id: Annotated[str | None, Meta(description="The event's id: the webhook-id.")] = None
+    stream_id: str
+    type: str | None = None
+    refund_id: str | None = None
+    written_at: Rfc3339
     attempts: int
-    lastStatus: int | None
-    lastError: str | None
-    lastAnswer: Annotated[str | None, Meta(description="The beginning of what the subscriber answered.")]
+    last_status: int | None = None
+    last_error: str | None = None
+    last_answer: Annotated[str | None, Meta(description="The beginning of what the subscriber answered.")] = None
 
 
-class DeadDeliveryJson(DeliveryJson):
+class DeadDeliveryJson(DeliveryJson, kw_only=True):
     """An event that was given up."""
 
     reason: str
-    deadAt: Rfc3339
+    dead_at: Rfc3339
 
 
-class WaitingDeliveryJson(DeliveryJson):
+class WaitingDeliveryJson(DeliveryJson, kw_only=True):
     """An event that waits for its next try."""
 
-    nextAttemptAt: Rfc3339
+    next_attempt_at: Rfc3339
 
 
-class DeliveryListJson(TypedDict):
+class DeliveryListJson(Json, kw_only=True):
     """Dead deliveries newest first, or waiting ones by the time of their next try."""
 
     account: Account
     state: Annotated[str, Meta(extra_json_schema={"enum": ["dead", "waiting"]})]
     deliveries: Annotated[list[Any], Meta(extra_json_schema=either("DeadDelivery", "WaitingDelivery"))]
-    nextCursor: NextCursor
+    next_cursor: NextCursor = None
 
 
-class RedriveJson(TypedDict):
+class RedriveJson(Json, kw_only=True):
     """What is sent again."""
 
     account: Account
-    dryRun: bool
+    dry_run: bool
     selected: int
-    streamIds: Annotated[list[str], Meta(description="The first hundred of those selected.")]
+    stream_ids: Annotated[list[str], Meta(description="The first hundred of those selected.")]
     missing: Annotated[list[str], Meta(description="Ids that are nowhere.")]
     redriven: int
-    alreadyWaiting: int
+    already_waiting: int
 
 
-class TestSentJson(TypedDict):
+class TestSentJson(Json, kw_only=True):
     """A test event."""
 
     account: Account
@@ -194,83 +193,116 @@ class TestSentJson(TypedDict):
     type: Annotated[str, Meta(extra_json_schema={"enum": [EventType.TEST.value]})]
 
 
-class TestPendingJson(TestSentJson):
+class TestPendingJson(TestSentJson, kw_only=True):
     """A test event that nobody has sent yet."""
 
-    delivered: None
+    delivered: None = None
     error: str
 
 
-class TestedJson(TestSentJson):
+class TestedJson(TestSentJson, kw_only=True):
     """A test event, and what the subscriber answered."""
 
     delivered: bool
-    status: int | None
-    error: str | None
-    answer: str | None
+    status: int | None = None
+    error: str | None = None
+    answer: str | None = None
     seconds: float
-    note: str | None
+    note: str | None = None
 
 
-class ResetJson(TypedDict):
+class ResetJson(Json, kw_only=True):
     """Events may be lost; the feed goes on from the oldest that is kept."""
 
     accounts: Annotated[dict[str, str], Meta(description="By account: trimmed or emptied.")]
     detail: str
 
 
-class EventPageJson(TypedDict):
+class EventPageJson(Json, kw_only=True):
     """A page of events, oldest first."""
 
     events: Annotated[list[Any], Meta(extra_json_schema=either("RefundEvent", "OperatorEvent"))]
     after: Annotated[str, Meta(description="The cursor for the next page.")]
     more: Annotated[bool, Meta(description="Whether there is more already.")]
-    reset: NotRequired[ResetJson]
+    reset: ResetJson | UnsetType = UNSET
 
 
-class SightingJson(TypedDict):
+class UnrecognizedJson(Json, kw_only=True):
+    """A notification of Amazon Pay that this version does not understand."""
+
+    notification_id: Annotated[
+        str, Meta(description="SNS MessageId; with a suffix where the same one came with two texts.")
+    ]
+    accounts: Annotated[list[str], Meta(description="The accounts that it may be for.")]
+    topic_arn: str
+    sent_at: Annotated[Rfc3339, Meta(description="The signed time.")]
+    received_at: Rfc3339
+    problem: Annotated[str, Meta(description="What was not understood, for people.")]
+    refund_ids: Annotated[
+        list[str],
+        Meta(description="The first refunds that it names. Amazon was asked about all, unless it is a test message."),
+    ]
+    refund_count: Annotated[int, Meta(description="How many refunds it names.")]
+    size: Annotated[int, Meta(description="Characters of the message.")]
+    subject: str | None = None
+
+
+class UnrecognizedListJson(Json, kw_only=True):
+    """Those that are kept, newest first."""
+
+    notifications: list[UnrecognizedJson]
+    more: Annotated[bool, Meta(description="Whether more are kept: give a greater limit.")]
+
+
+class UnrecognizedMessageJson(UnrecognizedJson, kw_only=True):
+    """One of them, with its message."""
+
+    message: Annotated[str, Meta(description="Exactly as Amazon signed it.")]
+
+
+class SightingJson(Json, kw_only=True):
     """A topic or merchant that nobody configured."""
 
     name: str
     count: int
-    lastSeen: Rfc3339
+    last_seen: Rfc3339
 
 
-class CertificateJson(TypedDict):
+class CertificateJson(Json, kw_only=True):
     """A signing certificate that is at hand."""
 
     file: str
-    notAfter: Rfc3339
-    daysLeft: int
+    not_after: Rfc3339
+    days_left: int
 
 
-class StoreJson(TypedDict):
+class StoreJson(Json, kw_only=True):
     """Where data is kept."""
 
     kind: Literal["embedded", "redis"]
 
 
-class DiagnosticsJson(TypedDict):
+class DiagnosticsJson(Json, kw_only=True):
     """What this one process has seen since its start."""
 
     version: str
     time: Rfc3339
     store: StoreJson
     workers: Annotated[dict[str, str], Meta(description="By task, such as track:us: running, failing or ended.")]
-    unconfiguredTopics: list[SightingJson]
-    unconfiguredMerchants: list[SightingJson]
+    unconfigured_topics: list[SightingJson]
+    unconfigured_merchants: list[SightingJson]
     certificates: list[CertificateJson]
 
 
-class AliveJson(TypedDict):
+class AliveJson(Json, kw_only=True):
     """The process answers."""
 
     status: Literal["alive"]
 
 
-class ReadinessJson(TypedDict):
+class ReadinessJson(Json, kw_only=True):
     """Whether it can work. `damagedKeys`: by key of the store, what it holds and should hold; at most 20."""
 
     status: Literal["ready", "not_ready"]
     checks: Annotated[dict[str, str], Meta(description="By check: ok, or a word for what is wrong.")]
-    damagedKeys: NotRequired[dict[str, str]]
+    damaged_keys: dict[str, str] | UnsetType = UNSET

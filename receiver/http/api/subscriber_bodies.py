@@ -13,6 +13,7 @@ from receiver.http.api.params import Schema, read_time, time, whole
 from receiver.http.api.schema import StatsJson, SubscriberJson
 from receiver.ledger.money import AMOUNT
 from receiver.ledger.money import CURRENCY as CURRENCY_CODE
+from receiver.ledger.schema import extended
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.subscribers.changes import NEW, OLD_VALID, OLD_VALID_MOST
 from receiver.outbox.subscribers.fields import MOST_REASONS, NAME, REASON, VALID_TYPES
@@ -194,19 +195,19 @@ def read_old_valid(given: object) -> int:
 def stats_json(sizes: tuple[int, int, int], health: Health) -> StatsJson:
     """Its delivery health; `sizes` are what waits, what is dead, and when the oldest that waits was written."""
     waiting, dead, oldest = sizes
-    return {
-        "waiting": waiting,
-        "oldestWaiting": format_rfc3339(oldest) if oldest else None,
-        "dead": dead,
-        "delivered": health.delivered,
-        "lastSuccess": format_rfc3339(health.success_at) if health.success_at else None,
-        "lastError": health.error or None,
-        "lastErrorAt": format_rfc3339(health.error_at) if health.error_at else None,
-        "failuresInARow": health.streak,
-        "breaker": "open" if health.probing else "closed",
-    }
+    return StatsJson(
+        waiting=waiting,
+        oldest_waiting=format_rfc3339(oldest) if oldest else None,
+        dead=dead,
+        delivered=health.delivered,
+        last_success=format_rfc3339(health.success_at) if health.success_at else None,
+        last_error=health.error or None,
+        last_error_at=format_rfc3339(health.error_at) if health.error_at else None,
+        failures_in_a_row=health.streak,
+        breaker="open" if health.probing else "closed",
+    )
 
 
 def shown(account: str, subscriber: Subscriber) -> SubscriberJson:
     """A subscriber, and its account."""
-    return {"account": account, **public_json(subscriber)}
+    return extended(SubscriberJson, public_json(subscriber), account=account)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from starlette.responses import Response
@@ -26,7 +26,6 @@ from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import (
     AddedSubscriberJson,
     ChangedSubscriberJson,
-    MadeSecretJson,
     SubscriberJson,
     SubscriberListJson,
     SubscriberWithStatsJson,
@@ -42,6 +41,7 @@ from receiver.http.api.subscriber_bodies import (
     shown,
     stats_json,
 )
+from receiver.ledger.schema import extended
 from receiver.outbox.subscribers.changes import NEW, changed, rotated
 from receiver.outbox.subscribers.formats import format_spec
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, read_subscriber, resume
@@ -87,10 +87,10 @@ class SubscriberApi:
         """All of the accounts that the token may see, or of `?account=`."""
         accounts = call.accounts
         found = await all_subscribers(self._store, accounts)
-        body: SubscriberListJson = {
-            "subscribers": [shown(account, subscriber) for account, subscriber in found],
-            "unreadable": ["/".join(each) for each in await self._unreadable(accounts)],
-        }
+        body = SubscriberListJson(
+            subscribers=[shown(account, subscriber) for account, subscriber in found],
+            unreadable=["/".join(each) for each in await self._unreadable(accounts)],
+        )
         return json_answer(body)
 
     @Operation(
@@ -128,12 +128,10 @@ class SubscriberApi:
         account = chosen_account(call.caller, fields.pop("account", None))
         start = read_start(fields.pop("start", None), self._now())
         brought = "secret" in fields or "secrets" in fields
-        made: MadeSecretJson = (
-            {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
-        )
+        made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
         after = await self._store.add_subscriber(account, subscriber, start, most=self._most)
-        body: AddedSubscriberJson = {**shown(account, subscriber), **made, "eventsAfter": after}
+        body = extended(AddedSubscriberJson, shown(account, subscriber), **made, events_after=after)
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
     @Operation(
@@ -153,8 +151,8 @@ class SubscriberApi:
         sizes, health = await asyncio.gather(
             self._store.queue_sizes(account, subscriber.name), self._store.health(account, subscriber.name)
         )
-        body: SubscriberWithStatsJson = {**shown(account, subscriber), "stats": stats_json(sizes, health)}
-        return json_answer(body)
+        stats = stats_json(sizes, health)
+        return json_answer(extended(SubscriberWithStatsJson, shown(account, subscriber), stats=stats))
 
     @Operation(
         "PATCH",
@@ -175,7 +173,7 @@ class SubscriberApi:
     async def change(self, call: Call) -> Response:
         """The fields that the body names; null is the default again."""
         wanted = read_fields(await read_object(call.request))
-        made: MadeSecretJson = {"secret": self._new_secret()} if wanted.get("secret") == NEW else {}
+        made = {"secret": self._new_secret()} if wanted.get("secret") == NEW else {}
 
         def change(found: Subscriber) -> Subscriber:
             _not_configured(found, "change it")
@@ -234,7 +232,7 @@ class SubscriberApi:
                 f"Not a field here: {ascii(unknown[0])[:50]}. Known: secret, oldValidFor.", reason="unknown_field"
             )
         old_valid = read_old_valid(fields.get("oldValidFor"))
-        made: MadeSecretJson = {} if "secret" in fields else {"secret": self._new_secret()}
+        made = {} if "secret" in fields else {"secret": self._new_secret()}
         secret = read_new_secret(fields["secret"]) if "secret" in fields else made["secret"]
 
         def change(found: Subscriber) -> Subscriber:
@@ -274,14 +272,13 @@ class SubscriberApi:
         return await self._change(call, lambda found: resume(found, self._now()))
 
     async def _change(
-        self, call: Call, change: Callable[[Subscriber], Subscriber], made: MadeSecretJson | None = None
+        self, call: Call, change: Callable[[Subscriber], Subscriber], made: Mapping[str, str] | None = None
     ) -> Response:
         while True:
             account, before = await self._named(call)
             after = change(before)  # Anew each time: what another change has made of it meanwhile is judged too.
             if after == before or await self._store.change_subscriber(account, before, after):
-                body: ChangedSubscriberJson = {**shown(account, after), **(made or {})}
-                return json_answer(body)
+                return json_answer(extended(ChangedSubscriberJson, shown(account, after), **(made or {})))
 
     async def _named(self, call: Call) -> tuple[str, Subscriber]:
         return await find_subscriber(self._store, call.accounts, call[NAME])

@@ -165,8 +165,8 @@ class RefundPages:
     def _show_others(self, refund: Refund, session: Session, error: OtherRefunds, asked: Asked) -> Response:
         """The page asks again, with the refunds in the way, and a box that names them where that helps."""
         others: Any = error.more["refunds"]
-        ids = [each["refundId"] or each["refundRequestId"] for each in others]
-        can_name = error.reason in NAMEABLE or any(each["refundAmount"] is None for each in others)
+        ids = [each.refund_id or each.refund_request_id for each in others]
+        can_name = error.reason in NAMEABLE or any(each.refund_amount is None for each in others)
         besides = " ".join(dict.fromkeys([*asked.besides, *ids])) if can_name else ""
         values = {"refund": refund, "others": others, "why": error.detail, "besides": besides, "refused": True}
         return self._frame.render("retry.html", session, values, at="refunds", status=error.status)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -207,9 +208,8 @@ class FeedApi:
                     break
                 await self._something(request, reader, until - clock(), token)
         self._metrics.feed_events("json", len(found.bodies))
-        body: EventPageJson = {"events": found.bodies, "after": reader.cursor(), "more": found.more}
-        if found.lost:
-            body["reset"] = reset_json(found.lost)
+        reset = reset_json(found.lost) if found.lost else UNSET
+        body = EventPageJson(events=found.bodies, after=reader.cursor(), more=found.more, reset=reset)
         return json_answer(body, Vary="Accept")
 
     async def _look(self, reader: Reader, found: Found, limit: int) -> None:

@@ -101,10 +101,10 @@ def accepts_stream(headers: Headers) -> bool:
 def reset_json(lost: Mapping[str, str]) -> ResetJson:
     """Word of a loss, by account: why, and where the feed goes on."""
     reasons = "; ".join(f"{account}: {WHY[why]}" for account, why in lost.items())
-    return {
-        "accounts": {**lost},
-        "detail": f"Events may be lost ({reasons}). The feed goes on from the oldest that is kept.",
-    }
+    return ResetJson(
+        accounts={**lost},
+        detail=f"Events may be lost ({reasons}). The feed goes on from the oldest that is kept.",
+    )
 
 
 class Reader:

@@ -157,7 +157,7 @@ class Stream(Response):
             self._reader.passes(each)
             if each.lost:
                 self._said = self._reader.cursor()
-                word = {**reset_json({each.account: each.lost}), "after": self._said}
+                word = {**msgspec.structs.asdict(reset_json({each.account: each.lost})), "after": self._said}
                 yield frame("reset", self._said, msgspec.json.encode(word))
             elif self._reader.wanted(each):
                 self._said = self._reader.cursor()

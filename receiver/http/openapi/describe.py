@@ -103,14 +103,22 @@ def components(shapes: Sequence[type]) -> dict[str, Schema]:
 
 
 def _tidy(schema: Any) -> Any:
-    """With the components' names; a title that only repeats one is left out."""
+    """With the components' names, without titles. A default is for clients: the service always sends the field."""
     if isinstance(schema, list):
         return [_tidy(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {key: _tidy(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
+    kept = {
+        key: _tidy(value)
+        for key, value in schema.items()
+        if key != "default" and not (key == "title" and isinstance(value, str))
+    }
     if isinstance(kept.get("$ref"), str):
         kept["$ref"] = kept["$ref"].removesuffix("Json")
+    if schema.get("type") == "object" and "properties" in schema:
+        sent = schema.get("required", [])
+        fields = schema["properties"].items()
+        kept["required"] = sorted(name for name, each in fields if name in sent or "default" in each)
     return kept
 
 

@@ -6,14 +6,14 @@ the Capture is the older name of the charge state Captured.
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 import msgspec
 
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import FPS, Reason, Refund, Retryability, State
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE, is_merchants
-from receiver.ledger.schema import tidy
+from receiver.ledger.schema import Json, tidy
 from receiver.ledger.timestamps import format_rfc3339
 
 FINALS_NAMED = 4
@@ -33,14 +33,14 @@ class Advice(msgspec.Struct, frozen=True):
     actions: tuple[Action, ...] = ()
 
 
-class ActionJson(TypedDict):
+class ActionJson(Json, kw_only=True):
     """One thing to do."""
 
     action: Annotated[str, msgspec.Meta(description="A stable word for programs; there may be new ones.")]
     text: str
 
 
-class AdviceJson(TypedDict):
+class AdviceJson(Json, kw_only=True):
     """What happened, and what can be done, the first choice first."""
 
     summary: str
@@ -223,10 +223,16 @@ def advice_json(advice: Advice | None) -> AdviceJson | None:
     """The JSON of it, or null."""
     if advice is None:
         return None
-    return {
-        "summary": advice.summary,
-        "actions": [{"action": each.action, "text": each.text} for each in advice.actions],
-    }
+    return AdviceJson(
+        summary=advice.summary,
+        actions=[
+            ActionJson(
+                action=each.action,
+                text=each.text,
+            )
+            for each in advice.actions
+        ],
+    )
 
 
 def _conflict(refund: Refund) -> Advice:

@@ -22,13 +22,13 @@ import hashlib
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import msgspec
 
 from receiver.errors import Malformed
-from receiver.ledger.schema import Account, Rfc3339, tidy
+from receiver.ledger.schema import Account, Json, Rfc3339, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 
 FAMILY = "receiver.*"
@@ -134,7 +134,7 @@ def read_operator_event(account: str, fields: Mapping[str, str]) -> OperatorEven
         raise Malformed("The entry in the stream of events cannot be read.", reason="bad_event") from error
 
 
-class HappeningJson(TypedDict):
+class HappeningJson(Json, kw_only=True):
     """What happened to deliveries, and what to do."""
 
     account: Account
@@ -142,13 +142,13 @@ class HappeningJson(TypedDict):
     reason: str
     text: Annotated[str, msgspec.Meta(description="For people.")]
     count: Annotated[int, msgspec.Meta(description="How many events it is about.", ge=1)]
-    eventId: str | None
-    eventType: str | None
-    refundId: str | None
-    lastError: Annotated[str | None, msgspec.Meta(description="What the subscriber answered last.")]
+    event_id: str | None = None
+    event_type: str | None = None
+    refund_id: str | None = None
+    last_error: Annotated[str | None, msgspec.Meta(description="What the subscriber answered last.")] = None
 
 
-class OperatorEventJson(TypedDict):
+class OperatorEventJson(Json, kw_only=True):
     """Something that happened to deliveries, for those who run the service: CloudEvents 1.0 (JSON event format)."""
 
     specversion: Literal["1.0"]
@@ -163,23 +163,23 @@ class OperatorEventJson(TypedDict):
 
 def operator_cloud_event(event: OperatorEvent) -> OperatorEventJson:
     """The event as CloudEvents 1.0."""
-    return {
-        "specversion": "1.0",
-        "id": tidy(event.id),
-        "source": f"/amazonpay/{quote(tidy(event.account), safe='')}",
-        "type": event.type.value,
-        "subject": tidy(event.subscriber),
-        "time": format_rfc3339(event.at),
-        "datacontenttype": "application/json",
-        "data": {
-            "account": tidy(event.account),
-            "subscriber": tidy(event.subscriber),
-            "reason": tidy(event.reason),
-            "text": tidy(event.text, 1024),
-            "count": event.count,
-            "eventId": tidy(event.event_id) or None,
-            "eventType": tidy(event.event_type) or None,
-            "refundId": tidy(event.refund_id) or None,
-            "lastError": tidy(event.last_error, 256) or None,
-        },
-    }
+    return OperatorEventJson(
+        specversion="1.0",
+        id=tidy(event.id),
+        source=f"/amazonpay/{quote(tidy(event.account), safe='')}",
+        type=event.type.value,
+        subject=tidy(event.subscriber),
+        time=format_rfc3339(event.at),
+        datacontenttype="application/json",
+        data=HappeningJson(
+            account=tidy(event.account),
+            subscriber=tidy(event.subscriber),
+            reason=tidy(event.reason),
+            text=tidy(event.text, 1024),
+            count=event.count,
+            event_id=tidy(event.event_id) or None,
+            event_type=tidy(event.event_type) or None,
+            refund_id=tidy(event.refund_id) or None,
+            last_error=tidy(event.last_error, 256) or None,
+        ),
+    )

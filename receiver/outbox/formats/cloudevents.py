@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -15,9 +15,10 @@ import msgspec
 from receiver.errors import Malformed, TransportError
 from receiver.exchange import FORM, Request
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.schema import RefundJson, Rfc3339, refund_json, tidy
+from receiver.ledger.refund import Refund
+from receiver.ledger.schema import Json, RefundJson, Rfc3339, extended, refund_json, tidy
 from receiver.ledger.timestamps import format_rfc3339
-from receiver.outbox.events.advice import AdviceJson, advice_json
+from receiver.outbox.events.advice import Advice, AdviceJson, advice_json
 from receiver.outbox.events.event import EVENT_ID, SAME, Event
 from receiver.outbox.events.operator_event import OperatorEvent, operator_cloud_event
 from receiver.outbox.formats.standard_webhooks import webhook_headers
@@ -30,13 +31,18 @@ LARGEST_BODY = 16 * 1024
 """No body is larger: the texts inside are bounded. Standard Webhooks asks for less than 20 KB, CloudEvents for 64."""
 
 
-class AdvisedRefundJson(RefundJson):
+class AdvisedRefundJson(RefundJson, kw_only=True):
     """A refund, with what can be done about it."""
 
-    advice: Annotated[AdviceJson | None, msgspec.Meta(description="Null where nothing is to be done.")]
+    advice: Annotated[AdviceJson | None, msgspec.Meta(description="Null where nothing is to be done.")] = None
 
 
-class RefundEventJson(TypedDict):
+def advised_json(refund: Refund, advice: Advice | None) -> AdvisedRefundJson:
+    """The JSON of a refund, with the advice."""
+    return extended(AdvisedRefundJson, refund_json(refund), advice=advice_json(advice))
+
+
+class RefundEventJson(Json, kw_only=True):
     """Something that happened to a refund: CloudEvents 1.0 (JSON event format)."""
 
     specversion: Literal["1.0"]
@@ -51,7 +57,18 @@ class RefundEventJson(TypedDict):
     subject: Annotated[str, msgspec.Meta(description="The refund's id.")]
     time: Rfc3339
     datacontenttype: Literal["application/json"]
-    traceparent: NotRequired[
+    data: AdvisedRefundJson
+    backfill: (
+        Annotated[
+            Literal[True],
+            msgspec.Meta(
+                description="There only of a refund that Amazon settled over 7 days before it was first seen here: old "
+                "news, of which nobody is to be called. data.backfill says the same."
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    traceparent: (
         Annotated[
             str,
             msgspec.Meta(
@@ -60,36 +77,24 @@ class RefundEventJson(TypedDict):
                 pattern=f"^{FORM}$",
             ),
         ]
-    ]
-    backfill: NotRequired[
-        Annotated[
-            Literal[True],
-            msgspec.Meta(
-                description="There only of a refund that Amazon settled over 7 days before it was first seen here: old "
-                "news, of which nobody is to be called. data.backfill says the same."
-            ),
-        ]
-    ]
-    data: AdvisedRefundJson
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 def cloud_event(event: Event) -> RefundEventJson:
     """The event as CloudEvents 1.0 (JSON event format)."""
-    found: RefundEventJson = {
-        "specversion": "1.0",
-        "id": event.id,
-        "source": f"/amazonpay/{quote(tidy(event.account), safe='')}",
-        "type": event.type.value,
-        "subject": tidy(event.refund.refund_id),
-        "time": format_rfc3339(event.at),
-        "datacontenttype": "application/json",
-        "data": {**refund_json(event.refund), "advice": advice_json(event.advice)},
-    }
-    if event.refund.backfill:
-        found["backfill"] = True
-    if event.traceparent:
-        found["traceparent"] = event.traceparent
-    return found
+    return RefundEventJson(
+        specversion="1.0",
+        id=event.id,
+        source=f"/amazonpay/{quote(tidy(event.account), safe='')}",
+        type=event.type.value,
+        subject=tidy(event.refund.refund_id),
+        time=format_rfc3339(event.at),
+        datacontenttype="application/json",
+        data=advised_json(event.refund, event.advice),
+        backfill=True if event.refund.backfill else msgspec.UNSET,
+        traceparent=event.traceparent or msgspec.UNSET,
+    )
 
 
 @lru_cache(SAME)

@@ -22,7 +22,7 @@ from receiver.outbox.subscribers.limits import (
     rate_problems,
     read_amounts,
 )
-from receiver.outbox.subscribers.schema import CredentialJson, PublicJson
+from receiver.outbox.subscribers.schema import CredentialJson, PublicJson, SecretJson
 from receiver.outbox.subscribers.secrets import Secret, read_secret, secret_problems
 from receiver.outbox.subscribers.url import UrlPolicy, url_problems
 
@@ -208,31 +208,31 @@ def written(subscriber: Subscriber) -> dict[str, Any]:
 
 def public_json(subscriber: Subscriber) -> PublicJson:
     """The subscriber as people may see it: of a secret only its fingerprint and its end."""
-    return {
-        "name": subscriber.name,
-        "url": shown_url(subscriber),
-        "types": list(subscriber.types),
-        "reasons": list(subscriber.reasons) or None,
-        "minAmount": [str(amount) for amount in subscriber.min_amount] or None,
-        "rate": subscriber.rate,
-        "concurrency": subscriber.concurrency,
-        "backfill": told_of_old(subscriber),
-        "format": subscriber.format,
-        "credential": _credential_json(subscriber),
-        "publicUrl": subscriber.public_url or None,
-        "paused": subscriber.paused,
-        "pausedReason": subscriber.paused_reason or None,
-        "pausedAt": format_rfc3339(subscriber.paused_at) if subscriber.paused else None,
-        "origin": subscriber.origin,
-        "createdAt": format_rfc3339(subscriber.created_at) if subscriber.created_at else None,
-        "secrets": [
-            {
-                "fingerprint": secret.fingerprint,
-                "expiresAt": None if secret.expires_at is None else format_rfc3339(secret.expires_at),
-            }
+    return PublicJson(
+        name=subscriber.name,
+        url=shown_url(subscriber),
+        types=list(subscriber.types),
+        reasons=list(subscriber.reasons) or None,
+        min_amount=[str(amount) for amount in subscriber.min_amount] or None,
+        rate=subscriber.rate,
+        concurrency=subscriber.concurrency,
+        backfill=told_of_old(subscriber),
+        format=subscriber.format,
+        credential=_credential_json(subscriber),
+        public_url=subscriber.public_url or None,
+        paused=subscriber.paused,
+        paused_reason=subscriber.paused_reason or None,
+        paused_at=format_rfc3339(subscriber.paused_at) if subscriber.paused else None,
+        origin=subscriber.origin,
+        created_at=format_rfc3339(subscriber.created_at) if subscriber.created_at else None,
+        secrets=[
+            SecretJson(
+                fingerprint=secret.fingerprint,
+                expires_at=None if secret.expires_at is None else format_rfc3339(secret.expires_at),
+            )
             for secret in subscriber.secrets
         ],
-    }
+    )
 
 
 def encode(subscriber: Subscriber) -> bytes:
@@ -262,7 +262,7 @@ def _credential_json(subscriber: Subscriber) -> CredentialJson | None:
     """The field that is a credential, and a fingerprint of it; of signing secrets, `secrets` tells."""
     field = format_spec(subscriber.format).credential
     kept = Secret(subscriber.url) if field == "url" else subscriber.credential
-    return {"field": field, "fingerprint": kept.fingerprint} if field and kept else None
+    return CredentialJson(field=field, fingerprint=kept.fingerprint) if field and kept else None
 
 
 def _types(given: Any, default: tuple[EventType, ...]) -> tuple[str, ...]:
