@@ -36,6 +36,12 @@ IssuedBy = Annotated[
     str | None,
     Meta(description="The name of the token with which the refund was requested here; null for every other refund."),
 ]
+RefundState = Annotated[
+    str, Meta(description="RefundInitiated, Refunded or Declined. Another word of Amazon's is kept as it is.")
+]
+ReasonCode = Annotated[
+    str | None, Meta(description="Why it was declined: AmazonRejected or ProcessingFailure; the set is open.")
+]
 Account = Annotated[str, Meta(description="Our name of the merchant's account.", examples=["us"])]
 
 
@@ -67,19 +73,18 @@ class MoneyJson(Json, kw_only=True):
 class StatusJson(Json, kw_only=True):
     """What a refund's history says of its state."""
 
-    state: Annotated[
-        str, Meta(description="RefundInitiated, Refunded or Declined. Another word of Amazon's is kept as it is.")
-    ]
-    reason_code: Annotated[
-        str | None, Meta(description="Why it was declined: AmazonRejected or ProcessingFailure; the set is open.")
-    ] = None
+    state: RefundState
+    reason_code: ReasonCode = None
     last_updated_timestamp: AmazonTime | None = None
 
 
-class StatusDetailsJson(StatusJson, kw_only=True):
+class StatusDetailsJson(Json, kw_only=True):
     """The state of a refund."""
 
+    state: RefundState
+    reason_code: ReasonCode = None
     reason_description: str | None = None
+    last_updated_timestamp: AmazonTime | None = None
 
 
 class RetryRefusedJson(Json, kw_only=True):

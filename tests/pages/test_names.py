@@ -17,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
+from receiver.http.openapi import OPERATIONS, document
 from receiver.runtime.gauges import GAUGES
 from receiver.runtime.metrics import DELIVERED, REASONS, Metrics
 from receiver.settings import Settings
@@ -73,15 +74,29 @@ def source() -> str:
     return "\n".join(path.read_text("utf-8") for path in [*files, PROJECT / "pyproject.toml"])
 
 
+def fields_in(schema: Any) -> Iterator[str]:
+    """The names of the fields of every object in a part of the API's description."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", ())
+    for each in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from fields_in(each)
+
+
+@cache
+def fields() -> frozenset[str]:
+    """Those of answers follow from names in the code; they are written in full in the description alone."""
+    return frozenset(fields_in(document()))
+
+
 @cache
 def words() -> frozenset[str]:
-    return frozenset(WORD.findall(source()))
+    return frozenset(WORD.findall(source())) | fields()
 
 
 @cache
 def literals() -> frozenset[str]:
     """Every text that stands in the code as a whole, and the reasons, which stand in one text together."""
-    found = {*REASONS, *(f"delivery.{outcome}" for outcome in DELIVERED)}
+    found = {*fields(), *REASONS, *(f"delivery.{outcome}" for outcome in DELIVERED)}
     for path in (PROJECT / "receiver").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -128,7 +143,9 @@ def metrics() -> dict[str, set[str]]:
 def routes() -> tuple[re.Pattern[str], ...]:
     """Of each route, what its path looks like."""
     found = set(re.findall(r'Route\(\s*f?"(/[^"]*)"', source())) | set(re.findall(r'"(/ipn[^"]*)"', source()))
-    found |= set(re.findall(r'\("[A-Z]+", "(/[^"]*)"', source())) | {"/v1/fps/refunds", "/fps/{account}"}
+    found |= set(re.findall(r'\("[A-Z]+", "(/[^"]*)"', source())) | {
+        operation.path for operation in OPERATIONS.values()
+    }
     found |= {f"/simulator{each}" for each in found} | {"/simulator", "/"}
     return tuple(re.compile(re.sub(r"\{\w+(:\w+)?\}", r"[^/]+", each)) for each in found)
 
