@@ -6,7 +6,6 @@ reserves the amount (`store/requests/reserve.lua`) decides on the same facts in 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -19,9 +18,8 @@ from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, in_the
 from receiver.ledger.dispute import Dispute, may_be_paid, open_on
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, Retryability, State
+from receiver.ledger.refund_type import is_theirs
 
-NOT_THE_MERCHANTS = frozenset({"azrefund", "azguarantee", "azcancel", "chargeback", "buyercanceled"})
-"""Types of refunds that Amazon or a bank has begun, and reason codes of the same name, as `_plain` writes them."""
 NOT_MERCHANTS_REFUND = "not_merchants_refund"
 BUYER_MAY_BE_PAID = "buyer_may_be_paid"
 NAMEABLE = frozenset({"same_amount_refunded", "charge_in_conflict"})
@@ -63,13 +61,7 @@ class KnownCharge:
 
 def is_merchants(refund: Refund) -> bool:
     """Whether the merchant began it, as far as that is told."""
-    return not {_plain(refund.refund_type), _plain(refund.reason_code)} & NOT_THE_MERCHANTS
-
-
-def _plain(text: str) -> str:
-    """The word in one spelling: `AmazonA-ZRefund`, `Amazon A to Z Refund` and `A_TO_Z_REFUND` are `azrefund`."""
-    word = re.sub(r"[^a-z]", "", text.casefold()).removeprefix("amazon").replace("cancelled", "canceled")
-    return f"az{word.removeprefix('atoz')}" if word.startswith("atoz") else word
+    return not (is_theirs(refund.refund_type) or is_theirs(refund.reason_code))
 
 
 def judge(refund: Refund, known: KnownCharge, now: int) -> Retryability | None:

@@ -71,7 +71,7 @@ FIELDS: Final = frozenset(
 )
 """The fields of Amazon's answers that are null where they cannot be read."""
 TRIED: Final = frozenset(
-    {"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued", "repeated"}
+    {"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued", "repeated", "stopped"}
 )
 """What a try to issue a refund, or a person, has made of a request."""
 OPERATOR_TYPES: Final = frozenset(each.value for each in OperatorType)

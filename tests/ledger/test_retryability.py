@@ -137,6 +137,7 @@ def test_one_that_was_issued_again_is_not_issued_again() -> None:
     [
         *("AmazonA-ZRefund", "AmazonA-ZGuarantee", "AmazonA-ZCancel", "Chargeback", "BuyerCanceled"),
         *("amazona-zrefund", "Amazon A to Z Refund", "AMAZON_A_TO_Z_GUARANTEE", "CHARGEBACK", "Buyer Cancelled"),
+        *("AmazonA-ZClaim", "AtoZGuaranteeClaim", "A-Z Guarantee Refund", "ChargebackRefund", "CanceledByBuyer"),
     ],
 )
 @pytest.mark.parametrize("field", ["refund_type", "reason_code"])
@@ -146,7 +147,7 @@ def test_a_refund_that_the_merchant_did_not_begin_is_not_retried(word: str, fiel
     assert (value, reasons) == (False, ("not_merchants_refund",))
 
 
-@pytest.mark.parametrize("word", ["", "SellerInitiated", "AmazonRejected", "ProcessingFailure", "Azure"])
+@pytest.mark.parametrize("word", ["", "SellerInitiated", "AmazonRejected", "ProcessingFailure", "Azure", "Canceled"])
 def test_other_words_do_not_make_it_somebody_elses(word: str) -> None:
     assert verdict(declined(refund_type=word), charge()) == (True, ())
 

@@ -30,7 +30,7 @@ from tests.store.makers import seen
 
 def make_deliverer(store: Store, transport: Transport, metrics: Metrics, **more: Any) -> Deliverer:
     """A deliverer of "us" without jitter."""
-    settings: dict[str, Any] = {"timeout": 10.0, "chance": lambda: 0.0, "wall": system_clock, **more}
+    settings: dict[str, Any] = {"timeout": 10.0, "random": lambda: 0.0, "system_clock": system_clock, **more}
     return Deliverer(
         account="us",
         store=store,

@@ -153,7 +153,7 @@ class Shop:
         reserved = await store.reserve(self.name, order, owner=order.id, guard=Guard(10**9, 0), lease=30_000)
         assert isinstance(reserved, Reserved)
         attempt = Attempt(order.id, reserved.token)
-        await store.begin_try(self.name, attempt)
+        await store.begin_try(self.name, attempt, order)
         await store.done_request(self.name, attempt, order, refund_id(self._next()), "Refunded")
         await store.claim_requests(self.name, lease=1, limit=1)
         await store.request_sizes(self.name)
