@@ -24,7 +24,7 @@ from receiver.issue.attempts import Issued, RefundAttempts
 from receiver.issue.generations import generation_of
 from receiver.issue.manual import ByHand
 from receiver.issue.orders import make_order
-from receiver.issue.refusals import hindrance, refusal
+from receiver.issue.refusals import check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
 from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
@@ -155,6 +155,9 @@ class Issuer:
             order = msgspec.structs.replace(order, order_reference=charge.merchant_reference_id)
         guard = self._guard(order, charge, refundable_total(captured, self.over), declined)
         await self.store.upgrade_charge_book(self._name, order.charge_id)
+        if declined is not None:
+            # Read after the charge: what has come meanwhile is the reserving script's.
+            check_unseen(charge, await self.store.charge_entries(self._name, order.charge_id), order)
         lease = int(self.lease * 1000)
         reserved = await self.store.reserve(self._name, order, owner=self.nonce(), guard=guard, lease=lease)
         match reserved:

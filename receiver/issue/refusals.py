@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from receiver.errors import AmazonRefused, Conflict, OtherRefunds
+from receiver.ledger.charge import Charge, paid_unseen
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry
 from receiver.ledger.dispute import Dispute, dispute_json, may_be_paid, open_on, permission_of
 from receiver.ledger.money import Money
@@ -66,6 +67,22 @@ def not_reserved(refused: NotReserved, order: PreparedRefund, most: int) -> Othe
             )
     text = _exceeded(order.money, most, refused)
     return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
+
+
+def check_unseen(charge: Charge, entries: Mapping[str, Entry], order: PreparedRefund) -> None:
+    """Raise `OtherRefunds` where the amount may have been paid by a refund that is not known here.
+
+    Who names a refund that is not known here has looked.
+    """
+    if set(order.besides) - {name.removeprefix(RESERVATION) for name in entries}:
+        return
+    if paid_unseen(charge, entries.values(), order.money):
+        raise OtherRefunds(
+            f"Amazon says that {order.money} more was refunded on the charge than is known here, which may be this "
+            f"refund, paid another way. Look in Seller Central. {NAME_THEM}",
+            reason="same_amount_refunded",
+            refunds=[],
+        )
 
 
 def buyer_may_be_paid(disputes: Sequence[Dispute]) -> Conflict:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import msgspec
 
 from receiver.errors import Conflict
-from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total, spent
+from receiver.ledger.charge import CAPTURED, OVER, Charge, paid_unseen, refundable_total, spent
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, in_the_way, retry_guard
 from receiver.ledger.dispute import Dispute, may_be_paid, open_on
 from receiver.ledger.money import Money
@@ -92,7 +92,7 @@ def _verdict(refund: Refund, known: KnownCharge, now: int) -> tuple[bool | None,
     others = {name: each for name, each in known.entries.items() if name != refund.refund_id and name not in mine}
     reasons += _of_others(refund, refund.amount, others, known, now)
     admits, reason = _admits(refund, refund.amount, others, known)
-    reasons += [reason] if reason else []
+    reasons += [reason] if reason and reason not in reasons else []
     if reasons:
         return False, tuple(reasons)
     return (_said(refund) if mine else admits), ()
@@ -137,6 +137,8 @@ def _admits(refund: Refund, amount: Money, others: Mapping[str, Entry], known: K
         return None, ""
     if charge.captured.currency_code != amount.currency_code:
         return False, "charge_does_not_admit"
+    if paid_unseen(charge, others.values(), amount):
+        return False, "same_amount_refunded"
     ceiling = refundable_total(charge.captured, known.over)
     fits = amount.minor_units <= ceiling - spent(charge.refunded, others.values(), ceiling)
     return fits, "" if fits else "allowance_exceeded"

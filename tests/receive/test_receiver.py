@@ -539,6 +539,29 @@ async def test_a_known_type_that_is_no_refund_is_acknowledged_and_not_kept(kind:
     assert (receipt.outcome, bench.paper.kept, bench.paper.hints) == (NotificationOutcome.NOT_A_REFUND, [], [])
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"MerchantID": f"amzn1.merchant.{MERCHANT}"},
+        {"MerchantID": None},
+        {"objectid": "of another"},
+        {"ObjectType": "CHARGE BACK!"},
+        {"ObjectType": 7, "NotificationType": "CHARGEBACK"},
+    ],
+)
+async def test_a_dispute_in_a_message_that_is_not_understood_counts(odd: dict[str, Any]) -> None:
+    """The buyer may have the money, whatever else the message says. A test message tells of none."""
+    bench = Bench()
+    message = notice(**{"ObjectType": "CHARGEBACK", "ObjectId": f"{REFUND_ID[:19]}-B000001", **odd})
+    receipt = await bench.post(SIGNER.envelope(message))
+    assert (receipt.outcome, len(bench.paper.kept)) == (NotificationOutcome.UNRECOGNIZED, 1)
+    [(account, dispute)] = bench.paper.disputes
+    assert (account, dispute.charge_permission_id, dispute.kind) == ("us", REFUND_ID[:19], "chargeback")
+    assert dispute.told_at == NOW
+    await bench.post(SIGNER.envelope(message[:-1] + ', "IsSample": true}'))
+    assert len(bench.paper.disputes) == 1
+
+
 async def test_a_test_message_that_is_not_understood_makes_no_hint() -> None:
     """Its ids are invented. That it is not understood still matters: a real one would not be either."""
     bench = Bench()
