@@ -157,7 +157,7 @@ class Issuer:
         await self.store.upgrade_charge_book(self._name, order.charge_id)
         if declined is not None:
             # Read after the charge: what has come meanwhile is the reserving script's.
-            check_unseen(charge, await self.store.charge_entries(self._name, order.charge_id), order)
+            await check_unseen(self.store, self._name, charge, order)
         lease = int(self.lease * 1000)
         reserved = await self.store.reserve(self._name, order, owner=self.nonce(), guard=guard, lease=lease)
         match reserved:

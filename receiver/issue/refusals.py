@@ -69,20 +69,24 @@ def not_reserved(refused: NotReserved, order: PreparedRefund, most: int) -> Othe
     return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
 
 
-def check_unseen(charge: Charge, entries: Mapping[str, Entry], order: PreparedRefund) -> None:
+async def check_unseen(store: Store, account: str, charge: Charge, order: PreparedRefund) -> None:
     """Raise `OtherRefunds` where the amount may have been paid by a refund that is not known here.
 
-    Who names a refund that is not known here has looked.
+    Who names such a refund of the order has looked. Raises `StoreUnavailable`.
     """
-    if set(order.besides) - {name.removeprefix(RESERVATION) for name in entries}:
+    entries = await store.charge_entries(account, order.charge_id)
+    if not paid_unseen(charge, entries.values(), order.money):
         return
-    if paid_unseen(charge, entries.values(), order.money):
-        raise OtherRefunds(
-            f"Amazon says that {order.money} more was refunded on the charge than is known here, which may be this "
-            f"refund, paid another way. Look in Seller Central. {NAME_THEM}",
-            reason="same_amount_refunded",
-            refunds=[],
-        )
+    for name in order.besides:
+        is_of_order = permission_of(name) == permission_of(order.charge_id)
+        if is_of_order and name not in entries and await store.refund(account, name) is None:
+            return
+    raise OtherRefunds(
+        f"Amazon says that {order.money} more was refunded on the charge than is known here, which may be this "
+        f"refund, paid another way. Look in Seller Central. {NAME_THEM}",
+        reason="same_amount_refunded",
+        refunds=[],
+    )
 
 
 def buyer_may_be_paid(disputes: Sequence[Dispute]) -> Conflict:
