@@ -233,6 +233,8 @@ class RefundAttempts:
         if state not in (RequestState.UNCLEAR, RequestState.REFUSED):
             return
         self.metrics.tried("unclear" if state is RequestState.UNCLEAR else "stopped")
+        if order.retry_of:
+            await self.store.trace(self.account, order.retry_of, RETRY, order.issued_by, error.reason, error.detail)
         log.error(
             "refund.stopped",
             account=self.account,

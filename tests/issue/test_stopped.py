@@ -83,6 +83,8 @@ async def test_a_retry_that_was_stopped_can_be_asked_for_again(store: Store, clo
         await told(shop, other, "Refunded", charge, "14.07")
         await shop.work()
         assert shop.issued(charge) == [refund_id]
+        (line,) = await shop.store.trail("us", refund_id)
+        assert (line.what, line.outcome, other in line.detail) == ("retry", "same_amount_refunded", True)
         with pytest.raises(Conflict) as caught:
             await shop.issuer.retry(refund_id)
         assert caught.value.reason == "same_amount_refunded"
