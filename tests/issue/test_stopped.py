@@ -16,10 +16,10 @@ from tests.kit.clock import ManualClock
 
 async def waiting(shop: Desk, charge: str, key: str = "k", trick: str = "refuse", amount: str = "14.00") -> None:
     """A request that Amazon refuses without a word about the refund, or does not answer, for now."""
-    shop.simulator.mischief.add(trick, place="create_refund", times=3)
+    shop.simulator.fault_injection.add(trick, place="create_refund", times=3)
     issued = await shop.issuer.create(shop.wish(charge, amount), key)
     assert issued.record.state is RequestState.RESERVED
-    shop.simulator.mischief.clear()
+    shop.simulator.fault_injection.clear()
 
 
 @pytest.mark.parametrize("trick", ["refuse", "throttle"])
@@ -76,14 +76,14 @@ async def test_a_retry_that_was_stopped_can_be_asked_for_again(store: Store, clo
     async with desk(store, clock) as shop:
         charge = shop.charge()
         refund_id = await declined(shop, charge)
-        shop.simulator.mischief.add("refuse", place="create_refund", times=3)
+        shop.simulator.fault_injection.add("refuse", place="create_refund", times=3)
         await shop.issuer.retry(refund_id)
-        shop.simulator.mischief.clear()
+        shop.simulator.fault_injection.clear()
         other = number(1)
         await told(shop, other, "Refunded", charge, "14.07")
         await shop.work()
         assert shop.issued(charge) == [refund_id]
-        (line,) = await shop.store.trail("us", refund_id)
+        (line,) = await shop.store.timeline("us", refund_id)
         assert (line.what, line.outcome, other in line.detail) == ("retry", "same_amount_refunded", True)
         with pytest.raises(Conflict) as caught:
             await shop.issuer.retry(refund_id)
@@ -102,7 +102,7 @@ async def test_a_refund_that_was_admitted_beside_it_does_not_stop_it(
         (reservation,) = await shop.reserved(charge)
         named = Asked(besides=(reservation.removeprefix("request:"),))
         if told_first:
-            shop.simulator.mischief.add("lost_answer", place="create_refund")
+            shop.simulator.fault_injection.add("lost_answer", place="create_refund")
         await shop.issuer.create(shop.wish(charge), "k2", named)
         if told_first:
             (made,) = shop.issued(charge)

@@ -1,10 +1,10 @@
--- A try is about to be sent, unless something that has become known since the amount was reserved stands in the way: a
--- request may wait for days while Amazon refuses our requests. If the try before it never ended, it may have reached Amazon.
+-- Record that an attempt is about to be sent, unless something that became known after the amount was reserved prevents it: a
+-- request may wait for days while Amazon refuses our requests. If the previous attempt never ended, it may have reached Amazon.
 -- KEYS request issuing charge taken disputes
 -- ARGV 1 id 2 token 3 charge 4 minor_units 5 currency, then the ids that the caller named (`besides`)
--- Returns {'send'}; {''} if the claim is no longer ours, or the request needs no try any more; {'disputed'}; or
+-- Returns {'send'}; {''} if the claim is no longer ours, or the request needs no more attempts; {'disputed'}; or
 -- {'refused', reason, '0', member, entry, …}. Only after 'send' may be sent. Never re-send.
--- Other refunds are looked at only where every try is known to have done nothing: else one of them may be this request's own,
+-- Other refunds are looked at only where every attempt is known to have done nothing: else one of them may be this request's own,
 -- and Amazon answers a repetition with it. A refund that another request has become was admitted beside this reservation.
 local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) or redis.call('HGET', KEYS[1], 'state') ~= 'reserved' then
