@@ -15,9 +15,8 @@ from structlog.testing import capture_logs
 from receiver.deliver.send import DeliveryAttempt
 from receiver.http.api.deliveries import a_test
 from receiver.outbox.events.event import to_fields
-from receiver.outbox.formats.render import render
+from receiver.outbox.formats.registry import format_spec, render
 from receiver.outbox.retries import SCHEDULE
-from receiver.outbox.subscribers import subscriber as subscribers
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
 from receiver.service import system_clock
@@ -476,6 +475,6 @@ async def _failed(at: Depot, name: str) -> bool:
 async def test_seams_for_formats_that_sum_up() -> None:
     """CloudEvents go one by one, at once."""
     one = Subscriber(name="x", url="https://x.example/", secrets=())
-    assert (subscribers.most_in_one(one), subscribers.window(one)) == (1, 0)
+    assert (format_spec(one.format).most_in_one, format_spec(one.format).window) == (1, 0)
     assert pause(one, "operator", 1).paused
     assert msgspec.json.decode(msgspec.json.encode(one), type=Subscriber) == one

@@ -27,10 +27,12 @@ from receiver.http.api.schema import (
     SubscriberWithStatsJson,
 )
 from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.subscribers.changes import NEW, OLD_VALID, OLD_VALID_MOST, changed, rotated
-from receiver.outbox.subscribers.formats import format_spec
+from receiver.outbox.subscribers.reading import read_subscriber
+from receiver.outbox.subscribers.schema import public_json
 from receiver.outbox.subscribers.secrets import read_secret
-from receiver.outbox.subscribers.subscriber import Subscriber, pause, public_json, read_subscriber, resume
+from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.settings.durations import milliseconds, parse_duration
 from receiver.store import Store

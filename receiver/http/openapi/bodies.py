@@ -15,9 +15,12 @@ from receiver.ledger.money import CURRENCY as CURRENCY_CODE
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE
 from receiver.ledger.refund import REFUND_ID
 from receiver.outbox.events.event import EVENT_ID
+from receiver.outbox.formats.alertmanager import LONGEST_AUTHORIZATION
+from receiver.outbox.formats.format import LONGEST_LINK
+from receiver.outbox.formats.pagerduty import ROUTING_KEY
+from receiver.outbox.formats.registry import FORMATS
 from receiver.outbox.subscribers.changes import NEW
 from receiver.outbox.subscribers.fields import MOST_REASONS, NAME, REASON, VALID_TYPES
-from receiver.outbox.subscribers.formats import FORMATS, LONGEST_AUTHORIZATION, LONGEST_LINK, ROUTING_KEY
 from receiver.outbox.subscribers.limits import FASTEST, MOST_AMOUNTS, MOST_AT_ONCE, SLOWEST
 from receiver.outbox.subscribers.secrets import FORM, LONGEST, MOST_SECRETS, SHORTEST
 from receiver.outbox.subscribers.url import LONGEST_URL
