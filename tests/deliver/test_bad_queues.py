@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import resource
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -15,7 +16,7 @@ from structlog.testing import capture_logs
 from receiver.deliver.send import DeliveryAttempt
 from receiver.http.api.deliveries import a_test
 from receiver.outbox.events.event import to_fields
-from receiver.outbox.formats.registry import format_spec, render
+from receiver.outbox.formats.registry import DEFAULT, format_spec, render
 from receiver.outbox.retries import SCHEDULE
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
@@ -122,8 +123,8 @@ async def test_a_burst_is_one_message_and_then_a_summary(
 ) -> None:
     """What a format that sums up asks for: the first at once, the rest together when the window is over; each event is
     settled by itself, and the message counts once against the breaker."""
-    monkeypatch.setattr("receiver.deliver.dispatcher.most_in_one", lambda _: 10)
-    monkeypatch.setattr("receiver.deliver.dispatcher.window", lambda _: 10_000)
+    summing = dataclasses.replace(DEFAULT, most_in_one=10, window=10_000)
+    monkeypatch.setattr("receiver.deliver.dispatcher.format_spec", lambda _: summing)
     # A hook reads CloudEvents, which tell one event: it stands for the whole message here.
     monkeypatch.setattr("receiver.deliver.send.render", lambda events, to, now: render(events[:1], to, now))
     batches: list[int] = []
