@@ -24,7 +24,7 @@ def admin(tokens: Tokens, request: Request) -> Caller:
 
 async def all_of(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
     """(account, subscriber), by account and name."""
-    lists = await asyncio.gather(*(store.subscribers(account) for account in accounts))
+    lists = await asyncio.gather(*(store.subscribers.readable(account) for account in accounts))
     return [(account, each) for account, found in zip(accounts, lists, strict=True) for each in found]
 
 

@@ -78,7 +78,7 @@ class NotificationApi:
         accounts = caller.seen(params.opaque("account") or None)
         limit = params.number("limit", LIMIT, 1, MOST_KEPT)
         lists = await asyncio.gather(
-            *(self._store.kept_notifications(account, limit + 1) for account in [*accounts, UNASSIGNED])
+            *(self._store.notifications.latest(account, limit + 1) for account in [*accounts, UNASSIGNED])
         )
         found = {(kept.id, kept.details.digest): kept for kept in self._visible(lists, accounts, caller.accounts)}
         newest = sorted(found.values(), key=lambda kept: (-kept.details.received_at, kept.id))
@@ -94,7 +94,7 @@ class NotificationApi:
         accounts = caller.seen(Params(request, ("account",)).opaque("account") or None)
         id_ = _notification_id(request)
         answers = await asyncio.gather(
-            *(self._store.kept_notification(account, id_) for account in [*accounts, UNASSIGNED])
+            *(self._store.notifications.get(account, id_) for account in [*accounts, UNASSIGNED])
         )
         lists = [[] if answer is None else [answer[0]] for answer in answers]
         visible = self._visible(lists, accounts, caller.accounts)

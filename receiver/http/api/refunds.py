@@ -101,8 +101,8 @@ class RefundApi:
         params = Params(request, ("account",))
         refund = _the_one(await self._found(caller.seen(params.opaque("account") or None), _refund_id(request)))
         revisions, disputes = await asyncio.gather(
-            self._store.history(refund.account, refund.refund_id),
-            self._store.disputes(refund.account, permission_of(refund.charge_id or refund.refund_id)),
+            self._store.refunds.history(refund.account, refund.refund_id),
+            self._store.disputes.of_permission(refund.account, permission_of(refund.charge_id or refund.refund_id)),
         )
         body: HistoryJson = {
             "refundId": refund.refund_id,
@@ -135,11 +135,11 @@ class RefundApi:
         is_amazons = AMAZON_REFUND_ID.fullmatch(refund_id) is not None
         found = [] if is_amazons and len(accounts) == 1 else await self._found(accounts, refund_id)
         account = _the_one(found).account if found else _only(accounts)
-        if not (found or is_amazons or await self._store.fps_order(account, refund_id)):
+        if not (found or is_amazons or await self._store.fps.get(account, refund_id)):
             raise _no_refund_id(refund_id)
         brought = traceparent_of(request.headers.raw)
         hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=brought)
-        await self._store.hint(account, hint)
+        await self._store.schedule.hint(account, hint)
         body: RefreshJson = {"refundId": refund_id, "account": account, "refresh": "noted"}
         return json_answer(body, 202, Location=f"/v1/refunds/{refund_id}?account={account}")
 
@@ -150,9 +150,9 @@ class RefundApi:
 
     async def _found(self, accounts: Sequence[str], refund_id: str) -> list[Refund]:
         if len(accounts) == 1:
-            only = await self._store.refund(accounts[0], refund_id)
+            only = await self._store.refunds.get(accounts[0], refund_id)
             return [] if only is None else [only]
-        answers = await asyncio.gather(*(self._store.refund(account, refund_id) for account in accounts))
+        answers = await asyncio.gather(*(self._store.refunds.get(account, refund_id) for account in accounts))
         return [refund for refund in answers if refund is not None]
 
     async def _look(

@@ -46,7 +46,7 @@ class RequestApi:
         limit = params.number("limit", LIMIT, 1, MOST)
         wanted = [state for state in (RequestState.UNCLEAR, RequestState.RESERVED) if state in _states(params)]
         pairs = [(account, state) for state in wanted for account in accounts]
-        found = await asyncio.gather(*(self._store.open_requests(*pair, limit) for pair in pairs))
+        found = await asyncio.gather(*(self._store.requests.open(*pair, limit) for pair in pairs))
         rows = [
             (wanted.index(state), record.created_at, account, record)
             for (account, state), each in zip(pairs, found, strict=True)
@@ -104,7 +104,7 @@ class RequestApi:
         return caller
 
     async def _the_one(self, accounts: Sequence[str], request_id: str) -> tuple[str, RefundRequestRecord]:
-        answers = await asyncio.gather(*(self._store.request(account, request_id) for account in accounts))
+        answers = await asyncio.gather(*(self._store.requests.get(account, request_id) for account in accounts))
         found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
         if not found:
             raise NotFound("There is no such refund request, or the token may not see it.", reason="no_such_request")
@@ -114,7 +114,7 @@ class RequestApi:
         return found[0]
 
     async def _json(self, account: str, record: RefundRequestRecord) -> RefundRequestJson:
-        return request_json(account, record, await self._store.candidate_of(account, record))
+        return request_json(account, record, await self._store.requests.candidate_of(account, record))
 
 
 def _states(params: Params) -> Sequence[RequestState]:

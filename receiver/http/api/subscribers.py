@@ -86,7 +86,7 @@ class SubscriberApi:
             {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
         )
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
-        after = await self._store.add_subscriber(account, subscriber, start, most=self._most)
+        after = await self._store.subscribers.add(account, subscriber, start, most=self._most)
         body: AddedSubscriberJson = {**_shown(account, subscriber), **made, "eventsAfter": after}
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
@@ -94,7 +94,8 @@ class SubscriberApi:
         """`GET /v1/subscribers/{name}?account=`, with `stats`: what waits, what is dead, and how it fares."""
         account, subscriber = await self._named(request)
         sizes, health = await asyncio.gather(
-            self._store.queue_sizes(account, subscriber.name), self._store.health(account, subscriber.name)
+            self._store.deliveries.queue_sizes(account, subscriber.name),
+            self._store.deliveries.health(account, subscriber.name),
         )
         body: SubscriberWithStatsJson = {**_shown(account, subscriber), "stats": _stats(sizes, health)}
         return json_answer(body)
@@ -110,12 +111,12 @@ class SubscriberApi:
             if len(damaged) != 1:
                 raise
             account = damaged[0][0]
-        await self._store.remove_subscriber(account, request.path_params["name"])
+        await self._store.subscribers.remove(account, request.path_params["name"])
         return Response(status_code=204)
 
     async def _unreadable(self, accounts: Sequence[str]) -> list[tuple[str, str]]:
         """(account, name) of those whose records are damaged."""
-        rosters = await asyncio.gather(*(self._store.subscriber_list(account) for account in accounts))
+        rosters = await asyncio.gather(*(self._store.subscribers.read(account) for account in accounts))
         return [(account, name) for account, each in zip(accounts, rosters, strict=True) for name in each.unreadable]
 
     async def change(self, request: Request) -> Response:
@@ -172,7 +173,7 @@ class SubscriberApi:
         while True:
             account, before = await self._named(request)
             after = change(before)  # Anew each time: what another change has made of it meanwhile is judged too.
-            if after == before or await self._store.change_subscriber(account, before, after):
+            if after == before or await self._store.subscribers.change(account, before, after):
                 body: ChangedSubscriberJson = {**_shown(account, after), **(made or {})}
                 return json_answer(body)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Sequence
 
 import structlog
 
@@ -30,9 +29,6 @@ revisions, and would take later events for old ones."""
 
 class Restored(RedisRepository):
     """Catches up after a restore."""
-
-    accounts: Sequence[str] = ()
-    """The accounts that this process serves."""
 
     async def catch_up(self) -> None:
         """After a restore, make every refund that is not final due now. Raises `StoreUnavailable`."""
