@@ -170,7 +170,7 @@ class StreamRetention(DeadLetters):
         Unreadable events are set aside, and events of a later version are left to that version, so that neither blocks
         the rest.
         """
-        keys, told = self._keys(account), []
+        keys, published = self._keys(account), []
         for waits in await self._read("LRANGE", keys("told"), 0, MOST_PUBLISHED):
             try:
                 fields = msgspec.json.decode(waits, type=dict[str, str])
@@ -182,10 +182,10 @@ class StreamRetention(DeadLetters):
                 continue
             written = await self._publish(account, event, waits, fields)
             if written:
-                told.append(event)
-        if told:
+                published.append(event)
+        if published:
             self._written(account)
-        return told
+        return published
 
     async def _publish(self, account: str, event: OperatorEvent, waits: bytes, fields: dict[str, str]) -> bool:
         """Move one event; False if another process has moved it."""

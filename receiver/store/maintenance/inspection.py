@@ -97,8 +97,8 @@ class Inspection(Records):
         for ask in await self._nodes():
             cursor = 0
             while True:
-                told, found = await ask("SCAN", cursor, "MATCH", f"{PREFIX}*", "COUNT", STEP)
-                cursor = int(told)
+                position, found = await ask("SCAN", cursor, "MATCH", f"{PREFIX}*", "COUNT", STEP)
+                cursor = int(position)
                 yield [key.decode(errors="backslashreplace") for key in found]
                 if not cursor:
                     break

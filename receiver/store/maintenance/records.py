@@ -72,7 +72,7 @@ class Records(RedisRepository):
     async def _read_members(self, key: str, name: Name) -> None:
         cursor, never = 0, self.now() + FARTHEST
         while True:
-            told, found = await self._read("ZSCAN", key, cursor, "COUNT", BATCH)
+            position, found = await self._read("ZSCAN", key, cursor, "COUNT", BATCH)
             if name.kind in ("owed", "deaths"):
                 self._all.deliveries.plain_ids(key, [member for member, _ in scored(found)])
             else:
@@ -83,7 +83,7 @@ class Records(RedisRepository):
                         self.damage.record(key, member, "no id of an event")
                     elif name.kind in SCHEDULES and at > never:
                         self.damage.record(key, member, "scheduled for never")
-            cursor = int(told)
+            cursor = int(position)
             if not cursor:
                 break
 

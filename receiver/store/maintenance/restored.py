@@ -55,8 +55,8 @@ class Restored(RedisRepository):
             index, cursor = self._keys(account).state(state), 0
             while True:
                 # Unlike pages, a scan returns every refund that stays in the index, however many leave it meanwhile.
-                told, found = await self._read("ZSCAN", index, cursor)
-                cursor, ids = int(told), self._texts(index, [member for member, _ in scored(found)])
+                position, found = await self._read("ZSCAN", index, cursor)
+                cursor, ids = int(position), self._texts(index, [member for member, _ in scored(found)])
                 for start in range(0, len(ids), BATCH):
                     count += await self._mark_due_now(account, ids[start : start + BATCH])
                 if not cursor:
