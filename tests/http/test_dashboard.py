@@ -17,9 +17,11 @@ from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
 from receiver.http.api.auth import Caller
+from receiver.http.api.rate_limit import SignInLimit, address_of
 from receiver.http.dashboard import refunds
 from receiver.http.dashboard import sessions as module
-from receiver.http.dashboard.sessions import FailedSignIns, Sessions
+from receiver.http.dashboard.sessions import Sessions
+from receiver.http.dashboard.signing_in import BURST, EVERY
 from receiver.http.feed import feed
 from receiver.http.feed.stream import Timing
 from receiver.ledger.hint import Hint
@@ -158,20 +160,27 @@ async def test_wrong_tokens_are_limited(service: Service, browser: Browser) -> N
     assert 1 <= int(answer.headers["Retry-After"]) <= 30
 
 
-def test_the_limit_wears_off_and_is_bounded(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:
+def test_the_limit_wears_off_and_is_bounded(clock: ManualClock) -> None:
     """One more try each half minute; an IPv6 network is one client; the table forgets the oldest."""
-    failed = FailedSignIns(clock)
+    limit = SignInLimit(BURST, EVERY, most=3, timer=lambda: clock() / 1000)
     for number in range(5):
-        failed.failed(f"2001:db8::{number}")
-    assert failed.wait_of("2001:db8::ffff") == 30
-    assert failed.wait_of("2001:db8:0:1::1") == 0
+        limit.failed(client_at(f"2001:db8::{number}"))
+    assert wait_of(limit, "2001:db8::ffff") == 30
+    assert wait_of(limit, "2001:db8:0:1::1") == 0
     clock.tick(30_000)
-    assert failed.wait_of("2001:db8::1") == 0
-    monkeypatch.setattr(module, "MOST_CLIENTS", 3)
+    assert wait_of(limit, "2001:db8::1") == 0
     for number in range(10):
         for _ in range(5):
-            failed.failed(f"192.0.2.{number}")
-    assert [failed.wait_of(f"192.0.2.{number}") > 0 for number in range(10)] == [False] * 7 + [True] * 3
+            limit.failed(client_at(f"192.0.2.{number}"))
+    assert [wait_of(limit, f"192.0.2.{number}") > 0 for number in range(10)] == [False] * 7 + [True] * 3
+
+
+def client_at(host: str) -> HTTPConnection:
+    return HTTPConnection({"type": "http", "headers": [], "client": (host, 1)})
+
+
+def wait_of(limit: SignInLimit, host: str) -> int:
+    return limit.wait(address_of(client_at(host)))
 
 
 def test_sessions_end_and_are_bounded(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from receiver.amazon.fps.calls import FpsRefundRequest
-from receiver.http.api.refresh_limit import Refreshes, TooManyRefreshes
+from receiver.http.api.rate_limit import Refreshes, TooManyRefreshes
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Source
 from receiver.receive.receiver import Receiver

@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, NotFound, OtherRefunds
 from receiver.http.api.auth import Caller
-from receiver.http.api.cursor import read_cursor, write_cursor
 from receiver.http.api.issuing import read_besides
-from receiver.http.api.listing import merged
+from receiver.http.api.listing import merged, read_cursor, write_cursor
+from receiver.http.api.lookup import find_refunds, the_refund
 from receiver.http.api.params import WORD
+from receiver.http.api.rate_limit import Refreshes
 from receiver.http.api.reads import Reads
-from receiver.http.api.refresh_limit import Refreshes
 from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import Frame, see_other
 from receiver.http.dashboard.sessions import Session
@@ -177,18 +177,8 @@ class RefundPages:
         if not REFUND_ID.fullmatch(refund_id):
             raise NotFound("A refund id is 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
         accounts = caller.seen(request.query_params.get("account") or None)
-        answers = await asyncio.gather(*(self._store.refunds.get(account, refund_id) for account in accounts))
-        found = [refund for refund in answers if refund is not None]
-        if not found:
-            raise NotFound(
-                "Nobody has told us about this refund, or the token may not see it.", reason="no_such_refund"
-            )
-        if len(found) > 1:
-            names = ", ".join(refund.account for refund in found)
-            raise Conflict(
-                f"Several accounts know this refund: {names}. Choose it in the list.", reason="several_accounts"
-            )
-        return (await current_refunds(self._store, found[0].account, found))[0]
+        refund = the_refund(await find_refunds(self._store, accounts, refund_id))
+        return (await current_refunds(self._store, refund.account, [refund]))[0]
 
     def _may_retry(self, refund: Refund, caller: Caller) -> bool:
         return Scope.REFUND in caller.scopes and refund.account in self._issuers and retry_makes_sense(refund)
