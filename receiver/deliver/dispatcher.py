@@ -98,11 +98,12 @@ class Deliverer:
     async def _looked(self) -> tuple[SubscriberList, dict[str, int]]:
         """The subscribers, and when each lane is due next. Both in one go, unless there are others than last time."""
         tops, subscriber_list = await asyncio.gather(
-            self.store.queue_heads(self.account, self._lanes), self.store.subscriber_list(self.account)
+            self.store.deliveries.queue_heads(self.account, self._lanes),
+            self.store.subscribers.read(self.account),
         )
         if self._lanes != (names := list(subscriber_list.subscribers)):
             self._lanes = names
-            tops = await self.store.queue_heads(self.account, names)
+            tops = await self.store.deliveries.queue_heads(self.account, names)
         return subscriber_list, tops
 
     @property
@@ -143,7 +144,7 @@ class Deliverer:
             tests_only=subscriber.paused,
         )
         try:
-            claims = await self.store.claim_deliveries(
+            claims = await self.store.deliveries.claim(
                 self.account, name, lease=int(self.lease * 1000), limit=room, terms=terms
             )
         except StoreUnavailable as error:
