@@ -36,7 +36,7 @@ async def hindrance(
     """
     if isinstance(found, NotReserved):
         return not_reserved(found, order, most)
-    disputes = await store.disputes(account, permission_of(order.charge_id))
+    disputes = await store.disputes.of_permission(account, permission_of(order.charge_id))
     return buyer_may_be_paid(open_on(order.charge_id, disputes))
 
 
@@ -74,12 +74,12 @@ async def check_unseen(store: Store, account: str, charge: Charge, order: Prepar
 
     Who names such a refund of the order has looked. Raises `StoreUnavailable`.
     """
-    entries = await store.charge_entries(account, order.charge_id)
+    entries = await store.requests.charge_entries(account, order.charge_id)
     if not paid_unseen(charge, entries.values(), order.money):
         return
     for name in order.besides:
         is_of_order = permission_of(name) == permission_of(order.charge_id)
-        if is_of_order and name not in entries and await store.refund(account, name) is None:
+        if is_of_order and name not in entries and await store.refunds.get(account, name) is None:
             return
     raise OtherRefunds(
         f"Amazon says that {order.money} more was refunded on the charge than is known here, which may be this "

@@ -79,13 +79,15 @@ async def keep(
         fix="Read it with `receiver notification show`, and report it: a newer version may understand it.",
     )
     hints = [] if contents.is_sample else _hints(accounts, contents, envelope, now, traceparent)
-    writes = [store.hint(name, hint) for name, hint in hints]
+    writes = [store.schedule.hint(name, hint) for name, hint in hints]
     if contents.dispute:
         # A charge permission is one merchant's: what is not his disputes nothing of him.
         dispute = signed(contents.dispute, envelope.message_id, envelope.timestamp)
-        writes += [store.dispute(name, dispute, message_id=envelope.message_id, digest=kept.digest) for name in names]
+        writes += [
+            store.disputes.record(name, dispute, message_id=envelope.message_id, digest=kept.digest) for name in names
+        ]
     others = len(writes)
-    writes += [store.keep_notification(name, kept, envelope.message) for name in ([UNASSIGNED] if several else names)]
+    writes += [store.notifications.keep(name, kept, envelope.message) for name in ([UNASSIGNED] if several else names)]
     return tuple((await all_of(writes))[others:])
 
 
