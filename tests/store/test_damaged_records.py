@@ -92,8 +92,8 @@ async def delivered(store: Store, name: str) -> int:
 
 
 REFUNDS: dict[str, dict[str, bytes]] = {
-    "no number": {"revision": b"many"},
-    "no text": {"state": NOT_TEXT},
+    "not a number": {"revision": b"many"},
+    "not UTF-8": {"state": NOT_TEXT},
     "of a later version": {"by": b"dispute2"},
     "a time beyond all": {"changed": b"9" * 30},
     "a negative time": {"created": b"-5"},

@@ -105,5 +105,5 @@ def _number(raw: bytes | None) -> int | None:
         return None
     text = raw.decode(errors="replace")
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 10):
-        raise ConfigurationError([f"the store: {FORMAT} is no number. Does another program write to this Redis?"])
+        raise ConfigurationError([f"the store: {FORMAT} is not a number. Does another program write to this Redis?"])
     return int(text)
