@@ -18,8 +18,9 @@ import structlog
 
 from receiver.deliver.send import DeliveryAttempt, Send
 from receiver.errors import StoreUnavailable
+from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.retries import ClaimedDelivery
-from receiver.outbox.subscribers.subscriber import Subscriber, most_in_one, window
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import in_rounds
 from receiver.store import Store
@@ -134,11 +135,11 @@ class Deliverer:
 
     async def _claim(self, subscriber: Subscriber, room: int) -> Claims:
         """Take events of one lane, and begin to deliver them."""
-        most, name = most_in_one(subscriber), subscriber.name
+        most, name = format_spec(subscriber.format).most_in_one, subscriber.name
         terms = QueueLimits(
             rate=subscriber.rate or self.rate,
             most=most,
-            window=window(subscriber),
+            window=format_spec(subscriber.format).window,
             breaker=BREAKER,
             tests_only=subscriber.paused,
         )

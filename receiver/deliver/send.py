@@ -20,7 +20,7 @@ from receiver.ledger.lifecycle import EventType
 from receiver.outbox.dead_letter import dead_event, dead_letter
 from receiver.outbox.events.event import Event, from_fields, is_newer
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
-from receiver.outbox.formats.render import render, render_operator
+from receiver.outbox.formats.registry import render, render_operator
 from receiver.outbox.retries import (
     ClaimedDelivery,
     Dead,

@@ -48,7 +48,7 @@ REASONS: Final = frozenset(
     bad_signature hash_forbidden
     certificate_unavailable certificate_not_found certificate_slow certificate_too_many certificate_not_as_named
     certificate_not_pem certificate_unreadable certificate_version certificate_weak_key certificate_is_ca
-    certificate_wrong_use certificate_wrong_name certificate_dates
+    certificate_wrong_use certificate_wrong_name certificate_dates stopping
     unconfigured unconfigured_topic unconfigured_merchant unconfigured_account confirmation_failed
     notification_unreadable no_fps fps_no_order
     too_large encoded method body_timeout disconnected answer_timeout overloaded unavailable internal_error

@@ -16,7 +16,7 @@ from receiver.ledger.lifecycle import Facts, decide, with_details
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.outbox.events.event import Event, Settled, event_of, to_fields
-from receiver.outbox.subscribers.filters import wants
+from receiver.outbox.formats.registry import wants
 from receiver.store import Store
 from receiver.store.deliveries.subscribers import SubscriberList
 from receiver.store.refunds.refunds import Commit, Committed, Owed

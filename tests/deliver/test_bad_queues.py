@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import resource
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -15,9 +16,8 @@ from structlog.testing import capture_logs
 from receiver.deliver.send import DeliveryAttempt
 from receiver.http.api.deliveries import a_test
 from receiver.outbox.events.event import to_fields
-from receiver.outbox.formats.render import render
+from receiver.outbox.formats.registry import DEFAULT, format_spec, render
 from receiver.outbox.retries import SCHEDULE
-from receiver.outbox.subscribers import subscriber as subscribers
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
 from receiver.service import system_clock
@@ -125,8 +125,8 @@ async def test_a_burst_is_one_message_and_then_a_summary(
 ) -> None:
     """What a format that sums up asks for: the first at once, the rest together when the window is over; each event is
     settled by itself, and the message counts once against the breaker."""
-    monkeypatch.setattr("receiver.deliver.dispatcher.most_in_one", lambda _: 10)
-    monkeypatch.setattr("receiver.deliver.dispatcher.window", lambda _: 10_000)
+    summing = dataclasses.replace(DEFAULT, most_in_one=10, window=10_000)
+    monkeypatch.setattr("receiver.deliver.dispatcher.format_spec", lambda _: summing)
     # A hook reads CloudEvents, which tell one event: it stands for the whole message here.
     monkeypatch.setattr("receiver.deliver.send.render", lambda events, to, now: render(events[:1], to, now))
     batches: list[int] = []
@@ -477,6 +477,6 @@ async def _failed(at: Depot, name: str) -> bool:
 async def test_seams_for_formats_that_sum_up() -> None:
     """CloudEvents go one by one, at once."""
     one = Subscriber(name="x", url="https://x.example/", secrets=())
-    assert (subscribers.most_in_one(one), subscribers.window(one)) == (1, 0)
+    assert (format_spec(one.format).most_in_one, format_spec(one.format).window) == (1, 0)
     assert pause(one, "operator", 1).paused
     assert msgspec.json.decode(msgspec.json.encode(one), type=Subscriber) == one

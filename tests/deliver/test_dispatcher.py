@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from receiver.ledger.refund import Source
 from receiver.outbox.events.event import from_fields
-from receiver.outbox.formats.render import render_body
+from receiver.outbox.formats.cloudevents import render_body
 from receiver.outbox.retries import SCHEDULE, DeliveryAttempts
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import pause, resume

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from receiver.outbox.subscribers.subscriber import read_subscriber
+from receiver.outbox.subscribers.reading import read_subscriber
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.store import Store
 from tests.http.kit import ADMIN, READER, REFUNDER, US_ONLY, Answer, Service, real_receiver, running, settings

@@ -12,8 +12,9 @@ import pytest
 
 from receiver.ledger.refund import Source
 from receiver.outbox.retries import DAY, HOUR
+from receiver.outbox.subscribers.reading import read_subscriber
 from receiver.outbox.subscribers.secrets import Secret
-from receiver.outbox.subscribers.subscriber import Subscriber, read_subscriber
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.store import Store
 from receiver.store.deliveries.queues import AttemptEffects

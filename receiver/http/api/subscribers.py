@@ -42,9 +42,10 @@ from receiver.http.api.subscriber_bodies import (
     shown,
     stats_json,
 )
+from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.subscribers.changes import NEW, changed, rotated
-from receiver.outbox.subscribers.formats import format_spec
-from receiver.outbox.subscribers.subscriber import Subscriber, pause, read_subscriber, resume
+from receiver.outbox.subscribers.reading import read_subscriber
+from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.store import Store
 

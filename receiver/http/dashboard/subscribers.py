@@ -13,7 +13,8 @@ from receiver.errors import NotFound
 from receiver.http.dashboard.guard import Frame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.outbox.dead_letter import DeadEvent
-from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume, shown_url
+from receiver.outbox.subscribers.schema import shown_url
+from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
 from receiver.settings.sections import Scope
 from receiver.store import Store
 from receiver.store.dashboard import QueueState

@@ -16,9 +16,10 @@ import structlog
 from receiver.errors import Malformed
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
+from receiver.outbox.formats.registry import wants
 from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.fields import ALL
-from receiver.outbox.subscribers.filters import wants, wants_operator
+from receiver.outbox.subscribers.filters import wants_operator
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.deliveries.subscribers import SubscriberList, SubscriberRepository
