@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
-import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-import uvloop
 
-from receiver.commands import groups
+from receiver.commands import openapi, repair
+from receiver.commands.groups import RootGroup
 from receiver.errors import ConfigurationError, ReceiverError
-from receiver.runtime import logs
-from receiver.settings import Settings, load
 
+if TYPE_CHECKING:
+    from receiver.settings import Settings
+
+# Commands import what they need when they run: loading the service takes longer than all that most of them do.
 app = typer.Typer(
     name="receiver",
     help="Receives Amazon Pay refund notifications, tracks every refund, and tells subscribers about declines.",
     epilog="Begin with `receiver demo`: the whole job on this machine, without an account.",
+    cls=RootGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-groups.register(app)
 
 Config = Annotated[
     Path | None,
@@ -81,9 +81,13 @@ def demo(
     retried. Exits with 0 only if every expected state and delivery was observed. Needs the extra `embedded`.
     """
     from receiver.commands.demo.demo import run
+    from receiver.commands.signals import Terminated, in_order
 
-    logs.configure(level="error")
-    raise typer.Exit(_run(_orderly(run(refunds=refunds, keep=keep, as_json=as_json))))
+    _quiet()
+    try:
+        raise typer.Exit(_run(in_order(run(refunds=refunds, keep=keep, as_json=as_json))))
+    except Terminated as terminated:
+        raise typer.Exit(terminated.exit_code) from None
 
 
 @app.command()
@@ -111,6 +115,7 @@ def simulate(
 ) -> None:
     """Run a stand-in Amazon Pay alone, to develop against. It prints the settings that your receiver needs."""
     from receiver.commands.simulate import run
+    from receiver.runtime import logs
 
     logs.configure()
     _run(
@@ -150,7 +155,7 @@ def verify(
     from receiver.commands.verify import verify_files
     from receiver.service import system_clock
 
-    logs.configure(level="error")
+    _quiet()
     refused = False
     try:
         for line in verify_files(files, cert=cert, at=at, topics=topic, now=system_clock):
@@ -190,6 +195,8 @@ def prune(
     Exit codes: 0 done · 1 the refund of --refund was kept, or is not known · 2 wrong usage or configuration · 3 the
     store does not answer.
     """
+    import uvloop
+
     from receiver.commands.client.options import ending
     from receiver.commands.prune import prune as command
 
@@ -232,8 +239,9 @@ def doctor(
     from receiver.commands.doctor.doctor import doctor as command
     from receiver.commands.doctor.doctor import end_soon
     from receiver.service import system_clock
+    from receiver.settings import load
 
-    logs.configure(level="error")
+    _quiet()
 
     async def whole() -> int:
         code = await command(
@@ -255,8 +263,15 @@ def doctor(
         raise typer.Exit(_run(whole()))
 
 
+openapi.register(app)
+repair.register(app)
+
+
 def _settings(config: Path | None) -> Settings:
     """The settings; or every problem with them on standard error, and exit code 2."""
+    from receiver.runtime import logs
+    from receiver.settings import load
+
     try:
         settings = load(config, os.environ)
     except ConfigurationError as error:
@@ -265,29 +280,20 @@ def _settings(config: Path | None) -> Settings:
     return settings
 
 
+def _quiet() -> None:
+    """Log errors only: the command prints its own results."""
+    from receiver.runtime import logs
+
+    logs.configure(level="error")
+
+
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    import uvloop
+
     try:
         return uvloop.run(work)
     except ReceiverError as error:
         _fail(error)
-
-
-async def _orderly(work: Coroutine[Any, Any, int]) -> int:
-    """The exit code of the work, which SIGTERM ends as Ctrl-C does: together with all that it has started."""
-    task = asyncio.current_task()
-    terminated = False
-
-    def terminate() -> None:
-        nonlocal terminated
-        terminated = task is not None and task.cancel()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if terminated:
-            return 128 + signal.SIGTERM
-        raise
 
 
 def _fail(error: ReceiverError) -> NoReturn:

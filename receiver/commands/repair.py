@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvloop
 
 from receiver.commands.client.options import ending
 from receiver.commands.console import emit, emit_value
 from receiver.errors import ConfigurationError
-from receiver.runtime import logs
-from receiver.settings import Settings, load
+
+if TYPE_CHECKING:
+    from receiver.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +42,11 @@ def repair_command(
 
     Exit codes: 0 done · 1 there is no such key or part · 2 wrong usage or configuration · 3 the store does not answer.
     """
+    import uvloop
+
+    from receiver.runtime import logs
+    from receiver.settings import load
+
     logs.configure(level="critical")
     with ending():
         raise typer.Exit(uvloop.run(repair(load(config, os.environ), key, part, compared, as_json)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urljoin
 
 import typer
 
+from receiver.commands.signals import at_signal
 from receiver.errors import ConfigurationError
 from receiver.simulator.app import MERCHANT_ID, Simulator, system_clock
 from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
@@ -37,7 +37,7 @@ async def run(
     say: Callable[[str], object] = typer.echo,
     ended: asyncio.Event | None = None,
 ) -> None:
-    """Run until `ended` is set, or SIGINT or SIGTERM comes. Spans are seconds.
+    """Run until `ended` is set, or a signal ends it. Spans are seconds.
 
     `fps_post_to` is by default where `post_to` is, for the account of the printed configuration.
     `keys` is the folder that keeps the keys from run to run; `unlimited` switches Amazon's throttle off. Raises
@@ -61,7 +61,7 @@ async def run(
     except ValueError as error:
         raise ConfigurationError([f"simulate: {error}."]) from error
     simulator.fps_post_to = fps_post_to or (urljoin(post_to, f"/fps/{environment}") if post_to else None)
-    end = ended or _at_signal()
+    end = ended or at_signal()
     try:
         await simulator.start()
         say(greeting(simulator, keys))
@@ -131,10 +131,3 @@ def snippet(simulator: Simulator, keys: Path) -> str:
 def _quoted(text: str) -> str:
     """A TOML basic string; JSON's escapes are a part of TOML's."""
     return json.dumps(text)
-
-
-def _at_signal() -> asyncio.Event:
-    ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    return ended

@@ -17,6 +17,7 @@ import typer
 
 from receiver.commands.client.api import Api, exit_code, explain, read_base, read_token
 from receiver.commands.console import say, silence
+from receiver.commands.signals import Terminated, in_order
 from receiver.errors import ConfigurationError, ReceiverError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -93,7 +94,7 @@ class Call:
             finally:
                 await transport.close()
 
-        return asyncio.run(do())
+        return asyncio.run(in_order(do()))
 
 
 def reach(
@@ -166,6 +167,8 @@ def ending() -> Iterator[None]:
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+    except Terminated as terminated:
+        raise typer.Exit(terminated.exit_code) from None
     except BrokenPipeError:
         silence()
         raise typer.Exit(BROKEN_PIPE) from None

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -20,9 +17,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from receiver.commands.demo.folder import temporary_folder
 from receiver.commands.demo.stage import FAILS_FIRST, OUTCOME_DELAY, SHORTENED, Stage, stage
 from receiver.commands.demo.story import DECLINED, EXPECTED, FORGERIES, Expectation, Part, judge, missing, story
-from receiver.commands.serve.serve import at_signal
+from receiver.commands.signals import at_signal
 
 T = TypeVar("T")
 
@@ -35,28 +33,24 @@ REFUNDS_PER_SECOND = 20
 async def run(*, refunds: int, keep: bool, as_json: bool) -> int:
     """Run it. Returns the exit code: 0 only if everything expected was observed, and nothing else."""
     console = Console(stderr=as_json, quiet=as_json, highlight=False)
-    data_dir = Path(tempfile.mkdtemp(prefix="receiver-demo-"))
     stopped = at_signal() if keep else None
-    try:
-        show = Show(console)
-        async with stage(data_dir, show.pushed) as scene:
-            show.opening(scene, refunds)
-            report = await until_stopped(perform(scene, story(refunds), show), stopped)
-            if report is None:
-                return INTERRUPTED
-            show.closing(report)
-            if as_json:
-                print(json.dumps(report, indent=2))  # noqa: T201 - the command's result
-            if stopped is not None:
-                show.keeping(scene)
-                await stopped.wait()
-        return 0 if report["ok"] else 1
-    finally:
-        shutil.rmtree(data_dir, ignore_errors=True)
+    show = Show(console)
+    async with temporary_folder() as data_dir, stage(data_dir, show.pushed) as scene:
+        show.opening(scene, refunds)
+        report = await until_stopped(perform(scene, story(refunds), show), stopped)
+        if report is None:
+            return INTERRUPTED
+        show.closing(report)
+        if as_json:
+            print(json.dumps(report, indent=2))  # noqa: T201 - the command's result
+        if stopped is not None:
+            show.keeping(scene)
+            await stopped.wait()
+    return 0 if report["ok"] else 1
 
 
 async def until_stopped(work: Coroutine[Any, Any, T], stopped: asyncio.Event | None) -> T | None:
-    """What the work comes to; None if somebody stopped it before its end."""
+    """What the work comes to; None if a signal came before its end."""
     if stopped is None:
         return await work
     tasks = asyncio.ensure_future(work), asyncio.ensure_future(stopped.wait())

@@ -18,9 +18,9 @@ from receiver.commands.refund.views import ChangePrinter, emit_disputes, emit_hi
 from receiver.commands.refund.watch import ChangeWatcher
 from receiver.errors import Malformed
 from receiver.exchange import Response
+from receiver.ledger.durations import SPAN, milliseconds, parse_duration
 from receiver.ledger.refund import ALIASES, REFUND_ID, Reason, State
 from receiver.ledger.timestamps import format_rfc3339, parse_time
-from receiver.settings.durations import SPAN, milliseconds, parse_duration
 
 MOST_PER_PAGE = 200
 WAIT_STEP = 25

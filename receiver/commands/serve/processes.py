@@ -22,8 +22,9 @@ import structlog
 import uvloop
 
 from receiver.amazon.sns.signature import self_test
-from receiver.commands.serve.serve import Stopped, addressed, at_signal, close, listen, running, servers
+from receiver.commands.serve.serve import Stopped, addressed, close, listen, running, servers
 from receiver.commands.serve.serve import serve as serve_alone
+from receiver.commands.signals import at_signal
 from receiver.errors import ConfigurationError
 from receiver.http.dashboard.shared import SharedSessions
 from receiver.runtime import logs
@@ -35,7 +36,7 @@ from receiver.store.embedded.store import EmbeddedStore
 
 log = structlog.get_logger()
 
-START = "from receiver.commands.serve.processes import member; member()"
+START = "from receiver.commands.serve.processes import child; child()"
 FIRST_WAIT, LAST_WAIT, SETTLED = 0.5, 30.0, 30.0
 """Seconds before a process that died is started again; one that lived for the last is started after the first wait."""
 GRACE = 5.0
@@ -44,7 +45,7 @@ WRONG_CONFIGURATION = 2
 
 
 async def serve(settings: Settings, config: Path | None, *, workers: bool = True, processes: int = 1) -> None:
-    """Serve in so many processes until SIGINT or SIGTERM. Raises `ConfigurationError`."""
+    """Serve in so many processes until a signal ends them. Raises `ConfigurationError`."""
     if processes == 1:
         await serve_alone(settings, workers=workers)
         return

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 
 import structlog
 
 from receiver.amazon.sns.signature import self_test
+from receiver.commands.signals import at_signal
 from receiver.errors import ConfigurationError
 from receiver.http.app import split_by_port
 from receiver.http.middleware import Application
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 async def serve(settings: Settings, *, workers: bool = True) -> None:
-    """HTTP, and workers unless told otherwise, until SIGINT or SIGTERM. Raises `ConfigurationError`."""
+    """HTTP, and workers unless told otherwise, until a signal ends it. Raises `ConfigurationError`."""
     self_test()
     listeners = listen(settings)
     stopped = at_signal()
@@ -43,7 +43,7 @@ async def serve(settings: Settings, *, workers: bool = True) -> None:
 
 
 async def work(settings: Settings) -> None:
-    """Workers only, until SIGINT or SIGTERM."""
+    """Workers only, until a signal ends it."""
     stopped = at_signal()
     try:
         async with running(Service(settings), stopped) as service:
@@ -141,17 +141,3 @@ def _take(host: str, port: int, settings: str) -> socket.socket:
         why = error.strerror or "unknown host"
         raise ConfigurationError([f"http: cannot listen on {host}:{port} ({why}). Set {settings}."]) from error
     return listener
-
-
-def at_signal() -> asyncio.Event:
-    """Set when SIGINT or SIGTERM comes; a second one ends the process at once."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def stop(number: int) -> None:
-        loop.remove_signal_handler(number)
-        stopped.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
-    return stopped

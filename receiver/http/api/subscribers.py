@@ -26,13 +26,13 @@ from receiver.http.api.schema import (
     SubscriberListJson,
     SubscriberWithStatsJson,
 )
+from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.subscribers.changes import NEW, OLD_VALID, OLD_VALID_MOST, changed, rotated
 from receiver.outbox.subscribers.formats import format_spec
 from receiver.outbox.subscribers.secrets import read_secret
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, public_json, read_subscriber, resume
 from receiver.outbox.subscribers.url import UrlPolicy
-from receiver.settings.durations import milliseconds, parse_duration
 from receiver.store import Store
 from receiver.store.deliveries.queues import Health
 
