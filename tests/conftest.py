@@ -20,10 +20,12 @@ from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
 from tests.kit.outside import hide
 from tests.kit.processes import Desk, desk
+from tests.kit.signals import as_in_a_terminal
 from tests.kit.valkey import start_valkey
 from tests.service.crash_kit import World, world
 
 hide()
+as_in_a_terminal()
 
 # How long an example takes says something about the machine, not about the code.
 # In CI the same examples every time: what nobody changed must not fail there.

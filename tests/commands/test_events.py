@@ -47,6 +47,24 @@ def test_tail_prints_what_happens(server: Server, start: Start) -> None:
     assert (event["type"], event["subject"]) == ("amazonpay.refund.conflict", OTHER)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("command", [("events", "tail"), ("refund", "watch")])
+def test_what_is_followed_ends_in_order_at_every_signal(
+    server: Server, start: Start, command: tuple[str, str], number: int, code: int
+) -> None:
+    """No traceback; the exit code is that of a shell, and `events` says where to go on."""
+    process = start(*command)
+    process.err.until("Following" if command[0] == "events" else "Watching")
+    server.seen()
+    assert REFUND in (process.out.next() or "")
+    process.signal(number)
+    assert process.wait() == code
+    rest = process.err.rest()
+    assert [line.startswith("receiver: To go on from here: --after ") for line in rest] == [True] * (
+        command[0] == "events"
+    )
+
+
 def test_tail_filters(server: Server, start: Start) -> None:
     """By type, reason and account, from the beginning."""
     server.seen(state="Refunded")

@@ -35,7 +35,7 @@ BOUND = 15_000
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM and (not os.environ.get("CI") or bool(os.environ.get("WITHOUT_CHROMIUM"))),
-    reason="there is no chromium: apt-get install chromium",
+    reason="apt-get install chromium",
 )
 
 

@@ -42,7 +42,7 @@ class Program:
     def __init__(self, name: str, *args: str, **environment: str) -> None:
         language = {".py": sys.executable, ".mjs": shutil.which("node")}[Path(name).suffix]
         if language is None:
-            pytest.skip(f"there is no node: {name} is not run")
+            pytest.skip(f"install Node 18 or newer: {name} needs it")
         self.process = subprocess.Popen(
             [language, str(EXAMPLES / name), *args],
             env={**os.environ, **environment},

@@ -11,7 +11,7 @@ from receiver.amazon.answers import judge
 from receiver.amazon.calls import get_refund
 from receiver.amazon.clock import OF_THE_DATE, HostClocks
 from receiver.amazon.signing import diagnose
-from receiver.commands.doctor.clocks import MEND as SET_CLOCK
+from receiver.commands.doctor.clocks import FIX as SET_CLOCK
 from receiver.commands.doctor.clocks import judge_clock
 from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
 from receiver.commands.doctor.keys import PROBES
@@ -30,7 +30,7 @@ OF_THE_KEY = frozenset(
 )
 """Reason codes of Amazon that speak of who asks. Their status was seen as 400 and as 401."""
 
-MENDS = {
+FIXES = {
     "dns_failed": "Look at this machine's DNS.",
     "connect_failed": "Let this machine connect to that host on port 443; a proxy from the environment is not used.",
     "tls_failed": "Look at the system's trust store and clock, and at whatever opens TLS on the way (SSL_CERT_FILE).",
@@ -59,9 +59,9 @@ async def _check_account(site: Site, account: Account) -> list[Finding]:
         signed, answer, before = await _asked(site, account, request)
     except TransportError as error:
         ours = " Is `endpoint` right?" if account.endpoint.override else ""
-        mend = MENDS.get(error.reason, ELSEWHERE) + ours
+        fix = FIXES.get(error.reason, ELSEWHERE) + ours
         return [
-            fail(REACH, error.reason, f"Amazon is not reached: {error.detail}", mend, account.name),
+            fail(REACH, error.reason, f"Amazon is not reached: {error.detail}", fix, account.name),
             skip(KEY, "not_reached", "not known: Amazon is not reached", subject=account.name),
         ]
     middle = (before + site.system_clock()) / 2000
@@ -97,8 +97,8 @@ def _judge(account: Account, signed: Request, answer: Response) -> Finding:
     except AmazonRefusesUs as error:
         return _refused(account, signed, error)
     except AmazonError as error:
-        mend = "If this lasts, look at Amazon Pay's status page, and at `endpoint`."
-        return warn(KEY, error.reason, f"{host}: {error.detail}", mend, account.name)
+        fix = "If this lasts, look at Amazon Pay's status page, and at `endpoint`."
+        return warn(KEY, error.reason, f"{host}: {error.detail}", fix, account.name)
     return ok(KEY, f"{host} answers, and takes the key", account.name)
 
 
@@ -110,19 +110,19 @@ def _refused(account: Account, signed: Request, error: AmazonRefusesUs) -> Findi
     if error.reason_code == "InvalidHeaderValue" and OF_THE_DATE.search(error.detail):
         return fail(KEY, "date_refused", f"the date is refused: {error.detail}{quoted}", SET_CLOCK, account.name)
     if error.amazon_status not in (401, 403) and error.reason_code not in OF_THE_KEY:
-        mend = "If refunds are found all the same, this is no fault; else show the request id to Amazon's support."
+        fix = "If refunds are found all the same, this is no fault; else show the request id to Amazon's support."
         return warn(
             KEY,
             "amazon_refuses_us",
             f"an answer that says nothing of the key: {error.detail}{quoted}",
-            mend,
+            fix,
             account.name,
         )
-    mend = diagnose(error.detail, signed, account.signer.algorithm) or (
+    fix = diagnose(error.detail, signed, account.signer.algorithm) or (
         "Compare public_key_id, region and environment with Seller Central (Integration Central); "
         "private_key_file must be the one that was made with that public key."
     )
-    return fail(KEY, "key_refused", f"the key is refused: {error.detail}{quoted}", mend, account.name)
+    return fail(KEY, "key_refused", f"the key is refused: {error.detail}{quoted}", fix, account.name)
 
 
 def _clock(site: Site, account: Account, answer: Response, middle: float) -> Finding:

@@ -27,8 +27,8 @@ async def check_format(store: Store) -> list[Finding]:
     try:
         found = await store.format_version()
     except ConfigurationError as error:
-        mend = "Give the receiver a Redis database of its own, or remove the key if it is foreign."
-        return [fail(FORMAT, "format_unreadable", " ".join(error.problems), mend)]
+        fix = "Give the receiver a Redis database of its own, or remove the key if it is foreign."
+        return [fail(FORMAT, "format_unreadable", " ".join(error.problems), fix)]
     except StoreUnavailable:
         return []
     if found is not None and found > VERSION:
@@ -46,18 +46,18 @@ async def check_work(site: Site, store: Store) -> list[Finding]:
         found = [finding for account in site.accounts for finding in await _check_account(store, account)]
         return [*found, *(await _unrecognized(store, [*(account.name for account in site.accounts), UNASSIGNED]))]
     except StoreUnavailable as error:
-        mend = "Allow the user all commands on the keys refunds:*."
-        return [fail("store.content", error.reason, f"what is written cannot be read: {error.detail}", mend)]
+        fix = "Allow the user all commands on the keys refunds:*."
+        return [fail("store.content", error.reason, f"what is written cannot be read: {error.detail}", fix)]
 
 
 async def _unrecognized(store: Store, accounts: Sequence[str]) -> list[Finding]:
     """Notifications that were not understood. Those of `UNASSIGNED` may be for several merchants."""
-    mend = "Read them (receiver notification list), and report them: a newer version may understand them."
+    fix = "Read them (receiver notification list), and report them: a newer version may understand them."
     found = []
     for account in accounts:
         if count := await store.kept_notification_count(account):
             text = f"{plural(count, 'notification')} of Amazon Pay in 30 days could not be understood"
-            found.append(warn("notifications.understood", "unrecognized", text, mend, account))
+            found.append(warn("notifications.understood", "unrecognized", text, fix, account))
     return found
 
 
@@ -83,8 +83,8 @@ async def _check_account(store: Store, settings: Account) -> list[Finding]:
 
 async def _lanes(store: Store, account: str, roster: SubscriberList, sizes: Mapping[str, float]) -> list[Finding]:
     if not roster.subscribers and not roster.unreadable:
-        mend = "Declare one in [[subscribers]], or: receiver subscriber add NAME URL."
-        return [warn(SUBSCRIBER, "no_subscribers", "nobody is told about declines", mend, account)]
+        fix = "Declare one in [[subscribers]], or: receiver subscriber add NAME URL."
+        return [warn(SUBSCRIBER, "no_subscribers", "nobody is told about declines", fix, account)]
     found = []
     for subscriber in roster.subscribers.values():
         name = subscriber.name
@@ -92,8 +92,8 @@ async def _lanes(store: Store, account: str, roster: SubscriberList, sizes: Mapp
         dead = int(sizes.get(f"dead:{name}", 0))
         if subscriber.origin != "config" and subscriber.url.lower().startswith("http://"):
             told = f"{name} is told over plain http: everybody on the way can read and drop its events"
-            mend = "Remove it, and add it with an https address."
-            found.append(warn("subscribers.url", "plain_http", told, mend, f"{account}/{name}"))
+            fix = "Remove it, and add it with an https address."
+            found.append(warn("subscribers.url", "plain_http", told, fix, f"{account}/{name}"))
         if dead:
             found.append(await _dead(store, account, name, dead))
     return found
@@ -109,16 +109,16 @@ def _lane(account: str, subscriber: Subscriber, sizes: Mapping[str, float]) -> l
     if subscriber.paused:
         why = subscriber.paused_reason or "unknown"
         found = f"{subscriber.name} is paused ({why}), {owed}"
-        mend = f"When it is ready: receiver subscriber resume {subscriber.name}."
-        return [warn(SUBSCRIBER, "paused", found, mend, subject)]
+        fix = f"When it is ready: receiver subscriber resume {subscriber.name}."
+        return [warn(SUBSCRIBER, "paused", found, fix, subject)]
     if waiting >= MANY_WAITING:
         found = f"{subscriber.name}: {owed}"
-        mend = "Look for delivery.retry in the log, and at the subscriber; is a worker running?"
-        return [warn(SUBSCRIBER, "behind", found, mend, subject)]
+        fix = "Look for delivery.retry in the log, and at the subscriber; is a worker running?"
+        return [warn(SUBSCRIBER, "behind", found, fix, subject)]
     if size("failures") >= BREAKER:
         found = f"{subscriber.name} has failed {size('failures')} times in a row: one message at a time is sent; {owed}"
-        mend = f"See its last error (receiver subscriber show {subscriber.name}), and mend it."
-        return [warn(SUBSCRIBER, "failing", found, mend, subject)]
+        fix = f"See its last error (receiver subscriber show {subscriber.name}), and fix it."
+        return [warn(SUBSCRIBER, "failing", found, fix, subject)]
     return [] if size("dead") else [ok(SUBSCRIBER, f"{subscriber.name}: {owed}", subject)]
 
 
@@ -127,8 +127,8 @@ async def _dead(store: Store, account: str, name: str, count: int) -> Finding:
     if count <= MOST_READ and (events := await store.dead_events(account, name)):
         last = events[-1]
         found += f", the last of refund {last.refund_id} ({last.reason}: {last.last_error or 'no answer'})"
-    mend = "Mend the subscriber, then: receiver delivery redrive NAME --all."
-    return warn("subscribers.dead", "dead_events", found, mend, f"{account}/{name}")
+    fix = "Fix the subscriber, then: receiver delivery redrive NAME --all."
+    return warn("subscribers.dead", "dead_events", found, fix, f"{account}/{name}")
 
 
 def _refunds(account: str, sizes: Mapping[str, float], stuck_after: float) -> list[Finding]:
@@ -136,18 +136,18 @@ def _refunds(account: str, sizes: Mapping[str, float], stuck_after: float) -> li
     hinted = int(sizes["hinted"])
     found = []
     if hinted >= MANY_HINTED:
-        mend = "Is a worker running (receiver serve, receiver work), and does Amazon answer it?"
+        fix = "Is a worker running (receiver serve, receiver work), and does Amazon answer it?"
         text = f"{hinted} refunds were notified of, and Amazon is not asked yet"
-        found.append(warn("refunds.backlog", "backlog", text, mend, account))
+        found.append(warn("refunds.backlog", "backlog", text, fix, account))
     if unclear := int(sizes["requests:unclear"]):
-        mend = (
+        fix = (
             "See them (receiver refund requests), and send each again (receiver refund repeat). If it stays unclear, "
             "look in Seller Central, then: receiver refund settle-request."
         )
         text = f"{plural(unclear, 'refund request')} of which nobody knows whether Amazon made the refund"
-        found.append(warn("refunds.unclear", "unclear", text, mend, account))
+        found.append(warn("refunds.unclear", "unclear", text, fix, account))
     text = f"{plural(pending, 'refund')} pending" + (f", the oldest for {seconds(oldest)}" if pending else "")
     if oldest > stuck_after:
-        mend = "See them (receiver refund list --state RefundInitiated), and ask Amazon's support."
-        return [*found, warn(REFUNDS, "stuck", text, mend, account)]
+        fix = "See them (receiver refund list --state RefundInitiated), and ask Amazon's support."
+        return [*found, warn(REFUNDS, "stuck", text, fix, account)]
     return [*found, ok(REFUNDS, text, account)]

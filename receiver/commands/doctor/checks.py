@@ -57,8 +57,8 @@ async def examine(site: Site, checks: tuple[Check, ...] = CHECKS) -> Report:
 
 async def examine_nothing(problems: tuple[str, ...]) -> Report:
     """What can be said where the settings cannot be read: their problems, and whether this machine can verify."""
-    mend = "Mend the setting, and run this again."
-    wrong = [fail("configuration.settings", "configuration", problem, mend) for problem in problems]
+    fix = "Fix the setting, and run this again."
+    wrong = [fail("configuration.settings", "configuration", problem, fix) for problem in problems]
     left_out = [skip(check.name, "configuration", "not looked at: the settings come first") for check in CHECKS[1:]]
     return report([*wrong, *await check_crypto(), *left_out])
 

@@ -10,7 +10,7 @@ DATED = (
     "Amazon refuses what is dated in its future. Requests are dated by Amazon's own clock for that reason, but the "
     "first one to each host may have to be repeated"
 )
-MEND = "Let NTP set this machine's clock (timedatectl set-ntp true, or the host's clock if this is a container)."
+FIX = "Let NTP set this machine's clock (timedatectl set-ntp true, or the host's clock if this is a container)."
 
 
 def judge_clock(
@@ -24,8 +24,8 @@ def judge_clock(
     found = f"this machine's clock is {abs(ahead):.0f} s {side} {whose}"
     if abs(ahead) > most:
         effect = "notifications get 503 as from the future" if ahead < 0 else DATED
-        return fail(check, "clock_wrong", f"{found}: {effect}", MEND, subject)
+        return fail(check, "clock_wrong", f"{found}: {effect}", FIX, subject)
     if ahead > most_ahead or -ahead > NOTICEABLE:
         effect = f": {DATED}" if most_ahead < NOTICEABLE and ahead > 0 else ""
-        return warn(check, "clock_off", found + effect, MEND, subject)
+        return warn(check, "clock_off", found + effect, FIX, subject)
     return ok(check, f"within {NOTICEABLE:.0f} s of {whose} clock", subject)

@@ -53,8 +53,8 @@ async def check_configuration(site: Site) -> list[Finding]:
 def _files(site: Site) -> Iterator[Finding]:
     check, files = "configuration.secret_files", _secret_files(site)
     exposed = {path: trouble for path in files if (trouble := exposure(path))}
-    for path, (reason, found, mend) in exposed.items():
-        yield warn(check, reason, f"{path} {found}", mend, str(path))
+    for path, (reason, found, fix) in exposed.items():
+        yield warn(check, reason, f"{path} {found}", fix, str(path))
     if len(files) > len(exposed):
         hidden = plural(len(files) - len(exposed), "file")
         yield ok(check, f"{hidden} with secrets that no other user of this machine can read")
@@ -82,39 +82,39 @@ def _holds_secrets(config: Path) -> bool:
 
 
 def exposure(path: Path) -> tuple[str, str, str] | None:
-    """Why others than its owner and group can read or change the file: reason, what was found, the mend. None: they
+    """Why others than its owner and group can read or change the file: reason, what was found, the fix. None: they
     cannot. A folder on the way that others may not enter keeps them away from everything in it."""
     try:
         mode = path.stat().st_mode
         if not all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents):
             return None
     except OSError as error:
-        mend = "Mend the path, or its permissions."
-        return "file_unreadable", f"cannot be looked at ({error.strerror})", mend
+        fix = "Fix the path, or its permissions."
+        return "file_unreadable", f"cannot be looked at ({error.strerror})", fix
     if mode & stat.S_IWOTH:
         return "file_writable", f"({mode & 0o777:04o}) can be changed by every user", f"chmod o-rwx {path}"
     if mode & stat.S_IROTH:
-        mend = f"chmod o-rwx {path} (a mounted Kubernetes Secret: defaultMode 0440, and fsGroup)"
-        return "file_readable", f"({mode & 0o777:04o}) can be read by every user", mend
+        fix = f"chmod o-rwx {path} (a mounted Kubernetes Secret: defaultMode 0440, and fsGroup)"
+        return "file_readable", f"({mode & 0o777:04o}) can be read by every user", fix
     return None
 
 
 def _tokens(site: Site) -> Iterator[Finding]:
     tokens, check = site.settings.tokens, "configuration.tokens"
     if not tokens:
-        mend = "Add [[tokens]] with a name, the SHA-256 of a token and its scopes."
-        yield warn(check, "no_tokens", "none: nobody can use the API", mend)
+        fix = "Add [[tokens]] with a name, the SHA-256 of a token and its scopes."
+        yield warn(check, "no_tokens", "none: nobody can use the API", fix)
         return
     bad = [token for token in tokens if token_fault(token)]
     for token in bad:
-        mend = (
+        fix = (
             "Make a new one: python3 -c 'import secrets; print(secrets.token_urlsafe(24))', and use printf, not echo."
         )
-        yield fail(check, "token_guessable", f"tokens.{token.name}: {token_fault(token)}", mend, token.name)
+        yield fail(check, "token_guessable", f"tokens.{token.name}: {token_fault(token)}", fix, token.name)
     scopes = {scope for token in tokens for scope in token.scopes}
     if site.token and _digest(site.token + "\n") in {token.sha256.lower() for token in tokens}:
-        mend = "Hash the token without a line end: printf %s TOKEN | sha256sum."
-        yield warn(check, "token_with_line_end", "a digest was made of your token and a line end", mend)
+        fix = "Hash the token without a line end: printf %s TOKEN | sha256sum."
+        yield warn(check, "token_with_line_end", "a digest was made of your token and a line end", fix)
     if not bad:
         named = ", ".join(scope.value for scope in Scope if scope in scopes)
         yield ok(check, f"{plural(len(tokens), 'token')}, for {named}")
@@ -150,5 +150,5 @@ def _plain_http(site: Site) -> Iterator[Finding]:
                 "configuration.trust_store",
                 "trust_store_missing",
                 f"{variable} names {path}, which is not there: no TLS certificate can be checked",
-                f"Mend or unset {variable}.",
+                f"Fix or unset {variable}.",
             )

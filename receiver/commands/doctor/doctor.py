@@ -109,8 +109,8 @@ def _line(finding: Finding) -> Text:
     text.append(f"{finding.status.value:<4}  ", COLOURS[finding.status])
     text.append(f"{finding.check:<28}  ")
     text.append(clean(f"{about}: {finding.found}" if about else finding.found))
-    if finding.mend:
-        text.append(f"\n{INDENT}→ {clean(finding.mend)}")
+    if finding.fix:
+        text.append(f"\n{INDENT}→ {clean(finding.fix)}")
     return text
 
 

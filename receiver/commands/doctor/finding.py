@@ -26,21 +26,22 @@ class Finding:
     """What was looked at, as `group.thing`."""
     status: Status
     found: str
-    mend: str = ""
+    fix: str = ""
     reason: str = ""
     """Why it is not ok, as a word; empty where it is."""
     subject: str = ""
     """The account, the file or the subscriber that it is about; empty for the whole installation."""
 
     def as_json(self) -> dict[str, str]:
-        """All six fields."""
+        """Every field. `mend` is the old name of `fix`, kept for programs that read it."""
         return {
             "check": self.check,
             "subject": self.subject,
             "status": self.status.value,
             "reason": self.reason,
             "found": self.found,
-            "mend": self.mend,
+            "fix": self.fix,
+            "mend": self.fix,
         }
 
 
@@ -49,19 +50,19 @@ def ok(check: str, found: str, subject: str = "") -> Finding:
     return Finding(check, Status.OK, found, subject=subject)
 
 
-def warn(check: str, reason: str, found: str, mend: str, subject: str = "") -> Finding:
+def warn(check: str, reason: str, found: str, fix: str, subject: str = "") -> Finding:
     """It works, and somebody should look at it."""
-    return Finding(check, Status.WARN, found, mend, reason, subject)
+    return Finding(check, Status.WARN, found, fix, reason, subject)
 
 
-def fail(check: str, reason: str, found: str, mend: str, subject: str = "") -> Finding:
+def fail(check: str, reason: str, found: str, fix: str, subject: str = "") -> Finding:
     """It does not work, or loses something."""
-    return Finding(check, Status.FAIL, found, mend, reason, subject)
+    return Finding(check, Status.FAIL, found, fix, reason, subject)
 
 
-def skip(check: str, reason: str, found: str, mend: str = "", subject: str = "") -> Finding:
+def skip(check: str, reason: str, found: str, fix: str = "", subject: str = "") -> Finding:
     """It could not be looked at, or there is nothing to look at."""
-    return Finding(check, Status.SKIP, found, mend, reason, subject)
+    return Finding(check, Status.SKIP, found, fix, reason, subject)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ LONGEST_SKEW = 300.0
 """Seconds, as in the settings' default of ingest.max_future."""
 OLDEST_REDIS, OLDEST_VALKEY = (7, 0), (7, 2)
 
-WRITE_MENDS = {
+WRITE_FIXES = {
     "full": "Give it more memory (maxmemory), or remove other data from it.",
     "read_only": "Point redis.url at the primary, not at a replica.",
     "not_persisting": "Look at its log and its disk: it cannot save, and refuses writes until it can.",
@@ -65,10 +65,10 @@ def judge_guards(guards: Guards) -> Finding:
     found = f"{there} of {guards.total} Sentinels answer{silent}"
     if not guards.quorum:
         found += ". Too few for a failover" if there else ""
-        mend = "Start Sentinels; three on three machines are the least. Look at their quorum and at redis.url."
-        return fail(check, "no_quorum", found, mend)
-    mend = "Start it, or take it out of redis.url; a password of theirs is the option sentinel_password."
-    return warn(check, "sentinel_silent", found, mend) if guards.silent else ok(check, f"{found}, and can fail over")
+        fix = "Start Sentinels; three on three machines are the least. Look at their quorum and at redis.url."
+        return fail(check, "no_quorum", found, fix)
+    fix = "Start it, or take it out of redis.url; a password of theirs is the option sentinel_password."
+    return warn(check, "sentinel_silent", found, fix) if guards.silent else ok(check, f"{found}, and can fail over")
 
 
 def judge_cluster(examined: Examined) -> Finding:
@@ -91,8 +91,8 @@ def judge_version(vitals: Vitals) -> Iterable[Finding]:
     if len(parts) < 2 or not all(part.isdecimal() for part in parts[:2]):
         yield skip(check, "not_told", "its version is not told", "Use Redis 7.0, Valkey 7.2 or newer.")
     elif (int(parts[0]), int(parts[1])) < least:
-        mend = "Use Redis 7.0, Valkey 7.2 or newer."
-        yield fail(check, "too_old", f"{name} {text} lacks commands that the scripts use", mend)
+        fix = "Use Redis 7.0, Valkey 7.2 or newer."
+        yield fail(check, "too_old", f"{name} {text} lacks commands that the scripts use", fix)
     else:
         yield ok(check, f"{name} {text}")
 
@@ -101,8 +101,8 @@ def judge_mode(vitals: Vitals) -> Iterable[Finding]:
     """One node of a cluster has most keys elsewhere."""
     if vitals.info.get("redis_mode") == "cluster":
         found = "this is one node of a Redis Cluster: keys of other nodes are out of reach"
-        mend = "Write redis.url as redis+cluster://host:port,host:port."
-        yield fail("redis.role", "cluster", found, mend)
+        fix = "Write redis.url as redis+cluster://host:port,host:port."
+        yield fail("redis.role", "cluster", found, fix)
 
 
 def judge_role(vitals: Vitals) -> Iterable[Finding]:
@@ -111,7 +111,7 @@ def judge_role(vitals: Vitals) -> Iterable[Finding]:
         return
     only_reads = vitals.info.get("slave_read_only", "1") == "1"
     found = "this is a replica: " + ("it refuses every write" if only_reads else "what is written here is lost")
-    yield fail("redis.role", "replica", found, WRITE_MENDS["read_only"])
+    yield fail("redis.role", "replica", found, WRITE_FIXES["read_only"])
 
 
 def judge_durability(vitals: Vitals) -> Iterable[Finding]:
@@ -121,16 +121,16 @@ def judge_durability(vitals: Vitals) -> Iterable[Finding]:
         return
     if info.get("aof_enabled", "0") != "1":
         found = "no append-only file: a crash of Redis loses refunds whose notification was acknowledged"
-        mend = "Set appendonly yes and appendfsync always (CONFIG SET, and in its configuration file)."
-        yield fail(check, "appendonly_no", found, mend)
+        fix = "Set appendonly yes and appendfsync always (CONFIG SET, and in its configuration file)."
+        yield fail(check, "appendonly_no", found, fix)
         return
     if info.get("aof_last_write_status", "ok") != "ok":
         yield fail(
             check, "aof_failing", "the last write to the append-only file failed", "Look at its disk: full, or broken."
         )
     if info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        mend = "Look at its disk and memory: the file grows until a rewrite works."
-        yield warn(check, "aof_rewrite_failing", "the last rewrite of the append-only file failed", mend)
+        fix = "Look at its disk and memory: the file grows until a rewrite works."
+        yield warn(check, "aof_rewrite_failing", "the last rewrite of the append-only file failed", fix)
     if info.get("loading") == "1":
         yield warn(check, "loading", "it is still loading its data", "Wait.")
     yield _fsync(vitals)
@@ -159,26 +159,26 @@ def judge_memory(vitals: Vitals) -> Iterable[Finding]:
         number(vitals, "maxmemory"),
         number(vitals, "used_memory"),
     )
-    mend = "Set maxmemory-policy noeviction."
+    fix = "Set maxmemory-policy noeviction."
     if not policy:
         yield skip("redis.eviction", "not_told", "its eviction policy is not told", "Make sure that it is noeviction.")
     elif policy == "noeviction":
         yield ok("redis.eviction", "noeviction")
     elif most:
         found = f"maxmemory-policy is {policy}: when memory runs out, Redis throws refunds away"
-        yield fail("redis.eviction", "evicts", found, mend)
+        yield fail("redis.eviction", "evicts", found, fix)
     else:
         found = f"maxmemory-policy is {policy}; nothing is evicted only as long as maxmemory is not set"
-        yield warn("redis.eviction", "would_evict", found, mend)
+        yield warn("redis.eviction", "would_evict", found, fix)
     if most:
         share = used / most
         found = f"{share:.0%} of {most / 2**20:.0f} MiB are used"
         if share < FILLING:
             yield ok("redis.memory", found)
         elif share < FULL:
-            yield warn("redis.memory", "filling", found, WRITE_MENDS["full"])
+            yield warn("redis.memory", "filling", found, WRITE_FIXES["full"])
         else:
-            yield fail("redis.memory", "full", f"{found}: soon every write is refused", WRITE_MENDS["full"])
+            yield fail("redis.memory", "full", f"{found}: soon every write is refused", WRITE_FIXES["full"])
 
 
 def judge_replicas(vitals: Vitals, wanted: int, *, fails_over: bool = False) -> Iterable[Finding]:
@@ -204,8 +204,8 @@ def judge_replicas(vitals: Vitals, wanted: int, *, fails_over: bool = False) -> 
         lost = f"{found}: a failover loses what was acknowledged last"
         yield warn(check, "not_waited_for", lost, "Set redis.wait_replicas to 1, with two replicas.")
     elif fails_over and there == wanted:
-        mend = "Start another replica."
-        yield warn(check, "no_spare", f"{found}: with one less, as after a failover, every write fails", mend)
+        fix = "Start another replica."
+        yield warn(check, "no_spare", f"{found}: with one less, as after a failover, every write fails", fix)
     elif there or wanted:
         yield ok(check, found)
 
@@ -214,17 +214,17 @@ def judge_latency(vitals: Vitals) -> Iterable[Finding]:
     """How fast it answers, and how fast it syncs."""
     if vitals.pings:
         found = f"{len(vitals.pings)} pings: {spread(vitals.pings)}"
-        mend = "Look for slow commands of others on it (SLOWLOG), a busy machine, or a long way."
+        fix = "Look for slow commands of others on it (SLOWLOG), a busy machine, or a long way."
         slow = is_slow(vitals.pings, SLOW_PING)
-        yield warn("redis.latency", "slow", found, mend) if slow else ok("redis.latency", found)
+        yield warn("redis.latency", "slow", found, fix) if slow else ok("redis.latency", found)
     if word := vitals.refused.get("write"):
-        mend = WRITE_MENDS.get(word, "Look at its log.")
-        yield fail("redis.write", f"write_{word}", f"a write is refused: {word.replace('_', ' ')}", mend)
+        fix = WRITE_FIXES.get(word, "Look at its log.")
+        yield fail("redis.write", f"write_{word}", f"a write is refused: {word.replace('_', ' ')}", fix)
     elif vitals.writes:
         found = f"{len(vitals.writes)} writes: {spread(vitals.writes)}"
-        mend = "Give it a disk that syncs faster (a local SSD), or one of its own."
+        fix = "Give it a disk that syncs faster (a local SSD), or one of its own."
         slow = is_slow(vitals.writes, SLOW_WRITE)
-        yield warn("redis.write", "slow", found, mend) if slow else ok("redis.write", found)
+        yield warn("redis.write", "slow", found, fix) if slow else ok("redis.write", found)
 
 
 def judge_time(vitals: Vitals) -> Iterable[Finding]:
@@ -247,10 +247,10 @@ def judge_refusals(vitals: Vitals) -> Iterable[Finding]:
     """What could not be looked at."""
     if word := vitals.refused.get("info"):
         found = f"INFO is refused ({word.replace('_', ' ')}): durability, memory, role and replicas are not known"
-        mend = (
+        fix = (
             "Allow this user INFO, or look yourself: appendonly yes, appendfsync always, maxmemory-policy noeviction."
         )
-        yield skip("redis.info", "info_forbidden", found, mend)
+        yield skip("redis.info", "info_forbidden", found, fix)
 
 
 JUDGES: tuple[Callable[[Vitals], Iterable[Finding]], ...] = (

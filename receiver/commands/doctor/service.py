@@ -21,7 +21,7 @@ SOON = 30
 
 ALERTING = "subscribers_"
 """Checks of `/readyz` about subscribers: the service works, and somebody does not hear of it."""
-READY_MENDS = {
+READY_FIXES = {
     "paused": "See which: receiver subscriber list. When one is ready: receiver subscriber resume NAME.",
     "failing": "See its last error: receiver subscriber show NAME.",
     "dead_events": "Fix the subscriber, then: receiver delivery redrive NAME --all.",
@@ -85,11 +85,11 @@ async def check_service(site: Site) -> list[Finding]:
         ready = _read(answer, Ready)
     except TransportError as error:
         if site.url:
-            return [fail(RUNNING, error.reason, f"no service: {error.detail}", "Start it, or mend --url.")]
+            return [fail(RUNNING, error.reason, f"no service: {error.detail}", "Start it, or fix --url.")]
         return [skip(RUNNING, "not_running", f"no service answers at {base}", "Start it: receiver serve.")]
     except Malformed:
-        mend = "Give --url, or end what listens there."
-        return [fail(RUNNING, "not_the_service", f"what answers at {base} is not this service", mend)]
+        fix = "Give --url, or end what listens there."
+        return [fail(RUNNING, "not_the_service", f"what answers at {base} is not this service", fix)]
     findings = [ok(RUNNING, f"a service answers at {base}"), *_ready(ready)]
     return [*findings, *(await _diagnostics(site, base))]
 
@@ -139,7 +139,7 @@ def _ready(ready: Ready) -> list[Finding]:
             READY,
             word,
             f"{name}: {word.replace('_', ' ')}",
-            READY_MENDS.get(word, "Look at the store's lines above."),
+            READY_FIXES.get(word, "Look at the store's lines above."),
             name,
         )
         for name, word in bad.items()
@@ -148,27 +148,27 @@ def _ready(ready: Ready) -> list[Finding]:
 
 async def _diagnostics(site: Site, base: str) -> list[Finding]:
     if not _safe(base) and not site.insecure:
-        mend = "Give --url with https, or --insecure if you trust the whole network between."
-        return [skip(DIAGNOSTICS, "plain_http", "no token is sent over plain http to another machine", mend)]
+        fix = "Give --url with https, or --insecure if you trust the whole network between."
+        return [skip(DIAGNOSTICS, "plain_http", "no token is sent over plain http to another machine", fix)]
     if not site.token:
-        mend = "Set RECEIVER_TOKEN (or --token-file) to a token with the scope admin."
-        return [skip(DIAGNOSTICS, "no_token", "topics and merchants that nobody configured are not known", mend)]
+        fix = "Set RECEIVER_TOKEN (or --token-file) to a token with the scope admin."
+        return [skip(DIAGNOSTICS, "no_token", "topics and merchants that nobody configured are not known", fix)]
     try:
         answer = await _get(site, f"{base}/v1/diagnostics", site.token)
         if answer.status in (401, 403):
-            mend = "Use a token of this service that has the scope admin."
-            return [skip(DIAGNOSTICS, "token_refused", f"the token is refused ({answer.status})", mend)]
+            fix = "Use a token of this service that has the scope admin."
+            return [skip(DIAGNOSTICS, "token_refused", f"the token is refused ({answer.status})", fix)]
         found = _read(answer, Diagnostics)
     except (TransportError, Malformed) as error:
-        mend = "Is it another version? Restart it with this one."
-        return [warn(DIAGNOSTICS, error.reason, "what it knows cannot be read", mend)]
+        fix = "Is it another version? Restart it with this one."
+        return [warn(DIAGNOSTICS, error.reason, "what it knows cannot be read", fix)]
     return [ok(DIAGNOSTICS, f"version {found.version}, store: {found.store.kind}"), *_judge(site, found)]
 
 
 def _judge(site: Site, found: Diagnostics) -> list[Finding]:
     workers = {name: state for name, state in found.workers.items() if state != "running"}
     findings = [
-        fail("service.workers", "worker_failing", f"{name}: {state}", READY_MENDS["workers_failing"], name)
+        fail("service.workers", "worker_failing", f"{name}: {state}", READY_FIXES["workers_failing"], name)
         for name, state in workers.items()
     ]
     if not workers:
@@ -193,15 +193,15 @@ def _judge(site: Site, found: Diagnostics) -> list[Finding]:
 
 def _topic(site: Site, sighting: UnconfiguredSeen) -> Finding:
     where = site.accounts[0].name if len(site.accounts) == 1 else "the one whose refunds it tells of"
-    mend = f'If it is yours, add "{sighting.name}" to topic_arns of the account ({where}), and restart.'
+    fix = f'If it is yours, add "{sighting.name}" to topic_arns of the account ({where}), and restart.'
     found = f"{sighting.name}: {_how_often(site, sighting)}; answered 503, so Amazon sends again for a while"
-    return warn("service.unconfigured", "unconfigured_topic", found, mend, sighting.name)
+    return warn("service.unconfigured", "unconfigured_topic", found, fix, sighting.name)
 
 
 def _merchant(site: Site, sighting: UnconfiguredSeen) -> Finding:
-    mend = f'If it is yours, add a table [[accounts]] with merchant_id = "{sighting.name}" and its keys, and restart.'
+    fix = f'If it is yours, add a table [[accounts]] with merchant_id = "{sighting.name}" and its keys, and restart.'
     found = f"merchant {sighting.name}: {_how_often(site, sighting)} on an allowed topic; answered 503"
-    return warn("service.unconfigured", "unconfigured_merchant", found, mend, sighting.name)
+    return warn("service.unconfigured", "unconfigured_merchant", found, fix, sighting.name)
 
 
 def _how_often(site: Site, sighting: UnconfiguredSeen) -> str:

@@ -26,7 +26,7 @@ LITTLE, TOO_LITTLE = 1024**3, 100 * 1024**2
 """Bytes of free disk. Valkey rewrites its file beside the old one, and exits when the disk is full."""
 REACHABLE, DATA_DIR = "redis.reachable", "embedded.data_dir"
 
-MENDS = {
+FIXES = {
     "store_unreachable": "Start it, and look at redis.url (host, port, TLS: rediss://).",
     "store_timeout": "It accepts and does not answer in time: look at its load, or at the firewall between.",
     "store_not_authenticated": "Set redis.password or password_file (and the user's name in redis.url).",
@@ -57,9 +57,9 @@ async def check_store(site: Site) -> list[Finding]:
     if findings[-1].reason == "store_unreachable" and not _lives(read_pid(files.pid_file)):
         findings[-1] = skip("embedded.valkey", "not_running", "no Valkey is running: `receiver serve` starts it")
     elif not files.intact():
-        mend = "Stop the service, restore the folder from a backup, and start again."
+        fix = "Stop the service, restore the folder from a backup, and start again."
         gone = f"{files.path} was removed under the running Valkey: nothing is acknowledged any more"
-        findings.append(fail(DATA_DIR, "data_dir_gone", gone, mend))
+        findings.append(fail(DATA_DIR, "data_dir_gone", gone, fix))
     else:
         findings.append(_owner(files))
     return findings
@@ -77,8 +77,8 @@ async def _check_redis(site: Site, address: RedisAddress, name: str) -> list[Fin
         )
     except StoreUnavailable as error:
         word = error.reason.removeprefix("store_").replace("_", " ")
-        mend = MENDS.get(error.reason, "Look at its log.")
-        return [fail(REACHABLE, error.reason, f"{name}: {word}. Notifications get 503", mend)]
+        fix = FIXES.get(error.reason, "Look at its log.")
+        return [fail(REACHABLE, error.reason, f"{name}: {word}. Notifications get 503", fix)]
     findings = [
         ok(REACHABLE, f"{name} answers"),
         *judge_examined(vitals, redis.wait_replicas if site.redis_address else 0, kind),
@@ -103,8 +103,8 @@ def check_folder(files: DataDir) -> list[Finding]:
     there = next(folder for folder in (path, *path.parents) if os.path.exists(folder))
     if not there.is_dir() or not os.access(there, os.R_OK | os.W_OK | os.X_OK):
         found = f"{there} is not a directory that this user may write to"
-        mend = "Name one in data_dir, run this as the service's user, or set redis.url."
-        return [fail(DATA_DIR, "data_dir_unusable", found, mend)]
+        fix = "Name one in data_dir, run this as the service's user, or set redis.url."
+        return [fail(DATA_DIR, "data_dir_unusable", found, fix)]
     if there == path and (trouble := files.open_to_others()):
         refused = f"{path} {trouble}: the service refuses to start"
         return [fail(DATA_DIR, "data_dir_open", refused, f"Run: chmod go-w {path}"), _room(path)]
@@ -115,10 +115,10 @@ def check_folder(files: DataDir) -> list[Finding]:
 def _room(path: Path) -> Finding:
     check, free = "embedded.disk", shutil.disk_usage(path).free
     found = f"{free / 2**30:.1f} GiB free" if free >= 2**30 else f"{free / 2**20:.0f} MiB free"
-    mend = "Make room, or move data_dir to a larger disk."
+    fix = "Make room, or move data_dir to a larger disk."
     if free < TOO_LITTLE:
-        return fail(check, "disk_full", f"{found}: Valkey ends when a write fails", mend)
-    return warn(check, "disk_filling", found, mend) if free < LITTLE else ok(check, found)
+        return fail(check, "disk_full", f"{found}: Valkey ends when a write fails", fix)
+    return warn(check, "disk_filling", found, fix) if free < LITTLE else ok(check, found)
 
 
 def _owner(files: DataDir) -> Finding:

@@ -42,7 +42,7 @@ async def test_nobody_is_told(store: Store) -> None:
     await store.open_roster("us")
     found = only(await look(store), "subscribers.lane")
     assert (found.status, found.reason) == (Status.WARN, "no_subscribers")
-    assert "receiver subscriber add" in found.mend
+    assert "receiver subscriber add" in found.fix
 
 
 async def test_a_subscriber_that_gets_its_events(store: Store, account: Account) -> None:
@@ -138,4 +138,4 @@ async def test_notifications_that_were_not_understood(store: Store) -> None:
         (Status.WARN, "unrecognized", "us"),
         (Status.WARN, "unrecognized", UNASSIGNED),
     ]
-    assert "receiver notification list" in found[0].mend
+    assert "receiver notification list" in found[0].fix
