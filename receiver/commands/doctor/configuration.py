@@ -107,9 +107,7 @@ def _tokens(site: Site) -> Iterator[Finding]:
         return
     bad = [token for token in tokens if token_fault(token)]
     for token in bad:
-        fix = (
-            "Make a new one: python3 -c 'import secrets; print(secrets.token_urlsafe(24))', and use printf, not echo."
-        )
+        fix = "Make a new one: python3 -c 'import secrets; print(secrets.token_urlsafe(24))', and use printf, not echo."
         yield fail(check, "token_guessable", f"tokens.{token.name}: {token_fault(token)}", fix, token.name)
     scopes = {scope for token in tokens for scope in token.scopes}
     if site.token and _digest(site.token + "\n") in {token.sha256.lower() for token in tokens}:

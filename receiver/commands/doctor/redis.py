@@ -247,9 +247,7 @@ def judge_refusals(vitals: Vitals) -> Iterable[Finding]:
     """What could not be looked at."""
     if word := vitals.refused.get("info"):
         found = f"INFO is refused ({word.replace('_', ' ')}): durability, memory, role and replicas are not known"
-        fix = (
-            "Allow this user INFO, or look yourself: appendonly yes, appendfsync always, maxmemory-policy noeviction."
-        )
+        fix = "Allow this user INFO, or look yourself: appendonly yes, appendfsync always, maxmemory-policy noeviction."
         yield skip("redis.info", "info_forbidden", found, fix)
 
 

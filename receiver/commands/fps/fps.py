@@ -46,7 +46,7 @@ app = typer.Typer(
 
 @app.callback()
 def _group() -> None:
-    """Make `refund` a command of its own name although it is the only one."""
+    """Keeps `refund` a subcommand, although it is the only one."""
 
 
 @app.command(help=HELP, epilog=EPILOG)

@@ -35,7 +35,7 @@ class ChangeWatcher:
     """Shows changes by `show`, and says by `say` what else there is to know.
 
     The service may go away while it is watched, not before: a first call that fails is a wrong address, more likely
-    than not, and raises `TransportError` or `ApiProblem`. What waiting cannot mend (4xx) raises at any time.
+    than not, and raises `TransportError` or `ApiProblem`. Errors that waiting cannot fix (4xx) always raise.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ChangeWatcher:
 
     async def one(self, refund_id: str) -> None:
         """Everything that happened to the refund and, until it is final, everything that happens."""
-        tag, wait, told = "", 0, False
+        tag, wait, announced = "", 0, False
         while True:
             started = asyncio.get_running_loop().time()
             refund, tag = await self._steadily(self._look, refund_id, wait, tag)
@@ -57,9 +57,9 @@ class ChangeWatcher:
                 self._show(change)
             if changes and _revision(changes[-1]).final:
                 return
-            if not refund and not tag and not told:
-                self._say(["Nobody has told the service about this refund yet. Waiting; Ctrl-C ends."])
-                told = True
+            if not refund and not tag and not announced:
+                self._say(["The service does not know this refund yet. Waiting. Press Ctrl-C to stop."])
+                announced = True
             if wait:
                 await asyncio.sleep(max(0.0, started + self._every - asyncio.get_running_loop().time()))
             wait = STEP
@@ -70,7 +70,7 @@ class ChangeWatcher:
         self._floor = max(0, newest - OVERLAP_MS)
         for refund in await self._steadily(self._since, self._floor):
             newest = max(newest, self._remember(refund))
-        self._say(["Watching every refund. Ctrl-C ends."])
+        self._say(["Watching all refunds. Press Ctrl-C to stop."])
         while True:
             await asyncio.sleep(self._every)
             refunds = await self._steadily(self._since, max(0, newest - OVERLAP_MS))
@@ -82,7 +82,7 @@ class ChangeWatcher:
                 self._show(change)
 
     async def _look(self, refund_id: str, wait: int, tag: str) -> tuple[Change | None, str]:
-        """The refund and its ETag; no refund where it is as before, neither where nobody knows it."""
+        """The refund and its ETag. No refund if it has not changed, neither if it is not known."""
         path = target("refunds", refund_id, account=self._api.account, wait=wait)
         try:
             answer = await self._api.call("GET", path, wait=wait, etag=tag)
