@@ -1,4 +1,4 @@
-"""Builds everything once and runs it: store, verbs and HTTP application. `serve`, `work` and `demo` share it."""
+"""Builds everything once and runs it: store, workers and HTTP application. Used by `serve`, `work` and `demo`."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ def system_clock() -> int:
 
 
 class Service:
-    """One process's share of the installation. `start` before use; `stop` may be called at any time after."""
+    """One process of the installation. Call `start` before use; `stop` may be called at any time after that."""
 
     def __init__(
         self,
         settings: Settings,
         *,
         workers: bool = True,
-        chance: Callable[[], float] = random.random,
+        random: Callable[[], float] = random.random,
         now: Callable[[], int] = system_clock,
     ) -> None:
         self.settings = settings
         self.accounts = settings.build_accounts()
         self.metrics = Metrics()
-        self._workers, self._chance, self._now = workers, chance, now
+        self._workers, self._random, self._now = workers, random, now
         self.kept = Workers()
         self._clocks = HostClocks()
         self._opened = contextlib.AsyncExitStack()
@@ -73,17 +73,15 @@ class Service:
         self.transport: Transport
         self.certificates: CertificateStore
         self.receiver: Receiver
-        self._declarer: ConfiguredSubscribers
+        self._configured: ConfiguredSubscribers
         self.issuers: dict[str, Issuer] = {}
         self.fps_issuers: dict[str, FpsIssuer]
 
     async def start(self) -> None:
         """Open the store and start the workers.
 
-        A configured Redis need not be there yet: until it is, notifications get 503.
-
-        Raises `ConfigurationError` if the store's data is of a newer version, and that or `StoreUnavailable` if the
-        embedded store cannot be started.
+        A configured Redis may still be down; until it is up, notifications get 503. Raises `ConfigurationError` if the
+        store's data is of a newer version, and that or `StoreUnavailable` if the embedded store cannot be started.
         """
         settings, ingest = self.settings, self.settings.ingest
         await self._open_store()
@@ -109,7 +107,7 @@ class Service:
             confirm=self._confirm_subscription if ingest.confirm_subscriptions else None,
         )
         self.issuers = {account.name: self._issuer(account) for account in self.accounts}
-        self.fps_issuers = {account.name: self._legacy(account) for account in self.accounts}
+        self.fps_issuers = {account.name: self._fps_issuer(account) for account in self.accounts}
         self._opened.push_async_callback(self.kept.stop)
         self._start_workers()
 
@@ -137,15 +135,15 @@ class Service:
         await self.store.start()
         self.store.hold_writes()
         with contextlib.suppress(StoreUnavailable):
-            await self.store.settle_format()
+            await self.store.ensure_format()
 
     async def stop(self) -> None:
-        """Let go of everything, the last first, and of all the rest as well if one of it fails to."""
+        """Close everything in reverse order, continuing if one part fails."""
         await self._opened.aclose()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Service]:
-        """Started, and stopped at the end."""
+        """The service, started; it is stopped at the end."""
         try:
             await self.start()
             yield self
@@ -153,14 +151,14 @@ class Service:
             await self.stop()
 
     def app(self, sessions: Sessions | None = None) -> Application:
-        """The HTTP application of a started service; `sessions` are the dashboard's, if not in memory."""
+        """The HTTP application of a started service; `sessions` are the dashboard's, by default in memory."""
         return build(
             self.settings,
             receiver=self.receiver,
             store=self.store,
             metrics=self.metrics,
             now=self.store.now,
-            checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self.kept.check},
+            checks={"store": self._check_store, "subscribers": self._check_subscribers, "workers": self.kept.check},
             refresh_gauges=self._refresh_gauges,
             advisory_checks={"clock": self._check_clock, "keys": self._check_keys},
             alerting=self._alerting,
@@ -173,66 +171,64 @@ class Service:
         )
 
     def _start_workers(self) -> None:
-        self.kept.keep("format", self.store.keep_settling_format)
+        self.kept.keep("format", self.store.keep_format_current)
         declared, starts = self.settings.build_subscribers(self._now()), self.settings.subscriber_starts()
-        self._declarer = ConfiguredSubscribers(self.store, declared, starts)
-        self.kept.keep("subscribers", self._declarer.run)
+        self._configured = ConfiguredSubscribers(self.store, declared, starts)
+        self.kept.keep("subscribers", self._configured.run)
         self.kept.keep("keys", self.store.keep_checking_keys)
         self.kept.keep("certificates", partial(self.certificates.keep_sharing, self.store))
         if not self._workers:
             return
         for account in self.accounts:
-            once = partial(self._once_declared, account.name)
+            once = partial(self._after_configured, account.name)
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
             if self.fps_issuers[account.name].is_configured:
                 self.kept.keep(f"fps:{account.name}", partial(once, self.fps_issuers[account.name].run))
-            self.kept.keep(f"deliver:{account.name}", self._deliverer(account).run)
-            self.kept.keep(f"upkeep:{account.name}", partial(once, self._upkeep(account).run))
+            self.kept.keep(f"deliver:{account.name}", self._dispatcher(account).run)
+            self.kept.keep(f"upkeep:{account.name}", partial(once, self._retention(account).run))
 
-    async def _once_declared(self, account: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Not before the configured subscribers are written: they would not be owed what happens before."""
-        await self._declarer.ready(account)
+    async def _after_configured(self, account: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Waits for the configured subscribers to be written: they would not be owed earlier events."""
+        await self._configured.ready(account)
         await work()
 
     def _tracker(self, account: Account) -> Tracker:
         track = self.settings.track
         return Tracker(
             amazon_client=self._amazon_client(account),
-            settler=Settler(self.store, self._chance, declared=True),
+            settler=Settler(self.store, self._random, declared=True),
             metrics=self.metrics,
-            random=self._chance,
+            random=self._random,
             concurrency=track.concurrency,
             lease=track.lease.total_seconds(),
             legacy=self.fps_issuers[account.name],
         )
 
     def _amazon_client(self, account: Account) -> AmazonClient:
-        timeout = self.settings.track.request_timeout.total_seconds()
-        return AmazonClient(
-            account, self.store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks
-        )
+        timeout, send = self.settings.track.request_timeout.total_seconds(), self.transport.send
+        return AmazonClient(account, self.store, send, self.metrics, self._now, timeout, clocks=self._clocks)
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(
             amazon_client=self._amazon_client(account),
             store=self.store,
-            settler=Settler(self.store, self._chance, declared=True),
+            settler=Settler(self.store, self._random, declared=True),
             metrics=self.metrics,
-            random=self._chance,
+            random=self._random,
             nonce=lambda: secrets.token_hex(8),
             over=account.over,
             lease=self.settings.track.lease.total_seconds(),
             same_amount_within=milliseconds(self.settings.issue.same_amount_within),
         )
 
-    def _legacy(self, account: Account) -> FpsIssuer:
-        settler = Settler(self.store, self._chance, declared=True)
+    def _fps_issuer(self, account: Account) -> FpsIssuer:
+        settler = Settler(self.store, self._random, declared=True)
         lease = self.settings.track.lease.total_seconds()
-        return FpsIssuer(self._amazon_client(account), settler, self._chance, lambda: secrets.token_hex(8), lease)
+        return FpsIssuer(self._amazon_client(account), settler, self._random, lambda: secrets.token_hex(8), lease)
 
-    def _deliverer(self, account: Account) -> Deliverer:
-        """Every account has its share of the deliveries at once, so that none can take the others'."""
+    def _dispatcher(self, account: Account) -> Deliverer:
+        """Every account has its own share of the concurrent deliveries, so that none can use up the others'."""
         delivery = self.settings.delivery
         return Deliverer(
             account=account.name,
@@ -240,7 +236,7 @@ class Service:
             send=self.transport.send,
             metrics=self.metrics,
             system_clock=self._now,
-            random=self._chance,
+            random=self._random,
             concurrency=max(1, delivery.concurrency // len(self.accounts)),
             per_subscriber=delivery.per_subscriber,
             rate=delivery.rate,
@@ -249,7 +245,7 @@ class Service:
             lease=delivery.lease.total_seconds(),
         )
 
-    def _upkeep(self, account: Account) -> Retention:
+    def _retention(self, account: Account) -> Retention:
         keep, keep_owed = (milliseconds(span) for span in (self.settings.events.keep, self.settings.events.keep_owed))
         lease = self.settings.delivery.lease.total_seconds()
         return Retention(account.name, self.store, self.metrics, keep, keep_owed, lease)
@@ -267,7 +263,7 @@ class Service:
         await self.store.check_writes(account.name for account in self.accounts)
 
     async def _check_clock(self) -> None:
-        """Which of the two is wrong nobody can tell here."""
+        """It is impossible to tell here which of the two clocks is wrong."""
         if abs(self._now() - self.store.now()) > milliseconds(self.settings.ingest.max_future):
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
 
@@ -284,14 +280,14 @@ class Service:
         if foreign := await self.store.check_keys():
             raise KeysDamaged({each.key: f"{each.found or 'another type'}, not {each.should_be}" for each in foreign})
 
-    async def _check_declared(self) -> None:
-        # An account whose keys are damaged waits alone: `_check_keys` tells of it.
-        waiting = [account.name for account in self.accounts if not self._declarer.written[account.name].is_set()]
-        if len(waiting) == len(self.accounts) or set(waiting) - set(self._declarer.blocked):
+    async def _check_subscribers(self) -> None:
+        # An account with damaged keys only blocks itself: `_check_keys` reports it.
+        waiting = [account.name for account in self.accounts if not self._configured.written[account.name].is_set()]
+        if len(waiting) == len(self.accounts) or set(waiting) - set(self._configured.blocked):
             raise Unavailable("The configured subscribers are not written yet.", reason="not_written_yet")
 
     async def _gauges(self, name: str) -> dict[str, float] | None:
-        """None where the account's node of a cluster does not answer: the others' are shown."""
+        """None if the account's node of a cluster does not answer, so that the others are still shown."""
         try:
             async with asyncio.timeout(1.5):
                 return await self.store.gauges(name)

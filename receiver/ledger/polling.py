@@ -127,6 +127,6 @@ def _next_of(ages: tuple[int, ...], refund: Refund, now: int) -> int | None:
     return next((refund.changed_at + point for point in ages if point > age), None)
 
 
-def echo(step: int, now: int) -> int | None:
+def next_follow_up(step: int, now: int) -> int | None:
     """When (ms) to ask again after a hint that brought nothing new for the `step`th time, from 0; None is no more."""
     return now + ECHO[step] if step < len(ECHO) else None

@@ -1,7 +1,7 @@
-"""HTTP. The API that merchants call: Create Refund, Get Refund, Get Charge, with Amazon's statuses and shapes.
+"""HTTP. The API that merchants call: Create Refund, Get Refund, Get Charge, with Amazon's statuses and JSON.
 
-Every call is checked in the order: signature, environment, mischief, throttle, the call itself. A refusal says in the
-header `x-amz-pay-simulator-reason` what exactly was wrong; Amazon itself does not.
+Every call is checked in this order: signature, environment, fault injection, throttle, the call itself. A refusal
+explains exactly what was wrong in the header `x-amz-pay-simulator-reason`, which Amazon itself does not send.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from receiver.simulator.checks import IDEMPOTENCY_KEY, NEVER_SIGNED, Asked
-from receiver.simulator.engine import Called, Engine, check_environment
+from receiver.simulator.engine import CallRecord, Engine, check_environment
 from receiver.simulator.faults import Fault
-from receiver.simulator.notifications.mischief import Rule, Trick, read_header
-from receiver.simulator.odd_fields import spoilt
+from receiver.simulator.notifications.fault_injection import Rule, Trick, read_header
+from receiver.simulator.odd_fields import corrupted
 from receiver.simulator.outcomes import read_outcome
 from receiver.simulator.refusals import refusal_of
 from receiver.simulator.shapes import charge_json, read_create_refund, read_key, refund_json
 
 MOST_BODY = 65_536
-MISCHIEF_HEADER = "x-amz-pay-simulator-mischief"
+FAULT_INJECTION_HEADER = "x-amz-pay-simulator-mischief"
 REASON_HEADER = "x-amz-pay-simulator-reason"
 log = structlog.get_logger("receiver.simulator")
 
@@ -43,13 +43,14 @@ class Answer:
 
 
 class Api:
-    """The routes over one engine."""
+    """The routes for one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def routes(self) -> list[BaseRoute]:
-        """With and without the environment in the path, and a slash at its end (the .NET SDK sends one)."""
+        """Each route with and without the environment in the path, and with a trailing slash (the .NET SDK sends
+        one)."""
         return [
             Route(f"{base}{path}{slash}", handler, methods=[method])
             for base in ("/v2", "/{environment:str}/v2")
@@ -84,12 +85,12 @@ class Api:
         change = engine.start_refund(
             order.amount, outcome, order.charge_id, by_api=True, soft_descriptor=order.soft_descriptor
         )
-        answer = refund_json(change.refund, engine.plan.environment)
+        answer = refund_json(change.refund, engine.config.environment)
         engine.bank.remember(key, order, answer)
         return Answer(201, answer)
 
     def _refund(self, _: Asked, object_id: str) -> Answer:
-        return Answer(200, refund_json(self._engine.bank.refund(object_id), self._engine.plan.environment))
+        return Answer(200, refund_json(self._engine.bank.refund(object_id), self._engine.config.environment))
 
     def _charge(self, _: Asked, object_id: str) -> Answer:
         bank = self._engine.bank
@@ -102,16 +103,16 @@ class Api:
         try:
             asked = await read(request)
             engine.tick()
-            clock = engine.mischief.clock(call, object_id)
+            clock = engine.fault_injection.clock(call, object_id)
             at = engine.now() + (int(clock.seconds * 1000) if clock else 0)
             engine.checks.check(asked, at, strict=clock is not None)
             check_environment(engine, request.path_params.get("environment", ""), object_id)
-            rule = header_rule(asked) or engine.mischief.take(call, object_id)
+            rule = header_rule(asked) or engine.fault_injection.take(call, object_id)
             refuse_by(rule)
             if not engine.throttle.admits(call, engine.now()):
                 raise Fault(429, "TooManyRequests", "Too many requests.", "throttled")
             answer = work(asked, object_id)
-            response = await self._spoil(rule, answer, request)
+            response = await self._corrupt(rule, answer, request)
         except Fault as fault:
             response, reason = refusal(fault), fault.word
             if rule is not None and rule.trick is Trick.THROTTLE and rule.seconds:
@@ -120,22 +121,22 @@ class Api:
         if response.media_type != "text/html":
             response.headers["x-amz-pay-request-id"] = engine.ids.uuid()
         trick = str(rule.trick) if rule is not None else ""
-        engine.calls.append(Called(engine.now(), call, object_id, response.status_code, reason, trick))
+        engine.calls.append(CallRecord(engine.now(), call, object_id, response.status_code, reason, trick))
         log.debug("simulator.called", call=call, object_id=object_id, status=response.status_code, reason=reason)
         return response
 
-    async def _spoil(self, rule: Rule | None, answer: Answer, request: Request) -> Response:
+    async def _corrupt(self, rule: Rule | None, answer: Answer, request: Request) -> Response:
         body = answer.body
         if rule is not None and rule.trick is Trick.WRONG_REFUND and "refundId" in body:
             body = {**body, "refundId": f"{str(body['refundId'])[:-6]}999999"}
         if rule is not None and rule.trick is Trick.ODD_FIELD:
-            body = spoilt(body, rule.kind)
+            body = corrupted(body, rule.kind)
         response = Response(json.dumps(body).encode(), answer.status, media_type="application/json")
-        return await spoil(self._engine, rule, response, request)
+        return await corrupt(self._engine, rule, response, request)
 
 
-async def spoil(engine: Engine, rule: Rule | None, response: Response, request: Request) -> Response:
-    """What the rule makes of the answer to a call that is done. Raises `Fault` 500 for a lost one."""
+async def corrupt(engine: Engine, rule: Rule | None, response: Response, request: Request) -> Response:
+    """Apply the rule to the answer of a completed call. Raises `Fault` 500 for a lost answer."""
     trick = rule.trick if rule is not None else None
     if trick is Trick.LOST_ANSWER:
         raise Fault(500, "InternalServerError", "The server could not answer.", "mischief")
@@ -149,7 +150,7 @@ async def spoil(engine: Engine, rule: Rule | None, response: Response, request: 
 
 
 async def _hang(engine: Engine, request: Request, seconds: float) -> None:
-    """Until the time is over (0: never), the client has gone, or the simulator stops."""
+    """Wait until the time is over (0: for ever), the client disconnects, or the simulator stops."""
     waits = {
         asyncio.ensure_future(engine.stopping.wait()),
         asyncio.ensure_future(_gone(request)),
@@ -161,17 +162,18 @@ async def _hang(engine: Engine, request: Request, seconds: float) -> None:
 
 
 class Half(Response):
-    """Promises the whole body, sends half of it, and ends: the server then cuts the connection."""
+    """Announces the whole body but sends half of it, after which the server cuts the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer by halves."""
+        """Send half of the answer."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         half = bytes(self.body)[: len(self.body) // 2]
         await send({"type": "http.response.body", "body": half, "more_body": True})
 
 
 def refusal(fault: Fault) -> Response:
-    """Amazon's error body, and the simulator's finer reason in a header; or the page of something on the way."""
+    """Amazon's error body, with the simulator's more specific reason in a header; or the error page of an
+    intermediary."""
     headers = {REASON_HEADER: fault.word}
     if fault.page:
         return Response(fault.page, fault.status, headers, "text/html")
@@ -179,7 +181,7 @@ def refusal(fault: Fault) -> Response:
 
 
 async def read(request: Request) -> Asked:
-    """The request as it came over the wire; raises `Fault` 413 for a body that no call needs."""
+    """The request as it was received; raises `Fault` 413 for a body larger than any call needs."""
     body = bytearray()
     try:
         async for chunk in request.stream():
@@ -198,22 +200,24 @@ async def read(request: Request) -> Asked:
 
 
 async def on_http_exception(_: Request, error: Exception) -> Response:
-    """No such route, or not with this method, in Amazon's shape."""
+    """Unknown route or method, answered in Amazon's format."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: "ResourceNotFound", 405: "UnsupportedOperation"}.get(status, "InvalidRequest")
     return refusal(Fault(status, code, "There is no such operation here.", "no_route"))
 
 
 def header_rule(asked: Asked) -> Rule | None:
-    """The misbehaviour that the request asks for; raises `Fault` 400 for one that there is not."""
+    """The fault that the request asks for in its header; raises `Fault` 400 for an unknown one."""
     try:
-        return read_header(asked.header(MISCHIEF_HEADER))
+        return read_header(asked.header(FAULT_INJECTION_HEADER))
     except ValueError as error:
-        raise Fault(400, "InvalidSandboxSimulationSpecified", f"{MISCHIEF_HEADER}: {error}", "mischief") from None
+        raise Fault(
+            400, "InvalidSandboxSimulationSpecified", f"{FAULT_INJECTION_HEADER}: {error}", "mischief"
+        ) from None
 
 
 def refuse_by(rule: Rule | None) -> None:
-    """Raise `Fault` where the rule is that nothing is done."""
+    """Raise `Fault` if the rule prevents the call."""
     if rule is not None and rule.trick is Trick.THROTTLE:
         raise Fault(429, "TooManyRequests", "Too many requests.", "mischief")
     if rule is not None and rule.trick is Trick.ERROR:

@@ -1,7 +1,7 @@
-"""Edge: Redis. What people look at: how many refunds are in which state, since when, and what became of one's events.
+"""Edge: Redis. Queries for the dashboard: refunds by state and over time, and what happened to an account's events.
 
-Everything is bounded, because a page is loaded again with every event: sums are counted by Redis, and of the stream
-only a part is read.
+Every query is bounded, because pages reload with each event. Redis counts the totals, and only part of the stream is
+read.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from receiver.outbox.retries import DeliveryAttempts
 from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import STATES
-from receiver.store.refunds.timeline import Trails
+from receiver.store.refunds.timeline import Timelines
 
 PAGE, MOST_READ = 500, 5_000
-"""Entries of the stream that are read at once, and at most, to find contradictions."""
+"""Entries of the stream to read at once, and at most, when looking for contradictions."""
 BEFORE, AFTER = 2_000, 5_000
-"""ms around the time of a revision in which its events were written: Redis gives a stream id later than we the time."""
+"""ms before and after a revision in which its events were written: Redis assigns the stream id later than we take the
+time."""
 MOST_REVISIONS = 10
 MOST_NEAR = 500
-"""Entries that are read around a revision."""
+"""Entries to read around one revision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Refunds by state, and by state how many changed last in each of the spans that were asked for."""
+    """Refunds by state: in all, and how many last changed in each requested time span."""
 
     totals: Mapping[str, int]
     spans: Sequence[Mapping[str, int]]
@@ -40,34 +41,34 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Contradictions:
-    """Refunds of which a contradiction was told after `after`, and where to go on."""
+    """Refunds with a conflict event after a stream id, and the id to continue from."""
 
     last: str
     refund_ids: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
-class LaneState:
-    """What a subscriber is owed. Times are ms; 0: there is none."""
+class QueueState:
+    """The state of a subscriber's delivery queue. Times are ms; 0 means none."""
 
     waiting: int
     dead: int
     oldest_at: int = 0
-    """When the oldest event that waits was written."""
+    """When the oldest waiting event was written."""
     next_at: int = 0
-    """When the next is sent."""
+    """When the next event is due."""
     attempts: DeliveryAttempts = field(default_factory=DeliveryAttempts)
-    """What was tried with the oldest."""
+    """Delivery attempts for the oldest event."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlertingProblem:
-    """Why a subscriber does not get its events, or did not get some."""
+    """Why a subscriber receives no events, or has missed some."""
 
     subscriber: str
     paused: bool = False
     failing: bool = False
-    """It has failed so often in a row that only one message at a time is sent."""
+    """It failed so often in a row that messages are sent one at a time."""
     dead: int = 0
     """Events that failed permanently."""
     unreadable: bool = False
@@ -75,9 +76,9 @@ class AlertingProblem:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An event of one refund. `waiting` are the subscribers whose lane has it, with when it is sent, and what was
-    tried."""
+class RefundEvent:
+    """An event of one refund. `waiting` maps each subscriber whose queue still holds the event to when it is due, and
+    to the attempts so far."""
 
     stream_id: str
     fields: Mapping[str, str]
@@ -85,18 +86,19 @@ class Told:
 
     @property
     def at(self) -> int:
-        """Its own time, ms, which is that of its revision; of a damaged one, when it was written."""
+        """ms: the time of its revision. If the event is damaged, when it was written."""
         try:
             return parse_time(self.fields.get("time"))
         except Malformed:
             return int(self.stream_id.partition("-")[0])
 
 
-class Overview(Trails, DeadLetters):
-    """Reads for people."""
+class Overview(Timelines, DeadLetters):
+    """Read-only queries for people."""
 
     async def counted(self, account: str, edges: Sequence[int]) -> Counted:
-        """How many refunds are in each of `STATES`, and how many changed last between one edge (ms) and the next."""
+        """How many refunds are in each of `STATES`, and how many last changed between each pair of adjacent edges
+        (ms)."""
         keys = self._keys(account)
         spans = [(state, low, high) for state in STATES for low, high in pairwise(edges)]
         totals, counts = await asyncio.gather(
@@ -109,7 +111,7 @@ class Overview(Trails, DeadLetters):
         return Counted(dict(zip(STATES, map(int, totals), strict=True)), found)
 
     async def pending_longest(self, account: str, limit: int) -> list[str]:
-        """The pending refunds that changed least recently, that one first."""
+        """The pending refunds that changed least recently, oldest first."""
         keys = self._keys(account)
         indexes = (keys.state("RefundInitiated"), keys.state(""))
         found = await asyncio.gather(*(self._read("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in indexes))
@@ -118,7 +120,7 @@ class Overview(Trails, DeadLetters):
         return [refund_id for _, refund_id in pairs[:limit]]
 
     async def contradictions(self, account: str, after: str) -> Contradictions:
-        """Refunds with an event `conflict` after this stream id; empty stands for the last `MOST_READ` entries."""
+        """Refunds with a `conflict` event after this stream id; an empty id searches the last `MOST_READ` entries."""
         found: list[str] = []
         last, end = "", "+"
         low = f"({after}" if after else "-"
@@ -134,8 +136,8 @@ class Overview(Trails, DeadLetters):
             end = f"({entries[-1][0].decode()}"
         return Contradictions(last or after, list(dict.fromkeys(found)))
 
-    async def lane_state(self, account: str, name: str) -> LaneState:
-        """What this subscriber is owed."""
+    async def queue_state(self, account: str, name: str) -> QueueState:
+        """The state of this subscriber's delivery queue."""
         keys = self._keys(account)
         waiting, dead, top, oldest = await asyncio.gather(
             self._read("ZCARD", keys("lane", name)),
@@ -144,16 +146,19 @@ class Overview(Trails, DeadLetters):
             self._oldest_owed(account, name),
         )
         if not oldest:
-            return LaneState(int(waiting), int(dead))
+            return QueueState(int(waiting), int(dead))
         stored = await self._read("HGET", keys("attempts", name), oldest)
         next_at = max((at for _, at in self._scored(keys("lane", name), top)), default=0)
         tried = self._attempts(keys("attempts", name), oldest, stored)
-        return LaneState(int(waiting), int(dead), int(oldest.partition("-")[0]), next_at, tried)
+        return QueueState(int(waiting), int(dead), int(oldest.partition("-")[0]), next_at, tried)
 
-    async def told(self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]) -> list[Told]:
-        """The events of a refund that the stream still has, oldest first, and where they wait in these lanes.
+    async def refund_events(
+        self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]
+    ) -> list[RefundEvent]:
+        """A refund's events that are still in the stream, oldest first, and where they wait in these subscribers'
+        queues.
 
-        They are looked for around its last revisions, and as far as `MOST_NEAR` entries reach.
+        Searches around the latest revisions, at most `MOST_NEAR` entries each.
         """
         near = [(revision.at - BEFORE, revision.at + AFTER) for revision in history[-MOST_REVISIONS:]]
         key = self._keys(account)("events")
@@ -162,8 +167,8 @@ class Overview(Trails, DeadLetters):
         )
         entries = {stream_id.decode(): _texts(raw) for page in pages for stream_id, raw in page}
         own = {each: fields for each, fields in entries.items() if fields.get("refundId") == refund_id}
-        found = [Told(each, fields, await self._waits(account, each, names)) for each, fields in own.items()]
-        return sorted(found, key=lambda told: _order(told.stream_id))
+        found = [RefundEvent(each, fields, await self._waits(account, each, names)) for each, fields in own.items()]
+        return sorted(found, key=lambda each: _order(each.stream_id))
 
     async def _waits(
         self, account: str, stream_id: str, names: Sequence[str]
@@ -172,17 +177,17 @@ class Overview(Trails, DeadLetters):
         return {name: waits for name, waits in zip(names, found, strict=True) if waits is not None}
 
     async def _wait_of(self, account: str, stream_id: str, name: str) -> tuple[int, DeliveryAttempts] | None:
-        """When an event is sent to this subscriber, and what was tried; None where it does not wait here."""
-        lane, attempts = (self._keys(account)(kind, name) for kind in ("lane", "attempts"))
+        """When the event is due for this subscriber, and the attempts so far; None if the event is not in its queue."""
+        queue, attempts = (self._keys(account)(kind, name) for kind in ("lane", "attempts"))
         try:
             score, stored = await asyncio.gather(
-                self._read("ZSCORE", lane, stream_id), self._read("HGET", attempts, stream_id)
+                self._read("ZSCORE", queue, stream_id), self._read("HGET", attempts, stream_id)
             )
         except WrongType:
             return None
         if score is None:
             return None
-        return self._millis(lane, stream_id, score), self._attempts(attempts, stream_id, stored)
+        return self._millis(queue, stream_id, score), self._attempts(attempts, stream_id, stored)
 
 
 def _order(stream_id: str) -> tuple[int, int]:
@@ -191,5 +196,5 @@ def _order(stream_id: str) -> tuple[int, int]:
 
 
 def _texts(fields: Mapping[bytes, bytes] | None) -> dict[str, str]:
-    """The fields of a stream entry as the client gives them; None stands for one that is deleted."""
+    """The fields of a stream entry as the client returns them; None stands for a deleted entry."""
     return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in (fields or {}).items()}

@@ -56,8 +56,8 @@ class Settler:
         own = {"stuck_after": account.stuck_after, "region": account.endpoint.region.value}
         how: Mapping[str, Any] = {"source": source, **own}
         for _ in range(MOST_COLLISIONS):
-            known, roster = await asyncio.gather(
-                self.store.refund(account.name, seen.refund_id), self.store.roster(account.name)
+            known, subscriber_list = await asyncio.gather(
+                self.store.refund(account.name, seen.refund_id), self.store.subscriber_list(account.name)
             )
             now = self.store.now()
             change = decide(account.name, known, seen, now=now, facts=facts, **how)
@@ -68,14 +68,14 @@ class Settler:
                 facts, learn, now = {**await learn(change.refund), **told}, None, self.store.now()
                 change = decide(account.name, known, seen, now=now, facts=facts, **how)
             events = tuple(event_of(emission, change.refund, now, traceparent) for emission in change.emissions)
-            if self.declared and not roster.version:
+            if self.declared and not subscriber_list.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
             committed = await self.store.commit(
                 Commit(
                     known=known,
                     refund=change.refund,
-                    owed=[owed(event, roster) for event in events],
-                    roster_version=roster.version,
+                    owed=[owed(event, subscriber_list) for event in events],
+                    subscribers_version=subscriber_list.version,
                     token=token,
                     next_look=next_look(change.refund, now, account.poll, self.random()),
                 )
@@ -94,14 +94,14 @@ class Settler:
             if refund is known:
                 return known
             refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=self.store.now())
-            roster = await self.store.roster(account)
-            commit = Commit(known, refund, (), roster.version, 0, None)
+            subscriber_list = await self.store.subscriber_list(account)
+            commit = Commit(known, refund, (), subscriber_list.version, 0, None)
             if await self.store.commit(commit) is Committed.OK:
                 return refund
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
 
-def owed(event: Event, roster: SubscriberList) -> Owed:
+def owed(event: Event, subscriber_list: SubscriberList) -> Owed:
     """The event as it is written, and who is owed it."""
-    wanting = [name for name, each in roster.subscribers.items() if wants(each, event)]
-    return Owed(to_fields(event), [*wanting, *roster.unreadable])
+    wanting = [name for name, each in subscriber_list.subscribers.items() if wants(each, event)]
+    return Owed(to_fields(event), [*wanting, *subscriber_list.unreadable])

@@ -26,8 +26,7 @@ from receiver.errors import (
 )
 from receiver.exchange import in_the_log
 from receiver.ledger.lifecycle import as_observation, is_overdue
-from receiver.ledger.polling import echo as next_echo
-from receiver.ledger.polling import next_look
+from receiver.ledger.polling import next_follow_up, next_look
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
 from receiver.outbox.events.event import Settled
 from receiver.runtime.metrics import Metrics
@@ -80,7 +79,7 @@ class Tracker:
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
-        with self.store.waking(self.account.name, News.DUE) as self._waker:
+        with self.store.change_signal(self.account.name, News.DUE) as self._waker:
             await in_rounds(self._waker, self._round, self._running)
 
     async def _round(self) -> float:
@@ -104,7 +103,7 @@ class Tracker:
         except StoreUnavailable as error:
             log.warning("track.store_unavailable", account=self.account.name, reason=error.reason)
             return inf
-        for look in claimed.looks:
+        for look in claimed.refunds:
             task = asyncio.get_running_loop().create_task(self._look(look))
             self._running.add(task)
             self._patient += look.patient
@@ -133,7 +132,7 @@ class Tracker:
         """What is kept of this refund is damaged: the others have their turn, and it is asked about again later."""
         log.error("track.damaged", key=error.key, reason=error.reason)
         with contextlib.suppress(StoreUnavailable):
-            await self.store.reschedule(look, self.store.now() + DAMAGED_PAUSE, look.echo, outcome=error.reason)
+            await self.store.reschedule(look, self.store.now() + DAMAGED_PAUSE, look.follow_up, outcome=error.reason)
 
     async def look(self, look: DueRefund) -> None:
         """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""
@@ -167,13 +166,13 @@ class Tracker:
         return seen
 
     async def _seen(self, look: DueRefund, seen: Observation) -> None:
-        echo = look.echo
+        follow_up = look.follow_up
         settled = await self.settler.settle(
             self.account,
             seen,
             source=look.source,
             token=look.token,
-            facts={"refund_type": echo.refund_type} if echo else {},
+            facts={"refund_type": follow_up.refund_type} if follow_up else {},
             learn=self.amazon_client.tracing(look.traceparent).facts_in_time,
             traceparent=look.traceparent,
         )
@@ -181,7 +180,7 @@ class Tracker:
             await self._nothing_new(look, settled)
             return
         refund = settled.change.refund
-        self.metrics.settled(settled, look.source, echo.at if echo else 0, self.store.now())
+        self.metrics.observation(settled, look.source, follow_up.at if follow_up else 0, self.store.now())
         log.info(
             "refund.changed",
             state=refund.state,
@@ -211,10 +210,10 @@ class Tracker:
         refund = await self._more_of(look, settled.change.refund)
         now = self.store.now()
         own = next_look(refund, now, self.account.poll, self.random())
-        again, echo = self._echo(look, now)
+        again, follow_up = self._echo(look, now)
         at = min((time for time in (own, again) if time is not None), default=None)
         log.info("refund.unchanged", state=refund.state, source=look.source, next_at=at)
-        await self.store.reschedule(look, at, echo, revision=refund.revision, outcome="unchanged")
+        await self.store.reschedule(look, at, follow_up, revision=refund.revision, outcome="unchanged")
 
     async def _more_of(self, look: DueRefund, refund: Refund) -> Refund:
         """The refund with what the charge had not told in time, or tells now that somebody wants to know.
@@ -232,15 +231,15 @@ class Tracker:
         return (await self.settler.annotate(refund.account, refund.refund_id, facts)) or refund if facts else refund
 
     def _echo(self, look: DueRefund, now: int) -> tuple[int | None, FollowUp | None]:
-        echo = look.echo
-        if echo is None or echo.source is Source.POLL:
+        follow_up = look.follow_up
+        if follow_up is None or follow_up.source is Source.POLL:
             return None, None
-        if now < echo.due:
-            return echo.due, msgspec.structs.replace(echo, failures=0)
-        again = next_echo(echo.step, now)
+        if now < follow_up.due:
+            return follow_up.due, msgspec.structs.replace(follow_up, failures=0)
+        again = next_follow_up(follow_up.step, now)
         if again is None:
             return None, None
-        return again, msgspec.structs.replace(echo, step=echo.step + 1, failures=0, due=again)
+        return again, msgspec.structs.replace(follow_up, step=follow_up.step + 1, failures=0, due=again)
 
     async def _overdue(self, look: DueRefund) -> Refund | None:
         """Tell that a refund is stuck also where Amazon tells nothing of it. Returns what is known then."""
@@ -250,7 +249,7 @@ class Tracker:
         settled = await self.settler.settle(
             self.account, as_observation(known), source=look.source, traceparent=look.traceparent
         )
-        self.metrics.settled(settled, look.source, 0, self.store.now())
+        self.metrics.observation(settled, look.source, 0, self.store.now())
         log.warning("refund.stuck", state=known.state, events=[event.type for event in settled.events])
         return settled.change.refund
 
@@ -258,15 +257,15 @@ class Tracker:
         """A notification can be ahead of Get Refund. Who asks for a refresh can ask again."""
         now = self.store.now()
         known = await self._overdue(look)
-        again, echo = self._echo(look, now) if known or look.source is not Source.REFRESH else (None, None)
+        again, follow_up = self._echo(look, now) if known or look.source is not Source.REFRESH else (None, None)
         own = next_look(known, now, self.account.poll, self.random()) if known else None
         at = min((time for time in (own, again) if time is not None), default=None)
         revision = known.revision if known else 0
-        held = await self.store.reschedule(look, at, echo, revision=revision, outcome="amazon_not_found")
+        held = await self.store.reschedule(look, at, follow_up, revision=revision, outcome="amazon_not_found")
         if at is None and known is None and held:
             self.metrics.hint_dropped()
             log.warning("track.hint_dropped", reason="amazon_not_found")
-        elif known is not None and not is_final(known.state) and echo is None:
+        elif known is not None and not is_final(known.state) and follow_up is None:
             log.warning("track.known_refund_not_found")
         else:
             log.info("track.not_found", source=look.source, next_at=at)
@@ -275,14 +274,14 @@ class Tracker:
         known = await self._overdue(look)
         until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
         log.warning("track.throttled", until=until, request_id=error.request_id)
-        await self.store.reschedule(look, until, look.echo, outcome=error.reason, patient=_only_asked(look, known))
+        await self.store.reschedule(look, until, look.follow_up, outcome=error.reason, patient=_only_asked(look, known))
 
     async def _failed(self, look: DueRefund, error: AmazonError) -> None:
         """No answer, or a refusal of our request: the refund stays scheduled, further and further apart."""
         known = await self._overdue(look)
-        echo = look.echo or FollowUp(Source.POLL, self.store.now())
+        follow_up = look.follow_up or FollowUp(Source.POLL, self.store.now())
         unknown = isinstance(error, AmazonOutcomeUnknown)
-        wait = min(RETRY_FIRST * 2 ** min(echo.failures, 20), RETRY_MOST)
+        wait = min(RETRY_FIRST * 2 ** min(follow_up.failures, 20), RETRY_MOST)
         asked = min((error.retry_after or 0) * 1000, RETRY_MOST)
         at = self.store.now() + max(int(wait * (0.5 + self.random() / 2)), asked)
         (log.warning if unknown else log.error)(
@@ -293,8 +292,8 @@ class Tracker:
             request_id=error.request_id,
             retry_at=at,
         )
-        echo = msgspec.structs.replace(echo, failures=echo.failures + 1)
-        await self.store.reschedule(look, at, echo, outcome=error.reason, patient=_only_asked(look, known))
+        follow_up = msgspec.structs.replace(follow_up, failures=follow_up.failures + 1)
+        await self.store.reschedule(look, at, follow_up, outcome=error.reason, patient=_only_asked(look, known))
 
 
 def _only_asked(look: DueRefund, known: Refund | None) -> bool:

@@ -1,15 +1,16 @@
-"""HTTP. Flexible Payments, which Amazon retired on 1 June 2015, at `/fps/`: its Refund, and the control of it.
+"""HTTP. Flexible Payments, which Amazon retired on 1 June 2015, at `/fps/`: its Refund call, and the control API for
+it.
 
 | route | does |
 |---|---|
-| `GET /fps/?Action=Refund&…` | the API; give its address as the endpoint |
+| `GET /fps/?Action=Refund&…` | the API; use its address as the endpoint |
 | `GET /simulator/fps` | the access key, where notifications go, transactions, refunds, and what was posted |
 | `POST /simulator/fps/transactions` `{amount, currencyCode, state?, transactionId?}` | makes a transaction in USD |
 | `PUT /simulator/fps/post-to` `{url}` | posts status notifications there from now on; null: nowhere |
 
-Three transactions are there from the start; the third is Reserved, and so cannot be refunded. The cents of the amount
-choose what becomes of a refund, as everywhere here (`outcomes.py`). A refusal says in the header
-`x-amz-pay-simulator-reason` what exactly was wrong.
+There are three initial transactions; the third is Reserved, and so cannot be refunded. The cents of the amount choose
+the outcome of a refund, as everywhere here (`outcomes.py`). A refusal explains exactly what was wrong in the header
+`x-amz-pay-simulator-reason`.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.simulator.amounts import Amount
-from receiver.simulator.api import REASON_HEADER, header_rule, read, refuse_by, spoil
+from receiver.simulator.api import REASON_HEADER, corrupt, header_rule, read, refuse_by
 from receiver.simulator.control import answering, read_fields
-from receiver.simulator.engine import Called, Engine
+from receiver.simulator.engine import CallRecord, Engine
 from receiver.simulator.faults import Fault, invalid_value
 from receiver.simulator.fps.book import FpsOrder, FpsRefund, Transaction
 from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY, check
-from receiver.simulator.notifications.mischief import Rule, Trick
+from receiver.simulator.notifications.fault_injection import Rule, Trick
 from receiver.simulator.shapes import need
 
 VERSIONS = {
@@ -37,7 +38,7 @@ VERSIONS = {
     "2008-09-17": ("CallerReference", "CallerDescription"),
     "2010-08-28": ("CallerReference", "CallerDescription"),
 }
-"""What each version calls a refund's reference and its description."""
+"""The names of a refund's reference and description in each version."""
 
 COMMON = {"Action", "AWSAccessKeyId", "SignatureMethod", "SignatureVersion", "Timestamp", "Version"}
 POLICIES = ("MasterTxnOnly", "MarketplaceTxnOnly", "MasterAndMarketplaceTxn")
@@ -49,13 +50,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Fps:
-    """The routes over one engine."""
+    """The routes for one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def routes(self) -> list[BaseRoute]:
-        """The API, with and without the slash at its end, and the control."""
+        """The API, with and without a trailing slash, and the control API."""
         table: tuple[tuple[str, str, Handler], ...] = (
             ("GET", "/fps", self.call),
             ("GET", "/fps/", self.call),
@@ -74,12 +75,12 @@ class Fps:
         try:
             asked = await read(request)
             engine.tick()
-            clock = engine.mischief.clock("fps_refund")
+            clock = engine.fault_injection.clock("fps_refund")
             at = engine.now() + (int(clock.seconds * 1000) if clock else 0)
-            values = check(asked, {ACCESS_KEY_ID: SECRET_ACCESS_KEY}, at, engine.plan.skew, strict=clock is not None)
+            values = check(asked, {ACCESS_KEY_ID: SECRET_ACCESS_KEY}, at, engine.config.skew, strict=clock is not None)
             order = read_refund(values)
             reference = order.reference
-            rule = header_rule(asked) or engine.mischief.take("fps_refund", reference)
+            rule = header_rule(asked) or engine.fault_injection.take("fps_refund", reference)
             refuse_by(rule)
             response = await self._refunded(rule, order, values["Version"], request_id, request)
         except Fault as fault:
@@ -88,7 +89,7 @@ class Fps:
             response = Response(body, fault.status, {REASON_HEADER: reason}, media_type)
         response.headers["date"] = formatdate(at // 1000, usegmt=True)
         trick = str(rule.trick) if rule is not None else ""
-        engine.calls.append(Called(engine.now(), "fps_refund", reference, response.status_code, reason, trick))
+        engine.calls.append(CallRecord(engine.now(), "fps_refund", reference, response.status_code, reason, trick))
         return response
 
     async def _refunded(
@@ -97,28 +98,28 @@ class Fps:
         body = refund_xml(self._engine.refund_fps(order), version, request_id)
         if rule is not None and rule.trick is Trick.WRONG_REFUND:
             body = body.replace(order.reference.encode(), b"another-reference")
-        return await spoil(self._engine, rule, Response(body, 200, media_type="text/xml"), request)
+        return await corrupt(self._engine, rule, Response(body, 200, media_type="text/xml"), request)
 
     async def index(self, _: Request) -> Response:
-        """All there is to know."""
+        """The complete state."""
         engine = self._engine
         engine.tick()
         return JSONResponse(
             {
                 "accessKeyId": ACCESS_KEY_ID,
                 "secretAccessKey": SECRET_ACCESS_KEY,
-                "postTo": engine.fps_postman.url,
+                "postTo": engine.fps_sender.url,
                 "transactions": [_transaction(each) for each in engine.fps_book.transactions.values()],
                 "refunds": [_refund(each) for each in engine.fps_book.refunds],
                 "posted": [
                     {"reference": each.about, "status": each.state, "verdict": each.verdict, "answered": each.status}
-                    for each in list(engine.fps_postman.posted)[: -MOST_POSTED - 1 : -1]
+                    for each in list(engine.fps_sender.posted)[: -MOST_POSTED - 1 : -1]
                 ],
             }
         )
 
     async def open(self, request: Request) -> Response:
-        """A new transaction."""
+        """Make a transaction."""
         found = await read_fields(request, {"amount", "currencyCode", "state", "transactionId"})
         amount = Amount.read(need(found, "amount"), need(found, "currencyCode"), "transaction")
         state, transaction_id = found.get("state") or "Success", found.get("transactionId") or ""
@@ -127,16 +128,16 @@ class Fps:
         return JSONResponse(_transaction(self._engine.fps_book.open(amount, state, transaction_id)), 201)
 
     async def post_to(self, request: Request) -> Response:
-        """Another address for status notifications."""
+        """Change the address for status notifications."""
         url = (await read_fields(request, {"url"})).get("url")
         if url is not None and not isinstance(url, str):
             raise invalid_value("url", "it is not a text")
-        self._engine.fps_postman.url = url or None
+        self._engine.fps_sender.url = url or None
         return Response(status_code=204)
 
 
 def read_refund(values: Mapping[str, str]) -> FpsOrder:
-    """The values of a Refund; raises `Fault` 400 for what is missing, unknown or malformed."""
+    """The values of a Refund call; raises `Fault` 400 for missing, unknown or malformed parameters."""
     if values.get("Action") != "Refund":
         raise Fault(400, "InvalidAction", "The only action here is Refund.")
     names = VERSIONS.get(values.get("Version", ""))
@@ -165,7 +166,7 @@ def read_refund(values: Mapping[str, str]) -> FpsOrder:
 
 
 def refund_xml(refund: FpsRefund, version: str, request_id: str) -> bytes:
-    """RefundResponse. Only where the request says RefundTransactionReference, the answer says it too."""
+    """RefundResponse. It contains RefundTransactionReference only if the request did."""
     root = Element("RefundResponse", xmlns=f"http://fps.amazonaws.com/doc/{version}/")
     result = SubElement(root, "RefundResult")
     SubElement(result, "TransactionId").text = refund.order.transaction_id
@@ -178,7 +179,7 @@ def refund_xml(refund: FpsRefund, version: str, request_id: str) -> bytes:
 
 
 def errors_xml(fault: Fault, request_id: str) -> bytes:
-    """The list of errors, with one."""
+    """The list of errors, with one error."""
     root = Element("Response")
     error = SubElement(SubElement(root, "Errors"), "Error")
     SubElement(error, "Code").text = fault.reason_code

@@ -1,7 +1,7 @@
-"""Edge: Redis. What keeps the stream of events in bounds and complete: backfill, expiry, trimming, operator events.
+"""Edge: Redis. Maintains the stream of events: backfill, expiry, trimming, and publishing operator events.
 
-backfill        subscriber → `cursor last`: it is still to be owed what it wants after the one and up to the other
-told            operator events that were decided on, in one step with what they tell, and are not in the stream yet
+backfill        subscriber → `cursor last`: it is still to be owed the matching events after `cursor`, up to `last`
+told            operator events that were written in one step with their cause and are not in the stream yet
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from receiver.outbox.subscribers.fields import ALL
 from receiver.outbox.subscribers.filters import wants, wants_operator
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store.deliveries.dead_letters import DeadLetters
-from receiver.store.deliveries.subscribers import Rosters, SubscriberList
+from receiver.store.deliveries.subscribers import SubscriberList, SubscriberRepository
 from receiver.store.redis.base import LAST_TIME
 from receiver.store.redis.stream_ids import fixed_width, plain_id
 
@@ -31,29 +31,29 @@ BACKFILL_BATCH = 200
 EXPIRY_BATCH = 100
 JOB = re.compile(rb"([0-9]{1,15}-[0-9]{1,20}) ([0-9]{1,15}-[0-9]{1,20})")
 NO_END = -1
-"""What `PTTL` says of a key without an end."""
-MOST_TOLD = 1_000
-"""Operator events that are looked at in one go."""
-DUTY = 60_000
-"""ms for which the process that has begun the upkeep of an account keeps others from it."""
+"""The reply of `PTTL` for a key that never expires."""
+MOST_PUBLISHED = 1_000
+"""Operator events that one call publishes."""
+MAINTENANCE_LEASE = 60_000
+"""ms for which a process that maintains an account keeps other processes from doing so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """What a new subscriber is still to be owed: events after `cursor`, up to `last`."""
+    """A subscriber's unfinished backfill: events after `cursor`, up to `last`."""
 
     name: str
     cursor: str
     last: str
 
 
-class StreamRetention(Rosters, DeadLetters):
-    """Upkeep of one account's stream. Everything may be interrupted, and done again."""
+class StreamRetention(SubscriberRepository, DeadLetters):
+    """Maintenance of one account's stream. Every step may be interrupted and repeated."""
 
     async def take_maintenance_lease(self, account: str, every: int) -> bool:
-        """Whether the upkeep is this process's now: once in `every` ms over all processes together."""
+        """Take the lease for maintenance; False if another process has taken it within `every` ms."""
         key = self._keys(account)("upkeep")
-        # With GET a key of a foreign type is refused, and not replaced.
+        # With GET, a key of the wrong type is refused instead of replaced.
         if await self._write("SET", key, 1, "NX", "GET", "PX", max(every, 1)) is None:
             return True
         if await self._read("PTTL", key) == NO_END:
@@ -62,7 +62,7 @@ class StreamRetention(Rosters, DeadLetters):
         return False
 
     async def backfills(self, account: str) -> list[Backfill]:
-        """Those that are not done."""
+        """The unfinished backfills."""
         key = self._keys(account)("backfill")
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         jobs = []
@@ -75,9 +75,9 @@ class StreamRetention(Rosters, DeadLetters):
         return jobs
 
     async def backfill(self, account: str, job: Backfill, subscriber: Subscriber) -> bool:
-        """Owe the next batch, and move the cursor; False when all is done, or somebody else has moved it.
+        """Owe the next batch and advance the cursor; False if the backfill is complete or another process advanced it.
 
-        It is moved in one step with what is owed, so that no crash makes anything be owed twice or never.
+        Both happen in one step, so that a crash can neither owe an event twice nor skip one.
         """
         keys = self._keys(account)
         entries = [
@@ -108,13 +108,14 @@ class StreamRetention(Rosters, DeadLetters):
         return bool(moved) and not done
 
     async def end_backfill(self, account: str, name: str) -> None:
-        """Forget a backfill whose subscriber is gone."""
+        """Forget the backfill of a removed subscriber."""
         await self._write("HDEL", self._keys(account)("backfill"), name)
 
     async def overdue(self, account: str, name: str, before: int, lease: int) -> list[ClaimedDelivery]:
-        """What the lane has owed since before this ms, the oldest first; not what somebody may be sending just now.
+        """Events that the queue has owed since before this time (ms), oldest first, without those that may be being
+        sent now.
 
-        The score of each stands for a claim: who takes it meanwhile makes the settling fail.
+        The score of each event serves as the token of a claim: if another worker claims it meanwhile, finishing fails.
         """
         keys = self._keys(account)
         top = f"({fixed_width(f'{max(before, 0)}-0')}"
@@ -134,29 +135,34 @@ class StreamRetention(Rosters, DeadLetters):
         return found
 
     async def trim(self, account: str, before: int) -> int:
-        """Cut what is older than this ms and nobody is owed; how many entries went."""
+        """Remove entries older than this (ms) that no subscriber is owed. Returns how many were removed."""
         keys = self._keys(account)
         while True:
-            roster = await self.roster(account)
+            subscriber_list = await self.subscriber_list(account)
             gone = await self._run(
                 "trim",
                 [
                     *(keys("events"), keys("subscribers"), keys("backfill")),
-                    *(key for name in roster.names for key in (keys("owed", name), keys("aside", "owed", name))),
+                    *(
+                        key
+                        for name in subscriber_list.names
+                        for key in (keys("owed", name), keys("aside", "owed", name))
+                    ),
                 ],
-                [roster.version, fixed_width(f"{max(before, 0)}-0")],
+                [subscriber_list.version, fixed_width(f"{max(before, 0)}-0")],
             )
             if gone >= 0:
                 return int(gone)
 
-    async def tell(self, account: str) -> list[OperatorEvent]:
-        """Write the operator events that wait into the stream, owed to who asks for them; returns those written here.
+    async def publish_operator_events(self, account: str) -> list[OperatorEvent]:
+        """Move the queued operator events into the stream, owed to the subscribers that want them. Returns those moved
+        here.
 
-        One that cannot be read is set aside, and one of a later version is left to that version: neither may hold up
-        the others.
+        Unreadable events are set aside, and events of a later version are left to that version, so that neither blocks
+        the rest.
         """
         keys, told = self._keys(account), []
-        for waits in await self._read("LRANGE", keys("told"), 0, MOST_TOLD):
+        for waits in await self._read("LRANGE", keys("told"), 0, MOST_PUBLISHED):
             try:
                 fields = msgspec.json.decode(waits, type=dict[str, str])
                 if is_newer(fields):
@@ -165,23 +171,23 @@ class StreamRetention(Rosters, DeadLetters):
             except (msgspec.MsgspecError, Malformed, RecursionError):
                 await self.set_aside(keys("told"), waits, "no operator event; set aside")
                 continue
-            written = await self._tell(account, event, waits, fields)
+            written = await self._publish(account, event, waits, fields)
             if written:
                 told.append(event)
         if told:
             self._written(account)
         return told
 
-    async def _tell(self, account: str, event: OperatorEvent, waits: bytes, fields: dict[str, str]) -> bool:
-        """Write one; False if another process has written it."""
+    async def _publish(self, account: str, event: OperatorEvent, waits: bytes, fields: dict[str, str]) -> bool:
+        """Move one event; False if another process has moved it."""
         keys = self._keys(account)
         while True:
-            roster = await self.roster(account)
-            owed = [keys(kind, name) for name in _asking(roster, event) for kind in ("lane", "owed")]
+            subscriber_list = await self.subscriber_list(account)
+            owed = [keys(kind, name) for name in _asking(subscriber_list, event) for kind in ("lane", "owed")]
             written = await self._run(
-                "tell",
+                "publish_operator_event",
                 [keys("subscribers"), keys("events"), keys("told"), *owed],
-                [roster.version, waits, self.now(), *(text for pair in fields.items() for text in pair)],
+                [subscriber_list.version, waits, self.now(), *(text for pair in fields.items() for text in pair)],
                 repeatable=False,
                 without=("lane", "owed"),
             )
@@ -189,14 +195,15 @@ class StreamRetention(Rosters, DeadLetters):
                 return bool(written)
 
 
-def _asking(roster: SubscriberList, event: OperatorEvent) -> Sequence[str]:
-    return [name for name, each in roster.subscribers.items() if wants_operator(each, event)]
+def _asking(subscriber_list: SubscriberList, event: OperatorEvent) -> Sequence[str]:
+    return [name for name, each in subscriber_list.subscribers.items() if wants_operator(each, event)]
 
 
 def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> bool:
-    """Whether it would have been owed the event. Operator events of before are not for who comes later."""
+    """Whether the subscriber would have been owed this event. Earlier operator events are not sent to later
+    subscribers."""
     if is_newer(fields):
-        # Of a later version: who wants everything wants this as well.
+        # Written by a later version: only subscribers to all events want it.
         return ALL in subscriber.types and not is_operator(fields)
     try:
         return wants(subscriber, from_fields(account, fields))

@@ -1,4 +1,4 @@
-"""Edge: Redis. Who wrote to which account just now, in this process and in others: so that nobody has to poll fast."""
+"""Edge: Redis. Notifies workers in all processes about writes to an account, so that they need not poll often."""
 
 from __future__ import annotations
 
@@ -19,51 +19,52 @@ from receiver.store.redis.keys import WAKE
 
 log = structlog.get_logger()
 
-BREATH = 0.01
-"""Seconds from the end of one rest to that of the next, at least: a flood of writes is looked at in a hundred rounds a
-second, not in thousands, and a single one at once."""
+MIN_INTERVAL = 0.01
+"""Minimum seconds between the ends of two rests. A flood of writes causes a hundred rounds a second instead of
+thousands, while a single write takes effect at once."""
 
 
-SILENCE = 3.0
-"""Seconds without a word after which the server is asked for one; after as many again another connection is made."""
+SILENCE_TIMEOUT = 3.0
+"""Seconds without a message after which the server is pinged. After as many again, the connection is replaced."""
 
 
 class News(StrEnum):
-    """What was written. Nobody is woken by what gives him nothing to do: that round would have the next one wait."""
+    """What was written. Only workers that can act on the change are woken."""
 
     DUE = "due"
-    """Amazon is to be asked about a refund now."""
+    """A refund became due."""
     CHANGED = "changed"
     """Anything else."""
 
 
 class ChangeSignal:
-    """The alarm of one worker. It rings during a round as well: the rest after that round is then over at once."""
+    """The signal of one worker. If it is set during a round, the rest after that round ends at once."""
 
-    def __init__(self, heeds: News = News.CHANGED) -> None:
-        self.heeds = heeds
+    def __init__(self, kind: News = News.CHANGED) -> None:
+        self.kind = kind
         self._rung = asyncio.Event()
         self._rested_at = time.monotonic()
 
     def set(self) -> None:
-        """There is something to do, maybe."""
+        """There may be work."""
         self._rung.set()
 
     def clear(self) -> None:
-        """A round begins: what happens from here on counts."""
+        """A round begins: only later changes count."""
         self._rung.clear()
 
     async def rest(self, seconds: float) -> None:
-        """Until it rings, or `seconds` are over; `BREATH` after the last rest, or after it was made, at the soonest."""
+        """Wait until it is set, at most `seconds`; but at least `MIN_INTERVAL` since the previous rest or since it was
+        created."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._rung.wait()
-                await asyncio.sleep(self._rested_at + BREATH - time.monotonic())
+                await asyncio.sleep(self._rested_at + MIN_INTERVAL - time.monotonic())
         self._rested_at = time.monotonic()
 
 
 class ChangeNotifier:
-    """A lost wake-up costs a second at most: everybody who waits also looks by himself."""
+    """Delivers change notifications. A lost one costs at most a second, because every worker also polls."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -72,19 +73,19 @@ class ChangeNotifier:
         self._listener: asyncio.Task[None] | None = None
 
     def word(self, account: str, news: News) -> str:
-        """What tells other processes; by the sender in it each knows its own, which it has heeded."""
+        """The message to other processes. It names the sender, so that a process can ignore its own messages."""
         return f"{account} {self._me} {news}"
 
     def notify(self, account: str, news: News | None = None) -> None:
-        """Wake who waits for such news of this account in this process; None: everybody who waits for any."""
+        """Set the signals in this process that wait for this kind of change of this account; None: for any kind."""
         for waker in self._waiting.get(account, ()):
-            if news is None or waker.heeds is news:
+            if news is None or waker.kind is news:
                 waker.set()
 
     @contextlib.contextmanager
-    def waking(self, account: str, heeds: News = News.CHANGED) -> Iterator[ChangeSignal]:
-        """A waker that rings whenever such a thing is written to the account."""
-        waker = ChangeSignal(heeds)
+    def change_signal(self, account: str, kind: News = News.CHANGED) -> Iterator[ChangeSignal]:
+        """A signal that is set whenever a change of this kind is written to the account."""
+        waker = ChangeSignal(kind)
         self._waiting[account].add(waker)
         try:
             yield waker
@@ -95,16 +96,17 @@ class ChangeNotifier:
 
     async def wait(self, account: str, timeout: float) -> None:
         """Return when the account was written to, or after `timeout` seconds."""
-        with self.waking(account) as waker:
+        with self.change_signal(account) as waker:
             await waker.rest(timeout)
 
     def start(self) -> None:
-        """Listen to other processes."""
+        """Start listening to other processes."""
         self._listener = asyncio.get_running_loop().create_task(self._listen())
 
     async def stop(self) -> None:
-        """Listen no more."""
-        # asyncio.wait_for of Python 3.11, which redis-py uses, can swallow a cancellation: say it until it is heard.
+        """Stop listening."""
+        # asyncio.wait_for of Python 3.11, which redis-py uses, can swallow a cancellation: repeat it until the task
+        # ends.
         while self._listener is not None and not self._listener.done():
             self._listener.cancel()
             await asyncio.wait({self._listener}, timeout=0.1)
@@ -120,10 +122,11 @@ class ChangeNotifier:
                 await asyncio.sleep(0.5)
 
     async def _hear(self, channel: Any) -> None:
-        """Until the connection breaks. A server whose machine is gone breaks none: it is asked whether it is there."""
+        """Read messages until the connection breaks. If the server's machine is gone it never breaks, so the server is
+        pinged."""
         asked = False
         while True:
-            message = await channel.get_message(timeout=SILENCE)
+            message = await channel.get_message(timeout=SILENCE_TIMEOUT)
             if message is None and asked:
                 raise TimeoutError
             asked = message is None

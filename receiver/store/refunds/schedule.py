@@ -1,4 +1,4 @@
-"""Edge: Redis. When to ask Amazon about which refund: hints, the schedule, claims and the throttle."""
+"""Edge: Redis. The schedule of refunds to ask Amazon about: hints, due times, claims and the throttle."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from receiver.ledger.refund import REFUND_ID, Source
 from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.wakeups import News
-from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, trace_line
+from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
 SEEN_FOR = 16 * 86_400_000
-"""Accepted age and future, and a day (ms): what is older is refused before anybody asks whether it was seen."""
+"""ms: the accepted past and future age, plus one day. Anything older is rejected before it is looked up."""
 
 
 class FollowUp(msgspec.Struct, frozen=True, array_like=True):
-    """What is remembered of a hint until it has brought something new. Of a poll, only how often it has failed."""
+    """What is remembered of a hint until it leads to something new. For a poll, only the number of failures."""
 
     source: Source
     at: int
@@ -31,48 +31,48 @@ class FollowUp(msgspec.Struct, frozen=True, array_like=True):
     failures: int = 0
     """How often Amazon did not answer."""
     due: int = 0
-    """When (ms) to ask again because there was nothing new. A look before that, by its own schedule, is no step."""
+    """When (ms) to ask again because there was nothing new. Regular polls before that time do not count as a step."""
     traceparent: str = ""
-    """Of the hint. The last field, since it is written only where there is one."""
+    """The traceparent of the hint. It is the last field because it is only written if there is one."""
 
     def written(self) -> bytes:
-        """As it stands in Redis."""
+        """The form stored in Redis."""
         values = msgspec.structs.astuple(self)
         return msgspec.json.encode(values if self.traceparent else values[:-1])
 
 
 @dataclass(frozen=True, slots=True)
 class DueRefund:
-    """A claimed refund: ask Amazon, and settle with the token before the lease ends."""
+    """A claimed refund. Ask Amazon about it, and finish the claim with the token before the lease ends."""
 
     account: str
     refund_id: str
     token: int
-    echo: FollowUp | None
+    follow_up: FollowUp | None
     patient: bool = False
-    """Whether it was taken from the schedule or the refreshes, which wait behind notifications."""
+    """Whether it came from the schedule or from the refreshes, which wait behind notifications."""
 
     @property
     def source(self) -> Source:
-        """Who made us look."""
-        return self.echo.source if self.echo else Source.POLL
+        """What made the refund due."""
+        return self.follow_up.source if self.follow_up else Source.POLL
 
     @property
     def traceparent(self) -> str:
-        """What made us look sent along; empty for none."""
-        return self.echo.traceparent if self.echo else ""
+        """The traceparent of the hint that made the refund due; empty if there is none."""
+        return self.follow_up.traceparent if self.follow_up else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim took. `wait` is when (ms from now) there is more to take; None when nothing is scheduled."""
+    """The claimed refunds. `wait` is in how many ms more will be due; None if nothing is scheduled."""
 
-    looks: tuple[DueRefund, ...]
+    refunds: tuple[DueRefund, ...]
     wait: int | None
 
 
 class RefundSchedule(RedisRepository):
-    """The schedule of one account's questions to Amazon."""
+    """The schedule of one account."""
 
     seen_for: int = SEEN_FOR
 
@@ -80,7 +80,7 @@ class RefundSchedule(RedisRepository):
         """Make the refund due now. Durable when this returns; safe to repeat."""
         keys = self._keys(account)
         queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
-        echo = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
+        follow_up = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
         answer = await self._run(
             "hint",
             [
@@ -95,8 +95,8 @@ class RefundSchedule(RedisRepository):
                 hint.at,
                 hint.digest,
                 self.seen_for,
-                echo.written(),
-                trace_line(hint.at, hint.source.value),
+                follow_up.written(),
+                timeline_line(hint.at, hint.source.value),
                 CAP,
                 KEPT_FOR,
             ],
@@ -116,9 +116,9 @@ class RefundSchedule(RedisRepository):
         limit: int,
         patient: int | None = None,
     ) -> Claimed:
-        """Take at most `limit` refunds that are due, as many as the throttle of `call` allows, for `lease` ms.
+        """Claim due refunds for `lease` ms: at most `limit`, and no more than the throttle of `call` allows.
 
-        At most `patient` of them are of those that no notification has hinted at; None: there is no such limit.
+        At most `patient` of them have no hint from a notification; None: no such limit.
         """
         keys = self._keys(account)
         answer = await self._run(
@@ -128,18 +128,21 @@ class RefundSchedule(RedisRepository):
             repeatable=False,
         )
         wait, *rest = answer
-        looks = []
-        for member, token, echo, is_patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
+        refunds = []
+        for member, token, follow_up, patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
             if not REFUND_ID.fullmatch(refund_id := member.decode(errors="backslashreplace")):
                 await self.set_aside(keys("due"), member, "no id of a refund; set aside")
                 continue
-            looks.append(
-                DueRefund(account, refund_id, int(token), self._echo(keys("hints"), refund_id, echo), bool(is_patient))
+            refunds.append(
+                DueRefund(
+                    account, refund_id, int(token), self._follow_up(keys("hints"), refund_id, follow_up), bool(patient)
+                )
             )
-        return Claimed(tuple(looks), None if wait < 0 else int(wait))
+        return Claimed(tuple(refunds), None if wait < 0 else int(wait))
 
-    def _echo(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
-        """What is remembered of the hint. A damaged record costs the hint its memory, not the refund its look."""
+    def _follow_up(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
+        """What is remembered of the hint. If the record is damaged the details are lost, but the refund is still asked
+        about."""
         if not stored:
             return None
         try:
@@ -150,41 +153,42 @@ class RefundSchedule(RedisRepository):
 
     async def reschedule(
         self,
-        look: DueRefund,
+        due: DueRefund,
         at: int | None,
-        echo: FollowUp | None = None,
+        follow_up: FollowUp | None = None,
         *,
         revision: int | None = None,
         outcome: str = "",
         patient: bool = False,
     ) -> bool:
-        """Settle a look that brought no change: look again at `at` (ms; None: not scheduled), and remember `echo`.
+        """Finish a claim that brought no change: ask again at `at` (ms; None: never), and remember `follow_up`.
 
-        With `patient` it waits among the refreshes: nobody has told of it but who asked for one.
+        With `patient`, it waits among the refreshes: no notification named it, only a request for a refresh.
 
-        `outcome` is what the trail says of it, `unchanged` or an error's reason; nothing if Amazon was not asked.
+        `outcome` is for the timeline: `unchanged`, or the reason of an error; empty if Amazon was not asked.
 
-        `revision` is that of the refund which `at` was worked out from (0: there was none). False if the lease has run
-        out and somebody else has the refund, or has written it since: then nothing is written.
+        `revision` is the revision of the refund from which `at` was computed (0: the refund was not known). Returns
+        False, and writes nothing, if the lease expired and another worker claimed the refund, or if the refund has
+        changed since.
         """
-        keys = self._keys(look.account)
+        keys = self._keys(due.account)
         held = await self._run(
             "reschedule",
             [
                 keys("due"),
                 keys("hinted"),
                 keys("hints"),
-                keys("refund", look.refund_id),
-                keys("trail", look.refund_id),
+                keys("refund", due.refund_id),
+                keys("trail", due.refund_id),
                 keys("refreshed"),
             ],
             [
-                look.refund_id,
-                look.token,
+                due.refund_id,
+                due.token,
                 "" if at is None else at,
-                echo.written() if echo else "",
+                follow_up.written() if follow_up else "",
                 "" if revision is None else revision,
-                trace_line(self.now(), LOOK, look.source.value, outcome) if outcome else "",
+                timeline_line(self.now(), LOOK, due.source.value, outcome) if outcome else "",
                 CAP,
                 KEPT_FOR,
                 int(patient),
@@ -194,6 +198,7 @@ class RefundSchedule(RedisRepository):
         return bool(held)
 
     async def block(self, account: str, call: str, until: int) -> None:
-        """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle hides no 429."""
+        """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle is no reason to fail
+        here."""
         with contextlib.suppress(WrongType):
             await self._run("block", [self._keys(account)("throttle", call)], [self.now(), until])
