@@ -10,13 +10,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 CLEAN_UP = 'read -r _; kill -KILL "$(cat "$1/store/valkey.pid")"; rm -rf "$1"'
-"""Waits for the end of its standard input, which comes when the demo ends, in whatever way. After an orderly end there
-is no process id any more."""
+"""Runs when its standard input ends, that is when the demo ends. After an orderly end there is no pid file."""
 
 
 @contextlib.asynccontextmanager
 async def temporary_folder() -> AsyncIterator[Path]:
-    """A new folder. `kill -9` runs no code of the demo, so a shell in a session of its own waits and cleans up."""
+    """A new folder. After `kill -9` the demo cannot clean up itself, so a shell in another session does it."""
     folder = Path(tempfile.mkdtemp(prefix="receiver-demo-"))
     cleaner = await asyncio.create_subprocess_exec(
         "/bin/sh", "-c", CLEAN_UP, "sh", folder, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True

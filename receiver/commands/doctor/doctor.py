@@ -1,4 +1,4 @@
-"""Command. `receiver doctor`: checks an installation, and says what to do."""
+"""Command. `receiver doctor`: checks an installation and says what to fix."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def show(report: Report, *, as_json: bool) -> None:
     counts = report.counts
     parts = (
         f"{counts['ok']} ok",
-        f"{counts['warn']} to look at",
+        f"{counts['warn']} warnings",
         f"{counts['fail']} failed",
         f"{counts['skip']} skipped",
     )
@@ -103,7 +103,7 @@ def show(report: Report, *, as_json: bool) -> None:
 
 
 def _line(finding: Finding) -> Text:
-    # Of `account/subscriber` the finding names the second.
+    # A subject `account/subscriber`: the text names the subscriber.
     about = "" if finding.subject in finding.found else finding.subject.partition("/")[0]
     text = Text()
     text.append(f"{finding.status.value:<4}  ", COLOURS[finding.status])
@@ -115,7 +115,7 @@ def _line(finding: Finding) -> Text:
 
 
 def end_soon(code: int) -> None:
-    """See to it that the process ends: a thread that waits for a name server would hold it up for half a minute."""
+    """Makes the process end: a thread that waits for a name server would delay it by half a minute."""
 
     def end() -> None:
         for stream in (sys.stdout, sys.stderr):

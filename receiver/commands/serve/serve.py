@@ -1,4 +1,4 @@
-"""Command. `receiver serve` and `receiver work`: the service, until it is told to stop."""
+"""Command. `receiver serve` and `receiver work`: run the service until a signal ends it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 async def serve(settings: Settings, *, workers: bool = True) -> None:
-    """HTTP, and workers unless told otherwise, until a signal ends it. Raises `ConfigurationError`."""
+    """HTTP, and workers unless disabled, until a signal ends it. Raises `ConfigurationError`."""
     self_test()
     listeners = listen(settings)
     stopped = at_signal()
@@ -55,12 +55,12 @@ async def work(settings: Settings) -> None:
 
 
 class Stopped(Exception):
-    """The signal came before the service had started."""
+    """A signal came before the service had started."""
 
 
 @contextlib.asynccontextmanager
 async def running(service: Service, stopped: asyncio.Event) -> AsyncIterator[Service]:
-    """The service, started; stopped at the end. A store that loads much, or hangs, does not delay the signal.
+    """The started service; stopped at the end. A store that loads long or hangs does not delay a signal.
 
     Raises what `Service.start` raises, or `Stopped`.
     """
@@ -84,14 +84,14 @@ async def running(service: Service, stopped: asyncio.Event) -> AsyncIterator[Ser
 
 
 def _spare_the_collector() -> None:
-    """What is there at the start stays: to look through all of it again and again takes a twentieth of the time."""
+    """Objects created at start stay alive: scanning them in every collection takes a twentieth of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
 
 
 def listen(settings: Settings) -> list[socket.socket]:
-    """The socket of each of `http.listeners`; taken before anything starts, so that a taken port is a clear error.
+    """The socket of each of `http.listeners`; opened before anything starts, so that a port in use is a clear error.
 
     Raises `ConfigurationError`.
     """
@@ -114,7 +114,7 @@ def close(listeners: Sequence[socket.socket]) -> None:
 def servers(
     app: Application, settings: Settings, listeners: Sequence[socket.socket]
 ) -> list[tuple[Server, socket.socket]]:
-    """What answers on each socket: on one alone everything."""
+    """The server of each socket; with one socket, it serves everything."""
     apps = split_by_port(app) if len(listeners) > 1 else (app,)
     return [(server(each, settings.http), listener) for each, listener in zip(apps, listeners, strict=True)]
 

@@ -207,17 +207,17 @@ class RefundPages:
     ) -> list[Step]:
         subscribers = await self._store.subscribers(refund.account) if deliveries else []
         names = [subscriber.name for subscriber in subscribers]
-        trail, told = await asyncio.gather(
+        trail, events = await asyncio.gather(
             self._store.timeline(refund.account, refund.refund_id),
             self._store.refund_events(refund.account, refund.refund_id, history, names),
         )
-        there = {event.stream_id for event in told}
+        there = {event.stream_id for event in events}
         dead = await asyncio.gather(*(self._dead(refund, name, [*there]) for name in names))
         given_up = [(name, each) for name, events in zip(names, dead, strict=True) for each in events]
         steps = [Step(revision.at, revision) for revision in history]
         steps += [Step(each.first_told_at, dispute=each) for each in disputes]
         steps += [Step(trace.at, trace=trace) for trace in trail if deliveries or trace.what != DELIVERY]
-        for event in told:
+        for event in events:
             rows = [Delivery(name, "waiting", at, tried) for name, (at, tried) in event.waiting.items()]
             rows += [Delivery(name, "dead", dead=each) for name, each in given_up if each.stream_id == event.stream_id]
             steps.append(Step(event.at, event_type=event.fields.get("type", ""), deliveries=rows))
