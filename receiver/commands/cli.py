@@ -5,18 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
 from receiver.commands import openapi, repair
 from receiver.commands.groups import RootGroup
-from receiver.errors import ConfigurationError, ReceiverError
-
-if TYPE_CHECKING:
-    from receiver.settings import Settings
+from receiver.commands.setup import Config, fail, quiet, read_settings, run
+from receiver.errors import ConfigurationError
 
 # Commands import what they need when they run: loading the service takes longer than all that most of them do.
 app = typer.Typer(
@@ -28,16 +25,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        envvar="RECEIVER_CONFIG",
-        help="TOML file with the settings. RECEIVER_… variables override it.",
-    ),
-]
 
 
 @app.command()
@@ -56,7 +43,7 @@ def serve(
     from receiver.commands.serve.processes import serve as command
 
     gc.enable()
-    _run(command(_settings(config), config, workers=not no_worker, processes=workers))
+    run(command(read_settings(config), config, workers=not no_worker, processes=workers))
 
 
 @app.command()
@@ -64,7 +51,7 @@ def work(config: Config = None) -> None:
     """Poll Amazon and deliver events without HTTP: more workers for a `receiver serve` on the same Redis."""
     from receiver.commands.serve.serve import work as command
 
-    _run(command(_settings(config)))
+    run(command(read_settings(config)))
 
 
 @app.command()
@@ -78,12 +65,12 @@ def demo(
     Notifications arrive, some twice, some late, two never, some forged. Declines are delivered and retried. Exits with
     0 only if every expected state and delivery was observed. Needs the extra `embedded`.
     """
-    from receiver.commands.demo.demo import run
+    from receiver.commands.demo.demo import run as command
     from receiver.commands.signals import Terminated, in_order
 
-    _quiet()
+    quiet()
     try:
-        raise typer.Exit(_run(in_order(run(refunds=refunds, keep=keep, as_json=as_json))))
+        raise typer.Exit(run(in_order(command(refunds=refunds, keep=keep, as_json=as_json))))
     except Terminated as terminated:
         raise typer.Exit(terminated.exit_code) from None
 
@@ -116,12 +103,12 @@ def simulate(
     keys: Annotated[Path, typer.Option(help="Folder for the simulator's keys.")] = Path("receiver-simulator"),
 ) -> None:
     """Run a simulated Amazon Pay to develop against. Prints the settings that your receiver needs."""
-    from receiver.commands.simulate import run
+    from receiver.commands.simulate import run as command
     from receiver.runtime import logs
 
     logs.configure()
-    _run(
-        run(
+    run(
+        command(
             host=host,
             port=port,
             post_to=post_to,
@@ -161,14 +148,14 @@ def verify(
     from receiver.commands.verify import verify_files
     from receiver.service import system_clock
 
-    _quiet()
+    quiet()
     refused = False
     try:
         for line in verify_files(files, cert=cert, at=at, topics=topic, now=system_clock):
             refused |= line["verdict"] != "accepted"
             typer.echo(json.dumps(line))
     except ConfigurationError as error:
-        _fail(error)
+        fail(error)
     raise typer.Exit(1 if refused else 0)
 
 
@@ -208,7 +195,7 @@ def prune(
     from receiver.commands.prune import prune as command
 
     with ending():
-        raise typer.Exit(uvloop.run(command(_settings(config), older_than, refund_id, account, dry_run, as_json)))
+        raise typer.Exit(uvloop.run(command(read_settings(config), older_than, refund_id, account, dry_run, as_json)))
 
 
 @app.command()
@@ -251,7 +238,7 @@ def doctor(
     from receiver.service import system_clock
     from receiver.settings import load
 
-    _quiet()
+    quiet()
 
     async def whole() -> int:
         code = await command(
@@ -270,47 +257,11 @@ def doctor(
         return code
 
     with ending():
-        raise typer.Exit(_run(whole()))
+        raise typer.Exit(run(whole()))
 
 
 openapi.register(app)
 repair.register(app)
-
-
-def _settings(config: Path | None) -> Settings:
-    """The settings. If they are wrong, prints every problem and exits with 2."""
-    from receiver.runtime import logs
-    from receiver.settings import load
-
-    try:
-        settings = load(config, os.environ)
-    except ConfigurationError as error:
-        _fail(error)
-    logs.configure(level=settings.log.level, format=settings.log.format)
-    return settings
-
-
-def _quiet() -> None:
-    """Log errors only: the command prints its own results."""
-    from receiver.runtime import logs
-
-    logs.configure(level="error")
-
-
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    import uvloop
-
-    try:
-        return uvloop.run(work)
-    except ReceiverError as error:
-        _fail(error)
-
-
-def _fail(error: ReceiverError) -> NoReturn:
-    problems = error.problems if isinstance(error, ConfigurationError) else (error.detail,)
-    for problem in problems:
-        typer.echo(f"receiver: {problem}", err=True)
-    sys.exit(2)
 
 
 def main() -> None:

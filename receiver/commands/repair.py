@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from receiver.commands.client.options import ending
 from receiver.commands.console import emit, emit_value
+from receiver.commands.setup import Config
 from receiver.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,10 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def repair_command(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The key, as shown by `receiver doctor --store`.")],
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", envvar="RECEIVER_CONFIG", help="TOML file with the settings."),
-    ] = None,
+    config: Config = None,
     part: Annotated[
         str, typer.Option("--part", help="Only this field or member. Default: the whole key.", show_default=False)
     ] = "",
@@ -72,10 +69,10 @@ async def repair(settings: Settings, key: str, part: str, compared: bool, as_jso
             ]
         )
     store = open_store(settings)
-    store.accounts = [account.name for account in settings.accounts]
+    store.connection.accounts = [account.name for account in settings.accounts]
     try:
         await store.correct_clock()
-        kept = await store.repair(key, part)
+        kept = await store.inspection.repair(key, part)
     finally:
         await store.close()
     if as_json:

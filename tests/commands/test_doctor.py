@@ -234,4 +234,4 @@ def test_warnings_are_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "us: odd \\x1b[31m name" in said
     assert "\x1b" not in said
-    assert "0 ok, 1 to look at, 0 failed, 0 skipped." in said
+    assert "0 ok, 1 warnings, 0 failed, 0 skipped." in said

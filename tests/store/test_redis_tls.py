@@ -104,7 +104,7 @@ async def woken(other: Store, waker: ChangeSignal) -> bool:
     clock = asyncio.get_running_loop().time
     waker.clear()
     began = clock()
-    await other.hint("us", hint(message=os.urandom(8).hex()))
+    await other.schedule.hint("us", hint(message=os.urandom(8).hex()))
     await waker.rest(2.0)
     return clock() - began < 1.5
 
@@ -116,9 +116,9 @@ PAST = datetime.now(UTC) - timedelta(days=1)
     ("case", "word", "mend"),
     [
         ("untrusted", "tls_untrusted", "ssl_ca_certs"),
-        ("wrong host", "tls_wrong_host", "as its certificate names it"),
-        ("wrong address", "tls_wrong_host", "as its certificate names it"),
-        ("expired", "tls_expired", "new certificate"),
+        ("wrong host", "tls_wrong_host", "host name of its certificate"),
+        ("wrong address", "tls_wrong_host", "host name of its certificate"),
+        ("expired", "tls_expired", "Renew its certificate"),
         ("no TLS", "tls_failed", "rediss://"),
     ],
 )

@@ -130,7 +130,7 @@ def tricks_unseen(scene: Stage, refunds: dict[str, dict[str, Any]]) -> list[str]
 
 async def still_owed(scene: Stage) -> list[str]:
     """Queue entries left behind: delivered events must be gone, or they would be sent again."""
-    sizes = await scene.service.store.gauges("demo")
+    sizes = await scene.service.store.gauges.measure("demo")
     left = [name for name, size in sizes.items() if size and name.startswith(("hinted", "waiting:", "dead:"))]
     return [f"Entries are left in {name}." for name in left]
 

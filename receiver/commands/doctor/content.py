@@ -40,7 +40,7 @@ FIXES: Final = MappingProxyType(
 async def check_keys_of_store(store: Store) -> list[Finding]:
     """The keys whose names are known beforehand."""
     try:
-        await store.check_keys()
+        await store.inspection.check_keys()
     except StoreUnavailable as error:
         return [skip(KEYS, error.reason, f"cannot read the types of the keys: {error.detail}", "See above.")]
     return _foreign(store) or [ok(KEYS, "all checked keys have the right type")]
@@ -49,7 +49,7 @@ async def check_keys_of_store(store: Store) -> list[Finding]:
 async def check_whole_store(store: Store) -> list[Finding]:
     """Every key, and every record that it holds."""
     try:
-        unknown = await store.inspect()
+        unknown = await store.inspection.inspect()
     except StoreUnavailable as error:
         return [fail(RECORDS, error.reason, f"cannot read the store: {error.detail}", "See above.")]
     findings = [*_foreign(store), *_records(store)]

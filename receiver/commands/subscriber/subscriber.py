@@ -31,9 +31,9 @@ from receiver.commands.subscriber.options import (
 from receiver.commands.subscriber.views import emit_list, fields
 from receiver.errors import ConfigurationError, TransportError
 from receiver.exchange import Response
+from receiver.outbox.formats.registry import DEFAULT, FORMATS
 from receiver.outbox.subscribers.changes import NEW
 from receiver.outbox.subscribers.fields import NAME
-from receiver.outbox.subscribers.formats import CLOUDEVENTS, FORMATS
 from receiver.outbox.subscribers.url import EXAMPLE
 
 UNSENT = ("bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed")
@@ -73,7 +73,7 @@ def add(
     format: Annotated[  # noqa: A002
         str,
         typer.Option(metavar="FORMAT", help=f"Message format: {', '.join(FORMATS)}."),
-    ] = CLOUDEVENTS,
+    ] = DEFAULT.name,
     types: Types = None,
     reasons: Reasons = None,
     min_amount: MinAmount = None,
@@ -120,7 +120,7 @@ async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
     except (TransportError, ApiProblem) as error:
         if error.status >= 500 and error.reason not in UNSENT:
             say([f"{name} may have been added. Check with `receiver subscriber show {name}`."])
-            if "secret" not in wanted and wanted["format"] == CLOUDEVENTS:
+            if "secret" not in wanted and wanted["format"] == DEFAULT.name:
                 say(["If so, its secret is lost. Remove it and add it again."])
         raise
     return answer

@@ -63,7 +63,7 @@ async def test_a_right_key_is_accepted(amazon: Simulator, transport: Transport) 
     """By a 404, to one Get Refund of a refund that is none."""
     found = await check_amazon(asked_by(transport, account(amazon)))
     assert words(found) == {}
-    assert "takes the key" in only(found, "amazon.key").found
+    assert "accepts the key" in only(found, "amazon.key").found
     [call] = amazon.calls
     assert (call.call, call.object_id) == ("get_refund", "S01-0000000-0000000-R000000")
 

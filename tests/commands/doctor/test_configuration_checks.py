@@ -100,7 +100,7 @@ async def test_a_configuration_that_holds_secrets_is_one_itself(tmp_path: Path) 
         config.chmod(0o600)
         found = [each.found for each in await check_configuration(site(tokens=[GOOD], config=config))]
         assert [each for each in found if "with secrets" in each] == (
-            [f"{files} with secrets that no other user of this machine can read"] if files else []
+            [f"{files} with secrets, not readable by other users of this machine"] if files else []
         )
 
 
@@ -109,7 +109,7 @@ async def test_a_token_that_everybody_would_try(text: str) -> None:
     """Its digest is known, and so is what went wrong."""
     found = only(await check_configuration(site(tokens=[token(text)])), "configuration.tokens")
     assert (found.status, found.reason) == (Status.FAIL, "token_guessable")
-    assert ("nothing" in found.found) is (not text.strip())
+    assert ("empty" in found.found) is (not text.strip())
 
 
 async def test_no_token_and_a_token_with_its_line_end() -> None:

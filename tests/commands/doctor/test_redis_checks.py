@@ -145,7 +145,7 @@ async def test_a_full_one_refuses_the_write(url: str, valkey: Any) -> None:
     await valkey.config_set("maxmemory", "1")
     found = only(await examine(url), "redis.write")
     assert (found.status, found.reason) == (Status.FAIL, "write_full")
-    assert "more memory" in found.fix
+    assert "maxmemory" in found.fix
 
 
 async def test_a_replica_is_no_primary(url: str, valkey: Any) -> None:
@@ -336,7 +336,7 @@ async def test_the_embedded_folder_without_a_server(tmp_path: Path) -> None:
     """Nothing is made by looking."""
     found = await check_store(site(data_dir=str(tmp_path / "new")))
     assert words(found) == {"embedded.valkey": "not_running"}
-    assert "can be made" in only(found, "embedded.data_dir").found
+    assert "can be created" in only(found, "embedded.data_dir").found
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").write_text("")
     [unusable] = await check_store(site(data_dir=str(tmp_path / "file")))
@@ -350,7 +350,7 @@ async def test_a_key_of_a_foreign_type_is_named_with_what_to_do(url: str, valkey
     assert [(each.status, each.reason, each.subject) for each in found] == [
         (Status.FAIL, "store_wrong_type", "refunds:{us}:due")
     ]
-    assert "holds a set, and should be a zset" in found[0].found
+    assert "is a set, but should be a zset" in found[0].found
     assert found[0].fix.startswith("receiver repair 'refunds:{us}:due'")
 
 
