@@ -1,4 +1,4 @@
-"""Command. `receiver simulate`: the stand-in Amazon Pay alone, with a configuration for the receiver ready to paste."""
+"""Command. `receiver simulate`: the simulated Amazon Pay alone. Prints settings for the receiver, ready to paste."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def run(
 
 
 def greeting(simulator: Simulator, keys: Path) -> str:
-    """What a user needs to know: addresses, pin, topic, merchant, and the receiver's configuration."""
+    """The text printed at start: addresses, topic, merchant, and settings for the receiver."""
     return "\n".join(
         (
             f"Amazon Pay simulator ({simulator.environment}, {simulator.region}) on {simulator.base_url}",
@@ -84,7 +84,7 @@ def greeting(simulator: Simulator, keys: Path) -> str:
             f"  merchant     {simulator.merchant_id}",
             f"  FPS          {simulator.fps_endpoint} (retired in 2015), posts to {simulator.fps_post_to or 'nowhere'}",
             "",
-            "Configuration for `receiver serve --config receiver.toml`:",
+            "Settings for `receiver serve --config receiver.toml`:",
             "",
             snippet(simulator, keys),
             "",
@@ -98,7 +98,7 @@ EXAMPLE = '{"amount": "12.01", "currencyCode": "USD"}'
 
 
 def snippet(simulator: Simulator, keys: Path) -> str:
-    """The `[[accounts]]` table of a receiver that trusts this simulator and asks it. Paths are absolute."""
+    """The `[[accounts]]` table for a receiver that uses this simulator. Paths are absolute."""
     folder = keys.absolute()
     lines = {
         "name": simulator.environment,

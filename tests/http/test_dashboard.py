@@ -293,7 +293,9 @@ async def test_scopes_and_accounts(service: Service, browser: Browser, store: St
     assert (await browser.post("/subscribers/europe/pause?account=eu", csrf=browser.csrf)).status == 404
 
 
-@pytest.mark.parametrize(("token", "words"), [(REFUNDER, "does not have the scope"), (ADMIN, "does not have the scope")])
+@pytest.mark.parametrize(
+    ("token", "words"), [(REFUNDER, "does not have the scope"), (ADMIN, "does not have the scope")]
+)
 async def test_without_read_no_refund_is_shown(
     service: Service, browser: Browser, store: Store, token: str, words: str
 ) -> None:
