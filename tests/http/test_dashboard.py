@@ -435,7 +435,7 @@ async def test_the_timeline_has_every_notification_look_and_delivery(
     browser.jar.clear()
     await browser.sign_in(READER)
     await browser.get(ONE)
-    assert "Amazon asked: too many calls" in browser.page
+    assert "Amazon asked: throttled" in browser.page
     assert "finance" not in browser.page
 
 

@@ -259,16 +259,16 @@ async def test_the_button_of_a_retry_says_what_happened_last_time(open_shop: Ope
     jar = await signed_in(counter)
     path = f"/refunds/{declined}/retry?account=us"
     _, text, _, _ = await page(counter, "GET", path, jar)
-    assert "The last try" not in text
+    assert "The last attempt" not in text
     amazon.fault_injection.add("refuse", place="create_refund", kind="count")
     assert (await page(counter, "POST", path, jar, csrf=csrf(text)))[0] == 422
     said = "The charge has been refunded ten times."
     _, shown, _, _ = await page(counter, "GET", f"/refunds/{declined}?account=us", jar)
     assert "The last attempt to reissue it" in shown
     assert shown.count(said) == 2, "beside the button, and in the timeline"
-    assert "Asked for by refunder" in shown
+    assert "Requested by refunder" in shown
     _, text, _, _ = await page(counter, "GET", path, jar)
-    assert "The last try" in text
+    assert "The last attempt" in text
     assert said in text
     ran = await counter.run("refund", "get", declined)
     assert said in " ".join(ran.out.split())
