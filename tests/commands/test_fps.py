@@ -171,7 +171,7 @@ def test_every_part_of_the_key_that_is_missing_is_named_at_once(run: Callable[..
     ran = run(T1, "R-1", FPS_ACCESS_KEY_ID=None, FPS_SECRET_ACCESS_KEY=None)
     assert ran.code == 2
     assert "Set FPS_ACCESS_KEY_ID" in ran.err
-    assert "set FPS_SECRET_ACCESS_KEY" in ran.err
+    assert "Set FPS_SECRET_ACCESS_KEY" in ran.err
     ran = run(T1, "R-1", FPS_ACCESS_KEY_ID="short")
     assert (ran.code, "AWSAccessKeyId" in ran.err) == (2, True)
     ran = run(T1, "R-1", FPS_SECRET_ACCESS_KEY="two words")
