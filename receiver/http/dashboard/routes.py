@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.http.api.auth import Tokens
+from receiver.http.api.rate_limit import Refreshes
 from receiver.http.api.reads import Reads
-from receiver.http.api.refresh_limit import Refreshes
 from receiver.http.dashboard.guard import Frame
 from receiver.http.dashboard.overview import OverviewPage
 from receiver.http.dashboard.pages import Pages
@@ -26,7 +26,7 @@ from receiver.issue.issuer import Issuer
 from receiver.store import Store
 
 MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics", "/openapi.json")
-"""Below these, errors are JSON for everybody."""
+"""Below these paths every error is JSON."""
 
 
 class Dashboard:

@@ -15,8 +15,6 @@ from receiver.store.redis.wakeups import News
 from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
-SEEN_FOR = 16 * 86_400_000
-"""ms: the accepted past and future age, plus one day. Anything older is rejected before it is looked up."""
 
 
 class FollowUp(msgspec.Struct, frozen=True, array_like=True):
@@ -74,8 +72,6 @@ class Claimed:
 class RefundSchedule(RedisRepository):
     """The schedule of one account."""
 
-    seen_for: int = SEEN_FOR
-
     async def hint(self, account: str, hint: Hint) -> HintResult:
         """Make the refund due now. Durable when this returns; safe to repeat."""
         keys = self._keys(account)
@@ -94,7 +90,7 @@ class RefundSchedule(RedisRepository):
                 hint.refund_id,
                 hint.at,
                 hint.digest,
-                self.seen_for,
+                self.connection.seen_for,
                 follow_up.written(),
                 timeline_line(hint.at, hint.source.value),
                 CAP,
@@ -135,12 +131,16 @@ class RefundSchedule(RedisRepository):
                 continue
             refunds.append(
                 DueRefund(
-                    account, refund_id, int(token), self._follow_up(keys("hints"), refund_id, follow_up), bool(patient)
+                    account,
+                    refund_id,
+                    int(token),
+                    self.read_follow_up(keys("hints"), refund_id, follow_up),
+                    bool(patient),
                 )
             )
         return Claimed(tuple(refunds), None if wait < 0 else int(wait))
 
-    def _follow_up(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
+    def read_follow_up(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
         """What is remembered of the hint. If the record is damaged the details are lost, but the refund is still asked
         about."""
         if not stored:
