@@ -1,7 +1,7 @@
-"""Command. `receiver verify`: judges captured notifications offline, by every rule of `/ipn` but deduplication.
+"""Command. `receiver verify`: checks captured notifications offline, by every rule of `/ipn` except deduplication.
 
-A file holds an envelope, or `{"message": <envelope>, "cert_pem": "…"}`. A certificate that comes in the file proves no
-more than that the file agrees with itself: hand over Amazon's own with `--cert` where the file's origin is in doubt.
+A file holds an envelope, or `{"message": <envelope>, "cert_pem": "…"}`. A certificate inside the file proves
+only that the file is consistent: pass Amazon's own with `--cert` if you doubt where the file comes from.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from receiver.amazon.notification import Notice, read_notice
 from receiver.amazon.sns import strict_json
-from receiver.amazon.sns.certificate import MAX_PEM, check_certificate, read_certificate
+from receiver.amazon.sns.certificate import MAX_PEM, read_certificate
 from receiver.amazon.sns.envelope import MAX_BODY, NOTIFICATION, Envelope, read_envelope
-from receiver.amazon.sns.signature import check_address, check_age, check_signature
+from receiver.amazon.sns.signature import check_claims, prove
 from receiver.amazon.sns.topic import AMAZON_PAY_AWS_ACCOUNTS, TopicPattern
 from receiver.errors import (
     ConfigurationError,
@@ -33,7 +33,7 @@ UNRECOGNIZED = "unrecognized"
 
 
 class Unrecognized(Exception):
-    """It is Amazon Pay's, and not understood: `/ipn` answers 200, and keeps it."""
+    """It is from Amazon Pay, but not understood: `/ipn` answers 200 and keeps it."""
 
 
 def verify_files(
@@ -48,8 +48,8 @@ def verify_files(
     is accepted and not understood), `refund_id` (or null).
 
     `at` is the moment to judge at: `now`, `message` (each message's own time) or RFC 3339. `topics` are patterns as in
-    the configuration; here alone one may be `*`: any topic, and a message inside need then not be Amazon Pay's.
-    Merchants are not judged, as no account is known. Raises `ConfigurationError` on an unusable `at` or `cert`.
+    the configuration; `*` allows any topic, and messages that are not Amazon Pay's.
+    Merchants are not checked, as no account is known. Raises `ConfigurationError` on an unusable `at` or `cert`.
     """
     moment = _moment(at, now)
     certificate = _read_option(cert)
@@ -73,29 +73,25 @@ def _verify(
 
 
 def _judge(body: bytes, pem: bytes | None, moment: int | None, patterns: Sequence[TopicPattern]) -> Notice | None:
-    """The checks of `receive/receiver.py`, in its order; the certificate is at hand instead of fetched."""
+    """The checks of `receive/receiver.py`, but that the certificate is given and not fetched."""
     if len(body) > MAX_BODY:
         raise TooLarge()
     envelope = read_envelope(body)
     if not any(pattern.matches(envelope.topic_arn) for pattern in patterns):
         raise VerificationFailed("The topic is not one that is allowed.", reason="wrong_topic")
-    name = check_address(envelope)
     at = envelope.timestamp if moment is None else moment
-    check_age(envelope, at)
+    name = check_claims(envelope, at)
     if pem is None:
-        raise VerificationFailed("There is no certificate: hand one over.", reason="certificate_missing")
+        raise VerificationFailed("No certificate: pass one with --cert.", reason="certificate_missing")
     certificate = read_certificate(pem)
     if certificate.name != name:
-        raise VerificationFailed(
-            "The certificate is not the one that its file name promises.", reason="certificate_not_as_named"
-        )
-    check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, at)
-    check_signature(envelope, certificate)
+        raise VerificationFailed("The certificate does not match its file name.", reason="certificate_not_as_named")
+    prove(envelope, certificate, at)
     return _read_notice(envelope, patterns) if envelope.type == NOTIFICATION else None
 
 
 def _read_notice(envelope: Envelope, patterns: Sequence[TopicPattern]) -> Notice | None:
-    """The notice inside; None for somebody else's message, which only `*` lets through to here.
+    """The notice inside; None for a message that is not Amazon Pay's, which only `*` lets through.
 
     Raises `Unrecognized` for one of Amazon Pay that is not understood.
     """

@@ -18,8 +18,9 @@ import structlog
 
 from receiver.deliver.send import DeliveryAttempt, Send
 from receiver.errors import StoreUnavailable
+from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.retries import ClaimedDelivery
-from receiver.outbox.subscribers.subscriber import Subscriber, most_in_one, window
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import in_rounds
 from receiver.store import Store
@@ -97,11 +98,12 @@ class Deliverer:
     async def _looked(self) -> tuple[SubscriberList, dict[str, int]]:
         """The subscribers, and when each lane is due next. Both in one go, unless there are others than last time."""
         tops, subscriber_list = await asyncio.gather(
-            self.store.queue_heads(self.account, self._lanes), self.store.subscriber_list(self.account)
+            self.store.deliveries.queue_heads(self.account, self._lanes),
+            self.store.subscribers.read(self.account),
         )
         if self._lanes != (names := list(subscriber_list.subscribers)):
             self._lanes = names
-            tops = await self.store.queue_heads(self.account, names)
+            tops = await self.store.deliveries.queue_heads(self.account, names)
         return subscriber_list, tops
 
     @property
@@ -133,16 +135,16 @@ class Deliverer:
 
     async def _claim(self, subscriber: Subscriber, room: int) -> Claims:
         """Take events of one lane, and begin to deliver them."""
-        most, name = most_in_one(subscriber), subscriber.name
+        most, name = format_spec(subscriber.format).most_in_one, subscriber.name
         terms = QueueLimits(
             rate=subscriber.rate or self.rate,
             most=most,
-            window=window(subscriber),
+            window=format_spec(subscriber.format).window,
             breaker=BREAKER,
             tests_only=subscriber.paused,
         )
         try:
-            claims = await self.store.claim_deliveries(
+            claims = await self.store.deliveries.claim(
                 self.account, name, lease=int(self.lease * 1000), limit=room, terms=terms
             )
         except StoreUnavailable as error:

@@ -20,7 +20,7 @@ from receiver.ledger.lifecycle import EventType
 from receiver.outbox.dead_letter import dead_event, dead_letter
 from receiver.outbox.events.event import Event, from_fields, is_newer
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
-from receiver.outbox.formats.render import render, render_operator
+from receiver.outbox.formats.registry import render, render_operator
 from receiver.outbox.retries import (
     ClaimedDelivery,
     Dead,
@@ -153,13 +153,13 @@ class DeliveryAttempt:
         result = _result(verdict, answer, now) if first else AttemptEffects()
         match verdict:
             case Delivered():
-                held = await self.store.delivered(delivery, result)
+                held = await self.store.deliveries.delivered(delivery, result)
             case Retry(at=at):
-                held = await self.store.retry(delivery, at, attempts, result)
+                held = await self.store.deliveries.retry(delivery, at, attempts, result)
             case Gone():
                 await pause_gone(self.store, delivery, subscriber)
                 await announce(self.store, delivery.account, self.metrics)
-                held = await self.store.retry(delivery, now, attempts, result)
+                held = await self.store.deliveries.retry(delivery, now, attempts, result)
             case Dead(reason=reason):
                 held = await self._dead_letter(delivery, reason, attempts, result)
         self._log(delivery, told, verdict, attempts, answer, seconds, held)
@@ -174,7 +174,7 @@ class DeliveryAttempt:
         now = self.store.now()
         tell = [] if is_operator(delivery.fields) else [dead_letter(delivery, reason, now, attempts)]
         entry = dead_event(delivery, reason, now, attempts)
-        return await self.store.dead(delivery, entry, AttemptEffects(result.failed, result.error, tell))
+        return await self.store.deliveries.dead(delivery, entry, AttemptEffects(result.failed, result.error, tell))
 
     def _log(
         self,
@@ -205,7 +205,7 @@ class DeliveryAttempt:
     async def _test(self, delivery: ClaimedDelivery, event: Event, subscriber: Subscriber) -> None:
         """Sent once, whatever comes of it; a test that nobody waits for any more is not sent."""
         if self.store.now() - int(delivery.stream_id.partition("-")[0]) > STALE_TEST:
-            await self.store.tested(delivery, b"", AttemptEffects())
+            await self.store.deliveries.tested(delivery, b"", AttemptEffects())
             return
         answer, seconds = await self._post([event], subscriber)
         right = isinstance(answer, Response) and 200 <= answer.status < 300
@@ -218,12 +218,12 @@ class DeliveryAttempt:
             answer.note if isinstance(answer, Response) else "",
         )
         result = AttemptEffects(not right, tested.error)
-        held = await self.store.tested(delivery, msgspec.json.encode(tested), result)
+        held = await self.store.deliveries.tested(delivery, msgspec.json.encode(tested), result)
         log.info("delivery.tested", event_id=event.id, delivered=right, error=tested.error or None, settled=held)
 
     async def _leave(self, delivery: ClaimedDelivery) -> None:
         """An event of a later version is that version's to deliver: it waits, and nothing counts against it."""
-        held = await self.store.postpone(delivery, self.store.now() + LATER_PAUSE)
+        held = await self.store.deliveries.postpone(delivery, self.store.now() + LATER_PAUSE)
         log.warning(
             "delivery.left_to_later_version",
             type=delivery.fields.get("type"),

@@ -22,6 +22,7 @@ from receiver.errors import (
     StoreUnavailable,
 )
 from receiver.exchange import Response
+from receiver.issue.refusals import hindrance
 from receiver.ledger.charge_book import reservation
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Facts
@@ -31,7 +32,7 @@ from receiver.outbox.events.event import Settled
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.refunds.timeline import RETRY
-from receiver.store.requests.requests import Attempt
+from receiver.store.requests.requests import Attempt, Disputed, NotReserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Settler
 
@@ -54,6 +55,10 @@ MEND_REFUSES_US = (
     "the refund was not issued, and the request is kept: reason_code and amazon_says tell what Amazon refuses of our "
     "requests (date, key, account). Correct that; it is then issued by itself. `receiver doctor` finds wrong keys and "
     "clocks"
+)
+MEND_STOPPED = (
+    "the buyer may be paid another way, as has become known while the request waited; nothing was issued. Look at the "
+    "charge in Seller Central; if the buyer is owed this refund as well, ask for it under a new key"
 )
 MEND_LATE = (
     "it is tried on; last_error says how Amazon fails: quote request_id to Amazon's support, and do not refund the "
@@ -91,10 +96,13 @@ class RefundAttempts:
             return
         at = self.store.now() + 1_000
         detail = "Waiting for Amazon's throttle."
-        await self.store.retry_request(self.account, attempt, order, at, unknown=None, fields={"detail": detail})
+        await self.store.requests.retry(self.account, attempt, order, at, unknown=None, fields={"detail": detail})
 
     async def _try(self, attempt: Attempt, order: PreparedRefund) -> None:
-        if not await self.store.begin_try(self.account, attempt):
+        begun = await self.store.requests.begin(self.account, attempt, order)
+        if begun is not True:
+            if begun:
+                await self._stopped(attempt, order, begun)
             return
         request = post_refund(self.amazon_client.account.endpoint, order.body, order.amazon_key)
         try:
@@ -106,7 +114,7 @@ class RefundAttempts:
             if error.refund_id:
                 # Amazon has made a refund, whosever it is: what became of it must be known.
                 hint = Hint(refund_id=error.refund_id, at=self.store.now(), source=Source.CREATE)
-                await self.store.hint(self.account, hint)
+                await self.store.schedule.hint(self.account, hint)
             await self._again(attempt, order, error, unknown=error.reason not in NEVER_SENT)
         except AmazonRefused as error:
             if error.reason_code in VERDICTS:
@@ -145,7 +153,7 @@ class RefundAttempts:
         if order.retry_of:
             # While the request is not done a worker repeats this; afterwards nobody would.
             await self.settler.annotate(self.account, order.retry_of, {"retried_by": seen.refund_id})
-        agreed = await self.store.done_request(self.account, attempt, order, seen.refund_id, state)
+        agreed = await self.store.requests.done(self.account, attempt, order, seen.refund_id, state)
         told = {"account": self.account, "refund_id": seen.refund_id, "charge_id": order.charge_id}
         self.metrics.refund_attempt("done" if agreed else "contradicted")
         if agreed:
@@ -171,13 +179,15 @@ class RefundAttempts:
 
     async def _again(self, attempt: Attempt, order: PreparedRefund, error: AmazonError, *, unknown: bool) -> None:
         now = self.store.now()
-        record = await self.store.request(self.account, order.id) or RefundRequestRecord(order=order, created_at=now)
+        record = await self.store.requests.get(self.account, order.id) or RefundRequestRecord(
+            order=order, created_at=now
+        )
         refuses_us = error.reason == AmazonRefusesUs.reason
         first = REFUSES_US_FIRST if refuses_us else RETRY_FIRST
         wait = min(first * 2 ** min(max(record.tries - refuses_us, 0), 20), RETRY_MOST)
         asked = (error.retry_after or 0) * 1000
         wait = max(int(wait * (0.5 + self.random() / 2)), min(asked, RETRY_MOST) if refuses_us else asked)
-        written = await self.store.retry_request(
+        written = await self.store.requests.retry(
             self.account, attempt, order, now + wait, unknown=unknown, fields=_fields(error)
         )
         if not written:
@@ -204,19 +214,42 @@ class RefundAttempts:
         if order.retry_of:
             # While the request is open a worker repeats this; afterwards nobody would.
             await self._show_on_declined(order, error)
-        state = await self.store.refuse_request(self.account, attempt, order, _fields(error))
+        state = await self.store.requests.refuse(self.account, attempt, order, _fields(error))
         if state is RequestState.UNCLEAR:
             await self._alarm(order, error)
         elif state is RequestState.REFUSED:
             self.metrics.refund_attempt("refused")
             if order.retry_of:
                 said = error.reason_code or "", error.detail
-                await self.store.trace(self.account, order.retry_of, RETRY, order.issued_by, *said)
+                await self.store.timelines.add(self.account, order.retry_of, RETRY, order.issued_by, *said)
             log.warning("refund.refused", account=self.account, charge_id=order.charge_id, **_told(error))
+
+    async def _stopped(self, attempt: Attempt, order: PreparedRefund, found: NotReserved | Disputed) -> None:
+        """The buyer may be paid another way, as became known while the request waited: it ends, or becomes unclear."""
+        error = await hindrance(self.store, self.account, order, found)
+        fields = {"reason_code": "", "detail": error.detail, "amazon_status": "0", "request_id": ""}
+        fields["last_error"] = error.reason
+        state = await self.store.requests.refuse(self.account, attempt, order, fields)
+        if state not in (RequestState.UNCLEAR, RequestState.REFUSED):
+            return
+        self.metrics.refund_attempt("unclear" if state is RequestState.UNCLEAR else "stopped")
+        if order.retry_of:
+            await self.store.timelines.add(
+                self.account, order.retry_of, RETRY, order.issued_by, error.reason, error.detail
+            )
+        log.error(
+            "refund.stopped",
+            account=self.account,
+            request=order.id,
+            charge_id=order.charge_id,
+            reason=error.reason,
+            request_state=state,
+            mend=MEND_UNCLEAR if state is RequestState.UNCLEAR else MEND_STOPPED,
+        )
 
     async def _show_on_declined(self, order: PreparedRefund, error: AmazonRefused) -> None:
         """Let the declined refund tell that Amazon has refused to repeat it, if that is proven."""
-        record = await self.store.request(self.account, order.id)
+        record = await self.store.requests.get(self.account, order.id)
         if record is None or record.unknown or error.reason_code == KEY_TAKEN:
             return
         refused = RetryRefused(
@@ -234,8 +267,8 @@ class RefundAttempts:
         self.metrics.refund_attempt("unclear")
         candidate = ""
         with contextlib.suppress(StoreUnavailable):
-            if record := await self.store.request(self.account, order.id):
-                candidate = await self.store.candidate_of(self.account, record)
+            if record := await self.store.requests.get(self.account, order.id):
+                candidate = await self.store.requests.candidate_of(self.account, record)
         log.error(
             "refund.unclear",
             account=self.account,

@@ -102,13 +102,13 @@ class FpsIssuer:
             raise NotFound("This account has no Flexible Payments.", reason="no_fps")
         order = FpsOrder(values=values, version=access.version)
         lease = int(self.lease * 1000)
-        reserved = await self._store.reserve_fps(self._name, order, owner=self.nonce(), lease=lease)
+        reserved = await self._store.fps.reserve(self._name, order, owner=self.nonce(), lease=lease)
         match reserved:
             case Taken():
                 raise Conflict("The ledger has another refund under this reference.", reason="reference_taken")
             case Attempt():
                 await self._try(reserved, order)
-                record = await self._store.fps_order(self._name, values.reference)
+                record = await self._store.fps.get(self._name, values.reference)
                 return await self._known(record or FpsRecord(order=order), values)
         return await self._known(reserved, values)
 
@@ -119,7 +119,7 @@ class FpsIssuer:
                 "This reference was used with other values. Use a new one for another refund.",
                 reason="reference_reused",
             )
-        refund = await self._store.refund(self._name, values.reference)
+        refund = await self._store.refunds.get(self._name, values.reference)
         if refund is not None or record.state not in (RequestState.REFUSED, RequestState.UNCLEAR):
             return Ordered(record, refund)
         if record.state is RequestState.UNCLEAR:
@@ -139,12 +139,12 @@ class FpsIssuer:
 
     async def hint(self, reference: str) -> bool:
         """Somebody says that this refund has changed: it is due now. False if there was no order for it."""
-        if await self._store.fps_order(self._name, reference) is None:
+        if await self._store.fps.get(self._name, reference) is None:
             return False
         now = self._store.now()
         # Anybody can post such a form: it waits behind what Amazon Pay has signed.
         told = Hint(refund_id=reference, at=now, source=Source.NOTIFICATION, refund_type=FPS, patient=True)
-        await self._store.hint(self._name, told)
+        await self._store.schedule.hint(self._name, told)
         return True
 
     async def observe(self, refund_id: str) -> Observation | None:
@@ -154,13 +154,13 @@ class FpsIssuer:
         `NothingToAsk` where there is nothing more to ask.
         """
         signed_at = self.amazon_client.system_clock()
-        record = await self._store.fps_order(self._name, refund_id)
+        record = await self._store.fps.get(self._name, refund_id)
         if record is None:
             return None
-        known = await self._store.refund(self._name, refund_id)
+        known = await self._store.refunds.get(self._name, refund_id)
         if known is None:
             if record.state is RequestState.RESERVED:
-                await self._store.expedite_fps(self._name, refund_id)
+                await self._store.fps.expedite(self._name, refund_id)
             raise NothingToAsk("Amazon has not taken this order yet.", revision=0)
         if self._store.now() - record.first_at < WINDOW:
             return await self._send(record.order, signed_at)
@@ -172,7 +172,7 @@ class FpsIssuer:
     async def _try(self, attempt: Attempt, order: FpsOrder) -> None:
         """Send the stored values once, and write down what became of it."""
         signed_at = self.amazon_client.system_clock()
-        match await self._store.begin_fps(self._name, attempt, WINDOW):
+        match await self._store.fps.begin(self._name, attempt, WINDOW):
             case Begin.LOST:
                 return
             case Begin.LATE:
@@ -239,12 +239,12 @@ class FpsIssuer:
     async def _done(self, attempt: Attempt, order: FpsOrder, seen: Observation) -> None:
         facts = {"refund_type": FPS}
         settled = await self.settler.settle(self.amazon_client.account, seen, source=Source.CREATE, facts=facts)
-        await self._store.done_fps(self._name, attempt, order)
+        await self._store.fps.done(self._name, attempt, order)
         refund = settled.change.refund
         log.info("fps.refund_made", account=self._name, refund_id=refund.refund_id, state=refund.state)
 
     async def _again(self, attempt: Attempt, error: AmazonError, *, unknown: bool) -> None:
-        record = await self._store.fps_order(self._name, attempt.id)
+        record = await self._store.fps.get(self._name, attempt.id)
         wait = min(RETRY_FIRST * 2 ** min(record.tries if record else 0, 20), RETRY_MOST)
         wait = max(int(wait * (0.5 + self.random() / 2)), (error.retry_after or 0) * 1000)
         told = {
@@ -256,10 +256,10 @@ class FpsIssuer:
         log.warning("fps.not_made_yet", account=self._name, refund_id=attempt.id, again_in_ms=wait, **told)
         at = self._store.now() + wait
         fields = {"detail": error.detail, "last_error": error.reason}
-        await self._store.retry_fps(self._name, attempt, at, unknown=unknown, fields=fields)
+        await self._store.fps.retry(self._name, attempt, at, unknown=unknown, fields=fields)
 
     async def _late(self, attempt: Attempt, order: FpsOrder) -> None:
-        record = await self._store.fps_order(self._name, attempt.id)
+        record = await self._store.fps.get(self._name, attempt.id)
         last = record.detail if record and record.detail else "nobody waited for the answer."
         text = "Amazon could not be reached for a week, so nothing was refunded. Use a new reference."
         if record and record.last_error == AmazonRefusesUs.reason:
@@ -268,7 +268,7 @@ class FpsIssuer:
 
     async def _over(self, attempt: Attempt, order: FpsOrder, fields: dict[str, str]) -> None:
         """Refused, or not to be sent any more: nobody tries again by himself."""
-        state = await self._store.refuse_fps(self._name, attempt, fields)
+        state = await self._store.fps.refuse(self._name, attempt, fields)
         unclear = state is RequestState.UNCLEAR
         (log.error if unclear else log.warning)(
             "fps.unclear" if unclear else "fps.refused",
@@ -288,7 +288,7 @@ class FpsIssuer:
 
     async def _round(self) -> float:
         try:
-            claimed = await self._store.claim_fps(self._name, lease=int(self.lease * 1000), limit=self.concurrency)
+            claimed = await self._store.fps.claim(self._name, lease=int(self.lease * 1000), limit=self.concurrency)
             await asyncio.gather(*(self._work(attempt) for attempt in claimed.attempts))
         except StoreUnavailable as error:
             log.warning("fps.store_unavailable", account=self._name, reason=error.reason)
@@ -298,9 +298,9 @@ class FpsIssuer:
     async def _work(self, attempt: Attempt) -> None:
         """One claimed order. Whatever is wrong with it, the others go on, and it comes round again."""
         try:
-            record = await self._store.fps_order(self._name, attempt.id)
+            record = await self._store.fps.get(self._name, attempt.id)
             if record is None or record.state is not RequestState.RESERVED:
-                await self._store.release_fps(self._name, attempt)
+                await self._store.fps.release(self._name, attempt)
                 return
             await self._try(attempt, record.order)
         except StoreUnavailable as error:

@@ -23,7 +23,7 @@ async def generation_of(store: Store, declined: Refund, make: Callable[[int], Pr
     generation = max(last, 1)
     while True:
         order = make(generation)
-        record = await store.request(declined.account, order.id)
+        record = await store.requests.get(declined.account, order.id)
         # Records are kept for 400 days, what the declined refund tells of them as long as the refund.
         over = generation <= last if record is None else record.proves_nothing_issued
         if not over:

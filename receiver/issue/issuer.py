@@ -24,11 +24,10 @@ from receiver.issue.attempts import Issued, RefundAttempts
 from receiver.issue.generations import generation_of
 from receiver.issue.manual import ByHand
 from receiver.issue.orders import make_order
-from receiver.issue.refusals import buyer_may_be_paid, not_reserved, refusal
+from receiver.issue.refusals import check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
 from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
-from receiver.ledger.dispute import open_on, permission_of
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, State
 from receiver.ledger.refund_request import (
@@ -103,7 +102,7 @@ class Issuer:
         With Amazon's default as soft descriptor: what Amazon tells of the declined one's is not what was sent. Where
         Amazon has refused the last try, and that is proven, this is another one (see `generations.py`).
         """
-        declined = await self.store.refund(self._name, refund_id)
+        declined = await self.store.refunds.get(self._name, refund_id)
         if declined is None:
             raise NotFound("There is no such refund.", reason="no_such_refund")
         if declined.refund_type == FPS:
@@ -145,27 +144,28 @@ class Issuer:
         return await ByHand(self.tries).as_not_issued(request_id, by=by)
 
     async def _issue(self, order: PreparedRefund, declined: Refund | None = None) -> Issued:
-        known = await self.store.request(self._name, order.id)
+        known = await self.store.requests.get(self._name, order.id)
         if known is not None:
             return await self._known(known, order)
         if declined is not None:
-            await self._check(declined)
+            await self._check(declined, order)
         charge = await self.amazon_client.tracing(order.traceparent).charge(order.charge_id, fresh=True)
         captured = _refundable(charge, order)
         if not order.order_reference:
             order = msgspec.structs.replace(order, order_reference=charge.merchant_reference_id)
         guard = self._guard(order, charge, refundable_total(captured, self.over), declined)
-        await self.store.upgrade_charge_book(self._name, order.charge_id)
+        await self.store.requests.upgrade_charge_book(self._name, order.charge_id)
+        if declined is not None:
+            # Read after the charge: what has come meanwhile is the reserving script's.
+            await check_unseen(self.store, self._name, charge, order)
         lease = int(self.lease * 1000)
-        reserved = await self.store.reserve(self._name, order, owner=self.nonce(), guard=guard, lease=lease)
+        reserved = await self.store.requests.reserve(self._name, order, owner=self.nonce(), guard=guard, lease=lease)
         match reserved:
-            case NotReserved():
-                raise not_reserved(reserved, order, guard)
-            case Disputed():
-                raise await self._disputed(order.charge_id)
+            case NotReserved() | Disputed():
+                raise await hindrance(self.store, self._name, order, reserved, guard.most)
             case Reserved(token=token):
                 await self.tries.when_admitted(Attempt(order.id, token), order)
-                record = await self.store.request(self._name, order.id)
+                record = await self.store.requests.get(self._name, order.id)
                 if record is None:
                     raise StoreUnavailable(
                         "The store was emptied; ask again with the same key.", reason="store_emptied"
@@ -173,16 +173,13 @@ class Issuer:
                 return await self._known(record, order)
         return await self._known(reserved, order)
 
-    async def _check(self, declined: Refund) -> None:
+    async def _check(self, declined: Refund, order: PreparedRefund) -> None:
         """Refuse, before Amazon is asked, what no state of the charge admits. The rest is the reserving script's."""
-        found = judge(declined, await self.store.known_charge(self._name, declined.charge_id), self.store.now())
+        found = judge(declined, await self.store.charges.known(self._name, declined.charge_id), self.store.now())
         if found and NOT_MERCHANTS_REFUND in found.reasons:
             raise not_merchants_refund()
         if found and BUYER_MAY_BE_PAID in found.reasons:
-            raise await self._disputed(declined.charge_id)
-
-    async def _disputed(self, charge_id: str) -> Conflict:
-        return buyer_may_be_paid(open_on(charge_id, await self.store.disputes(self._name, permission_of(charge_id))))
+            raise await hindrance(self.store, self._name, order, Disputed())
 
     def _guard(self, order: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
         """What must not be in the way of an order."""
@@ -208,19 +205,19 @@ class Issuer:
             )
         match record.state:
             case RequestState.DONE:
-                refund = await self.store.refund(self._name, record.refund_id)
+                refund = await self.store.refunds.get(self._name, record.refund_id)
                 current = await current_refunds(self.store, self._name, [refund] if refund else [])
                 return Issued(record, current[0] if current else None)
             case RequestState.REFUSED:
                 raise refusal(record)
             case RequestState.UNCLEAR:
                 raise RefundUnclear(
-                    "Amazon refused this after a try whose end is not known, so the refund may have been made. Have "
+                    "A try of this had no end that is known, so the refund may have been made. Have "
                     "the request repeated under the same key (`receiver refund repeat`); if it stays unclear, look for "
                     "the refund in Seller Central before you use a new key, and settle the request (`receiver refund "
                     f"settle-request`). {record.detail}",
                     refund_request_id=record.order.id,
-                    candidate=await self.store.candidate_of(self._name, record),
+                    candidate=await self.store.requests.candidate_of(self._name, record),
                 )
         return Issued(record, None)
 

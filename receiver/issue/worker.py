@@ -40,7 +40,7 @@ class Worker:
         if room <= 0:
             return inf
         try:
-            claimed = await self.tries.store.claim_requests(
+            claimed = await self.tries.store.requests.claim(
                 self.tries.account, lease=int(self.lease * 1000), limit=room
             )
         except StoreUnavailable as error:
@@ -68,9 +68,9 @@ class Worker:
 
     async def go_on(self, attempt: Attempt) -> None:
         """Try a claimed request, if it still needs one. Raises `StoreUnavailable`: then the lease runs out."""
-        record = await self.tries.store.request(self.tries.account, attempt.id)
+        record = await self.tries.store.requests.get(self.tries.account, attempt.id)
         if record is None or record.state is not RequestState.RESERVED:
-            await self.tries.store.release_request(self.tries.account, attempt)
+            await self.tries.store.requests.release(self.tries.account, attempt)
             return
         with structlog.contextvars.bound_contextvars(**in_the_log(record.order.traceparent)):
             await self.tries.when_admitted(attempt, record.order)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
 
 from receiver.amazon.sns.envelope import MAX_BODY
-from receiver.outbox.subscribers.formats import link_problems
+from receiver.outbox.formats.format import link_problems
 from receiver.settings.values import AsList, Name, Networks, Section, Span, SpanOrNone, Words, one_of, secret_text
 from receiver.store.redis.address import TLS_FILES, RedisAddress, read_address
 
@@ -69,6 +69,8 @@ class RedisSettings(Section):
                 raise ValueError("there is a password but no address. Set redis.url, or leave the password out.")
             if read_address(url).password:
                 raise ValueError("the address holds a password already. Give it once.")
+            if not secret_text(info.data.get("password"), file):
+                raise ValueError("is empty. Give the password, or leave the setting out if Redis asks for none.")
         return file
 
     @property

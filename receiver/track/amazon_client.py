@@ -104,7 +104,7 @@ class AmazonClient:
             except AmazonThrottled as error:
                 outcome = error.reason
                 until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
-                await self.store.block(self.account.name, call, until)
+                await self.store.schedule.block(self.account.name, call, until)
                 raise
             except AmazonRefusesUs as error:
                 outcome = error.reason
@@ -170,7 +170,7 @@ class AmazonClient:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
-            wait = await self.store.take_token(self.account.name, call, bucket.burst, bucket.per_second)
+            wait = await self.store.requests.take_token(self.account.name, call, bucket.burst, bucket.per_second)
             if not wait:
                 return True
             if loop.time() + wait / 1000 > deadline:
@@ -190,7 +190,7 @@ class AmazonClient:
 
         Raises the `AmazonError` tree; `AmazonThrottled` also where our own throttle has no token within `patience` (s).
         """
-        kept = None if fresh else await self.store.kept_charge(self.account.name, charge_id)
+        kept = None if fresh else await self.store.requests.kept_charge(self.account.name, charge_id)
         if kept and self.store.now() - kept.read_at < CHARGE_KEPT:
             return kept
         if not await self._charge_token(patience):
@@ -199,7 +199,7 @@ class AmazonClient:
         found = await self.ask(Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id))
         self.check_environment(found.environment)
         found = msgspec.structs.replace(found, read_at=self.store.now())
-        await self.store.keep_charge(self.account.name, found, for_advice=fresh)
+        await self.store.requests.keep_charge(self.account.name, found, for_advice=fresh)
         return found
 
     async def facts(self, refund: Refund, *, besides: str = "", again: bool = False) -> Facts:
@@ -216,7 +216,7 @@ class AmazonClient:
             # Whether there is money left must not be judged by what was true before the decline.
             charge, known = await asyncio.gather(
                 self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
-                self.store.known_charge(self.account.name, refund.charge_id if declined else ""),
+                self.store.charges.known(self.account.name, refund.charge_id if declined else ""),
             )
         except (AmazonError, StoreDamaged) as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)

@@ -91,7 +91,7 @@ class Tracker:
         # Where Amazon is slow, a quarter of the places stays free for what notifications tell.
         patient = max(1, self.concurrency * 3 // 4) - self._patient
         try:
-            claimed = await self.store.claim(
+            claimed = await self.store.schedule.claim(
                 self.account.name,
                 Call.GET_REFUND,
                 lease=int(self.lease * 1000),
@@ -132,14 +132,16 @@ class Tracker:
         """What is kept of this refund is damaged: the others have their turn, and it is asked about again later."""
         log.error("track.damaged", key=error.key, reason=error.reason)
         with contextlib.suppress(StoreUnavailable):
-            await self.store.reschedule(look, self.store.now() + DAMAGED_PAUSE, look.follow_up, outcome=error.reason)
+            await self.store.schedule.reschedule(
+                look, self.store.now() + DAMAGED_PAUSE, look.follow_up, outcome=error.reason
+            )
 
     async def look(self, look: DueRefund) -> None:
         """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""
         try:
             seen = await self.ask(look.refund_id, look.traceparent)
         except NothingToAsk as error:
-            await self.store.reschedule(look, None, revision=error.revision)
+            await self.store.schedule.reschedule(look, None, revision=error.revision)
         except AmazonNotFound:
             await self._not_found(look)
         except AmazonThrottled as error:
@@ -196,7 +198,7 @@ class Tracker:
     async def _explains(self, refund: Refund) -> None:
         """A refund that nobody here issued may be what an unclear request has made: a person decides."""
         with contextlib.suppress(StoreUnavailable):
-            if unclear := await self.store.unclear_with(refund):
+            if unclear := await self.store.requests.unclear_with(refund):
                 log.error(
                     "refund.unclear_candidate",
                     request=unclear.order.id,
@@ -213,7 +215,7 @@ class Tracker:
         again, follow_up = self._echo(look, now)
         at = min((time for time in (own, again) if time is not None), default=None)
         log.info("refund.unchanged", state=refund.state, source=look.source, next_at=at)
-        await self.store.reschedule(look, at, follow_up, revision=refund.revision, outcome="unchanged")
+        await self.store.schedule.reschedule(look, at, follow_up, revision=refund.revision, outcome="unchanged")
 
     async def _more_of(self, look: DueRefund, refund: Refund) -> Refund:
         """The refund with what the charge had not told in time, or tells now that somebody wants to know.
@@ -243,7 +245,7 @@ class Tracker:
 
     async def _overdue(self, look: DueRefund) -> Refund | None:
         """Tell that a refund is stuck also where Amazon tells nothing of it. Returns what is known then."""
-        known = await self.store.refund(look.account, look.refund_id)
+        known = await self.store.refunds.get(look.account, look.refund_id)
         if known is None or not is_overdue(known, self.store.now(), self.account.stuck_after):
             return known
         settled = await self.settler.settle(
@@ -261,7 +263,7 @@ class Tracker:
         own = next_look(known, now, self.account.poll, self.random()) if known else None
         at = min((time for time in (own, again) if time is not None), default=None)
         revision = known.revision if known else 0
-        held = await self.store.reschedule(look, at, follow_up, revision=revision, outcome="amazon_not_found")
+        held = await self.store.schedule.reschedule(look, at, follow_up, revision=revision, outcome="amazon_not_found")
         if at is None and known is None and held:
             self.metrics.hint_dropped()
             log.warning("track.hint_dropped", reason="amazon_not_found")
@@ -274,7 +276,9 @@ class Tracker:
         known = await self._overdue(look)
         until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
         log.warning("track.throttled", until=until, request_id=error.request_id)
-        await self.store.reschedule(look, until, look.follow_up, outcome=error.reason, patient=_only_asked(look, known))
+        await self.store.schedule.reschedule(
+            look, until, look.follow_up, outcome=error.reason, patient=_only_asked(look, known)
+        )
 
     async def _failed(self, look: DueRefund, error: AmazonError) -> None:
         """No answer, or a refusal of our request: the refund stays scheduled, further and further apart."""
@@ -293,7 +297,9 @@ class Tracker:
             retry_at=at,
         )
         follow_up = msgspec.structs.replace(follow_up, failures=follow_up.failures + 1)
-        await self.store.reschedule(look, at, follow_up, outcome=error.reason, patient=_only_asked(look, known))
+        await self.store.schedule.reschedule(
+            look, at, follow_up, outcome=error.reason, patient=_only_asked(look, known)
+        )
 
 
 def _only_asked(look: DueRefund, known: Refund | None) -> bool:

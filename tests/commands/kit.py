@@ -91,9 +91,9 @@ class Server:
         """Forget everything."""
 
         async def flush() -> None:
-            await self.service.store._client.flushall()
+            await self.service.store.connection.client.flushall()
             for account in self.service.accounts:
-                await self.service.store.open_subscriber_list(account.name)
+                await self.service.store.subscribers.open(account.name)
 
         self.run(flush())
 

@@ -37,7 +37,7 @@ async def unclear(here: Desk, charge: str, key: str = "unlucky", *, made: bool =
     pending = await here.issuer.create(here.wish(charge), key)
     here.simulator.fault_injection.add("refuse", place="create_refund", kind="count")
     await here.work(rounds=1)
-    found = await here.store.request("us", pending.record.order.id)
+    found = await here.store.requests.get("us", pending.record.order.id)
     assert found is not None
     assert (found.state, found.unknown) == (RequestState.UNCLEAR, True)
     return found
@@ -54,7 +54,7 @@ async def test_amazon_tells_under_the_same_key_what_became_of_it(here: Desk, mad
     assert here.issued(charge) == [settled.refund_id]
     assert [each["by"] for each in logs if each["event"] == "refund.repeated_by_hand"] == ["ops"]
     assert await here.reserved(charge) == []
-    sizes = await here.store.gauges("us")
+    sizes = await here.store.gauges.measure("us")
     assert (sizes["requests:unclear"], sizes["requests:reserved"]) == (0, 0)
     calls = len(here.simulator.calls)
     assert await here.another().repeat(found.order.id, by="ops") == settled
@@ -71,8 +71,8 @@ async def test_a_verdict_leaves_it_unclear_and_reserved(here: Desk) -> None:
     for _ in range(2):
         assert (await here.issuer.repeat(found.order.id, by="ops")).state is RequestState.UNCLEAR
     assert len(await here.reserved(charge)) == 1
-    assert (await here.store.gauges("us"))["requests:unclear"] == 1
-    assert await here.store._client.pttl(f"refunds:{{us}}:requests:{found.order.id}") == -1
+    assert (await here.store.gauges.measure("us"))["requests:unclear"] == 1
+    assert await here.store.connection.client.pttl(f"refunds:{{us}}:requests:{found.order.id}") == -1
     assert (await here.issuer.settle_as_not_issued(found.order.id, by="ops")).state is RequestState.REFUSED
     with pytest.raises(Conflict) as caught:
         await here.issuer.repeat(found.order.id, by="ops")
@@ -89,7 +89,7 @@ async def test_without_an_answer_a_worker_goes_on(here: Desk, trick: str) -> Non
     here.simulator.fault_injection.add(trick, place="create_refund")
     assert (await here.issuer.repeat(found.order.id, by="ops")).state is RequestState.RESERVED
     await here.work()
-    settled = await here.store.request("us", found.order.id)
+    settled = await here.store.requests.get("us", found.order.id)
     assert settled is not None
     assert settled.state is RequestState.DONE
     assert here.issued(charge) == [settled.refund_id]
@@ -102,7 +102,7 @@ async def test_refusals_of_our_request_after_an_unknown_end_do_not_make_it_uncle
     for kind in ("date", "header", "signature", "key", "hold", "field", "value", "conflict", "page", "proxy", "tls"):
         here.simulator.fault_injection.add("refuse", place="create_refund", kind=kind, times=3)
         await here.work(rounds=1)
-        found = await here.store.request("us", pending.record.order.id)
+        found = await here.store.requests.get("us", pending.record.order.id)
         assert found is not None
         assert (found.state, found.unknown, found.last_error) == (RequestState.RESERVED, True, "amazon_refuses_us"), (
             kind
@@ -238,7 +238,7 @@ async def test_the_dashboard_has_a_button(open_shop: Open) -> None:
     amazon.fault_injection.add("refuse", place="create_refund", kind="count")
     status, _, headers, _ = await page(counter, "POST", path, jar, csrf=token)
     assert (status, headers["Location"]) == (303, "/?done=unclear")
-    assert "refuses it still" in (await page(counter, "GET", "/?done=unclear", jar))[1]
+    assert "still refuses it" in (await page(counter, "GET", "/?done=unclear", jar))[1]
     status, _, headers, _ = await page(counter, "POST", path, jar, csrf=token)
     (made,) = [each.refund_id for each in amazon.refunds.values() if each.order.charge_id == charge]
     assert (status, headers["Location"]) == (303, f"/refunds/{made}?account=us&done=retry")
@@ -259,16 +259,16 @@ async def test_the_button_of_a_retry_says_what_happened_last_time(open_shop: Ope
     jar = await signed_in(counter)
     path = f"/refunds/{declined}/retry?account=us"
     _, text, _, _ = await page(counter, "GET", path, jar)
-    assert "The last try" not in text
+    assert "The last attempt" not in text
     amazon.fault_injection.add("refuse", place="create_refund", kind="count")
     assert (await page(counter, "POST", path, jar, csrf=csrf(text)))[0] == 422
     said = "The charge has been refunded ten times."
     _, shown, _, _ = await page(counter, "GET", f"/refunds/{declined}?account=us", jar)
-    assert "The last try to issue it again" in shown
+    assert "The last attempt to reissue it" in shown
     assert shown.count(said) == 2, "beside the button, and in the timeline"
-    assert "Asked for by refunder" in shown
+    assert "Requested by refunder" in shown
     _, text, _, _ = await page(counter, "GET", path, jar)
-    assert "The last try" in text
+    assert "The last attempt" in text
     assert said in text
     ran = await counter.run("refund", "get", declined)
     assert said in " ".join(ran.out.split())

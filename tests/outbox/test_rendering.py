@@ -21,7 +21,8 @@ from svix.webhooks import WebhookVerificationError as SvixVerificationError
 from receiver.errors import TransportError
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.event import Event
-from receiver.outbox.formats.render import LARGEST_BODY, RENDERERS, render, render_body
+from receiver.outbox.formats.cloudevents import LARGEST_BODY, render_body
+from receiver.outbox.formats.registry import FORMATS, render
 from receiver.outbox.subscribers.secrets import Secret
 from tests.kit.outside import outside
 from tests.kit.processes import PROJECT
@@ -113,7 +114,7 @@ def test_a_trace_is_an_attribute_of_the_event() -> None:
     assert event.get_data() == read(BODY.encode()).get_data()
 
 
-@pytest.mark.parametrize("name", sorted(RENDERERS.keys() - {"cloudevents"}))
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"cloudevents"}))
 def test_formats_for_people_leave_a_trace_out(name: str) -> None:
     subscriber = teller(name)
     traced = msgspec.structs.replace(an_event(), traceparent=PARENT)
@@ -199,7 +200,7 @@ def by_node(script: str, package: str) -> str:
     modules = Path(outside("NODE_MODULES") or PROJECT / "node_modules")
     node = shutil.which("node")
     if node is None or not (modules / package).is_dir():
-        pytest.skip(f"no Node, or no npm package {package} in {modules}: see RECEIVER_TEST_NODE_MODULES")
+        pytest.skip(f"install Node, and the npm package {package} in {modules} (or set RECEIVER_TEST_NODE_MODULES)")
     request = render([an_event(order_reference="Größe 😀")], a_subscriber(), int(time.time() * 1000))
     given = {"secret": SECRET, "body": request.body.decode(), "headers": dict(request.headers)}
     ran = subprocess.run(

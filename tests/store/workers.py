@@ -15,8 +15,10 @@ from receiver.ledger.lifecycle import Facts
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation
 from receiver.store import Store
-from receiver.store.refunds.refunds import Commit, Committed
-from receiver.store.refunds.schedule import DueRefund, FollowUp
+from receiver.store.redis.client import Client
+from receiver.store.redis.clock import Clock
+from receiver.store.refunds.refunds import Commit, Committed, Refunds
+from receiver.store.refunds.schedule import DueRefund, FollowUp, RefundSchedule
 from receiver.track.record import Settler
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0, ManualClock
@@ -55,18 +57,30 @@ ACCOUNT = make_account()
 GATE: ContextVar[Gate | None] = ContextVar("GATE", default=None)
 
 
-class Gated(Store):
-    """A store in which whoever has a gate waits at it before the write that settles a look."""
+class GatedRefunds(Refunds):
+    """Whoever has a gate waits at it before the commit."""
 
     async def commit(self, commit: Commit) -> Committed:
         if gate := GATE.get():
             await gate.passed("commit")
         return await super().commit(commit)
 
+
+class GatedSchedule(RefundSchedule):
+    """Whoever has a gate waits at it before the write that reschedules a refund."""
+
     async def reschedule(self, due: DueRefund, at: int | None, follow_up: FollowUp | None = None, **more: Any) -> bool:
         if gate := GATE.get():
             await gate.passed("reschedule")
         return await super().reschedule(due, at, follow_up, **more)
+
+
+class Gated(Store):
+    """A store in which whoever has a gate waits at it before the write that ends a claim."""
+
+    def __init__(self, client: Client, *, clock: Clock) -> None:
+        super().__init__(client, clock=clock)
+        self.refunds, self.schedule = GatedRefunds(self.connection), GatedSchedule(self.connection)
 
 
 class Skewed(ManualClock):
@@ -92,9 +106,9 @@ class Worker:
         """Settle the claim. After a hint that brought nothing new ask `hope` times more."""
         seen, refund = observation(answer, int(look.refund_id[-6:])), None
         if answer == "throttled":
-            await self.store.block("us", "get_refund", self.now() + PAUSE)
+            await self.store.schedule.block("us", "get_refund", self.now() + PAUSE)
         if answer in ("throttled", "failed"):
-            await self.store.reschedule(look, self.now() + PAUSE, look.follow_up)
+            await self.store.schedule.reschedule(look, self.now() + PAUSE, look.follow_up)
             return
         if seen:
             settled = await self.settler.settle(ACCOUNT, seen, source=look.source, token=look.token, facts=CHARGE_TOLD)
@@ -102,11 +116,11 @@ class Worker:
                 return
             refund = settled.change.refund
         else:
-            refund = await self.store.refund("us", look.refund_id)
+            refund = await self.store.refunds.get("us", look.refund_id)
         follow_up = one_more(look.follow_up, hope)
         own = next_look(refund, self.now(), ACCOUNT.poll, 0.1) if refund else None
         times = [at for at in (own, self.now() + PAUSE if follow_up else None) if at is not None]
-        await self.store.reschedule(
+        await self.store.schedule.reschedule(
             look, min(times, default=None), follow_up, revision=refund.revision if refund else 0
         )
 

@@ -32,7 +32,7 @@ async def at(store: Store, redis: Any, clock: ManualClock) -> AsyncIterator[Benc
 
 
 async def state(at: Bench) -> str:
-    known = await at.store.refund("us", refund_id())
+    known = await at.store.refunds.get("us", refund_id())
     assert known is not None
     return known.state
 
@@ -74,7 +74,7 @@ TOLERATED = {
     "a descriptor twice": DECLINED[:-1] + b',"softDescriptor":"a","softDescriptor":"b"}',
     "a number of 5000 digits": DECLINED[:-1] + b',"softDescriptor":' + NUMBER + b"}",
     "an exponent of nine digits": DECLINED[:-1] + b',"softDescriptor":1E+999999999}',
-    "no number": DECLINED[:-1] + b',"softDescriptor":NaN}',
+    "not a number": DECLINED[:-1] + b',"softDescriptor":NaN}',
     "bytes of Latin-1": DECLINED[:-1] + b',"softDescriptor":"\xe4"}',
 }
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 async def find_refunds(store: Store, accounts: Sequence[str], refund_id: str) -> list[Refund]:
     """The refund as each account that knows it has it."""
-    answers = await asyncio.gather(*(store.refund(account, refund_id) for account in accounts))
+    answers = await asyncio.gather(*(store.refunds.get(account, refund_id) for account in accounts))
     return [refund for refund in answers if refund is not None]
 
 
@@ -33,7 +33,7 @@ def the_refund(found: Sequence[Refund]) -> Refund:
 
 async def find_request(store: Store, accounts: Sequence[str], request_id: str) -> tuple[str, RefundRequestRecord]:
     """The request, with its account. Raises `NotFound`, `Conflict`."""
-    answers = await asyncio.gather(*(store.request(account, request_id) for account in accounts))
+    answers = await asyncio.gather(*(store.requests.get(account, request_id) for account in accounts))
     found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
     missing = NotFound("There is no such refund request, or the token may not see it.", reason="no_such_request")
     return _the_one(found, "know this request", missing)
@@ -41,7 +41,7 @@ async def find_request(store: Store, accounts: Sequence[str], request_id: str) -
 
 async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
     """(account, subscriber), by account and name."""
-    lists = await asyncio.gather(*(store.subscribers(account) for account in accounts))
+    lists = await asyncio.gather(*(store.subscribers.readable(account) for account in accounts))
     return [(account, each) for account, found in zip(accounts, lists, strict=True) for each in found]
 
 

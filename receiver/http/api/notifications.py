@@ -61,7 +61,7 @@ class NotificationApi:
         """A list to be worked off: it has no pages."""
         accounts, limit = call.accounts, call[LIMIT]
         lists = await asyncio.gather(
-            *(self._store.kept_notifications(account, limit + 1) for account in [*accounts, UNASSIGNED])
+            *(self._store.notifications.latest(account, limit + 1) for account in [*accounts, UNASSIGNED])
         )
         found = {(kept.id, kept.details.digest): kept for kept in self._visible(lists, accounts, call.caller.accounts)}
         newest = sorted(found.values(), key=lambda kept: (-kept.details.received_at, kept.id))
@@ -86,7 +86,7 @@ class NotificationApi:
         """One, with its message."""
         accounts, id_ = call.accounts, call[NOTIFICATION]
         answers = await asyncio.gather(
-            *(self._store.kept_notification(account, id_) for account in [*accounts, UNASSIGNED])
+            *(self._store.notifications.get(account, id_) for account in [*accounts, UNASSIGNED])
         )
         lists = [[] if answer is None else [answer[0]] for answer in answers]
         visible = self._visible(lists, accounts, call.caller.accounts)

@@ -142,8 +142,8 @@ class RefundApi:
         """Every revision, oldest first."""
         refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]))
         revisions, disputes = await asyncio.gather(
-            self._store.history(refund.account, refund.refund_id),
-            self._store.disputes(refund.account, permission_of(refund.charge_id or refund.refund_id)),
+            self._store.refunds.history(refund.account, refund.refund_id),
+            self._store.disputes.of_permission(refund.account, permission_of(refund.charge_id or refund.refund_id)),
         )
         body = HistoryJson(
             refund_id=refund.refund_id,
@@ -184,11 +184,11 @@ class RefundApi:
         is_amazons = AMAZON_REFUND_ID.fullmatch(refund_id) is not None
         found = [] if is_amazons and len(accounts) == 1 else await find_refunds(self._store, accounts, refund_id)
         account = the_refund(found).account if found else _only(accounts)
-        if not (found or is_amazons or await self._store.fps_order(account, refund_id)):
+        if not (found or is_amazons or await self._store.fps.get(account, refund_id)):
             raise _no_refund_id(refund_id)
         traceparent = traceparent_of(call.request.headers.raw)
         hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=traceparent)
-        await self._store.hint(account, hint)
+        await self._store.schedule.hint(account, hint)
         body = RefreshJson(
             refund_id=refund_id,
             account=account,

@@ -11,18 +11,22 @@ from receiver.errors import BadRequest, Malformed
 from receiver.http.api.bodies import ACCOUNT_FIELD, object_schema
 from receiver.http.api.params import Schema, read_time, time, whole
 from receiver.http.api.schema import StatsJson, SubscriberJson
+from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.money import AMOUNT
 from receiver.ledger.money import CURRENCY as CURRENCY_CODE
 from receiver.ledger.schema import extended
 from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.formats.alertmanager import LONGEST_AUTHORIZATION
+from receiver.outbox.formats.format import LONGEST_LINK
+from receiver.outbox.formats.pagerduty import ROUTING_KEY
+from receiver.outbox.formats.registry import FORMATS
 from receiver.outbox.subscribers.changes import NEW, OLD_VALID, OLD_VALID_MOST
 from receiver.outbox.subscribers.fields import MOST_REASONS, NAME, REASON, VALID_TYPES
-from receiver.outbox.subscribers.formats import FORMATS, LONGEST_AUTHORIZATION, LONGEST_LINK, ROUTING_KEY
 from receiver.outbox.subscribers.limits import FASTEST, MOST_AMOUNTS, MOST_AT_ONCE, SLOWEST
+from receiver.outbox.subscribers.schema import public_json
 from receiver.outbox.subscribers.secrets import FORM, LONGEST, MOST_SECRETS, SHORTEST, read_secret
-from receiver.outbox.subscribers.subscriber import Subscriber, public_json
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import LONGEST_URL
-from receiver.settings.durations import milliseconds, parse_duration
 from receiver.store.deliveries.queues import Health
 
 CLOCKS_APART = 300_000

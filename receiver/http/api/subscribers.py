@@ -42,9 +42,10 @@ from receiver.http.api.subscriber_bodies import (
     stats_json,
 )
 from receiver.ledger.schema import extended
+from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.subscribers.changes import NEW, changed, rotated
-from receiver.outbox.subscribers.formats import format_spec
-from receiver.outbox.subscribers.subscriber import Subscriber, pause, read_subscriber, resume
+from receiver.outbox.subscribers.reading import read_subscriber
+from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.store import Store
 
@@ -130,7 +131,7 @@ class SubscriberApi:
         brought = "secret" in fields or "secrets" in fields
         made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
-        after = await self._store.add_subscriber(account, subscriber, start, most=self._most)
+        after = await self._store.subscribers.add(account, subscriber, start, most=self._most)
         body = extended(AddedSubscriberJson, shown(account, subscriber), **made, events_after=after)
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
@@ -149,7 +150,8 @@ class SubscriberApi:
         """With `stats`: what waits, what is dead, and the last errors."""
         account, subscriber = await self._named(call)
         sizes, health = await asyncio.gather(
-            self._store.queue_sizes(account, subscriber.name), self._store.health(account, subscriber.name)
+            self._store.deliveries.queue_sizes(account, subscriber.name),
+            self._store.deliveries.health(account, subscriber.name),
         )
         stats = stats_json(sizes, health)
         return json_answer(extended(SubscriberWithStatsJson, shown(account, subscriber), stats=stats))
@@ -202,7 +204,7 @@ class SubscriberApi:
             if len(damaged) != 1:
                 raise
             account = damaged[0][0]
-        await self._store.remove_subscriber(account, call[NAME])
+        await self._store.subscribers.remove(account, call[NAME])
         return Response(status_code=204)
 
     @Operation(
@@ -277,7 +279,7 @@ class SubscriberApi:
         while True:
             account, before = await self._named(call)
             after = change(before)  # Anew each time: what another change has made of it meanwhile is judged too.
-            if after == before or await self._store.change_subscriber(account, before, after):
+            if after == before or await self._store.subscribers.change(account, before, after):
                 return json_answer(extended(ChangedSubscriberJson, shown(account, after), **(made or {})))
 
     async def _named(self, call: Call) -> tuple[str, Subscriber]:
@@ -285,7 +287,7 @@ class SubscriberApi:
 
     async def _unreadable(self, accounts: Sequence[str]) -> list[tuple[str, str]]:
         """(account, name) of those whose records are damaged."""
-        lists = await asyncio.gather(*(self._store.subscriber_list(account) for account in accounts))
+        lists = await asyncio.gather(*(self._store.subscribers.read(account) for account in accounts))
         return [(account, name) for account, each in zip(accounts, lists, strict=True) for name in each.unreadable]
 
 

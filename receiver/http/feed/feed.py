@@ -110,7 +110,7 @@ class CurrentFeed:
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """A page of events. Raises `StoreUnavailable`."""
-        page = await self._store.events_after(account, where, limit)
+        page = await self._store.feed.events_after(account, where, limit)
         told = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
         events = dict(zip(told, await current_events(self._store, account, [*told.values()]), strict=True))
         entries = tuple(replace(entry, event=events.get(entry.place)) for entry in page.entries)

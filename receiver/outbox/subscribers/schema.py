@@ -7,7 +7,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from receiver.ledger.schema import Json, Rfc3339
-from receiver.outbox.subscribers.formats import FORMATS
+from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.formats.registry import FORMATS, format_spec
+from receiver.outbox.subscribers.secrets import Secret
+from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.outbox.subscribers.url import host_only
 
 
 class CredentialJson(Json, kw_only=True):
@@ -50,3 +54,45 @@ class PublicJson(Json, kw_only=True):
     origin: Annotated[str, Meta(extra_json_schema={"enum": ["api", "config"]})]
     created_at: Rfc3339 | None = None
     secrets: list[SecretJson]
+
+
+def public_json(subscriber: Subscriber) -> PublicJson:
+    """The subscriber as people may see it: of a secret only its fingerprint and its end."""
+    chosen = format_spec(subscriber.format)
+    return PublicJson(
+        name=subscriber.name,
+        url=shown_url(subscriber),
+        types=list(subscriber.types),
+        reasons=list(subscriber.reasons) or None,
+        min_amount=[str(amount) for amount in subscriber.min_amount] or None,
+        rate=subscriber.rate,
+        concurrency=subscriber.concurrency,
+        backfill=chosen.takes_backfill(subscriber),
+        format=subscriber.format,
+        credential=_credential_json(subscriber),
+        public_url=subscriber.public_url or None,
+        paused=subscriber.paused,
+        paused_reason=subscriber.paused_reason or None,
+        paused_at=format_rfc3339(subscriber.paused_at) if subscriber.paused else None,
+        origin=subscriber.origin,
+        created_at=format_rfc3339(subscriber.created_at) if subscriber.created_at else None,
+        secrets=[
+            SecretJson(
+                fingerprint=secret.fingerprint,
+                expires_at=None if secret.expires_at is None else format_rfc3339(secret.expires_at),
+            )
+            for secret in subscriber.secrets
+        ],
+    )
+
+
+def shown_url(subscriber: Subscriber) -> str:
+    """The address as people may see it: only the host where the rest is a credential."""
+    return host_only(subscriber.url) if format_spec(subscriber.format).credential == "url" else subscriber.url
+
+
+def _credential_json(subscriber: Subscriber) -> CredentialJson | None:
+    """The field that is a credential, and a fingerprint of it; of signing secrets, `secrets` tells."""
+    field = format_spec(subscriber.format).credential
+    kept = Secret(subscriber.url) if field == "url" else subscriber.credential
+    return CredentialJson(field=field, fingerprint=kept.fingerprint) if field and kept else None

@@ -21,7 +21,7 @@ from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, operator_fields
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.store.deliveries.subscribers import queued_form
-from receiver.store.redis.base import LAST_TIME, RedisRepository
+from receiver.store.redis.base import LAST_TIME, Connection, RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.stream_ids import fixed_width, texts_of
 from receiver.store.refunds.timeline import CAP, DELIVERY, KEPT_FOR, timeline_line
@@ -106,10 +106,12 @@ SUCCESS = AttemptEffects(failed=False)
 class DeliveryQueues(RedisRepository):
     """The delivery queues of one account."""
 
-    keep_dead = 10_000
-    """Dead events kept for each subscriber; the oldest beyond this are dropped."""
-    on_dropped: Callable[[int], None]
-    """Called with the number of dropped dead events."""
+    def __init__(self, connection: Connection, on_dropped: Callable[[int], None] = lambda count: None) -> None:
+        super().__init__(connection)
+        self.on_dropped = on_dropped
+        """Called with the number of dropped dead events."""
+        self.keep_dead = 10_000
+        """Dead events kept for each subscriber; the oldest beyond this are dropped."""
 
     async def queue_heads(self, account: str, names: Sequence[str]) -> dict[str, int]:
         """When (ms) each queue has something to send, 0 for a test; empty queues are left out."""
@@ -121,13 +123,12 @@ class DeliveryQueues(RedisRepository):
         return {name: pairs[0][1] if pairs and pairs[0][1] <= never else 1 for name, pairs in found.items()}
 
     async def _top(self, key: str) -> list[Any]:
-        """The first entry of a queue; empty if the key has the wrong type, so that other subscribers are not
-        affected."""
+        """The first entry of a queue; empty if the key has the wrong type, which must not affect other queues."""
         with contextlib.suppress(WrongType):
             return list(await self._read("ZRANGE", key, 0, 0, "WITHSCORES"))
         return []
 
-    async def claim_deliveries(
+    async def claim(
         self, account: str, name: str, *, lease: int, limit: int, terms: QueueLimits = QueueLimits()
     ) -> Claims:
         """Claim due deliveries of this subscriber, at most `limit` messages, for `lease` ms."""
@@ -160,8 +161,8 @@ class DeliveryQueues(RedisRepository):
                 name,
                 stream_id.decode(),
                 int(token),
-                self._attempts(own["attempts"], stream_id, attempts),
-                texts_of(flat) or self._copied(own["copies"], stream_id, copy),
+                self.read_attempts(own["attempts"], stream_id, attempts),
+                texts_of(flat) or self.read_copy(own["copies"], stream_id, copy),
             )
             for stream_id, token, attempts, flat, copy in claimed
         ]
@@ -261,28 +262,27 @@ class DeliveryQueues(RedisRepository):
             elif COUNT.fullmatch(value):
                 found[field_] = min(int(value), LAST_TIME)
             else:
-                self.damage.record(key, field_, "no number")
+                self.damage.record(key, field_, "not a number")
         return msgspec.convert(found, Health)
 
-    def _attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> DeliveryAttempts:
+    def read_attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> DeliveryAttempts:
         """The attempts so far. If the record is damaged, they count from zero and the event is still delivered."""
         try:
             return msgspec.json.decode(stored, type=DeliveryAttempts) if stored else DeliveryAttempts()
         except msgspec.MsgspecError:
-            self.damage.record(key, stream_id, "not the attempts of an event; they count from none")
+            self.damage.record(key, stream_id, "unreadable attempts; counting starts again")
             return DeliveryAttempts()
 
-    def _copied(self, key: str, stream_id: bytes | str, stored: bytes | None) -> dict[str, str]:
+    def read_copy(self, key: str, stream_id: bytes | str, stored: bytes | None) -> dict[str, str]:
         """The fields of a copy; empty if it is damaged."""
         try:
             return msgspec.json.decode(stored, type=Copy).fields if stored else {}
         except msgspec.MsgspecError:
-            self.damage.record(key, stream_id, "not the copy of an event")
+            self.damage.record(key, stream_id, "unreadable copy of an event")
             return {}
 
     async def publish_failing_once(self, account: str, event: OperatorEvent) -> bool:
-        """Queue an operator event about failures, once until the subscriber succeeds again. True if it was queued
-        now."""
+        """Queue an operator event about failures, once until the subscriber succeeds; whether it was queued."""
         keys = self._keys(account)
         return bool(
             await self._run(

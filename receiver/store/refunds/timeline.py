@@ -27,8 +27,7 @@ class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
     what: str
     """`notification` or `refresh`: the refund may have changed; `LOOK`, `DELIVERY`, `RETRY`."""
     who: str = ""
-    """For a poll, what made the refund due; for a delivery, the subscriber; for a retry, the token that requested
-    it."""
+    """For a poll, what made the refund due; for a delivery, the subscriber; for a retry, the API token."""
     outcome: str = ""
     """For a poll, `unchanged` or the reason of an error; for a delivery, `delivered`, `retry` or `dead`; for a retry,
     Amazon's reason code."""
@@ -47,12 +46,12 @@ def timeline_line(at: int, what: str, *more: str | int) -> bytes:
 class Timelines(RedisRepository):
     """Reads and writes timelines."""
 
-    async def trace(self, account: str, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
+    async def add(self, account: str, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
         """Add an entry with the current time."""
         line = timeline_line(self.now(), what, who, outcome, 0, detail)
         await self._run("trace", [self._keys(account)("trail", refund_id)], [line, CAP, KEPT_FOR], without=("trail",))
 
-    async def timeline(self, account: str, refund_id: str) -> list[TimelineEntry]:
+    async def read(self, account: str, refund_id: str) -> list[TimelineEntry]:
         """The entries, oldest first. Damaged ones are skipped."""
         key, found = self._keys(account)("trail", refund_id), []
         try:
@@ -64,5 +63,5 @@ class Timelines(RedisRepository):
                 trace = msgspec.json.decode(line, type=TimelineEntry)
                 found.append(msgspec.structs.replace(trace, at=min(max(trace.at, 0), LAST_TIME)))
             except (msgspec.MsgspecError, RecursionError):
-                self.damage.record(key, str(place), "no entry of a trail")
+                self.damage.record(key, str(place), "unreadable timeline entry")
         return found

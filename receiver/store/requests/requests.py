@@ -20,8 +20,6 @@ from receiver.store.redis.damage import WrongType, unreadable
 
 KEPT_FOR = 400 * 86_400_000
 """ms. Amazon keeps idempotency keys for ever. After this time the key is free here, but Amazon still knows it."""
-
-
 CHARGE_KEPT = 3_600_000
 """ms. A stored charge may be this old where no money is moved, such as for its order number."""
 
@@ -67,8 +65,7 @@ class ClaimedRequests:
 
 
 class Requests(RedisRepository):
-    """The refund requests of one account. Orders are stored under short field names, like everything that is kept
-    long."""
+    """The refund requests of one account."""
 
     async def reserve(
         self, account: str, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
@@ -100,15 +97,10 @@ class Requests(RedisRepository):
                 RequestState.RESERVED,
             ],
         )
-        match answer[0]:
-            case b"reserved":
-                return Reserved(token)
-            case b"disputed":
-                return Disputed()
-            case b"refused":
-                _, reason, spent, *flat = answer
-                entries = _texts(flat)
-                return NotReserved(reason.decode(), int(spent), {name: read_entry(entries[name]) for name in entries})
+        if answer[0] == b"reserved":
+            return Reserved(token)
+        if found := _in_the_way(answer):
+            return found
         flat = answer[1]
         return self._request_record(account, order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
 
@@ -123,7 +115,7 @@ class Requests(RedisRepository):
             keys("disputes", permission_of(order.charge_id)),
         ]
 
-    async def request(self, account: str, request_id: str) -> RefundRequestRecord | None:
+    async def get(self, account: str, request_id: str) -> RefundRequestRecord | None:
         """One request; None if there is none, or it is older than 400 days."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("requests", request_id))
         return self._request_record(account, request_id, raw) if raw else None
@@ -133,10 +125,10 @@ class Requests(RedisRepository):
             return _record(raw)
         except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             key = self._keys(account)("requests", request_id)
-            self.damage.record(key, what="no refund request that this version reads")
+            self.damage.record(key, what="a refund request that this version cannot read")
             raise unreadable(key) from error
 
-    async def claim_requests(self, account: str, *, lease: int, limit: int) -> ClaimedRequests:
+    async def claim(self, account: str, *, lease: int, limit: int) -> ClaimedRequests:
         """Claim at most `limit` due requests for `lease` ms."""
         wait, *rest = await self._run(
             "claim_request", self._claim_keys(account, "issuing"), [self.now(), lease, limit], repeatable=False
@@ -148,22 +140,28 @@ class Requests(RedisRepository):
         keys = self._keys(account)
         return [keys(schedule), keys("aside", schedule)]
 
-    async def begin_try(self, account: str, attempt: Attempt) -> bool:
-        """Record that an attempt is about to be sent. False: the claim is no longer ours, and nothing may be sent."""
-        keys = self._keys(account)
-        held = await self._run(
+    async def begin(self, account: str, attempt: Attempt, order: PreparedRefund) -> bool | NotReserved | Disputed:
+        """Record that an attempt is about to be sent. False: the claim is no longer ours, and nothing may be sent.
+
+        Nothing may be sent either where something stands in the way that was not known when the amount was reserved.
+        """
+        keys, money, charge = self._keys(account), order.money, order.charge_id
+        answer = await self._run(
             "begin_try",
-            [keys("requests", attempt.id), keys("issuing")],
-            [attempt.id, attempt.token],
+            [
+                *(keys("requests", attempt.id), keys("issuing"), keys("charge", charge), keys("taken", charge)),
+                keys("disputes", permission_of(charge)),
+            ],
+            [attempt.id, attempt.token, charge, money.minor_units, money.currency_code, *order.besides],
             repeatable=False,
         )
-        return bool(held)
+        return _in_the_way(answer) or bool(answer[0] == b"send")
 
-    async def release_request(self, account: str, attempt: Attempt) -> None:
+    async def release(self, account: str, attempt: Attempt) -> None:
         """Remove a claimed request that needs nothing more from the schedule."""
         await self._run("release", [self._keys(account)("issuing")], [attempt.id, attempt.token])
 
-    async def retry_request(
+    async def retry(
         self,
         account: str,
         attempt: Attempt,
@@ -180,9 +178,7 @@ class Requests(RedisRepository):
         written = await self._finish_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
         return bool(written)
 
-    async def done_request(
-        self, account: str, attempt: Attempt, order: PreparedRefund, refund_id: str, state: str
-    ) -> bool:
+    async def done(self, account: str, attempt: Attempt, order: PreparedRefund, refund_id: str, state: str) -> bool:
         """Amazon issued the refund: the reservation becomes the refund, whatever state the request was in.
 
         False if that contradicts how a person resolved this request, or another request that was given this refund.
@@ -191,7 +187,7 @@ class Requests(RedisRepository):
         written = await self._finish_request(account, attempt, order, "done", refund_id=refund_id, entry=entry)
         return written != "contradicted"
 
-    async def refuse_request(
+    async def refuse(
         self, account: str, attempt: Attempt, order: PreparedRefund, fields: Mapping[str, str]
     ) -> RequestState | None:
         """Amazon refused it. Returns the new state of the request; None if the claim is no longer ours."""
@@ -276,8 +272,14 @@ def _guard_args(guard: Guard) -> list[str | int]:
     return [*times, MOST_REFUNDS, len(besides), *besides]
 
 
-def _texts(flat: Sequence[bytes]) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+def _in_the_way(answer: Sequence[bytes]) -> NotReserved | Disputed | None:
+    if answer[0] == b"disputed":
+        return Disputed()
+    if answer[0] != b"refused":
+        return None
+    _, reason, spent, *flat = answer
+    entries = {name.decode(): read_entry(line.decode()) for name, line in zip(flat[::2], flat[1::2], strict=True)}
+    return NotReserved(reason.decode(), int(spent), entries)
 
 
 def _record(raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
