@@ -24,7 +24,11 @@ class RefundRequestJson(Json, kw_only=True):
     """A request to issue a refund, and what became of it."""
 
     refund_request_id: Annotated[
-        str, Meta(description="SHA-256 (hex) of the caller's Idempotency-Key.", pattern="^[0-9a-f]{64}$")
+        str,
+        Meta(
+            description="SHA-256 (hex) of the caller's Idempotency-Key.",
+            extra_json_schema={"pattern": "^[0-9a-f]{64}$"},
+        ),
     ]
     account: Account
     state: Annotated[
@@ -43,7 +47,7 @@ class RefundRequestJson(Json, kw_only=True):
         str | None,
         Meta(description="Of an unclear request: the one refund that it may have made, for a person to check."),
     ] = None
-    tries: Annotated[int, Meta(description="How often it was sent.", ge=0)]
+    tries: Annotated[int, Meta(description="How often it was sent.", extra_json_schema={"minimum": 0})]
     may_have_reached_amazon: Annotated[bool, Meta(description="Whether a try has ended without a whole answer.")]
     last_error: Annotated[str | None, Meta(description="Our word for how the last try failed.")] = None
     detail: Annotated[str | None, Meta(description="The last thing that was said of it.")] = None

@@ -30,7 +30,12 @@ AMAZON_TIME: Final = r"^[0-9]{8}T[0-9]{6}(\.[0-9]{3})?Z$"
 Rfc3339 = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2019-07-14T15:53:00.000Z"])]
 """UTC, milliseconds."""
 AmazonTime = Annotated[
-    str, Meta(description="Amazon's basic form, UTC.", pattern=AMAZON_TIME, examples=["20190714T155300Z"])
+    str,
+    Meta(
+        description="Amazon's basic form, UTC.",
+        extra_json_schema={"pattern": AMAZON_TIME},
+        examples=["20190714T155300Z"],
+    ),
 ]
 IssuedBy = Annotated[
     str | None,
@@ -49,7 +54,7 @@ class Json(msgspec.Struct, rename="camel"):
     """The base of every answer: encoded by the service, decoded by its clients, and the schema in OpenAPI.
 
     A field with a default is always sent; the default is for clients of a service that does not know the field yet.
-    Only what is `UNSET` is left out.
+    Only what is `UNSET` is left out. Patterns and bounds are for the description: clients do not check them.
     """
 
 
@@ -65,9 +70,13 @@ class MoneyJson(Json, kw_only=True):
     """An amount with its currency."""
 
     amount: Annotated[
-        str, Meta(description="Decimal, with as many places as the currency has.", pattern=r"^[0-9]+(\.[0-9]+)?$")
+        str,
+        Meta(
+            description="Decimal, with as many places as the currency has.",
+            extra_json_schema={"pattern": r"^[0-9]+(\.[0-9]+)?$"},
+        ),
     ]
-    currency_code: Annotated[str, Meta(description="ISO 4217.", pattern="^[A-Z]{3}$")]
+    currency_code: Annotated[str, Meta(description="ISO 4217.", extra_json_schema={"pattern": "^[A-Z]{3}$"})]
 
 
 class StatusJson(Json, kw_only=True):
@@ -90,7 +99,9 @@ class StatusDetailsJson(Json, kw_only=True):
 class RetryRefusedJson(Json, kw_only=True):
     """Amazon's verdict on a try to issue a declined refund again. Nothing was issued by it."""
 
-    generation: Annotated[int, Meta(description="The number of the try; each has a key of its own.", ge=1)]
+    generation: Annotated[
+        int, Meta(description="The number of the try; each has a key of its own.", extra_json_schema={"minimum": 1})
+    ]
     at: Rfc3339
     status: int
     reason_code: str | None = None
@@ -110,7 +121,11 @@ class RefundJson(Json, kw_only=True):
     release_environment: Annotated[str | None, Meta(description="Sandbox or Live, as Amazon says it.")] = None
     account: Account
     revision: Annotated[
-        int, Meta(description="Counts our writes from 1: whoever holds a greater one may drop this.", ge=1)
+        int,
+        Meta(
+            description="Counts our writes from 1: whoever holds a greater one may drop this.",
+            extra_json_schema={"minimum": 1},
+        ),
     ]
     final: Annotated[bool, Meta(description="Whether the state is Refunded or Declined.")]
     conflict: Annotated[bool, Meta(description="Whether Amazon has told two different final states.")]
@@ -158,7 +173,7 @@ class RevisionJson(Json, kw_only=True):
     """One line of a refund's history."""
 
     status_details: StatusJson
-    revision: Annotated[int, Meta(ge=1)]
+    revision: Annotated[int, Meta(extra_json_schema={"minimum": 1})]
     final: bool
     conflict: bool
     changed_at: Rfc3339

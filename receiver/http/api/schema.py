@@ -46,7 +46,7 @@ class RefreshJson(Json, kw_only=True):
 
     refund_id: str
     account: Account
-    refresh: Literal["noted"]
+    refresh: Literal["noted"] = "noted"
 
 
 class PendingJson(Json, kw_only=True):
@@ -80,7 +80,7 @@ class RequestListJson(Json, kw_only=True):
     """Refund requests that are open, unclear before reserved, the oldest first."""
 
     requests: list[RefundRequestJson]
-    total: Annotated[int, Meta(description="How many there are, shown or not.", ge=0)]
+    total: Annotated[int, Meta(description="How many there are, shown or not.", extra_json_schema={"minimum": 0})]
     unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
 
 
@@ -97,7 +97,9 @@ class SubscriberListJson(Json, kw_only=True):
     unreadable: Annotated[list[str], Meta(description="Those whose record is damaged, as account/name.")]
 
 
-MadeSecret = Annotated[str, Meta(description="Only where one was made, and only this once.", pattern="^whsec_")]
+MadeSecret = Annotated[
+    str, Meta(description="Only where one was made, and only this once.", extra_json_schema={"pattern": "^whsec_"})
+]
 
 
 class ChangedSubscriberJson(SubscriberJson, kw_only=True):

@@ -141,7 +141,7 @@ class HappeningJson(Json, kw_only=True):
     subscriber: str
     reason: str
     text: Annotated[str, msgspec.Meta(description="For people.")]
-    count: Annotated[int, msgspec.Meta(description="How many events it is about.", ge=1)]
+    count: Annotated[int, msgspec.Meta(description="How many events it is about.", extra_json_schema={"minimum": 1})]
     event_id: str | None = None
     event_type: str | None = None
     refund_id: str | None = None

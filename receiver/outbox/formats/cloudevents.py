@@ -49,7 +49,8 @@ class RefundEventJson(Json, kw_only=True):
     id: Annotated[
         str,
         msgspec.Meta(
-            description="The same for the same happening: drop what you have seen.", pattern=f"^{EVENT_ID.pattern}$"
+            description="The same for the same happening: drop what you have seen.",
+            extra_json_schema={"pattern": f"^{EVENT_ID.pattern}$"},
         ),
     ]
     source: Annotated[str, msgspec.Meta(description="/amazonpay/ and the account.")]
@@ -74,7 +75,7 @@ class RefundEventJson(Json, kw_only=True):
             msgspec.Meta(
                 description="What the request brought (W3C Trace Context) from which this follows, as the extension "
                 "Distributed Tracing of CloudEvents has it: for a link of your span, not its parent.",
-                pattern=f"^{FORM}$",
+                extra_json_schema={"pattern": f"^{FORM}$"},
             ),
         ]
         | msgspec.UnsetType
