@@ -128,8 +128,10 @@ class RefundJson(Json, kw_only=True):
         ),
     ]
     final: Annotated[bool, Meta(description="Whether the state is Refunded or Declined.")]
-    conflict: Annotated[bool, Meta(description="Whether Amazon has told two different final states.")]
-    backfill: Annotated[bool, Meta(description="Whether it was settled over 7 days before it was first seen here.")]
+    conflict: Annotated[bool, Meta(description="Whether Amazon has told two different final states.")] = False
+    backfill: Annotated[bool, Meta(description="Whether it was settled over 7 days before it was first seen here.")] = (
+        False
+    )
     order_reference: Annotated[
         str | None, Meta(description="The merchant's order number, unaltered, or null if over 256.")
     ] = None
@@ -142,7 +144,7 @@ class RefundJson(Json, kw_only=True):
     ] = None
     retryable_reasons: Annotated[
         list[str], Meta(description="Why not, or why that is not known: the words that a retry would be refused with.")
-    ]
+    ] = []
     as_of: Annotated[
         Rfc3339 | None,
         Meta(description="When `retryable` and the advice were worked out. Null where nothing depends on the charge."),
@@ -163,7 +165,7 @@ class RefundJson(Json, kw_only=True):
     unread_fields: Annotated[
         list[str],
         Meta(description="Fields that are null because what Amazon sent could not be read, such as refundAmount."),
-    ]
+    ] = []
     first_seen_at: Rfc3339
     changed_at: Rfc3339
     source: Annotated[str, Meta(description="Who made us look.", extra_json_schema={"enum": [*Source]})]
@@ -175,7 +177,7 @@ class RevisionJson(Json, kw_only=True):
     status_details: StatusJson
     revision: Annotated[int, Meta(extra_json_schema={"minimum": 1})]
     final: bool
-    conflict: bool
+    conflict: bool = False
     changed_at: Rfc3339
     source: Annotated[str, Meta(extra_json_schema={"enum": [*Source]})]
     issued_by: IssuedBy = None
