@@ -166,7 +166,7 @@ class RefundJson(Json, kw_only=True):
         list[str],
         Meta(description="Fields that are null because what Amazon sent could not be read, such as refundAmount."),
     ] = []
-    first_seen_at: Rfc3339
+    first_seen_at: Rfc3339 = ""
     changed_at: Rfc3339
     source: Annotated[str, Meta(description="Who made us look.", extra_json_schema={"enum": [*Source]})]
 
