@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 
 from receiver.errors import StoreUnavailable
+from receiver.runtime.rounds import ChangeSignal
 from receiver.store.dashboard import AlertingProblem
 from receiver.store.deliveries.feed import Feed
 from receiver.store.deliveries.queues import Health
@@ -33,7 +34,7 @@ from receiver.store.redis.client import Client, pipelines
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import Damage, WrongType
 from receiver.store.redis.keys import CERTIFICATES, PROBE, SEALS
-from receiver.store.redis.wakeups import ChangeNotifier, ChangeSignal, News
+from receiver.store.redis.wakeups import ChangeNotifier, News
 
 log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0

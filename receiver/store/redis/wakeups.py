@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from enum import StrEnum
@@ -14,15 +13,11 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
+from receiver.runtime.rounds import ChangeSignal
 from receiver.store.redis.client import Client
 from receiver.store.redis.keys import WAKE
 
 log = structlog.get_logger()
-
-BREATH = 0.01
-"""Seconds from the end of one rest to that of the next, at least: a flood of writes is looked at in a hundred rounds a
-second, not in thousands, and a single one at once."""
-
 
 SILENCE = 3.0
 """Seconds without a word after which the server is asked for one; after as many again another connection is made."""
@@ -35,31 +30,6 @@ class News(StrEnum):
     """Amazon is to be asked about a refund now."""
     CHANGED = "changed"
     """Anything else."""
-
-
-class ChangeSignal:
-    """The alarm of one worker. It rings during a round as well: the rest after that round is then over at once."""
-
-    def __init__(self, heeds: News = News.CHANGED) -> None:
-        self.heeds = heeds
-        self._rung = asyncio.Event()
-        self._rested_at = time.monotonic()
-
-    def set(self) -> None:
-        """There is something to do, maybe."""
-        self._rung.set()
-
-    def clear(self) -> None:
-        """A round begins: what happens from here on counts."""
-        self._rung.clear()
-
-    async def rest(self, seconds: float) -> None:
-        """Until it rings, or `seconds` are over; `BREATH` after the last rest, or after it was made, at the soonest."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._rung.wait()
-                await asyncio.sleep(self._rested_at + BREATH - time.monotonic())
-        self._rested_at = time.monotonic()
 
 
 class ChangeNotifier:
@@ -78,7 +48,7 @@ class ChangeNotifier:
     def notify(self, account: str, news: News | None = None) -> None:
         """Wake who waits for such news of this account in this process; None: everybody who waits for any."""
         for waker in self._waiting.get(account, ()):
-            if news is None or waker.heeds is news:
+            if news is None or waker.heeds == news:
                 waker.set()
 
     @contextlib.contextmanager

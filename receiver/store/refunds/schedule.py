@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 
 import msgspec
 
 from receiver.ledger.hint import Hint, HintResult
+from receiver.ledger.next_look import DueRefund, FollowUp, NextLook
 from receiver.ledger.refund import REFUND_ID, Source
+from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.wakeups import News
@@ -17,58 +18,6 @@ from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, trace_line
 NO_LIMIT = 1_000_000
 SEEN_FOR = 16 * 86_400_000
 """Accepted age and future, and a day (ms): what is older is refused before anybody asks whether it was seen."""
-
-
-class FollowUp(msgspec.Struct, frozen=True, array_like=True):
-    """What is remembered of a hint until it has brought something new. Of a poll, only how often it has failed."""
-
-    source: Source
-    at: int
-    sent_at: int = 0
-    refund_type: str = ""
-    step: int = 0
-    """How often Amazon had nothing new."""
-    failures: int = 0
-    """How often Amazon did not answer."""
-    due: int = 0
-    """When (ms) to ask again because there was nothing new. A look before that, by its own schedule, is no step."""
-    traceparent: str = ""
-    """Of the hint. The last field, since it is written only where there is one."""
-
-    def written(self) -> bytes:
-        """As it stands in Redis."""
-        values = msgspec.structs.astuple(self)
-        return msgspec.json.encode(values if self.traceparent else values[:-1])
-
-
-@dataclass(frozen=True, slots=True)
-class DueRefund:
-    """A claimed refund: ask Amazon, and settle with the token before the lease ends."""
-
-    account: str
-    refund_id: str
-    token: int
-    echo: FollowUp | None
-    patient: bool = False
-    """Whether it was taken from the schedule or the refreshes, which wait behind notifications."""
-
-    @property
-    def source(self) -> Source:
-        """Who made us look."""
-        return self.echo.source if self.echo else Source.POLL
-
-    @property
-    def traceparent(self) -> str:
-        """What made us look sent along; empty for none."""
-        return self.echo.traceparent if self.echo else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What a claim took. `wait` is when (ms from now) there is more to take; None when nothing is scheduled."""
-
-    looks: tuple[DueRefund, ...]
-    wait: int | None
 
 
 class RefundSchedule(RedisRepository):
@@ -80,7 +29,7 @@ class RefundSchedule(RedisRepository):
         """Make the refund due now. Durable when this returns; safe to repeat."""
         keys = self._keys(account)
         queue = "refreshed" if hint.patient or hint.source is Source.REFRESH else "hinted"
-        echo = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
+        follow_up = FollowUp(hint.source, hint.at, hint.sent_at, hint.refund_type, traceparent=hint.traceparent)
         answer = await self._run(
             "hint",
             [
@@ -95,7 +44,7 @@ class RefundSchedule(RedisRepository):
                 hint.at,
                 hint.digest,
                 self.seen_for,
-                echo.written(),
+                follow_up.written(),
                 trace_line(hint.at, hint.source.value),
                 CAP,
                 KEPT_FOR,
@@ -115,7 +64,7 @@ class RefundSchedule(RedisRepository):
         per_second: float,
         limit: int,
         patient: int | None = None,
-    ) -> Claimed:
+    ) -> Claim[DueRefund]:
         """Take at most `limit` refunds that are due, as many as the throttle of `call` allows, for `lease` ms.
 
         At most `patient` of them are of those that no notification has hinted at; None: there is no such limit.
@@ -128,17 +77,16 @@ class RefundSchedule(RedisRepository):
             repeatable=False,
         )
         wait, *rest = answer
-        looks = []
-        for member, token, echo, is_patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
+        found = []
+        for member, token, hint, is_patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
             if not REFUND_ID.fullmatch(refund_id := member.decode(errors="backslashreplace")):
                 await self.set_aside(keys("due"), member, "no id of a refund; set aside")
                 continue
-            looks.append(
-                DueRefund(account, refund_id, int(token), self._echo(keys("hints"), refund_id, echo), bool(is_patient))
-            )
-        return Claimed(tuple(looks), None if wait < 0 else int(wait))
+            follow_up = self._follow_up(keys("hints"), refund_id, hint)
+            found.append(DueRefund(account, refund_id, int(token), follow_up, bool(is_patient)))
+        return Claim(tuple(found), None if wait < 0 else int(wait))
 
-    def _echo(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
+    def _follow_up(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
         """What is remembered of the hint. A damaged record costs the hint its memory, not the refund its look."""
         if not stored:
             return None
@@ -148,46 +96,35 @@ class RefundSchedule(RedisRepository):
             self.damage.record(key, refund_id, "no hint; taken for a notification")
             return FollowUp(Source.NOTIFICATION, self.now())
 
-    async def reschedule(
-        self,
-        look: DueRefund,
-        at: int | None,
-        echo: FollowUp | None = None,
-        *,
-        revision: int | None = None,
-        outcome: str = "",
-        patient: bool = False,
-    ) -> bool:
-        """Settle a look that brought no change: look again at `at` (ms; None: not scheduled), and remember `echo`.
+    async def reschedule(self, due: DueRefund, next_look: NextLook) -> bool:
+        """Finish a claim that changed nothing in the ledger.
 
-        With `patient` it waits among the refreshes: nobody has told of it but who asked for one.
-
-        `outcome` is what the trail says of it, `unchanged` or an error's reason; nothing if Amazon was not asked.
-
-        `revision` is that of the refund which `at` was worked out from (0: there was none). False if the lease has run
-        out and somebody else has the refund, or has written it since: then nothing is written.
+        False if the lease has run out and another worker has the refund, or if the refund has been written since:
+        then nothing is written.
         """
-        keys = self._keys(look.account)
+        keys = self._keys(due.account)
+        outcome = next_look.outcome
+        trace = trace_line(self.now(), LOOK, due.source.value, outcome) if outcome else ""
         held = await self._run(
             "reschedule",
             [
                 keys("due"),
                 keys("hinted"),
                 keys("hints"),
-                keys("refund", look.refund_id),
-                keys("trail", look.refund_id),
+                keys("refund", due.refund_id),
+                keys("trail", due.refund_id),
                 keys("refreshed"),
             ],
             [
-                look.refund_id,
-                look.token,
-                "" if at is None else at,
-                echo.written() if echo else "",
-                "" if revision is None else revision,
-                trace_line(self.now(), LOOK, look.source.value, outcome) if outcome else "",
+                due.refund_id,
+                due.token,
+                "" if next_look.at is None else next_look.at,
+                next_look.follow_up.written() if next_look.follow_up else "",
+                "" if next_look.revision is None else next_look.revision,
+                trace,
                 CAP,
                 KEPT_FOR,
-                int(patient),
+                int(next_look.patient),
             ],
             without=("trail", "refund"),
         )

@@ -19,11 +19,12 @@ from enum import StrEnum
 
 import msgspec
 
-from receiver.amazon.fps.calls import FpsRefundRequest, Policy
+from receiver.amazon.fps.orders import FpsOrder, FpsRecord
 from receiver.ledger.refund_request import RequestState
+from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import unreadable
-from receiver.store.requests.requests import Attempt, ClaimedRequests
+from receiver.store.requests.requests import Attempt
 
 
 class Begin(StrEnum):
@@ -41,35 +42,6 @@ class Taken(StrEnum):
 
     TAKEN = "taken"
     """The ledger has another refund under this id."""
-
-
-class FpsOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """A refund to make. Every try sends these values, in this version of the API, whatever the settings say by then."""
-
-    values: FpsRefundRequest
-    version: str
-
-    def means(self, values: FpsRefundRequest) -> bool:
-        """Whether these are the values of this order, as Amazon would take them."""
-        return _meaning(self.values) == _meaning(values)
-
-
-class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An order and what became of it so far."""
-
-    order: FpsOrder
-    state: RequestState = RequestState.RESERVED
-    tries: int = 0
-    first_at: int = 0
-    """When the first try was sent, ms; 0: none was."""
-    unknown: bool = False
-    """Whether a try has ended without a whole answer: from then on no refusal proves that nothing was refunded."""
-    reason_code: str = ""
-    detail: str = ""
-    amazon_status: int = 0
-    request_id: str = ""
-    last_error: str = ""
-    """Our word for how the last try failed, such as `amazon_timeout`; empty where none did."""
 
 
 class FpsOrders(RedisRepository):
@@ -109,7 +81,7 @@ class FpsOrders(RedisRepository):
             self.damage.record(key, what="no order that this version reads")
             raise unreadable(key) from error
 
-    async def claim_fps(self, account: str, *, lease: int, limit: int) -> ClaimedRequests:
+    async def claim_fps(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
         """Take at most `limit` orders whose time has come, for `lease` ms."""
         keys = self._keys(account)
         wait, *rest = await self._run(
@@ -119,7 +91,7 @@ class FpsOrders(RedisRepository):
             repeatable=False,
         )
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
-        return ClaimedRequests(found, None if wait < 0 else int(wait))
+        return Claim(found, None if wait < 0 else int(wait))
 
     async def begin_fps(self, account: str, attempt: Attempt, window: int) -> Begin:
         """Write down that a try is about to be sent, which is allowed for `window` ms from the first one."""
@@ -174,11 +146,6 @@ class FpsOrders(RedisRepository):
     def _both(self, account: str, reference: str) -> list[str]:
         keys = self._keys(account)
         return [keys("fps", reference), keys("fps_issuing")]
-
-
-def _meaning(values: FpsRefundRequest) -> tuple[str, ...]:
-    amount = str(values.amount or "")
-    return values.reference, values.transaction_id, amount, values.description, values.policy or Policy.MASTER
 
 
 def _record(raw: Mapping[bytes, bytes]) -> FpsRecord:
