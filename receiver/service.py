@@ -58,13 +58,13 @@ class Service:
         settings: Settings,
         *,
         workers: bool = True,
-        chance: Callable[[], float] = random.random,
+        random: Callable[[], float] = random.random,
         now: Callable[[], int] = system_clock,
     ) -> None:
         self.settings = settings
         self.accounts = settings.build_accounts()
         self.metrics = Metrics()
-        self._workers, self._chance, self._now = workers, chance, now
+        self._workers, self._random, self._now = workers, random, now
         self.kept = Workers()
         self._clocks = HostClocks()
         self._opened = contextlib.AsyncExitStack()
@@ -73,7 +73,7 @@ class Service:
         self.transport: Transport
         self.certificates: CertificateStore
         self.receiver: Receiver
-        self._declarer: ConfiguredSubscribers
+        self._configured_subscribers: ConfiguredSubscribers
         self.issuers: dict[str, Issuer] = {}
         self.fps_issuers: dict[str, FpsIssuer]
 
@@ -109,7 +109,7 @@ class Service:
             confirm=self._confirm_subscription if ingest.confirm_subscriptions else None,
         )
         self.issuers = {account.name: self._issuer(account) for account in self.accounts}
-        self.fps_issuers = {account.name: self._legacy(account) for account in self.accounts}
+        self.fps_issuers = {account.name: self._fps_issuer(account) for account in self.accounts}
         self._opened.push_async_callback(self.kept.stop)
         self._start_workers()
 
@@ -137,7 +137,7 @@ class Service:
         await self.store.start()
         self.store.hold_writes()
         with contextlib.suppress(StoreUnavailable):
-            await self.store.settle_format()
+            await self.store.ensure_format()
 
     async def stop(self) -> None:
         """Let go of everything, the last first, and of all the rest as well if one of it fails to."""
@@ -160,7 +160,11 @@ class Service:
             store=self.store,
             metrics=self.metrics,
             now=self.store.now,
-            checks={"store": self._check_store, "subscribers": self._check_declared, "workers": self.kept.check},
+            checks={
+                "store": self._check_store,
+                "subscribers": self._check_configured_subscribers,
+                "workers": self.kept.check,
+            },
             refresh_gauges=self._refresh_gauges,
             advisory_checks={"clock": self._check_clock, "keys": self._check_keys},
             alerting=self._alerting,
@@ -173,35 +177,35 @@ class Service:
         )
 
     def _start_workers(self) -> None:
-        self.kept.keep("format", self.store.keep_settling_format)
+        self.kept.keep("format", self.store.keep_format_current)
         declared, starts = self.settings.build_subscribers(self._now()), self.settings.subscriber_starts()
-        self._declarer = ConfiguredSubscribers(self.store, declared, starts)
-        self.kept.keep("subscribers", self._declarer.run)
+        self._configured_subscribers = ConfiguredSubscribers(self.store, declared, starts)
+        self.kept.keep("subscribers", self._configured_subscribers.run)
         self.kept.keep("keys", self.store.keep_checking_keys)
         self.kept.keep("certificates", partial(self.certificates.keep_sharing, self.store))
         if not self._workers:
             return
         for account in self.accounts:
-            once = partial(self._once_declared, account.name)
+            once = partial(self._after_configured, account.name)
             self.kept.keep(f"track:{account.name}", partial(once, self._tracker(account).run))
             self.kept.keep(f"issue:{account.name}", partial(once, self.issuers[account.name].run))
             if self.fps_issuers[account.name].is_configured:
                 self.kept.keep(f"fps:{account.name}", partial(once, self.fps_issuers[account.name].run))
-            self.kept.keep(f"deliver:{account.name}", self._deliverer(account).run)
-            self.kept.keep(f"upkeep:{account.name}", partial(once, self._upkeep(account).run))
+            self.kept.keep(f"deliver:{account.name}", self._dispatcher(account).run)
+            self.kept.keep(f"upkeep:{account.name}", partial(once, self._retention(account).run))
 
-    async def _once_declared(self, account: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def _after_configured(self, account: str, work: Callable[[], Awaitable[None]]) -> None:
         """Not before the configured subscribers are written: they would not be owed what happens before."""
-        await self._declarer.ready(account)
+        await self._configured_subscribers.ready(account)
         await work()
 
     def _tracker(self, account: Account) -> Tracker:
         track = self.settings.track
         return Tracker(
             amazon_client=self._amazon_client(account),
-            settler=Settler(self.store, self._chance, declared=True),
+            settler=Settler(self.store, self._random, declared=True),
             metrics=self.metrics,
-            random=self._chance,
+            random=self._random,
             concurrency=track.concurrency,
             lease=track.lease.total_seconds(),
             legacy=self.fps_issuers[account.name],
@@ -217,21 +221,21 @@ class Service:
         return Issuer(
             amazon_client=self._amazon_client(account),
             store=self.store,
-            settler=Settler(self.store, self._chance, declared=True),
+            settler=Settler(self.store, self._random, declared=True),
             metrics=self.metrics,
-            random=self._chance,
+            random=self._random,
             nonce=lambda: secrets.token_hex(8),
             over=account.over,
             lease=self.settings.track.lease.total_seconds(),
             same_amount_within=milliseconds(self.settings.issue.same_amount_within),
         )
 
-    def _legacy(self, account: Account) -> FpsIssuer:
-        settler = Settler(self.store, self._chance, declared=True)
+    def _fps_issuer(self, account: Account) -> FpsIssuer:
+        settler = Settler(self.store, self._random, declared=True)
         lease = self.settings.track.lease.total_seconds()
-        return FpsIssuer(self._amazon_client(account), settler, self._chance, lambda: secrets.token_hex(8), lease)
+        return FpsIssuer(self._amazon_client(account), settler, self._random, lambda: secrets.token_hex(8), lease)
 
-    def _deliverer(self, account: Account) -> Deliverer:
+    def _dispatcher(self, account: Account) -> Deliverer:
         """Every account has its share of the deliveries at once, so that none can take the others'."""
         delivery = self.settings.delivery
         return Deliverer(
@@ -240,7 +244,7 @@ class Service:
             send=self.transport.send,
             metrics=self.metrics,
             system_clock=self._now,
-            random=self._chance,
+            random=self._random,
             concurrency=max(1, delivery.concurrency // len(self.accounts)),
             per_subscriber=delivery.per_subscriber,
             rate=delivery.rate,
@@ -249,7 +253,7 @@ class Service:
             lease=delivery.lease.total_seconds(),
         )
 
-    def _upkeep(self, account: Account) -> Retention:
+    def _retention(self, account: Account) -> Retention:
         keep, keep_owed = (milliseconds(span) for span in (self.settings.events.keep, self.settings.events.keep_owed))
         lease = self.settings.delivery.lease.total_seconds()
         return Retention(account.name, self.store, self.metrics, keep, keep_owed, lease)
@@ -284,10 +288,12 @@ class Service:
         if foreign := await self.store.check_keys():
             raise KeysDamaged({each.key: f"{each.found or 'another type'}, not {each.should_be}" for each in foreign})
 
-    async def _check_declared(self) -> None:
+    async def _check_configured_subscribers(self) -> None:
         # An account whose keys are damaged waits alone: `_check_keys` tells of it.
-        waiting = [account.name for account in self.accounts if not self._declarer.written[account.name].is_set()]
-        if len(waiting) == len(self.accounts) or set(waiting) - set(self._declarer.blocked):
+        waiting = [
+            account.name for account in self.accounts if not self._configured_subscribers.written[account.name].is_set()
+        ]
+        if len(waiting) == len(self.accounts) or set(waiting) - set(self._configured_subscribers.blocked):
             raise Unavailable("The configured subscribers are not written yet.", reason="not_written_yet")
 
     async def _gauges(self, name: str) -> dict[str, float] | None:

@@ -68,7 +68,7 @@ async def prune(settings: Settings, older_than: str, refund_id: str, account: st
     try:
         await store.correct_clock()
         store.hold_writes()
-        await store.settle_format()
+        await store.ensure_format()
         if older_than_ms is None:
             tallies = [await _one(store, name, refund_id, remove=not dry_run) for name in names]
         else:

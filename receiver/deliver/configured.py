@@ -68,7 +68,7 @@ class ConfiguredSubscribers:
         for subscriber in subscribers:
             while not await self._written(account, subscriber):
                 pass
-        if await self.store.open_roster(account) and self.written[account].is_set():
+        if await self.store.open_subscriber_list(account) and self.written[account].is_set():
             log.error("store.emptied", account=account)
         names = {subscriber.name for subscriber in subscribers}
         for each in await self.store.subscribers(account) if not self.written[account].is_set() else ():
@@ -89,7 +89,7 @@ class ConfiguredSubscribers:
 
         Later nothing is changed: a process with another configuration, on its way in or out, would do the same.
         """
-        before = (await self.store.roster(account)).subscribers.get(subscriber.name)
+        before = (await self.store.subscriber_list(account)).subscribers.get(subscriber.name)
         after = carry_over(subscriber, before)
         if before is None:
             await self.store.put_subscriber(account, after, self.starts.get((account, subscriber.name)))

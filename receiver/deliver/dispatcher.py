@@ -2,7 +2,7 @@
 
 Each lane has its own room, its own rate, and its own breaker: after five failures in a row one message at a time is
 sent, a second after the last, until one succeeds. Rate and breaker are the store's
-(`store/deliveries/claim_lane.lua`), so they hold over all processes together.
+(`store/deliveries/claim_deliveries.lua`), so they hold over all processes together.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Deliverer:
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
-        with self.store.waking(self.account) as self._waker:
+        with self.store.change_signal(self.account) as self._waker:
             await in_rounds(self._waker, self._round, self._running)
 
     async def _round(self) -> float:
@@ -73,43 +73,49 @@ class Deliverer:
         Returns the seconds until more is due; `inf`: nobody knows.
         """
         try:
-            roster, tops = await self._looked()
+            subscriber_list, tops = await self._looked()
         except StoreUnavailable as error:
             log.warning("deliver.store_unavailable", account=self.account, reason=error.reason)
             return inf
         now = self.store.now()
-        waits = {name: max(at - now, 0) for name, at in tops.items() if not at or not roster.subscribers[name].paused}
-        rooms = self._rooms(roster, [name for name, wait in waits.items() if wait == 0])
+        waits = {
+            name: max(at - now, 0)
+            for name, at in tops.items()
+            if not at or not subscriber_list.subscribers[name].paused
+        }
+        rooms = self._rooms(subscriber_list, [name for name, wait in waits.items() if wait == 0])
         async with asyncio.TaskGroup() as claims:
-            claimed = [claims.create_task(self._claim(roster.subscribers[name], room)) for name, room in rooms.items()]
+            claimed = [
+                claims.create_task(self._claim(subscriber_list.subscribers[name], room)) for name, room in rooms.items()
+            ]
         results = [claim.result() for claim in claimed]
-        if any(result.parcels for result in results):
+        if any(result.deliveries for result in results):
             return 0.0
         more = [result.wait for result in results if result.wait]
         return min((wait / 1000 for wait in (*waits.values(), *more) if wait), default=inf)
 
     async def _looked(self) -> tuple[SubscriberList, dict[str, int]]:
         """The subscribers, and when each lane is due next. Both in one go, unless there are others than last time."""
-        tops, roster = await asyncio.gather(
-            self.store.lane_tops(self.account, self._lanes), self.store.roster(self.account)
+        tops, subscriber_list = await asyncio.gather(
+            self.store.queue_heads(self.account, self._lanes), self.store.subscriber_list(self.account)
         )
-        if self._lanes != (names := list(roster.subscribers)):
+        if self._lanes != (names := list(subscriber_list.subscribers)):
             self._lanes = names
-            tops = await self.store.lane_tops(self.account, names)
-        return roster, tops
+            tops = await self.store.queue_heads(self.account, names)
+        return subscriber_list, tops
 
     @property
     def _spare(self) -> int:
         return self.concurrency // 4
 
-    def _rooms(self, roster: SubscriberList, names: list[str]) -> dict[str, int]:
+    def _rooms(self, subscriber_list: SubscriberList, names: list[str]) -> dict[str, int]:
         """How many messages may be begun in each of these lanes.
 
         Where room is scarce, it goes to those with the least under way; among equals to who has waited longest. The
         last of it is for those with nothing under way.
         """
         busy, rooms = Counter(self._running.values()), Counter[str]()
-        most = {name: roster.subscribers[name].concurrency or self.per_subscriber for name in names}
+        most = {name: subscriber_list.subscribers[name].concurrency or self.per_subscriber for name in names}
         queue = [(busy[name], self._served[name], name) for name in names if busy[name] < most[name]]
         heapify(queue)
         for left in range(self.concurrency - len(self._running), 0, -1):
@@ -136,14 +142,14 @@ class Deliverer:
             tests_only=subscriber.paused,
         )
         try:
-            claims = await self.store.claim_lane(
+            claims = await self.store.claim_deliveries(
                 self.account, name, lease=int(self.lease * 1000), limit=room, terms=terms
             )
         except StoreUnavailable as error:
             log.warning("deliver.not_claimed", account=self.account, subscriber=name, reason=error.reason)
             return NOTHING
-        for start in range(0, len(claims.parcels), most):
-            message = claims.parcels[start : start + most]
+        for start in range(0, len(claims.deliveries), most):
+            message = claims.deliveries[start : start + most]
             task = asyncio.get_running_loop().create_task(self._deliver(message, subscriber))
             self._running[task] = name
             task.add_done_callback(self._done)
@@ -159,18 +165,18 @@ class Deliverer:
             self._held.discard(name)
             self._waker.set()
 
-    async def _deliver(self, parcels: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
+    async def _deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
         with structlog.contextvars.bound_contextvars(account=self.account, subscriber=subscriber.name):
             try:
-                await self.deliver(parcels, subscriber)
+                await self.deliver(deliveries, subscriber)
             except StoreUnavailable as error:
                 log.warning("deliver.not_settled", reason=error.reason)
             except Exception:
-                log.exception("deliver.failed", stream_ids=[parcel.stream_id for parcel in parcels])
+                log.exception("deliver.failed", stream_ids=[delivery.stream_id for delivery in deliveries])
 
-    async def deliver(self, parcels: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
+    async def deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
         """Send one message, and settle what is in it."""
         handover = DeliveryAttempt(
             self.store, self.send, self.metrics, self.system_clock, self.random, self.timeout, self.connect_timeout
         )
-        await handover.deliver(parcels, subscriber)
+        await handover.deliver(deliveries, subscriber)

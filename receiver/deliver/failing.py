@@ -22,8 +22,8 @@ MOST_COLLISIONS = 8
 
 async def announce(store: Store, account: str, metrics: Metrics) -> None:
     """Have operators told of what waits to be told, in the stream, the log and the metrics."""
-    for event in await store.tell(account):
-        metrics.told(event.type.value)
+    for event in await store.publish_operator_events(account):
+        metrics.operator_event(event.type.value)
         log.error(
             "operator.told",
             type=event.type.value,
@@ -35,65 +35,67 @@ async def announce(store: Store, account: str, metrics: Metrics) -> None:
         )
 
 
-async def pause_gone(store: Store, parcel: ClaimedDelivery, told: Subscriber) -> None:
+async def pause_gone(store: Store, delivery: ClaimedDelivery, told: Subscriber) -> None:
     """410 Gone: nothing more is sent until an operator resumes; what is owed waits.
 
     It is the address that is gone: if the subscriber has another by now, it goes on.
     """
     for _ in range(MOST_COLLISIONS):
-        subscriber = (await store.roster(parcel.account)).subscribers.get(parcel.subscriber)
+        subscriber = (await store.subscriber_list(delivery.account)).subscribers.get(delivery.subscriber)
         if subscriber is None or subscriber.paused or subscriber.url != told.url:
             return
-        event = _paused(store, parcel, "gone", "It answered 410 Gone.", "HTTP 410")
+        event = _paused(store, delivery, "gone", "It answered 410 Gone.", "HTTP 410")
         after = pause(subscriber, "gone", store.now())
-        if await store.change_subscriber(parcel.account, subscriber, after, tell=[event]):
+        if await store.change_subscriber(delivery.account, subscriber, after, operator_events=[event]):
             log.error("subscriber.paused", reason="gone", mend="receiver subscriber resume")
             return
 
 
-async def pause_failing(store: Store, parcel: ClaimedDelivery, told: Subscriber, attempts: DeliveryAttempts) -> None:
+async def pause_failing(store: Store, delivery: ClaimedDelivery, told: Subscriber, attempts: DeliveryAttempts) -> None:
     """Pause a subscriber with which nothing has worked since the event was written that is given up now.
 
     The list's version is checked with it: of two that fail at the same time, the second sees the first paused.
     """
-    written = int(parcel.stream_id.partition("-")[0])
+    written = int(delivery.stream_id.partition("-")[0])
     for _ in range(MOST_COLLISIONS):
-        roster = await store.roster(parcel.account)
-        subscriber = roster.subscribers.get(parcel.subscriber)
+        subscriber_list = await store.subscriber_list(delivery.account)
+        subscriber = subscriber_list.subscribers.get(delivery.subscriber)
         if subscriber is None or subscriber.paused or subscriber.url != told.url:
             return
-        if (await store.health(parcel.account, parcel.subscriber)).success_at >= written:
+        if (await store.health(delivery.account, delivery.subscriber)).success_at >= written:
             return
-        others = [each for name, each in roster.subscribers.items() if name != parcel.subscriber]
+        others = [each for name, each in subscriber_list.subscribers.items() if name != delivery.subscriber]
         if told_of_declines(subscriber) and not any(guards_declines(subscriber, each) for each in others):
-            await _keep_failing(store, parcel, attempts)
+            await _keep_failing(store, delivery, attempts)
             return
         why = "Nothing was delivered since an event was written that is given up now."
-        event = _paused(store, parcel, "failing", why, attempts.last_error)
+        event = _paused(store, delivery, "failing", why, attempts.last_error)
         after = pause(subscriber, "failing", store.now())
-        if await store.change_subscriber(parcel.account, subscriber, after, version=roster.version, tell=[event]):
+        if await store.change_subscriber(
+            delivery.account, subscriber, after, version=subscriber_list.version, operator_events=[event]
+        ):
             log.error("subscriber.paused", reason="failing", mend="receiver subscriber resume")
             return
 
 
-async def _keep_failing(store: Store, parcel: ClaimedDelivery, attempts: DeliveryAttempts) -> None:
+async def _keep_failing(store: Store, delivery: ClaimedDelivery, attempts: DeliveryAttempts) -> None:
     event = operator_event(
         OperatorType.FAILING,
-        parcel.account,
-        parcel.subscriber,
+        delivery.account,
+        delivery.subscriber,
         "last_active",
         "Nothing reaches it any more. It is not paused, because nobody else would be told about declines: mend it, "
         "or add another subscriber.",
         store.now(),
         last_error=attempts.last_error,
     )
-    if await store.tell_failing(parcel.account, event):
+    if await store.publish_failing_once(delivery.account, event):
         log.error("subscriber.failing", reason="last_active", mend="mend its address, or add another subscriber")
 
 
-def _paused(store: Store, parcel: ClaimedDelivery, reason: str, why: str, last_error: str) -> OperatorEvent:
+def _paused(store: Store, delivery: ClaimedDelivery, reason: str, why: str, last_error: str) -> OperatorEvent:
     text = f"{why} Nothing more is sent to it, and what it is owed waits: `receiver subscriber resume`."
     now = store.now()
     return operator_event(
-        OperatorType.PAUSED, parcel.account, parcel.subscriber, reason, text, now, last_error=last_error
+        OperatorType.PAUSED, delivery.account, delivery.subscriber, reason, text, now, last_error=last_error
     )

@@ -23,7 +23,7 @@ from receiver.outbox.retries import ClaimedDelivery
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.deliveries.queues import AttemptEffects
-from receiver.store.deliveries.upkeep import DUTY, EXPIRY_BATCH
+from receiver.store.deliveries.upkeep import EXPIRY_BATCH, MAINTENANCE_LEASE
 from receiver.store.redis.damage import WrongType
 
 log = structlog.get_logger()
@@ -60,10 +60,10 @@ class Retention:
             with self._alone():
                 await part()
         now = self.store.now()
-        if now < self._next <= now + DUTY:
+        if now < self._next <= now + MAINTENANCE_LEASE:
             return
-        self._next = now + DUTY
-        if await self.store.take_maintenance_lease(self.account, DUTY - 1000):
+        self._next = now + MAINTENANCE_LEASE
+        if await self.store.take_maintenance_lease(self.account, MAINTENANCE_LEASE - 1000):
             for part in (self.expire, self.trim):
                 with self._alone():
                     await part()
@@ -79,7 +79,7 @@ class Retention:
     async def backfill(self) -> None:
         """Owe new subscribers what they want of the events from before they came."""
         for job in await self.store.backfills(self.account):
-            subscriber = (await self.store.roster(self.account)).subscribers.get(job.name)
+            subscriber = (await self.store.subscriber_list(self.account)).subscribers.get(job.name)
             if subscriber is None:
                 log.warning("backfill.waits", account=self.account, subscriber=job.name, reason="unreadable")
                 continue
@@ -90,7 +90,7 @@ class Retention:
     async def expire(self) -> None:
         """Give up what lanes have owed for too long: one paused subscriber must not hold the stream for ever."""
         before = self.store.now() - self.keep_owed
-        for name in (await self.store.roster(self.account)).names:
+        for name in (await self.store.subscriber_list(self.account)).names:
             with self._alone(subscriber=name):
                 await self._expire(name, before)
         await announce(self.store, self.account, self.metrics)
@@ -98,24 +98,24 @@ class Retention:
     async def _expire(self, name: str, before: int) -> None:
         for _ in range(MOST_BATCHES):
             found = await self.store.overdue(self.account, name, before, int(self.lease * 1000))
-            gone = await self._dead_letter([parcel for parcel in found if not is_newer(parcel.fields)])
+            gone = await self._dead_letter([delivery for delivery in found if not is_newer(delivery.fields)])
             if len(found) < EXPIRY_BATCH or not gone:
                 break
 
-    async def _dead_letter(self, parcels: list[ClaimedDelivery]) -> int:
+    async def _dead_letter(self, deliveries: list[ClaimedDelivery]) -> int:
         """Operators are told once of all of them; of an operator event that nobody fetched, not at all."""
-        about_refunds = [parcel for parcel in parcels if not is_operator(parcel.fields)]
+        about_refunds = [delivery for delivery in deliveries if not is_operator(delivery.fields)]
         gone = 0
-        for parcel in parcels:
+        for delivery in deliveries:
             now = self.store.now()
-            first = about_refunds and parcel is about_refunds[0]
-            tell = [dead_letter(parcel, "expired", now, parcel.attempts, len(about_refunds))] if first else []
-            entry = dead_event(parcel, "expired", now, parcel.attempts)
-            if await self.store.dead(parcel, entry, AttemptEffects(tell=tell)):
+            first = about_refunds and delivery is about_refunds[0]
+            tell = [dead_letter(delivery, "expired", now, delivery.attempts, len(about_refunds))] if first else []
+            entry = dead_event(delivery, "expired", now, delivery.attempts)
+            if await self.store.dead(delivery, entry, AttemptEffects(operator_events=tell)):
                 gone += 1
-                self.metrics.delivered("dead", 0.0)
+                self.metrics.delivery_attempt("dead", 0.0)
         if gone:
-            log.error("delivery.expired", account=self.account, subscriber=parcels[0].subscriber, count=gone)
+            log.error("delivery.expired", account=self.account, subscriber=deliveries[0].subscriber, count=gone)
         return gone
 
     async def trim(self) -> None:

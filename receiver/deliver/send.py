@@ -75,7 +75,7 @@ class DeliveryAttempt:
     timeout: float = 10.0
     connect_timeout: float = 3.0
 
-    async def deliver(self, parcels: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
+    async def deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
         """Send events that were claimed for one message, and settle each.
 
         Operator events go in a message of their own, and so does each test. After `StoreUnavailable` the lease runs
@@ -83,21 +83,21 @@ class DeliveryAttempt:
         """
         together: list[tuple[ClaimedDelivery, Told]] = []
         for_operators: list[tuple[ClaimedDelivery, Told]] = []
-        for parcel in parcels:
-            if is_newer(parcel.fields):
-                await self._leave(parcel)
+        for delivery in deliveries:
+            if is_newer(delivery.fields):
+                await self._leave(delivery)
                 continue
             try:
-                told = read(parcel)
+                told = read(delivery)
             except Malformed:
-                await self._unreadable(parcel)
+                await self._unreadable(delivery)
                 continue
             if isinstance(told, Event) and told.type is EventType.TEST:
-                await self._test(parcel, told, subscriber)
+                await self._test(delivery, told, subscriber)
             elif isinstance(told, OperatorEvent):
-                for_operators.append((parcel, told))
+                for_operators.append((delivery, told))
             else:
-                together.append((parcel, told))
+                together.append((delivery, told))
         together = await self._as_of_now(together, subscriber)
         for batch in filter(None, (together, for_operators)):
             await self._message(batch, subscriber)
@@ -106,20 +106,20 @@ class DeliveryAttempt:
         self, batch: list[tuple[ClaimedDelivery, Told]], subscriber: Subscriber
     ) -> list[tuple[ClaimedDelivery, Told]]:
         """With the advice of now. Where the store cannot tell it, the event goes out without."""
-        parcels, events = [parcel for parcel, _ in batch], [told for _, told in batch if isinstance(told, Event)]
-        if not parcels:
+        deliveries, events = [delivery for delivery, _ in batch], [told for _, told in batch if isinstance(told, Event)]
+        if not deliveries:
             return batch
         try:
-            return list(zip(parcels, await current_events(self.store, parcels[0].account, events), strict=True))
+            return list(zip(deliveries, await current_events(self.store, deliveries[0].account, events), strict=True))
         except StoreUnavailable as error:
             log.warning("delivery.advice_unknown", subscriber=subscriber.name, reason=error.reason)
-            return list(zip(parcels, map(without_judgement, events), strict=True))
+            return list(zip(deliveries, map(without_judgement, events), strict=True))
 
     async def _message(self, batch: Sequence[tuple[ClaimedDelivery, Told]], subscriber: Subscriber) -> None:
         answer, seconds = await self._post([told for _, told in batch], subscriber)
-        for number, (parcel, told) in enumerate(batch):
-            with structlog.contextvars.bound_contextvars(**in_the_log(parcel.fields.get("traceparent", ""))):
-                await self._settle(parcel, told, subscriber, answer, seconds, first=number == 0)
+        for number, (delivery, told) in enumerate(batch):
+            with structlog.contextvars.bound_contextvars(**in_the_log(delivery.fields.get("traceparent", ""))):
+                await self._settle(delivery, told, subscriber, answer, seconds, first=number == 0)
 
     async def _post(self, batch: Sequence[Told], subscriber: Subscriber) -> tuple[Response | TransportError, float]:
         began = asyncio.get_running_loop().time()
@@ -138,7 +138,7 @@ class DeliveryAttempt:
 
     async def _settle(
         self,
-        parcel: ClaimedDelivery,
+        delivery: ClaimedDelivery,
         told: Told,
         subscriber: Subscriber,
         answer: Response | TransportError,
@@ -148,37 +148,37 @@ class DeliveryAttempt:
     ) -> None:
         """`first`: a message that fails counts as one failure of the subscriber, however many events it holds."""
         now, paused_ms = self.store.now(), subscriber.paused_ms
-        verdict = judge(answer, parcel.attempts, now, self.random(), paused_ms=paused_ms)
-        attempts = record(answer, parcel.attempts, verdict, now, paused_ms=paused_ms)
+        verdict = judge(answer, delivery.attempts, now, self.random(), paused_ms=paused_ms)
+        attempts = record(answer, delivery.attempts, verdict, now, paused_ms=paused_ms)
         result = _result(verdict, answer, now) if first else AttemptEffects()
         match verdict:
             case Delivered():
-                held = await self.store.delivered(parcel, result)
+                held = await self.store.delivered(delivery, result)
             case Retry(at=at):
-                held = await self.store.retry(parcel, at, attempts, result)
+                held = await self.store.retry(delivery, at, attempts, result)
             case Gone():
-                await pause_gone(self.store, parcel, subscriber)
-                await announce(self.store, parcel.account, self.metrics)
-                held = await self.store.retry(parcel, now, attempts, result)
+                await pause_gone(self.store, delivery, subscriber)
+                await announce(self.store, delivery.account, self.metrics)
+                held = await self.store.retry(delivery, now, attempts, result)
             case Dead(reason=reason):
-                held = await self._dead_letter(parcel, reason, attempts, result)
-        self._log(parcel, told, verdict, attempts, answer, seconds, held)
+                held = await self._dead_letter(delivery, reason, attempts, result)
+        self._log(delivery, told, verdict, attempts, answer, seconds, held)
         if isinstance(verdict, Dead) and held and isinstance(told, Event):
             if verdict.reason != "aborted":
-                await pause_failing(self.store, parcel, subscriber, attempts)
-            await announce(self.store, parcel.account, self.metrics)
+                await pause_failing(self.store, delivery, subscriber, attempts)
+            await announce(self.store, delivery.account, self.metrics)
 
     async def _dead_letter(
-        self, parcel: ClaimedDelivery, reason: str, attempts: DeliveryAttempts, result: AttemptEffects
+        self, delivery: ClaimedDelivery, reason: str, attempts: DeliveryAttempts, result: AttemptEffects
     ) -> bool:
         now = self.store.now()
-        tell = [] if is_operator(parcel.fields) else [dead_letter(parcel, reason, now, attempts)]
-        entry = dead_event(parcel, reason, now, attempts)
-        return await self.store.dead(parcel, entry, AttemptEffects(result.failed, result.error, tell))
+        tell = [] if is_operator(delivery.fields) else [dead_letter(delivery, reason, now, attempts)]
+        entry = dead_event(delivery, reason, now, attempts)
+        return await self.store.dead(delivery, entry, AttemptEffects(result.failed, result.error, tell))
 
     def _log(
         self,
-        parcel: ClaimedDelivery,
+        delivery: ClaimedDelivery,
         told: Told,
         verdict: Verdict,
         attempts: DeliveryAttempts,
@@ -187,14 +187,14 @@ class DeliveryAttempt:
         held: bool,
     ) -> None:
         outcome = type(verdict).__name__.lower()
-        self.metrics.delivered(outcome, seconds)
+        self.metrics.delivery_attempt(outcome, seconds)
         delivered = isinstance(verdict, Delivered)
         line = log.info if delivered else log.error if isinstance(verdict, Dead) else log.warning
         line(
             f"delivery.{outcome}",
             event_id=told.id,
             type=told.type.value,
-            refund_id=parcel.fields.get("refundId", ""),
+            refund_id=delivery.fields.get("refundId", ""),
             attempt=attempts.count,
             error=None if delivered else error_text(answer),
             note=(answer.note or None) if isinstance(answer, Response) else None,
@@ -202,10 +202,10 @@ class DeliveryAttempt:
             settled=held,
         )
 
-    async def _test(self, parcel: ClaimedDelivery, event: Event, subscriber: Subscriber) -> None:
+    async def _test(self, delivery: ClaimedDelivery, event: Event, subscriber: Subscriber) -> None:
         """Sent once, whatever comes of it; a test that nobody waits for any more is not sent."""
-        if self.store.now() - int(parcel.stream_id.partition("-")[0]) > STALE_TEST:
-            await self.store.tested(parcel, b"", AttemptEffects())
+        if self.store.now() - int(delivery.stream_id.partition("-")[0]) > STALE_TEST:
+            await self.store.tested(delivery, b"", AttemptEffects())
             return
         answer, seconds = await self._post([event], subscriber)
         right = isinstance(answer, Response) and 200 <= answer.status < 300
@@ -218,34 +218,34 @@ class DeliveryAttempt:
             answer.note if isinstance(answer, Response) else "",
         )
         result = AttemptEffects(not right, tested.error)
-        held = await self.store.tested(parcel, msgspec.json.encode(tested), result)
+        held = await self.store.tested(delivery, msgspec.json.encode(tested), result)
         log.info("delivery.tested", event_id=event.id, delivered=right, error=tested.error or None, settled=held)
 
-    async def _leave(self, parcel: ClaimedDelivery) -> None:
+    async def _leave(self, delivery: ClaimedDelivery) -> None:
         """An event of a later version is that version's to deliver: it waits, and nothing counts against it."""
-        held = await self.store.postpone(parcel, self.store.now() + LATER_PAUSE)
+        held = await self.store.postpone(delivery, self.store.now() + LATER_PAUSE)
         log.warning(
             "delivery.left_to_later_version",
-            type=parcel.fields.get("type"),
-            stream_id=parcel.stream_id,
+            type=delivery.fields.get("type"),
+            stream_id=delivery.stream_id,
             settled=held,
             fix="run the newer version of the receiver again",
         )
 
-    async def _unreadable(self, parcel: ClaimedDelivery) -> None:
+    async def _unreadable(self, delivery: ClaimedDelivery) -> None:
         """The stream does not have the event, or not in a form that we can read: somebody else must have touched it."""
-        reason = "unreadable" if parcel.fields else "lost"
-        log.error("delivery.dead", reason=reason, stream_id=parcel.stream_id)
-        self.metrics.delivered("dead", 0.0)
-        if await self._dead_letter(parcel, reason, parcel.attempts, AttemptEffects()):
-            await announce(self.store, parcel.account, self.metrics)
+        reason = "unreadable" if delivery.fields else "lost"
+        log.error("delivery.dead", reason=reason, stream_id=delivery.stream_id)
+        self.metrics.delivery_attempt("dead", 0.0)
+        if await self._dead_letter(delivery, reason, delivery.attempts, AttemptEffects()):
+            await announce(self.store, delivery.account, self.metrics)
 
 
-def read(parcel: ClaimedDelivery) -> Told:
+def read(delivery: ClaimedDelivery) -> Told:
     """What is to be told. Raises `Malformed`."""
-    if is_operator(parcel.fields):
-        return read_operator_event(parcel.account, parcel.fields)
-    return from_fields(parcel.account, parcel.fields)
+    if is_operator(delivery.fields):
+        return read_operator_event(delivery.account, delivery.fields)
+    return from_fields(delivery.account, delivery.fields)
 
 
 def request_of(batch: Sequence[Told], subscriber: Subscriber, now: int) -> Request:

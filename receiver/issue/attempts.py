@@ -147,7 +147,7 @@ class RefundAttempts:
             await self.settler.annotate(self.account, order.retry_of, {"retried_by": seen.refund_id})
         agreed = await self.store.done_request(self.account, attempt, order, seen.refund_id, state)
         told = {"account": self.account, "refund_id": seen.refund_id, "charge_id": order.charge_id}
-        self.metrics.tried("done" if agreed else "contradicted")
+        self.metrics.refund_attempt("done" if agreed else "contradicted")
         if agreed:
             log.info("refund.issued", **told)
         else:
@@ -166,7 +166,7 @@ class RefundAttempts:
             self.amazon_client.account, seen, source=source, facts=facts, learn=learn, traceparent=order.traceparent
         )
         if not settled.change.is_nothing:
-            self.metrics.settled(settled, source, 0, self.store.now())
+            self.metrics.observation(settled, source, 0, self.store.now())
         return settled
 
     async def _again(self, attempt: Attempt, order: PreparedRefund, error: AmazonError, *, unknown: bool) -> None:
@@ -182,7 +182,7 @@ class RefundAttempts:
         )
         if not written:
             return
-        self.metrics.tried("again")
+        self.metrics.refund_attempt("again")
         late = record.tries >= ALARM_TRIES or now - record.created_at >= ALARM_AFTER
         (log.error if late else log.warning)(
             "refund.not_issued_yet",
@@ -208,7 +208,7 @@ class RefundAttempts:
         if state is RequestState.UNCLEAR:
             await self._alarm(order, error)
         elif state is RequestState.REFUSED:
-            self.metrics.tried("refused")
+            self.metrics.refund_attempt("refused")
             if order.retry_of:
                 said = error.reason_code or "", error.detail
                 await self.store.trace(self.account, order.retry_of, RETRY, order.issued_by, *said)
@@ -231,7 +231,7 @@ class RefundAttempts:
 
     async def _alarm(self, order: PreparedRefund, error: AmazonRefused) -> None:
         """A request has become unclear, which only a person can settle. Whatever tells a person begins here."""
-        self.metrics.tried("unclear")
+        self.metrics.refund_attempt("unclear")
         candidate = ""
         with contextlib.suppress(StoreUnavailable):
             if record := await self.store.request(self.account, order.id):

@@ -160,7 +160,7 @@ class FpsIssuer:
         known = await self._store.refund(self._name, refund_id)
         if known is None:
             if record.state is RequestState.RESERVED:
-                await self._store.hurry_fps(self._name, refund_id)
+                await self._store.expedite_fps(self._name, refund_id)
             raise NothingToAsk("Amazon has not taken this order yet.", revision=0)
         if self._store.now() - record.first_at < WINDOW:
             return await self._send(record.order, signed_at)
@@ -225,7 +225,7 @@ class FpsIssuer:
                 outcome = error.reason
                 raise
             finally:
-                amazon_client.metrics.asked("fps_refund", outcome, loop.time() - began)
+                amazon_client.metrics.amazon_call("fps_refund", outcome, loop.time() - began)
         raise AssertionError
 
     def _access(self) -> FpsAccess:

@@ -44,7 +44,7 @@ class ByHand:
             seen = await self._look(refund_id)
             self._check_fits(record, seen)
             settled = await self.tries.enter(record.order, seen, Source.REFRESH, {})
-            refused = await store.settle_unclear(
+            refused = await store.resolve_request(
                 account, record.order, {"settled_by": by}, refund_id=refund_id, state=settled.change.refund.state
             )
             if isinstance(refused, Taken):
@@ -53,7 +53,7 @@ class ByHand:
                 raise _pending()
             if refused is not None:
                 return await self.as_done(request_id, refund_id, by=by)
-            self.tries.metrics.tried("settled_done")
+            self.tries.metrics.refund_attempt("settled_done")
             log.warning("refund.settled_by_hand", account=account, request=request_id, refund_id=refund_id, by=by)
         # Also the second time: whoever said it first may have died before this.
         await self.tries.settler.annotate(account, refund_id, facts_of(record.order))
@@ -74,12 +74,12 @@ class ByHand:
         _check_unclear(record)
         candidate = await store.candidate_of(account, record)
         detail = f"Settled by hand as not issued. Before that: {record.detail}"
-        hindrance = await store.settle_unclear(account, record.order, {"settled_by": by, "detail": detail})
+        hindrance = await store.resolve_request(account, record.order, {"settled_by": by, "detail": detail})
         if isinstance(hindrance, Busy):
             raise _pending()
         if hindrance is not None:
             return await self.as_not_issued(request_id, by=by)
-        self.tries.metrics.tried("settled_not_issued")
+        self.tries.metrics.refund_attempt("settled_not_issued")
         log.warning(
             "refund.settled_by_hand",
             account=account,
@@ -104,7 +104,7 @@ class ByHand:
         claimed = await store.reopen_request(account, record.order, lease=lease)
         if isinstance(claimed, NotUnclear):
             return await self.repeat(request_id, by=by, lease=lease)
-        self.tries.metrics.tried("repeated")
+        self.tries.metrics.refund_attempt("repeated")
         log.warning("refund.repeated_by_hand", account=account, request=request_id, by=by)
         await self.tries.when_admitted(claimed, record.order)
         return await self._record(request_id)

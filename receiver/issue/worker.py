@@ -31,7 +31,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
-        with self.tries.store.waking(self.tries.account) as self._waker:
+        with self.tries.store.change_signal(self.tries.account) as self._waker:
             await in_rounds(self._waker, self._round, self._running)
 
     async def _round(self) -> float:

@@ -18,7 +18,7 @@ import msgspec
 
 from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, NothingToAsk, StoreUnavailable
 from receiver.ledger.backoff import backoff
-from receiver.ledger.polling import PollPlan, follow_up_at, next_look
+from receiver.ledger.polling import PollPlan, next_follow_up, next_look
 from receiver.ledger.refund import Refund, Source
 
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
@@ -135,7 +135,7 @@ def _followed_up(follow_up: FollowUp | None, now: int) -> FollowUp | None:
         return None
     if now < follow_up.due:
         return msgspec.structs.replace(follow_up, failures=0)
-    again = follow_up_at(follow_up.step, now)
+    again = next_follow_up(follow_up.step, now)
     if again is None:
         return None
     return msgspec.structs.replace(follow_up, step=follow_up.step + 1, failures=0, due=again)

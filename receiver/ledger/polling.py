@@ -127,6 +127,6 @@ def _next_of(ages: tuple[int, ...], refund: Refund, now: int) -> int | None:
     return next((refund.changed_at + point for point in ages if point > age), None)
 
 
-def follow_up_at(step: int, now: int) -> int | None:
+def next_follow_up(step: int, now: int) -> int | None:
     """When (ms) to ask again after a hint brought nothing new for the `step`th time, from 0; None: not any more."""
     return now + FOLLOW_UPS[step] if step < len(FOLLOW_UPS) else None

@@ -30,38 +30,38 @@ class DeadEvent(msgspec.Struct, frozen=True, rename="camel"):
     fields: dict[str, str] = {}
 
 
-def dead_event(parcel: ClaimedDelivery, reason: str, now: int, attempts: DeliveryAttempts) -> DeadEvent:
+def dead_event(delivery: ClaimedDelivery, reason: str, now: int, attempts: DeliveryAttempts) -> DeadEvent:
     """The record of an event that is given up."""
     return DeadEvent(
-        stream_id=parcel.stream_id,
-        event_id=parcel.fields.get("id", ""),
-        type=parcel.fields.get("type", ""),
-        refund_id=parcel.fields.get("refundId", ""),
+        stream_id=delivery.stream_id,
+        event_id=delivery.fields.get("id", ""),
+        type=delivery.fields.get("type", ""),
+        refund_id=delivery.fields.get("refundId", ""),
         reason=reason,
         at=now,
         attempts=attempts.count,
         last_error=attempts.last_error,
         excerpt=attempts.excerpt,
         last_status=attempts.last_status,
-        fields=dict(parcel.fields),
+        fields=dict(delivery.fields),
     )
 
 
 def dead_letter(
-    parcel: ClaimedDelivery, reason: str, now: int, attempts: DeliveryAttempts, count: int = 1
+    delivery: ClaimedDelivery, reason: str, now: int, attempts: DeliveryAttempts, count: int = 1
 ) -> OperatorEvent:
     """What operators are told of an event that is given up, or of the first of `count`."""
     which = "An event" if count == 1 else f"{count} events"
     return operator_event(
         OperatorType.DEAD,
-        parcel.account,
-        parcel.subscriber,
+        delivery.account,
+        delivery.subscriber,
         reason,
         f"{which} could not be delivered: `receiver delivery list`, and `receiver delivery redrive` to send again.",
         now,
         count=count,
-        event_id=parcel.fields.get("id", ""),
-        event_type=parcel.fields.get("type", ""),
-        refund_id=parcel.fields.get("refundId", ""),
+        event_id=delivery.fields.get("id", ""),
+        event_type=delivery.fields.get("type", ""),
+        refund_id=delivery.fields.get("refundId", ""),
         last_error=attempts.last_error,
     )

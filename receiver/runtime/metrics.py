@@ -148,17 +148,17 @@ class Metrics:
         if age_ms is not None:
             self._age.observe(max(age_ms, 0) / 1000)
 
-    def asked(self, call: str, outcome: str, seconds: float) -> None:
+    def amazon_call(self, call: str, outcome: str, seconds: float) -> None:
         """Amazon was asked; `outcome` is `ok` or an error's reason."""
         known = outcome if outcome in ANSWERS else "amazon_unknown" if outcome.startswith("amazon_") else OTHER
         self._of(self._asked, bounded(call, CALLS), known).inc()
         self._asking.observe(seconds)
 
-    def unread(self, call: str, field: str) -> None:
+    def unread_field(self, call: str, field: str) -> None:
         """A field of Amazon's answer could not be read; `field` is Amazon's name for it."""
         self._of(self._unread, bounded(call, CALLS), bounded(field, FIELDS)).inc()
 
-    def settled(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
+    def observation(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
         """An observation was written; `hinted_at` (ms) is 0 where no hint stands behind it."""
         known, refund = settled.change.known, settled.change.refund
         counter = self._old if refund.backfill else self._events
@@ -178,16 +178,16 @@ class Metrics:
         """Amazon does not know what a notification was about."""
         self._dropped.inc()
 
-    def delivered(self, outcome: str, seconds: float) -> None:
+    def delivery_attempt(self, outcome: str, seconds: float) -> None:
         """One try to deliver has ended: delivered, retry, dead or gone."""
         self._of(self._deliveries, bounded(outcome, DELIVERED)).inc()
         self._delivery.observe(seconds)
 
-    def tried(self, outcome: str) -> None:
+    def refund_attempt(self, outcome: str) -> None:
         """A try to issue a refund has ended, or a person has settled a request."""
         self._of(self._tried, bounded(outcome, TRIED)).inc()
 
-    def told(self, kind: str) -> None:
+    def operator_event(self, kind: str) -> None:
         """Operators were told of something; `kind` is the type of the event."""
         self._of(self._told, bounded(kind, OPERATOR_TYPES)).inc()
 
@@ -211,7 +211,7 @@ class Metrics:
         """So many more clients listen to the feed, or fewer."""
         self._feed_clients.inc(change)
 
-    def fed(self, form: str, events: int) -> None:
+    def feed_events(self, form: str, events: int) -> None:
         """Events were sent to a client of the feed; `form` is sse or json."""
         self._of(self._fed, bounded(form, ("sse", "json"))).inc(events)
 

@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 
 IDLE = 1.0
 """Seconds. Workers look at least this often, so a lost wake-up delays nothing for longer."""
-BREATH = 0.01
+MIN_INTERVAL = 0.01
 """Seconds between the ends of two rests, at least: a flood of writes starts a hundred rounds a second, not thousands; a
 single write starts a round at once."""
 
@@ -32,8 +32,8 @@ single write starts a round at once."""
 class ChangeSignal:
     """Wakes one worker. If it is set during a round, the rest after that round ends at once."""
 
-    def __init__(self, heeds: str = "") -> None:
-        self.heeds = heeds
+    def __init__(self, kind: str = "") -> None:
+        self.kind = kind
         """The kind of change that sets it."""
         self._changed = asyncio.Event()
         self._rested_at = time.monotonic()
@@ -47,11 +47,11 @@ class ChangeSignal:
         self._changed.clear()
 
     async def rest(self, seconds: float) -> None:
-        """Return when it is set, or after `seconds`; at the earliest `BREATH` after the last rest or its creation."""
+        """Return when it is set, or after `seconds`; at the earliest `MIN_INTERVAL` after the last rest or its creation."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
-                await asyncio.sleep(self._rested_at + BREATH - time.monotonic())
+                await asyncio.sleep(self._rested_at + MIN_INTERVAL - time.monotonic())
         self._rested_at = time.monotonic()
 
 

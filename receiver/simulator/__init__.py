@@ -4,7 +4,7 @@ Read in this order:
 
     app.py          Simulator: everything together, on a socket
     outcomes.py     what becomes of a refund, and how to choose it: the table for users
-    mischief.py     what can go wrong on demand: the table for users
+    fault_injection.py what can go wrong on demand: the table for users
     refusals.py     how requests are refused: the table for the trick `refuse`
     control.py      the HTTP control API under /simulator
     api.py          Create Refund, Get Refund, Get Charge · checks.py verifies request signatures · shapes.py JSON

@@ -20,16 +20,16 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from receiver.simulator.checks import IDEMPOTENCY_KEY, NEVER_SIGNED, Asked
-from receiver.simulator.engine import Called, Engine, check_environment
+from receiver.simulator.engine import CallRecord, Engine, check_environment
 from receiver.simulator.faults import Fault
-from receiver.simulator.notifications.mischief import Rule, Trick, read_header
-from receiver.simulator.odd_fields import spoilt
+from receiver.simulator.notifications.fault_injection import Rule, Trick, read_header
+from receiver.simulator.odd_fields import corrupted
 from receiver.simulator.outcomes import read_outcome
 from receiver.simulator.refusals import refusal_of
 from receiver.simulator.shapes import charge_json, read_create_refund, read_key, refund_json
 
 MOST_BODY = 65_536
-MISCHIEF_HEADER = "x-amz-pay-simulator-mischief"
+FAULT_INJECTION_HEADER = "x-amz-pay-simulator-mischief"
 REASON_HEADER = "x-amz-pay-simulator-reason"
 log = structlog.get_logger("receiver.simulator")
 
@@ -84,12 +84,12 @@ class Api:
         change = engine.start_refund(
             order.amount, outcome, order.charge_id, by_api=True, soft_descriptor=order.soft_descriptor
         )
-        answer = refund_json(change.refund, engine.plan.environment)
+        answer = refund_json(change.refund, engine.config.environment)
         engine.bank.remember(key, order, answer)
         return Answer(201, answer)
 
     def _refund(self, _: Asked, object_id: str) -> Answer:
-        return Answer(200, refund_json(self._engine.bank.refund(object_id), self._engine.plan.environment))
+        return Answer(200, refund_json(self._engine.bank.refund(object_id), self._engine.config.environment))
 
     def _charge(self, _: Asked, object_id: str) -> Answer:
         bank = self._engine.bank
@@ -102,16 +102,16 @@ class Api:
         try:
             asked = await read(request)
             engine.tick()
-            clock = engine.mischief.clock(call, object_id)
+            clock = engine.fault_injection.clock(call, object_id)
             at = engine.now() + (int(clock.seconds * 1000) if clock else 0)
             engine.checks.check(asked, at, strict=clock is not None)
             check_environment(engine, request.path_params.get("environment", ""), object_id)
-            rule = header_rule(asked) or engine.mischief.take(call, object_id)
+            rule = header_rule(asked) or engine.fault_injection.take(call, object_id)
             refuse_by(rule)
             if not engine.throttle.admits(call, engine.now()):
                 raise Fault(429, "TooManyRequests", "Too many requests.", "throttled")
             answer = work(asked, object_id)
-            response = await self._spoil(rule, answer, request)
+            response = await self._corrupt(rule, answer, request)
         except Fault as fault:
             response, reason = refusal(fault), fault.word
             if rule is not None and rule.trick is Trick.THROTTLE and rule.seconds:
@@ -120,21 +120,21 @@ class Api:
         if response.media_type != "text/html":
             response.headers["x-amz-pay-request-id"] = engine.ids.uuid()
         trick = str(rule.trick) if rule is not None else ""
-        engine.calls.append(Called(engine.now(), call, object_id, response.status_code, reason, trick))
+        engine.calls.append(CallRecord(engine.now(), call, object_id, response.status_code, reason, trick))
         log.debug("simulator.called", call=call, object_id=object_id, status=response.status_code, reason=reason)
         return response
 
-    async def _spoil(self, rule: Rule | None, answer: Answer, request: Request) -> Response:
+    async def _corrupt(self, rule: Rule | None, answer: Answer, request: Request) -> Response:
         body = answer.body
         if rule is not None and rule.trick is Trick.WRONG_REFUND and "refundId" in body:
             body = {**body, "refundId": f"{str(body['refundId'])[:-6]}999999"}
         if rule is not None and rule.trick is Trick.ODD_FIELD:
-            body = spoilt(body, rule.kind)
+            body = corrupted(body, rule.kind)
         response = Response(json.dumps(body).encode(), answer.status, media_type="application/json")
-        return await spoil(self._engine, rule, response, request)
+        return await corrupt(self._engine, rule, response, request)
 
 
-async def spoil(engine: Engine, rule: Rule | None, response: Response, request: Request) -> Response:
+async def corrupt(engine: Engine, rule: Rule | None, response: Response, request: Request) -> Response:
     """What the rule makes of the answer to a call that is done. Raises `Fault` 500 for a lost one."""
     trick = rule.trick if rule is not None else None
     if trick is Trick.LOST_ANSWER:
@@ -207,9 +207,11 @@ async def on_http_exception(_: Request, error: Exception) -> Response:
 def header_rule(asked: Asked) -> Rule | None:
     """The misbehaviour that the request asks for; raises `Fault` 400 for one that there is not."""
     try:
-        return read_header(asked.header(MISCHIEF_HEADER))
+        return read_header(asked.header(FAULT_INJECTION_HEADER))
     except ValueError as error:
-        raise Fault(400, "InvalidSandboxSimulationSpecified", f"{MISCHIEF_HEADER}: {error}", "mischief") from None
+        raise Fault(
+            400, "InvalidSandboxSimulationSpecified", f"{FAULT_INJECTION_HEADER}: {error}", "mischief"
+        ) from None
 
 
 def refuse_by(rule: Rule | None) -> None:

@@ -18,12 +18,12 @@ from receiver.simulator.amounts import Amount
 from receiver.simulator.api import Api, on_http_exception
 from receiver.simulator.bank import Charge, Refund
 from receiver.simulator.control import Control
-from receiver.simulator.engine import Called, Engine, SimulatorConfig
+from receiver.simulator.engine import CallRecord, Engine, SimulatorConfig
 from receiver.simulator.fps.api import Fps
 from receiver.simulator.fps.book import FpsRefund
 from receiver.simulator.keys import Keys, make_keys
+from receiver.simulator.notifications.fault_injection import FaultInjection
 from receiver.simulator.notifications.forgeries import Forgery
-from receiver.simulator.notifications.mischief import FaultInjection
 from receiver.simulator.notifications.sender import Posted, Sender
 from receiver.simulator.outcomes import Outcome
 from receiver.simulator.throttle import Rates
@@ -84,7 +84,7 @@ class Simulator:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        plan = SimulatorConfig(
+        config = SimulatorConfig(
             region=region,
             environment=environment,
             merchant_id=merchant_id,
@@ -99,7 +99,7 @@ class Simulator:
         )
         self._owned = [] if transport else [Transport()]
         sender = transport or self._owned[0]
-        self._engine = Engine(plan, keys or make_keys(now()), sender, post_to, now, random, sleep)
+        self._engine = Engine(config, keys or make_keys(now()), sender, post_to, now, random, sleep)
         self.app = build_app(self._engine)
         self._host, self._port = host, port
         self._server: Server | None = None
@@ -179,22 +179,22 @@ class Simulator:
     @property
     def merchant_id(self) -> str:
         """The merchant that notifications are about."""
-        return self._engine.plan.merchant_id
+        return self._engine.config.merchant_id
 
     @property
     def region(self) -> str:
         """na, eu or jp."""
-        return self._engine.plan.region
+        return self._engine.config.region
 
     @property
     def environment(self) -> str:
         """sandbox or live."""
-        return self._engine.plan.environment
+        return self._engine.config.environment
 
     @property
     def public_key_id(self) -> str:
         """The id under which the merchant's public key is known."""
-        return self._engine.plan.public_key_id
+        return self._engine.config.public_key_id
 
     @property
     def merchant_private_key_pem(self) -> bytes:
@@ -204,11 +204,11 @@ class Simulator:
     @property
     def post_to(self) -> str | None:
         """Where notifications are posted."""
-        return self._engine.postman.url
+        return self._engine.sender.url
 
     @post_to.setter
     def post_to(self, url: str | None) -> None:
-        self._engine.postman.url = url
+        self._engine.sender.url = url
 
     @property
     def fps_endpoint(self) -> str:
@@ -218,11 +218,11 @@ class Simulator:
     @property
     def fps_post_to(self) -> str | None:
         """Where status notifications of Flexible Payments are posted; nowhere until it is set."""
-        return self._engine.fps_postman.url
+        return self._engine.fps_sender.url
 
     @fps_post_to.setter
     def fps_post_to(self, url: str | None) -> None:
-        self._engine.fps_postman.url = url
+        self._engine.fps_sender.url = url
 
     @property
     def fps_refunds(self) -> Sequence[FpsRefund]:
@@ -230,17 +230,17 @@ class Simulator:
         return self._engine.fps_book.refunds
 
     @property
-    def mischief(self) -> FaultInjection:
+    def fault_injection(self) -> FaultInjection:
         """The plan of misbehaviour."""
-        return self._engine.mischief
+        return self._engine.fault_injection
 
     @property
     def posted(self) -> deque[Posted]:
         """Every attempt to post a notification, oldest first (the last 10,000)."""
-        return self._engine.postman.posted
+        return self._engine.sender.posted
 
     @property
-    def calls(self) -> deque[Called]:
+    def calls(self) -> deque[CallRecord]:
         """Every API call answered, oldest first (the last 10,000)."""
         return self._engine.calls
 
@@ -287,8 +287,8 @@ class Simulator:
 
     async def idle(self) -> None:
         """Return when no notification is under way and none waits for its next attempt."""
-        await self._engine.postman.idle()
-        await self._engine.fps_postman.idle()
+        await self._engine.sender.idle()
+        await self._engine.fps_sender.idle()
 
 
 def build_app(engine: Engine) -> Starlette:

@@ -58,9 +58,9 @@ class Refund:
     order: Order
     outcome: Outcome
     created_at: int
-    moments: list[StateChange]
+    history: list[StateChange]
     """Never empty; the last is now."""
-    ahead: list[tuple[int, Step]]
+    scheduled: list[tuple[int, Step]]
     """What is still to come, and when (ms)."""
     by_api: bool
     """Started with Create Refund; otherwise as in Seller Central or by an A-to-z claim."""
@@ -68,22 +68,22 @@ class Refund:
     @property
     def state(self) -> str:
         """The state now."""
-        return self.moments[-1].state
+        return self.history[-1].state
 
     @property
     def reason(self) -> str:
         """The reason code now; empty where there is none."""
-        return self.moments[-1].reason
+        return self.history[-1].reason
 
     @property
     def updated_at(self) -> int:
         """When the state last changed, ms."""
-        return self.moments[-1].at
+        return self.history[-1].at
 
     @property
     def settled(self) -> bool:
         """Nothing more will happen to it. True of `Pending` from the start."""
-        return not self.ahead
+        return not self.scheduled
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Change:
     """A refund got into a state just now."""
 
     refund: Refund
-    moment: StateChange
+    state_change: StateChange
 
 
 class Bank:
@@ -160,31 +160,31 @@ class Bank:
             order=order,
             outcome=chosen,
             created_at=now,
-            moments=[StateChange(now, first.state, first.reason)],
-            ahead=[(now + step.delays * self.delay, step) for step in rest],
+            history=[StateChange(now, first.state, first.reason)],
+            scheduled=[(now + step.delays * self.delay, step) for step in rest],
             by_api=by_api,
         )
         self.refunds[refund.refund_id] = refund
         charge.refund_ids.append(refund.refund_id)
-        return Change(refund, refund.moments[-1])
+        return Change(refund, refund.history[-1])
 
     def advance(self, now: int) -> list[Change]:
         """Let everything happen that is due at `now`; what happened, in order of time."""
         changes = [
             Change(refund, StateChange(at, step.state, step.reason))
             for refund in self.refunds.values()
-            for at, step in refund.ahead
+            for at, step in refund.scheduled
             if at <= now
         ]
-        changes.sort(key=lambda change: change.moment.at)
+        changes.sort(key=lambda change: change.state_change.at)
         for change in changes:
-            change.refund.moments.append(change.moment)
-            del change.refund.ahead[0]
+            change.refund.history.append(change.state_change)
+            del change.refund.scheduled[0]
         return changes
 
     def next_at(self) -> int | None:
         """When something happens next, ms; None if nothing will."""
-        return min((refund.ahead[0][0] for refund in self.refunds.values() if refund.ahead), default=None)
+        return min((refund.scheduled[0][0] for refund in self.refunds.values() if refund.scheduled), default=None)
 
     def refunded(self, charge: Charge) -> int:
         """What has been refunded of a charge, minor units; not what is still on its way."""

@@ -34,8 +34,8 @@ from receiver.simulator.api import read, refusal
 from receiver.simulator.bank import Refund
 from receiver.simulator.engine import Engine
 from receiver.simulator.faults import Fault, invalid_value
+from receiver.simulator.notifications.fault_injection import Trick
 from receiver.simulator.notifications.forgeries import Forgery
-from receiver.simulator.notifications.mischief import Trick
 from receiver.simulator.outcomes import Outcome, read_outcome
 from receiver.simulator.shapes import charge_json, need, only, read_object, refund_json
 
@@ -62,9 +62,9 @@ class Control:
             ("POST", "/refunds/{id}/notify", self.notify),
             ("GET", "/charges", self.charges),
             ("POST", "/charges", self.open_charge),
-            ("GET", "/mischief", self.mischief),
-            ("POST", "/mischief", self.add_mischief),
-            ("DELETE", "/mischief", self.clear_mischief),
+            ("GET", "/mischief", self.fault_injection),
+            ("POST", "/mischief", self.add_fault),
+            ("DELETE", "/mischief", self.clear_faults),
             ("POST", "/forge", self.forge),
             ("GET", "/certificate", self.certificate),
             ("GET", "/log", self.log),
@@ -76,13 +76,13 @@ class Control:
         engine = self._engine
         return JSONResponse(
             {
-                "merchantId": engine.plan.merchant_id,
-                "region": engine.plan.region,
-                "environment": engine.plan.environment,
-                "publicKeyId": engine.plan.public_key_id,
+                "merchantId": engine.config.merchant_id,
+                "region": engine.config.region,
+                "environment": engine.config.environment,
+                "publicKeyId": engine.config.public_key_id,
                 "topicArn": engine.topic_arn,
                 "signingCertUrl": engine.certificate_url,
-                "postTo": engine.postman.url,
+                "postTo": engine.sender.url,
                 "outcomes": list(Outcome),
                 "tricks": list(Trick),
                 "forgeries": list(Forgery),
@@ -126,24 +126,24 @@ class Control:
         )
         return JSONResponse(charge_json(charge, self._engine.bank), 201)
 
-    async def mischief(self, _: Request) -> Response:
+    async def fault_injection(self, _: Request) -> Response:
         """The plan."""
-        return JSONResponse({"rules": [_json(rule) for rule in self._engine.mischief.rules]})
+        return JSONResponse({"rules": [_json(rule) for rule in self._engine.fault_injection.rules]})
 
-    async def add_mischief(self, request: Request) -> Response:
+    async def add_fault(self, request: Request) -> Response:
         """One more rule."""
         found = await read_fields(request, RULE_FIELDS)
         trick = _text(found, "trick")
         rest = {_snake(name): _plain(value) for name, value in found.items() if name != "trick"}
         try:
-            rule = self._engine.mischief.add(trick, **rest)
+            rule = self._engine.fault_injection.add(trick, **rest)
         except (TypeError, ValueError) as error:
             raise invalid_value("mischief", str(error)) from None
         return JSONResponse(_json(rule), 201)
 
-    async def clear_mischief(self, _: Request) -> Response:
+    async def clear_faults(self, _: Request) -> Response:
         """An empty plan."""
-        self._engine.mischief.clear()
+        self._engine.fault_injection.clear()
         return Response(status_code=204)
 
     async def forge(self, request: Request) -> Response:
@@ -166,15 +166,15 @@ class Control:
             raise invalid_value("limit", "it is not a number")
         lines = min(int(limit), MOST_LINES)
         engine = self._engine
-        posted, calls = list(engine.postman.posted)[::-1][:lines], list(engine.calls)[::-1][:lines]
+        posted, calls = list(engine.sender.posted)[::-1][:lines], list(engine.calls)[::-1][:lines]
         return JSONResponse({"posted": [_json(line) for line in posted], "calls": [_json(line) for line in calls]})
 
     def _truth(self, refund: Refund) -> dict[str, object]:
-        return refund_json(refund, self._engine.plan.environment) | {
+        return refund_json(refund, self._engine.config.environment) | {
             "outcome": refund.outcome,
             "startedBy": "api" if refund.by_api else "control",
-            "past": [_json(moment) for moment in refund.moments],
-            "ahead": [{"at": at, "state": step.state, "reason": step.reason} for at, step in refund.ahead],
+            "past": [_json(state_change) for state_change in refund.history],
+            "ahead": [{"at": at, "state": step.state, "reason": step.reason} for at, step in refund.scheduled],
         }
 
 

@@ -17,8 +17,8 @@ from receiver.simulator.fps.book import Book, FpsChange, FpsOrder, FpsRefund, st
 from receiver.simulator.ids import PREFIX, Ids
 from receiver.simulator.keys import Keys, make_signing_key
 from receiver.simulator.notifications.announce import Announcer
+from receiver.simulator.notifications.fault_injection import FaultInjection
 from receiver.simulator.notifications.forgeries import Forger, Forgery
-from receiver.simulator.notifications.mischief import FaultInjection
 from receiver.simulator.notifications.notices import Publisher, topic_arn
 from receiver.simulator.notifications.sender import LOG_LENGTH, NotificationSender, Posted, Sender
 from receiver.simulator.outcomes import INITIATED, Outcome
@@ -67,7 +67,7 @@ class SimulatorConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class CallRecord:
     """One API call: the status answered; where it was refused, the finer reason; the trick, where one was played."""
 
     at: int
@@ -89,7 +89,7 @@ class Engine:
 
     def __init__(
         self,
-        plan: SimulatorConfig,
+        config: SimulatorConfig,
         keys: Keys,
         sender: Sender,
         post_to: str | None,
@@ -97,30 +97,30 @@ class Engine:
         random: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]],
     ) -> None:
-        self.plan = plan
+        self.config = config
         self.keys = keys
         self.now = now
         self.ids = Ids(random)
-        self.bank = Bank(plan.environment, random, round(plan.outcome_delay * 1000))
-        self.checks = Checks({plan.public_key_id: keys.merchant_public_key}, plan.region, plan.skew)
+        self.bank = Bank(config.environment, random, round(config.outcome_delay * 1000))
+        self.checks = Checks({config.public_key_id: keys.merchant_public_key}, config.region, config.skew)
         self.throttle = Throttle(
-            (SANDBOX if plan.environment == "sandbox" else LIVE) if plan.throttle is None else plan.throttle
+            (SANDBOX if config.environment == "sandbox" else LIVE) if config.throttle is None else config.throttle
         )
-        self.mischief = FaultInjection(random)
-        self.postman = NotificationSender(
-            sender, post_to, now, retry_waits=plan.retry_waits, timeout=plan.post_timeout, sleep=sleep
+        self.fault_injection = FaultInjection(random)
+        self.sender = NotificationSender(
+            sender, post_to, now, retry_waits=config.retry_waits, timeout=config.post_timeout, sleep=sleep
         )
-        self.fps_book = Book(round(plan.outcome_delay * 1000))
-        self.fps_postman = NotificationSender(
-            sender, None, now, retry_waits=plan.retry_waits, timeout=plan.post_timeout, sleep=sleep
+        self.fps_book = Book(round(config.outcome_delay * 1000))
+        self.fps_sender = NotificationSender(
+            sender, None, now, retry_waits=config.retry_waits, timeout=config.post_timeout, sleep=sleep
         )
-        self.calls: deque[Called] = deque(maxlen=LOG_LENGTH)
-        self.topic_arn = topic_arn(plan.region, plan.environment, plan.merchant_id)
+        self.calls: deque[CallRecord] = deque(maxlen=LOG_LENGTH)
+        self.topic_arn = topic_arn(config.region, config.environment, config.merchant_id)
         self.certificate_url = keys.signing.url(self.topic_arn.split(":")[3])
         self.stopping = asyncio.Event()
         self._woken = asyncio.Event()
         self._sleep = sleep
-        self.announcer = Announcer(self._forger(), self.mischief, self.postman, now)
+        self.announcer = Announcer(self._forger(), self.fault_injection, self.sender, now)
         self._seed()
 
     def start_refund(
@@ -135,7 +135,7 @@ class Engine:
         """A new refund; without a charge, on a new one of the same amount. Raises `Fault` by Amazon's rules."""
         found = charge_id or self.open_charge(amount).charge_id
         change = self.bank.start(Order(found, amount, soft_descriptor), self.now(), outcome, by_api=by_api)
-        if change.moment.state != INITIATED or self.plan.announce_initiated:
+        if change.state_change.state != INITIATED or self.config.announce_initiated:
             self.announcer.announce(change)
         self._woken.set()
         return change
@@ -149,7 +149,7 @@ class Engine:
     def refund_fps(self, order: FpsOrder) -> FpsRefund:
         """A refund by Flexible Payments, new or known by its reference. Raises `Fault` by the rules of FPS."""
         refund, change = self.fps_book.refund(order, self.now())
-        if change is not None and (refund.status != "Pending" or self.plan.announce_initiated):
+        if change is not None and (refund.status != "Pending" or self.config.announce_initiated):
             self._announce_fps(change)
         self._woken.set()
         return refund
@@ -176,17 +176,17 @@ class Engine:
 
     async def forge(self, kind: Forgery, refund_id: str | None = None) -> Posted:
         """Post a forged notification about a refund (default: the last one, or none that exists); what was answered."""
-        last = next(reversed(self.bank.refunds), f"{PREFIX[self.plan.environment]}-0000000-0000000-R000000")
+        last = next(reversed(self.bank.refunds), f"{PREFIX[self.config.environment]}-0000000-0000000-R000000")
         return await self.announcer.forge(kind, refund_id or last)
 
     async def close(self) -> None:
         """Let hanging answers go, and give up posts under way."""
         self.stopping.set()
-        await self.postman.close()
-        await self.fps_postman.close()
+        await self.sender.close()
+        await self.fps_sender.close()
 
     def _announce_fps(self, change: FpsChange) -> None:
-        self.fps_postman.start(self.fps_postman.deliver(status_form(change)))
+        self.fps_sender.start(self.fps_sender.deliver(status_form(change)))
 
     def _forger(self) -> Forger:
         publisher = Publisher(
@@ -194,13 +194,13 @@ class Engine:
             self.keys.signing.private_key,
             self.certificate_url,
             self.ids.uuid(),
-            self.plan.signature_version,
+            self.config.signature_version,
         )
         stranger = functools.cache(lambda: make_signing_key(self.now()))
-        return Forger(publisher, self.plan.merchant_id, stranger, self.ids.uuid)
+        return Forger(publisher, self.config.merchant_id, stranger, self.ids.uuid)
 
     def _seed(self) -> None:
-        currency, prefix = CURRENCY[self.plan.region], PREFIX[self.plan.environment]
+        currency, prefix = CURRENCY[self.config.region], PREFIX[self.config.environment]
         for tail, units, state in SEEDS:
             minor = units * 10 ** DECIMALS[currency] * (100 if currency == "JPY" else 1)
             self.open_charge(Amount(minor, currency), state=state, charge_id=f"{prefix}-{tail}")
@@ -211,9 +211,9 @@ def check_environment(engine: Engine, named: str, object_id: str) -> None:
 
     A prefixed key with `/sandbox/` in the path is a usual mistake. Objects of the other environment do not exist here.
     """
-    if bool(named) == bool(key_prefix(engine.plan.public_key_id)):
+    if bool(named) == bool(key_prefix(engine.config.public_key_id)):
         where = "must not" if named else "must"
         text = f"With this public key id the path {where} name the environment."
         raise Fault(400, "InvalidRequest", text, "environment_path")
-    if named and named != engine.plan.environment:
+    if named and named != engine.config.environment:
         raise Fault(404, "ResourceNotFound", f"'{object_id}' does not exist in {named}.", "environment")

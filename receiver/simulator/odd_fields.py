@@ -40,7 +40,7 @@ TOP: Mapping[OddField, tuple[str, object]] = {
 """Members of a refund or a charge."""
 
 
-def spoilt(body: Mapping[str, object], kind: str) -> dict[str, object]:
+def corrupted(body: Mapping[str, object], kind: str) -> dict[str, object]:
     """The answer with fields of this kind spoilt; without a kind, all of them. Ids that were asked for stay."""
     found = dict(body)
     for each in (OddField(kind),) if kind else OddField:

@@ -64,7 +64,7 @@ class Store(Inspection, Feed, Format):
         self._reads = pipelines(client, on_error=on_error)
         self._writes = pipelines(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
         self.now = clock or Clock()
-        self.wakes = ChangeNotifier(client)
+        self.change_notifier = ChangeNotifier(client)
         self.on_dropped = on_dropped
         self._timekeeper: asyncio.Task[None] | None = None
         self._clock_is_right = False
@@ -73,7 +73,7 @@ class Store(Inspection, Feed, Format):
         """Listen to other processes, and go by Redis's clock. Redis need not be there yet."""
         with contextlib.suppress(StoreUnavailable):
             await self.correct_clock()
-        self.wakes.start()
+        self.change_notifier.start()
         self._timekeeper = asyncio.get_running_loop().create_task(self._keep_time())
 
     async def close(self) -> None:
@@ -82,7 +82,7 @@ class Store(Inspection, Feed, Format):
             self._timekeeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._timekeeper
-        await self.wakes.stop()
+        await self.change_notifier.stop()
         await self._writes.close()
         await self._reads.close()
         await self._client.aclose()
@@ -148,14 +148,14 @@ class Store(Inspection, Feed, Format):
 
     async def changed(self, account: str, timeout: float) -> None:
         """Return when something of the account was written, or after `timeout` seconds."""
-        await self.wakes.wait(account, timeout)
+        await self.change_notifier.wait(account, timeout)
 
-    def waking(self, account: str, heeds: News = News.CHANGED) -> AbstractContextManager[ChangeSignal]:
+    def change_signal(self, account: str, kind: News = News.CHANGED) -> AbstractContextManager[ChangeSignal]:
         """A waker that rings whenever such a thing is written to the account."""
-        return self.wakes.waking(account, heeds)
+        return self.change_notifier.change_signal(account, kind)
 
     async def gauges(self, account: str) -> dict[str, float]:
-        """Sizes: `pending`, `hinted`, `due`, `refreshed`, `events`, `lanes`; and per subscriber, as `waiting:<name>`,
+        """Sizes: `pending`, `hinted`, `due`, `refreshed`, `events`, `queues`; and per subscriber, as `waiting:<name>`,
         …: `waiting`, `owed` (what holds the stream), `dead`, `failures` in a row, `paused` (1 or 0),
         `oldest_waiting` in seconds. And what `request_sizes` tells.
 
@@ -164,8 +164,8 @@ class Store(Inspection, Feed, Format):
         have not changed for so long.
         """
         keys = self._keys(account)
-        roster = await self.roster(account)
-        names = roster.names
+        subscriber_list = await self.subscriber_list(account)
+        names = subscriber_list.names
         commands = {
             "pending": ("ZCARD", keys.state("RefundInitiated")),
             "unknown": ("ZCARD", keys.state("")),
@@ -189,24 +189,24 @@ class Store(Inspection, Feed, Format):
             sizes[f"pending_unchanged:{age}"] += sizes.pop(f"pending_unchanged:{age}RefundInitiated")
         sizes["lanes"] = len(names)
         for name in names:
-            sizes |= await self._fares(account, name, roster)
-        sizes["oldest_pending_seconds"] = await self._oldest(account) / 1000
+            sizes |= await self._health_sizes(account, name, subscriber_list)
+        sizes["oldest_pending_seconds"] = await self._oldest_pending_age(account) / 1000
         sizes["wrong_type_keys"] = sum(each.account in ("", account) for each in self.damage.foreign)
         return sizes | await self.request_sizes(account)
 
     async def alerting_problems(self, account: str) -> list[AlertingProblem]:
         """The subscribers of the account that are paused, failing or damaged, or have dead events; by name."""
-        roster = await self.roster(account)
-        names = sorted(roster.names)
+        subscriber_list = await self.subscriber_list(account)
+        names = sorted(subscriber_list.names)
         dead = await asyncio.gather(*(self._size("HLEN", self._keys(account)("dead", name)) for name in names))
         health = await asyncio.gather(*(self._health(account, name) for name in names))
         found = [
             AlertingProblem(
                 name,
-                paused=name in roster.subscribers and roster.subscribers[name].paused,
+                paused=name in subscriber_list.subscribers and subscriber_list.subscribers[name].paused,
                 failing=each.probing,
                 dead=int(count),
-                unreadable=name not in roster.subscribers,
+                unreadable=name not in subscriber_list.subscribers,
             )
             for name, count, each in zip(names, dead, health, strict=True)
         ]
@@ -224,18 +224,18 @@ class Store(Inspection, Feed, Format):
             return float(await self._read(*command))
         return 0.0
 
-    async def _fares(self, account: str, name: str, roster: SubscriberList) -> dict[str, float]:
+    async def _health_sizes(self, account: str, name: str, subscriber_list: SubscriberList) -> dict[str, float]:
         oldest, health = 0, Health()
         with contextlib.suppress(WrongType):
-            (_, _, oldest), health = await asyncio.gather(self.lane_sizes(account, name), self.health(account, name))
-        found = roster.subscribers.get(name)
+            (_, _, oldest), health = await asyncio.gather(self.queue_sizes(account, name), self.health(account, name))
+        found = subscriber_list.subscribers.get(name)
         return {
             f"failures:{name}": health.streak,
             f"paused:{name}": float(found is not None and found.paused),
             f"oldest_waiting:{name}": max(self.now() - oldest, 0) / 1000 if oldest else 0.0,
         }
 
-    async def _oldest(self, account: str) -> int:
+    async def _oldest_pending_age(self, account: str) -> int:
         """ms; 0 where none is pending. A damaged record is passed over."""
         keys, now = self._keys(account), self.now()
         ids = await self.pending_longest(account, MOST_OLD)

@@ -19,7 +19,7 @@ from receiver.outbox.retries import DeliveryAttempts
 from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import STATES
-from receiver.store.refunds.timeline import Trails
+from receiver.store.refunds.timeline import Timelines
 
 PAGE, MOST_READ = 500, 5_000
 """Entries of the stream that are read at once, and at most, to find contradictions."""
@@ -47,7 +47,7 @@ class Contradictions:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneState:
+class QueueState:
     """What a subscriber is owed. Times are ms; 0: there is none."""
 
     waiting: int
@@ -75,7 +75,7 @@ class AlertingProblem:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RefundEvent:
     """An event of one refund. `waiting` are the subscribers whose lane has it, with when it is sent, and what was
     tried."""
 
@@ -92,7 +92,7 @@ class Told:
             return int(self.stream_id.partition("-")[0])
 
 
-class Overview(Trails, DeadLetters):
+class Overview(Timelines, DeadLetters):
     """Reads for people."""
 
     async def counted(self, account: str, edges: Sequence[int]) -> Counted:
@@ -134,7 +134,7 @@ class Overview(Trails, DeadLetters):
             end = f"({entries[-1][0].decode()}"
         return Contradictions(last or after, list(dict.fromkeys(found)))
 
-    async def lane_state(self, account: str, name: str) -> LaneState:
+    async def queue_state(self, account: str, name: str) -> QueueState:
         """What this subscriber is owed."""
         keys = self._keys(account)
         waiting, dead, top, oldest = await asyncio.gather(
@@ -144,13 +144,15 @@ class Overview(Trails, DeadLetters):
             self._oldest_owed(account, name),
         )
         if not oldest:
-            return LaneState(int(waiting), int(dead))
+            return QueueState(int(waiting), int(dead))
         stored = await self._read("HGET", keys("attempts", name), oldest)
         next_at = max((at for _, at in self._scored(keys("lane", name), top)), default=0)
         tried = self._attempts(keys("attempts", name), oldest, stored)
-        return LaneState(int(waiting), int(dead), int(oldest.partition("-")[0]), next_at, tried)
+        return QueueState(int(waiting), int(dead), int(oldest.partition("-")[0]), next_at, tried)
 
-    async def told(self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]) -> list[Told]:
+    async def refund_events(
+        self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]
+    ) -> list[RefundEvent]:
         """The events of a refund that the stream still has, oldest first, and where they wait in these lanes.
 
         They are looked for around its last revisions, and as far as `MOST_NEAR` entries reach.
@@ -162,8 +164,8 @@ class Overview(Trails, DeadLetters):
         )
         entries = {stream_id.decode(): _texts(raw) for page in pages for stream_id, raw in page}
         own = {each: fields for each, fields in entries.items() if fields.get("refundId") == refund_id}
-        found = [Told(each, fields, await self._waits(account, each, names)) for each, fields in own.items()]
-        return sorted(found, key=lambda told: _order(told.stream_id))
+        found = [RefundEvent(each, fields, await self._waits(account, each, names)) for each, fields in own.items()]
+        return sorted(found, key=lambda each: _order(each.stream_id))
 
     async def _waits(
         self, account: str, stream_id: str, names: Sequence[str]
@@ -173,16 +175,16 @@ class Overview(Trails, DeadLetters):
 
     async def _wait_of(self, account: str, stream_id: str, name: str) -> tuple[int, DeliveryAttempts] | None:
         """When an event is sent to this subscriber, and what was tried; None where it does not wait here."""
-        lane, attempts = (self._keys(account)(kind, name) for kind in ("lane", "attempts"))
+        queue, attempts = (self._keys(account)(kind, name) for kind in ("lane", "attempts"))
         try:
             score, stored = await asyncio.gather(
-                self._read("ZSCORE", lane, stream_id), self._read("HGET", attempts, stream_id)
+                self._read("ZSCORE", queue, stream_id), self._read("HGET", attempts, stream_id)
             )
         except WrongType:
             return None
         if score is None:
             return None
-        return self._millis(lane, stream_id, score), self._attempts(attempts, stream_id, stored)
+        return self._millis(queue, stream_id, score), self._attempts(attempts, stream_id, stored)
 
 
 def _order(stream_id: str) -> tuple[int, int]:

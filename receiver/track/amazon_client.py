@@ -105,7 +105,7 @@ class AmazonClient:
                 outcome = error.reason
                 raise
             finally:
-                self.metrics.asked(call, outcome, loop.time() - began)
+                self.metrics.amazon_call(call, outcome, loop.time() - began)
         raise AssertionError
 
     def note_unread(self, call: str, value: object) -> None:
@@ -114,7 +114,7 @@ class AmazonClient:
             return
         about = {"refund_id": value.refund_id} if isinstance(value, Observation) else {}
         for each in value.unread:
-            self.metrics.unread(call, each.field)
+            self.metrics.unread_field(call, each.field)
             log.error(
                 "amazon.field_unread",
                 account=self.account.name,

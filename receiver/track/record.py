@@ -56,8 +56,8 @@ class Recorder:
         own = {"stuck_after": account.stuck_after, "region": account.endpoint.region.value}
         how: Mapping[str, Any] = {"source": source, **own}
         for _ in range(MOST_COLLISIONS):
-            known, subscribers = await asyncio.gather(
-                self.store.refund(account.name, seen.refund_id), self.store.roster(account.name)
+            known, subscriber_list = await asyncio.gather(
+                self.store.refund(account.name, seen.refund_id), self.store.subscriber_list(account.name)
             )
             now = self.store.now()
             change = decide(account.name, known, seen, now=now, facts=details, **how)
@@ -69,14 +69,14 @@ class Recorder:
                 now = self.store.now()
                 change = decide(account.name, known, seen, now=now, facts=details, **how)
             events = tuple(event_of(emission, change.refund, now, traceparent) for emission in change.emissions)
-            if self.declared and not subscribers.version:
+            if self.declared and not subscriber_list.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
             committed = await self.store.commit(
                 Commit(
                     known=known,
                     refund=change.refund,
-                    owed=[owed(event, subscribers) for event in events],
-                    roster_version=subscribers.version,
+                    owed=[owed(event, subscriber_list) for event in events],
+                    subscribers_version=subscriber_list.version,
                     token=token,
                     next_look=next_look(change.refund, now, account.poll, self.random()),
                 )
@@ -95,14 +95,14 @@ class Recorder:
             if refund is known:
                 return known
             refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=self.store.now())
-            subscribers = await self.store.roster(account)
-            commit = Commit(known, refund, (), subscribers.version, 0, None)
+            subscriber_list = await self.store.subscriber_list(account)
+            commit = Commit(known, refund, (), subscriber_list.version, 0, None)
             if await self.store.commit(commit) is Committed.OK:
                 return refund
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
 
-def owed(event: Event, subscribers: SubscriberList) -> Owed:
+def owed(event: Event, subscriber_list: SubscriberList) -> Owed:
     """The event as it is written, and the subscribers to which it is owed."""
-    wanting = [name for name, each in subscribers.subscribers.items() if wants(each, event)]
-    return Owed(to_fields(event), [*wanting, *subscribers.unreadable])
+    wanting = [name for name, each in subscriber_list.subscribers.items() if wants(each, event)]
+    return Owed(to_fields(event), [*wanting, *subscriber_list.unreadable])

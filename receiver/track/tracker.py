@@ -77,7 +77,7 @@ class Tracker:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self.rounds.run(self.store.waking(self.account.name, News.DUE))
+        await self.rounds.run(self.store.change_signal(self.account.name, News.DUE))
 
     async def _claim(self, room: int) -> Claim[DueRefund]:
         bucket = self.account.throttle[Call.GET_REFUND]
@@ -146,7 +146,7 @@ class Tracker:
         refund = recorded.change.refund
         if recorded.change.is_nothing:
             return refund
-        self.metrics.recorded(recorded, due.source, follow_up.at if follow_up else 0, self.store.now())
+        self.metrics.observation(recorded, due.source, follow_up.at if follow_up else 0, self.store.now())
         log.info(
             "refund.changed",
             state=refund.state,
@@ -200,7 +200,7 @@ class Tracker:
         recorded = await self.recorder.record(
             self.account, as_observation(known), source=due.source, traceparent=due.traceparent
         )
-        self.metrics.recorded(recorded, due.source, 0, self.store.now())
+        self.metrics.observation(recorded, due.source, 0, self.store.now())
         log.warning("refund.stuck", state=known.state, events=[event.type for event in recorded.events])
         return recorded.change.refund
 

@@ -65,13 +65,13 @@ class Town:
             while head := await reader.readuntil(END):
                 found = LENGTH.search(head)
                 await reader.readexactly(int(found[1]) if found else 0)
-                lane = head.split(b" ", 2)[1].decode().strip("/")
+                queue = head.split(b" ", 2)[1].decode().strip("/")
                 event = next(each[12:].decode() for each in head.split(b"\r\n") if each.startswith(b"webhook-id: "))
-                if trick := self.bad.get(lane):
+                if trick := self.bad.get(queue):
                     await self._misbehave(trick, writer)
                     return
-                self.arrived.setdefault((lane, event), perf_counter())
-                self.times[lane, event] += 1
+                self.arrived.setdefault((queue, event), perf_counter())
+                self.times[queue, event] += 1
                 writer.write(OK)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -114,8 +114,8 @@ async def _isolation(seconds: float, rounds: int, rate: float) -> None:
     with ExitStack() as stack:
         url, folder = stack.enter_context(valkey(rest))
         async with town() as (people, port):
-            lanes = [f"lane-{number:02}" for number in range(LANES)]
-            tables = [f"{subscriber(name, port)}\n{KINDS[number % 4][3]}" for number, name in enumerate(lanes)]
+            queues = [f"lane-{number:02}" for number in range(LANES)]
+            tables = [f"{subscriber(name, port)}\n{KINDS[number % 4][3]}" for number, name in enumerate(queues)]
             web = free_port()
             config = configuration(folder, url, web, mail.signer(mail.now()), *tables, DELIVERY)
             run = receiver("serve", "--config", str(config))
@@ -125,7 +125,7 @@ async def _isolation(seconds: float, rounds: int, rate: float) -> None:
             await store.start()
 
             async def declared() -> bool:
-                return len((await store.roster("us")).subscribers) == LANES
+                return len((await store.subscriber_list("us")).subscribers) == LANES
 
             await until(declared, "the subscribers are written")
             ratios, number = [], 0
@@ -136,7 +136,7 @@ async def _isolation(seconds: float, rounds: int, rate: float) -> None:
                     began = await _commit(store, number, int(seconds * rate), rate)
                     await asyncio.sleep(1.0)
                     number += len(began)
-                    found.append(_p99(people, began, [lane for lane in lanes if lane not in BAD]))
+                    found.append(_p99(people, began, [queue for queue in queues if queue not in BAD]))
                     people.bad = {}
                 ratios.append(found[1] / found[0])
                 without, among = found
@@ -144,7 +144,7 @@ async def _isolation(seconds: float, rounds: int, rate: float) -> None:
             print(
                 f"healthy lanes with four bad ones: {sorted(ratios)[len(ratios) // 2]:.2f} × the p99 without (median)"
             )
-            await _healed(people, lanes, number)
+            await _healed(people, queues, number)
             await store.close()
 
 
@@ -160,18 +160,18 @@ async def _commit(store: Store, first: int, count: int, rate: float) -> dict[str
     return began
 
 
-def _p99(people: Town, began: dict[str, tuple[int, float]], lanes: list[str]) -> float:
-    pairs = [(lane, event) for lane in lanes for event, (kind, _) in began.items() if int(lane[-2:]) % 4 == kind]
+def _p99(people: Town, began: dict[str, tuple[int, float]], queues: list[str]) -> float:
+    pairs = [(queue, event) for queue in queues for event, (kind, _) in began.items() if int(queue[-2:]) % 4 == kind]
     took = sorted(people.arrived[pair] - began[pair[1]][1] for pair in pairs if pair in people.arrived)
     if len(took) < len(pairs):
         raise SystemExit(f"Only {len(took)} of {len(pairs)} have arrived: that is more than one core sends.")
     return took[int(0.99 * len(took))] * 1000
 
 
-async def _healed(people: Town, lanes: list[str], events: int) -> None:
+async def _healed(people: Town, queues: list[str], events: int) -> None:
     """Whatever the bad lanes refused comes to them, by its own schedule."""
     began = perf_counter()
-    owed = len(lanes) * events // 4
+    owed = len(queues) * events // 4
     await until(lambda: len(people.arrived) >= owed, "everything has arrived", 900)
     again = sum(count - 1 for count in people.times.values())
     print(

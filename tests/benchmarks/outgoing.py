@@ -54,9 +54,9 @@ async def _deliveries(seconds: float, rounds: int) -> None:
     with ExitStack() as stack:
         url, folder = stack.enter_context(valkey(rest))
         async with plain(took) as port:
-            lanes = [subscriber(f"lane-{number}", port) for number in range(LANES)]
+            queues = [subscriber(f"lane-{number}", port) for number in range(LANES)]
             web = free_port()
-            config = configuration(folder, url, web, mail.signer(mail.now()), *lanes, DELIVERY)
+            config = configuration(folder, url, web, mail.signer(mail.now()), *queues, DELIVERY)
             serve = receiver("serve", "--no-worker", "--config", str(config))
             stack.enter_context(started(serve, web, folder / "service.log", rest))
             os.sched_setaffinity(0, rest)
@@ -91,7 +91,7 @@ async def _deliveries(seconds: float, rounds: int) -> None:
 
 
 async def _written(store: Store) -> bool:
-    return len((await store.roster("us")).subscribers) > 0
+    return len((await store.subscriber_list("us")).subscribers) > 0
 
 
 async def _commit(store: Store, numbers: count[int], much: int) -> None:

@@ -93,7 +93,7 @@ class Server:
         async def flush() -> None:
             await self.service.store._client.flushall()
             for account in self.service.accounts:
-                await self.service.store.open_roster(account.name)
+                await self.service.store.open_subscriber_list(account.name)
 
         self.run(flush())
 

@@ -28,7 +28,7 @@ async def take_in(at: Depot, metrics: Metrics, count: int, first: int = 1, updat
     for number in range(first, first + count):
         found = msgspec.structs.replace(seen("Declined", number, "AmazonRejected", updated_at), created_at=updated_at)
         settled = await settler.settle(at.account, found, source=Source.REFRESH)
-        metrics.settled(settled, Source.REFRESH, 0, at.store.now())
+        metrics.observation(settled, Source.REFRESH, 0, at.store.now())
 
 
 async def test_importing_old_declines_calls_nobody(store: Store, redis: Any, clock: ManualClock) -> None:
@@ -47,8 +47,8 @@ async def test_importing_old_declines_calls_nobody(store: Store, redis: Any, clo
         await take_in(at, metrics, 12)
         waiting = {name: len(await at.claim(name)) for name in ("pager", "archive")}
         assert waiting == {"pager": 0, "archive": 12}
-        for parcel in await at.claim():
-            await at.deliverer.deliver([parcel], (await store.roster("us")).subscribers["all"])
+        for delivery in await at.claim():
+            await at.deliverer.deliver([delivery], (await store.subscriber_list("us")).subscribers["all"])
         bodies = [json.loads(post.body) for post in books.posts]
         assert len(bodies) == 12
         assert {(each["backfill"], each["data"]["backfill"]) for each in bodies} == {(True, True)}

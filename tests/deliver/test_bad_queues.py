@@ -71,28 +71,28 @@ async def test_after_five_failures_one_probe_at_a_time_is_sent_until_one_succeed
     hook.then = Says(500)
     await at.subscribe(hook)
     await at.owe(20)
-    for parcel in (await at.store.claim_lane("us", "all", lease=LEASE, limit=BREAKER)).parcels:
-        await at.deliverer.deliver([parcel], (await at.store.roster("us")).subscribers["all"])
+    for delivery in (await at.store.claim_deliveries("us", "all", lease=LEASE, limit=BREAKER)).deliveries:
+        await at.deliverer.deliver([delivery], (await at.store.subscriber_list("us")).subscribers["all"])
     assert len(hook.posts) == BREAKER
     terms = QueueLimits(breaker=BREAKER)
 
     async def claim() -> tuple[int, int | None]:
-        claims = await at.store.claim_lane("us", "all", lease=LEASE, limit=8, terms=terms)
-        if claims.parcels:
-            await at.deliverer.deliver(claims.parcels[:1], (await at.store.roster("us")).subscribers["all"])
-        return len(claims.parcels), claims.wait
+        claims = await at.store.claim_deliveries("us", "all", lease=LEASE, limit=8, terms=terms)
+        if claims.deliveries:
+            await at.deliverer.deliver(claims.deliveries[:1], (await at.store.subscriber_list("us")).subscribers["all"])
+        return len(claims.deliveries), claims.wait
 
     assert await claim() == (0, PROBE_PAUSE)
     at.clock.tick(PROBE_PAUSE)
     both = await asyncio.gather(
-        *(at.store.claim_lane("us", "all", lease=LEASE, limit=8, terms=terms) for _ in range(2))
+        *(at.store.claim_deliveries("us", "all", lease=LEASE, limit=8, terms=terms) for _ in range(2))
     )
-    assert sorted(len(each.parcels) for each in both) == [0, 1]
-    (probe,) = [parcel for each in both for parcel in each.parcels]
+    assert sorted(len(each.deliveries) for each in both) == [0, 1]
+    (probe,) = [delivery for each in both for delivery in each.deliveries]
     hook.then = Says()
-    await at.deliverer.deliver([probe], (await at.store.roster("us")).subscribers["all"])
-    claims = await at.store.claim_lane("us", "all", lease=LEASE, limit=8, terms=terms)
-    assert len(claims.parcels) == 8
+    await at.deliverer.deliver([probe], (await at.store.subscriber_list("us")).subscribers["all"])
+    claims = await at.store.claim_deliveries("us", "all", lease=LEASE, limit=8, terms=terms)
+    assert len(claims.deliveries) == 8
     health = await at.store.health("us", "all")
     assert (health.streak, health.delivered, health.error) == (0, 1, "HTTP 500")
 
@@ -105,10 +105,10 @@ async def test_in_no_second_more_is_claimed_than_the_rate_allows(at: Depot, hook
     at.clock.tick(DAY)
     taken: list[int] = []
     for _ in range(100_000):
-        claims = await at.store.claim_lane("us", "all", lease=LEASE, limit=100, terms=QueueLimits(rate=rate))
-        taken += [at.clock()] * len(claims.parcels)
-        for parcel in claims.parcels:
-            assert await at.store.delivered(parcel)
+        claims = await at.store.claim_deliveries("us", "all", lease=LEASE, limit=100, terms=QueueLimits(rate=rate))
+        taken += [at.clock()] * len(claims.deliveries)
+        for delivery in claims.deliveries:
+            assert await at.store.delivered(delivery)
         if claims.wait is None:
             break
         at.clock.tick(max(claims.wait, 1))
@@ -166,13 +166,13 @@ async def test_a_dead_event_is_told_to_operators_and_a_failing_subscriber_is_pau
             await give_up(at)
         told = [("receiver.delivery.dead", "all", "exhausted"), ("receiver.subscriber.paused", "all", "failing")]
         assert await operators(at) == told
-        for parcel in await at.claim("ops"):
-            await at.deliverer.deliver([parcel], (await at.store.roster("us")).subscribers["ops"])
+        for delivery in await at.claim("ops"):
+            await at.deliverer.deliver([delivery], (await at.store.subscriber_list("us")).subscribers["ops"])
         events = ops.events
         assert [(each.get_type(), each.get_subject()) for each in events] == [(kind, name) for kind, name, _ in told]
         data: Any = events[0].get_data()
         assert (data["refundId"], data["lastError"], data["count"]) == (refund_id(1), "HTTP 500", 1)
-    paused = (await at.store.roster("us")).subscribers["all"]
+    paused = (await at.store.subscriber_list("us")).subscribers["all"]
     assert (paused.paused, paused.paused_reason) == (True, "failing")
     assert [line["event"] for line in logs if line["log_level"] == "error"] == [
         "delivery.dead",
@@ -196,15 +196,15 @@ async def test_who_succeeded_since_is_not_paused(at: Depot, hook: Hook) -> None:
         at.clock.tick(1000)
         hook.then = Says()
         await at.owe(first=2)
-        (parcel,) = await at.claim()
-        await at.deliverer.deliver([parcel], (await at.store.roster("us")).subscribers["all"])
+        (delivery,) = await at.claim()
+        await at.deliverer.deliver([delivery], (await at.store.subscriber_list("us")).subscribers["all"])
         hook.then = Says(500)
         at.clock.tick(await at.due() or 0)
         for _ in range(len(SCHEDULE)):
             await at.deliver()
             at.clock.tick(await at.due() or 0)
     assert len(await at.store.dead_events("us", "all")) == 1
-    assert not (await at.store.roster("us")).subscribers["all"].paused
+    assert not (await at.store.subscriber_list("us")).subscribers["all"].paused
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ async def test_the_last_one_that_is_told_about_declines_stays_active(
     for number in (1, 2):
         await at.owe(first=number)
         await give_up(at)
-    assert not (await at.store.roster("us")).subscribers["all"].paused
+    assert not (await at.store.subscriber_list("us")).subscribers["all"].paused
     assert await operators(at) == [
         ("receiver.delivery.dead", "all", "exhausted"),
         ("receiver.subscriber.failing", "all", "last_active"),
@@ -271,7 +271,7 @@ async def test_410_is_told_to_operators(at: Depot, hook: Hook) -> None:
     await at.owe()
     await at.deliver()
     assert await operators(at) == [("receiver.subscriber.paused", "all", "gone")]
-    assert (await at.store.roster("us")).subscribers["all"].paused_reason == "gone"
+    assert (await at.store.subscriber_list("us")).subscribers["all"].paused_reason == "gone"
 
 
 async def test_what_the_stream_has_lost_is_sent_from_its_copy(at: Depot, hook: Hook) -> None:
@@ -295,13 +295,13 @@ async def test_what_was_delivered_is_sent_again_as_often_as_somebody_asks(at: De
     """The subscriber may have lost it."""
     await at.subscribe(hook)
     await at.owe()
-    parcel = await at.deliver()
+    delivery = await at.deliver()
     for number in (2, 3):
-        assert (await at.store.redrive("us", "all", [parcel.stream_id])).again == 1
+        assert (await at.store.redrive("us", "all", [delivery.stream_id])).again == 1
         await at.deliver()
         assert len(hook.posts) == number
     assert (await at.store.redrive("us", "all", ["1-1"])).missing == 1
-    assert (await at.store.redrive("us", "nobody", [parcel.stream_id])).missing == 1
+    assert (await at.store.redrive("us", "nobody", [delivery.stream_id])).missing == 1
     assert await at.empty("nobody", "lane", "owed")
 
 

@@ -94,7 +94,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("chance", [0.0, 0.999])
+@pytest.mark.parametrize("random", [0.0, 0.999])
 @pytest.mark.parametrize("error", FAILURES)
 async def test_what_fails_is_sent_by_the_schedule_and_kept_when_it_is_given_up(
     store: Store, redis: Any, clock: ManualClock, error: str, random: float
@@ -297,21 +297,21 @@ async def test_410_pauses_the_subscriber_and_keeps_what_it_is_owed(at: Depot, ho
 async def rounds(at: Depot, count: int) -> None:
     """Return when the deliverer has looked at everything so many times from now."""
     calls = 0
-    roster = at.store.roster
+    subscriber_list = at.store.subscriber_list
 
     async def counted(account: str) -> Any:
         nonlocal calls
         calls += 1
-        return await roster(account)
+        return await subscriber_list(account)
 
-    at.store.roster = counted  # type: ignore[method-assign]
+    at.store.subscriber_list = counted  # type: ignore[method-assign]
     try:
         async with asyncio.timeout(20):
             while calls <= count:
-                at.store.wakes.notify("us")
+                at.store.change_notifier.notify("us")
                 await asyncio.sleep(0)
     finally:
-        at.store.roster = roster  # type: ignore[method-assign]
+        at.store.subscriber_list = subscriber_list  # type: ignore[method-assign]
 
 
 async def test_a_private_address_is_not_connected_to(store: Store, redis: Any, clock: ManualClock, hook: Hook) -> None:
@@ -469,7 +469,7 @@ async def test_without_the_claims_token_a_slow_sender_leads_to_a_third_delivery(
     at: Depot, hook: Hook, slow_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The token is what stands between: taken out of the script, the very same story ends with a third post."""
-    without(monkeypatch, "settle_delivery", "not score or " + TOKEN.format(3), "false")
+    without(monkeypatch, "finish_delivery", "not score or " + TOKEN.format(3), "false")
     with pytest.raises(AssertionError):
         await slow_send(at, hook, Says(500), slow_first)
     assert len(hook.posts) > 2
@@ -496,9 +496,9 @@ async def test_an_event_that_the_stream_has_lost_is_dead_and_told(at: Depot, hoo
     await at.owe()
     await at.redis.delete("refunds:{us}:events")
     with capture_logs() as logs:
-        parcel = await at.deliver()
+        delivery = await at.deliver()
     (dead,) = await at.store.dead_events("us", "all")
-    assert (dead.reason, dead.stream_id, dead.fields) == ("lost", parcel.stream_id, {})
+    assert (dead.reason, dead.stream_id, dead.fields) == ("lost", delivery.stream_id, {})
     assert await at.empty("all", "lane", "owed", "attempts")
     assert [(line["event"], line["log_level"], line["reason"]) for line in logs] == [
         ("delivery.dead", "error", "lost"),

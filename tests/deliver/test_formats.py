@@ -103,9 +103,9 @@ async def test_in_chat_what_operators_are_told_is_one_message_too(store: Store, 
         finance = subscriber("finance")
         await store.put_subscriber("us", finance)
         assert await store.change_subscriber(
-            "us", finance, pause(finance, "failing", clock()), tell=[*given_up, paused]
+            "us", finance, pause(finance, "failing", clock()), operator_events=[*given_up, paused]
         )
-        await store.tell("us")
+        await store.publish_operator_events("us")
         await at.owe(2)
         async with at_work(at.deliverer.run):
             await until(lambda: at.counted("delivered") == 23, "all of them")

@@ -54,8 +54,8 @@ async def test_an_event_of_a_later_version_waits_for_it(at: Depot, hook: Hook, f
     await at.owe(1)
     later = await owe_later(at, **fields)
     for _ in range(3):
-        parcels = (await at.store.claim_lane("us", "all", lease=30_000, limit=10)).parcels
-        await at.deliverer.deliver(parcels, subscriber)
+        deliveries = (await at.store.claim_deliveries("us", "all", lease=30_000, limit=10)).deliveries
+        await at.deliverer.deliver(deliveries, subscriber)
         at.clock.tick(60_000)
     assert len(hook.posts) == 1
     assert await at.redis.zrange(LANE, 0, -1) == [later.encode()]

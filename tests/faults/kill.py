@@ -154,14 +154,14 @@ async def town(*, external: bool) -> AsyncIterator[Town]:
 
 async def run(victims: Sequence[Victim], seed: int, *, external: bool = False) -> Report:
     """Kill these one after the other under load, let it come to rest, and count."""
-    chance, report, began = random.Random(seed), Report(), time.monotonic()
+    source, report, began = random.Random(seed), Report(), time.monotonic()
     async with town(external=external) as place:
         load = Load(place.around, 1_000_000, PAUSE)
         async with load.running(LINES):
             for victim in victims:
-                enough = len(load.acknowledged) + chance.randint(1, MOST_NEW)
+                enough = len(load.acknowledged) + source.randint(1, MOST_NEW)
                 await until(lambda enough=enough: len(load.acknowledged) >= enough, "notifications are taken")
-                await asyncio.sleep(chance.uniform(0, MOST_WAIT))
+                await asyncio.sleep(source.uniform(0, MOST_WAIT))
                 await place.kill(victim)
                 report.kills[victim] += 1
             load.stop()
@@ -200,5 +200,5 @@ async def count(report: Report, place: Town, load: Load) -> None:
 
 def drawn(cycles: int, seed: int) -> list[Victim]:
     """So many victims from a seed."""
-    chance = random.Random(seed)
-    return [chance.choice(list(Victim)) for _ in range(cycles)]
+    source = random.Random(seed)
+    return [source.choice(list(Victim)) for _ in range(cycles)]

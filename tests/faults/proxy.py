@@ -18,7 +18,16 @@ from redis.asyncio import Redis
 
 from receiver.store.redis.scripts import script, texts
 
-NEVER_TWICE = ("claim", "claim_lane", "claim_request", "begin_try", "fps_begin", "take", "subscribe", "unsubscribe")
+NEVER_TWICE = (
+    "claim",
+    "claim_deliveries",
+    "claim_request",
+    "begin_try",
+    "fps_begin",
+    "take",
+    "subscribe",
+    "unsubscribe",
+)
 """Scripts that no client may send twice, and those of operators, which a late copy would undo."""
 LATE = 3
 """Commands after which the copy of a `late` one arrives."""

@@ -293,7 +293,7 @@ async def fresh(house: House, plan: dict[int, Fault], every: Fault | None = None
     async with faulty(house.url, house.redis, house.folder) as (proxy, url):
         direct, near = Store(connect(house.url), clock=clock), Store(connect(url), clock=clock)
         run = Run(house, proxy, near, direct, clock)
-        await direct.open_roster("us")
+        await direct.open_subscriber_list("us")
         proxy.plan, proxy.every = plan, every
         try:
             yield run

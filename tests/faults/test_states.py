@@ -204,12 +204,12 @@ async def test_amazon_is_down(at: World, monkeypatch: pytest.MonkeyPatch) -> Non
     """Notifications are taken and the process stays ready: another would be no better off. When Amazon is back, what
     was taken is known and told. `test_amazon_down.py` has the hour."""
     monkeypatch.setattr(tracker, "RETRY_FIRST", 200)
-    rule = at.amazon.mischief.add("error", times=None)
+    rule = at.amazon.fault_injection.add("error", times=None)
     refund_id = at.decline()
     assert await at.post(refund_id) == (200, "")
     await until(lambda: rule.used >= 3, "Amazon is asked again and again")
     assert await at.unready() == ""
-    at.amazon.mischief.clear()
+    at.amazon.fault_injection.clear()
     await until(lambda: (refund_id, "declined") in at.hook.told, "the subscriber is told")
     await at.is_well()
 

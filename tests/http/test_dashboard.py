@@ -397,16 +397,16 @@ async def test_the_timeline_has_every_notification_look_and_delivery(
     await seen(store, "us")
     claimed = await store.claim("us", "get_refund", lease=30_000, burst=9, per_second=9, limit=1)
     clock.tick(1_000)
-    assert await store.reschedule(claimed.looks[0], clock.ms, outcome="amazon_throttled")
+    assert await store.reschedule(claimed.refunds[0], clock.ms, outcome="amazon_throttled")
     clock.tick(1_000)
     await seen(store, "us", state="Declined", reason="AmazonRejected")
     for number in range(2):
         clock.tick(1_000)
-        (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
+        (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).deliveries
         if number:
-            assert await store.delivered(parcel)
+            assert await store.delivered(delivery)
         else:
-            assert await store.retry(parcel, clock.ms, DeliveryAttempts(count=1, last_error="HTTP 500 <b>"))
+            assert await store.retry(delivery, clock.ms, DeliveryAttempts(count=1, last_error="HTTP 500 <b>"))
     steps = [
         "Notification",
         "found by notification",
@@ -446,14 +446,14 @@ async def test_what_was_given_up_is_sent_again(service: Service, browser: Browse
     """One press."""
     await subscribe(store)
     await seen(store, "us", "S01-1", "Declined")
-    (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
-    assert await store.dead(parcel, dead_event(parcel, "exhausted", T0, DeliveryAttempts()))
+    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).deliveries
+    assert await store.dead(delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts()))
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
     assert "Send all 1 again" in browser.page
     assert (await browser.post("/subscribers/finance/redrive?account=us", csrf=browser.csrf)).status == 303
     assert await store.dead_events("us", "finance") == []
-    assert (await store.lane_sizes("us", "finance"))[:2] == (1, 0)
+    assert (await store.queue_sizes("us", "finance"))[:2] == (1, 0)
 
 
 async def test_the_last_error_stays_known_after_a_success(
@@ -463,15 +463,17 @@ async def test_the_last_error_stays_known_after_a_success(
     await subscribe(store)
     await seen(store, "us", "S01-1", "Declined")
     await browser.sign_in(US_ONLY)
-    (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
-    assert await store.retry(parcel, clock.ms, DeliveryAttempts(count=1), AttemptEffects(failed=True, error="HTTP 502"))
+    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).deliveries
+    assert await store.retry(
+        delivery, clock.ms, DeliveryAttempts(count=1), AttemptEffects(failed=True, error="HTTP 502")
+    )
     await browser.get("/subscribers")
     words = r"<dt>Last error</dt><dd>HTTP 502, at <time[^>]*>[^<]*</time>"
     assert re.search(rf"{words}; 1 failures in a row</dd>", browser.page)
     assert "<dt>Last success</dt><dd>none known</dd>" in browser.page
     clock.tick(60_000)
-    (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
-    assert await store.delivered(parcel)
+    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).deliveries
+    assert await store.delivered(delivery)
     await browser.get("/subscribers")
     assert re.search(rf"{words}</dd>", browser.page)
     assert f'<dt>Last success</dt><dd><time datetime="{format_rfc3339(clock.ms)}">' in browser.page
@@ -495,8 +497,8 @@ async def test_however_much_was_given_up_it_is_shown_and_sent_again(
     seconds, _ = await redis.time()
     clock.tick(int(seconds) * 1000 - clock.ms)
     await seen(store, "us", state="Declined")
-    (parcel,) = (await store.claim_lane("us", "finance", lease=30_000, limit=8)).parcels
-    assert await store.dead(parcel, dead_event(parcel, "exhausted", T0, DeliveryAttempts(last_error="HTTP 503")))
+    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).deliveries
+    assert await store.dead(delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts(last_error="HTTP 503")))
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
     assert "the latest 20 of 2002" in browser.page

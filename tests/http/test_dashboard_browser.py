@@ -66,7 +66,7 @@ async def service(sns: SnsSigner, store: Store) -> AsyncIterator[Service]:
         name="finance", url=f"https://finance.example/{'long' * 30}", secrets=(Secret(SECRET),), types=("*",)
     )
     await store.add_subscriber("us", subscriber)
-    store.wakes.start()
+    store.change_notifier.start()
     async with running(settings("us", "eu"), store, real_receiver(sns, store, "us", "eu")) as service:
         yield service
 

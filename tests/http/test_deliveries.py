@@ -50,10 +50,10 @@ async def die(at: Depot, hook: Hook, count: int) -> list[ClaimedDelivery]:
     """So many events that the subscriber does not want."""
     hook.answers = [Says(400, {"webhook-delivery": "abort-message"}, b"no\x00pe")] * count
     await at.owe(count)
-    parcels = await at.claim()
-    for parcel in parcels:
-        await at.deliverer.deliver([parcel], (await at.store.roster("us")).subscribers["all"])
-    return parcels
+    deliveries = await at.claim()
+    for delivery in deliveries:
+        await at.deliverer.deliver([delivery], (await at.store.subscriber_list("us")).subscribers["all"])
+    return deliveries
 
 
 async def redrive(service: Service, **body: Any) -> Answer:
@@ -62,17 +62,17 @@ async def redrive(service: Service, **body: Any) -> Answer:
 
 async def test_dead_events_with_reason_attempts_and_last_answer(service: Service, at: Depot, hook: Hook) -> None:
     """Newest first, in pages."""
-    parcels = await die(at, hook, 3)
+    deliveries = await die(at, hook, 3)
     first = (await service.get(f"{PATH}/deliveries?limit=2", token=US_ONLY)).json
     rest = (await service.get(f"{PATH}/deliveries?limit=2&cursor={first['nextCursor']}", token=US_ONLY)).json
     found = [*first["deliveries"], *rest["deliveries"]]
-    assert [each["streamId"] for each in found] == [parcel.stream_id for parcel in reversed(parcels)]
+    assert [each["streamId"] for each in found] == [delivery.stream_id for delivery in reversed(deliveries)]
     assert rest["nextCursor"] is None
     one = found[-1]
     assert one.pop("writtenAt")
     assert one == {
         "id": hook.posts[0].headers["webhook-id"],
-        "streamId": parcels[0].stream_id,
+        "streamId": deliveries[0].stream_id,
         "type": "amazonpay.refund.declined",
         "refundId": refund_id(1),
         "reason": "aborted",
@@ -109,11 +109,11 @@ async def test_wrong_questions_are_told(service: Service, hook: Hook, query: str
 @pytest.mark.parametrize("by", ["event", "stream", "since", "all"])
 async def test_dead_events_are_sent_again(service: Service, at: Depot, hook: Hook, by: str) -> None:
     """By id, by time, or all; a dry run changes nothing; the webhook-id stays, and what is not asked for stays dead."""
-    parcels = await die(at, hook, 3)
+    deliveries = await die(at, hook, 3)
     ids = [post.headers["webhook-id"] for post in hook.posts]
     ways: dict[str, dict[str, Any]] = {
         "event": {"ids": ids[1:]},
-        "stream": {"ids": [parcel.stream_id for parcel in parcels[1:]]},
+        "stream": {"ids": [delivery.stream_id for delivery in deliveries[1:]]},
         "since": {"since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"},
         "all": {"all": True},
     }
@@ -174,8 +174,8 @@ async def test_a_test_goes_to_one_subscriber_alone_and_shows_its_answer(
 ) -> None:
     """Before all that waits, signed as ever, also while it is paused; sent once, whatever it answers."""
     await at.owe(3)
-    for parcel in await at.claim():
-        await at.store.retry(parcel, at.clock() + 60_000, DeliveryAttempts(count=1))
+    for delivery in await at.claim():
+        await at.store.retry(delivery, at.clock() + 60_000, DeliveryAttempts(count=1))
     if paused:
         (before,) = await at.store.subscribers("us")
         assert await at.store.change_subscriber("us", before, pause(before, "operator", at.clock()))
@@ -212,9 +212,9 @@ async def test_the_failures_of_a_lane_show(service: Service, at: Depot, hook: Ho
     """The breaker opens after five in a row."""
     await at.owe(1)
     for _ in range(5):
-        (parcel,) = await at.claim()
+        (delivery,) = await at.claim()
         await at.store.retry(
-            parcel, at.clock(), DeliveryAttempts(count=1), AttemptEffects(failed=True, error="timeout")
+            delivery, at.clock(), DeliveryAttempts(count=1), AttemptEffects(failed=True, error="timeout")
         )
     stats = (await service.get(PATH, token=US_ONLY)).json["stats"]
     assert (stats["breaker"], stats["failuresInARow"], stats["lastError"]) == ("open", 5, "timeout")

@@ -171,7 +171,7 @@ async def test_refresh_makes_the_refund_due_now(service: Service, store: Store) 
     answer = await service.call("POST", f"{ONE}/refresh", token=REFUNDER)
     assert (answer.status, answer.json) == (202, {"refundId": REFUND, "account": "eu", "refresh": "noted"})
     claimed = await store.claim("eu", "get_refund", lease=30_000, burst=5, per_second=1, limit=5)
-    assert [(look.refund_id, look.source) for look in claimed.looks] == [(REFUND, Source.REFRESH)]
+    assert [(look.refund_id, look.source) for look in claimed.refunds] == [(REFUND, Source.REFRESH)]
 
 
 async def test_refresh_of_an_unknown_refund_needs_an_account(service: Service, store: Store) -> None:

@@ -308,7 +308,7 @@ async def test_how_one_fares(service: Service, store: Store) -> None:
     settler = Settler(store, lambda: 0.0)
     for number in range(3):
         await settler.settle(make_account(), seen("Declined", number), source=Source.POLL)
-    one, two, _ = (await store.claim_lane("us", "finance", lease=30_000, limit=9)).parcels
+    one, two, _ = (await store.claim_deliveries("us", "finance", lease=30_000, limit=9)).deliveries
     await store.delivered(one)
     for _ in range(2):
         await store.retry(two, two.token, two.attempts, AttemptEffects(failed=True, error="HTTP 500"))

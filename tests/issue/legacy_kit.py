@@ -91,7 +91,7 @@ class Office:
         """What a tracker does with all that is due now."""
         legacy = self.another(account)
         tracker = Tracker(legacy.amazon_client, legacy.settler, Metrics(), lambda: 0.0, legacy=legacy)
-        for look in (await claim(self.store)).looks:
+        for look in (await claim(self.store)).refunds:
             await tracker.look(look)
 
 

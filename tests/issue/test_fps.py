@@ -130,7 +130,7 @@ async def test_a_form_that_comes_first_comes_again(stage: Stage, shop: Amazon) -
         assert (await transport.send(request, timeout=5.0)).status == 200
     finally:
         await transport.close()
-    posted = shop._engine.fps_postman.posted
+    posted = shop._engine.fps_sender.posted
     await until(lambda: posted and posted[0].status == 503, "the 503")
     assert (await order(stage, body()))[0] == 201
     await shop.idle()
@@ -165,7 +165,7 @@ async def test_what_a_stranger_can_do_is_nothing(stage: Stage, shop: Amazon) -> 
 
 async def test_while_amazon_does_not_answer_it_is_202(stage: Stage, shop: Amazon) -> None:
     """The worker goes on, and the same order is answered in the end."""
-    shop.mischief.add("lost_answer", place="fps_refund")
+    shop.fault_injection.add("lost_answer", place="fps_refund")
     status, found, headers = await order(stage, body())
     assert (status, found["status"], found["refundId"], found["chargeId"], headers["retry-after"]) == (
         202,
@@ -231,7 +231,7 @@ async def test_the_command_goes_through_the_service(stage: Stage, shop: Amazon) 
         assert "5 there is a refund, and FPS has declined it" in " ".join(told.split())
         assert (await command("R-1", "--amount", "15.00"))[0] == 1
         assert (await command("R-3", "--amount", "1.07"))[0] == 5
-        shop.mischief.add("error", place="fps_refund", times=None)
+        shop.fault_injection.add("error", place="fps_refund", times=None)
         assert (await command("R-2", "--amount", "1.00", "--wait", "0"))[0] == 4
     assert await stage.refund("R-1")
 
@@ -262,7 +262,7 @@ async def test_killed_between_write_and_answer_it_is_one_refund(
     """`kill -9` while Amazon, which has made the refund, does not answer. The next process goes on."""
     async with desk() as place, configured(shop, valkey_url, tmp_path) as config, aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        shop.mischief.add("hang", place="fps_refund")
+        shop.fault_injection.add("hang", place="fps_refund")
         service = await place.serve(config)
         address = (await service.line("serve.ready"))["address"]
 

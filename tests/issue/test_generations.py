@@ -60,7 +60,7 @@ def request_id(shop: Desk, first: Refund, generation: int) -> str:
 
 async def refuse(shop: Desk, refund_id: str, kind: str = "count", times: int = 1) -> None:
     """Press the button while Amazon refuses."""
-    shop.simulator.mischief.add("refuse", place="create_refund", kind=kind, times=times)
+    shop.simulator.fault_injection.add("refuse", place="create_refund", kind=kind, times=times)
     for _ in range(times):
         with pytest.raises(AmazonRefused):
             await shop.issuer.retry(refund_id)
@@ -106,7 +106,7 @@ async def test_what_the_last_try_came_to_is_shown_on_the_declined_refund(shop: D
     assert (shown["generation"], shown["status"], shown["reasonCode"]) == (2, 422, "InvalidChargeStatus")
     assert "The charge is not captured." in str(shown["detail"])
     assert shown["requestId"]
-    traces = [each for each in await shop.store.trail("us", first.refund_id) if each.what == "retry"]
+    traces = [each for each in await shop.store.timeline("us", first.refund_id) if each.what == "retry"]
     assert [each.outcome for each in traces] == ["TransactionCountExceeded", "InvalidChargeStatus"]
 
 
@@ -124,8 +124,8 @@ async def test_an_open_try_is_followed_by_none(shop: Desk) -> None:
     """Amazon refuses our request, not the refund; it may have reached Amazon, or not."""
     first = await refund(shop, await declined(shop))
     await refuse(shop, first.refund_id)
-    shop.simulator.mischief.add("refuse", place="create_refund", kind="hold", times=2)
-    shop.simulator.mischief.add("lost_answer", place="create_refund")
+    shop.simulator.fault_injection.add("refuse", place="create_refund", kind="hold", times=2)
+    shop.simulator.fault_injection.add("lost_answer", place="create_refund")
     generations = set()
     for _ in range(3):
         issued = await shop.issuer.retry(first.refund_id)
@@ -141,8 +141,8 @@ async def test_an_open_try_is_followed_by_none(shop: Desk) -> None:
 async def test_an_unknown_end_allows_no_other_try(shop: Desk) -> None:
     """The retry may have been issued: it is unclear, also after a person has said that it was not."""
     first = await refund(shop, await declined(shop))
-    shop.simulator.mischief.add("error", place="create_refund")
-    shop.simulator.mischief.add("refuse", place="create_refund", kind="count", times=None)
+    shop.simulator.fault_injection.add("error", place="create_refund")
+    shop.simulator.fault_injection.add("refuse", place="create_refund", kind="count", times=None)
     assert (await shop.issuer.retry(first.refund_id)).refund is None
     await shop.work(rounds=1)
     for _ in range(2):
@@ -208,7 +208,7 @@ async def test_a_refusal_that_an_older_version_took_for_the_end_allows_another_t
 async def test_a_person_ends_a_request_that_amazon_keeps_refusing(shop: Desk) -> None:
     """A value that Amazon never takes would be tried for ever. Nothing was issued, so that another try is allowed."""
     first = await refund(shop, await declined(shop))
-    shop.simulator.mischief.add("refuse", place="create_refund", kind="value", times=3)
+    shop.simulator.fault_injection.add("refuse", place="create_refund", kind="value", times=3)
     for _ in range(3):
         assert (await shop.issuer.retry(first.refund_id)).refund is None
         await shop.work(rounds=1)
@@ -229,7 +229,7 @@ async def test_a_person_ends_a_request_that_amazon_keeps_refusing(shop: Desk) ->
 async def test_a_try_that_is_under_way_is_not_ended_by_a_person(shop: Desk) -> None:
     """It may reach Amazon at this moment."""
     charge = shop.charge()
-    shop.simulator.mischief.add("refuse", place="create_refund", kind="value")
+    shop.simulator.fault_injection.add("refuse", place="create_refund", kind="value")
     pending = await shop.issuer.create(shop.wish(charge), "refund-1")
     shop.clock.tick(1_000_000)
     (attempt,) = (await shop.store.claim_requests("us", lease=30_000, limit=1)).attempts
@@ -251,7 +251,7 @@ async def test_wherever_the_process_dies_while_a_retry_is_refused_one_refund_com
         if refused_before:
             await refuse(shop, first.refund_id)
         else:
-            shop.simulator.mischief.add("refuse", place="create_refund", kind="count")
+            shop.simulator.fault_injection.add("refuse", place="create_refund", kind="count")
         died = False
         try:
             await dying(shop.another().retry(first.refund_id), point)
@@ -260,7 +260,7 @@ async def test_wherever_the_process_dies_while_a_retry_is_refused_one_refund_com
         except AmazonRefused:
             pass
         await shop.work(rounds=2)
-        shop.simulator.mischief.clear()
+        shop.simulator.fault_injection.clear()
         try:
             again = await shop.another().retry(first.refund_id)
         except RefundUnclear as error:

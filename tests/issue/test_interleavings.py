@@ -251,7 +251,7 @@ def test_a_refusal_after_a_refund_that_nobody_heard_of_frees_nothing(loop: Loop,
     [
         ("reserve", "spent + minor_units > most", "false", ""),
         ("reserve", "entry.state ~= 'Declined' or", "entry.state ~= 'Declined' and entry.state ~= 'Reserved' or", ""),
-        ("settle_request", "redis.call('HGET', KEYS[1], 'unknown') == '1'", "false", "lost"),
+        ("finish_request", "redis.call('HGET', KEYS[1], 'unknown') == '1'", "false", "lost"),
         ("begin_try", "redis.call('HGET', KEYS[1], 'open') == '1'", "false", "answer"),
     ],
 )

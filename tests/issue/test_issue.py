@@ -81,7 +81,7 @@ async def test_the_callers_own_order_number_stays_whatever_is_heard_first(shop: 
     charge = shop.charge(reference="the-charges")
     wish = shop.wish(charge, "14.07" if first.startswith("the answer,") else "14.00", order_reference="mine")
     if first.startswith("the news"):
-        shop.simulator.mischief.add("lost_answer", place="create_refund")
+        shop.simulator.fault_injection.add("lost_answer", place="create_refund")
         assert (await shop.issuer.create(wish, "refund-1")).refund is None
         state, reason = ("Declined", "AmazonRejected") if "decline" in first else ("RefundInitiated", "")
         news = msgspec.structs.replace(
@@ -222,7 +222,7 @@ async def test_a_key_that_cannot_be_is_refused(shop: Desk, key: str) -> None:
 @pytest.mark.parametrize("trick", ["error", "lost_answer", "garbage", "half", "wrong_refund", "hang", "throttle"])
 async def test_whatever_amazon_does_one_refund_comes_of_it(shop: Desk, trick: str) -> None:
     charge = shop.charge()
-    shop.simulator.mischief.add(trick, place="create_refund", seconds=1.0)
+    shop.simulator.fault_injection.add(trick, place="create_refund", seconds=1.0)
     first = await shop.issuer.create(shop.wish(charge), "refund-1")
     pending = first.refund is None
     assert pending or trick == "wrong_refund"
@@ -251,7 +251,7 @@ async def test_a_refusal_after_a_try_of_unknown_end_is_unclear_and_stays_reserve
     charge = shop.charge()
     for _ in range(9):
         shop.simulator.start_refund("1.00", "USD", Outcome.REFUNDED, charge)
-    shop.simulator.mischief.add("error", place="create_refund")
+    shop.simulator.fault_injection.add("error", place="create_refund")
     assert (await shop.issuer.create(shop.wish(charge, "1.00"), "unlucky")).refund is None
     shop.simulator.start_refund("1.00", "USD", Outcome.REFUNDED, charge)
     await shop.work()
@@ -300,7 +300,7 @@ async def test_wherever_a_worker_dies_one_refund_comes_of_it(shop: Desk) -> None
     for point in range(200):
         charge = shop.charge()
         key, wish = f"key-{point}", shop.wish(charge)
-        shop.simulator.mischief.add("lost_answer", place="create_refund")
+        shop.simulator.fault_injection.add("lost_answer", place="create_refund")
         assert (await shop.another().create(wish, key)).refund is None
         shop.clock.tick(1_000_000)
         (attempt,) = (await shop.store.claim_requests("us", lease=30_000, limit=1)).attempts
@@ -385,7 +385,7 @@ async def test_a_decline_of_a_refund_that_nobody_heard_of_is_not_said_to_use_its
     """Amazon's answer is lost, and the news that the refund was declined comes first: its own reservation still stands,
     which is no reason against another try. Once the answer is there, the charge admits it."""
     charge = shop.charge()
-    shop.simulator.mischief.add("lost_answer", place="create_refund")
+    shop.simulator.fault_injection.add("lost_answer", place="create_refund")
     assert (await shop.issuer.create(shop.wish(charge, "90.00"), "refund-1")).refund is None
     (refund_id,) = shop.issued(charge)
     told = msgspec.structs.replace(
@@ -414,7 +414,7 @@ async def test_waiting_for_the_throttle_does_not_forget_a_try_whose_end_is_unkno
     is no word about the refund, so the request stays open, and who has the right key learns what became of it."""
     charge = shop.charge()
     wish = shop.wish(charge)
-    shop.simulator.mischief.add("hang", place="create_refund", seconds=0.2)
+    shop.simulator.fault_injection.add("hang", place="create_refund", seconds=0.2)
     task = asyncio.ensure_future(shop.another().create(wish, "refund-1"))
     async with asyncio.timeout(5):
         while not shop.issued(charge):  # noqa: ASYNC110
@@ -465,7 +465,7 @@ async def test_a_connection_that_was_never_made_leaves_nothing_unknown(shop: Des
 
 async def test_a_damaged_request_does_not_stop_the_others(shop: Desk) -> None:
     charge = shop.charge()
-    shop.simulator.mischief.add("error", place="create_refund")
+    shop.simulator.fault_injection.add("error", place="create_refund")
     assert (await shop.issuer.create(shop.wish(charge), "refund-1")).refund is None
     keys = shop.store._keys("us")
     await shop.store._writes.call(("HSET", keys("requests", "broken"), "order", "{", "state", "reserved"))

@@ -79,7 +79,7 @@ async def test_a_refund_is_found_by_its_order_number_whatever_that_looks_like(op
 async def test_a_refund_that_amazon_does_not_answer_is_202_and_then_201(open_shop: Shop) -> None:
     counter, amazon = open_shop
     charge = amazon.open_charge("100.00", "USD", reference="order-7")
-    amazon.mischief.add("lost_answer", place="create_refund")
+    amazon.fault_injection.add("lost_answer", place="create_refund")
     status, pending = await counter.create(charge)
     assert (status, pending["status"], pending["orderReference"]) == (202, "pending", "order-7")
     waiting = await counter.request(pending["refundRequestId"])

@@ -128,7 +128,7 @@ async def test_an_account_without_it_makes_none(shop: Office) -> None:
 @pytest.mark.parametrize("trick", ["error", "lost_answer", "garbage", "half", "wrong_refund", "hang", "throttle"])
 async def test_whatever_amazon_does_one_refund_comes_of_it(shop: Office, trick: str) -> None:
     """A worker repeats the stored order."""
-    shop.simulator.mischief.add(trick, place="fps_refund", seconds=1.0)
+    shop.simulator.fault_injection.add(trick, place="fps_refund", seconds=1.0)
     assert (await shop.legacy.create(shop.order())).refund is None
     assert (await shop.legacy.create(shop.order())).refund is None
     await shop.work()
@@ -140,7 +140,7 @@ async def test_whatever_amazon_does_one_refund_comes_of_it(shop: Office, trick: 
 
 async def test_a_refusal_after_an_unknown_end_is_unclear(shop: Office) -> None:
     """It may speak of the very try that nobody heard of. A person is told; nothing is sent again."""
-    shop.simulator.mischief.add("error", place="fps_refund")
+    shop.simulator.fault_injection.add("error", place="fps_refund")
     assert (await shop.legacy.create(shop.order(amount="100.00", transaction_id=T1))).refund is None
     await shop.legacy.create(shop.order("R-2", "60.00", T1))
     with capture_logs() as logs:
@@ -178,7 +178,7 @@ async def test_wherever_a_worker_dies_one_refund_comes_of_it(shop: Office) -> No
     """The next one goes on."""
     for point in range(200):
         order = shop.order(f"R-{point}", "1.00")
-        shop.simulator.mischief.add("lost_answer", place="fps_refund")
+        shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
         assert (await shop.another().create(order)).refund is None
         shop.clock.tick(1_000_000)
         (attempt,) = (await shop.store.claim_fps("us", lease=30_000, limit=1)).attempts
@@ -198,7 +198,7 @@ async def test_wherever_a_worker_dies_one_refund_comes_of_it(shop: Office) -> No
 
 async def test_every_try_is_the_order_that_was_written_down(shop: Office) -> None:
     """In the version of the API too, which names the reference: the settings may have changed meanwhile."""
-    shop.simulator.mischief.add("lost_answer", place="fps_refund")
+    shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     access = shop.legacy.amazon_client.account.fps
     assert access is not None
@@ -223,12 +223,12 @@ async def test_every_try_is_the_order_that_was_written_down(shop: Office) -> Non
 
 async def test_what_ended_unknown_is_repeated_for_seven_days_and_never_after(shop: Office) -> None:
     """Amazon has made the refund, and every answer is lost. A day later it would be a second one."""
-    shop.simulator.mischief.add("lost_answer", place="fps_refund", times=None)
+    shop.simulator.fault_injection.add("lost_answer", place="fps_refund", times=None)
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(WINDOW - 1)
     await shop.another()._round()
     assert (shop.made(), shop.sent) == (1, 2)
-    shop.simulator.mischief.clear()
+    shop.simulator.fault_injection.clear()
     shop.clock.tick(2 * DAY)
     with capture_logs() as logs:
         await shop.work()
@@ -244,7 +244,7 @@ async def test_a_process_that_sleeps_before_it_sends_refunds_nothing(
     shop: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine that is suspended in just that moment, for a week: the request is too old by its own timestamp."""
-    shop.simulator.mischief.add("lost_answer", place="fps_refund")
+    shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(60_000)
     begin = shop.store.begin_fps
@@ -385,7 +385,7 @@ async def test_a_hint_makes_a_known_refund_due(shop: Office) -> None:
 
 async def test_a_hint_for_an_order_that_waits_hurries_it(shop: Office) -> None:
     """The repetition is the worker's: it keeps the record of what was sent."""
-    shop.simulator.mischief.add("lost_answer", place="fps_refund")
+    shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     assert await shop.legacy.hint("R-1")
     await shop.look()
@@ -397,7 +397,7 @@ async def test_a_hint_for_an_order_that_waits_hurries_it(shop: Office) -> None:
 
 async def test_an_order_that_is_done_during_a_look_keeps_its_schedule(shop: Office) -> None:
     """The tracker found no refund yet, and lets go only of what is still so."""
-    shop.simulator.mischief.add("lost_answer", place="fps_refund")
+    shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     assert await shop.legacy.hint("R-1")
 
@@ -410,7 +410,7 @@ async def test_an_order_that_is_done_during_a_look_keeps_its_schedule(shop: Offi
 
     legacy = shop.legacy
     tracker = Tracker(legacy.amazon_client, legacy.settler, Metrics(), lambda: 0.0, legacy=Slow())
-    (look,) = (await claim(shop.store)).looks
+    (look,) = (await claim(shop.store)).refunds
     await tracker.look(look)
     assert await shop.state() is RequestState.DONE
     assert await shop.due() == 30_000, "the lease of the look"
@@ -437,7 +437,7 @@ async def test_a_strangers_reference_leaves_no_trace(shop: Office) -> None:
 
 async def test_a_hint_leaves_alone_what_is_being_sent(shop: Office) -> None:
     """Else whoever posts forms could have an order sent many times at once."""
-    shop.simulator.mischief.add("hang", place="fps_refund")
+    shop.simulator.fault_injection.add("hang", place="fps_refund")
     shop.legacy.amazon_client.timeout = 60.0
     making = asyncio.create_task(shop.legacy.create(shop.order()))
     await until(shop.made, "Amazon has it")
@@ -453,7 +453,7 @@ async def test_a_hint_leaves_alone_what_is_being_sent(shop: Office) -> None:
 
 async def test_a_worker_slower_than_its_lease_sends_nothing(shop: Office) -> None:
     """Another one holds the order by then, and has it done."""
-    shop.simulator.mischief.add("lost_answer", place="fps_refund")
+    shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(1_000_000)
     (attempt,) = (await shop.store.claim_fps("us", lease=30_000, limit=1)).attempts
@@ -491,13 +491,13 @@ async def test_a_worker_slower_than_its_lease_sends_nothing(shop: Office) -> Non
             test_a_process_that_died_sending_is_unclear_after_seven_days,
         ),
         (
-            "fps_settle",
+            "fps_finish",
             "redis.call('HGET', KEYS[1], 'unknown') == '1'",
             "false",
             test_a_refusal_after_an_unknown_end_is_unclear,
         ),
         (
-            "fps_hurry",
+            "expedite_fps",
             " or redis.call('HGET', KEYS[1], 'open') == '1'",
             "",
             test_a_hint_leaves_alone_what_is_being_sent,
@@ -532,7 +532,7 @@ async def test_no_protection_is_decoration(
 )
 async def test_a_refusal_of_our_request_ends_no_reference(shop: Office, kind: str) -> None:
     """It is no word about the refund: nothing is unknown, a worker repeats it, and one refund comes of it."""
-    shop.simulator.mischief.add("refuse", place="fps_refund", kind=kind, times=2)
+    shop.simulator.fault_injection.add("refuse", place="fps_refund", kind=kind, times=2)
     for _ in range(2):
         ordered = await shop.legacy.create(shop.order())
         assert ordered.refund is None
@@ -545,8 +545,8 @@ async def test_a_refusal_of_our_request_ends_no_reference(shop: Office, kind: st
 
 
 async def test_a_refusal_of_our_request_after_an_unknown_end_is_not_unclear(shop: Office) -> None:
-    shop.simulator.mischief.add("lost_answer", place="fps_refund")
-    shop.simulator.mischief.add("refuse", place="fps_refund", kind="hold", times=2)
+    shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
+    shop.simulator.fault_injection.add("refuse", place="fps_refund", kind="hold", times=2)
     assert (await shop.legacy.create(shop.order())).refund is None
     await shop.work()
     assert (await shop.state(), shop.made()) == (RequestState.DONE, 1)
@@ -554,7 +554,7 @@ async def test_a_refusal_of_our_request_after_an_unknown_end_is_not_unclear(shop
 
 async def test_a_request_that_is_refused_for_a_week_was_not_sent(shop: Office) -> None:
     """Amazon forgets references, so that it ends; what Amazon said last is told."""
-    shop.simulator.mischief.add("refuse", place="fps_refund", kind="hold", times=None)
+    shop.simulator.fault_injection.add("refuse", place="fps_refund", kind="hold", times=None)
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(8 * DAY)
     await shop.another()._round()
@@ -567,7 +567,7 @@ async def test_a_request_that_is_refused_for_a_week_was_not_sent(shop: Office) -
 async def test_the_timestamp_goes_by_the_hosts_clock(shop: Office, seconds: int) -> None:
     """A host two seconds behind takes the first request; one that is an hour off, the second, at once."""
     shop.legacy.amazon_client.timeout = 5.0
-    shop.simulator.mischief.add("clock", place="fps_refund", seconds=seconds, times=None)
+    shop.simulator.fault_injection.add("clock", place="fps_refund", seconds=seconds, times=None)
     ordered = await shop.legacy.create(shop.order())
     assert ordered.refund is not None
     assert (shop.made(), shop.sent) == (1, 1 if seconds == -2 else 2)
@@ -576,7 +576,7 @@ async def test_the_timestamp_goes_by_the_hosts_clock(shop: Office, seconds: int)
 
 
 async def test_a_pending_refund_is_asked_about_though_every_second_request_is_refused(shop: Office) -> None:
-    shop.simulator.mischief.add("refuse", place="fps_refund", kind="hold", every=2, times=None)
+    shop.simulator.fault_injection.add("refuse", place="fps_refund", kind="hold", every=2, times=None)
     assert (await shop.legacy.create(shop.order())).refund is not None
     shop.clock.tick(DELAY * 1000)
     shop.simulator.tick()

@@ -152,7 +152,7 @@ async def test_zero_turns_the_comparison_of_creates_off_and_not_that_of_retries(
 
 async def test_who_named_a_request_has_named_the_refund_that_it_became(shop: Desk) -> None:
     charge = shop.charge()
-    shop.simulator.mischief.add("error", place="create_refund")
+    shop.simulator.fault_injection.add("error", place="create_refund")
     pending = await shop.issuer.create(shop.wish(charge, "20.00"), "one")
     assert pending.refund is None
     error = await refused(shop.issuer.create(shop.wish(charge, "20.00"), "two"))
@@ -199,7 +199,7 @@ async def test_the_eleventh_refund_is_refused_before_amazon_is_asked(shop: Desk)
         await told(shop, number(each), "Refunded", charge, f"{each + 1}.00", ago=HOUR)
     for each in range(20, 25):
         await told(shop, number(each), "Declined", charge, ago=HOUR)
-    shop.simulator.mischief.add("error", place="create_refund")
+    shop.simulator.fault_injection.add("error", place="create_refund")
     assert (await shop.issuer.create(shop.wish(charge, "20.00"), "tenth")).refund is None
     error = await refused(shop.issuer.create(shop.wish(charge, "30.00"), "eleventh"))
     assert (error.status, error.reason, len(listed(error))) == (409, "too_many_refunds", MOST_REFUNDS)

@@ -109,9 +109,9 @@ async def ten_minutes(scene: Scene) -> tuple[dict[str, str], list[str]]:
     charges: dict[str, str] = {}
     declined: list[str] = []
     for number in range(10):
-        scene.simulator.mischief.clear()
+        scene.simulator.fault_injection.clear()
         kind = OF_THE_REQUEST[number % len(OF_THE_REQUEST)]
-        scene.simulator.mischief.add("refuse", kind=kind, every=2, times=None)
+        scene.simulator.fault_injection.add("refuse", kind=kind, every=2, times=None)
         for part in range(3):
             key = f"refund-{number}-{part}"
             charges[key] = scene.simulator.open_charge("100.00", "USD")
@@ -136,7 +136,7 @@ async def test_every_second_request_refused_for_ten_minutes(scene: Scene) -> Non
         known = await scene.store.refund("us", refund_id)
         assert known is not None
         assert known.state == "Declined", "it is known while Amazon still refuses"
-    scene.simulator.mischief.clear()
+    scene.simulator.fault_injection.clear()
     await scene.pass_time(16)
     for key, charge in charges.items():
         made = [each.refund_id for each in scene.simulator.refunds.values() if each.order.charge_id == charge]
@@ -165,7 +165,7 @@ async def test_one_alert_fires_and_ends(scene: Scene, tmp_path: Path) -> None:
     promtool = tool("promtool")
     await scene.pass_time(2)
     await ten_minutes(scene)
-    scene.simulator.mischief.clear()
+    scene.simulator.fault_injection.clear()
     await scene.pass_time(40)
     name = 'receiver_amazon_requests_total{job="r",instance="a",call="%s",outcome="amazon_refuses_us"}'
     series = [

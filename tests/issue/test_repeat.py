@@ -33,9 +33,9 @@ async def here(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:
 
 async def unclear(here: Desk, charge: str, key: str = "unlucky", *, made: bool = False) -> RefundRequestRecord:
     """A try of which nobody heard, whether Amazon made the refund or not, and then a verdict of Amazon's."""
-    here.simulator.mischief.add("lost_answer" if made else "error", place="create_refund")
+    here.simulator.fault_injection.add("lost_answer" if made else "error", place="create_refund")
     pending = await here.issuer.create(here.wish(charge), key)
-    here.simulator.mischief.add("refuse", place="create_refund", kind="count")
+    here.simulator.fault_injection.add("refuse", place="create_refund", kind="count")
     await here.work(rounds=1)
     found = await here.store.request("us", pending.record.order.id)
     assert found is not None
@@ -67,7 +67,7 @@ async def test_a_verdict_leaves_it_unclear_and_reserved(here: Desk) -> None:
     """It can be repeated as often as a person likes, and settled then."""
     charge = here.charge()
     found = await unclear(here, charge)
-    here.simulator.mischief.add("refuse", place="create_refund", kind="count", times=2)
+    here.simulator.fault_injection.add("refuse", place="create_refund", kind="count", times=2)
     for _ in range(2):
         assert (await here.issuer.repeat(found.order.id, by="ops")).state is RequestState.UNCLEAR
     assert len(await here.reserved(charge)) == 1
@@ -86,7 +86,7 @@ async def test_without_an_answer_a_worker_goes_on(here: Desk, trick: str) -> Non
     """Neither silence nor a refusal of our request makes it unclear again."""
     charge = here.charge()
     found = await unclear(here, charge)
-    here.simulator.mischief.add(trick, place="create_refund")
+    here.simulator.fault_injection.add(trick, place="create_refund")
     assert (await here.issuer.repeat(found.order.id, by="ops")).state is RequestState.RESERVED
     await here.work()
     settled = await here.store.request("us", found.order.id)
@@ -97,17 +97,17 @@ async def test_without_an_answer_a_worker_goes_on(here: Desk, trick: str) -> Non
 
 async def test_refusals_of_our_request_after_an_unknown_end_do_not_make_it_unclear(here: Desk) -> None:
     charge = here.charge()
-    here.simulator.mischief.add("lost_answer", place="create_refund")
+    here.simulator.fault_injection.add("lost_answer", place="create_refund")
     pending = await here.issuer.create(here.wish(charge), "refund-1")
     for kind in ("date", "header", "signature", "key", "hold", "field", "value", "conflict", "page", "proxy", "tls"):
-        here.simulator.mischief.add("refuse", place="create_refund", kind=kind, times=3)
+        here.simulator.fault_injection.add("refuse", place="create_refund", kind=kind, times=3)
         await here.work(rounds=1)
         found = await here.store.request("us", pending.record.order.id)
         assert found is not None
         assert (found.state, found.unknown, found.last_error) == (RequestState.RESERVED, True, "amazon_refuses_us"), (
             kind
         )
-        here.simulator.mischief.clear()
+        here.simulator.fault_injection.clear()
     await here.work()
     issued = await here.issuer.create(here.wish(charge), "refund-1")
     assert issued.refund is not None
@@ -155,8 +155,8 @@ async def open_shop(redis: Any, valkey_url: str, tmp_path: Path) -> AsyncIterato
 async def made_unclear(counter: Counter, amazon: Amazon, key: str = "unlucky") -> tuple[str, str]:
     """The charge, and the request that is unclear."""
     charge = amazon.open_charge("100.00", "USD")
-    amazon.mischief.add("lost_answer", place="create_refund")
-    amazon.mischief.add("refuse", place="create_refund", kind="count")
+    amazon.fault_injection.add("lost_answer", place="create_refund")
+    amazon.fault_injection.add("refuse", place="create_refund", kind="count")
     _, pending = await counter.create(charge, key=key)
     request_id = pending["refundRequestId"]
     await counter.due(request_id)
@@ -178,7 +178,7 @@ async def test_over_http(open_shop: Open) -> None:
     assert (status, problem["reason"]) == (400, "unknown_field")
     for bad, reason in (("0" * 64, "no_such_request"), ("x", "bad_request_id")):
         assert (await counter.call("POST", f"/v1/refund-requests/{bad}/repeat"))[1]["reason"] == reason
-    amazon.mischief.add("refuse", place="create_refund", kind="hold")
+    amazon.fault_injection.add("refuse", place="create_refund", kind="hold")
     status, found, headers = await counter.call("POST", path)
     assert (status, found["state"], found["lastError"], headers["Retry-After"]) == (
         202,
@@ -201,10 +201,10 @@ async def test_the_command(open_shop: Open) -> None:
     """Exit code 6 while it stays unclear, 4 without an answer, 0 with a refund."""
     counter, amazon = open_shop
     _, request_id = await made_unclear(counter, amazon)
-    amazon.mischief.add("refuse", place="create_refund", kind="count")
+    amazon.fault_injection.add("refuse", place="create_refund", kind="count")
     ran = await counter.run("refund", "repeat", request_id)
     assert (ran.code, "unclear" in ran.out) == (6, True), ran
-    amazon.mischief.add("refuse", place="create_refund", kind="hold")
+    amazon.fault_injection.add("refuse", place="create_refund", kind="hold")
     ran = await counter.run("refund", "repeat", request_id)
     assert (ran.code, "amazon_refuses_us" in ran.out) == (4, True), ran
     await counter.due(request_id)
@@ -235,7 +235,7 @@ async def test_the_dashboard_has_a_button(open_shop: Open) -> None:
     assert "TransactionCountExceeded" in text
     token = csrf(text)
     assert (await page(counter, "POST", path, jar, csrf="wrong"))[0] == 403
-    amazon.mischief.add("refuse", place="create_refund", kind="count")
+    amazon.fault_injection.add("refuse", place="create_refund", kind="count")
     status, _, headers, _ = await page(counter, "POST", path, jar, csrf=token)
     assert (status, headers["Location"]) == (303, "/?done=unclear")
     assert "refuses it still" in (await page(counter, "GET", "/?done=unclear", jar))[1]
@@ -260,7 +260,7 @@ async def test_the_button_of_a_retry_says_what_happened_last_time(open_shop: Ope
     path = f"/refunds/{declined}/retry?account=us"
     _, text, _, _ = await page(counter, "GET", path, jar)
     assert "The last try" not in text
-    amazon.mischief.add("refuse", place="create_refund", kind="count")
+    amazon.fault_injection.add("refuse", place="create_refund", kind="count")
     assert (await page(counter, "POST", path, jar, csrf=csrf(text)))[0] == 422
     said = "The charge has been refunded ten times."
     _, shown, _, _ = await page(counter, "GET", f"/refunds/{declined}?account=us", jar)
@@ -272,7 +272,7 @@ async def test_the_button_of_a_retry_says_what_happened_last_time(open_shop: Ope
     assert said in text
     ran = await counter.run("refund", "get", declined)
     assert said in " ".join(ran.out.split())
-    amazon.mischief.add("refuse", place="create_refund", kind="hold")
+    amazon.fault_injection.add("refuse", place="create_refund", kind="hold")
     status, _, headers, _ = await page(counter, "POST", path, jar, csrf=csrf(text))
     assert (status, headers["Location"]) == (303, f"/refunds/{declined}?account=us&done=refuses_us")
     assert "Amazon refuses our requests" in (await page(counter, "GET", headers["Location"], jar))[1]

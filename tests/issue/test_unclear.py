@@ -34,7 +34,7 @@ async def unclear(shop: Desk, charge: str, key: str = "unlucky", amount: str = "
     """A request whose first try ended in a 500, and whose second one Amazon refused: the charge was full by then."""
     while len(shop.issued(charge)) < 9:
         shop.simulator.start_refund("2.00", "USD", Outcome.PENDING, charge)
-    shop.simulator.mischief.add("error", place="create_refund")
+    shop.simulator.fault_injection.add("error", place="create_refund")
     known = [name.removeprefix("request:") for name in await shop.store.charge_entries("us", charge)]
     pending = await shop.issuer.create(shop.wish(charge, amount), key, Asked(besides=known))
     assert pending.refund is None
@@ -227,7 +227,7 @@ async def test_a_person_finds_that_none_was_issued(shop: Desk) -> None:
 
 async def test_what_is_still_tried_is_not_settled_by_hand(shop: Desk) -> None:
     charge = shop.charge()
-    shop.simulator.mischief.add("error", place="create_refund")
+    shop.simulator.fault_injection.add("error", place="create_refund")
     pending = await shop.issuer.create(shop.wish(charge), "refund-1")
     for work in (
         shop.issuer.settle_as_not_issued(pending.record.order.id, by="ops"),
@@ -265,7 +265,7 @@ async def test_amazon_has_the_last_word_over_a_person(shop: Desk, said: str) -> 
 async def test_a_request_that_stays_without_an_answer_becomes_an_error(shop: Desk, by: str) -> None:
     """After eight tries, or an hour; it is tried on all the same."""
     charge = shop.charge()
-    shop.simulator.mischief.add("garbage", place="create_refund", times=None)
+    shop.simulator.fault_injection.add("garbage", place="create_refund", times=None)
     with capture_logs() as logs:
         await shop.issuer.create(shop.wish(charge), "refund-1")
         for _ in range(7 if by == "tries" else 1):
@@ -279,7 +279,7 @@ async def test_a_request_that_stays_without_an_answer_becomes_an_error(shop: Des
     sizes = await shop.store.gauges("us")
     assert sizes["requests:reserved"] == 1
     assert sizes["request_age:reserved"] >= 3_000
-    shop.simulator.mischief.clear()
+    shop.simulator.fault_injection.clear()
     await shop.work()
     assert (await shop.issuer.create(shop.wish(charge), "refund-1")).refund is not None
     assert len(shop.issued(charge)) == 1

@@ -29,13 +29,13 @@ async def shop(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:
 async def unanswered(shop: Desk, number: int) -> str:
     """A request that Amazon has not answered; its charge."""
     charge = shop.charge()
-    shop.simulator.mischief.add("error", place="create_refund")
+    shop.simulator.fault_injection.add("error", place="create_refund")
     assert (await shop.issuer.create(shop.wish(charge), f"key-{number}")).refund is None
     return charge
 
 
 async def settled(shop: Desk, number: int, charge: str) -> bool:
-    shop.simulator.mischief.clear()
+    shop.simulator.fault_injection.clear()
     record = (await shop.issuer.create(shop.wish(charge), f"key-{number}")).record
     return record.state is RequestState.DONE
 
@@ -79,7 +79,7 @@ async def test_a_request_that_hangs_holds_nobody_up_and_no_more_are_under_way_th
     """Amazon hangs on the first; the others are issued meanwhile, though their time comes later than its round."""
     stuck = await unanswered(shop, 0)
     shop.clock.tick(10_000)
-    shop.simulator.mischief.add("hang", place="create_refund", seconds=0)
+    shop.simulator.fault_injection.add("hang", place="create_refund", seconds=0)
     issuer = shop.another()
     issuer.amazon_client.timeout, issuer.concurrency = 60.0, 2
     worker = issuer.worker()
@@ -96,7 +96,7 @@ async def test_workers_that_stop_leave_nothing_running_and_lose_nothing(shop: De
     """In the middle of a call; when the lease is over, the next worker finishes."""
     charge = await unanswered(shop, 1)
     shop.clock.tick(10_000)
-    shop.simulator.mischief.add("hang", place="create_refund", seconds=0)
+    shop.simulator.fault_injection.add("hang", place="create_refund", seconds=0)
     issuer = shop.another()
     issuer.amazon_client.timeout = 60.0
     before = asyncio.all_tasks()

@@ -49,12 +49,12 @@ def test_values_outside_the_sets_are_other() -> None:
     for number in range(1000):
         word = f"word{number}"
         metrics.notification(word, word, 0.0)
-        metrics.asked(word, word, 0.0)
-        metrics.delivered(word, 0.0)
+        metrics.amazon_call(word, word, 0.0)
+        metrics.delivery_attempt(word, 0.0)
         metrics.store_error(word)
         metrics.request("/v1/refunds", word, 200)
-        metrics.fed(word, 1)
-        metrics.settled(settled("Declined", word), Source.POLL, 0, 0)
+        metrics.feed_events(word, 1)
+        metrics.observation(settled("Declined", word), Source.POLL, 0, 0)
     assert value(metrics, "notifications_total", outcome="other", reason="other") == 1000
     assert value(metrics, "feed_events_total", form="other") == 1000
     assert value(metrics, "refunds_final_total", state="Declined", reason="other", found_by="poll") == 1000
@@ -64,8 +64,8 @@ def test_values_outside_the_sets_are_other() -> None:
 def test_final_refunds_are_counted_once_they_are_final() -> None:
     """With state, reason and who found it; a pending one is not counted, nor a final one seen final again."""
     metrics = Metrics()
-    metrics.settled(settled("RefundInitiated"), Source.NOTIFICATION, 0, 9_000)
-    metrics.settled(settled("Declined", "AmazonRejected"), Source.NOTIFICATION, 4_000, 9_000)
+    metrics.observation(settled("RefundInitiated"), Source.NOTIFICATION, 0, 9_000)
+    metrics.observation(settled("Declined", "AmazonRejected"), Source.NOTIFICATION, 4_000, 9_000)
     final = {"state": "Declined", "reason": "AmazonRejected", "found_by": "notification"}
     assert value(metrics, "refunds_final_total", **final) == 1
     assert value(metrics, "events_total", type="amazonpay.refund.declined") == 1
@@ -76,10 +76,10 @@ def test_final_refunds_are_counted_once_they_are_final() -> None:
 def test_the_way_from_a_notification_to_the_final_state_is_timed() -> None:
     """Not to a state that is none yet, nor where a poll or a person found it."""
     metrics = Metrics()
-    metrics.settled(settled("RefundInitiated"), Source.NOTIFICATION, 1_000, 9_000)
-    metrics.settled(settled("Refunded"), Source.REFRESH, 1_000, 9_000)
-    metrics.settled(settled("Refunded"), Source.POLL, 0, 9_000)
-    metrics.settled(settled("Refunded"), Source.NOTIFICATION, 6_500, 9_000)
+    metrics.observation(settled("RefundInitiated"), Source.NOTIFICATION, 1_000, 9_000)
+    metrics.observation(settled("Refunded"), Source.REFRESH, 1_000, 9_000)
+    metrics.observation(settled("Refunded"), Source.POLL, 0, 9_000)
+    metrics.observation(settled("Refunded"), Source.NOTIFICATION, 6_500, 9_000)
     assert value(metrics, "notification_to_final_seconds_count") == 1
     assert value(metrics, "notification_to_final_seconds_sum") == 2.5
 
@@ -87,8 +87,8 @@ def test_the_way_from_a_notification_to_the_final_state_is_timed() -> None:
 def test_calls_of_amazon_are_counted() -> None:
     """Network trouble, whatever its word, is `amazon_unknown`."""
     metrics = Metrics()
-    metrics.asked("get_refund", "ok", 0.1)
-    metrics.asked("get_refund", "amazon_dns_failed", 0.1)
+    metrics.amazon_call("get_refund", "ok", 0.1)
+    metrics.amazon_call("get_refund", "amazon_dns_failed", 0.1)
     assert value(metrics, "amazon_requests_total", call="get_refund", outcome="ok") == 1
     assert value(metrics, "amazon_requests_total", call="get_refund", outcome="amazon_unknown") == 1
 

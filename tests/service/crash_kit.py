@@ -141,7 +141,7 @@ class World:
     def truth(self) -> dict[str, tuple[str, str]]:
         """What Amazon would say of every refund by now: id → (state, reason)."""
         return {
-            refund_id: (refund.moments[-1].state, refund.moments[-1].reason)
+            refund_id: (refund.history[-1].state, refund.history[-1].reason)
             for refund_id, refund in self.amazon.refunds.items()
         }
 

@@ -30,7 +30,7 @@ from tests.store.makers import seen
 
 def make_deliverer(store: Store, transport: Transport, metrics: Metrics, **more: Any) -> Deliverer:
     """A deliverer of "us" without jitter."""
-    settings: dict[str, Any] = {"timeout": 10.0, "chance": lambda: 0.0, "wall": system_clock, **more}
+    settings: dict[str, Any] = {"timeout": 10.0, "random": lambda: 0.0, "system_clock": system_clock, **more}
     return Deliverer(
         account="us",
         store=store,
@@ -69,13 +69,13 @@ class Depot:
 
     async def deliver(self, name: str = "all") -> ClaimedDelivery:
         """Claim the one event that is due in this lane, deliver it, and settle."""
-        (parcel,) = await self.claim(name)
-        await self.deliverer.deliver([parcel], (await self.store.roster("us")).subscribers[name])
-        return parcel
+        (delivery,) = await self.claim(name)
+        await self.deliverer.deliver([delivery], (await self.store.subscriber_list("us")).subscribers[name])
+        return delivery
 
     async def claim(self, name: str = "all") -> list[ClaimedDelivery]:
         """What is due in this lane."""
-        return list((await self.store.claim_lane("us", name, lease=LEASE, limit=100)).parcels)
+        return list((await self.store.claim_deliveries("us", name, lease=LEASE, limit=100)).deliveries)
 
     async def due(self, name: str = "all") -> int | None:
         """When the next event of the lane is to be sent, in ms from now; None if none is owed."""

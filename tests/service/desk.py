@@ -193,7 +193,7 @@ class Bench:
 
     async def look(self, number: int = 1) -> DueRefund:
         """Claim what is due, which must be this refund alone, ask about it, and settle."""
-        (look,) = (await claim(self.store)).looks
+        (look,) = (await claim(self.store)).refunds
         assert look.refund_id == refund_id(number)
         await self.tracker.look(look)
         return look
@@ -210,7 +210,7 @@ class Bench:
         self.clock.tick(due)
         return due
 
-    async def echo(self, number: int = 1) -> FollowUp | None:
+    async def follow_up(self, number: int = 1) -> FollowUp | None:
         """What is remembered of its hint."""
         stored = await self.redis.hget("refunds:{us}:hints", refund_id(number))
         return msgspec.json.decode(stored, type=FollowUp) if stored else None
@@ -222,7 +222,7 @@ class Bench:
 
 def make_tracker(account: Account, store: Store, transport: Transport, metrics: Metrics, **more: Any) -> Tracker:
     """A tracker without jitter."""
-    random = more.pop("chance", lambda: 0.0)
+    random = more.pop("random", lambda: 0.0)
     amazon_client = AmazonClient(
         account, store, transport.send, metrics, system_clock, more.pop("request_timeout", 10.0)
     )

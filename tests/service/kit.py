@@ -43,7 +43,7 @@ async def at_work(run: Callable[[], Awaitable[None]]) -> AsyncIterator[asyncio.T
 def pass_time(store: Store, clock: ManualClock, ms: int) -> None:
     """Let time pass, and have the workers look at the clock."""
     clock.tick(ms)
-    store.wakes.notify("us")
+    store.change_notifier.notify("us")
 
 
 def without_advice(body: bytes) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from receiver.runtime.serving import serving
 from receiver.service import Service, system_clock
 from receiver.settings import check
 from receiver.simulator.app import Simulator
-from receiver.simulator.engine import Called
+from receiver.simulator.engine import CallRecord
 from receiver.simulator.keys import Keys, make_keys
 from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
@@ -164,7 +164,7 @@ class Amazon(Simulator):
         self._ahead = 0
 
     @property
-    def asked(self) -> list[Called]:
+    def asked(self) -> list[CallRecord]:
         """The calls of Get Refund, oldest first."""
         return [each for each in self.calls if each.call == "get_refund"]
 
@@ -290,7 +290,7 @@ async def running(
     }
     settings = check(tree, Path("/"))
     async with AsyncExitStack() as stack:
-        made = Service(settings, workers=workers, chance=lambda: 0.0, now=now)
+        made = Service(settings, workers=workers, random=lambda: 0.0, now=now)
         service = await stack.enter_async_context(made.running())
         listener = loopback()
         stack.callback(listener.close)

@@ -188,10 +188,10 @@ async def test_every_kind_of_account(redis: Redis, valkey_url: str, tmp_path: Pa
 
 async def test_duplicates_delay_and_disorder_change_nothing(stage: Stage, shop: Amazon, audit: Hook) -> None:
     """Each event is told once, whatever happens to the notifications on their way."""
-    shop.mischief.add("reorder", state="RefundInitiated", seconds=60)
-    shop.mischief.add("duplicate", state="RefundInitiated", copies=5)
+    shop.fault_injection.add("reorder", state="RefundInitiated", seconds=60)
+    shop.fault_injection.add("duplicate", state="RefundInitiated", copies=5)
     late, doubled = (shop.start_refund("12.00", "USD", Outcome.PROCESSING_FAILURE) for _ in range(2))
-    shop.mischief.add("delay", state="Declined", seconds=0.5, refund_id=doubled)
+    shop.fault_injection.add("delay", state="Declined", seconds=0.5, refund_id=doubled)
     await until(lambda: stage.state(doubled), "the first notification has come")
     shop.move()
     await until(lambda: stage.agrees(shop), "both are declined")
@@ -213,7 +213,7 @@ async def test_a_decline_that_is_told_in_an_unfamiliar_way_is_pushed(
     """Proven, and not understood: 200, kept, and the refund that it names is asked about. No poll helps here."""
     async with running(valkey_url, [account(shop, tmp_path, poll=["every 1d"])], [audit]) as stage:
         shop.post_to = f"{stage.url}/ipn"
-        shop.mischief.add("unfamiliar", times=None)
+        shop.fault_injection.add("unfamiliar", times=None)
         refunds = [shop.start_refund("14.00", "USD", Outcome.DECLINED_AT_ONCE) for _ in Unfamiliar]
         await until(lambda: len(audit.posts) == len(refunds), "every decline is pushed")
         await shop.idle()
@@ -232,7 +232,7 @@ async def test_a_lost_notification_is_found_by_polling(stage: Stage, shop: Amazo
         for each in (Outcome.UNKNOWN_STATE, Outcome.AMAZON_REJECTED, Outcome.AMAZON_REJECTED)
     )
     for refund_id in (strange, lost):
-        shop.mischief.add("drop", refund_id=refund_id, times=None)
+        shop.fault_injection.add("drop", refund_id=refund_id, times=None)
     await moved(stage, shop)
     assert await stage.state(strange) == ("RefundUnderReview", "")
     assert await stage.members("due") == {strange}
@@ -491,7 +491,9 @@ async def test_whatever_amazon_answers_the_end_is_reached(
             trick: shop.start_refund("12.00", "USD", Outcome.DECLINED_AT_ONCE) for trick in (*tricks, "throttle")
         }
         for trick, refund_id in refunds.items():
-            shop.mischief.add(trick, place="get_refund", refund_id=refund_id, seconds=1 if trick == "throttle" else 0)
+            shop.fault_injection.add(
+                trick, place="get_refund", refund_id=refund_id, seconds=1 if trick == "throttle" else 0
+            )
         shop.post_to = f"{stage.url}/ipn"
         await moved(stage, shop, 0)
         assert audit.told == sorted((refund_id, "declined") for refund_id in refunds.values())

@@ -173,11 +173,11 @@ async def test_two_configurations_do_not_fight(
         async with running(valkey_url, tables, [audit]) as new:
             await until(new.ready, "the subscribers are written")
             store = new.service.store
-            version = (await store.roster("us")).version
+            version = (await store.subscriber_list("us")).version
             await redis.config_resetstat()
             looked = "cmdstat_hgetall"
             await until(lambda: many(redis, looked, 40), "both have looked again and again")
-            found = await store.roster("us")
+            found = await store.subscriber_list("us")
             assert found.version == version
             assert found.subscribers["audit"].types == ("amazonpay.refund.declined",)
 

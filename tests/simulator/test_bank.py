@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from receiver.simulator.amounts import Amount, most_refundable
 from receiver.simulator.bank import Bank, Order
 from receiver.simulator.faults import Fault
-from receiver.simulator.notifications.mischief import FaultInjection, Trick, read_header
+from receiver.simulator.notifications.fault_injection import FaultInjection, Trick, read_header
 from receiver.simulator.outcomes import BY_CENTS, STEPS, Outcome
 from receiver.simulator.shapes import read_create_refund, read_key
 from receiver.simulator.throttle import LIVE, SANDBOX, Throttle
@@ -124,7 +124,7 @@ def test_each_outcome_goes_through_its_steps_one_delay_after_the_other(outcome: 
         at = 1_000 + step.delays * DELAY
         assert books.next_at() == at
         assert books.advance(at - 1) == []
-        assert [change.moment.at for change in books.advance(at)] == [at]
+        assert [change.state_change.at for change in books.advance(at)] == [at]
         assert (refund.state, refund.reason, refund.updated_at) == (step.state, step.reason, at)
     assert refund.settled
     assert books.next_at() is None
@@ -136,7 +136,9 @@ def test_what_happened_while_nobody_looked_is_told_in_order() -> None:
     charge = books.open_charge(usd("9.00"), 0)
     first = books.start(Order(charge.charge_id, usd("1.00")), 0, Outcome.CONTRADICTED).refund
     second = books.start(Order(charge.charge_id, usd("1.00")), 10_000).refund
-    told = [(change.refund.refund_id, change.moment.at, change.moment.state) for change in books.advance(10**9)]
+    told = [
+        (change.refund.refund_id, change.state_change.at, change.state_change.state) for change in books.advance(10**9)
+    ]
     assert told == [
         (first.refund_id, DELAY, "Refunded"),
         (second.refund_id, 10_000 + DELAY, "Refunded"),

@@ -27,7 +27,7 @@ async def settle(amazon: Simulator, clock: ManualClock) -> None:
 
 async def test_duplicate_posts_the_same_notification_again(amazon: Simulator, inbox: Inbox) -> None:
     """Byte for byte, three times."""
-    amazon.mischief.add("duplicate", copies=3)
+    amazon.fault_injection.add("duplicate", copies=3)
     amazon.start_refund("1.00", "USD", "Pending")
     await amazon.idle()
     assert len(inbox.bodies) == 3
@@ -37,7 +37,7 @@ async def test_duplicate_posts_the_same_notification_again(amazon: Simulator, in
 
 async def test_drop_never_posts(amazon: Simulator, clock: ManualClock, inbox: Inbox) -> None:
     """Only the notification of the named state is lost, and the log says so."""
-    amazon.mischief.add("drop", state="Refunded")
+    amazon.fault_injection.add("drop", state="Refunded")
     refund_id = amazon.start_refund("1.00", "USD")
     await amazon.idle()
     await settle(amazon, clock)
@@ -50,7 +50,7 @@ async def test_drop_never_posts(amazon: Simulator, clock: ManualClock, inbox: In
 
 async def test_reorder_swaps_two_notifications_of_a_refund(amazon: Simulator, clock: ManualClock) -> None:
     """The first comes after the second, and only once; other refunds are not held up."""
-    amazon.mischief.add("reorder", seconds=3600)
+    amazon.fault_injection.add("reorder", seconds=3600)
     late = amazon.start_refund("1.00", "USD", "Contradicted")
     other = amazon.start_refund("1.00", "USD", "Pending")
     await until(lambda: [post.about for post in amazon.posted] == [other])
@@ -68,7 +68,7 @@ async def test_reorder_swaps_two_notifications_of_a_refund(amazon: Simulator, cl
 
 async def test_a_held_notification_goes_out_though_no_other_comes(amazon: Simulator, inbox: Inbox) -> None:
     """After its seconds."""
-    amazon.mischief.add("reorder", seconds=0.05)
+    amazon.fault_injection.add("reorder", seconds=0.05)
     amazon.start_refund("1.00", "USD", "Pending")
     await amazon.idle()
     assert len(inbox.bodies) == 1
@@ -76,7 +76,7 @@ async def test_a_held_notification_goes_out_though_no_other_comes(amazon: Simula
 
 async def test_delay_posts_later(amazon: Simulator, inbox: Inbox) -> None:
     """A second notification overtakes it."""
-    amazon.mischief.add("delay", seconds=0.2)
+    amazon.fault_injection.add("delay", seconds=0.2)
     late = amazon.start_refund("1.00", "USD", "Pending")
     early = amazon.start_refund("1.00", "USD", "Pending")
     await amazon.idle()
@@ -85,8 +85,8 @@ async def test_delay_posts_later(amazon: Simulator, inbox: Inbox) -> None:
 
 async def test_unfamiliar_tells_of_the_refund_in_other_words(amazon: Simulator, inbox: Inbox) -> None:
     """Every kind in turn, or the one that was asked for; signed like any other, and each names the refund."""
-    amazon.mischief.add("unfamiliar", times=len(Unfamiliar))
-    amazon.mischief.add("unfamiliar", kind="text")
+    amazon.fault_injection.add("unfamiliar", times=len(Unfamiliar))
+    amazon.fault_injection.add("unfamiliar", kind="text")
     refunds = []
     for _ in range(len(Unfamiliar) + 1):
         refunds.append(amazon.start_refund("1.00", "USD", "Pending"))
@@ -97,12 +97,12 @@ async def test_unfamiliar_tells_of_the_refund_in_other_words(amazon: Simulator, 
     assert len(set(messages)) == len(messages)
     for wrong in ({"kind": "other_topic"}, {"place": "get_refund"}):
         with pytest.raises(ValueError, match=r"kind|place"):
-            amazon.mischief.add("unfamiliar", **wrong)
+            amazon.fault_injection.add("unfamiliar", **wrong)
 
 
 async def test_forge_posts_a_forgery_before_the_genuine_one(amazon: Simulator, inbox: Inbox) -> None:
     """Every kind in turn; never tried again, whatever the answer."""
-    amazon.mischief.add("forge", times=None)
+    amazon.fault_injection.add("forge", times=None)
     for _ in Forgery:
         inbox.answers = [503, 200]
         amazon.start_refund("1.00", "USD", "Pending")
@@ -124,7 +124,7 @@ async def test_a_forgery_on_its_own_tells_the_answer(amazon: Simulator, client: 
 
 async def test_throttle_answers_429_with_retry_after(amazon: Simulator, client: Client) -> None:
     """As often as planned."""
-    amazon.mischief.add("throttle", seconds=7)
+    amazon.fault_injection.add("throttle", seconds=7)
     status, body = await client.call("GET", f"/v2/charges/{CHARGE}")
     assert (status, body["reasonCode"], client.headers["retry-after"]) == (429, "TooManyRequests", "7")
     assert (await client.call("GET", f"/v2/charges/{CHARGE}"))[0] == 200
@@ -132,10 +132,10 @@ async def test_throttle_answers_429_with_retry_after(amazon: Simulator, client: 
 
 async def test_an_error_does_nothing_and_a_lost_answer_did_it(amazon: Simulator, client: Client) -> None:
     """Both are 500; the repeated call shows the difference."""
-    amazon.mischief.add("error", place="create_refund")
+    amazon.fault_injection.add("error", place="create_refund")
     assert (await client.create(CHARGE, "1.00", key="a"))[0] == 500
     assert not amazon.refunds
-    amazon.mischief.add("lost_answer", place="create_refund")
+    amazon.fault_injection.add("lost_answer", place="create_refund")
     assert (await client.create(CHARGE, "1.00", key="b"))[0] == 500
     (refund_id,) = amazon.refunds
     assert (await client.create(CHARGE, "1.00", key="b"))[1]["refundId"] == refund_id
@@ -143,7 +143,7 @@ async def test_an_error_does_nothing_and_a_lost_answer_did_it(amazon: Simulator,
 
 async def test_garbage_is_not_json(amazon: Simulator, client: Client) -> None:
     """With 200 and a content type that promises it."""
-    amazon.mischief.add("garbage")
+    amazon.fault_injection.add("garbage")
     with pytest.raises(ValueError, match="decode"):
         await client.call("GET", f"/v2/charges/{CHARGE}")
     assert client.headers["content-type"] == "application/json"
@@ -151,7 +151,7 @@ async def test_garbage_is_not_json(amazon: Simulator, client: Client) -> None:
 
 async def test_half_an_answer_is_cut(amazon: Simulator, client: Client) -> None:
     """The connection ends before the promised length."""
-    amazon.mischief.add("half")
+    amazon.fault_injection.add("half")
     with pytest.raises(aiohttp.ClientPayloadError):
         await client.call("GET", f"/v2/charges/{CHARGE}")
     assert (await client.call("GET", f"/v2/charges/{CHARGE}"))[0] == 200
@@ -160,7 +160,7 @@ async def test_half_an_answer_is_cut(amazon: Simulator, client: Client) -> None:
 async def test_wrong_refund_answers_about_another(amazon: Simulator, client: Client) -> None:
     """Well-formed, 200, but not what was asked for."""
     refund_id = amazon.start_refund("1.00", "USD")
-    amazon.mischief.add("wrong_refund", refund_id=refund_id)
+    amazon.fault_injection.add("wrong_refund", refund_id=refund_id)
     _, wrong = await client.call("GET", f"/v2/refunds/{refund_id}")
     _, right = await client.call("GET", f"/v2/refunds/{refund_id}")
     assert wrong["refundId"] != refund_id
@@ -169,9 +169,9 @@ async def test_wrong_refund_answers_about_another(amazon: Simulator, client: Cli
 
 async def test_hang_answers_late_or_never(amazon: Simulator, client: Client) -> None:
     """After its seconds, or when the client has gone."""
-    amazon.mischief.add("hang", seconds=0.1)
+    amazon.fault_injection.add("hang", seconds=0.1)
     assert (await client.call("GET", f"/v2/charges/{CHARGE}"))[0] == 200
-    amazon.mischief.add("hang")
+    amazon.fault_injection.add("hang")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await client.call("GET", f"/v2/charges/{CHARGE}")
@@ -201,15 +201,15 @@ async def test_mischief_can_be_planned_over_http(amazon: Simulator, client: Clie
     for wrong in ({}, {"trick": "dance"}, {"trick": "drop", "times": "often"}, {"trick": "drop", "refundId": 5}):
         assert (await client.control("POST", "/mischief", wrong))[0] == 400
     assert (await client.control("DELETE", "/mischief"))[0] == 204
-    assert not amazon.mischief.rules
+    assert not amazon.fault_injection.rules
 
 
 async def test_a_stranger_does_not_use_up_the_plan(amazon: Simulator, client: Client) -> None:
     """An unsigned call is refused before any mischief."""
-    amazon.mischief.add("error")
+    amazon.fault_injection.add("error")
     async with client.session.get(f"{amazon.base_url}/v2/charges/{CHARGE}") as answer:
         assert answer.status == 400
-    assert amazon.mischief.rules[0].used == 0
+    assert amazon.fault_injection.rules[0].used == 0
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ async def test_refuse_refuses_the_request_and_does_nothing(
     amazon: Simulator, client: Client, kind: str, status: int, code: str
 ) -> None:
     """Without a code it is a page of HTML, which has no request id of Amazon's."""
-    amazon.mischief.add("refuse", place="create_refund", kind=kind)
+    amazon.fault_injection.add("refuse", place="create_refund", kind=kind)
     if code:
         found = await client.create(CHARGE, "1.00", key="a")
         assert (found[0], found[1]["reasonCode"]) == (status, code)
@@ -249,7 +249,7 @@ async def test_refuse_refuses_the_request_and_does_nothing(
 
 
 async def test_every_uses_a_rule_in_each_so_many_th_case(amazon: Simulator, client: Client) -> None:
-    amazon.mischief.add("refuse", place="get_charge", kind="hold", every=3, times=None)
+    amazon.fault_injection.add("refuse", place="get_charge", kind="hold", every=3, times=None)
     assert [(await client.call("GET", f"/v2/charges/{CHARGE}"))[0] for _ in range(7)] == [
         200,
         200,
@@ -266,7 +266,7 @@ async def test_a_host_has_a_clock_of_its_own(
     amazon: Simulator, client: Client, clock: ManualClock, seconds: int
 ) -> None:
     """Its Date says so. It refuses what is dated in its future, and what is too old for it."""
-    amazon.mischief.add("clock", place="get_charge", seconds=seconds, times=None)
+    amazon.fault_injection.add("clock", place="get_charge", seconds=seconds, times=None)
     status, found = await client.call("GET", f"/v2/charges/{CHARGE}")
     theirs = parsedate_to_datetime(client.headers["date"]).timestamp()
     assert abs(theirs - (clock() / 1000 + seconds)) <= 1
@@ -275,5 +275,5 @@ async def test_a_host_has_a_clock_of_its_own(
         assert "should not be in future" in str(found["message"])
     else:
         assert status == (200 if seconds < 900 else 401)
-    amazon.mischief.clear()
+    amazon.fault_injection.clear()
     assert (await client.call("GET", f"/v2/charges/{CHARGE}"))[0] == 200

@@ -285,10 +285,10 @@ async def test_stopping_ends_retries_and_hanging_answers(keys: Keys, inbox: Inbo
         await amazon.start()
         inbox.answers = [500]
         amazon.start_refund("1.00", "USD", "Pending")
-        amazon.mischief.add("hang")
+        amazon.fault_injection.add("hang")
         client = Client(amazon, session, clock)
         hanging = asyncio.create_task(client.call("GET", f"/v2/charges/{CHARGE}"))
-        await until(lambda: len(amazon.posted) == 1 and amazon.mischief.rules[0].used == 1)
+        await until(lambda: len(amazon.posted) == 1 and amazon.fault_injection.rules[0].used == 1)
         async with asyncio.timeout(5):
             await amazon.stop()
         await asyncio.gather(hanging, return_exceptions=True)

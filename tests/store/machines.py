@@ -177,10 +177,10 @@ class Machine(RuleBasedStateMachine):
 
     def _lanes_hold_what_is_owed(self, redis: DiagnosticsSource) -> None:
         ids = self.stream_ids = [stream_id for stream_id, _ in redis.events]
-        for name, (lane, owed, attempts, dead) in redis.lanes.items():
-            expected = self.model.lanes.get(name, {})
-            assert lane == {ids[index]: each.at for index, each in expected.items()}
-            assert owed == sorted(f"{ms:0>15}-{seq:0>20}" for ms, seq in (each.split("-") for each in lane))
+        for name, (queue, owed, attempts, dead) in redis.queues.items():
+            expected = self.model.queues.get(name, {})
+            assert queue == {ids[index]: each.at for index, each in expected.items()}
+            assert owed == sorted(f"{ms:0>15}-{seq:0>20}" for ms, seq in (each.split("-") for each in queue))
             assert attempts == {ids[index] for index, each in expected.items() if each.attempts}
             assert dead == {ids[index] for index in self.model.dead.get(name, set())}
 
@@ -273,7 +273,7 @@ class Looking(Machine):
     def _overtake(self, held: Held, answer: Answer, worker: int) -> None:
         self._hint(worker, held.number, "", "", HintResult.NEW)
         for other in self._claim(worker, 9).values:
-            self._settle(self._ask(other, answer))
+            self._finish(self._ask(other, answer))
 
     def _claim(self, worker: int, limit: int) -> Any:
         it, model = self.workers[worker], self.model
@@ -281,10 +281,10 @@ class Looking(Machine):
         taken = self.run(it.store.claim("us", "get_refund", lease=LEASE, burst=1e6, per_second=1e9, limit=limit))
         scheduled = [*model.due.items(), *model.refreshed.items()]
         ready = {*model.told, *(number for number, at in scheduled if at <= now)}
-        numbers = [int(look.refund_id[-6:]) for look in taken.looks]
+        numbers = [int(look.refund_id[-6:]) for look in taken.refunds]
         assert len(numbers) == len(set(numbers)) == (0 if now < model.blocked else min(limit, len(ready)))
         assert set(numbers) <= ready
-        held = [self._taken(it, number, look, now) for number, look in zip(numbers, taken.looks, strict=True)]
+        held = [self._taken(it, number, look, now) for number, look in zip(numbers, taken.refunds, strict=True)]
         self._check_wait(taken, now)
         return multiple(*held)
 
@@ -296,7 +296,7 @@ class Looking(Machine):
         if hint := model.hinted.pop(number, None):
             # A refresh leaves the memory of a notification alone while the refund is not known.
             kept = hint.source is Source.REFRESH and look.source is Source.NOTIFICATION
-            assert kept or look.echo == FollowUp(hint.source, hint.at)
+            assert kept or look.follow_up == FollowUp(hint.source, hint.at)
         self.claims += 1
         model.due[number], model.holder[number] = look.token, self.claims
         return Held(self.claims, it, number, look)
@@ -337,14 +337,14 @@ class Looking(Machine):
     @rule(waiting=consumes(waiting))
     def settle(self, waiting: Waiting) -> None:
         """The write of a look, by a holder that is in time or late."""
-        self._settle(waiting)
+        self._finish(waiting)
 
     @rule(held=consumes(looks), answer=ANSWERS)
     def ask_and_settle(self, held: Held, answer: Answer) -> None:
         """The same without a pause in between."""
-        self._settle(self._ask(held, answer))
+        self._finish(self._ask(held, answer))
 
-    def _settle(self, waiting: Waiting) -> None:
+    def _finish(self, waiting: Waiting) -> None:
         self.unfinished.remove(waiting)
         held, model = waiting.held, self.model
         number = held.number
@@ -373,7 +373,7 @@ class Looking(Machine):
 class Telling(Machine):
     """Subscribers, and what is owed to them."""
 
-    parcels: Bundle[tuple[int, Worker, int, ClaimedDelivery]] = Bundle("parcels")
+    deliveries: Bundle[tuple[int, Worker, int, ClaimedDelivery]] = Bundle("parcels")
 
     @initialize()
     def the_first(self) -> None:
@@ -418,69 +418,69 @@ class Telling(Machine):
         assert self.run(store.remove_subscriber("us", name)) == (name in model.subscribers)
         model.version += name in model.subscribers
         model.subscribers.pop(name, None)
-        model.lanes.pop(name, None)
+        model.queues.pop(name, None)
         model.dead.pop(name, None)
 
     def _subscribed(self, it: Subscriber) -> None:
         model = self.model
         model.version += model.subscribers.get(it.name) != it
         model.subscribers[it.name] = it
-        model.lanes.setdefault(it.name, {})
+        model.queues.setdefault(it.name, {})
         model.dead.setdefault(it.name, set())
 
-    @rule(target=parcels, name=st.sampled_from(NAMES), limit=st.sampled_from([1, 9]), worker=WORKERS)
-    def claim_lane(self, name: str, limit: int, worker: int) -> Any:
-        return self._claim_lane(name, limit, worker)
+    @rule(target=deliveries, name=st.sampled_from(NAMES), limit=st.sampled_from([1, 9]), worker=WORKERS)
+    def claim_deliveries(self, name: str, limit: int, worker: int) -> Any:
+        return self._claim_deliveries(name, limit, worker)
 
-    @rule(target=parcels, parcel=parcels, worker=WORKERS)
-    def overtake_sender(self, parcel: tuple[int, Worker, int, ClaimedDelivery], worker: int) -> Any:
+    @rule(target=deliveries, delivery=deliveries, worker=WORKERS)
+    def overtake_sender(self, delivery: tuple[int, Worker, int, ClaimedDelivery], worker: int) -> Any:
         """The lease ends while the first is still sending, and another takes what is there."""
         self.clock.tick(LEASE + 6)
-        return self._claim_lane(parcel[3].subscriber, 9, worker)
+        return self._claim_deliveries(delivery[3].subscriber, 9, worker)
 
-    def _claim_lane(self, name: str, limit: int, worker: int) -> Any:
+    def _claim_deliveries(self, name: str, limit: int, worker: int) -> Any:
         it, model = self.workers[worker], self.model
-        now, lane = it.now(), model.lanes.get(name, {})
-        ready = {index for index, owed in lane.items() if owed.at <= now}
+        now, queue = it.now(), model.queues.get(name, {})
+        ready = {index for index, owed in queue.items() if owed.at <= now}
         ids = self.stream_ids
         found = []
-        for parcel in self.run(it.store.claim_lane("us", name, lease=LEASE, limit=limit)).parcels:
-            index = ids.index(parcel.stream_id)
+        for delivery in self.run(it.store.claim_deliveries("us", name, lease=LEASE, limit=limit)).deliveries:
+            index = ids.index(delivery.stream_id)
             ready.remove(index)
             self.claims += 1
-            assert parcel.token >= now + LEASE
-            assert parcel.attempts.count == lane[index].attempts
-            assert told(parcel.fields) == model.events[index]
-            lane[index].at, lane[index].holder = parcel.token, self.claims
-            found.append((self.claims, it, index, parcel))
+            assert delivery.token >= now + LEASE
+            assert delivery.attempts.count == queue[index].attempts
+            assert told(delivery.fields) == model.events[index]
+            queue[index].at, queue[index].holder = delivery.token, self.claims
+            found.append((self.claims, it, index, delivery))
         assert len(found) == limit or not ready
         return multiple(*found)
 
-    @rule(parcel=consumes(parcels), outcome=st.sampled_from(["delivered", "dead"]))
-    def end(self, parcel: tuple[int, Worker, int, ClaimedDelivery], outcome: str) -> None:
-        _, it, index, what = parcel
-        owed = self._owed(parcel)
+    @rule(delivery=consumes(deliveries), outcome=st.sampled_from(["delivered", "dead"]))
+    def end(self, delivery: tuple[int, Worker, int, ClaimedDelivery], outcome: str) -> None:
+        _, it, index, what = delivery
+        owed = self._owed(delivery)
         entry = DeadEvent(what.stream_id, "evt", "t", "r", "exhausted", T0, 12, "HTTP 500")
         held = self.run(it.store.delivered(what) if outcome == "delivered" else it.store.dead(what, entry))
         assert held == (owed is not None)
         if owed:
-            del self.model.lanes[what.subscriber][index]
+            del self.model.queues[what.subscriber][index]
             if outcome == "dead":
                 self.model.dead[what.subscriber].add(index)
 
-    @rule(parcel=consumes(parcels), wait=st.sampled_from([1, PAUSE, LEASE]))
-    def retry(self, parcel: tuple[int, Worker, int, ClaimedDelivery], wait: int) -> None:
-        _, it, _, what = parcel
-        owed, at = self._owed(parcel), it.now() + wait
+    @rule(delivery=consumes(deliveries), wait=st.sampled_from([1, PAUSE, LEASE]))
+    def retry(self, delivery: tuple[int, Worker, int, ClaimedDelivery], wait: int) -> None:
+        _, it, _, what = delivery
+        owed, at = self._owed(delivery), it.now() + wait
         held = self.run(it.store.retry(what, at, DeliveryAttempts(count=what.attempts.count + 1)))
         assert held == (owed is not None)
         if owed:
             owed.at, owed.attempts, owed.holder = at, owed.attempts + 1, 0
 
-    def _owed(self, parcel: tuple[int, Worker, int, ClaimedDelivery]) -> Owed | None:
+    def _owed(self, delivery: tuple[int, Worker, int, ClaimedDelivery]) -> Owed | None:
         """The event, if this claim still holds it."""
-        claim, _, index, what = parcel
-        owed = self.model.lanes.get(what.subscriber, {}).get(index)
+        claim, _, index, what = delivery
+        owed = self.model.queues.get(what.subscriber, {}).get(index)
         return owed if owed and owed.holder == claim else None
 
 
@@ -490,4 +490,4 @@ class Everything(Looking, Telling):
 
 async def claim_all_of(store: Store) -> list[DueRefund]:
     claimed = await store.claim("us", "get_refund", lease=LEASE, burst=1e6, per_second=1e9, limit=99)
-    return list(claimed.looks)
+    return list(claimed.refunds)

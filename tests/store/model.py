@@ -116,7 +116,7 @@ class Model:
     events: list[Happening] = field(default_factory=list)
     subscribers: dict[str, Subscriber] = field(default_factory=dict)
     version: int = 0
-    lanes: dict[str, dict[int, Owed]] = field(default_factory=dict)
+    queues: dict[str, dict[int, Owed]] = field(default_factory=dict)
     dead: dict[str, set[int]] = field(default_factory=dict)
 
     def write(self, number: int, new: Known, events: list[Happening]) -> None:
@@ -126,7 +126,7 @@ class Model:
             for name, each in self.subscribers.items():
                 wanted = "*" in each.types or f"{TYPE}{event.type}" in each.types
                 if wanted and (not event.reason or not each.reasons or event.reason in each.reasons):
-                    self.lanes[name][len(self.events)] = Owed(new.changed)
+                    self.queues[name][len(self.events)] = Owed(new.changed)
             self.events.append(event)
 
 
@@ -155,7 +155,7 @@ class DiagnosticsSource:
     events: list[tuple[str, dict[str, str]]]
     refunds: dict[int, Refund]
     histories: dict[int, list[Revision]]
-    lanes: dict[str, tuple[dict[str, int], list[str], set[str], set[str]]]
+    queues: dict[str, tuple[dict[str, int], list[str], set[str], set[str]]]
 
 
 async def look_into(client: Any) -> DiagnosticsSource:
@@ -177,11 +177,11 @@ async def look_into(client: Any) -> DiagnosticsSource:
     histories = {
         number: [from_line(line) for line in lines] for number, lines in zip(REFUNDS, of_refunds[1::2], strict=True)
     }
-    lanes = {}
+    queues = {}
     for at, name in enumerate(NAMES):
-        lane, *others = of_names[4 * at : 4 * at + 4]
+        queue, *others = of_names[4 * at : 4 * at + 4]
         owed, attempts, dead = ([each.decode() for each in other] for other in others)
-        lanes[name] = ({member.decode(): int(score) for member, score in lane}, owed, set(attempts), set(dead))
+        queues[name] = ({member.decode(): int(score) for member, score in queue}, owed, set(attempts), set(dead))
     return DiagnosticsSource(
         {int(member[-6:]): int(score) for member, score in due},
         {int(member[-6:]) for member in hinted},
@@ -189,5 +189,5 @@ async def look_into(client: Any) -> DiagnosticsSource:
         [(i.decode(), {k.decode(): v.decode() for k, v in fields.items()}) for i, fields in events],
         {number: refund for number, refund in refunds.items() if refund},
         histories,
-        lanes,
+        queues,
     )

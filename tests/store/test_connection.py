@@ -58,7 +58,7 @@ async def test_a_script_that_redis_has_forgotten_is_sent_again(store: Store, red
     await store.hint("us", hint(1))
     await redis.script_flush()
     assert await store.hint("us", hint(2, message="m2")) is HintResult.NEW
-    assert len((await claim(store)).looks) == 2
+    assert len((await claim(store)).refunds) == 2
 
 
 async def test_a_connection_that_died_unseen_costs_nothing(store: Store, redis: Any) -> None:
@@ -77,7 +77,7 @@ async def test_a_claim_whose_answer_is_lost_is_not_sent_again(store: Store, valk
         try:
             with pytest.raises(StoreUnavailable):
                 await claim(cut_off, limit=1)
-            assert len((await claim(store)).looks) == 1
+            assert len((await claim(store)).refunds) == 1
         finally:
             await cut_off.close()
 
@@ -95,7 +95,7 @@ async def test_a_write_whose_answer_is_lost_is_sent_again_and_counts_once(
         proxy.lose = 2
         with pytest.raises(StoreUnavailable):
             await cut_off.hint("us", hint(2, message="m2"))
-        assert [look.refund_id for look in (await claim(store)).looks] == [hint(1).refund_id, hint(2).refund_id]
+        assert [look.refund_id for look in (await claim(store)).refunds] == [hint(1).refund_id, hint(2).refund_id]
         await cut_off.close()
 
 
@@ -166,7 +166,7 @@ async def test_a_write_wakes_those_who_wait_in_this_process_and_in_others(store:
     async with asyncio.timeout(5):
         while (await store._client.pubsub_numsub("refunds:wake"))[0][1] == 0:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        with store.waking("us", News.DUE) as here, other.waking("us", News.DUE) as there:
+        with store.change_signal("us", News.DUE) as here, other.change_signal("us", News.DUE) as there:
             await store.hint("us", hint())
             await asyncio.gather(here.rest(30), there.rest(30))
         here_changed = asyncio.create_task(store.changed("us", 30))
@@ -179,4 +179,4 @@ async def test_a_write_wakes_those_who_wait_in_this_process_and_in_others(store:
 
 async def test_waiting_ends_by_itself(store: Store) -> None:
     await store.changed("us", 0.01)
-    assert not store.wakes._waiting
+    assert not store.change_notifier._waiting

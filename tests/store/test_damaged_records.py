@@ -75,7 +75,7 @@ async def claimed(store: Store) -> list[str]:
     clock_of(store).ms += 300 * DAY
     found = []
     for _ in range(30):
-        looks = (await claim(store, limit=50)).looks
+        looks = (await claim(store, limit=50)).refunds
         found += [look.refund_id for look in looks]
         clock_of(store).ms += 1_000
     return found
@@ -85,8 +85,8 @@ async def delivered(store: Store, name: str) -> int:
     """How many events a subscriber is sent."""
     count = 0
     for _ in range(10):
-        for parcel in (await store.claim_lane("us", name, lease=30_000, limit=100)).parcels:
-            assert await store.delivered(parcel)
+        for delivery in (await store.claim_deliveries("us", name, lease=30_000, limit=100)).deliveries:
+            assert await store.delivered(delivery)
             count += 1
     return count
 
@@ -165,7 +165,7 @@ async def test_what_is_no_refund_is_set_aside_and_the_others_are_claimed(
 async def test_what_is_scheduled_for_never_is_brought_back(store: Store, redis: Any, score: bytes) -> None:
     await redis.execute_command("ZADD", KEYS("due"), score, BAD)
     with capture_logs() as logs:
-        assert BAD in [look.refund_id for look in (await claim(store)).looks]
+        assert BAD in [look.refund_id for look in (await claim(store)).refunds]
     if score != b"-inf":
         assert named(logs) == {(KEYS("due"), BAD)}
 
@@ -187,14 +187,14 @@ async def test_a_damaged_throttle_is_set_to_within_its_bounds_and_said(
     store: Store, redis: Any, clock: ManualClock, field: str, value: bytes
 ) -> None:
     await store.hint("us", hint(1, at=clock()))
-    assert len((await claim(store, limit=1)).looks) == 1
+    assert len((await claim(store, limit=1)).refunds) == 1
     await store.take_token("us", "get_charge", 10, 10)
     for call in ("get_refund", "get_charge"):
         await redis.hset(KEYS("throttle", call), field, value)
     clock.tick(60_000)
     await store.hint("us", hint(2, at=clock(), message="m2"))
     with capture_logs() as logs:
-        assert (await claim(store, limit=1)).looks
+        assert (await claim(store, limit=1)).refunds
         assert await store.take_token("us", "get_charge", 10, 10) == 0
     if field in ("tokens", "blocked"):
         assert (KEYS("throttle", "get_refund"), field) in named(logs)
@@ -204,9 +204,9 @@ async def test_a_damaged_throttle_is_set_to_within_its_bounds_and_said(
 async def test_amazon_blocks_for_an_hour_at_most(store: Store, clock: ManualClock) -> None:
     await store.block("us", "get_refund", clock() + 400 * DAY)
     await store.hint("us", hint(1, at=clock()))
-    assert not (await claim(store)).looks
+    assert not (await claim(store)).refunds
     clock.tick(3_600_001)
-    assert (await claim(store)).looks
+    assert (await claim(store)).refunds
 
 
 @pytest.mark.parametrize("value", [b"\xff[", b"[]", b"[" * 5_000, b'["from the future", 1]'])
@@ -214,32 +214,32 @@ async def test_a_damaged_hint_costs_its_memory(store: Store, redis: Any, value: 
     await store.hint("us", hint(1, at=store.now()))
     await redis.hset(KEYS("hints"), refund_id(1), value)
     with capture_logs() as logs:
-        assert refund_id(1) in [look.refund_id for look in (await claim(store)).looks]
+        assert refund_id(1) in [look.refund_id for look in (await claim(store)).refunds]
     assert named(logs) == {(KEYS("hints"), refund_id(1))}
 
 
 @pytest.mark.parametrize("member", [b"no id", NOT_TEXT, b"", b"1-99999999999999999999999", b"1-x"])
 @pytest.mark.parametrize("score", [1, -1])
 async def test_a_lane_member_that_is_no_id_is_set_aside(store: Store, redis: Any, member: bytes, score: int) -> None:
-    lane = KEYS("lane", "finance")
-    await redis.zadd(lane, {member: score})
+    queue = KEYS("lane", "finance")
+    await redis.zadd(queue, {member: score})
     with capture_logs() as logs:
-        assert await store.lane_tops("us", ["finance", "other"])
+        assert await store.queue_heads("us", ["finance", "other"])
         assert len(await store.waiting_page("us", "finance", limit=200)) == GOOD + 1
         assert await delivered(store, "finance") == GOOD + 1
         assert await delivered(store, "other") == GOOD + 1
-    assert {key for key, _ in named(logs)} == {lane}
+    assert {key for key, _ in named(logs)} == {queue}
     assert list(await redis.hgetall(KEYS("aside", "lane", "finance"))) == [member]
 
 
 @pytest.mark.parametrize("score", [b"inf", b"-inf", b"1e300"])
 async def test_a_score_without_end_stops_no_delivery(store: Store, redis: Any, score: bytes) -> None:
-    lane = KEYS("lane", "finance")
-    (first,) = await redis.zrange(lane, 0, 0)
-    await redis.execute_command("ZADD", lane, score, first)
+    queue = KEYS("lane", "finance")
+    (first,) = await redis.zrange(queue, 0, 0)
+    await redis.execute_command("ZADD", queue, score, first)
     await redis.delete(KEYS("lane", "other"))
     await redis.execute_command("ZADD", KEYS("lane", "other"), score, first)
-    tops = await store.lane_tops("us", ["finance", "other"])
+    tops = await store.queue_heads("us", ["finance", "other"])
     assert all(at <= store.now() for at in tops.values())
     assert await delivered(store, "finance") == GOOD + 1
     assert await delivered(store, "other") == 1
@@ -249,7 +249,7 @@ async def test_a_score_without_end_stops_no_delivery(store: Store, redis: Any, s
 async def test_what_is_owed_and_no_id_hinders_no_trimming_and_no_gauge(store: Store, redis: Any, member: bytes) -> None:
     await redis.zadd(KEYS("owed", "finance"), {member: 0})
     assert (await store.gauges("us"))["oldest_waiting:finance"] >= 0
-    state = await store.lane_state("us", "finance")
+    state = await store.queue_state("us", "finance")
     assert (state.waiting, state.oldest_at > 0) == (GOOD + 1, True)
     clock_of(store).ms += 100 * DAY
     await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
@@ -272,10 +272,10 @@ async def test_a_damaged_health_empties_no_gauge_and_stops_no_delivery(
 
 
 async def test_damaged_attempts_and_dead_events(store: Store, redis: Any) -> None:
-    parcels = (await store.claim_lane("us", "finance", lease=30_000, limit=GOOD + 1)).parcels
-    for parcel in parcels:
-        await store.dead(parcel, DeadEvent(parcel.stream_id, "e", "t", "r", "exhausted", 1, 1, "no"))
-    bad = parcels[0].stream_id
+    deliveries = (await store.claim_deliveries("us", "finance", lease=30_000, limit=GOOD + 1)).deliveries
+    for delivery in deliveries:
+        await store.dead(delivery, DeadEvent(delivery.stream_id, "e", "t", "r", "exhausted", 1, 1, "no"))
+    bad = deliveries[0].stream_id
     await redis.hset(KEYS("dead", "finance"), bad, b'{"stream_id": 1')
     await redis.zadd(KEYS("deaths", "finance"), {"zzz": 0, NOT_TEXT: 0, "": 0})
     with capture_logs() as logs:
@@ -284,24 +284,24 @@ async def test_damaged_attempts_and_dead_events(store: Store, redis: Any) -> Non
         assert len(page) == len(await store.dead_events("us", "finance")) == GOOD + 1
     assert (KEYS("dead", "finance"), bad) in named(logs)
     store.keep_dead = 10
-    (parcel, *_) = (await store.claim_lane("us", "other", lease=30_000, limit=1)).parcels
-    assert await store.dead(parcel, DeadEvent(parcel.stream_id, "e", "t", "r", "exhausted", 1, 1, "no"))
+    (delivery, *_) = (await store.claim_deliveries("us", "other", lease=30_000, limit=1)).deliveries
+    assert await store.dead(delivery, DeadEvent(delivery.stream_id, "e", "t", "r", "exhausted", 1, 1, "no"))
     await redis.hset(KEYS("attempts", "other"), "1-1", b"{")
     await redis.hset(KEYS("copies", "other"), "1-1", b"[1")
     await redis.zadd(KEYS("lane", "other"), {"1-1": 1})
-    found = (await store.claim_lane("us", "other", lease=30_000, limit=1)).parcels[0]
+    found = (await store.claim_deliveries("us", "other", lease=30_000, limit=1)).deliveries[0]
     assert (found.stream_id, found.attempts, found.fields) == ("1-1", DeliveryAttempts(), {})
 
 
 async def test_damaged_lines_of_history_and_trail_are_left_out(store: Store, redis: Any) -> None:
     for number in range(GOOD):
         await store.hint("us", hint(0, at=store.now() + number, message=f"m{number}"))
-    good = len(await store.trail("us", BAD))
+    good = len(await store.timeline("us", BAD))
     await redis.rpush(KEYS("history", BAD), b"[", b"\xff", b"{}", b'[1,"x"]')
     await redis.rpush(KEYS("trail", BAD), b"[", b"\xff", b"{}", b'["x"]')
     with capture_logs() as logs:
         assert len(await store.history("us", BAD)) == 1
-        assert len(await store.trail("us", BAD)) == good
+        assert len(await store.timeline("us", BAD)) == good
     assert {key for key, _ in named(logs)} == {KEYS("history", BAD), KEYS("trail", BAD)}
 
 
@@ -311,8 +311,8 @@ async def test_a_damaged_subscriber_is_owed_everything_and_the_others_are_told(
     subscribers = KEYS("subscribers")
     await redis.hset(subscribers, mapping={"broken": b"{", NOT_TEXT: b"{}", "A Name": b"{}"})
     with capture_logs() as logs:
-        roster = await store.roster("us")
-    assert (sorted(roster.subscribers), list(roster.unreadable)) == (["finance", "other"], ["broken"])
+        subscriber_list = await store.subscriber_list("us")
+    assert (sorted(subscriber_list.subscribers), list(subscriber_list.unreadable)) == (["finance", "other"], ["broken"])
     assert len(named(logs)) == 3
     await Settler(store, lambda: 0.0).settle(account, seen("Declined", 500, "X"), source=Source.POLL, facts=FACTS)
     assert await redis.zcard(KEYS("lane", "broken")) == 1
@@ -322,9 +322,9 @@ async def test_a_damaged_subscriber_is_owed_everything_and_the_others_are_told(
 
 async def test_a_damaged_version_of_the_list_is_set_aside(store: Store, redis: Any) -> None:
     await redis.hset(KEYS("subscribers"), ":version", "latest")
-    assert (await store.roster("us")).version == 0
-    assert await store.open_roster("us")
-    assert sorted((await store.roster("us")).subscribers) == ["finance", "other"]
+    assert (await store.subscriber_list("us")).version == 0
+    assert await store.open_subscriber_list("us")
+    assert sorted((await store.subscriber_list("us")).subscribers) == ["finance", "other"]
 
 
 @pytest.mark.parametrize("value", [b"", b"x", b"1-1", b"1-1 2-2 3-3", NOT_TEXT])
@@ -342,8 +342,10 @@ async def test_what_is_to_be_told_and_cannot_be_read_holds_up_nothing(store: Sto
     await store.put_subscriber("us", before)
     await redis.rpush(KEYS("told"), b"{", b"\xff", b'{"type": "receiver.subscriber.paused"}', b"[" * 5_000)
     await redis.rpush(KEYS("told"), msgspec.json.encode({"type": "receiver.weather.stormy", "id": "x"}))
-    assert await store.change_subscriber("us", before, subscriber("other", types=("receiver.*",)), tell=[event])
-    assert await store.tell("us") == [event]
+    assert await store.change_subscriber(
+        "us", before, subscriber("other", types=("receiver.*",)), operator_events=[event]
+    )
+    assert await store.publish_operator_events("us") == [event]
     assert [msgspec.json.decode(each)["type"] for each in await redis.lrange(KEYS("told"), 0, -1)] == [
         "receiver.weather.stormy"
     ], "what a later version tells is left to it"
@@ -404,7 +406,7 @@ async def test_a_repaired_refund_keeps_what_can_be_read_and_its_revision_goes_on
     assert found
     assert (found.state, found.order_reference, found.charge_id) == (whole.state, "o", CHARGE)
     assert found.revision > whole.revision
-    assert BAD in [look.refund_id for look in (await claim(store)).looks]
+    assert BAD in [look.refund_id for look in (await claim(store)).refunds]
     settler = Settler(store, lambda: 0.0)
     settled = await settler.settle(account, seen("Declined", 0, "X", store.now()), source=Source.POLL, facts=FACTS)
     assert [event.type.rpartition(".")[2] for event in settled.events] == ["declined"]
@@ -413,11 +415,11 @@ async def test_a_repaired_refund_keeps_what_can_be_read_and_its_revision_goes_on
 
 async def test_a_part_is_set_aside_and_kept(store: Store, redis: Any) -> None:
     await redis.hset(KEYS("subscribers"), "broken", "{")
-    version = (await store.roster("us")).version
+    version = (await store.subscriber_list("us")).version
     assert await store.repair(KEYS("subscribers"), "broken") == KEYS("aside", "subscribers")
     assert (await redis.hgetall(KEYS("aside", "subscribers"))) == {b"broken": b"{"}
-    roster = await store.roster("us")
-    assert (roster.version, list(roster.unreadable)) == (version + 1, [])
+    subscriber_list = await store.subscriber_list("us")
+    assert (subscriber_list.version, list(subscriber_list.unreadable)) == (version + 1, [])
     assert await store.repair(KEYS("subscribers"), "nobody") == ""
     assert await store.repair(KEYS("refund", "nobody")) == ""
     with pytest.raises(ValueError, match="no key"):

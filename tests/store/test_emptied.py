@@ -23,8 +23,8 @@ async def test_what_is_owed_to_nobody_because_the_list_is_gone_is_not_committed(
         await settler.settle(account, seen("Declined"), source=Source.POLL)
     assert caught.value.reason == "store_emptied"
     assert await redis.keys("*") == []
-    assert await store.open_roster("us")
-    assert not await store.open_roster("us")
+    assert await store.open_subscriber_list("us")
+    assert not await store.open_subscriber_list("us")
     settled = await settler.settle(account, seen("Declined"), source=Source.POLL)
     assert len(settled.events) == 1
 

@@ -110,18 +110,20 @@ class Shop:
         event = operator_event(OperatorType.PAUSED, self.name, "x", "gone", "Gone.", self._next())
         before = subscriber("ops", created_at=self.count)
         await self.store.put_subscriber(self.name, before)
-        await self.store.change_subscriber(self.name, before, subscriber("ops", created_at=self._next()), tell=[event])
+        await self.store.change_subscriber(
+            self.name, before, subscriber("ops", created_at=self._next()), operator_events=[event]
+        )
 
     async def track(self) -> None:
         """A notification, its look, and what becomes of it."""
         number = self._next()
         await self.store.hint(self.name, hint(number, at=self.store.now(), message=f"m{number}"))
         claimed = await claim_of(self.store, self.name)
-        for look in claimed.looks:
+        for look in claimed.refunds:
             told = seen("Declined", int(look.refund_id[-6:]), "AmazonRejected", self.store.now())
             await self.settler.settle(self.account, told, source=look.source, token=look.token, facts=FACTS)
             await self.store.history(self.name, look.refund_id)
-            await self.store.trail(self.name, look.refund_id)
+            await self.store.timeline(self.name, look.refund_id)
         await self.store.take_token(self.name, "get_charge", 10, 10)
         await self.store.kept_charge(self.name, CHARGE)
 
@@ -134,18 +136,18 @@ class Shop:
     async def _deliver(self, name: str) -> None:
         store = self.store
         await store.enqueue_test(self.name, name, f"{store.now()}-{self._next()}", {"id": "t"})
-        parcels = list((await store.claim_lane(self.name, name, lease=30_000, limit=8)).parcels)
-        if parcels:
-            await store.tested(parcels.pop(0), b"{}", AttemptEffects())
-        for parcel, what in zip(parcels, ("delivered", "dead", "retry"), strict=False):
+        deliveries = list((await store.claim_deliveries(self.name, name, lease=30_000, limit=8)).deliveries)
+        if deliveries:
+            await store.tested(deliveries.pop(0), b"{}", AttemptEffects())
+        for delivery, what in zip(deliveries, ("delivered", "dead", "retry"), strict=False):
             if what == "delivered":
-                await store.delivered(parcel)
+                await store.delivered(delivery)
             elif what == "retry":
-                await store.retry(parcel, store.now() + 1, DeliveryAttempts(count=1))
+                await store.retry(delivery, store.now() + 1, DeliveryAttempts(count=1))
             else:
-                dead = DeadEvent(parcel.stream_id, "e", "t", "r", "exhausted", 1, 1, "no")
-                await store.dead(parcel, dead, AttemptEffects(failed=True, error="no"))
-                await store.redrive(self.name, name, [parcel.stream_id])
+                dead = DeadEvent(delivery.stream_id, "e", "t", "r", "exhausted", 1, 1, "no")
+                await store.dead(delivery, dead, AttemptEffects(failed=True, error="no"))
+                await store.redrive(self.name, name, [delivery.stream_id])
 
     async def issue(self) -> None:
         """A refund is issued, and another one refused after an unclear try."""
@@ -176,7 +178,7 @@ class Shop:
     async def tidy(self) -> None:
         await Retention(self.name, self.store, Metrics(), 30 * DAY, 60 * DAY).round()
         await self.store.catch_up()
-        await self.store.settle_format()
+        await self.store.ensure_format()
 
 
 FACTS: Any = {"charge_read": True, "order_reference": "o", "retryable": "no"}
@@ -318,22 +320,24 @@ async def test_the_others_are_told_while_one_subscribers_lane_is_foreign_and_it_
     us = shops[0]
     for kind in ("lane", "owed"):
         key = Keys("us")(kind, "finance")
-        for parcel in (await store.claim_lane("us", "other", lease=1, limit=100)).parcels:
-            await store.delivered(parcel)
+        for delivery in (await store.claim_deliveries("us", "other", lease=1, limit=100)).deliveries:
+            await store.delivered(delivery)
         await redis.delete(key)
         await redis.set(key, "not ours")
         us.count = number = us.count + 1
         told = seen("Declined", number, "AmazonRejected", store.now())
         await us.settler.settle(us.account, told, source=Source.POLL, facts=FACTS)
         await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
-        others = (await store.claim_lane("us", "other", lease=1, limit=100)).parcels
-        assert refund_id(number) in [parcel.fields["refundId"] for parcel in others if "refundId" in parcel.fields]
+        others = (await store.claim_deliveries("us", "other", lease=1, limit=100)).deliveries
+        assert refund_id(number) in [
+            delivery.fields["refundId"] for delivery in others if "refundId" in delivery.fields
+        ]
         with pytest.raises(WrongType):
-            await store.claim_lane("us", "finance", lease=1, limit=100)
+            await store.claim_deliveries("us", "finance", lease=1, limit=100)
         await redis.delete(key)
         await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
-        mine = (await store.claim_lane("us", "finance", lease=1, limit=100)).parcels
-        assert [parcel.fields.get("refundId") for parcel in mine].count(refund_id(number)) == 1
+        mine = (await store.claim_deliveries("us", "finance", lease=1, limit=100)).deliveries
+        assert [delivery.fields.get("refundId") for delivery in mine].count(refund_id(number)) == 1
 
 
 async def test_a_new_subscriber_does_not_begin_on_a_foreign_key(store: Store, redis: Any) -> None:

@@ -59,11 +59,11 @@ async def owed(store: Store, name: str = "new") -> list[str]:
 
 
 async def take(store: Store, name: str = "new", limit: int = 100) -> list[ClaimedDelivery]:
-    return list((await store.claim_lane("us", name, lease=30_000, limit=limit)).parcels)
+    return list((await store.claim_deliveries("us", name, lease=30_000, limit=limit)).deliveries)
 
 
-def dead(parcel: ClaimedDelivery) -> DeadEvent:
-    return DeadEvent(parcel.stream_id, "evt", "t", "r", "exhausted", 1, 12, "HTTP 500", fields=dict(parcel.fields))
+def dead(delivery: ClaimedDelivery) -> DeadEvent:
+    return DeadEvent(delivery.stream_id, "evt", "t", "r", "exhausted", 1, 12, "HTTP 500", fields=dict(delivery.fields))
 
 
 async def backfilled(store: Store) -> None:
@@ -122,9 +122,9 @@ async def test_what_was_delivered_during_a_backfill_is_not_owed_again(
     for _ in range(10):
         jobs = await store.backfills("us") or [job]
         await asyncio.gather(*(store.backfill("us", jobs[0], new) for _ in range(2)), store.backfill("us", job, new))
-        for parcel in await take(store):
-            delivered.append(parcel.stream_id)
-            await store.delivered(parcel)
+        for delivery in await take(store):
+            delivered.append(delivery.stream_id)
+            await store.delivered(delivery)
     assert delivered == ids
     assert await owed(store) == []
     assert await store.backfills("us") == []
@@ -157,13 +157,13 @@ async def test_the_stream_is_not_cut_past_what_is_owed(store: Store, account: Ac
     clock.tick(KEEP + 1000)
     await upkeep(store).round()
     assert [each for each, _ in await store.stream_page("us", "0-0")] == ids[2:]
-    parcels = await take(store)
-    assert [parcel.stream_id for parcel in parcels] == ids[2:]
-    assert all(parcel.fields["type"] == "amazonpay.refund.declined" for parcel in parcels)
-    assert await store.delivered(parcels[0])
+    deliveries = await take(store)
+    assert [delivery.stream_id for delivery in deliveries] == ids[2:]
+    assert all(delivery.fields["type"] == "amazonpay.refund.declined" for delivery in deliveries)
+    assert await store.delivered(deliveries[0])
     await store.trim("us", clock() - KEEP)
     assert [each for each, _ in await store.stream_page("us", "0-0")] == ids[3:]
-    assert await store.delivered(parcels[1])
+    assert await store.delivered(deliveries[1])
     await store.add_subscriber("us", subscriber("late"), 0)
     await store.trim("us", clock() - KEEP)
     assert [each for each, _ in await store.stream_page("us", "0-0")] == ids[3:]
@@ -201,7 +201,7 @@ async def test_nobody_holds_the_stream_for_ever(store: Store, account: Account, 
     assert [line["log_level"] for line in logs if line["event"] == "delivery.expired"] == ["error"]
     assert not {each for each, _ in await store.stream_page("us", "0-0")} & set(ids)
     assert (await store.redrive("us", "new", ids)).dead == 3
-    assert [parcel.fields["refundId"] for parcel in await take(store)] == [refund_id(number) for number in range(3)]
+    assert [delivery.fields["refundId"] for delivery in await take(store)] == [refund_id(number) for number in range(3)]
 
 
 async def test_what_is_being_sent_is_not_expired(store: Store, account: Account, clock: ManualClock) -> None:
@@ -231,8 +231,8 @@ async def test_of_too_many_dead_events_the_oldest_go_with_a_line_and_a_count(
     await store.put_subscriber("us", subscriber("new"))
     ids = await happen(store, account, 5)
     with capture_logs() as logs:
-        for parcel in await take(store):
-            await store.dead(parcel, dead(parcel))
+        for delivery in await take(store):
+            await store.dead(delivery, dead(delivery))
     assert [each.stream_id for each in await store.dead_events("us", "new")] == ids[2:]
     assert await redis.zcard(f"{KEY}:deaths:new") == await redis.hlen(f"{KEY}:dead:new") == 3
     assert sum(dropped) == 2
@@ -243,11 +243,11 @@ async def test_dead_and_waiting_events_come_in_pages(store: Store, account: Acco
     """None twice and none left out, also where many wait for the same moment; dead ones by a span of time."""
     await store.put_subscriber("us", subscriber("new"))
     ids = await happen(store, account, 9)
-    parcels = await take(store)
-    for number, parcel in enumerate(parcels[:5]):
-        await store.retry(parcel, clock() + number // 3, DeliveryAttempts(count=1, last_error="HTTP 500"))
-    for parcel in parcels[5:]:
-        await store.dead(parcel, dead(parcel))
+    deliveries = await take(store)
+    for number, delivery in enumerate(deliveries[:5]):
+        await store.retry(delivery, clock() + number // 3, DeliveryAttempts(count=1, last_error="HTTP 500"))
+    for delivery in deliveries[5:]:
+        await store.dead(delivery, dead(delivery))
     found, after = [], None
     while page := await store.waiting_page("us", "new", after=after, limit=2):
         found += page
@@ -263,7 +263,7 @@ async def test_dead_and_waiting_events_come_in_pages(store: Store, account: Acco
     at = int(ids[6].partition("-")[0])
     bounded = [each.stream_id for each in await store.dead_page("us", "new", since=at, until=at)]
     assert bounded == [each for each in gone if int(each.partition("-")[0]) == at]
-    assert await store.lane_sizes("us", "new") == (5, 4, int(ids[0].partition("-")[0]))
+    assert await store.queue_sizes("us", "new") == (5, 4, int(ids[0].partition("-")[0]))
 
 
 async def test_an_operator_event_is_written_with_what_it_tells_or_not_at_all(store: Store, account: Account) -> None:
@@ -271,17 +271,17 @@ async def test_an_operator_event_is_written_with_what_it_tells_or_not_at_all(sto
     await store.put_subscriber("us", subscriber("new"))
     await store.put_subscriber("us", subscriber("ops", types=("receiver.*",)))
     await happen(store, account, 1)
-    (parcel,) = await take(store)
+    (delivery,) = await take(store)
     event = operator_event(OperatorType.DEAD, "us", "new", "exhausted", "Gone.", 5)
-    late = ClaimedDelivery(parcel.account, parcel.subscriber, parcel.stream_id, 7, DeliveryAttempts(), {})
-    assert not await store.dead(late, dead(parcel), AttemptEffects(tell=[event]))
-    assert await store.tell("us") == []
-    assert await store.dead(parcel, dead(parcel), AttemptEffects(tell=[event]))
-    told = await asyncio.gather(*(store.tell("us") for _ in range(5)))
+    late = ClaimedDelivery(delivery.account, delivery.subscriber, delivery.stream_id, 7, DeliveryAttempts(), {})
+    assert not await store.dead(late, dead(delivery), AttemptEffects(operator_events=[event]))
+    assert await store.publish_operator_events("us") == []
+    assert await store.dead(delivery, dead(delivery), AttemptEffects(operator_events=[event]))
+    told = await asyncio.gather(*(store.publish_operator_events("us") for _ in range(5)))
     assert [each for found in told for each in found] == [event]
     (owed_to,) = await take(store, "ops")
     assert owed_to.fields["id"] == event.id
-    assert await store.tell("us") == []
+    assert await store.publish_operator_events("us") == []
 
 
 async def test_a_warning_that_could_not_be_written_is_not_taken_for_told(store: Store, redis: Any) -> None:
@@ -289,10 +289,10 @@ async def test_a_warning_that_could_not_be_written_is_not_taken_for_told(store: 
     event = operator_event(OperatorType.FAILING, "us", "finance", "last_active", "Nothing reaches it.", system_clock())
     await redis.set("refunds:{us}:told", "not a list")
     with pytest.raises(StoreUnavailable):
-        await store.tell_failing("us", event)
+        await store.publish_failing_once("us", event)
     await redis.delete("refunds:{us}:told")
-    assert [await store.tell_failing("us", event) for _ in range(2)] == [True, False]
-    assert await store.tell("us") == [event]
+    assert [await store.publish_failing_once("us", event) for _ in range(2)] == [True, False]
+    assert await store.publish_operator_events("us") == [event]
 
 
 async def test_an_operator_event_that_cannot_be_read_holds_up_no_other(store: Store, redis: Any) -> None:
@@ -300,8 +300,8 @@ async def test_an_operator_event_that_cannot_be_read_holds_up_no_other(store: St
     one, other = subscriber("new"), subscriber("new", paused=True)
     await store.put_subscriber("us", one)
     event = operator_event(OperatorType.PAUSED, "us", "new", "gone", "Gone.", 5)
-    assert await store.change_subscriber("us", one, other, tell=[event])
-    assert await store.tell("us") == [event]
+    assert await store.change_subscriber("us", one, other, operator_events=[event])
+    assert await store.publish_operator_events("us") == [event]
     assert await redis.llen(f"{KEY}:told") == 0
 
 
@@ -315,7 +315,7 @@ async def test_a_key_of_a_foreign_type_stops_what_is_owed_before_its_first_write
     await store.put_subscriber("us", one)
     event = operator_event(OperatorType.PAUSED, "us", "one", "gone", "Gone.", 5)
     await store.put_subscriber("us", subscriber("ops", types=("receiver.*",)))
-    assert await store.change_subscriber("us", one, subscriber("one", paused=True), tell=[event])
+    assert await store.change_subscriber("us", one, subscriber("one", paused=True), operator_events=[event])
     for name in ("new", "ops"):
         await redis.set(f"{KEY}:owed:{name}", "not mine")
     (job,) = await store.backfills("us")
@@ -324,7 +324,7 @@ async def test_a_key_of_a_foreign_type_stops_what_is_owed_before_its_first_write
             await store.backfill("us", job, new)
     assert not await redis.exists(f"{KEY}:lane:new")
     # What operators are told does not wait for one of them: it stands in the stream.
-    assert await store.tell("us") == [event]
+    assert await store.publish_operator_events("us") == [event]
     assert await redis.xlen(f"{KEY}:events") == len(ids) + 1
     assert not await redis.exists(f"{KEY}:lane:ops")
     await redis.delete(f"{KEY}:owed:new", f"{KEY}:owed:ops")
@@ -336,7 +336,7 @@ async def test_a_change_by_an_old_roster_is_refused(store: Store) -> None:
     """Somebody else was changed meanwhile: what was decided by the whole list has to be decided again."""
     one = subscriber("one")
     await store.put_subscriber("us", one)
-    version = (await store.roster("us")).version
+    version = (await store.subscriber_list("us")).version
     await store.put_subscriber("us", subscriber("two"))
     paused = subscriber("one", paused=True)
     assert not await store.change_subscriber("us", one, paused, version=version)

@@ -28,36 +28,36 @@ async def owe(store: Store, account: Account, count: int = 1) -> None:
 
 
 async def take(store: Store, limit: int = 8) -> list[ClaimedDelivery]:
-    return list((await store.claim_lane("us", "audit", lease=30_000, limit=limit)).parcels)
+    return list((await store.claim_deliveries("us", "audit", lease=30_000, limit=limit)).deliveries)
 
 
-def dead(parcel: ClaimedDelivery) -> DeadEvent:
-    return DeadEvent(parcel.stream_id, "evt", "t", "r", "exhausted", T0, 12, "HTTP 500")
+def dead(delivery: ClaimedDelivery) -> DeadEvent:
+    return DeadEvent(delivery.stream_id, "evt", "t", "r", "exhausted", T0, 12, "HTTP 500")
 
 
 async def test_a_claimed_event_is_the_event_that_was_committed(store: Store, account: Account) -> None:
     await owe(store, account)
-    (parcel,) = await take(store)
-    event = from_fields("us", parcel.fields)
+    (delivery,) = await take(store)
+    event = from_fields("us", delivery.fields)
     assert (event.type, event.refund.refund_id) == ("amazonpay.refund.declined", refund_id(0))
-    assert parcel.attempts == DeliveryAttempts()
+    assert delivery.attempts == DeliveryAttempts()
 
 
 async def test_a_delivered_event_leaves_nothing_behind(store: Store, redis: Any, account: Account) -> None:
     await owe(store, account)
-    (parcel,) = await take(store)
-    assert await store.delivered(parcel)
+    (delivery,) = await take(store)
+    assert await store.delivered(delivery)
     for kind in ("lane", "owed", "attempts", "dead"):
         assert await redis.exists(f"refunds:{{us}}:{kind}:audit") == 0
 
 
 async def test_a_retry_waits_and_remembers_its_attempts(store: Store, account: Account, clock: ManualClock) -> None:
     await owe(store, account)
-    (parcel,) = await take(store)
+    (delivery,) = await take(store)
     tried = DeliveryAttempts(count=1, first_at=T0, last_status=500)
-    await store.retry(parcel, T0 + 5_000, tried)
+    await store.retry(delivery, T0 + 5_000, tried)
     assert await take(store) == []
-    assert await store.lane_tops("us", ["audit", "nobody"]) == {"audit": T0 + 5_000}
+    assert await store.queue_heads("us", ["audit", "nobody"]) == {"audit": T0 + 5_000}
     clock.tick(5_000)
     (again,) = await take(store)
     assert again.attempts == tried
@@ -81,9 +81,9 @@ async def test_a_sender_slower_than_its_lease_settles_nothing(
 
 async def test_a_dead_event_is_kept_with_its_reason(store: Store, redis: Any, account: Account) -> None:
     await owe(store, account)
-    (parcel,) = await take(store)
-    await store.dead(parcel, dead(parcel))
-    assert await store.dead_events("us", "audit") == [dead(parcel)]
+    (delivery,) = await take(store)
+    await store.dead(delivery, dead(delivery))
+    assert await store.dead_events("us", "audit") == [dead(delivery)]
     assert await redis.zcard("refunds:{us}:owed:audit") == 0
 
 
@@ -91,11 +91,11 @@ async def test_a_removed_subscriber_takes_its_lane_along_and_no_late_worker_revi
     store: Store, redis: Any, account: Account
 ) -> None:
     await owe(store, account)
-    (parcel,) = await take(store)
+    (delivery,) = await take(store)
     assert await store.remove_subscriber("us", "audit")
     assert not await store.remove_subscriber("us", "audit")
-    assert not await store.retry(parcel, T0, DeliveryAttempts(count=1))
-    assert not await store.dead(parcel, dead(parcel))
+    assert not await store.retry(delivery, T0, DeliveryAttempts(count=1))
+    assert not await store.dead(delivery, dead(delivery))
     assert await take(store) == []
     assert [key async for key in redis.scan_iter("*audit*")] == []
 
@@ -116,15 +116,15 @@ async def test_one_more_than_the_most_is_not_added(store: Store, redis: Any) -> 
     with pytest.raises(Conflict, match=r"delivery\.max_subscribers is 3") as caught:
         await store.add_subscriber("us", subscriber("third"), most=3)
     assert caught.value.reason == "too_many_subscribers"
-    version = (await store.roster("us")).version
+    version = (await store.subscriber_list("us")).version
     assert await store.add_subscriber("us", subscriber("second"), most=3) == "0-0"
     with pytest.raises(Conflict) as caught:
         await store.add_subscriber("us", subscriber("second", paused=True), most=3)
     assert caught.value.reason == "subscriber_exists"
-    assert (await store.roster("us")).version == version
+    assert (await store.subscriber_list("us")).version == version
     assert await store.change_subscriber("us", subscriber("second"), subscriber("second", paused=True))
     await store.put_subscriber("us", subscriber("declared"))
-    assert sorted((await store.roster("us")).subscribers) == ["declared", "first", "second"]
+    assert sorted((await store.subscriber_list("us")).subscribers) == ["declared", "first", "second"]
     await store.add_subscriber("eu", subscriber("third"), most=3)
 
 
@@ -137,13 +137,13 @@ async def test_adding_tells_the_last_event_that_is_not_owed(store: Store, redis:
 
 async def test_a_change_raises_the_version_and_loses_against_an_earlier_change(store: Store) -> None:
     await store.put_subscriber("us", subscriber("audit"))
-    before = (await store.roster("us")).version
+    before = (await store.subscriber_list("us")).version
     one, two = subscriber("audit", paused=True), subscriber("audit", reasons=("AmazonRejected",))
     assert await store.change_subscriber("us", subscriber("audit"), one)
     assert not await store.change_subscriber("us", subscriber("audit"), two)
     assert not await store.change_subscriber("us", subscriber("nobody"), subscriber("nobody", paused=True))
-    roster = await store.roster("us")
-    assert (roster.version, roster.subscribers["audit"]) == (before + 1, one)
+    subscriber_list = await store.subscriber_list("us")
+    assert (subscriber_list.version, subscriber_list.subscribers["audit"]) == (before + 1, one)
 
 
 async def test_a_record_that_says_the_same_in_other_bytes_is_changed(store: Store, redis: Any) -> None:
@@ -160,19 +160,19 @@ async def test_a_record_that_says_the_same_in_other_bytes_is_changed(store: Stor
 async def test_a_subscriber_that_cannot_be_read_does_not_stop_the_others(store: Store, redis: Any) -> None:
     await store.put_subscriber("us", subscriber("audit"))
     await redis.hset("refunds:{us}:subscribers", "broken", "{")
-    assert list((await store.roster("us")).subscribers) == ["audit"]
+    assert list((await store.subscriber_list("us")).subscribers) == ["audit"]
 
 
 async def test_twenty_senders_share_a_lane_without_sending_twice(store: Store, account: Account) -> None:
     await owe(store, account, 60)
     claims = await asyncio.gather(*(take(store, 5) for _ in range(20)))
-    ids = [parcel.stream_id for parcels in claims for parcel in parcels]
+    ids = [delivery.stream_id for deliveries in claims for delivery in deliveries]
     assert len(ids) == len(set(ids)) == 60
 
 
 async def test_gauges_count_what_is_there(store: Store, account: Account) -> None:
     await owe(store, account, 3)
-    (parcel,) = await take(store, 1)
-    await store.dead(parcel, dead(parcel))
+    (delivery,) = await take(store, 1)
+    await store.dead(delivery, dead(delivery))
     sizes = await store.gauges("us")
     assert (sizes["waiting:audit"], sizes["dead:audit"], sizes["events"], sizes["pending"]) == (2, 1, 3, 0)

@@ -42,14 +42,14 @@ TOKEN = "tonumber(score) ~= tonumber(ARGV[{}])"
 async def test_without_the_claims_token_a_slow_sender_settles_what_another_holds(
     store: Store, redis: Any, account: Account, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(monkeypatch, "settle_delivery", "not score or " + TOKEN.format(3), "false")
+    without(monkeypatch, "finish_delivery", "not score or " + TOKEN.format(3), "false")
     await fails(lambda: test_lanes.test_a_sender_slower_than_its_lease_settles_nothing(store, redis, account, clock))
 
 
 async def test_without_the_claims_token_a_late_sender_revives_a_removed_lane(
     store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(monkeypatch, "settle_delivery", "not score or " + TOKEN.format(3), "false")
+    without(monkeypatch, "finish_delivery", "not score or " + TOKEN.format(3), "false")
     await fails(
         lambda: test_lanes.test_a_removed_subscriber_takes_its_lane_along_and_no_late_worker_revives_it(
             store, redis, account
@@ -123,7 +123,7 @@ async def test_without_the_version_check_the_last_one_is_paused_by_an_old_list(
 async def test_without_the_claims_token_a_slow_worker_settles_a_request_that_another_tries(
     store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, protection: str, instead: str
 ) -> None:
-    without(monkeypatch, "settle_request", protection, instead)
+    without(monkeypatch, "finish_request", protection, instead)
     await fails(lambda: test_requests.test_who_lost_his_claim_settles_nothing_but_a_2xx(store, redis, clock))
 
 

@@ -123,7 +123,7 @@ async def test_what_is_about_to_be_asked_about_stays(store: Store, settler: Sett
     await take_in(settler, account, seen("Refunded"))
     await store.hint("us", hint())
     assert await prune(store) is Pruned.SCHEDULED
-    (look,) = (await claim(store)).looks
+    (look,) = (await claim(store)).refunds
     assert await prune(store) is Pruned.SCHEDULED
     await store.reschedule(look, None)
     assert await prune(store) is Pruned.PRUNED
@@ -135,7 +135,7 @@ async def test_what_a_subscriber_is_owed_stays(store: Store, settler: Settler, a
     await take_in(settler, account, seen("Declined", 1, reason="AmazonRejected"))
     await take_in(settler, account, seen("Declined", 2, reason="AmazonRejected"))
     await take_in(settler, account, seen("Refunded", 3))
-    first, second = (await store.claim_lane("us", "finance", lease=30_000, limit=2)).parcels
+    first, second = (await store.claim_deliveries("us", "finance", lease=30_000, limit=2)).deliveries
     await _old(store, 1, 2, 3)
     await store.delivered(first)
     assert first.fields["refundId"] == refund_id(1)

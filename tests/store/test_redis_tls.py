@@ -94,7 +94,7 @@ async def test_processes_wake_each_other_over_tls(guarded: str, ours: trustme.CA
     async with front(guarded, ours.issue_cert("localhost")) as (listener, port):
         url = f"rediss://localhost:{port}?ssl_ca_certs={ca_file}"
         async with store_at(url) as one, store_at(url) as two:
-            with one.waking("us", News.DUE) as waker:
+            with one.change_signal("us", News.DUE) as waker:
                 await until(lambda: woken(two, waker), "another process's hint wakes this one")
     assert listener.plain == 0
 

@@ -62,7 +62,7 @@ async def again(store: Store, attempt: Attempt) -> Any:
 
 
 async def by_hand(store: Store, attempt: Attempt) -> Any:
-    return await store.settle_unclear("us", ORDER, {"settled_by": "ops"}, refund_id="S01-1", state="Refunded")
+    return await store.resolve_request("us", ORDER, {"settled_by": "ops"}, refund_id="S01-1", state="Refunded")
 
 
 async def reserve_more(store: Store, attempt: Attempt) -> Any:
@@ -75,7 +75,7 @@ WORK: dict[str, tuple[Callable[[Store, Attempt], Awaitable[Any]], tuple[str, ...
     "done": (done, tuple(KEYS)),
     "refused": (refuse, tuple(KEYS)),
     "retry": (again, tuple(KEYS)),
-    "settle_unclear": (by_hand, ("request", "charge", "unclear", "taken", "issuing", "reserved")),
+    "resolve_request": (by_hand, ("request", "charge", "unclear", "taken", "issuing", "reserved")),
 }
 
 

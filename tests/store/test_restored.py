@@ -24,7 +24,7 @@ async def filled(store: Store, account: Account) -> None:
     store.accounts = ["us"]
 
 
-async def looks(redis: Any) -> dict[str, int]:
+async def due_times(redis: Any) -> dict[str, int]:
     """Refund → when it is due."""
     return {member.decode(): int(score) for member, score in await redis.zrange(DUE, 0, -1, withscores=True)}
 
@@ -40,26 +40,26 @@ async def test_what_is_not_final_is_due_at_once_and_counts_on_from_a_higher_revi
 ) -> None:
     """Once for each restore, whichever process sees it first."""
     await filled(store, account)
-    before = await looks(redis)
-    await store.settle_format()
-    assert await looks(redis) == before
+    before = await due_times(redis)
+    await store.ensure_format()
+    assert await due_times(redis) == before
     assert min(before.values()) > clock()
 
     clock.tick(10)
     await redis.set(RESTORED, "one")
-    await store.settle_format()
+    await store.ensure_format()
     at_once = {refund_id(1): clock(), refund_id(2): clock()}
     after = {**before, **at_once}
-    assert await looks(redis) == after
+    assert await due_times(redis) == after
     assert await revisions(store) == [1 + GAP, 1 + GAP, 1, 1]
 
     clock.tick(10)
-    await store.settle_format()
-    assert await looks(redis) == after
+    await store.ensure_format()
+    assert await due_times(redis) == after
     await redis.set(RESTORED, "two")
-    await store.settle_format()
+    await store.ensure_format()
     assert await revisions(store) == [1 + 2 * GAP, 1 + 2 * GAP, 1, 1]
-    assert await looks(redis) == after
+    assert await due_times(redis) == after
 
 
 async def test_a_decline_after_a_restore_is_no_older_news(
@@ -68,7 +68,7 @@ async def test_a_decline_after_a_restore_is_no_older_news(
     """A subscriber was told of revisions 2 and 3 that the backup does not have, and drops what has a smaller one."""
     await filled(store, account)
     await redis.set(RESTORED, "one")
-    await store.settle_format()
+    await store.ensure_format()
     settled = await Settler(store, lambda: 0.0).settle(account, seen("Declined"), source=Source.POLL)
     assert [event.refund.revision for event in settled.events] == [2 + GAP]
     history = await store.history("us", refund_id(1))
@@ -81,14 +81,14 @@ async def test_many_in_batches_while_one_is_claimed(store: Store, redis: Any, ac
     for number in range(1, 251):
         await settler.settle(account, seen(number=number), source=Source.POLL)
     await redis.zadd(DUE, {refund_id(7): store.now() - 1})
-    look: DueRefund = (await claim(store, limit=1)).looks[0]
+    look: DueRefund = (await claim(store, limit=1)).refunds[0]
     assert look.refund_id == refund_id(7)
     store.accounts = ["us"]
     await redis.set(RESTORED, "one")
-    await store.settle_format()
-    assert set((await looks(redis)).values()) == {store.now()}
+    await store.ensure_format()
+    assert set((await due_times(redis)).values()) == {store.now()}
     assert not await store.reschedule(look, store.now() + 1_000, revision=1)
-    assert (await looks(redis))[refund_id(7)] == store.now()
+    assert (await due_times(redis))[refund_id(7)] == store.now()
 
 
 async def test_the_script_run_twice_raises_a_revision_once(store: Store, redis: Any, account: Account) -> None:
@@ -96,7 +96,7 @@ async def test_the_script_run_twice_raises_a_revision_once(store: Store, redis: 
     await filled(store, account)
     keys = [DUE, f"refunds:{{us}}:refund:{refund_id(1)}", "refunds:{us}:refund:gone"]
     arguments: list[str | int | bytes] = [store.now(), GAP, refund_id(1), "1", "gone", "1"]
-    assert [await store._run("hasten", keys, arguments) for _ in range(2)] == [1, 0]
+    assert [await store._run("mark_due_now", keys, arguments) for _ in range(2)] == [1, 0]
     assert (await revisions(store))[0] == 1 + GAP
     assert not await redis.exists("refunds:{us}:refund:gone")
-    assert "gone" not in await looks(redis)
+    assert "gone" not in await due_times(redis)

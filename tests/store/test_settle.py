@@ -51,7 +51,7 @@ async def test_state_history_schedule_event_and_lane_are_written_together(
     await store.add_subscriber("us", subscriber("finance", types=(EventType.DECLINED.value,)))
     await store.add_subscriber("us", subscriber("audit", types=("*",)))
     await store.hint("us", hint())
-    (look,) = (await claim(store)).looks
+    (look,) = (await claim(store)).refunds
     decline = seen("Declined", reason="AmazonRejected")
     told: Facts = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
     await settler.settle(account, decline, source=look.source, token=look.token, facts=told)
@@ -147,9 +147,9 @@ async def test_a_late_worker_may_write_the_state_but_not_the_schedule(
     settler: Settler, store: Store, redis: Any, account: Account, clock: ManualClock
 ) -> None:
     await store.hint("us", hint())
-    (slow,) = (await claim(store)).looks
+    (slow,) = (await claim(store)).refunds
     clock.tick(30_000)
-    (quick,) = (await claim(store)).looks
+    (quick,) = (await claim(store)).refunds
     await settler.settle(account, seen("Refunded"), source=Source.POLL, token=slow.token)
     assert await redis.zscore("refunds:{us}:due", refund_id()) == quick.token
 
@@ -178,12 +178,12 @@ async def test_every_script_but_claims_may_run_twice(store: Store, redis: Any, a
     store._run = twice  # type: ignore[method-assign]
     await store.add_subscriber("us", subscriber("audit"))
     await store.hint("us", hint())
-    (look,) = (await claim(store)).looks
+    (look,) = (await claim(store)).refunds
     await Twice(store, lambda: 0.0).settle(
         account, seen("Declined", reason="AmazonRejected"), source=look.source, token=look.token
     )
-    (parcel,) = (await store.claim_lane("us", "audit", lease=30_000, limit=8)).parcels
-    await store.delivered(parcel)
+    (delivery,) = (await store.claim_deliveries("us", "audit", lease=30_000, limit=8)).deliveries
+    await store.delivered(delivery)
     assert await types_of(redis) == ["declined"]
     assert await redis.zcard("refunds:{us}:lane:audit") == 0
     refund = await store.refund("us", refund_id())

@@ -15,13 +15,13 @@ from receiver.errors import StoreUnavailable
 from receiver.ledger.hint import HintResult
 from receiver.ledger.refund import Source
 from receiver.store import Store
-from receiver.store.maintenance.probe import Vitals, examine
+from receiver.store.maintenance.probe import RedisProbe, examine
 from receiver.store.maintenance.restored import GAP
 from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.store.redis.keys import RESTORED
 from receiver.store.redis.sentinel import Guards
-from receiver.store.redis.wakeups import SILENCE, News
+from receiver.store.redis.wakeups import SILENCE_TIMEOUT, News
 from receiver.track.record import Settler
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
@@ -71,7 +71,7 @@ async def test_every_account_lives_on_its_node_alone() -> None:
     async with fleet() as found:
         servers = await found.cluster()
         async with store_at(address(servers)) as store:
-            await store.settle_format()
+            await store.ensure_format()
             await store.correct_clock()
             await store.keep_certificates({"aws/x": b"der"})
             for turn in range(2):
@@ -89,7 +89,7 @@ async def test_every_account_lives_on_its_node_alone() -> None:
             for each in ACCOUNTS:
                 await Settler(store, lambda: 0.0).settle(make_account(each), seen(), source=Source.POLL)
             await store._writes.call(("SET", RESTORED, "restored"))
-            await store.settle_format()
+            await store.ensure_format()
             after = [await store.refund(each, refund_id()) for each in ACCOUNTS]
             assert [refund and refund.revision for refund in after] == [1 + GAP] * 3
         for each, server in zip(ACCOUNTS, servers, strict=True):
@@ -109,20 +109,20 @@ async def test_a_slot_that_moves_is_followed() -> None:
         async with store_at(address(servers)) as store, store_at(address(servers), wait_replicas=1) as waiting:
             for number in range(3):
                 await store.hint("us", hint(number, message=f"m{number}"))
-            await store.open_roster("us")
+            await store.open_subscriber_list("us")
             await new.client.execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", ids[2])
             await old.client.execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", ids[0])
             keys = await old.client.execute_command("CLUSTER GETKEYSINSLOT", SLOT, 100)
             await old.client.execute_command("MIGRATE", HOST, new.port, "", 0, 1000, "KEYS", *keys)
             assert await refused(store, "us") == "store_resharding"
-            assert (await store.roster("us")).version == 1
+            assert (await store.subscriber_list("us")).version == 1
             assert await store.take_maintenance_lease("us", 60_000)
             with pytest.raises(StoreUnavailable) as caught:
                 await waiting.take_maintenance_lease("us", 60_000)
             assert caught.value.reason == "store_replicas_missing"
             for each in (new, old):
                 await each.client.execute_command("CLUSTER SETSLOT", SLOT, "NODE", ids[0])
-            assert len((await claim(store, limit=1)).looks) == 1
+            assert len((await claim(store, limit=1)).refunds) == 1
             assert await store.hint("us", hint(4, message="m4")) is HintResult.NEW
             assert (await store.gauges("us"))["hinted"] == 3
         assert await new.client.zcard("refunds:{us}:due") == 1
@@ -147,12 +147,12 @@ async def test_a_node_that_is_gone_holds_up_its_accounts_alone() -> None:
 
             async def woken() -> bool:
                 began = asyncio.get_running_loop().time()
-                with other.waking("us", News.DUE) as waker:
+                with other.change_signal("us", News.DUE) as waker:
                     await store.hint("us", hint(3, message=str(began)))
                     await waker.rest(1.0)
                 return asyncio.get_running_loop().time() - began < 0.9
 
-            await until(woken, "a write wakes the other process", 2 * SILENCE + 10)
+            await until(woken, "a write wakes the other process", 2 * SILENCE_TIMEOUT + 10)
             servers[0].thaw()
 
 
@@ -187,7 +187,7 @@ async def test_a_failover_by_sentinels_is_followed() -> None:
                 read_address(url), ["us"], timeout=1.0, connect_timeout=0.5, system_clock=store.now
             )
             assert examined.guards == Guards((f"{HOST}:{found.servers[-1].port}",), 3, True)
-            assert isinstance(told := examined.nodes[""], Vitals)
+            assert isinstance(told := examined.nodes[""], RedisProbe)
             assert "state=online" in told.info["slave1"]
             master.kill()
             assert not await writes(store)

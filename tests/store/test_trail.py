@@ -14,7 +14,7 @@ from receiver.store import Store
 from receiver.store.deliveries import queues
 from receiver.store.maintenance.pruning import Pruned
 from receiver.store.refunds import schedule
-from receiver.store.refunds.timeline import KEPT_FOR, Trace
+from receiver.store.refunds.timeline import KEPT_FOR, TimelineEntry
 from receiver.track.record import Settler
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
@@ -30,9 +30,9 @@ async def test_every_notification_look_and_try_is_kept_in_its_order(
     await store.put_subscriber("us", subscriber(types=(DECLINED,)))
     for _ in range(2):
         await store.hint("us", hint())
-    (slow,) = (await claim(store)).looks
+    (slow,) = (await claim(store)).refunds
     clock.tick(30_000)
-    (look,) = (await claim(store)).looks
+    (look,) = (await claim(store)).refunds
     assert not await store.reschedule(slow, None, outcome="amazon_throttled")
     assert await store.reschedule(look, clock.ms, outcome="unchanged")
     clock.tick(1_000)
@@ -40,24 +40,24 @@ async def test_every_notification_look_and_try_is_kept_in_its_order(
     await Settler(store, lambda: 0.0).settle(account, seen("Declined", 1, "AmazonRejected"), source=Source.POLL)
     for number in range(3):
         clock.tick(10_000)
-        (parcel,) = (await store.claim_lane("us", "finance", lease=5_000, limit=1)).parcels
+        (delivery,) = (await store.claim_deliveries("us", "finance", lease=5_000, limit=1)).deliveries
         if number == 0:
-            assert await store.retry(parcel, clock.ms, DeliveryAttempts(count=1, first_at=T0, last_error="HTTP 500"))
+            assert await store.retry(delivery, clock.ms, DeliveryAttempts(count=1, first_at=T0, last_error="HTTP 500"))
         elif number == 1:
             assert await store.dead(
-                parcel, dead_event(parcel, "exhausted", clock.ms, DeliveryAttempts(last_error="timeout"))
+                delivery, dead_event(delivery, "exhausted", clock.ms, DeliveryAttempts(last_error="timeout"))
             )
-            await store.redrive("us", "finance", [parcel.stream_id])
+            await store.redrive("us", "finance", [delivery.stream_id])
         else:
-            assert await store.delivered(parcel)
-            assert not await store.delivered(parcel)
-    assert await store.trail("us", refund_id()) == [
-        Trace(T0, "notification"),
-        Trace(T0 + 30_000, "look", "notification", "unchanged"),
-        Trace(T0 + 31_000, "refresh"),
-        Trace(T0 + 41_000, "delivery", "finance", "retry", 1, "HTTP 500", DECLINED),
-        Trace(T0 + 51_000, "delivery", "finance", "dead", 2, "exhausted: timeout", DECLINED),
-        Trace(T0 + 61_000, "delivery", "finance", "delivered", 1, "", DECLINED),
+            assert await store.delivered(delivery)
+            assert not await store.delivered(delivery)
+    assert await store.timeline("us", refund_id()) == [
+        TimelineEntry(T0, "notification"),
+        TimelineEntry(T0 + 30_000, "look", "notification", "unchanged"),
+        TimelineEntry(T0 + 31_000, "refresh"),
+        TimelineEntry(T0 + 41_000, "delivery", "finance", "retry", 1, "HTTP 500", DECLINED),
+        TimelineEntry(T0 + 51_000, "delivery", "finance", "dead", 2, "exhausted: timeout", DECLINED),
+        TimelineEntry(T0 + 61_000, "delivery", "finance", "delivered", 1, "", DECLINED),
     ]
     assert 0 < await redis.pttl(TRAIL) <= KEPT_FOR
 
@@ -68,26 +68,26 @@ async def test_it_is_bounded(store: Store, redis: Any, monkeypatch: pytest.Monke
         monkeypatch.setattr(module, "CAP", 3)
     for number in range(5):
         await store.hint("us", hint(at=T0 + number, message=f"m{number}"))
-    assert [trace.at - T0 for trace in await store.trail("us", refund_id())] == [2, 3, 4]
-    (look,) = (await claim(store)).looks
+    assert [trace.at - T0 for trace in await store.timeline("us", refund_id())] == [2, 3, 4]
+    (look,) = (await claim(store)).refunds
     await store.reschedule(look, T0, outcome="unchanged")
-    assert [trace.what for trace in await store.trail("us", refund_id())] == ["notification", "notification", "look"]
+    assert [trace.what for trace in await store.timeline("us", refund_id())] == ["notification", "notification", "look"]
 
 
 async def test_of_a_refund_that_amazon_does_not_know_nothing_stays(store: Store, redis: Any) -> None:
     """Else everybody who may refresh could fill the store with names."""
     await store.hint("us", hint())
-    (look,) = (await claim(store)).looks
+    (look,) = (await claim(store)).refunds
     await store.reschedule(look, T0, outcome="amazon_not_found")
     assert await redis.llen(TRAIL) == 2
-    (look,) = (await claim(store)).looks
+    (look,) = (await claim(store)).refunds
     await store.reschedule(look, None, outcome="amazon_not_found")
     assert not await redis.exists(TRAIL)
 
 
 async def test_it_goes_with_its_refund(store: Store, account: Account, redis: Any) -> None:
     await store.hint("us", hint())
-    (look,) = (await claim(store)).looks
+    (look,) = (await claim(store)).refunds
     settler = Settler(store, lambda: 0.0)
     told = {"charge_read": True, "retryable": "no"}
     await settler.settle(account, seen("Declined"), source=Source.NOTIFICATION, token=look.token, facts=told)  # type: ignore[arg-type]
@@ -100,13 +100,13 @@ async def test_a_damaged_trail_is_in_nobodys_way(store: Store, account: Account,
     """An entry that cannot be read is passed over; where the key is something else, the work goes on."""
     await redis.rpush(TRAIL, b"{", b'["x"]')
     await store.hint("us", hint())
-    assert await store.trail("us", refund_id()) == [Trace(T0, "notification")]
+    assert await store.timeline("us", refund_id()) == [TimelineEntry(T0, "notification")]
     await redis.delete(TRAIL)
     await redis.set(TRAIL, "foreign")
     await store.hint("us", hint(message="m2"))
-    (look,) = (await claim(store)).looks
+    (look,) = (await claim(store)).refunds
     assert await store.reschedule(look, T0, outcome="unchanged")
     await store.put_subscriber("us", subscriber(types=(DECLINED,)))
     await Settler(store, lambda: 0.0).settle(account, seen("Declined", 1, "AmazonRejected"), source=Source.POLL)
-    (parcel,) = (await store.claim_lane("us", "finance", lease=5_000, limit=1)).parcels
-    assert await store.delivered(parcel)
+    (delivery,) = (await store.claim_deliveries("us", "finance", lease=5_000, limit=1)).deliveries
+    assert await store.delivered(delivery)

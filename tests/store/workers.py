@@ -63,10 +63,10 @@ class Gated(Store):
             await gate.passed("commit")
         return await super().commit(commit)
 
-    async def reschedule(self, look: DueRefund, at: int | None, echo: FollowUp | None = None, **more: Any) -> bool:
+    async def reschedule(self, due: DueRefund, at: int | None, follow_up: FollowUp | None = None, **more: Any) -> bool:
         if gate := GATE.get():
             await gate.passed("reschedule")
-        return await super().reschedule(look, at, echo, **more)
+        return await super().reschedule(due, at, follow_up, **more)
 
 
 class Skewed(ManualClock):
@@ -94,7 +94,7 @@ class Worker:
         if answer == "throttled":
             await self.store.block("us", "get_refund", self.now() + PAUSE)
         if answer in ("throttled", "failed"):
-            await self.store.reschedule(look, self.now() + PAUSE, look.echo)
+            await self.store.reschedule(look, self.now() + PAUSE, look.follow_up)
             return
         if seen:
             settled = await self.settler.settle(ACCOUNT, seen, source=look.source, token=look.token, facts=CHARGE_TOLD)
@@ -103,17 +103,19 @@ class Worker:
             refund = settled.change.refund
         else:
             refund = await self.store.refund("us", look.refund_id)
-        echo = one_more(look.echo, hope)
+        follow_up = one_more(look.follow_up, hope)
         own = next_look(refund, self.now(), ACCOUNT.poll, 0.1) if refund else None
-        times = [at for at in (own, self.now() + PAUSE if echo else None) if at is not None]
-        await self.store.reschedule(look, min(times, default=None), echo, revision=refund.revision if refund else 0)
+        times = [at for at in (own, self.now() + PAUSE if follow_up else None) if at is not None]
+        await self.store.reschedule(
+            look, min(times, default=None), follow_up, revision=refund.revision if refund else 0
+        )
 
 
-def one_more(echo: FollowUp | None, hope: int) -> FollowUp | None:
+def one_more(follow_up: FollowUp | None, hope: int) -> FollowUp | None:
     """What is remembered of a hint that brought nothing new; None: it was asked often enough."""
-    if echo is None or echo.step >= hope:
+    if follow_up is None or follow_up.step >= hope:
         return None
-    return msgspec.structs.replace(echo, step=echo.step + 1)
+    return msgspec.structs.replace(follow_up, step=follow_up.step + 1)
 
 
 @dataclass
@@ -150,7 +152,11 @@ class Waiting:
         """Pending refunds always; after a hint that brought nothing, a few times; after trouble always."""
         if self.change:
             return watched(self.change[0], self.now)
-        return self.is_trouble or one_more(self.held.look.echo, self.hope) is not None or watched(self.known, self.now)
+        return (
+            self.is_trouble
+            or one_more(self.held.look.follow_up, self.hope) is not None
+            or watched(self.known, self.now)
+        )
 
 
 async def finish(waiting: Waiting) -> None:

@@ -212,7 +212,7 @@ async def test_charges_that_hang_leave_room_for_news(at: Bench) -> None:
     before = at.desk.charges_asked
     hanging = None
     for number in numbers:
-        (look,) = (await claim(at.store, limit=1)).looks
+        (look,) = (await claim(at.store, limit=1)).refunds
         assert look.refund_id == refund_id(number)
         if hanging is None:
             hanging = asyncio.create_task(at.tracker.look(look))

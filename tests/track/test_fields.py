@@ -60,7 +60,7 @@ async def test_a_decline_is_told_whatever_field_of_it_cannot_be_read(
                 ids[kind] = refund_id
                 charge_id = shop.refunds[refund_id].order.charge_id
                 for about in (refund_id, charge_id):
-                    shop.mischief.add("odd_field", refund_id=about, kind=kind or "", times=None)
+                    shop.fault_injection.add("odd_field", refund_id=about, kind=kind or "", times=None)
             await until(lambda: len(audit.posts) == len(ids), "every decline is pushed")
         assert audit.told == sorted((refund_id, "declined") for refund_id in ids.values())
         for kind, refund_id in ids.items():
@@ -82,10 +82,10 @@ async def test_what_can_be_read_later_fills_what_was_null(
     """A refresh after Amazon's answers, or this service, have become better."""
     async with running(valkey_url, [account(shop, tmp_path, poll=["every 1d"])], [audit]) as stage:
         shop.post_to = f"{stage.url}/ipn"
-        shop.mischief.add("odd_field", place="get_refund", times=None)
+        shop.fault_injection.add("odd_field", place="get_refund", times=None)
         refund_id = shop.start_refund("14.00", "USD", Outcome.DECLINED_AT_ONCE)
         await until(lambda: len(audit.posts) == 1, "the decline is pushed")
-        shop.mischief.clear()
+        shop.fault_injection.clear()
         store = stage.service.store
         await store.hint("us", Hint(refund_id=refund_id, at=store.now(), source=Source.REFRESH))
 

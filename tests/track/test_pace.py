@@ -76,8 +76,8 @@ class Crew:
     async def turn(self, store: Store, limit: int = 8) -> int | None:
         """One claim. Returns when (ms from now) there is more to take."""
         claimed = await take(store, limit)
-        self.taken += [(self.clock() - T0, look.refund_id) for look in claimed.looks]
-        self.under_way += [(store, look) for look in claimed.looks]
+        self.taken += [(self.clock() - T0, look.refund_id) for look in claimed.refunds]
+        self.under_way += [(store, look) for look in claimed.refunds]
         if len(self.under_way) >= 20:
             await self.settle()
         return claimed.wait
@@ -163,7 +163,7 @@ async def test_no_window_of_time_has_more_than_the_bucket(crew: Crew, redis: Any
     """Workers that come at odd moments, sometimes not for a long while: never more than four and one a second over any
     window, for the fifth is kept for hints; and no other token that Amazon would have granted is lost."""
     await overdue(redis, BACKLOG[:600])
-    chance = random.Random(7)
+    random_source = random.Random(7)
     tokens = 4.0
     granted = 0
     for store in islice(cycle(crew.stores), 400):
@@ -172,7 +172,7 @@ async def test_no_window_of_time_has_more_than_the_bucket(crew: Crew, redis: Any
         tokens -= int(tokens)
         # A sum of thousandths can fall short of a whole token by nothing: it is there a millisecond later.
         assert granted - 1 <= len(crew.taken) <= granted
-        passed = chance.choice([1, 17, 250, 999, 1000, 1001, 3_700, 9_000])
+        passed = random_source.choice([1, 17, 250, 999, 1000, 1001, 3_700, 9_000])
         crew.clock.tick(passed)
         tokens = round(min(4.0, tokens + passed / 1000), 3)
     assert 3.9 < most_at_once(crew.times) <= 4
@@ -189,7 +189,7 @@ async def test_clocks_that_differ_hand_out_no_token_twice(
     await overdue(redis, BACKLOG[:200])
     taken = []
     for each in islice(cycle((other, store)), 240):
-        taken += [(ahead() - T0, look.refund_id) for look in (await take(each)).looks]
+        taken += [(ahead() - T0, look.refund_id) for look in (await take(each)).refunds]
         clock.tick(250)
         ahead.tick(250)
     await other.close()
@@ -223,7 +223,7 @@ async def test_a_429_stops_everybody_for_as_long_as_amazon_wants(
     await hinted(store, HINTS[:3])
     async with bench(store, redis, clock) as at:
         at.desk.answers = [http(429, b"", "Retry-After: 37")]
-        (look,) = (await take(store, limit=1)).looks
+        (look,) = (await take(store, limit=1)).refunds
         await at.tracker.look(look)
         assert at.desk.asked == [refund_id(0)]
     for passed, left in ((0, 37_000), (20_000, 17_000), (16_999, 1)):
@@ -232,13 +232,13 @@ async def test_a_429_stops_everybody_for_as_long_as_amazon_wants(
             assert await take(each) == Claimed((), left)
     clock.tick(1)
     # The bucket has filled up meanwhile; one token is left for hints. That which was refused counts as one of theirs.
-    looks = (await take(other)).looks
+    looks = (await take(other)).refunds
     assert [each.refund_id for each in looks] == [refund_id(number) for number in (1, 2, 1000, 1001)]
-    assert (await take(store)).looks == ()
+    assert (await take(store)).refunds == ()
     found = []
     while refund_id(0) not in found:
         clock.tick(1000)
-        found += [each.refund_id for each in (await take(store, limit=1)).looks]
+        found += [each.refund_id for each in (await take(store, limit=1)).refunds]
     assert found == [refund_id(number) for number in (*range(1002, 1100), 0)]
     await other.close()
 
@@ -261,7 +261,7 @@ async def test_every_call_has_a_bucket_of_its_own(store: Store, redis: Any, drai
     if drained is Call.GET_REFUND:
         assert await take(store) == Claimed((), 60_000)
     else:
-        assert len((await take(store)).looks) == 4
+        assert len((await take(store)).refunds) == 4
         full[Call.GET_REFUND] = 1
     assert {call: await tokens("us", call) for call in Call} == {**full, drained: 0}
     assert {call: await tokens("eu", call) for call in Call} == {

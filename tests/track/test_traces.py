@@ -179,7 +179,7 @@ async def test_a_worker_that_finishes_a_request_goes_on_in_its_trace(
     with capture_logs(processors=[merge_contextvars]) as logs:
         async with service(amazon, hook, valkey_url, tmp_path) as (counter, _):
             charge = amazon.open_charge("100.00", "USD")
-            amazon.mischief.add("error", place="create_refund", times=1)
+            amazon.fault_injection.add("error", place="create_refund", times=1)
             wish = {"chargeId": charge, "refundAmount": {"amount": "14.00", "currencyCode": "USD"}}
             for number in (1, 2):
                 headers = {"traceparent": parent(number)}

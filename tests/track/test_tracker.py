@@ -76,17 +76,17 @@ async def fail(at: Bench, first: int, most: int, random: float) -> None:
         assert due is not None
         assert whole // 2 <= due < whole
         assert abs(due - whole * (0.5 + random / 2)) <= 1
-        assert await at.echo() == FollowUp(Source.NOTIFICATION, T0, T0, step=2, failures=number + 1)
+        assert await at.follow_up() == FollowUp(Source.NOTIFICATION, T0, T0, step=2, failures=number + 1)
         at.clock.tick(due)
     at.desk.then = refund("RefundInitiated")
     at.tracker.amazon_client.timeout = 10.0
     await at.look()
     assert await at.due() == ECHO[2]
-    assert await at.echo() == FollowUp(Source.NOTIFICATION, T0, T0, step=3, due=at.clock() + ECHO[2])
+    assert await at.follow_up() == FollowUp(Source.NOTIFICATION, T0, T0, step=3, due=at.clock() + ECHO[2])
 
 
 @pytest.mark.parametrize(
-    ("answer", "chance"), [*((each, 0.0) for each in (*UNKNOWN, *REFUSED)), ("500", 0.999), ("403", 0.999)]
+    ("answer", "random"), [*((each, 0.0) for each in (*UNKNOWN, *REFUSED)), ("500", 0.999), ("403", 0.999)]
 )
 async def test_no_answer_loses_a_refund_or_what_a_hint_has_come_to(
     store: Store, redis: Any, clock: ManualClock, answer: str, random: float
@@ -98,7 +98,7 @@ async def test_no_answer_loses_a_refund_or_what_a_hint_has_come_to(
     async with bench(store, redis, clock, request_timeout=timeout, random=lambda: random) as at:
         await Settler(store, lambda: 0.0).settle(at.tracker.account, seen(), source=Source.POLL, facts=READ)
         await store.hint("us", hint())
-        (look,) = (await claim(store)).looks
+        (look,) = (await claim(store)).refunds
         await store.reschedule(look, clock(), FollowUp(Source.NOTIFICATION, T0, T0, step=2))
         at.desk.then = {**UNKNOWN, **REFUSED}[answer]
         await fail(at, 5 * S, 10 * M, random)
@@ -121,7 +121,7 @@ async def test_a_poll_that_fails_is_no_hint(at: Bench) -> None:
     assert waits == [2_500, 5_000]
     await at.look()
     assert await at.due() == WEEK - 7_500
-    assert await at.echo() is None
+    assert await at.follow_up() is None
 
 
 async def test_amazon_unwell_with_a_retry_after_is_left_in_peace(at: Bench) -> None:
@@ -141,17 +141,17 @@ async def test_a_429_blocks_the_account_and_keeps_every_refund(
     for number in (1, 2):
         await at.store.hint("us", hint(number, message=f"m{number}"))
     at.desk.answers = [http(429, b"", *headers)]
-    (look,) = (await claim(at.store, limit=1)).looks
+    (look,) = (await claim(at.store, limit=1)).refunds
     await at.tracker.look(look)
     claimed = await claim(at.store)
-    assert (claimed.looks, claimed.wait) == ((), seconds * S)
+    assert (claimed.refunds, claimed.wait) == ((), seconds * S)
     at.clock.tick(seconds * S - 1)
-    assert (await claim(at.store)).looks == ()
+    assert (await claim(at.store)).refunds == ()
     at.clock.tick(1)
-    looks = (await claim(at.store)).looks
+    looks = (await claim(at.store)).refunds
     assert {each.refund_id for each in looks} == {refund_id(1), refund_id(2)}
     assert {each.source for each in looks} == {Source.NOTIFICATION}
-    assert all(each.echo is not None and each.echo.step == 0 for each in looks)
+    assert all(each.follow_up is not None and each.follow_up.step == 0 for each in looks)
 
 
 async def test_a_refund_that_amazon_does_not_know_is_asked_about_four_times_more(at: Bench) -> None:
@@ -220,7 +220,7 @@ async def test_a_hint_that_brings_nothing_new_is_asked_again_and_the_schedule_go
         assert await at.wait() == wait
     await at.look()
     assert await at.due() == WEEK - sum(ECHO)
-    assert await at.echo() is None
+    assert await at.follow_up() is None
     assert at.counted("hints_dropped") == 0
 
 
@@ -236,7 +236,7 @@ async def test_a_hint_about_a_final_refund_is_asked_again_and_leaves_nothing(at:
         assert await at.wait() == wait
     await at.look()
     assert await at.due() is None
-    assert await at.echo() is None
+    assert await at.follow_up() is None
 
 
 async def test_polls_in_between_do_not_use_a_hint_up(store: Store, redis: Any, clock: ManualClock) -> None:
@@ -260,12 +260,12 @@ async def test_a_hint_that_amazon_is_ahead_of_is_settled_at_once(at: Bench) -> N
     at.desk.answers = [refund(), http(404), refund("Declined", reason="AmazonRejected", seconds=9)]
     await at.store.hint("us", hint())
     await at.look()
-    assert (await at.due(), await at.echo()) == (WEEK, None)
+    assert (await at.due(), await at.follow_up()) == (WEEK, None)
     await at.store.hint("us", hint(message="m2", digest="d2"))
     await at.look()
     assert await at.wait() == 5 * S
     await at.look()
-    assert (await at.due(), await at.echo()) == (None, None)
+    assert (await at.due(), await at.follow_up()) == (None, None)
     found = {"state": "Declined", "reason": "AmazonRejected", "found_by": "notification"}
     assert at.counted("refunds_final", **found) == 1
 
@@ -328,9 +328,9 @@ async def test_a_worker_that_dies_while_it_asks_leaves_the_refund_to_the_next(
 async def test_a_worker_slower_than_its_lease_changes_no_schedule(at: Bench, store: Store, clock: ManualClock) -> None:
     """Both answers are taken in, and only who holds the refund now says when to look again."""
     await store.hint("us", hint())
-    (slow,) = (await claim(store)).looks
+    (slow,) = (await claim(store)).refunds
     clock.tick(LEASE)
-    (quick,) = (await claim(store)).looks
+    (quick,) = (await claim(store)).refunds
     at.desk.then = refund()
     await at.tracker.look(slow)
     assert await at.due() == LEASE
@@ -349,7 +349,7 @@ async def test_no_two_claims_share_a_token(at: Bench, store: Store) -> None:
     for number, skew in enumerate((0, 0, 0, 3, -3, 0, 0)):
         await store.hint("us", hint(message=f"m{number}", digest=f"d{number}"))
         at.clock.ms = T0 + skew
-        (look,) = (await claim(store)).looks
+        (look,) = (await claim(store)).refunds
         tokens.append(look.token)
         if number % 2:
             await at.tracker.look(look)
@@ -364,9 +364,9 @@ async def given_up_meanwhile(at: Bench, store: Store, monkeypatch: pytest.Monkey
     for _ in range(4):
         await at.look()
         await at.wait()
-    (slow,) = (await claim(store)).looks
+    (slow,) = (await claim(store)).refunds
     at.clock.tick(LEASE)
-    (last,) = (await claim(store)).looks
+    (last,) = (await claim(store)).refunds
     read = store.refund
 
     async def then_another_writes(account: str, number: str) -> Any:
@@ -388,7 +388,7 @@ async def followed_late(at: Bench, store: Store) -> None:
     for _ in range(4):
         await at.look()
         await at.wait()
-    (slow,) = (await claim(store)).looks
+    (slow,) = (await claim(store)).refunds
     at.clock.tick(LEASE)
     await at.look()
     assert await at.due() is None
@@ -476,7 +476,7 @@ async def test_the_trail_says_what_amazon_said(at: Bench) -> None:
         "track.known_refund_not_found",
         "track.throttled",
     ]
-    trail = [(trace.what, trace.who, trace.outcome) for trace in await at.store.trail("us", refund_id())]
+    trail = [(trace.what, trace.who, trace.outcome) for trace in await at.store.timeline("us", refund_id())]
     assert trail == [
         ("notification", "", ""),
         ("look", "poll", "unchanged"),

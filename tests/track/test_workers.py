@@ -155,7 +155,7 @@ async def test_a_flood_of_hints_does_not_make_workers_run(
     slow = {**tracking.tracker.account.throttle, Call.GET_REFUND: Bucket(1, 0.0001)}
     tracking.tracker.amazon_client.account = account_at(tracking.desk, throttle=slow)
     claims = rosters = 0
-    claim, roster = store.claim, store.roster
+    claim, subscriber_list = store.claim, store.subscriber_list
 
     async def count_claim(*args: Any, **more: Any) -> Any:
         nonlocal claims
@@ -165,9 +165,9 @@ async def test_a_flood_of_hints_does_not_make_workers_run(
     async def count_roster(account: str) -> Any:
         nonlocal rosters
         rosters += 1
-        return await roster(account)
+        return await subscriber_list(account)
 
-    store.claim, store.roster = count_claim, count_roster  # type: ignore[method-assign]
+    store.claim, store.subscriber_list = count_claim, count_roster  # type: ignore[method-assign]
     async with at_work(tracking.tracker.run), at_work(delivering.deliverer.run):
         began = asyncio.get_running_loop().time()
         for number in range(1000):
@@ -288,7 +288,7 @@ async def test_what_others_say_on_the_channel_does_not_deafen(store: Store, redi
     """Bytes that are no account's name wake nobody, and the next name is heard."""
     await store.start()
     await until(lambda: listeners(redis), "it listens")
-    with store.waking("us") as waker:
+    with store.change_signal("us") as waker:
         for said in (b"\xff\xfe", b"", b"us"):
             await redis.publish(WAKE, said)
         async with asyncio.timeout(5):
@@ -299,7 +299,11 @@ async def test_who_writes_is_woken_once(store: Store, redis: Any) -> None:
     """At once, and not again by his own word: a round for nothing would have the next writing wait."""
     await store.start()
     await until(lambda: listeners(redis), "it listens")
-    with store.waking("us", News.DUE) as mine, store.waking("us") as idle, store.waking("eu") as other:
+    with (
+        store.change_signal("us", News.DUE) as mine,
+        store.change_signal("us") as idle,
+        store.change_signal("eu") as other,
+    ):
         await store.hint("us", hint())
         assert mine._rung.is_set()
         assert not idle._rung.is_set()
@@ -315,12 +319,16 @@ async def test_another_process_hears_what_is_due_and_what_has_changed(store: Sto
     await store.start()
     await until(lambda: listeners(redis), "it listens")
     for word, rung in (("us x due", {News.DUE}), ("us x changed", {News.CHANGED}), ("us", set(News))):
-        with store.waking("us", News.DUE) as due, store.waking("us") as changed, store.waking("eu") as last:
+        with (
+            store.change_signal("us", News.DUE) as due,
+            store.change_signal("us") as changed,
+            store.change_signal("eu") as last,
+        ):
             await redis.publish(WAKE, word)
             await redis.publish(WAKE, "eu x changed")
             async with asyncio.timeout(5):
                 await last.rest(FOR_EVER)
-            assert {each.heeds for each in (due, changed) if each._rung.is_set()} == rung
+            assert {each.kind for each in (due, changed) if each._rung.is_set()} == rung
 
 
 async def listeners(redis: Any) -> int:
@@ -349,5 +357,5 @@ async def test_workers_that_stop_leave_nothing_running(
             await asyncio.sleep(0)
     allowed = tracking.desk.server.tasks
     await until(lambda: asyncio.all_tasks() - before <= allowed, "no task is left")
-    assert not store.wakes._waiting
+    assert not store.change_notifier._waiting
     assert not delivering.deliverer._running

@@ -99,11 +99,13 @@ def start(scene: Stage, part: Part) -> str:
     refund_id = scene.simulator.start_refund(part.amount, part.currency, part.outcome)
     state = EXPECTED[part.outcome].state
     if part.trick == "drop":
-        scene.simulator.mischief.add("drop", refund_id=refund_id, state=state)
+        scene.simulator.fault_injection.add("drop", refund_id=refund_id, state=state)
     elif part.trick == "duplicate":
-        scene.simulator.mischief.add("duplicate", refund_id=refund_id, state=state)
+        scene.simulator.fault_injection.add("duplicate", refund_id=refund_id, state=state)
     elif part.trick == "reorder":
-        scene.simulator.mischief.add("delay", refund_id=refund_id, state="RefundInitiated", seconds=OUTCOME_DELAY + 1)
+        scene.simulator.fault_injection.add(
+            "delay", refund_id=refund_id, state="RefundInitiated", seconds=OUTCOME_DELAY + 1
+        )
     return refund_id
 
 

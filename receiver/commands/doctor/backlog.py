@@ -63,9 +63,9 @@ async def _unrecognized(store: Store, accounts: Sequence[str]) -> list[Finding]:
 
 async def _check_account(store: Store, settings: Account) -> list[Finding]:
     account = settings.name
-    sizes, roster = await store.gauges(account), await store.roster(account)
+    sizes, subscriber_list = await store.gauges(account), await store.subscriber_list(account)
     findings = _refunds(account, sizes, settings.stuck_after / 1000)
-    if not roster.version:
+    if not subscriber_list.version:
         found = "nothing is written yet for this account"
         return [*findings, skip(SUBSCRIBER, "not_written_yet", found, "Start `receiver serve`.", account)]
     findings += [
@@ -76,17 +76,19 @@ async def _check_account(store: Store, settings: Account) -> list[Finding]:
             "Remove it and declare it again.",
             f"{account}/{name}",
         )
-        for name in roster.unreadable
+        for name in subscriber_list.unreadable
     ]
-    return [*findings, *(await _lanes(store, account, roster, sizes))]
+    return [*findings, *(await _lanes(store, account, subscriber_list, sizes))]
 
 
-async def _lanes(store: Store, account: str, roster: SubscriberList, sizes: Mapping[str, float]) -> list[Finding]:
-    if not roster.subscribers and not roster.unreadable:
+async def _lanes(
+    store: Store, account: str, subscriber_list: SubscriberList, sizes: Mapping[str, float]
+) -> list[Finding]:
+    if not subscriber_list.subscribers and not subscriber_list.unreadable:
         mend = "Declare one in [[subscribers]], or: receiver subscriber add NAME URL."
         return [warn(SUBSCRIBER, "no_subscribers", "nobody is told about declines", mend, account)]
     found = []
-    for subscriber in roster.subscribers.values():
+    for subscriber in subscriber_list.subscribers.values():
         name = subscriber.name
         found += _lane(account, subscriber, sizes)
         dead = int(sizes.get(f"dead:{name}", 0))

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from receiver.commands.doctor.clocks import judge_clock
 from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
-from receiver.store.maintenance.probe import Examined, Vitals
+from receiver.store.maintenance.probe import Examined, RedisProbe
 from receiver.store.redis.address import CLUSTER
 from receiver.store.redis.sentinel import Guards
 
@@ -32,7 +32,7 @@ WRITE_MENDS = {
 }
 
 
-def judge_redis(vitals: Vitals, wait_replicas: int, kind: str = "") -> list[Finding]:
+def judge_redis(vitals: RedisProbe, wait_replicas: int, kind: str = "") -> list[Finding]:
     """Every judge's findings; `wait_replicas` is `redis.wait_replicas`, `kind` is that of the address: empty for a
     single Redis, or `SENTINEL` or `CLUSTER`."""
     found = [finding for judge in JUDGES for finding in judge(vitals)]
@@ -80,7 +80,7 @@ def judge_cluster(examined: Examined) -> Finding:
     return ok("redis.cluster", f"every slot has a master ({homes})")
 
 
-def judge_version(vitals: Vitals) -> Iterable[Finding]:
+def judge_version(vitals: RedisProbe) -> Iterable[Finding]:
     """Redis 7.0 or Valkey 7.2: the scripts use commands of these."""
     check = "redis.version"
     valkey = vitals.info.get("valkey_version")
@@ -97,7 +97,7 @@ def judge_version(vitals: Vitals) -> Iterable[Finding]:
         yield ok(check, f"{name} {text}")
 
 
-def judge_mode(vitals: Vitals) -> Iterable[Finding]:
+def judge_mode(vitals: RedisProbe) -> Iterable[Finding]:
     """One node of a cluster has most keys elsewhere."""
     if vitals.info.get("redis_mode") == "cluster":
         found = "this is one node of a Redis Cluster: keys of other nodes are out of reach"
@@ -105,7 +105,7 @@ def judge_mode(vitals: Vitals) -> Iterable[Finding]:
         yield fail("redis.role", "cluster", found, mend)
 
 
-def judge_role(vitals: Vitals) -> Iterable[Finding]:
+def judge_role(vitals: RedisProbe) -> Iterable[Finding]:
     """A replica takes no writes, or loses them."""
     if vitals.info.get("role") not in ("slave", "replica"):
         return
@@ -114,7 +114,7 @@ def judge_role(vitals: Vitals) -> Iterable[Finding]:
     yield fail("redis.role", "replica", found, WRITE_MENDS["read_only"])
 
 
-def judge_durability(vitals: Vitals) -> Iterable[Finding]:
+def judge_durability(vitals: RedisProbe) -> Iterable[Finding]:
     """What is acknowledged must be on the disk: an append-only file, synced before each answer."""
     check, info = "redis.durability", vitals.info
     if not info:
@@ -136,7 +136,7 @@ def judge_durability(vitals: Vitals) -> Iterable[Finding]:
     yield _fsync(vitals)
 
 
-def _fsync(vitals: Vitals) -> Finding:
+def _fsync(vitals: RedisProbe) -> Finding:
     check, policy = "redis.appendfsync", vitals.config.get("appendfsync", "")
     if not policy:
         word = vitals.refused.get("config", "not told").replace("_", " ")
@@ -152,7 +152,7 @@ def _fsync(vitals: Vitals) -> Finding:
     return ok(check, "every write is on the disk before it is confirmed")
 
 
-def judge_memory(vitals: Vitals) -> Iterable[Finding]:
+def judge_memory(vitals: RedisProbe) -> Iterable[Finding]:
     """Nothing may be evicted, and there must be room."""
     policy, most, used = (
         vitals.info.get("maxmemory_policy", ""),
@@ -181,7 +181,7 @@ def judge_memory(vitals: Vitals) -> Iterable[Finding]:
             yield fail("redis.memory", "full", f"{found}: soon every write is refused", WRITE_MENDS["full"])
 
 
-def judge_replicas(vitals: Vitals, wanted: int, *, fails_over: bool = False) -> Iterable[Finding]:
+def judge_replicas(vitals: RedisProbe, wanted: int, *, fails_over: bool = False) -> Iterable[Finding]:
     """As many as each write waits for; where Redis fails over, one more."""
     if wanted and (word := vitals.refused.get("wait")):
         found = f"WAIT is refused ({word.replace('_', ' ')}), and redis.wait_replicas is {wanted}: every write fails"
@@ -210,7 +210,7 @@ def judge_replicas(vitals: Vitals, wanted: int, *, fails_over: bool = False) -> 
         yield ok(check, found)
 
 
-def judge_latency(vitals: Vitals) -> Iterable[Finding]:
+def judge_latency(vitals: RedisProbe) -> Iterable[Finding]:
     """How fast it answers, and how fast it syncs."""
     if vitals.pings:
         found = f"{len(vitals.pings)} pings: {spread(vitals.pings)}"
@@ -227,13 +227,13 @@ def judge_latency(vitals: Vitals) -> Iterable[Finding]:
         yield warn("redis.write", "slow", found, mend) if slow else ok("redis.write", found)
 
 
-def judge_time(vitals: Vitals) -> Iterable[Finding]:
+def judge_time(vitals: RedisProbe) -> Iterable[Finding]:
     """All processes go by Redis's clock; notifications are judged by this machine's."""
     if vitals.ahead is not None:
         yield judge_clock("clock.redis", vitals.ahead, LONGEST_SKEW, "Redis's")
 
 
-def judge_channel(vitals: Vitals) -> Iterable[Finding]:
+def judge_channel(vitals: RedisProbe) -> Iterable[Finding]:
     """Since Redis 7 a new user may use no channel; processes wake each other over one."""
     if word := vitals.refused.get("channel"):
         found = (
@@ -243,7 +243,7 @@ def judge_channel(vitals: Vitals) -> Iterable[Finding]:
         yield warn("redis.channel", "channel_forbidden", found, "Allow the user the channel: &refunds:wake.")
 
 
-def judge_refusals(vitals: Vitals) -> Iterable[Finding]:
+def judge_refusals(vitals: RedisProbe) -> Iterable[Finding]:
     """What could not be looked at."""
     if word := vitals.refused.get("info"):
         found = f"INFO is refused ({word.replace('_', ' ')}): durability, memory, role and replicas are not known"
@@ -253,7 +253,7 @@ def judge_refusals(vitals: Vitals) -> Iterable[Finding]:
         yield skip("redis.info", "info_forbidden", found, mend)
 
 
-JUDGES: tuple[Callable[[Vitals], Iterable[Finding]], ...] = (
+JUDGES: tuple[Callable[[RedisProbe], Iterable[Finding]], ...] = (
     judge_refusals,
     judge_version,
     judge_role,
@@ -265,7 +265,7 @@ JUDGES: tuple[Callable[[Vitals], Iterable[Finding]], ...] = (
 )
 
 
-def number(vitals: Vitals, name: str) -> int:
+def number(vitals: RedisProbe, name: str) -> int:
     """A number of `INFO`; 0 where it tells none."""
     text = vitals.info.get(name, "")
     return int(text) if text.isdecimal() else 0

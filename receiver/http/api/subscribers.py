@@ -94,7 +94,7 @@ class SubscriberApi:
         """`GET /v1/subscribers/{name}?account=`, with `stats`: what waits, what is dead, and how it fares."""
         account, subscriber = await self._named(request)
         sizes, health = await asyncio.gather(
-            self._store.lane_sizes(account, subscriber.name), self._store.health(account, subscriber.name)
+            self._store.queue_sizes(account, subscriber.name), self._store.health(account, subscriber.name)
         )
         body: SubscriberWithStatsJson = {**_shown(account, subscriber), "stats": _stats(sizes, health)}
         return json_answer(body)
@@ -115,7 +115,7 @@ class SubscriberApi:
 
     async def _unreadable(self, accounts: Sequence[str]) -> list[tuple[str, str]]:
         """(account, name) of those whose records are damaged."""
-        rosters = await asyncio.gather(*(self._store.roster(account) for account in accounts))
+        rosters = await asyncio.gather(*(self._store.subscriber_list(account) for account in accounts))
         return [(account, name) for account, each in zip(accounts, rosters, strict=True) for name in each.unreadable]
 
     async def change(self, request: Request) -> Response:

@@ -35,7 +35,7 @@ from receiver.outbox.retries import DeliveryAttempts
 from receiver.settings.sections import Scope
 from receiver.store import Store
 from receiver.store.redis.damage import StoreDamaged
-from receiver.store.refunds.timeline import DELIVERY, Trace
+from receiver.store.refunds.timeline import DELIVERY, TimelineEntry
 from receiver.track.current import current_refunds
 
 LIMIT = 50
@@ -68,7 +68,7 @@ class Step:
 
     at: int
     revision: Revision | None = None
-    trace: Trace | None = None
+    trace: TimelineEntry | None = None
     event_type: str = ""
     dispute: Dispute | None = None
     deliveries: Sequence[Delivery] = ()
@@ -207,8 +207,8 @@ class RefundPages:
         subscribers = await self._store.subscribers(refund.account) if deliveries else []
         names = [subscriber.name for subscriber in subscribers]
         trail, told = await asyncio.gather(
-            self._store.trail(refund.account, refund.refund_id),
-            self._store.told(refund.account, refund.refund_id, history, names),
+            self._store.timeline(refund.account, refund.refund_id),
+            self._store.refund_events(refund.account, refund.refund_id, history, names),
         )
         there = {event.stream_id for event in told}
         dead = await asyncio.gather(*(self._dead(refund, name, [*there]) for name in names))
@@ -229,7 +229,7 @@ class RefundPages:
 
     async def _dead(self, refund: Refund, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
         try:
-            state = await self._store.lane_state(refund.account, name)
+            state = await self._store.queue_state(refund.account, name)
         except StoreDamaged:
             return []
         if not 0 < state.dead <= MOST_DEAD:

@@ -16,7 +16,7 @@ from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume, shown_url
 from receiver.settings.sections import Scope
 from receiver.store import Store
-from receiver.store.dashboard import LaneState
+from receiver.store.dashboard import QueueState
 from receiver.store.deliveries.queues import Health
 from receiver.store.redis.damage import StoreDamaged
 
@@ -29,7 +29,7 @@ class Row:
 
     account: str
     subscriber: Subscriber
-    lane: LaneState
+    queue: QueueState
     dead: Sequence[DeadEvent]
     health: Health
 
@@ -42,7 +42,7 @@ class Row:
     def last_error(self) -> str:
         """How the last try failed that did; where that is not known, of what waits longest or was given up last."""
         given_up = self.dead[0].last_error if self.dead else ""
-        return self.health.error or self.lane.attempts.last_error or given_up
+        return self.health.error or self.queue.attempts.last_error or given_up
 
 
 class SubscriberPages:
@@ -81,14 +81,14 @@ class SubscriberPages:
 
     async def _row(self, account: str, subscriber: Subscriber) -> Row:
         try:
-            lane, health = await asyncio.gather(
-                self._store.lane_state(account, subscriber.name), self._store.health(account, subscriber.name)
+            queue, health = await asyncio.gather(
+                self._store.queue_state(account, subscriber.name), self._store.health(account, subscriber.name)
             )
         except StoreDamaged as error:
             # Its keys are damaged: that is what is shown of it, and the others are shown as ever.
-            return Row(account, subscriber, LaneState(0, 0), [], Health(error=error.detail, error_at=self._now()))
-        dead = await self._store.dead_page(account, subscriber.name, limit=DEAD_SHOWN) if lane.dead else []
-        return Row(account, subscriber, lane, dead, health)
+            return Row(account, subscriber, QueueState(0, 0), [], Health(error=error.detail, error_at=self._now()))
+        dead = await self._store.dead_page(account, subscriber.name, limit=DEAD_SHOWN) if queue.dead else []
+        return Row(account, subscriber, queue, dead, health)
 
     async def _change(self, request: Request, session: Session, change: Callable[[Subscriber], Subscriber]) -> Response:
         session.caller.need(Scope.ADMIN)

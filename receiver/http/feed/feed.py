@@ -59,9 +59,9 @@ class CurrentFeed:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def waking(self, account: str) -> AbstractContextManager[ChangeSignal]:
+    def change_signal(self, account: str) -> AbstractContextManager[ChangeSignal]:
         """A waker that rings whenever something of the account is written."""
-        return self._store.waking(account)
+        return self._store.change_signal(account)
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """A page of events. Raises `StoreUnavailable`."""
@@ -151,7 +151,7 @@ class FeedApi:
                 if clock() >= until or await request.is_disconnected():
                     break
                 await self._something(request, reader, until - clock(), token)
-        self._metrics.fed("json", len(found.bodies))
+        self._metrics.feed_events("json", len(found.bodies))
         body: EventPageJson = {"events": found.bodies, "after": reader.cursor(), "more": found.more}
         if found.lost:
             body["reset"] = reset_json(found.lost)

@@ -40,7 +40,7 @@ class FeedStore(Protocol):
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """A page of events. Raises `StoreUnavailable`."""
 
-    def waking(self, account: str) -> AbstractContextManager[ChangeSignal]:
+    def change_signal(self, account: str) -> AbstractContextManager[ChangeSignal]:
         """A waker that rings whenever something of the account is written."""
 
 
@@ -195,7 +195,7 @@ class Tail:
 
     async def _run(self) -> None:
         try:
-            with self._store.waking(self._account) as waker:
+            with self._store.change_signal(self._account) as waker:
                 while True:
                     waker.clear()
                     if not await self._look():

@@ -161,7 +161,7 @@ class Stream(Response):
                 yield frame("reset", self._said, msgspec.json.encode(word))
             elif self._reader.wanted(each):
                 self._said = self._reader.cursor()
-                self._metrics.fed("sse", 1)
+                self._metrics.feed_events("sse", 1)
                 yield frame(each.type, self._said, each.body())
 
     def _cursor_event(self, retry: int = 0) -> bytes:

@@ -23,13 +23,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.simulator.amounts import Amount
-from receiver.simulator.api import REASON_HEADER, header_rule, read, refuse_by, spoil
+from receiver.simulator.api import REASON_HEADER, corrupt, header_rule, read, refuse_by
 from receiver.simulator.control import answering, read_fields
-from receiver.simulator.engine import Called, Engine
+from receiver.simulator.engine import CallRecord, Engine
 from receiver.simulator.faults import Fault, invalid_value
 from receiver.simulator.fps.book import FpsOrder, FpsRefund, Transaction
 from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY, check
-from receiver.simulator.notifications.mischief import Rule, Trick
+from receiver.simulator.notifications.fault_injection import Rule, Trick
 from receiver.simulator.shapes import need
 
 VERSIONS = {
@@ -74,12 +74,12 @@ class Fps:
         try:
             asked = await read(request)
             engine.tick()
-            clock = engine.mischief.clock("fps_refund")
+            clock = engine.fault_injection.clock("fps_refund")
             at = engine.now() + (int(clock.seconds * 1000) if clock else 0)
-            values = check(asked, {ACCESS_KEY_ID: SECRET_ACCESS_KEY}, at, engine.plan.skew, strict=clock is not None)
+            values = check(asked, {ACCESS_KEY_ID: SECRET_ACCESS_KEY}, at, engine.config.skew, strict=clock is not None)
             order = read_refund(values)
             reference = order.reference
-            rule = header_rule(asked) or engine.mischief.take("fps_refund", reference)
+            rule = header_rule(asked) or engine.fault_injection.take("fps_refund", reference)
             refuse_by(rule)
             response = await self._refunded(rule, order, values["Version"], request_id, request)
         except Fault as fault:
@@ -88,7 +88,7 @@ class Fps:
             response = Response(body, fault.status, {REASON_HEADER: reason}, media_type)
         response.headers["date"] = formatdate(at // 1000, usegmt=True)
         trick = str(rule.trick) if rule is not None else ""
-        engine.calls.append(Called(engine.now(), "fps_refund", reference, response.status_code, reason, trick))
+        engine.calls.append(CallRecord(engine.now(), "fps_refund", reference, response.status_code, reason, trick))
         return response
 
     async def _refunded(
@@ -97,7 +97,7 @@ class Fps:
         body = refund_xml(self._engine.refund_fps(order), version, request_id)
         if rule is not None and rule.trick is Trick.WRONG_REFUND:
             body = body.replace(order.reference.encode(), b"another-reference")
-        return await spoil(self._engine, rule, Response(body, 200, media_type="text/xml"), request)
+        return await corrupt(self._engine, rule, Response(body, 200, media_type="text/xml"), request)
 
     async def index(self, _: Request) -> Response:
         """All there is to know."""
@@ -107,12 +107,12 @@ class Fps:
             {
                 "accessKeyId": ACCESS_KEY_ID,
                 "secretAccessKey": SECRET_ACCESS_KEY,
-                "postTo": engine.fps_postman.url,
+                "postTo": engine.fps_sender.url,
                 "transactions": [_transaction(each) for each in engine.fps_book.transactions.values()],
                 "refunds": [_refund(each) for each in engine.fps_book.refunds],
                 "posted": [
                     {"reference": each.about, "status": each.state, "verdict": each.verdict, "answered": each.status}
-                    for each in list(engine.fps_postman.posted)[: -MOST_POSTED - 1 : -1]
+                    for each in list(engine.fps_sender.posted)[: -MOST_POSTED - 1 : -1]
                 ],
             }
         )
@@ -131,7 +131,7 @@ class Fps:
         url = (await read_fields(request, {"url"})).get("url")
         if url is not None and not isinstance(url, str):
             raise invalid_value("url", "it is not a text")
-        self._engine.fps_postman.url = url or None
+        self._engine.fps_sender.url = url or None
         return Response(status_code=204)
 
 

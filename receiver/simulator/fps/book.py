@@ -70,12 +70,12 @@ class FpsOrder:
 
 @dataclass(slots=True)
 class FpsRefund:
-    """A refund; `ahead` is what is still to come, and when (ms)."""
+    """A refund; `scheduled` is what is still to come, and when (ms)."""
 
     order: FpsOrder
     amount: Amount
     status: str
-    ahead: list[tuple[int, Step]]
+    scheduled: list[tuple[int, Step]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,8 @@ class Book:
         self._references[order.reference] = (now, order, None)
         transaction, amount = self._admit(order)
         first, *rest = STEPS[outcome_of(amount.minor)]
-        ahead = [(now + step.delays * self._delay, step) for step in rest]
-        refund = FpsRefund(order, amount, STATUSES.get(first.state, UNKNOWN_STATUS), ahead)
+        scheduled = [(now + step.delays * self._delay, step) for step in rest]
+        refund = FpsRefund(order, amount, STATUSES.get(first.state, UNKNOWN_STATUS), scheduled)
         self._references[order.reference] = (now, order, refund)
         self.refunds.append(refund)
         transaction.refunds.append(refund)
@@ -131,17 +131,17 @@ class Book:
 
     def advance(self, now: int) -> list[FpsChange]:
         """Let everything happen that is due at `now`; what happened, in order of time."""
-        due = [(at, refund, step) for refund in self.refunds for at, step in refund.ahead if at <= now]
+        due = [(at, refund, step) for refund in self.refunds for at, step in refund.scheduled if at <= now]
         changes = []
         for at, refund, step in sorted(due, key=lambda each: each[0]):
             refund.status = STATUSES.get(step.state, UNKNOWN_STATUS)
-            del refund.ahead[0]
+            del refund.scheduled[0]
             changes.append(FpsChange(refund, refund.status, at))
         return changes
 
     def next_at(self) -> int | None:
         """When something happens next, ms; None if nothing will."""
-        return min((refund.ahead[0][0] for refund in self.refunds if refund.ahead), default=None)
+        return min((refund.scheduled[0][0] for refund in self.refunds if refund.scheduled), default=None)
 
     def _admit(self, order: FpsOrder) -> tuple[Transaction, Amount]:
         transaction = self.transactions.get(order.transaction_id)

@@ -1,4 +1,4 @@
-"""Edge: notifications. Turns a change of a refund into a notification, and lets mischief have its way with it."""
+"""Edge: notifications. Turns a change of a refund into a notification, and applies fault injection with it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from receiver.simulator.bank import Change
+from receiver.simulator.notifications.fault_injection import NOTIFICATION, FaultInjection, Rule, Trick
 from receiver.simulator.notifications.forgeries import Forger, Forgery
-from receiver.simulator.notifications.mischief import NOTIFICATION, FaultInjection, Rule, Trick
 from receiver.simulator.notifications.notices import Envelope, Publisher, Unfamiliar, refund_message, unfamiliar_message
 from receiver.simulator.notifications.sender import NotificationSender, Posted
 
@@ -21,13 +21,13 @@ class Announcer:
     def __init__(
         self,
         forger: Forger,
-        mischief: FaultInjection,
-        postman: NotificationSender,
+        fault_injection: FaultInjection,
+        sender: NotificationSender,
         now: Callable[[], int],
     ) -> None:
         self._forger = forger
-        self._mischief = mischief
-        self._postman = postman
+        self._faults = fault_injection
+        self._sender = sender
         self._now = now
         self._held: list[Envelope] = []
         self._last: dict[str, Envelope] = {}
@@ -44,20 +44,20 @@ class Announcer:
 
     def announce(self, change: Change) -> None:
         """Notify the receiver of a change, in a task; or misbehave as planned."""
-        refund_id, state = change.refund.refund_id, change.moment.state
-        rule = self._mischief.take(NOTIFICATION, refund_id, state)
+        refund_id, state = change.refund.refund_id, change.state_change.state
+        rule = self._faults.take(NOTIFICATION, refund_id, state)
         message = self._message(refund_id, rule)
         envelope = self.publisher.publish(message, self._forger.new_id(), self._now(), about=refund_id, state=state)
         self._last[refund_id] = envelope
         if rule is not None and rule.trick is Trick.DROP:
-            self._postman.drop(envelope)
+            self._sender.drop(envelope)
         elif rule is not None and rule.trick is Trick.REORDER:
             self._held.append(envelope)
-            self._postman.start(self._release_after(rule.seconds or HELD_FOR, envelope))
+            self._sender.start(self._release_after(rule.seconds or HELD_FOR, envelope))
         else:
             late = [held for held in self._held if held.about == refund_id]
             self._held = [held for held in self._held if held.about != refund_id]
-            self._postman.start(self._post(envelope, rule, late))
+            self._sender.start(self._post(envelope, rule, late))
 
     def _message(self, refund_id: str, rule: Rule | None) -> str:
         merchant_id, notification_id = self._forger.merchant_id, self._forger.new_id()
@@ -69,31 +69,31 @@ class Announcer:
 
     async def forge(self, kind: Forgery, refund_id: str) -> Posted:
         """Post a forgery once and return what the receiver answered. Forgers do not try again."""
-        return await self._postman.deliver(self._forger.forge(kind, refund_id, self._now()), retry=False)
+        return await self._sender.deliver(self._forger.forge(kind, refund_id, self._now()), retry=False)
 
     async def repeat(self, refund_id: str) -> Posted | None:
         """Post the last notification of a refund once more, MessageId and all; None if there was none."""
         last = self._last.get(refund_id)
-        return None if last is None else await self._postman.deliver(replace(last, kind="repeated"), retry=False)
+        return None if last is None else await self._sender.deliver(replace(last, kind="repeated"), retry=False)
 
     async def _post(self, envelope: Envelope, rule: Rule | None, late: Sequence[Envelope]) -> None:
         trick = rule.trick if rule is not None else None
         if rule is not None and trick is Trick.DELAY:
-            await self._postman.sleep(rule.seconds)
+            await self._sender.sleep(rule.seconds)
         if rule is not None and trick is Trick.FORGE:
             await self.forge(self._kind(rule), envelope.about)
-        await self._postman.deliver(envelope)
+        await self._sender.deliver(envelope)
         if rule is not None and trick is Trick.DUPLICATE:
             for _ in range(rule.copies - 1):
-                await self._postman.deliver(replace(envelope, kind="repeated"))
+                await self._sender.deliver(replace(envelope, kind="repeated"))
         for held in late:
-            await self._postman.deliver(held)
+            await self._sender.deliver(held)
 
     async def _release_after(self, seconds: float, envelope: Envelope) -> None:
-        await self._postman.sleep(seconds)
+        await self._sender.sleep(seconds)
         if envelope in self._held:
             self._held.remove(envelope)
-            await self._postman.deliver(envelope)
+            await self._sender.deliver(envelope)
 
     def _kind(self, rule: Rule) -> Forgery:
         if rule.kind:

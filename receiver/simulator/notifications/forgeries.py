@@ -61,7 +61,7 @@ class Forger:
         at = {Forgery.TOO_OLD: now - 16 * DAY, Forgery.FROM_FUTURE: now + DAY // 24}.get(kind, now)
         merchant = "A1SOMEBODYELSE" if kind is Forgery.OTHER_MERCHANT else ""
         message = self._message(refund_id, merchant_id=merchant)
-        return self._spoil(kind, self._publisher(kind).publish(message, self.new_id(), at))
+        return self._corrupt(kind, self._publisher(kind).publish(message, self.new_id(), at))
 
     def _publisher(self, kind: Forgery) -> Publisher:
         """Who signs: SNS itself, SNS for a stranger's topic, or a stranger."""
@@ -74,7 +74,7 @@ class Forger:
             return replace(self.publisher, key=self.stranger().private_key, certificate_url=url)
         return self.publisher
 
-    def _spoil(self, kind: Forgery, signed: Envelope) -> Envelope:
+    def _corrupt(self, kind: Forgery, signed: Envelope) -> Envelope:
         """What is changed after signing."""
         if kind is Forgery.CHANGED_MESSAGE:
             return signed.with_fields(Message=signed.fields["Message"].replace("-R", "-R9", 1))

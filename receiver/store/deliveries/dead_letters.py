@@ -16,7 +16,7 @@ import msgspec
 
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.retries import DeliveryAttempts
-from receiver.store.deliveries.queues import Copy, Lanes
+from receiver.store.deliveries.queues import Copy, DeliveryQueues
 from receiver.store.redis.base import LAST_TIME, scored
 from receiver.store.redis.stream_ids import fixed_width, plain_id, texts_of
 
@@ -55,7 +55,7 @@ class Redriven(NamedTuple):
         return Redriven(*(one + two for one, two in zip(self, other, strict=True)))
 
 
-class DeadLetters(Lanes):
+class DeadLetters(DeliveryQueues):
     """Waiting and dead events of a subscriber."""
 
     async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
@@ -118,7 +118,7 @@ class DeadLetters(Lanes):
         )
         return Waiting(stream_id, at, self._attempts(keys("attempts", name), stream_id, stored), fields)
 
-    async def lane_sizes(self, account: str, name: str) -> tuple[int, int, int]:
+    async def queue_sizes(self, account: str, name: str) -> tuple[int, int, int]:
         """How many events wait and are dead, and when (ms) the oldest was written that waits; 0: none.
 
         Events that are sent again on request have no part in the age.
@@ -179,10 +179,10 @@ class DeadLetters(Lanes):
     async def known(self, account: str, name: str, stream_ids: Sequence[str]) -> list[str]:
         """Those of the ids that are dead, wait, or stand in the stream."""
         keys = self._keys(account)
-        lane, dead, events = keys("lane", name), keys("dead", name), keys("events")
+        queue, dead, events = keys("lane", name), keys("dead", name), keys("events")
         found = await asyncio.gather(
             *(self._read("HEXISTS", dead, each) for each in stream_ids),
-            *(self._read("ZSCORE", lane, each) for each in stream_ids),
+            *(self._read("ZSCORE", queue, each) for each in stream_ids),
             *(self._read("XRANGE", events, each, each) for each in stream_ids),
         )
         count = len(stream_ids)
@@ -194,7 +194,7 @@ class DeadLetters(Lanes):
         """Put a test at the head of the lane; False if there is no such subscriber."""
         keys = self._keys(account)
         held = await self._run(
-            "try_out",
+            "enqueue_test",
             [keys("subscribers"), keys("lane", name), keys("copies", name)],
             [name, stream_id, msgspec.json.encode(Copy(fields))],
         )

@@ -19,11 +19,11 @@ import structlog
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, operator_fields
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
-from receiver.store.deliveries.subscribers import waiting_form
+from receiver.store.deliveries.subscribers import queued_form
 from receiver.store.redis.base import LAST_TIME, RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.stream_ids import fixed_width, texts_of
-from receiver.store.refunds.timeline import CAP, DELIVERY, KEPT_FOR, trace_line
+from receiver.store.refunds.timeline import CAP, DELIVERY, KEPT_FOR, timeline_line
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ PROBE_PAUSE = 1_000
 FARTHEST = 400 * 86_400_000
 """ms; nothing is scheduled for later. `store/redis/prelude.lua` brings back what is."""
 LONGEST_HOLD = 60_000
-"""ms for which nothing is sent to a subscriber that asks for time; `claim_lane.lua` believes in no longer."""
+"""ms for which nothing is sent to a subscriber that asks for time; `claim_deliveries.lua` believes in no longer."""
 COUNT = re.compile(rb"[0-9]{1,20}")
 TEST_KEPT = 120_000
 """ms for which the outcome of a test can be asked."""
@@ -59,7 +59,7 @@ class QueueLimits:
 class Claims(NamedTuple):
     """What was claimed, and in how many ms there may be more; None: nothing waits."""
 
-    parcels: Sequence[ClaimedDelivery]
+    deliveries: Sequence[ClaimedDelivery]
     wait: int | None
 
 
@@ -93,16 +93,16 @@ class AttemptEffects:
     failed: bool | None = None
     """None: it says nothing about the subscriber."""
     error: str = ""
-    tell: Sequence[OperatorEvent] = field(default=())
+    operator_events: Sequence[OperatorEvent] = field(default=())
     hold: int | None = None
     """Until when (ms) the subscriber wants nothing more."""
 
 
-SAYS_NOTHING = AttemptEffects()
+NO_EFFECT = AttemptEffects()
 SUCCESS = AttemptEffects(failed=False)
 
 
-class Lanes(RedisRepository):
+class DeliveryQueues(RedisRepository):
     """Deliveries of one account, by subscriber."""
 
     keep_dead = 10_000
@@ -110,7 +110,7 @@ class Lanes(RedisRepository):
     on_dropped: Callable[[int], None]
     """Is told how many had to go."""
 
-    async def lane_tops(self, account: str, names: Sequence[str]) -> dict[str, int]:
+    async def queue_heads(self, account: str, names: Sequence[str]) -> dict[str, int]:
         """When (ms) each lane has something to send, 0 for a test; a lane that owes nothing is left out."""
         keys = self._keys(account)
         tops = await asyncio.gather(*(self._top(keys("lane", name)) for name in names))
@@ -125,7 +125,7 @@ class Lanes(RedisRepository):
             return list(await self._read("ZRANGE", key, 0, 0, "WITHSCORES"))
         return []
 
-    async def claim_lane(
+    async def claim_deliveries(
         self, account: str, name: str, *, lease: int, limit: int, terms: QueueLimits = QueueLimits()
     ) -> Claims:
         """Take what is due for this subscriber, at most `limit` messages, for `lease` ms."""
@@ -143,7 +143,7 @@ class Lanes(RedisRepository):
         ]
         own = {kind: keys(kind, name) for kind in ("lane", "attempts", "copies", "health")}
         wait, *claimed = await self._run(
-            "claim_lane",
+            "claim_deliveries",
             [
                 *(own["lane"], keys("events"), own["attempts"], keys("subscribers"), own["copies"], own["health"]),
                 keys("aside", "lane", name),
@@ -152,7 +152,7 @@ class Lanes(RedisRepository):
             args,
             repeatable=False,
         )
-        parcels = [
+        deliveries = [
             ClaimedDelivery(
                 account,
                 name,
@@ -163,37 +163,39 @@ class Lanes(RedisRepository):
             )
             for stream_id, token, attempts, flat, copy in claimed
         ]
-        return Claims(parcels, None if wait < 0 else int(wait))
+        return Claims(deliveries, None if wait < 0 else int(wait))
 
-    async def delivered(self, parcel: ClaimedDelivery, result: AttemptEffects = SUCCESS) -> bool:
+    async def delivered(self, delivery: ClaimedDelivery, result: AttemptEffects = SUCCESS) -> bool:
         """The subscriber has it."""
-        return await self._settle(parcel, "delivered", result, trace=self._trace(parcel, "delivered"))
+        return await self._finish(delivery, "delivered", result, trace=self._trace(delivery, "delivered"))
 
     async def retry(
-        self, parcel: ClaimedDelivery, at: int, attempts: DeliveryAttempts, result: AttemptEffects = SAYS_NOTHING
+        self, delivery: ClaimedDelivery, at: int, attempts: DeliveryAttempts, result: AttemptEffects = NO_EFFECT
     ) -> bool:
         """Try again at `at` (ms)."""
-        trace = self._trace(parcel, "retry", attempts.last_error)
-        return await self._settle(parcel, "retry", result, at, msgspec.json.encode(attempts), trace=trace)
+        trace = self._trace(delivery, "retry", attempts.last_error)
+        return await self._finish(delivery, "retry", result, at, msgspec.json.encode(attempts), trace=trace)
 
-    async def postpone(self, parcel: ClaimedDelivery, at: int) -> bool:
+    async def postpone(self, delivery: ClaimedDelivery, at: int) -> bool:
         """Nobody tried: it waits until `at` (ms), and its attempts stay as they are."""
-        return await self._settle(parcel, "retry", SAYS_NOTHING, at, msgspec.json.encode(parcel.attempts))
+        return await self._finish(delivery, "retry", NO_EFFECT, at, msgspec.json.encode(delivery.attempts))
 
-    async def dead(self, parcel: ClaimedDelivery, entry: DeadEvent, result: AttemptEffects = SAYS_NOTHING) -> bool:
+    async def dead(self, delivery: ClaimedDelivery, entry: DeadEvent, result: AttemptEffects = NO_EFFECT) -> bool:
         """Given up; kept beside the lane."""
-        trace = self._trace(parcel, "dead", f"{entry.reason}: {entry.last_error}" if entry.last_error else entry.reason)
-        return await self._settle(parcel, "dead", result, dead=msgspec.json.encode(entry), trace=trace)
+        trace = self._trace(
+            delivery, "dead", f"{entry.reason}: {entry.last_error}" if entry.last_error else entry.reason
+        )
+        return await self._finish(delivery, "dead", result, dead=msgspec.json.encode(entry), trace=trace)
 
-    async def tested(self, parcel: ClaimedDelivery, outcome: bytes, result: AttemptEffects) -> bool:
+    async def tested(self, delivery: ClaimedDelivery, outcome: bytes, result: AttemptEffects) -> bool:
         """A test has ended, however; its outcome is kept for whoever asked for it."""
-        key = self._keys(parcel.account)("tested", parcel.stream_id)
+        key = self._keys(delivery.account)("tested", delivery.stream_id)
         await self._write("SET", key, outcome, "PX", TEST_KEPT, "GET")
-        return await self._settle(parcel, "dropped", result)
+        return await self._finish(delivery, "dropped", result)
 
-    async def _settle(
+    async def _finish(
         self,
-        parcel: ClaimedDelivery,
+        delivery: ClaimedDelivery,
         outcome: str,
         result: AttemptEffects,
         at: int | str = "",
@@ -202,18 +204,18 @@ class Lanes(RedisRepository):
         trace: bytes = b"",
     ) -> bool:
         """False if the claim is no longer ours: then nothing is written."""
-        keys, name = self._keys(parcel.account), parcel.subscriber
+        keys, name = self._keys(delivery.account), delivery.subscriber
         held, *dropped = await self._run(
-            "settle_delivery",
+            "finish_delivery",
             [
                 *(keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies", "health")),
                 keys("told"),
-                keys("trail", parcel.fields.get("refundId", "")),
+                keys("trail", delivery.fields.get("refundId", "")),
             ],
             [
-                parcel.stream_id,
-                fixed_width(parcel.stream_id),
-                parcel.token,
+                delivery.stream_id,
+                fixed_width(delivery.stream_id),
+                delivery.token,
                 outcome,
                 at,
                 attempts,
@@ -227,24 +229,24 @@ class Lanes(RedisRepository):
                 trace,
                 CAP,
                 KEPT_FOR,
-                *(waiting_form(event) for event in result.tell),
+                *(queued_form(event) for event in result.operator_events),
             ],
             without=("told", "trail"),
         )
-        for event in result.tell if any(each.key == keys("told") for each in self.damage.foreign) else ():
+        for event in result.operator_events if any(each.key == keys("told") for each in self.damage.foreign) else ():
             log.error("operator.not_told", **operator_fields(event))
         if dropped and dropped[0]:
-            log.error("delivery.dead_dropped", account=parcel.account, subscriber=name, count=dropped[0])
+            log.error("delivery.dead_dropped", account=delivery.account, subscriber=name, count=dropped[0])
             self.on_dropped(int(dropped[0]))
         return bool(held)
 
-    def _trace(self, parcel: ClaimedDelivery, outcome: str, detail: str = "") -> bytes:
+    def _trace(self, delivery: ClaimedDelivery, outcome: str, detail: str = "") -> bytes:
         """The line of the refund's trail; none for what is told to operators, and where the event is lost."""
-        if is_operator(parcel.fields) or not parcel.fields.get("refundId"):
+        if is_operator(delivery.fields) or not delivery.fields.get("refundId"):
             return b""
-        attempt = parcel.attempts.count + 1
-        more = (parcel.subscriber, outcome, attempt, detail, parcel.fields.get("type", ""))
-        return trace_line(self.now(), DELIVERY, *more)
+        attempt = delivery.attempts.count + 1
+        more = (delivery.subscriber, outcome, attempt, detail, delivery.fields.get("type", ""))
+        return timeline_line(self.now(), DELIVERY, *more)
 
     async def health(self, account: str, name: str) -> Health:
         """How a subscriber fares."""
@@ -276,7 +278,11 @@ class Lanes(RedisRepository):
             self.damage.record(key, stream_id, "not the copy of an event")
             return {}
 
-    async def tell_failing(self, account: str, event: OperatorEvent) -> bool:
+    async def publish_failing_once(self, account: str, event: OperatorEvent) -> bool:
         """Have operators told of failures, once until the subscriber succeeds again; whether this was the once."""
         keys = self._keys(account)
-        return bool(await self._run("warn", [keys("health", event.subscriber), keys("told")], [waiting_form(event)]))
+        return bool(
+            await self._run(
+                "publish_failing_once", [keys("health", event.subscriber), keys("told")], [queued_form(event)]
+            )
+        )

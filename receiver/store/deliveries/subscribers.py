@@ -35,10 +35,10 @@ class SubscriberList:
         return [*self.subscribers, *self.unreadable]
 
 
-class Rosters(RedisRepository):
+class SubscriberRepository(RedisRepository):
     """The subscribers of each account."""
 
-    async def roster(self, account: str) -> SubscriberList:
+    async def subscriber_list(self, account: str) -> SubscriberList:
         """The subscribers, with the version that `commit` wants."""
         key = self._keys(account)("subscribers")
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
@@ -58,14 +58,14 @@ class Rosters(RedisRepository):
                 self.damage.record(key, name, "no subscriber that this version reads")
         return SubscriberList(int(version), found, unreadable)
 
-    async def open_roster(self, account: str) -> bool:
+    async def open_subscriber_list(self, account: str) -> bool:
         """Mark the list of subscribers as written, if it is not; True if it was not."""
         return bool(await self._write("HSETNX", self._keys(account)("subscribers"), VERSION, 1))
 
     async def subscribers(self, account: str) -> list[Subscriber]:
         """The subscribers by name."""
-        roster = await self.roster(account)
-        return [roster.subscribers[name] for name in sorted(roster.subscribers)]
+        subscriber_list = await self.subscriber_list(account)
+        return [subscriber_list.subscribers[name] for name in sorted(subscriber_list.subscribers)]
 
     async def add_subscriber(
         self, account: str, subscriber: Subscriber, start: int | None = None, *, most: int | None = None
@@ -94,14 +94,14 @@ class Rosters(RedisRepository):
         after: Subscriber,
         *,
         version: int | None = None,
-        tell: Sequence[OperatorEvent] = (),
+        operator_events: Sequence[OperatorEvent] = (),
     ) -> bool:
         """Replace `before` by `after`, and have operators told; False if somebody changed or removed it meanwhile.
 
         With a `version` also if any other subscriber was changed since the roster of that version.
         """
         answer = await self._subscribe(
-            account, after, "change", await self._stored(account, before), version, tell=tell
+            account, after, "change", await self._stored(account, before), version, operator_events=operator_events
         )
         return bool(answer[0] == b"ok")
 
@@ -130,7 +130,7 @@ class Rosters(RedisRepository):
         *,
         start: int | None = None,
         most: int | None = None,
-        tell: Sequence[OperatorEvent] = (),
+        operator_events: Sequence[OperatorEvent] = (),
     ) -> Any:
         keys = self._keys(account)
         after = "" if start is None else BEGINNING if start <= 0 else f"{start - 1}-{2**64 - 1}"
@@ -142,7 +142,7 @@ class Rosters(RedisRepository):
             "" if version is None else version,
             after,
             "" if most is None else most,
-            *(waiting_form(event) for event in tell),
+            *(queued_form(event) for event in operator_events),
         ]
         answer = await self._run(
             "subscribe",
@@ -165,6 +165,6 @@ class Rosters(RedisRepository):
         return bool(removed)
 
 
-def waiting_form(event: OperatorEvent) -> bytes:
+def queued_form(event: OperatorEvent) -> bytes:
     """An operator event as it waits to be written into the stream."""
     return msgspec.json.encode(operator_fields(event))

@@ -21,7 +21,7 @@ from receiver.outbox.subscribers.fields import ALL
 from receiver.outbox.subscribers.filters import wants, wants_operator
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store.deliveries.dead_letters import DeadLetters
-from receiver.store.deliveries.subscribers import Rosters, SubscriberList
+from receiver.store.deliveries.subscribers import SubscriberList, SubscriberRepository
 from receiver.store.redis.base import LAST_TIME
 from receiver.store.redis.stream_ids import fixed_width, plain_id
 
@@ -32,9 +32,9 @@ EXPIRY_BATCH = 100
 JOB = re.compile(rb"([0-9]{1,15}-[0-9]{1,20}) ([0-9]{1,15}-[0-9]{1,20})")
 NO_END = -1
 """What `PTTL` says of a key without an end."""
-MOST_TOLD = 1_000
+MOST_PUBLISHED = 1_000
 """Operator events that are looked at in one go."""
-DUTY = 60_000
+MAINTENANCE_LEASE = 60_000
 """ms for which the process that has begun the upkeep of an account keeps others from it."""
 
 
@@ -47,7 +47,7 @@ class Backfill:
     last: str
 
 
-class StreamRetention(Rosters, DeadLetters):
+class StreamRetention(SubscriberRepository, DeadLetters):
     """Upkeep of one account's stream. Everything may be interrupted, and done again."""
 
     async def take_maintenance_lease(self, account: str, every: int) -> bool:
@@ -137,26 +137,30 @@ class StreamRetention(Rosters, DeadLetters):
         """Cut what is older than this ms and nobody is owed; how many entries went."""
         keys = self._keys(account)
         while True:
-            roster = await self.roster(account)
+            subscriber_list = await self.subscriber_list(account)
             gone = await self._run(
                 "trim",
                 [
                     *(keys("events"), keys("subscribers"), keys("backfill")),
-                    *(key for name in roster.names for key in (keys("owed", name), keys("aside", "owed", name))),
+                    *(
+                        key
+                        for name in subscriber_list.names
+                        for key in (keys("owed", name), keys("aside", "owed", name))
+                    ),
                 ],
-                [roster.version, fixed_width(f"{max(before, 0)}-0")],
+                [subscriber_list.version, fixed_width(f"{max(before, 0)}-0")],
             )
             if gone >= 0:
                 return int(gone)
 
-    async def tell(self, account: str) -> list[OperatorEvent]:
+    async def publish_operator_events(self, account: str) -> list[OperatorEvent]:
         """Write the operator events that wait into the stream, owed to who asks for them; returns those written here.
 
         One that cannot be read is set aside, and one of a later version is left to that version: neither may hold up
         the others.
         """
         keys, told = self._keys(account), []
-        for waits in await self._read("LRANGE", keys("told"), 0, MOST_TOLD):
+        for waits in await self._read("LRANGE", keys("told"), 0, MOST_PUBLISHED):
             try:
                 fields = msgspec.json.decode(waits, type=dict[str, str])
                 if is_newer(fields):
@@ -165,23 +169,23 @@ class StreamRetention(Rosters, DeadLetters):
             except (msgspec.MsgspecError, Malformed, RecursionError):
                 await self.set_aside(keys("told"), waits, "no operator event; set aside")
                 continue
-            written = await self._tell(account, event, waits, fields)
+            written = await self._publish(account, event, waits, fields)
             if written:
                 told.append(event)
         if told:
             self._written(account)
         return told
 
-    async def _tell(self, account: str, event: OperatorEvent, waits: bytes, fields: dict[str, str]) -> bool:
+    async def _publish(self, account: str, event: OperatorEvent, waits: bytes, fields: dict[str, str]) -> bool:
         """Write one; False if another process has written it."""
         keys = self._keys(account)
         while True:
-            roster = await self.roster(account)
-            owed = [keys(kind, name) for name in _asking(roster, event) for kind in ("lane", "owed")]
+            subscriber_list = await self.subscriber_list(account)
+            owed = [keys(kind, name) for name in _asking(subscriber_list, event) for kind in ("lane", "owed")]
             written = await self._run(
-                "tell",
+                "publish_operator_event",
                 [keys("subscribers"), keys("events"), keys("told"), *owed],
-                [roster.version, waits, self.now(), *(text for pair in fields.items() for text in pair)],
+                [subscriber_list.version, waits, self.now(), *(text for pair in fields.items() for text in pair)],
                 repeatable=False,
                 without=("lane", "owed"),
             )
@@ -189,8 +193,8 @@ class StreamRetention(Rosters, DeadLetters):
                 return bool(written)
 
 
-def _asking(roster: SubscriberList, event: OperatorEvent) -> Sequence[str]:
-    return [name for name, each in roster.subscribers.items() if wants_operator(each, event)]
+def _asking(subscriber_list: SubscriberList, event: OperatorEvent) -> Sequence[str]:
+    return [name for name, each in subscriber_list.subscribers.items() if wants_operator(each, event)]
 
 
 def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> bool:

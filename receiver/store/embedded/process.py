@@ -118,7 +118,7 @@ class ServerProcess:
         try:
             ended, self._child = self._child, None
             if ended is not None and ended.wait() is not None and not self._loaded:
-                self._mend(ended.returncode)
+                self._cut_garbled_tail(ended.returncode)
             self._start()
         finally:
             self._lock.release()
@@ -171,7 +171,7 @@ class ServerProcess:
             pass
         return self._child is None or _gone(self._child)
 
-    def epitaph(self) -> dict[str, object]:
+    def exit_details(self) -> dict[str, object]:
         """What is known of the end of the server, for the log."""
         known: dict[str, object] = {"pid": self.pid}
         if self._child is not None:
@@ -220,7 +220,7 @@ class ServerProcess:
         """Notes that we ended the server: the next start need not ask why."""
         self._child = self.pid = None
 
-    def predicament(self) -> str:
+    def why_unavailable(self) -> str:
         """Why there is no server, though the directory is in use."""
         where, holder = self.files.socket, f"process {self.server_pid or 'unknown'}"
         if not self.owned:
@@ -233,7 +233,7 @@ class ServerProcess:
             f"nor could be ended: stop it, or name another data_dir."
         )
 
-    def _mend(self, status: int) -> None:
+    def _cut_garbled_tail(self, status: int) -> None:
         """Cuts a garbled tail off the data, where that may be what ended the server.
 
         Valkey itself drops a command that is cut short, but refuses to start where the end is garbled, as after a

@@ -19,7 +19,7 @@ TROUBLE = (OSError, EOFError)
 """What a question may raise: refused, cut, too late (TimeoutError is an OSError), half an answer."""
 
 
-class Line:
+class ServerConnection:
     """One connection. Use as `async with Line(path, timeout) as line`; every question has `timeout` seconds."""
 
     def __init__(self, path: Path, timeout: float) -> None:
@@ -89,7 +89,7 @@ class Line:
 async def try_a_write(path: Path, timeout: float) -> None:
     """Raise `StoreUnavailable` unless the server takes a write: on a full disk it starts, and ends at the first one."""
     try:
-        async with Line(path, timeout) as line:
+        async with ServerConnection(path, timeout) as line:
             answer = await line.write()
     except TROUBLE as error:
         raise StoreUnavailable("Valkey ended at its first write: look at its disk.") from error

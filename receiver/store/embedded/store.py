@@ -29,24 +29,24 @@ from structlog.typing import FilteringBoundLogger
 from receiver.errors import ReceiverError, StoreUnavailable
 from receiver.store.embedded.files import DataDir, reason_of
 from receiver.store.embedded.process import ServerProcess, find_binary
-from receiver.store.embedded.socket import TROUBLE, Line, try_a_write
+from receiver.store.embedded.socket import TROUBLE, ServerConnection, try_a_write
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 STEP = 0.02
 """Seconds between two looks while something starts or ends."""
-PULSE = 1.0
+PING_EVERY = 1.0
 """Seconds between two PINGs of a healthy server."""
 PATIENCE = 3.0
 """Seconds without an answer after which a server is not healthy."""
 KILL_TIMEOUT = 5.0
 """Seconds in which a killed server is gone."""
-LINGER = 1.5
+REWRITER_TIMEOUT = 1.5
 """Seconds in which the child that rewrites the file finds out, reporting once a second, that its server is gone."""
 FIRST_WAIT, LAST_WAIT = 0.1, 5.0
 """Seconds before a dead server is started again."""
-SETTLED = 10.0
+STABLE_AFTER = 10.0
 """A server that lived so many seconds is started again after the first wait, not after a longer one."""
 
 
@@ -139,12 +139,12 @@ class EmbeddedStore:
         try:
             await self._do(self._files.prepare)
             self._server = ServerProcess(self._files, await self._do(find_binary), self._log)
-            self._tell("store.started" if await self._open() else "store.attached")
+            self._log_state("store.started" if await self._open() else "store.attached")
             if not opened.done():
                 opened.set_result(None)
             while True:
                 await self._watch()
-                await self._revive()
+                await self._restart()
         except Exception as error:
             if not _fail(opened, error):
                 self._log.exception("store.unsupervised")
@@ -163,8 +163,8 @@ class EmbeddedStore:
                 self._opened_at = self._now()
                 return started
             if self._now() > deadline:
-                if evicted or not await self._evict():
-                    raise StoreUnavailable(self._running.predicament())
+                if evicted or not await self._end_unresponsive():
+                    raise StoreUnavailable(self._running.why_unavailable())
                 evicted, deadline = True, self._now() + self._answer_timeout
             await asyncio.sleep(STEP)
 
@@ -178,7 +178,7 @@ class EmbeddedStore:
     async def _attach(self) -> bool:
         """Whether the server of this directory answers. Waits while it loads."""
         try:
-            async with Line(self._files.socket, self._answer_timeout) as line:
+            async with ServerConnection(self._files.socket, self._answer_timeout) as line:
                 if not await self._identify(line):
                     return False
                 while (answer := await line.ping()) == "LOADING":  # noqa: ASYNC110 - in another process
@@ -186,10 +186,10 @@ class EmbeddedStore:
                 await self._do(self._running.loaded)
         except TROUBLE:
             return False
-        self._note(answer)
+        self._record_answer(answer)
         return True
 
-    async def _identify(self, line: Line) -> bool:
+    async def _identify(self, line: ServerConnection) -> bool:
         """Whether it is the server of this directory, and not of one that was here before and is removed or moved."""
         if await line.directory() != str(self._files.path):
             return False
@@ -202,30 +202,30 @@ class EmbeddedStore:
         """Returns when the server is gone. Until then keeps `healthy` true, and takes over from an owner that left."""
         while True:
             try:
-                async with Line(self._files.socket, min(PATIENCE, self._answer_timeout)) as line:
+                async with ServerConnection(self._files.socket, min(PATIENCE, self._answer_timeout)) as line:
                     if not await self._identify(line):
                         return
                     while True:
-                        self._note(await line.ping())
+                        self._record_answer(await line.ping())
                         await self._take_over()
-                        if await line.ended_within(PULSE):
+                        if await line.ended_within(PING_EVERY):
                             break
             except (ConnectionRefusedError, FileNotFoundError):
                 return
             except TROUBLE as error:
-                self._note(type(error).__name__)
+                self._record_answer(type(error).__name__)
             self._healthy = False
             await asyncio.sleep(STEP)
 
     async def _take_over(self) -> None:
         if not self._running.owned and await self._do(self._running.own):
-            self._tell("store.adopted")
+            self._log_state("store.adopted")
 
-    async def _revive(self) -> None:
+    async def _restart(self) -> None:
         """Has the server, or the next one, up again, however long that takes."""
         self._healthy = False
-        self._log.error("store.died", **await self._do(self._running.epitaph))
-        if self._now() - self._opened_at >= SETTLED:
+        self._log.error("store.died", **await self._do(self._running.exit_details))
+        if self._now() - self._opened_at >= STABLE_AFTER:
             self._wait = FIRST_WAIT
         while True:
             await asyncio.sleep(self._wait)
@@ -237,10 +237,10 @@ class EmbeddedStore:
                 self._healthy = False
                 self._log.error("store.restart_failed", error=error.detail)
             else:
-                self._tell("store.restarted" if started else "store.attached")
+                self._log_state("store.restarted" if started else "store.attached")
                 return
 
-    async def _evict(self) -> bool:
+    async def _end_unresponsive(self) -> bool:
         """Ends a server that holds the directory and does not answer. Whether that worked; only the owner may."""
         if not self._running.owned:
             return False
@@ -255,7 +255,7 @@ class EmbeddedStore:
         for number, bound in ((signal.SIGTERM, self._stop_timeout), (signal.SIGKILL, KILL_TIMEOUT)):
             if not await self._do(self._running.ended):
                 sent = await self._do(self._running.send, number)
-                if not await self._ended_within(bound if sent else LINGER):
+                if not await self._ended_within(bound if sent else REWRITER_TIMEOUT):
                     continue
             return True
         return False
@@ -294,12 +294,12 @@ class EmbeddedStore:
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _note(self, answer: str) -> None:
+    def _record_answer(self, answer: str) -> None:
         if self._healthy and answer != "PONG":
             self._log.warning("store.unhealthy", answer=answer)
         self._healthy = answer == "PONG"
 
-    def _tell(self, event: str) -> None:
+    def _log_state(self, event: str) -> None:
         where = {"data_dir": str(self._files.path), "url": self.url}
         self._log.info(event, **where, pid=self.pid, owner=self.owner, version=self._version)
 

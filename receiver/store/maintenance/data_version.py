@@ -25,7 +25,7 @@ VERSION = 1
 FIRST = 1
 RETRY, LOOK_EVERY = 0.5, 30.0
 UNKNOWN = "format_unknown"
-_settling: ContextVar[bool] = ContextVar("settling", default=False)
+_migrating: ContextVar[bool] = ContextVar("settling", default=False)
 
 Step = Callable[[RedisRepository], Awaitable[None]]
 STEPS: Mapping[int, Step] = MappingProxyType({})
@@ -36,7 +36,7 @@ processes, and on data that is migrated already: it must then change nothing."""
 class Format(Restored):
     """The version of all accounts' data, and whether it was restored."""
 
-    _format_trouble: str = UNKNOWN
+    _format_problem: str = UNKNOWN
 
     def hold_writes(self) -> None:
         """From now on nothing is written until the format is settled.
@@ -44,18 +44,18 @@ class Format(Restored):
         Whoever tries gets `StoreUnavailable`: with the reason why Redis did not tell the format, or
         `store_format_unknown` for one that this program does not know.
         """
-        self._writes.held = lambda: "" if _settling.get() else self._format_trouble
+        self._writes.held = lambda: "" if _migrating.get() else self._format_problem
 
     async def format_version(self) -> int | None:
         """The version that is written; None where there is none. Raises `ConfigurationError` for what is no number."""
         return _number(await self._read("GET", FORMAT))
 
-    async def settle_format(self, version: int = VERSION, steps: Mapping[int, Step] = STEPS) -> None:
+    async def ensure_format(self, version: int = VERSION, steps: Mapping[int, Step] = STEPS) -> None:
         """Write the version at a first start, migrate what is older, and catch up with what was restored.
 
         Raises `ConfigurationError` for data of a newer version, and `StoreUnavailable`.
         """
-        token = _settling.set(True)
+        token = _migrating.set(True)
         try:
             found = await self.format_version()
             while found != version:
@@ -68,26 +68,26 @@ class Format(Restored):
                     await steps[found](self)
                     found = _number(await self._run("format", [FORMAT], [found, found + 1]))
             await self.catch_up()
-            self._format_trouble = ""
+            self._format_problem = ""
         except StoreUnavailable as error:
-            if self._format_trouble:
-                self._format_trouble = error.reason.removeprefix("store_")
+            if self._format_problem:
+                self._format_problem = error.reason.removeprefix("store_")
             raise
         except ConfigurationError:
-            self._format_trouble = UNKNOWN
+            self._format_problem = UNKNOWN
             raise
         finally:
-            _settling.reset(token)
+            _migrating.reset(token)
 
-    async def keep_settling_format(self) -> None:
+    async def keep_format_current(self) -> None:
         """Settle the format as soon as Redis is there, and look again: Redis may be emptied, restored, or migrated.
 
         Until cancelled. Raises `ConfigurationError`: then nothing is written any more.
         """
         while True:
             with contextlib.suppress(StoreUnavailable):
-                await self.settle_format()
-            await asyncio.sleep(RETRY if self._format_trouble else LOOK_EVERY)
+                await self.ensure_format()
+            await asyncio.sleep(RETRY if self._format_problem else LOOK_EVERY)
 
 
 def too_new(found: int, version: int = VERSION) -> str:

@@ -50,7 +50,7 @@ class Inspection(Records):
         known = [CERTIFICATES, SEALS, FORMAT, RESTORED, PROBE]
         for account in self.accounts:
             with contextlib.suppress(WrongType):
-                self._names[account] = (await self.roster(account)).names
+                self._names[account] = (await self.subscriber_list(account)).names
             known += standing_keys(account, self._names.get(account, ()))
         await self._compare(dict.fromkeys([*known, *(each.key for each in self.damage.foreign)]))
         return self.damage.foreign

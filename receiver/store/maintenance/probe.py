@@ -15,7 +15,7 @@ from receiver.errors import StoreUnavailable
 from receiver.store.redis.address import RedisAddress, address_text
 from receiver.store.redis.client import link
 from receiver.store.redis.cluster import SLOTS, Cluster
-from receiver.store.redis.errors import kind_of
+from receiver.store.redis.errors import error_code
 from receiver.store.redis.keys import PREFIX, PROBE, WAKE
 from receiver.store.redis.sentinel import Guards, MasterOf, ask_guards
 
@@ -35,8 +35,8 @@ Ask = Callable[..., Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
-    """What was found. A part that Redis refused to tell is empty, and `refused` has the word of `kind_of` for it."""
+class RedisProbe:
+    """What was found. A part that Redis refused to tell is empty, and `refused` has the word of `error_code` for it."""
 
     info: Mapping[str, str]
     """The fields of `INFO`."""
@@ -56,7 +56,7 @@ class Vitals:
 class Examined:
     """What was found of one address."""
 
-    nodes: Mapping[str, Vitals | str]
+    nodes: Mapping[str, RedisProbe | str]
     """The vitals of each node that has our data, or the word for why it does not answer; a single one has no name."""
     accounts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The accounts on each node of a cluster."""
@@ -106,19 +106,19 @@ async def _cluster(cluster: Cluster, accounts: Sequence[str], system_clock: Call
     return Examined(dict(zip(names, found, strict=True)), homes, unserved=SLOTS - cluster.served)
 
 
-async def _node(ask: Ask, system_clock: Callable[[], int], prefix: str) -> Vitals | str:
+async def _node(ask: Ask, system_clock: Callable[[], int], prefix: str) -> RedisProbe | str:
     try:
         return await _read(ask, system_clock, prefix)
     except (RedisError, OSError, TimeoutError) as error:
-        return kind_of(error)
+        return error_code(error)
 
 
-async def _read(ask: Ask, system_clock: Callable[[], int], prefix: str) -> Vitals:
+async def _read(ask: Ask, system_clock: Callable[[], int], prefix: str) -> RedisProbe:
     refused: dict[str, str] = {}
     await ask("PING")
     pings = await _samples(ask, PINGS, ("PING",))
-    info = await _told(ask, refused, "info", "INFO")
-    config = await _told(ask, refused, "config", "CONFIG GET", *SETTINGS)
+    info = await _config_of(ask, refused, "info", "INFO")
+    config = await _config_of(ask, refused, "config", "CONFIG GET", *SETTINGS)
     ahead = await _ahead(ask, refused, system_clock)
     # An empty message names no account: it wakes nobody.
     await _asked(ask, refused, "channel", "PUBLISH", WAKE, "")
@@ -129,10 +129,10 @@ async def _read(ask: Ask, system_clock: Callable[[], int], prefix: str) -> Vital
         writes = await _samples(ask, WRITES, ("EVAL", WRITE, 1, key, PROBE_LIVES))
         await ask("DEL", key)
     except RedisError as error:
-        if kind_of(error) in ("timeout", "unreachable"):
+        if error_code(error) in ("timeout", "unreachable"):
             raise
-        refused["write"] = kind_of(error)
-    return Vitals(info, config, pings, writes, ahead, refused)
+        refused["write"] = error_code(error)
+    return RedisProbe(info, config, pings, writes, ahead, refused)
 
 
 async def _samples(ask: Ask, count: int, command: tuple[str | int, ...]) -> tuple[float, ...]:
@@ -150,13 +150,13 @@ async def _asked(ask: Ask, refused: dict[str, str], part: str, *command: str | i
     try:
         return await ask(*command)
     except RedisError as error:
-        if kind_of(error) in ("timeout", "unreachable"):
+        if error_code(error) in ("timeout", "unreachable"):
             raise
-        refused[part] = kind_of(error)
+        refused[part] = error_code(error)
         return None
 
 
-async def _told(ask: Ask, refused: dict[str, str], part: str, *command: str) -> dict[str, str]:
+async def _config_of(ask: Ask, refused: dict[str, str], part: str, *command: str) -> dict[str, str]:
     """The answer as texts by name; empty where Redis refuses to tell."""
     answer = await _asked(ask, refused, part, *command)
     return {_text(name): _text(value) for name, value in dict(answer or {}).items()}

@@ -65,10 +65,10 @@ class Pruning(KnownCharges, StreamRetention):
             return Pruned.UNREADABLE
         if refund is None:
             return Pruned.GONE
-        taken, roster = await asyncio.gather(self._request_of(account, refund), self.roster(account))
+        taken, subscriber_list = await asyncio.gather(self._request_of(account, refund), self.subscriber_list(account))
         answer = await self._run(
             "prune",
-            self._prune_keys(refund, taken, [*roster.subscribers, *roster.unreadable]),
+            self._prune_keys(refund, taken, [*subscriber_list.subscribers, *subscriber_list.unreadable]),
             [
                 refund_id,
                 refund.revision,

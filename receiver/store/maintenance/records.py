@@ -42,7 +42,7 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
             {
                 "refund": self.refund,
                 "history": self.history,
-                "trail": self.trail,
+                "trail": self.timeline,
                 "charge": self.charge_entries,
                 "taken": self.refund_owner,
                 "disputes": self.disputes,
@@ -61,7 +61,7 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
         elif name.kind == "throttle":
             await self._read_throttle(key)
         elif name.kind == "subscribers":
-            await self.roster(name.account)
+            await self.subscriber_list(name.account)
         elif name.kind == "backfill":
             raw: dict[bytes, bytes] = await self._read("HGETALL", key)
             for job in (job for job, value in raw.items() if not JOB.fullmatch(value)):
@@ -92,7 +92,7 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
         for field, value in raw.items():
             text = field.decode(errors="backslashreplace")
             if name.kind == "hints":
-                self._echo(key, text, value)
+                self._follow_up(key, text, value)
             elif name.kind == "attempts":
                 self._attempts(key, text, value)
             elif name.kind == "copies":

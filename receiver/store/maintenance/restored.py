@@ -62,17 +62,19 @@ class Restored(RedisRepository):
                 told, found = await self._read("ZSCAN", index, cursor)
                 cursor, ids = int(told), self._texts(index, [member for member, _ in scored(found)])
                 for start in range(0, len(ids), BATCH):
-                    count += await self._hasten(account, ids[start : start + BATCH])
+                    count += await self._mark_due_now(account, ids[start : start + BATCH])
                 if not cursor:
                     break
         return count
 
-    async def _hasten(self, account: str, ids: list[str]) -> int:
+    async def _mark_due_now(self, account: str, ids: list[str]) -> int:
         keys = self._keys(account)
         revisions = await asyncio.gather(*(self._revision(keys("refund", each)) for each in ids))
         there = {each: revision for each, revision in zip(ids, revisions, strict=True) if revision is not None}
         pairs = [text for pair in there.items() for text in pair]
-        await self._run("hasten", [keys("due"), *(keys("refund", each) for each in there)], [self.now(), GAP, *pairs])
+        await self._run(
+            "mark_due_now", [keys("due"), *(keys("refund", each) for each in there)], [self.now(), GAP, *pairs]
+        )
         return len(there)
 
     async def _revision(self, key: str) -> bytes | None:

@@ -20,7 +20,7 @@ class RedisRepository:
     """Access to Redis. `now` is the clock that leases, throttles and schedules go by."""
 
     now: Clock
-    wakes: ChangeNotifier
+    change_notifier: ChangeNotifier
     damage: Damage
     _reads: Pipelines
     _writes: Pipelines
@@ -61,7 +61,7 @@ class RedisRepository:
         if lua is not None and isinstance(answer, list) and len(answer) == 3 and answer[0] == b"NOTES":
             _, notes, answer = answer
             for key, part, what in zip(notes[::3], notes[1::3], notes[2::3], strict=True):
-                self._noted(key.decode(), part, what.decode())
+                self._record_note(key.decode(), part, what.decode())
         return answer
 
     async def set_aside(self, key: str, part: bytes | str, what: str) -> bool:
@@ -98,7 +98,7 @@ class RedisRepository:
             self.damage.record(key, member, "its score is no time")
         return int(min(max(found, 1), LAST_TIME)) if found else 0
 
-    def _noted(self, key: str, part: bytes, what: str) -> None:
+    def _record_note(self, key: str, part: bytes, what: str) -> None:
         """What a script tells beside its answer: a key without which it went on, or a damaged record."""
         if what.startswith("foreign "):
             self.damage.wrong_type(key, what.removeprefix("foreign "))
@@ -107,8 +107,8 @@ class RedisRepository:
 
     def _written(self, account: str, news: News = News.CHANGED) -> None:
         """Tell this process and the others. Nothing depends on it."""
-        self.wakes.notify(account, news)
-        publish: Command = ("PUBLISH", WAKE, self.wakes.word(account, news))
+        self.change_notifier.notify(account, news)
+        publish: Command = ("PUBLISH", WAKE, self.change_notifier.word(account, news))
         self._writes.forget(publish)
 
     @staticmethod

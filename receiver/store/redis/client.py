@@ -44,14 +44,14 @@ def _leaving(client: Redis, on_error: Callable[[str], None]) -> Callable[[str], 
     """After a refused write also let go of the connections: behind a name or a proxy another server may be master."""
     under_way: set[asyncio.Task[None]] = set()
 
-    def noted(kind: str) -> None:
+    def on_failure(kind: str) -> None:
         on_error(kind)
         if kind == "read_only" and not under_way:
             task = asyncio.get_running_loop().create_task(_let_go(client))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
 
-    return noted
+    return on_failure
 
 
 async def _let_go(client: Redis) -> None:

@@ -21,9 +21,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from receiver.errors import StoreUnavailable
 from receiver.store.redis.address import address_text
-from receiver.store.redis.errors import kind_of
+from receiver.store.redis.errors import error_code
 from receiver.store.redis.keys import PROBE
-from receiver.store.redis.pipeline import Pipeline, _Call, key_of, pulse_key
+from receiver.store.redis.pipeline import Pipeline, _Call, key_of, wait_marker_key
 from receiver.store.redis.scripts import Command, Script
 
 log = structlog.get_logger()
@@ -95,7 +95,7 @@ class Cluster:
                     told = await self.client(place).execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("store.node_silent", node=address_text(*place), error=type(error).__name__)
-                self._trouble = kind_of(error)
+                self._trouble = error_code(error)
             else:
                 self._take(place, told)
                 break
@@ -168,7 +168,7 @@ class NodeGroup(Pipeline):
         if self.wait_replicas:
             commands += [
                 ("ASKING",),
-                ("SET", pulse_key(call.command), 1, "GET"),
+                ("SET", wait_marker_key(call.command), 1, "GET"),
                 ("WAIT", self.wait_replicas, self.wait_ms),
             ]
         try:

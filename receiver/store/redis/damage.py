@@ -13,7 +13,7 @@ from receiver.store.redis.keys import read_kind, read_name
 
 log = structlog.get_logger()
 
-SAY_AGAIN = 60.0
+LOG_AGAIN = 60.0
 """Seconds after which the same damage is logged again."""
 MOST_REMEMBERED = 1_000
 FIX = "receiver repair '{}'"
@@ -64,7 +64,7 @@ class Damage:
         self.records: dict[tuple[str, str], str] = {}
         """(key, part) → what is wrong with it, as it was met last."""
         self._foreign: dict[str, Foreign] = {}
-        self._said: dict[tuple[str, str], float] = {}
+        self._logged_at: dict[tuple[str, str], float] = {}
 
     @property
     def foreign(self) -> list[Foreign]:
@@ -80,7 +80,7 @@ class Damage:
         if known is None and len(self._foreign) >= MOST_REMEMBERED:
             self._foreign.pop(next(iter(self._foreign)))
         self._foreign[key] = Foreign(key, found or (known.found if known else ""), name.entry.type, name.account)
-        if self._is_news(key, ""):
+        if self._should_log(key, ""):
             log.error(
                 "store.wrong_type",
                 key=key,
@@ -98,7 +98,7 @@ class Damage:
         """These keys were looked at, and hold what they should, or nothing."""
         for key in keys:
             if self._foreign.pop(key, None):
-                self._said.pop((key, ""), None)
+                self._logged_at.pop((key, ""), None)
                 log.warning("store.right_type_again", key=key)
 
     def record(self, key: str, part: str | bytes = "", what: str = "") -> None:
@@ -110,18 +110,18 @@ class Damage:
         shown = ascii(shown)[1:-1][:200]
         if len(self.records) < MOST_REMEMBERED:
             self.records[key, shown] = what
-        if self._is_news(key, f"{shown} {what}"):
+        if self._should_log(key, f"{shown} {what}"):
             self.on_record(read_kind(key))
             log.error("store.record_unreadable", key=key, part=shown or None, what=what or None, fix=fix_of(key, shown))
 
-    def _is_news(self, key: str, part: str) -> bool:
+    def _should_log(self, key: str, part: str) -> bool:
         now = time.monotonic()
-        if now - self._said.get((key, part), -SAY_AGAIN) < SAY_AGAIN:
+        if now - self._logged_at.get((key, part), -LOG_AGAIN) < LOG_AGAIN:
             return False
-        self._said.pop((key, part), None)
-        if len(self._said) >= MOST_REMEMBERED:
-            del self._said[next(iter(self._said))]
-        self._said[key, part] = now
+        self._logged_at.pop((key, part), None)
+        if len(self._logged_at) >= MOST_REMEMBERED:
+            del self._logged_at[next(iter(self._logged_at))]
+        self._logged_at[key, part] = now
         return True
 
 

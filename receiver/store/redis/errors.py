@@ -32,13 +32,13 @@ ALIASES |= {"MASTERNOTFOUND": "MASTERDOWN"}
 """redis-py makes classes of some of Redis's error codes, and then leaves the code out of the text."""
 
 
-def kind_of(error: BaseException) -> str:
+def error_code(error: BaseException) -> str:
     """A word for what is the matter with Redis; the error's text may hold keys and values, and is not passed on."""
     if word := tls_kind(error):
         return word
     if type(error) is RedisConnectionError and error.__cause__ is not None:
         # redis-py 8 wraps so what goes wrong while it greets the server: a password, a time-out.
-        return "unreachable" if (kind := kind_of(error.__cause__)) == "error" else kind
+        return "unreachable" if (kind := error_code(error.__cause__)) == "error" else kind
     name = type(error).__name__.removesuffix("Error").upper()
     for word in (ALIASES.get(name, name), str(error).split(" ", 1)[0]):
         if word in KINDS:
@@ -54,7 +54,7 @@ def store_error(error: BaseException, key: str) -> StoreUnavailable:
     `FOREIGN <type> <key>` is the prelude's word for a key of a script, `DAMAGED <key> <part>` a script's for a record;
     Redis's own `WRONGTYPE` names no key.
     """
-    kind = kind_of(error)
+    kind = error_code(error)
     word, _, rest = str(error).partition(" ")
     found = ""
     if word in ("FOREIGN", "DAMAGED"):

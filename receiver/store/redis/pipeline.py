@@ -24,19 +24,19 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from receiver.errors import StoreUnavailable
 from receiver.runtime.deadline import Deadline
 from receiver.store.redis.address import RedisAddress, read_address
-from receiver.store.redis.errors import kind_of, store_error
+from receiver.store.redis.errors import error_code, store_error
 from receiver.store.redis.keys import PROBE, Keys
 from receiver.store.redis.scripts import Command, Script
 
 log = structlog.get_logger()
 
-MOST_FLIGHTS = 2
+MOST_BATCHES = 2
 """Pipelines under way at once; what arrives meanwhile shares the next one."""
 TIMEOUT = 5.0
 """Seconds for one exchange, where the client has no time-out of its own."""
-SOUND = frozenset({"error", "wrong_type", "record_unreadable"})
+COMMAND_ERRORS = frozenset({"error", "wrong_type", "record_unreadable"})
 """Kinds of error that are about one command: Redis itself is well."""
-PULSE_LIVES = 86_400_000
+WAIT_MARKER_TTL = 86_400_000
 """ms; no key of ours is left where nothing is written any more."""
 
 
@@ -63,10 +63,10 @@ class Pipeline:
     held: Callable[[], str] = lambda: ""
     """Why nothing may be sent yet, as a word of `KINDS`: what is the matter while the data's format is not known."""
     _waiting: list[_Call] = field(default_factory=list)
-    _flights: set[asyncio.Task[None]] = field(default_factory=set)
+    _batches: set[asyncio.Task[None]] = field(default_factory=set)
     _scheduled: bool = False
-    _said: set[Command] = field(default_factory=set)
-    _shaky: bool = False
+    _once: set[Command] = field(default_factory=set)
+    _last_failed: bool = False
     """Whether what was sent last has failed."""
 
     async def call(self, command: Command, script: Script | None = None, *, repeatable: bool = True) -> Any:
@@ -77,8 +77,8 @@ class Pipeline:
         that is due would be claimed by nobody. Raises `StoreUnavailable` for every failure; the command may then have
         run or not.
         """
-        if self._shaky and not repeatable:
-            await self.call(("SETRANGE", pulse_key(command), 0, b""))
+        if self._last_failed and not repeatable:
+            await self.call(("SETRANGE", wait_marker_key(command), 0, b""))
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         call = _Call(command, script, repeatable, answer)
         if kind := self.held():
@@ -90,9 +90,9 @@ class Pipeline:
 
     def forget(self, command: Command) -> None:
         """Send one command with the next pipeline, once if it is said more often; nobody waits for its answer."""
-        if command in self._said:
+        if command in self._once:
             return
-        self._said.add(command)
+        self._once.add(command)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._waiting.append(_Call(command, None, False, answer))
@@ -105,15 +105,15 @@ class Pipeline:
 
     def _flush(self) -> None:
         self._scheduled = False
-        if not self._waiting or len(self._flights) >= MOST_FLIGHTS:
+        if not self._waiting or len(self._batches) >= MOST_BATCHES:
             return
-        calls, self._waiting, self._said = self._waiting, [], set()
-        flight = asyncio.get_running_loop().create_task(self._send_batch(calls))
-        self._flights.add(flight)
-        flight.add_done_callback(self._landed)
+        calls, self._waiting, self._once = self._waiting, [], set()
+        batch = asyncio.get_running_loop().create_task(self._send_batch(calls))
+        self._batches.add(batch)
+        batch.add_done_callback(self._batch_done)
 
-    def _landed(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
+    def _batch_done(self, batch: asyncio.Task[None]) -> None:
+        self._batches.discard(batch)
         self._flush()
 
     async def _send_batch(self, calls: list[_Call]) -> None:
@@ -165,13 +165,13 @@ class Pipeline:
             elif isinstance(answer, Exception):
                 self._fail(call, answer)
             elif not call.answer.done():
-                self._shaky = False
+                self._last_failed = False
                 call.answer.set_result(answer)
         await self._again(unknown)
 
     async def _send(self, commands: list[Command]) -> list[Any]:
         if self.wait_replicas:
-            wait_marker: Command = ("SET", pulse_key(commands[0]), 1, "PX", PULSE_LIVES, "GET")
+            wait_marker: Command = ("SET", wait_marker_key(commands[0]), 1, "PX", WAIT_MARKER_TTL, "GET")
             commands = [*commands, wait_marker, ("WAIT", self.wait_replicas, self.wait_ms)]
         answers = await self._exchange(commands)
         return self._confirmed(answers) if self.wait_replicas else answers
@@ -215,18 +215,18 @@ class Pipeline:
         return answer if shape is None else shape(answer)
 
     def _fail(self, call: _Call, error: Exception) -> None:
-        self._refuse(call, kind_of(error), store_error(error, key_of(call.command)))
+        self._refuse(call, error_code(error), store_error(error, key_of(call.command)))
 
     def _refuse(self, call: _Call, kind: str, error: StoreUnavailable | None = None) -> None:
         self.on_error(kind)
-        self._shaky = kind not in SOUND
+        self._last_failed = kind not in COMMAND_ERRORS
         if not call.answer.done():
             call.answer.set_exception(error or StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        while self._flights:
-            await asyncio.wait(self._flights)
+        while self._batches:
+            await asyncio.wait(self._batches)
 
 
 WAKE_AT = 2
@@ -240,7 +240,7 @@ def key_of(command: Command) -> str:
     return found.partition(" ")[0] if at == WAKE_AT else found
 
 
-def pulse_key(command: Command) -> str:
+def wait_marker_key(command: Command) -> str:
     """A key in the slot of this command, for the write by which `WAIT` is about all that was written before.
 
     `WAIT` waits for the last write of its own connection. An answer such as "repeated" rests on a write that came over

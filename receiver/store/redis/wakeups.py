@@ -19,7 +19,7 @@ from receiver.store.redis.keys import WAKE
 
 log = structlog.get_logger()
 
-SILENCE = 3.0
+SILENCE_TIMEOUT = 3.0
 """Seconds without a word after which the server is asked for one; after as many again another connection is made."""
 
 
@@ -48,13 +48,13 @@ class ChangeNotifier:
     def notify(self, account: str, news: News | None = None) -> None:
         """Wake who waits for such news of this account in this process; None: everybody who waits for any."""
         for waker in self._waiting.get(account, ()):
-            if news is None or waker.heeds == news:
+            if news is None or waker.kind == news:
                 waker.set()
 
     @contextlib.contextmanager
-    def waking(self, account: str, heeds: News = News.CHANGED) -> Iterator[ChangeSignal]:
+    def change_signal(self, account: str, kind: News = News.CHANGED) -> Iterator[ChangeSignal]:
         """A waker that rings whenever such a thing is written to the account."""
-        waker = ChangeSignal(heeds)
+        waker = ChangeSignal(kind)
         self._waiting[account].add(waker)
         try:
             yield waker
@@ -65,7 +65,7 @@ class ChangeNotifier:
 
     async def wait(self, account: str, timeout: float) -> None:
         """Return when the account was written to, or after `timeout` seconds."""
-        with self.waking(account) as waker:
+        with self.change_signal(account) as waker:
             await waker.rest(timeout)
 
     def start(self) -> None:
@@ -93,7 +93,7 @@ class ChangeNotifier:
         """Until the connection breaks. A server whose machine is gone breaks none: it is asked whether it is there."""
         asked = False
         while True:
-            message = await channel.get_message(timeout=SILENCE)
+            message = await channel.get_message(timeout=SILENCE_TIMEOUT)
             if message is None and asked:
                 raise TimeoutError
             asked = message is None

@@ -39,14 +39,14 @@ class Owed:
 class Commit:
     """Everything that one change writes.
 
-    `roster_version` is the version of the subscriber list that `owed` was worked out with. `token` is the claim's, 0
+    `subscribers_version` is the version of the subscriber list that `owed` was worked out with. `token` is the claim's, 0
     where nothing was claimed; `next_look` (ms) is when to ask Amazon again, None for never.
     """
 
     known: Refund | None
     refund: Refund
     owed: Sequence[Owed]
-    roster_version: int
+    subscribers_version: int
     token: int
     next_look: int | None
 
@@ -92,7 +92,7 @@ class Refunds(RedisRepository):
         args: list[str | int | bytes] = [
             refund.refund_id,
             known.revision if known else 0,
-            commit.roster_version,
+            commit.subscribers_version,
             commit.token or "",
             "" if commit.next_look is None else commit.next_look,
             refund.changed_at,
@@ -118,7 +118,7 @@ class Refunds(RedisRepository):
     def _commit_keys(self, known: Refund | None, refund: Refund, names: Iterable[str]) -> list[str]:
         keys = self._keys(refund.account)
         before = known or refund
-        lanes = [keys(kind, name) for name in names for kind in ("lane", "owed")]
+        queues = [keys(kind, name) for name in names for kind in ("lane", "owed")]
         return [
             keys("refund", refund.refund_id),
             keys("history", refund.refund_id),
@@ -135,7 +135,7 @@ class Refunds(RedisRepository):
             keys("order", searchable(refund.order_reference)),
             keys("refreshed"),
             keys("backfill"),
-            *lanes,
+            *queues,
         ]
 
     async def page(

@@ -13,7 +13,7 @@ from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.wakeups import News
-from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, trace_line
+from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
 SEEN_FOR = 16 * 86_400_000
@@ -45,7 +45,7 @@ class RefundSchedule(RedisRepository):
                 hint.digest,
                 self.seen_for,
                 follow_up.written(),
-                trace_line(hint.at, hint.source.value),
+                timeline_line(hint.at, hint.source.value),
                 CAP,
                 KEPT_FOR,
             ],
@@ -104,7 +104,7 @@ class RefundSchedule(RedisRepository):
         """
         keys = self._keys(due.account)
         outcome = next_look.outcome
-        trace = trace_line(self.now(), LOOK, due.source.value, outcome) if outcome else ""
+        trace = timeline_line(self.now(), LOOK, due.source.value, outcome) if outcome else ""
         held = await self._run(
             "reschedule",
             [

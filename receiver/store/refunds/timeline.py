@@ -20,7 +20,7 @@ KEPT_FOR = 400 * 86_400_000
 LOOK, DELIVERY, RETRY = "look", "delivery", "retry"
 
 
-class Trace(msgspec.Struct, frozen=True, array_like=True):
+class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
     """One entry. `at` is ms."""
 
     at: int
@@ -38,20 +38,20 @@ class Trace(msgspec.Struct, frozen=True, array_like=True):
     """The type of the event that was delivered."""
 
 
-def trace_line(at: int, what: str, *more: str | int) -> bytes:
+def timeline_line(at: int, what: str, *more: str | int) -> bytes:
     """An entry as it is kept; what stands at its end may be left out."""
     return msgspec.json.encode((at, what, *more))
 
 
-class Trails(RedisRepository):
+class Timelines(RedisRepository):
     """Reads for people."""
 
     async def trace(self, account: str, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
         """Add an entry of now."""
-        line = trace_line(self.now(), what, who, outcome, 0, detail)
+        line = timeline_line(self.now(), what, who, outcome, 0, detail)
         await self._run("trace", [self._keys(account)("trail", refund_id)], [line, CAP, KEPT_FOR], without=("trail",))
 
-    async def trail(self, account: str, refund_id: str) -> list[Trace]:
+    async def timeline(self, account: str, refund_id: str) -> list[TimelineEntry]:
         """The entries, oldest first. One that is damaged is passed over."""
         key, found = self._keys(account)("trail", refund_id), []
         try:
@@ -60,7 +60,7 @@ class Trails(RedisRepository):
             return []
         for place, line in enumerate(lines):
             try:
-                trace = msgspec.json.decode(line, type=Trace)
+                trace = msgspec.json.decode(line, type=TimelineEntry)
                 found.append(msgspec.structs.replace(trace, at=min(max(trace.at, 0), LAST_TIME)))
             except (msgspec.MsgspecError, RecursionError):
                 self.damage.record(key, str(place), "no entry of a trail")

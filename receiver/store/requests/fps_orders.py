@@ -107,9 +107,9 @@ class FpsOrders(RedisRepository):
         """Take a claimed order that needs nothing more off the schedule."""
         await self._run("release", [self._keys(account)("fps_issuing")], [attempt.id, attempt.token])
 
-    async def hurry_fps(self, account: str, reference: str) -> bool:
+    async def expedite_fps(self, account: str, reference: str) -> bool:
         """Try an order now that waits for its next try; False if it does not wait."""
-        hurried = await self._run("fps_hurry", self._both(account, reference), [reference, self.now()])
+        hurried = await self._run("expedite_fps", self._both(account, reference), [reference, self.now()])
         self._written(account)
         return bool(hurried)
 
@@ -117,18 +117,18 @@ class FpsOrders(RedisRepository):
         self, account: str, attempt: Attempt, at: int, *, unknown: bool, fields: Mapping[str, str]
     ) -> bool:
         """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; `fields`: how it failed."""
-        return bool(await self._settle_fps(account, attempt, "retry", at, int(unknown), fields))
+        return bool(await self._finish_fps(account, attempt, "retry", at, int(unknown), fields))
 
     async def done_fps(self, account: str, attempt: Attempt, order: FpsOrder) -> None:
         """Amazon has it, and so has the ledger."""
-        await self._settle_fps(account, attempt, "done", "", "", {"order": msgspec.json.encode(order)})
+        await self._finish_fps(account, attempt, "done", "", "", {"order": msgspec.json.encode(order)})
 
     async def refuse_fps(self, account: str, attempt: Attempt, fields: Mapping[str, str]) -> RequestState | None:
         """It is over. Returns what that makes of the order; None if the claim is no longer ours."""
-        written = await self._settle_fps(account, attempt, "refused", "", "", fields)
+        written = await self._finish_fps(account, attempt, "refused", "", "", fields)
         return RequestState(written) if written else None
 
-    async def _settle_fps(
+    async def _finish_fps(
         self,
         account: str,
         attempt: Attempt,
@@ -139,7 +139,7 @@ class FpsOrders(RedisRepository):
     ) -> str:
         flat = [text for pair in fields.items() for text in pair]
         args: list[str | int | bytes] = [attempt.id, attempt.token, outcome, at, unknown, "at", self.now(), *flat]
-        answer = await self._run("fps_settle", self._both(account, attempt.id), args)
+        answer = await self._run("fps_finish", self._both(account, attempt.id), args)
         self._written(account)
         return str(answer.decode())
 

@@ -174,7 +174,7 @@ class OpenRequestStore(Refunds, Requests):
         self._written(account)
         return Attempt(order.id, now + lease)
 
-    async def settle_unclear(
+    async def resolve_request(
         self, account: str, order: PreparedRefund, fields: Mapping[str, str], *, refund_id: str = "", state: str = ""
     ) -> NotUnclear | Taken | Busy | None:
         """What a person has found out of a request that is unclear, or whose tries Amazon refuses without a word about
@@ -187,7 +187,7 @@ class OpenRequestStore(Refunds, Requests):
         outcome = RequestState.DONE if refund_id else RequestState.REFUSED
         entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
         answer = await self._run(
-            "settle_unclear",
+            "resolve_request",
             [
                 keys("requests", order.id),
                 keys("charge", order.charge_id),

@@ -168,7 +168,7 @@ class Requests(RedisRepository):
 
         `fields` are what is kept of how it failed.
         """
-        written = await self._settle_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
+        written = await self._finish_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
         return bool(written)
 
     async def done_request(
@@ -179,17 +179,17 @@ class Requests(RedisRepository):
         False if that contradicts what a person had made of this request, or of another that was given this refund.
         """
         entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
-        written = await self._settle_request(account, attempt, order, "done", refund_id=refund_id, entry=entry)
+        written = await self._finish_request(account, attempt, order, "done", refund_id=refund_id, entry=entry)
         return written != "contradicted"
 
     async def refuse_request(
         self, account: str, attempt: Attempt, order: PreparedRefund, fields: Mapping[str, str]
     ) -> RequestState | None:
         """Amazon refused it. Returns what that makes of the request; None if the claim is no longer ours."""
-        written = await self._settle_request(account, attempt, order, "refused", fields=fields)
+        written = await self._finish_request(account, attempt, order, "refused", fields=fields)
         return RequestState(written) if written else None
 
-    async def _settle_request(
+    async def _finish_request(
         self,
         account: str,
         attempt: Attempt,
@@ -205,7 +205,7 @@ class Requests(RedisRepository):
         keys = self._keys(account)
         flat = [text for pair in (fields or {}).items() for text in pair]
         answer = await self._run(
-            "settle_request",
+            "finish_request",
             [
                 keys("requests", order.id),
                 keys("charge", order.charge_id),

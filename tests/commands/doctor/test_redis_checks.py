@@ -14,7 +14,7 @@ import pytest
 from receiver.commands.doctor.finding import Finding, Status
 from receiver.commands.doctor.redis import judge_examined, judge_guards, judge_redis, percentile
 from receiver.commands.doctor.store import check_store
-from receiver.store.maintenance.probe import Examined, Vitals
+from receiver.store.maintenance.probe import Examined, RedisProbe
 from receiver.store.redis.address import read_address
 from receiver.store.redis.pipeline import connect
 from receiver.store.redis.sentinel import Guards
@@ -296,7 +296,7 @@ def test_sentinels_are_judged(guards: Guards, status: Status, reason: str) -> No
 @pytest.mark.parametrize(("unserved", "reason"), [(0, ""), (5461, "slots_unserved")])
 def test_a_cluster_is_judged(unserved: int, reason: str) -> None:
     """Slots that nobody serves; every node for itself, and one that does not answer."""
-    nodes: dict[str, Vitals | str] = {"n1:6379": vitals(redis_mode="cluster"), "n2:6379": "timeout"}
+    nodes: dict[str, RedisProbe | str] = {"n1:6379": vitals(redis_mode="cluster"), "n2:6379": "timeout"}
     examined = Examined(nodes, {"n1:6379": ("us",), "n2:6379": ("eu", "jp")}, unserved=unserved)
     found = judge_examined(examined, 0, "cluster")
     assert only(found, "redis.cluster").reason == reason
@@ -307,14 +307,14 @@ def test_a_cluster_is_judged(unserved: int, reason: str) -> None:
 
 def test_slowness_is_told() -> None:
     """By one that stalls, or by all of them."""
-    slow = Vitals({}, {}, (0.001,) * 49 + (0.3,), (0.06,) * 20, None)
+    slow = RedisProbe({}, {}, (0.001,) * 49 + (0.3,), (0.06,) * 20, None)
     found = judge_redis(slow, 0)
     assert words(found)["redis.latency"] == words(found)["redis.write"] == "slow"
     assert percentile((1.0, 2.0, 3.0, 4.0), 0.5) == 2.0
 
 
-def vitals(**info: str) -> Vitals:
-    return Vitals(info, {"appendfsync": "always"}, (), (), None)
+def vitals(**info: str) -> RedisProbe:
+    return RedisProbe(info, {"appendfsync": "always"}, (), (), None)
 
 
 @pytest.mark.parametrize(

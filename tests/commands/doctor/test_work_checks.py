@@ -39,7 +39,7 @@ async def test_nothing_yet(store: Store) -> None:
 
 async def test_nobody_is_told(store: Store) -> None:
     """The service runs, and has no subscriber."""
-    await store.open_roster("us")
+    await store.open_subscriber_list("us")
     found = only(await look(store), "subscribers.lane")
     assert (found.status, found.reason) == (Status.WARN, "no_subscribers")
     assert "receiver subscriber add" in found.mend
@@ -64,9 +64,9 @@ async def test_dead_events_tell_their_last_reason(store: Store, account: Account
     """And which refund the subscriber does not know of."""
     await store.put_subscriber("us", subscriber("audit"))
     await owe(store, account, 2)
-    for parcel in (await store.claim_lane("us", "audit", lease=30_000, limit=8)).parcels:
-        entry = DeadEvent(parcel.stream_id, "e", "t", refund_id(1), "exhausted", T0, 12, "HTTP 500")
-        assert await store.dead(parcel, entry)
+    for delivery in (await store.claim_deliveries("us", "audit", lease=30_000, limit=8)).deliveries:
+        entry = DeadEvent(delivery.stream_id, "e", "t", refund_id(1), "exhausted", T0, 12, "HTTP 500")
+        assert await store.dead(delivery, entry)
     found = only(await look(store), "subscribers.dead")
     assert (found.status, found.reason, found.subject) == (Status.WARN, "dead_events", "us/audit")
     assert f"2 events given up, the last of refund {refund_id(1)} (exhausted: HTTP 500)" in found.found
