@@ -1,6 +1,6 @@
 """Pure. One attempt to issue a refund has ended → issued, to be repeated, or refused. Total.
 
-    a refund                                     Issued
+    a refund                                     Made
     a refusal with one of Amazon's `VERDICTS`    Refused
     any other refusal, or 429                    TryAgain: Amazon did nothing
     no answer, or half of one                    TryAgain; whether Amazon did anything is unknown, unless the request
@@ -31,7 +31,7 @@ ALARM_TRIES, ALARM_AFTER = 8, 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class Made:
     """Amazon made the refund."""
 
     refund: Observation
@@ -41,6 +41,7 @@ class Issued:
 class TryAgain:
     """Send the same bytes again at `at` (ms)."""
 
+    error: AmazonError
     at: int
     unknown: bool
     """Whether Amazon may have made the refund."""
@@ -65,15 +66,13 @@ class Refused:
     """Whether no attempt can have made a refund."""
 
 
-Verdict = Issued | TryAgain | Refused
+Verdict = Made | TryAgain | Refused
 
 
-def judge(
-    result: Observation | AmazonError, record: RefundRequestRecord | None, now: int, random: float
-) -> Verdict:
+def judge(result: Observation | AmazonError, record: RefundRequestRecord | None, now: int, random: float) -> Verdict:
     """What the end of an attempt means for its request. `record` is the request as it was before, if it is known."""
     if isinstance(result, Observation):
-        return Issued(result)
+        return Made(result)
     if isinstance(result, AmazonRefused) and result.reason_code in VERDICTS:
         is_proven = record is not None and not record.unknown and result.reason_code != KEY_TAKEN
         return Refused(_fields(result, result.reason), is_proven)
@@ -87,7 +86,7 @@ def judge(
     else:
         wait = backoff(tries, random, first=RETRY_FIRST, most=RETRY_MOST, asked=asked)
     is_late = tries >= ALARM_TRIES or now - created_at >= ALARM_AFTER
-    return TryAgain(now + wait, is_unknown(result), _fields(result, reason), is_late)
+    return TryAgain(result, now + wait, is_unknown(result), _fields(result, reason), is_late)
 
 
 def is_unknown(error: AmazonError) -> bool:

@@ -18,7 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.receipt import NotificationOutcome
 from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
-from receiver.outbox.events.event import Settled
+from receiver.outbox.events.event import Recorded
 from receiver.outbox.events.operator_event import OperatorType
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -158,7 +158,7 @@ class Metrics:
         """A field of Amazon's answer could not be read; `field` is Amazon's name for it."""
         self._of(self._unread, bounded(call, CALLS), bounded(field, FIELDS)).inc()
 
-    def observation(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
+    def observation(self, settled: Recorded, source: Source, hinted_at: int, now: int) -> None:
         """An observation was written; `hinted_at` (ms) is 0 where no hint stands behind it."""
         known, refund = settled.change.known, settled.change.refund
         counter = self._old if refund.backfill else self._events

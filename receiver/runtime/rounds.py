@@ -47,7 +47,7 @@ class ChangeSignal:
         self._changed.clear()
 
     async def rest(self, seconds: float) -> None:
-        """Return when it is set, or after `seconds`; at the earliest `MIN_INTERVAL` after the last rest or its creation."""
+        """Return when it is set, or after `seconds`; at least `MIN_INTERVAL` after the last rest or the creation."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()

@@ -54,14 +54,16 @@ class Charges:
         if not await self._token(patience):
             raise AmazonThrottled("Too many charges are being read just now.", retry_after=THROTTLED_PAUSE)
         request = get_charge(self.amazon_client.account.endpoint, charge_id)
-        found = await self.amazon_client.ask(Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id))
+        found = await self.amazon_client.ask(
+            Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id)
+        )
         self.amazon_client.check_environment(found.environment)
         found = msgspec.structs.replace(found, read_at=self._store.now())
         await self._store.keep_charge(self._name, found, for_advice=fresh)
         return found
 
     async def _token(self, patience: float) -> bool:
-        """A token for Get Charge. If the throttle's key is damaged, urgent reads need none: Amazon throttles us itself."""
+        """A token for Get Charge. If the throttle's key is damaged, urgent reads need none: Amazon throttles us too."""
         try:
             return await self.amazon_client.token(Call.GET_CHARGE, patience)
         except WrongType:

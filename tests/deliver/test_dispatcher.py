@@ -20,7 +20,7 @@ from receiver.outbox.retries import SCHEDULE, DeliveryAttempts
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import pause, resume
 from receiver.store import Store
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import T0, ManualClock
 from tests.kit.processes import until
 from tests.kit.webserver import serving
@@ -276,7 +276,7 @@ async def test_410_pauses_the_subscriber_and_keeps_what_it_is_owed(at: Depot, ho
         async with at_work(at.deliverer.run):
             await until(lambda: at.counted("gone"), "one was answered")
             await rounds(at, 2)
-            await until(lambda: not at.deliverer._running, "nothing is under way")
+            await until(lambda: not at.deliverer.rounds.under_way, "nothing is under way")
             posts = len(hook.posts)
             assert posts <= 4
             await at.owe(1, first=6)
@@ -377,7 +377,7 @@ async def test_no_more_is_under_way_than_the_account_may(at: Depot) -> None:
         async with at_work(at.deliverer.run):
             await until(lambda: sum(each.under_way for each in hooks) == 4, "there is no more room")
             await rounds(at, 3)
-            assert len(at.deliverer._running) == 4
+            assert len(at.deliverer.rounds.under_way) == 4
             go.set()
             await until(lambda: at.counted("delivered") == 30, "everything is delivered")
 
@@ -417,7 +417,7 @@ async def test_room_goes_to_who_has_waited_longest(
         for each in (one, two, good):
             await at.subscribe(each, types=("amazonpay.refund.declined",) if each is good else ("*",))
         for number in range(20):
-            await Settler(store, lambda: 0.0).settle(at.account, seen(number=number), source=Source.POLL)
+            await Recorder(store, lambda: 0.0).record(at.account, seen(number=number), source=Source.POLL)
         async with at_work(at.deliverer.run):
             await until(lambda: len(one.posts) + len(two.posts) >= room, "there is no more room")
             await at.owe(1, first=21)
@@ -438,15 +438,15 @@ async def slow_send(at: Depot, hook: Hook, late: Says, slow_first: bool) -> None
         pass_time(at.store, at.clock, LEASE)
         await until(lambda: len(hook.posts) == 2, "the second post")
         for go in (slow, quick) if slow_first else (quick, slow):
-            under_way = len(at.deliverer._running)
+            under_way = len(at.deliverer.rounds.under_way)
             go.set()
-            await until(lambda before=under_way: len(at.deliverer._running) < before, "it has its answer")
+            await until(lambda before=under_way: len(at.deliverer.rounds.under_way) < before, "it has its answer")
             pass_time(at.store, at.clock, LEASE - 1)
             await rounds(at, 3)
-            await until(lambda left=under_way: len(at.deliverer._running) < left, "nothing more is under way")
+            await until(lambda left=under_way: len(at.deliverer.rounds.under_way) < left, "nothing more is under way")
         pass_time(at.store, at.clock, 8 * DAY)
         await rounds(at, 3)
-        await until(lambda: not at.deliverer._running, "nothing is under way")
+        await until(lambda: not at.deliverer.rounds.under_way, "nothing is under way")
     assert len(hook.posts) == 2
     assert len({each.headers["webhook-id"] for each in hook.posts}) == 1
     assert await at.empty()
@@ -554,7 +554,7 @@ async def test_a_subscriber_removed_while_it_is_sent_to_stays_removed(
             await at.owe(first=2)
             await until(lambda: at.counted("delivered") == 1, "the new one gets its event")
         go.set()
-        await until(lambda: not at.deliverer._running, "nothing is under way")
+        await until(lambda: not at.deliverer.rounds.under_way, "nothing is under way")
         pass_time(at.store, at.clock, 8 * DAY)
         await rounds(at, 3)
     assert [each for each, _ in hook.told] == [refund_id(number) for number in ((1, 2) if back else (1,))]

@@ -24,6 +24,7 @@ from receiver.http.feed import feed
 from receiver.http.feed.stream import Timing
 from receiver.ledger.hint import Hint
 from receiver.ledger.money import Money
+from receiver.ledger.next_look import NextLook
 from receiver.ledger.refund import Observation, Source
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.dead_letter import DeadEvent, dead_event
@@ -34,7 +35,7 @@ from receiver.store import Store
 from receiver.store.deliveries.queues import AttemptEffects
 from receiver.store.redis.pipeline import connect
 from receiver.store.redis.stream_ids import fixed_width
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.http.kit import ADMIN, READER, REFUNDER, US_ONLY, Answer, Service, real_receiver, running, settings
 from tests.http.test_refund_api import REFUND, seen
 from tests.kit.accounts import make_account
@@ -314,7 +315,7 @@ async def hostile(store: Store) -> None:
         soft_descriptor=HOSTILE,
         environment=HOSTILE,
     )
-    await Settler(store, lambda: 0.5).settle(make_account("us"), observation, source=Source.NOTIFICATION)
+    await Recorder(store, lambda: 0.5).record(make_account("us"), observation, source=Source.NOTIFICATION)
 
 
 async def test_texts_from_outside_are_escaped(service: Service, browser: Browser, store: Store, redis: Redis) -> None:
@@ -397,12 +398,12 @@ async def test_the_timeline_has_every_notification_look_and_delivery(
     await seen(store, "us")
     claimed = await store.claim("us", "get_refund", lease=30_000, burst=9, per_second=9, limit=1)
     clock.tick(1_000)
-    assert await store.reschedule(claimed.refunds[0], clock.ms, outcome="amazon_throttled")
+    assert await store.reschedule(claimed.items[0], NextLook(clock.ms, outcome="amazon_throttled"))
     clock.tick(1_000)
     await seen(store, "us", state="Declined", reason="AmazonRejected")
     for number in range(2):
         clock.tick(1_000)
-        (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).deliveries
+        (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).items
         if number:
             assert await store.delivered(delivery)
         else:
@@ -446,7 +447,7 @@ async def test_what_was_given_up_is_sent_again(service: Service, browser: Browse
     """One press."""
     await subscribe(store)
     await seen(store, "us", "S01-1", "Declined")
-    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).deliveries
+    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).items
     assert await store.dead(delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts()))
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
@@ -463,7 +464,7 @@ async def test_the_last_error_stays_known_after_a_success(
     await subscribe(store)
     await seen(store, "us", "S01-1", "Declined")
     await browser.sign_in(US_ONLY)
-    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).deliveries
+    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).items
     assert await store.retry(
         delivery, clock.ms, DeliveryAttempts(count=1), AttemptEffects(failed=True, error="HTTP 502")
     )
@@ -472,7 +473,7 @@ async def test_the_last_error_stays_known_after_a_success(
     assert re.search(rf"{words}; 1 failures in a row</dd>", browser.page)
     assert "<dt>Last success</dt><dd>none known</dd>" in browser.page
     clock.tick(60_000)
-    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).deliveries
+    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).items
     assert await store.delivered(delivery)
     await browser.get("/subscribers")
     assert re.search(rf"{words}</dd>", browser.page)
@@ -497,7 +498,7 @@ async def test_however_much_was_given_up_it_is_shown_and_sent_again(
     seconds, _ = await redis.time()
     clock.tick(int(seconds) * 1000 - clock.ms)
     await seen(store, "us", state="Declined")
-    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).deliveries
+    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).items
     assert await store.dead(delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts(last_error="HTTP 503")))
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
@@ -534,7 +535,7 @@ async def test_conflicts_come_first(service: Service, browser: Browser, store: S
     assert "contradict" not in browser.page
     await seen(store, "us", state="Declined")
     observation = Observation(refund_id=REFUND, state="Refunded", updated_at=T0 + 1000)
-    await Settler(store, lambda: 0.5).settle(make_account("us"), observation, source=Source.POLL)
+    await Recorder(store, lambda: 0.5).record(make_account("us"), observation, source=Source.POLL)
     await browser.get("/")
     assert browser.page.index("Conflicts (1)") < browser.page.index("Declined, the latest first")
 

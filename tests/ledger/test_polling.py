@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.ledger.money import Money
-from receiver.ledger.polling import DEFAULT_POLL, ECHO, PollPlan, next_follow_up, next_look
+from receiver.ledger.polling import DEFAULT_POLL, FOLLOW_UPS, PollPlan, next_follow_up, next_look
 from receiver.ledger.refund import Refund, Source
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -98,4 +98,4 @@ def test_a_creation_time_in_our_future_is_not_believed() -> None:
 
 def test_a_hint_that_brought_nothing_new_is_echoed_four_times() -> None:
     assert [next_follow_up(step, T) for step in range(5)] == [T + 5_000, T + 30_000, T + 120_000, T + 600_000, None]
-    assert len(ECHO) == 4
+    assert len(FOLLOW_UPS) == 4

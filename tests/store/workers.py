@@ -6,18 +6,17 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
 
 from receiver.ledger.lifecycle import Facts
+from receiver.ledger.next_look import DueRefund, FollowUp, NextLook
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation
 from receiver.store import Store
 from receiver.store.refunds.refunds import Commit, Committed
-from receiver.store.refunds.schedule import DueRefund, FollowUp
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import seen
@@ -63,10 +62,10 @@ class Gated(Store):
             await gate.passed("commit")
         return await super().commit(commit)
 
-    async def reschedule(self, due: DueRefund, at: int | None, follow_up: FollowUp | None = None, **more: Any) -> bool:
+    async def reschedule(self, due: DueRefund, next_look: NextLook) -> bool:
         if gate := GATE.get():
             await gate.passed("reschedule")
-        return await super().reschedule(due, at, follow_up, **more)
+        return await super().reschedule(due, next_look)
 
 
 class Skewed(ManualClock):
@@ -86,7 +85,7 @@ class Worker:
     def __init__(self, client: Redis, clock: ManualClock, ahead: int) -> None:
         self.store = Gated(client, clock=Skewed(clock, ahead))
         self.now = self.store.now
-        self.settler = Settler(self.store, lambda: 0.1)
+        self.recorder = Recorder(self.store, lambda: 0.1)
 
     async def look(self, look: DueRefund, answer: Answer, hope: int) -> None:
         """Settle the claim. After a hint that brought nothing new ask `hope` times more."""
@@ -94,10 +93,12 @@ class Worker:
         if answer == "throttled":
             await self.store.block("us", "get_refund", self.now() + PAUSE)
         if answer in ("throttled", "failed"):
-            await self.store.reschedule(look, self.now() + PAUSE, look.follow_up)
+            await self.store.reschedule(look, NextLook(self.now() + PAUSE, look.follow_up))
             return
         if seen:
-            settled = await self.settler.settle(ACCOUNT, seen, source=look.source, token=look.token, facts=CHARGE_TOLD)
+            settled = await self.recorder.record(
+                ACCOUNT, seen, source=look.source, token=look.token, details=CHARGE_TOLD
+            )
             if not settled.change.is_nothing:
                 return
             refund = settled.change.refund
@@ -107,7 +108,7 @@ class Worker:
         own = next_look(refund, self.now(), ACCOUNT.poll, 0.1) if refund else None
         times = [at for at in (own, self.now() + PAUSE if follow_up else None) if at is not None]
         await self.store.reschedule(
-            look, min(times, default=None), follow_up, revision=refund.revision if refund else 0
+            look, NextLook(min(times, default=None), follow_up, revision=refund.revision if refund else 0)
         )
 
 

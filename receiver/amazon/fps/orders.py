@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from receiver.amazon.attempt import RETRY_FIRST, RETRY_MOST, Issued, Refused, TryAgain, Verdict, is_unknown
+from receiver.amazon.attempt import RETRY_FIRST, RETRY_MOST, Made, Refused, TryAgain, Verdict, is_unknown
 from receiver.amazon.fps.calls import FpsRefundRequest, Policy
 from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs
 from receiver.ledger.backoff import backoff
@@ -45,15 +45,13 @@ class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Our word for how the last try failed, such as `amazon_timeout`; empty where none did."""
 
 
-def judge(
-    result: Observation | AmazonError | None, record: FpsRecord | None, now: int, random: float
-) -> Verdict:
+def judge(result: Observation | AmazonError | None, record: FpsRecord | None, now: int, random: float) -> Verdict:
     """What the end of an attempt means for its order. Total. `result` is None if it was too late to send anything.
 
     Every refusal is a verdict, unlike those of Amazon Pay: FPS has an error of its own for requests that it refuses.
     """
     if isinstance(result, Observation):
-        return Issued(result)
+        return Made(result)
     if result is None:
         return Refused({"detail": _why_late(record)})
     if isinstance(result, AmazonRefused):
@@ -67,7 +65,7 @@ def judge(
         )
     asked = (result.retry_after or 0) * 1000
     wait = backoff(record.tries if record else 0, random, first=RETRY_FIRST, most=RETRY_MOST, asked=asked)
-    return TryAgain(now + wait, is_unknown(result), {"detail": result.detail, "last_error": result.reason})
+    return TryAgain(result, now + wait, is_unknown(result), {"detail": result.detail, "last_error": result.reason})
 
 
 def _why_late(record: FpsRecord | None) -> str:

@@ -77,9 +77,9 @@ class RequestApi:
         account, _ = await self._the_one(accounts, request_id)
         issuer = self._issuers[account]
         if refund_id:
-            record = await issuer.settle_as_done(request_id, refund_id, by=caller.name)
+            record = await issuer.resolve_as_done(request_id, refund_id, by=caller.name)
         else:
-            record = await issuer.settle_as_not_issued(request_id, by=caller.name)
+            record = await issuer.resolve_as_not_issued(request_id, by=caller.name)
         return json_answer(await self._json(account, record))
 
     async def repeat(self, request: Request) -> Response:

@@ -39,8 +39,8 @@ class Owed:
 class Commit:
     """Everything that one change writes.
 
-    `subscribers_version` is the version of the subscriber list that `owed` was worked out with. `token` is the claim's, 0
-    where nothing was claimed; `next_look` (ms) is when to ask Amazon again, None for never.
+    `subscribers_version` is the version of the subscriber list that `owed` was worked out with. `token` is the claim's,
+    0 where nothing was claimed; `next_look` (ms) is when to ask Amazon again, None for never.
     """
 
     known: Refund | None
