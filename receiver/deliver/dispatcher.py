@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from heapq import heapify, heappop, heappush
 
 import structlog
@@ -49,7 +49,7 @@ class Deliverer:
     metrics: Metrics
     system_clock: Callable[[], int]
     random: Callable[[], float]
-    concurrency: int = 256
+    concurrency: InitVar[int] = 256
     per_subscriber: int = 8
     rate: float = 0.0
     timeout: float = 10.0
@@ -64,14 +64,14 @@ class Deliverer:
     _held: set[str] = field(default_factory=set)
     """Queues in which something was held back: the end of a message under way may set it free."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, concurrency: int) -> None:
         self.rounds = Rounds(
             name="deliver",
             account=self.account,
             claim=self._claim,
             work=self._work,
             about=self._about,
-            concurrency=self.concurrency,
+            concurrency=concurrency,
             unblocks=self._unblocks,
         )
 
@@ -109,7 +109,7 @@ class Deliverer:
 
     @property
     def _spare(self) -> int:
-        return self.concurrency // 4
+        return self.rounds.concurrency // 4
 
     def _share_out(self, room: int, subscribers: Mapping[str, Subscriber], names: list[str]) -> dict[str, int]:
         """How many messages may be begun in each of these queues.
@@ -157,7 +157,7 @@ class Deliverer:
     def _unblocks(self, message: Message) -> bool:
         """Whether room was scarce, or something was held back in the message's queue."""
         name = message.subscriber.name
-        if len(self.rounds.under_way) < self.concurrency - self._spare and name not in self._held:
+        if len(self.rounds.under_way) < self.rounds.concurrency - self._spare and name not in self._held:
             return False
         self._held.discard(name)
         return True

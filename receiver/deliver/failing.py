@@ -1,7 +1,7 @@
-"""Verb. What becomes of a subscriber to which nothing gets through, and who is told: nothing is given up in silence.
+"""Verb. A subscriber that nothing reaches is paused, and operators are notified.
 
-When an event is given up and nothing has succeeded since it was written, the subscriber is paused, unless nobody else
-would be told about declines: then it stays active, and that is told. 410 pauses it in any case: it asked for it.
+It is paused when an event is given up and no delivery has succeeded since that event was written. The last subscriber
+that gets declines stays active instead, and operators are notified of that. 410 pauses a subscriber in any case.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ log = structlog.get_logger()
 MOST_COLLISIONS = 8
 
 
-async def announce(store: Store, account: str, metrics: Metrics) -> None:
-    """Have operators told of what waits to be told, in the stream, the log and the metrics."""
+async def publish_operator_events(store: Store, account: str, metrics: Metrics) -> None:
+    """Publish the waiting events for operators: in the stream, the log and the metrics."""
     for event in await store.publish_operator_events(account):
         metrics.operator_event(event.type.value)
         log.error(
@@ -35,32 +35,34 @@ async def announce(store: Store, account: str, metrics: Metrics) -> None:
         )
 
 
-async def pause_gone(store: Store, delivery: ClaimedDelivery, told: Subscriber) -> None:
-    """410 Gone: nothing more is sent until an operator resumes; what is owed waits.
+async def pause_gone(store: Store, delivery: ClaimedDelivery, sent_to: Subscriber) -> None:
+    """Pause a subscriber after a 410: events wait until an operator resumes it.
 
-    It is the address that is gone: if the subscriber has another by now, it goes on.
+    It is the address that is gone. A subscriber that has another one by now stays active.
     """
     for _ in range(MOST_COLLISIONS):
         subscriber = (await store.subscriber_list(delivery.account)).subscribers.get(delivery.subscriber)
-        if subscriber is None or subscriber.paused or subscriber.url != told.url:
+        if subscriber is None or subscriber.paused or subscriber.url != sent_to.url:
             return
         event = _paused(store, delivery, "gone", "It answered 410 Gone.", "HTTP 410")
         after = pause(subscriber, "gone", store.now())
         if await store.change_subscriber(delivery.account, subscriber, after, operator_events=[event]):
-            log.error("subscriber.paused", reason="gone", mend="receiver subscriber resume")
+            log.error("subscriber.paused", reason="gone", fix="receiver subscriber resume")
             return
 
 
-async def pause_failing(store: Store, delivery: ClaimedDelivery, told: Subscriber, attempts: DeliveryAttempts) -> None:
-    """Pause a subscriber with which nothing has worked since the event was written that is given up now.
+async def pause_failing(
+    store: Store, delivery: ClaimedDelivery, sent_to: Subscriber, attempts: DeliveryAttempts
+) -> None:
+    """Pause a subscriber to which nothing was delivered since the event was written that is given up now.
 
-    The list's version is checked with it: of two that fail at the same time, the second sees the first paused.
+    The write checks the version of the list: of two subscribers that fail at once, the second sees the first paused.
     """
     written = int(delivery.stream_id.partition("-")[0])
     for _ in range(MOST_COLLISIONS):
         subscriber_list = await store.subscriber_list(delivery.account)
         subscriber = subscriber_list.subscribers.get(delivery.subscriber)
-        if subscriber is None or subscriber.paused or subscriber.url != told.url:
+        if subscriber is None or subscriber.paused or subscriber.url != sent_to.url:
             return
         if (await store.health(delivery.account, delivery.subscriber)).success_at >= written:
             return
@@ -74,7 +76,7 @@ async def pause_failing(store: Store, delivery: ClaimedDelivery, told: Subscribe
         if await store.change_subscriber(
             delivery.account, subscriber, after, version=subscriber_list.version, operator_events=[event]
         ):
-            log.error("subscriber.paused", reason="failing", mend="receiver subscriber resume")
+            log.error("subscriber.paused", reason="failing", fix="receiver subscriber resume")
             return
 
 
@@ -84,13 +86,13 @@ async def _keep_failing(store: Store, delivery: ClaimedDelivery, attempts: Deliv
         delivery.account,
         delivery.subscriber,
         "last_active",
-        "Nothing reaches it any more. It is not paused, because nobody else would be told about declines: mend it, "
+        "Nothing reaches it any more. It is not paused, because no other subscriber gets declines: fix it, "
         "or add another subscriber.",
         store.now(),
         last_error=attempts.last_error,
     )
     if await store.publish_failing_once(delivery.account, event):
-        log.error("subscriber.failing", reason="last_active", mend="mend its address, or add another subscriber")
+        log.error("subscriber.failing", reason="last_active", fix="fix its address, or add another subscriber")
 
 
 def _paused(store: Store, delivery: ClaimedDelivery, reason: str, why: str, last_error: str) -> OperatorEvent:

@@ -33,20 +33,20 @@ log = structlog.get_logger()
 
 PATIENCE = 3.0
 """Seconds that a caller waits for a token of the throttle. After that the caller gets 202, and a worker goes on."""
-MEND_UNCLEAR = (
+FIX_UNCLEAR = (
     "`receiver refund repeat ID` sends it once more, under the same key; if it stays unclear, look for the refund in "
     "Seller Central, then `receiver refund settle-request ID --refund-id R` or `--not-issued`"
 )
-MEND_REFUSES_US = (
+FIX_REFUSES_US = (
     "the refund was not issued, and the request is kept: reason_code and amazon_says tell what Amazon refuses of our "
     "requests (date, key, account). Correct that; it is then issued by itself. `receiver doctor` finds wrong keys and "
     "clocks"
 )
-MEND_SETTLED_WRONGLY = (
+FIX_SETTLED_WRONGLY = (
     "Amazon says now that this refund is of this request: a person had settled it, or another request with the same "
     "refund, otherwise. Compare the charge's refunds with Seller Central"
 )
-MEND_LATE = (
+FIX_LATE = (
     "it is tried on; last_error says how Amazon fails: quote request_id to Amazon's support, and do not refund the "
     "charge another way before you have looked in Seller Central"
 )
@@ -145,7 +145,7 @@ class RefundAttempts:
         if agreed:
             log.info("refund.issued", **about)
         else:
-            log.error("refund.settled_wrongly", request=prepared.id, mend=MEND_SETTLED_WRONGLY, **about)
+            log.error("refund.settled_wrongly", request=prepared.id, fix=FIX_SETTLED_WRONGLY, **about)
 
     async def record(self, prepared: PreparedRefund, seen: Observation, source: Source, details: Facts) -> Recorded:
         """Record the refund of a request. Its own reservation is no reason against issuing it again."""
@@ -170,7 +170,7 @@ class RefundAttempts:
             return
         self.metrics.refund_attempt("again")
         now = self.store.now()
-        mend = MEND_REFUSES_US if verdict.refuses_us else MEND_LATE
+        fix = FIX_REFUSES_US if verdict.refuses_us else FIX_LATE
         (log.error if verdict.is_late else log.warning)(
             "refund.not_issued_yet",
             account=self.account,
@@ -182,7 +182,7 @@ class RefundAttempts:
             age_in_ms=now - record.created_at if record else 0,
             again_in_ms=at - now,
             **_amazons(fields),
-            **({"mend": mend} if verdict.is_late or verdict.refuses_us else {}),
+            **({"fix": fix} if verdict.is_late or verdict.refuses_us else {}),
         )
 
     async def _refused(self, attempt: Attempt, prepared: PreparedRefund, verdict: Refused) -> None:
@@ -226,7 +226,7 @@ class RefundAttempts:
             charge_id=prepared.charge_id,
             order_reference=prepared.order_reference or None,
             candidate_refund_id=candidate or None,
-            mend=MEND_UNCLEAR,
+            fix=FIX_UNCLEAR,
             **_amazons(fields),
         )
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from urllib.parse import urlsplit
 
 import structlog
@@ -72,17 +72,17 @@ class FpsIssuer:
     random: Callable[[], float]
     new_owner: Callable[[], str]
     lease: float = 30.0
-    concurrency: int = 4
+    concurrency: InitVar[int] = 4
     rounds: Rounds[Attempt] = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, concurrency: int) -> None:
         self.rounds = Rounds(
             name="fps",
             account=self._name,
             claim=self._claim,
             work=self._work,
             about=lambda attempt: {"account": self._name, "refund_id": attempt.id},
-            concurrency=self.concurrency,
+            concurrency=concurrency,
         )
 
     @property

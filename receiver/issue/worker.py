@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import structlog
 
@@ -20,17 +20,17 @@ class Worker:
 
     attempts: RefundAttempts
     lease: float = 30.0
-    concurrency: int = 4
+    concurrency: InitVar[int] = 4
     rounds: Rounds[Attempt] = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, concurrency: int) -> None:
         self.rounds = Rounds(
             name="issue",
             account=self._name,
             claim=self._claim,
             work=self._work,
             about=lambda attempt: {"account": self._name, "request": attempt.id},
-            concurrency=self.concurrency,
+            concurrency=concurrency,
         )
 
     @property

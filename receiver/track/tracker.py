@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import structlog
 
@@ -47,21 +47,21 @@ class Tracker:
     recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
-    concurrency: int = 8
+    concurrency: InitVar[int] = 8
     lease: float = 30.0
     observe_fps: Callable[[str], Awaitable[Observation | None]] | None = None
     rounds: Rounds[DueRefund] = field(init=False)
     _reading: int = 0
     """Looks that are reading a charge because nothing else is new."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, concurrency: int) -> None:
         self.rounds = Rounds(
             name="track",
             account=self.account.name,
             claim=self._claim,
             work=self._work,
             about=_about,
-            concurrency=self.concurrency,
+            concurrency=concurrency,
             unblocks=lambda due: due.patient,
         )
 
@@ -82,7 +82,7 @@ class Tracker:
     async def _claim(self, room: int) -> Claim[DueRefund]:
         bucket = self.account.throttle[Call.GET_REFUND]
         # Where Amazon is slow, a quarter of the places stays free for refunds that notifications name.
-        patient = max(1, self.concurrency * 3 // 4) - sum(due.patient for due in self.rounds.under_way.values())
+        patient = max(1, self.rounds.concurrency * 3 // 4) - sum(due.patient for due in self.rounds.under_way.values())
         return await self.store.claim(
             self.account.name,
             Call.GET_REFUND,
@@ -172,7 +172,7 @@ class Tracker:
                     request=unclear.order.id,
                     charge_id=refund.charge_id,
                     candidate_refund_id=refund.refund_id,
-                    mend="compare with Seller Central, then `receiver refund settle-request`",
+                    fix="compare with Seller Central, then `receiver refund settle-request`",
                 )
 
     async def _more_of(self, due: DueRefund, refund: Refund) -> Refund:
@@ -181,7 +181,7 @@ class Tracker:
         At most a quarter of the looks read charges here, so that slow charges do not hold up news.
         """
         asked = due.source is Source.REFRESH and refund.state == State.DECLINED
-        if self._reading >= max(1, self.concurrency // 4) and not asked:
+        if self._reading >= max(1, self.rounds.concurrency // 4) and not asked:
             return refund
         self._reading += 1
         try:

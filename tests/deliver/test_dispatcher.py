@@ -363,7 +363,7 @@ async def test_a_slow_subscriber_delays_nobody_else(at: Depot) -> None:
 
 async def test_no_more_is_under_way_than_the_account_may(at: Depot) -> None:
     """However many subscribers are owed something at once; those for whom the least is under way come first."""
-    at.deliverer.concurrency = 4
+    at.deliverer.rounds.concurrency = 4
     at.deliverer.per_subscriber = 3
     go = asyncio.Event()
     async with AsyncExitStack() as stack:
@@ -386,7 +386,7 @@ async def test_one_that_may_have_everything_leaves_room_for_others(at: Depot, mo
     """It hangs with as many at once as it may; one that is owed something later is told at once, not when those have
     timed out. What is left over for others is given back as soon as there is room again."""
     monkeypatch.setattr("receiver.runtime.rounds.IDLE", 3600.0)
-    at.deliverer.concurrency = 8
+    at.deliverer.rounds.concurrency = 8
     never = asyncio.Event()
     async with Hook("greedy", then=Says(after=never)).listening() as greedy, Hook("good").listening() as good:
         await at.subscribe(greedy, concurrency=8)

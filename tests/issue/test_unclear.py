@@ -80,7 +80,7 @@ async def test_an_unclear_request_is_an_alarm_and_stays_listed(shop: Desk) -> No
     assert (line["log_level"], line["request"], line["charge_id"]) == ("error", found.order.id, charge)
     assert line["order_reference"] == found.order.order_reference != ""
     assert (line["reason_code"], line["amazon_status"]) == ("TransactionCountExceeded", 422)
-    assert "settle-request" in line["mend"]
+    assert "settle-request" in line["fix"]
     shop.clock.tick(7_000)
     assert found.state is RequestState.UNCLEAR
     sizes = await shop.store.gauges("us")
@@ -275,7 +275,7 @@ async def test_a_request_that_stays_without_an_answer_becomes_an_error(shop: Des
     assert levels == (["warning"] * 7 + ["error"] if by == "tries" else ["warning", "error"])
     last = [each for each in logs if each["event"] == "refund.not_issued_yet"][-1]
     assert last["last_error"] == "amazon_unintelligible"
-    assert "Seller Central" in last["mend"]
+    assert "Seller Central" in last["fix"]
     sizes = await shop.store.gauges("us")
     assert sizes["requests:reserved"] == 1
     assert sizes["request_age:reserved"] >= 3_000

@@ -199,7 +199,7 @@ async def test_a_damaged_copy_of_a_charge_is_read_anew(at: Bench) -> None:
 async def test_charges_that_hang_leave_room_for_news(at: Bench) -> None:
     """Facts that are still missing are read by a few looks at a time, so that a decline finds a free one."""
     numbers = (1, 2, 3)
-    at.tracker.concurrency = 4
+    at.tracker.rounds.concurrency = 4
     at.desk.charge = http(500)
     at.desk.then = http(404)
     for number in numbers:

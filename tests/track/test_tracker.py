@@ -430,7 +430,7 @@ async def test_what_nobody_foresaw_costs_one_look_and_is_told(at: Bench, redis: 
     for number in (1, 2):
         await at.store.hint("us", hint(number, message=f"m{number}"))
     at.desk.answers = [refund("Refunded", number=1), refund("Refunded", number=2)]
-    at.tracker.concurrency = 1
+    at.tracker.rounds.concurrency = 1
     with capture_logs() as logs:
         async with at_work(at.tracker.run):
             await until(

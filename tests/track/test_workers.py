@@ -104,7 +104,7 @@ async def test_a_full_tracker_goes_on_as_soon_as_one_look_ends(
 ) -> None:
     """Not at the next second: here that is never."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
-    tracking.tracker.concurrency = 2
+    tracking.tracker.rounds.concurrency = 2
     tracking.desk.answers = [refund("Refunded", number) for number in range(12)]
     await asyncio.gather(*(store.hint("us", hint(number, message=f"m{number}")) for number in range(12)))
     async with at_work(tracking.tracker.run):
@@ -117,7 +117,7 @@ async def test_a_full_lane_goes_on_as_soon_as_one_delivery_ends(
 ) -> None:
     """Whether it is the lane or the account that has no room."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
-    delivering.deliverer.per_subscriber, delivering.deliverer.concurrency = per_subscriber, concurrency
+    delivering.deliverer.per_subscriber, delivering.deliverer.rounds.concurrency = per_subscriber, concurrency
     await delivering.owe(12)
     async with at_work(delivering.deliverer.run):
         await until(lambda: len(hook.posts) == 12, "all are posted", 10)
