@@ -1,4 +1,4 @@
-"""Builds everything once and runs it: store, verbs and HTTP application. `serve`, `work` and `demo` share it."""
+"""Builds everything once and runs it: store, workers and HTTP application. Used by `serve`, `work` and `demo`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def system_clock() -> int:
 
 
 class Service:
-    """One process's share of the installation. `start` before use; `stop` may be called at any time after."""
+    """One process of the installation. Call `start` before use; `stop` may be called at any time after that."""
 
     def __init__(
         self,
@@ -73,17 +73,15 @@ class Service:
         self.transport: Transport
         self.certificates: CertificateStore
         self.receiver: Receiver
-        self._configured_subscribers: ConfiguredSubscribers
+        self._configured: ConfiguredSubscribers
         self.issuers: dict[str, Issuer] = {}
         self.fps_issuers: dict[str, FpsIssuer]
 
     async def start(self) -> None:
         """Open the store and start the workers.
 
-        A configured Redis need not be there yet: until it is, notifications get 503.
-
-        Raises `ConfigurationError` if the store's data is of a newer version, and that or `StoreUnavailable` if the
-        embedded store cannot be started.
+        A configured Redis may still be down; until it is up, notifications get 503. Raises `ConfigurationError` if the
+        store's data is of a newer version, and that or `StoreUnavailable` if the embedded store cannot be started.
         """
         settings, ingest = self.settings, self.settings.ingest
         await self._open_store()
@@ -140,12 +138,12 @@ class Service:
             await self.store.ensure_format()
 
     async def stop(self) -> None:
-        """Let go of everything, the last first, and of all the rest as well if one of it fails to."""
+        """Close everything in reverse order, continuing if one part fails."""
         await self._opened.aclose()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Service]:
-        """Started, and stopped at the end."""
+        """The service, started; it is stopped at the end."""
         try:
             await self.start()
             yield self
@@ -153,18 +151,14 @@ class Service:
             await self.stop()
 
     def app(self, sessions: Sessions | None = None) -> Application:
-        """The HTTP application of a started service; `sessions` are the dashboard's, if not in memory."""
+        """The HTTP application of a started service; `sessions` are the dashboard's, by default in memory."""
         return build(
             self.settings,
             receiver=self.receiver,
             store=self.store,
             metrics=self.metrics,
             now=self.store.now,
-            checks={
-                "store": self._check_store,
-                "subscribers": self._check_configured_subscribers,
-                "workers": self.kept.check,
-            },
+            checks={"store": self._check_store, "subscribers": self._check_subscribers, "workers": self.kept.check},
             refresh_gauges=self._refresh_gauges,
             advisory_checks={"clock": self._check_clock, "keys": self._check_keys},
             alerting=self._alerting,
@@ -179,8 +173,8 @@ class Service:
     def _start_workers(self) -> None:
         self.kept.keep("format", self.store.keep_format_current)
         declared, starts = self.settings.build_subscribers(self._now()), self.settings.subscriber_starts()
-        self._configured_subscribers = ConfiguredSubscribers(self.store, declared, starts)
-        self.kept.keep("subscribers", self._configured_subscribers.run)
+        self._configured = ConfiguredSubscribers(self.store, declared, starts)
+        self.kept.keep("subscribers", self._configured.run)
         self.kept.keep("keys", self.store.keep_checking_keys)
         self.kept.keep("certificates", partial(self.certificates.keep_sharing, self.store))
         if not self._workers:
@@ -195,8 +189,8 @@ class Service:
             self.kept.keep(f"upkeep:{account.name}", partial(once, self._retention(account).run))
 
     async def _after_configured(self, account: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Not before the configured subscribers are written: they would not be owed what happens before."""
-        await self._configured_subscribers.ready(account)
+        """Waits for the configured subscribers to be written: they would not be owed earlier events."""
+        await self._configured.ready(account)
         await work()
 
     def _tracker(self, account: Account) -> Tracker:
@@ -212,10 +206,8 @@ class Service:
         )
 
     def _amazon_client(self, account: Account) -> AmazonClient:
-        timeout = self.settings.track.request_timeout.total_seconds()
-        return AmazonClient(
-            account, self.store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks
-        )
+        timeout, send = self.settings.track.request_timeout.total_seconds(), self.transport.send
+        return AmazonClient(account, self.store, send, self.metrics, self._now, timeout, clocks=self._clocks)
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(
@@ -236,7 +228,7 @@ class Service:
         return FpsIssuer(self._amazon_client(account), recorder, self._random, lambda: secrets.token_hex(8), lease)
 
     def _dispatcher(self, account: Account) -> Deliverer:
-        """Every account has its share of the deliveries at once, so that none can take the others'."""
+        """Every account has its own share of the concurrent deliveries, so that none can use up the others'."""
         delivery = self.settings.delivery
         return Deliverer(
             account=account.name,
@@ -271,7 +263,7 @@ class Service:
         await self.store.check_writes(account.name for account in self.accounts)
 
     async def _check_clock(self) -> None:
-        """Which of the two is wrong nobody can tell here."""
+        """It is impossible to tell here which of the two clocks is wrong."""
         if abs(self._now() - self.store.now()) > milliseconds(self.settings.ingest.max_future):
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
 
@@ -288,16 +280,14 @@ class Service:
         if foreign := await self.store.check_keys():
             raise KeysDamaged({each.key: f"{each.found or 'another type'}, not {each.should_be}" for each in foreign})
 
-    async def _check_configured_subscribers(self) -> None:
-        # An account whose keys are damaged waits alone: `_check_keys` tells of it.
-        waiting = [
-            account.name for account in self.accounts if not self._configured_subscribers.written[account.name].is_set()
-        ]
-        if len(waiting) == len(self.accounts) or set(waiting) - set(self._configured_subscribers.blocked):
+    async def _check_subscribers(self) -> None:
+        # An account with damaged keys only blocks itself: `_check_keys` reports it.
+        waiting = [account.name for account in self.accounts if not self._configured.written[account.name].is_set()]
+        if len(waiting) == len(self.accounts) or set(waiting) - set(self._configured.blocked):
             raise Unavailable("The configured subscribers are not written yet.", reason="not_written_yet")
 
     async def _gauges(self, name: str) -> dict[str, float] | None:
-        """None where the account's node of a cluster does not answer: the others' are shown."""
+        """None if the account's node of a cluster does not answer, so that the others are still shown."""
         try:
             async with asyncio.timeout(1.5):
                 return await self.store.gauges(name)

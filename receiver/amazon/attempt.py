@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from receiver.amazon.answers import VERDICTS
 from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs, AmazonThrottled
-from receiver.ledger.backoff import backoff
+from receiver.ledger.polling import backoff
 from receiver.ledger.refund import Observation
 from receiver.ledger.refund_request import KEY_TAKEN, RefundRequestRecord
 

@@ -35,7 +35,7 @@ MOST_BATCHES = 100
 
 @dataclass(slots=True)
 class Retention:
-    """Upkeep for one account. `keep` and `keep_owed` (ms): how long an event stays in the stream, at least and at most."""
+    """Upkeep for one account. `keep` and `keep_owed` (ms): how long an event is kept, at least and at most."""
 
     account: str
     store: Store
@@ -88,7 +88,7 @@ class Retention:
                     log.info("backfill.done", account=self.account, subscriber=job.name)
 
     async def expire(self) -> None:
-        """Give up events that have been owed for too long: a paused subscriber must not keep the stream from being cut."""
+        """Give up events that have been owed too long: a paused subscriber must not keep the stream from being cut."""
         before = self.store.now() - self.keep_owed
         for name in (await self.store.subscriber_list(self.account)).names:
             with self._alone(subscriber=name):

@@ -147,7 +147,7 @@ class DeliveryAttempt:
         *,
         first: bool,
     ) -> None:
-        """Judge the answer, and write the verdict. A message counts once for the subscriber's health, with its `first`."""
+        """Judge the answer, and write the verdict. Only the `first` event of a message counts for the health."""
         now, paused_ms = self.store.now(), subscriber.paused_ms
         verdict = judge(answer, delivery.attempts, now, self.random(), paused_ms=paused_ms)
         attempts = record(answer, delivery.attempts, verdict, now, paused_ms=paused_ms)

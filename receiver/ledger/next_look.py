@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import msgspec
 
 from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, NothingToAsk, StoreUnavailable
-from receiver.ledger.backoff import backoff
-from receiver.ledger.polling import PollPlan, next_follow_up, next_look
+from receiver.ledger.polling import PollPlan, backoff, next_follow_up, next_look
 from receiver.ledger.refund import Refund, Source
 
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
@@ -28,7 +27,7 @@ DAMAGED_PAUSE = 60_000
 
 
 class FollowUp(msgspec.Struct, frozen=True, array_like=True):
-    """What is remembered of a hint until it brings something new. Of a poll, only how often it failed."""
+    """What is remembered of a hint until it leads to something new. For a poll, only the number of failures."""
 
     source: Source
     at: int
@@ -39,35 +38,35 @@ class FollowUp(msgspec.Struct, frozen=True, array_like=True):
     failures: int = 0
     """How often Amazon did not answer."""
     due: int = 0
-    """When (ms) to ask again because there was nothing new. An earlier look, by the schedule, is no step."""
+    """When (ms) to ask again because there was nothing new. Regular polls before that time do not count as a step."""
     traceparent: str = ""
-    """Of the hint. The last field, since it is written only where there is one."""
+    """The traceparent of the hint. It is the last field because it is only written if there is one."""
 
     def written(self) -> bytes:
-        """As it is stored in Redis."""
+        """The form stored in Redis."""
         values = msgspec.structs.astuple(self)
         return msgspec.json.encode(values if self.traceparent else values[:-1])
 
 
 @dataclass(frozen=True, slots=True)
 class DueRefund:
-    """A claimed refund: ask Amazon, and finish with the token before the lease ends."""
+    """A claimed refund. Ask Amazon about it, and finish the claim with the token before the lease ends."""
 
     account: str
     refund_id: str
     token: int
     follow_up: FollowUp | None
     patient: bool = False
-    """Whether it was taken from the schedule or the refreshes, which wait behind notifications."""
+    """Whether it came from the schedule or from the refreshes, which wait behind notifications."""
 
     @property
     def source(self) -> Source:
-        """Why Amazon is asked."""
+        """What made the refund due."""
         return self.follow_up.source if self.follow_up else Source.POLL
 
     @property
     def traceparent(self) -> str:
-        """The trace context of the hint; empty for none."""
+        """The traceparent of the hint that made the refund due; empty if there is none."""
         return self.follow_up.traceparent if self.follow_up else ""
 
 

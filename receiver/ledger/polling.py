@@ -130,3 +130,12 @@ def _next_of(ages: tuple[int, ...], refund: Refund, now: int) -> int | None:
 def next_follow_up(step: int, now: int) -> int | None:
     """When (ms) to ask again after a hint brought nothing new for the `step`th time, from 0; None: not any more."""
     return now + FOLLOW_UPS[step] if step < len(FOLLOW_UPS) else None
+
+
+def backoff(failures: int, random: float, *, first: int, most: int, asked: int = 0) -> int:
+    """The wait (ms): `first`, doubled by each earlier failure up to `most`, and at least what the other side `asked`.
+
+    `random` in [0, 1) spreads our own wait over its upper half.
+    """
+    wait = min(first * 2 ** min(failures, 20), most)
+    return max(int(wait * (0.5 + random / 2)), asked)

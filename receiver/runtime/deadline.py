@@ -1,6 +1,5 @@
-"""Edge: asyncio. A deadline for what is under way. `asyncio.timeout` takes several times as long to set and
-to move one, which every notification needs.
-"""
+"""Edge: asyncio. A deadline that is cheap to set and to move. `asyncio.timeout` takes several times as long, and every
+notification needs one."""
 
 from __future__ import annotations
 
@@ -8,15 +7,17 @@ import asyncio
 from types import TracebackType
 
 AGAIN = 0.5
-"""Seconds from one ring to the next, while the task goes on."""
+"""Seconds between repeated cancellations while the task continues."""
 
 
 class Deadline:
-    """Cancels the task that enters it after so many seconds, and raises `TimeoutError` then; a plain `with`.
+    """Cancels the task that enters it after this many seconds, and then raises `TimeoutError`; used with a plain
+    `with`.
 
-    A cancellation from elsewhere stays one, as with `asyncio.timeout`. A task that goes on is cancelled again every
-    `AGAIN` seconds: `asyncio.wait_for` of Python 3.11, by which redis-py sends, swallows a cancellation that comes in
-    the turn in which it is done, and all timers are due in one turn where the machine stood still for a while.
+    A cancellation from elsewhere stays a cancellation, as with `asyncio.timeout`. A task that continues is cancelled
+    again every `AGAIN` seconds. This is needed because `asyncio.wait_for` of Python 3.11, which redis-py uses, swallows
+    a cancellation that comes in the turn in which it completes, and because all timers expire in one turn after the
+    machine has been suspended.
     """
 
     __slots__ = ("_cancelling", "_end", "_expired", "_loop", "_task", "_timer")
@@ -34,7 +35,7 @@ class Deadline:
         return self
 
     def move(self, end: float) -> None:
-        """The deadline is at `end` instead, by the loop's clock."""
+        """Move the deadline to `end`, by the loop's clock."""
         if end < self._end:
             self._timer.cancel()
             self._timer = self._loop.call_at(end, self._ring)

@@ -1,8 +1,8 @@
-"""Edge: standard error. One line per happening: JSON, or text on a terminal. Standard output is left to commands.
+"""Edge: standard error. One line for each event: JSON, or text on a terminal. Standard output is left to commands.
 
-Secrets are kept out twice: nothing here is handed one on purpose, and what looks like one by its name is blackened.
-Whatever strangers send, it forges no line and commands no terminal: unprintable characters are escaped in both forms,
-and in text the lines of a traceback, which alone stand below their line, are indented.
+Secrets are kept out twice: no secret is logged on purpose, and values whose names suggest a secret are redacted.
+Untrusted input can neither forge a line nor send escape sequences to a terminal: unprintable characters are escaped in
+both formats. In text, tracebacks follow below their line, indented.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ SENSITIVE = re.compile(
 )
 HARMLESS = frozenset({"token_name", "signature_version"})
 PLAIN = frozenset({int, float, bool, type(None)})
-"""Values that hold nothing to be cut or blackened."""
+"""Values that contain nothing to shorten or redact."""
 BLACKENED = "[redacted]"
 URL_PASSWORD = re.compile(r"(\w+://)[^\s/@]*@")
 PATIENCE = 1.0
-"""Seconds that a line waits for whoever reads the log; those after it wait no more until he reads again."""
+"""Seconds that a line waits for a slow reader of the log. Later lines do not wait until it reads again."""
 MOST_SELECTED = 1024
-"""`select` takes smaller numbers only (FD_SETSIZE)."""
+"""`select` only accepts numbers below this (FD_SETSIZE)."""
 LONGEST_TEXT = 2_000
 """Characters of one value, so that no single line floods the log; tracebacks are exempt."""
 QUOTED = re.compile(r"""[\s="']""")
-"""A text with one of these is quoted in a text line."""
+"""A text that contains one of these is quoted in a text line."""
 BELOW = frozenset({"stack", "exception"})
 """Values that the text form writes below the line."""
 INDENT = "    "
 
 
 def configure(*, level: str = "info", format: str = "auto", stream: TextIO | None = None) -> None:  # noqa: A002
-    """Set up logging for the process: `level` is debug, info, warning or error, `format` auto, json or text.
+    """Set up logging for the process: `level` is debug, info, warning or error; `format` is auto, json or text.
 
-    Libraries that log by the standard module (uvicorn, asyncio) come out in the same form. Call it once, at the start.
+    Libraries that use the standard module (uvicorn, asyncio) log in the same format. Call it once, at start.
     """
     out = stream or sys.stderr
     text = format == "text" or (format == "auto" and out.isatty())
@@ -70,10 +70,9 @@ def configure(*, level: str = "info", format: str = "auto", stream: TextIO | Non
 
 
 class _Leaky:
-    """A stream whose trouble is nobody else's: what cannot be written is lost. A full disk under the log, or a pipe
-    without a reader, must not turn a notification that is written down into a 500, nor end who looks after the store.
-    A reader that reads no more must not stop the whole service: lines are lost until he reads again.
-    """
+    """A stream that never raises and rarely blocks: what cannot be written is lost. A full disk, or a pipe without a
+    reader, must neither turn a saved notification into a 500 nor end the supervision of the store. A stalled reader
+    must not stop the whole service: lines are lost until it reads again."""
 
     def __init__(self, stream: Any) -> None:
         self._write, self._flush = stream.write, stream.flush
@@ -95,7 +94,7 @@ class _Leaky:
 
 
 def _pipe_of(stream: Any) -> int | None:
-    """The number of a stream that can make its writer wait; None for a file."""
+    """The descriptor of a stream that can block its writer; None for a file."""
     try:
         number: int = stream.fileno()
     except (AttributeError, OSError, ValueError):
@@ -135,7 +134,7 @@ def _as_text(_: WrappedLogger, __: str, line: Any) -> str:
 
 
 class _Shown:
-    """A value of a text line as it is written there: the renderer writes the `repr` of what is no text."""
+    """A value of a text line as it is written: the renderer writes the `repr` of anything that is not text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -145,7 +144,7 @@ class _Shown:
 
 
 def _printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Escape what is unprintable, in keys and values, and quote what could be taken for more than one value."""
+    """Escape unprintable characters in keys and values, and quote values that could be taken for several."""
     return {_word(key): value if key == "exc_info" else _shown(key, value) for key, value in event.items()}
 
 
@@ -156,7 +155,7 @@ def _shown(key: str, value: Any) -> Any:
 
 
 def _word(value: Any) -> str:
-    """A text that is printable and without spaces as it is; else its `repr`, which escapes like `visible`."""
+    """A printable text without spaces as it is; otherwise its `repr`, which escapes like `visible`."""
     if isinstance(value, str) and value.isprintable() and not QUOTED.search(value):
         return value
     return visible(repr(value))
@@ -167,7 +166,7 @@ def _indented(text: str) -> str:
 
 
 class _Traceback(traceback.TracebackException):
-    """One whose messages are one line each: a line end within a message is escaped."""
+    """A traceback whose messages are one line each: line ends within a message are escaped."""
 
     def format_exception_only(self, **options: Any) -> Generator[str, None, None]:
         for line in super().format_exception_only(**options):
@@ -175,7 +174,7 @@ class _Traceback(traceback.TracebackException):
 
 
 def _write_traceback(out: TextIO, exc_info: ExcInfo) -> None:
-    """The traceback, with those of its causes, as indented lines below the line before."""
+    """Write the traceback and its causes as indented lines below the event's line."""
     whole = traceback.TracebackException(*exc_info)
     left = [whole]
     while left:
@@ -186,7 +185,7 @@ def _write_traceback(out: TextIO, exc_info: ExcInfo) -> None:
 
 
 def to_json(event: EventDict, default: Callable[[Any], Any] = repr) -> bytes:
-    """The line as JSON. It is written whatever is in it: what JSON cannot hold becomes its `repr`."""
+    """The line as JSON. Any value can be written: what JSON cannot express becomes its `repr`."""
     try:
         line = msgspec.json.encode(event, enc_hook=default)
     except (UnicodeEncodeError, TypeError, ValueError, msgspec.MsgspecError, RecursionError):
@@ -195,13 +194,13 @@ def to_json(event: EventDict, default: Callable[[Any], Any] = repr) -> bytes:
 
 
 def _encodable(value: Any) -> str:
-    """The value as text that UTF-8 can encode: half of a surrogate pair becomes an escape."""
+    """The value as text that UTF-8 can encode: surrogates are escaped."""
     text = value if isinstance(value, str) else repr(value)
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Blacken what smells of a secret by its name, passwords in addresses, and all bytes; cut what is too long."""
+    """Redact values with names that suggest a secret, passwords in addresses, and all bytes; shorten long values."""
     for key, value in event.items():
         if key != "exc_info" and (type(value) not in PLAIN or _is_sensitive(key)):
             event[key] = _clean(key, value)

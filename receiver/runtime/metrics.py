@@ -1,7 +1,6 @@
-"""Edge: Prometheus. What is counted, with closed sets of label values, so that no input can make the page grow.
+"""Edge: Prometheus. All counters, with closed sets of label values, so that no input can make the page grow.
 
-A value outside its set is counted as `other`; what is in the sets is named by the parts that count. The gauges hold
-what the store says at the moment of the scrape.
+A value outside its set is counted as `other`. The gauges hold what the store reports at the moment of the scrape.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from receiver.ledger.lifecycle import EventType
@@ -20,9 +18,10 @@ from receiver.ledger.receipt import NotificationOutcome
 from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
 from receiver.outbox.events.event import Recorded
 from receiver.outbox.events.operator_event import OperatorType
+from receiver.runtime.gauges import GAUGES, SIZE_GAUGES, Sizes
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable that has several processes count in one folder; it must be set before this module is imported."""
+"""The variable that makes several processes count in one folder; it must be set before this module is imported."""
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_1_0_0
 OTHER: Final = "other"
 
@@ -56,7 +55,7 @@ REASONS: Final = frozenset(
     store_unavailable {" ".join(f"store_{kind}" for kind in STORE_ERRORS)}
     """.split()
 ) | {""}
-"""Every reason that an answer on `/ipn` can have; empty for what was believed."""
+"""Every reason for an answer on `/ipn`; empty for accepted notifications."""
 
 CALLS: Final = frozenset({"get_refund", "get_charge", "create_refund", "fps_refund"})
 ANSWERS: Final = frozenset(
@@ -69,11 +68,11 @@ FIELDS: Final = frozenset(
     {*FIELD_NAMES, "state", "statusDetails", "captureAmount", "refundedAmount", "chargePermissionId"}
     | {"merchantMetadata", "merchantReferenceId", "TransactionId"}
 )
-"""The fields of Amazon's answers that are null where they cannot be read."""
+"""Fields of Amazon's answers that become null if they are unreadable."""
 TRIED: Final = frozenset(
     {"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued", "repeated"}
 )
-"""What a try to issue a refund, or a person, has made of a request."""
+"""The outcomes of attempts to issue a refund, and of requests resolved by hand."""
 OPERATOR_TYPES: Final = frozenset(each.value for each in OperatorType)
 DELIVERED: Final = frozenset({"delivered", "retry", "dead", "gone"})
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
@@ -91,18 +90,16 @@ def bounded(value: str, allowed: Iterable[str]) -> str:
 
 
 class Metrics:
-    """All counters of one process, in a registry of its own. It is the watcher of the verbs that count."""
+    """All counters of one process, in its own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._found: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
-        self._notifications = self._counter("notifications", "Notifications judged.", "outcome", "reason")
-        self._age = self._histogram("notification_age_seconds", "From Amazon's signature to us.", AGES)
+        self._notifications = self._counter("notifications", "Notifications handled.", "outcome", "reason")
+        self._age = self._histogram("notification_age_seconds", "From Amazon's signature to the receiver.", AGES)
         self._answer = self._histogram("ipn_answer_seconds", "From the request to our answer.", FAST)
         self._asked = self._counter("amazon_requests", "Calls of Amazon's API.", "call", "outcome")
-        self._unread = self._counter(
-            "amazon_fields_unread", "Fields of Amazon's answers that could not be read.", "call", "field"
-        )
+        self._unread = self._counter("amazon_fields_unread", "Unreadable fields in Amazon's answers.", "call", "field")
         self._asking = self._histogram("amazon_request_seconds", "Duration of a call of Amazon's API.", SLOW)
         self._final = self._counter("refunds_final", "Refunds that became final.", "state", "reason", "found_by")
         self._settling = self._histogram("hint_to_state_seconds", "From a hint to the state it led to.", AGES)
@@ -110,21 +107,23 @@ class Metrics:
             "notification_to_final_seconds", "From a notification to the final state that it led to.", AGES
         )
         self._events = self._counter("events", "Events written, without those of old refunds.", "type")
-        self._old = self._counter("events_backfill", "Events of refunds settled long before they were seen.", "type")
-        self._deliveries = self._counter("deliveries", "Tries to deliver an event.", "outcome")
-        self._delivery = self._histogram("delivery_seconds", "Duration of one try.", SLOW)
-        self._tried = self._counter("refund_tries", "Tries to issue a refund, and requests settled by hand.", "outcome")
-        self._told = self._counter("operator_events", "What operators were told of deliveries.", "type")
-        self._dead_dropped = self._counter("dead_events_dropped", "Dead events of which too many were kept.")
+        self._old = self._counter(
+            "events_backfill", "Events of refunds that were final long before we saw them.", "type"
+        )
+        self._deliveries = self._counter("deliveries", "Attempts to deliver an event.", "outcome")
+        self._delivery = self._histogram("delivery_seconds", "Duration of one attempt to deliver.", SLOW)
+        self._tried = self._counter("refund_tries", "Attempts to issue refunds; requests resolved by hand.", "outcome")
+        self._told = self._counter("operator_events", "Operator events published.", "type")
+        self._dead_dropped = self._counter("dead_events_dropped", "Dead events dropped because of the limit.")
         self._dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
         self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
-        self._unreadable = self._counter("store_unreadable_records", "Damaged records that were met.", "kind")
+        self._unreadable = self._counter("store_unreadable_records", "Damaged records found.", "kind")
         self._requests = self._counter("http_requests", "Requests answered.", "route", "method", "status")
         self._feed_clients = Gauge(
             "receiver_feed_clients", "Clients of the feed.", registry=self.registry, multiprocess_mode="livesum"
         )
         self._fed = self._counter("feed_events", "Events sent to clients of the feed.", "form")
-        self._cut = self._counter("feed_clients_cut", "Clients of the feed that were cut off, being too slow.")
+        self._cut = self._counter("feed_clients_cut", "Clients of the feed that were disconnected for being too slow.")
         self._sizes = Sizes()
         self.registry.register(self._sizes)
 
@@ -135,31 +134,31 @@ class Metrics:
         return Histogram(f"receiver_{name}", about, buckets=buckets, registry=self.registry)
 
     def _of(self, counter: Counter, *values: str) -> Counter:
-        """The counter of these label values; `labels` would check and lock every time."""
+        """The counter for these label values, cached: `labels` would check and lock every time."""
         found = self._found.get((counter, values))
         if found is None:
             found = self._found[counter, values] = counter.labels(*values)
         return found
 
     def notification(self, outcome: str, reason: str, seconds: float, age_ms: int | None = None) -> None:
-        """A notification was judged in `seconds`; `age_ms` only of one that was believed."""
+        """A notification was handled in `seconds`; `age_ms` only for accepted ones."""
         self._of(self._notifications, bounded(outcome, OUTCOMES), bounded(reason, REASONS)).inc()
         self._answer.observe(seconds)
         if age_ms is not None:
             self._age.observe(max(age_ms, 0) / 1000)
 
     def amazon_call(self, call: str, outcome: str, seconds: float) -> None:
-        """Amazon was asked; `outcome` is `ok` or an error's reason."""
+        """Amazon's API was called; `outcome` is `ok` or an error's reason."""
         known = outcome if outcome in ANSWERS else "amazon_unknown" if outcome.startswith("amazon_") else OTHER
         self._of(self._asked, bounded(call, CALLS), known).inc()
         self._asking.observe(seconds)
 
     def unread_field(self, call: str, field: str) -> None:
-        """A field of Amazon's answer could not be read; `field` is Amazon's name for it."""
+        """A field of Amazon's answer was unreadable; `field` is Amazon's name for it."""
         self._of(self._unread, bounded(call, CALLS), bounded(field, FIELDS)).inc()
 
     def observation(self, settled: Recorded, source: Source, hinted_at: int, now: int) -> None:
-        """An observation was written; `hinted_at` (ms) is 0 where no hint stands behind it."""
+        """An observation was recorded; `hinted_at` (ms) is 0 if no hint led to it."""
         known, refund = settled.change.known, settled.change.refund
         counter = self._old if refund.backfill else self._events
         for event in settled.events:
@@ -175,40 +174,40 @@ class Metrics:
             self._settling.observe(max(now - hinted_at, 0) / 1000)
 
     def hint_dropped(self) -> None:
-        """Amazon does not know what a notification was about."""
+        """Amazon does not know the refund that a notification named."""
         self._dropped.inc()
 
     def delivery_attempt(self, outcome: str, seconds: float) -> None:
-        """One try to deliver has ended: delivered, retry, dead or gone."""
+        """An attempt to deliver ended: delivered, retry, dead or gone."""
         self._of(self._deliveries, bounded(outcome, DELIVERED)).inc()
         self._delivery.observe(seconds)
 
     def refund_attempt(self, outcome: str) -> None:
-        """A try to issue a refund has ended, or a person has settled a request."""
+        """An attempt to issue a refund ended, or a request was resolved by hand."""
         self._of(self._tried, bounded(outcome, TRIED)).inc()
 
     def operator_event(self, kind: str) -> None:
-        """Operators were told of something; `kind` is the type of the event."""
+        """An operator event was published; `kind` is its type."""
         self._of(self._told, bounded(kind, OPERATOR_TYPES)).inc()
 
     def dead_dropped(self, count: int) -> None:
-        """So many dead events are gone for good."""
+        """Dead events beyond the limit were dropped."""
         self._dead_dropped.inc(count)
 
     def store_error(self, kind: str) -> None:
-        """Redis did not confirm; `kind` is a short word of our own."""
+        """Redis did not confirm; `kind` is an error code."""
         self._store_errors.labels(bounded(kind, STORE_ERRORS)).inc()
 
     def record_unreadable(self, kind: str) -> None:
-        """A damaged record was met; `kind` is that of its key, from the catalogue of keys; empty if it is in none."""
+        """A damaged record was found; `kind` is the kind of its key in the catalogue, or empty."""
         self._unreadable.labels(kind or OTHER).inc()
 
     def request(self, route: str, method: str, status: int) -> None:
-        """A request was answered; `route` is the template of the path, never the path."""
+        """A request was answered; `route` is the path's template, never the path."""
         self._of(self._requests, route, bounded(method, METHODS), str(status)).inc()
 
     def feed_clients(self, change: int) -> None:
-        """So many more clients listen to the feed, or fewer."""
+        """The number of clients of the feed changed."""
         self._feed_clients.inc(change)
 
     def feed_events(self, form: str, events: int) -> None:
@@ -216,11 +215,11 @@ class Metrics:
         self._of(self._fed, bounded(form, ("sse", "json"))).inc(events)
 
     def feed_cut(self) -> None:
-        """A client of the feed was too slow."""
+        """A client of the feed was disconnected because it was too slow."""
         self._cut.inc()
 
     def gauges(self, sizes: Mapping[str, Mapping[str, float]], ends_in: Mapping[str, float] | None = None) -> None:
-        """Set what the store says, account by account, in the store's names; certificates by file name, in seconds."""
+        """Set the gauges: the store's sizes of each account, and the seconds left of each certificate file."""
         found: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in GAUGES}
         for account, values in sizes.items():
             for name, value in values.items():
@@ -233,7 +232,7 @@ class Metrics:
         self._sizes.values = found
 
     def render(self) -> bytes:
-        """The page that Prometheus reads: of all processes, where several share a folder."""
+        """The page for Prometheus, for all processes that share a folder."""
         if FOLDER not in os.environ:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
@@ -242,71 +241,6 @@ class Metrics:
         return generate_latest(registry)
 
 
-class Sizes:
-    """The gauges of what the store says. They are the same in every process, so nothing is summed."""
-
-    def __init__(self) -> None:
-        self.values: Mapping[str, Mapping[tuple[str, ...], float]] = {}
-
-    def describe(self) -> Iterable[Metric]:
-        """All of them, without values."""
-        return [
-            GaugeMetricFamily(f"receiver_{name}", about, labels=labels) for name, (about, *labels) in GAUGES.items()
-        ]
-
-    def collect(self) -> Iterable[Metric]:
-        """All of them, as they were last set."""
-        for name, (about, *labels) in GAUGES.items():
-            family = GaugeMetricFamily(f"receiver_{name}", about, labels=labels)
-            for values, number in self.values.get(name, {}).items():
-                family.add_metric(list(values), number)
-            yield family
-
-
 def process_died(folder: str, pid: int) -> None:
-    """What a process that shares the folder had open is over; what it counted stays."""
+    """Remove the live gauges of a process that ended; its counters stay."""
     mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
-
-
-GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
-    "refunds_pending": ("Refunds that are not final.", "account"),
-    "refunds_pending_unchanged": ("Those of them that have not changed for longer.", "account", "longer_than"),
-    "refunds_due": ("Refunds that are scheduled to be asked about.", "account"),
-    "refunds_hinted": ("Refunds to ask about at once.", "account"),
-    "refunds_refreshed": ("Refunds to ask about because somebody asked for a refresh.", "account"),
-    "oldest_pending_seconds": ("Age of the refund that is pending longest.", "account"),
-    "stuck_after_seconds": ("How long a refund may be pending before it is stuck.", "account"),
-    "deliveries_waiting": ("Events owed to a subscriber.", "account", "subscriber"),
-    "deliveries_owed": ("Events that the stream is kept for.", "account", "subscriber"),
-    "deliveries_dead": ("Events given up for a subscriber.", "account", "subscriber"),
-    "refund_requests": ("Refunds to issue that are not settled.", "account", "state"),
-    "oldest_refund_request_seconds": ("How long the oldest of them is in this state.", "account", "state"),
-    "oldest_waiting_seconds": ("Age of the event that waits longest.", "account", "subscriber"),
-    "subscriber_failures": ("Failures in a row; from 5 on one message at a time is sent.", "account", "subscriber"),
-    "subscriber_paused": ("1 while nothing is sent to it.", "account", "subscriber"),
-    "subscribers": ("Subscribers, a lane each.", "account"),
-    "store_wrong_type_keys": ("Keys of the store that hold another type than they should.", "account"),
-    "events_kept": ("Events in the stream.", "account"),
-    "certificate_remaining_seconds": ("Until a signing certificate ends.", "file"),
-}
-SIZE_GAUGES: Final = {
-    "pending": "refunds_pending",
-    "pending_unchanged": "refunds_pending_unchanged",
-    "due": "refunds_due",
-    "hinted": "refunds_hinted",
-    "refreshed": "refunds_refreshed",
-    "oldest_pending_seconds": "oldest_pending_seconds",
-    "stuck_after_seconds": "stuck_after_seconds",
-    "waiting": "deliveries_waiting",
-    "owed": "deliveries_owed",
-    "dead": "deliveries_dead",
-    "requests": "refund_requests",
-    "request_age": "oldest_refund_request_seconds",
-    "oldest_waiting": "oldest_waiting_seconds",
-    "failures": "subscriber_failures",
-    "paused": "subscriber_paused",
-    "lanes": "subscribers",
-    "events": "events_kept",
-    "wrong_type_keys": "store_wrong_type_keys",
-}
-"""The store's words → our gauges; a word with `:` goes on with a subscriber's name or a state."""

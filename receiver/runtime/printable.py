@@ -1,7 +1,7 @@
-"""Pure. Text that a terminal shows and does not obey: every unprintable character becomes an escape.
+"""Pure. Makes text safe for a terminal: every unprintable character becomes an escape.
 
 Unprintable are control characters (line ends, ESC, DEL, C1), characters that change the direction of text or have no
-width, halves of surrogate pairs, and code points without a character (`str.isprintable`).
+width, surrogates, and unassigned code points (`str.isprintable`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ def visible(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    """JSON without white space, with every unprintable character as an escape of JSON: `\\u001b`. It means the same."""
+    """JSON without white space, with every unprintable character as an escape of JSON: `\\u001b`. Its meaning is the
+    same."""
     return text if text.isprintable() else "".join(map(_json_escape, text))
 
 
 def json_escape(character: str) -> str:
-    """The character as JSON's own escape: one for each unit of UTF-16."""
+    """The character as JSON's escape: one for each unit of UTF-16."""
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 

@@ -25,8 +25,8 @@ Item = TypeVar("Item")
 IDLE = 1.0
 """Seconds. Workers look at least this often, so a lost wake-up delays nothing for longer."""
 MIN_INTERVAL = 0.01
-"""Seconds between the ends of two rests, at least: a flood of writes starts a hundred rounds a second, not thousands; a
-single write starts a round at once."""
+"""Minimum seconds between the ends of two rests. A flood of writes causes a hundred rounds a second instead of
+thousands, while a single write takes effect at once."""
 
 
 class ChangeSignal:

@@ -1,5 +1,5 @@
-"""Edge: uvicorn. A server within a program that does more: it says when it answers and when it ends, and leaves signals
-alone."""
+"""Edge: uvicorn. A server inside a larger program: it reports when it is ready and when it ends, and ignores
+signals."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ENDING: Final = "receiver.ending"
-"""The ASGI extension by which an application hears that the server ends: `event` is set then."""
+"""The ASGI extension that tells an application that the server is ending: `event` is set then."""
 
 
 class Server(uvicorn.Server):
-    """A server that leaves the process's signals to whoever started the process.
+    """A server that leaves signals to the program around it.
 
-    uvicorn raises the signals that it caught once more when it has stopped: the process would die of them before the
-    rest of it has let go in order.
+    When uvicorn has stopped, it raises the signals that it caught once more: the process would die before the rest of
+    it could stop cleanly.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -34,22 +34,22 @@ class Server(uvicorn.Server):
         self.answering.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen no more, and let requests in flight be answered."""
+        """Stop listening, and let requests in progress be answered."""
         self.ending.set()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """No."""
+        """Capture none."""
         yield
 
 
 class Leaving:
-    """Tells a request that waits for something to happen (`request.is_disconnected()`) when the server ends, as if the
-    client had gone: what it answers then is sent.
+    """When the server ends, tells waiting requests that the client has gone (`request.is_disconnected()`). Their
+    answers are still sent.
 
-    uvicorn waits for every answer, and supervisors kill a program that is not gone after some seconds (Docker: 10).
-    A request whose body is not here yet is left in peace. An answer without an end hears it by the extension `ENDING`.
+    uvicorn waits for every answer, but supervisors kill a program that does not end in time (Docker: 10 s). A request
+    whose body has not arrived yet is not interrupted. Endless answers are told by the extension `ENDING`.
     """
 
     def __init__(self, app: ASGIApp, ending: asyncio.Event) -> None:
@@ -74,7 +74,8 @@ class Leaving:
 
 @contextlib.asynccontextmanager
 async def serving(server: Server, listener: socket.socket) -> AsyncIterator[str]:
-    """Serve on a bound socket. Yields the base address once it answers; at the end, requests in flight are answered."""
+    """Serve on a bound socket. Yields the base address once it answers. At the end, requests in progress are
+    answered."""
     life = asyncio.create_task(server.serve([listener]), name="http")
     answering = asyncio.create_task(server.answering.wait())
     try:
@@ -91,7 +92,7 @@ async def serving(server: Server, listener: socket.socket) -> AsyncIterator[str]
 
 @contextlib.asynccontextmanager
 async def serving_all(servers: Sequence[tuple[Server, socket.socket]]) -> AsyncIterator[list[str]]:
-    """Serve on several sockets, like `serving`. All begin to end together: supervisors do not wait for one by one."""
+    """Serve on several sockets, like `serving`. All begin to stop together, because supervisors do not wait long."""
     async with contextlib.AsyncExitStack() as stack:
         addresses = [await stack.enter_async_context(serving(*each)) for each in servers]
         try:
@@ -102,6 +103,6 @@ async def serving_all(servers: Sequence[tuple[Server, socket.socket]]) -> AsyncI
 
 
 def base_url(listener: socket.socket) -> str:
-    """`http://127.0.0.1:8000` for a bound socket."""
+    """The base address of a bound socket, such as `http://127.0.0.1:8000`."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"

@@ -1,6 +1,6 @@
-"""Pure. A limit that many sources share: when it is reached, the source that holds the most gives something back.
+"""Pure. A limit shared by many sources: when it is reached, the source that holds the most has to give something back.
 
-A source is whoever may not use up what others need: a client address, or a token.
+A source is a client address or a token: something that must not use up what others need.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ H = TypeVar("H")
 
 
 class Shares(Generic[H]):
-    """At most `most` units in all. Each holder, such as a request, holds some of them for its source."""
+    """At most `most` units in total. Each holder, such as a request, holds units for its source."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -20,22 +20,22 @@ class Shares(Generic[H]):
         self.total = 0
 
     def of(self, source: str) -> int:
-        """Units that the source holds."""
+        """The units that the source holds."""
         return self._sums.get(source, 0)
 
     def fits(self, amount: int) -> bool:
-        """Whether so many more are within the limit."""
+        """Whether this many more units are within the limit."""
         return self.total + amount <= self._most
 
     def add(self, source: str, holder: H, amount: int = 1) -> None:
-        """The holder has so many more. The limit is the caller's to keep, by `fits` and `greediest`."""
+        """Add units to a holder. The caller has to enforce the limit, with `fits` and `greediest`."""
         held = self._held.setdefault(source, {})
         held[holder] = held.get(holder, 0) + amount
         self._sums[source] = self._sums.get(source, 0) + amount
         self.total += amount
 
     def remove(self, source: str, holder: H) -> None:
-        """The holder has none any more; it may have had none."""
+        """Remove a holder with all of its units; it may have had none."""
         held = self._held.get(source)
         if held is None or holder not in held:
             return
@@ -47,9 +47,9 @@ class Shares(Generic[H]):
             del self._held[source], self._sums[source]
 
     def greediest(self, source: str, amount: int = 1) -> tuple[str, H] | None:
-        """The largest holder of the source that holds the most, the oldest of equals.
+        """The largest holder of the source that holds the most; of equals, the oldest.
 
-        None if that source would hold no more than `source` does with `amount` more: then nobody has to give way.
+        None if that source would hold no more than `source` with `amount` more: then no holder has to give way.
         """
         most = max(self._sums, key=self._sums.__getitem__, default=None)
         if most is None or self._sums[most] <= self.of(source) + amount:
@@ -58,7 +58,7 @@ class Shares(Generic[H]):
         return most, max(held, key=held.__getitem__)
 
     def largest(self, least: int) -> tuple[str, H] | None:
-        """The holder of the most units, whosever it is, if it holds more than `least`."""
+        """The holder of the most units over all sources, if it holds more than `least`."""
         holders = ((amount, source, each) for source, held in self._held.items() for each, amount in held.items())
         found = max(holders, key=lambda one: one[0], default=None)
         return (found[1], found[2]) if found is not None and found[0] > least else None

@@ -1,6 +1,6 @@
-"""Pure. Amounts as the simulator counts them: whole minor units, never a float; and the over-refund rule.
+"""Pure. Amounts in whole minor units, never floats; and the rule for refunding more than the captured amount.
 
-Written apart from the service's own arithmetic on purpose: two implementations that agree prove more than one.
+Deliberately separate from the service's own arithmetic: two implementations that agree prove more than one.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from decimal import Decimal
 from receiver.simulator.faults import invalid_value
 
 DECIMALS = {"JPY": 0} | dict.fromkeys(("USD", "GBP", "EUR", "AUD", "DKK", "HKD", "NZD", "NOK", "ZAR", "SEK", "CHF"), 2)
-"""The currencies of Amazon Pay (multi-currency included) with their ISO 4217 minor units."""
+"""The currencies of Amazon Pay (including multi-currency) with their ISO 4217 minor units."""
 
 MOST = {"USD": 15_000_000, "GBP": 15_000_000, "EUR": 15_000_000, "JPY": 10_000_000}
 """The largest refund, minor units: 150,000 USD, GBP, EUR; 10,000,000 JPY (Amazon's Create Refund page)."""
 
 EXTRA = {"USD": 7_500, "GBP": 7_500, "EUR": 7_500, "JPY": 8_400}
-"""The cap of what may be refunded over the captured amount: 75 USD, GBP, EUR; 8,400 JPY (Amazon's refund page)."""
+"""The most that may be refunded beyond the captured amount: 75 USD, GBP, EUR; 8,400 JPY (Amazon's refund page)."""
 
 MOST_REFUNDS = 10
-"""Refunds of one charge. The XML generation's number; the newer pages name only the error."""
+"""Refunds of one charge. The number is from the XML generation; the newer pages only name the error."""
 
 _PLAIN = re.compile(r"[0-9]{1,12}(?:\.([0-9]+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """So many minor units (cents; yen) of a currency."""
+    """An amount in minor units (cents, or yen) of a currency."""
 
     minor: int
     currency: str
 
     @classmethod
     def read(cls, amount: object, currency: object, name: str = "refundAmount") -> Amount:
-        """Read `{amount, currencyCode}`; a number has been read as int or Decimal. Raises `Fault` 400."""
+        """Read `{amount, currencyCode}`; numbers have been parsed as int or Decimal. Raises `Fault` 400."""
         if not isinstance(currency, str) or currency not in DECIMALS:
             raise invalid_value(f"{name}.currencyCode", "it is not a currency of Amazon Pay")
         if isinstance(amount, bool) or not isinstance(amount, str | int | Decimal):
@@ -63,9 +63,9 @@ class Amount:
 
 
 def most_refundable(captured: Amount) -> int:
-    """How much all refunds of a charge may sum up to, minor units.
+    """The most that all refunds of a charge may add up to, in minor units.
 
-    The captured amount and the lesser of 15 % (rounded down) and 75 USD, GBP, EUR or 8,400 JPY. For other currencies no
-    cap is published: nothing over the captured amount.
+    The captured amount plus the lesser of 15 % (rounded down) and 75 USD, GBP, EUR or 8,400 JPY. For other currencies
+    no limit is published: nothing beyond the captured amount.
     """
     return captured.minor + min(captured.minor * 15 // 100, EXTRA.get(captured.currency, 0))

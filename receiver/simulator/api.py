@@ -1,7 +1,7 @@
-"""HTTP. The API that merchants call: Create Refund, Get Refund, Get Charge, with Amazon's statuses and shapes.
+"""HTTP. The API that merchants call: Create Refund, Get Refund, Get Charge, with Amazon's statuses and JSON.
 
-Every call is checked in the order: signature, environment, mischief, throttle, the call itself. A refusal says in the
-header `x-amz-pay-simulator-reason` what exactly was wrong; Amazon itself does not.
+Every call is checked in this order: signature, environment, fault injection, throttle, the call itself. A refusal
+explains exactly what was wrong in the header `x-amz-pay-simulator-reason`, which Amazon itself does not send.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ class Answer:
 
 
 class Api:
-    """The routes over one engine."""
+    """The routes for one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def routes(self) -> list[BaseRoute]:
-        """With and without the environment in the path, and a slash at its end (the .NET SDK sends one)."""
+        """Each route with and without the environment in the path, and with a trailing slash (the .NET SDK sends
+        one)."""
         return [
             Route(f"{base}{path}{slash}", handler, methods=[method])
             for base in ("/v2", "/{environment:str}/v2")
@@ -135,7 +136,7 @@ class Api:
 
 
 async def corrupt(engine: Engine, rule: Rule | None, response: Response, request: Request) -> Response:
-    """What the rule makes of the answer to a call that is done. Raises `Fault` 500 for a lost one."""
+    """Apply the rule to the answer of a completed call. Raises `Fault` 500 for a lost answer."""
     trick = rule.trick if rule is not None else None
     if trick is Trick.LOST_ANSWER:
         raise Fault(500, "InternalServerError", "The server could not answer.", "mischief")
@@ -149,7 +150,7 @@ async def corrupt(engine: Engine, rule: Rule | None, response: Response, request
 
 
 async def _hang(engine: Engine, request: Request, seconds: float) -> None:
-    """Until the time is over (0: never), the client has gone, or the simulator stops."""
+    """Wait until the time is over (0: for ever), the client disconnects, or the simulator stops."""
     waits = {
         asyncio.ensure_future(engine.stopping.wait()),
         asyncio.ensure_future(_gone(request)),
@@ -161,17 +162,18 @@ async def _hang(engine: Engine, request: Request, seconds: float) -> None:
 
 
 class Half(Response):
-    """Promises the whole body, sends half of it, and ends: the server then cuts the connection."""
+    """Announces the whole body but sends half of it, after which the server cuts the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer by halves."""
+        """Send half of the answer."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         half = bytes(self.body)[: len(self.body) // 2]
         await send({"type": "http.response.body", "body": half, "more_body": True})
 
 
 def refusal(fault: Fault) -> Response:
-    """Amazon's error body, and the simulator's finer reason in a header; or the page of something on the way."""
+    """Amazon's error body, with the simulator's more specific reason in a header; or the error page of an
+    intermediary."""
     headers = {REASON_HEADER: fault.word}
     if fault.page:
         return Response(fault.page, fault.status, headers, "text/html")
@@ -179,7 +181,7 @@ def refusal(fault: Fault) -> Response:
 
 
 async def read(request: Request) -> Asked:
-    """The request as it came over the wire; raises `Fault` 413 for a body that no call needs."""
+    """The request as it was received; raises `Fault` 413 for a body larger than any call needs."""
     body = bytearray()
     try:
         async for chunk in request.stream():
@@ -198,14 +200,14 @@ async def read(request: Request) -> Asked:
 
 
 async def on_http_exception(_: Request, error: Exception) -> Response:
-    """No such route, or not with this method, in Amazon's shape."""
+    """Unknown route or method, answered in Amazon's format."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: "ResourceNotFound", 405: "UnsupportedOperation"}.get(status, "InvalidRequest")
     return refusal(Fault(status, code, "There is no such operation here.", "no_route"))
 
 
 def header_rule(asked: Asked) -> Rule | None:
-    """The misbehaviour that the request asks for; raises `Fault` 400 for one that there is not."""
+    """The fault that the request asks for in its header; raises `Fault` 400 for an unknown one."""
     try:
         return read_header(asked.header(FAULT_INJECTION_HEADER))
     except ValueError as error:
@@ -215,7 +217,7 @@ def header_rule(asked: Asked) -> Rule | None:
 
 
 def refuse_by(rule: Rule | None) -> None:
-    """Raise `Fault` where the rule is that nothing is done."""
+    """Raise `Fault` if the rule prevents the call."""
     if rule is not None and rule.trick is Trick.THROTTLE:
         raise Fault(429, "TooManyRequests", "Too many requests.", "mischief")
     if rule is not None and rule.trick is Trick.ERROR:

@@ -1,4 +1,4 @@
-"""HTTP. The stand-in Amazon Pay as a whole: `Simulator`, for the demo, the tests and `receiver simulate`."""
+"""HTTP. The complete stand-in for Amazon Pay: `Simulator`, for the demo, the tests and `receiver simulate`."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ def system_clock() -> int:
 
 
 class Simulator:
-    """One merchant's Amazon Pay in one environment, on a socket of its own.
+    """One merchant's Amazon Pay in one environment, on its own socket.
 
         async with Simulator(post_to="http://127.0.0.1:8000/ipn") as amazon:
             refund_id = amazon.start_refund("12.00", "USD", outcome="AmazonRejected")
 
-    `now` (ms), `random` ([0, 1)) and `sleep` can be injected. Spans are seconds.
+    `now` (ms), `random` ([0, 1)) and `sleep` can be injected. Durations are seconds.
 
     - `outcome_delay`: from one step of a refund to the next; the sandbox takes 31 to 33.
-    - `post_to`: where notifications go; None logs them only. It can be set later.
-    - `transport`: what posts them; by default one of its own, closed with the simulator.
-    - `region` na, eu, jp; `environment` sandbox or live; `public_key_id`: one with the prefix LIVE or SANDBOX wants
-      paths without the environment, any other wants it in the path.
+    - `post_to`: where notifications are posted; None only logs them. It can be set later.
+    - `transport`: posts them; by default the simulator creates its own and closes it.
+    - `region`: na, eu or jp; `environment`: sandbox or live; `public_key_id`: with the prefix LIVE or SANDBOX, paths do
+      not name the environment; otherwise they do.
     - `signature_version` of notifications: 1 (SHA-1, SNS's default) or 2 (SHA-256).
-    - `throttle`: call → (burst, per second); None is Amazon's for the environment, `{}` unlimited.
+    - `throttle`: call → (burst, per second); None means Amazon's limits for the environment, `{}` unlimited.
     - `skew`: how far `x-amz-pay-date` may be from `now`.
     - `retry_waits`, `post_timeout`: how persistently notifications are posted.
-    - `announce_initiated`: notify of RefundInitiated too. No source says whether Amazon does.
+    - `announce_initiated`: also notify of RefundInitiated. No source says whether Amazon does.
 
-    Raises ValueError for settings that contradict each other; `start` raises OSError if the address is taken.
+    Raises ValueError for settings that contradict each other; `start` raises OSError if the address is in use.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Simulator:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen, and let time pass. Returns when the socket answers; raises OSError if the address is taken."""
+        """Listen and advance time. Returns once the socket answers; raises OSError if the address is in use."""
         listening = socket.create_server((self._host, self._port), family=_family(self._host), backlog=512)
         self._port = listening.getsockname()[1]
         config = uvicorn.Config(
@@ -136,7 +136,7 @@ class Simulator:
         self._tasks = [serving, asyncio.create_task(self._engine.run())]
 
     async def stop(self) -> None:
-        """Give up what is under way, and close every socket."""
+        """Abort what is in progress, and close every socket."""
         await self._engine.close()
         if self._server is not None:
             serving, ticking = self._tasks
@@ -148,7 +148,7 @@ class Simulator:
             await transport.close()
 
     async def serve_until(self, ended: asyncio.Event) -> None:
-        """Run until `ended` is set; if anything in it fails before that, raise what failed."""
+        """Run until `ended` is set; if something fails before that, raise its error."""
         waiting = asyncio.create_task(ended.wait())
         done, _ = await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -157,13 +157,13 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """Where it listens: `http://127.0.0.1:49152`; the `endpoint` of the receiver's account."""
+        """The address it listens on, such as `http://127.0.0.1:49152`; the `endpoint` of the receiver's account."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
     @property
     def certificate_pem(self) -> str:
-        """The signing certificate, to be pinned."""
+        """The signing certificate, for pinning."""
         return self._engine.keys.signing.pem
 
     @property
@@ -173,12 +173,12 @@ class Simulator:
 
     @property
     def topic_arn(self) -> str:
-        """The topic that notifications come from."""
+        """The topic of its notifications."""
         return self._engine.topic_arn
 
     @property
     def merchant_id(self) -> str:
-        """The merchant that notifications are about."""
+        """The merchant whose refunds the notifications are about."""
         return self._engine.config.merchant_id
 
     @property
@@ -193,7 +193,7 @@ class Simulator:
 
     @property
     def public_key_id(self) -> str:
-        """The id under which the merchant's public key is known."""
+        """The id of the merchant's public key."""
         return self._engine.config.public_key_id
 
     @property
@@ -212,12 +212,12 @@ class Simulator:
 
     @property
     def fps_endpoint(self) -> str:
-        """The endpoint of the legacy Flexible Payments."""
+        """The endpoint of the legacy Flexible Payments Service."""
         return f"{self.base_url}/fps/"
 
     @property
     def fps_post_to(self) -> str | None:
-        """Where status notifications of Flexible Payments are posted; nowhere until it is set."""
+        """Where status notifications of Flexible Payments are posted; None until it is set."""
         return self._engine.fps_sender.url
 
     @fps_post_to.setter
@@ -226,12 +226,12 @@ class Simulator:
 
     @property
     def fps_refunds(self) -> Sequence[FpsRefund]:
-        """Every refund by Flexible Payments, oldest first."""
+        """Every Flexible Payments refund, oldest first."""
         return self._engine.fps_book.refunds
 
     @property
     def fault_injection(self) -> FaultInjection:
-        """The plan of misbehaviour."""
+        """The rules of fault injection."""
         return self._engine.fault_injection
 
     @property
@@ -246,31 +246,31 @@ class Simulator:
 
     @property
     def refunds(self) -> Mapping[str, Refund]:
-        """The truth about every refund, by id."""
+        """All refunds by id, with their true states."""
         return self._engine.bank.refunds
 
     @property
     def charges(self) -> Mapping[str, Charge]:
-        """All charges, by id; five are there from the start."""
+        """All charges by id, including the five initial ones."""
         return self._engine.bank.charges
 
     def start_refund(
         self, amount: str, currency: str, outcome: Outcome | str | None = None, charge_id: str | None = None
     ) -> str:
-        """Start a refund as Seller Central would; its id.
+        """Start a refund as Seller Central would. Returns its id.
 
-        Without `charge_id` on a new charge of that amount; without `outcome` by the cents (`outcomes.py`). Raises
-        `Fault` where Amazon's rules forbid it, ValueError for an unknown outcome.
+        Without `charge_id`, a new charge of that amount is refunded. Without `outcome`, the cents decide
+        (`outcomes.py`). Raises `Fault` if Amazon's rules forbid the refund, ValueError for an unknown outcome.
         """
         chosen = Outcome(outcome) if outcome else None
         return self._engine.start_refund(Amount.read(amount, currency), chosen, charge_id).refund.refund_id
 
     def open_charge(self, amount: str, currency: str, *, state: str = "Captured", reference: str = "") -> str:
-        """Make a charge; its id."""
+        """Make a charge. Returns its id."""
         return self._engine.open_charge(Amount.read(amount, currency), state=state, reference=reference).charge_id
 
     async def forge(self, kind: Forgery | str, refund_id: str | None = None) -> Posted:
-        """Post a forged notification once; what was answered."""
+        """Post a forged notification once. Returns the attempt with the answer."""
         return await self._engine.forge(Forgery(kind), refund_id)
 
     async def repeat(self, refund_id: str) -> Posted | None:
@@ -282,17 +282,17 @@ class Simulator:
         self._engine.announcer.sign_with(version)
 
     def tick(self) -> None:
-        """Let everything happen that is due by now. Needed only where the simulator is not started."""
+        """Run everything that is due. Only needed if the simulator is not started."""
         self._engine.tick()
 
     async def idle(self) -> None:
-        """Return when no notification is under way and none waits for its next attempt."""
+        """Return once no notification is being posted or waiting for its next attempt."""
         await self._engine.sender.idle()
         await self._engine.fps_sender.idle()
 
 
 def build_app(engine: Engine) -> Starlette:
-    """The ASGI app over an engine: the API, the control API, and the legacy Flexible Payments."""
+    """The ASGI app for an engine: the API, the control API, and the legacy Flexible Payments."""
     app = Starlette(
         routes=[*Control(engine).routes(), *Fps(engine).routes(), *Api(engine).routes()],
         exception_handlers={HTTPException: on_http_exception},

@@ -1,8 +1,8 @@
-"""Pure. The books of the simulated Amazon Pay: charges, refunds, idempotency keys, and what becomes of refunds in time.
+"""Pure. The books of the simulated Amazon Pay: charges, refunds, idempotency keys, and how refunds change over time.
 
-State in memory and nothing else: the clock (`now`, ms) and chance are given. Amazon's rules, each with its `Fault`, are
-in `_admit`. A transition happens when `advance` is called at or after its time; whoever calls it announces what it
-returns.
+All state is in memory; the clock (`now`, ms) and the source of random numbers are arguments. Amazon's rules, each with
+its `Fault`, are in `_admit`. A transition happens when `advance` is called at or after its time; the caller announces
+the returned changes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """A state that a refund has been in, since `at` (ms)."""
+    """A state that a refund entered at `at` (ms)."""
 
     at: int
     state: str
@@ -52,27 +52,27 @@ class StateChange:
 
 @dataclass(slots=True)
 class Refund:
-    """The truth about a refund: where it stands, where it has been, and where it is going."""
+    """The true state of a refund: its past, its present, and its scheduled future."""
 
     refund_id: str
     order: Order
     outcome: Outcome
     created_at: int
     history: list[StateChange]
-    """Never empty; the last is now."""
+    """Never empty; the last one is the current state."""
     scheduled: list[tuple[int, Step]]
-    """What is still to come, and when (ms)."""
+    """The steps that are still to come, with their times (ms)."""
     by_api: bool
-    """Started with Create Refund; otherwise as in Seller Central or by an A-to-z claim."""
+    """Started with Create Refund; otherwise in Seller Central or by an A-to-z claim."""
 
     @property
     def state(self) -> str:
-        """The state now."""
+        """The current state."""
         return self.history[-1].state
 
     @property
     def reason(self) -> str:
-        """The reason code now; empty where there is none."""
+        """The current reason code; empty if there is none."""
         return self.history[-1].reason
 
     @property
@@ -82,13 +82,13 @@ class Refund:
 
     @property
     def settled(self) -> bool:
-        """Nothing more will happen to it. True of `Pending` from the start."""
+        """No more changes will follow. True of `Pending` from the start."""
         return not self.scheduled
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A refund got into a state just now."""
+    """A refund has just entered a state."""
 
     refund: Refund
     state_change: StateChange
@@ -108,7 +108,7 @@ class Bank:
     def open_charge(
         self, amount: Amount, now: int, *, state: str = REFUNDABLE, reference: str = "", charge_id: str = ""
     ) -> Charge:
-        """A new charge, Captured unless said otherwise; raises `Fault` 400 for an unknown state or a taken id."""
+        """A new charge, Captured by default; raises `Fault` 400 for an unknown state or an id in use."""
         if state not in CHARGE_STATES:
             raise Fault(400, "InvalidParameterValue", f"A charge is one of {', '.join(CHARGE_STATES)}.")
         if charge_id in self.charges:
@@ -120,24 +120,24 @@ class Bank:
         return charge
 
     def charge(self, charge_id: str) -> Charge:
-        """A charge; raises `Fault` 404."""
+        """One charge; raises `Fault` 404."""
         try:
             return self.charges[charge_id]
         except KeyError:
             raise not_found("charge", charge_id) from None
 
     def refund(self, refund_id: str) -> Refund:
-        """A refund; raises `Fault` 404."""
+        """One refund; raises `Fault` 404."""
         try:
             return self.refunds[refund_id]
         except KeyError:
             raise not_found("refund", refund_id) from None
 
     def repeated(self, key: str, order: Order) -> dict[str, object] | None:
-        """The stored answer of an idempotency key that has been used with the same values; None for a new key.
+        """The stored answer for an idempotency key that was used with the same values; None for a new key.
 
-        Keys are kept for ever; only refunds that came into being are stored, so a refused call leaves its key free
-        (Amazon does not say whether it does). Raises `Fault` 400 DuplicateIdempotencyKey if the values differ.
+        Keys are kept for ever. Only successful refunds are stored, so a refused call leaves its key free (Amazon does
+        not say whether it does). Raises `Fault` 400 DuplicateIdempotencyKey if the values differ.
         """
         if key not in self._keys:
             return None
@@ -147,11 +147,11 @@ class Bank:
         return answer
 
     def remember(self, key: str, order: Order, answer: dict[str, object]) -> None:
-        """Keep the answer for the next call with this idempotency key."""
+        """Store the answer for the next call with this idempotency key."""
         self._keys[key] = (order, answer)
 
     def start(self, order: Order, now: int, outcome: Outcome | None = None, *, by_api: bool = False) -> Change:
-        """A new refund, in its first state. Raises `Fault` if Amazon's rules forbid it."""
+        """Start a refund, in its first state. Raises `Fault` if Amazon's rules forbid it."""
         charge = self._admit(order)
         chosen = outcome or outcome_of(order.amount.minor)
         first, *rest = STEPS[chosen]
@@ -169,7 +169,7 @@ class Bank:
         return Change(refund, refund.history[-1])
 
     def advance(self, now: int) -> list[Change]:
-        """Let everything happen that is due at `now`; what happened, in order of time."""
+        """Apply all changes that are due at `now`. Returns them in order of time."""
         changes = [
             Change(refund, StateChange(at, step.state, step.reason))
             for refund in self.refunds.values()
@@ -183,11 +183,11 @@ class Bank:
         return changes
 
     def next_at(self) -> int | None:
-        """When something happens next, ms; None if nothing will."""
+        """When the next change is due, ms; None if there is none."""
         return min((refund.scheduled[0][0] for refund in self.refunds.values() if refund.scheduled), default=None)
 
     def refunded(self, charge: Charge) -> int:
-        """What has been refunded of a charge, minor units; not what is still on its way."""
+        """The refunded amount of a charge, minor units, without refunds in progress."""
         return sum(refund.order.amount.minor for refund in self._of(charge) if refund.state == REFUNDED)
 
     def _of(self, charge: Charge) -> list[Refund]:

@@ -1,7 +1,7 @@
-"""Pure. Is a request signed as Amazon Pay wants it? The strict second implementation of the signing rule.
+"""Pure. Checks whether a request is signed as Amazon Pay requires: a strict second implementation of the signing rule.
 
-Written from Amazon's page "Signing requests" and the behaviour of its four SDKs, and kept apart from the code that
-signs our own requests: a simulator that shared it would agree with every mistake in it.
+Written from Amazon's page "Signing requests" and the behaviour of its four SDKs, and kept separate from the code that
+signs our own requests: a simulator that shared it would share its mistakes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from receiver.simulator.faults import Fault
 
 SALTS = {"AMZN-PAY-RSASSA-PSS": 20, "AMZN-PAY-RSASSA-PSS-V2": 32}
-"""The salt has to be exactly this long, bytes."""
+"""Bytes; the salt must have exactly this length."""
 
 HOSTS = {"na": "pay-api.amazon.com", "eu": "pay-api.amazon.eu", "jp": "pay-api.amazon.jp"}
 REGIONS = {"na": {"na", "us"}, "eu": {"eu", "de", "uk"}, "jp": {"jp"}}
-"""What `x-amz-pay-region` may say, in any case: the SDKs disagree, and all work."""
+"""Allowed values of `x-amz-pay-region`, in any case: the SDKs differ, and all of them work."""
 
 REQUIRED = ("accept", "content-type", "x-amz-pay-date", "x-amz-pay-host", "x-amz-pay-region")
-"""Every SDK signs these; on POST the idempotency key as well."""
+"""Headers that every SDK signs. For POST, the idempotency key too."""
 
 IDEMPOTENCY_KEY = "x-amz-pay-idempotency-key"
 NEVER_SIGNED = "x-amz-pay-simulation-code"
@@ -44,7 +44,7 @@ _DATE = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)T(\d\d):?(\d\d):?(\d\d)(?:\.\d{1,3})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as it came in. Header names are lower case; a name can come twice. Path and query are undecoded."""
+    """A received request. Header names are lower case, and a name may repeat. Path and query are not decoded."""
 
     method: str
     path: str
@@ -53,22 +53,23 @@ class Asked:
     body: bytes = b""
 
     def header(self, name: str) -> str:
-        """The value of a header; empty where it is missing."""
+        """The value of a header; empty if it is missing."""
         return next((value for found, value in self.headers if found == name), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """The rules of one simulator. `public_keys`: public key id → key. `skew` in seconds; Amazon's is not documented."""
+    """The rules of one simulator. `public_keys`: public key id → key. `skew` is in seconds; Amazon's is not
+    documented."""
 
     public_keys: Mapping[str, RSAPublicKey]
     region: str
     skew: float = 900.0
 
     def check(self, asked: Asked, now: int, *, strict: bool = False) -> None:
-        """Return if the holder of a known key signed this at about `now` (ms); else raise `Fault`.
+        """Return if the holder of a known key signed this at about `now` (ms); otherwise raise `Fault`.
 
-        `strict`: nothing that is dated after `now` is taken.
+        `strict`: reject any date after `now`.
         """
         parts = _AUTHORIZATION.fullmatch(asked.header("authorization"))
         if parts is None:
@@ -97,7 +98,7 @@ class Checks:
             raise _unverified(text, "date_skew")
 
     def _check_place(self, asked: Asked) -> None:
-        # A client that is pointed at the simulator may name Amazon's host, or the one that it really talks to.
+        # A client that is pointed at the simulator may name Amazon's host, or the host that it really connects to.
         own = asked.header("host")
         if asked.header("x-amz-pay-host") not in {HOSTS[self.region], own, own.partition(":")[0]}:
             raise Fault(400, "InvalidHeaderValue", f"x-amz-pay-host is not {HOSTS[self.region]}.", "host")
@@ -106,7 +107,7 @@ class Checks:
 
 
 def canonical_request(asked: Asked, signed: Sequence[str]) -> str:
-    """Method, path, query, signed headers, their names, hash of the body; no line feed at the end."""
+    """Method, path, query, signed headers, their names, and the hash of the body; without a final line feed."""
     headers = "".join(f"{name}:{' '.join(asked.header(name).split())}\n" for name in signed)
     return "\n".join(
         (
@@ -121,19 +122,20 @@ def canonical_request(asked: Asked, signed: Sequence[str]) -> str:
 
 
 def string_to_sign(algorithm: str, canonical: str) -> str:
-    """The algorithm's name, and below it the hash of the canonical request."""
+    """The algorithm's name, followed by the hash of the canonical request on the next line."""
     return f"{algorithm}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
 def canonical_path(path: str) -> str:
-    """Runs of slashes become one; each segment is encoded by RFC 3986; an empty path is `/`."""
+    """Repeated slashes become one; each segment is encoded by RFC 3986; an empty path is `/`."""
     segments = [_encode(segment) for segment in path.split("/") if segment]
     closing = "/" if path.endswith("/") and segments else ""
     return "/" + "/".join(segments) + closing
 
 
 def canonical_query(query: str) -> str:
-    """Names and values encoded by RFC 3986, sorted by name and then value in byte order; no value is `name=`."""
+    """Names and values encoded by RFC 3986, sorted by name and then value in byte order; an empty value becomes
+    `name=`."""
     pairs = [part.partition("=") for part in query.split("&") if part]
     return "&".join(
         f"{name}={value}" for name, value in sorted((_encode(name), _encode(value)) for name, _, value in pairs)

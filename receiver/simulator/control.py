@@ -1,4 +1,4 @@
-"""HTTP. The control API for people and scripts, under `/simulator`: what Seller Central, buyers and bad luck would do.
+"""HTTP. The control API for people and scripts, under `/simulator`: it does what sellers, buyers and failures would do.
 
 | route | does |
 |---|---|
@@ -8,12 +8,12 @@
 | `POST /simulator/refunds/{id}/notify` | posts the refund's last notification once more |
 | `POST /simulator/charges` `{amount, currencyCode, state?, merchantReferenceId?, chargeId?}` | makes a charge |
 | `GET /simulator/charges` | all charges |
-| `GET`, `POST`, `DELETE /simulator/mischief` | the plan · one more rule: `{trick, times?, place?, …}` · none |
-| `POST /simulator/forge` `{kind, refundId?}` | posts a forged notification, and tells what was answered |
+| `GET`, `POST`, `DELETE /simulator/mischief` | lists faults · adds one: `{trick, times?, place?, …}` · removes all |
+| `POST /simulator/forge` `{kind, refundId?}` | posts a forged notification and returns the receiver's answer |
 | `GET /simulator/certificate` | the signing certificate, PEM |
 | `GET /simulator/log` | notifications posted and API calls answered, newest first; `?limit=` |
 
-There is no password: whoever reaches the address is the master. It listens on loopback unless told otherwise. Bodies
+There is no password: anyone who can reach the address controls the simulator. It listens on loopback by default. Bodies
 have to be `application/json`, so that a web page cannot post here unnoticed.
 """
 
@@ -48,7 +48,7 @@ RULE_FIELDS = {"trick", "times", "place", "refundId", "state", "seconds", "copie
 
 
 class Control:
-    """The routes over one engine."""
+    """The routes for one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -72,7 +72,7 @@ class Control:
         return [Route(f"/simulator{path}", answering(handler), methods=[method]) for method, path, handler in table]
 
     async def index(self, _: Request) -> Response:
-        """What this simulator is."""
+        """The simulator's settings and vocabulary."""
         engine = self._engine
         return JSONResponse(
             {
@@ -90,12 +90,12 @@ class Control:
         )
 
     async def refunds(self, _: Request) -> Response:
-        """The truth about all refunds."""
+        """All refunds with their true states."""
         self._engine.tick()
         return JSONResponse({"refunds": [self._truth(refund) for refund in self._engine.bank.refunds.values()]})
 
     async def start_refund(self, request: Request) -> Response:
-        """A refund that the merchant's program did not start."""
+        """Start a refund that the merchant's program did not start."""
         found = await read_fields(request, {"amount", "currencyCode", "outcome", "chargeId"})
         amount = Amount.read(need(found, "amount"), need(found, "currencyCode"), "refund")
         outcome = read_outcome(_text(found, "outcome")) if found.get("outcome") else None
@@ -103,7 +103,7 @@ class Control:
         return JSONResponse(self._truth(change.refund), 201)
 
     async def notify(self, request: Request) -> Response:
-        """The last notification of a refund again."""
+        """Post a refund's last notification again."""
         refund = self._engine.bank.refund(request.path_params["id"])
         posted = await self._engine.announcer.repeat(refund.refund_id)
         if posted is None:
@@ -116,7 +116,7 @@ class Control:
         return JSONResponse({"charges": [charge_json(charge, bank) for charge in bank.charges.values()]})
 
     async def open_charge(self, request: Request) -> Response:
-        """A new charge; Captured unless `state` says otherwise."""
+        """Make a charge, Captured by default."""
         found = await read_fields(request, {"amount", "currencyCode", "state", "merchantReferenceId", "chargeId"})
         charge = self._engine.open_charge(
             Amount.read(need(found, "amount"), need(found, "currencyCode"), "charge"),
@@ -127,11 +127,11 @@ class Control:
         return JSONResponse(charge_json(charge, self._engine.bank), 201)
 
     async def fault_injection(self, _: Request) -> Response:
-        """The plan."""
+        """The rules of fault injection."""
         return JSONResponse({"rules": [_json(rule) for rule in self._engine.fault_injection.rules]})
 
     async def add_fault(self, request: Request) -> Response:
-        """One more rule."""
+        """Add a rule."""
         found = await read_fields(request, RULE_FIELDS)
         trick = _text(found, "trick")
         rest = {_snake(name): _plain(value) for name, value in found.items() if name != "trick"}
@@ -142,12 +142,12 @@ class Control:
         return JSONResponse(_json(rule), 201)
 
     async def clear_faults(self, _: Request) -> Response:
-        """An empty plan."""
+        """Remove all rules."""
         self._engine.fault_injection.clear()
         return Response(status_code=204)
 
     async def forge(self, request: Request) -> Response:
-        """A forged notification, posted once."""
+        """Post a forged notification once."""
         found = await read_fields(request, {"kind", "refundId"})
         try:
             kind = Forgery(_text(found, "kind"))
@@ -156,11 +156,11 @@ class Control:
         return JSONResponse(_json(await self._engine.forge(kind, _text(found, "refundId") or None)))
 
     async def certificate(self, _: Request) -> Response:
-        """The certificate to pin."""
+        """The certificate, for pinning."""
         return PlainTextResponse(self._engine.keys.signing.pem, media_type="application/x-pem-file")
 
     async def log(self, request: Request) -> Response:
-        """What went out and what came in."""
+        """Posted notifications and answered calls."""
         limit = request.query_params.get("limit", "100")
         if not limit.isdecimal():
             raise invalid_value("limit", "it is not a number")
@@ -179,7 +179,7 @@ class Control:
 
 
 def answering(handler: Handler) -> Handler:
-    """The handler, with a `Fault` answered as Amazon's API would."""
+    """The handler; a `Fault` is answered as Amazon's API would."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -191,8 +191,8 @@ def answering(handler: Handler) -> Handler:
 
 
 async def read_fields(request: Request, known: set[str]) -> dict[str, object]:
-    """The JSON object that was sent, with no other members than `known`. Raises `Fault`."""
-    # Asked for by name, so that a web page cannot post here unnoticed.
+    """The JSON object in the body, without members other than `known`. Raises `Fault`."""
+    # Required, so that a web page cannot post here unnoticed.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Fault(415, "InvalidHeaderValue", "The content type has to be application/json.")
     found = read_object((await read(request)).body)
@@ -208,7 +208,7 @@ def _text(found: dict[str, object], name: str) -> str:
 
 
 def _json(record: DataclassInstance) -> dict[str, object]:
-    """A record with its names in Amazon's spelling: `messageId`."""
+    """A record with names in Amazon's spelling, such as `messageId`."""
     return {_camel(name): value for name, value in asdict(record).items()}
 
 

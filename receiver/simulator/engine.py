@@ -1,4 +1,4 @@
-"""Edge: time. All of the simulated Amazon Pay but the sockets: books, checks, throttle, notifications, mischief."""
+"""Edge: time. The simulated Amazon Pay without its sockets: books, checks, throttle, notifications, fault injection."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ SEEDS = (
     ("0000004-0000004-C000004", 100, "Authorized"),
     ("0000005-0000005-C000005", 100, "Canceled"),
 )
-"""Charges that are there from the start: id after `S01-` or `P01-`, amount in the region's currency, state."""
+"""The initial charges: id after `S01-` or `P01-`, amount in the region's currency, state."""
 
 LOOK_EVERY = 0.05
-"""Seconds between two looks at the clock while something is due later: an injected clock may jump."""
+"""Seconds between two checks of the clock while something is due later: an injected clock may jump."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatorConfig:
-    """How a simulator is to be. `Simulator` documents each; times in seconds."""
+    """The settings of a simulator. `Simulator` documents each; times in seconds."""
 
     region: str
     environment: str
@@ -56,7 +56,7 @@ class SimulatorConfig:
     announce_initiated: bool
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible settings."""
         if self.region not in CURRENCY or self.environment not in PREFIX:
             raise ValueError("region is na, eu or jp; environment is sandbox or live")
         if self.signature_version not in (1, 2):
@@ -68,7 +68,7 @@ class SimulatorConfig:
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One API call: the status answered; where it was refused, the finer reason; the trick, where one was played."""
+    """One API call: the status; for a refusal, the specific reason; the trick, if one was applied."""
 
     at: int
     call: str
@@ -79,7 +79,7 @@ class CallRecord:
 
 
 def key_prefix(public_key_id: str) -> str:
-    """`live` or `sandbox` for a key id that begins with it; empty for others, whose paths name the environment."""
+    """`live` or `sandbox` for a key id with that prefix; empty for others, whose paths name the environment."""
     found = public_key_id.upper()
     return next((environment for environment in PREFIX if found.startswith(environment.upper())), "")
 
@@ -132,7 +132,7 @@ class Engine:
         by_api: bool = False,
         soft_descriptor: str = "",
     ) -> Change:
-        """A new refund; without a charge, on a new one of the same amount. Raises `Fault` by Amazon's rules."""
+        """Start a refund; without a charge, on a new one of the same amount. Raises `Fault` by Amazon's rules."""
         found = charge_id or self.open_charge(amount).charge_id
         change = self.bank.start(Order(found, amount, soft_descriptor), self.now(), outcome, by_api=by_api)
         if change.state_change.state != INITIATED or self.config.announce_initiated:
@@ -143,11 +143,12 @@ class Engine:
     def open_charge(
         self, amount: Amount, *, state: str = "Captured", reference: str = "", charge_id: str = ""
     ) -> Charge:
-        """A new charge; raises `Fault` 400."""
+        """Make a charge; raises `Fault` 400."""
         return self.bank.open_charge(amount, self.now(), state=state, reference=reference, charge_id=charge_id)
 
     def refund_fps(self, order: FpsOrder) -> FpsRefund:
-        """A refund by Flexible Payments, new or known by its reference. Raises `Fault` by the rules of FPS."""
+        """Make a Flexible Payments refund, or return the one with this reference. Raises `Fault` by the rules of
+        FPS."""
         refund, change = self.fps_book.refund(order, self.now())
         if change is not None and (refund.status != "Pending" or self.config.announce_initiated):
             self._announce_fps(change)
@@ -155,14 +156,14 @@ class Engine:
         return refund
 
     def tick(self) -> None:
-        """Let everything happen that is due by now, and announce it."""
+        """Apply and announce all changes that are due."""
         for change in self.bank.advance(self.now()):
             self.announcer.announce(change)
         for fps_change in self.fps_book.advance(self.now()):
             self._announce_fps(fps_change)
 
     async def run(self) -> None:
-        """Tick for ever, until cancelled."""
+        """Tick until cancelled."""
         while True:
             self._woken.clear()
             self.tick()
@@ -175,12 +176,13 @@ class Engine:
                 await asyncio.wait_for(self._woken.wait(), min(left, LOOK_EVERY))
 
     async def forge(self, kind: Forgery, refund_id: str | None = None) -> Posted:
-        """Post a forged notification about a refund (default: the last one, or none that exists); what was answered."""
+        """Post a forged notification about a refund (default: the latest one, or one that does not exist). Returns the
+        attempt."""
         last = next(reversed(self.bank.refunds), f"{PREFIX[self.config.environment]}-0000000-0000000-R000000")
         return await self.announcer.forge(kind, refund_id or last)
 
     async def close(self) -> None:
-        """Let hanging answers go, and give up posts under way."""
+        """Release hanging answers, and abort posts in progress."""
         self.stopping.set()
         await self.sender.close()
         await self.fps_sender.close()
@@ -207,9 +209,9 @@ class Engine:
 
 
 def check_environment(engine: Engine, named: str, object_id: str) -> None:
-    """Raise `Fault` unless the path names the environment exactly where the public key id does not.
+    """Raise `Fault` unless exactly one of the path and the public key id names the environment.
 
-    A prefixed key with `/sandbox/` in the path is a usual mistake. Objects of the other environment do not exist here.
+    A prefixed key with `/sandbox/` in the path is a common mistake. Objects of the other environment do not exist here.
     """
     if bool(named) == bool(key_prefix(engine.config.public_key_id)):
         where = "must not" if named else "must"

@@ -1,15 +1,15 @@
-"""Pure. Amazon's no: an HTTP status, a `reasonCode` and a sentence, in the JSON shape that the API has."""
+"""Pure. Amazon's refusals: an HTTP status, a `reasonCode` and a message, in the JSON format of the API."""
 
 from __future__ import annotations
 
 
 class Fault(Exception):
-    """The request is refused as Amazon refuses it.
+    """The request is refused as Amazon would refuse it.
 
-    `status` and `reason_code` follow Amazon's page "error handling"; where no source gives a status for a code, 422
-    stands for the state of a charge or an amount, 401 for a signature. `word` is the simulator's own, finer reason: it
-    is sent in the header `x-amz-pay-simulator-reason`, so that a developer sees which of the many ways to fail it was.
-    `page` is HTML of something on the way, which is sent in place of Amazon's body.
+    `status` and `reason_code` follow Amazon's page "error handling". Where no source gives a status for a code, 422
+    stands for the state of a charge or an amount, 401 for a signature. `word` is the simulator's own, more specific
+    reason. It is sent in the header `x-amz-pay-simulator-reason`, so that a developer sees exactly what was wrong.
+    `page` is the HTML of an intermediary, sent instead of Amazon's body.
     """
 
     def __init__(self, status: int, reason_code: str, message: str, word: str = "", *, page: bytes = b"") -> None:
@@ -31,5 +31,5 @@ def not_found(kind: str, object_id: str) -> Fault:
 
 
 def invalid_value(name: str, why: str) -> Fault:
-    """400: a parameter has a value that Amazon does not take."""
+    """400: a parameter has a value that Amazon does not accept."""
     return Fault(400, "InvalidParameterValue", f"The value provided for '{name}' is invalid: {why}")

@@ -1,4 +1,4 @@
-"""Pure. Ids that look like Amazon's, drawn from a given source of chance."""
+"""Pure. Ids that look like Amazon's, made from a given source of random numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PREFIX = {"sandbox": "S01", "live": "P01"}
 
 
 class Ids:
-    """Makes ids. None repeats, even where `random` always gives the same number."""
+    """Makes ids. None repeats, even if `random` always returns the same number."""
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._chance = random
@@ -18,7 +18,7 @@ class Ids:
         self._count = 0
 
     def uuid(self) -> str:
-        """A lower-case UUID of version 5, as SNS gives its notifications."""
+        """A lower-case UUID of version 5, like those of SNS's notifications."""
         self._count += 1
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._seed}/{self._count}"))
 
@@ -28,7 +28,7 @@ class Ids:
         return f"{PREFIX[environment]}-{self._digits(7)}-{(self._count * 7_919 + 1_234_567) % 10**7:07d}"
 
     def below(self, permission_id: str, letter: str, taken: Container[str]) -> str:
-        """The id of a charge (C) or refund (R) of a charge permission, unlike all that are taken."""
+        """The id of a charge (C) or refund (R) of a charge permission, different from all that are taken."""
         number = int(self._chance() * 10**6)
         while (found := f"{permission_id}-{letter}{number:06d}") in taken:
             number = (number + 1) % 10**6

@@ -1,4 +1,5 @@
-"""Edge: files. Keeps a simulator's keys in a folder, so that the receiver's configuration outlives a restart."""
+"""Edge: files. Keeps a simulator's keys in a folder, so that the receiver's configuration stays valid after a
+restart."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ DAY = 86_400_000
 
 
 def load_or_make(folder: Path, now: int) -> Keys:
-    """The keys of the folder; made and written there (readable by the owner alone) if it has none.
+    """The keys in the folder; if it has none, new ones are written there (readable only by the owner).
 
-    A signing certificate within a day of its end is replaced. Raises `ConfigurationError` if the files cannot be read,
-    do not belong together, or cannot be written.
+    A signing certificate within a day of its end is replaced. Raises `ConfigurationError` if the files cannot be read
+    or written, or do not belong together.
     """
     paths = [folder / name for name in (SIGNING_KEY, CERTIFICATE, MERCHANT_KEY)]
     try:

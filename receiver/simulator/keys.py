@@ -1,4 +1,5 @@
-"""Edge: the system's randomness. The simulator's keys: a signing certificate issued by itself, the merchant's pair."""
+"""Edge: the system's randomness. The simulator's keys: a self-issued signing certificate, and the merchant's key
+pair."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 SIGNER_NAME = "sns.amazonaws.com"
-"""CN and SAN of the signing certificate in every region that Amazon Pay's topics are in."""
+"""CN and SAN of the signing certificate in every region with topics of Amazon Pay."""
 
 _BEFORE, _AFTER = timedelta(days=60), timedelta(days=335)
 
@@ -26,12 +27,12 @@ class SigningKey:
 
     @property
     def pem(self) -> str:
-        """The certificate as SNS serves it: one PEM block."""
+        """The certificate in the form that SNS serves: one PEM block."""
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     @property
     def file_name(self) -> str:
-        """`SimpleNotificationService-<md5 of the DER>.pem`: so are all of SNS's signing certificates named."""
+        """`SimpleNotificationService-<md5 of the DER>.pem`, as all of SNS's signing certificates are named."""
         der = self.certificate.public_bytes(serialization.Encoding.DER)
         return f"SimpleNotificationService-{hashlib.md5(der, usedforsecurity=False).hexdigest()}.pem"
 
@@ -46,7 +47,7 @@ class Keys:
 
     signing: SigningKey
     merchant: RSAPrivateKey
-    """The client's half signs requests; the simulator itself uses only its public half."""
+    """The client's half signs requests; the simulator only uses the public half."""
 
     @property
     def merchant_public_key(self) -> RSAPublicKey:
@@ -55,7 +56,7 @@ class Keys:
 
     @property
     def merchant_private_key_pem(self) -> bytes:
-        """The half for the client's configuration, PKCS#8 as Seller Central gives it out."""
+        """The half for the client's configuration, PKCS#8 as Seller Central provides it."""
         return private_pem(self.merchant)
 
 
@@ -67,7 +68,7 @@ def private_pem(key: RSAPrivateKey) -> bytes:
 
 
 def make_keys(now: int) -> Keys:
-    """New keys, RSA-2048 as Amazon's; the certificate is valid from 60 days before `now` (ms) to 335 days after."""
+    """New RSA-2048 keys, like Amazon's; the certificate is valid from 60 days before `now` (ms) to 335 days after."""
     return Keys(signing=make_signing_key(now), merchant=make_rsa_key())
 
 
@@ -77,7 +78,7 @@ def make_rsa_key() -> RSAPrivateKey:
 
 
 def make_signing_key(now: int, *, common_name: str = SIGNER_NAME) -> SigningKey:
-    """A new key with a certificate of the shape of SNS's own: a DV web certificate, but issued by itself."""
+    """A new key with a self-issued certificate of the form that SNS uses, a DV web certificate."""
     key = make_rsa_key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     at = datetime.fromtimestamp(now // 1000, UTC)
@@ -109,7 +110,8 @@ def make_signing_key(now: int, *, common_name: str = SIGNER_NAME) -> SigningKey:
 
 
 def read_keys(signing_key: bytes, certificate: bytes, merchant_key: bytes) -> Keys:
-    """Keys from three PEM texts; raises ValueError if they are not RSA keys with the certificate of the first."""
+    """Keys from three PEM texts; raises ValueError unless they are RSA keys, and the certificate belongs to the
+    first."""
     signing, merchant = (serialization.load_pem_private_key(pem, password=None) for pem in (signing_key, merchant_key))
     if not isinstance(signing, RSAPrivateKey) or not isinstance(merchant, RSAPrivateKey):
         raise ValueError("the keys are not RSA keys")

@@ -1,4 +1,4 @@
-"""Pure. Fields of an answer as no document has them: every one but id and state can be spoilt."""
+"""Pure. Undocumented values in the fields of an answer: every field except id and state can be corrupted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class OddField(StrEnum):
-    """Which field is spoilt, and how."""
+    """Which field is corrupted, and how."""
 
     REASON_WITH_A_BLANK = "reason_with_a_blank"
     LONG_REASON = "long_reason"
@@ -41,7 +41,7 @@ TOP: Mapping[OddField, tuple[str, object]] = {
 
 
 def corrupted(body: Mapping[str, object], kind: str) -> dict[str, object]:
-    """The answer with fields of this kind spoilt; without a kind, all of them. Ids that were asked for stay."""
+    """The answer with fields of this kind corrupted; without a kind, all of them. Requested ids stay."""
     found = dict(body)
     for each in (OddField(kind),) if kind else OddField:
         if each in STATUS and isinstance(status := found.get("statusDetails"), dict):

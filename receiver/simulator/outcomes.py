@@ -1,20 +1,20 @@
-"""Pure. What becomes of a refund here, and how a user chooses it: one table.
+"""Pure. What happens to a refund here, and how a user chooses it: one table.
 
 | cents of the amount | outcome (also the simulation code) | what Get Refund shows, one delay after the other |
 |---|---|---|
 | .01 | `AmazonRejected` | RefundInitiated, then Declined (AmazonRejected) |
 | .02 | `ProcessingFailure` | RefundInitiated, then Declined (ProcessingFailure) |
 | .03 | `Pending` | RefundInitiated, for ever |
-| .04 | `UnknownState` | RefundInitiated, then RefundUnderReview (a state that no document knows), then Refunded |
-| .05 | `UnknownReason` | RefundInitiated, then Declined with a reason code that no document knows |
+| .04 | `UnknownState` | RefundInitiated, then RefundUnderReview (an undocumented state), then Refunded |
+| .05 | `UnknownReason` | RefundInitiated, then Declined with an undocumented reason code |
 | .06 | `RefundedAtOnce` | Refunded, already in the answer to Create Refund |
 | .07 | `DeclinedAtOnce` | Declined (AmazonRejected), already in the answer to Create Refund |
 | .08 | `Contradicted` | RefundInitiated, then Refunded, then Declined (ProcessingFailure): two final states |
 | .09 | `Slow` | RefundInitiated for ten delays, then Refunded |
 | any other | `Refunded` | RefundInitiated, then Refunded |
 
-In JPY the last two digits of the amount count: 1,001 yen is `AmazonRejected`. The header `x-amz-pay-simulation-code` on
-Create Refund, the field `outcome` of the control API and the argument of `Simulator.start_refund` go before the amount.
+In JPY the last two digits of the amount count: 1,001 yen is `AmazonRejected`. The header `x-amz-pay-simulation-code` of
+Create Refund, the field `outcome` of the control API and the argument of `Simulator.start_refund` override the amount.
 Amazon's sandbox has no simulation codes for refunds: these are the simulator's own.
 """
 
@@ -30,7 +30,7 @@ UNDER_REVIEW = "RefundUnderReview"
 
 
 class Outcome(StrEnum):
-    """What becomes of a refund; see the table above."""
+    """What happens to a refund; see the table above."""
 
     REFUNDED = "Refunded"
     AMAZON_REJECTED = "AmazonRejected"
@@ -46,7 +46,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The refund is in this state once so many delays have passed since its creation."""
+    """The refund enters this state this many delays after its creation."""
 
     delays: int
     state: str
@@ -88,12 +88,12 @@ DESCRIPTIONS = {
 
 
 def outcome_of(minor_units: int) -> Outcome:
-    """The outcome that the last two digits of the amount in minor units choose."""
+    """The outcome for the last two digits of the amount in minor units."""
     return BY_CENTS.get(minor_units % 100, Outcome.REFUNDED)
 
 
 def read_outcome(code: str) -> Outcome:
-    """The outcome that a simulation code names; raises `Fault` 400 InvalidSandboxSimulationSpecified."""
+    """The outcome for a simulation code; raises `Fault` 400 InvalidSandboxSimulationSpecified."""
     try:
         return Outcome(code)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Pure. How Amazon, or something on the way, refuses a request: the table behind the trick `refuse`.
+"""Pure. How Amazon, or an intermediary, refuses a request: the table behind the trick `refuse`.
 
-`date` to `tls` refuse the request itself and say nothing about a refund; `amount` to `charge` are verdicts on one.
+`date` to `tls` refuse the request itself and say nothing about a refund; `amount` to `charge` are verdicts on a refund.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from receiver.simulator.faults import Fault
 
 
 class Refusal(StrEnum):
-    """Whose no it is."""
+    """The kinds of refusals."""
 
     DATE = "date"
     HEADER = "header"
@@ -45,11 +45,11 @@ TABLE = {
     Refusal.COUNT: (422, "TransactionCountExceeded", "The charge has been refunded ten times."),
     Refusal.CHARGE: (422, "InvalidChargeStatus", "The charge is not captured."),
 }
-"""Status, reason code and text. Without a code it is a page of HTML, which is not Amazon's."""
+"""Status, reason code and text. Without a code it is an HTML page, which is not Amazon's."""
 
 
 def refusal_of(kind: str) -> Fault:
-    """The fault that refuses a call so; the date is refused where no kind is given."""
+    """The fault for this kind of refusal; without a kind, the date is refused."""
     chosen = Refusal(kind or Refusal.DATE)
     status, code, message = TABLE[chosen]
     page = b"" if code else f"<html><title>{message}</title><h1>{message}</h1></html>".encode()

@@ -1,4 +1,4 @@
-"""Pure. The JSON of the API: Create Refund's body read strictly, refunds and charges as Amazon shows them."""
+"""Pure. The JSON of the API: reads Create Refund's body strictly, and formats refunds and charges as Amazon does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from receiver.simulator.faults import Fault, invalid_value
 from receiver.simulator.outcomes import DESCRIPTIONS
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,32}")
-"""An idempotency key (Amazon's page "Idempotency"). A UUID with its dashes is four characters too long."""
+"""An idempotency key (Amazon's page "Idempotency"). A UUID with dashes is four characters too long."""
 
 ENVIRONMENTS = {"sandbox": "Sandbox", "live": "Live"}
 
@@ -37,7 +37,7 @@ def read_object(body: bytes) -> dict[str, object]:
 
 
 def read_create_refund(body: bytes) -> Order:
-    """The values of Create Refund; raises `Fault` 400, and names the field."""
+    """The values of Create Refund; raises `Fault` 400 that names the field."""
     found = read_object(body)
     only(found, {"chargeId", "refundAmount", "softDescriptor"})
     money = need(found, "refundAmount")
@@ -63,7 +63,7 @@ def read_key(value: str) -> str:
 
 
 def need(found: Mapping[str, object], name: str, path: str = "") -> object:
-    """A field that has to be there; raises `Fault` 400 MissingParameterValue."""
+    """A required field; raises `Fault` 400 MissingParameterValue."""
     value = found.get(name)
     if value is None or value == "":
         raise Fault(400, "MissingParameterValue", f"The parameter '{path}{name}' is missing.")
@@ -71,7 +71,7 @@ def need(found: Mapping[str, object], name: str, path: str = "") -> object:
 
 
 def only(found: Mapping[str, object], known: set[str], path: str = "") -> None:
-    """Raise `Fault` 400 UnrecognizedField if there are fields beside the known ones."""
+    """Raise `Fault` 400 UnrecognizedField if there are unknown fields."""
     for name in found:
         if name not in known:
             raise Fault(400, "UnrecognizedField", f"There is no field '{path}{name[:64]}' here.")
@@ -83,7 +83,7 @@ def basic_time(ms: int) -> str:
 
 
 def refund_json(refund: Refund, environment: str) -> dict[str, object]:
-    """A refund as Get Refund and Create Refund show it."""
+    """A refund as in the answers of Get Refund and Create Refund."""
     return {
         "refundId": refund.refund_id,
         "chargeId": refund.order.charge_id,
@@ -97,7 +97,7 @@ def refund_json(refund: Refund, environment: str) -> dict[str, object]:
 
 
 def charge_json(charge: Charge, bank: Bank) -> dict[str, object]:
-    """A charge as Get Charge shows it. `refundedAmount` holds what is refunded, not what is on its way."""
+    """A charge as in the answer of Get Charge. `refundedAmount` does not include refunds in progress."""
     currency = charge.amount.currency
     captured = charge.amount if charge.state == "Captured" else Amount(0, currency)
     return {

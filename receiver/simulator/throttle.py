@@ -1,11 +1,11 @@
-"""Pure. Amazon's throttling: a leaky bucket for each call, over which the answer is 429."""
+"""Pure. Amazon's throttling: one leaky bucket for each call; when it overflows, the answer is 429."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 Rates = Mapping[str, tuple[float, float]]
-"""Call (`get_refund`, `get_charge`, `create_refund`) → burst, refill per second. What is not named is unlimited."""
+"""Call (`get_refund`, `get_charge`, `create_refund`) → burst, refill per second. Calls not listed are unlimited."""
 
 LIVE: Rates = {"create_refund": (10, 4), "get_refund": (20, 4), "get_charge": (20, 4)}
 SANDBOX: Rates = {"create_refund": (2, 1), "get_refund": (5, 1), "get_charge": (5, 1)}

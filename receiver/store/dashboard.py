@@ -1,7 +1,7 @@
-"""Edge: Redis. What people look at: how many refunds are in which state, since when, and what became of one's events.
+"""Edge: Redis. Queries for the dashboard: refunds by state and over time, and what happened to an account's events.
 
-Everything is bounded, because a page is loaded again with every event: sums are counted by Redis, and of the stream
-only a part is read.
+Every query is bounded, because pages reload with each event. Redis counts the totals, and only part of the stream is
+read.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from receiver.store.redis.keys import STATES
 from receiver.store.refunds.timeline import Timelines
 
 PAGE, MOST_READ = 500, 5_000
-"""Entries of the stream that are read at once, and at most, to find contradictions."""
+"""Entries of the stream to read at once, and at most, when looking for contradictions."""
 BEFORE, AFTER = 2_000, 5_000
-"""ms around the time of a revision in which its events were written: Redis gives a stream id later than we the time."""
+"""ms before and after a revision in which its events were written: Redis assigns the stream id later than we take the
+time."""
 MOST_REVISIONS = 10
 MOST_NEAR = 500
-"""Entries that are read around a revision."""
+"""Entries to read around one revision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Refunds by state, and by state how many changed last in each of the spans that were asked for."""
+    """Refunds by state: in all, and how many last changed in each requested time span."""
 
     totals: Mapping[str, int]
     spans: Sequence[Mapping[str, int]]
@@ -40,7 +41,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Contradictions:
-    """Refunds of which a contradiction was told after `after`, and where to go on."""
+    """Refunds with a conflict event after a stream id, and the id to continue from."""
 
     last: str
     refund_ids: Sequence[str]
@@ -48,26 +49,26 @@ class Contradictions:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """What a subscriber is owed. Times are ms; 0: there is none."""
+    """The state of a subscriber's delivery queue. Times are ms; 0 means none."""
 
     waiting: int
     dead: int
     oldest_at: int = 0
-    """When the oldest event that waits was written."""
+    """When the oldest waiting event was written."""
     next_at: int = 0
-    """When the next is sent."""
+    """When the next event is due."""
     attempts: DeliveryAttempts = field(default_factory=DeliveryAttempts)
-    """What was tried with the oldest."""
+    """Delivery attempts for the oldest event."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlertingProblem:
-    """Why a subscriber does not get its events, or did not get some."""
+    """Why a subscriber receives no events, or has missed some."""
 
     subscriber: str
     paused: bool = False
     failing: bool = False
-    """It has failed so often in a row that only one message at a time is sent."""
+    """It failed so often in a row that messages are sent one at a time."""
     dead: int = 0
     """Events that failed permanently."""
     unreadable: bool = False
@@ -76,8 +77,8 @@ class AlertingProblem:
 
 @dataclass(frozen=True, slots=True)
 class RefundEvent:
-    """An event of one refund. `waiting` are the subscribers whose lane has it, with when it is sent, and what was
-    tried."""
+    """An event of one refund. `waiting` maps each subscriber whose queue still holds the event to when it is due, and
+    to the attempts so far."""
 
     stream_id: str
     fields: Mapping[str, str]
@@ -85,7 +86,7 @@ class RefundEvent:
 
     @property
     def at(self) -> int:
-        """Its own time, ms, which is that of its revision; of a damaged one, when it was written."""
+        """ms: the time of its revision. If the event is damaged, when it was written."""
         try:
             return parse_time(self.fields.get("time"))
         except Malformed:
@@ -93,10 +94,11 @@ class RefundEvent:
 
 
 class Overview(Timelines, DeadLetters):
-    """Reads for people."""
+    """Read-only queries for people."""
 
     async def counted(self, account: str, edges: Sequence[int]) -> Counted:
-        """How many refunds are in each of `STATES`, and how many changed last between one edge (ms) and the next."""
+        """How many refunds are in each of `STATES`, and how many last changed between each pair of adjacent edges
+        (ms)."""
         keys = self._keys(account)
         spans = [(state, low, high) for state in STATES for low, high in pairwise(edges)]
         totals, counts = await asyncio.gather(
@@ -109,7 +111,7 @@ class Overview(Timelines, DeadLetters):
         return Counted(dict(zip(STATES, map(int, totals), strict=True)), found)
 
     async def pending_longest(self, account: str, limit: int) -> list[str]:
-        """The pending refunds that changed least recently, that one first."""
+        """The pending refunds that changed least recently, oldest first."""
         keys = self._keys(account)
         indexes = (keys.state("RefundInitiated"), keys.state(""))
         found = await asyncio.gather(*(self._read("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in indexes))
@@ -118,7 +120,7 @@ class Overview(Timelines, DeadLetters):
         return [refund_id for _, refund_id in pairs[:limit]]
 
     async def contradictions(self, account: str, after: str) -> Contradictions:
-        """Refunds with an event `conflict` after this stream id; empty stands for the last `MOST_READ` entries."""
+        """Refunds with a `conflict` event after this stream id; an empty id searches the last `MOST_READ` entries."""
         found: list[str] = []
         last, end = "", "+"
         low = f"({after}" if after else "-"
@@ -135,7 +137,7 @@ class Overview(Timelines, DeadLetters):
         return Contradictions(last or after, list(dict.fromkeys(found)))
 
     async def queue_state(self, account: str, name: str) -> QueueState:
-        """What this subscriber is owed."""
+        """The state of this subscriber's delivery queue."""
         keys = self._keys(account)
         waiting, dead, top, oldest = await asyncio.gather(
             self._read("ZCARD", keys("lane", name)),
@@ -153,9 +155,10 @@ class Overview(Timelines, DeadLetters):
     async def refund_events(
         self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]
     ) -> list[RefundEvent]:
-        """The events of a refund that the stream still has, oldest first, and where they wait in these lanes.
+        """A refund's events that are still in the stream, oldest first, and where they wait in these subscribers'
+        queues.
 
-        They are looked for around its last revisions, and as far as `MOST_NEAR` entries reach.
+        Searches around the latest revisions, at most `MOST_NEAR` entries each.
         """
         near = [(revision.at - BEFORE, revision.at + AFTER) for revision in history[-MOST_REVISIONS:]]
         key = self._keys(account)("events")
@@ -174,7 +177,7 @@ class Overview(Timelines, DeadLetters):
         return {name: waits for name, waits in zip(names, found, strict=True) if waits is not None}
 
     async def _wait_of(self, account: str, stream_id: str, name: str) -> tuple[int, DeliveryAttempts] | None:
-        """When an event is sent to this subscriber, and what was tried; None where it does not wait here."""
+        """When the event is due for this subscriber, and the attempts so far; None if the event is not in its queue."""
         queue, attempts = (self._keys(account)(kind, name) for kind in ("lane", "attempts"))
         try:
             score, stored = await asyncio.gather(
@@ -193,5 +196,5 @@ def _order(stream_id: str) -> tuple[int, int]:
 
 
 def _texts(fields: Mapping[bytes, bytes] | None) -> dict[str, str]:
-    """The fields of a stream entry as the client gives them; None stands for one that is deleted."""
+    """The fields of a stream entry as the client returns them; None stands for a deleted entry."""
     return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in (fields or {}).items()}

@@ -1,8 +1,8 @@
-"""Pure. Which IP addresses are not on the public Internet, so that no subscriber's address may lead there; and which
-belong to one client.
+"""Pure. Classifies IP addresses: those that a subscriber's address must not lead to, and those that belong to one
+client.
 
-The ranges are the whole of IANA's registries of special-purpose addresses for IPv4 and IPv6, multicast, what IPv6 has
-reserved, and one address that a cloud made special.
+The ranges are all of IANA's registries of special-purpose addresses for IPv4 and IPv6, multicast, the reserved part of
+IPv6, and one address that a cloud provider uses specially.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPECIAL_IPV4: tuple[tuple[str, IPv4Network], ...] = tuple(
         ("private", "10.0.0.0/8"),
         ("shared", "100.64.0.0/10"),
         ("loopback", "127.0.0.0/8"),
-        # Azure's platform agent: metadata and credentials, at a public address.
+        # Azure's platform agent: metadata and credentials at a public address.
         ("cloud_metadata", "168.63.129.16/32"),
         ("cloud_metadata", "169.254.169.254/32"),
         ("link_local", "169.254.0.0/16"),
@@ -79,21 +79,21 @@ SPECIAL_IPV6: tuple[tuple[str, IPv6Network], ...] = tuple(
 )
 
 GLOBAL_UNICAST = IPv6Network("2000::/3")
-"""All that IANA has given out for use on the Internet; the rest of IPv6 is reserved."""
+"""All that IANA has allocated for use on the Internet; the rest of IPv6 is reserved."""
 
 MAPPED = IPv6Network("::ffff:0:0/96")
 NAT64 = IPv6Network("64:ff9b::/96")
-"""RFC 6052: a network without IPv4 reaches public IPv4 servers by this prefix, so it is not forbidden as such."""
+"""RFC 6052: with this prefix, a network without IPv4 reaches public IPv4 servers, so it is not forbidden as such."""
 
 
 def forbidden(address: str | IPv4Address | IPv6Address, allow: Sequence[Network] = ()) -> str | None:
-    """The word for the special range that the address lies in, or None where connecting to it is fine.
+    """The name of the special range that contains the address, or None if connecting to it is allowed.
 
-    - An address in one of the `allow` networks is fine.
-    - IPv4-mapped and NAT64 (64:ff9b::/96) addresses lead to the IPv4 address inside: it is judged, by `allow` too.
-    - 6to4, Teredo, IPv4-compatible and local NAT64 addresses are refused whatever is inside: where they lead depends on
-      the network. An `allow` network must name them as IPv6.
-    - A scope (`fe80::1%eth0`) is ignored. A text that is no address is "unreadable".
+    - An address in one of the `allow` networks is allowed.
+    - For IPv4-mapped and NAT64 (64:ff9b::/96) addresses, the embedded IPv4 address is checked, also against `allow`.
+    - 6to4, Teredo, IPv4-compatible and local NAT64 addresses are always refused: where they lead depends on the
+      network. An `allow` network must name them as IPv6.
+    - A scope (`fe80::1%eth0`) is ignored. A text that is not an address is "unreadable".
     """
     parsed = _parse(address)
     if parsed is None:
@@ -110,9 +110,9 @@ def forbidden(address: str | IPv4Address | IPv6Address, allow: Sequence[Network]
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Read CIDRs such as `10.0.0.0/8` or `fd00::/8`; a lone address is a network of one.
+    """Parse CIDRs such as `10.0.0.0/8` or `fd00::/8`; a single address is a network of one.
 
-    Raises `ConfigurationError` with a sentence for each that is none, also where bits are set behind the prefix.
+    Raises `ConfigurationError` with a sentence for each invalid one, including those with bits set after the prefix.
     """
     found: list[Network] = []
     problems: list[str] = []
@@ -142,9 +142,10 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
 
 @lru_cache(4096)
 def client_of(host: str) -> str:
-    """Who is behind an address: the IPv4 address itself, or the /64 of an IPv6 address, all of which one client has.
+    """The client behind an address: the IPv4 address itself, or the /64 of an IPv6 address, all of which one client
+    has.
 
-    Anything else, such as the empty name of a Unix socket, is returned as it is, up to 64 characters.
+    Anything else, such as the empty name of a Unix socket, is returned unchanged, up to 64 characters.
     """
     try:
         address = ip_address(host)

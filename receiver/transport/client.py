@@ -1,32 +1,32 @@
-"""Edge: the web. The only file that opens a socket to it: a `Request` goes out, a `Response` comes back, or
+"""Edge: the web. The only module with outgoing web connections: sends a `Request`; returns a `Response` or raises
 `TransportError`.
 
     reason                what happened
-    bad_url               the address cannot be used as it stands
-    bad_header            a header cannot be sent as it stands
+    bad_url               the URL is invalid
+    bad_header            a header is invalid
     dns_failed            the name has no address
     forbidden_address     every address of a guarded request lies in a range that is not public
-    connect_failed        nobody answers there
-    tls_failed            no TLS, or a certificate that the system's trust store or the host's name does not bear out
-    timeout               no connection, or no whole answer, in time
+    connect_failed        no connection could be made
+    tls_failed            no TLS, or a certificate that the system's trust store or the host's name does not match
+    timeout               no connection, or no complete answer, in time
     cut                   the connection ended before the answer did
-    bad_answer            what came back is not HTTP, or its head is out of bounds
-    server_error          408, 429 or 5xx for a certificate (`fetch_certificate` alone)
+    bad_answer            the answer is not HTTP, or its head exceeds the limits
+    server_error          408, 429 or 5xx for a certificate (`fetch_certificate` only)
 
-A status that was read is an answer. What goes wrong after it (`cut`, `timeout`, `bad_answer`) is a note of the answer
-where the status alone says what matters: for every guarded request, and for a 429 and a 503. Elsewhere it is
-`TransportError`: half a body tells nothing.
+Once a status has been read, there is an answer. A later failure (`cut`, `timeout`, `bad_answer`) becomes the answer's
+`note` if the status alone says what matters: for every guarded request, and for 429 and 503. Otherwise `TransportError`
+is raised, because half a body is useless.
 
-The bounds, and why:
+The limits, and why:
 
-    time        of the caller: for everything, and for name, TCP and TLS together
+    time        set by the caller: for everything, and for name, TCP and TLS together
     head        128 KiB and 1024 fields (`head.py`): more than what servers send; 16 interim answers (`interim.py`)
-    body        of the caller: what is longer is cut off, whatever its framing says
-    connections 256, and 64 to one host, for unguarded requests; whoever delivers bounds the guarded ones
-    idle        15 s a connection is kept: below the 60 s after which most servers and balancers close theirs
+    body        set by the caller: the rest is cut off, whatever the framing says
+    connections 256, and 64 to one host, for unguarded requests; guarded ones are limited by the delivery workers
+    idle        a connection is kept for 15 s: less than the 60 s after which most servers and balancers close theirs
 
-Nothing is followed (redirects), remembered (cookies), taken from the environment (proxies) or unpacked (encodings).
-The trust store is the system's; OpenSSL honours `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+It follows no redirects, keeps no cookies, uses no proxies from the environment, and unpacks no encodings. The trust
+store is the system's; OpenSSL respects `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ from receiver.transport.url import check_headers, checked_url
 USER_AGENT = "amazon-pay-refund-receiver"
 CONNECTIONS = 256
 CONNECTIONS_PER_HOST = 64
-"""Of unguarded requests. Those to subscribers are bounded by who delivers: here one would wait for another's answer."""
+"""For unguarded requests. Delivery workers limit those to subscribers; a limit here would make one wait for another."""
 IDLE = 15.0
-"""Seconds that a connection is kept for another request."""
+"""Seconds for which an idle connection is kept."""
 MAX_CERTIFICATE = 16 * 1024
 
 AddressInfo = tuple[int, int, int, str, tuple[str | int, ...]]
@@ -64,16 +64,16 @@ AddressInfo = tuple[int, int, int, str, tuple[str | int, ...]]
 
 @dataclass(slots=True)
 class _Attempts:
-    """What the guard said about each address that a guarded request was about to connect to; None: fine."""
+    """The guard's verdict on each address that a guarded request was about to connect to; None: allowed."""
 
     verdicts: list[str | None] = field(default_factory=list)
     answer: Response | None = None
-    """Status and fields, as soon as they are read."""
+    """Status and header fields, as soon as they are read."""
     body: bytearray = field(default_factory=bytearray)
 
     @property
     def refusal(self) -> str | None:
-        """The word for the range, where every address was refused."""
+        """The name of the range, if every address was refused."""
         return next(iter(self.verdicts), None) if all(self.verdicts) else None
 
 
@@ -81,11 +81,11 @@ _attempts: ContextVar[_Attempts] = ContextVar("attempts")
 
 
 class Transport:
-    """HTTP/1.1 to the web, over pooled connections; one object for the life of the process.
+    """HTTP/1.1 over pooled connections; one object for the life of the process.
 
-    `allow_networks` are those that a guarded request may reach although they are not public. The pools of guarded and
-    unguarded requests, and their resolvers, are apart: subscribers cannot keep Amazon waiting.
-    `dns_ttl` is in seconds; `tls` takes the place of the system's trust store, `name_servers` that of its name servers.
+    Guarded requests may reach `allow_networks` even if they are not public. Guarded and unguarded requests have
+    separate pools and resolvers, so that subscribers cannot delay calls to Amazon. `dns_ttl` is in seconds. `tls`
+    replaces the system's trust store, `name_servers` its name servers.
     """
 
     def __init__(
@@ -123,15 +123,15 @@ class Transport:
         max_body: int = 65_536,
         guarded: bool = False,
     ) -> Response:
-        """Send the request as it stands and read the answer, whatever its status.
+        """Send the request unchanged and read the answer, whatever its status.
 
-        `timeout` seconds are for everything, `connect_timeout` of them for name, TCP and TLS together. Of the body at
-        most `max_body` bytes are read; if there are more, the answer is `truncated` and the connection is closed.
-        `guarded` judges every address at the moment a socket is made for it, so a name that changes its address between
-        check and use gains nothing; a pooled connection was judged when it was made. A guarded request whose pooled
-        connection turns out to be dead is sent once more over another: subscribers can tell that by its id.
-        Trouble after the status is the answer's `note` for guarded requests, and for a 429 or 503.
-        Raises `TransportError`; its text names the host at most, never a path, a query or a header.
+        `timeout` seconds are for everything, `connect_timeout` of them for name, TCP and TLS together. At most
+        `max_body` bytes of the body are read; if there are more, the answer is `truncated` and the connection is
+        closed. With `guarded`, every address is checked at the moment a socket is made for it, so changing a name's
+        address between check and use achieves nothing. A pooled connection was checked when it was made. A guarded
+        request whose pooled connection turns out to be dead is sent once more over another; subscribers can recognize
+        the repetition by its id. Failures after the status become the answer's `note` for guarded requests, and for 429
+        and 503. Raises `TransportError`. Its text may name the host, but never a path, a query or a header.
         """
         url = checked_url(request.url, guarded)
         check_headers(request)
@@ -142,7 +142,7 @@ class Transport:
                 try:
                     return await self._exchange(request, url, connect_timeout, max_body, guarded)
                 except (aiohttp.ServerDisconnectedError, ConnectionError):
-                    # No socket was made, so the connection had carried another request before.
+                    # No socket was made, so the request used a pooled connection.
                     if not guarded or attempts.verdicts or attempts.answer:
                         raise
                 return await self._exchange(request, url, connect_timeout, max_body, guarded)
@@ -160,12 +160,12 @@ class Transport:
         timeout: float = 5.0,
         connect_timeout: float = 2.0,
     ) -> bytes:
-        """The body of a 200 at an https address, at most 16 KiB; `timeout` seconds are for both tries together.
+        """The body of a 200 at an https address, at most 16 KiB. `timeout` seconds are for both attempts together.
 
-        A connection that fails and a 5xx are tried once more. The address is not guarded: inside a cloud network the
-        name of SNS may rightly lead to a private address, and the name is proven by TLS.
-        Raises `TransportError` for trouble that may pass, and `CertificateUnavailable` ("certificate_not_found") for
-        any other answer: another status (also a redirect), a longer or an encoded body.
+        A failed connection and a 5xx are tried once more. The address is not guarded: inside a cloud network the name
+        of SNS may legitimately resolve to a private address, and TLS proves the name. Raises `TransportError` for
+        failures that may be temporary, and `CertificateUnavailable` ("certificate_not_found") for any other answer:
+        another status (including a redirect), a longer or an encoded body.
         """
         if not url.startswith("https://"):
             raise TransportError("A certificate is fetched over https only.", reason="bad_url")
@@ -258,26 +258,26 @@ class Transport:
 
 
 def _system_trust() -> ssl.SSLContext:
-    """Reading the store takes up to 0.2 s, so it is done when things are built, not while the first request waits."""
+    """Reading the store takes up to 0.2 s, so it is done at start, not during the first request."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
 class _NoCookies(aiohttp.DummyCookieJar):
-    """The library's own keeps none either, but parses them first."""
+    """A cookie jar that keeps none. The library's own dummy still parses them."""
 
     def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
-        """Nothing."""
+        """Ignore them."""
 
 
 def _says_it_all(status: int, guarded: bool) -> bool:
-    """Whether this status means the same whatever follows it."""
+    """Whether the status alone says what matters."""
     return guarded or status in {429, 503}
 
 
 def _fields(answer: aiohttp.ClientResponse) -> dict[str, str]:
-    """The header fields by their names in lower case; those of one name are joined."""
+    """The header fields by lower-case name; repeated fields are joined."""
     fields: dict[str, list[str]] = {}
     for name, value in answer.headers.items():
         text = value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

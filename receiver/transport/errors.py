@@ -1,4 +1,4 @@
-"""Edge: the web. What an error of the HTTP library means, as one word of `client.py` and in words for people."""
+"""Edge: the web. Maps errors of the HTTP library to the reasons of `client.py` and to messages."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import aiohttp
 
 
 class GarbledBody(aiohttp.ClientPayloadError):
-    """A body that breaks the rules of HTTP."""
+    """A body that violates HTTP."""
 
 
 def judged(error: Exception) -> tuple[str, str]:
-    """The reason, and what happened in words."""
+    """The reason and a message."""
     match error:
         case aiohttp.ConnectionTimeoutError():
             return "timeout", "no connection in time"

@@ -1,7 +1,7 @@
-"""Pure. The head of an answer, read leniently: status and header fields of whatever calls itself HTTP/1.
+"""Pure. Reads the head of an answer leniently: the status and header fields of anything that claims to be HTTP/1.
 
-The parser of the HTTP library is strict, and rightly so: it decides where a body ends. But a status that can be read is
-an answer, whatever stands in the fields beside it.
+The parser of the HTTP library is strict, and rightly so, because it decides where a body ends. But once a status can be
+read there is an answer, whatever is wrong with the fields after it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 MAX_HEAD = 128 * 1024
-"""Bytes of one head: status line and fields together. Servers send a Content-Security-Policy of 30 KB, cookies by the
-dozen, and trace headers; curl takes 300 KB, Go's client 10 MB. Beyond this nothing is kept."""
+"""Bytes of one head: status line and fields together. Servers send a Content-Security-Policy of 30 KB, dozens of
+cookies, and trace headers; curl accepts 300 KB, Go's client 10 MB. Nothing beyond this is kept."""
 
 MAX_FIELDS = 1024
 """Fields of one head. Apache's own limit for requests is 100, and proxies add theirs."""
@@ -21,24 +21,24 @@ _END = re.compile(rb"\n\r?\n")
 
 
 def may_begin(data: bytes | bytearray) -> bool:
-    """Whether these first bytes can be those of an answer."""
+    """Whether an answer can begin with these bytes."""
     return b"HTTP/".startswith(bytes(data[:5]).upper())
 
 
 def end_of(data: bytes | bytearray, start: int = 0) -> int:
-    """Where the head ends: after its empty line; -1: not yet. Lines may end without CR, as every reader accepts."""
+    """Where the head ends, after its empty line; -1: not yet. Lines may end without CR, as all parsers accept."""
     found = _END.search(data, start)
     return found.end() if found else -1
 
 
 def status_of(data: bytes | bytearray) -> int:
-    """The status of a head, whole or not; 0 where it has none."""
+    """The status of a complete or partial head; 0 if it has none."""
     found = _STATUS_LINE.match(data)
     return int(found[1]) if found else 0
 
 
 def fields_of(head: bytes) -> list[tuple[str, str]]:
-    """The fields that can be read, in order; lines that are no field are passed over."""
+    """The readable fields, in order; other lines are skipped."""
     fields: list[tuple[str, str]] = []
     for line in head.split(b"\n")[1:]:
         if len(fields) == MAX_FIELDS:

@@ -1,14 +1,14 @@
-"""Edge: the web. Reads the head of an answer before the library does, and keeps what follows it from spoiling it.
+"""Edge: the web. Reads the head of an answer before the HTTP library does, and isolates it from what follows.
 
     interim answers (1xx)         a few are skipped; a flood ends the connection
-    a head that aiohttp refuses   its status and what can be read of its fields, with a note of what is wrong
+    a head that aiohttp refuses   its status and readable fields are kept, with a note of what is wrong
     a body that breaks off        the reader of the body is told at once
-    bytes after the answer        dropped, and the connection is closed: they answer nobody
+    bytes after the answer        dropped, and the connection is closed: they belong to no request
 
 RFC 9110, 15.2: a client must be able to parse one or more 1xx before the final answer. Each costs as much as an answer,
-and aiohttp takes any number, a whole read at a time: two hundred kilobytes of `100 Continue` hold up everything else in
-the process for a second. RFC 9112, 6.3: a 204 ends with its head, whatever its framing fields say. Servers exist that
-send the last chunk of an empty body with it; in one segment with the head, aiohttp refuses both.
+and aiohttp accepts any number of them in one read: two hundred kilobytes of `100 Continue` block the whole process for
+a second. RFC 9112, 6.3: a 204 ends with its head, whatever its framing fields say. Some servers send the last chunk of
+an empty body with it; if it arrives together with the head, aiohttp refuses both.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from receiver.transport.head import MAX_HEAD, end_of, fields_of, may_begin, stat
 MOST_INTERIM = 16
 """Interim answers to one request."""
 SLICE = 4096
-"""Bytes of a body that are parsed before anybody looks whether it has ended."""
+"""Bytes of a body that are parsed before checking whether it has ended."""
 NO_BODY = frozenset({204, 304})
 NOTE = "\n"
-"""What a reason phrase never holds: with it begins a note of what is wrong with a head whose status was read."""
+"""Marks the start of a note about a bad head with a readable status; a reason phrase never contains this character."""
 
 
 def careful(loop: asyncio.AbstractEventLoop) -> partial[Any]:
-    """What makes the connections of an aiohttp connector: it has no setting for this."""
+    """Creates the connections of an aiohttp connector, which has no setting for this."""
     return partial(CarefulHandler, loop=loop)
 
 
 class CarefulHandler(ResponseHandler):
-    """A connection, one answer at a time."""
+    """A connection that handles one answer at a time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._head = bytearray()
-        """Of an answer whose head is not whole yet."""
+        """The incomplete head of an answer."""
         self._refusable = b""
-        """The head that aiohttp reads just now."""
+        """The head that aiohttp is parsing."""
         self._interim = 0
         self._body: StreamReader | None = None
-        """Of the answer; None: there is no answer yet."""
+        """The body of the answer; None before there is an answer."""
 
     def set_response_params(self, **params: Any) -> None:
         """Another request begins."""
@@ -61,7 +61,7 @@ class CarefulHandler(ResponseHandler):
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of an answer, or of what comes after it; none: go on with what is held back."""
+        """Bytes of an answer, or after it; without bytes: continue with those held back."""
         if self._parser is None or self._upgraded:
             super().data_received(data)
         elif self._body is not None:
@@ -70,13 +70,13 @@ class CarefulHandler(ResponseHandler):
             self._more_head(data)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """aiohttp has read a head. Whatever it finds after the one that was asked for is none of ours."""
+        """aiohttp has parsed a head. Anything after the expected answer is ignored."""
         if self._body is None:
             self._refusable, self._body = b"", data[1]
             super().feed_data(data, size)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Something is wrong: with this head, with the body, or with the connection."""
+        """Something is wrong with this head, with the body, or with the connection."""
         if self._refusable:
             self._stand_in(self._refusable, "its head breaks the rules of HTTP")
             return
@@ -105,7 +105,7 @@ class CarefulHandler(ResponseHandler):
                 return
 
     def _final(self, head: bytes, *, whole: bool) -> bool:
-        """Read the head of the answer, and begin with its body. Returns whether there is an answer now."""
+        """Read the head of the answer and begin its body. Returns whether there is an answer now."""
         rest = bytes(self._head[len(head) :])
         self._head.clear()
         status = status_of(head)
@@ -133,7 +133,7 @@ class CarefulHandler(ResponseHandler):
             super().data_received(data[start : start + SLICE])
 
     def _stand_in(self, head: bytes, what: str) -> None:
-        """Hand on a head that aiohttp would not read, with nothing after it."""
+        """Pass on a head that aiohttp would refuse, with nothing after it."""
         self._refusable = b""
         self.force_close()
         self._payload = EMPTY_PAYLOAD

@@ -1,9 +1,9 @@
-"""Edge: names. Every look-up is a question of its own: names that no server answers keep no other name waiting.
+"""Edge: names. Look-ups are independent: names that no server answers do not delay other names.
 
-The system's resolver blocks a thread for each look-up, for ten seconds and more where no server answers: a few dozen
-such names, and no thread is left for others. This one (c-ares) has one thread of its own for any number of questions.
-It reads what the system's reads: /etc/hosts, /etc/resolv.conf (servers, search domains, ndots; changes are noticed),
-and of /etc/nsswitch.conf the order of `files` and `dns`. Other sources of that file (mdns, ldap) are not asked.
+The system's resolver blocks a thread for each look-up, for ten seconds and more if no server answers. A few dozen such
+names would use up all threads. This resolver (c-ares) has one thread for any number of look-ups. It reads what the
+system's does: /etc/hosts, /etc/resolv.conf (servers, search domains, ndots; changes are noticed), and the order of
+`files` and `dns` in /etc/nsswitch.conf. Other sources of that file (mdns, ldap) are not used.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from pycares.errno import ARES_ESERVFAIL, ARES_ETIMEOUT
 
 FIRST_WAIT = 1.0
-"""Seconds until a server is asked again, twice as long each time; less where it answers other questions faster."""
+"""Seconds until a server is asked again, doubling each time; less if it answers other questions faster."""
 TRIES = 5
 LONGEST = 5.0
-"""Seconds of one look-up, over all servers and search domains. Whoever waits for it may give up sooner."""
+"""Seconds for one look-up, over all servers and search domains. The caller may give up sooner."""
 
 WORDS = {
     ARES_ETIMEOUT: "no name server answered in time",
@@ -30,7 +30,7 @@ WORDS = {
 
 
 class AsyncResolver(AbstractResolver):
-    """Looks names up without a thread for each. `servers` (`address:port`) take the place of the system's."""
+    """Resolves names without a thread for each. `servers` (`address:port`) replace the system's."""
 
     def __init__(self, servers: Sequence[str] = (), longest: float = LONGEST) -> None:
         self._servers, self._longest = servers, longest
@@ -39,7 +39,7 @@ class AsyncResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Every address of the name, the best first (RFC 6724). Raises `OSError` where there is none in time."""
+        """Every address of the name, the best first (RFC 6724). Raises `OSError` if there is none in time."""
         if self._channel is None:
             self._channel = aiodns.DNSResolver(self._servers or None, timeout=FIRST_WAIT, tries=TRIES)
         try:
@@ -62,7 +62,7 @@ class AsyncResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Abort what is in progress."""
         channel, self._channel = self._channel, None
         if channel is not None:
             with contextlib.suppress(aiodns.error.DNSError):

@@ -1,4 +1,4 @@
-"""Edge: the web. What a request must be before anything is opened for it."""
+"""Edge: the web. Validates a request before a connection is opened for it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 HEADER_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-"""Control characters; and halves of surrogate pairs, which aiohttp leaves out without a word."""
+"""Control characters, and surrogates, which aiohttp drops silently."""
 
 
 @lru_cache(1024)
 def checked_url(text: str, guarded: bool) -> URL:
-    """The address of a request. Raises `TransportError`: `bad_url`, `forbidden_address`."""
+    """The URL of a request. Raises `TransportError`: `bad_url`, `forbidden_address`."""
     if not PRINTABLE_URL.fullmatch(text):
         raise TransportError("The address is no http or https URL in ASCII.", reason="bad_url")
     try:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.amazon.answers import VERDICTS
-from receiver.amazon.attempt import NEVER_SENT, Made, Refused, TryAgain, is_unknown, judge
+from receiver.amazon.attempt import NEVER_SENT, Made, Refused, TryAgain, Verdict, is_unknown, judge
 from receiver.errors import (
     AmazonError,
     AmazonNotFound,
@@ -31,8 +31,8 @@ PREPARED = PreparedRefund(id="r", digest="d", amazon_key="k", body=b"{}", charge
 RECORD = RefundRequestRecord(order=PREPARED, tries=1, created_at=T)
 UNKNOWN = msgspec.structs.replace(RECORD, unknown=True)
 FOURTH = msgspec.structs.replace(RECORD, tries=4)
-TOLD = {"reason_code": "X", "amazon_status": 400, "request_id": "abc"}
-SAID = {"reason_code": "X", "amazon_status": "400", "request_id": "abc"}
+SAID: dict[str, str] = {"reason_code": "X", "amazon_status": "400", "request_id": "abc"}
+REFUSES_US = AmazonRefusesUs("no", reason_code="X", amazon_status=400, request_id="abc")
 SILENT = {"reason_code": "", "amazon_status": "0", "request_id": ""}
 
 
@@ -44,7 +44,7 @@ def again(wait: int, *, unknown: bool, fields: dict[str, str], late: bool = Fals
     return TryAgain(AmazonError(), T + wait, unknown, fields, late)
 
 
-TABLE = {
+TABLE: dict[str, tuple[AmazonError, RefundRequestRecord | None, Verdict]] = {
     "throttled": (AmazonThrottled("no"), RECORD, again(5 * S, unknown=False, fields=kept("amazon_throttled"))),
     "throttled with a time": (
         AmazonThrottled("no", retry_after=7_200), RECORD, again(2 * H, unknown=False, fields=kept("amazon_throttled"))
@@ -56,15 +56,16 @@ TABLE = {
         AmazonOutcomeUnknown("no", reason="amazon_connect_failed"), RECORD,
         again(5 * S, unknown=False, fields=kept("amazon_connect_failed")),
     ),
-    "refuses us": (AmazonRefusesUs("no", **TOLD), RECORD, again(1 * S, unknown=False, fields=kept("amazon_refuses_us", **SAID))),
+    "refuses us": (REFUSES_US, RECORD, again(1 * S, unknown=False, fields=kept("amazon_refuses_us", **SAID))),
     "refuses us the fourth time": (
-        AmazonRefusesUs("no", **TOLD), FOURTH, again(8 * S, unknown=False, fields=kept("amazon_refuses_us", **SAID))
+        REFUSES_US, FOURTH, again(8 * S, unknown=False, fields=kept("amazon_refuses_us", **SAID))
     ),
     "refuses us with a time": (
         AmazonRefusesUs("no", retry_after=60), RECORD, again(60 * S, unknown=False, fields=kept("amazon_refuses_us"))
     ),
     "refuses us with a time too long": (
-        AmazonRefusesUs("no", retry_after=86_400), RECORD, again(15 * M, unknown=False, fields=kept("amazon_refuses_us"))
+        AmazonRefusesUs("no", retry_after=86_400), RECORD,
+        again(15 * M, unknown=False, fields=kept("amazon_refuses_us")),
     ),
     "a 404 that is not about the charge": (
         AmazonNotFound("no"), RECORD, again(1 * S, unknown=False, fields=kept("amazon_refuses_us"))

@@ -13,7 +13,8 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver.runtime.metrics import GAUGES, SIZE_GAUGES, Metrics
+from receiver.runtime.gauges import GAUGES, SIZE_GAUGES
+from receiver.runtime.metrics import Metrics
 from tests.commands.kit import Server
 from tests.deploy.tools import DEPLOY, run, tool
 from tests.kit.processes import PROJECT

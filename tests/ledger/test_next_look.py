@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +29,6 @@ S, M, H = 1_000, 60_000, 3_600_000
 PLAN = PollPlan.parse(["every 1h"])
 HINT = FollowUp(Source.NOTIFICATION, T - 5, T - 7, "Refund", traceparent="00-a-b-01")
 REFRESH = FollowUp(Source.REFRESH, T)
-FAILED_POLL = FollowUp(Source.POLL, T, failures=2)
 
 
 def due(follow_up: FollowUp | None) -> DueRefund:
@@ -42,77 +42,75 @@ def known(state: str = "RefundInitiated", revision: int = 3) -> Refund:
     )  # fmt: skip
 
 
-def step(follow_up: FollowUp, number: int, **more: int) -> FollowUp:
+def step(follow_up: FollowUp, number: int, *, due: int | None = None, failures: int = 0) -> FollowUp:
     """The follow-up after `number` looks that brought nothing new."""
-    return FollowUp(
-        follow_up.source, follow_up.at, follow_up.sent_at, follow_up.refund_type, number,
-        **{"due": T + FOLLOW_UPS[number - 1], **more}, traceparent=follow_up.traceparent,
-    )  # fmt: skip
+    due = T + FOLLOW_UPS[number - 1] if due is None else due
+    return msgspec.structs.replace(follow_up, step=number, due=due, failures=failures)
 
 
-OTHER_FIELDS = {"revision": 3, "outcome": "unchanged"}
-NOT_FOUND = "amazon_not_found"
+def unchanged(wait: int | None, follow_up: FollowUp | None = None) -> NextLook:
+    return NextLook(None if wait is None else T + wait, follow_up, 3, "unchanged")
 
-TABLE = {
+
+def not_found(wait: int | None, follow_up: FollowUp | None = None, revision: int = 0) -> NextLook:
+    return NextLook(None if wait is None else T + wait, follow_up, revision, "amazon_not_found")
+
+
+def later(wait: int, follow_up: FollowUp | None, outcome: str = "amazon_unknown", *, patient: bool = False) -> NextLook:
+    return NextLook(T + wait, follow_up, None, outcome, patient)
+
+
+def failed(failures: int, source: Source = Source.POLL) -> FollowUp:
+    return FollowUp(source, T, failures=failures)
+
+
+Case = tuple[FollowUp | None, AmazonError | NothingToAsk | StoreUnavailable | None, Refund | None, NextLook]
+TABLE: dict[str, Case] = {
     # Nothing new
-    "a poll": (None, None, known(), NextLook(T + H, None, **OTHER_FIELDS)),
-    "a poll that had failed": (FAILED_POLL, None, known(), NextLook(T + H, None, **OTHER_FIELDS)),
-    "a hint": (HINT, None, known(), NextLook(T + 5 * S, step(HINT, 1), **OTHER_FIELDS)),
-    "the second time": (step(HINT, 1, due=T), None, known(), NextLook(T + 30 * S, step(HINT, 2), **OTHER_FIELDS)),
+    "a poll": (None, None, known(), unchanged(H)),
+    "a poll that had failed": (failed(2), None, known(), unchanged(H)),
+    "a hint": (HINT, None, known(), unchanged(5 * S, step(HINT, 1))),
+    "the second time": (step(HINT, 1, due=T), None, known(), unchanged(30 * S, step(HINT, 2))),
     "before its time": (
-        step(HINT, 1, due=T + S, failures=3), None, known(), NextLook(T + S, step(HINT, 1, due=T + S), **OTHER_FIELDS)
+        step(HINT, 1, due=T + S, failures=3), None, known(), unchanged(S, step(HINT, 1, due=T + S))
     ),
-    "the last time": (step(HINT, 4, due=T), None, known(), NextLook(T + H, None, **OTHER_FIELDS)),
-    "a refresh": (REFRESH, None, known(), NextLook(T + 5 * S, step(REFRESH, 1), **OTHER_FIELDS)),
-    "a final state": (None, None, known("Refunded"), NextLook(None, None, **OTHER_FIELDS)),
-    "a hint of a final state": (HINT, None, known("Refunded"), NextLook(T + 5 * S, step(HINT, 1), **OTHER_FIELDS)),
+    "the last time": (step(HINT, 4, due=T), None, known(), unchanged(H)),
+    "a refresh": (REFRESH, None, known(), unchanged(5 * S, step(REFRESH, 1))),
+    "a final state": (None, None, known("Refunded"), unchanged(None)),
+    "a hint of a final state": (HINT, None, known("Refunded"), unchanged(5 * S, step(HINT, 1))),
     # Not found
-    "not found": (HINT, AmazonNotFound(), None, NextLook(T + 5 * S, step(HINT, 1), 0, NOT_FOUND)),
-    "not found for the last time": (step(HINT, 4, due=T), AmazonNotFound(), None, NextLook(None, None, 0, NOT_FOUND)),
-    "not found, but known": (step(HINT, 4, due=T), AmazonNotFound(), known(), NextLook(T + H, None, 3, NOT_FOUND)),
-    "not found, polled": (None, AmazonNotFound(), known(), NextLook(T + H, None, 3, NOT_FOUND)),
-    "not found, neither known nor hinted at": (None, AmazonNotFound(), None, NextLook(None, None, 0, NOT_FOUND)),
-    "not found, refreshed": (REFRESH, AmazonNotFound(), None, NextLook(None, None, 0, NOT_FOUND)),
-    "not found, known and refreshed": (
-        REFRESH, AmazonNotFound(), known(), NextLook(T + 5 * S, step(REFRESH, 1), 3, NOT_FOUND)
-    ),
+    "not found": (HINT, AmazonNotFound(), None, not_found(5 * S, step(HINT, 1))),
+    "not found for the last time": (step(HINT, 4, due=T), AmazonNotFound(), None, not_found(None)),
+    "not found, but known": (step(HINT, 4, due=T), AmazonNotFound(), known(), not_found(H, revision=3)),
+    "not found, polled": (None, AmazonNotFound(), known(), not_found(H, revision=3)),
+    "not found, neither known nor hinted at": (None, AmazonNotFound(), None, not_found(None)),
+    "not found, refreshed": (REFRESH, AmazonNotFound(), None, not_found(None)),
+    "not found, known and refreshed": (REFRESH, AmazonNotFound(), known(), not_found(5 * S, step(REFRESH, 1), 3)),
     # Nothing to ask
     "nothing to ask": (HINT, NothingToAsk("", revision=4), None, NextLook(None, None, 4)),
     # Throttled
-    "429": (HINT, AmazonThrottled(), None, NextLook(T + 5 * S, HINT, None, "amazon_throttled")),
-    "429 with a time": (None, AmazonThrottled(retry_after=90), known(), NextLook(T + 90 * S, None, None, "amazon_throttled")),
-    "429 to a refresh": (REFRESH, AmazonThrottled(), known(), NextLook(T + 5 * S, REFRESH, None, "amazon_throttled")),
-    "429 to a refresh of what nobody knows": (
-        REFRESH, AmazonThrottled(), None, NextLook(T + 5 * S, REFRESH, None, "amazon_throttled", patient=True)
+    "429": (HINT, AmazonThrottled(), None, later(5 * S, HINT, "amazon_throttled")),
+    "429 with a time": (None, AmazonThrottled(retry_after=90), known(), later(90 * S, None, "amazon_throttled")),
+    "429 to a refresh": (REFRESH, AmazonThrottled(), known(), later(5 * S, REFRESH, "amazon_throttled")),
+    "429 to a refresh of an unknown refund": (
+        REFRESH, AmazonThrottled(), None, later(5 * S, REFRESH, "amazon_throttled", patient=True)
     ),
     # Failed
-    "no answer": (HINT, AmazonOutcomeUnknown(), None, NextLook(T + 2_500, step(HINT, 0, due=0, failures=1), None, "amazon_unknown")),
-    "no answer to a poll": (
-        None, AmazonOutcomeUnknown(), known(), NextLook(T + 2_500, FollowUp(Source.POLL, T, failures=1), None, "amazon_unknown")
-    ),
-    "the third time": (
-        FAILED_POLL, AmazonRefusesUs(), known(), NextLook(T + 10 * S, FollowUp(Source.POLL, T, failures=3), None, "amazon_refuses_us")
-    ),
+    "no answer": (HINT, AmazonOutcomeUnknown(), None, later(2_500, step(HINT, 0, due=0, failures=1))),
+    "no answer to a poll": (None, AmazonOutcomeUnknown(), known(), later(2_500, failed(1))),
+    "the third time": (failed(2), AmazonRefusesUs(), known(), later(10 * S, failed(3), "amazon_refuses_us")),
     "in the middle of a follow-up": (
-        step(HINT, 2, due=T), AmazonOutcomeUnknown(), known(), NextLook(T + 2_500, step(HINT, 2, due=T, failures=1), None, "amazon_unknown")
+        step(HINT, 2, due=T), AmazonOutcomeUnknown(), known(), later(2_500, step(HINT, 2, due=T, failures=1))
     ),
-    "many times": (
-        FollowUp(Source.POLL, T, failures=99), AmazonOutcomeUnknown(), known(),
-        NextLook(T + 5 * M, FollowUp(Source.POLL, T, failures=100), None, "amazon_unknown"),
-    ),
-    "with a Retry-After": (
-        None, AmazonOutcomeUnknown(retry_after=120), known(), NextLook(T + 2 * M, FollowUp(Source.POLL, T, failures=1), None, "amazon_unknown")
-    ),
-    "with a Retry-After of a day": (
-        None, AmazonOutcomeUnknown(retry_after=86_400), known(), NextLook(T + 10 * M, FollowUp(Source.POLL, T, failures=1), None, "amazon_unknown")
-    ),
-    "a refusal": (None, AmazonRefused(), known(), NextLook(T + 2_500, FollowUp(Source.POLL, T, failures=1), None, "amazon_refused")),
-    "no answer to a refresh of what nobody knows": (
-        REFRESH, AmazonOutcomeUnknown(), None,
-        NextLook(T + 2_500, FollowUp(Source.REFRESH, T, failures=1), None, "amazon_unknown", patient=True),
+    "many times": (failed(99), AmazonOutcomeUnknown(), known(), later(5 * M, failed(100))),
+    "with a Retry-After": (None, AmazonOutcomeUnknown(retry_after=120), known(), later(2 * M, failed(1))),
+    "with a Retry-After of a day": (None, AmazonOutcomeUnknown(retry_after=86_400), known(), later(10 * M, failed(1))),
+    "a refusal": (None, AmazonRefused(), known(), later(2_500, failed(1), "amazon_refused")),
+    "no answer to a refresh of an unknown refund": (
+        REFRESH, AmazonOutcomeUnknown(), None, later(2_500, failed(1, Source.REFRESH), patient=True)
     ),
     # Damaged
-    "a damaged record": (HINT, StoreUnavailable(reason="store_unreadable"), None, NextLook(T + M, HINT, None, "store_unreadable")),
+    "a damaged record": (HINT, StoreUnavailable(reason="store_unreadable"), None, later(M, HINT, "store_unreadable")),
 }  # fmt: skip
 
 

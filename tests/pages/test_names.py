@@ -17,7 +17,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
-from receiver.runtime.metrics import DELIVERED, GAUGES, REASONS, Metrics
+from receiver.runtime.gauges import GAUGES
+from receiver.runtime.metrics import DELIVERED, REASONS, Metrics
 from receiver.settings import Settings
 from tests.commands.test_cli import COMMANDS
 from tests.http.kit import settings as settings_of

@@ -7,7 +7,8 @@ from typing import Any
 from receiver.amazon.account import Account
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Source
-from receiver.store import AGES, Store
+from receiver.store import Store
+from receiver.store.gauges import AGES
 from receiver.track.record import Recorder
 from tests.kit.clock import ManualClock
 from tests.store.makers import refund_id, seen

@@ -140,7 +140,7 @@ async def test_a_backlog_is_worked_off_in_this_order_at_this_pace(crew: Crew, re
             crew.clock.tick(2000)
         elif len(crew.taken) % 10 == 0:
             crew.clock.tick(500)
-            assert await take(second) == Claim[DueRefund]((), 500)
+            assert await take(second) == Claim((), 500)
             crew.clock.tick(500)
         else:
             crew.clock.tick(1000)
@@ -157,7 +157,7 @@ async def test_a_backlog_is_worked_off_in_this_order_at_this_pace(crew: Crew, re
     assert await redis.zcard("refunds:{us}:state:Refunded") == HINTED
     assert await redis.zcount(DUE, T0 + WEEK, T0 + WEEK) == await redis.zcard(DUE) == len(BACKLOG)
     assert await redis.exists("refunds:{us}:hinted", "refunds:{us}:hints") == 0
-    assert await take(second) == Claim[DueRefund]((), WEEK - 5046_000)
+    assert await take(second) == Claim((), WEEK - 5046_000)
 
 
 async def test_no_window_of_time_has_more_than_the_bucket(crew: Crew, redis: Any) -> None:
@@ -230,7 +230,7 @@ async def test_a_429_stops_everybody_for_as_long_as_amazon_wants(
     for passed, left in ((0, 37_000), (20_000, 17_000), (16_999, 1)):
         clock.tick(passed)
         for each in (store, other):
-            assert await take(each) == Claim[DueRefund]((), left)
+            assert await take(each) == Claim((), left)
     clock.tick(1)
     # The bucket has filled up meanwhile; one token is left for hints. That which was refused counts as one of theirs.
     looks = (await take(other)).items
@@ -260,7 +260,7 @@ async def test_every_call_has_a_bucket_of_its_own(store: Store, redis: Any, drai
     assert await tokens("us", drained) == full[drained]
     await store.block("us", drained, T0 + 60_000)
     if drained is Call.GET_REFUND:
-        assert await take(store) == Claim[DueRefund]((), 60_000)
+        assert await take(store) == Claim((), 60_000)
     else:
         assert len((await take(store)).items) == 4
         full[Call.GET_REFUND] = 1

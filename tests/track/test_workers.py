@@ -94,7 +94,7 @@ async def test_an_event_that_comes_between_look_and_rest_is_not_slept_through(
 ) -> None:
     """The same for the deliverer."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
-    afterwards(monkeypatch, store, "lane_tops", delivering.owe)
+    afterwards(monkeypatch, store, "queue_heads", delivering.owe)
     async with at_work(delivering.deliverer.run):
         await until(lambda: hook.posts, "the post", 5)
 

@@ -76,7 +76,7 @@ async def test_a_certificate_is_fetched() -> None:
 async def test_the_systems_trust_store_decides() -> None:
     """Without `SSL_CERT_FILE` the same server is a stranger; one try is enough to know."""
     async with amazon(answer()) as (transport, server):
-        assert await refusal(transport.fetch_certificate(URL)) == "NotSent tls_failed"
+        assert await refusal(transport.fetch_certificate(URL)) == "TransportError tls_failed"
     assert server.requests == []
 
 
@@ -106,7 +106,7 @@ async def test_a_server_without_tls_is_refused() -> None:
 async def test_only_https_is_fetched(url: str) -> None:
     """Nothing is looked up for another scheme."""
     names = Names({})
-    assert await refusal(Transport(resolver=names).fetch_certificate(url)) == "NotSent bad_url"
+    assert await refusal(Transport(resolver=names).fetch_certificate(url)) == "TransportError bad_url"
     assert names.asked == []
 
 
@@ -184,7 +184,7 @@ async def test_passing_trouble_is_tried_once_more(first: bytes) -> None:
 async def test_lasting_trouble_is_ours_not_the_senders(said: bytes, reason: str) -> None:
     """Two tries, then `TransportError`: the notification may come again."""
     async with amazon(said) as (transport, server):
-        assert await refusal(transport.fetch_certificate(URL)) == f"NotSent {reason}"
+        assert await refusal(transport.fetch_certificate(URL)) == f"TransportError {reason}"
     assert len(server.requests) == 2
 
 
@@ -202,7 +202,7 @@ async def test_a_slow_drip_ends_with_the_timeout() -> None:
     async with amazon(drip) as (transport, _):
         loop = asyncio.get_running_loop()
         began = loop.time()
-        assert await refusal(transport.fetch_certificate(URL, timeout=0.3)) == "NotSent timeout"
+        assert await refusal(transport.fetch_certificate(URL, timeout=0.3)) == "TransportError timeout"
         assert loop.time() - began < 1.0
 
 
@@ -213,7 +213,10 @@ async def test_a_host_that_does_not_shake_hands_is_tried_twice_in_time() -> None
     async with serving(answer()) as server:
         transport = Transport(resolver=Names({HOST: [[("127.0.0.1", server.port)]]}))
         began = loop.time()
-        assert await refusal(transport.fetch_certificate(URL, timeout=1.0, connect_timeout=0.2)) == "NotSent timeout"
+        assert (
+            await refusal(transport.fetch_certificate(URL, timeout=1.0, connect_timeout=0.2))
+            == "TransportError timeout"
+        )
         assert loop.time() - began < 0.9
         await transport.close()
     assert (server.connections, server.requests) == (2, [])
@@ -223,6 +226,6 @@ async def test_a_name_that_cannot_be_looked_up_is_passing_trouble() -> None:
     """Asked twice."""
     names = Names({})
     transport = Transport(resolver=names)
-    assert await refusal(transport.fetch_certificate(URL)) == "NotSent dns_failed"
+    assert await refusal(transport.fetch_certificate(URL)) == "TransportError dns_failed"
     assert names.asked == [HOST, HOST]
     await transport.close()

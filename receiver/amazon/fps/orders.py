@@ -11,38 +11,39 @@ import msgspec
 from receiver.amazon.attempt import RETRY_FIRST, RETRY_MOST, Made, Refused, TryAgain, Verdict, is_unknown
 from receiver.amazon.fps.calls import FpsRefundRequest, Policy
 from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs
-from receiver.ledger.backoff import backoff
+from receiver.ledger.polling import backoff
 from receiver.ledger.refund import Observation
 from receiver.ledger.refund_request import RequestState
 
 
 class FpsOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """A refund to make. Every try sends these values, in this version of the API, whatever the settings say by then."""
+    """A refund to make. Every attempt sends these values in this version of the API, even if the settings change."""
 
     values: FpsRefundRequest
     version: str
 
     def means(self, values: FpsRefundRequest) -> bool:
-        """Whether these are the values of this order, as Amazon would take them."""
+        """Whether these are the values of this order, as Amazon interprets them."""
         return _meaning(self.values) == _meaning(values)
 
 
 class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An order and what became of it so far."""
+    """An order and its progress so far."""
 
     order: FpsOrder
     state: RequestState = RequestState.RESERVED
     tries: int = 0
     first_at: int = 0
-    """When the first try was sent, ms; 0: none was."""
+    """When the first attempt was sent, ms; 0: never."""
     unknown: bool = False
-    """Whether a try has ended without a whole answer: from then on no refusal proves that nothing was refunded."""
+    """Whether an attempt ended without a complete answer: after that, a refusal does not prove that nothing was
+    refunded."""
     reason_code: str = ""
     detail: str = ""
     amazon_status: int = 0
     request_id: str = ""
     last_error: str = ""
-    """Our word for how the last try failed, such as `amazon_timeout`; empty where none did."""
+    """Our code for how the last attempt failed, such as `amazon_timeout`; empty if none failed."""
 
 
 def judge(result: Observation | AmazonError | None, record: FpsRecord | None, now: int, random: float) -> Verdict:

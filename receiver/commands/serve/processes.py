@@ -35,7 +35,7 @@ from receiver.store.embedded.store import EmbeddedStore
 
 log = structlog.get_logger()
 
-START = "from receiver.commands.serve.processes import member; member()"
+START = "from receiver.commands.serve.processes import child; child()"
 FIRST_WAIT, LAST_WAIT, SETTLED = 0.5, 30.0, 30.0
 """Seconds before a process that died is started again; one that lived for the last is started after the first wait."""
 GRACE = 5.0

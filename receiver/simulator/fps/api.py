@@ -1,15 +1,16 @@
-"""HTTP. Flexible Payments, which Amazon retired on 1 June 2015, at `/fps/`: its Refund, and the control of it.
+"""HTTP. Flexible Payments, which Amazon retired on 1 June 2015, at `/fps/`: its Refund call, and the control API for
+it.
 
 | route | does |
 |---|---|
-| `GET /fps/?Action=Refund&…` | the API; give its address as the endpoint |
+| `GET /fps/?Action=Refund&…` | the API; use its address as the endpoint |
 | `GET /simulator/fps` | the access key, where notifications go, transactions, refunds, and what was posted |
 | `POST /simulator/fps/transactions` `{amount, currencyCode, state?, transactionId?}` | makes a transaction in USD |
 | `PUT /simulator/fps/post-to` `{url}` | posts status notifications there from now on; null: nowhere |
 
-Three transactions are there from the start; the third is Reserved, and so cannot be refunded. The cents of the amount
-choose what becomes of a refund, as everywhere here (`outcomes.py`). A refusal says in the header
-`x-amz-pay-simulator-reason` what exactly was wrong.
+There are three initial transactions; the third is Reserved, and so cannot be refunded. The cents of the amount choose
+the outcome of a refund, as everywhere here (`outcomes.py`). A refusal explains exactly what was wrong in the header
+`x-amz-pay-simulator-reason`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ VERSIONS = {
     "2008-09-17": ("CallerReference", "CallerDescription"),
     "2010-08-28": ("CallerReference", "CallerDescription"),
 }
-"""What each version calls a refund's reference and its description."""
+"""The names of a refund's reference and description in each version."""
 
 COMMON = {"Action", "AWSAccessKeyId", "SignatureMethod", "SignatureVersion", "Timestamp", "Version"}
 POLICIES = ("MasterTxnOnly", "MarketplaceTxnOnly", "MasterAndMarketplaceTxn")
@@ -49,13 +50,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Fps:
-    """The routes over one engine."""
+    """The routes for one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def routes(self) -> list[BaseRoute]:
-        """The API, with and without the slash at its end, and the control."""
+        """The API, with and without a trailing slash, and the control API."""
         table: tuple[tuple[str, str, Handler], ...] = (
             ("GET", "/fps", self.call),
             ("GET", "/fps/", self.call),
@@ -100,7 +101,7 @@ class Fps:
         return await corrupt(self._engine, rule, Response(body, 200, media_type="text/xml"), request)
 
     async def index(self, _: Request) -> Response:
-        """All there is to know."""
+        """The complete state."""
         engine = self._engine
         engine.tick()
         return JSONResponse(
@@ -118,7 +119,7 @@ class Fps:
         )
 
     async def open(self, request: Request) -> Response:
-        """A new transaction."""
+        """Make a transaction."""
         found = await read_fields(request, {"amount", "currencyCode", "state", "transactionId"})
         amount = Amount.read(need(found, "amount"), need(found, "currencyCode"), "transaction")
         state, transaction_id = found.get("state") or "Success", found.get("transactionId") or ""
@@ -127,7 +128,7 @@ class Fps:
         return JSONResponse(_transaction(self._engine.fps_book.open(amount, state, transaction_id)), 201)
 
     async def post_to(self, request: Request) -> Response:
-        """Another address for status notifications."""
+        """Change the address for status notifications."""
         url = (await read_fields(request, {"url"})).get("url")
         if url is not None and not isinstance(url, str):
             raise invalid_value("url", "it is not a text")
@@ -136,7 +137,7 @@ class Fps:
 
 
 def read_refund(values: Mapping[str, str]) -> FpsOrder:
-    """The values of a Refund; raises `Fault` 400 for what is missing, unknown or malformed."""
+    """The values of a Refund call; raises `Fault` 400 for missing, unknown or malformed parameters."""
     if values.get("Action") != "Refund":
         raise Fault(400, "InvalidAction", "The only action here is Refund.")
     names = VERSIONS.get(values.get("Version", ""))
@@ -165,7 +166,7 @@ def read_refund(values: Mapping[str, str]) -> FpsOrder:
 
 
 def refund_xml(refund: FpsRefund, version: str, request_id: str) -> bytes:
-    """RefundResponse. Only where the request says RefundTransactionReference, the answer says it too."""
+    """RefundResponse. It contains RefundTransactionReference only if the request did."""
     root = Element("RefundResponse", xmlns=f"http://fps.amazonaws.com/doc/{version}/")
     result = SubElement(root, "RefundResult")
     SubElement(result, "TransactionId").text = refund.order.transaction_id
@@ -178,7 +179,7 @@ def refund_xml(refund: FpsRefund, version: str, request_id: str) -> bytes:
 
 
 def errors_xml(fault: Fault, request_id: str) -> bytes:
-    """The list of errors, with one."""
+    """The list of errors, with one error."""
     root = Element("Response")
     error = SubElement(SubElement(root, "Errors"), "Error")
     SubElement(error, "Code").text = fault.reason_code

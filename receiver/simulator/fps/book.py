@@ -1,8 +1,8 @@
 """Pure. The books of the simulated Flexible Payments (retired in 2015): transactions, and refunds by reference.
 
-The cents of the amount choose what becomes of a refund, by the table of `outcomes.py`, here in the words of FPS:
-RefundInitiated is Pending, Refunded is Success, Declined is Failure, the state that no document knows is UnderReview.
-Without an amount all that is left is refunded, and its cents count. Unlike Amazon Pay, FPS refunds nothing over the
+The cents of the amount choose the outcome of a refund, by the table of `outcomes.py`, in the words of FPS:
+RefundInitiated is Pending, Refunded is Success, Declined is Failure, and the undocumented state is UnderReview. Without
+an amount, everything that is left is refunded, and its cents count. Unlike Amazon Pay, FPS refunds nothing beyond the
 original amount.
 """
 
@@ -29,22 +29,22 @@ TRANSACTION_STATES = {
     "Failure": "OriginalTransactionFailed",
     "Cancelled": "InvalidTransactionState",
 }
-"""States of the original transaction → the error of a refund, empty where it can be refunded."""
+"""States of the original transaction → the error for a refund, empty if it can be refunded."""
 
 REMEMBERED = 7 * 86_400_000
-"""References are kept for seven days, ms (API reference); after that the same one refunds again."""
+"""ms: references are kept for seven days (API reference); after that, the same one refunds again."""
 
 SEEDS = (
     ("14GKSIMULATOR0000000000000000000001", 10_000, "Success"),
     ("14GKSIMULATOR0000000000000000000002", 100_000, "Success"),
     ("14GKSIMULATOR0000000000000000000003", 10_000, "Reserved"),
 )
-"""Transactions that are there from the start: id, US cents, state."""
+"""The initial transactions: id, US cents, state."""
 
 
 @dataclass(slots=True)
 class Transaction:
-    """What a buyer paid."""
+    """A buyer's payment."""
 
     transaction_id: str
     amount: Amount
@@ -59,7 +59,7 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class FpsOrder:
-    """The values of one Refund. No amount: all that is left."""
+    """The values of one Refund call. No amount: everything that is left."""
 
     transaction_id: str
     reference: str
@@ -70,7 +70,7 @@ class FpsOrder:
 
 @dataclass(slots=True)
 class FpsRefund:
-    """A refund; `scheduled` is what is still to come, and when (ms)."""
+    """A refund; `scheduled` has the steps that are still to come, with their times (ms)."""
 
     order: FpsOrder
     amount: Amount
@@ -80,7 +80,7 @@ class FpsRefund:
 
 @dataclass(frozen=True, slots=True)
 class FpsChange:
-    """A refund got this status at this time (ms)."""
+    """A refund entered this status at this time (ms)."""
 
     refund: FpsRefund
     status: str
@@ -99,7 +99,7 @@ class Book:
             self.open(Amount(minor, "USD"), state, transaction_id)
 
     def open(self, amount: Amount, state: str = "Success", transaction_id: str = "") -> Transaction:
-        """A new transaction. Raises `Fault` 400 for an unknown state, a taken id, or another currency than USD."""
+        """Make a transaction. Raises `Fault` 400 for an unknown state, an id in use, or a currency other than USD."""
         found = transaction_id or _transaction_id(len(self.transactions))
         if state not in TRANSACTION_STATES or found in self.transactions or amount.currency != "USD":
             states = ", ".join(TRANSACTION_STATES)
@@ -108,10 +108,10 @@ class Book:
         return self.transactions[found]
 
     def refund(self, order: FpsOrder, now: int) -> tuple[FpsRefund, FpsChange | None]:
-        """The refund of this order, and the change where it is a new one. Raises `Fault` 400 by the rules of FPS.
+        """The refund of this order, and the change if it is a new one. Raises `Fault` 400 by the rules of FPS.
 
-        The same order again is the same refund; another order with a reference that was used within seven days, also by
-        one that was refused, is DuplicateRequest.
+        The same order again returns the same refund. A different order with a reference that was used within seven
+        days, even by a refused one, is DuplicateRequest.
         """
         at, before, refund = self._references.get(order.reference, (0, None, None))
         if before is not None and now - at <= REMEMBERED:
@@ -130,7 +130,7 @@ class Book:
         return refund, FpsChange(refund, refund.status, now)
 
     def advance(self, now: int) -> list[FpsChange]:
-        """Let everything happen that is due at `now`; what happened, in order of time."""
+        """Apply all changes that are due at `now`. Returns them in order of time."""
         due = [(at, refund, step) for refund in self.refunds for at, step in refund.scheduled if at <= now]
         changes = []
         for at, refund, step in sorted(due, key=lambda each: each[0]):
@@ -140,7 +140,7 @@ class Book:
         return changes
 
     def next_at(self) -> int | None:
-        """When something happens next, ms; None if nothing will."""
+        """When the next change is due, ms; None if there is none."""
         return min((refund.scheduled[0][0] for refund in self.refunds if refund.scheduled), default=None)
 
     def _admit(self, order: FpsOrder) -> tuple[Transaction, Amount]:
@@ -158,7 +158,7 @@ class Book:
 
 
 class StatusForm(Envelope):
-    """A status notification: not SNS's JSON, but a form, and without a message id. Its signature proves nothing."""
+    """A status notification: a form instead of SNS's JSON, without a message id. Its signature proves nothing."""
 
     __slots__ = ()
 
@@ -174,7 +174,7 @@ class StatusForm(Envelope):
 
 
 def status_form(change: FpsChange) -> StatusForm:
-    """The notification of a change: the statuses of answers, in capitals."""
+    """The notification of a change: the status as in answers, in capitals."""
     order, amount = change.refund.order, change.refund.amount
     fields = {
         "operation": "REFUND",
@@ -195,6 +195,6 @@ def status_form(change: FpsChange) -> StatusForm:
 
 
 def _transaction_id(number: int) -> str:
-    """35 characters, as FPS had them."""
+    """35 characters, like FPS's own ids."""
     digest = hashlib.sha256(f"transaction {number}".encode()).digest()
     return "14GK" + base64.b32encode(digest).decode()[:31].replace("=", "0")

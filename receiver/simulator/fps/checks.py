@@ -1,6 +1,6 @@
-"""Pure. Is a request to Flexible Payments signed by AWS Signature Version 2? The strict second implementation.
+"""Pure. Checks a Flexible Payments request's AWS Signature Version 2: a strict second implementation.
 
-Written from AWS's page "Signature Version 2 Signing Process", and kept apart from the code that signs our requests.
+Written from AWS's page "Signature Version 2 Signing Process", and kept separate from the code that signs our requests.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from receiver.simulator.faults import Fault
 
 ACCESS_KEY_ID = "AKIASIMULATOR0000001"
 SECRET_ACCESS_KEY = "the/secret+of/the+simulator/FPS0000001=="  # noqa: S105 - known to everybody, opens the simulator alone
-"""The one access key that is known here."""
+"""The secret of the only known access key."""
 
 DIGESTS = {"HmacSHA256": "sha256", "HmacSHA1": "sha1"}
 SKEW = 900.0
 """Seconds that a Timestamp may be off: AWS's 15 minutes."""
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-"""RFC 3986 2.3: all that is not percent-encoded."""
+"""RFC 3986 2.3: the bytes that are not percent-encoded."""
 
 _FIELD = re.compile(r"(?:[!-$'-<>-~]|%[0-9A-Fa-f]{2})+=(?:[!-$'-~]|%[0-9A-Fa-f]{2})*")
 _TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,3})?Z", re.ASCII)
@@ -32,9 +32,9 @@ _TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,3}
 def check(
     asked: Asked, secrets: Mapping[str, str], now: int, skew: float = SKEW, *, strict: bool = False
 ) -> dict[str, str]:
-    """The parameters, if the holder of a known key signed them at about `now` (ms); else raises `Fault`.
+    """The parameters, if the holder of a known key signed them at about `now` (ms); otherwise raises `Fault`.
 
-    `secrets`: access key id → secret access key. `strict`: nothing that is dated after `now` is taken.
+    `secrets`: access key id → secret access key. `strict`: reject any date after `now`.
     """
     found = read_query(asked.query)
     for name in ("AWSAccessKeyId", "Signature", "SignatureMethod", "SignatureVersion", "Timestamp"):
@@ -56,9 +56,10 @@ def check(
 
 
 def read_query(query: str) -> dict[str, str]:
-    """Name → value. A plus sign is a plus sign. Amazon's own example begins with an `&`: empty fields are passed over.
+    """Name → value. A plus sign is a plus sign. Amazon's own example begins with an `&`, so empty fields are skipped.
 
-    Raises `Fault` 400 for a field without `=`, a percent sign without two hex digits, a name twice, or no UTF-8.
+    Raises `Fault` 400 for a field without `=`, a percent sign without two hex digits, a repeated name, or invalid
+    UTF-8.
     """
     found: dict[str, str] = {}
     for field in filter(None, query.split("&")):
@@ -75,7 +76,7 @@ def read_query(query: str) -> dict[str, str]:
 
 
 def string_to_sign(asked: Asked, parameters: Mapping[str, str]) -> str:
-    """What the HMAC is made of: method, Host, path, and all parameters but Signature."""
+    """The input of the HMAC: method, Host, path, and all parameters except Signature."""
     encoded = sorted((_encode(name), _encode(value)) for name, value in parameters.items())
     query = "&".join(f"{name}={value}" for name, value in encoded)
     return f"{asked.method}\n{asked.header('host').lower()}\n{asked.path or '/'}\n{query}"

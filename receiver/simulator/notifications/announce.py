@@ -1,4 +1,4 @@
-"""Edge: notifications. Turns a change of a refund into a notification, and applies fault injection with it."""
+"""Edge: notifications. Turns a change of a refund into a notification, and applies fault injection to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from receiver.simulator.notifications.notices import Envelope, Publisher, Unfami
 from receiver.simulator.notifications.sender import NotificationSender, Posted
 
 HELD_FOR = 5.0
-"""Seconds after which a notification that is held back goes out though no other came."""
+"""Seconds after which a held notification is sent even if no other came."""
 
 
 class Announcer:
@@ -35,7 +35,7 @@ class Announcer:
 
     @property
     def publisher(self) -> Publisher:
-        """Who signs, with which signature version."""
+        """The publisher for the current signature version."""
         return self._forger.publisher
 
     def sign_with(self, version: int) -> None:
@@ -43,7 +43,7 @@ class Announcer:
         self._forger = replace(self._forger, publisher=replace(self.publisher, version=version))
 
     def announce(self, change: Change) -> None:
-        """Notify the receiver of a change, in a task; or misbehave as planned."""
+        """Notify the receiver of a change, in a task; or apply the matching fault."""
         refund_id, state = change.refund.refund_id, change.state_change.state
         rule = self._faults.take(NOTIFICATION, refund_id, state)
         message = self._message(refund_id, rule)
@@ -68,11 +68,11 @@ class Announcer:
         return unfamiliar_message(Unfamiliar(rule.kind or self._ways[-1]), merchant_id, refund_id, notification_id)
 
     async def forge(self, kind: Forgery, refund_id: str) -> Posted:
-        """Post a forgery once and return what the receiver answered. Forgers do not try again."""
+        """Post a forgery once and return the receiver's answer. Forgeries are not retried."""
         return await self._sender.deliver(self._forger.forge(kind, refund_id, self._now()), retry=False)
 
     async def repeat(self, refund_id: str) -> Posted | None:
-        """Post the last notification of a refund once more, MessageId and all; None if there was none."""
+        """Post the last notification of a refund once more, with the same MessageId; None if there was none."""
         last = self._last.get(refund_id)
         return None if last is None else await self._sender.deliver(replace(last, kind="repeated"), retry=False)
 

@@ -1,4 +1,4 @@
-"""Pure. Misbehaviour on demand: a plan of rules, each used so many times.
+"""Pure. Faults on demand: a list of rules, each used a number of times.
 
 | trick | at | what it does |
 |---|---|---|
@@ -7,23 +7,22 @@
 | `delay` | notification | posts it `seconds` later |
 | `reorder` | notification | holds it back until after the next one of the same refund, or for `seconds` (0: 5) |
 | `forge` | notification | posts a forged one of `kind` (or of every kind, one after the other) before it |
-| `unfamiliar` | notification | tells of the refund in a way that no document has: of `kind`, or of every kind in turn |
+| `unfamiliar` | notification | names the refund in an undocumented way: of `kind`, or of every kind in turn |
 | `throttle` | call | 429, with `Retry-After: seconds` if `seconds` is given |
 | `error` | call | 500, and nothing is done |
-| `lost_answer` | call | does it, and answers 500 all the same |
+| `lost_answer` | call | does it, but answers 500 |
 | `garbage` | call | does it, and answers 200 with something that is not JSON |
 | `half` | call | does it, and cuts the connection in the middle of the answer |
 | `wrong_refund` | call | answers with another refund's id |
-| `odd_field` | call | answers with a field that cannot be read: of `kind`, or all of them but id and state |
+| `odd_field` | call | answers with an unreadable field: of `kind`, or all of them except id and state |
 | `hang` | call | does it, but answers only after `seconds`; 0: never |
 | `refuse` | call | does nothing, and refuses the request as `kind` says (`refusals.py`; none: for its date) |
-| `clock` | call | a host answers whose clock is `seconds` off (negative: behind), and refuses dates in its future |
+| `clock` | call | answers as a host whose clock is `seconds` off (negative: behind), and rejects dates in its future |
 
-A rule can be bound to a place (`get_refund`, `get_charge`, `create_refund`, `fps_refund`; default: all calls), to one
-refund and, for notifications of Amazon Pay, to the state that they are about; with `every`, it is used in each so
-many-th of the fitting cases. The first rule that fits is used. Over
-HTTP a single call can be told to misbehave by the unsigned header `x-amz-pay-simulator-mischief: <trick>` or
-`<trick>;seconds=<n>`.
+A rule can be limited to a place (`get_refund`, `get_charge`, `create_refund`, `fps_refund`; default: all calls), to one
+refund and, for notifications of Amazon Pay, to the state that they are about. With `every`, it applies to each n-th
+matching case. The first matching rule is used. Over HTTP, a fault for a single call can be requested with the unsigned
+header `x-amz-pay-simulator-mischief: <trick>` or `<trick>;seconds=<n>`.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ from receiver.simulator.refusals import Refusal
 
 NOTIFICATION = "notification"
 MOST_OFF = 86_400
-"""Seconds that the clock of a host may be off."""
+"""Seconds by which the clock of a host may be off."""
 CALLS = ("get_refund", "get_charge", "create_refund", "fps_refund")
 
 
 class Trick(StrEnum):
-    """What to do wrong; see the table above."""
+    """A fault; see the table above."""
 
     DUPLICATE = "duplicate"
     DROP = "drop"
@@ -71,33 +70,33 @@ KINDS: dict[Trick, tuple[str, ...]] = {
     Trick.ODD_FIELD: tuple(OddField),
     Trick.REFUSE: tuple(Refusal),
 }
-"""The tricks that come in kinds."""
+"""The tricks that have kinds."""
 
 
 @dataclass(slots=True)
 class Rule:
-    """One misbehaviour. `times` counts down with each use; None is for ever."""
+    """One rule. `times` counts down with each use; None is for ever."""
 
     trick: Trick
     times: int | None = 1
     place: str = ""
-    """One call; empty: every call. Of no meaning for notifications."""
+    """One call; empty: every call. Not used for notifications."""
     refund_id: str = ""
     state: str = ""
     seconds: float = 0.0
     copies: int = 2
     kind: str = ""
-    """Of `KINDS`; empty: every kind in turn."""
+    """One of `KINDS`; empty: every kind in turn."""
     share: float = 1.0
-    """The part of the fitting cases in which it is used, by chance."""
+    """The probability of use in a matching case."""
     every: int = 1
-    """Used in each second, third, … of the fitting cases."""
+    """Used in every second, third, … matching case."""
     used: int = 0
     met: int = 0
-    """How many fitting cases there were."""
+    """How many matching cases there were."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a rule that could never fit, or makes no sense."""
+        """Raise ValueError for a rule that is invalid or could never match."""
         if not all(isinstance(text, str) for text in (self.place, self.refund_id, self.state, self.kind)):
             raise ValueError("place, refund_id, state and kind are texts")
         if self.kind and self.kind not in KINDS.get(self.trick, ()):
@@ -120,35 +119,35 @@ class Rule:
             raise ValueError("times is at least 1, or null for ever")
 
     def fits(self, place: str, refund_id: str, state: str) -> bool:
-        """Whether it is meant for this call or notification, and not used up."""
+        """Whether it matches this call or notification, and is not used up."""
         if (place == NOTIFICATION) != (self.trick in ON_NOTIFICATIONS) or self.times == 0:
             return False
         return self.place in ("", place) and self.refund_id in ("", refund_id) and self.state in ("", state)
 
 
 class FaultInjection:
-    """The plan. Rules are looked at in the order in which they were added."""
+    """The rules, in the order in which they were added."""
 
     def __init__(self, random: Callable[[], float]) -> None:
         self.rules: list[Rule] = []
         self._chance = random
 
     def add(self, trick: Trick | str, **rest: object) -> Rule:
-        """Plan a misbehaviour: `add("drop", refund_id=…)`, `add("throttle", times=3, seconds=2)`. Raises ValueError."""
+        """Add a rule: `add("drop", refund_id=…)`, `add("throttle", times=3, seconds=2)`. Raises ValueError."""
         rule = Rule(Trick(trick), **rest)  # type: ignore[arg-type]
         self.rules.append(rule)
         return rule
 
     def clear(self) -> None:
-        """From now on behave."""
+        """Remove all rules."""
         self.rules.clear()
 
     def take(self, place: str, refund_id: str = "", state: str = "") -> Rule | None:
-        """The rule to follow for this call or notification, counted as used; None to behave."""
+        """The rule for this call or notification, counted as used; None: no fault."""
         return self._take(lambda rule: rule.trick is not Trick.CLOCK and rule.fits(place, refund_id, state))
 
     def clock(self, place: str, refund_id: str = "") -> Rule | None:
-        """The rule that says whose clock judges this call, counted as used; None: one that is right."""
+        """The rule for the clock that checks this call, counted as used; None: the clock is right."""
         return self._take(lambda rule: rule.trick is Trick.CLOCK and rule.fits(place, refund_id, ""))
 
     def _take(self, fits: Callable[[Rule], bool]) -> Rule | None:

@@ -1,4 +1,4 @@
-"""Pure. Notifications that a receiver must not believe, each wrong in exactly one way."""
+"""Pure. Notifications that a receiver must reject, each wrong in exactly one way."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ class Forgery(StrEnum):
     """What is wrong with the notification."""
 
     OTHER_TOPIC = "other_topic"
-    """Genuinely signed by SNS with the very same certificate, for a topic of another AWS customer."""
+    """Genuinely signed by SNS with the same certificate, but for the topic of another AWS customer."""
     CHANGED_MESSAGE = "changed_message"
-    """Another refund was put in after signing."""
+    """The refund was replaced after signing."""
     WRONG_KEY = "wrong_key"
-    """Right in all, but signed with a stranger's key."""
+    """Correct, except that it is signed with a stranger's key."""
     STRANGERS_ADDRESS = "strangers_address"
-    """Signed with a stranger's key, whose certificate is offered in a bucket that is called sns."""
+    """Signed with a stranger's key, with a certificate in a bucket named sns."""
     RELABELLED = "relabelled"
     """The signature version was changed after signing."""
     RESPLIT = "resplit"
-    """The borders of two signed fields were moved: the signed text is the same, the MessageId is new."""
+    """The boundaries of two signed fields were moved: the signed text is the same, but the MessageId is new."""
     TOO_OLD = "too_old"
-    """Signed properly, 16 days ago."""
+    """Signed correctly, 16 days ago."""
     FROM_FUTURE = "from_future"
-    """Signed properly, dated an hour ahead: the receiver's clock may be wrong, so it should be told to come again."""
+    """Signed correctly, but dated an hour ahead. The receiver's clock may be wrong, so it should ask for a retry."""
     OTHER_MERCHANT = "other_merchant"
-    """Signed properly, on the right topic, about another merchant."""
+    """Signed correctly, on the right topic, but about another merchant."""
     RAW = "raw"
-    """Only the message, as SNS's raw delivery: no envelope, no signature."""
+    """Only the message, as in SNS's raw delivery: no envelope, no signature."""
     CONFIRMATION = "confirmation"
-    """A genuine SubscriptionConfirmation of a stranger's topic, with an address that leads inside."""
+    """A genuine SubscriptionConfirmation of a stranger's topic, with an address inside the private network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forger:
-    """Makes forgeries. `stranger` gives a key that has nothing to do with SNS; `new_id` gives fresh UUIDs."""
+    """Makes forgeries. `stranger` returns a key unrelated to SNS; `new_id` returns fresh UUIDs."""
 
     publisher: Publisher
     merchant_id: str
@@ -50,7 +50,7 @@ class Forger:
     new_id: Callable[[], str]
 
     def forge(self, kind: Forgery, refund_id: str, now: int) -> Envelope:
-        """One forged notification that pretends that a refund changed."""
+        """A forged notification that claims that a refund changed."""
         return replace(self._make(kind, refund_id, now), kind=f"forged:{kind}", about=refund_id)
 
     def _make(self, kind: Forgery, refund_id: str, now: int) -> Envelope:
@@ -64,7 +64,7 @@ class Forger:
         return self._corrupt(kind, self._publisher(kind).publish(message, self.new_id(), at))
 
     def _publisher(self, kind: Forgery) -> Publisher:
-        """Who signs: SNS itself, SNS for a stranger's topic, or a stranger."""
+        """The signer: SNS itself, SNS for a stranger's topic, or a stranger."""
         if kind is Forgery.OTHER_TOPIC:
             return replace(self.publisher, topic_arn=self._strangers_topic())
         if kind is Forgery.WRONG_KEY:
@@ -75,7 +75,7 @@ class Forger:
         return self.publisher
 
     def _corrupt(self, kind: Forgery, signed: Envelope) -> Envelope:
-        """What is changed after signing."""
+        """Apply the change made after signing."""
         if kind is Forgery.CHANGED_MESSAGE:
             return signed.with_fields(Message=signed.fields["Message"].replace("-R", "-R9", 1))
         if kind is Forgery.RELABELLED:

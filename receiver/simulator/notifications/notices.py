@@ -23,7 +23,7 @@ TOPICS = {
     ("jp", "sandbox"): ("us-west-2", "A31YDYE76E6TCP"),
     ("jp", "live"): ("us-west-2", "A1VC38T7YXB528"),
 }
-"""AWS region and marketplace of Amazon Pay's topics as seen in captured notifications; of live Japan none is public."""
+"""AWS region and marketplace of Amazon Pay's topics, from captured notifications; none is public for live Japan."""
 
 AWS_ACCOUNT = "291180941288"
 """Amazon Pay's AWS account in those captures."""
@@ -34,19 +34,19 @@ SIGNED = {
         "Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type",
     ),
 }  # fmt: skip
-"""The signed fields in their order (AWS, "Verifying the signatures of Amazon SNS messages"); without absent ones."""
+"""The signed fields in order (AWS, "Verifying the signatures of Amazon SNS messages"); absent ones are left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The fields of an SNS envelope, and the words for the log: whether it is genuine, and what it is about."""
+    """The fields of an SNS envelope, and for the log: whether it is genuine, and what it is about."""
 
     fields: Mapping[str, str]
     about: str = ""
     state: str = ""
     kind: str = "genuine"
     raw: bytes | None = None
-    """The body, where it is not simply the fields as JSON."""
+    """The body, if it is not simply the fields as JSON."""
 
     @property
     def message_id(self) -> str:
@@ -54,7 +54,7 @@ class Envelope:
         return self.fields["MessageId"]
 
     def with_fields(self, **fields: str) -> Envelope:
-        """The same with other fields, the signature left as it is."""
+        """A copy with other fields and the same signature."""
         return replace(self, fields={**self.fields, **fields})
 
     def request(self, url: str) -> Request:
@@ -79,7 +79,7 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """What makes a topic's notifications: its ARN, the key that signs, the certificate's address, version 1 or 2."""
+    """A topic's publisher: its ARN, the signing key, the certificate's address, and the signature version 1 or 2."""
 
     topic_arn: str
     key: RSAPrivateKey
@@ -105,13 +105,13 @@ class Publisher:
 
 
 def topic_arn(region: str, environment: str, merchant_id: str) -> str:
-    """The topic of a merchant: marketplace id and merchant id with nothing in between."""
+    """The topic of a merchant: marketplace id directly followed by merchant id."""
     aws_region, marketplace = TOPICS[(region, environment)]
     return f"arn:aws:sns:{aws_region}:{AWS_ACCOUNT}:{marketplace}{merchant_id}"
 
 
 def refund_message(merchant_id: str, refund_id: str, notification_id: str) -> str:
-    """The message for a refund whose state has changed. It holds no state: the receiver has to ask."""
+    """The message for a refund whose state has changed. It contains no state: the receiver has to look it up."""
     return json.dumps(
         {
             "MerchantID": merchant_id,
@@ -126,7 +126,7 @@ def refund_message(merchant_id: str, refund_id: str, notification_id: str) -> st
 
 
 class Unfamiliar(StrEnum):
-    """Ways to tell of a refund that no document of Amazon has, and that a receiver must not lose for that."""
+    """Undocumented ways to name a refund. A receiver must not lose such a notification."""
 
     TEXT = "text"
     """A sentence."""
@@ -139,7 +139,7 @@ class Unfamiliar(StrEnum):
 
 
 def unfamiliar_message(kind: Unfamiliar, merchant_id: str, refund_id: str, notification_id: str) -> str:
-    """A message that names the refund, and that nobody has been told how to read."""
+    """A message that names the refund in an undocumented way."""
     usual = json.loads(refund_message(merchant_id, refund_id, notification_id))
     match kind:
         case Unfamiliar.TEXT:

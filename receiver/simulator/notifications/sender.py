@@ -1,7 +1,7 @@
-"""Edge: notifications go out here. Posts envelopes to the receiver as SNS does, and keeps a log of every attempt.
+"""Edge: notifications. Posts envelopes to the receiver as SNS does, and keeps a log of every attempt.
 
-SNS waits 15 s for an answer; tries again on 5xx, 429 and network trouble, three times 20 s apart by default; takes
-every other answer as final (AWS, "Fanout to HTTP/S endpoints" and "Message delivery retries").
+SNS waits 15 s for an answer. It tries again on 5xx, 429 and network errors, by default three times 20 s apart. Every
+other answer is final (AWS, "Fanout to HTTP/S endpoints" and "Message delivery retries").
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ log = structlog.get_logger("receiver.simulator")
 
 
 class Sender(Protocol):
-    """What sends a request: `receiver.transport.client.Transport`."""
+    """The interface of `receiver.transport.client.Transport`."""
 
     async def send(self, request: Request, *, timeout: float = ...) -> Response:
-        """Send, and return the whole answer; raises NotSent."""
+        """Send, and return the whole answer; raises `TransportError`."""
         ...
 
 
 class Verdict(StrEnum):
-    """What an attempt came to."""
+    """The result of an attempt."""
 
     DELIVERED = "delivered"
     RETRYING = "retrying"
     REFUSED = "refused"
-    """4xx but 429, or a redirect: final to SNS."""
+    """4xx except 429, or a redirect: final for SNS."""
     GIVEN_UP = "given_up"
     DROPPED = "dropped"
-    """Mischief: never posted."""
+    """Fault injection: never posted."""
     NOWHERE = "nowhere"
-    """There is no address to post to."""
+    """No address is configured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """One attempt. `kind` is genuine, repeated or forged:<kind>; `about` the refund, `state` its state at that time."""
+    """One attempt. `kind` is genuine, repeated or forged:<kind>; `about` is the refund, `state` its state at that
+    time."""
 
     at: int
     message_id: str
@@ -61,7 +62,7 @@ class Posted:
 
 
 class NotificationSender:
-    """Delivers envelopes, each in a task of its own.
+    """Delivers envelopes, each in its own task.
 
     `retry_waits`: seconds before each further attempt; `timeout`: seconds for one. `posted` is the log, oldest first.
     """
@@ -86,7 +87,7 @@ class NotificationSender:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def deliver(self, envelope: Envelope, *, retry: bool = True) -> Posted:
-        """Post until it is delivered, refused, or given up; the last attempt."""
+        """Post until it is delivered, refused or given up. Returns the last attempt."""
         waits = self._waits if retry else ()
         for attempt, wait in enumerate((*waits, None), start=1):
             found = await self._attempt(envelope, attempt, last=wait is None)
@@ -97,28 +98,28 @@ class NotificationSender:
         raise AssertionError("the last wait is None")
 
     def drop(self, envelope: Envelope) -> None:
-        """Do not post it, but note that in the log."""
+        """Do not post it, but log that."""
         self.note(self._entry(envelope, 0, Verdict.DROPPED))
 
     def start(self, work: Coroutine[Any, Any, object]) -> None:
-        """Run something beside all else."""
+        """Run a coroutine in the background."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def idle(self) -> None:
-        """Return when nothing is being posted and nothing waits for its next attempt."""
+        """Return once no envelope is being posted or waiting for its next attempt."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
-        """Give up everything that is under way."""
+        """Abort everything in progress."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def note(self, found: Posted) -> None:
-        """Write an attempt into the log."""
+        """Add an attempt to the log."""
         self.posted.append(found)
         log.debug(
             "simulator.posted", kind=found.kind, refund_id=found.about, verdict=found.verdict, status=found.status

@@ -1,8 +1,9 @@
--- Take events of one subscriber that are due, as a lease whose score is the token. One message holds at most `most` events.
--- KEYS 1 lane 2 events 3 attempts 4 subscribers 5 copies 6 health 7 aside, then what is needed to settle what is claimed
+-- Claim due events of one subscriber. The score of a claimed event is the end of its lease, and the token of the claim.
+-- One message holds at most `most` events.
+-- KEYS 1 lane 2 events 3 attempts 4 subscribers 5 copies 6 health 7 aside, then the keys that finishing a claim needs
 -- ARGV 1 now 2 lease_ms 3 messages 4 subscriber 5 most 6 window_ms 7 rate (a second; 0: any) 8 failures after which only one
---      probe at a time is sent (0: never) 9 '1': only what goes first of all (score 0: tests), also while it is paused
--- Returns {wait_ms, {id, token, attempts, {field, value, …}, copy}, …}; wait_ms is -1 when nothing waits. Never re-send.
+--      probe at a time is sent (0: never) 9 '1': only tests (score 0), while the subscriber is paused
+-- Returns {wait_ms, {id, token, attempts, {field, value, …}, copy}, …}; wait_ms is -1 if the queue is empty. Never re-send.
 if redis.call('HEXISTS', KEYS[4], ARGV[4]) == 0 then
   return {-1}
 end
@@ -17,13 +18,15 @@ if at > now + 1000 then
 end
 bring_back(KEYS[1], now)
 
--- In any second at most `rate`: a tenth of it at once, the rest as time passes. A clock that was far ahead is forgotten.
+-- At most `rate` messages in any second: a tenth of them at once, the rest as time passes. If `at` is in the future, the
+-- clock was ahead: it is ignored.
 local burst = math.max(1, math.floor(rate / 10))
 local refill = rate >= 10 and rate - burst or rate
 local tokens = math.min(burst, math.max(0, number(held[1], burst)) + math.max(0, now - at) * refill / 1000)
 local probing = breaker > 0 and number(held[3], 0) >= breaker
 
--- Whoever asks for time gets it, a minute at most; but a person who tests it does not wait. A clock is not trusted for more.
+-- A subscriber that asks for a pause gets one of at most a minute. A requested test does not wait for it. A later time is
+-- not trusted.
 if hold <= now or hold > now + 60000 then
   hold = now
 elseif redis.call('ZCOUNT', KEYS[1], '-inf', 0) > 0 then

@@ -1,7 +1,7 @@
-"""Edge: Redis. What waits for a subscriber and what was given up, page by page, and sending it again.
+"""Edge: Redis. Waiting and dead events of a subscriber, in pages, and redriving them.
 
 dead:<sub>      stream id → the event with the reason, the attempts and the last answer
-deaths:<sub>    the same ids in the order of the stream, so that they can be read in pages and the oldest found
+deaths:<sub>    the same ids in stream order, to read them in pages and to find the oldest
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from receiver.store.redis.base import LAST_TIME, scored
 from receiver.store.redis.stream_ids import fixed_width, plain_id, texts_of
 
 BATCH = 200
-"""Events that one script moves."""
+"""Events that one run of the script moves."""
 LAST_SEQ = 2**64 - 1
 STREAM_ID = re.compile(r"[0-9]{1,15}-[0-9]{1,20}")
 MOST_DAMAGED = 100
-"""Members of `owed` that are passed over to find the oldest that is an event."""
+"""Members of `owed` to look at before giving up on finding the oldest valid event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An event that is still owed. `at` is when it is sent next, or until when somebody is sending it (ms)."""
+    """An event that is still owed. `at` (ms) is when it is sent next, or when its lease ends while a worker is sending
+    it."""
 
     stream_id: str
     at: int
@@ -39,19 +40,19 @@ class Waiting:
 
 
 class Redriven(NamedTuple):
-    """How many events are sent again, and how many were not."""
+    """How many events will be sent again, and how many will not."""
 
     dead: int = 0
-    """Had been given up."""
+    """Were dead."""
     again: int = 0
     """Had been delivered, or were never owed."""
     waiting: int = 0
-    """Wait already: nothing was changed."""
+    """Were waiting already: nothing changed."""
     missing: int = 0
-    """Are nowhere any more."""
+    """No longer exist."""
 
     def plus(self, other: Sequence[int]) -> Redriven:
-        """Both together."""
+        """The sum of both."""
         return Redriven(*(one + two for one, two in zip(self, other, strict=True)))
 
 
@@ -59,7 +60,7 @@ class DeadLetters(DeliveryQueues):
     """Waiting and dead events of a subscriber."""
 
     async def dead_events(self, account: str, name: str) -> list[DeadEvent]:
-        """All that was given up for this subscriber, oldest first."""
+        """All dead events of this subscriber, oldest first."""
         key = self._keys(account)("dead", name)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         ids = [each for each in self._texts(key, raw) if STREAM_ID.fullmatch(each)]
@@ -69,7 +70,7 @@ class DeadLetters(DeliveryQueues):
     async def dead_page(
         self, account: str, name: str, *, before: str = "", since: int = 0, until: int = 0, limit: int = 50
     ) -> list[DeadEvent]:
-        """Dead events of events from `since` to `until` (ms, 0: no bound), newest first, older than the id `before`."""
+        """Dead events written from `since` to `until` (ms, 0: no bound) and before the id `before`, newest first."""
         keys = self._keys(account)
         top = f"({fixed_width(before)}" if before else f"[{fixed_width(f'{until}-{LAST_SEQ}')}" if until else "+"
         low = f"[{fixed_width(f'{since}-0')}" if since else "-"
@@ -77,7 +78,7 @@ class DeadLetters(DeliveryQueues):
         return await self.dead_of(account, name, self._plain(keys("deaths", name), ids))
 
     async def dead_of(self, account: str, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
-        """Those of these events that were given up for this subscriber."""
+        """Those of these events that are dead for this subscriber."""
         if not stream_ids:
             return []
         key = self._keys(account)("dead", name)
@@ -87,7 +88,7 @@ class DeadLetters(DeliveryQueues):
     async def waiting_page(
         self, account: str, name: str, *, after: tuple[int, str] | None = None, limit: int = 50
     ) -> list[Waiting]:
-        """What is owed, by the time of the next try, after a place that a page before has ended at."""
+        """Owed events by the time of the next attempt, after the last one of the previous page."""
         keys = self._keys(account)
         least, offset = after[0] if after else "-inf", 0
         found: list[tuple[int, str]] = []
@@ -119,9 +120,9 @@ class DeadLetters(DeliveryQueues):
         return Waiting(stream_id, at, self._attempts(keys("attempts", name), stream_id, stored), fields)
 
     async def queue_sizes(self, account: str, name: str) -> tuple[int, int, int]:
-        """How many events wait and are dead, and when (ms) the oldest was written that waits; 0: none.
+        """How many events wait, how many are dead, and when (ms) the oldest waiting event was written; 0: none.
 
-        Events that are sent again on request have no part in the age.
+        Redriven events do not count towards the age.
         """
         keys = self._keys(account)
         waiting, dead, oldest = await asyncio.gather(
@@ -132,12 +133,12 @@ class DeadLetters(DeliveryQueues):
         return int(waiting), int(dead), int(oldest.partition("-")[0]) if oldest else 0
 
     async def _oldest_owed(self, account: str, name: str) -> str:
-        """The oldest event that the subscriber is owed; empty where it is owed none."""
+        """The oldest event that the subscriber is owed; empty if there is none."""
         key = self._keys(account)("owed", name)
         return next(iter(self._plain(key, await self._read("ZRANGE", key, 0, MOST_DAMAGED))), "")
 
     def _plain(self, key: str, fixed: Sequence[bytes]) -> list[str]:
-        """The stream ids of members of `owed` or `deaths`; what is none is reported and left out."""
+        """The stream ids of members of `owed` or `deaths`; invalid members are reported and left out."""
         found = [(each, plain_id(each)) for each in fixed]
         for each, plain in found:
             if not plain:
@@ -151,7 +152,7 @@ class DeadLetters(DeliveryQueues):
         return False
 
     def _dead(self, key: str, stream_id: str, value: bytes) -> DeadEvent:
-        """A dead event; of a damaged record what is known, with the reason `unreadable`."""
+        """A dead event. If the record is damaged: what is known of it, with the reason `unreadable`."""
         try:
             dead = msgspec.json.decode(value, type=DeadEvent)
         except (msgspec.MsgspecError, RecursionError):
@@ -162,9 +163,9 @@ class DeadLetters(DeliveryQueues):
         return msgspec.structs.replace(dead, stream_id=stream_id, at=min(max(dead.at, 0), LAST_TIME))
 
     async def redrive(self, account: str, name: str, stream_ids: Sequence[str]) -> Redriven:
-        """Send these events again: dead ones, and others that the stream still holds. Their attempts begin anew.
+        """Send these events again: dead ones, and others that are still in the stream. Their attempts start from zero.
 
-        They go at the lane's rate, with the same ids as before.
+        They are sent at the subscriber's rate, with the same ids as before.
         """
         keys, total = self._keys(account), Redriven()
         own = [keys(kind, name) for kind in ("lane", "owed", "attempts", "dead", "deaths", "copies")]
@@ -177,7 +178,7 @@ class DeadLetters(DeliveryQueues):
         return total
 
     async def known(self, account: str, name: str, stream_ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are dead, wait, or stand in the stream."""
+        """Those of the ids that are dead, waiting, or in the stream."""
         keys = self._keys(account)
         queue, dead, events = keys("lane", name), keys("dead", name), keys("events")
         found = await asyncio.gather(
@@ -191,7 +192,7 @@ class DeadLetters(DeliveryQueues):
         return [each for each, is_dead, at, entry in rows if is_dead or at is not None or entry]
 
     async def enqueue_test(self, account: str, name: str, stream_id: str, fields: dict[str, str]) -> bool:
-        """Put a test at the head of the lane; False if there is no such subscriber."""
+        """Put a test at the head of the queue; False if there is no such subscriber."""
         keys = self._keys(account)
         held = await self._run(
             "enqueue_test",
@@ -202,7 +203,7 @@ class DeadLetters(DeliveryQueues):
         return bool(held)
 
     async def test_result(self, account: str, stream_id: str) -> bytes:
-        """The outcome of a test; empty while there is none."""
+        """The result of a test; empty until there is one."""
         return await self._read("GET", self._keys(account)("tested", stream_id)) or b""
 
     async def stream_page(self, account: str, after: str, limit: int = 500) -> list[tuple[str, dict[str, str]]]:
@@ -212,5 +213,5 @@ class DeadLetters(DeliveryQueues):
 
 
 def _flat(fields: Any) -> list[bytes]:
-    """The fields of an entry as the server sends them, whichever way the client has read them."""
+    """The fields of an entry as a flat list, whichever form the client returns."""
     return [each for pair in fields.items() for each in pair] if isinstance(fields, dict) else list(fields)

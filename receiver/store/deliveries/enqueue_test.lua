@@ -1,4 +1,4 @@
--- Put a test at the head of a subscriber's lane.
+-- Put a test at the head of a subscriber's queue.
 -- KEYS 1 subscribers 2 lane 3 copies   ARGV 1 name 2 id 3 copy
 -- Returns 1, or 0 if there is no such subscriber. Safe to run twice before it is claimed.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then

@@ -1,10 +1,10 @@
--- One page of an account's stream of events after a place, and whether anything between was lost, in one step.
--- A place is the epoch, the number of entries ever added up to and with an id, and that id. The epoch is a word that is
--- gone with everything else where the store is emptied; the number tells exactly what trimming has taken.
+-- Read one page of an account's stream of events after a position, and detect lost entries, in one step.
+-- A position has an epoch, the number of entries ever added up to and including an id, and that id. The epoch is a random
+-- word that disappears with all other data if the store is emptied. The number shows exactly how many entries were trimmed.
 -- KEYS 1 events 2 epoch
--- ARGV 1 an epoch, should there be none 2 limit 3 the place's epoch, or 'beginning' or 'end' 4 its number 5 its id
--- Returns {epoch, number, id, last number, why, entries}: the place before the entries; `why` it is not the place that
--- was asked for: '', 'trimmed' or 'emptied'. Run twice it says the same.
+-- ARGV 1 an epoch to write if there is none 2 limit 3 the position's epoch, or 'beginning' or 'end' 4 its number 5 its id
+-- Returns {epoch, number, id, last number, why, entries}: the position before the entries. `why` says why this is not the
+-- requested position: '' (it is), 'trimmed' or 'emptied'. Safe to run twice.
 
 local limit, number, id = tonumber(ARGV[2]), tonumber(ARGV[4]), ARGV[5]
 if not limit or limit < 1 then

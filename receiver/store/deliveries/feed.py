@@ -1,4 +1,4 @@
-"""Edge: Redis. The stream of an account's events, read in pages from any place, with word of what was lost between."""
+"""Edge: Redis. The stream of an account's events, read in pages from any position; reports entries lost in between."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from receiver.outbox.events.event import Event
 from receiver.store.redis.base import RedisRepository
 
 Where = Place | Literal["beginning", "end"]
-"""After a place; before the oldest entry that is kept; after the newest."""
+"""After a position; before the oldest entry; after the newest entry."""
 Lost = Literal["", "trimmed", "emptied"]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of the stream, and the place after it."""
+    """One entry of the stream, and the position after it."""
 
     place: Place
     fields: Mapping[str, str]
     event: Event | None = None
-    """It, where somebody has read it already."""
+    """The parsed event, if it has been parsed already."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """Entries in their order. `start` is the place before them, and the one that was asked for unless it is `lost`.
+    """Entries in stream order. `start` is the position before them: the requested one, unless entries are `lost`.
 
-    `lost`: entries after that place were trimmed, or are not those of this store any more: it was emptied, or restored
-    from before. The page then begins with the oldest entry.
+    `lost`: entries after the requested position were trimmed, or the store was emptied or restored from an earlier
+    backup. The page then begins with the oldest entry.
     """
 
     start: Place
@@ -41,23 +41,24 @@ class FeedPage:
 
     @property
     def end(self) -> Place:
-        """The place after the last entry."""
+        """The position after the last entry."""
         return self.entries[-1].place if self.entries else self.start
 
 
 class Feed(RedisRepository):
-    """The events, for whoever wants all of them."""
+    """All events of an account, in order."""
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
-        """At most `limit` events after a place."""
+        """At most `limit` events after a position."""
         keys = self._keys(account)
         place = (where.epoch, where.number, where.id) if isinstance(where, Place) else (where, 0, "0-0")
         args: list[str | int | bytes] = [secrets.token_hex(3), limit, *place]
-        # A read, but for the epoch's first time. No replica has to confirm that: a lost epoch is told as a loss.
+        # A read, except that the first one writes the epoch. No replica has to confirm it: losing the epoch is reported
+        # as a loss.
         epoch, number, at, last, lost, raw = await self._run("feed", [keys("events"), keys("epoch")], args, reads=True)
         start = Place(epoch.decode(), int(number), at.decode())
         more = len(raw) == limit
-        # The last entry has the last number. Only after a restore does counting from the place come to another one.
+        # The last entry has the last number. Counting from the position gives another number only after a restore.
         first = start.number + 1 if more else int(last) - len(raw) + 1
         entries = tuple(
             Entry(Place(start.epoch, first + index, stream_id.decode()), _texts(flat))

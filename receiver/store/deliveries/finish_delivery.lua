@@ -1,9 +1,9 @@
--- What became of one try to deliver: delivered, retry (at `next`), dead, or dropped (a test).
+-- Record the outcome of one attempt to deliver: delivered, retry (at `next`), dead, or dropped (a test).
 -- KEYS 1 lane 2 owed 3 attempts 4 dead 5 deaths 6 copies 7 health 8 told 9 trail
--- ARGV 1 id 2 fixed_id 3 token 4 outcome 5 next 6 attempts 7 dead_entry 8 now 9 failed ('1', '0', '': says nothing)
---      10 error 11 most_dead 12 ms between two probes 13 until when the subscriber wants nothing more ('': says nothing)
---      14 trace ('': none) 15 trail_cap 16 trail_kept_ms, then operator events to be told
--- Returns {1, dead events dropped}, or {0} if the claim is no longer ours (then nothing is written). Safe to run twice.
+-- ARGV 1 id 2 fixed_id 3 token 4 outcome 5 next 6 attempts 7 dead_entry 8 now 9 failed ('1', '0', '': no effect on the health)
+--      10 error 11 most_dead 12 ms between two probes 13 until when the subscriber asked for a pause ('': it did not)
+--      14 line of the timeline ('': none) 15 its cap 16 its lifetime in ms, then operator events to publish
+-- Returns {1, dead events dropped}; or {0}, writing nothing, if the claim is no longer ours. Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[3]) then
   return {0}

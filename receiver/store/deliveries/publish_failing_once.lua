@@ -1,6 +1,6 @@
--- Have operators told of a subscriber that fails, once until it succeeds again.
--- KEYS 1 health 2 told   ARGV the operator event as it waits
--- Returns 1 if this was the once, else 0. Run twice it tells once.
+-- Queue an operator event about a failing subscriber, once until it succeeds again.
+-- KEYS 1 health 2 told   ARGV the operator event as queued
+-- Returns 1 if the event was queued, else 0. Run twice, it queues one.
 if redis.call('HEXISTS', KEYS[1], 'warned') == 1 then
   return 0
 end

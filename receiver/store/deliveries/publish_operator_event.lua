@@ -1,8 +1,8 @@
--- Write an operator event that waits into the stream, and owe it to those who ask for it. One whose keys are damaged is not
--- owed it.
--- KEYS 1 subscribers 2 events 3 told, then lane and owed of each who is owed it
--- ARGV 1 version of the subscribers 2 the event as it waits 3 now, then field, value, …
--- Returns 1; 0 if the event waits no more; -1 if the subscribers are others by now.
+-- Move a queued operator event into the stream, and owe it to the subscribers that want it. A subscriber whose keys are
+-- damaged is skipped.
+-- KEYS 1 subscribers 2 events 3 told, then lane and owed of each subscriber that wants it
+-- ARGV 1 version of the subscribers 2 the event as queued 3 now, then field, value, …
+-- Returns 1; 0 if the event is no longer queued; -1 if the subscribers have changed meanwhile.
 if (redis.call('HGET', KEYS[1], ':version') or '0') ~= ARGV[1] then
   return -1
 end

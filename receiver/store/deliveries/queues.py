@@ -1,7 +1,8 @@
-"""Edge: Redis. What each subscriber is owed: one lane per subscriber, what was tried, and how it fares.
+"""Edge: Redis. One delivery queue for each subscriber, with the attempts so far and the subscriber's health.
 
-The score of an event in its lane is when to send it; a claim moves it to the end of its lease, and is that score.
-The breaker and the rate are kept here, so that they hold over all processes together; `concurrency` is each process's.
+The score of an event in its queue is when to send it. A claim sets the score to the end of its lease, and uses it as
+its token. The breaker and the rate are kept in Redis, so that they hold across all processes; `concurrency` applies to
+each process.
 """
 
 from __future__ import annotations
@@ -31,43 +32,43 @@ log = structlog.get_logger()
 BREAKER = 5
 """Failures in a row after which only one message at a time is sent, as a probe, until one succeeds."""
 PROBE_PAUSE = 1_000
-"""ms between a probe that failed and the next."""
+"""ms between a failed probe and the next."""
 FARTHEST = 400 * 86_400_000
-"""ms; nothing is scheduled for later. `store/redis/prelude.lua` brings back what is."""
+"""ms; nothing is scheduled later than this. `store/redis/helpers.lua` corrects anything that is."""
 LONGEST_HOLD = 60_000
-"""ms for which nothing is sent to a subscriber that asks for time; `claim_deliveries.lua` believes in no longer."""
+"""ms for which a subscriber may ask for a pause; `claim_deliveries.lua` ignores longer ones."""
 COUNT = re.compile(rb"[0-9]{1,20}")
 TEST_KEPT = 120_000
-"""ms for which the outcome of a test can be asked."""
+"""ms for which the result of a test is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How a lane may be emptied."""
+    """The limits for taking events from a queue."""
 
     rate: float = 0.0
     """Messages a second; 0: any number."""
     most: int = 1
     """Events in one message."""
     window: int = 0
-    """ms after one message until the next."""
+    """ms between two messages."""
     breaker: int = 0
     """Failures in a row after which messages are sent one at a time; 0: never."""
     tests_only: bool = False
-    """Nothing but tests: the subscriber is paused."""
+    """Only tests are sent: the subscriber is paused."""
 
 
 class Copy(msgspec.Struct, frozen=True):
-    """An event that is kept apart from the stream."""
+    """A copy of an event, kept outside the stream."""
 
     fields: dict[str, str] = {}
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """How a subscriber fares. Times are ms, 0 where there is none."""
+    """A subscriber's delivery health. Times are ms; 0 means never."""
 
     delivered: int = 0
-    """Events, since it was added."""
+    """Events delivered since it was added."""
     streak: int = 0
     """Failures in a row."""
     success_at: int = 0
@@ -76,20 +77,20 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def probing(self) -> bool:
-        """Whether only one message at a time is sent."""
+        """Whether messages are sent one at a time."""
         return self.streak >= BREAKER
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptEffects:
-    """What one try says beside the outcome: of the subscriber's health, and to operators."""
+    """The effects of one attempt besides its outcome: on the subscriber's health, and operator events to publish."""
 
     failed: bool | None = None
-    """None: it says nothing about the subscriber."""
+    """None: the attempt says nothing about the subscriber's health."""
     error: str = ""
     operator_events: Sequence[OperatorEvent] = field(default=())
     hold: int | None = None
-    """Until when (ms) the subscriber wants nothing more."""
+    """Until when (ms) the subscriber asked for a pause."""
 
 
 NO_EFFECT = AttemptEffects()
@@ -97,24 +98,25 @@ SUCCESS = AttemptEffects(failed=False)
 
 
 class DeliveryQueues(RedisRepository):
-    """Deliveries of one account, by subscriber."""
+    """The delivery queues of one account."""
 
     keep_dead = 10_000
-    """Dead events kept for each subscriber; of more, the oldest go."""
+    """Dead events kept for each subscriber; the oldest beyond this are dropped."""
     on_dropped: Callable[[int], None]
-    """Is told how many had to go."""
+    """Called with the number of dropped dead events."""
 
     async def queue_heads(self, account: str, names: Sequence[str]) -> dict[str, int]:
-        """When (ms) each lane has something to send, 0 for a test; a lane that owes nothing is left out."""
+        """When (ms) each queue has something to send, 0 for a test; empty queues are left out."""
         keys = self._keys(account)
         tops = await asyncio.gather(*(self._top(keys("lane", name)) for name in names))
         found = {name: self._scored(keys("lane", name), top) for name, top in zip(names, tops, strict=True) if top}
-        # What is no text, or lies in no time that was ever meant, is seen to by the claim.
+        # Claiming corrects ids that are not text and times that cannot be right: such a queue counts as due.
         never = self.now() + FARTHEST
         return {name: pairs[0][1] if pairs and pairs[0][1] <= never else 1 for name, pairs in found.items()}
 
     async def _top(self, key: str) -> list[Any]:
-        """The first of a lane; nothing of a foreign key, which is its subscriber's trouble alone."""
+        """The first entry of a queue; empty if the key has the wrong type, so that other subscribers are not
+        affected."""
         with contextlib.suppress(WrongType):
             return list(await self._read("ZRANGE", key, 0, 0, "WITHSCORES"))
         return []
@@ -122,7 +124,7 @@ class DeliveryQueues(RedisRepository):
     async def claim_deliveries(
         self, account: str, name: str, *, lease: int, limit: int, terms: QueueLimits = QueueLimits()
     ) -> Claim[ClaimedDelivery]:
-        """Take what is due for this subscriber, at most `limit` messages, for `lease` ms."""
+        """Claim due deliveries of this subscriber, at most `limit` messages, for `lease` ms."""
         keys = self._keys(account)
         args: list[str | int | bytes] = [
             self.now(),
@@ -160,7 +162,7 @@ class DeliveryQueues(RedisRepository):
         return Claim(deliveries, None if wait < 0 else int(wait))
 
     async def delivered(self, delivery: ClaimedDelivery, result: AttemptEffects = SUCCESS) -> bool:
-        """The subscriber has it."""
+        """The subscriber has received it."""
         return await self._finish(delivery, "delivered", result, trace=self._trace(delivery, "delivered"))
 
     async def retry(
@@ -171,18 +173,18 @@ class DeliveryQueues(RedisRepository):
         return await self._finish(delivery, "retry", result, at, msgspec.json.encode(attempts), trace=trace)
 
     async def postpone(self, delivery: ClaimedDelivery, at: int) -> bool:
-        """Nobody tried: it waits until `at` (ms), and its attempts stay as they are."""
+        """No attempt was made: the delivery waits until `at` (ms), and its attempts stay as they are."""
         return await self._finish(delivery, "retry", NO_EFFECT, at, msgspec.json.encode(delivery.attempts))
 
     async def dead(self, delivery: ClaimedDelivery, entry: DeadEvent, result: AttemptEffects = NO_EFFECT) -> bool:
-        """Given up; kept beside the lane."""
+        """It failed permanently: the event is kept as a dead letter."""
         trace = self._trace(
             delivery, "dead", f"{entry.reason}: {entry.last_error}" if entry.last_error else entry.reason
         )
         return await self._finish(delivery, "dead", result, dead=msgspec.json.encode(entry), trace=trace)
 
     async def tested(self, delivery: ClaimedDelivery, outcome: bytes, result: AttemptEffects) -> bool:
-        """A test has ended, however; its outcome is kept for whoever asked for it."""
+        """A test has finished. Its result is kept for the caller that requested it."""
         key = self._keys(delivery.account)("tested", delivery.stream_id)
         await self._write("SET", key, outcome, "PX", TEST_KEPT, "GET")
         return await self._finish(delivery, "dropped", result)
@@ -197,7 +199,7 @@ class DeliveryQueues(RedisRepository):
         dead: bytes = b"",
         trace: bytes = b"",
     ) -> bool:
-        """False if the claim is no longer ours: then nothing is written."""
+        """Finish the claim; False, writing nothing, if it is no longer ours."""
         keys, name = self._keys(delivery.account), delivery.subscriber
         held, *dropped = await self._run(
             "finish_delivery",
@@ -235,7 +237,7 @@ class DeliveryQueues(RedisRepository):
         return bool(held)
 
     def _trace(self, delivery: ClaimedDelivery, outcome: str, detail: str = "") -> bytes:
-        """The line of the refund's trail; none for what is told to operators, and where the event is lost."""
+        """The line for the refund's timeline; empty for operator events, and if the event itself is lost."""
         if is_operator(delivery.fields) or not delivery.fields.get("refundId"):
             return b""
         attempt = delivery.attempts.count + 1
@@ -243,7 +245,7 @@ class DeliveryQueues(RedisRepository):
         return timeline_line(self.now(), DELIVERY, *more)
 
     async def health(self, account: str, name: str) -> Health:
-        """How a subscriber fares."""
+        """A subscriber's delivery health."""
         key = self._keys(account)("health", name)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         found: dict[str, str | int] = {}
@@ -257,7 +259,7 @@ class DeliveryQueues(RedisRepository):
         return msgspec.convert(found, Health)
 
     def _attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> DeliveryAttempts:
-        """What was tried so far. A damaged record costs the schedule its memory, not the subscriber its event."""
+        """The attempts so far. If the record is damaged, they count from zero and the event is still delivered."""
         try:
             return msgspec.json.decode(stored, type=DeliveryAttempts) if stored else DeliveryAttempts()
         except msgspec.MsgspecError:
@@ -265,7 +267,7 @@ class DeliveryQueues(RedisRepository):
             return DeliveryAttempts()
 
     def _copied(self, key: str, stream_id: bytes | str, stored: bytes | None) -> dict[str, str]:
-        """The fields of a copy; none of one that is damaged."""
+        """The fields of a copy; empty if it is damaged."""
         try:
             return msgspec.json.decode(stored, type=Copy).fields if stored else {}
         except msgspec.MsgspecError:
@@ -273,7 +275,8 @@ class DeliveryQueues(RedisRepository):
             return {}
 
     async def publish_failing_once(self, account: str, event: OperatorEvent) -> bool:
-        """Have operators told of failures, once until the subscriber succeeds again; whether this was the once."""
+        """Queue an operator event about failures, once until the subscriber succeeds again. True if it was queued
+        now."""
         keys = self._keys(account)
         return bool(
             await self._run(

@@ -1,7 +1,7 @@
--- Send events again: dead ones, and others that the stream still holds. Their attempts begin anew.
+-- Send events again: dead ones, and others that are still in the stream. Their attempts start from zero.
 -- KEYS 1 lane 2 owed 3 attempts 4 dead 5 deaths 6 copies 7 events 8 subscribers   ARGV 1 now 2 name, then id, fixed_id, …
--- A dead event brings its copy along and holds nothing in the stream; what waits already is left alone.
--- Returns {dead, again, waiting, missing}: how many of each there were. Run twice, the second time they wait.
+-- A dead event brings its own copy, so the stream need not keep it. Events that already wait are left alone.
+-- Returns {dead, again, waiting, missing}: how many of each there were. Run a second time, all of them wait.
 local counts = {0, 0, 0, 0}
 if redis.call('HEXISTS', KEYS[8], ARGV[2]) == 0 then
   return {0, 0, 0, (#ARGV - 2) / 2}

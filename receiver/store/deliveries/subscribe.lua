@@ -1,9 +1,9 @@
--- Add a subscriber, or change one. Raises the version, so that no commit works with the list of before.
--- KEYS 1 subscribers 2 events 3 backfill 4 told, then all that is kept for it alone: a new one does not begin on foreign keys
--- ARGV 1 name 2 json 3 mode (add | put | change) 4 before (`change`: only this value) 5 version (`change`: only at this one,
---      '' for any) 6 start (a new one is owed what the stream holds after this id; '' for nothing)
+-- Add a subscriber, or change one. Raises the version of the list, so that no commit uses an outdated list.
+-- KEYS 1 subscribers 2 events 3 backfill 4 told, then all keys of this subscriber: a new one is refused if any has a wrong type
+-- ARGV 1 name 2 json 3 mode (add | put | change) 4 before (`change`: only if this is the value) 5 version (`change`: only if
+--      this is the version; '' for any) 6 start (a new one is owed the events after this id; '' for none)
 --      7 most (`add`: how many subscribers there may be; '' for any number), then operator events
--- Returns {'ok', last stream id}, {'exists'}, {'full'}, {'absent'} or {'changed'}. Run twice with the same value it says 'ok' again.
+-- Returns {'ok', last stream id}, {'exists'}, {'full'}, {'absent'} or {'changed'}. Run twice with the same value: 'ok' again.
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if ARGV[3] == 'add' and known and known ~= ARGV[2] then
   return {'exists'}

@@ -1,4 +1,4 @@
-"""Edge: Redis. The list of subscribers, with a version that every commit is checked against."""
+"""Edge: Redis. The list of subscribers, with a version that every commit checks."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ BEGINNING = "0-0"
 
 @dataclass(frozen=True, slots=True)
 class SubscriberList:
-    """The subscribers of an account at one version of the list."""
+    """The subscribers of an account, at one version of the list."""
 
     version: int
-    """0: nobody has written the list yet, or the store was emptied."""
+    """0: the list has never been written, or the store was emptied."""
     subscribers: Mapping[str, Subscriber]
     unreadable: Sequence[str] = ()
-    """Subscribers whose record is damaged: they are owed everything until somebody mends them."""
+    """Subscribers with damaged records: they are owed every event until the record is fixed."""
 
     @property
     def names(self) -> list[str]:
-        """All that are owed something."""
+        """All subscribers that are owed events."""
         return [*self.subscribers, *self.unreadable]
 
 
@@ -39,7 +39,7 @@ class SubscriberRepository(RedisRepository):
     """The subscribers of each account."""
 
     async def subscriber_list(self, account: str) -> SubscriberList:
-        """The subscribers, with the version that `commit` wants."""
+        """The subscribers, with the version that `commit` checks."""
         key = self._keys(account)("subscribers")
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         found, unreadable = {}, []
@@ -59,22 +59,22 @@ class SubscriberRepository(RedisRepository):
         return SubscriberList(int(version), found, unreadable)
 
     async def open_subscriber_list(self, account: str) -> bool:
-        """Mark the list of subscribers as written, if it is not; True if it was not."""
+        """Mark the list of subscribers as written; True if it was not marked before."""
         return bool(await self._write("HSETNX", self._keys(account)("subscribers"), VERSION, 1))
 
     async def subscribers(self, account: str) -> list[Subscriber]:
-        """The subscribers by name."""
+        """The readable subscribers, sorted by name."""
         subscriber_list = await self.subscriber_list(account)
         return [subscriber_list.subscribers[name] for name in sorted(subscriber_list.subscribers)]
 
     async def add_subscriber(
         self, account: str, subscriber: Subscriber, start: int | None = None, *, most: int | None = None
     ) -> str:
-        """Add one. Returns the stream id of the last event that was written before it came.
+        """Add a subscriber. Returns the stream id of the last event written before it was added.
 
-        `start`: it is owed what it wants of the events written since this ms (0: of all that are kept); None: only of
-        those to come. `most`: how many subscribers the account may have, damaged records among them; None: any number.
-        Raises `Conflict` if the name is taken, or if there are `most` of them already.
+        `start`: the subscriber is owed the matching events since this time (ms; 0: all that are kept). None: only
+        future ones. `most`: how many subscribers the account may have, including damaged records; None: any number.
+        Raises `Conflict` if the name is taken or the account is full.
         """
         answer = await self._subscribe(account, subscriber, "add", start=start, most=most)
         if answer[0] == b"exists":
@@ -96,9 +96,10 @@ class SubscriberRepository(RedisRepository):
         version: int | None = None,
         operator_events: Sequence[OperatorEvent] = (),
     ) -> bool:
-        """Replace `before` by `after`, and have operators told; False if somebody changed or removed it meanwhile.
+        """Replace `before` by `after` and queue operator events; False if the subscriber was changed or removed
+        meanwhile.
 
-        With a `version` also if any other subscriber was changed since the roster of that version.
+        With a `version`, also False if any other subscriber was changed since that version of the list.
         """
         answer = await self._subscribe(
             account, after, "change", await self._stored(account, before), version, operator_events=operator_events
@@ -106,9 +107,9 @@ class SubscriberRepository(RedisRepository):
         return bool(answer[0] == b"ok")
 
     async def _stored(self, account: str, subscriber: Subscriber) -> bytes:
-        """The record of the subscriber as it stands, for scripts to compare; a form that none has if it says another.
+        """The stored record of the subscriber, for scripts to compare; empty if the stored one differs.
 
-        What says the same need not be the same bytes: `10` and `10.0`, or fields that a later version has written.
+        Equal subscribers may differ in bytes: `10` and `10.0`, or fields that a later version has added.
         """
         raw: bytes | None = await self._read("HGET", self._keys(account)("subscribers"), subscriber.name)
         try:
@@ -117,7 +118,8 @@ class SubscriberRepository(RedisRepository):
             return b""
 
     async def put_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> None:
-        """Add or replace, as a configuration file does: however many there are. `start` is for one that is new."""
+        """Add or replace a subscriber from a configuration file, without a limit on their number. `start` applies to
+        new ones."""
         await self._subscribe(account, subscriber, "put", start=start)
 
     async def _subscribe(
@@ -157,7 +159,7 @@ class SubscriberRepository(RedisRepository):
         return answer
 
     async def remove_subscriber(self, account: str, name: str) -> bool:
-        """Remove one with everything that it was owed; False if there is none."""
+        """Remove a subscriber with everything that it is owed; False if there is none."""
         keys = self._keys(account)
         own = [keys("subscribers"), keys("backfill"), *keys.of_subscriber(name)]
         removed = await self._run("unsubscribe", own, [name])
@@ -166,5 +168,5 @@ class SubscriberRepository(RedisRepository):
 
 
 def queued_form(event: OperatorEvent) -> bytes:
-    """An operator event as it waits to be written into the stream."""
+    """An operator event in the form in which it is queued."""
     return msgspec.json.encode(operator_fields(event))

@@ -1,6 +1,7 @@
--- Cut the stream of events, never past what a lane owes or a backfill has not reached.
--- KEYS 1 events 2 subscribers 3 backfill, then owed and aside of every subscriber   ARGV 1 version of the subscribers 2 fixed id to cut at
--- Returns how many entries went, or -1 if the subscribers have changed. Safe to run twice.
+-- Trim the stream of events, keeping everything that a queue owes or a backfill has not reached.
+-- KEYS 1 events 2 subscribers 3 backfill, then owed and aside of every subscriber
+-- ARGV 1 version of the subscribers 2 fixed id to trim at
+-- Returns how many entries were removed, or -1 if the subscribers have changed. Safe to run twice.
 if (redis.call('HGET', KEYS[2], ':version') or '0') ~= ARGV[1] then
   return -1
 end

@@ -1,5 +1,5 @@
--- Remove a subscriber with everything that it was owed.
--- KEYS 1 subscribers 2 backfill, then all that is kept for it alone   ARGV name
+-- Remove a subscriber with everything that it is owed.
+-- KEYS 1 subscribers 2 backfill, then all keys of this subscriber   ARGV name
 -- Returns 1, or 0 if there was none.
 local removed = redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])

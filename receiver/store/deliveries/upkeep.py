@@ -1,7 +1,7 @@
-"""Edge: Redis. What keeps the stream of events in bounds and complete: backfill, expiry, trimming, operator events.
+"""Edge: Redis. Maintains the stream of events: backfill, expiry, trimming, and publishing operator events.
 
-backfill        subscriber → `cursor last`: it is still to be owed what it wants after the one and up to the other
-told            operator events that were decided on, in one step with what they tell, and are not in the stream yet
+backfill        subscriber → `cursor last`: it is still to be owed the matching events after `cursor`, up to `last`
+told            operator events that were written in one step with their cause and are not in the stream yet
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ BACKFILL_BATCH = 200
 EXPIRY_BATCH = 100
 JOB = re.compile(rb"([0-9]{1,15}-[0-9]{1,20}) ([0-9]{1,15}-[0-9]{1,20})")
 NO_END = -1
-"""What `PTTL` says of a key without an end."""
+"""The reply of `PTTL` for a key that never expires."""
 MOST_PUBLISHED = 1_000
-"""Operator events that are looked at in one go."""
+"""Operator events that one call publishes."""
 MAINTENANCE_LEASE = 60_000
-"""ms for which the process that has begun the upkeep of an account keeps others from it."""
+"""ms for which a process that maintains an account keeps other processes from doing so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """What a new subscriber is still to be owed: events after `cursor`, up to `last`."""
+    """A subscriber's unfinished backfill: events after `cursor`, up to `last`."""
 
     name: str
     cursor: str
@@ -48,12 +48,12 @@ class Backfill:
 
 
 class StreamRetention(SubscriberRepository, DeadLetters):
-    """Upkeep of one account's stream. Everything may be interrupted, and done again."""
+    """Maintenance of one account's stream. Every step may be interrupted and repeated."""
 
     async def take_maintenance_lease(self, account: str, every: int) -> bool:
-        """Whether the upkeep is this process's now: once in `every` ms over all processes together."""
+        """Take the lease for maintenance; False if another process has taken it within `every` ms."""
         key = self._keys(account)("upkeep")
-        # With GET a key of a foreign type is refused, and not replaced.
+        # With GET, a key of the wrong type is refused instead of replaced.
         if await self._write("SET", key, 1, "NX", "GET", "PX", max(every, 1)) is None:
             return True
         if await self._read("PTTL", key) == NO_END:
@@ -62,7 +62,7 @@ class StreamRetention(SubscriberRepository, DeadLetters):
         return False
 
     async def backfills(self, account: str) -> list[Backfill]:
-        """Those that are not done."""
+        """The unfinished backfills."""
         key = self._keys(account)("backfill")
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         jobs = []
@@ -75,9 +75,9 @@ class StreamRetention(SubscriberRepository, DeadLetters):
         return jobs
 
     async def backfill(self, account: str, job: Backfill, subscriber: Subscriber) -> bool:
-        """Owe the next batch, and move the cursor; False when all is done, or somebody else has moved it.
+        """Owe the next batch and advance the cursor; False if the backfill is complete or another process advanced it.
 
-        It is moved in one step with what is owed, so that no crash makes anything be owed twice or never.
+        Both happen in one step, so that a crash can neither owe an event twice nor skip one.
         """
         keys = self._keys(account)
         entries = [
@@ -108,13 +108,14 @@ class StreamRetention(SubscriberRepository, DeadLetters):
         return bool(moved) and not done
 
     async def end_backfill(self, account: str, name: str) -> None:
-        """Forget a backfill whose subscriber is gone."""
+        """Forget the backfill of a removed subscriber."""
         await self._write("HDEL", self._keys(account)("backfill"), name)
 
     async def overdue(self, account: str, name: str, before: int, lease: int) -> list[ClaimedDelivery]:
-        """What the lane has owed since before this ms, the oldest first; not what somebody may be sending just now.
+        """Events that the queue has owed since before this time (ms), oldest first, without those that may be being
+        sent now.
 
-        The score of each stands for a claim: who takes it meanwhile makes the settling fail.
+        The score of each event serves as the token of a claim: if another worker claims it meanwhile, finishing fails.
         """
         keys = self._keys(account)
         top = f"({fixed_width(f'{max(before, 0)}-0')}"
@@ -134,7 +135,7 @@ class StreamRetention(SubscriberRepository, DeadLetters):
         return found
 
     async def trim(self, account: str, before: int) -> int:
-        """Cut what is older than this ms and nobody is owed; how many entries went."""
+        """Remove entries older than this (ms) that no subscriber is owed. Returns how many were removed."""
         keys = self._keys(account)
         while True:
             subscriber_list = await self.subscriber_list(account)
@@ -154,10 +155,11 @@ class StreamRetention(SubscriberRepository, DeadLetters):
                 return int(gone)
 
     async def publish_operator_events(self, account: str) -> list[OperatorEvent]:
-        """Write the operator events that wait into the stream, owed to who asks for them; returns those written here.
+        """Move the queued operator events into the stream, owed to the subscribers that want them. Returns those moved
+        here.
 
-        One that cannot be read is set aside, and one of a later version is left to that version: neither may hold up
-        the others.
+        Unreadable events are set aside, and events of a later version are left to that version, so that neither blocks
+        the rest.
         """
         keys, told = self._keys(account), []
         for waits in await self._read("LRANGE", keys("told"), 0, MOST_PUBLISHED):
@@ -177,7 +179,7 @@ class StreamRetention(SubscriberRepository, DeadLetters):
         return told
 
     async def _publish(self, account: str, event: OperatorEvent, waits: bytes, fields: dict[str, str]) -> bool:
-        """Write one; False if another process has written it."""
+        """Move one event; False if another process has moved it."""
         keys = self._keys(account)
         while True:
             subscriber_list = await self.subscriber_list(account)
@@ -198,9 +200,10 @@ def _asking(subscriber_list: SubscriberList, event: OperatorEvent) -> Sequence[s
 
 
 def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> bool:
-    """Whether it would have been owed the event. Operator events of before are not for who comes later."""
+    """Whether the subscriber would have been owed this event. Earlier operator events are not sent to later
+    subscribers."""
     if is_newer(fields):
-        # Of a later version: who wants everything wants this as well.
+        # Written by a later version: only subscribers to all events want it.
         return ALL in subscriber.types and not is_operator(fields)
     try:
         return wants(subscriber, from_fields(account, fields))

@@ -1,15 +1,15 @@
-"""Edge: files. The directory of the embedded store: its locks, where its socket is, Valkey's options and log.
+"""Edge: files. The directory of the embedded store: its locks, the socket's path, Valkey's options and log.
 
     server.lock    held by Valkey itself: it inherits the descriptor, so the lock is free exactly when no Valkey
                    (and no child of one that rewrites the append-only file) works in the directory
-    owner.lock     held by the service that supervises Valkey; holds its process id, for people
+    owner.lock     held by the service that supervises Valkey; contains its process id, for people
     valkey.sock    where Valkey listens, unless the path is too long (`DataDir.socket`)
-    valkey.log     Valkey's own log, cut to its last MiB at a start where it is over 10 MiB
+    valkey.log     Valkey's own log, cut to its last MiB at a start if it is over 10 MiB
     valkey.pid     Valkey's process id
     appendonlydir  the data
     damaged-*      bytes cut off the end of the data because they were garbled (`store/embedded/process.py`)
 
-The lock files are never removed: a lock on a removed file excludes nobody.
+The lock files are never removed: a lock on a removed file excludes no process.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from urllib.parse import quote
 from receiver.errors import ConfigurationError
 
 SOCKET_PATH_LIMIT = 100
-"""Bytes. `sun_path` is 108 on Linux and 104 on macOS, the closing NUL included, and Valkey cuts what is too long."""
+"""Bytes. `sun_path` is 108 on Linux and 104 on macOS, including the closing NUL, and Valkey truncates longer paths."""
 
 TEMPORARY = Path("/tmp")  # noqa: S108 - checked in `_make_socket_dir`; TMPDIR differs between a shell and a daemon
 LOG_LIMIT = 10 * 1024 * 1024
 LOG_KEPT = 1024 * 1024
 
 DURABLE = {
-    # A write is answered after it is on the disk, also while the file is being rewritten.
+    # A write is answered only once it is on disk, even while the file is being rewritten.
     "appendonly": "yes",
     "appendfsync": "always",
     "no-appendfsync-on-rewrite": "no",
     "aof-load-truncated": "yes",
     "save": "",
     "stop-writes-on-bgsave-error": "yes",
-    # Nothing is ever evicted: no maxmemory, and the policy that any store of ours must have.
+    # Nothing is ever evicted: there is no maxmemory, and every store of ours must have this policy.
     "maxmemory-policy": "noeviction",
 }
 
 COMPACT = {
-    # Refunds are hashes of about twenty fields, some with a sentence in them.
+    # Refunds are hashes of about twenty fields, some of which contain a sentence.
     "hash-max-listpack-entries": "64",
     "hash-max-listpack-value": "512",
 }
 
 
 class FileLock:
-    """An exclusive `flock`. It belongs to the open file, so a process that inherits the descriptor holds it too."""
+    """An exclusive `flock`. It belongs to the open file, so a process that inherits the descriptor also holds it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,7 +71,7 @@ class FileLock:
         return self._descriptor
 
     def take(self) -> bool:
-        """Whether the lock is held now; never waits."""
+        """Try to take the lock without waiting; whether it is held now."""
         if self._descriptor is not None:
             return True
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -86,25 +86,25 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Closes our descriptor. `LOCK_UN` would free the lock for those who inherited it, too."""
+        """Close our descriptor. `LOCK_UN` would also free the lock for processes that inherited it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def sign(self) -> None:
-        """Writes our process id into the file, for people; a full disk is no reason to fail. Only while held."""
+        """Write our process id into the file, for people. Errors such as a full disk are ignored. Only while held."""
         with suppress(OSError):
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def signed_by(self) -> int | None:
-        """The process id that the last holder wrote; None where there is none."""
+        """The process id that the last holder wrote; None if there is none."""
         return read_pid(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
-    """The resolved directory, so that two names of one directory are one store."""
+    """The data directory, with its path resolved, so that two names of one directory mean one store."""
 
     path: Path
 
@@ -115,13 +115,13 @@ class DataDir:
 
     @property
     def pid_file(self) -> Path:
-        """Where Valkey writes its process id; it removes the file when it ends in order."""
+        """Where Valkey writes its process id. It removes the file on a clean exit."""
         return self.path / "valkey.pid"
 
     @property
     def socket(self) -> Path:
-        """Where Valkey listens: in the directory, or where that path is too long for a socket (or not UTF-8, which no
-        URL can carry) in `/tmp/receiver-<hash of the directory>/`, which only its owner may enter."""
+        """Where Valkey listens: in the directory; or, if that path is too long for a socket or is not UTF-8 (which no
+        URL can express), in `/tmp/receiver-<hash of the directory>/`, which only its owner may enter."""
         near = self.path / "valkey.sock"
         encoded = os.fsencode(near)
         if len(encoded) <= SOCKET_PATH_LIMIT and _is_utf8(encoded):
@@ -135,14 +135,14 @@ class DataDir:
         return f"unix://{quote(str(self.socket))}"
 
     def intact(self) -> bool:
-        """Whether the data is still where Valkey writes it. It goes on writing to files that were removed under it."""
+        """Whether the data still exists where Valkey writes it. Valkey keeps writing to files that were removed."""
         return (self.path / "appendonlydir").is_dir()
 
     def prepare(self) -> None:
-        """Creates what is missing.
+        """Create what is missing.
 
         Raises:
-            ConfigurationError: the directory, or the one of a far socket, cannot be used, or others can write to it.
+            ConfigurationError: the directory or that of a socket in `/tmp` is unusable, or other users can write to it.
         """
         try:
             if "\n" in str(self.path) or "\r" in str(self.path):
@@ -161,18 +161,18 @@ class DataDir:
             self._make_socket_dir()
 
     def _refuse_writers(self) -> None:
-        """Others who can write to the directory can put data of theirs into the place of ours."""
+        """Other users who can write to the directory could replace our data."""
         if trouble := self.open_to_others():
             raise ConfigurationError([f"data_dir: {self.path} {trouble}: chmod go-w {self.path}"])
 
     def open_to_others(self) -> str:
-        """Who else may write to the directory, as the end of a sentence; empty if nobody may. It must exist."""
+        """Who else may write to the directory, as the end of a sentence; empty if no other user may. It must exist."""
         found = stat.S_IMODE(self.path.stat().st_mode)
         who = "all users" if found & stat.S_IWOTH else "its group" if found & stat.S_IWGRP else ""
         return f"can be written by {who} (mode {found:04o})" if who else ""
 
     def _make_socket_dir(self) -> None:
-        """Anybody may write to `/tmp`: what is there already must be a true directory that only its owner may enter."""
+        """Any user may write to `/tmp`: an existing entry must be a real directory that only its owner may enter."""
         place = self.socket.parent
         try:
             place.mkdir(mode=0o700, exist_ok=True)
@@ -186,8 +186,8 @@ class DataDir:
     def options(self) -> list[str]:
         """Valkey's command line.
 
-        Not a configuration file: Valkey takes a path with `*`, `?` or `[` in it for a pattern, and where nothing
-        matches starts with its defaults, which is on TCP and without an append-only file (9.1).
+        There is no configuration file: Valkey takes a path containing `*`, `?` or `[` for a pattern. If nothing
+        matches, it starts with its defaults, which means on TCP and without an append-only file (9.1).
         """
         settings = {
             "port": "0",
@@ -207,7 +207,7 @@ class DataDir:
         return [word for name, value in settings.items() for word in (f"--{name}", value)]
 
     def trim_log(self) -> None:
-        """Keeps the last MiB of a log over 10 MiB. Only while no server writes it."""
+        """Keep the last MiB of a log over 10 MiB. Only while no server writes to it."""
         try:
             size = self.log.stat().st_size
         except FileNotFoundError:
@@ -225,7 +225,7 @@ class DataDir:
         return self.log.stat().st_size if self.log.exists() else 0
 
     def complaint(self, since: int) -> str:
-        """What Valkey last complained of in its log, from the byte `since` on."""
+        """Valkey's last complaint in its log after byte `since`."""
         if not self.log.exists():
             return ""
         with self.log.open("rb") as log:
@@ -246,12 +246,12 @@ class DataDir:
 
 
 def private(path: str, flags: int) -> int:
-    """An opener for `open`: a file that it creates is its owner's alone, from the first byte."""
+    """An opener for `open`: a file that it creates is readable by its owner only, from the first byte."""
     return os.open(path, flags, 0o600)
 
 
 def read_pid(path: Path) -> int | None:
-    """The process id that the file holds; None where there is none."""
+    """The process id in the file; None if there is none."""
     try:
         pid = int(path.read_text())
     except (OSError, ValueError):
@@ -260,7 +260,7 @@ def read_pid(path: Path) -> int | None:
 
 
 def reason_of(error: OSError) -> str:
-    """What the system said, in lower case."""
+    """The system's error message, in lower case."""
     return (error.strerror or str(error)).lower()
 
 

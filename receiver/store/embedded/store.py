@@ -1,7 +1,7 @@
-"""Edge: the embedded store. A real Valkey in `data_dir`, run durably and supervised by the service itself.
+"""Edge: the embedded store. A real Valkey in `data_dir`, durable and supervised by the service itself.
 
-Valkey outlives a service that is killed, and still holds the directory; a second server on the same files would
-lose what the first acknowledges. So two locks (`store/embedded/files.py`) decide who does what:
+Valkey outlives a killed service and keeps holding the directory. A second server on the same files would lose what the
+first one acknowledges. Therefore two locks (`store/embedded/files.py`) decide what to do:
 
     owner.lock  server.lock   then
     free        free          we own it: start Valkey, which inherits `server.lock`
@@ -9,8 +9,8 @@ lose what the first acknowledges. So two locks (`store/embedded/files.py`) decid
                               first and a new one started
     held        -             another service owns it: attach only, never end it; own it once the other is gone
 
-The owner starts Valkey again when it dies (as it does when the disk is full), after 0.1 s doubling to 5 s. Under
-systemd `KillMode=mixed` spares a restart at each stop: by default SIGTERM goes to Valkey as well.
+The owner restarts Valkey when it dies (as it does when the disk is full), after 0.1 s doubling to 5 s. Under systemd,
+`KillMode=mixed` avoids a restart at each stop: by default systemd also sends SIGTERM to Valkey.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 STEP = 0.02
-"""Seconds between two looks while something starts or ends."""
+"""Seconds between two checks while something starts or ends."""
 PING_EVERY = 1.0
 """Seconds between two PINGs of a healthy server."""
 PATIENCE = 3.0
-"""Seconds without an answer after which a server is not healthy."""
+"""Seconds without an answer after which a server counts as unhealthy."""
 KILL_TIMEOUT = 5.0
-"""Seconds in which a killed server is gone."""
+"""Seconds to wait for a killed server."""
 REWRITER_TIMEOUT = 1.5
-"""Seconds in which the child that rewrites the file finds out, reporting once a second, that its server is gone."""
+"""Seconds until the child that rewrites the file, which reports once a second, notices that its server is gone."""
 FIRST_WAIT, LAST_WAIT = 0.1, 5.0
-"""Seconds before a dead server is started again."""
+"""Seconds before a dead server is restarted."""
 STABLE_AFTER = 10.0
-"""A server that lived so many seconds is started again after the first wait, not after a longer one."""
+"""A server that lived this many seconds is restarted after the first wait instead of a longer one."""
 
 
 class EmbeddedStore:
-    """The Valkey of one directory. `start` it, use `url`, `stop` it; both may be cancelled, and called again.
+    """The Valkey of one directory. `start` it, use `url`, `stop` it. Both may be cancelled and called again.
 
-    `answer_timeout`: seconds in which a server must answer, else it hangs. Loading its data may take any time.
-    `stop_timeout`: seconds in which a server must end in order (SIGTERM), else it is killed.
+    `answer_timeout`: seconds in which a server must answer; otherwise it hangs. Loading its data may take any time.
+    `stop_timeout`: seconds for a clean exit (SIGTERM), after which it is killed.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class EmbeddedStore:
 
     @property
     def healthy(self) -> bool:
-        """Whether the server answered when it was last asked: each second, and when it ends."""
+        """Whether the server answered the last check. It is checked every second, and when it ends."""
         return self._healthy
 
     @property
     def gone(self) -> bool:
-        """Whether the data was removed under the server: it would confirm writes that nobody finds again."""
+        """Whether the data was removed while the server runs: it would confirm writes that are lost."""
         return self._healthy and not self._files.intact()
 
     @property
@@ -107,10 +107,10 @@ class EmbeddedStore:
         return self._version
 
     async def start(self) -> str:
-        """Has one server up and answering, whoever started it, and returns its `url`.
+        """Make sure that one server is up and answering, whoever started it. Returns its `url`.
 
-        Raises `ConfigurationError` where the directory cannot be used or there is no Valkey to run, `StoreUnavailable`
-        where the server does not start, or another holds the directory and does not answer.
+        Raises `ConfigurationError` if the directory cannot be used or there is no Valkey to run; `StoreUnavailable` if
+        the server does not start, or another one holds the directory and does not answer.
         """
         if self._life is None:
             opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -125,7 +125,7 @@ class EmbeddedStore:
         return self.url
 
     async def stop(self) -> None:
-        """Ends the server if we own it, else only our part. If cancelled, that goes on in the background."""
+        """End the server if we own it; otherwise only detach. If cancelled, this continues in the background."""
         if self._life is not None:
             if not self._stopping:
                 self._stopping = True
@@ -135,7 +135,7 @@ class EmbeddedStore:
             self._stopping = False
 
     async def _live(self, opened: asyncio.Future[None]) -> None:
-        """From start to stop. Nobody but `stop`, or the end of the event loop, cancels this task."""
+        """Runs from start to stop. Only `stop` and the end of the event loop cancel this task."""
         try:
             await self._do(self._files.prepare)
             self._server = ServerProcess(self._files, await self._do(find_binary), self._log)
@@ -153,7 +153,7 @@ class EmbeddedStore:
             await self._close()
 
     async def _open(self) -> bool:
-        """Has one server up and answering. Whether we started it."""
+        """Make sure that one server is up and answering. Returns whether we started it."""
         started = evicted = False
         deadline = self._now() + self._answer_timeout
         while True:
@@ -176,7 +176,7 @@ class EmbeddedStore:
             raise StoreUnavailable(trouble) from error
 
     async def _attach(self) -> bool:
-        """Whether the server of this directory answers. Waits while it loads."""
+        """Connect to this directory's server and wait while it loads. Returns whether it answers."""
         try:
             async with ServerConnection(self._files.socket, self._answer_timeout) as line:
                 if not await self._identify(line):
@@ -190,7 +190,7 @@ class EmbeddedStore:
         return True
 
     async def _identify(self, line: ServerConnection) -> bool:
-        """Whether it is the server of this directory, and not of one that was here before and is removed or moved."""
+        """Whether it serves this directory, and not an earlier one that was removed or moved."""
         if await line.directory() != str(self._files.path):
             return False
         info = await line.info()
@@ -199,7 +199,7 @@ class EmbeddedStore:
         return True
 
     async def _watch(self) -> None:
-        """Returns when the server is gone. Until then keeps `healthy` true, and takes over from an owner that left."""
+        """Keep `healthy` current and take over from an owner that exits; return when the server is gone."""
         while True:
             try:
                 async with ServerConnection(self._files.socket, min(PATIENCE, self._answer_timeout)) as line:
@@ -222,7 +222,7 @@ class EmbeddedStore:
             self._log_state("store.adopted")
 
     async def _restart(self) -> None:
-        """Has the server, or the next one, up again, however long that takes."""
+        """Get the server, or a new one, running again, however long that takes."""
         self._healthy = False
         self._log.error("store.died", **await self._do(self._running.exit_details))
         if self._now() - self._opened_at >= STABLE_AFTER:
@@ -241,7 +241,7 @@ class EmbeddedStore:
                 return
 
     async def _end_unresponsive(self) -> bool:
-        """Ends a server that holds the directory and does not answer. Whether that worked; only the owner may."""
+        """End a server that holds the directory without answering. Returns whether that worked; only for the owner."""
         if not self._running.owned:
             return False
         self._log.error("store.unresponsive", data_dir=str(self._files.path), pid=self._running.server_pid)
@@ -251,7 +251,7 @@ class EmbeddedStore:
         return ended
 
     async def _end(self) -> bool:
-        """Ends the server: SIGTERM, by which Valkey finishes its writes, at last SIGKILL. Whether none is left."""
+        """End the server: SIGTERM, so that Valkey finishes its writes, then SIGKILL. Returns whether it ended."""
         for number, bound in ((signal.SIGTERM, self._stop_timeout), (signal.SIGKILL, KILL_TIMEOUT)):
             if not await self._do(self._running.ended):
                 sent = await self._do(self._running.send, number)
@@ -269,7 +269,7 @@ class EmbeddedStore:
         return True
 
     async def _close(self) -> None:
-        """The first question waits for what the thread still does for a caller that was cancelled."""
+        """The first call into the thread waits for work that the thread still does for a cancelled caller."""
         thread, server = self._thread, self._server
         try:
             if server is not None and await self._do(lambda: server.owned):
@@ -282,7 +282,7 @@ class EmbeddedStore:
                 await asyncio.wrap_future(last)
 
     async def _do(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs what blocks in the one thread: in order, and to its end even if the caller is cancelled."""
+        """Run a blocking function in the one thread: in order, and to its end even if the caller is cancelled."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args, **kwargs))
 
     @property

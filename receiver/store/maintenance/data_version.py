@@ -1,6 +1,6 @@
-"""Edge: Redis. The version of the data's format: what is newer is not touched, what is older is migrated.
+"""Edge: Redis. The version of the data's format: newer data is left untouched, older data is migrated.
 
-The number stands under `refunds:format`. Data without it is from before there was one, or not there yet: version 1.
+The number is stored under `refunds:format`. If it is missing, the data is older than this number, or empty: version 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from receiver.store.redis.keys import FORMAT
 log = structlog.get_logger()
 
 VERSION = 1
-"""The format that this program writes. Raise it, with a step in `STEPS`, at every change that older ones misread."""
+"""The format that this program writes. Raise it, and add a step to `STEPS`, whenever older programs would misread a
+change."""
 FIRST = 1
 RETRY, LOOK_EVERY = 0.5, 30.0
 UNKNOWN = "format_unknown"
@@ -29,29 +30,29 @@ _migrating: ContextVar[bool] = ContextVar("settling", default=False)
 
 Step = Callable[[RedisRepository], Awaitable[None]]
 STEPS: Mapping[int, Step] = MappingProxyType({})
-"""Version → what brings data of that version to the next. A step may run several times, also at once in several
-processes, and on data that is migrated already: it must then change nothing."""
+"""Version → the step that brings data of that version to the next. A step may run several times, also concurrently in
+several processes and on data that is migrated already: then it must change nothing."""
 
 
 class Format(Restored):
-    """The version of all accounts' data, and whether it was restored."""
+    """The format version of all accounts' data, and catching up after a restore."""
 
     _format_problem: str = UNKNOWN
 
     def hold_writes(self) -> None:
-        """From now on nothing is written until the format is settled.
+        """Refuse all writes until the format is known.
 
-        Whoever tries gets `StoreUnavailable`: with the reason why Redis did not tell the format, or
-        `store_format_unknown` for one that this program does not know.
+        Until then writes raise `StoreUnavailable`: with the reason why Redis did not return the format, or with
+        `store_format_unknown` for a format that this program does not know.
         """
         self._writes.held = lambda: "" if _migrating.get() else self._format_problem
 
     async def format_version(self) -> int | None:
-        """The version that is written; None where there is none. Raises `ConfigurationError` for what is no number."""
+        """The stored version; None if there is none. Raises `ConfigurationError` if it is not a number."""
         return _number(await self._read("GET", FORMAT))
 
     async def ensure_format(self, version: int = VERSION, steps: Mapping[int, Step] = STEPS) -> None:
-        """Write the version at a first start, migrate what is older, and catch up with what was restored.
+        """Write the version on the first start, migrate older data, and catch up after a restore.
 
         Raises `ConfigurationError` for data of a newer version, and `StoreUnavailable`.
         """
@@ -80,9 +81,10 @@ class Format(Restored):
             _migrating.reset(token)
 
     async def keep_format_current(self) -> None:
-        """Settle the format as soon as Redis is there, and look again: Redis may be emptied, restored, or migrated.
+        """Check the format as soon as Redis is available, and again regularly: Redis may be emptied, restored or
+        migrated.
 
-        Until cancelled. Raises `ConfigurationError`: then nothing is written any more.
+        Runs until cancelled. Raises `ConfigurationError`, after which all writes are refused.
         """
         while True:
             with contextlib.suppress(StoreUnavailable):
@@ -91,7 +93,7 @@ class Format(Restored):
 
 
 def too_new(found: int, version: int = VERSION) -> str:
-    """What is said of data that a newer program has written."""
+    """The message for data that a newer program has written."""
     return (
         f"the store: its data has format {found}, and this version of the receiver knows formats up to {version}. "
         "Start the newer version again, or restore a backup from before it."

@@ -1,6 +1,6 @@
-"""Edge: Redis. Looks for keys of a foreign type and damaged records, and sets them aside.
+"""Edge: Redis. Finds keys of a wrong type and damaged records, and sets them aside.
 
-The keys whose names are known beforehand are looked at every few seconds. `inspect` reads every key that there is.
+Keys with fixed names are checked every few seconds. `inspect` reads every key.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from receiver.store.redis.keys import (
 log = structlog.get_logger()
 
 MONEY = frozenset({"charge", "taken", "requests", "fps", "issuing", "fps_issuing", "reserved", "unclear"})
-"""Kinds of keys that say what was refunded, or is being: without them something could be refunded a second time."""
+"""Kinds of keys that record issued refunds and refunds in progress: without them, a refund could be issued twice."""
 CHECK_EVERY = 5.0
-"""Seconds between two looks at the keys whose names are known."""
+"""Seconds between two checks of the keys with fixed names."""
 STEP = 500
 
 
 class Inspection(Records):
-    """Says what is damaged. `Damage` remembers it, and logs it."""
+    """Reports damage to `Damage`, which remembers and logs it."""
 
     _client: Any
     _names: dict[str, list[str]]
 
     async def check_keys(self) -> list[Foreign]:
-        """The foreign keys among those whose names are known beforehand, and those that were met. Raises
-        `StoreUnavailable` where Redis does not answer."""
+        """Keys of a wrong type, among those with fixed names and those that commands ran into. Raises
+        `StoreUnavailable`."""
         known = [CERTIFICATES, SEALS, FORMAT, RESTORED, PROBE]
         for account in self.accounts:
             with contextlib.suppress(WrongType):
@@ -56,14 +56,14 @@ class Inspection(Records):
         return self.damage.foreign
 
     async def keep_checking_keys(self) -> None:
-        """Look every few seconds, until cancelled."""
+        """Check every few seconds, until cancelled."""
         while True:
             with contextlib.suppress(StoreUnavailable):
                 await self.check_keys()
             await asyncio.sleep(CHECK_EVERY)
 
     async def _compare(self, keys: Iterable[str]) -> list[str]:
-        """The keys that are there and hold what they should; of the others it is told."""
+        """The keys that exist and have the right type; wrong ones are reported to `damage`."""
         names = [(key, name) for key in keys if (name := read_name(key)) is not None]
         types = await asyncio.gather(*(self._read("TYPE", key) for key, _ in names))
         there, right = [], []
@@ -79,14 +79,14 @@ class Inspection(Records):
         return there
 
     async def inspect(self) -> list[str]:
-        """Read every key of the store, so that `damage` has all that is wrong. Returns the keys that nobody knows."""
+        """Read every key of the store, so that `damage` knows all that is wrong. Returns the unknown keys."""
         unknown = []
         async for keys in self._all_keys():
             unknown += [key for key in keys if read_name(key) is None]
             for key in await self._compare(keys):
                 name = read_name(key)
                 if name is not None and name.account:
-                    # What raises has told `damage` of it.
+                    # The failing read has already reported it to `damage`.
                     with contextlib.suppress(WrongType, RecordUnreadable):
                         await self.read_record(key, name)
         return unknown
@@ -108,10 +108,10 @@ class Inspection(Records):
         return [self._client.client(place).execute_command for place in places]
 
     async def repair(self, key: str, part: str = "") -> str:
-        """Set a key, or one part of it, aside. Returns where it is kept; empty where it is not there.
+        """Set a key, or one part of it, aside. Returns where it is kept; empty if it does not exist.
 
-        Raises `ValueError` for a key that is none of ours. A refund is asked about again, and its revision goes on from
-        where its history ends.
+        Raises `ValueError` for a key that is not one of ours. A refund is fetched again, and its revision continues
+        after the last one in its history.
         """
         name = read_name(key)
         if name is None:
@@ -119,7 +119,7 @@ class Inspection(Records):
         if part:
             moved = await self.set_aside(key, part, "set aside by hand")
             if moved and name.kind == "subscribers":
-                # What is being written with the list of before is decided again.
+                # A commit that uses the list as it was before has to be decided again.
                 await self._write("HINCRBY", key, ":version", 1)
             return aside_of(name) if moved else ""
         target = _replaced(name, self.now())
@@ -132,7 +132,7 @@ class Inspection(Records):
 
 
 def aside_of(name: Name) -> str:
-    """Where parts of this key are kept."""
+    """The key that keeps the parts of this key that were set aside."""
     return Keys(name.account)("aside", name.kind, *((name.of,) if name.of else ()))
 
 

@@ -1,6 +1,6 @@
--- Make refunds due now, and count their revisions on from a higher number.
+-- Make refunds due now, and raise their revisions by a gap.
 -- KEYS 1 due, then each refund   ARGV 1 now 2 gap, then the id and the expected revision of each refund
--- Returns how many revisions went up. Safe to run twice: then no refund has the revision that is expected.
+-- Returns how many revisions were raised. Safe to run twice: the second time, no refund has the expected revision.
 local raised = 0
 for index = 2, #KEYS do
   local id, revision = ARGV[2 * index - 1], ARGV[2 * index]

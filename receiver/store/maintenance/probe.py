@@ -1,4 +1,4 @@
-"""Edge: Redis. How a Redis is: what it says of itself, how fast it answers, and whether it keeps what it confirms."""
+"""Edge: Redis. Probes a Redis: its settings, its latency, and whether confirmed writes are durable."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PINGS, WRITES = 50, 20
 PATIENCE = 2.0
 """Seconds after which no more samples of a kind are taken."""
 PROBE_LIVES = 10_000
-"""ms that the probe's key would live, were it not removed."""
+"""ms after which the probe's key expires if it is not removed."""
 WRITE = "return redis.call('SET', KEYS[1], 'probe', 'PX', ARGV[1])"
-"""A write as the service makes them all: by a script."""
+"""A write in the way the service writes: by a script."""
 SETTINGS = ("appendfsync", "no-appendfsync-on-rewrite")
-"""What `CONFIG GET` alone tells."""
+"""Settings that only `CONFIG GET` returns."""
 
 
 Ask = Callable[..., Awaitable[Any]]
@@ -36,32 +36,33 @@ Ask = Callable[..., Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class RedisProbe:
-    """What was found. A part that Redis refused to tell is empty, and `refused` has the word of `error_code` for it."""
+    """The findings for one node. A part that Redis refused to return is empty, and `refused` has its error code."""
 
     info: Mapping[str, str]
     """The fields of `INFO`."""
     config: Mapping[str, str]
-    """Those of `SETTINGS` that `CONFIG GET` told."""
+    """Those of `SETTINGS` that `CONFIG GET` returned."""
     pings: tuple[float, ...]
-    """Seconds of each `PING`."""
+    """Seconds for each `PING`."""
     writes: tuple[float, ...]
-    """Seconds of each write, which Redis answers when it is as durable as it is configured to be."""
+    """Seconds for each write. Redis answers once the write is as durable as configured."""
     ahead: float | None
     """Seconds by which this machine's clock is ahead of `TIME`."""
     refused: Mapping[str, str] = field(default_factory=dict)
-    """`info`, `config`, `time`, `channel`, `wait` or `write` → what was the matter, as a word."""
+    """`info`, `config`, `time`, `channel`, `wait` or `write` → the error code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What was found of one address."""
+    """The findings for one address."""
 
     nodes: Mapping[str, RedisProbe | str]
-    """The vitals of each node that has our data, or the word for why it does not answer; a single one has no name."""
+    """The findings for each node with our data, or the error code if it does not answer. A single node has the name
+    ''."""
     accounts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The accounts on each node of a cluster."""
     guards: Guards | None = None
-    """The Sentinels, where there are any."""
+    """The Sentinels, if there are any."""
     unserved: int = 0
     """Slots of a cluster that no node serves."""
 
@@ -74,11 +75,10 @@ async def examine(
     connect_timeout: float,
     system_clock: Callable[[], int],
 ) -> Examined:
-    """Examine the Redis at `address`; `timeout`s are seconds for each answer, `system_clock` is this machine's clock
-    (ms).
+    """Probe the Redis at `address`. Time-outs are seconds for each answer; `system_clock` is this machine's clock (ms).
 
-    Writes one key on each node, `refunds:doctor:…`, and removes it. Raises `StoreUnavailable` (`store_…`) where
-    nobody answers.
+    Writes one key on each node, `refunds:doctor:…`, and removes it. Raises `StoreUnavailable` (`store_…`) if no node
+    answers.
     """
     client = link(address, timeout=timeout, connect_timeout=connect_timeout)
     try:
@@ -120,7 +120,7 @@ async def _read(ask: Ask, system_clock: Callable[[], int], prefix: str) -> Redis
     info = await _config_of(ask, refused, "info", "INFO")
     config = await _config_of(ask, refused, "config", "CONFIG GET", *SETTINGS)
     ahead = await _ahead(ask, refused, system_clock)
-    # An empty message names no account: it wakes nobody.
+    # An empty message names no account, so it wakes no worker.
     await _asked(ask, refused, "channel", "PUBLISH", WAKE, "")
     await _asked(ask, refused, "wait", "WAIT", 0, 1)
     writes: tuple[float, ...] = ()
@@ -136,7 +136,7 @@ async def _read(ask: Ask, system_clock: Callable[[], int], prefix: str) -> Redis
 
 
 async def _samples(ask: Ask, count: int, command: tuple[str | int, ...]) -> tuple[float, ...]:
-    """Seconds that each of at most `count` answers took."""
+    """Seconds for each of at most `count` answers."""
     found: list[float] = []
     began = time.perf_counter()
     while len(found) < count and (at := time.perf_counter()) - began < PATIENCE:
@@ -146,7 +146,7 @@ async def _samples(ask: Ask, count: int, command: tuple[str | int, ...]) -> tupl
 
 
 async def _asked(ask: Ask, refused: dict[str, str], part: str, *command: str | int) -> Any:
-    """The answer; None where Redis refuses it, which is written into `refused`."""
+    """The answer; None if Redis refuses it, with the error code in `refused`."""
     try:
         return await ask(*command)
     except RedisError as error:
@@ -157,7 +157,7 @@ async def _asked(ask: Ask, refused: dict[str, str], part: str, *command: str | i
 
 
 async def _config_of(ask: Ask, refused: dict[str, str], part: str, *command: str) -> dict[str, str]:
-    """The answer as texts by name; empty where Redis refuses to tell."""
+    """The answer as texts by name; empty if Redis refuses it."""
     answer = await _asked(ask, refused, part, *command)
     return {_text(name): _text(value) for name, value in dict(answer or {}).items()}
 

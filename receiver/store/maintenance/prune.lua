@@ -1,12 +1,12 @@
--- Remove one settled refund with its history and its places in the indexes, if nothing speaks for keeping it.
+-- Remove one final refund with its history and its index entries, unless something still needs it.
 -- KEYS 1 refund 2 history 3 charge 4 taken 5 due 6 hinted 7 hints 8 events 9 state 10 reason 11 order 12 request
 --      13 trail 14 refreshed, then owed of each subscriber
 -- ARGV 1 refund_id 2 revision 3 changed_at, as the caller read them 4 before (ms; '' for any age)
 --      5 the request that the refund is of, or '' 6 and 7 the range of fixed-width stream ids that its events lie in
---      8 most ids of one subscriber to look at 9 '1' to remove, '0' only to say what would become of it
+--      8 most ids of one subscriber to look at 9 '1' to remove, '0' for a dry run
 -- Returns one word: pruned, gone, changed, pending, conflict, legacy, young, scheduled, request_open, request_kept or owed.
 -- Run twice, the second time says 'gone'.
--- On the charge, what counts against its allowance stays: Amazon sets no time limit to refunds of a charge, and its own
+-- Entries that count against the charge's allowance stay: Amazon sets no time limit to refunds of a charge, and its own
 -- sum of them may lag.
 local id = ARGV[1]
 local held = redis.call('HMGET', KEYS[1], 'revision', 'changed', 'state', 'conflict', 'type')

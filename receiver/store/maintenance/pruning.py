@@ -1,4 +1,4 @@
-"""Edge: Redis. Old refunds are removed: those that are settled, and that nothing depends on any more."""
+"""Edge: Redis. Removes old refunds that are final and that nothing depends on any more."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ from receiver.store.requests.known_charges import KnownCharges
 MARGIN = 86_400_000
 """ms by which the clock of stream ids (Redis's) and ours may have differed: an event's id is no proof of its time."""
 MOST_OWED = 1_000
-"""Waiting events of one subscriber that are compared with one refund; of more, one is taken to be of it."""
+"""Waiting events of one subscriber to compare with a refund; if there are more, one of them is assumed to be of it."""
 
 
 class Pruned(StrEnum):
-    """What became of one refund. Everything but PRUNED is kept, or not there."""
+    """What happened to one refund. It was removed only for PRUNED."""
 
     PRUNED = "pruned"
     GONE = "gone"
-    """There is none."""
+    """It does not exist."""
     CHANGED = "changed"
-    """Somebody wrote it meanwhile."""
+    """It was changed meanwhile."""
     PENDING = "pending"
-    """It is not final, or has a state that nobody knows."""
+    """It is not final, or has an unknown state."""
     CONFLICT = "conflict"
-    """Amazon has told two different final states."""
+    """Amazon reported two different final states."""
     LEGACY = "legacy"
-    """Of Flexible Payments: its reference could otherwise be used, and refund, again."""
+    """Of Flexible Payments: otherwise its reference could be used again, for a second refund."""
     YOUNG = "young"
     SCHEDULED = "scheduled"
     """Amazon is about to be asked about it."""
     REQUEST_OPEN = "request_open"
-    """A refund is being issued on its charge, or nobody knows whether it was."""
+    """A refund is being issued on its charge, or may have been."""
     REQUEST_KEPT = "request_kept"
-    """Whoever issued it may still ask under the same key, and be answered with it (400 days)."""
+    """The caller that issued it may still repeat the request with the same key, and gets this refund back (400
+    days)."""
     OWED = "owed"
-    """A subscriber has not been told of it yet, or has so much waiting from its time that this is not known."""
+    """A subscriber has not received its events yet, or has too many waiting from that time to tell."""
     UNREADABLE = "unreadable"
     """Its record is damaged."""
 
@@ -49,15 +50,16 @@ class Pruning(KnownCharges, StreamRetention):
     """Removes refunds of one account."""
 
     async def old_refunds(self, account: str, state: State, before: int, offset: int, limit: int) -> list[str]:
-        """Ids of refunds in this state whose last change was before `before` (ms), oldest first."""
+        """Ids of refunds in this state that last changed before `before` (ms), oldest first."""
         index = self._keys(account).state(state)
         found = await self._read("ZRANGE", index, "-inf", f"({before}", "BYSCORE", "LIMIT", offset, limit)
         return self._texts(index, found)
 
     async def prune(self, account: str, refund_id: str, *, before: int | None, remove: bool) -> Pruned:
-        """Remove a refund, with all that is kept of it but what counts on its charge; or say what speaks against it.
+        """Remove a refund and everything kept of it, except what counts against its charge; or return what prevents
+        that.
 
-        `before` is ms: only if its last change was before; None for any age. Without `remove` nothing is written.
+        `before` (ms): only if its last change was earlier; None for any age. Without `remove` nothing is written.
         """
         try:
             refund = await self.refund(account, refund_id)
@@ -82,7 +84,7 @@ class Pruning(KnownCharges, StreamRetention):
             ],
         )
         pruned = Pruned(answer.decode())
-        # The script may have run once before, on a connection that broke then: the refund was there a moment ago.
+        # The script may have run before on a connection that then broke: the refund existed a moment ago.
         return Pruned.PRUNED if pruned is Pruned.GONE and remove else pruned
 
     def _prune_keys(self, refund: Refund, request_id: str, subscribers: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Edge: Redis. Reads whatever a key holds, record by record; what is damaged is told to `damage`."""
+"""Edge: Redis. Reads the contents of any key, record by record, and reports damage to `damage`."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from receiver.store.requests.fps_orders import FpsOrders
 
 BATCH = 500
 LONGEST_BLOCK = 3_600_000
-"""ms for which `store/redis/prelude.lua` believes that Amazon has asked for a pause."""
+"""ms; `store/redis/helpers.lua` ignores a longer pause in a throttle."""
 REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed"})
 """Sorted sets whose members are refunds."""
 SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing"})
 
 
 class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Restored):
-    """What is kept, read only to see whether it can be."""
+    """Reads records only to see whether they are readable."""
 
     async def read_record(self, key: str, name: Name) -> None:
-        """Read a key of the right type. Raises `RecordUnreadable` where one record is all of it."""
+        """Read a key of the right type. Raises `RecordUnreadable` if the whole key is one record."""
         readers: Mapping[str, Callable[[str, str], Awaitable[Any]]] = MappingProxyType(
             {
                 "refund": self.refund,
@@ -107,7 +107,7 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
                 number = float(value)
             except ValueError:
                 number = float("nan")
-            # Where a clock was ahead and has gone back, `at` is as far ahead.
+            # If a clock was ahead and was set back, `at` is ahead by as much.
             at = raw.get(b"at", b"0")
             last = max(int(at) if at.isdigit() else 0, self.now()) + LONGEST_BLOCK
             if not 0 <= number <= (last if field == b"blocked" else MOST_NUMBER):
@@ -139,9 +139,9 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
             from_fields(account, fields)
 
     async def restore_refund(self, account: str, refund_id: str, kept: str) -> None:
-        """After a refund's record was set aside, write what of it can be read, and ask Amazon.
+        """After a refund's record was set aside, write the readable part of it, and make the refund due.
 
-        Its revision goes on above all that subscribers have seen: they would take what comes for older news.
+        Its revision continues above any that subscribers have seen; otherwise they would take new events for old ones.
         """
         keys = self._keys(account)
         raw: dict[bytes, bytes] = {}
@@ -163,7 +163,7 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
 
 
 def _readable(raw: Mapping[bytes, bytes]) -> dict[str, str]:
-    """The fields of a refund's damaged hash that can be read each by itself."""
+    """The fields of a refund's damaged hash that are readable on their own."""
     texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
     return {name: text for name, text in texts.items() if _is_right(name, text)}
 

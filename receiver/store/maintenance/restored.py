@@ -1,7 +1,7 @@
-"""Edge: Redis. A store that a backup was laid into: what is not final in it may be old, and is asked about at once.
+"""Edge: Redis. After a restore from a backup, refunds that are not final may be outdated, so all of them become due.
 
-`deploy/backup.py` writes `refunds:restored`, a text that no other restore has. Each account keeps the one that it has
-dealt with, so that this may be done by several processes at once, and again after one that died.
+`deploy/backup.py` writes a unique text to `refunds:restored`. Each account stores the text that it has dealt with, so
+that several processes may do this at once, and again after a crash.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ log = structlog.get_logger()
 BATCH = 100
 REVISION = re.compile(rb"[0-9]{1,15}")
 GAP = 1_000
-"""By how much revisions go up: more than a refund can have had between the backup and the restore. Subscribers have
-seen those, and would take what is told from here on for older news."""
+"""How much revisions go up: more than a refund can gain between the backup and the restore. Subscribers have seen those
+revisions, and would take later events for old ones."""
 
 
 class Restored(RedisRepository):
-    """Catches up with what happened between a backup and its restore."""
+    """Catches up after a restore."""
 
     accounts: Sequence[str] = ()
-    """Whose refunds this process looks after."""
+    """The accounts that this process serves."""
 
     async def catch_up(self) -> None:
         """After a restore, make every refund that is not final due now. Raises `StoreUnavailable`."""
@@ -40,7 +40,7 @@ class Restored(RedisRepository):
         if mark is None:
             return
         for account in self.accounts:
-            # A foreign key holds up its own account alone; it is looked at again.
+            # A key of the wrong type delays only its own account; it is tried again.
             with contextlib.suppress(WrongType):
                 await self._catch_up(account, mark)
 
@@ -58,7 +58,7 @@ class Restored(RedisRepository):
         for state in (State.INITIATED, OTHER):
             index, cursor = self._keys(account).state(state), 0
             while True:
-                # Unlike pages, a scan shows every refund that stays in the index, however many leave it meanwhile.
+                # Unlike pages, a scan returns every refund that stays in the index, however many leave it meanwhile.
                 told, found = await self._read("ZSCAN", index, cursor)
                 cursor, ids = int(told), self._texts(index, [member for member, _ in scored(found)])
                 for start in range(0, len(ids), BATCH):
@@ -78,7 +78,7 @@ class Restored(RedisRepository):
         return len(there)
 
     async def _revision(self, key: str) -> bytes | None:
-        """None where there is none; a damaged record is no reason to leave the others as they are."""
+        """None if there is none. A damaged record must not prevent the others from being marked."""
         with contextlib.suppress(WrongType):
             found: bytes | None = await self._read("HGET", key, "revision")
             if found is None or REVISION.fullmatch(found):

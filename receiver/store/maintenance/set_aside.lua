@@ -1,6 +1,6 @@
--- Move one field of a hash, or one member of a sorted set or list, into the hash `aside`, where it is kept.
+-- Move one field of a hash, or one member of a sorted set or list, into the hash `aside`.
 -- KEYS key aside   ARGV part
--- Returns 1, or 0 if it is not there. Safe to run twice.
+-- Returns 1, or 0 if it does not exist. Safe to run twice.
 local kind = redis.call('TYPE', KEYS[1]).ok
 local held
 if kind == 'hash' then

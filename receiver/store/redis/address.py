@@ -1,12 +1,12 @@
-"""Pure. Reads `redis.url`: one Redis, its socket, the Sentinels of one, or the nodes of a cluster.
+"""Pure. Reads `redis.url`: a single Redis, its socket, the Sentinels of one, or the nodes of a cluster.
 
     redis://[user:password@]host[:6379][/database]
     unix://[user:password@]/path/to/socket[?db=database]
     redis+sentinel://[user:password@]host:26379,host:26379/master-name[/database]
     redis+cluster://[user:password@]host:7000,host:7001
 
-`rediss` in place of `redis` is the same over TLS. Options follow after `?`. User and password are those of the servers
-that hold the data; RFC 3986 wants special characters in them percent-encoded.
+`rediss` instead of `redis` uses TLS. Options follow after `?`. The user and password are for the servers that hold the
+data. RFC 3986 requires special characters in them to be percent-encoded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCHEMES: Mapping[str, tuple[str, bool]] = {
     "redis+cluster": (CLUSTER, False),
     "rediss+cluster": (CLUSTER, True),
 }
-"""Scheme → what the hosts are, and whether they are spoken to over TLS."""
+"""Scheme → what the hosts are, and whether TLS is used."""
 PORTS = {SINGLE: 6379, SENTINEL: 26379, CLUSTER: 6379}
 EXAMPLES = {
     SINGLE: "redis://cache.internal:6379/0",
@@ -40,11 +40,11 @@ TLS_OPTIONS: Mapping[str, frozenset[str]] = {
     "ssl_cert_reqs": frozenset({"none", "optional", "required"}),
     "ssl_check_hostname": frozenset({"true", "false"}),
 }
-"""Option → the values that it may have; empty: any text. The names are redis-py's."""
+"""Option → its allowed values; empty: any text. The names are redis-py's."""
 SENTINEL_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
-"""How one signs in at the Sentinels, where that is needed."""
+"""Credentials for the Sentinels, if they require any."""
 MASTER_NAME = re.compile(r"[A-Za-z0-9._-]+")
-"""As Sentinel itself allows: https://valkey.io/topics/sentinel/."""
+"""The characters that Sentinel itself allows: https://valkey.io/topics/sentinel/."""
 HOST = re.compile(r"\[(?P<six>[0-9A-Fa-f:.%]+)\](?::(?P<six_port>[^:]*))?|(?P<name>[^:@\[\]\s]+)(?::(?P<port>[^:]*))?")
 NOT_IN_USERINFO = re.compile(r"[\[\]\s\x00-\x1f\x7f]")
 BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -56,7 +56,7 @@ ENCODE = (
 
 
 class BadAddress(ValueError):
-    """An address that cannot be used. `reason` is a stable word; the text repeats nothing of the address."""
+    """An address that cannot be used. `reason` is a stable code. The text never repeats the address."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -65,7 +65,7 @@ class BadAddress(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where Redis is, and how to sign in there."""
+    """Where Redis is, and the credentials for it."""
 
     kind: str
     """`SINGLE`, `UNIX`, `SENTINEL` or `CLUSTER`: what `hosts` are."""
@@ -82,12 +82,12 @@ class RedisAddress:
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def signed_in(self, password: str) -> RedisAddress:
-        """The same with this password; an empty one changes nothing."""
+        """The same address with this password; an empty password changes nothing."""
         return replace(self, password=password) if password else self
 
     @property
     def tls_options(self) -> dict[str, str | bool]:
-        """The TLS options by the names and types that redis-py takes; none without TLS."""
+        """The TLS options with redis-py's names and types; empty without TLS."""
         if not self.tls:
             return {}
         found = {name: text for name, text in self.options.items() if name in TLS_OPTIONS}
@@ -96,7 +96,7 @@ class RedisAddress:
 
     @property
     def sign_in(self) -> dict[str, str | None]:
-        """User, password and the name of the connection, as redis-py takes them."""
+        """User, password and connection name, as redis-py takes them."""
         return {
             "username": self.username or None,
             "password": self.password or None,
@@ -105,7 +105,7 @@ class RedisAddress:
 
     @property
     def shown(self) -> str:
-        """The address without anything secret."""
+        """The address without secrets."""
         if self.kind == UNIX:
             return self.path
         scheme = next(scheme for scheme, what in SCHEMES.items() if what == (self.kind, self.tls))
@@ -167,7 +167,7 @@ def _read(url: str) -> RedisAddress:
 
 
 def _decoded(text: str) -> str:
-    """Percent-decoded; a `%` that begins no escape, and bytes that are not UTF-8, are refused, never guessed at."""
+    """Percent-decoded. A `%` that begins no escape, and bytes that are not UTF-8, are rejected."""
     if BAD_ESCAPE.search(text):
         raise BadAddress("bad_escape", f"the address has a % that is not followed by two hex digits. {ENCODE}")
     try:
@@ -203,7 +203,7 @@ def _host(text: str, kind: str) -> tuple[str, int]:
 
 
 def _master(path: str) -> tuple[str, str]:
-    """The master's name, and what follows after it."""
+    """The master's name, and the rest of the path."""
     name, _, rest = path.rstrip("/").partition("/")
     if not name:
         raise BadAddress(

@@ -1,4 +1,4 @@
-"""Edge: Redis. What the parts of the store share."""
+"""Edge: Redis. The base class of all repositories."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from receiver.store.redis.scripts import Command, Script, script
 from receiver.store.redis.wakeups import ChangeNotifier, News
 
 LAST_TIME = 253_402_300_799_999
-"""ms: the end of the year 9999, which is the last that can be written."""
+"""ms: the end of the year 9999, the last time that can be formatted."""
 
 
 class RedisRepository:
-    """Access to Redis. `now` is the clock that leases, throttles and schedules go by."""
+    """Access to Redis. `now` is the clock for leases, throttles and schedules."""
 
     now: Clock
     change_notifier: ChangeNotifier
@@ -41,8 +41,8 @@ class RedisRepository:
         without: Collection[str] = (),
         reads: bool = False,
     ) -> Any:
-        """Run a script. It writes nothing while one of the keys holds a foreign type, except of the kinds `without`:
-        it goes on without those. Raises `WrongType`."""
+        """Run a script. If one of the keys has the wrong type, it writes nothing and raises `WrongType`; but it skips
+        such keys of the kinds in `without`."""
         lua = script(name)
         group = self._reads if reads else self._writes
         return await self._called(group, lua.command(keys, args, without), lua, repeatable=repeatable)
@@ -65,19 +65,20 @@ class RedisRepository:
         return answer
 
     async def set_aside(self, key: str, part: bytes | str, what: str) -> bool:
-        """Move one field or member of a key to where it is kept, with its value or score; False if it is not there."""
+        """Move one field or member of a key, with its value or score, to where damaged parts are kept; False if it does
+        not exist."""
         name = read_name(key)
         if name is None or not name.account:
             return False
         aside = Keys(name.account)("aside", name.kind, *((name.of,) if name.of else ()))
         moved = await self._run("set_aside", [key, aside], [part])
         if moved:
-            # A member of a list is its value, which may be anything.
+            # The member of a list is its value, which may be secret.
             self.damage.record(key, "" if name.entry.type == LIST else part, what)
         return bool(moved)
 
     def _texts(self, key: str, members: Iterable[bytes]) -> list[str]:
-        """Members or fields as text; what is none is reported and left out."""
+        """Members or fields as text; others are reported and left out."""
         found = []
         for member in members:
             try:
@@ -87,26 +88,26 @@ class RedisRepository:
         return found
 
     def _scored(self, key: str, answer: list[Any]) -> list[tuple[str, int]]:
-        """(member, score in ms) of an answer WITHSCORES; a member that is no text is reported and left out."""
+        """(member, score in ms) of an answer WITHSCORES; members that are not text are reported and left out."""
         pairs = [(self._texts(key, [member]), score) for member, score in scored(answer)]
         return [(texts[0], self._millis(key, texts[0], score)) for texts, score in pairs if texts]
 
     def _millis(self, key: str, member: str, score: bytes | float) -> int:
-        """A score as a time; one that is none is reported, and becomes the nearest time that there is."""
+        """A score as a time; an impossible one is reported, and replaced by the nearest possible time."""
         found = float(score)
         if not 0 <= found <= LAST_TIME:
             self.damage.record(key, member, "its score is no time")
         return int(min(max(found, 1), LAST_TIME)) if found else 0
 
     def _record_note(self, key: str, part: bytes, what: str) -> None:
-        """What a script tells beside its answer: a key without which it went on, or a damaged record."""
+        """Handle a note that a script returned beside its answer: a skipped key, or a damaged record."""
         if what.startswith("foreign "):
             self.damage.wrong_type(key, what.removeprefix("foreign "))
         else:
             self.damage.record(key, part, what)
 
     def _written(self, account: str, news: News = News.CHANGED) -> None:
-        """Tell this process and the others. Nothing depends on it."""
+        """Notify workers in this process and in others. Nothing depends on it."""
         self.change_notifier.notify(account, news)
         publish: Command = ("PUBLISH", WAKE, self.change_notifier.word(account, news))
         self._writes.forget(publish)

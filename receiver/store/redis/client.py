@@ -1,4 +1,4 @@
-"""Edge: Redis. The client for an address, be it one Redis, the master that Sentinels know, or a cluster."""
+"""Edge: Redis. The client for an address: a single Redis, a master behind Sentinels, or a cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pipelines = Pipeline | ClusterGroup
 
 
 def link(address: RedisAddress, *, timeout: float = 5.0, connect_timeout: float = 2.0) -> Client:
-    """A client for the address; time-outs in seconds. It never retries by itself."""
+    """A client for the address; time-outs in seconds. It never retries on its own."""
     how = limits(timeout, connect_timeout)
     if address.kind == SENTINEL:
         return master_of(address, **how)
@@ -34,14 +34,15 @@ def pipelines(
     on_error: Callable[[str], None] = lambda kind: None,
     gone: Callable[[], bool] = lambda: False,
 ) -> Pipelines:
-    """What sends the commands of one turn together."""
+    """Pipelines that send the commands of one turn of the event loop together."""
     if isinstance(client, Cluster):
         return ClusterGroup(client, lambda node: NodeGroup(node, wait_replicas, wait_ms, on_error, gone), on_error)
     return Pipeline(client, wait_replicas, wait_ms, _leaving(client, on_error), gone)
 
 
 def _leaving(client: Redis, on_error: Callable[[str], None]) -> Callable[[str], None]:
-    """After a refused write also let go of the connections: behind a name or a proxy another server may be master."""
+    """Also drop idle connections after a refused write: behind a name or a proxy, another server may be the master
+    now."""
     under_way: set[asyncio.Task[None]] = set()
 
     def on_failure(kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Edge: time. What all processes of an installation agree on: the local monotonic clock, set by Redis `TIME`."""
+"""Edge: time. A clock that all processes of an installation share: the local monotonic clock, set by Redis's `TIME`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Clock:
-    """Milliseconds since the epoch, UTC. A step of the machine's wall clock does not move it; `correct` does."""
+    """Milliseconds since the epoch, UTC. Steps of the machine's wall clock do not affect it; only `correct` does."""
 
     def __init__(
         self, system_clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
@@ -19,9 +19,10 @@ class Clock:
         return int((self._monotonic() + self._offset) * 1000)
 
     def monotonic(self) -> float:
-        """Seconds, for `correct`."""
+        """Monotonic seconds, for `correct`."""
         return self._monotonic()
 
     def correct(self, redis_seconds: float, asked_at: float, answered_at: float) -> None:
-        """Redis said `redis_seconds`; it was asked and had answered at these `monotonic()` seconds."""
+        """Set the clock: Redis answered `redis_seconds` to a question sent and answered at these `monotonic()`
+        seconds."""
         self._offset = redis_seconds - (asked_at + answered_at) / 2

@@ -1,8 +1,8 @@
-"""Edge: Redis. A Redis Cluster: which node has which slot, and the commands of one turn as one pipeline for each node.
+"""Edge: Redis. A Redis Cluster: which node serves which slot, and one pipeline for each node.
 
-Each node has its own pipelines, so that one that is down or slow holds up nobody but the accounts that live there.
-A node that says `MOVED` or `ASK` has not run the command: it is sent to where it belongs, also a claim. Nothing else is
-sent again but by `Pipeline`.
+Each node has its own pipelines, so that a node that is down or slow only delays its own accounts. A node that replies
+`MOVED` or `ASK` has not run the command, so the command is sent on, even if it is a claim. Apart from that, only
+`Pipeline` repeats commands.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ SLOTS = 16_384
 MOST_MOVES = 8
 """How often one command follows `MOVED` and `ASK`."""
 DOUBT_EVERY = 0.2
-"""Seconds between two looks at who has which slot, while something is wrong."""
+"""Seconds between two refreshes of the slot map while something is wrong."""
 LOOK_TIMEOUT = 1.0
-"""Seconds for one node to tell; then another is asked."""
+"""Seconds to wait for one node's slot map before asking another node."""
 DOUBTS = (RedisConnectionError, RedisTimeoutError, ClusterDownError, ReadOnlyError, OSError, TimeoutError)
-"""After these it is worthwhile to look who has the slot now."""
+"""After these errors the slot map may be outdated."""
 
 
 class Cluster:
-    """The nodes, and who has which slot. `connect` makes a plain client of one node."""
+    """The nodes of the cluster and the slots they serve. `connect` makes a plain client for one node."""
 
     def __init__(self, seeds: tuple[Place, ...], connect: Callable[[str, int], Redis]) -> None:
         self._seeds, self._connect = seeds, connect
@@ -62,27 +62,27 @@ class Cluster:
 
     @property
     def served(self) -> int:
-        """How many slots have a master, as far as is known."""
+        """How many slots are known to have a master."""
         return len(self._slots)
 
     def knows(self, key: str) -> Place | None:
-        """The master that has the slot of this key, as far as is known."""
+        """The master known to serve the slot of this key."""
         return self._slots.get(key_slot(key.encode()))
 
     async def look_for(self, key: str) -> str:
-        """Look who has the slot of this key now, together with whoever else looks. Empty, or a word for the trouble."""
+        """Refresh the slot map, together with other callers. Returns an error code if no node serves the key's slot."""
         self.doubt()
         if self._looking is not None:
             await asyncio.wait({self._looking})
         return "" if self.knows(key) else self._trouble
 
     def moved(self, slot: int, place: Place) -> None:
-        """A node said where this slot is; others will have moved with it."""
+        """A node reported that a slot has moved: others have probably moved too."""
         self._slots[slot] = place
         self.doubt()
 
     def doubt(self) -> None:
-        """Something went wrong: look who has which slot, soon."""
+        """Refresh the slot map soon, because something went wrong."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look_soon())
 
@@ -100,13 +100,14 @@ class Cluster:
                 self._take(place, told)
                 break
             finally:
-                # Somebody else is asked first the next time: one node's view may be old, or a partition's.
+                # Ask another node first next time: this node's view may be old, or that of a partition.
                 if place in self._order:
                     self._order.append(self._order.pop(self._order.index(place)))
         self._looked_at = clock()
 
     def _take(self, teller: Place, told: list[Any]) -> None:
-        """`CLUSTER SLOTS`: first slot, last slot, the master, its replicas; an empty host stands for the teller's."""
+        """Reads `CLUSTER SLOTS`: first slot, last slot, master, replicas. An empty host stands for the node that
+        replied."""
         slots: dict[int, Place] = {}
         nodes: dict[Place, None] = {}
         for first, last, *found in told:
@@ -122,9 +123,10 @@ class Cluster:
         self._order = list(dict.fromkeys([*(p for p in self._order if p in nodes or p in self._seeds), *nodes]))
 
     async def masters_of(self, accounts: Iterable[str]) -> dict[Place, list[str]]:
-        """The nodes that have our data, and the accounts on each: none where there are only keys of all accounts.
+        """The nodes with our data, and the accounts on each; an empty list for a node with only keys of the whole
+        store.
 
-        Raises `StoreUnavailable` where somebody's node is not known.
+        Raises `StoreUnavailable` if the node of an account is not known.
         """
         found: dict[Place, list[str]] = {}
         for key, accounts_of in ((PROBE, []), *((account, [account]) for account in accounts)):
@@ -138,7 +140,7 @@ class Cluster:
         return found
 
     def pubsub(self, **how: Any) -> Any:
-        """Listen at some node: what is published goes to all. The next caller listens at another one."""
+        """Subscribe at some node; messages reach all nodes. The next call uses another node."""
         place = self._order[0]
         self._order.append(self._order.pop(0))
         return self.client(place).pubsub(**how)
@@ -153,17 +155,17 @@ class Cluster:
 
 
 class NodeGroup(Pipeline):
-    """The pipelines of one node. What belongs to another node is given to `elsewhere`."""
+    """The pipelines of one node. Commands for other nodes are handed to `elsewhere`."""
 
     elsewhere: Callable[[_Call, Exception], bool] = staticmethod(lambda call, error: False)
 
     def take(self, call: _Call) -> None:
-        """Send what another node has not run."""
+        """Send a command that another node did not run."""
         self._waiting.append(call)
         self._schedule()
 
     async def ask(self, call: _Call) -> None:
-        """Send it although the slot is just being moved here."""
+        """Send a command to this node although its slot is still being moved here."""
         commands: list[Command] = [("ASKING",), call.command]
         if self.wait_replicas:
             commands += [
@@ -189,7 +191,7 @@ class NodeGroup(Pipeline):
 
 
 class ClusterGroup:
-    """As `Pipeline`, with a group for each node, which `make` makes."""
+    """The interface of `Pipeline`, with one group for each node, made by `make`."""
 
     def __init__(
         self, cluster: Cluster, make: Callable[[Redis], NodeGroup], on_error: Callable[[str], None] = lambda kind: None
@@ -200,7 +202,7 @@ class ClusterGroup:
         self.held: Callable[[], str] = lambda: ""
 
     async def call(self, command: Command, script: Script | None = None, *, repeatable: bool = True) -> Any:
-        """As `Group.call`."""
+        """See `Pipeline.call`."""
         kind, key = self.held(), key_of(command)
         if not kind and not self._cluster.knows(key):
             kind = await self._cluster.look_for(key)
@@ -212,7 +214,7 @@ class ClusterGroup:
         return await self._at(place).call(command, script, repeatable=repeatable)
 
     def forget(self, command: Command) -> None:
-        """As `Group.forget`."""
+        """See `Pipeline.forget`."""
         if place := self._cluster.knows(key_of(command)):
             self._at(place).forget(command)
 
@@ -224,7 +226,7 @@ class ClusterGroup:
         return self._groups[place]
 
     def _elsewhere(self, place: Place, call: _Call, error: Exception) -> bool:
-        """Whether the call is on its way to another node."""
+        """Whether the call was sent on to another node."""
         if isinstance(error, DOUBTS):
             self._cluster.doubt()
         if not isinstance(error, AskError) or call.moves >= MOST_MOVES:
@@ -241,7 +243,7 @@ class ClusterGroup:
         return True
 
     async def close(self) -> None:
-        """Wait for what is under way."""
+        """Wait for commands in flight."""
         while self._asking:
             await asyncio.wait(self._asking)
         for group in tuple(self._groups.values()):

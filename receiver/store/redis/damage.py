@@ -1,4 +1,4 @@
-"""Edge: Redis. Keys of a foreign type and damaged records, as this process has met them: logged and counted."""
+"""Edge: Redis. Logs and counts keys of a wrong type and damaged records that this process ran into."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ FIX = "receiver repair '{}'"
 
 
 class StoreDamaged(StoreUnavailable):
-    """What another program, a person or a later version has written. `part`: of the key, if not all of it."""
+    """Data written by another program, a person or a later version. `part` is the damaged part, unless it is the whole
+    key."""
 
     def __init__(self, detail: str, *, key: str, part: str = "", reason: str) -> None:
         super().__init__(detail, reason=reason, retry_after=30)
@@ -28,7 +29,7 @@ class StoreDamaged(StoreUnavailable):
 
 
 class WrongType(StoreDamaged):
-    """A key holds another type than it should: `part`, where that is known."""
+    """A key has the wrong type; `part` is the type found, if known."""
 
 
 class RecordUnreadable(StoreDamaged):
@@ -36,7 +37,7 @@ class RecordUnreadable(StoreDamaged):
 
 
 class KeysDamaged(StoreUnavailable):
-    """Keys hold another type than they should. `keys`: what each holds, and should hold."""
+    """Keys have the wrong type. `keys`: for each key, what it holds and should hold."""
 
     reason = "store_wrong_type"
 
@@ -47,7 +48,7 @@ class KeysDamaged(StoreUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A key that holds another type than the catalogue says."""
+    """A key that has another type than the catalogue says."""
 
     key: str
     found: str
@@ -57,22 +58,23 @@ class Foreign:
 
 
 class Damage:
-    """What one process has met. `on_record` is told the kind of key of each damaged record that is logged."""
+    """The damage that one process ran into. `on_record` is called with the kind of key for each damaged record that is
+    logged."""
 
     def __init__(self, on_record: Callable[[str], None] = lambda kind: None) -> None:
         self.on_record = on_record
         self.records: dict[tuple[str, str], str] = {}
-        """(key, part) → what is wrong with it, as it was met last."""
+        """(key, part) → what was last found to be wrong."""
         self._foreign: dict[str, Foreign] = {}
         self._logged_at: dict[tuple[str, str], float] = {}
 
     @property
     def foreign(self) -> list[Foreign]:
-        """The foreign keys that were met and are not known to be right again."""
+        """Keys of a wrong type that are not known to be right again."""
         return list(self._foreign.values())
 
     def wrong_type(self, key: str, found: str) -> None:
-        """A key holds another type; `found` is empty where Redis did not say which."""
+        """A key has the wrong type; `found` is empty if Redis did not say which."""
         name = read_name(key)
         if name is None:
             return
@@ -91,20 +93,20 @@ class Damage:
             )
 
     def met(self, error: WrongType) -> None:
-        """A command failed because of a foreign key."""
+        """A command failed because a key has the wrong type."""
         self.wrong_type(error.key, error.part)
 
     def right_again(self, keys: Iterable[str]) -> None:
-        """These keys were looked at, and hold what they should, or nothing."""
+        """These keys were checked, and have the right type or do not exist."""
         for key in keys:
             if self._foreign.pop(key, None):
                 self._logged_at.pop((key, ""), None)
                 log.warning("store.right_type_again", key=key)
 
     def record(self, key: str, part: str | bytes = "", what: str = "") -> None:
-        """A record is damaged, or of a later version: `part` is the field or member of the key, if it is not all of it.
+        """A record is damaged, or of a later version. `part` is the field or member, unless it is the whole key.
 
-        Values are not passed on: they may be secrets.
+        Values are never included: they may be secrets.
         """
         shown = part.decode(errors="backslashreplace") if isinstance(part, bytes) else part
         shown = ascii(shown)[1:-1][:200]
@@ -131,14 +133,14 @@ def fix_of(key: str, part: str = "") -> str:
 
 
 def wrong_type(key: str, should_be: str, found: str = "") -> WrongType:
-    """The error of a key that holds another type."""
+    """The error for a key of the wrong type."""
     holds = f"a {found}" if found else "another type"
     text = f"The store's key {key} holds {holds}, and should be a {should_be}. Set it aside: {fix_of(key)}."
     return WrongType(text, key=key, part=found, reason="store_wrong_type")
 
 
 def unreadable(key: str, part: str | bytes = "") -> RecordUnreadable:
-    """The error of a record that cannot be read."""
+    """The error for an unreadable record."""
     shown = part.decode(errors="backslashreplace") if isinstance(part, bytes) else part
     where = f"{key}{f', {ascii(shown)[:100]},' if shown else ''}"
     text = f"The store's record {where} cannot be read. See `receiver doctor --store`."

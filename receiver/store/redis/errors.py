@@ -1,4 +1,4 @@
-"""Edge: Redis. What is the matter with it, as one word of a closed set."""
+"""Edge: Redis. Maps Redis errors to error codes."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ KINDS = {
 }
 ALIASES = {"OUTOFMEMORY": "OOM", "BUSYLOADING": "LOADING", "AUTHENTICATION": "NOAUTH", "NOPERMISSION": "NOPERM"}
 ALIASES |= {"MASTERNOTFOUND": "MASTERDOWN"}
-"""redis-py makes classes of some of Redis's error codes, and then leaves the code out of the text."""
+"""redis-py turns some of Redis's error codes into classes and then leaves the code out of the text."""
 
 
 def error_code(error: BaseException) -> str:
-    """A word for what is the matter with Redis; the error's text may hold keys and values, and is not passed on."""
+    """The code for an error of Redis. The error's text is not passed on, because it may contain keys and values."""
     if word := tls_kind(error):
         return word
     if type(error) is RedisConnectionError and error.__cause__ is not None:
-        # redis-py 8 wraps so what goes wrong while it greets the server: a password, a time-out.
+        # redis-py 8 wraps what goes wrong during the handshake, such as a wrong password or a time-out.
         return "unreachable" if (kind := error_code(error.__cause__)) == "error" else kind
     name = type(error).__name__.removesuffix("Error").upper()
     for word in (ALIASES.get(name, name), str(error).split(" ", 1)[0]):
@@ -49,9 +49,9 @@ def error_code(error: BaseException) -> str:
 
 
 def store_error(error: BaseException, key: str) -> StoreUnavailable:
-    """What the failure of a command about this key is to callers.
+    """The error to raise for a failed command about this key.
 
-    `FOREIGN <type> <key>` is the prelude's word for a key of a script, `DAMAGED <key> <part>` a script's for a record;
+    A script reports a key of the wrong type as `FOREIGN <type> <key>`, and a damaged record as `DAMAGED <key> <part>`.
     Redis's own `WRONGTYPE` names no key.
     """
     kind = error_code(error)

@@ -1,6 +1,6 @@
--- What scripts share. Each part between blank lines goes before the scripts that name its function.
+-- Shared functions. Each part between blank lines is prepended to the scripts that use its function.
 
--- A number that a person or another program may have written over: `default` where it is none, or has no end.
+-- A number that a person or another program may have overwritten: `default` if it is not a finite number.
 local function number(text, default)
   local found = tonumber(text)
   if not found or found ~= found or found == math.huge or found == -math.huge then
@@ -9,7 +9,7 @@ local function number(text, default)
   return found
 end
 
--- A stream id in the form whose byte order is the order of ids; nil for what is no id.
+-- A stream id in a form whose byte order is the order of ids; nil if it is not an id.
 local function fixed_width(id)
   local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
   if not ms then
@@ -18,14 +18,14 @@ local function fixed_width(id)
   return string.rep('0', 15 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
 end
 
--- Move a damaged member of a sorted set into the hash `aside`, where it is kept with its score.
+-- Move a damaged member of a sorted set, with its score, into the hash `aside`.
 local function set_aside(key, member, aside, what)
   redis.call('HSET', aside, member, redis.call('ZSCORE', key, member))
   redis.call('ZREM', key, member)
   note(key, member, what)
 end
 
--- What is scheduled so far away was never meant: it is due now. Nothing is scheduled for more than 400 days.
+-- An entry scheduled this far ahead is a mistake, so it becomes due now. Nothing is scheduled for more than 400 days.
 local FARTHEST = 400 * 86400000
 local function bring_back(key, now)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. string.format('%.0f', now + FARTHEST), '+inf', 'LIMIT', 0, 100)) do
@@ -34,8 +34,8 @@ local function bring_back(key, now)
   end
 end
 
--- The throttle's fields, within what they can be: a bucket never holds less than nothing, and Amazon blocks for an hour at
--- most (`store/refunds/block.lua`). A clock that was ahead and has gone back takes along what it wrote.
+-- The fields of a throttle, limited to possible values: a bucket is never below zero, and Amazon blocks for an hour at
+-- most (`store/refunds/block.lua`). If a clock was ahead and was set back, the times that it wrote are shifted back.
 local LONGEST_BLOCK = 3600000
 local function read_throttle(key, now, burst)
   local held = redis.call('HMGET', key, 'tokens', 'at', 'blocked')

@@ -1,8 +1,8 @@
-"""Edge: Redis. The catalogue of all keys: their names, types, what they hold, and when they go.
+"""Edge: Redis. The catalogue of all keys: their names, types, contents, and what removes them.
 
-Every key is named here, and nowhere else: `Keys` refuses a kind that `CATALOGUE` does not have, and every script checks
-the types of its keys against it before its first write (`store/redis/prelude.lua`). One account's keys share a hash
-tag, and so a slot of a Redis Cluster.
+Keys are named only here. `Keys` rejects a kind that is not in `CATALOGUE`, and every script checks the types of its
+keys against it before its first write (`store/redis/prelude.lua`). The keys of one account share a hash tag, and so a
+slot of a Redis Cluster.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from receiver.ledger.refund import Reason
 
 PREFIX = "refunds:"
 WAKE = f"{PREFIX}wake"
-"""The channel on which a process says the name of an account that it has just written to."""
+"""The channel on which a process publishes the name of an account that it has just written to."""
 
 
 class Scope(StrEnum):
-    """What a key belongs to. All but those of the whole store belong to an account as well."""
+    """What a key belongs to. Every key belongs to an account too, except those of the whole store."""
 
     STORE = "store"
     ACCOUNT = "account"
@@ -33,13 +33,13 @@ class Scope(StrEnum):
     CHARGE_PERMISSION = "charge permission"
     REQUEST = "request"
     INDEX = "index"
-    """One key for each value that refunds are looked up by."""
+    """One key for each value that refunds can be looked up by."""
     CALL = "call"
     """One of Amazon's operations."""
     MESSAGE = "message"
     TEST = "test"
     ASIDE = "aside"
-    """A key whose damaged parts are kept."""
+    """A key whose damaged parts are kept here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ class Kind:
     """One kind of key."""
 
     type: str
-    """As Redis's `TYPE` says it; `any` where what it holds was foreign to begin with."""
+    """As in Redis's `TYPE`; `any` for a key that was set aside because of its type."""
     scope: Scope
     holds: str
     removed_with: str
-    """What removes it; `never` where it stays."""
+    """What removes it; `never` if it stays."""
 
 
 HASH, ZSET, LIST, STRING, STREAM, ANY = "hash", "zset", "list", "string", "stream", "any"
@@ -78,7 +78,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "unrecognized": Kind(ZSET, Scope.ACCOUNT, "notifications not understood, by when they came", _UNRECOGNIZED),
         "unrecognized:details": Kind(HASH, Scope.ACCOUNT, "what is known of each of them", _UNRECOGNIZED),
         "unrecognized:messages": Kind(HASH, Scope.ACCOUNT, "their messages, compressed", _UNRECOGNIZED),
-        # Events, and who is owed them
+        # Events and their delivery
         "subscribers": Kind(HASH, Scope.ACCOUNT, "name → the subscriber; `:version` of the list", "never"),
         "events": Kind(STREAM, Scope.ACCOUNT, "the events; a public contract", "trimming, entry by entry"),
         "epoch": Kind(
@@ -115,7 +115,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "replaced": Kind(ANY, Scope.ASIDE, "a whole key that `receiver repair` has set aside", "never: by hand"),
     }
 )
-"""The keys of an account: `refunds:{<account>}:<kind>`, and what they belong to behind it."""
+"""The keys of an account: `refunds:{<account>}:<kind>`, followed by what they belong to."""
 
 STORE_KEYS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
@@ -128,17 +128,18 @@ STORE_KEYS: Final[Mapping[str, Kind]] = MappingProxyType(
         "replaced": Kind(ANY, Scope.ASIDE, "a whole key that `receiver repair` has set aside", "never: by hand"),
     }
 )
-"""The keys of all accounts: `refunds:<kind>`."""
+"""The keys of the whole store: `refunds:<kind>`."""
 
 ALONE = frozenset({Scope.STORE, Scope.ACCOUNT})
-"""Scopes of which there is one key of a kind."""
+"""Scopes with exactly one key of each kind."""
 
 ACCOUNT_KEY = re.compile(r"refunds:\{([^{}]+)\}:([^:]+)(?::(.*))?", re.DOTALL)
 STORE_KEY = re.compile(r"refunds:([^:{}]+)(?::(.*))?", re.DOTALL)
 
 OTHER = "other"
 STATES = ("RefundInitiated", "Refunded", "Declined", OTHER)
-"""The state indexes. Amazon's unknown words share one, so that a list of everything reads a fixed number of keys."""
+"""The state indexes. Unknown states of Amazon share one index, so that listing all refunds reads a fixed number of
+keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +164,17 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What the name of a key says. `account` is empty for keys of the whole store."""
+    """The parsed name of a key. `account` is empty for keys of the whole store."""
 
     account: str
     kind: str
     of: str
-    """What it belongs to: a refund's id, a subscriber's name, …; empty where there is one key of the kind."""
+    """What it belongs to: a refund's id, a subscriber's name, …; empty if there is only one key of the kind."""
     entry: Kind
 
 
 def read_name(key: str) -> Name | None:
-    """What a key's name says; None for one that is not of the catalogue."""
+    """Parse a key's name; None if it is not in the catalogue."""
     if found := ACCOUNT_KEY.fullmatch(key):
         account, kind, of = found.groups()
         if f"{kind}:{of}" in CATALOGUE:
@@ -190,13 +191,13 @@ def read_name(key: str) -> Name | None:
 
 
 def read_kind(key: str) -> str:
-    """The kind of a key; empty for one that is not of the catalogue."""
+    """The kind of a key; empty if it is not in the catalogue."""
     found = read_name(key)
     return found.kind if found else ""
 
 
 def type_of(key: str) -> str:
-    """The type that a key should have. Raises `KeyError` for one that is not of the catalogue."""
+    """The type that a key should have. Raises `KeyError` if it is not in the catalogue."""
     found = read_name(key)
     if found is None:
         raise KeyError(f"{key} is no key of the catalogue (keys.py).")
@@ -211,11 +212,11 @@ def _store_key(kind: str) -> str:
 CERTIFICATES, SEALS = map(_store_key, ("certificates", "certificate_seals"))
 FORMAT, RESTORED, PROBE = map(_store_key, ("format", "restored", "probe"))
 SUBSCRIBER_KINDS = tuple(kind for kind, entry in CATALOGUE.items() if entry.scope is Scope.SUBSCRIBER)
-"""What is kept for each subscriber, a key each."""
+"""The kinds with one key for each subscriber."""
 
 
 def standing_keys(account: str, subscribers: Iterable[str]) -> list[str]:
-    """The keys of an account whose names are known beforehand; those of single refunds and charges are too many."""
+    """The keys of an account with fixed names. Those of single refunds and charges are too many."""
     keys = Keys(account)
     return [
         *(keys(kind) for kind, entry in CATALOGUE.items() if entry.scope is Scope.ACCOUNT),

@@ -1,7 +1,7 @@
-"""Edge: Redis. One pipeline for all commands that arrive in the same turn of the loop, scripts, and time-outs.
+"""Edge: Redis. Sends all commands issued in the same turn of the event loop as one pipeline; also runs scripts.
 
-With `appendfsync always` Redis syncs its file once for all commands that it reads together, so that commands sent
-together share the cost of being durable (group commit).
+With `appendfsync always`, Redis syncs its file once for all commands that it reads together. Commands that are sent
+together therefore share the cost of durability (group commit).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from receiver.store.redis.scripts import Command, Script
 log = structlog.get_logger()
 
 MOST_BATCHES = 2
-"""Pipelines under way at once; what arrives meanwhile shares the next one."""
+"""Pipelines in flight at once. Commands that arrive meanwhile share the next one."""
 TIMEOUT = 5.0
-"""Seconds for one exchange, where the client has no time-out of its own."""
+"""Seconds for one exchange, if the client has no time-out of its own."""
 COMMAND_ERRORS = frozenset({"error", "wrong_type", "record_unreadable"})
-"""Kinds of error that are about one command: Redis itself is well."""
+"""Errors that concern one command only: Redis itself is fine."""
 WAIT_MARKER_TTL = 86_400_000
-"""ms; no key of ours is left where nothing is written any more."""
+"""ms: the key expires when an account is no longer written to."""
 
 
 @dataclass(slots=True)
@@ -47,35 +47,37 @@ class _Call:
     repeatable: bool
     answer: asyncio.Future[Any]
     moves: int = 0
-    """How often a cluster has sent it elsewhere."""
+    """How often a cluster has redirected it."""
 
 
 @dataclass(slots=True)
 class Pipeline:
-    """Collects the commands of one turn of the loop, and sends them as one pipeline. Reads and writes have one each."""
+    """Collects the commands of one turn of the event loop, and sends them as one pipeline. Reads and writes have one
+    each."""
 
     client: Redis
     wait_replicas: int = 0
     wait_ms: int = 500
     on_error: Callable[[str], None] = lambda kind: None
     gone: Callable[[], bool] = lambda: False
-    """Whether what Redis confirms would not be kept: nothing is sent then."""
+    """Whether writes would be lost although Redis confirms them: then nothing is sent."""
     held: Callable[[], str] = lambda: ""
-    """Why nothing may be sent yet, as a word of `KINDS`: what is the matter while the data's format is not known."""
+    """Why nothing may be sent yet, as an error code, such as while the data's format is unknown. Empty: commands are
+    sent."""
     _waiting: list[_Call] = field(default_factory=list)
     _batches: set[asyncio.Task[None]] = field(default_factory=set)
     _scheduled: bool = False
     _once: set[Command] = field(default_factory=set)
     _last_failed: bool = False
-    """Whether what was sent last has failed."""
+    """Whether the previous command failed."""
 
     async def call(self, command: Command, script: Script | None = None, *, repeatable: bool = True) -> Any:
-        """Send one command with whatever else is sent in this turn.
+        """Send one command together with all others of this turn.
 
-        A `repeatable` command is sent once more if the connection breaks; a claim is not: an unanswered one waits out
-        its lease. After a failure a write that changes nothing goes ahead of it: while replicas are missing, say, all
-        that is due would be claimed by nobody. Raises `StoreUnavailable` for every failure; the command may then have
-        run or not.
+        A `repeatable` command is sent once more if the connection breaks. A claim is not: if its answer is lost, its
+        lease has to expire. After a failure, a claim is preceded by a write that changes nothing; otherwise, for
+        example while replicas are missing, claims would lease everything that is due without any worker learning of it.
+        Raises `StoreUnavailable` for every failure; the command may or may not have run.
         """
         if self._last_failed and not repeatable:
             await self.call(("SETRANGE", wait_marker_key(command), 0, b""))
@@ -89,7 +91,7 @@ class Pipeline:
         return await answer
 
     def forget(self, command: Command) -> None:
-        """Send one command with the next pipeline, once if it is said more often; nobody waits for its answer."""
+        """Send one command with the next pipeline, without waiting for its answer. Duplicates are sent once."""
         if command in self._once:
             return
         self._once.add(command)
@@ -124,7 +126,7 @@ class Pipeline:
         try:
             answers = await self._send([call.command for call in calls])
         except RedisConnectionError as error:
-            # A pooled connection that died unseen, most likely.
+            # Most likely a pooled connection that was closed unnoticed.
             for call in calls:
                 if not call.repeatable:
                     self._fail(call, error)
@@ -149,7 +151,7 @@ class Pipeline:
             await self._judge(calls, answers)
 
     def _fail_all(self, calls: list[_Call], error: Exception) -> None:
-        """Whatever it was, nobody is left waiting: uvloop says `RuntimeError` of a transport that is closed."""
+        """Fail all calls, whatever the error: uvloop raises `RuntimeError` for a closed transport."""
         if not isinstance(error, RedisError | OSError | TimeoutError):
             log.error("store.failed", exc_info=error)
         for call in calls:
@@ -177,7 +179,7 @@ class Pipeline:
         return self._confirmed(answers) if self.wait_replicas else answers
 
     def _confirmed(self, answers: list[Any]) -> list[Any]:
-        """The answers without those to `SET` and `WAIT`; too few replicas make errors of them."""
+        """The answers without those to `SET` and `WAIT`. If too few replicas confirmed, they become errors."""
         *answers, wait_marker, reached = answers
         if (
             not isinstance(wait_marker, Exception)
@@ -193,7 +195,7 @@ class Pipeline:
         return [each if isinstance(each, Exception) else error for each in answers]
 
     async def _exchange(self, commands: list[Command]) -> list[Any]:
-        """redis-py's own pipeline takes three times as long: it packs in Python, and sets a timer for every answer."""
+        """redis-py's own pipeline takes three times as long: it packs in Python and sets a timer for every answer."""
         pool = self.client.connection_pool
         connection: Connection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
@@ -224,27 +226,27 @@ class Pipeline:
             call.answer.set_exception(error or StoreUnavailable(f"Redis: {kind}.", reason=f"store_{kind}"))
 
     async def close(self) -> None:
-        """Wait for what is under way."""
+        """Wait for commands in flight."""
         while self._batches:
             await asyncio.wait(self._batches)
 
 
 WAKE_AT = 2
-"""Where `PUBLISH` names the account, with its sender behind."""
+"""The position of the account in `PUBLISH`; the sender follows it."""
 
 
 def key_of(command: Command) -> str:
-    """What says in which slot a command belongs: its first key, the account of a wake-up; a fixed key for `TIME`."""
+    """What determines the command's slot: its first key, or the account of a notification; a fixed key for `TIME`."""
     at = {"EVALSHA": 3, "EVAL": 3, "PUBLISH": WAKE_AT}.get(str(command[0]), 1)
     found = str(command[at]) if len(command) > at else PROBE
     return found.partition(" ")[0] if at == WAKE_AT else found
 
 
 def wait_marker_key(command: Command) -> str:
-    """A key in the slot of this command, for the write by which `WAIT` is about all that was written before.
+    """A key in the command's slot, to write before `WAIT`.
 
-    `WAIT` waits for the last write of its own connection. An answer such as "repeated" rests on a write that came over
-    another one, and may not be on any replica yet.
+    `WAIT` only waits for the last write of its own connection. An answer such as "repeated" may depend on a write made
+    over another connection, which no replica may have received yet.
     """
     key = key_of(command)
     start, end = key.find("{"), key.find("}")
@@ -252,9 +254,9 @@ def wait_marker_key(command: Command) -> str:
 
 
 def connect(address: RedisAddress | str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0) -> Redis:
-    """A client of one Redis, by its address or the text of it; time-outs in seconds. It never retries by itself.
+    """A client for a single Redis, by its address or its URL; time-outs in seconds. It never retries on its own.
 
-    redis-py's default sends a command again up to 10 times after a broken connection: a claim would lease twice.
+    By default, redis-py repeats a command up to 10 times after a broken connection: a claim would lease twice.
     """
     address = read_address(address) if isinstance(address, str) else address
     options: dict[str, Any] = {**address.sign_in, **address.tls_options, **limits(timeout, connect_timeout)}
@@ -265,7 +267,7 @@ def connect(address: RedisAddress | str, *, timeout: float = TIMEOUT, connect_ti
 
 
 def limits(timeout: float, connect_timeout: float) -> dict[str, Any]:
-    """What every client is bounded by, as redis-py takes it; seconds."""
+    """The limits of every client, as arguments of redis-py; seconds."""
     return {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": timeout,

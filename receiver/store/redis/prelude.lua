@@ -1,7 +1,7 @@
--- Goes before every script. Nothing is written while a key holds another type than the catalogue (keys.py) says.
--- The last of ARGV has the first letter of each key's type, x for a stream, a for any; a capital one where the script goes on without
--- the key: `foreign` has its number then.
--- `note` tells the caller of something damaged: a key, the part of it (a member, a field; '' for all of it), what it is.
+-- Prepended to every script. Nothing is written while a key has another type than the catalogue (keys.py) says.
+-- The last item of ARGV has one letter for each key: the first letter of its type, x for a stream, a for any. A capital
+-- letter means that the script continues without the key: its number is then in `foreign`.
+-- `note` reports damage to the caller: a key, the part of it (a member, a field; '' for all of it), what is wrong.
 local foreign, notes = {}, {}
 local function note(key, part, what)
   local last = #notes

@@ -1,4 +1,4 @@
-"""Edge: Redis. The Lua scripts: each behind the prelude that checks the types of its keys before it writes."""
+"""Edge: Redis. The Lua scripts, each with the prelude that checks the types of its keys before it writes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ Command = tuple[str | bytes | int | float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script and its SHA-1, by which Redis knows it."""
+    """A Lua script and its SHA-1, by which Redis identifies it."""
 
     source: bytes
     sha: str
 
     def command(self, keys: list[str], args: list[str | int | bytes], without: Collection[str] = ()) -> Command:
-        """Run by hash. `without` are kinds of keys that may hold another type: the script goes on without those."""
+        """The command that runs it by hash. `without`: kinds of keys that the script skips if they have the wrong
+        type."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args, letters(keys, without))
 
 
@@ -38,7 +39,7 @@ return {'NOTES', notes, answer}
 
 
 def letters(keys: Iterable[str], without: Collection[str] = ()) -> str:
-    """The types that the keys should have, as `prelude.lua` reads them. Raises `KeyError` for an unknown kind."""
+    """The types that the keys should have, as letters for `prelude.lua`. Raises `KeyError` for an unknown kind."""
     found = ""
     for key in keys:
         letter = LETTERS[type_of(key)]
@@ -60,13 +61,14 @@ def texts() -> dict[str, bytes]:
 
 @cache
 def script(name: str) -> Script:
-    """The script in `<name>.lua`, behind the prelude that checks the types of its keys."""
+    """The script in `<name>.lua`, with the prelude."""
     prelude, helpers, body = (texts()[each] for each in ("prelude", "helpers", name))
     return whole(prelude + _needed(helpers, body) + b"local function run()\n" + body + EPILOGUE)
 
 
 def _needed(helpers: bytes, body: bytes) -> bytes:
-    """The helpers that a script names, and those that they name: each costs time whenever a script runs."""
+    """The helpers that a script uses, directly or indirectly. Unused ones are left out, as each costs time in every
+    run."""
     needed = b""
     for part in reversed(helpers.split(b"\n\n")):
         names = re.findall(rb"^local (?:function )?(\w+)", part, re.MULTILINE)

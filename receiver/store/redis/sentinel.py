@@ -1,7 +1,7 @@
-"""Edge: Redis. The master that Sentinels know of: they are asked at every new connection, which follows a failover.
+"""Edge: Redis. The master behind Sentinels. Every new connection asks them for it, and so follows a failover.
 
-While Sentinels elect a new master there is none: connecting fails, and with it whatever was to be sent. A connection to
-a master that has become a replica is closed at its first refusal of a write.
+While Sentinels elect a new master, connecting fails, and so do the commands to be sent. When a master becomes a
+replica, a connection to it is closed after the first refused write.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from receiver.store.redis.address import RedisAddress, address_text
 
 
 class MasterOf(Redis):
-    """The client of a master. Closing it closes the connections to its Sentinels as well."""
+    """The client for a master. Closing it also closes the connections to its Sentinels."""
 
     guards: Sentinel
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        """Close everything."""
+        """Close all connections."""
         await super().aclose(close_connection_pool)
         await self.guards.aclose()
 
 
 def master_of(address: RedisAddress, **how: Any) -> MasterOf:
-    """A client of the master of now; `how` are arguments of the client library for every connection."""
+    """A client for the current master; `how` are redis-py's arguments for every connection."""
     options: dict[str, Any] = {**how, **address.tls_options}
     guards: Any = Sentinel(  # type: ignore[no-untyped-call]
         address.hosts,
@@ -52,17 +52,17 @@ def master_of(address: RedisAddress, **how: Any) -> MasterOf:
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """How the Sentinels of an address are."""
+    """The state of the Sentinels of an address."""
 
     silent: tuple[str, ...]
     """Those that do not answer, or do not know the master."""
     total: int
     quorum: bool
-    """Whether one that answers says that there are enough of them for a failover."""
+    """Whether an answering Sentinel says that there are enough of them for a failover."""
 
 
 async def ask_guards(client: MasterOf, master: str) -> Guards:
-    """Ask every Sentinel whether a failover could be decided on: `SENTINEL CKQUORUM`."""
+    """Ask every Sentinel whether a failover could be decided: `SENTINEL CKQUORUM`."""
 
     async def ask(sentinel: Any) -> bool | None:
         try:

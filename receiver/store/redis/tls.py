@@ -1,6 +1,6 @@
-"""Edge: Redis. Why TLS to it did not come about, in a word: it is refused by us, not by Redis.
+"""Edge: Redis. Error codes for failed TLS handshakes with Redis.
 
-Codes: `X509_V_ERR_…` of OpenSSL's x509_vfy.h.
+The numbers are `X509_V_ERR_…` of OpenSSL's x509_vfy.h.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TLS_KINDS = frozenset({*WORDS.values(), UNTRUSTED, FAILED})
 
 
 def tls_kind(error: BaseException) -> str:
-    """The word; empty if TLS is not what failed. The client library wraps the error in one of its own."""
+    """The error code; empty if TLS is not what failed. The client library wraps the original error."""
     reason = error if isinstance(error, ssl.SSLError) else error.__cause__ or error.__context__
     if isinstance(reason, ssl.SSLCertVerificationError):
         return WORDS.get(reason.verify_code, UNTRUSTED)

@@ -1,4 +1,4 @@
-"""Edge: Redis. Who wrote to which account just now, in this process and in others: so that nobody has to poll fast."""
+"""Edge: Redis. Notifies workers in all processes about writes to an account, so that they need not poll often."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from receiver.store.redis.keys import WAKE
 log = structlog.get_logger()
 
 SILENCE_TIMEOUT = 3.0
-"""Seconds without a word after which the server is asked for one; after as many again another connection is made."""
+"""Seconds without a message after which the server is pinged. After as many again, the connection is replaced."""
 
 
 class News(StrEnum):
-    """What was written. Nobody is woken by what gives him nothing to do: that round would have the next one wait."""
+    """What was written. Only workers that can act on the change are woken."""
 
     DUE = "due"
-    """Amazon is to be asked about a refund now."""
+    """A refund became due."""
     CHANGED = "changed"
     """Anything else."""
 
 
 class ChangeNotifier:
-    """A lost wake-up costs a second at most: everybody who waits also looks by himself."""
+    """Delivers change notifications. A lost one costs at most a second, because every worker also polls."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -42,18 +42,18 @@ class ChangeNotifier:
         self._listener: asyncio.Task[None] | None = None
 
     def word(self, account: str, news: News) -> str:
-        """What tells other processes; by the sender in it each knows its own, which it has heeded."""
+        """The message to other processes. It names the sender, so that a process can ignore its own messages."""
         return f"{account} {self._me} {news}"
 
     def notify(self, account: str, news: News | None = None) -> None:
-        """Wake who waits for such news of this account in this process; None: everybody who waits for any."""
+        """Set the signals in this process that wait for this kind of change of this account; None: for any kind."""
         for waker in self._waiting.get(account, ()):
             if news is None or waker.kind == news:
                 waker.set()
 
     @contextlib.contextmanager
     def change_signal(self, account: str, kind: News = News.CHANGED) -> Iterator[ChangeSignal]:
-        """A waker that rings whenever such a thing is written to the account."""
+        """A signal that is set whenever a change of this kind is written to the account."""
         waker = ChangeSignal(kind)
         self._waiting[account].add(waker)
         try:
@@ -69,12 +69,13 @@ class ChangeNotifier:
             await waker.rest(timeout)
 
     def start(self) -> None:
-        """Listen to other processes."""
+        """Start listening to other processes."""
         self._listener = asyncio.get_running_loop().create_task(self._listen())
 
     async def stop(self) -> None:
-        """Listen no more."""
-        # asyncio.wait_for of Python 3.11, which redis-py uses, can swallow a cancellation: say it until it is heard.
+        """Stop listening."""
+        # asyncio.wait_for of Python 3.11, which redis-py uses, can swallow a cancellation: repeat it until the task
+        # ends.
         while self._listener is not None and not self._listener.done():
             self._listener.cancel()
             await asyncio.wait({self._listener}, timeout=0.1)
@@ -90,7 +91,8 @@ class ChangeNotifier:
                 await asyncio.sleep(0.5)
 
     async def _hear(self, channel: Any) -> None:
-        """Until the connection breaks. A server whose machine is gone breaks none: it is asked whether it is there."""
+        """Read messages until the connection breaks. If the server's machine is gone it never breaks, so the server is
+        pinged."""
         asked = False
         while True:
             message = await channel.get_message(timeout=SILENCE_TIMEOUT)

@@ -1,4 +1,4 @@
--- Amazon answered 429: no token of this call before `until`.
+-- Amazon answered 429: give out no token of this call before `until`.
 -- KEYS throttle   ARGV now until
 local now = tonumber(ARGV[1])
 local _, _, blocked = read_throttle(KEYS[1], now, math.huge)

@@ -1,12 +1,13 @@
--- Take refunds that are due, each with one token of the throttle, in one step. A claim is a lease: the refund's time
--- moves to the lease's end, and that score is the claim's token.
--- Hints go first. Every fourth token goes to what is patient while any of it is overdue: the schedule and refreshes take
--- turns at it, so that neither holds up the other. Of a claim, at most `most_patient` are patient.
--- Where no hint waits, what is patient leaves a quarter of the burst: for the next hints, and because Amazon may count a
--- little less than we do. A bucket that is emptied to the last token gets 429, which holds up hints for seconds.
+-- Claim due refunds and take one token of the throttle for each, in one step. A claim is a lease: the refund's score moves
+-- to the end of the lease, and that score is the claim's token.
+-- Refunds with hints go first. Every fourth token goes to patient refunds while any of them is overdue. Patient refunds are
+-- those in the schedule and in the refreshes; the two alternate, so that neither delays the other. At most `most_patient`
+-- refunds of a claim are patient.
+-- When no hint waits, patient refunds leave a quarter of the burst unused: for the next hints, and because Amazon's own
+-- count may be a little lower than ours. Emptying the bucket completely leads to 429, which delays hints for seconds.
 -- KEYS throttle hinted due hints refreshed   ARGV now lease_ms burst per_second limit most_patient
 -- Returns {wait_ms, refund, token, hint, patient, refund, token, hint, patient, …}; patient is 1 or 0. wait_ms is -1 when
--- nothing more is scheduled, or what is must wait for room. Never re-send.
+-- nothing more is scheduled, or when the scheduled refunds have to wait for other claims to finish. Never re-send.
 local now, lease, burst, rate, limit, most_patient =
   tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
@@ -19,7 +20,8 @@ if now > at then
 end
 
 local function next_score()
-  -- No token is given out twice, also where two processes' clocks differ a little. A clock that was far ahead is forgotten.
+  -- No token is given out twice, even if two processes' clocks differ slightly. If `at` is far in the future, the clock was
+  -- ahead: it is ignored.
   local score = now + lease
   last = (last >= score and last < score + lease) and last + 1 or score
   return last
@@ -40,7 +42,7 @@ local function pick_patient()
   return due or refreshed
 end
 
--- The refund, whether it is patient, and how many tokens there must be.
+-- A refund, whether it is patient, and how many tokens there must be.
 local function pick()
   local hinted = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
   local patient = pick_patient()

@@ -1,6 +1,6 @@
-"""Edge: Redis. A refund as the flat fields of a hash, its revisions as one line each, and back.
+"""Edge: Redis. Encodes a refund as a flat hash and each revision as one line, and decodes them.
 
-Names are short because every refund pays for them. Times are ms; what is empty is left out.
+Field names are short because every refund stores them. Times are ms; empty fields are left out.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ NUMBERS = {
 }
 CURRENCY = re.compile(r"[A-Z]{3}")
 MOST_NUMBER = 253_402_300_800_000
-"""ms: the end of the year 9999. Times and revisions lie below it."""
+"""ms: the end of the year 9999. Times and revisions are lower."""
 FAMILY = "amazonpay.refund."
-"""What the types of all events of a refund begin with; it is left out here. A value over 64 bytes more than doubles
-the memory of the whole hash (Redis's hash-max-listpack-value)."""
+"""The common prefix of all refund events' types, left out in storage. A value over 64 bytes more than doubles the
+memory of the whole hash (Redis's hash-max-listpack-value)."""
 FLAGS = {"conflict": "conflict", "read": "charge_read", "backfill": "backfill"}
 
 
 class Line(Revision, frozen=True, array_like=True):
-    """A revision as it is written: a JSON array in the order of its fields. More may be added at the end."""
+    """A stored revision: a JSON array of its fields in order. Fields may be added at the end."""
 
 
 def to_hash(refund: Refund) -> list[str]:
-    """Field, value, field, value, … as HSET takes them."""
+    """The arguments of HSET: field, value, field, value, …"""
     fields = {name: getattr(refund, attribute) for name, attribute in TEXTS.items()}
     fields |= {name: str(getattr(refund, attribute) or "") for name, attribute in NUMBERS.items()}
     fields["finals"] = ",".join(refund.finals)
@@ -67,7 +67,7 @@ def to_hash(refund: Refund) -> list[str]:
 
 
 def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refund | None:
-    """The refund that the hash holds; None for an empty hash."""
+    """The refund in the hash; None for an empty hash."""
     if not raw:
         return None
     fields = {name.decode(): value.decode() for name, value in raw.items()}
@@ -93,7 +93,7 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
 
 
 def to_line(refund: Refund) -> bytes:
-    """The refund's present revision as a line of its history."""
+    """The refund's current revision as a line of its history."""
     line = Line(
         revision=refund.revision,
         at=refund.changed_at,
@@ -108,7 +108,7 @@ def to_line(refund: Refund) -> bytes:
 
 
 def from_line(raw: bytes) -> Revision:
-    """The revision that the line holds; at first they were written as objects. Raises `msgspec.MsgspecError`."""
+    """The revision in the line. The first versions wrote JSON objects. Raises `msgspec.MsgspecError`."""
     if raw.startswith(b"{"):
         return msgspec.json.decode(raw, type=Revision)
     return Revision(**msgspec.structs.asdict(msgspec.json.decode(raw, type=Line)))

@@ -1,11 +1,11 @@
--- State, history, next look, events and what every subscriber is owed, in one step.
+-- Write a refund's state, history, next poll, events and what each subscriber is owed, in one step.
 -- Guarded by the refund's revision and by the version of the subscriber list; the schedule is guarded by the claim's token.
 -- KEYS 1 refund 2 history 3 due 4 hinted 5 hints 6 subscribers 7 events 8 old_state 9 new_state 10 old_reason
 --      11 new_reason 12 charge 13 order 14 refreshed 15 backfill, then lane and owed of each subscriber that is owed
 --      something: one whose keys are damaged is owed it later, by the backfill
 -- ARGV 1 refund_id 2 expected_revision 3 subscribers_version 4 token 5 next 6 changed_at 7 history_line 8 history_cap
---      9 charge_entry 10 has_reason 11 has_order, then n and n values of the refund's hash, then the number of events, and for each event:
---      n and n values of its entry, m and m numbers of the subscribers (from 1, in the order of KEYS) that are owed it
+--      9 charge_entry 10 has_reason 11 has_order, then n and n values of the refund's hash, then the number of events, and for
+--      each event: n and n values of its entry, m and m numbers of the subscribers (from 1, in the order of KEYS) owed it
 -- Returns {'ok', stream id, …}, {'revision'} or {'subscribers'}. Run twice, the second time says 'revision'.
 if (redis.call('HGET', KEYS[1], 'revision') or '0') ~= ARGV[2] then
   return {'revision'}
@@ -78,7 +78,7 @@ if score and tonumber(score) == tonumber(ARGV[4]) then
     redis.call('HDEL', KEYS[5], refund_id)
   end
 elseif ARGV[5] ~= '' then
-  -- Whoever holds the claim will see to the next look; where nobody does, the refund must not be left without one.
+  -- The holder of a claim schedules the next poll. If nobody holds one, the refund must still be scheduled here.
   redis.call('ZADD', KEYS[3], 'NX', ARGV[5], refund_id)
 end
 return written

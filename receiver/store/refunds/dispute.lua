@@ -1,6 +1,6 @@
--- Write down what a notification tells of a dispute. The `seen` mark saves work only, and is written last.
--- KEYS seen disputes   ARGV 1 dispute 2 what it was when it was read ('': nothing) 3 what it becomes 4 digest 5 ttl_ms
--- Returns new | repeated | altered | collision: somebody else has written it meanwhile. Safe to run twice.
+-- Record what a notification says about a dispute. The `seen` mark only saves work, so it is written last.
+-- KEYS seen disputes   ARGV 1 dispute 2 the value as it was read ('': none) 3 the new value 4 digest 5 ttl_ms
+-- Returns new | repeated | altered | collision (the value was changed meanwhile). Safe to run twice.
 local seen = redis.call('GET', KEYS[1])
 if seen == ARGV[4] then
   return 'repeated'

@@ -1,8 +1,8 @@
-"""Edge: Redis. Disputes, by the charge permission that they are about. Nothing removes them.
+"""Edge: Redis. Disputes by charge permission. They are never removed.
 
-    disputes:<charge permission>    hash: dispute → `open` or `over`, the charge or `-`, and all that was told as JSON
+    disputes:<charge permission>    hash: dispute → `open` or `over`, the charge or `-`, and everything known as JSON
 
-The first two words are for scripts (`store/requests/reserve.lua`). A value in another form counts as an open dispute.
+Scripts read the first two words (`store/requests/reserve.lua`). A value in any other form counts as an open dispute.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Disputes(RedisRepository):
     seen_for: int
 
     async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
-        """Write down what a notification tells of a dispute. Durable when this returns; safe to repeat."""
+        """Record what a notification says about a dispute. Durable when this returns; safe to repeat."""
         keys = self._keys(account)
         key = keys("disputes", dispute.charge_permission_id)
         for _ in range(MOST_COLLISIONS):
@@ -44,14 +44,14 @@ class Disputes(RedisRepository):
         raise StoreUnavailable("Others kept writing the same dispute.", reason="store_collision")
 
     async def disputes(self, account: str, charge_permission_id: str) -> tuple[Dispute, ...]:
-        """All disputes of a charge permission, the first told first."""
+        """All disputes of a charge permission, in the order in which they were first reported."""
         key = self._keys(account)("disputes", charge_permission_id)
         raw: Mapping[bytes, bytes] = await self._read("HGETALL", key)
         found = (self._dispute(key, name.decode(errors="replace"), value) for name, value in raw.items())
         return tuple(sorted(found, key=lambda each: (each.first_told_at, each.dispute_id)))
 
     def _dispute(self, key: str, dispute_id: str, value: bytes) -> Dispute:
-        """What was told. A damaged record costs what was told of the dispute, not that there is one."""
+        """A stored dispute. If the record is damaged, its details are lost, but the dispute still counts."""
         try:
             return msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute)
         except (IndexError, msgspec.MsgspecError, RecursionError):
@@ -61,6 +61,6 @@ class Disputes(RedisRepository):
 
 
 def to_value(dispute: Dispute) -> bytes:
-    """As it stands in Redis."""
+    """The dispute as stored in Redis."""
     words = f"{'open' if dispute.is_open else 'over'} {dispute.charge_id or '-'} "
     return words.encode() + msgspec.json.encode(dispute)

@@ -1,9 +1,10 @@
--- Write a hint: the refund is due now. `queue` is `hinted`, or `refreshed` for what waits behind notifications. The `seen` mark saves work only, and is written last.
--- A refund's type is told by XML notifications alone: a later hint without one must not make it forgotten.
--- The trail is for people: nothing is refused because of it.
--- A refresh does not take the place of a notification about a refund that is not known yet: Amazon may be behind with it,
--- and it is asked about again for the notification's sake.
--- KEYS seen queue hints trail refund   ARGV refund now digest ttl_ms hint trace trail_cap trail_kept_ms
+-- Record a hint: the refund is due now. `queue` is `hinted`; or `refreshed`, which waits behind notifications.
+-- The `seen` mark only saves work, so it is written last.
+-- Only XML notifications state a refund's type, so a later hint without a type does not erase it.
+-- The timeline is for display only: a problem with its key never makes this script fail.
+-- A refresh does not replace a notification about a refund that is not known yet. Amazon's API may not know the refund yet
+-- either, and the notification is the reason to ask again.
+-- KEYS seen queue hints trail refund   ARGV refund now digest ttl_ms hint timeline_line timeline_cap timeline_ttl_ms
 -- Returns new | repeated | altered. Safe to run twice.
 local seen = ARGV[3] ~= '' and redis.call('GET', KEYS[1])
 if seen and seen == ARGV[3] then

@@ -1,11 +1,11 @@
--- Keep a notification that is not understood, and of all that are kept the newest: so many, so long, so many bytes.
+-- Keep a notification that was not understood, and drop the oldest ones beyond the limits on number, age and bytes.
 -- KEYS 1 index (id -> when it came) 2 details 3 messages
 -- ARGV 1 id 2 now 3 digest 4 details 5 message 6 most 7 most_bytes 8 kept_for_ms
 -- Returns new | repeated | altered. Safe to run twice.
 local id, outcome = ARGV[1], 'new'
 local held = redis.call('HGET', KEYS[2], id)
 if held and string.sub(held, 3, 66) ~= ARGV[3] then
-  -- The same MessageId with another text: both are proven, so both are kept.
+  -- The same MessageId with another text: both are authentic, so both are kept.
   id, outcome = id .. '-' .. string.sub(ARGV[3], 1, 8), 'altered'
   held = redis.call('HGET', KEYS[2], id)
 end

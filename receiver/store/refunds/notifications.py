@@ -1,4 +1,4 @@
-"""Edge: Redis. Notifications that are proven and not understood, kept for a person.
+"""Edge: Redis. Authentic notifications that were not understood, kept for a person to read.
 
 unrecognized             sorted set: id → when it came (ms)
 unrecognized:details     hash: id → what is known of it
@@ -18,26 +18,27 @@ from receiver.store.redis.base import RedisRepository
 
 MOST_KEPT = 1_000
 MOST_BYTES = 64 * 1024 * 1024
-"""Of the compressed messages of one account. Real ones have 1 to 2 KB; those of the largest size SNS takes have 256."""
+"""For the compressed messages of one account. Real ones take 1 to 2 KB; those of the maximum size of SNS take 256
+KB."""
 KEPT_FOR = 30 * 86_400_000
 """ms."""
 MOST_TEXT = 1024 * 1024
-"""Bytes of a message, over what a notification may bring."""
+"""Bytes of a decompressed message; more than any notification has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A kept notification; `id` is its `MessageId`, with a suffix where the same one came with two texts."""
+    """A kept notification. `id` is its `MessageId`, with a suffix if the same id came with different texts."""
 
     id: str
     details: UnrecognizedNotification
 
 
 class Notifications(RedisRepository):
-    """Those of one account, or of `UNASSIGNED`."""
+    """The notifications of one account, or of `UNASSIGNED`."""
 
     async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
-        """Keep it. Durable when this returns; safe to repeat."""
+        """Keep a notification. Durable when this returns; safe to repeat."""
         answer = await self._run(
             "keep_notification",
             self._notification_keys(account),
@@ -55,7 +56,7 @@ class Notifications(RedisRepository):
         return HintResult(answer.decode())
 
     async def kept_notifications(self, account: str, limit: int) -> list[Kept]:
-        """The last ones, newest first. A damaged one is passed over, and logged."""
+        """The latest ones, newest first. Damaged ones are skipped and logged."""
         index, details, _ = self._notification_keys(account)
         since = self.now() - KEPT_FOR
         ids = await self._read("ZRANGE", index, "+inf", since, "BYSCORE", "REV", "LIMIT", 0, limit)
@@ -71,7 +72,7 @@ class Notifications(RedisRepository):
         return int(await self._read("ZCOUNT", index, self.now() - KEPT_FOR, "+inf"))
 
     async def kept_notification(self, account: str, id_: str) -> tuple[Kept, str] | None:
-        """One with its message; None if it is not kept, or damaged."""
+        """One notification with its message; None if it is not kept, or damaged."""
         _, details, messages = self._notification_keys(account)
         read = self._details(details, id_, await self._read("HGET", details, id_))
         message = self._inflated(messages, id_, await self._read("HGET", messages, id_))

@@ -1,4 +1,5 @@
-"""Edge: Redis. Refunds: read, list, and the commit that writes state, history, next look, events and what is owed."""
+"""Edge: Redis. Reads, lists and commits refunds. A commit writes state, history, next poll and owed events in one
+step."""
 
 from __future__ import annotations
 
@@ -22,9 +23,10 @@ from receiver.store.refunds.codec import from_hash, from_line, to_hash, to_line
 HISTORY_CAP = 200
 """Revisions kept of one refund; real ones have two to four."""
 MOST_EXAMINED = 1_000
-"""Refunds that one page may look at before it is returned, shorter than asked for, with a cursor to go on."""
+"""Refunds that one page may examine. A page that reaches this is shorter than requested, and has a cursor to
+continue."""
 CHUNK = 50
-"""Refunds that are read at once. An answer to Amazon waits for no more than these."""
+"""Refunds to read at once. Answers to Amazon are delayed by at most one such chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Owed:
 class Commit:
     """Everything that one change writes.
 
-    `subscribers_version` is the version of the subscriber list that `owed` was worked out with. `token` is the claim's,
-    0 where nothing was claimed; `next_look` (ms) is when to ask Amazon again, None for never.
+    `subscribers_version` is the version of the subscriber list from which `owed` was determined. `token` is the token
+    of the claim, 0 if there was no claim. `next_look` (ms) is when to ask Amazon again, None for never.
     """
 
     known: Refund | None
@@ -52,20 +54,20 @@ class Commit:
 
 
 class Committed(StrEnum):
-    """What became of a commit."""
+    """The result of a commit."""
 
     OK = "ok"
     REVISION = "revision"
-    """Somebody else wrote the refund meanwhile: read and decide again."""
+    """The refund was changed meanwhile: read and decide again."""
     SUBSCRIBERS = "subscribers"
-    """The subscriber list has changed meanwhile: read and decide again."""
+    """The subscriber list was changed meanwhile: read and decide again."""
 
 
 class Refunds(RedisRepository):
-    """What is known about refunds."""
+    """The stored refunds."""
 
     async def refund(self, account: str, refund_id: str) -> Refund | None:
-        """One refund; None if nobody ever told us about it. Raises `RecordUnreadable`."""
+        """One refund; None if it is not known. Raises `RecordUnreadable`."""
         key = self._keys(account)("refund", refund_id)
         raw = await self._read("HGETALL", key)
         try:
@@ -75,7 +77,7 @@ class Refunds(RedisRepository):
             raise unreadable(key) from error
 
     async def history(self, account: str, refund_id: str) -> list[Revision]:
-        """Every revision, oldest first; a damaged one is left out."""
+        """Every revision, oldest first; damaged ones are left out."""
         key, found = self._keys(account)("history", refund_id), []
         for place, line in enumerate(await self._read("LRANGE", key, 0, -1)):
             try:
@@ -85,7 +87,7 @@ class Refunds(RedisRepository):
         return found
 
     async def commit(self, commit: Commit) -> Committed:
-        """Write a change, all of it or nothing."""
+        """Write a change, completely or not at all."""
         known, refund = commit.known, commit.refund
         names = list(dict.fromkeys(name for owed in commit.owed for name in owed.subscribers))
         fields, entry = to_hash(refund), entry_of(refund)
@@ -141,10 +143,10 @@ class Refunds(RedisRepository):
     async def page(
         self, account: str, query: Query, cursor: str = "", limit: int = 50, examine: int = MOST_EXAMINED
     ) -> Page:
-        """Refunds that match, newest change first. Raises `BadRequest` for a cursor that no page gave.
+        """Matching refunds, newest change first. Raises `BadRequest` for an invalid cursor.
 
-        At most `examine` refunds are looked at (rounded up to whole chunks). Where filters leave most of them out, a
-        page is cut: shorter than `limit`, with a next one.
+        Examines at most `examine` refunds, rounded up to whole chunks. If filters exclude most of them, the page is
+        shorter than `limit` and has a cursor to continue.
         """
         if query.charge:
             return await self._page_of_charge(account, query, cursor, limit)
@@ -183,14 +185,14 @@ class Refunds(RedisRepository):
         return [(*entry, refund) for entry, refund in zip(entries, refunds, strict=True)]
 
     async def refund_or_id(self, account: str, refund_id: str) -> Refund | str | None:
-        """One refund of a list; its id where it cannot be read, which harms no other."""
+        """One refund of a list. If it is unreadable, its id, so that the rest of the list can be returned."""
         try:
             return await self.refund(account, refund_id)
         except (RecordUnreadable, WrongType):
             return refund_id
 
     async def _run_of(self, index: str, place: Place | None, since: int, limit: int) -> list[tuple[int, str]]:
-        """The next entries of one index after `place`, greatest (time, id) first."""
+        """The next entries of one index after `place`, in descending order of (time, id)."""
         found: list[tuple[int, str]] = []
         offset, size = 0, limit + 1
         top = "+inf" if place is None else str(place[0])

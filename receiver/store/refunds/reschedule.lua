@@ -1,8 +1,10 @@
--- Settle a claimed refund that brought no change: when to look next, and what to remember of its hint.
--- KEYS due hinted hints refund trail refreshed   ARGV refund token next hint revision trace trail_cap trail_kept_ms patient
---      (next '' = not scheduled, hint '' = forget it, revision '' = whatever the refund is by now,
---      trace '' = none, patient '1' = next is a place among the refreshes, not in the schedule)
--- Returns 1, or 0 if the claim is no longer ours, or the refund no longer what `next` was worked out from. Safe to run twice.
+-- Finish a claim that brought no change: write when to ask next, and what to remember of the hint.
+-- KEYS due hinted hints refund trail refreshed
+-- ARGV refund token next hint revision timeline_line timeline_cap timeline_ttl_ms patient
+--      (next '' = not scheduled, hint '' = forget it, revision '' = any revision,
+--      timeline_line '' = none, patient '1' = `next` is a score among the refreshes, not in the schedule)
+-- Returns 1; or 0 if the claim is no longer ours, or the refund has another revision than `next` was computed from.
+-- Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then
   return 0

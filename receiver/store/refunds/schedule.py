@@ -1,4 +1,4 @@
-"""Edge: Redis. When to ask Amazon about which refund: hints, the schedule, claims and the throttle."""
+"""Edge: Redis. The schedule of refunds to ask Amazon about: hints, due times, claims and the throttle."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
 SEEN_FOR = 16 * 86_400_000
-"""Accepted age and future, and a day (ms): what is older is refused before anybody asks whether it was seen."""
+"""ms: the accepted past and future age, plus one day. Anything older is rejected before it is looked up."""
 
 
 class RefundSchedule(RedisRepository):
-    """The schedule of one account's questions to Amazon."""
+    """The schedule of one account."""
 
     seen_for: int = SEEN_FOR
 
@@ -65,9 +65,9 @@ class RefundSchedule(RedisRepository):
         limit: int,
         patient: int | None = None,
     ) -> Claim[DueRefund]:
-        """Take at most `limit` refunds that are due, as many as the throttle of `call` allows, for `lease` ms.
+        """Claim due refunds for `lease` ms: at most `limit`, and no more than the throttle of `call` allows.
 
-        At most `patient` of them are of those that no notification has hinted at; None: there is no such limit.
+        At most `patient` of them have no hint from a notification; None: no such limit.
         """
         keys = self._keys(account)
         answer = await self._run(
@@ -87,7 +87,8 @@ class RefundSchedule(RedisRepository):
         return Claim(tuple(found), None if wait < 0 else int(wait))
 
     def _follow_up(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
-        """What is remembered of the hint. A damaged record costs the hint its memory, not the refund its look."""
+        """What is remembered of the hint. If the record is damaged the details are lost, but the refund is still asked
+        about."""
         if not stored:
             return None
         try:
@@ -97,10 +98,10 @@ class RefundSchedule(RedisRepository):
             return FollowUp(Source.NOTIFICATION, self.now())
 
     async def reschedule(self, due: DueRefund, next_look: NextLook) -> bool:
-        """Finish a claim that changed nothing in the ledger.
+        """Finish a claim that brought no change.
 
-        False if the lease has run out and another worker has the refund, or if the refund has been written since:
-        then nothing is written.
+        Returns False, and writes nothing, if the lease expired and another worker claimed the refund, or if the refund
+        has changed since.
         """
         keys = self._keys(due.account)
         outcome = next_look.outcome
@@ -131,6 +132,7 @@ class RefundSchedule(RedisRepository):
         return bool(held)
 
     async def block(self, account: str, call: str, until: int) -> None:
-        """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle hides no 429."""
+        """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle is no reason to fail
+        here."""
         with contextlib.suppress(WrongType):
             await self._run("block", [self._keys(account)("throttle", call)], [self.now(), until])

@@ -1,6 +1,6 @@
--- Take one token of a call's throttle, for a request that somebody waits for.
+-- Take one token of a call's throttle, for a request that a caller waits for.
 -- KEYS throttle   ARGV now burst per_second
--- Returns 0 when it was taken, else in how many ms there will be one. Never re-send.
+-- Returns 0 if it was taken, else in how many ms there will be one. Never re-send.
 local now, burst, rate = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local tokens, at, blocked = read_throttle(KEYS[1], now, burst)
 redis.call('HSET', KEYS[1], 'at', string.format('%.0f', at), 'blocked', string.format('%.0f', blocked))

@@ -1,9 +1,9 @@
-"""Edge: Redis. The trail of a refund: what befell it beside its revisions, for a person who wants to know.
+"""Edge: Redis. A refund's timeline, for display only.
 
-    trail:<refund>    list, capped: notifications, looks at Amazon that brought nothing new, tries to deliver its
-                      events, refused tries to issue it again
+    trail:<refund>    list, capped: notifications, polls that brought nothing new, delivery attempts, and refused
+                      attempts to issue the refund again
 
-Nothing is decided by it, and nothing is refused because of it: the scripts write it in passing.
+No decision depends on it, and no operation fails because of it: the scripts write it along with other data.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from receiver.store.redis.base import LAST_TIME, RedisRepository
 from receiver.store.redis.damage import WrongType
 
 CAP = 300
-"""Entries kept of one refund; of more, the oldest go."""
+"""Entries kept of one refund; the oldest beyond this are dropped."""
 KEPT_FOR = 400 * 86_400_000
-"""ms from the first entry: as long as what was issued here is kept, so that no trail outlives its refund for ever."""
+"""ms from the first entry, as long as issued refunds are kept: a timeline does not outlive its refund for ever."""
 LOOK, DELIVERY, RETRY = "look", "delivery", "retry"
 
 
@@ -25,34 +25,35 @@ class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
 
     at: int
     what: str
-    """`notification` or `refresh`: somebody said that the refund may have changed; `LOOK`, `DELIVERY`, `RETRY`."""
+    """`notification` or `refresh`: the refund may have changed; `LOOK`, `DELIVERY`, `RETRY`."""
     who: str = ""
-    """Of a look, who made us look; of a delivery, the subscriber; of a retry, the token that asked for it."""
+    """For a poll, what made the refund due; for a delivery, the subscriber; for a retry, the token that requested
+    it."""
     outcome: str = ""
-    """Of a look, `unchanged` or the reason of an error; of a delivery, `delivered`, `retry` or `dead`; of a retry,
+    """For a poll, `unchanged` or the reason of an error; for a delivery, `delivered`, `retry` or `dead`; for a retry,
     Amazon's reason code."""
     attempt: int = 0
     detail: str = ""
-    """How a delivery failed, or what Amazon said to a retry, for people."""
+    """For people: how a delivery failed, or how Amazon explained its refusal of a retry."""
     event: str = ""
-    """The type of the event that was delivered."""
+    """The type of the delivered event."""
 
 
 def timeline_line(at: int, what: str, *more: str | int) -> bytes:
-    """An entry as it is kept; what stands at its end may be left out."""
+    """An entry as stored; trailing fields may be left out."""
     return msgspec.json.encode((at, what, *more))
 
 
 class Timelines(RedisRepository):
-    """Reads for people."""
+    """Reads and writes timelines."""
 
     async def trace(self, account: str, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
-        """Add an entry of now."""
+        """Add an entry with the current time."""
         line = timeline_line(self.now(), what, who, outcome, 0, detail)
         await self._run("trace", [self._keys(account)("trail", refund_id)], [line, CAP, KEPT_FOR], without=("trail",))
 
     async def timeline(self, account: str, refund_id: str) -> list[TimelineEntry]:
-        """The entries, oldest first. One that is damaged is passed over."""
+        """The entries, oldest first. Damaged ones are skipped."""
         key, found = self._keys(account)("trail", refund_id), []
         try:
             lines: list[bytes] = await self._read("LRANGE", key, 0, -1)

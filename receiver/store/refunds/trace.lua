@@ -1,6 +1,6 @@
--- One entry of a refund's trail, for people.
--- KEYS trail   ARGV trace trail_cap trail_kept_ms
--- Returns 1. Run twice, the entry stands there once if nothing came between.
+-- Add an entry to a refund's timeline, for display.
+-- KEYS trail   ARGV timeline_line timeline_cap timeline_ttl_ms
+-- Returns 1. Run twice, the entry is written once unless another came in between.
 if not foreign[1] and redis.call('LINDEX', KEYS[1], -1) ~= ARGV[1] then
   local length = redis.call('RPUSH', KEYS[1], ARGV[1])
   if length == 1 then

@@ -1,6 +1,6 @@
--- Take refund requests that are due. The claim moves each to the end of its lease; that score is its token.
--- A request whose last try never ended may have reached Amazon: from then on only a 2xx settles it by itself.
--- A member that is no id of a request is set aside.
+-- Claim due refund requests. The score of each moves to the end of its lease, which is the claim's token.
+-- A request whose last attempt never ended may have reached Amazon: after that, only a 2xx resolves it automatically.
+-- Members that are not ids of requests are set aside.
 -- KEYS issuing aside   ARGV now lease_ms limit
 -- Returns {wait_ms, id, token, id, token, …}; wait_ms is -1 when nothing is scheduled. Never re-send.
 local now = tonumber(ARGV[1])

@@ -1,12 +1,13 @@
--- What became of a try: done, refused (by Amazon, for good), retry (at `next`) or unclear.
--- `unknown` is '1' or '0' for a try that has ended, and '' where none was made: what is known of an earlier one stays.
+-- Record the outcome of an attempt: done, refused (by Amazon, permanently), retry (at `next`) or unclear.
+-- `unknown` is '1' or '0' for an attempt that ended, and '' if none was made: what is known of an earlier one stays.
 -- KEYS request charge issuing reserved unclear taken
 -- ARGV 1 id 2 token 3 outcome 4 next 5 unknown 6 reservation 7 refund_id 8 entry 9 ttl_ms 10 now, then field, value, …
--- A refusal after a try whose end is unknown is `unclear`: the amount stays reserved, nobody tries again by himself, and
--- the request does not expire.
--- `done` is a fact and is written whoever holds the request, and whatever a person has made of it; all else only by the holder.
--- Returns what the request has come to, '' if the claim is no longer ours, or `contradicted`: it is done, but a person had
--- settled it otherwise, or the refund is taken for another request's. Safe to run twice, but for that last word.
+-- A refusal after an attempt with an unknown result is `unclear`: the amount stays reserved, the request is not retried
+-- automatically, and it does not expire.
+-- `done` is a fact: it is written even if the claim was lost, and even if a person has resolved the request. All else is
+-- written only under the claim.
+-- Returns the new state of the request, '' if the claim is no longer ours, or `contradicted`: it is done, but a person had
+-- resolved it differently, or the refund is assigned to another request. Safe to run twice, except for that last word.
 local id, outcome = ARGV[1], ARGV[3]
 local score = redis.call('ZSCORE', KEYS[3], id)
 local ours = score and tonumber(score) == tonumber(ARGV[2])
@@ -31,7 +32,7 @@ if outcome == 'retry' then
 end
 
 if not state then
-  -- The store was emptied meanwhile: whoever asks again is told by Amazon, under the same key.
+  -- The store was emptied meanwhile. A caller that repeats the request gets the same refund from Amazon, by the same key.
   redis.call('HSET', KEYS[6], ARGV[7], id)
   redis.call('HSETNX', KEYS[2], ARGV[7], ARGV[8])
   return outcome

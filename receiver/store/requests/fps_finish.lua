@@ -1,10 +1,11 @@
--- What became of a try: done, refused (for good), or retry (at `next`).
+-- Record the outcome of an attempt: done, refused (permanently), or retry (at `next`).
 -- KEYS order issuing   ARGV 1 reference 2 token 3 outcome 4 next 5 unknown, then field, value, …
--- `unknown` is '1' or '0' for a try that has ended, and '' where none was made: what is known of an earlier one stays.
--- A refusal after a try whose end is unknown is `unclear`: nobody tries again by himself.
--- `done` is a fact and is written whoever holds the order, with the order itself: the store may have been emptied
--- meanwhile, and an order without its first try's time is never sent again. All else is written only by the holder.
--- Returns what the order has come to, or '' if the claim is no longer ours. Safe to run twice.
+-- `unknown` is '1' or '0' for an attempt that ended, and '' if none was made: what is known of an earlier one stays.
+-- A refusal after an attempt with an unknown result is `unclear`: the order is not retried automatically.
+-- `done` is a fact: it is written with the order itself even if the claim was lost. The store may have been emptied
+-- meanwhile, and an order without the time of its first attempt is never sent again. All else is written only under the
+-- claim.
+-- Returns the new state of the order, or '' if the claim is no longer ours. Safe to run twice.
 local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
 local ours = score and tonumber(score) == tonumber(ARGV[2])
 local outcome = ARGV[3]

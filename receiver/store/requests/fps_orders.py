@@ -1,15 +1,15 @@
-"""Edge: Redis. Refunds by Flexible Payments that we were asked to make: written down before Amazon is called.
+"""Edge: Redis. Requested refunds by Flexible Payments, saved before Amazon is called.
 
-They are kept apart from `store/requests/requests.py`: nothing is reserved on a charge that we could read, there may be
-no amount, and who works through `issuing` calls Amazon Pay.
+They are separate from `store/requests/requests.py`: there is no charge to reserve an amount on, the amount may be
+absent, and the worker that processes `issuing` calls Amazon Pay instead.
 
 | key | type | holds |
 |---|---|---|
 | `{a}:fps:<reference>` | hash | the order with all its values, when it was first sent, tries, outcome |
 | `{a}:fps_issuing` | zset | reference → when to try |
 
-An order is kept for ever, as the refund in the ledger is: Amazon forgets a reference after seven days, and whoever had
-forgotten it here as well would refund a second time under it.
+Orders are kept for ever, like refunds in the ledger. Amazon forgets a reference after seven days; if it were forgotten
+here too, a second refund could be sent under it.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from receiver.store.requests.requests import Attempt
 
 
 class Begin(StrEnum):
-    """Whether a try may be sent."""
+    """Whether an attempt may be sent."""
 
     SEND = "send"
     LATE = "late"
-    """Amazon may have forgotten the reference: sent now, it could refund a second time."""
+    """Amazon may have forgotten the reference: sent now, it could make a second refund."""
     LOST = ""
     """The claim is no longer ours."""
 
 
 class Taken(StrEnum):
-    """Why an order cannot be written down."""
+    """Why an order cannot be saved."""
 
     TAKEN = "taken"
-    """The ledger has another refund under this id."""
+    """The ledger has another refund with this id."""
 
 
 class FpsOrders(RedisRepository):
-    """Orders of one account."""
+    """The FPS orders of one account."""
 
     async def reserve_fps(
         self, account: str, order: FpsOrder, *, owner: str, lease: int
     ) -> Attempt | Taken | FpsRecord:
-        """Write the order down and hold it for `lease` ms; or say what stands in the way.
+        """Save the order and hold it for `lease` ms; or return why that is not possible.
 
-        `owner` is a fresh random word: it tells a repetition of this very call from somebody else's.
+        `owner` is a new random word. It distinguishes a repetition of this very call from another caller's.
         """
         keys, reference, token = self._keys(account), order.values.reference, self.now() + lease
         answer = await self._run(
@@ -82,7 +82,7 @@ class FpsOrders(RedisRepository):
             raise unreadable(key) from error
 
     async def claim_fps(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
-        """Take at most `limit` orders whose time has come, for `lease` ms."""
+        """Claim at most `limit` due orders for `lease` ms."""
         keys = self._keys(account)
         wait, *rest = await self._run(
             "claim_request",
@@ -94,7 +94,7 @@ class FpsOrders(RedisRepository):
         return Claim(found, None if wait < 0 else int(wait))
 
     async def begin_fps(self, account: str, attempt: Attempt, window: int) -> Begin:
-        """Write down that a try is about to be sent, which is allowed for `window` ms from the first one."""
+        """Record that an attempt is about to be sent. Attempts are allowed for `window` ms from the first one."""
         answer = await self._run(
             "fps_begin",
             self._both(account, attempt.id),
@@ -104,11 +104,11 @@ class FpsOrders(RedisRepository):
         return Begin(answer.decode())
 
     async def release_fps(self, account: str, attempt: Attempt) -> None:
-        """Take a claimed order that needs nothing more off the schedule."""
+        """Remove a claimed order that needs nothing more from the schedule."""
         await self._run("release", [self._keys(account)("fps_issuing")], [attempt.id, attempt.token])
 
     async def expedite_fps(self, account: str, reference: str) -> bool:
-        """Try an order now that waits for its next try; False if it does not wait."""
+        """Make an order due now that waits for its next attempt; False if it does not wait."""
         hurried = await self._run("expedite_fps", self._both(account, reference), [reference, self.now()])
         self._written(account)
         return bool(hurried)
@@ -116,15 +116,15 @@ class FpsOrders(RedisRepository):
     async def retry_fps(
         self, account: str, attempt: Attempt, at: int, *, unknown: bool, fields: Mapping[str, str]
     ) -> bool:
-        """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; `fields`: how it failed."""
+        """Try again at `at` (ms). `unknown`: whether the attempt may have reached Amazon; `fields`: how it failed."""
         return bool(await self._finish_fps(account, attempt, "retry", at, int(unknown), fields))
 
     async def done_fps(self, account: str, attempt: Attempt, order: FpsOrder) -> None:
-        """Amazon has it, and so has the ledger."""
+        """Amazon accepted the refund, and it is in the ledger."""
         await self._finish_fps(account, attempt, "done", "", "", {"order": msgspec.json.encode(order)})
 
     async def refuse_fps(self, account: str, attempt: Attempt, fields: Mapping[str, str]) -> RequestState | None:
-        """It is over. Returns what that makes of the order; None if the claim is no longer ours."""
+        """Amazon refused it. Returns the new state of the order; None if the claim is no longer ours."""
         written = await self._finish_fps(account, attempt, "refused", "", "", fields)
         return RequestState(written) if written else None
 

@@ -1,5 +1,5 @@
--- Write down a refund by Flexible Payments that is to be made. The caller holds the lease; if it dies, a worker goes on
--- when the lease has run out. A reference is an id in the ledger: one that the ledger has otherwise is taken.
+-- Save a requested refund by Flexible Payments. The caller holds the lease; if it dies, a worker continues once the lease
+-- has expired. A reference is an id in the ledger: if the ledger has another refund with this id, the reference is taken.
 -- KEYS order refund issuing   ARGV 1 reference 2 owner 3 token, then field, value, …
 -- Returns {'reserved'}, {'taken'} or {'known', {field, value, …}}. Run twice by one owner it says 'reserved' again.
 local owner = redis.call('HGET', KEYS[1], 'owner')

@@ -1,4 +1,4 @@
-"""Edge: Redis. All that is known of a charge, read in one go: book, disputes, and what Amazon said of it last."""
+"""Edge: Redis. Everything known about a charge, read at once: its book, its disputes, and Amazon's last description."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from receiver.store.refunds.disputes import Disputes
 from receiver.store.requests.open_requests import OpenRequestStore
 
 CHUNK = 25
-"""Charges that are read at once. An answer to Amazon waits for no more than these."""
+"""Charges to read at once. Answers to Amazon are delayed by at most one such chunk."""
 
 
 class KnownCharges(OpenRequestStore, Disputes):
     """The charges of one account."""
 
     over: Mapping[str, Mapping[str, int]] = {}
-    """Account → what may be refunded over a capture, by currency."""
+    """Account → what may be refunded beyond the captured amount, by currency."""
 
     async def known_charge(self, account: str, charge_id: str) -> KnownCharge:
-        """One charge. Where what is kept of it is damaged, that is said, and nothing of it is used."""
+        """One charge. If its records are damaged, the result says so and contains none of them."""
         over = self.over.get(account, OVER)
         if not charge_id:
             return KnownCharge(over=over)
@@ -39,7 +39,7 @@ class KnownCharges(OpenRequestStore, Disputes):
         return KnownCharge(entries, taken, disputes, kept, over)
 
     async def known_charges(self, account: str, charge_ids: Iterable[str]) -> dict[str, KnownCharge]:
-        """Each of these charges, in one round trip for every `CHUNK` of them."""
+        """All of these charges, with one round trip for every `CHUNK` of them."""
         wanted, found = list(dict.fromkeys(charge_ids)), dict[str, KnownCharge]()
         for start in range(0, len(wanted), CHUNK):
             chunk = wanted[start : start + CHUNK]

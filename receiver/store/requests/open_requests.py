@@ -1,6 +1,6 @@
-"""Edge: Redis. Requests that are not settled: lists, what an unclear one may have made, and its settling by hand.
+"""Edge: Redis. Open requests: lists, the refunds that unclear requests may have made, and resolving them by hand.
 
-`reserved` and `unclear` are sorted sets by since when; `refund_owner` of a charge says which refund is which request's.
+`reserved` and `unclear` are sorted sets, scored by since when. `taken` of a charge maps refunds to requests.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from receiver.store.requests.requests import KEPT_FOR, Attempt, Requests
 
 @dataclass(frozen=True, slots=True)
 class OpenRequests:
-    """The requests that have been in a state longest, and how many there are in it in all."""
+    """The requests that have been in a state longest, and how many are in it in total."""
 
     records: Sequence[RefundRequestRecord]
     total: int
     unreadable: Sequence[str] = ()
-    """Ids of requests whose records are damaged, or of a later version."""
+    """Ids of requests with records that are damaged or of a later version."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotUnclear:
-    """The request is not unclear, but this (None: there is none); nothing was written."""
+    """The request is in this state (None: it does not exist), not unclear; nothing was written."""
 
     state: RequestState | None
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The refund is this request's; nothing was written."""
+    """The refund belongs to this request; nothing was written."""
 
     request_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """The request is being tried at this moment; nothing was written."""
+    """An attempt is in progress; nothing was written."""
 
 
 class OpenRequestStore(Refunds, Requests):
-    """What requests and the book of their charge tell together."""
+    """Queries that combine requests with the book of their charge."""
 
     async def charge_entries(self, account: str, charge_id: str) -> dict[str, Entry]:
-        """The refunds (by their ids) and reservations (`request:…`) that we know on a charge."""
+        """The known refunds (by id) and reservations (`request:…`) of a charge."""
         return {name: entry for name, (_, entry) in (await self._book(account, charge_id)).items()}
 
     async def upgrade_charge_book(self, account: str, charge_id: str) -> None:
-        """Write when each refund of a charge began, where an older version has not; before amounts are compared."""
+        """Add the start time to entries that an older version wrote without one, before amounts are compared."""
         book = await self._book(account, charge_id)
         old: list[str | int | bytes] = [
             text
@@ -66,7 +66,7 @@ class OpenRequestStore(Refunds, Requests):
             await self._run("upgrade_charge_book", [self._keys(account)("charge", charge_id)], old)
 
     async def _book(self, account: str, charge_id: str) -> dict[str, tuple[str, Entry]]:
-        """The lines of a charge's book, and what they hold; of old ones what the refund or request tells as well."""
+        """The lines of a charge's book and their entries; old ones are completed from the refund or request."""
         key = self._keys(account)("charge", charge_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         lines, read = {}, {}
@@ -75,7 +75,7 @@ class OpenRequestStore(Refunds, Requests):
                 name = member.decode()
                 lines[name], read[name] = line.decode(), read_entry(line.decode())
             except ValueError as error:
-                # What it was may have used up the charge: nothing is decided without it.
+                # The damaged entry may have used up the charge, so no decision is made without it.
                 self.damage.record(key, member, "no entry of a charge's book")
                 raise unreadable(key, member) from error
         entries = await asyncio.gather(*(self._entry(account, name, entry) for name, entry in read.items()))
@@ -103,14 +103,14 @@ class OpenRequestStore(Refunds, Requests):
         return OpenRequests(records, int(total), bad)
 
     async def _readable(self, account: str, request_id: str) -> RefundRequestRecord | str | None:
-        """One request of a list; its id where it cannot be read, which harms no other."""
+        """One request of a list. If it is unreadable, its id, so that the rest of the list can be returned."""
         try:
             return await self.request(account, request_id)
         except (RecordUnreadable, WrongType):
             return request_id
 
     async def refund_owner(self, account: str, charge_id: str) -> dict[str, str]:
-        """Refund → request, of the refunds on a charge that requests have become."""
+        """Refund → request, for the refunds of a charge that were made by requests."""
         key = self._keys(account)("taken", charge_id)
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         try:
@@ -120,7 +120,7 @@ class OpenRequestStore(Refunds, Requests):
             raise unreadable(key) from error
 
     async def request_sizes(self, account: str) -> dict[str, float]:
-        """`requests:<state>` and `request_age:<state>` (seconds of the oldest) of the open states."""
+        """`requests:<state>` and `request_age:<state>` (age of the oldest, in seconds) for the open states."""
         sizes: dict[str, float] = {}
         for state in OPEN:
             index = self._keys(account)(state)
@@ -133,7 +133,7 @@ class OpenRequestStore(Refunds, Requests):
         return sizes
 
     async def candidate_of(self, account: str, record: RefundRequestRecord) -> str:
-        """The one refund that the request may have made (see `ledger.request.candidate`), or empty."""
+        """The one refund that the request may have made (see `ledger.refund_request.candidate`), or empty."""
         if record.state is not RequestState.UNCLEAR:
             return ""
         order = record.order
@@ -146,7 +146,7 @@ class OpenRequestStore(Refunds, Requests):
         return candidate(record, entries, taken, refunds)
 
     async def unclear_with(self, refund: Refund) -> RefundRequestRecord | None:
-        """The unclear request that this refund is the candidate of, if there is one."""
+        """The unclear request that may have made this refund, if there is exactly one."""
         if refund.amount is None or not refund.charge_id:
             return None
         entries = await self.charge_entries(refund.account, refund.charge_id)
@@ -162,7 +162,8 @@ class OpenRequestStore(Refunds, Requests):
         return record
 
     async def reopen_request(self, account: str, order: PreparedRefund, *, lease: int) -> Attempt | NotUnclear:
-        """Hold an unclear request for `lease` ms, to send it once more. Returns the claim, or what it is instead."""
+        """Hold an unclear request for `lease` ms, to send it once more. Returns the claim, or the state that prevents
+        it."""
         keys, now = self._keys(account), self.now()
         answer = await self._run(
             "reopen_request",
@@ -177,11 +178,10 @@ class OpenRequestStore(Refunds, Requests):
     async def resolve_request(
         self, account: str, order: PreparedRefund, fields: Mapping[str, str], *, refund_id: str = "", state: str = ""
     ) -> NotUnclear | Taken | Busy | None:
-        """What a person has found out of a request that is unclear, or whose tries Amazon refuses without a word about
-        the refund: done, with a refund in `state`; or refused, without one.
+        """Resolve a request by hand that is unclear, or that Amazon keeps refusing without naming the refund.
 
-
-        The reservation is swapped for the refund, or released. Returns what stands in the way, None if nothing did.
+        It becomes done, with a refund in `state`; or refused, without one. The reservation becomes the refund, or is
+        released. Returns what prevents this, or None if it was written.
         """
         keys = self._keys(account)
         outcome = RequestState.DONE if refund_id else RequestState.REFUSED

@@ -1,8 +1,9 @@
--- An unclear request is to be sent once more, under the same key of Amazon's, before anybody settles it by hand.
--- The caller holds the lease; if it dies, a worker goes on when the lease has run out.
+-- Make an unclear request ready to be sent once more, under the same idempotency key, instead of resolving it by hand.
+-- The caller holds the lease; if it dies, a worker continues once the lease has expired.
 -- KEYS request issuing unclear reserved   ARGV 1 id 2 token 3 now
--- Returns 'reopened', or the state of a request that is not unclear ('': there is none): nothing is written then.
--- Run twice, it says 'reserved' the second time. What is known of earlier tries stays: only a 2xx settles it by itself.
+-- Returns 'reopened'; or, writing nothing, the state of a request that is not unclear ('': there is none).
+-- Run twice, it says 'reserved' the second time. What is known of earlier attempts stays: only a 2xx resolves it
+-- automatically.
 local state = redis.call('HGET', KEYS[1], 'state')
 if state ~= 'unclear' then
   return state or ''

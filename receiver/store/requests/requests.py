@@ -1,6 +1,6 @@
-"""Edge: Redis. Refunds that we were asked to issue: written down before Amazon is called, kept for 400 days.
+"""Edge: Redis. Requested refunds, saved before Amazon is called and kept for 400 days.
 
-See `store/requests/open_requests.py` for what is open.
+For open requests see `store/requests/open_requests.py`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType, unreadable
 
 KEPT_FOR = 400 * 86_400_000
-"""ms. Amazon keeps idempotency keys for ever; after this the caller's key is free here, and Amazon still knows it."""
+"""ms. Amazon keeps idempotency keys for ever. After this time the key is free here, but Amazon still knows it."""
 
 
 CHARGE_KEPT = 3_600_000
-"""ms. So old may be what is told of a charge where no money moves, such as its order number."""
+"""ms. A stored charge may be this old where no money is moved, such as for its order number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,19 @@ class Reserved:
 
 @dataclass(frozen=True, slots=True)
 class NotReserved:
-    """Other refunds of the charge stand in the way; nothing was written. `spent` is what is used up (minor units)."""
+    """Other refunds of the charge prevent it; nothing was written. `spent` is the amount already used up (minor
+    units)."""
 
     reason: str
     """`too_many_refunds`, `charge_in_conflict`, `same_amount_refunded` or `allowance_exceeded`."""
     spent: int
     entries: Mapping[str, Entry]
-    """Those refunds (by their ids) and reservations (`request:…`)."""
+    """Those refunds (by id) and reservations (`request:…`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disputed:
-    """There is an open dispute about the charge: the buyer may have the money from it. Nothing was written."""
+    """The charge has an open dispute, so the buyer may already have the money. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,15 @@ class Attempt:
 
 
 class Requests(RedisRepository):
-    """Requests of one account. The order is stored under short names, as everything that is kept long."""
+    """The refund requests of one account. Orders are stored under short field names, like everything that is kept
+    long."""
 
     async def reserve(
         self, account: str, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
     ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
-        """Reserve the amount and hold the request for `lease` ms; or say what stands in the way.
+        """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
-        `owner` is a fresh random word: it tells a repetition of this very call from somebody else's.
+        `owner` is a new random word. It distinguishes a repetition of this very call from another caller's.
         """
         token = self.now() + lease
         answer = await self._run(
@@ -115,7 +117,7 @@ class Requests(RedisRepository):
         ]
 
     async def request(self, account: str, request_id: str) -> RefundRequestRecord | None:
-        """One request; None if there is none, or it was more than 400 days ago."""
+        """One request; None if there is none, or it is older than 400 days."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("requests", request_id))
         return self._request_record(account, request_id, raw) if raw else None
 
@@ -128,7 +130,7 @@ class Requests(RedisRepository):
             raise unreadable(key) from error
 
     async def claim_requests(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
-        """Take at most `limit` requests whose time has come, for `lease` ms."""
+        """Claim at most `limit` due requests for `lease` ms."""
         wait, *rest = await self._run(
             "claim_request", self._claim_keys(account, "issuing"), [self.now(), lease, limit], repeatable=False
         )
@@ -140,7 +142,7 @@ class Requests(RedisRepository):
         return [keys(schedule), keys("aside", schedule)]
 
     async def begin_try(self, account: str, attempt: Attempt) -> bool:
-        """Write down that a try is about to be sent. False: the claim is no longer ours, and nothing may be sent."""
+        """Record that an attempt is about to be sent. False: the claim is no longer ours, and nothing may be sent."""
         keys = self._keys(account)
         held = await self._run(
             "begin_try",
@@ -151,7 +153,7 @@ class Requests(RedisRepository):
         return bool(held)
 
     async def release_request(self, account: str, attempt: Attempt) -> None:
-        """Take a claimed request that needs nothing more off the schedule."""
+        """Remove a claimed request that needs nothing more from the schedule."""
         await self._run("release", [self._keys(account)("issuing")], [attempt.id, attempt.token])
 
     async def retry_request(
@@ -164,9 +166,9 @@ class Requests(RedisRepository):
         unknown: bool | None,
         fields: Mapping[str, str],
     ) -> bool:
-        """Try again at `at` (ms). `unknown`: whether the try may have reached Amazon; None: none was made.
+        """Try again at `at` (ms). `unknown`: whether the attempt may have reached Amazon; None: no attempt was made.
 
-        `fields` are what is kept of how it failed.
+        `fields` record how it failed.
         """
         written = await self._finish_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
         return bool(written)
@@ -174,9 +176,9 @@ class Requests(RedisRepository):
     async def done_request(
         self, account: str, attempt: Attempt, order: PreparedRefund, refund_id: str, state: str
     ) -> bool:
-        """Amazon issued it: the reservation becomes the refund, whatever the request was taken for.
+        """Amazon issued the refund: the reservation becomes the refund, whatever state the request was in.
 
-        False if that contradicts what a person had made of this request, or of another that was given this refund.
+        False if that contradicts how a person resolved this request, or another request that was given this refund.
         """
         entry = Entry(order.money.minor_units, state, self.now(), order.money.currency_code)
         written = await self._finish_request(account, attempt, order, "done", refund_id=refund_id, entry=entry)
@@ -185,7 +187,7 @@ class Requests(RedisRepository):
     async def refuse_request(
         self, account: str, attempt: Attempt, order: PreparedRefund, fields: Mapping[str, str]
     ) -> RequestState | None:
-        """Amazon refused it. Returns what that makes of the request; None if the claim is no longer ours."""
+        """Amazon refused it. Returns the new state of the request; None if the claim is no longer ours."""
         written = await self._finish_request(account, attempt, order, "refused", fields=fields)
         return RequestState(written) if written else None
 
@@ -238,7 +240,7 @@ class Requests(RedisRepository):
         return int(await self._run("take", keys, [self.now(), str(burst), str(per_second)], repeatable=False))
 
     async def kept_charge(self, account: str, charge_id: str) -> Charge | None:
-        """What Amazon said of a charge when it was read last, if that is kept and can be read."""
+        """The charge as Amazon last described it; None if that is not stored or is unreadable."""
         try:
             kept: bytes | None = await self._read("GET", self._keys(account)("charges", charge_id))
             return msgspec.json.decode(kept, type=Charge) if kept else None
@@ -246,9 +248,11 @@ class Requests(RedisRepository):
             return None
 
     async def keep_charge(self, account: str, charge: Charge, *, for_advice: bool) -> None:
-        """Keep what Amazon said of a charge. `for_advice`: as long as refunds are, and durable when this returns.
+        """Store Amazon's description of a charge. `for_advice`: as long as refunds are kept, and durable when this
+        returns.
 
-        Else for an hour, or as long as it is kept already, if Redis takes it; nobody waits for that.
+        Otherwise for an hour, or as long as it is stored already; written in the background, and lost if Redis refuses
+        it.
         """
         key, value = self._keys(account)("charges", charge.charge_id), msgspec.json.encode(charge)
         if not for_advice:

@@ -1,14 +1,14 @@
--- Write down a refund that is to be issued, and reserve its amount on the charge, unless other refunds of the charge
--- stand in the way: of all that race one wins. The caller holds the lease; if it dies, a worker finishes the request
--- when the lease has run out.
+-- Save a refund request and reserve its amount on the charge, unless other refunds of the charge prevent it: of several
+-- concurrent requests, one wins. The caller holds the lease; if it dies, a worker finishes the request once the lease has
+-- expired.
 -- KEYS request charge issuing reserved taken disputes
 -- ARGV 1 id 2 owner 3 digest 4 token 5 most 6 refunded 7 minor_units 8 currency 9 began 10 ttl_ms 11 charge
 --      12 since 13 reserved_since 14 most_refunds, then n and n ids that the caller named (`besides`), then field, value, …
---      `since` (ms; '' for never): a refund of the same amount that began then or later is in the way; `reserved_since`
+--      `since` (ms; '' for never): a refund of the same amount that began then or later prevents it; `reserved_since`
 --      is the same for a reservation.
--- An entry of the charge is `<minor units or ?> <state> <began> <currency or -> [conflict]`; older versions wrote
--- `<minor units> <state>`, of which it is not known when it began: it is taken for new (ledger/charge_book.py).
--- An open dispute about the charge stops every refund of it (store/disputes.py): the buyer may have the money.
+-- An entry of the charge is `<minor units or ?> <state> <began> <currency or -> [conflict]`. Older versions wrote
+-- `<minor units> <state>`: such an entry has no start time, and counts as new (ledger/charge_book.py).
+-- An open dispute about the charge prevents every refund of it (store/refunds/disputes.py): the buyer may have the money.
 -- Returns {'reserved'}, {'disputed'}, {'refused', reason, spent, member, entry, …} or {'known', {field, value, …}}.
 -- Run twice by one owner it says 'reserved' again.
 local owner = redis.call('HGET', KEYS[1], 'owner')
@@ -36,7 +36,7 @@ local function named(member)
   if besides[(string.gsub(member, '^request:', ''))] then
     return true
   end
-  -- Who named a request has named the refund that it has become meanwhile.
+  -- A caller that named the request has also named the refund that it became.
   local request = redis.call('HGET', KEYS[5], member)
   return request and besides[request]
 end
@@ -72,7 +72,7 @@ for index = 1, #book, 2 do
     table.insert(all, member)
     table.insert(all, line)
     local is_named = named(member)
-    -- An amount that nobody told uses up the whole charge, until somebody who has looked names the refund.
+    -- An unknown amount uses up the whole charge, until a person has looked and names the refund.
     sum = sum + (entry.minor or (is_named and 0 or most))
     if entry.conflict and not is_named then
       table.insert(conflicts, member)

@@ -1,9 +1,9 @@
--- A person has found out what became of an unclear request: done (Amazon made this refund) or refused (it made none).
--- The same of a request whose last try Amazon refused without a word about the refund, if no try is under way.
+-- Resolve an unclear request by hand: done (Amazon made this refund) or refused (it made none).
+-- Also resolves a request whose last attempt Amazon refused without naming the refund, unless an attempt is in progress.
 -- KEYS request charge unclear taken issuing reserved
 -- ARGV 1 id 2 outcome 3 reservation 4 refund_id 5 entry 6 ttl_ms, then field, value, …
--- Returns {'settled'}, {'busy'} where a try is under way, {'taken', request} where the refund is another request's, or
--- {'state', state} where the request is neither, which is where a repetition ends too: nothing is written then.
+-- Returns {'settled'}; or, writing nothing, {'busy'} if an attempt is in progress, {'taken', request} if the refund is
+-- another request's, or {'state', state} if the request is in any other state, as after a repetition.
 local state = redis.call('HGET', KEYS[1], 'state')
 local refused = state == 'reserved' and redis.call('HGET', KEYS[1], 'last_error') == 'amazon_refuses_us'
 if state ~= 'unclear' and not refused then

@@ -1,4 +1,4 @@
--- Write lines of a charge's book in the present form, where they still are as they were read.
+-- Rewrite lines of a charge's book in the current form, if they have not changed since they were read.
 -- KEYS charge   ARGV member, line as it was read, new line, …   Safe to run twice.
 for index = 1, #ARGV, 3 do
   if redis.call('HGET', KEYS[1], ARGV[index]) == ARGV[index + 1] then

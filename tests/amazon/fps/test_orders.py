@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from receiver.amazon.attempt import Made, Refused, TryAgain
+from receiver.amazon.attempt import Made, Refused, TryAgain, Verdict
 from receiver.amazon.fps.calls import FpsRefundRequest
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord, judge
 from receiver.errors import AmazonError, AmazonOutcomeUnknown, AmazonRefused, AmazonRefusesUs, AmazonThrottled
@@ -29,24 +29,29 @@ def record(**more: object) -> FpsRecord:
     return msgspec.structs.replace(RECORD, **more)
 
 
-TABLE = {
+TABLE: dict[str, tuple[AmazonError | None, FpsRecord | None, Verdict]] = {
     "throttled": (AmazonThrottled("no"), RECORD, again(5 * S, unknown=False, reason="amazon_throttled")),
     "throttled with a time": (
         AmazonThrottled("no", retry_after=7_200), RECORD, again(2 * H, unknown=False, reason="amazon_throttled")
     ),
     "refuses us": (AmazonRefusesUs("no"), RECORD, again(5 * S, unknown=False, reason="amazon_refuses_us")),
     "no answer": (AmazonOutcomeUnknown("no"), RECORD, again(5 * S, unknown=True, reason="amazon_unknown")),
-    "the fourth time": (AmazonOutcomeUnknown("no"), record(tries=4), again(40 * S, unknown=True, reason="amazon_unknown")),
+    "the fourth time": (
+        AmazonOutcomeUnknown("no"), record(tries=4), again(40 * S, unknown=True, reason="amazon_unknown")
+    ),
     "many times": (
         AmazonOutcomeUnknown("no"), record(tries=999), again(450 * S, unknown=True, reason="amazon_unknown")
     ),
     "without a record": (AmazonOutcomeUnknown("no"), None, again(2_500, unknown=True, reason="amazon_unknown")),
     "no connection": (
-        AmazonOutcomeUnknown("no", reason="amazon_dns_failed"), RECORD, again(5 * S, unknown=False, reason="amazon_dns_failed")
+        AmazonOutcomeUnknown("no", reason="amazon_dns_failed"), RECORD,
+        again(5 * S, unknown=False, reason="amazon_dns_failed"),
     ),
     "refused": (
         AmazonRefused("no", reason_code="InvalidTransactionState", amazon_status=400, request_id="abc"), RECORD,
-        Refused({"reason_code": "InvalidTransactionState", "detail": "no", "amazon_status": "400", "request_id": "abc"}),
+        Refused(
+            {"reason_code": "InvalidTransactionState", "detail": "no", "amazon_status": "400", "request_id": "abc"}
+        ),
     ),
     "refused with little said": (
         AmazonRefused("no", reason_code="X"), None,

@@ -52,7 +52,7 @@ def site(*accounts: dict[str, Any], base: Path = Path("/"), send: Send = no_web,
         context = {"base": base}
         tables = {name: TypeAdapter(kind).validate_python(more[name], context=context) for name, kind in kinds.items()}
         settings = settings.model_copy(update=tables)
-    return Site(settings, built, send, **{"wall": system_clock, **fields})
+    return Site(settings, built, send, **{"system_clock": system_clock, **fields})
 
 
 def words(findings: Iterable[Finding]) -> dict[str, str]:

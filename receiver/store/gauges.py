@@ -1,0 +1,121 @@
+"""Edge: Redis. The sizes of an account's data for the metrics, and the subscribers that need attention."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from types import MappingProxyType
+
+from receiver.store.dashboard import AlertingProblem
+from receiver.store.deliveries.queues import Health
+from receiver.store.deliveries.subscribers import SubscriberList
+from receiver.store.maintenance.inspection import Inspection
+from receiver.store.redis.damage import WrongType
+
+MOST_OLD = 200
+"""Pending refunds to search for the oldest."""
+AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
+"""ms. Pending refunds that have not changed for this long are counted; the key is the label of the metric."""
+
+
+class Gauges(Inspection):
+    """Measures one account at a time."""
+
+    async def gauges(self, account: str) -> dict[str, float]:
+        """Sizes of the account: `pending`, `hinted`, `due`, `refreshed`, `events`, `lanes`, and those of
+        `request_sizes`.
+
+        For each subscriber, as `waiting:<name>` and so on: `waiting`, `owed` (events that must stay in the stream),
+        `dead`, `failures` in a row, `paused` (1 or 0), and `oldest_waiting` in seconds.
+
+        `oldest_pending_seconds` is the age of the oldest pending refund among the `MOST_OLD` that changed least
+        recently. Events such as `stuck` count as changes, so the oldest refund need not be the first of these.
+        `pending_unchanged:<age>` counts the pending refunds that have not changed for that long.
+        """
+        keys = self._keys(account)
+        subscriber_list = await self.subscriber_list(account)
+        names = subscriber_list.names
+        commands = {
+            "pending": ("ZCARD", keys.state("RefundInitiated")),
+            "unknown": ("ZCARD", keys.state("")),
+            "hinted": ("ZCARD", keys("hinted")),
+            "due": ("ZCARD", keys("due")),
+            "refreshed": ("ZCARD", keys("refreshed")),
+            "events": ("XLEN", keys("events")),
+            **{
+                f"pending_unchanged:{age}{state}": ("ZCOUNT", keys.state(state), "-inf", self.now() - ms)
+                for age, ms in AGES.items()
+                for state in ("RefundInitiated", "")
+            },
+            **{f"waiting:{name}": ("ZCARD", keys("lane", name)) for name in names},
+            **{f"owed:{name}": ("ZCARD", keys("owed", name)) for name in names},
+            **{f"dead:{name}": ("HLEN", keys("dead", name)) for name in names},
+        }
+        answers = await asyncio.gather(*(self._size(*command) for command in commands.values()))
+        sizes = dict(zip(commands, answers, strict=True))
+        sizes["pending"] += sizes.pop("unknown")
+        for age in AGES:
+            sizes[f"pending_unchanged:{age}"] += sizes.pop(f"pending_unchanged:{age}RefundInitiated")
+        sizes["lanes"] = len(names)
+        for name in names:
+            sizes |= await self._health_sizes(account, name, subscriber_list)
+        sizes["oldest_pending_seconds"] = await self._oldest_pending_age(account) / 1000
+        sizes["wrong_type_keys"] = sum(each.account in ("", account) for each in self.damage.foreign)
+        return sizes | await self.request_sizes(account)
+
+    async def alerting_problems(self, account: str) -> list[AlertingProblem]:
+        """The account's subscribers that are paused, failing, unreadable, or have dead events, sorted by name."""
+        subscriber_list = await self.subscriber_list(account)
+        names = sorted(subscriber_list.names)
+        dead = await asyncio.gather(*(self._size("HLEN", self._keys(account)("dead", name)) for name in names))
+        health = await asyncio.gather(*(self._health(account, name) for name in names))
+        found = [
+            AlertingProblem(
+                name,
+                paused=name in subscriber_list.subscribers and subscriber_list.subscribers[name].paused,
+                failing=each.probing,
+                dead=int(count),
+                unreadable=name not in subscriber_list.subscribers,
+            )
+            for name, count, each in zip(names, dead, health, strict=True)
+        ]
+        return [each for each in found if each.paused or each.failing or each.dead or each.unreadable]
+
+    async def _health(self, account: str, name: str) -> Health:
+        """The subscriber's health; an empty one if the key has the wrong type, which the check of the keys reports."""
+        with contextlib.suppress(WrongType):
+            return await self.health(account, name)
+        return Health()
+
+    async def _size(self, *command: str | int) -> float:
+        """The size of a key; 0 if the key has the wrong type, so that the other sizes are still reported."""
+        with contextlib.suppress(WrongType):
+            return float(await self._read(*command))
+        return 0.0
+
+    async def _health_sizes(self, account: str, name: str, subscriber_list: SubscriberList) -> dict[str, float]:
+        oldest, health = 0, Health()
+        with contextlib.suppress(WrongType):
+            (_, _, oldest), health = await asyncio.gather(self.queue_sizes(account, name), self.health(account, name))
+        found = subscriber_list.subscribers.get(name)
+        return {
+            f"failures:{name}": health.streak,
+            f"paused:{name}": float(found is not None and found.paused),
+            f"oldest_waiting:{name}": max(self.now() - oldest, 0) / 1000 if oldest else 0.0,
+        }
+
+    async def _oldest_pending_age(self, account: str) -> int:
+        """ms; 0 if none is pending. Damaged records are skipped."""
+        keys, now = self._keys(account), self.now()
+        ids = await self.pending_longest(account, MOST_OLD)
+        found = await asyncio.gather(*(self._times(keys("refund", each)) for each in ids))
+        ages = [
+            now - int(at) for pair in found for at in pair if at and at.isdigit() and len(at) < 16 and int(at) <= now
+        ]
+        return max(ages, default=0)
+
+    async def _times(self, key: str) -> Sequence[bytes | None]:
+        with contextlib.suppress(WrongType):
+            return list(await self._read("HMGET", key, "created", "seen"))
+        return ()
