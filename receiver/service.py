@@ -128,14 +128,16 @@ class Service:
             gone=lambda: self.embedded is not None and self.embedded.gone,
         )
         self._opened.push_async_callback(self.store.close)
-        self.store.accounts = [account.name for account in self.accounts]
-        self.store.over = {account.name: account.over for account in self.accounts}
-        self.store.keep_dead = settings.delivery.keep_dead
-        self.store.seen_for = int((ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000)
+        self.store.connection.accounts = [account.name for account in self.accounts]
+        self.store.charges.over = {account.name: account.over for account in self.accounts}
+        self.store.deliveries.keep_dead = settings.delivery.keep_dead
+        self.store.connection.seen_for = int(
+            (ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000
+        )
         await self.store.start()
-        self.store.hold_writes()
+        self.store.format.hold_writes()
         with contextlib.suppress(StoreUnavailable):
-            await self.store.ensure_format()
+            await self.store.format.ensure()
 
     async def stop(self) -> None:
         """Close everything in reverse order, continuing if one part fails."""
@@ -171,11 +173,11 @@ class Service:
         )
 
     def _start_workers(self) -> None:
-        self.kept.keep("format", self.store.keep_format_current)
+        self.kept.keep("format", self.store.format.keep_current)
         declared, starts = self.settings.build_subscribers(self._now()), self.settings.subscriber_starts()
         self._configured = ConfiguredSubscribers(self.store, declared, starts)
         self.kept.keep("subscribers", self._configured.run)
-        self.kept.keep("keys", self.store.keep_checking_keys)
+        self.kept.keep("keys", self.store.inspection.keep_checking_keys)
         self.kept.keep("certificates", partial(self.certificates.keep_sharing, self.store))
         if not self._workers:
             return
@@ -268,7 +270,7 @@ class Service:
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
 
     async def _alerting(self) -> dict[str, str]:
-        problems = await asyncio.gather(*(self.store.alerting_problems(each.name) for each in self.accounts))
+        problems = await asyncio.gather(*(self.store.gauges.alerting_problems(each.name) for each in self.accounts))
         found = [each for of_account in problems for each in of_account]
         return {
             "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",
@@ -277,7 +279,7 @@ class Service:
         }
 
     async def _check_keys(self) -> None:
-        if foreign := await self.store.check_keys():
+        if foreign := await self.store.inspection.check_keys():
             raise KeysDamaged({each.key: f"{each.found or 'another type'}, not {each.should_be}" for each in foreign})
 
     async def _check_subscribers(self) -> None:
@@ -290,7 +292,7 @@ class Service:
         """None if the account's node of a cluster does not answer, so that the others are still shown."""
         try:
             async with asyncio.timeout(1.5):
-                return await self.store.gauges(name)
+                return await self.store.gauges.measure(name)
         except (StoreUnavailable, TimeoutError):
             return None
 

@@ -18,6 +18,7 @@ from receiver.store.redis.keys import read_name
 from receiver.store.redis.pipeline import connect
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
+from tests.kit.forks import FORKS
 from tests.kit.outside import hide
 from tests.kit.processes import Desk, desk
 from tests.kit.valkey import start_valkey
@@ -98,3 +99,8 @@ async def around() -> AsyncIterator[World]:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Tests wait more than they work."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_unconfigure() -> None:
+    """What the tests shared ends with them."""
+    FORKS.end()

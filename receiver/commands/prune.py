@@ -67,8 +67,8 @@ async def prune(settings: Settings, older_than: str, refund_id: str, account: st
     store = open_store(settings)
     try:
         await store.correct_clock()
-        store.hold_writes()
-        await store.ensure_format()
+        store.format.hold_writes()
+        await store.format.ensure()
         if older_than_ms is None:
             tallies = [await _one(store, name, refund_id, remove=not dry_run) for name in names]
         else:
@@ -122,7 +122,7 @@ def open_store(settings: Settings) -> Store:
 
 async def _one(store: Store, account: str, refund_id: str, *, remove: bool) -> Tally:
     tally = Tally(account)
-    tally.counts[await store.prune(account, refund_id, before=None, remove=remove)] += 1
+    tally.counts[await store.pruning.prune(account, refund_id, before=None, remove=remove)] += 1
     return tally
 
 
@@ -131,9 +131,9 @@ async def _old(store: Store, account: str, before: int, *, remove: bool) -> Tall
     tally = Tally(account)
     for state in (State.REFUNDED, State.DECLINED):
         stay = 0
-        while ids := await store.old_refunds(account, state, before, stay, BATCH):
+        while ids := await store.pruning.old_refunds(account, state, before, stay, BATCH):
             found = await asyncio.gather(
-                *(store.prune(account, refund_id, before=before, remove=remove) for refund_id in ids)
+                *(store.pruning.prune(account, refund_id, before=before, remove=remove) for refund_id in ids)
             )
             tally.counts.update(found)
             stay += len(ids) - (found.count(Pruned.PRUNED) if remove else 0)

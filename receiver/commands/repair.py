@@ -67,10 +67,10 @@ async def repair(settings: Settings, key: str, part: str, compared: bool, as_jso
             ]
         )
     store = open_store(settings)
-    store.accounts = [account.name for account in settings.accounts]
+    store.connection.accounts = [account.name for account in settings.accounts]
     try:
         await store.correct_clock()
-        kept = await store.repair(key, part)
+        kept = await store.inspection.repair(key, part)
     finally:
         await store.close()
     if as_json:

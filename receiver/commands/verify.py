@@ -14,9 +14,9 @@ from pathlib import Path
 
 from receiver.amazon.notification import Notice, read_notice
 from receiver.amazon.sns import strict_json
-from receiver.amazon.sns.certificate import MAX_PEM, check_certificate, read_certificate
+from receiver.amazon.sns.certificate import MAX_PEM, read_certificate
 from receiver.amazon.sns.envelope import MAX_BODY, NOTIFICATION, Envelope, read_envelope
-from receiver.amazon.sns.signature import check_address, check_age, check_signature
+from receiver.amazon.sns.signature import check_claims, prove
 from receiver.amazon.sns.topic import AMAZON_PAY_AWS_ACCOUNTS, TopicPattern
 from receiver.errors import (
     ConfigurationError,
@@ -73,15 +73,14 @@ def _verify(
 
 
 def _judge(body: bytes, pem: bytes | None, moment: int | None, patterns: Sequence[TopicPattern]) -> Notice | None:
-    """The checks of `receive/receiver.py`, in its order; the certificate is at hand instead of fetched."""
+    """The checks of `receive/receiver.py`, but that the certificate is given and not fetched."""
     if len(body) > MAX_BODY:
         raise TooLarge()
     envelope = read_envelope(body)
     if not any(pattern.matches(envelope.topic_arn) for pattern in patterns):
         raise VerificationFailed("The topic is not one that is allowed.", reason="wrong_topic")
-    name = check_address(envelope)
     at = envelope.timestamp if moment is None else moment
-    check_age(envelope, at)
+    name = check_claims(envelope, at)
     if pem is None:
         raise VerificationFailed("There is no certificate: hand one over.", reason="certificate_missing")
     certificate = read_certificate(pem)
@@ -89,8 +88,7 @@ def _judge(body: bytes, pem: bytes | None, moment: int | None, patterns: Sequenc
         raise VerificationFailed(
             "The certificate is not the one that its file name promises.", reason="certificate_not_as_named"
         )
-    check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, at)
-    check_signature(envelope, certificate)
+    prove(envelope, certificate, at)
     return _read_notice(envelope, patterns) if envelope.type == NOTIFICATION else None
 
 

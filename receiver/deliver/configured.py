@@ -68,10 +68,10 @@ class ConfiguredSubscribers:
         for subscriber in subscribers:
             while not await self._written(account, subscriber):
                 pass
-        if await self.store.open_subscriber_list(account) and self.written[account].is_set():
+        if await self.store.subscribers.open(account) and self.written[account].is_set():
             log.error("store.emptied", account=account)
         names = {subscriber.name for subscriber in subscribers}
-        for each in await self.store.subscribers(account) if not self.written[account].is_set() else ():
+        for each in await self.store.subscribers.readable(account) if not self.written[account].is_set() else ():
             if each.origin == "config" and each.name not in names:
                 await self._let_go(account, each)
 
@@ -80,7 +80,7 @@ class ConfiguredSubscribers:
 
         If it was changed meanwhile, the next start does this.
         """
-        await self.store.change_subscriber(account, subscriber, structs.replace(subscriber, origin="api"))
+        await self.store.subscribers.change(account, subscriber, structs.replace(subscriber, origin="api"))
         fix = f"receiver subscriber remove {subscriber.name}, or declare it again"
         log.warning("subscriber.no_longer_declared", account=account, subscriber=subscriber.name, fix=fix)
 
@@ -89,13 +89,13 @@ class ConfiguredSubscribers:
 
         Later nothing is changed: a process with another configuration, on its way in or out, would do the same.
         """
-        before = (await self.store.subscriber_list(account)).subscribers.get(subscriber.name)
+        before = (await self.store.subscribers.read(account)).subscribers.get(subscriber.name)
         after = carry_over(subscriber, before)
         if before is None:
-            await self.store.put_subscriber(account, after, self.starts.get((account, subscriber.name)))
+            await self.store.subscribers.put(account, after, self.starts.get((account, subscriber.name)))
             log.info("subscriber.added", account=account, subscriber=subscriber.name)
         elif after != before and not self.written[account].is_set():
-            if not await self.store.change_subscriber(account, before, after):
+            if not await self.store.subscribers.change(account, before, after):
                 return False
             log.info("subscriber.changed", account=account, subscriber=subscriber.name)
         return True

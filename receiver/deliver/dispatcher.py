@@ -17,8 +17,9 @@ import structlog
 
 from receiver.deliver.send import DeliveryAttempt, Send
 from receiver.errors import StoreUnavailable
+from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.retries import ClaimedDelivery
-from receiver.outbox.subscribers.subscriber import Subscriber, most_in_one, window
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import Claim, Rounds
 from receiver.store import Store
@@ -100,11 +101,11 @@ class Deliverer:
     async def _look(self) -> tuple[SubscriberList, dict[str, int]]:
         """The subscribers, and when each queue is due next. In one round trip, unless the subscribers have changed."""
         heads, subscriber_list = await asyncio.gather(
-            self.store.queue_heads(self.account, self._names), self.store.subscriber_list(self.account)
+            self.store.deliveries.queue_heads(self.account, self._names), self.store.subscribers.read(self.account)
         )
         if self._names != (names := list(subscriber_list.subscribers)):
             self._names = names
-            heads = await self.store.queue_heads(self.account, names)
+            heads = await self.store.deliveries.queue_heads(self.account, names)
         return subscriber_list, heads
 
     @property
@@ -138,13 +139,13 @@ class Deliverer:
     async def _claim_queue(self, subscriber: Subscriber, room: int) -> Claim[ClaimedDelivery]:
         terms = QueueLimits(
             rate=subscriber.rate or self.rate,
-            most=most_in_one(subscriber),
-            window=window(subscriber),
+            most=format_spec(subscriber.format).most_in_one,
+            window=format_spec(subscriber.format).window,
             breaker=BREAKER,
             tests_only=subscriber.paused,
         )
         try:
-            claim = await self.store.claim_deliveries(
+            claim = await self.store.deliveries.claim(
                 self.account, subscriber.name, lease=int(self.lease * 1000), limit=room, terms=terms
             )
         except StoreUnavailable as error:
@@ -179,6 +180,6 @@ class Deliverer:
 
 
 def _messages(subscriber: Subscriber, deliveries: Sequence[ClaimedDelivery]) -> Iterator[Message]:
-    most = most_in_one(subscriber)
+    most = format_spec(subscriber.format).most_in_one
     for start in range(0, len(deliveries), most):
         yield Message(subscriber, deliveries[start : start + most])

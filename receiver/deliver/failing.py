@@ -22,7 +22,7 @@ MOST_COLLISIONS = 8
 
 async def publish_operator_events(store: Store, account: str, metrics: Metrics) -> None:
     """Publish the waiting events for operators: in the stream, the log and the metrics."""
-    for event in await store.publish_operator_events(account):
+    for event in await store.deliveries.publish_operator_events(account):
         metrics.operator_event(event.type.value)
         log.error(
             "operator.told",
@@ -41,12 +41,12 @@ async def pause_gone(store: Store, delivery: ClaimedDelivery, sent_to: Subscribe
     It is the address that is gone. A subscriber that has another one by now stays active.
     """
     for _ in range(MOST_COLLISIONS):
-        subscriber = (await store.subscriber_list(delivery.account)).subscribers.get(delivery.subscriber)
+        subscriber = (await store.subscribers.read(delivery.account)).subscribers.get(delivery.subscriber)
         if subscriber is None or subscriber.paused or subscriber.url != sent_to.url:
             return
         event = _paused(store, delivery, "gone", "It answered 410 Gone.", "HTTP 410")
         after = pause(subscriber, "gone", store.now())
-        if await store.change_subscriber(delivery.account, subscriber, after, operator_events=[event]):
+        if await store.subscribers.change(delivery.account, subscriber, after, operator_events=[event]):
             log.error("subscriber.paused", reason="gone", fix="receiver subscriber resume")
             return
 
@@ -60,11 +60,11 @@ async def pause_failing(
     """
     written = int(delivery.stream_id.partition("-")[0])
     for _ in range(MOST_COLLISIONS):
-        subscriber_list = await store.subscriber_list(delivery.account)
+        subscriber_list = await store.subscribers.read(delivery.account)
         subscriber = subscriber_list.subscribers.get(delivery.subscriber)
         if subscriber is None or subscriber.paused or subscriber.url != sent_to.url:
             return
-        if (await store.health(delivery.account, delivery.subscriber)).success_at >= written:
+        if (await store.deliveries.health(delivery.account, delivery.subscriber)).success_at >= written:
             return
         others = [each for name, each in subscriber_list.subscribers.items() if name != delivery.subscriber]
         if told_of_declines(subscriber) and not any(guards_declines(subscriber, each) for each in others):
@@ -73,7 +73,7 @@ async def pause_failing(
         why = "Nothing was delivered since an event was written that is given up now."
         event = _paused(store, delivery, "failing", why, attempts.last_error)
         after = pause(subscriber, "failing", store.now())
-        if await store.change_subscriber(
+        if await store.subscribers.change(
             delivery.account, subscriber, after, version=subscriber_list.version, operator_events=[event]
         ):
             log.error("subscriber.paused", reason="failing", fix="receiver subscriber resume")
@@ -91,7 +91,7 @@ async def _keep_failing(store: Store, delivery: ClaimedDelivery, attempts: Deliv
         store.now(),
         last_error=attempts.last_error,
     )
-    if await store.publish_failing_once(delivery.account, event):
+    if await store.deliveries.publish_failing_once(delivery.account, event):
         log.error("subscriber.failing", reason="last_active", fix="fix its address, or add another subscriber")
 
 

@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import ReceiverError
+from receiver.http.api.operations import Answer, Operation
+from receiver.http.api.params import TEXT
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import AliveJson, ReadinessJson
 from receiver.runtime.metrics import CONTENT_TYPE, Metrics
@@ -45,13 +47,31 @@ class Health:
         self._checks, self._metrics, self._refresh, self._remarks = checks, metrics, refresh, advisory_checks
         self._alerting = alerting
 
+    @Operation(
+        "GET",
+        "/healthz",
+        id="isAlive",
+        tag="operation",
+        summary="Whether the process answers",
+        about="Needs no token: let it be reached from inside only.",
+        answers=(Answer(200, AliveJson),),
+    )
     async def alive(self, _: Request) -> Response:
-        """`GET /healthz`: 200 as long as the process answers at all. Nothing else is looked at."""
+        """200 as long as the process answers at all. Nothing else is looked at."""
         body: AliveJson = {"status": "alive"}
         return json_answer(body)
 
+    @Operation(
+        "GET",
+        "/readyz",
+        id="isReady",
+        tag="operation",
+        summary="Whether it can work, and what is wrong",
+        about="Needs no token: let it be reached from inside only.",
+        answers=(Answer(200, ReadinessJson), Answer(503, ReadinessJson, "It cannot.")),
+    )
     async def ready(self, _: Request) -> Response:
-        """`GET /readyz`: 200, or 503 with what is wrong, one word each."""
+        """200, or 503 with what is wrong, one word each."""
         asked = {**self._checks, **self._remarks}
         alerting, words = await asyncio.gather(
             self._alerting_words(), asyncio.gather(*(self._word(name, check) for name, check in asked.items()))
@@ -63,8 +83,17 @@ class Health:
             body["damagedKeys"] = dict(damaged[:MOST_DAMAGED])
         return json_answer(body, 200 if ready else 503)
 
+    @Operation(
+        "GET",
+        "/metrics",
+        id="getMetrics",
+        tag="operation",
+        summary="Counters and gauges for Prometheus",
+        about="Needs no token: let it be reached from inside only.",
+        answers=(Answer(200, {CONTENT_TYPE: TEXT}),),
+    )
     async def metrics(self, _: Request) -> Response:
-        """`GET /metrics`: Prometheus' text. Without Redis the counters are still shown, the store's gauges are not."""
+        """Prometheus' text. Without Redis the counters are still shown, the store's gauges are not."""
         try:
             async with asyncio.timeout(FRESH_TIMEOUT):
                 await self._refresh()

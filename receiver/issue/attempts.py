@@ -82,10 +82,10 @@ class RefundAttempts:
             return
         at = self.store.now() + 1_000
         detail = "Waiting for Amazon's throttle."
-        await self.store.retry_request(self.account, attempt, prepared, at, unknown=None, fields={"detail": detail})
+        await self.store.requests.retry(self.account, attempt, prepared, at, unknown=None, fields={"detail": detail})
 
     async def _try(self, attempt: Attempt, prepared: PreparedRefund) -> None:
-        if not await self.store.begin_try(self.account, attempt):
+        if not await self.store.requests.begin(self.account, attempt):
             return
         result = await self._send(prepared)
         record = None
@@ -93,8 +93,8 @@ class RefundAttempts:
             if isinstance(result, AmazonOutcomeUnknown) and result.refund_id:
                 # Amazon made a refund, perhaps for another request: its state must become known.
                 hint = Hint(refund_id=result.refund_id, at=self.store.now(), source=Source.CREATE)
-                await self.store.hint(self.account, hint)
-            record = await self.store.request(self.account, prepared.id)
+                await self.store.schedule.hint(self.account, hint)
+            record = await self.store.requests.get(self.account, prepared.id)
         verdict = judge(result, record, self.store.now(), self.random())
         match verdict:
             case Made(refund=seen):
@@ -139,7 +139,7 @@ class RefundAttempts:
         if prepared.retry_of:
             # Before the request is done: only until then does a worker repeat this.
             await self.recorder.annotate(self.account, prepared.retry_of, {"retried_by": seen.refund_id})
-        agreed = await self.store.done_request(self.account, attempt, prepared, seen.refund_id, state)
+        agreed = await self.store.requests.done(self.account, attempt, prepared, seen.refund_id, state)
         about = {"account": self.account, "refund_id": seen.refund_id, "charge_id": prepared.charge_id}
         self.metrics.refund_attempt("done" if agreed else "contradicted")
         if agreed:
@@ -166,7 +166,7 @@ class RefundAttempts:
         self, attempt: Attempt, prepared: PreparedRefund, verdict: TryAgain, record: RefundRequestRecord | None
     ) -> None:
         at, unknown, fields = verdict.at, verdict.unknown, verdict.fields
-        if not await self.store.retry_request(self.account, attempt, prepared, at, unknown=unknown, fields=fields):
+        if not await self.store.requests.retry(self.account, attempt, prepared, at, unknown=unknown, fields=fields):
             return
         self.metrics.refund_attempt("again")
         now = self.store.now()
@@ -190,14 +190,14 @@ class RefundAttempts:
         if prepared.retry_of and verdict.is_proven:
             # Before the request is closed: only until then does a worker repeat this.
             await self._show_on_declined(prepared, fields)
-        state = await self.store.refuse_request(self.account, attempt, prepared, fields)
+        state = await self.store.requests.refuse(self.account, attempt, prepared, fields)
         if state is RequestState.UNCLEAR:
             await self._alarm(prepared, fields)
         elif state is RequestState.REFUSED:
             self.metrics.refund_attempt("refused")
             if prepared.retry_of:
                 said = fields["reason_code"], fields["detail"]
-                await self.store.trace(self.account, prepared.retry_of, RETRY, prepared.issued_by, *said)
+                await self.store.timelines.add(self.account, prepared.retry_of, RETRY, prepared.issued_by, *said)
             log.warning("refund.refused", account=self.account, charge_id=prepared.charge_id, **_amazons(fields))
 
     async def _show_on_declined(self, prepared: PreparedRefund, fields: Mapping[str, str]) -> None:
@@ -217,8 +217,8 @@ class RefundAttempts:
         self.metrics.refund_attempt("unclear")
         candidate = ""
         with contextlib.suppress(StoreUnavailable):
-            if record := await self.store.request(self.account, prepared.id):
-                candidate = await self.store.candidate_of(self.account, record)
+            if record := await self.store.requests.get(self.account, prepared.id):
+                candidate = await self.store.requests.candidate_of(self.account, record)
         log.error(
             "refund.unclear",
             account=self.account,

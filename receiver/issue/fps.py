@@ -109,13 +109,13 @@ class FpsIssuer:
             raise NotFound("This account has no Flexible Payments.", reason="no_fps")
         order = FpsOrder(values=values, version=access.version)
         lease = int(self.lease * 1000)
-        reserved = await self._store.reserve_fps(self._name, order, owner=self.new_owner(), lease=lease)
+        reserved = await self._store.fps.reserve(self._name, order, owner=self.new_owner(), lease=lease)
         match reserved:
             case Taken():
                 raise Conflict("The ledger has another refund under this reference.", reason="reference_taken")
             case Attempt():
                 await self._try(reserved, order)
-                record = await self._store.fps_order(self._name, values.reference)
+                record = await self._store.fps.get(self._name, values.reference)
                 return await self._known(record or FpsRecord(order=order), values)
         return await self._known(reserved, values)
 
@@ -126,7 +126,7 @@ class FpsIssuer:
                 "This reference was used with other values. Use a new one for another refund.",
                 reason="reference_reused",
             )
-        refund = await self._store.refund(self._name, values.reference)
+        refund = await self._store.refunds.get(self._name, values.reference)
         if refund is not None or record.state not in (RequestState.REFUSED, RequestState.UNCLEAR):
             return Ordered(record, refund)
         if record.state is RequestState.UNCLEAR:
@@ -146,12 +146,12 @@ class FpsIssuer:
 
     async def hint(self, reference: str) -> bool:
         """Somebody says that this refund has changed: it is due now. False if there was no order for it."""
-        if await self._store.fps_order(self._name, reference) is None:
+        if await self._store.fps.get(self._name, reference) is None:
             return False
         now = self._store.now()
         # Anybody can post such a form: it waits behind what Amazon Pay has signed.
         told = Hint(refund_id=reference, at=now, source=Source.NOTIFICATION, refund_type=FPS, patient=True)
-        await self._store.hint(self._name, told)
+        await self._store.schedule.hint(self._name, told)
         return True
 
     async def observe(self, refund_id: str) -> Observation | None:
@@ -161,13 +161,13 @@ class FpsIssuer:
         `NothingToAsk` where there is nothing more to ask.
         """
         signed_at = self.amazon_client.system_clock()
-        record = await self._store.fps_order(self._name, refund_id)
+        record = await self._store.fps.get(self._name, refund_id)
         if record is None:
             return None
-        known = await self._store.refund(self._name, refund_id)
+        known = await self._store.refunds.get(self._name, refund_id)
         if known is None:
             if record.state is RequestState.RESERVED:
-                await self._store.expedite_fps(self._name, refund_id)
+                await self._store.fps.expedite(self._name, refund_id)
             raise NothingToAsk("Amazon has not taken this order yet.", revision=0)
         if self._store.now() - record.first_at < WINDOW:
             return await self._send(record.order, signed_at)
@@ -179,7 +179,7 @@ class FpsIssuer:
     async def _try(self, attempt: Attempt, order: FpsOrder) -> None:
         """Send the stored values once, and write down the outcome."""
         signed_at = self.amazon_client.system_clock()
-        begun = await self._store.begin_fps(self._name, attempt, WINDOW)
+        begun = await self._store.fps.begin(self._name, attempt, WINDOW)
         if begun is Begin.LOST:
             return
         result: Observation | AmazonError | None = None
@@ -188,13 +188,13 @@ class FpsIssuer:
                 result = await self._send(order, signed_at)
             except AmazonError as failed:
                 result = failed
-        record = None if isinstance(result, Observation) else await self._store.fps_order(self._name, attempt.id)
+        record = None if isinstance(result, Observation) else await self._store.fps.get(self._name, attempt.id)
         match judge(result, record, self._store.now(), self.random()):
             case Made(refund=seen):
                 await self._done(attempt, order, seen)
             case TryAgain(error=error, at=at, unknown=unknown, fields=fields):
                 _log_failure(self._name, attempt, error, at - self._store.now())
-                await self._store.retry_fps(self._name, attempt, at, unknown=unknown, fields=fields)
+                await self._store.fps.retry(self._name, attempt, at, unknown=unknown, fields=fields)
             case Refused(fields=fields):
                 await self._refused(attempt, order, fields)
 
@@ -242,13 +242,13 @@ class FpsIssuer:
     async def _done(self, attempt: Attempt, order: FpsOrder, seen: Observation) -> None:
         details = {"refund_type": FPS}
         recorded = await self.recorder.record(self.amazon_client.account, seen, source=Source.CREATE, details=details)
-        await self._store.done_fps(self._name, attempt, order)
+        await self._store.fps.done(self._name, attempt, order)
         refund = recorded.change.refund
         log.info("fps.refund_made", account=self._name, refund_id=refund.refund_id, state=refund.state)
 
     async def _refused(self, attempt: Attempt, order: FpsOrder, fields: Mapping[str, str]) -> None:
         """Refused, or too late to be sent: no worker tries again."""
-        state = await self._store.refuse_fps(self._name, attempt, fields)
+        state = await self._store.fps.refuse(self._name, attempt, fields)
         unclear = state is RequestState.UNCLEAR
         (log.error if unclear else log.warning)(
             "fps.unclear" if unclear else "fps.refused",
@@ -265,13 +265,13 @@ class FpsIssuer:
             await self.rounds.run(self._store.change_signal(self._name))
 
     async def _claim(self, room: int) -> Claim[Attempt]:
-        return await self._store.claim_fps(self._name, lease=int(self.lease * 1000), limit=room)
+        return await self._store.fps.claim(self._name, lease=int(self.lease * 1000), limit=room)
 
     async def _work(self, attempt: Attempt) -> None:
         """Send a claimed order, if it is still open."""
-        record = await self._store.fps_order(self._name, attempt.id)
+        record = await self._store.fps.get(self._name, attempt.id)
         if record is None or record.state is not RequestState.RESERVED:
-            await self._store.release_fps(self._name, attempt)
+            await self._store.fps.release(self._name, attempt)
             return
         await self._try(attempt, record.order)
 

@@ -107,7 +107,7 @@ class Issuer:
         With Amazon's default as soft descriptor: what Amazon tells of the declined one's is not what was sent. Where
         Amazon has refused the last try, and that is proven, this is another one (see `generations.py`).
         """
-        declined = await self.store.refund(self._name, refund_id)
+        declined = await self.store.refunds.get(self._name, refund_id)
         if declined is None:
             raise NotFound("There is no such refund.", reason="no_such_refund")
         if declined.refund_type == FPS:
@@ -151,7 +151,7 @@ class Issuer:
         return await ManualResolver(self.attempts).as_not_issued(request_id, by=by)
 
     async def _issue(self, prepared: PreparedRefund, declined: Refund | None = None) -> Issued:
-        known = await self.store.request(self._name, prepared.id)
+        known = await self.store.requests.get(self._name, prepared.id)
         if known is not None:
             return await self._known(known, prepared)
         if declined is not None:
@@ -161,9 +161,11 @@ class Issuer:
         if not prepared.order_reference:
             prepared = msgspec.structs.replace(prepared, order_reference=charge.merchant_reference_id)
         guard = self._guard(prepared, charge, refundable_total(captured, self.over), declined)
-        await self.store.upgrade_charge_book(self._name, prepared.charge_id)
+        await self.store.requests.upgrade_charge_book(self._name, prepared.charge_id)
         lease = int(self.lease * 1000)
-        reserved = await self.store.reserve(self._name, prepared, owner=self.new_owner(), guard=guard, lease=lease)
+        reserved = await self.store.requests.reserve(
+            self._name, prepared, owner=self.new_owner(), guard=guard, lease=lease
+        )
         match reserved:
             case NotReserved():
                 raise not_reserved(reserved, prepared, guard)
@@ -171,7 +173,7 @@ class Issuer:
                 raise await self._disputed(prepared.charge_id)
             case Reserved(token=token):
                 await self.attempts.when_admitted(Attempt(prepared.id, token), prepared)
-                record = await self.store.request(self._name, prepared.id)
+                record = await self.store.requests.get(self._name, prepared.id)
                 if record is None:
                     raise StoreUnavailable(
                         "The store was emptied; ask again with the same key.", reason="store_emptied"
@@ -181,14 +183,16 @@ class Issuer:
 
     async def _check(self, declined: Refund) -> None:
         """Refuse, before Amazon is asked, what no state of the charge admits. The rest is the reserving script's."""
-        found = judge(declined, await self.store.known_charge(self._name, declined.charge_id), self.store.now())
+        found = judge(declined, await self.store.charges.known(self._name, declined.charge_id), self.store.now())
         if found and NOT_MERCHANTS_REFUND in found.reasons:
             raise not_merchants_refund()
         if found and BUYER_MAY_BE_PAID in found.reasons:
             raise await self._disputed(declined.charge_id)
 
     async def _disputed(self, charge_id: str) -> Conflict:
-        return buyer_may_be_paid(open_on(charge_id, await self.store.disputes(self._name, permission_of(charge_id))))
+        return buyer_may_be_paid(
+            open_on(charge_id, await self.store.disputes.of_permission(self._name, permission_of(charge_id)))
+        )
 
     def _guard(self, prepared: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
         """What must not be in the way of an order."""
@@ -214,7 +218,7 @@ class Issuer:
             )
         match record.state:
             case RequestState.DONE:
-                refund = await self.store.refund(self._name, record.refund_id)
+                refund = await self.store.refunds.get(self._name, record.refund_id)
                 current = await current_refunds(self.store, self._name, [refund] if refund else [])
                 return Issued(record, current[0] if current else None)
             case RequestState.REFUSED:
@@ -226,7 +230,7 @@ class Issuer:
                     "the refund in Seller Central before you use a new key, and settle the request (`receiver refund "
                     f"settle-request`). {record.detail}",
                     refund_request_id=record.order.id,
-                    candidate=await self.store.candidate_of(self._name, record),
+                    candidate=await self.store.requests.candidate_of(self._name, record),
                 )
         return Issued(record, None)
 

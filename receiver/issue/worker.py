@@ -46,13 +46,13 @@ class Worker:
         await self.rounds.run(self._store.change_signal(self._name))
 
     async def _claim(self, room: int) -> Claim[Attempt]:
-        return await self._store.claim_requests(self._name, lease=int(self.lease * 1000), limit=room)
+        return await self._store.requests.claim(self._name, lease=int(self.lease * 1000), limit=room)
 
     async def _work(self, attempt: Attempt) -> None:
         """Send a claimed request, if it is still open."""
-        record = await self._store.request(self._name, attempt.id)
+        record = await self._store.requests.get(self._name, attempt.id)
         if record is None or record.state is not RequestState.RESERVED:
-            await self._store.release_request(self._name, attempt)
+            await self._store.requests.release(self._name, attempt)
             return
         with structlog.contextvars.bound_contextvars(**in_the_log(record.order.traceparent)):
             await self.attempts.when_admitted(attempt, record.order)

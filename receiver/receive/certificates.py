@@ -19,7 +19,7 @@ from typing import Literal, Protocol, TypeVar
 
 import structlog
 
-from receiver.amazon.sns.certificate import SigningCertificate, check_certificate, decode_pem, file_hash, read_der
+from receiver.amazon.sns.certificate import SigningCertificate, decode_pem, file_hash, read_der
 from receiver.amazon.sns.envelope import Envelope
 from receiver.amazon.sns.signature import PAST_MS, read_address
 from receiver.errors import (
@@ -104,15 +104,19 @@ class CertificateStore:
 
         `source` is who posted it: each source has its share of the fetches.
 
-        Raises `CertificateUnavailable` where it cannot be had just now, `VerificationFailed` where it must not sign for
-        this envelope.
+        Raises `CertificateUnavailable` if it cannot be had at present, `VerificationFailed` if no notification may be
+        signed with it. Its name and dates are not compared with the envelope: see `signature.prove`.
         """
         key = (envelope.partition, name)
-        certificate = self._proven.get(key) or self._pinned.get(key)
-        if certificate is None:
-            certificate = await self._obtain(key, envelope.signing_cert_url, source)
-        check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, self._now())
-        return certificate
+        kept = self._proven.get(key) or self._pinned.get(key)
+        return kept or await self._obtain(key, envelope.signing_cert_url, source)
+
+    def stop_fetching(self) -> None:
+        """Refuse what waits for a certificate, and from now on all that would have to wait: the process ends.
+
+        Raises nothing here; `get` raises `CertificateUnavailable` (`stopping`), so SNS sends the notification again.
+        """
+        self._queue.refuse()
 
     def proven(self, envelope: Envelope, name: str, certificate: SigningCertificate) -> None:
         """Tell that the certificate has verified this envelope."""

@@ -45,6 +45,13 @@ class QueueFull(CertificateUnavailable):
     retry_after = 10
 
 
+class Stopping(CertificateUnavailable):
+    """The service is stopping and fetches no more certificates."""
+
+    reason = "stopping"
+    retry_after = 5
+
+
 class _Job(Generic[V]):
     """One fetch for all who want the same; `sources` are those that have it in their queue."""
 
@@ -70,6 +77,7 @@ class FetchQueue(Generic[K, V]):
         self._seats = Shares[asyncio.Future[None]](MOST_WAITING)
         self._tokens, self._at = BURST, -math.inf
         self._next: asyncio.TimerHandle | None = None
+        self._refusing = False
 
     @property
     def waiting(self) -> int:
@@ -79,8 +87,11 @@ class FetchQueue(Generic[K, V]):
     async def get(self, source: str, key: K, fetch: Callable[[], Coroutine[object, object, V]], patience: float) -> V:
         """What `fetch` returns, which never raises; it is called once for all who ask meanwhile.
 
-        Raises `QueueFull`, or `TimeoutError` after `patience` seconds or if the fetch was given up for others.
+        Raises `QueueFull`, `Stopping` after `refuse`, or `TimeoutError` after `patience` seconds or if the fetch was
+        given up for others.
         """
+        if self._refusing:
+            raise Stopping
         seat = self._sit(source)
         job = None
         try:
@@ -91,6 +102,8 @@ class FetchQueue(Generic[K, V]):
             await asyncio.wait((job.outcome, seat), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if job.outcome.done() and not job.outcome.cancelled():
                 return job.outcome.result()
+            if self._refusing:
+                raise Stopping
             raise QueueFull if seat.done() else TimeoutError
         finally:
             self._seats.remove(source, seat)
@@ -98,8 +111,15 @@ class FetchQueue(Generic[K, V]):
                 job.waiting -= 1
                 self._drop_unwanted(key, job)
 
+    def refuse(self) -> None:
+        """Let no one wait any longer, now or later. What is under way goes on until `close`."""
+        self._refusing = True
+        for seat in self._seats.holders():
+            if not seat.done():
+                seat.set_result(None)
+
     async def close(self) -> None:
-        """Give up all fetches."""
+        """Cancel all fetches."""
         tasks = [job.task for job in self._running if job.task is not None]
         if self._next is not None:
             self._next.cancel()

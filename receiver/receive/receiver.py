@@ -17,7 +17,7 @@ import structlog
 from receiver.amazon.account import Account
 from receiver.amazon.notification import Notice, read_notice
 from receiver.amazon.sns.envelope import MAX_BODY, NOTIFICATION, SUBSCRIPTION, Envelope, read_envelope
-from receiver.amazon.sns.signature import FUTURE_MS, PAST_MS, check_address, check_age, check_signature
+from receiver.amazon.sns.signature import FUTURE_MS, PAST_MS, check_claims, prove
 from receiver.amazon.sns.topic import AMAZON_PAY_AWS_ACCOUNTS
 from receiver.amazon.unrecognized import read_contents
 from receiver.errors import Malformed, NotFound, TooLarge, TransportError, Unavailable, Unconfigured, VerificationFailed
@@ -150,10 +150,9 @@ class Receiver:
         return strict
 
     async def _prove(self, envelope: Envelope, now: int, source: str) -> None:
-        name = check_address(envelope)
-        check_age(envelope, now, self._past_ms, self._future_ms)
+        name = check_claims(envelope, now, self._past_ms, self._future_ms)
         certificate = await self._certificates.get(envelope, name, source)
-        check_signature(envelope, certificate)
+        prove(envelope, certificate, now)
         self._certificates.proven(envelope, name, certificate)
         self._watch_version(envelope)
 
@@ -221,10 +220,12 @@ class Receiver:
         names = tuple(account.name for account in accounts)
         if notice.dispute:
             dispute = signed(notice.dispute, message_id, envelope.timestamp)
-            writes = [self._store.dispute(name, dispute, message_id=message_id, digest=digest) for name in names]
+            writes = [
+                self._store.disputes.record(name, dispute, message_id=message_id, digest=digest) for name in names
+            ]
         else:
             hint = _hint(envelope, notice, digest, now, traceparent)
-            writes = [self._store.hint(name, hint) for name in names]
+            writes = [self._store.schedule.hint(name, hint) for name in names]
         noted = tuple(await all_of(writes))
         for name, found in zip(names, noted, strict=True):
             if found is HintResult.ALTERED:

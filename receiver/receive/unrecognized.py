@@ -78,8 +78,8 @@ async def keep(
         fix="Read it with `receiver notification show`, and report it: a newer version may understand it.",
     )
     hints = [] if contents.is_sample else _hints(accounts, contents, envelope, now, traceparent)
-    writes = [store.hint(name, hint) for name, hint in hints]
-    writes += [store.keep_notification(name, kept, envelope.message) for name in ([UNASSIGNED] if several else names)]
+    writes = [store.schedule.hint(name, hint) for name, hint in hints]
+    writes += [store.notifications.keep(name, kept, envelope.message) for name in ([UNASSIGNED] if several else names)]
     return tuple((await all_of(writes))[len(hints) :])
 
 

@@ -48,7 +48,7 @@ REASONS: Final = frozenset(
     bad_signature hash_forbidden
     certificate_unavailable certificate_not_found certificate_slow certificate_too_many certificate_not_as_named
     certificate_not_pem certificate_unreadable certificate_version certificate_weak_key certificate_is_ca
-    certificate_wrong_use certificate_wrong_name certificate_dates
+    certificate_wrong_use certificate_wrong_name certificate_dates stopping
     unconfigured unconfigured_topic unconfigured_merchant unconfigured_account confirmation_failed
     notification_unreadable no_fps fps_no_order
     too_large encoded method body_timeout disconnected answer_timeout overloaded unavailable internal_error
@@ -98,32 +98,38 @@ class Metrics:
         self._notifications = self._counter("notifications", "Notifications handled.", "outcome", "reason")
         self._age = self._histogram("notification_age_seconds", "From Amazon's signature to the receiver.", AGES)
         self._answer = self._histogram("ipn_answer_seconds", "From the request to our answer.", FAST)
-        self._asked = self._counter("amazon_requests", "Calls of Amazon's API.", "call", "outcome")
-        self._unread = self._counter("amazon_fields_unread", "Unreadable fields in Amazon's answers.", "call", "field")
-        self._asking = self._histogram("amazon_request_seconds", "Duration of a call of Amazon's API.", SLOW)
+        self._amazon_calls = self._counter("amazon_requests", "Calls of Amazon's API.", "call", "outcome")
+        self._unread_fields = self._counter(
+            "amazon_fields_unread", "Unreadable fields in Amazon's answers.", "call", "field"
+        )
+        self._amazon_seconds = self._histogram("amazon_request_seconds", "Duration of a call of Amazon's API.", SLOW)
         self._final = self._counter("refunds_final", "Refunds that became final.", "state", "reason", "found_by")
-        self._settling = self._histogram("hint_to_state_seconds", "From a hint to the state it led to.", AGES)
+        self._hint_to_state = self._histogram("hint_to_state_seconds", "From a hint to the state it led to.", AGES)
         self._final_after = self._histogram(
             "notification_to_final_seconds", "From a notification to the final state that it led to.", AGES
         )
         self._events = self._counter("events", "Events written, without those of old refunds.", "type")
-        self._old = self._counter(
+        self._backfill_events = self._counter(
             "events_backfill", "Events of refunds that were final long before we saw them.", "type"
         )
         self._deliveries = self._counter("deliveries", "Attempts to deliver an event.", "outcome")
-        self._delivery = self._histogram("delivery_seconds", "Duration of one attempt to deliver.", SLOW)
-        self._tried = self._counter("refund_tries", "Attempts to issue refunds; requests resolved by hand.", "outcome")
-        self._told = self._counter("operator_events", "Operator events published.", "type")
+        self._delivery_seconds = self._histogram("delivery_seconds", "Duration of one attempt to deliver.", SLOW)
+        self._refund_attempts = self._counter(
+            "refund_tries", "Attempts to issue refunds; requests resolved by hand.", "outcome"
+        )
+        self._operator_events = self._counter("operator_events", "Operator events published.", "type")
         self._dead_dropped = self._counter("dead_events_dropped", "Dead events dropped because of the limit.")
-        self._dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
+        self._hints_dropped = self._counter("hints_dropped", "Notified refunds that Amazon does not know.")
         self._store_errors = self._counter("store_errors", "Commands that Redis did not confirm.", "kind")
         self._unreadable = self._counter("store_unreadable_records", "Damaged records found.", "kind")
         self._requests = self._counter("http_requests", "Requests answered.", "route", "method", "status")
         self._feed_clients = Gauge(
             "receiver_feed_clients", "Clients of the feed.", registry=self.registry, multiprocess_mode="livesum"
         )
-        self._fed = self._counter("feed_events", "Events sent to clients of the feed.", "form")
-        self._cut = self._counter("feed_clients_cut", "Clients of the feed that were disconnected for being too slow.")
+        self._feed_events = self._counter("feed_events", "Events sent to clients of the feed.", "form")
+        self._feed_cut = self._counter(
+            "feed_clients_cut", "Clients of the feed that were disconnected for being too slow."
+        )
         self._sizes = Sizes()
         self.registry.register(self._sizes)
 
@@ -150,17 +156,17 @@ class Metrics:
     def amazon_call(self, call: str, outcome: str, seconds: float) -> None:
         """Amazon's API was called; `outcome` is `ok` or an error's reason."""
         known = outcome if outcome in ANSWERS else "amazon_unknown" if outcome.startswith("amazon_") else OTHER
-        self._of(self._asked, bounded(call, CALLS), known).inc()
-        self._asking.observe(seconds)
+        self._of(self._amazon_calls, bounded(call, CALLS), known).inc()
+        self._amazon_seconds.observe(seconds)
 
     def unread_field(self, call: str, field: str) -> None:
         """A field of Amazon's answer was unreadable; `field` is Amazon's name for it."""
-        self._of(self._unread, bounded(call, CALLS), bounded(field, FIELDS)).inc()
+        self._of(self._unread_fields, bounded(call, CALLS), bounded(field, FIELDS)).inc()
 
     def observation(self, settled: Recorded, source: Source, hinted_at: int, now: int) -> None:
         """An observation was recorded; `hinted_at` (ms) is 0 if no hint led to it."""
         known, refund = settled.change.known, settled.change.refund
-        counter = self._old if refund.backfill else self._events
+        counter = self._backfill_events if refund.backfill else self._events
         for event in settled.events:
             self._of(counter, bounded(event.type, EventType)).inc()
         if refund.backfill:
@@ -171,24 +177,24 @@ class Metrics:
             if hinted_at and source is Source.NOTIFICATION:
                 self._final_after.observe(max(now - hinted_at, 0) / 1000)
         if hinted_at:
-            self._settling.observe(max(now - hinted_at, 0) / 1000)
+            self._hint_to_state.observe(max(now - hinted_at, 0) / 1000)
 
     def hint_dropped(self) -> None:
         """Amazon does not know the refund that a notification named."""
-        self._dropped.inc()
+        self._hints_dropped.inc()
 
     def delivery_attempt(self, outcome: str, seconds: float) -> None:
         """An attempt to deliver ended: delivered, retry, dead or gone."""
         self._of(self._deliveries, bounded(outcome, DELIVERED)).inc()
-        self._delivery.observe(seconds)
+        self._delivery_seconds.observe(seconds)
 
     def refund_attempt(self, outcome: str) -> None:
         """An attempt to issue a refund ended, or a request was resolved by hand."""
-        self._of(self._tried, bounded(outcome, TRIED)).inc()
+        self._of(self._refund_attempts, bounded(outcome, TRIED)).inc()
 
     def operator_event(self, kind: str) -> None:
         """An operator event was published; `kind` is its type."""
-        self._of(self._told, bounded(kind, OPERATOR_TYPES)).inc()
+        self._of(self._operator_events, bounded(kind, OPERATOR_TYPES)).inc()
 
     def dead_dropped(self, count: int) -> None:
         """Dead events beyond the limit were dropped."""
@@ -212,11 +218,11 @@ class Metrics:
 
     def feed_events(self, form: str, events: int) -> None:
         """Events were sent to a client of the feed; `form` is sse or json."""
-        self._of(self._fed, bounded(form, ("sse", "json"))).inc(events)
+        self._of(self._feed_events, bounded(form, ("sse", "json"))).inc(events)
 
     def feed_cut(self) -> None:
         """A client of the feed was disconnected because it was too slow."""
-        self._cut.inc()
+        self._feed_cut.inc()
 
     def gauges(self, sizes: Mapping[str, Mapping[str, float]], ends_in: Mapping[str, float] | None = None) -> None:
         """Set the gauges: the store's sizes of each account, and the seconds left of each certificate file."""

@@ -46,6 +46,10 @@ class Shares(Generic[H]):
         else:
             del self._held[source], self._sums[source]
 
+    def holders(self) -> list[H]:
+        """All that hold something."""
+        return [holder for held in self._held.values() for holder in held]
+
     def greediest(self, source: str, amount: int = 1) -> tuple[str, H] | None:
         """The largest holder of the source that holds the most; of equals, the oldest.
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
 
 from receiver.amazon.sns.envelope import MAX_BODY
-from receiver.outbox.subscribers.formats import link_problems
+from receiver.outbox.formats.format import link_problems
 from receiver.settings.values import AsList, Name, Networks, Section, Span, SpanOrNone, Words, one_of, secret_text
 from receiver.store.redis.address import TLS_FILES, RedisAddress, read_address
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
-from receiver.outbox.subscribers.subscriber import Subscriber, read_subscriber, subscriber_problems
+from receiver.outbox.subscribers.reading import read_subscriber, subscriber_problems
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.settings.sections import DeliverySettings
 from receiver.settings.sources import Tree

@@ -17,26 +17,29 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any
 
 import structlog
 
 from receiver.errors import StoreUnavailable
 from receiver.runtime.rounds import ChangeSignal
-from receiver.store.deliveries.feed import Feed
+from receiver.store.dashboard import Overview
 from receiver.store.gauges import Gauges
 from receiver.store.maintenance.data_version import Format
+from receiver.store.maintenance.inspection import Inspection
+from receiver.store.maintenance.pruning import Pruning
+from receiver.store.redis.base import Connection
 from receiver.store.redis.client import Client, pipelines
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import Damage
 from receiver.store.redis.keys import CERTIFICATES, PROBE, SEALS
 from receiver.store.redis.wakeups import ChangeNotifier, News
+from receiver.store.repositories import Repositories
 
 log = structlog.get_logger()
 CLOCK_EVERY, CLOCK_RETRY = 30.0, 1.0
 
 
-class Store(Gauges, Feed, Format):
+class Store(Repositories):
     """All stored data. Every method raises `StoreUnavailable` when Redis does not confirm."""
 
     def __init__(
@@ -51,14 +54,15 @@ class Store(Gauges, Feed, Format):
         on_dropped: Callable[[int], None] = lambda count: None,
         on_record: Callable[[str], None] = lambda kind: None,
     ) -> None:
-        self._client: Any = client
-        self.damage = Damage(on_record)
-        self._names: dict[str, list[str]] = {}
-        self._reads = pipelines(client, on_error=on_error)
-        self._writes = pipelines(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
-        self.now = clock or Clock()
-        self.change_notifier = ChangeNotifier(client)
-        self.on_dropped = on_dropped
+        reads = pipelines(client, on_error=on_error)
+        writes = pipelines(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
+        notifier = ChangeNotifier(client)
+        super().__init__(Connection(client, reads, writes, clock or Clock(), notifier, Damage(on_record)), on_dropped)
+        self.dashboard = Overview(self)
+        self.gauges = Gauges(self, self.dashboard)
+        self.pruning = Pruning(self)
+        self.inspection = Inspection(self)
+        self.format = Format(self.connection)
         self._timekeeper: asyncio.Task[None] | None = None
         self._clock_is_right = False
 
@@ -66,7 +70,7 @@ class Store(Gauges, Feed, Format):
         """Subscribe to other processes' notifications and adopt Redis's clock. Redis may still be down."""
         with contextlib.suppress(StoreUnavailable):
             await self.correct_clock()
-        self.change_notifier.start()
+        self.connection.change_notifier.start()
         self._timekeeper = asyncio.get_running_loop().create_task(self._keep_time())
 
     async def close(self) -> None:
@@ -75,10 +79,10 @@ class Store(Gauges, Feed, Format):
             self._timekeeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._timekeeper
-        await self.change_notifier.stop()
+        await self.connection.change_notifier.stop()
         await self._writes.close()
         await self._reads.close()
-        await self._client.aclose()
+        await self.connection.client.aclose()
 
     async def _keep_time(self) -> None:
         while True:
@@ -141,8 +145,8 @@ class Store(Gauges, Feed, Format):
 
     async def changed(self, account: str, timeout: float) -> None:
         """Return when data of the account was written, or after `timeout` seconds."""
-        await self.change_notifier.wait(account, timeout)
+        await self.connection.change_notifier.wait(account, timeout)
 
     def change_signal(self, account: str, kind: News = News.CHANGED) -> AbstractContextManager[ChangeSignal]:
         """A signal that is set whenever a change of this kind is written to the account."""
-        return self.change_notifier.change_signal(account, kind)
+        return self.connection.change_notifier.change_signal(account, kind)

@@ -16,10 +16,10 @@ from receiver.ledger.lifecycle import EventType
 from receiver.ledger.refund import Revision
 from receiver.ledger.timestamps import parse_time
 from receiver.outbox.retries import DeliveryAttempts
-from receiver.store.deliveries.dead_letters import DeadLetters
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import STATES
-from receiver.store.refunds.timeline import Timelines
+from receiver.store.repositories import Repositories
 
 PAGE, MOST_READ = 500, 5_000
 """Entries of the stream to read at once, and at most, when looking for contradictions."""
@@ -93,8 +93,12 @@ class RefundEvent:
             return int(self.stream_id.partition("-")[0])
 
 
-class Overview(Timelines, DeadLetters):
+class Overview(RedisRepository):
     """Read-only queries for people."""
+
+    def __init__(self, repositories: Repositories) -> None:
+        super().__init__(repositories.connection)
+        self._all = repositories
 
     async def counted(self, account: str, edges: Sequence[int]) -> Counted:
         """How many refunds are in each of `STATES`, and how many last changed between each pair of adjacent edges
@@ -143,13 +147,13 @@ class Overview(Timelines, DeadLetters):
             self._read("ZCARD", keys("lane", name)),
             self._read("HLEN", keys("dead", name)),
             self._read("ZRANGE", keys("lane", name), 0, 0, "WITHSCORES"),
-            self._oldest_owed(account, name),
+            self._all.deliveries.oldest_owed(account, name),
         )
         if not oldest:
             return QueueState(int(waiting), int(dead))
         stored = await self._read("HGET", keys("attempts", name), oldest)
         next_at = max((at for _, at in self._scored(keys("lane", name), top)), default=0)
-        tried = self._attempts(keys("attempts", name), oldest, stored)
+        tried = self._all.deliveries.read_attempts(keys("attempts", name), oldest, stored)
         return QueueState(int(waiting), int(dead), int(oldest.partition("-")[0]), next_at, tried)
 
     async def refund_events(
@@ -187,7 +191,7 @@ class Overview(Timelines, DeadLetters):
             return None
         if score is None:
             return None
-        return self._millis(queue, stream_id, score), self._attempts(attempts, stream_id, stored)
+        return self._millis(queue, stream_id, score), self._all.deliveries.read_attempts(attempts, stream_id, stored)
 
 
 def _order(stream_id: str) -> tuple[int, int]:

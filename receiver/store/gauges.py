@@ -7,11 +7,12 @@ import contextlib
 from collections.abc import Sequence
 from types import MappingProxyType
 
-from receiver.store.dashboard import AlertingProblem
+from receiver.store.dashboard import AlertingProblem, Overview
 from receiver.store.deliveries.queues import Health
 from receiver.store.deliveries.subscribers import SubscriberList
-from receiver.store.maintenance.inspection import Inspection
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType
+from receiver.store.repositories import Repositories
 
 MOST_OLD = 200
 """Pending refunds to search for the oldest."""
@@ -19,10 +20,14 @@ AGES = MappingProxyType({"1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000})
 """ms. Pending refunds that have not changed for this long are counted; the key is the label of the metric."""
 
 
-class Gauges(Inspection):
+class Gauges(RedisRepository):
     """Measures one account at a time."""
 
-    async def gauges(self, account: str) -> dict[str, float]:
+    def __init__(self, repositories: Repositories, dashboard: Overview) -> None:
+        super().__init__(repositories.connection)
+        self._all, self._dashboard = repositories, dashboard
+
+    async def measure(self, account: str) -> dict[str, float]:
         """Sizes of the account: `pending`, `hinted`, `due`, `refreshed`, `events`, `lanes`, and those of
         `request_sizes`.
 
@@ -34,7 +39,7 @@ class Gauges(Inspection):
         `pending_unchanged:<age>` counts the pending refunds that have not changed for that long.
         """
         keys = self._keys(account)
-        subscriber_list = await self.subscriber_list(account)
+        subscriber_list = await self._all.subscribers.read(account)
         names = subscriber_list.names
         commands = {
             "pending": ("ZCARD", keys.state("RefundInitiated")),
@@ -62,11 +67,11 @@ class Gauges(Inspection):
             sizes |= await self._health_sizes(account, name, subscriber_list)
         sizes["oldest_pending_seconds"] = await self._oldest_pending_age(account) / 1000
         sizes["wrong_type_keys"] = sum(each.account in ("", account) for each in self.damage.foreign)
-        return sizes | await self.request_sizes(account)
+        return sizes | await self._all.requests.request_sizes(account)
 
     async def alerting_problems(self, account: str) -> list[AlertingProblem]:
         """The account's subscribers that are paused, failing, unreadable, or have dead events, sorted by name."""
-        subscriber_list = await self.subscriber_list(account)
+        subscriber_list = await self._all.subscribers.read(account)
         names = sorted(subscriber_list.names)
         dead = await asyncio.gather(*(self._size("HLEN", self._keys(account)("dead", name)) for name in names))
         health = await asyncio.gather(*(self._health(account, name) for name in names))
@@ -85,7 +90,7 @@ class Gauges(Inspection):
     async def _health(self, account: str, name: str) -> Health:
         """The subscriber's health; an empty one if the key has the wrong type, which the check of the keys reports."""
         with contextlib.suppress(WrongType):
-            return await self.health(account, name)
+            return await self._all.deliveries.health(account, name)
         return Health()
 
     async def _size(self, *command: str | int) -> float:
@@ -97,7 +102,9 @@ class Gauges(Inspection):
     async def _health_sizes(self, account: str, name: str, subscriber_list: SubscriberList) -> dict[str, float]:
         oldest, health = 0, Health()
         with contextlib.suppress(WrongType):
-            (_, _, oldest), health = await asyncio.gather(self.queue_sizes(account, name), self.health(account, name))
+            (_, _, oldest), health = await asyncio.gather(
+                self._all.deliveries.queue_sizes(account, name), self._all.deliveries.health(account, name)
+            )
         found = subscriber_list.subscribers.get(name)
         return {
             f"failures:{name}": health.streak,
@@ -108,7 +115,7 @@ class Gauges(Inspection):
     async def _oldest_pending_age(self, account: str) -> int:
         """ms; 0 if none is pending. Damaged records are skipped."""
         keys, now = self._keys(account), self.now()
-        ids = await self.pending_longest(account, MOST_OLD)
+        ids = await self._dashboard.pending_longest(account, MOST_OLD)
         found = await asyncio.gather(*(self._times(keys("refund", each)) for each in ids))
         ages = [
             now - int(at) for pair in found for at in pair if at and at.isdigit() and len(at) < 16 and int(at) <= now

@@ -83,7 +83,7 @@ class Tracker:
         bucket = self.account.throttle[Call.GET_REFUND]
         # Where Amazon is slow, a quarter of the places stays free for refunds that notifications name.
         patient = max(1, self.rounds.concurrency * 3 // 4) - sum(due.patient for due in self.rounds.under_way.values())
-        return await self.store.claim(
+        return await self.store.schedule.claim(
             self.account.name,
             Call.GET_REFUND,
             lease=int(self.lease * 1000),
@@ -166,7 +166,7 @@ class Tracker:
     async def _explains(self, refund: Refund) -> None:
         """A refund that was not issued here may be the outcome of an unclear request: a person decides."""
         with contextlib.suppress(StoreUnavailable):
-            if unclear := await self.store.unclear_with(refund):
+            if unclear := await self.store.requests.unclear_with(refund):
                 log.error(
                     "refund.unclear_candidate",
                     request=unclear.order.id,
@@ -194,7 +194,7 @@ class Tracker:
 
     async def _without_an_answer(self, due: DueRefund) -> Refund | None:
         """What the ledger holds of a refund that Amazon says nothing about. If it is stuck by now, that is recorded."""
-        known = await self.store.refund(due.account, due.refund_id)
+        known = await self.store.refunds.get(due.account, due.refund_id)
         if known is None or not is_overdue(known, self.store.now(), self.account.stuck_after):
             return known
         recorded = await self.recorder.record(
@@ -213,7 +213,7 @@ class Tracker:
             log.info("refund.unchanged", state=known.state, source=due.source, next_at=next_look.at)
         elif isinstance(error, AmazonError) and not isinstance(error, AmazonNotFound):
             _log_failure(error, next_look)
-        held = await self.store.reschedule(due, next_look)
+        held = await self.store.schedule.reschedule(due, next_look)
         if isinstance(error, AmazonNotFound):
             self._log_not_found(due, known, next_look, held)
 

@@ -14,9 +14,7 @@ from receiver.exchange import Response
 from receiver.ledger.lifecycle import EventType, decide
 from receiver.ledger.refund import Source
 from receiver.outbox.events.event import event_of, from_fields, to_fields
-from receiver.outbox.formats.render import render
-from receiver.outbox.subscribers.filters import wants
-from receiver.outbox.subscribers.formats import CLOUDEVENTS, FORMATS
+from receiver.outbox.formats.registry import FORMATS, render, wants
 from receiver.store.refunds.codec import from_hash, to_hash
 from tests.outbox.examples import a_subscriber
 from tests.outbox.tellers import teller
@@ -85,7 +83,7 @@ def test_a_change_of_any_one_field_never_hides_a_decline(place: tuple[str, ...],
     read = from_fields("us", {name: text.encode().decode() for name, text in to_fields(event).items()})
     assert (read.refund.state, read.refund.unread) == ("Declined", change.refund.unread)
     for name in FORMATS:
-        subscriber = a_subscriber(types=(EventType.DECLINED.value,)) if name == CLOUDEVENTS else teller(name)
+        subscriber = a_subscriber(types=(EventType.DECLINED.value,)) if name == "cloudevents" else teller(name)
         assert wants(subscriber, read)
         assert render([read], subscriber, NOW).body
 

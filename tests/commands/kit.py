@@ -7,7 +7,6 @@ import os
 import queue
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
@@ -22,6 +21,7 @@ from receiver.track.record import Recorder
 from tests.http.kit import ADMIN, READER, REFUNDER, token
 from tests.kit.accounts import MERCHANT, TOPIC, make_account, merchant_key_pem
 from tests.kit.clock import T0
+from tests.kit.forks import FORKS
 
 REFUND = "S01-5105180-3221187-R022311"
 BOUND = 20.0
@@ -91,9 +91,9 @@ class Server:
         """Forget everything."""
 
         async def flush() -> None:
-            await self.service.store._client.flushall()
+            await self.service.store.connection.client.flushall()
             for account in self.service.accounts:
-                await self.service.store.open_subscriber_list(account.name)
+                await self.service.store.subscribers.open(account.name)
 
         self.run(flush())
 
@@ -141,7 +141,7 @@ class Process:
 
     def __init__(self, *args: str, stdin: int = subprocess.DEVNULL, **environment: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "receiver", *args],
+            [*FORKS.command(), *args],
             cwd=REPOSITORY,
             env={**os.environ, "COLUMNS": "80", **environment},
             stdin=stdin,

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from receiver.errors import ConfigurationError
 from tests.commands.conftest import Ran, Run
 from tests.commands.kit import Server
 from tests.http.kit import REFUNDER
+from tests.kit.forks import FORKS
 from tests.kit.processes import PROJECT
 
 HEAD = ",".join(COLUMNS)
@@ -285,7 +285,7 @@ def config(valkey_url: str) -> dict[str, str]:
 def prune(config: dict[str, str], *args: str) -> Ran:
     """A process of its own: the command sets up the log of its process."""
     environment = {**os.environ, "COLUMNS": "200", **config}
-    command = [sys.executable, "-m", "receiver", "prune", *args]
+    command = [*FORKS.command(), "prune", *args]
     ran = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
     return Ran(ran.returncode, ran.stdout, ran.stderr)
 
@@ -297,7 +297,7 @@ def age(server: Server, *refunds: str, days: int = 500) -> None:
 
     async def do() -> None:
         for refund_id in refunds:
-            refund = await store.refund("us", refund_id)
+            refund = await store.refunds.get("us", refund_id)
             assert refund is not None
             key = f"refunds:{{us}}:refund:{refund_id}"
             await store._writes.call(("HSET", key, "changed", then, "seen", then))
@@ -372,7 +372,7 @@ def test_repair_sets_a_key_aside_and_says_how_to_undo_it(server: Server, config:
 
     def repair(*args: str) -> Ran:
         environment = {**os.environ, "COLUMNS": "200", **config}
-        command = [sys.executable, "-m", "receiver", "repair", *args]
+        command = [*FORKS.command(), "repair", *args]
         ran = subprocess.run(
             command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
         )

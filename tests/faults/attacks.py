@@ -35,7 +35,7 @@ from tests.benchmarks.load import request
 from tests.faults.kill import DURABLE
 from tests.kit import sns
 from tests.kit.nameserver import NameServer, nameserver
-from tests.kit.processes import PROJECT, Desk, desk, until
+from tests.kit.processes import PROJECT, Command, Desk, desk, until
 from tests.kit.sns import SnsSigner, rsa_key
 from tests.kit.valkey import start_valkey, stop_valkey
 from tests.kit.webserver import WebServer, serving
@@ -337,7 +337,7 @@ async def town(attack: Attack) -> AsyncIterator[Town]:
 
 
 @asynccontextmanager
-async def service(place: Town, at: Desk) -> AsyncIterator[None]:
+async def service(place: Town, at: Desk) -> AsyncIterator[Command]:
     """The service on a durable Valkey, ready."""
     valkey, url = await asyncio.to_thread(start_valkey, at.folder / "v", *DURABLE)
     try:
@@ -352,7 +352,7 @@ async def service(place: Town, at: Desk) -> AsyncIterator[None]:
         place.url = (await command.line("serve.ready"))["address"]
         await until(lambda: _ready(place), "ready")
         place.outcome.ready.clear()
-        yield
+        yield command
     finally:
         stop_valkey(valkey)
 

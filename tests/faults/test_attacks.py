@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from time import perf_counter
 
 import pytest
 
-from tests.faults.attacks import ATTACKS, Attack, Decline, Outcome, room_for_files, suffer
+from receiver.receive.fetch_queue import AT_ONCE_OF_ONE, QUEUED_OF_ONE
+from tests.faults.attacks import ATTACKS, NAMES, Attack, Decline, Outcome, room_for_files, service, suffer, town
+from tests.kit.processes import desk, until
+from tests.service.crash_kit import now
+from tests.transport.test_transport_tls import HOST
 
 SECONDS = 2.0
 PART = 0.4
@@ -29,6 +35,26 @@ async def test_declines_are_told_and_readiness_answers_meanwhile(attack: Attack)
     assert found.always_ready, found
     assert bool(found.believed) == attack.rotates, found
     assert found.done["answers"] if attack.kind else found.looked_up, found
+
+
+async def test_a_stop_waits_for_no_certificate() -> None:
+    """What waits for a silent host gets 503 when the signal comes, which SNS takes for "later", and the service ends;
+    without that it would wait 6 s for the fetches."""
+    async with desk() as at, town(NAMES["silent"]) as place, service(place, at) as command:
+
+        async def strange(number: int) -> int:
+            url = f"https://{HOST}/SimpleNotificationService-{number:032x}.pem"
+            topic = place.amazons[0].topic_arn
+            return await place.post(place.signer.post_body(topic_arn=topic, timestamp_ms=now(), SigningCertURL=url))
+
+        strangers = [asyncio.create_task(strange(number)) for number in range(AT_ONCE_OF_ONE + QUEUED_OF_ONE)]
+        await until(lambda: len(place.host.server.requests) == AT_ONCE_OF_ONE, "the host is asked")
+        began = perf_counter()
+        assert await command.stop() == 0
+        assert perf_counter() - began < 3
+        assert await asyncio.gather(*strangers) == [503] * len(strangers)
+        reasons = [line["reason"] for line in command.logged("ipn.answered")]
+        assert reasons == ["stopping"] * len(strangers)
 
 
 def outcome(**parts: object) -> Outcome:

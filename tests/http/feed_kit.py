@@ -147,7 +147,7 @@ async def happened(
             event = an_event(account=account, refund_id=refund_id(number), reason_code=reason, reason_description=text)
             pipeline.xadd(f"refunds:{{{account}}}:events", to_fields(event))  # type: ignore[arg-type]
         await pipeline.execute()
-    store.change_notifier.notify(account)
+    store.connection.change_notifier.notify(account)
 
 
 async def settled(

@@ -17,9 +17,11 @@ from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
 from receiver.http.api.auth import Caller
+from receiver.http.api.rate_limit import SignInLimit, address_of
 from receiver.http.dashboard import refunds
 from receiver.http.dashboard import sessions as module
-from receiver.http.dashboard.sessions import FailedSignIns, Sessions
+from receiver.http.dashboard.sessions import Sessions
+from receiver.http.dashboard.signing_in import BURST, EVERY
 from receiver.http.feed import feed
 from receiver.http.feed.stream import Timing
 from receiver.ledger.hint import Hint
@@ -102,7 +104,7 @@ def browser(service: Service) -> Browser:
 
 async def subscribe(store: Store, account: str = "us", name: str = "finance", **more: object) -> None:
     fields = {"name": name, "url": f"https://{name}.example/hooks", "secrets": (Secret(SECRET),), **more}
-    await store.add_subscriber(account, Subscriber(**fields))  # type: ignore[arg-type]
+    await store.subscribers.add(account, Subscriber(**fields))  # type: ignore[arg-type]
 
 
 async def test_nobody_sees_anything_before_signing_in(service: Service, browser: Browser) -> None:
@@ -159,20 +161,27 @@ async def test_wrong_tokens_are_limited(service: Service, browser: Browser) -> N
     assert 1 <= int(answer.headers["Retry-After"]) <= 30
 
 
-def test_the_limit_wears_off_and_is_bounded(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:
+def test_the_limit_wears_off_and_is_bounded(clock: ManualClock) -> None:
     """One more try each half minute; an IPv6 network is one client; the table forgets the oldest."""
-    failed = FailedSignIns(clock)
+    limit = SignInLimit(BURST, EVERY, most=3, timer=lambda: clock() / 1000)
     for number in range(5):
-        failed.failed(f"2001:db8::{number}")
-    assert failed.wait_of("2001:db8::ffff") == 30
-    assert failed.wait_of("2001:db8:0:1::1") == 0
+        limit.failed(client_at(f"2001:db8::{number}"))
+    assert wait_of(limit, "2001:db8::ffff") == 30
+    assert wait_of(limit, "2001:db8:0:1::1") == 0
     clock.tick(30_000)
-    assert failed.wait_of("2001:db8::1") == 0
-    monkeypatch.setattr(module, "MOST_CLIENTS", 3)
+    assert wait_of(limit, "2001:db8::1") == 0
     for number in range(10):
         for _ in range(5):
-            failed.failed(f"192.0.2.{number}")
-    assert [failed.wait_of(f"192.0.2.{number}") > 0 for number in range(10)] == [False] * 7 + [True] * 3
+            limit.failed(client_at(f"192.0.2.{number}"))
+    assert [wait_of(limit, f"192.0.2.{number}") > 0 for number in range(10)] == [False] * 7 + [True] * 3
+
+
+def client_at(host: str) -> HTTPConnection:
+    return HTTPConnection({"type": "http", "headers": [], "client": (host, 1)})
+
+
+def wait_of(limit: SignInLimit, host: str) -> int:
+    return limit.wait(address_of(client_at(host)))
 
 
 def test_sessions_end_and_are_bounded(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:
@@ -210,7 +219,7 @@ async def test_a_form_without_its_token_does_nothing(
         "/subscribers/finance/pause?account=us", {"Sec-Fetch-Site": "same-site"}, csrf=browser.csrf
     )
     assert other.status == 403
-    (found,) = await store.subscribers("us")
+    (found,) = await store.subscribers.readable("us")
     assert not found.paused
 
 
@@ -368,7 +377,7 @@ async def test_a_refund_with_its_timeline(service: Service, browser: Browser, st
         assert text in browser.page, text
     answer = await browser.post(f"/refunds/{REFUND}/refresh?account=us", csrf=browser.csrf)
     assert answer.headers["Location"] == f"{ONE}&done=refresh"
-    assert (await store.gauges("us"))["refreshed"] == 1
+    assert (await store.gauges.measure("us"))["refreshed"] == 1
     assert (await browser.get(f"/refunds/{REFUND}/retry?account=us")).status == 409
 
 
@@ -394,20 +403,22 @@ async def test_the_timeline_has_every_notification_look_and_delivery(
 ) -> None:
     """In the order of time; who may not see subscribers sees no delivery."""
     await subscribe(store)
-    await store.hint("us", Hint(refund_id=REFUND, at=clock.ms, source=Source.NOTIFICATION, message_id="m1"))
+    await store.schedule.hint("us", Hint(refund_id=REFUND, at=clock.ms, source=Source.NOTIFICATION, message_id="m1"))
     await seen(store, "us")
-    claimed = await store.claim("us", "get_refund", lease=30_000, burst=9, per_second=9, limit=1)
+    claimed = await store.schedule.claim("us", "get_refund", lease=30_000, burst=9, per_second=9, limit=1)
     clock.tick(1_000)
-    assert await store.reschedule(claimed.items[0], NextLook(clock.ms, outcome="amazon_throttled"))
+    assert await store.schedule.reschedule(claimed.items[0], NextLook(clock.ms, outcome="amazon_throttled"))
     clock.tick(1_000)
     await seen(store, "us", state="Declined", reason="AmazonRejected")
     for number in range(2):
         clock.tick(1_000)
-        (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).items
+        (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
         if number:
-            assert await store.delivered(delivery)
+            assert await store.deliveries.delivered(delivery)
         else:
-            assert await store.retry(delivery, clock.ms, DeliveryAttempts(count=1, last_error="HTTP 500 <b>"))
+            assert await store.deliveries.retry(
+                delivery, clock.ms, DeliveryAttempts(count=1, last_error="HTTP 500 <b>")
+            )
     steps = [
         "Notification",
         "found by notification",
@@ -433,13 +444,13 @@ async def test_pause_and_resume(service: Service, browser: Browser, store: Store
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
     assert (await browser.post("/subscribers/finance/pause?account=us", csrf=browser.csrf)).status == 303
-    (found,) = await store.subscribers("us")
+    (found,) = await store.subscribers.readable("us")
     assert (found.paused, found.paused_reason) == (True, "operator")
     await browser.get("/subscribers")
     assert "by hand" in browser.page
     csrf = browser.csrf
     assert (await browser.post("/subscribers/finance/resume?account=us", csrf=csrf)).status == 303
-    assert not (await store.subscribers("us"))[0].paused
+    assert not (await store.subscribers.readable("us"))[0].paused
     assert (await browser.post("/subscribers/nobody/pause?account=us", csrf=csrf)).status == 404
 
 
@@ -447,14 +458,14 @@ async def test_what_was_given_up_is_sent_again(service: Service, browser: Browse
     """One press."""
     await subscribe(store)
     await seen(store, "us", "S01-1", "Declined")
-    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).items
-    assert await store.dead(delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts()))
+    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
+    assert await store.deliveries.dead(delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts()))
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
     assert "Send all 1 again" in browser.page
     assert (await browser.post("/subscribers/finance/redrive?account=us", csrf=browser.csrf)).status == 303
-    assert await store.dead_events("us", "finance") == []
-    assert (await store.queue_sizes("us", "finance"))[:2] == (1, 0)
+    assert await store.deliveries.dead_events("us", "finance") == []
+    assert (await store.deliveries.queue_sizes("us", "finance"))[:2] == (1, 0)
 
 
 async def test_the_last_error_stays_known_after_a_success(
@@ -464,8 +475,8 @@ async def test_the_last_error_stays_known_after_a_success(
     await subscribe(store)
     await seen(store, "us", "S01-1", "Declined")
     await browser.sign_in(US_ONLY)
-    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).items
-    assert await store.retry(
+    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
+    assert await store.deliveries.retry(
         delivery, clock.ms, DeliveryAttempts(count=1), AttemptEffects(failed=True, error="HTTP 502")
     )
     await browser.get("/subscribers")
@@ -473,8 +484,8 @@ async def test_the_last_error_stays_known_after_a_success(
     assert re.search(rf"{words}; 1 failures in a row</dd>", browser.page)
     assert "<dt>Last success</dt><dd>none known</dd>" in browser.page
     clock.tick(60_000)
-    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).items
-    assert await store.delivered(delivery)
+    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
+    assert await store.deliveries.delivered(delivery)
     await browser.get("/subscribers")
     assert re.search(rf"{words}</dd>", browser.page)
     assert f'<dt>Last success</dt><dd><time datetime="{format_rfc3339(clock.ms)}">' in browser.page
@@ -498,8 +509,10 @@ async def test_however_much_was_given_up_it_is_shown_and_sent_again(
     seconds, _ = await redis.time()
     clock.tick(int(seconds) * 1000 - clock.ms)
     await seen(store, "us", state="Declined")
-    (delivery,) = (await store.claim_deliveries("us", "finance", lease=30_000, limit=8)).items
-    assert await store.dead(delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts(last_error="HTTP 503")))
+    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
+    assert await store.deliveries.dead(
+        delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts(last_error="HTTP 503"))
+    )
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
     assert "the latest 20 of 2002" in browser.page

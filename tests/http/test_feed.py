@@ -16,7 +16,7 @@ from receiver.http.feed import feed
 from receiver.http.feed.hub import AWAY, BACK
 from receiver.http.feed.stream import Timing
 from receiver.outbox.events.event import from_fields
-from receiver.outbox.formats.render import render_body
+from receiver.outbox.formats.cloudevents import render_body
 from receiver.settings import Settings
 from receiver.settings.sections import FeedSettings
 from receiver.store import Store

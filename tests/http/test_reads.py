@@ -32,14 +32,14 @@ async def service(sns: SnsSigner, store: Store) -> AsyncIterator[Service]:
 def chunks_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many refunds each chunk of the store has read."""
     sizes: list[int] = []
-    read = store._batch
+    read = store.refunds._batch
 
     async def counted(account: str, query: Query, place: Any, limit: int) -> Any:
         batch = await read(account, query, place, limit)
         sizes.append(len(batch))
         return batch
 
-    monkeypatch.setattr(store, "_batch", counted)
+    monkeypatch.setattr(store.refunds, "_batch", counted)
     return sizes
 
 

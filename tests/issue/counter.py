@@ -68,7 +68,7 @@ class Counter:
     async def due(self, request_id: str) -> None:
         """The time of the request's next try has come."""
         await self.stage.redis.zadd("refunds:{us}:issuing", {request_id: 0})
-        self.stage.service.store.change_notifier.notify("us")
+        self.stage.service.store.connection.change_notifier.notify("us")
 
     async def request(self, request_id: str) -> Any:
         status, body, _ = await self.call("GET", f"/v1/refund-requests/{request_id}")

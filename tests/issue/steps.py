@@ -25,8 +25,12 @@ from receiver.ledger.refund import Observation, Source
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
+from receiver.store.redis.base import Connection
 from receiver.store.redis.pipeline import Pipeline
 from receiver.store.redis.scripts import Command, Script
+from receiver.store.refunds.refunds import Refunds
+from receiver.store.requests.known_charges import KnownCharges
+from receiver.store.requests.open_requests import OpenRequestStore
 from receiver.store.requests.requests import Disputed, NotReserved, Reserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Recorder
@@ -122,12 +126,11 @@ class Gated(Pipeline):
             return await super().call(command, script, repeatable=repeatable)
 
 
-class Stepped(Store):
-    """A store whose every new reservation is checked against the charge's book."""
+class SteppedRequests(OpenRequestStore):
+    """Requests whose every new reservation is checked against the charge's book."""
 
-    def __init__(self, client: Redis, clock: ManualClock) -> None:
-        super().__init__(client, clock=clock)
-        self._reads, self._writes = Gated(client), Gated(client)
+    def __init__(self, connection: Connection, refunds: Refunds) -> None:
+        super().__init__(connection, refunds)
         self.admitted = 0
 
     async def reserve(
@@ -142,9 +145,21 @@ class Stepped(Store):
 
     async def book(self) -> int:
         """What the charge's book holds, in cents: everything but what was declined."""
-        entries: Any = await self._client.hvals(f"refunds:{{us}}:charge:{CHARGE}")
+        entries: Any = await self.connection.client.hvals(f"refunds:{{us}}:charge:{CHARGE}")
         pairs = (entry.decode().split(" ")[:2] for entry in entries)
         return sum(int(minor) for minor, state in pairs if state != "Declined")
+
+
+class Stepped(Store):
+    """A store whose commands are steps, and whose reservations are checked."""
+
+    requests: SteppedRequests
+
+    def __init__(self, client: Redis, clock: ManualClock) -> None:
+        super().__init__(client, clock=clock)
+        self.connection.reads, self.connection.writes = Gated(client), Gated(client)
+        self.requests = SteppedRequests(self.connection, self.refunds)
+        self.charges = KnownCharges(self.connection, self.requests, self.disputes)
 
 
 @dataclass
@@ -267,7 +282,7 @@ class Scene:
     async def work(self) -> None:
         """What a worker does with one request that is due."""
         worker = self.issuer().worker()
-        for attempt in (await self.store.claim_requests("us", lease=30_000, limit=1)).items:
+        for attempt in (await self.store.requests.claim("us", lease=30_000, limit=1)).items:
             await worker.rounds.work_on(attempt)
 
     async def tell(self, made: Made) -> None:

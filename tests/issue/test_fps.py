@@ -260,7 +260,11 @@ async def test_killed_between_write_and_answer_it_is_one_refund(
     shop: Amazon, redis: Redis, valkey_url: str, tmp_path: Path
 ) -> None:
     """`kill -9` while Amazon, which has made the refund, does not answer. The next process goes on."""
-    async with desk() as place, configured(shop, valkey_url, tmp_path) as config, aiohttp.ClientSession() as session:
+    async with (
+        desk() as place,
+        configured(shop, valkey_url, tmp_path) as config,
+        aiohttp.ClientSession() as session,
+    ):
         headers = {"Authorization": f"Bearer {TOKEN}"}
         shop.fault_injection.add("hang", place="fps_refund")
         service = await place.serve(config)

@@ -49,16 +49,16 @@ async def test_a_request_that_is_postponed_between_claim_and_rest_is_not_slept_t
 ) -> None:
     """The worker was told that there is nothing; before it could lie down there was. Nobody looks again unwoken."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
-    real = shop.store.claim_requests
+    real = shop.store.requests.claim
 
     async def claimed(account: str, *, lease: int, limit: int) -> object:
         found = await real(account, lease=lease, limit=limit)
-        monkeypatch.setattr(shop.store, "claim_requests", real)
+        monkeypatch.setattr(shop.store.requests, "claim", real)
         await unanswered(shop, 1)
         shop.clock.tick(10_000)
         return found
 
-    monkeypatch.setattr(shop.store, "claim_requests", claimed)
+    monkeypatch.setattr(shop.store.requests, "claim", claimed)
     async with at_work(shop.another().run):
         await until(lambda: len(shop.simulator.refunds) == 1, "the worker goes on", 5)
 
@@ -114,13 +114,13 @@ async def test_workers_without_redis_wait_and_say_so(shop: Desk, monkeypatch: py
     """A round that Redis does not answer ends; the next one goes on."""
     charge = await unanswered(shop, 1)
     shop.clock.tick(10_000)
-    await shop.store._client.config_set("maxmemory", "1")
+    await shop.store.connection.client.config_set("maxmemory", "1")
     worker = shop.another().worker()
     try:
         with capture_logs() as logs:
             assert await worker.rounds.once() == inf
     finally:
-        await shop.store._client.config_set("maxmemory", "0")
+        await shop.store.connection.client.config_set("maxmemory", "0")
     assert {(each["event"], each["reason"]) for each in logs if each["event"].startswith("issue.")} == {
         ("issue.store_unavailable", "store_full")
     }

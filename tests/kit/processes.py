@@ -10,13 +10,14 @@ import signal
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from tests.kit.forks import FORKS, Forked
 from tests.store.embedded_kit import kill_servers
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -49,7 +50,7 @@ async def until(
 class Command:
     """One `receiver …` under way. What it says goes to files: a pipe that nobody reads would stop it."""
 
-    process: asyncio.subprocess.Process
+    process: asyncio.subprocess.Process | Forked
     out: Path
     err: Path
 
@@ -108,7 +109,8 @@ class Command:
 class Desk:
     """Where commands are started: a short folder of their own, since the path of a socket must be short.
 
-    `module` is what is started: the service, or what puts something round it."""
+    `module` is what is started: the service, which is forked from a process that has imported it, or what puts
+    something round it."""
 
     folder: Path
     started: list[Command] = field(default_factory=list)
@@ -120,21 +122,26 @@ class Desk:
         number = next(self.numbers)
         out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                self.module,
-                *arguments,
-                cwd=self.folder,
-                env=environment(env or {}),
-                stdin=DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-            )
+            process = await self._process(arguments, env or {}, stdout.fileno(), stderr.fileno())
         command = Command(process, out, err)
         self.started.append(command)
         return command
+
+    async def _process(
+        self, arguments: Sequence[str | Path], env: Mapping[str, str], stdout: int, stderr: int
+    ) -> asyncio.subprocess.Process | Forked:
+        changes_imports = "PYTHONPATH" in env
+        if self.module == "receiver" and not changes_imports:
+            return await FORKS.start(*arguments, cwd=self.folder, env=environment(env), stdout=stdout, stderr=stderr)
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", self.module, *arguments),
+            cwd=self.folder,
+            env=environment(env),
+            stdin=DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
 
     async def run(self, *arguments: str | Path, env: Mapping[str, str] | None = None, bound: float = 60.0) -> Command:
         """Start it, and return when it has ended."""

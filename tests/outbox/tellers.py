@@ -6,7 +6,8 @@ from typing import Any
 
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.event import Event
-from receiver.outbox.subscribers.subscriber import Subscriber, read_subscriber
+from receiver.outbox.subscribers.reading import read_subscriber
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import UrlPolicy
 from tests.outbox.examples import NOW, an_event
 

@@ -27,9 +27,7 @@ from receiver.exchange import Request
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.event import Event
 from receiver.outbox.formats.alertmanager import FIRES_FOR, MARGIN, address, alerts
-from receiver.outbox.formats.render import render
-from receiver.outbox.subscribers.filters import wants
-from receiver.outbox.subscribers.subscriber import most_in_one, window
+from receiver.outbox.formats.registry import format_spec, render, wants
 from receiver.transport.client import Transport
 from tests.kit.outside import outside
 from tests.kit.processes import until
@@ -168,11 +166,12 @@ def test_every_event_keeps_to_the_rules(told: list[Event], now: int) -> None:
 
 def test_many_are_one_request_and_their_labels_have_few_values() -> None:
     """But for the refund, by which nobody groups."""
-    told = [an_event(reason_code=f"New{n}", refund_id=f"R{n}") for n in range(most_in_one(teller("alertmanager")))]
+    most = format_spec("alertmanager").most_in_one
+    told = [an_event(reason_code=f"New{n}", refund_id=f"R{n}") for n in range(most)]
     found = firing(told)
     assert len(found) == 50
     assert [len({alert["labels"][name] for alert in found}) for name in ("alertname", "account", "severity")] == [1] * 3
-    assert window(teller("alertmanager")) == 1_000
+    assert format_spec(teller("alertmanager").format).window == 1_000
 
 
 CONFIGURATION = """

@@ -9,9 +9,10 @@ from receiver.errors import BadRequest
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.event import Event, from_fields, to_fields
 from receiver.outbox.formats.cloudevents import cloud_event
-from receiver.outbox.subscribers.filters import asks, skips, wants
-from receiver.outbox.subscribers.formats import FORMATS
-from receiver.outbox.subscribers.subscriber import Subscriber, decode, encode, public_json, read_subscriber, written
+from receiver.outbox.formats.registry import FORMATS, wants
+from receiver.outbox.subscribers.reading import as_fields, read_subscriber
+from receiver.outbox.subscribers.schema import public_json
+from receiver.outbox.subscribers.subscriber import Subscriber, decode, encode
 from tests.outbox.examples import NOW, SECRET, a_subscriber, an_event
 from tests.outbox.tellers import FIELDS, RULES, teller
 
@@ -28,8 +29,8 @@ def test_people_are_not_called_for_old_refunds(name: str, kind: EventType) -> No
     """Nor told that an incident ends which nobody has opened. Of news they are."""
     subscriber = teller(name)
     assert not wants(subscriber, old(kind))
-    assert not asks(subscriber, old(kind))
-    assert skips(subscriber, old(kind))
+    assert not FORMATS[name].asks(subscriber, old(kind))
+    assert FORMATS[name].skips(subscriber, old(kind))
     assert wants(subscriber, an_event(kind))
     assert not wants(subscriber, old(EventType.REFUNDED))
 
@@ -60,7 +61,7 @@ def test_the_choice_is_kept_and_shown(chosen: bool | None) -> None:
     data = {"name": "chat", "url": "https://x.example/hook", "secret": SECRET, "backfill": chosen}
     subscriber = read_subscriber(data, RULES, origin="api", now=NOW)
     assert decode(encode(subscriber)) == subscriber
-    assert written(subscriber)["backfill"] is chosen
+    assert as_fields(subscriber)["backfill"] is chosen
     assert public_json(subscriber)["backfill"] is (chosen is not False)
     assert public_json(teller("slack"))["backfill"] is False
 

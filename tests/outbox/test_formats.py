@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
+import pkgutil
+from importlib import import_module
 from io import StringIO
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from receiver.outbox.formats.render import RENDERERS
-from receiver.outbox.subscribers.formats import FORMATS
-from receiver.outbox.subscribers.subscriber import (
-    Subscriber,
-    carry_over,
-    decode,
-    encode,
-    most_in_one,
-    pause,
-    public_json,
-    read_subscriber,
-    subscriber_problems,
-    window,
-)
+from receiver.outbox import formats
+from receiver.outbox.formats.registry import FORMATS, format_spec
+from receiver.outbox.subscribers.reading import read_subscriber, subscriber_problems
+from receiver.outbox.subscribers.schema import public_json
+from receiver.outbox.subscribers.subscriber import Subscriber, carry_over, decode, encode, pause
 from receiver.outbox.subscribers.url import UrlPolicy
 from tests.outbox.examples import NOW, SECRET, a_subscriber
 from tests.outbox.tellers import BEARER, FIELDS, HOOK, ROUTING_KEY, RULES, teller
@@ -30,9 +23,12 @@ from tests.outbox.tellers import BEARER, FIELDS, HOOK, ROUTING_KEY, RULES, telle
 DECLINED, STUCK, CONFLICT = (f"amazonpay.refund.{word}" for word in ("declined", "stuck", "conflict"))
 
 
-def test_every_format_can_be_rendered() -> None:
-    """The table of formats and that of renderers name the same."""
-    assert set(FORMATS) == set(RENDERERS)
+def test_every_format_is_registered() -> None:
+    """The registry has the `FORMAT` of each module in the folder, under the module's own name."""
+    modules = [import_module(f"{formats.__name__}.{found.name}") for found in pkgutil.iter_modules(formats.__path__)]
+    there = {module.__name__.rpartition(".")[2]: module.FORMAT for module in modules if hasattr(module, "FORMAT")}
+    assert dict(FORMATS) == there
+    assert {name: each.name for name, each in FORMATS.items()} == {name: name for name in there}
 
 
 @pytest.mark.parametrize(
@@ -51,9 +47,9 @@ def test_what_is_told_if_nobody_says_otherwise(name: str, types: tuple[str, ...]
 
 def test_how_many_and_how_often() -> None:
     """Signed events go out alone and at once."""
-    assert (most_in_one(a_subscriber()), window(a_subscriber())) == (1, 0)
+    assert (format_spec(a_subscriber().format).most_in_one, format_spec(a_subscriber().format).window) == (1, 0)
     later = a_subscriber(format="carrier-pigeon")
-    assert (most_in_one(later), window(later)) == (1, 0)
+    assert (format_spec(later.format).most_in_one, format_spec(later.format).window) == (1, 0)
 
 
 def test_links_come_from_the_subscriber_or_from_the_settings() -> None:

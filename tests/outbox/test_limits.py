@@ -25,8 +25,8 @@ from receiver.outbox.events.operator_event import (
     operator_fields,
     read_operator_event,
 )
-from receiver.outbox.formats.render import render_operator
-from receiver.outbox.subscribers.filters import guards_declines, wants, wants_operator
+from receiver.outbox.formats.registry import render_operator, wants
+from receiver.outbox.subscribers.filters import guards_declines, wants_operator
 from receiver.outbox.subscribers.limits import (
     amount_problems,
     concurrency_problems,

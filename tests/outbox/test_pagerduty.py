@@ -15,10 +15,8 @@ from receiver.exchange import Request, Response
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.event import Event
 from receiver.outbox.formats.pagerduty import LATE
-from receiver.outbox.formats.render import render
+from receiver.outbox.formats.registry import format_spec, render, wants
 from receiver.outbox.retries import SCHEDULE, Delivered, DeliveryAttempts, Retry, judge
-from receiver.outbox.subscribers.filters import wants
-from receiver.outbox.subscribers.subscriber import most_in_one, window
 from tests.outbox.examples import NOW, a_subscriber, an_event, any_text, events, long_text
 from tests.outbox.tellers import FIRST, ROUTING_KEY, retry, teller
 
@@ -132,8 +130,8 @@ def test_who_asked_for_other_reasons_has_no_incident_closed_by_a_decline() -> No
 def test_a_burst_opens_a_handful_of_incidents() -> None:
     """Five hundred declines at once, two seconds apart as the lane sends them: eleven are called alone, the rest is one
     incident for each reason and day."""
-    assert most_in_one(teller("pagerduty")) == 1
-    pause = window(teller("pagerduty"))
+    assert format_spec(teller("pagerduty").format).most_in_one == 1
+    pause = format_spec(teller("pagerduty").format).window
     reasons = ("AmazonRejected", "Surprise")
     burst = [an_event(refund_id=f"R{n}", reason_code=reasons[n % 2]) for n in range(500)]
     keys = [told(event, NOW + n * pause)[1] for n, event in enumerate(burst)]

@@ -21,7 +21,8 @@ from svix.webhooks import WebhookVerificationError as SvixVerificationError
 from receiver.errors import TransportError
 from receiver.ledger.lifecycle import EventType
 from receiver.outbox.events.event import Event
-from receiver.outbox.formats.render import LARGEST_BODY, RENDERERS, render, render_body
+from receiver.outbox.formats.cloudevents import LARGEST_BODY, render_body
+from receiver.outbox.formats.registry import FORMATS, render
 from receiver.outbox.subscribers.secrets import Secret
 from tests.kit.outside import outside
 from tests.kit.processes import PROJECT
@@ -113,7 +114,7 @@ def test_a_trace_is_an_attribute_of_the_event() -> None:
     assert event.get_data() == read(BODY.encode()).get_data()
 
 
-@pytest.mark.parametrize("name", sorted(RENDERERS.keys() - {"cloudevents"}))
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"cloudevents"}))
 def test_formats_for_people_leave_a_trace_out(name: str) -> None:
     subscriber = teller(name)
     traced = msgspec.structs.replace(an_event(), traceparent=PARENT)

@@ -9,8 +9,9 @@ import pytest
 
 from receiver.errors import BadRequest
 from receiver.outbox.subscribers.changes import changed
+from receiver.outbox.subscribers.reading import read_subscriber
 from receiver.outbox.subscribers.secrets import Secret
-from receiver.outbox.subscribers.subscriber import Subscriber, read_subscriber
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import UrlPolicy, place_of
 
 SECRETS = ["whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in range(3)]

@@ -15,10 +15,9 @@ from receiver.exchange import Request, Response
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.money import Money
 from receiver.outbox.events.event import Event
-from receiver.outbox.formats.render import render
+from receiver.outbox.formats.registry import format_spec, render
 from receiver.outbox.formats.slack import escaped
 from receiver.outbox.retries import SCHEDULE, Delivered, DeliveryAttempts, Gone, Retry, judge
-from receiver.outbox.subscribers.subscriber import most_in_one, window
 from tests.outbox.examples import NOW, an_event, any_text, events, long_text
 from tests.outbox.tellers import HOOK, teller
 
@@ -162,7 +161,7 @@ def test_many_events_are_one_message_with_sums_and_a_list() -> None:
     told += [an_event(refund_id="EU", reason_code="ProcessingFailure", amount=Money(Decimal("3.10"), "EUR"))]
     told += [an_event(refund_id="YEN", amount=Money(Decimal("700"), "JPY"))]
     told += [an_event(EventType.STUCK, refund_id="S", state="RefundInitiated", reason_code="", amount=None)]
-    assert len(told) == most_in_one(teller("slack"))
+    assert len(told) == format_spec(teller("slack").format).most_in_one
     message = check(render(told, teller("slack"), NOW))
     texts = [block["text"]["text"] for block in message["blocks"] if "text" in block]
     assert texts[0] == "50 refund events: 49 declined, 1 stuck"
@@ -196,7 +195,7 @@ def test_the_worst_fifty_fit() -> None:
 
 def test_a_burst_is_one_message_at_once_and_summaries_after_it() -> None:
     """A message, then none for ten seconds: Slack allows one a second."""
-    assert window(teller("slack")) == 10_000
+    assert format_spec(teller("slack").format).window == 10_000
 
 
 def test_answers_of_slack() -> None:

@@ -16,21 +16,11 @@ from rich.console import Console
 
 from receiver.errors import BadRequest, Malformed
 from receiver.ledger.lifecycle import EventType
-from receiver.outbox.subscribers.filters import wants
-from receiver.outbox.subscribers.formats import FORMATS
+from receiver.outbox.formats.registry import FORMATS, wants
+from receiver.outbox.subscribers.reading import FIELDS, read_subscriber, subscriber_problems
+from receiver.outbox.subscribers.schema import public_json
 from receiver.outbox.subscribers.secrets import Secret, format_secret
-from receiver.outbox.subscribers.subscriber import (
-    FIELDS,
-    Subscriber,
-    carry_over,
-    decode,
-    encode,
-    pause,
-    public_json,
-    read_subscriber,
-    resume,
-    subscriber_problems,
-)
+from receiver.outbox.subscribers.subscriber import Subscriber, carry_over, decode, encode, pause, resume
 from receiver.outbox.subscribers.url import UrlPolicy
 from tests.outbox.examples import NOW, OTHER_SECRET, SECRET, a_subscriber, an_event
 

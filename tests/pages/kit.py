@@ -1,4 +1,4 @@
-"""The pages for users: README.md and those in deploy/, taken apart into what can be checked."""
+"""The pages: README.md, tests/README.md and those in deploy/, taken apart into what can be checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.kit.processes import PROJECT
 
 DEPLOY = PROJECT / "deploy"
-PATHS = (PROJECT / "README.md", *sorted(DEPLOY.glob("*.md")))
+PATHS = (PROJECT / "README.md", PROJECT / "tests" / "README.md", *sorted(DEPLOY.glob("*.md")))
 
 FENCE = re.compile(
     r"^(?: *<!-- (?P<mark>[^>]*?) -->\n)?(?P<indent> *)(?:[0-9]+\. )?```(?P<language>[a-z]*)\n(?P<text>.*?)\n *```$",

@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.kit.forks import FORKS
 from tests.kit.processes import PROJECT, Desk, desk, environment, until
 from tests.kit.sns import SnsSigner
 from tests.service.stage import Hook, Says
@@ -176,11 +177,6 @@ async def shop() -> AsyncIterator[Shop]:
     hook = Hook(then=Says(200, {}, b"ok"))
     async with desk() as place, hook.listening(), aiohttp.ClientSession() as web:
         port = free_port()
-        forks = await asyncio.create_subprocess_exec(
-            *(sys.executable, Path(__file__).with_name("fork.py"), "serve", place.folder / "fork.sock"),
-            env=environment({}),
-            start_new_session=True,
-        )
         amazon = await place.start(
             *("simulate", "--port", "0", "--delay", "0.2", "--unlimited"),
             *("--post-to", f"http://127.0.0.1:{port}/ipn", "--fps-post-to", f"http://127.0.0.1:{port}/fps/us"),
@@ -204,13 +200,10 @@ async def shop() -> AsyncIterator[Shop]:
                 return answer.status == 200 and (await answer.json())["final"]
 
         await until(known, "the service knows the declined refund")
-        await until((place.folder / "fork.sock").exists, "commands can be run")
         try:
             yield found
         finally:
             found.end()
-            forks.kill()
-            await forks.wait()
 
 
 async def post(web: aiohttp.ClientSession, url: str, **fields: str) -> Mapping[str, Any]:
@@ -245,7 +238,10 @@ def programs(folder: Path) -> None:
     """`receiver` and `python` on the path, and the project's examples where pages have them."""
     (folder / "deploy").symlink_to(PROJECT / "deploy")
     (folder / "bin").mkdir()
-    fork = f"{sys.executable} -I -S {Path(__file__).with_name('fork.py')} run {folder / 'fork.sock'}"
-    for name, words in {"receiver": fork, "python": sys.executable, "python3": sys.executable}.items():
+    for name, words in {
+        "receiver": shlex.join(FORKS.command()),
+        "python": sys.executable,
+        "python3": sys.executable,
+    }.items():
         (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         (folder / "bin" / name).chmod(0o755)

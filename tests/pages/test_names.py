@@ -45,6 +45,7 @@ OTHERS = frozenset(
         "id.timestamp.body announce-hostnames cluster-preferred-endpoint-type cluster-require-full-coverage",
         "MIGRATESLOTS min-replicas-max-lag down-after-milliseconds cluster-node-timeout NODE",
         "GLIBC_TUNABLES PYTHONMALLOC glibc malloc hugetlb",
+        "nohup durations PATH CI eventsource",
     )
     for word in line.split()
 )
@@ -234,6 +235,22 @@ def bad(text: str) -> str:
     return _bad_words(text)
 
 
+def bad_in_tests(text: str) -> str:
+    """What is wrong with a text between backticks in the page about the tests: its words are in them."""
+    if text.startswith("python -m tests."):
+        return bad_module(text)
+    if (PROJECT / text).exists() or (PROJECT / "tests" / text).exists():
+        return ""
+    unknown = [word for word in WORD.findall(text) if word not in words() | words_of_tests() | OTHERS]
+    return f"{unknown} is nowhere in the tests" if unknown else ""
+
+
+@cache
+def words_of_tests() -> frozenset[str]:
+    files = [*(PROJECT / "tests").rglob("*.py"), PROJECT / ".ci" / "run"]
+    return frozenset(WORD.findall("\n".join(path.read_text("utf-8") for path in files)))
+
+
 def _bad_words(text: str) -> str:
     """Anything else: each of its words, of those that could be ours, is somewhere in the code."""
     unknown = [
@@ -246,7 +263,8 @@ def _bad_words(text: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_is_named_exists(page: Page) -> None:
-    assert [(span, fault) for span in page.spans if (fault := bad(span))] == []
+    judge = bad_in_tests if page.name == "tests/README.md" else bad
+    assert [(span, fault) for span in page.spans if (fault := judge(span))] == []
 
 
 @pytest.mark.parametrize(
@@ -260,6 +278,13 @@ def test_what_is_named_exists(page: Page) -> None:
 )
 def test_what_does_not_exist_is_seen(text: str) -> None:
     assert bad(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["tests/ht" + "p", "RECEIVER_TEST_SAMPLE" + "Z", "python -m tests.faults --for" + "ever"]
+)
+def test_what_no_test_knows_is_seen(text: str) -> None:
+    assert bad_in_tests(text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -18,13 +19,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.kit.forks import FORKS
 from tests.kit.processes import PROJECT, environment, short_folder
 from tests.pages.kit import PAGES
 from tests.pages.shop import free_port
 
 ANNOUNCED = 180.0
 BLOCKS = [
-    block.text for page in PAGES if page.name == "README.md" for block in page.blocks if "test_walk" in block.mark
+    block.text for page in PAGES if page.name == "deploy/try.md" for block in page.blocks if "test_walk" in block.mark
 ]
 
 
@@ -62,7 +64,7 @@ async def terminals() -> AsyncIterator[Terminals]:
     folder = short_folder()
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / "deploy").symlink_to(PROJECT / "deploy")
-    for name, words in {"receiver": f"{sys.executable} -m receiver", "python": sys.executable}.items():
+    for name, words in {"receiver": shlex.join(FORKS.command()), "python": sys.executable}.items():
         (folder / ".venv" / "bin" / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         (folder / ".venv" / "bin" / name).chmod(0o755)
     (folder / ".venv" / "bin" / "activate").write_text(f'export PATH="{folder}/.venv/bin:$PATH"\n')
@@ -96,7 +98,7 @@ async def dashboard(url: str, token: str) -> str:
             return await answer.text()
 
 
-async def test_the_walk_of_the_readme(terminals: Terminals) -> None:
+async def test_the_walk(terminals: Terminals) -> None:
     """From `receiver demo --keep` to a decline on the dashboard and in a webhook of one's own."""
     if not shutil.which("curl"):
         pytest.skip("there is no curl")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.amazon.sns.certificate import SigningCertificate
+from receiver.amazon.sns.certificate import SigningCertificate, check_certificate
 from receiver.amazon.sns.envelope import Envelope, read_envelope
 from receiver.amazon.sns.signature import check_address
 from receiver.errors import (
@@ -68,17 +68,20 @@ def stranger(number: int) -> Envelope:
     return signed(SigningCertURL=url, Signature="A" * 342 + "==")
 
 
-async def get(store: CertificateStore, envelope: Envelope) -> SigningCertificate:
-    return await store.get(envelope, check_address(envelope))
+async def get(store: CertificateStore, envelope: Envelope, now: int = NOW) -> SigningCertificate:
+    """What `/ipn` does with an envelope, but for its signature."""
+    certificate = await store.get(envelope, check_address(envelope))
+    check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, now)
+    return certificate
 
 
 async def prove(store: CertificateStore, envelope: Envelope) -> None:
     store.proven(envelope, check_address(envelope), await get(store, envelope))
 
 
-async def reason_of(store: CertificateStore, envelope: Envelope, kind: type[ReceiverError]) -> str:
+async def reason_of(store: CertificateStore, envelope: Envelope, kind: type[ReceiverError], now: int = NOW) -> str:
     with pytest.raises(kind) as caught:
-        await get(store, envelope)
+        await get(store, envelope, now)
     return caught.value.reason
 
 
@@ -319,10 +322,11 @@ async def test_dates_are_judged_for_every_message(clock: ManualClock) -> None:
     await prove(store, signed())
     clock.ms = NOW + 302 * DAY
     late = signed(timestamp_ms=NOW + 301 * DAY)
-    assert await reason_of(store, late, VerificationFailed) == "certificate_dates"
-    assert (await get(store, signed(timestamp_ms=NOW + 299 * DAY))).name == SIGNER.name
+    assert await reason_of(store, late, VerificationFailed, clock()) == "certificate_dates"
+    assert (await get(store, signed(timestamp_ms=NOW + 299 * DAY), clock())).name == SIGNER.name
     clock.ms = NOW - 31 * DAY
-    assert await reason_of(store, signed(timestamp_ms=NOW - 32 * DAY), VerificationFailed) == "certificate_dates"
+    early = signed(timestamp_ms=NOW - 32 * DAY)
+    assert await reason_of(store, early, VerificationFailed, clock()) == "certificate_dates"
 
 
 async def test_a_message_that_is_older_than_its_certificate_was_signed_anew(clock: ManualClock) -> None:
@@ -403,7 +407,8 @@ async def test_pinned_certificates_are_never_fetched(clock: ManualClock) -> None
     envelope = signed(SnsSigner("eu-west-1"), topic_arn=TOPIC.replace("us-east-1", "eu-west-1"))
     await prove(store, envelope)
     clock.ms = NOW + 301 * DAY
-    assert await reason_of(store, signed(timestamp_ms=NOW + 301 * DAY), VerificationFailed) == "certificate_dates"
+    late = signed(timestamp_ms=NOW + 301 * DAY)
+    assert await reason_of(store, late, VerificationFailed, clock()) == "certificate_dates"
     assert host.asked == []
     assert [certificate.name for certificate in store.known()] == [SIGNER.name]
 

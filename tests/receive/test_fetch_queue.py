@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from receiver.receive import fetch_queue
-from receiver.receive.fetch_queue import AT_ONCE, AT_ONCE_OF_ONE, MOST_SOURCES, QUEUED_OF_ONE, FetchQueue, QueueFull
+from receiver.receive.fetch_queue import (
+    AT_ONCE,
+    AT_ONCE_OF_ONE,
+    MOST_SOURCES,
+    QUEUED_OF_ONE,
+    FetchQueue,
+    QueueFull,
+    Stopping,
+)
 
 PATIENCE = 8.0
 
@@ -211,3 +219,19 @@ async def test_closing_ends_everything() -> None:
     found = await asyncio.gather(*street.tasks, return_exceptions=True)
     assert {type(each) for each in found} <= {TimeoutError, QueueFull}
     assert not sum(street.host.busy.values())
+
+
+async def test_before_a_stop_all_who_wait_are_refused() -> None:
+    """Also those who ask afterwards. None of what they asked for is begun."""
+    street = Street()
+    await street.flood(1, AT_ONCE_OF_ONE + QUEUED_OF_ONE, "hang")
+    assert len(street.host.asked) == AT_ONCE_OF_ONE
+    street.queue.refuse()
+    late = street.ask("amazon", "late")
+    found = await asyncio.gather(*street.tasks, return_exceptions=True)
+    assert [type(each) for each in found] == [Stopping] * len(street.tasks)
+    assert isinstance(late.exception(), Stopping)
+    assert (found[0].status, found[0].reason, found[0].retry_after) == (503, "stopping", 5)  # type: ignore[union-attr]
+    assert street.queue.waiting == 0
+    assert len(street.host.asked) == AT_ONCE_OF_ONE
+    await street.queue.close()

@@ -51,7 +51,7 @@ async def one_round(*loops: Rounds[Any]) -> None:
 def pass_time(store: Store, clock: ManualClock, ms: int) -> None:
     """Let time pass, and have the workers look at the clock."""
     clock.tick(ms)
-    store.change_notifier.notify("us")
+    store.connection.change_notifier.notify("us")
 
 
 def without_advice(body: bytes) -> dict[str, Any]:

@@ -288,7 +288,7 @@ async def test_a_store_whose_folder_was_removed_confirms_nothing(data_dir: Path)
     """Valkey goes on writing to files that nobody finds again: that is our trouble, and no reason to say 200."""
     async with running(data_dir) as embedded:
         store = Store(connect(embedded.url), gone=lambda: embedded.gone)
-        await store.open_subscriber_list("us")
+        await store.subscribers.open("us")
         assert not embedded.gone
         shutil.rmtree(data_dir)
         assert embedded.gone

@@ -29,6 +29,7 @@ from receiver.runtime.metrics import Metrics
 from receiver.service import system_clock
 from receiver.store import Store
 from receiver.store.deliveries.queues import AttemptEffects
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import (
     CATALOGUE,
@@ -65,7 +66,7 @@ def clock() -> ManualClock:
 async def store(redis: Any, valkey_url: str, clock: ManualClock) -> AsyncIterator[Store]:
     """A store of two accounts."""
     store = Store(connect(valkey_url), clock=clock)
-    store.accounts = ["us", "eu"]
+    store.connection.accounts = ["us", "eu"]
     yield store
     await store.close()
 
@@ -106,26 +107,26 @@ class Shop:
     async def subscribe(self) -> None:
         """Two subscribers, and operators."""
         for name in ("finance", "other"):
-            await self.store.put_subscriber(self.name, subscriber(name, types=("*", "receiver.*")), 0)
+            await self.store.subscribers.put(self.name, subscriber(name, types=("*", "receiver.*")), 0)
         event = operator_event(OperatorType.PAUSED, self.name, "x", "gone", "Gone.", self._next())
         before = subscriber("ops", created_at=self.count)
-        await self.store.put_subscriber(self.name, before)
-        await self.store.change_subscriber(
+        await self.store.subscribers.put(self.name, before)
+        await self.store.subscribers.change(
             self.name, before, subscriber("ops", created_at=self._next()), operator_events=[event]
         )
 
     async def track(self) -> None:
         """A notification, its look, and what becomes of it."""
         number = self._next()
-        await self.store.hint(self.name, hint(number, at=self.store.now(), message=f"m{number}"))
+        await self.store.schedule.hint(self.name, hint(number, at=self.store.now(), message=f"m{number}"))
         claimed = await claim_of(self.store, self.name)
         for look in claimed.refunds:
             told = seen("Declined", int(look.refund_id[-6:]), "AmazonRejected", self.store.now())
             await self.recorder.record(self.account, told, source=look.source, token=look.token, details=FACTS)
-            await self.store.history(self.name, look.refund_id)
-            await self.store.timeline(self.name, look.refund_id)
-        await self.store.take_token(self.name, "get_charge", 10, 10)
-        await self.store.kept_charge(self.name, CHARGE)
+            await self.store.refunds.history(self.name, look.refund_id)
+            await self.store.timelines.read(self.name, look.refund_id)
+        await self.store.requests.take_token(self.name, "get_charge", 10, 10)
+        await self.store.requests.kept_charge(self.name, CHARGE)
 
     async def deliver(self) -> None:
         """Of each lane one is delivered, one dies, one is tried again, and a test is sent."""
@@ -135,57 +136,57 @@ class Shop:
 
     async def _deliver(self, name: str) -> None:
         store = self.store
-        await store.enqueue_test(self.name, name, f"{store.now()}-{self._next()}", {"id": "t"})
-        deliveries = list((await store.claim_deliveries(self.name, name, lease=30_000, limit=8)).items)
+        await store.deliveries.enqueue_test(self.name, name, f"{store.now()}-{self._next()}", {"id": "t"})
+        deliveries = list((await store.deliveries.claim(self.name, name, lease=30_000, limit=8)).items)
         if deliveries:
-            await store.tested(deliveries.pop(0), b"{}", AttemptEffects())
+            await store.deliveries.tested(deliveries.pop(0), b"{}", AttemptEffects())
         for delivery, what in zip(deliveries, ("delivered", "dead", "retry"), strict=False):
             if what == "delivered":
-                await store.delivered(delivery)
+                await store.deliveries.delivered(delivery)
             elif what == "retry":
-                await store.retry(delivery, store.now() + 1, DeliveryAttempts(count=1))
+                await store.deliveries.retry(delivery, store.now() + 1, DeliveryAttempts(count=1))
             else:
                 dead = DeadEvent(delivery.stream_id, "e", "t", "r", "exhausted", 1, 1, "no")
-                await store.dead(delivery, dead, AttemptEffects(failed=True, error="no"))
-                await store.redrive(self.name, name, [delivery.stream_id])
+                await store.deliveries.dead(delivery, dead, AttemptEffects(failed=True, error="no"))
+                await store.deliveries.redrive(self.name, name, [delivery.stream_id])
 
     async def issue(self) -> None:
         """A refund is issued, and another one refused after an unclear try."""
         store, order = self.store, an_order(f"r{self._next()}")
-        reserved = await store.reserve(self.name, order, owner=order.id, guard=Guard(10**9, 0), lease=30_000)
+        reserved = await store.requests.reserve(self.name, order, owner=order.id, guard=Guard(10**9, 0), lease=30_000)
         assert isinstance(reserved, Reserved)
         attempt = Attempt(order.id, reserved.token)
-        await store.begin_try(self.name, attempt)
-        await store.done_request(self.name, attempt, order, refund_id(self._next()), "Refunded")
-        await store.claim_requests(self.name, lease=1, limit=1)
-        await store.request_sizes(self.name)
-        await store.refund_owner(self.name, CHARGE)
+        await store.requests.begin(self.name, attempt)
+        await store.requests.done(self.name, attempt, order, refund_id(self._next()), "Refunded")
+        await store.requests.claim(self.name, lease=1, limit=1)
+        await store.requests.request_sizes(self.name)
+        await store.requests.refund_owner(self.name, CHARGE)
 
     async def fps(self) -> None:
-        await self.store.claim_fps(self.name, lease=1, limit=1)
-        await self.store.fps_order(self.name, "ref")
+        await self.store.fps.claim(self.name, lease=1, limit=1)
+        await self.store.fps.get(self.name, "ref")
 
     async def watch(self) -> None:
         """Lists, the feed, notifications that are kept."""
         for query in (Query(), Query(order="o"), Query(reason="AmazonRejected")):
-            await self.store.page(self.name, query)
-        await self.store.events_after(self.name, "beginning", 10)
+            await self.store.refunds.page(self.name, query)
+        await self.store.feed.events_after(self.name, "beginning", 10)
         kept = UnrecognizedNotification("d" * 64, f"k{self._next()}", "t", 1, self.store.now(), "p", ("us",), (), 0, 1)
-        await self.store.keep_notification(self.name, kept, "message")
-        await self.store.kept_notification(self.name, kept.message_id)
-        await self.store.gauges(self.name)
+        await self.store.notifications.keep(self.name, kept, "message")
+        await self.store.notifications.get(self.name, kept.message_id)
+        await self.store.gauges.measure(self.name)
 
     async def tidy(self) -> None:
         await Retention(self.name, self.store, Metrics(), 30 * DAY, 60 * DAY).round()
-        await self.store.catch_up()
-        await self.store.ensure_format()
+        await self.store.format.catch_up()
+        await self.store.format.ensure()
 
 
 FACTS: Any = {"charge_read": True, "order_reference": "o", "retryable": "no"}
 
 
 async def claim_of(store: Store, account: str) -> Any:
-    return await store.claim(account, "get_refund", lease=30_000, burst=100, per_second=100, limit=8)
+    return await store.schedule.claim(account, "get_refund", lease=30_000, burst=100, per_second=100, limit=8)
 
 
 async def attempt(work: Work) -> StoreUnavailable | None:
@@ -266,7 +267,7 @@ async def test_a_foreign_key_is_named_and_nothing_is_half_written(
             assert await redis.dump(key) == whole, "what is not ours stays as it is"
         for work in eu.works().values():
             assert await attempt(work) is None, "the other merchant"
-        foreign = await store.check_keys()
+        foreign = await store.inspection.check_keys()
     told = [line for line in logs if line["event"] == "store.wrong_type"]
     assert {line["key"] for line in told} == {key}
     assert (told[0]["should_be"], told[0]["log_level"]) == (type_of(key), "error")
@@ -274,7 +275,7 @@ async def test_a_foreign_key_is_named_and_nothing_is_half_written(
     await redis.delete(key)
     if await redis.exists("kept"):
         await redis.rename("kept", key)
-    assert await store.check_keys() == []
+    assert await store.inspection.check_keys() == []
     clock.tick(DAY)
     for work in us.works().values():
         assert await attempt(work) is None, "it is well again"
@@ -284,9 +285,9 @@ async def test_no_script_writes_anything_while_a_key_is_foreign(
     shops: list[Shop], store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every call of a script in a whole day, with each of its keys foreign in turn: the whole of Redis is compared."""
-    real, tried = store._run, set[tuple[str, str]]()
+    real, tried = RedisRepository._run, set[tuple[str, str]]()
 
-    async def run(name: str, keys: list[str], args: Any, **how: Any) -> Any:
+    async def run(repository: RedisRepository, name: str, keys: list[str], args: Any, **how: Any) -> Any:
         for key in dict.fromkeys(keys):
             mark = (name, read_kind(key))
             if mark in tried or mark[1] in how.get("without", ()):
@@ -298,15 +299,15 @@ async def test_no_script_writes_anything_while_a_key_is_foreign(
             await redis.sadd(key, "not ours")
             before = await dump(redis)
             with pytest.raises(WrongType) as caught:
-                await real(name, keys, args, **how)
+                await real(repository, name, keys, args, **how)
             assert caught.value.key == key
             assert await dump(redis) == before
             await redis.delete(key)
             if there:
                 await redis.rename("kept", key)
-        return await real(name, keys, args, **how)
+        return await real(repository, name, keys, args, **how)
 
-    monkeypatch.setattr(store, "_run", run)
+    monkeypatch.setattr(RedisRepository, "_run", run)
     us = shops[0]
     for _ in range(2):
         for work in us.works().values():
@@ -320,23 +321,23 @@ async def test_the_others_are_told_while_one_subscribers_lane_is_foreign_and_it_
     us = shops[0]
     for kind in ("lane", "owed"):
         key = Keys("us")(kind, "finance")
-        for delivery in (await store.claim_deliveries("us", "other", lease=1, limit=100)).items:
-            await store.delivered(delivery)
+        for delivery in (await store.deliveries.claim("us", "other", lease=1, limit=100)).items:
+            await store.deliveries.delivered(delivery)
         await redis.delete(key)
         await redis.set(key, "not ours")
         us.count = number = us.count + 1
         told = seen("Declined", number, "AmazonRejected", store.now())
         await us.recorder.record(us.account, told, source=Source.POLL, details=FACTS)
         await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
-        others = (await store.claim_deliveries("us", "other", lease=1, limit=100)).items
+        others = (await store.deliveries.claim("us", "other", lease=1, limit=100)).items
         assert refund_id(number) in [
             delivery.fields["refundId"] for delivery in others if "refundId" in delivery.fields
         ]
         with pytest.raises(WrongType):
-            await store.claim_deliveries("us", "finance", lease=1, limit=100)
+            await store.deliveries.claim("us", "finance", lease=1, limit=100)
         await redis.delete(key)
         await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
-        mine = (await store.claim_deliveries("us", "finance", lease=1, limit=100)).items
+        mine = (await store.deliveries.claim("us", "finance", lease=1, limit=100)).items
         assert [delivery.fields.get("refundId") for delivery in mine].count(refund_id(number)) == 1
 
 
@@ -346,7 +347,7 @@ async def test_a_new_subscriber_does_not_begin_on_a_foreign_key(store: Store, re
         await redis.set(key, "not ours")
         before = await dump(redis)
         with pytest.raises(WrongType, match=key):
-            await store.add_subscriber("us", subscriber("new"))
+            await store.subscribers.add("us", subscriber("new"))
         assert await dump(redis) == before
         await redis.delete(key)
 
@@ -356,7 +357,7 @@ async def test_every_key_of_a_whole_day_is_in_the_catalogue(shops: list[Shop], s
     assert [key for key in keys if read_name(key) is None] == []
     for key in keys:
         assert (await redis.type(key)).decode() == type_of(key)
-    assert await store.inspect() == []
+    assert await store.inspection.inspect() == []
     assert (store.damage.foreign, store.damage.records) == ([], {})
 
 

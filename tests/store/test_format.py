@@ -20,10 +20,10 @@ from tests.store.makers import hint
 
 
 async def test_a_first_start_writes_the_version(store: Store, redis: Any) -> None:
-    await store.ensure_format()
+    await store.format.ensure()
     assert await redis.get(FORMAT) == str(VERSION).encode()
-    await store.ensure_format()
-    assert await store.format_version() == VERSION
+    await store.format.ensure()
+    assert await store.format.version() == VERSION
 
 
 async def test_data_without_a_version_is_version_one(store: Store, redis: Any) -> None:
@@ -34,17 +34,17 @@ async def test_data_without_a_version_is_version_one(store: Store, redis: Any) -
         ran.append(1)
 
     await redis.set("refunds:{us}:anything", "1")
-    await store.ensure_format(2, {1: step})
+    await store.format.ensure(2, {1: step})
     assert (ran, await redis.get(FORMAT)) == ([1], b"2")
 
 
 async def test_a_newer_version_is_refused_and_nothing_is_written(store: Store, redis: Any) -> None:
     await redis.set(FORMAT, VERSION + 1)
-    store.hold_writes()
+    store.format.hold_writes()
     with pytest.raises(ConfigurationError, match=f"format {VERSION + 1}, and this version"):
-        await store.ensure_format()
+        await store.format.ensure()
     with pytest.raises(StoreUnavailable) as refused:
-        await store.hint("us", hint())
+        await store.schedule.hint("us", hint())
     assert refused.value.reason == "store_format_unknown"
     assert await redis.keys() == [FORMAT.encode()]
 
@@ -53,7 +53,7 @@ async def test_what_is_no_number_is_refused(store: Store, redis: Any) -> None:
     for text in ("", "one", "1.5", "-1", "9" * 20):
         await redis.set(FORMAT, text)
         with pytest.raises(ConfigurationError, match="is no number"):
-            await store.ensure_format()
+            await store.format.ensure()
 
 
 async def test_two_processes_that_start_at_once_end_at_the_same_version(valkey_url: str, redis: Any) -> None:
@@ -72,12 +72,12 @@ async def test_two_processes_that_start_at_once_end_at_the_same_version(valkey_u
 
     try:
         for each in stores:
-            each.hold_writes()
-        await asyncio.gather(*(each.ensure_format(3, {1: first, 2: second}) for each in stores))
+            each.format.hold_writes()
+        await asyncio.gather(*(each.format.ensure(3, {1: first, 2: second}) for each in stores))
         assert await redis.get(FORMAT) == b"3"
         assert await redis.smembers("refunds:{us}:migrated") == {b"first", b"second"}
         for each in stores:
-            await each.hint("us", hint())
+            await each.schedule.hint("us", hint())
     finally:
         for each in stores:
             await each.close()
@@ -88,7 +88,7 @@ async def test_a_step_that_fails_leaves_the_version_for_the_next_start(store: St
         raise StoreUnavailable("gone")
 
     with pytest.raises(StoreUnavailable):
-        await store.ensure_format(2, {1: fails})
+        await store.format.ensure(2, {1: fails})
     assert await redis.get(FORMAT) == b"1"
 
 

@@ -105,7 +105,7 @@ async def woken(other: Store, waker: ChangeSignal) -> bool:
     clock = asyncio.get_running_loop().time
     waker.clear()
     began = clock()
-    await other.hint("us", hint(message=os.urandom(8).hex()))
+    await other.schedule.hint("us", hint(message=os.urandom(8).hex()))
     await waker.rest(2.0)
     return clock() - began < 1.5
 

@@ -21,7 +21,7 @@ async def filled(store: Store, account: Account) -> None:
     """Pending, pending in a word that nobody knows, and final."""
     for number, state in enumerate(("RefundInitiated", "Held", "Declined", "Refunded"), 1):
         await Recorder(store, lambda: 0.0).record(account, seen(state, number), source=Source.POLL)
-    store.accounts = ["us"]
+    store.connection.accounts = ["us"]
 
 
 async def due_times(redis: Any) -> dict[str, int]:
@@ -31,7 +31,7 @@ async def due_times(redis: Any) -> dict[str, int]:
 
 async def revisions(store: Store) -> list[int]:
     """Of the four refunds."""
-    found = [await store.refund("us", refund_id(number)) for number in range(1, 5)]
+    found = [await store.refunds.get("us", refund_id(number)) for number in range(1, 5)]
     return [refund.revision for refund in found if refund]
 
 
@@ -41,23 +41,23 @@ async def test_what_is_not_final_is_due_at_once_and_counts_on_from_a_higher_revi
     """Once for each restore, whichever process sees it first."""
     await filled(store, account)
     before = await due_times(redis)
-    await store.ensure_format()
+    await store.format.ensure()
     assert await due_times(redis) == before
     assert min(before.values()) > clock()
 
     clock.tick(10)
     await redis.set(RESTORED, "one")
-    await store.ensure_format()
+    await store.format.ensure()
     at_once = {refund_id(1): clock(), refund_id(2): clock()}
     after = {**before, **at_once}
     assert await due_times(redis) == after
     assert await revisions(store) == [1 + GAP, 1 + GAP, 1, 1]
 
     clock.tick(10)
-    await store.ensure_format()
+    await store.format.ensure()
     assert await due_times(redis) == after
     await redis.set(RESTORED, "two")
-    await store.ensure_format()
+    await store.format.ensure()
     assert await revisions(store) == [1 + 2 * GAP, 1 + 2 * GAP, 1, 1]
     assert await due_times(redis) == after
 
@@ -68,10 +68,10 @@ async def test_a_decline_after_a_restore_is_no_older_news(
     """A subscriber was told of revisions 2 and 3 that the backup does not have, and drops what has a smaller one."""
     await filled(store, account)
     await redis.set(RESTORED, "one")
-    await store.ensure_format()
+    await store.format.ensure()
     settled = await Recorder(store, lambda: 0.0).record(account, seen("Declined"), source=Source.POLL)
     assert [event.refund.revision for event in settled.events] == [2 + GAP]
-    history = await store.history("us", refund_id(1))
+    history = await store.refunds.history("us", refund_id(1))
     assert [revision.revision for revision in history] == [1, 2 + GAP]
 
 
@@ -83,11 +83,11 @@ async def test_many_in_batches_while_one_is_claimed(store: Store, redis: Any, ac
     await redis.zadd(DUE, {refund_id(7): store.now() - 1})
     look: DueRefund = (await claim(store, limit=1)).items[0]
     assert look.refund_id == refund_id(7)
-    store.accounts = ["us"]
+    store.connection.accounts = ["us"]
     await redis.set(RESTORED, "one")
-    await store.ensure_format()
+    await store.format.ensure()
     assert set((await due_times(redis)).values()) == {store.now()}
-    assert not await store.reschedule(look, NextLook(store.now() + 1_000, revision=1))
+    assert not await store.schedule.reschedule(look, NextLook(store.now() + 1_000, revision=1))
     assert (await due_times(redis))[refund_id(7)] == store.now()
 
 

@@ -28,31 +28,33 @@ async def test_every_notification_look_and_try_is_kept_in_its_order(
     store: Store, account: Account, redis: Any, clock: ManualClock
 ) -> None:
     """A repeated notification is one; what an expired lease did is not there."""
-    await store.put_subscriber("us", subscriber(types=(DECLINED,)))
+    await store.subscribers.put("us", subscriber(types=(DECLINED,)))
     for _ in range(2):
-        await store.hint("us", hint())
+        await store.schedule.hint("us", hint())
     (slow,) = (await claim(store)).items
     clock.tick(30_000)
     (look,) = (await claim(store)).items
-    assert not await store.reschedule(slow, NextLook(None, outcome="amazon_throttled"))
-    assert await store.reschedule(look, NextLook(clock.ms, outcome="unchanged"))
+    assert not await store.schedule.reschedule(slow, NextLook(None, outcome="amazon_throttled"))
+    assert await store.schedule.reschedule(look, NextLook(clock.ms, outcome="unchanged"))
     clock.tick(1_000)
-    await store.hint("us", hint(at=clock.ms, message="", digest="", source=Source.REFRESH))
+    await store.schedule.hint("us", hint(at=clock.ms, message="", digest="", source=Source.REFRESH))
     await Recorder(store, lambda: 0.0).record(account, seen("Declined", 1, "AmazonRejected"), source=Source.POLL)
     for number in range(3):
         clock.tick(10_000)
-        (delivery,) = (await store.claim_deliveries("us", "finance", lease=5_000, limit=1)).items
+        (delivery,) = (await store.deliveries.claim("us", "finance", lease=5_000, limit=1)).items
         if number == 0:
-            assert await store.retry(delivery, clock.ms, DeliveryAttempts(count=1, first_at=T0, last_error="HTTP 500"))
+            assert await store.deliveries.retry(
+                delivery, clock.ms, DeliveryAttempts(count=1, first_at=T0, last_error="HTTP 500")
+            )
         elif number == 1:
-            assert await store.dead(
+            assert await store.deliveries.dead(
                 delivery, dead_event(delivery, "exhausted", clock.ms, DeliveryAttempts(last_error="timeout"))
             )
-            await store.redrive("us", "finance", [delivery.stream_id])
+            await store.deliveries.redrive("us", "finance", [delivery.stream_id])
         else:
-            assert await store.delivered(delivery)
-            assert not await store.delivered(delivery)
-    assert await store.timeline("us", refund_id()) == [
+            assert await store.deliveries.delivered(delivery)
+            assert not await store.deliveries.delivered(delivery)
+    assert await store.timelines.read("us", refund_id()) == [
         TimelineEntry(T0, "notification"),
         TimelineEntry(T0 + 30_000, "look", "notification", "unchanged"),
         TimelineEntry(T0 + 31_000, "refresh"),
@@ -68,46 +70,50 @@ async def test_it_is_bounded(store: Store, redis: Any, monkeypatch: pytest.Monke
     for module in (schedule, queues):
         monkeypatch.setattr(module, "CAP", 3)
     for number in range(5):
-        await store.hint("us", hint(at=T0 + number, message=f"m{number}"))
-    assert [trace.at - T0 for trace in await store.timeline("us", refund_id())] == [2, 3, 4]
+        await store.schedule.hint("us", hint(at=T0 + number, message=f"m{number}"))
+    assert [trace.at - T0 for trace in await store.timelines.read("us", refund_id())] == [2, 3, 4]
     (look,) = (await claim(store)).items
-    await store.reschedule(look, NextLook(T0, outcome="unchanged"))
-    assert [trace.what for trace in await store.timeline("us", refund_id())] == ["notification", "notification", "look"]
+    await store.schedule.reschedule(look, NextLook(T0, outcome="unchanged"))
+    assert [trace.what for trace in await store.timelines.read("us", refund_id())] == [
+        "notification",
+        "notification",
+        "look",
+    ]
 
 
 async def test_of_a_refund_that_amazon_does_not_know_nothing_stays(store: Store, redis: Any) -> None:
     """Else everybody who may refresh could fill the store with names."""
-    await store.hint("us", hint())
+    await store.schedule.hint("us", hint())
     (look,) = (await claim(store)).items
-    await store.reschedule(look, NextLook(T0, outcome="amazon_not_found"))
+    await store.schedule.reschedule(look, NextLook(T0, outcome="amazon_not_found"))
     assert await redis.llen(TRAIL) == 2
     (look,) = (await claim(store)).items
-    await store.reschedule(look, NextLook(None, outcome="amazon_not_found"))
+    await store.schedule.reschedule(look, NextLook(None, outcome="amazon_not_found"))
     assert not await redis.exists(TRAIL)
 
 
 async def test_it_goes_with_its_refund(store: Store, account: Account, redis: Any) -> None:
-    await store.hint("us", hint())
+    await store.schedule.hint("us", hint())
     (look,) = (await claim(store)).items
     recorder = Recorder(store, lambda: 0.0)
     told = {"charge_read": True, "retryable": "no"}
     await recorder.record(account, seen("Declined"), source=Source.NOTIFICATION, token=look.token, details=told)  # type: ignore[arg-type]
     assert await redis.llen(TRAIL) == 1
-    assert await store.prune("us", refund_id(), before=None, remove=True) is Pruned.PRUNED
+    assert await store.pruning.prune("us", refund_id(), before=None, remove=True) is Pruned.PRUNED
     assert not await redis.exists(TRAIL)
 
 
 async def test_a_damaged_trail_is_in_nobodys_way(store: Store, account: Account, redis: Any) -> None:
     """An entry that cannot be read is passed over; where the key is something else, the work goes on."""
     await redis.rpush(TRAIL, b"{", b'["x"]')
-    await store.hint("us", hint())
-    assert await store.timeline("us", refund_id()) == [TimelineEntry(T0, "notification")]
+    await store.schedule.hint("us", hint())
+    assert await store.timelines.read("us", refund_id()) == [TimelineEntry(T0, "notification")]
     await redis.delete(TRAIL)
     await redis.set(TRAIL, "foreign")
-    await store.hint("us", hint(message="m2"))
+    await store.schedule.hint("us", hint(message="m2"))
     (look,) = (await claim(store)).items
-    assert await store.reschedule(look, NextLook(T0, outcome="unchanged"))
-    await store.put_subscriber("us", subscriber(types=(DECLINED,)))
+    assert await store.schedule.reschedule(look, NextLook(T0, outcome="unchanged"))
+    await store.subscribers.put("us", subscriber(types=(DECLINED,)))
     await Recorder(store, lambda: 0.0).record(account, seen("Declined", 1, "AmazonRejected"), source=Source.POLL)
-    (delivery,) = (await store.claim_deliveries("us", "finance", lease=5_000, limit=1)).items
-    assert await store.delivered(delivery)
+    (delivery,) = (await store.deliveries.claim("us", "finance", lease=5_000, limit=1)).items
+    assert await store.deliveries.delivered(delivery)

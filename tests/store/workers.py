@@ -15,7 +15,10 @@ from receiver.ledger.next_look import DueRefund, FollowUp, NextLook
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation
 from receiver.store import Store
-from receiver.store.refunds.refunds import Commit, Committed
+from receiver.store.redis.client import Client
+from receiver.store.redis.clock import Clock
+from receiver.store.refunds.refunds import Commit, Committed, Refunds
+from receiver.store.refunds.schedule import RefundSchedule
 from receiver.track.record import Recorder
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0, ManualClock
@@ -54,18 +57,30 @@ ACCOUNT = make_account()
 GATE: ContextVar[Gate | None] = ContextVar("GATE", default=None)
 
 
-class Gated(Store):
-    """A store in which whoever has a gate waits at it before the write that settles a look."""
+class GatedRefunds(Refunds):
+    """Whoever has a gate waits at it before the commit."""
 
     async def commit(self, commit: Commit) -> Committed:
         if gate := GATE.get():
             await gate.passed("commit")
         return await super().commit(commit)
 
+
+class GatedSchedule(RefundSchedule):
+    """Whoever has a gate waits at it before the write that reschedules a refund."""
+
     async def reschedule(self, due: DueRefund, next_look: NextLook) -> bool:
         if gate := GATE.get():
             await gate.passed("reschedule")
         return await super().reschedule(due, next_look)
+
+
+class Gated(Store):
+    """A store in which whoever has a gate waits at it before the write that ends a claim."""
+
+    def __init__(self, client: Client, *, clock: Clock) -> None:
+        super().__init__(client, clock=clock)
+        self.refunds, self.schedule = GatedRefunds(self.connection), GatedSchedule(self.connection)
 
 
 class Skewed(ManualClock):
@@ -91,9 +106,9 @@ class Worker:
         """Settle the claim. After a hint that brought nothing new ask `hope` times more."""
         seen, refund = observation(answer, int(look.refund_id[-6:])), None
         if answer == "throttled":
-            await self.store.block("us", "get_refund", self.now() + PAUSE)
+            await self.store.schedule.block("us", "get_refund", self.now() + PAUSE)
         if answer in ("throttled", "failed"):
-            await self.store.reschedule(look, NextLook(self.now() + PAUSE, look.follow_up))
+            await self.store.schedule.reschedule(look, NextLook(self.now() + PAUSE, look.follow_up))
             return
         if seen:
             settled = await self.recorder.record(
@@ -103,11 +118,11 @@ class Worker:
                 return
             refund = settled.change.refund
         else:
-            refund = await self.store.refund("us", look.refund_id)
+            refund = await self.store.refunds.get("us", look.refund_id)
         follow_up = one_more(look.follow_up, hope)
         own = next_look(refund, self.now(), ACCOUNT.poll, 0.1) if refund else None
         times = [at for at in (own, self.now() + PAUSE if follow_up else None) if at is not None]
-        await self.store.reschedule(
+        await self.store.schedule.reschedule(
             look, NextLook(min(times, default=None), follow_up, revision=refund.revision if refund else 0)
         )
 

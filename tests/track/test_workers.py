@@ -17,6 +17,7 @@ from receiver.runtime import rounds
 from receiver.runtime.metrics import Metrics
 from receiver.service import system_clock
 from receiver.store import Store
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.keys import WAKE
 from receiver.store.redis.pipeline import Pipeline, connect
@@ -65,7 +66,9 @@ def socket_dir() -> Iterator[Path]:
         yield Path(directory)
 
 
-def afterwards(monkeypatch: pytest.MonkeyPatch, store: Store, name: str, then: Callable[[], Awaitable[object]]) -> None:
+def afterwards(
+    monkeypatch: pytest.MonkeyPatch, store: RedisRepository, name: str, then: Callable[[], Awaitable[object]]
+) -> None:
     """Have something happen once between this answer of the store and what the worker makes of it."""
     real = getattr(store, name)
 
@@ -84,7 +87,7 @@ async def test_a_hint_that_comes_between_look_and_rest_is_not_slept_through(
     """The tracker was told that there is nothing, and a hint came before it could lie down. Here nobody looks again
     unless he is woken."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
-    afterwards(monkeypatch, store, "claim", lambda: store.hint("us", hint()))
+    afterwards(monkeypatch, store.schedule, "claim", lambda: store.schedule.hint("us", hint()))
     async with at_work(tracking.tracker.run):
         await until(lambda: tracking.desk.asked, "Amazon is asked", 5)
 
@@ -94,7 +97,7 @@ async def test_an_event_that_comes_between_look_and_rest_is_not_slept_through(
 ) -> None:
     """The same for the deliverer."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
-    afterwards(monkeypatch, store, "queue_heads", delivering.owe)
+    afterwards(monkeypatch, store.deliveries, "queue_heads", delivering.owe)
     async with at_work(delivering.deliverer.run):
         await until(lambda: hook.posts, "the post", 5)
 
@@ -106,7 +109,7 @@ async def test_a_full_tracker_goes_on_as_soon_as_one_look_ends(
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
     tracking.tracker.rounds.concurrency = 2
     tracking.desk.answers = [refund("Refunded", number) for number in range(12)]
-    await asyncio.gather(*(store.hint("us", hint(number, message=f"m{number}")) for number in range(12)))
+    await asyncio.gather(*(store.schedule.hint("us", hint(number, message=f"m{number}")) for number in range(12)))
     async with at_work(tracking.tracker.run):
         await until(lambda: len(tracking.desk.asked) == 12, "all are asked about", 10)
 
@@ -135,7 +138,7 @@ async def test_workers_with_nothing_to_do_look_once_a_second(
     """No more, though a subscriber is there, a refund waits for its time, and another is throttled for ever."""
     slow = {**tracking.tracker.account.throttle, Call.GET_REFUND: Bucket(1, 0.0001)}
     tracking.tracker.amazon_client.account = account_at(tracking.desk, throttle=slow)
-    await store.hint("us", hint(1))
+    await store.schedule.hint("us", hint(1))
     await redis.zadd("refunds:{us}:due", {refund_id(2): tracking.clock() + 1_500})
     async with at_work(tracking.tracker.run), at_work(delivering.deliverer.run):
         await until(lambda: tracking.desk.asked and not tracking.tracker.rounds.under_way, "the only token is used")
@@ -155,7 +158,7 @@ async def test_a_flood_of_hints_does_not_make_workers_run(
     slow = {**tracking.tracker.account.throttle, Call.GET_REFUND: Bucket(1, 0.0001)}
     tracking.tracker.amazon_client.account = account_at(tracking.desk, throttle=slow)
     claims = rosters = 0
-    claim, subscriber_list = store.claim, store.subscriber_list
+    claim, subscriber_list = store.schedule.claim, store.subscribers.read
 
     async def count_claim(*args: Any, **more: Any) -> Any:
         nonlocal claims
@@ -167,11 +170,11 @@ async def test_a_flood_of_hints_does_not_make_workers_run(
         rosters += 1
         return await subscriber_list(account)
 
-    store.claim, store.subscriber_list = count_claim, count_roster  # type: ignore[method-assign]
+    store.schedule.claim, store.subscribers.read = count_claim, count_roster  # type: ignore[method-assign]
     async with at_work(tracking.tracker.run), at_work(delivering.deliverer.run):
         began = asyncio.get_running_loop().time()
         for number in range(1000):
-            await store.hint("us", hint(number, message=f"m{number}"))
+            await store.schedule.hint("us", hint(number, message=f"m{number}"))
         seconds = asyncio.get_running_loop().time() - began
     assert claims <= seconds * 100 + 5
     assert rosters <= seconds * 100 + 5
@@ -201,7 +204,7 @@ async def test_workers_without_redis_wait_and_go_on_when_it_is_there(socket_dir:
                 process, _ = start_valkey(socket_dir)
                 try:
                     await at.subscribe(subscriber)
-                    await store.hint("us", hint())
+                    await store.schedule.hint("us", hint())
                     await until(lambda: subscriber.posts, "it is told")
                 finally:
                     stop_valkey(process)
@@ -211,7 +214,7 @@ async def test_workers_without_redis_wait_and_go_on_when_it_is_there(socket_dir:
 
 async def declined(store: Store) -> bool:
     """Whether the refund is known to be declined."""
-    known = await store.refund("us", refund_id())
+    known = await store.refunds.get("us", refund_id())
     return known is not None and known.state == "Declined"
 
 
@@ -227,7 +230,7 @@ async def test_whichever_answer_of_redis_is_lost_the_refund_is_tracked_once(
         amazon.then = refund("Declined", reason="AmazonRejected")
         async with depot(store, redis, clock) as at:
             await at.subscribe(subscriber)
-        await store.hint("us", hint())
+        await store.schedule.hint("us", hint())
         proxy.skip, proxy.lose = lost, 2
         tracker = make_tracker(account_at(amazon), cut_off, transport, metrics)
         async with at_work(tracker.run):
@@ -239,7 +242,7 @@ async def test_whichever_answer_of_redis_is_lost_the_refund_is_tracked_once(
         await cut_off.close()
     assert await redis.xlen("refunds:{us}:events") == 1
     assert await redis.zcard("refunds:{us}:lane:all") == 1
-    assert [line.state for line in await store.history("us", refund_id())] == ["Declined"]
+    assert [line.state for line in await store.refunds.history("us", refund_id())] == ["Declined"]
     assert await redis.exists("refunds:{us}:hinted", "refunds:{us}:hints") == 0
 
 
@@ -278,7 +281,7 @@ async def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(
         raise RuntimeError("unable to perform operation on <UnixTransport closed=True>; the handler is closed")
 
     monkeypatch.setattr(Pipeline, "_send", closed)
-    for call in (store.ping(), store.hint("us", hint())):
+    for call in (store.ping(), store.schedule.hint("us", hint())):
         async with asyncio.timeout(5):
             with pytest.raises(StoreUnavailable):
                 await call
@@ -304,7 +307,7 @@ async def test_who_writes_is_woken_once(store: Store, redis: Any) -> None:
         store.change_signal("us") as idle,
         store.change_signal("eu") as other,
     ):
-        await store.hint("us", hint())
+        await store.schedule.hint("us", hint())
         assert mine._changed.is_set()
         assert not idle._changed.is_set()
         mine.clear()
@@ -352,10 +355,10 @@ async def test_workers_that_stop_leave_nothing_running(
     """However often they are started and stopped, at rest or in the middle of it."""
     before = asyncio.all_tasks()
     for number in range(5):
-        await store.hint("us", hint(number, message=f"m{number}"))
+        await store.schedule.hint("us", hint(number, message=f"m{number}"))
         async with at_work(tracking.tracker.run), at_work(delivering.deliverer.run):
             await asyncio.sleep(0)
     allowed = tracking.desk.server.tasks
     await until(lambda: asyncio.all_tasks() - before <= allowed, "no task is left")
-    assert not store.change_notifier._waiting
+    assert not store.connection.change_notifier._waiting
     assert not delivering.deliverer.rounds.under_way

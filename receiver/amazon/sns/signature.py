@@ -1,7 +1,13 @@
-"""Pure. May we believe an envelope? Its certificate's address, its age, its signature; the account judges its topic.
+"""Pure. Is an envelope genuine? The order of proof, for a live notification and for a captured one.
 
-What the signature proves is that SNS sent this text for this topic. SNS signs for every AWS customer with the same
-certificates, so only the pinned `TopicArn` makes it Amazon Pay's.
+    the caller          the topic is one that the account allows
+    check_claims        the certificate's address, the age; returns the name of the certificate's file
+    the caller          the certificate: fetched, kept, or given
+    prove               the certificate is SNS's and valid, the signature is right
+
+The signature proves that SNS sent this text for this topic. SNS signs for every AWS customer with the same
+certificates, so only the pinned `TopicArn` makes it Amazon Pay's. Until the topic and the claims are checked, no
+certificate may be fetched: a stranger could choose the address.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 
 from receiver.amazon.sns import known_answers, regions
-from receiver.amazon.sns.certificate import SigningCertificate, read_certificate
+from receiver.amazon.sns.certificate import SigningCertificate, check_certificate, read_certificate
 from receiver.amazon.sns.envelope import Envelope
 from receiver.errors import CertificateUnavailable, ConfigurationError, DatedInFuture, Unavailable, VerificationFailed
 
@@ -28,6 +34,25 @@ FUTURE_MS: Final = 5 * 60_000
 
 _PADDING = PKCS1v15()
 _HASHES: dict[int, HashAlgorithm] = {1: SHA1(), 2: SHA256()}  # noqa: S303 - SNS signs with SHA-1 unless told otherwise
+
+
+def check_claims(envelope: Envelope, now: int, past_ms: int = PAST_MS, future_ms: int = FUTURE_MS) -> str:
+    """What an envelope must satisfy before its certificate is looked up. Returns the file hash of that certificate.
+
+    Raises what `check_address` and `check_age` raise.
+    """
+    name = check_address(envelope)
+    check_age(envelope, now, past_ms, future_ms)
+    return name
+
+
+def prove(envelope: Envelope, certificate: SigningCertificate, now: int) -> None:
+    """Prove that SNS signed the envelope with this certificate, whose name and claims are checked already.
+
+    Raises `VerificationFailed`, or `Unavailable` where this machine cannot verify.
+    """
+    check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, now)
+    check_signature(envelope, certificate)
 
 
 @lru_cache(maxsize=64)

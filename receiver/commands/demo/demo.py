@@ -136,7 +136,7 @@ def tricks_unseen(scene: Stage, refunds: dict[str, dict[str, Any]]) -> list[str]
 
 async def still_owed(scene: Stage) -> list[str]:
     """What was delivered must be off the lanes, or it would be sent again when its lease ends."""
-    sizes = await scene.service.store.gauges("demo")
+    sizes = await scene.service.store.gauges.measure("demo")
     left = [name for name, size in sizes.items() if size and name.startswith(("hinted", "waiting:", "dead:"))]
     return [f"Something is left in {name}." for name in left]
 

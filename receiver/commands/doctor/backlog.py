@@ -25,7 +25,7 @@ SUBSCRIBER, REFUNDS, FORMAT = "subscribers.lane", "refunds.pending", "store.form
 async def check_format(store: Store) -> list[Finding]:
     """Whether this program knows the format of what is written."""
     try:
-        found = await store.format_version()
+        found = await store.format.version()
     except ConfigurationError as error:
         mend = "Give the receiver a Redis database of its own, or remove the key if it is foreign."
         return [fail(FORMAT, "format_unreadable", " ".join(error.problems), mend)]
@@ -55,7 +55,7 @@ async def _unrecognized(store: Store, accounts: Sequence[str]) -> list[Finding]:
     mend = "Read them (receiver notification list), and report them: a newer version may understand them."
     found = []
     for account in accounts:
-        if count := await store.kept_notification_count(account):
+        if count := await store.notifications.count(account):
             text = f"{plural(count, 'notification')} of Amazon Pay in 30 days could not be understood"
             found.append(warn("notifications.understood", "unrecognized", text, mend, account))
     return found
@@ -63,7 +63,7 @@ async def _unrecognized(store: Store, accounts: Sequence[str]) -> list[Finding]:
 
 async def _check_account(store: Store, settings: Account) -> list[Finding]:
     account = settings.name
-    sizes, subscriber_list = await store.gauges(account), await store.subscriber_list(account)
+    sizes, subscriber_list = await store.gauges.measure(account), await store.subscribers.read(account)
     findings = _refunds(account, sizes, settings.stuck_after / 1000)
     if not subscriber_list.version:
         found = "nothing is written yet for this account"
@@ -126,7 +126,7 @@ def _lane(account: str, subscriber: Subscriber, sizes: Mapping[str, float]) -> l
 
 async def _dead(store: Store, account: str, name: str, count: int) -> Finding:
     found = f"{name}: {plural(count, 'event')} given up"
-    if count <= MOST_READ and (events := await store.dead_events(account, name)):
+    if count <= MOST_READ and (events := await store.deliveries.dead_events(account, name)):
         last = events[-1]
         found += f", the last of refund {last.refund_id} ({last.reason}: {last.last_error or 'no answer'})"
     mend = "Mend the subscriber, then: receiver delivery redrive NAME --all."

@@ -40,7 +40,7 @@ FIXES: Final = MappingProxyType(
 async def check_keys_of_store(store: Store) -> list[Finding]:
     """The keys whose names are known beforehand."""
     try:
-        await store.check_keys()
+        await store.inspection.check_keys()
     except StoreUnavailable as error:
         return [skip(KEYS, error.reason, f"the types of the keys cannot be read: {error.detail}", "See above.")]
     return _foreign(store) or [ok(KEYS, "every key that was looked at holds the type that it should")]
@@ -49,7 +49,7 @@ async def check_keys_of_store(store: Store) -> list[Finding]:
 async def check_whole_store(store: Store) -> list[Finding]:
     """Every key, and every record that it holds."""
     try:
-        unknown = await store.inspect()
+        unknown = await store.inspection.inspect()
     except StoreUnavailable as error:
         return [fail(RECORDS, error.reason, f"the store cannot be read: {error.detail}", "See above.")]
     findings = [*_foreign(store), *_records(store)]

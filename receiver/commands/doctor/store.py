@@ -85,7 +85,7 @@ async def _check_redis(site: Site, address: RedisAddress, name: str) -> list[Fin
     ]
     store = Store(link(address, timeout=timeout, connect_timeout=connect_timeout))
     try:
-        store.accounts = names
+        store.connection.accounts = names
         findings += [*await check_format(store), *await check_work(site, store)]
         findings += await (check_whole_store if site.whole_store else check_keys_of_store)(store)
     finally:

@@ -15,7 +15,8 @@ from receiver.commands.client.api import URL_TEXT, convert, decode
 from receiver.commands.console import clean, emit_rich, emit_value, say
 from receiver.errors import ConfigurationError, Malformed, TransportError
 from receiver.exchange import Request, Response
-from receiver.outbox.formats.cloudevents import CONTENT_TYPE, USER_AGENT
+from receiver.outbox.formats.cloudevents import CONTENT_TYPE
+from receiver.outbox.formats.format import USER_AGENT
 from receiver.outbox.formats.standard_webhooks import webhook_headers
 from receiver.outbox.subscribers.secrets import format_secret, read_secret
 

@@ -22,7 +22,7 @@ import structlog
 import uvloop
 
 from receiver.amazon.sns.signature import self_test
-from receiver.commands.serve.serve import Stopped, addressed, at_signal, close, listen, running, servers
+from receiver.commands.serve.serve import Stopped, addressed, at_signal, close, listen, running, servers, until_stopped
 from receiver.commands.serve.serve import serve as serve_alone
 from receiver.errors import ConfigurationError
 from receiver.http.dashboard.shared import SharedSessions
@@ -193,7 +193,7 @@ async def _serve_member(settings: Settings, given: dict[str, Any]) -> None:
             sessions = SharedSessions(service.store.now, Path(given["sessions"]))
             async with serving_all(servers(service.app(sessions), settings, listeners)):
                 os.write(ready, b".")
-                await stopped.wait()
+                await until_stopped(service, stopped)
     except Stopped:
         log.info("serve.stopped_before_ready")
     finally:

@@ -34,7 +34,7 @@ async def serve(settings: Settings, *, workers: bool = True) -> None:
             serving_all(servers(service.app(), settings, listeners)) as addresses,
         ):
             log.info("serve.ready", **addressed(addresses), accounts=[account.name for account in service.accounts])
-            await stopped.wait()
+            await until_stopped(service, stopped)
             log.info("serve.stopping")
     except Stopped:
         log.info("serve.stopped_before_ready")
@@ -81,6 +81,15 @@ async def running(service: Service, stopped: asyncio.Event) -> AsyncIterator[Ser
         yield service
     finally:
         await service.stop()
+
+
+async def until_stopped(service: Service, stopped: asyncio.Event) -> None:
+    """Wait for the signal; then answer 503 to every notification that waits for a certificate.
+
+    The servers wait for every answer before they end, and a fetch may take `wait_timeout` seconds.
+    """
+    await stopped.wait()
+    service.certificates.stop_fetching()
 
 
 def _spare_the_collector() -> None:

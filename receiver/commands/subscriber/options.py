@@ -10,15 +10,18 @@ import typer
 
 from receiver.commands.client.options import read_secret_file
 from receiver.commands.subscriber.views import TYPES
+from receiver.outbox.formats.registry import FORMATS
 from receiver.outbox.subscribers.fields import ALL
 
+DEFAULTS = "; ".join(
+    f"{', '.join(each.value.rpartition('.')[2] for each in known.types)} for {name}" for name, known in FORMATS.items()
+)
 Types = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TYPE,…",
-        help=f"Events it wants: {', '.join(TYPES)}, all (of these), or receiver.* (what befalls deliveries). "
-        "Repeat it, or separate by commas. Default: declined; with conflict for pagerduty; with conflict and stuck for "
-        "slack and alertmanager.",
+        help=f"Events to send: {', '.join(TYPES)}, all (of these), or receiver.* (problems with deliveries). "
+        f"Repeat it, or separate by commas. Default: {DEFAULTS}.",
     ),
 ]
 Reasons = Annotated[

@@ -31,9 +31,9 @@ from receiver.commands.subscriber.options import (
 from receiver.commands.subscriber.views import emit_list, fields
 from receiver.errors import ConfigurationError, TransportError
 from receiver.exchange import Response
+from receiver.outbox.formats.registry import DEFAULT, FORMATS
 from receiver.outbox.subscribers.changes import NEW
 from receiver.outbox.subscribers.fields import NAME
-from receiver.outbox.subscribers.formats import CLOUDEVENTS, FORMATS
 from receiver.outbox.subscribers.url import EXAMPLE
 
 UNSENT = ("bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed")
@@ -71,7 +71,7 @@ def add(
     format: Annotated[  # noqa: A002
         str,
         typer.Option(metavar="FORMAT", help=f"How it is told: {', '.join(FORMATS)}."),
-    ] = CLOUDEVENTS,
+    ] = DEFAULT.name,
     types: Types = None,
     reasons: Reasons = None,
     min_amount: MinAmount = None,
@@ -118,7 +118,7 @@ async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
     except (TransportError, ApiProblem) as error:
         if error.status >= 500 and error.reason not in UNSENT:
             say([f"Perhaps {name} was added all the same: look with `receiver subscriber show {name}`."])
-            if "secret" not in wanted and wanted["format"] == CLOUDEVENTS:
+            if "secret" not in wanted and wanted["format"] == DEFAULT.name:
                 say(["If so, its secret is lost: remove it, and add it again."])
         raise
     return answer

@@ -1,4 +1,4 @@
-"""HTTP. The body of a request to the API, and the account that it is meant for."""
+"""HTTP. The body of a request to the API: how it is read, what its schema is made of, and the account it is for."""
 
 from __future__ import annotations
 
@@ -6,15 +6,65 @@ import asyncio
 import json
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 
-from receiver.errors import BadRequest, Conflict
+from receiver.errors import BadRequest, Conflict, Malformed
 from receiver.http.api.auth import Caller
+from receiver.http.api.params import REFUND, Schema, whole
+from receiver.ledger.money import AMOUNT, Money
 
 MOST_BODY = 64 * 1024
 READ_TIMEOUT = 10.0
+
+ACCOUNT_FIELD: Final[Schema] = {
+    "type": ["string", "null"],
+    "description": "Our name of the account; needed where the token sees several.",
+}
+REFUND_FIELD: Final = REFUND.schema
+
+
+def object_schema(about: str, required: tuple[str, ...], properties: Mapping[str, Schema], example: object) -> Schema:
+    """An object with these fields and no others."""
+    return {
+        "type": "object",
+        "description": about,
+        "required": list(required),
+        "properties": dict(properties),
+        "additionalProperties": False,
+        "examples": [example],
+    }
+
+
+def money_schema(currency: Schema, about: str) -> Schema:
+    """An amount with its currency."""
+    return {
+        "type": "object",
+        "description": about,
+        "required": ["amount", "currencyCode"],
+        "properties": {
+            "amount": {
+                "type": "string",
+                "pattern": whole(AMOUNT),
+                "description": "Decimal, more than zero, with no more places than the currency has. A JSON number "
+                "without an exponent is taken as well, and its digits are.",
+            },
+            "currencyCode": currency,
+        },
+        "additionalProperties": False,
+    }
+
+
+def read_money(value: object, absent: str = "") -> Money:
+    """`refundAmount`. Raises `BadRequest`; `absent` says, for people, when it may be left out."""
+    if not isinstance(value, Mapping) or set(value) != {"amount", "currencyCode"}:
+        example = '{"amount": "14.00", "currencyCode": "USD"}'
+        raise BadRequest(f"`refundAmount` is an object like {example}{absent}.", reason="bad_amount")
+    try:
+        return Money.parse(value["amount"], value["currencyCode"])
+    except Malformed as error:
+        raise BadRequest(f"`refundAmount`: {error.detail}", reason=error.reason) from None
 
 
 def chosen_account(caller: Caller, named: object) -> str:

@@ -1,4 +1,4 @@
-"""HTTP. `/v1/diagnostics`: what only the running process knows, for those who run it. Needs the scope `admin`."""
+"""HTTP. `/v1/diagnostics`: what only the running process knows, for those who run it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Literal
 
-from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.http.api.auth import Caller, Tokens
-from receiver.http.api.params import Params
+from receiver.http.api.auth import Caller
+from receiver.http.api.operations import ADMIN, Answer, Call, Operation
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import DiagnosticsJson, SightingJson
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver, UnconfiguredNames
-from receiver.settings.sections import Scope
 
 PACKAGE: Final = "amazon-pay-refund-receiver"
 DAY_MS: Final = 86_400_000
@@ -37,21 +35,28 @@ class DiagnosticsSource:
 class DiagnosticsApi:
     """The handler. `now` is ms since the epoch, UTC."""
 
-    def __init__(self, inside: DiagnosticsSource, tokens: Tokens, now: Callable[[], int]) -> None:
-        self._inside, self._tokens, self._now = inside, tokens, now
+    def __init__(self, inside: DiagnosticsSource, now: Callable[[], int]) -> None:
+        self._inside, self._now = inside, now
 
-    async def tell(self, request: Request) -> Response:
-        """`GET /v1/diagnostics`. Of accounts that the token may not see nothing is told; topics and merchants that
-        nobody configured belong to none, and are. All of it is since the start of this one process."""
-        caller = self._tokens.identify(request)
-        caller.need(Scope.ADMIN)
-        Params(request, ())
+    @Operation(
+        "GET",
+        "/v1/diagnostics",
+        id="getDiagnostics",
+        tag="operation",
+        summary="What only the running process knows, since its start",
+        scopes=ADMIN,
+        answers=(Answer(200, DiagnosticsJson),),
+        store=False,
+    )
+    async def report(self, call: Call) -> Response:
+        """Leaves out the workers of accounts that the token may not see; unconfigured topics and merchants belong to
+        no account."""
         inside, now = self._inside, self._now()
         body: DiagnosticsJson = {
             "version": package_version(),
             "time": format_rfc3339(now),
             "store": {"kind": inside.store},
-            "workers": {name: state for name, state in inside.workers().items() if _may_see(caller, name)},
+            "workers": {name: state for name, state in inside.workers().items() if _may_see(call.caller, name)},
             "unconfiguredTopics": sightings(inside.receiver.unconfigured_topics),
             "unconfiguredMerchants": sightings(inside.receiver.unconfigured_merchants),
             "certificates": [

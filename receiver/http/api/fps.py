@@ -16,39 +16,95 @@ Amazon is asked, and that only for a refund that this account has ordered:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from receiver.amazon.fps.calls import FpsRefundRequest
+from receiver.amazon.fps.calls import CURRENCY, MAX_DESCRIPTION, TRANSACTION_ID, FpsRefundRequest, Policy
 from receiver.amazon.fps.notification import MAX_BODY, read_status_notification
-from receiver.errors import BadRequest, Conflict, InvalidNotification, Malformed, NotFound, Unavailable
-from receiver.http.api.auth import Caller, Tokens
-from receiver.http.api.bodies import read_object
-from receiver.http.api.issuing import pending_detail
-from receiver.http.api.params import Params
+from receiver.errors import BadRequest, Conflict, InvalidNotification, NotFound, Unavailable
+from receiver.http.api.auth import Caller
+from receiver.http.api.bodies import ACCOUNT_FIELD, REFUND_FIELD, money_schema, object_schema, read_money, read_object
+from receiver.http.api.issuing import ASK_AGAIN, TO_REFUND, pending_detail
+from receiver.http.api.operations import (
+    COMMIT,
+    ISSUE,
+    LOCATION,
+    NO_ACCOUNT,
+    PENDING,
+    Answer,
+    Body,
+    Call,
+    Operation,
+)
+from receiver.http.api.params import Schema, whole
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import PendingOrderJson
 from receiver.http.ipn.endpoint import Ipn
+from receiver.http.ipn.operations import ACCOUNT_IN_PATH, TO_SNS
+from receiver.http.problems import RefundProblemJson
 from receiver.issue.fps import FpsIssuer, Ordered
-from receiver.ledger.money import Money
 from receiver.ledger.receipt import NotificationOutcome, Receipt
-from receiver.ledger.schema import money_json, refund_json
+from receiver.ledger.schema import RefundJson, money_json, refund_json
 from receiver.runtime.metrics import Metrics
-from receiver.settings.sections import IngestSettings, Scope
+from receiver.settings.sections import IngestSettings
 
-FIELDS = (
-    "account",
-    "transactionId",
-    "refundTransactionReference",
-    "refundAmount",
-    "description",
-    "marketplaceRefundPolicy",
+FIELDS: Final[Mapping[str, Schema]] = {
+    "account": ACCOUNT_FIELD,
+    "transactionId": {"type": "string", "pattern": whole(TRANSACTION_ID), "description": "What is refunded."},
+    "refundTransactionReference": {
+        **REFUND_FIELD,
+        "description": "Your own, unique for ever: the refund's id here, and the key. The same values again are "
+        "the same refund.",
+    },
+    "refundAmount": money_schema({"type": "string", "enum": [CURRENCY]}, "Left out: all that is left."),
+    "description": {"type": "string", "maxLength": MAX_DESCRIPTION, "description": "Printable characters."},
+    "marketplaceRefundPolicy": {"type": "string", "enum": ["", *Policy]},
+}
+CREATE: Final = object_schema(
+    "A refund by Flexible Payments.",
+    ("transactionId", "refundTransactionReference"),
+    FIELDS,
+    {
+        "transactionId": "14GKSIMULATOR0000000000000000000001",
+        "refundTransactionReference": "order-4711-refund-1",
+        "refundAmount": {"amount": "14.01", "currencyCode": "USD"},
+    },
 )
-ASK_AGAIN = 5
+FORM: Final[Schema] = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {
+        "status": {"type": "string", "pattern": "^[A-Za-z]{1,32}$"},
+        "operation": {"type": "string", "pattern": "^[A-Za-z]{0,32}$"},
+        "transactionId": {"type": "string"},
+        "referenceId": {"type": "string", "description": "Of a refund: the reference that was ordered here."},
+    },
+    "additionalProperties": {"type": "string"},
+    "description": "The fields of a status notification, as FPS or Simple Pay named them; their case does not count.",
+    "examples": [{"status": "SUCCESS", "operation": "REFUND", "referenceId": "order-4711-refund-1"}],
+}
 ORDER_ON_ITS_WAY = 60
+WHEN_ABSENT = "; it is left out where all that is left is to be refunded"
+TAKE_FORM: Final = Operation(
+    "POST",
+    "/fps/{account}",
+    id="receiveFpsNotification",
+    tag="notifications",
+    summary="Take a status notification of Flexible Payments, which Amazon retired in 2015",
+    about="Nothing proves such a form any more: it only makes a refund that was ordered here due now.",
+    parameters=(ACCOUNT_IN_PATH,),
+    body=Body(FORM, media_type="application/x-www-form-urlencoded"),
+    answers=(Answer(200, about="Noted, or not about a refund. No body."),),
+    bare={
+        **{status: TO_SNS[status] for status in (413, 415, 500)},
+        400: "Garbled. No body.",
+        404: "There is no such account, or it has no Flexible Payments. No body.",
+        503: "There is no order under this reference yet, or the service has trouble of its own. No body.",
+    },
+    problem=None,
+)
 
 
 class NoFlexiblePayments(InvalidNotification):
@@ -59,17 +115,11 @@ class NoFlexiblePayments(InvalidNotification):
     reason = "no_fps"
 
 
-def fps_routes(
-    fps_issuers: Mapping[str, FpsIssuer], tokens: Tokens, limits: IngestSettings, metrics: Metrics
-) -> list[BaseRoute]:
-    """The routes over the accounts that have Flexible Payments."""
-    configured = {name: legacy for name, legacy in fps_issuers.items() if legacy.is_configured}
+def form_routes(fps_issuers: Mapping[str, FpsIssuer], limits: IngestSettings, metrics: Metrics) -> list[BaseRoute]:
+    """Where status notifications come in; `fps_issuers` by account, only those that are configured."""
     narrow = limits.model_copy(update={"max_body": min(limits.max_body, MAX_BODY)})
-    forms = Ipn(Forms(configured), narrow, metrics, dated=False)
-    return [
-        Route("/v1/fps/refunds", FpsApi(configured, tokens).create, methods=["POST"]),
-        *(Route(path, forms) for path in ("/fps/{account}", "/fps/{account}/")),
-    ]
+    forms = Ipn(Forms(fps_issuers), narrow, metrics, dated=False)
+    return [Route(path, forms) for path in (TAKE_FORM.path, f"{TAKE_FORM.path}/")]
 
 
 class Forms:
@@ -78,7 +128,7 @@ class Forms:
     waiting = 0
 
     def __init__(self, fps_issuers: Mapping[str, FpsIssuer]) -> None:
-        self._legacies = fps_issuers
+        self._issuers = fps_issuers
 
     async def receive(
         self,
@@ -92,13 +142,13 @@ class Forms:
 
         Anybody can post a form: its `traceparent` goes no further than the log.
         """
-        legacy = self._legacies.get(account or "")
-        if legacy is None:
+        issuer = self._issuers.get(account or "")
+        if issuer is None:
             raise NoFlexiblePayments()
         told = read_status_notification(body)
         if not told.is_refund:
             return Receipt(NotificationOutcome.NOT_A_REFUND, 0, 0, object_type="FPS")
-        if not await legacy.hint(told.reference):
+        if not await issuer.hint(told.reference):
             raise Unavailable(
                 "There is no order under this reference yet.", reason="fps_no_order", retry_after=ORDER_ON_ITS_WAY
             )
@@ -110,22 +160,47 @@ class Forms:
 class FpsApi:
     """The handler; `fps_issuers` by account, only those that are configured."""
 
-    def __init__(self, fps_issuers: Mapping[str, FpsIssuer], tokens: Tokens) -> None:
-        self._legacies, self._tokens = fps_issuers, tokens
+    def __init__(self, fps_issuers: Mapping[str, FpsIssuer]) -> None:
+        self._issuers = fps_issuers
 
-    async def create(self, request: Request) -> Response:
-        """`POST /v1/fps/refunds`: 201 with the refund, 202 while Amazon has not answered. The reference is the key."""
-        caller = self._tokens.identify(request)
-        caller.need(Scope.REFUND)
-        Params(request, ())
-        fields = await read_object(request)
-        account = self._account(caller, fields.get("account"))
-        return _answer(account, await self._legacies[account].create(read_order(fields)))
+    @Operation(
+        "POST",
+        "/v1/fps/refunds",
+        id="createFpsRefund",
+        tag="issuing",
+        summary="Issue a refund by Flexible Payments, which Amazon retired in 2015",
+        about="Your reference is the key: the same values again are answered from the ledger.",
+        scopes=ISSUE,
+        body=Body(CREATE),
+        answers=(
+            Answer(201, RefundJson, "Amazon has taken it.", LOCATION, TO_REFUND),
+            Answer(202, PendingOrderJson, "Amazon has not answered yet.", PENDING),
+        ),
+        problem=RefundProblemJson,
+        reasons=(
+            {
+                400: (
+                    *("bad_parameter", "unknown_field", "bad_field", "bad_transaction_id", "bad_reference"),
+                    *("bad_amount", "bad_currency", "bad_description", "bad_policy"),
+                ),
+                404: ("no_fps",),
+                409: ("account_needed", "reference_taken", "reference_reused", "refund_unclear", "refund_not_sent"),
+                422: ("amazon_refused",),
+            },
+            NO_ACCOUNT,
+            COMMIT,
+        ),
+    )
+    async def create(self, call: Call) -> Response:
+        """201 with the refund, 202 while Amazon has not answered. The reference is the key."""
+        fields = await read_object(call.request)
+        account = self._account(call.caller, fields.get("account"))
+        return _answer(account, await self._issuers[account].create(read_order(fields)))
 
     def _account(self, caller: Caller, named: object) -> str:
         if named is not None and not isinstance(named, str):
             raise BadRequest("`account` is the name of an account.", reason="bad_parameter")
-        found = [name for name in caller.seen(named) if name in self._legacies]
+        found = [name for name in caller.seen(named) if name in self._issuers]
         if not found:
             raise NotFound("No account here has Flexible Payments: `[accounts.fps]`.", reason="no_fps")
         if len(found) > 1:
@@ -141,7 +216,7 @@ def read_order(fields: Mapping[str, Any]) -> FpsRefundRequest:
     return FpsRefundRequest(
         texts["transactionId"],
         texts["refundTransactionReference"],
-        _money(fields["refundAmount"]) if "refundAmount" in fields else None,
+        read_money(fields["refundAmount"], WHEN_ABSENT) if "refundAmount" in fields else None,
         texts["description"],
         texts["marketplaceRefundPolicy"],
     )
@@ -152,20 +227,6 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise BadRequest(f"`{name}` is a text.", reason="bad_field")
     return value
-
-
-def _money(value: object) -> Money:
-    """An amount that is there; null is none, and does not mean all that is left."""
-    if not isinstance(value, Mapping) or set(value) != {"amount", "currencyCode"}:
-        shape = '{"amount": "14.00", "currencyCode": "USD"}'
-        raise BadRequest(
-            f"`refundAmount` is an object like {shape}; it is left out where all that is left is to be refunded.",
-            reason="bad_amount",
-        )
-    try:
-        return Money.parse(value["amount"], value["currencyCode"])
-    except Malformed as error:
-        raise BadRequest(f"`refundAmount`: {error.detail}", reason=error.reason) from None
 
 
 def _answer(account: str, ordered: Ordered) -> Response:

@@ -3,74 +3,199 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.amazon.calls import MAX_SOFT_DESCRIPTOR
-from receiver.errors import AmazonRefusesUs, BadRequest, Malformed
-from receiver.http.api.auth import Caller, Tokens
-from receiver.http.api.bodies import chosen_account, read_object
-from receiver.http.api.params import Params
+from receiver.errors import AmazonRefusesUs, BadRequest
+from receiver.http.api.bodies import (
+    ACCOUNT_FIELD,
+    REFUND_FIELD,
+    chosen_account,
+    money_schema,
+    object_schema,
+    read_money,
+    read_object,
+)
+from receiver.http.api.operations import (
+    AMAZON,
+    COMMIT,
+    ISSUE,
+    LOCATION,
+    NO_ACCOUNT,
+    PENDING,
+    Answer,
+    Body,
+    Call,
+    Operation,
+    Reasons,
+)
+from receiver.http.api.params import ACCOUNT, REFUND, Parameter, Schema, whole
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import PendingRequestJson
 from receiver.http.headers import traceparent_of
+from receiver.http.problems import RefundProblemJson
 from receiver.issue.issuer import Issued, Issuer
-from receiver.ledger.money import Money
+from receiver.issue.orders import LONGEST_KEY
+from receiver.ledger.money import CURRENCY
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, whole_reference
 from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.refund_request import Asked, RefundRequest
 from receiver.ledger.request_shape import refusal_json
-from receiver.ledger.schema import DESCRIPTION_LIMIT, money_json, refund_json, tidy
-from receiver.settings.sections import Scope
+from receiver.ledger.schema import DESCRIPTION_LIMIT, RefundJson, money_json, refund_json, tidy
 
-FIELDS = ("account", "chargeId", "refundAmount", "softDescriptor", "orderReference", "besides")
 MOST_NAMED = 50
 """Ids that one `besides` may hold: far more than refunds that Amazon takes for a charge."""
 ASK_AGAIN = 5
+EXAMPLE_KEY: Final = "order-4711-refund-1"
+KEY: Final = Parameter(
+    "Idempotency-Key",
+    "A word of your own for this refund, in printable ASCII characters.",
+    {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[ -~]+$"},
+    str,
+    "",
+    place="header",
+    required=True,
+    example=EXAMPLE_KEY,
+)
+BESIDES: Final = {
+    "type": "array",
+    "maxItems": MOST_NAMED,
+    "items": REFUND_FIELD,
+    "description": "Ids of refunds and refund requests of the same charge that the caller knows of: this refund is "
+    "wanted beside them. The answer 409 same_amount_refunded or charge_in_conflict lists those that have to be named. "
+    "An id that stands in no way is passed over. It is no part of what the Idempotency-Key stands for.",
+}
+FIELDS: Final[Mapping[str, Schema]] = {
+    "account": ACCOUNT_FIELD,
+    "chargeId": {**REFUND_FIELD, "description": "Amazon's id of a captured charge."},
+    "refundAmount": money_schema({"type": "string", "pattern": whole(CURRENCY), "description": "ISO 4217."}, ""),
+    "softDescriptor": {
+        "type": "string",
+        "maxLength": MAX_SOFT_DESCRIPTOR,
+        "description": "What the buyer sees on the statement. Printable characters.",
+    },
+    "orderReference": {
+        "type": "string",
+        "maxLength": MAX_ORDER_REFERENCE,
+        "description": "Your own order number, kept unaltered. Left out: the charge's. No control characters.",
+    },
+    "besides": BESIDES,
+}
+USD: Final = {"amount": "14.00", "currencyCode": "USD"}
+CREATE: Final = object_schema(
+    "A refund to issue.",
+    ("chargeId", "refundAmount"),
+    FIELDS,
+    {"chargeId": "S01-5105180-3221187-C056351", "refundAmount": USD},
+)
+RETRY: Final = object_schema(
+    "Nothing, or the other refunds of the charge that this one is wanted beside.",
+    (),
+    {"besides": BESIDES},
+    {"besides": ["S01-5105180-3221187-R022311"]},
+)
+TO_REFUND: Final = {"getRefund": {"operationId": "getRefund", "parameters": {"refund_id": "$response.body#/refundId"}}}
+TO_REQUEST: Final = {
+    "getRefundRequest": {
+        "operationId": "getRefundRequest",
+        "parameters": {"request_id": "$response.body#/refundRequestId"},
+    }
+}
+STILL_PENDING: Final = Answer(202, PendingRequestJson, "Amazon has not answered yet.", PENDING, TO_REQUEST)
+REFUSALS: Final[tuple[Reasons, ...]] = (
+    {
+        400: ("bad_amount", "bad_besides", "currency_mismatch"),
+        409: (
+            *("account_needed", "allowance_exceeded", "charge_not_captured"),
+            *("refund_unclear", "settled_as_not_issued"),
+            *("buyer_may_be_paid", "same_amount_refunded", "charge_in_conflict", "too_many_refunds"),
+        ),
+        422: ("amazon_refused", "amazon_not_found"),
+        502: (AMAZON,),
+    },
+    NO_ACCOUNT,
+    COMMIT,
+)
 
 
 class IssueApi:
     """The handlers; `issuers` by account."""
 
-    def __init__(self, issuers: Mapping[str, Issuer], tokens: Tokens) -> None:
-        self._issuers, self._tokens = issuers, tokens
+    def __init__(self, issuers: Mapping[str, Issuer]) -> None:
+        self._issuers = issuers
 
-    async def create(self, request: Request) -> Response:
-        """`POST /v1/refunds` with `Idempotency-Key`: 201 with the refund, 202 while Amazon has not answered."""
-        caller = self._caller(request)
-        Params(request, ())
-        key = _key(request)
-        fields = await read_object(request)
-        account = chosen_account(caller, fields.get("account"))
-        wish, asked = read_wish(fields), _asked(request, caller, fields)
+    @Operation(
+        "POST",
+        "/v1/refunds",
+        id="createRefund",
+        tag="issuing",
+        summary="Issue a refund, once however often it is asked for",
+        about="The request is on disk before Amazon is asked. The same key with the same values is the same refund: "
+        "asking again is always safe.",
+        scopes=ISSUE,
+        parameters=(KEY,),
+        body=Body(CREATE),
+        answers=(
+            Answer(201, RefundJson, "Amazon has taken it.", LOCATION, TO_REFUND),
+            STILL_PENDING,
+        ),
+        problem=RefundProblemJson,
+        reasons=(
+            {
+                400: (
+                    *("idempotency_key_needed", "bad_idempotency_key", "bad_parameter", "unknown_field"),
+                    *("bad_charge_id", "bad_currency", "bad_soft_descriptor", "bad_order_reference"),
+                ),
+                409: ("idempotency_key_reused",),
+            },
+            *REFUSALS,
+        ),
+    )
+    async def create(self, call: Call) -> Response:
+        """201 with the refund, 202 while Amazon has not answered."""
+        key = _key(call.request)
+        fields = await read_object(call.request)
+        account = chosen_account(call.caller, fields.get("account"))
+        wish, asked = read_wish(fields), _asked(call, fields)
         return _answer(account, await self._issuers[account].create(wish, key, asked))
 
-    async def retry(self, request: Request) -> Response:
-        """`POST /v1/refunds/{id}/retry?account=`: a declined refund again, at most once. Answers as `create` does.
-
-        Whoever sends values means another refund than this one; only `besides` may be sent.
-        """
-        caller = self._caller(request)
-        account = chosen_account(caller, Params(request, ("account",)).opaque("account") or None)
-        refund_id = request.path_params["refund_id"]
-        if not REFUND_ID.fullmatch(refund_id):
-            raise BadRequest("A refund id has at most 64 letters, digits and dashes.", reason="bad_refund_id")
-        fields = await read_object(request, needed=False)
+    @Operation(
+        "POST",
+        "/v1/refunds/{refund_id}/retry",
+        id="retryRefund",
+        tag="issuing",
+        summary="Issue a declined refund again, at most once",
+        scopes=ISSUE,
+        parameters=(REFUND, ACCOUNT),
+        body=Body(RETRY, required=False),
+        answers=(
+            Answer(201, RefundJson, "Amazon has taken the new one.", LOCATION, TO_REFUND),
+            STILL_PENDING,
+        ),
+        problem=RefundProblemJson,
+        reasons=(
+            {
+                400: ("unknown_field",),
+                404: ("no_such_refund",),
+                409: ("not_declined", "not_enough_known", "in_conflict", "not_amazon_pay", "not_merchants_refund"),
+            },
+            *REFUSALS,
+        ),
+    )
+    async def retry(self, call: Call) -> Response:
+        """A declined refund again, with the values it had; only `besides` may be sent. Answers as `create` does."""
+        account, refund_id = chosen_account(call.caller, call[ACCOUNT] or None), call[REFUND]
+        fields = await read_object(call.request, needed=False)
         if set(fields) - {"besides"}:
             raise BadRequest(
                 "Unknown field; known: besides. A retry repeats the declined refund as it was. Another one is POST "
                 "/v1/refunds.",
                 reason="unknown_field",
             )
-        asked = _asked(request, caller, fields)
-        return _answer(account, await self._issuers[account].retry(refund_id, asked))
-
-    def _caller(self, request: Request) -> Caller:
-        caller = self._tokens.identify(request)
-        caller.need(Scope.REFUND)
-        return caller
+        return _answer(account, await self._issuers[account].retry(refund_id, _asked(call, fields)))
 
 
 def read_wish(fields: Mapping[str, Any]) -> RefundRequest:
@@ -83,14 +208,15 @@ def read_wish(fields: Mapping[str, Any]) -> RefundRequest:
         raise BadRequest("`chargeId` is the id of a charge, like S01-5105180-3221187-C056351.", reason="bad_charge_id")
     return RefundRequest(
         charge_id=charge_id,
-        money=_money(fields.get("refundAmount")),
+        money=read_money(fields.get("refundAmount")),
         soft_descriptor=_text(fields, "softDescriptor", MAX_SOFT_DESCRIPTOR, "bad_soft_descriptor"),
         order_reference=_reference(fields.get("orderReference", "")),
     )
 
 
-def _asked(request: Request, caller: Caller, fields: Mapping[str, Any]) -> Asked:
-    return Asked(caller.name, read_besides(fields.get("besides", [])), traceparent_of(request.headers.raw))
+def _asked(call: Call, fields: Mapping[str, Any]) -> Asked:
+    traceparent = traceparent_of(call.request.headers.raw)
+    return Asked(call.caller.name, read_besides(fields.get("besides", [])), traceparent)
 
 
 def read_besides(value: object) -> tuple[str, ...]:
@@ -103,16 +229,6 @@ def read_besides(value: object) -> tuple[str, ...]:
             reason="bad_besides",
         )
     return tuple(ids)
-
-
-def _money(value: object) -> Money:
-    if not isinstance(value, Mapping) or set(value) != {"amount", "currencyCode"}:
-        shape = '{"amount": "14.00", "currencyCode": "USD"}'
-        raise BadRequest(f"`refundAmount` is an object like {shape}.", reason="bad_amount")
-    try:
-        return Money.parse(value["amount"], value["currencyCode"])
-    except Malformed as error:
-        raise BadRequest(f"`refundAmount`: {error.detail}", reason=error.reason) from None
 
 
 def _text(fields: Mapping[str, Any], name: str, most: int, reason: str) -> str:

@@ -2,17 +2,26 @@
 
 The store orders every account's refunds by (time of the last change, refund id) and goes on after any such place. One
 place therefore serves all accounts; nothing is lost between pages, whatever changes meanwhile moves to the top.
+Clients get the place as an opaque cursor, bound to their filters and refused if altered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 from collections.abc import Sequence
+from hashlib import sha256
 
-from receiver.ledger.query import Page, Query, place_of, read_cursor, write_cursor
+from receiver.errors import BadRequest
+from receiver.ledger.query import Page, Query, place_of
+from receiver.ledger.query import read_cursor as read_place
+from receiver.ledger.query import write_cursor as write_place
 from receiver.ledger.refund import Refund
 from receiver.store import Store
 from receiver.store.refunds.refunds import MOST_EXAMINED
+
+CHECK_BYTES = 9
 
 
 async def merged(store: Store, accounts: Sequence[str], query: Query, cursor: str, limit: int) -> Page:
@@ -21,19 +30,19 @@ async def merged(store: Store, accounts: Sequence[str], query: Query, cursor: st
     The accounts share what one request may look at.
     """
     share = MOST_EXAMINED // max(len(accounts), 1)
-    pages = await asyncio.gather(*(store.page(account, query, cursor, limit, share) for account in accounts))
+    pages = await asyncio.gather(*(store.refunds.page(account, query, cursor, limit, share) for account in accounts))
     if len(pages) == 1:
         return pages[0]
     bad = tuple(each for page in pages for each in page.unreadable)
     # What an account has not shown yet lies below where its page ended: nothing below the highest such end is sure.
-    unsure = max((place for page in pages if (place := read_cursor(page.next_cursor))), default=None)
+    unsure = max((place for page in pages if (place := read_place(page.next_cursor))), default=None)
     found = sorted((refund for page in pages for refund in page.refunds), key=place_of, reverse=True)
     sure = [refund for refund in found if unsure is None or place_of(refund) >= unsure]
     shown = _cut(sure, limit)
     if len(shown) < len(sure):
-        return Page(tuple(shown), write_cursor(place_of(shown[-1])), unreadable=bad)
+        return Page(tuple(shown), write_place(place_of(shown[-1])), unreadable=bad)
     return Page(
-        tuple(shown), write_cursor(unsure), unreadable=bad, cut=len(shown) < limit and any(page.cut for page in pages)
+        tuple(shown), write_place(unsure), unreadable=bad, cut=len(shown) < limit and any(page.cut for page in pages)
     )
 
 
@@ -43,3 +52,30 @@ def _cut(refunds: list[Refund], limit: int) -> list[Refund]:
     while end < len(refunds) and place_of(refunds[end]) == place_of(refunds[end - 1]):
         end += 1
     return refunds[:end]
+
+
+def write_cursor(place: str, query: Query, accounts: Sequence[str]) -> str:
+    """The place (in the store's form) with a check that binds it to the filters and accounts; URL-safe text."""
+    raw = place.encode()
+    return base64.urlsafe_b64encode(_check(raw, query, accounts) + raw).decode().rstrip("=")
+
+
+def read_cursor(text: str, query: Query, accounts: Sequence[str]) -> str:
+    """The place that a page gave; empty for no cursor. Raises `BadRequest` for any other text, or other filters."""
+    if not text:
+        return ""
+    try:
+        raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        place = raw[CHECK_BYTES:].decode("ascii")
+    except (ValueError, binascii.Error):
+        place = ""
+    if not place or text != write_cursor(place, query, accounts):
+        raise BadRequest(
+            "`cursor` is not one that a page of this list, with these filters, gave. Leave it out to start again.",
+            reason="bad_cursor",
+        )
+    return place
+
+
+def _check(place: bytes, query: Query, accounts: Sequence[str]) -> bytes:
+    return sha256(place + repr((query, tuple(accounts))).encode()).digest()[:CHECK_BYTES]

@@ -1,52 +1,61 @@
-"""HTTP. The subscriber that a path names, among the accounts that the token may see."""
+"""HTTP. The one refund, refund request or subscriber that a path names, among the accounts that the token may see.
+
+Where several accounts have it, the answer is 409 with their names: an answer that depended on which account was asked
+first would be wrong half the time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-
-from starlette.requests import Request
+from typing import TypeVar
 
 from receiver.errors import Conflict, NotFound
-from receiver.http.api.auth import Caller, Tokens
-from receiver.http.api.params import Params
+from receiver.ledger.refund import Refund
+from receiver.ledger.refund_request import RefundRequestRecord
 from receiver.outbox.subscribers.subscriber import Subscriber
-from receiver.settings.sections import Scope
 from receiver.store import Store
 
-
-def admin(tokens: Tokens, request: Request) -> Caller:
-    """Who calls, if he may manage subscribers. Raises `Unauthorized`, `Forbidden`."""
-    caller = tokens.identify(request)
-    caller.need(Scope.ADMIN)
-    return caller
+T = TypeVar("T")
 
 
-async def all_of(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
+async def find_refunds(store: Store, accounts: Sequence[str], refund_id: str) -> list[Refund]:
+    """The refund as each account that knows it has it."""
+    answers = await asyncio.gather(*(store.refunds.get(account, refund_id) for account in accounts))
+    return [refund for refund in answers if refund is not None]
+
+
+def the_refund(found: Sequence[Refund]) -> Refund:
+    """Raises `NotFound`, `Conflict`."""
+    missing = NotFound("Nobody has told us about this refund, or the token may not see it.", reason="no_such_refund")
+    return _the_one([(refund.account, refund) for refund in found], "know this refund", missing)[1]
+
+
+async def find_request(store: Store, accounts: Sequence[str], request_id: str) -> tuple[str, RefundRequestRecord]:
+    """The request, with its account. Raises `NotFound`, `Conflict`."""
+    answers = await asyncio.gather(*(store.requests.get(account, request_id) for account in accounts))
+    found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
+    missing = NotFound("There is no such refund request, or the token may not see it.", reason="no_such_request")
+    return _the_one(found, "know this request", missing)
+
+
+async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
     """(account, subscriber), by account and name."""
-    lists = await asyncio.gather(*(store.subscribers(account) for account in accounts))
+    lists = await asyncio.gather(*(store.subscribers.readable(account) for account in accounts))
     return [(account, each) for account, found in zip(accounts, lists, strict=True) for each in found]
 
 
-async def named(store: Store, caller: Caller, request: Request, params: Params) -> tuple[str, Subscriber]:
-    """The one that `{name}` and `?account=` mean. Raises `NotFound`, or `Conflict` where several accounts have one."""
-    found = [
-        each
-        for each in await all_of(store, caller.seen(params.opaque("account") or None))
-        if each[1].name == request.path_params["name"]
-    ]
+async def find_subscriber(store: Store, accounts: Sequence[str], name: str) -> tuple[str, Subscriber]:
+    """The subscriber, with its account. Raises `NotFound`, `Conflict`."""
+    found = [each for each in await all_subscribers(store, accounts) if each[1].name == name]
+    missing = NotFound("There is no such subscriber, or the token may not see it.", reason="no_such_subscriber")
+    return _the_one(found, "have one of this name", missing)
+
+
+def _the_one(found: Sequence[tuple[str, T]], what: str, missing: NotFound) -> tuple[str, T]:
     if not found:
-        raise NotFound("There is no such subscriber, or the token may not see it.", reason="no_such_subscriber")
+        raise missing
     if len(found) > 1:
         names = ", ".join(account for account, _ in found)
-        raise Conflict(f"Several accounts have one of this name: {names}. Add ?account=.", reason="several_accounts")
+        raise Conflict(f"Several accounts {what}: {names}. Add ?account=.", reason="several_accounts")
     return found[0]
-
-
-def not_configured(subscriber: Subscriber, what: str) -> None:
-    """Raise `Conflict` (`configured`) for one that the configuration would bring back as it was."""
-    if subscriber.origin == "config":
-        raise Conflict(
-            f"The subscriber comes from the configuration and would return with the next start: {what} there.",
-            reason="configured",
-        )

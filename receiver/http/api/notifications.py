@@ -1,4 +1,4 @@
-"""HTTP. `/v1/notifications…`: notifications that are proven and not understood, as Amazon sent them. Scope `admin`.
+"""HTTP. `/v1/notifications…`: notifications that are proven and not understood, as Amazon sent them.
 
 Accounts of one merchant keep a copy each; here it is one. What may be for several merchants is shown only to tokens
 that see all of their accounts.
@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, Final, TypedDict
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Final, TypedDict
 
 from msgspec import Meta
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
-from receiver.errors import BadRequest, NotFound
-from receiver.http.api.auth import Tokens
-from receiver.http.api.lookup import admin
-from receiver.http.api.params import Params
-from receiver.http.api.reads import Endpoint
+from receiver.errors import NotFound
+from receiver.http.api.operations import ADMIN, Answer, Call, Operation
+from receiver.http.api.params import ACCOUNT, in_path, number
 from receiver.http.api.respond import json_answer
 from receiver.ledger.notification import UNASSIGNED
 from receiver.ledger.schema import Rfc3339
@@ -28,8 +24,18 @@ from receiver.ledger.timestamps import format_rfc3339
 from receiver.store import Store
 from receiver.store.refunds.notifications import MOST_KEPT, Kept
 
-LIMIT: Final = 50
 NOTIFICATION_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-[0-9a-f]{8})?")
+NOTIFICATION: Final = in_path(
+    "notification_id",
+    "`notificationId` of the list.",
+    "17bf00c4-8bf8-5f70-9f25-51097f9450e5",
+    NOTIFICATION_ID,
+    (
+        "bad_notification_id",
+        "The id of a notification is its MessageId, as `receiver notification list` shows it.",
+    ),
+)
+LIMIT: Final = number("limit", "How many.", 50, 1, MOST_KEPT)
 
 
 class UnrecognizedJson(TypedDict):
@@ -68,19 +74,29 @@ class UnrecognizedMessageJson(UnrecognizedJson):
 class NotificationApi:
     """The handlers. `configured` are all accounts."""
 
-    def __init__(self, store: Store, tokens: Tokens, configured: Iterable[str]) -> None:
-        self._store, self._tokens, self._configured = store, tokens, frozenset(configured)
+    def __init__(self, store: Store, configured: Iterable[str]) -> None:
+        self._store, self._configured = store, frozenset(configured)
 
-    async def many(self, request: Request) -> Response:
-        """`GET /v1/notifications?account=&limit=`: newest first. A list to be worked off: it has no pages."""
-        caller = admin(self._tokens, request)
-        params = Params(request, ("account", "limit"))
-        accounts = caller.seen(params.opaque("account") or None)
-        limit = params.number("limit", LIMIT, 1, MOST_KEPT)
+    @Operation(
+        "GET",
+        "/v1/notifications",
+        id="listNotifications",
+        tag="operation",
+        summary="Notifications that are proven and not understood, newest first",
+        about=f"The last {MOST_KEPT:,} of each account are kept, for 30 days. Amazon was asked about every refund that "
+        "they name.",
+        scopes=ADMIN,
+        parameters=(ACCOUNT, LIMIT),
+        answers=(Answer(200, UnrecognizedListJson),),
+        in_turn=True,
+    )
+    async def many(self, call: Call) -> Response:
+        """A list to be worked off: it has no pages."""
+        accounts, limit = call.accounts, call[LIMIT]
         lists = await asyncio.gather(
-            *(self._store.kept_notifications(account, limit + 1) for account in [*accounts, UNASSIGNED])
+            *(self._store.notifications.latest(account, limit + 1) for account in [*accounts, UNASSIGNED])
         )
-        found = {(kept.id, kept.details.digest): kept for kept in self._visible(lists, accounts, caller.accounts)}
+        found = {(kept.id, kept.details.digest): kept for kept in self._visible(lists, accounts, call.caller.accounts)}
         newest = sorted(found.values(), key=lambda kept: (-kept.details.received_at, kept.id))
         body: UnrecognizedListJson = {
             "notifications": [unrecognized_json(kept) for kept in newest[:limit]],
@@ -88,16 +104,25 @@ class NotificationApi:
         }
         return json_answer(body)
 
-    async def one(self, request: Request) -> Response:
-        """`GET /v1/notifications/{id}?account=`: one, with its message."""
-        caller = admin(self._tokens, request)
-        accounts = caller.seen(Params(request, ("account",)).opaque("account") or None)
-        id_ = _notification_id(request)
+    @Operation(
+        "GET",
+        "/v1/notifications/{notification_id}",
+        id="getNotification",
+        tag="operation",
+        summary="One of them, with its message",
+        scopes=ADMIN,
+        parameters=(NOTIFICATION, ACCOUNT),
+        answers=(Answer(200, UnrecognizedMessageJson),),
+        reasons=({404: ("no_such_notification",)},),
+    )
+    async def one(self, call: Call) -> Response:
+        """One, with its message."""
+        accounts, id_ = call.accounts, call[NOTIFICATION]
         answers = await asyncio.gather(
-            *(self._store.kept_notification(account, id_) for account in [*accounts, UNASSIGNED])
+            *(self._store.notifications.get(account, id_) for account in [*accounts, UNASSIGNED])
         )
         lists = [[] if answer is None else [answer[0]] for answer in answers]
-        visible = self._visible(lists, accounts, caller.accounts)
+        visible = self._visible(lists, accounts, call.caller.accounts)
         found = next((answer for answer in answers if answer is not None and answer[0] in visible), None)
         if found is None:
             raise NotFound("No such notification is kept, or the token may not see it.", reason="no_such_notification")
@@ -132,21 +157,3 @@ def unrecognized_json(kept: Kept) -> UnrecognizedJson:
         "size": details.size,
         "subject": details.subject or None,
     }
-
-
-def notification_routes(api: NotificationApi, in_turn: Callable[[Endpoint], Endpoint]) -> list[BaseRoute]:
-    """What Amazon said and nobody here understood."""
-    return [
-        Route("/v1/notifications", in_turn(api.many), methods=["GET"]),
-        Route("/v1/notifications/{notification_id}", api.one, methods=["GET"]),
-    ]
-
-
-def _notification_id(request: Request) -> str:
-    id_: Any = request.path_params["notification_id"]
-    if not NOTIFICATION_ID.fullmatch(id_):
-        raise BadRequest(
-            "The id of a notification is its MessageId, as `receiver notification list` shows it.",
-            reason="bad_notification_id",
-        )
-    return str(id_)

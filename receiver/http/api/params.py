@@ -1,71 +1,161 @@
-"""HTTP. Query parameters read strictly: a misspelt filter that is ignored would show too much."""
+"""HTTP. Parameters of the API, each declared once: what the description says of it, and how it is read.
+
+Reading is strict: ignoring a misspelt filter would show too much.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final, Generic, TypeVar
 
 from starlette.requests import Request
 
 from receiver.errors import BadRequest, Malformed
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
+from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.timestamps import parse_time
 
-WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+T = TypeVar("T")
+Schema = dict[str, Any]
+
+WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+TEXT: Final[Schema] = {"type": "string"}
 
 
-class Params:
-    """The query of one request. Every method raises `BadRequest` with the parameter's name."""
+def whole(*patterns: re.Pattern[str]) -> str:
+    """A pattern of JSON Schema for texts that one of these matches wholly."""
+    return "|".join(f"^(?:{pattern.pattern})$" for pattern in patterns)
 
-    def __init__(self, request: Request, known: Iterable[str]) -> None:
-        names = sorted(known)
-        pairs = request.query_params.multi_items()
-        unknown = sorted({name for name, _ in pairs} - set(names))
-        if unknown:
-            raise BadRequest(_unknown(unknown, names), reason="unknown_parameter")
-        self._values = dict(pairs)
-        if len(self._values) < len(pairs):
-            twice = sorted({name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1})
-            raise BadRequest(f"Given more than once: {', '.join(twice)}.", reason="repeated_parameter")
 
-    def text(self, name: str) -> str:
-        """A word such as an id or a state; empty if it is absent."""
-        value = self._values.get(name, "")
-        if name in self._values and not WORD.fullmatch(value):
+def time(about: str) -> Schema:
+    """The schema of a moment: RFC 3339, or Amazon's basic form."""
+    return {
+        "type": "string",
+        "format": "date-time",
+        "description": f"{about} RFC 3339; Amazon's basic form (20260131T120000Z) is taken as well.",
+        "examples": ["2026-01-31T12:00:00Z"],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter(Generic[T]):
+    """A parameter in the path, the query or a header; `absent` is its default.
+
+    `read` raises `BadRequest` with `reason`, which is empty where every text is taken.
+    """
+
+    name: str
+    about: str
+    schema: Schema
+    read: Callable[[str], T]
+    absent: T
+    reason: str = ""
+    place: str = "query"
+    required: bool = False
+    example: object = None
+
+    def of(self, request: Request) -> T:
+        """Its value in this request. Raises `BadRequest`."""
+        places = {"path": request.path_params, "query": request.query_params, "header": request.headers}
+        given = places[self.place].get(self.name)
+        return self.absent if given is None else self.read(given)
+
+
+def text(
+    name: str, about: str, schema: Schema = TEXT, *, place: str = "query", example: object = None
+) -> Parameter[str]:
+    """A text that is taken as it is; empty where it is absent."""
+    return Parameter(name, about, schema, str, "", place=place, example=example)
+
+
+def word(name: str, about: str, schema: Schema | None = None) -> Parameter[str]:
+    """A word such as an id or a state; empty where it is absent."""
+
+    def read(given: str) -> str:
+        if not WORD.fullmatch(given):
             raise BadRequest(f"`{name}` is 1 to 64 letters, digits, and - _ . :", reason="bad_parameter")
-        return value
+        return given
 
-    def free_text(self, name: str) -> str:
-        """An order number as it is looked up (`searchable`); empty if it is absent."""
-        value = self._values.get(name, "")
-        if name in self._values and (not searchable(value) or reference_problem(value)):
-            raise BadRequest(f"`{name}` is 1 to {MAX_ORDER_REFERENCE} printable characters.", reason="bad_parameter")
-        return searchable(value)
+    return Parameter(name, about, schema or {"type": "string", "pattern": whole(WORD)}, read, "", "bad_parameter")
 
-    def opaque(self, name: str) -> str:
-        """A text that is taken as it is; empty if it is absent."""
-        return self._values.get(name, "")
 
-    def number(self, name: str, default: int, low: int, high: int) -> int:
-        """A whole number from `low` to `high`."""
-        if name not in self._values:
-            return default
-        value = self._values[name]
-        if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
+def number(name: str, about: str, default: int, low: int, high: int) -> Parameter[int]:
+    """A whole number from `low` to `high`."""
+
+    def read(given: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", given) or not low <= int(given) <= high:
             raise BadRequest(f"`{name}` is a whole number from {low} to {high}.", reason="bad_parameter")
-        return int(value)
+        return int(given)
 
-    def time(self, name: str) -> int:
-        """A moment in ms, from RFC 3339 or Amazon's basic form; 0 if it is absent."""
-        if name not in self._values:
-            return 0
+    schema = {"type": "integer", "minimum": low, "maximum": high, "default": default}
+    return Parameter(name, about, schema, read, default, "bad_parameter")
+
+
+def moment(name: str, about: str, meaning: str) -> Parameter[int]:
+    """A time, read as ms UTC; 0 where it is absent."""
+
+    def read(given: str) -> int:
         try:
-            return max(read_time(self._values[name]), 0)
+            return max(read_time(given), 0)
         except ValueError:
             shape = "2026-01-31T12:00:00Z (a + in an offset is written %2B) or 20260131T120000Z"
             raise BadRequest(f"`{name}` is a time such as {shape}.", reason="bad_parameter") from None
+
+    return Parameter(name, about, time(meaning), read, 0, "bad_parameter")
+
+
+def order_number(name: str, about: str) -> Parameter[str]:
+    """An order number as it is looked up (`searchable`); empty where it is absent."""
+
+    def read(given: str) -> str:
+        if not searchable(given) or reference_problem(given):
+            raise BadRequest(f"`{name}` is 1 to {MAX_ORDER_REFERENCE} printable characters.", reason="bad_parameter")
+        return searchable(given)
+
+    return Parameter(name, about, {**TEXT, "minLength": 1, "maxLength": MAX_ORDER_REFERENCE}, read, "", "bad_parameter")
+
+
+def in_path(
+    name: str, about: str, example: str, pattern: re.Pattern[str] | None = None, wrong: tuple[str, str] = ("", "")
+) -> Parameter[str]:
+    """A part of the path. One that does not match the pattern is refused with `wrong`: the reason, and a text."""
+    reason, detail = wrong
+
+    def read(given: str) -> str:
+        if pattern is not None and not pattern.fullmatch(given):
+            raise BadRequest(detail, reason=reason)
+        return given
+
+    schema = {**TEXT, "pattern": whole(pattern)} if pattern else TEXT
+    return Parameter(name, about, schema, read, "", reason, "path", required=True, example=example)
+
+
+ACCOUNT: Final = text("account", "Our name of the account. Left out: all that the token may see.")
+REFUND: Final = in_path(
+    "refund_id",
+    "Amazon's id of the refund; of Flexible Payments, your reference.",
+    "S01-5105180-3221187-R022311",
+    REFUND_ID,
+    ("bad_refund_id", "A refund id is 1 to 64 letters, digits and hyphens."),
+)
+IF_NONE_MATCH: Final = text("If-None-Match", "An `ETag` that you have; a list, or `*`.", place="header")
+
+
+def check_query(request: Request, parameters: Iterable[Parameter[Any]]) -> None:
+    """Raise `BadRequest` for a parameter of the query that is unknown, or given twice."""
+    names = sorted(each.name for each in parameters if each.place == "query")
+    pairs = request.query_params.multi_items()
+    unknown = sorted({name for name, _ in pairs} - set(names))
+    if unknown:
+        raise BadRequest(_unknown(unknown, names), reason="unknown_parameter")
+    given = [name for name, _ in pairs]
+    twice = sorted({name for name in given if given.count(name) > 1})
+    if twice:
+        raise BadRequest(f"Given more than once: {', '.join(twice)}.", reason="repeated_parameter")
 
 
 def read_time(text: str) -> int:
@@ -82,7 +172,5 @@ def read_time(text: str) -> int:
 def _unknown(unknown: list[str], names: list[str]) -> str:
     shown = [re.sub(r"[^A-Za-z0-9_-]", "?", name)[:40] for name in unknown[:5]]
     near = [match for name in shown for match in difflib.get_close_matches(name, names, n=1)]
-    mend = (
-        f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(names)}." if names else "None is known here."
-    )
-    return f"Unknown parameter: {', '.join(shown)}. {mend}"
+    fix = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(names)}." if names else "None is known here."
+    return f"Unknown parameter: {', '.join(shown)}. {fix}"

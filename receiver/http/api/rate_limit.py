@@ -1,6 +1,6 @@
-"""HTTP. Failed sign-ins of a client address are limited: a token bucket each, in a table that cannot grow.
+"""HTTP. Rates of failed sign-ins and of refreshes are limited, by token buckets in tables that cannot grow.
 
-The table is this process's own. An address that has used up its failures is refused before anything is compared, also
+The tables are this process's own. An address that has used up its failures is refused before anything is compared, also
 with the right secret: else guessing would go on. The address is what uvicorn says, so behind a proxy it is the client's
 only with `http.trusted_proxies`; without it all clients share the proxy's, and its bucket.
 """
@@ -18,9 +18,52 @@ from receiver.errors import ApiError
 from receiver.transport.addresses import client_of
 
 MOST_KNOWN = 10_000
-"""Addresses that are remembered. The one that failed longest ago is forgotten for a new one."""
+"""Keys that are remembered. The one that was counted longest ago is forgotten for a new one."""
 REFILL = 6.0
 """Seconds after which an address has one failure more."""
+MINUTE = 60.0
+
+
+class Buckets:
+    """At most `burst` of a key at once, and one more every `refill` seconds. A burst of 0: no limit.
+
+    `timer` is a monotonic clock in seconds.
+    """
+
+    def __init__(
+        self, burst: int, refill: float, most: int = MOST_KNOWN, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._burst, self._refill, self._most, self._timer = burst, refill, most, timer
+        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """Key → how many count, as of when."""
+
+    def __len__(self) -> int:
+        return len(self._spent)
+
+    def wait(self, key: str) -> int:
+        """Seconds until the key has one more; 0: it has one now."""
+        if not self._burst or not self._spent:
+            return 0
+        over = self._counting(key) - (self._burst - 1)
+        return max(1, math.ceil(over * self._refill)) if over > 0 else 0
+
+    def count(self, key: str) -> None:
+        """Count one of the key."""
+        if not self._burst:
+            return
+        self._spent[key] = (self._counting(key) + 1, self._timer())
+        self._spent.move_to_end(key)
+        if len(self._spent) > self._most:
+            self._spent.popitem(last=False)
+
+    def _counting(self, key: str) -> float:
+        """How many still count; a key without any is forgotten."""
+        spent, at = self._spent.get(key, (0.0, 0.0))
+        spent -= max(self._timer() - at, 0.0) / self._refill
+        if spent <= 0:
+            self._spent.pop(key, None)
+            return 0.0
+        return spent
 
 
 class TooManyAttempts(ApiError):
@@ -31,49 +74,51 @@ class TooManyAttempts(ApiError):
     reason = "too_many_attempts"
 
 
-class SignInLimit:
-    """At most `burst` failures of an address at once, and one more every `refill` seconds. A burst of 0: no limit.
-
-    `timer` is a monotonic clock in seconds.
-    """
+class SignInLimit(Buckets):
+    """Failures of client addresses."""
 
     def __init__(
         self, burst: int, refill: float = REFILL, most: int = MOST_KNOWN, timer: Callable[[], float] = time.monotonic
     ) -> None:
-        self._burst, self._refill, self._most, self._timer = burst, refill, most, timer
-        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """Address → failures that count, as of when."""
-
-    def __len__(self) -> int:
-        return len(self._spent)
+        super().__init__(burst, refill, most, timer)
 
     def check(self, request: HTTPConnection) -> None:
         """Raise `TooManyAttempts` if the client has no failure left."""
-        if not self._spent:
-            return
-        address = address_of(request)
-        if (over := self._counting(address) - (self._burst - 1)) > 0:
-            raise TooManyAttempts(retry_after=max(1, math.ceil(over * self._refill)))
+        if wait := self.wait(address_of(request)):
+            raise TooManyAttempts(retry_after=wait)
 
     def failed(self, request: HTTPConnection) -> None:
         """The client has failed once more."""
-        if not self._burst:
-            return
-        address = address_of(request)
-        spent = self._counting(address) + 1
-        self._spent[address] = (spent, self._timer())
-        self._spent.move_to_end(address)
-        if len(self._spent) > self._most:
-            self._spent.popitem(last=False)
+        self.count(address_of(request))
 
-    def _counting(self, address: str) -> float:
-        """Failures that still count; an address without any is forgotten."""
-        spent, at = self._spent.get(address, (0.0, 0.0))
-        spent -= (self._timer() - at) / self._refill
-        if spent <= 0:
-            self._spent.pop(address, None)
-            return 0.0
-        return spent
+
+class TooManyRefreshes(ApiError):
+    """Refreshes of this token are limited: wait."""
+
+    status = 429
+    title = "Too Many Requests"
+    reason = "too_many_refreshes"
+
+
+class Refreshes:
+    """At most `per_minute` refreshes of a token at once, and as many a minute. 0: no limit.
+
+    `timer` is a monotonic clock in seconds.
+    """
+
+    def __init__(self, per_minute: int, timer: Callable[[], float] = time.monotonic) -> None:
+        self._most = per_minute
+        self._buckets = Buckets(per_minute, MINUTE / max(per_minute, 1), timer=timer)
+
+    def take(self, token: str) -> None:
+        """Count one. Raises `TooManyRefreshes`."""
+        if wait := self._buckets.wait(token):
+            raise TooManyRefreshes(
+                f"The token {token} may ask for {self._most} refreshes a minute. Wait for as long as Retry-After says; "
+                "notified and pending refunds are asked about by themselves.",
+                retry_after=wait,
+            )
+        self._buckets.count(token)
 
 
 def address_of(request: HTTPConnection) -> str:

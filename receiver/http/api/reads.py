@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import wraps
 from typing import Final
 
-from starlette.requests import Request
-from starlette.responses import Response
-
 from receiver.errors import ApiError, Overloaded
-from receiver.http.api.auth import Tokens
 
 AT_ONCE: Final = 2
 """Lists that are worked on at once: one waits for Redis while the other is rendered."""
@@ -25,8 +20,6 @@ MOST_WAITING: Final = 100
 """Lists of one token that may wait."""
 PATIENCE: Final = 15.0
 """Seconds that a list waits for its turn."""
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class TooManyReads(ApiError):
@@ -53,16 +46,6 @@ class Reads:
             yield
         finally:
             self._leave()
-
-    def shared(self, tokens: Tokens, endpoint: Endpoint) -> Endpoint:
-        """The endpoint of a list, in its turn. Who calls is found out first: strangers take nobody's turn."""
-
-        @wraps(endpoint)
-        async def in_turn(request: Request) -> Response:
-            async with self.turn(tokens.identify(request).name):
-                return await endpoint(request)
-
-        return in_turn
 
     async def _enter(self, token: str) -> None:
         if self._free and not self._waiting:

@@ -1,8 +1,6 @@
 """HTTP. `/v1/refunds…`: what is known of refunds, in Amazon's spelling.
 
-A refund is looked for in every account that the token may see; `?account=` narrows it. An id that several of these
-accounts know is a 409 that names them, even where they say the same: an answer that depends on which account was asked
-first would be wrong half the time.
+A refund is looked for in every account that the token may see; `?account=` narrows it.
 """
 
 from __future__ import annotations
@@ -10,17 +8,25 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import BadRequest, Conflict, NotFound
-from receiver.http.api.auth import Caller, Tokens
-from receiver.http.api.cursor import read_cursor, write_cursor
-from receiver.http.api.listing import merged
-from receiver.http.api.params import Params
-from receiver.http.api.refresh_limit import Refreshes
+from receiver.errors import BadRequest, Conflict
+from receiver.http.api.listing import merged, read_cursor, write_cursor
+from receiver.http.api.lookup import find_refunds, the_refund
+from receiver.http.api.operations import (
+    LOCATION,
+    READ,
+    SEVERAL,
+    Answer,
+    Call,
+    Operation,
+    Reasons,
+)
+from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, moment, number, order_number, text, word
+from receiver.http.api.rate_limit import Refreshes
 from receiver.http.api.respond import etag, json_answer, matches
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
@@ -28,7 +34,7 @@ from receiver.http.seats import Seats, share_of
 from receiver.ledger.dispute import dispute_json, permission_of
 from receiver.ledger.hint import Hint
 from receiver.ledger.query import Query
-from receiver.ledger.refund import AMAZON_REFUND_ID, REFUND_ID, Refund, Source, is_final
+from receiver.ledger.refund import AMAZON_REFUND_ID, Refund, Source, is_final
 from receiver.ledger.schema import refund_json, revision_json
 from receiver.outbox.events.advice import advice_json, advice_of
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
@@ -36,56 +42,56 @@ from receiver.settings.sections import HttpSettings, Scope
 from receiver.store import Store
 from receiver.track.current import current_refunds
 
-LONGEST_WAIT = 60
 WAITING = ("http.waiting", "http.waiting_per_token")
 LOOK_EVERY = 1.0
 """While waiting, look this often (seconds) although nothing seems to have changed: a wake-up can be lost."""
-LIMIT = 50
-MOST = 200
 OTHER_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}(?:-([CA])[0-9]{6})?")
 OTHER_OBJECTS = {"": "a charge permission", "C": "a charge", "A": "an authorization"}
 """What else has ids that begin as a refund's does, by the letter that follows."""
 
+STATE: Final = word("state", "RefundInitiated, Refunded, Declined, or another word of Amazon's.")
+REASON: Final = word("reason", "Reason code, such as AmazonRejected.")
+CHARGE: Final = word("charge", "Amazon's id of the charge.")
+ORDER: Final = order_number("order", "The merchant's own order number. Printable characters.")
+SINCE: Final = moment("since", "The + of an offset is written %2B.", "Changed at or after it.")
+CURSOR: Final = text("cursor", "`nextCursor` of the page before, for the same filters.")
+LIMIT: Final = number("limit", "How many.", 50, 1, 200)
+WAIT: Final = number("wait", "Seconds to wait until it is known and final.", 0, 0, 60)
+TAG: Final = {"ETag": "Weak: the same tag is the same answer but for `asOf`."}
+ONE: Final[tuple[Reasons, ...]] = (
+    {404: ("no_such_refund",)},
+    SEVERAL,
+)
+
 
 class RefundApi:
-    """The handlers. `now` is ms since the epoch, UTC."""
+    """The handlers. `now` is ms since the epoch, UTC; `tokens` is how many are configured."""
 
     def __init__(
-        self, store: Store, tokens: Tokens, now: Callable[[], int], refreshes: Refreshes, http: HttpSettings
+        self, store: Store, tokens: int, now: Callable[[], int], refreshes: Refreshes, http: HttpSettings
     ) -> None:
-        self._store, self._tokens, self._now, self._refreshes = store, tokens, now, refreshes
-        of_one = share_of(http.waiting, http.waiting_per_token, tokens.count)
+        self._store, self._now, self._refreshes = store, now, refreshes
+        of_one = share_of(http.waiting, http.waiting_per_token, tokens)
         self._seats = Seats(http.waiting, of_one, reason="too_many_waiting", settings=WAITING)
 
-    async def one(self, request: Request) -> Response:
-        """`GET /v1/refunds/{id}?wait=&account=`: the refund, with an `ETag`; waits until it is final."""
-        caller = self._reader(request)
-        params = Params(request, ("account", "wait"))
-        accounts, refund_id = caller.seen(params.opaque("account") or None), _refund_id(request)
-        wait = params.number("wait", 0, 0, LONGEST_WAIT)
-        found = await self._found(accounts, refund_id)
-        if wait and not _settled(found):
-            with self._seats.taken(caller.name):
-                found = await self._look(request, accounts, refund_id, found, wait)
-        refund = _the_one(found)
-        (refund,) = await current_refunds(self._store, refund.account, [refund])
-        body: AdvisedRefundJson = {**refund_json(refund), "advice": advice_json(advice_of(refund))}
-        tag = etag(refund, body)
-        if matches(request.headers.getlist("if-none-match"), tag):
-            return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
-        return json_answer(body, ETag=tag, Cache_Control="private, no-cache")
-
-    async def many(self, request: Request) -> Response:
-        """`GET /v1/refunds`: newest change first, filtered, a page at a time."""
-        caller = self._reader(request)
-        names = ("account", "state", "reason", "charge", "order", "since", "cursor", "limit")
-        params = Params(request, names)
-        accounts = caller.seen(params.opaque("account") or None)
-        filters = {name: params.text(name) for name in ("state", "reason", "charge")}
-        query = Query(**filters, order=params.free_text("order"), since=params.time("since"))
-        limit = params.number("limit", LIMIT, 1, MOST)
-        cursor = read_cursor(params.opaque("cursor"), query, accounts)
-        page = await merged(self._store, accounts, query, cursor, limit)
+    @Operation(
+        "GET",
+        "/v1/refunds",
+        id="listRefunds",
+        tag="refunds",
+        summary="Refunds, newest change first",
+        scopes=READ,
+        parameters=(ACCOUNT, STATE, REASON, CHARGE, ORDER, SINCE, CURSOR, LIMIT),
+        answers=(Answer(200, RefundListJson),),
+        reasons=({400: ("bad_cursor",)},),
+        in_turn=True,
+    )
+    async def many(self, call: Call) -> Response:
+        """Newest change first, filtered, a page at a time."""
+        accounts = call.accounts
+        query = Query(call[STATE], call[REASON], call[CHARGE], order=call[ORDER], since=call[SINCE])
+        cursor = read_cursor(call[CURSOR], query, accounts)
+        page = await merged(self._store, accounts, query, cursor, call[LIMIT])
         following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else None
         body: RefundListJson = {
             "refunds": [refund_json(refund) for refund in await self._as_of_now(page.refunds)],
@@ -95,14 +101,49 @@ class RefundApi:
         }
         return json_answer(body)
 
-    async def history(self, request: Request) -> Response:
-        """`GET /v1/refunds/{id}/history`: every revision, oldest first, with its source."""
-        caller = self._reader(request)
-        params = Params(request, ("account",))
-        refund = _the_one(await self._found(caller.seen(params.opaque("account") or None), _refund_id(request)))
+    @Operation(
+        "GET",
+        "/v1/refunds/{refund_id}",
+        id="getRefund",
+        tag="refunds",
+        summary="A refund, with advice where it was declined",
+        scopes=READ,
+        parameters=(REFUND, ACCOUNT, WAIT, IF_NONE_MATCH),
+        answers=(Answer(200, AdvisedRefundJson, headers=TAG), Answer(304, headers=TAG)),
+        reasons=({503: ("too_many_waiting",)}, *ONE),
+    )
+    async def one(self, call: Call) -> Response:
+        """The refund, with an `ETag`; waits until it is final."""
+        accounts, refund_id, wait = call.accounts, call[REFUND], call[WAIT]
+        found = await find_refunds(self._store, accounts, refund_id)
+        if wait and not _settled(found):
+            with self._seats.taken(call.caller.name):
+                found = await self._look(call.request, accounts, refund_id, found, wait)
+        refund = the_refund(found)
+        (refund,) = await current_refunds(self._store, refund.account, [refund])
+        body: AdvisedRefundJson = {**refund_json(refund), "advice": advice_json(advice_of(refund))}
+        tag = etag(refund, body)
+        if matches(call.request.headers.getlist("if-none-match"), tag):
+            return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
+        return json_answer(body, ETag=tag, Cache_Control="private, no-cache")
+
+    @Operation(
+        "GET",
+        "/v1/refunds/{refund_id}/history",
+        id="getRefundHistory",
+        tag="refunds",
+        summary="Every revision of a refund, oldest first, with its source",
+        scopes=READ,
+        parameters=(REFUND, ACCOUNT),
+        answers=(Answer(200, HistoryJson),),
+        reasons=ONE,
+    )
+    async def history(self, call: Call) -> Response:
+        """Every revision, oldest first."""
+        refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]))
         revisions, disputes = await asyncio.gather(
-            self._store.history(refund.account, refund.refund_id),
-            self._store.disputes(refund.account, permission_of(refund.charge_id or refund.refund_id)),
+            self._store.refunds.history(refund.account, refund.refund_id),
+            self._store.disputes.of_permission(refund.account, permission_of(refund.charge_id or refund.refund_id)),
         )
         body: HistoryJson = {
             "refundId": refund.refund_id,
@@ -122,38 +163,34 @@ class RefundApi:
         by_id = {(refund.account, refund.refund_id): refund for each in found for refund in each}
         return [by_id[refund.account, refund.refund_id] for refund in refunds]
 
-    async def refresh(self, request: Request) -> Response:
-        """`POST /v1/refunds/{id}/refresh`: ask Amazon now. 202 once that is written down durably.
-
-        A refund that nobody told us about is taken in as well, where it is clear which account it is of.
-        """
-        caller = self._tokens.identify(request)
-        caller.need(Scope.REFUND, Scope.ADMIN)
-        params = Params(request, ("account",))
-        accounts, refund_id = caller.seen(params.opaque("account") or None), _refund_id(request)
-        self._refreshes.take(caller.name)
+    @Operation(
+        "POST",
+        "/v1/refunds/{refund_id}/refresh",
+        id="refreshRefund",
+        tag="refunds",
+        summary="Have Amazon asked about a refund now",
+        about="Takes in a refund that nobody told us about, where it is clear which account it is of. Its id must have "
+        "the form of Amazon's refund ids then. What notifications tell of is asked about first. A token may ask so "
+        "often a minute (`http.refreshes`).",
+        scopes=(Scope.REFUND, Scope.ADMIN),
+        parameters=(REFUND, ACCOUNT),
+        answers=(Answer(202, RefreshJson, headers=LOCATION),),
+        reasons=({400: ("bad_refund_id",), 409: ("several_accounts", "account_needed"), 429: ("too_many_refreshes",)},),
+    )
+    async def refresh(self, call: Call) -> Response:
+        """202 once it is written down durably that Amazon is to be asked."""
+        accounts, refund_id = call.accounts, call[REFUND]
+        self._refreshes.take(call.caller.name)
         is_amazons = AMAZON_REFUND_ID.fullmatch(refund_id) is not None
-        found = [] if is_amazons and len(accounts) == 1 else await self._found(accounts, refund_id)
-        account = _the_one(found).account if found else _only(accounts)
-        if not (found or is_amazons or await self._store.fps_order(account, refund_id)):
+        found = [] if is_amazons and len(accounts) == 1 else await find_refunds(self._store, accounts, refund_id)
+        account = the_refund(found).account if found else _only(accounts)
+        if not (found or is_amazons or await self._store.fps.get(account, refund_id)):
             raise _no_refund_id(refund_id)
-        brought = traceparent_of(request.headers.raw)
-        hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=brought)
-        await self._store.hint(account, hint)
+        traceparent = traceparent_of(call.request.headers.raw)
+        hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=traceparent)
+        await self._store.schedule.hint(account, hint)
         body: RefreshJson = {"refundId": refund_id, "account": account, "refresh": "noted"}
         return json_answer(body, 202, Location=f"/v1/refunds/{refund_id}?account={account}")
-
-    def _reader(self, request: Request) -> Caller:
-        caller = self._tokens.identify(request)
-        caller.need(Scope.READ)
-        return caller
-
-    async def _found(self, accounts: Sequence[str], refund_id: str) -> list[Refund]:
-        if len(accounts) == 1:
-            only = await self._store.refund(accounts[0], refund_id)
-            return [] if only is None else [only]
-        answers = await asyncio.gather(*(self._store.refund(account, refund_id) for account in accounts))
-        return [refund for refund in answers if refund is not None]
 
     async def _look(
         self, request: Request, accounts: Sequence[str], refund_id: str, found: list[Refund], wait: int
@@ -163,7 +200,7 @@ class RefundApi:
             async with asyncio.timeout(wait):
                 while not _settled(found) and not await request.is_disconnected():
                     await self._something(accounts)
-                    found = await self._found(accounts, refund_id)
+                    found = await find_refunds(self._store, accounts, refund_id)
         except TimeoutError:
             pass
         return found
@@ -184,13 +221,6 @@ def _settled(found: Sequence[Refund]) -> bool:
     return len(found) > 1 or (len(found) == 1 and is_final(found[0].state))
 
 
-def _refund_id(request: Request) -> str:
-    refund_id: Any = request.path_params["refund_id"]
-    if not REFUND_ID.fullmatch(refund_id):
-        raise BadRequest("A refund id is 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
-    return str(refund_id)
-
-
 def _no_refund_id(text: str) -> BadRequest:
     """Amazon is not asked about what cannot be a refund: its limit is shared with all that can."""
     other = OTHER_ID.fullmatch(text)
@@ -200,15 +230,6 @@ def _no_refund_id(text: str) -> BadRequest:
         f"{what} See `receiver refund list`, or Seller Central, for the refund's id.",
         reason="bad_refund_id",
     )
-
-
-def _the_one(found: Sequence[Refund]) -> Refund:
-    if not found:
-        raise NotFound("Nobody has told us about this refund, or the token may not see it.", reason="no_such_refund")
-    if len(found) > 1:
-        names = ", ".join(refund.account for refund in found)
-        raise Conflict(f"Several accounts know this refund: {names}. Add ?account=.", reason="several_accounts")
-    return found[0]
 
 
 def _only(accounts: Sequence[str]) -> str:

@@ -5,48 +5,82 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from hashlib import sha256
+from typing import Any, Final
 
-from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import BadRequest, Conflict, NotFound
-from receiver.http.api.auth import Caller, Tokens
-from receiver.http.api.bodies import read_object
-from receiver.http.api.issuing import ASK_AGAIN
-from receiver.http.api.params import Params
+from receiver.errors import BadRequest
+from receiver.http.api.bodies import REFUND_FIELD, object_schema, read_object
+from receiver.http.api.issuing import ASK_AGAIN, EXAMPLE_KEY
+from receiver.http.api.lookup import find_request
+from receiver.http.api.operations import (
+    AMAZON,
+    COMMIT,
+    ISSUE,
+    OBJECT,
+    PENDING,
+    SEVERAL,
+    Answer,
+    Body,
+    Call,
+    Operation,
+)
+from receiver.http.api.params import ACCOUNT, Schema, in_path, number, word
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import RequestListJson
+from receiver.http.problems import RefundProblemJson
 from receiver.issue.issuer import Issuer
 from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.refund_request import OPEN, RefundRequestRecord, RequestState
 from receiver.ledger.request_shape import RefundRequestJson, request_json
-from receiver.settings.sections import Scope
 from receiver.store import Store
 
 REQUEST_ID = re.compile(r"[0-9a-f]{64}")
-LIMIT, MOST = 50, 200
-SETTLEMENT = '{"refundId": "S01-…"} or {"notIssued": true}'
+REQUEST: Final = in_path(
+    "request_id",
+    "SHA-256 of the Idempotency-Key, in hexadecimal digits.",
+    sha256(EXAMPLE_KEY.encode()).hexdigest(),
+    REQUEST_ID,
+    ("bad_request_id", "The id of a refund request is 64 hexadecimal digits: SHA-256 of its Idempotency-Key."),
+)
+STATE: Final = word("state", "Only these.", {"type": "string", "enum": [*OPEN]})
+LIMIT: Final = number("limit", "How many.", 50, 1, 200)
+SETTLEMENT: Final[Schema] = {
+    "description": "What somebody found out about an unclear request.",
+    "oneOf": [
+        object_schema(
+            "Amazon made this refund.", ("refundId",), {"refundId": REFUND_FIELD}, {"refundId": "S01-1-2-R000001"}
+        ),
+        object_schema("Amazon made none.", ("notIssued",), {"notIssued": {"const": True}}, {"notIssued": True}),
+    ],
+}
+SETTLEMENTS = '{"refundId": "S01-…"} or {"notIssued": true}'
 
 
 class RequestApi:
-    """The handlers; `issuers` by account. All need the scope refund."""
+    """The handlers; `issuers` by account."""
 
-    def __init__(self, store: Store, issuers: Mapping[str, Issuer], tokens: Tokens) -> None:
-        self._store, self._issuers, self._tokens = store, issuers, tokens
+    def __init__(self, store: Store, issuers: Mapping[str, Issuer]) -> None:
+        self._store, self._issuers = store, issuers
 
-    async def many(self, request: Request) -> Response:
-        """`GET /v1/refund-requests?state=&account=&limit=`: what is open, unclear before reserved, the oldest first.
-
-        A list to be worked off, so it has no pages: `total` says how many there are.
-        """
-        caller = self._caller(request)
-        params = Params(request, ("state", "account", "limit"))
-        accounts = caller.seen(params.opaque("account") or None)
-        limit = params.number("limit", LIMIT, 1, MOST)
-        wanted = [state for state in (RequestState.UNCLEAR, RequestState.RESERVED) if state in _states(params)]
+    @Operation(
+        "GET",
+        "/v1/refund-requests",
+        id="listRefundRequests",
+        tag="issuing",
+        summary="Refunds that were asked for and are not settled, unclear before reserved, the oldest first",
+        scopes=ISSUE,
+        parameters=(STATE, ACCOUNT, LIMIT),
+        answers=(Answer(200, RequestListJson),),
+        in_turn=True,
+    )
+    async def many(self, call: Call) -> Response:
+        """What is open. A list to be worked off, so it has no pages: `total` says how many there are."""
+        accounts, limit = call.accounts, call[LIMIT]
+        wanted = [state for state in (RequestState.UNCLEAR, RequestState.RESERVED) if state in _states(call[STATE])]
         pairs = [(account, state) for state in wanted for account in accounts]
-        found = await asyncio.gather(*(self._store.open_requests(*pair, limit) for pair in pairs))
+        found = await asyncio.gather(*(self._store.requests.open(*pair, limit) for pair in pairs))
         rows = [
             (wanted.index(state), record.created_at, account, record)
             for (account, state), each in zip(pairs, found, strict=True)
@@ -61,77 +95,103 @@ class RequestApi:
         }
         return json_answer(body)
 
-    async def one(self, request: Request) -> Response:
-        """`GET /v1/refund-requests/{id}?account=`: a request in any state."""
-        caller = self._caller(request)
-        accounts = caller.seen(Params(request, ("account",)).opaque("account") or None)
-        account, record = await self._the_one(accounts, _request_id(request))
-        return json_answer(await self._json(account, record))
+    @Operation(
+        "GET",
+        "/v1/refund-requests/{request_id}",
+        id="getRefundRequest",
+        tag="issuing",
+        summary="A request to issue a refund, in any state",
+        scopes=ISSUE,
+        parameters=(REQUEST, ACCOUNT),
+        answers=(Answer(200, RefundRequestJson),),
+        reasons=(
+            {404: ("no_such_request",)},
+            SEVERAL,
+        ),
+    )
+    async def one(self, call: Call) -> Response:
+        """A request in any state."""
+        return json_answer(await self._json(*await find_request(self._store, call.accounts, call[REQUEST])))
 
-    async def settle(self, request: Request) -> Response:
-        """`POST /v1/refund-requests/{id}/settle?account=`: a person has found out what became of an unclear request."""
-        caller = self._caller(request)
-        accounts = caller.seen(Params(request, ("account",)).opaque("account") or None)
-        request_id = _request_id(request)
-        refund_id = _read_settlement(await read_object(request))
-        account, _ = await self._the_one(accounts, request_id)
-        issuer = self._issuers[account]
-        if refund_id:
-            record = await issuer.resolve_as_done(request_id, refund_id, by=caller.name)
-        else:
-            record = await issuer.resolve_as_not_issued(request_id, by=caller.name)
-        return json_answer(await self._json(account, record))
-
-    async def repeat(self, request: Request) -> Response:
-        """`POST /v1/refund-requests/{id}/repeat?account=`: send an unclear request once more, under the same key.
-
-        200 with what became of it; 202 while Amazon has not answered.
-        """
-        caller = self._caller(request)
-        accounts = caller.seen(Params(request, ("account",)).opaque("account") or None)
-        request_id = _request_id(request)
-        if await read_object(request, needed=False):
+    @Operation(
+        "POST",
+        "/v1/refund-requests/{request_id}/repeat",
+        id="repeatRefundRequest",
+        tag="issuing",
+        summary="Send an unclear request once more, under the same key of Amazon's",
+        about="Amazon tells again what it did under that key, so this cannot issue a second refund. A request that is "
+        "being tried, or is done, is answered as it is. Repeat an unclear request before you settle it.",
+        scopes=ISSUE,
+        parameters=(REQUEST, ACCOUNT),
+        answers=(
+            Answer(200, RefundRequestJson, "What became of it."),
+            Answer(202, RefundRequestJson, "Amazon has not answered yet.", PENDING),
+        ),
+        problem=RefundProblemJson,
+        reasons=(
+            {
+                400: ("unknown_field",),
+                404: ("no_such_request",),
+                409: ("several_accounts", "request_settled"),
+            },
+            OBJECT,
+            COMMIT,
+        ),
+    )
+    async def repeat(self, call: Call) -> Response:
+        """200 with what became of it; 202 while Amazon has not answered."""
+        accounts, request_id = call.accounts, call[REQUEST]
+        if await read_object(call.request, needed=False):
             raise BadRequest("A repetition takes no values.", reason="unknown_field")
-        account, _ = await self._the_one(accounts, request_id)
-        record = await self._issuers[account].repeat(request_id, by=caller.name)
+        account, _ = await find_request(self._store, accounts, request_id)
+        record = await self._issuers[account].repeat(request_id, by=call.caller.name)
         if record.state is RequestState.RESERVED:
             return json_answer(await self._json(account, record), 202, Retry_After=str(ASK_AGAIN))
         return json_answer(await self._json(account, record))
 
-    def _caller(self, request: Request) -> Caller:
-        caller = self._tokens.identify(request)
-        caller.need(Scope.REFUND)
-        return caller
-
-    async def _the_one(self, accounts: Sequence[str], request_id: str) -> tuple[str, RefundRequestRecord]:
-        answers = await asyncio.gather(*(self._store.request(account, request_id) for account in accounts))
-        found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
-        if not found:
-            raise NotFound("There is no such refund request, or the token may not see it.", reason="no_such_request")
-        if len(found) > 1:
-            names = ", ".join(account for account, _ in found)
-            raise Conflict(f"Several accounts know this request: {names}. Add ?account=.", reason="several_accounts")
-        return found[0]
+    @Operation(
+        "POST",
+        "/v1/refund-requests/{request_id}/settle",
+        id="settleRefundRequest",
+        tag="issuing",
+        summary="Say what became of an unclear request, or of one that Amazon keeps refusing",
+        about="A refund that is named is looked up at Amazon first, and has to fit.",
+        scopes=ISSUE,
+        parameters=(REQUEST, ACCOUNT),
+        body=Body(SETTLEMENT),
+        answers=(Answer(200, RefundRequestJson),),
+        problem=RefundProblemJson,
+        reasons=(
+            {
+                400: ("bad_settlement", "bad_refund_id"),
+                404: ("no_such_request",),
+                409: ("several_accounts", "request_pending", "request_settled", "refund_mismatch", "refund_taken"),
+                422: ("amazon_refused", "amazon_not_found"),
+                502: (AMAZON,),
+            },
+            COMMIT,
+        ),
+    )
+    async def settle(self, call: Call) -> Response:
+        """A person has found out what became of an unclear request."""
+        accounts, request_id = call.accounts, call[REQUEST]
+        refund_id = _read_settlement(await read_object(call.request))
+        account, _ = await find_request(self._store, accounts, request_id)
+        issuer = self._issuers[account]
+        if refund_id:
+            record = await issuer.resolve_as_done(request_id, refund_id, by=call.caller.name)
+        else:
+            record = await issuer.resolve_as_not_issued(request_id, by=call.caller.name)
+        return json_answer(await self._json(account, record))
 
     async def _json(self, account: str, record: RefundRequestRecord) -> RefundRequestJson:
-        return request_json(account, record, await self._store.candidate_of(account, record))
+        return request_json(account, record, await self._store.requests.candidate_of(account, record))
 
 
-def _states(params: Params) -> Sequence[RequestState]:
-    text = params.text("state")
+def _states(text: str) -> Sequence[RequestState]:
     if text and text not in OPEN:
         raise BadRequest(f"`state` is one of {', '.join(OPEN)}.", reason="bad_parameter")
     return (RequestState(text),) if text else OPEN
-
-
-def _request_id(request: Request) -> str:
-    request_id: Any = request.path_params["request_id"]
-    if not REQUEST_ID.fullmatch(request_id):
-        raise BadRequest(
-            "The id of a refund request is 64 hexadecimal digits: SHA-256 of its Idempotency-Key.",
-            reason="bad_request_id",
-        )
-    return str(request_id)
 
 
 def _read_settlement(fields: Mapping[str, Any]) -> str:
@@ -139,7 +199,7 @@ def _read_settlement(fields: Mapping[str, Any]) -> str:
     if fields.keys() == {"notIssued"} and fields["notIssued"] is True:
         return ""
     if fields.keys() != {"refundId"}:
-        raise BadRequest(f"Send {SETTLEMENT}, and nothing else.", reason="bad_settlement")
+        raise BadRequest(f"Send {SETTLEMENTS}, and nothing else.", reason="bad_settlement")
     refund_id = fields["refundId"]
     if not isinstance(refund_id, str) or not REFUND_ID.fullmatch(refund_id):
         raise BadRequest("A refund id is 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")

@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, NotFound, OtherRefunds
 from receiver.http.api.auth import Caller
-from receiver.http.api.cursor import read_cursor, write_cursor
 from receiver.http.api.issuing import read_besides
-from receiver.http.api.listing import merged
+from receiver.http.api.listing import merged, read_cursor, write_cursor
+from receiver.http.api.lookup import find_refunds, the_refund
 from receiver.http.api.params import WORD
+from receiver.http.api.rate_limit import Refreshes
 from receiver.http.api.reads import Reads
-from receiver.http.api.refresh_limit import Refreshes
 from receiver.http.dashboard.filters import refund_path
 from receiver.http.dashboard.guard import Frame, see_other
 from receiver.http.dashboard.sessions import Session
@@ -113,8 +113,8 @@ class RefundPages:
         """`GET /refunds/{refund_id}?account=`."""
         refund = await self._refund(request, session.caller)
         history, disputes = await asyncio.gather(
-            self._store.history(refund.account, refund.refund_id),
-            self._store.disputes(refund.account, permission_of(refund.charge_id or refund.refund_id)),
+            self._store.refunds.history(refund.account, refund.refund_id),
+            self._store.disputes.of_permission(refund.account, permission_of(refund.charge_id or refund.refund_id)),
         )
         concerning = [each for each in disputes if each.concerns(refund.charge_id)]
         admin = Scope.ADMIN in session.caller.scopes
@@ -133,7 +133,7 @@ class RefundPages:
         self._refreshes.take(session.caller.name)
         refund = await self._refund(request, session.caller)
         hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH)
-        await self._store.hint(refund.account, hint)
+        await self._store.schedule.hint(refund.account, hint)
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=refresh")
 
     async def ask_retry(self, request: Request, session: Session) -> Response:
@@ -177,18 +177,8 @@ class RefundPages:
         if not REFUND_ID.fullmatch(refund_id):
             raise NotFound("A refund id is 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
         accounts = caller.seen(request.query_params.get("account") or None)
-        answers = await asyncio.gather(*(self._store.refund(account, refund_id) for account in accounts))
-        found = [refund for refund in answers if refund is not None]
-        if not found:
-            raise NotFound(
-                "Nobody has told us about this refund, or the token may not see it.", reason="no_such_refund"
-            )
-        if len(found) > 1:
-            names = ", ".join(refund.account for refund in found)
-            raise Conflict(
-                f"Several accounts know this refund: {names}. Choose it in the list.", reason="several_accounts"
-            )
-        return (await current_refunds(self._store, found[0].account, found))[0]
+        refund = the_refund(await find_refunds(self._store, accounts, refund_id))
+        return (await current_refunds(self._store, refund.account, [refund]))[0]
 
     def _may_retry(self, refund: Refund, caller: Caller) -> bool:
         return Scope.REFUND in caller.scopes and refund.account in self._issuers and retry_makes_sense(refund)
@@ -204,11 +194,11 @@ class RefundPages:
     async def _timeline(
         self, refund: Refund, history: Sequence[Revision], disputes: Sequence[Dispute], *, deliveries: bool
     ) -> list[Step]:
-        subscribers = await self._store.subscribers(refund.account) if deliveries else []
+        subscribers = await self._store.subscribers.readable(refund.account) if deliveries else []
         names = [subscriber.name for subscriber in subscribers]
         trail, told = await asyncio.gather(
-            self._store.timeline(refund.account, refund.refund_id),
-            self._store.refund_events(refund.account, refund.refund_id, history, names),
+            self._store.timelines.read(refund.account, refund.refund_id),
+            self._store.dashboard.refund_events(refund.account, refund.refund_id, history, names),
         )
         there = {event.stream_id for event in told}
         dead = await asyncio.gather(*(self._dead(refund, name, [*there]) for name in names))
@@ -229,12 +219,12 @@ class RefundPages:
 
     async def _dead(self, refund: Refund, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
         try:
-            state = await self._store.queue_state(refund.account, name)
+            state = await self._store.dashboard.queue_state(refund.account, name)
         except StoreDamaged:
             return []
         if not 0 < state.dead <= MOST_DEAD:
-            return await self._store.dead_of(refund.account, name, stream_ids) if state.dead else []
-        found = await self._store.dead_events(refund.account, name)
+            return await self._store.deliveries.dead_of(refund.account, name, stream_ids) if state.dead else []
+        found = await self._store.deliveries.dead_events(refund.account, name)
         return [event for event in found if event.refund_id == refund.refund_id]
 
 

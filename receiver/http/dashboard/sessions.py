@@ -1,4 +1,4 @@
-"""HTTP. Sessions of the dashboard, in the memory of one process, and the limit on failed sign-ins.
+"""HTTP. Sessions of the dashboard, in the memory of one process.
 
 A cookie holds a random id; of that only the digest is kept, so nothing here opens a session. What a session may see and
 do is what its token may.
@@ -17,16 +17,12 @@ from typing import Final
 from starlette.requests import HTTPConnection
 
 from receiver.http.api.auth import Caller
-from receiver.transport.addresses import client_of
 
 LASTS_MS: Final = 12 * 3_600_000
 MOST_SESSIONS, MOST_OF_TOKEN = 1_000, 100
 """In all, and of one token. Beyond it the oldest ends: of the token that begins one, or of the token with the most."""
 COOKIE, SECURE_COOKIE = "receiver-session", "__Host-receiver-session"
 """Over https the prefix makes browsers refuse a cookie that another host or path has set (RFC 6265bis, 4.1.3.2)."""
-BURST, EVERY_MS = 5, 30_000
-"""Failed sign-ins of one client: so many at once, then one more in this time."""
-MOST_CLIENTS: Final = 10_000
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
@@ -90,32 +86,6 @@ class Sessions:
             return None
         session = self.of(connection)
         return session.caller if session else None
-
-
-class FailedSignIns:
-    """A token bucket for each client, of an address or, in IPv6, its /64. The table is bounded: the client that failed
-    longest ago is forgotten first."""
-
-    def __init__(self, now: Callable[[], int]) -> None:
-        self._now = now
-        self._buckets: OrderedDict[str, tuple[float, int]] = OrderedDict()
-
-    def wait_of(self, client: str) -> int:
-        """Seconds until this client may try again; 0: at once."""
-        left = self._left(client)
-        return 0 if left >= 1 else max(1, round((1 - left) * EVERY_MS / 1000))
-
-    def failed(self, client: str) -> None:
-        """It has failed once more."""
-        left = self._left(client)
-        self._buckets[client_of(client)] = (max(left - 1, 0.0), self._now())
-        self._buckets.move_to_end(client_of(client))
-        while len(self._buckets) > MOST_CLIENTS:
-            self._buckets.popitem(last=False)
-
-    def _left(self, client: str) -> float:
-        left, at = self._buckets.get(client_of(client), (float(BURST), self._now()))
-        return min(left + max(self._now() - at, 0) / EVERY_MS, float(BURST))
 
 
 def ends_for(token: str, counts: Counter[str]) -> str | None:

@@ -16,13 +16,16 @@ from starlette.responses import Response
 
 from receiver.errors import Forbidden, Unauthorized
 from receiver.http.api.auth import LONGEST_TOKEN, Tokens
+from receiver.http.api.rate_limit import SignInLimit, address_of
 from receiver.http.dashboard.guard import Frame, need_own_page, own_page, read_form, see_other
-from receiver.http.dashboard.sessions import LASTS_MS, FailedSignIns, Session, Sessions, cookie_name, new_id, same
+from receiver.http.dashboard.sessions import LASTS_MS, Session, Sessions, cookie_name, new_id, same
 
 log = structlog.get_logger()
 
 FORM_COOKIE = "-form"
 FORM_LASTS = 3600
+BURST, EVERY = 5, 30.0
+"""Failed sign-ins of one client: so many at once, then one more in this time (seconds)."""
 
 
 class SigningIn:
@@ -30,7 +33,7 @@ class SigningIn:
 
     def __init__(self, frame: Frame, sessions: Sessions, tokens: Tokens, now: Callable[[], int]) -> None:
         self._frame, self._sessions, self._tokens = frame, sessions, tokens
-        self._failed = FailedSignIns(now)
+        self._limit = SignInLimit(BURST, EVERY, timer=lambda: now() / 1000)
         self._key = sessions.form_key
 
     async def show(self, request: Request) -> Response:
@@ -57,8 +60,7 @@ class SigningIn:
         if not seed or not same(fields.get("csrf", ""), self._digest(seed)):
             raise Forbidden("Load the sign-in page again; the browser must allow its cookies.", reason="csrf")
         following, client = own_page(fields.get("next", "/")), request.client.host if request.client else ""
-        wait = self._failed.wait_of(client)
-        if wait:
+        if wait := self._limit.wait(address_of(request)):
             log.warning("dashboard.sign_in_limited", client=client)
             answer = self._form(request, following, f"Too many failed attempts. Try again in {wait} s.", 429)
             answer.headers["Retry-After"] = str(wait)
@@ -69,7 +71,7 @@ class SigningIn:
                 raise Unauthorized(reason="token_missing")
             caller = self._tokens.known(token.encode())
         except Unauthorized as error:
-            self._failed.failed(client)
+            self._limit.failed(request)
             log.warning("dashboard.sign_in_failed", client=client, reason=error.reason)
             return self._form(request, following, "This token is not one that is configured.", 401)
         log.info("dashboard.signed_in", client=client, token_name=caller.name)

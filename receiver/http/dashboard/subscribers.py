@@ -13,7 +13,8 @@ from receiver.errors import NotFound
 from receiver.http.dashboard.guard import Frame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.outbox.dead_letter import DeadEvent
-from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume, shown_url
+from receiver.outbox.subscribers.schema import shown_url
+from receiver.outbox.subscribers.subscriber import Subscriber, pause, resume
 from receiver.settings.sections import Scope
 from receiver.store import Store
 from receiver.store.dashboard import QueueState
@@ -55,7 +56,7 @@ class SubscriberPages:
         """`GET /subscribers`."""
         session.caller.need(Scope.ADMIN)
         accounts = session.caller.accounts
-        lists = await asyncio.gather(*(self._store.subscribers(account) for account in accounts))
+        lists = await asyncio.gather(*(self._store.subscribers.readable(account) for account in accounts))
         rows = await asyncio.gather(
             *(self._row(account, each) for account, found in zip(accounts, lists, strict=True) for each in found)
         )
@@ -74,20 +75,21 @@ class SubscriberPages:
         session.caller.need(Scope.ADMIN)
         name = str(request.path_params["name"])
         (account,) = session.caller.seen(request.query_params.get("account", ""))
-        dead = await self._store.dead_events(account, name)
+        dead = await self._store.deliveries.dead_events(account, name)
         if dead:
-            await self._store.redrive(account, name, [event.stream_id for event in dead])
+            await self._store.deliveries.redrive(account, name, [event.stream_id for event in dead])
         return see_other("/subscribers")
 
     async def _row(self, account: str, subscriber: Subscriber) -> Row:
         try:
             queue, health = await asyncio.gather(
-                self._store.queue_state(account, subscriber.name), self._store.health(account, subscriber.name)
+                self._store.dashboard.queue_state(account, subscriber.name),
+                self._store.deliveries.health(account, subscriber.name),
             )
         except StoreDamaged as error:
             # Its keys are damaged: that is what is shown of it, and the others are shown as ever.
             return Row(account, subscriber, QueueState(0, 0), [], Health(error=error.detail, error_at=self._now()))
-        dead = await self._store.dead_page(account, subscriber.name, limit=DEAD_SHOWN) if queue.dead else []
+        dead = await self._store.deliveries.dead_page(account, subscriber.name, limit=DEAD_SHOWN) if queue.dead else []
         return Row(account, subscriber, queue, dead, health)
 
     async def _change(self, request: Request, session: Session, change: Callable[[Subscriber], Subscriber]) -> Response:
@@ -95,9 +97,9 @@ class SubscriberPages:
         name = str(request.path_params["name"])
         (account,) = session.caller.seen(request.query_params.get("account", ""))
         while True:
-            found = [each for each in await self._store.subscribers(account) if each.name == name]
+            found = [each for each in await self._store.subscribers.readable(account) if each.name == name]
             if not found:
                 raise NotFound("There is no such subscriber.", reason="no_such_subscriber")
             after = change(found[0])
-            if after == found[0] or await self._store.change_subscriber(account, found[0], after):
+            if after == found[0] or await self._store.subscribers.change(account, found[0], after):
                 return see_other("/subscribers")

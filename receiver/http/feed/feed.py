@@ -8,9 +8,11 @@ oldest event that is kept. Events of one account come in its order; between acco
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Final
 
 import msgspec
 from starlette.requests import Request
@@ -18,13 +20,15 @@ from starlette.responses import Response
 
 from receiver.errors import Malformed
 from receiver.http.api.auth import Tokens
-from receiver.http.api.params import Params
+from receiver.http.api.operations import IN_TURN, JSON, READ, Answer, Call, Operation
+from receiver.http.api.params import ACCOUNT, WORD, Parameter, Schema, check_query, number, text
 from receiver.http.api.reads import Reads
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import EventPageJson
 from receiver.http.feed.hub import Hub, Listener
 from receiver.http.feed.reader import (
     EVENT_STREAM,
+    TYPES,
     Reader,
     Wanted,
     accepts_stream,
@@ -39,18 +43,58 @@ from receiver.outbox.events.event import Event, from_fields
 from receiver.outbox.events.operator_event import is_operator
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import ChangeSignal
-from receiver.settings.sections import FeedSettings, Scope
+from receiver.settings.sections import FeedSettings
 from receiver.store import Store
 from receiver.store.deliveries.feed import FeedPage, Where
 from receiver.track.current import current_events
 
-LIMIT, MOST = 100, 500
 CLIENTS = ("feed.clients", "feed.clients_per_token")
-LONGEST_WAIT = 30
 MOST_PAGES = 20
 """Pages that one request looks through for an event that is wanted, before it answers without one."""
 ASK_EVERY = 5.0
 """Whether a client of a long poll is still there can be asked, not waited for: ask this often (seconds)."""
+
+
+def _separated(pattern: str) -> Schema:
+    """Words that match the pattern, separated by commas. Empty: all."""
+    return {"type": "string", "pattern": f"^(?:(?:{pattern})(?:,(?:{pattern}))*)?$"}
+
+
+NONE: Final[frozenset[str]] = frozenset()
+TYPE: Final = Parameter(
+    "type",
+    "Types, separated by commas, whole or without amazonpay.refund.",
+    _separated("|".join(map(re.escape, TYPES))),
+    read_types,
+    NONE,
+    "bad_parameter",
+)
+REASON: Final = Parameter(
+    "reason",
+    "Reason codes, separated by commas.",
+    _separated(WORD.pattern),
+    read_reasons,
+    NONE,
+    "bad_parameter",
+    example="AmazonRejected",
+)
+AFTER: Final = text(
+    "after",
+    "Where to begin. Left out: now.",
+    {"anyOf": [{"enum": ["beginning", "now"]}, {"type": "string", "description": "A cursor that the feed gave."}]},
+    example="beginning",
+)
+LIMIT: Final = number("limit", "Of a page: how many.", 100, 1, 500)
+WAIT: Final = number("wait", "Of a page: seconds to wait for an event.", 0, 0, 30)
+LAST_EVENT_ID: Final = text(
+    "Last-Event-ID", "Of a stream: the cursor to go on from; goes before `after`.", place="header"
+)
+OF_BOTH, OF_PAGES = (ACCOUNT, TYPE, REASON, AFTER), (LIMIT, WAIT)
+STREAM: Final[Schema] = {
+    "type": "string",
+    "description": "Server-sent events. `event` is the type of the event whose CloudEvent is `data`, or cursor (where "
+    "you are), reset (events may be lost), bye (the server ends). The `id` of each is a cursor.",
+}
 
 
 class CurrentFeed:
@@ -65,7 +109,7 @@ class CurrentFeed:
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """A page of events. Raises `StoreUnavailable`."""
-        page = await self._store.events_after(account, where, limit)
+        page = await self._store.feed.events_after(account, where, limit)
         told = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
         events = dict(zip(told, await current_events(self._store, account, [*told.values()]), strict=True))
         entries = tuple(replace(entry, event=events.get(entry.place)) for entry in page.entries)
@@ -99,25 +143,36 @@ class FeedApi:
         of_one = share_of(settings.clients, settings.clients_per_token, tokens.count)
         self._seats = Seats(settings.clients, of_one, metrics.feed_clients, reason="feed_full", settings=CLIENTS)
 
-    async def events(self, request: Request) -> Response:
-        """`GET /v1/events?account=&type=&reason=&after=`: a stream for who accepts `text/event-stream`, else a page.
-
-        A page also has `limit=` and `wait=`.
-        """
-        caller = self._tokens.identify(request)
-        caller.need(Scope.READ)
+    @Operation(
+        "GET",
+        "/v1/events",
+        id="followEvents",
+        tag="events",
+        summary="Every event: server-sent events that resume exactly, or JSON pages with long polling",
+        about="A stream for who accepts `text/event-stream`, else a page. A stream has no `limit` and `wait`.",
+        scopes=READ,
+        parameters=(*OF_BOTH, *OF_PAGES, LAST_EVENT_ID),
+        answers=(Answer(200, {JSON: EventPageJson, EVENT_STREAM: STREAM}, headers={"Vary": "Accept."}),),
+        reasons=(
+            IN_TURN,
+            {400: ("bad_cursor",), 503: ("feed_full",)},
+        ),
+    )
+    async def events(self, call: Call) -> Response:
+        """A stream for a client that accepts `text/event-stream`, else a page."""
+        request, token = call.request, call.caller.name
         streamed = accepts_stream(request.headers)
-        names = ("account", "type", "reason", "after")
-        params = Params(request, names if streamed else (*names, "limit", "wait"))
-        accounts = caller.seen(params.opaque("account") or None)
-        wanted = Wanted(read_types(params.opaque("type")), read_reasons(params.opaque("reason")))
-        after = (request.headers.get("last-event-id", "") if streamed else "") or params.opaque("after")
+        if streamed:
+            check_query(request, OF_BOTH)
+        accounts = call.accounts
+        wanted = Wanted(call[TYPE], call[REASON])
+        after = (call[LAST_EVENT_ID] if streamed else "") or call[AFTER]
         reader = Reader(self._store, self._hub, wanted, read_start(after, accounts))
         head = request.method == "HEAD"
         if not streamed:
-            limit, wait = params.number("limit", LIMIT, 1, MOST), params.number("wait", 0, 0, LONGEST_WAIT)
-            return await self._page(request, reader, limit, 0 if head else wait, caller.name)
-        return head_of_stream() if head else await self._stream(reader, request, caller.name)
+            limit, wait = call[LIMIT], call[WAIT]
+            return await self._page(request, reader, limit, 0 if head else wait, token)
+        return head_of_stream() if head else await self._stream(reader, request, token)
 
     async def _stream(self, reader: Reader, request: Request, token: str) -> Response:
         self._seats.take(token)
@@ -162,7 +217,7 @@ class FeedApi:
         found.more = False
         for account in reader.accounts:
             room = max(limit - len(found.bodies), 1)
-            page, told = await reader.read(account, room if reader.wanted.everything else max(room, LIMIT))
+            page, told = await reader.read(account, room if reader.wanted.everything else max(room, LIMIT.absent))
             found.more = found.more or page.more
             for each in told:
                 if len(found.bodies) == limit and reader.wanted(each):

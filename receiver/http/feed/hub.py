@@ -22,7 +22,7 @@ from receiver.errors import Malformed, StoreUnavailable
 from receiver.outbox.events.cursor import Place
 from receiver.outbox.events.event import Event, from_fields
 from receiver.outbox.events.operator_event import is_operator
-from receiver.outbox.formats.render import render_body
+from receiver.outbox.formats.cloudevents import render_body
 from receiver.runtime.rounds import ChangeSignal
 from receiver.store.deliveries.feed import FeedPage, Lost, Where
 

@@ -1,12 +1,7 @@
 """HTTP. The API described in OpenAPI 3.1, for client generators, gateways and people: `GET /openapi.json`.
 
-    vocabulary.py                                what an operation is described with
-    bodies.py                                    what requests bring
-    refunds.py · requests.py · subscribers.py · running.py     the operations
-
-The shapes of answers are the types that the handlers fill, limits and patterns are the constants that they check by.
-What stands here by hand is compared with the running application by tests/openapi. The dashboard is for browsers, and
-not part of it.
+Every operation is declared above its handler (`api/operations.py`), answers by the types that the handlers fill. The
+dashboard is for browsers, and not part of it.
 """
 
 from __future__ import annotations
@@ -20,20 +15,48 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from receiver.http.api.diagnostics import package_version
+from receiver.http.api.deliveries import DeliveryApi
+from receiver.http.api.diagnostics import DiagnosticsApi, package_version
+from receiver.http.api.fps import TAKE_FORM, FpsApi
+from receiver.http.api.issuing import IssueApi
+from receiver.http.api.notifications import NotificationApi
+from receiver.http.api.operations import JSON, Answer, Operation, operations_of
+from receiver.http.api.params import IF_NONE_MATCH
+from receiver.http.api.refunds import RefundApi
+from receiver.http.api.requests import RequestApi
 from receiver.http.api.respond import matches
 from receiver.http.api.schema import DeadDeliveryJson, WaitingDeliveryJson
-from receiver.http.openapi import refunds, requests, running, subscribers
-from receiver.http.openapi.vocabulary import BEARER, Operation, components, shared_answers
+from receiver.http.api.subscribers import SubscriberApi
+from receiver.http.feed.feed import FeedApi
+from receiver.http.health import Health
+from receiver.http.ipn import operations as ipn
+from receiver.http.openapi.describe import BEARER, components, described, shared_answers, types_of
 from receiver.outbox.events.operator_event import OperatorEventJson
 from receiver.outbox.formats.cloudevents import RefundEventJson
 
-OPERATIONS: Final[dict[tuple[str, str], Operation]] = {
-    **refunds.OPERATIONS,
-    **requests.OPERATIONS,
-    **subscribers.OPERATIONS,
-    **running.OPERATIONS,
-}
+APIS: Final = (
+    *(RefundApi, IssueApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi, NotificationApi, DiagnosticsApi),
+    Health,
+)
+DESCRIBE: Final = Operation(
+    "GET",
+    "/openapi.json",
+    id="getDescription",
+    tag="operation",
+    summary="This description",
+    parameters=(IF_NONE_MATCH,),
+    answers=(
+        Answer(200, {JSON: {"type": "object"}}, headers={"ETag": "Of this version."}),
+        Answer(304, headers={"ETag": "Of this version."}),
+    ),
+)
+DECLARED: Final = (
+    *ipn.OPERATIONS,
+    TAKE_FORM,
+    *(operation for api in APIS for _, operation in operations_of(api)),
+    DESCRIBE,
+)
+OPERATIONS: Final = {(operation.path, operation.method.lower()): operation for operation in DECLARED}
 """By path and method."""
 ABOUT: Final = """\
 Tracks refunds of Amazon Pay, issues them, and tells subscribers what became of them.
@@ -65,8 +88,8 @@ def document() -> dict[str, Any]:
     """The description. Do not change it."""
     paths: dict[str, dict[str, Any]] = {}
     for (path, method), operation in OPERATIONS.items():
-        paths.setdefault(path, {})[method] = operation.described()
-    shapes = {shape for operation in OPERATIONS.values() for shape in operation.shapes}
+        paths.setdefault(path, {})[method] = described(operation)
+    shapes = {shape for operation in OPERATIONS.values() for shape in types_of(operation)}
     listed = (DeadDeliveryJson, WaitingDeliveryJson, RefundEventJson, OperatorEventJson)
     return {
         "openapi": "3.1.0",
@@ -107,4 +130,4 @@ async def describe(request: Request) -> Response:
 
 def description_routes() -> list[BaseRoute]:
     """Where it is."""
-    return [Route("/openapi.json", describe, methods=["GET"])]
+    return [Route(DESCRIBE.path, describe, methods=[DESCRIBE.method])]

@@ -19,11 +19,10 @@ Alertmanager's clock is behind ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
-
-import msgspec
 
 from receiver.exchange import Request
 from receiver.ledger.lifecycle import EventType
@@ -31,11 +30,12 @@ from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
-from receiver.outbox.formats.cloudevents import USER_AGENT
+from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
 from receiver.outbox.formats.wording import actions, facts, links, refund_url, sentence, summary
-from receiver.outbox.subscribers.filters import asks
 from receiver.outbox.subscribers.subscriber import Subscriber
 
+AUTHORIZATION = re.compile(r"[!-~]+( [!-~]+)+")
+LONGEST_AUTHORIZATION = 4096
 PATH = "/api/v2/alerts"
 FIRES_FOR = 7 * 86_400_000
 MARGIN = 60_000
@@ -59,10 +59,8 @@ Alert = dict[str, Any]
 
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
     """The request for one or several events; `authorization`, if there is one, is its header."""
-    headers = {"content-type": "application/json", "user-agent": USER_AGENT}
-    if subscriber.credential is not None:
-        headers["authorization"] = subscriber.credential.value
-    return Request("POST", address(subscriber.url), headers, msgspec.json.encode(alerts(events, subscriber, now)))
+    headers = {"authorization": subscriber.credential.value} if subscriber.credential else {}
+    return post_json(address(subscriber.url), alerts(events, subscriber, now), **headers)
 
 
 def address(url: str) -> str:
@@ -88,7 +86,7 @@ def _alerts(event: Event, subscriber: Subscriber, now: int) -> Iterator[Alert]:
         yield _alert(event, event.type, subscriber, now + TEST_FIRES_FOR)
         return
     ended = closes(event)
-    if opens(event) and (asks(subscriber, event) or not ended):
+    if opens(event) and (FORMAT.asks(subscriber, event) or not ended):
         yield _alert(event, event.type, subscriber, now + FIRES_FOR)
     for kind in sorted(ended):
         if kind.value in subscriber.types:
@@ -125,3 +123,22 @@ def _annotations(event: Event, subscriber: Subscriber) -> dict[str, str]:
 def _generator(event: Event, subscriber: Subscriber) -> dict[str, str]:
     url = refund_url(event, subscriber)
     return {"generatorURL": url} if url else {}
+
+
+def _authorization_problems(value: object) -> list[str]:
+    if value is None:
+        return []
+    fine = isinstance(value, str) and AUTHORIZATION.fullmatch(value) and len(value) <= LONGEST_AUTHORIZATION
+    return [] if fine else ["is not the value of such a header; write Bearer TOKEN, or Basic and base64"]
+
+
+FORMAT = Format(
+    name="alertmanager",
+    types=NEEDS_A_PERSON,
+    render=render,
+    incidents=True,
+    credential="authorization",
+    credential_problems=_authorization_problems,
+    most_in_one=50,
+    window=1_000,
+)

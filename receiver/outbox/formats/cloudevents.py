@@ -20,12 +20,12 @@ from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.advice import AdviceJson, advice_json
 from receiver.outbox.events.event import EVENT_ID, SAME, Event
 from receiver.outbox.events.operator_event import OperatorEvent, operator_cloud_event
+from receiver.outbox.formats.format import USER_AGENT, Format
 from receiver.outbox.formats.standard_webhooks import webhook_headers
 from receiver.outbox.subscribers.secrets import read_secret
-from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.outbox.subscribers.subscriber import CLOUDEVENTS, Subscriber
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
-USER_AGENT = "amazon-pay-refund-receiver"
 LARGEST_BODY = 16 * 1024
 """No body is larger: the texts inside are bounded. Standard Webhooks asks for less than 20 KB, CloudEvents for 64."""
 
@@ -126,3 +126,13 @@ def _keys(subscriber: Subscriber, now: int) -> list[bytes]:
     if not keys:
         raise TransportError("Every secret of the subscriber has expired.", reason="no_live_secret")
     return keys
+
+
+FORMAT = Format(
+    name=CLOUDEVENTS,
+    types=(EventType.DECLINED,),
+    render=render,
+    render_operator=render_operator,
+    signed=True,
+    backfill=True,
+)

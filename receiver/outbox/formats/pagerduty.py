@@ -25,10 +25,9 @@ called. It is owed only if the format was changed under way.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
-
-import msgspec
 
 from receiver.errors import TransportError
 from receiver.exchange import Request
@@ -38,11 +37,12 @@ from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.incident import chain, closes, opens
-from receiver.outbox.formats.cloudevents import USER_AGENT
+from receiver.outbox.formats.format import USER_AGENT, Format, post_json
 from receiver.outbox.formats.wording import actions, facts, links, refund_url, sentence, summary
-from receiver.outbox.subscribers.filters import asks
 from receiver.outbox.subscribers.subscriber import Subscriber
 
+ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
+"""PagerDuty: "the 32 character Integration Key"."""
 LONGEST_KEY, LONGEST_SUMMARY = 255, 1024
 LARGEST_BODY = 512_000
 """PagerDuty's bound. Ours are far smaller: every text inside is bounded."""
@@ -66,8 +66,7 @@ def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request
     (event,) = events
     if subscriber.credential is None:
         raise TransportError("The subscriber has no routing key.", reason="no_credential")
-    body = msgspec.json.encode({"routing_key": subscriber.credential.value, **message(event, subscriber, now)})
-    return Request("POST", subscriber.url, {"content-type": "application/json", "user-agent": USER_AGENT}, body)
+    return post_json(subscriber.url, {"routing_key": subscriber.credential.value, **message(event, subscriber, now)})
 
 
 def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
@@ -75,7 +74,7 @@ def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
     if event.type is EventType.TEST:
         return _trigger(event, subscriber, _key(event, "test", event.id))
     ended = closes(event)
-    if opens(event) and (asks(subscriber, event) or not ended):
+    if opens(event) and (FORMAT.asks(subscriber, event) or not ended):
         return _trigger(event, subscriber, _opened(event, now))
     known = [kind for kind in (EventType.DECLINED, EventType.STUCK) if kind in ended]
     kind = next((each for each in known if each.value in subscriber.types), known[0] if known else event.type)
@@ -129,3 +128,23 @@ def _key(event: Event, *parts: str) -> str:
     """At most 255 characters; a longer one becomes its digest, which is the same each time."""
     key = "/".join(("amazonpay", tidy(event.account), *(tidy(part) for part in parts)))
     return key if len(key) <= LONGEST_KEY else f"amazonpay/{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _routing_key_problems(value: object) -> list[str]:
+    where = "PagerDuty shows it as the integration key of an Events API v2 integration: 32 letters and digits"
+    if value is None:
+        return [f"is missing; {where}"]
+    return [] if isinstance(value, str) and ROUTING_KEY.fullmatch(value) else [f"is not a routing key; {where}"]
+
+
+FORMAT = Format(
+    name="pagerduty",
+    types=(EventType.DECLINED, EventType.CONFLICT),
+    render=render,
+    incidents=True,
+    credential="routing_key",
+    credential_problems=_routing_key_problems,
+    url="https://events.pagerduty.com/v2/enqueue",
+    window=2_000,
+)
+"""Nothing can be done about a stuck refund at night, so it does not page by default."""

@@ -15,13 +15,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
-
 from receiver.exchange import Request
 from receiver.ledger.schema import tidy
 from receiver.outbox.events.event import Event
 from receiver.outbox.events.operator_event import OperatorEvent
-from receiver.outbox.formats.cloudevents import USER_AGENT
+from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
 from receiver.outbox.formats.wording import WORDS, actions, amount, facts, links, sentence, summary, sums, title
 from receiver.outbox.subscribers.subscriber import Subscriber
 
@@ -41,8 +39,7 @@ ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
     """The request for one or several events. It is not signed, and its address is a secret."""
-    body = msgspec.json.encode(message(events, subscriber))
-    return Request("POST", subscriber.url, {"content-type": "application/json", "user-agent": USER_AGENT}, body)
+    return post_json(subscriber.url, message(events, subscriber))
 
 
 def message(events: Sequence[Event], subscriber: Subscriber) -> dict[str, Any]:
@@ -56,24 +53,23 @@ def message(events: Sequence[Event], subscriber: Subscriber) -> dict[str, Any]:
     }
 
 
-def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber) -> Request:
-    """The request for operator events: of each its text, and which subscriber it is about; the same are counted."""
-    told = Counter(
+def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request for operator events: the text of each and the subscriber it is about; equal ones are counted."""
+    texts = Counter(
         (f"Subscriber {each.subscriber} of {each.account}: {each.type.value.removeprefix('receiver.')}", each.text)
         for each in events
     )
-    (about, text), *others = told
+    (about, text), *others = texts
     more = f" ({len(events)} messages for operators)" if others else _times(len(events))
     body = {
         "text": escaped(f"{about}. {text}", FALLBACK - len(more)) + more,
         "blocks": [
             _section(f"*{escaped(about, HEADER)}*{_times(count)}\n{escaped(text, SECTION - HEADER - 30)}")
-            for (about, text), count in told.items()
+            for (about, text), count in texts.items()
         ],
         **QUIET,
     }
-    headers = {"content-type": "application/json", "user-agent": USER_AGENT}
-    return Request("POST", subscriber.url, headers, msgspec.json.encode(body))
+    return post_json(subscriber.url, body)
 
 
 def _times(count: int) -> str:
@@ -156,3 +152,14 @@ def _section(text: str) -> dict[str, Any]:
 
 def _mrkdwn(text: str) -> dict[str, Any]:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
+
+
+FORMAT = Format(
+    name="slack",
+    types=NEEDS_A_PERSON,
+    render=render,
+    render_operator=render_operator,
+    credential="url",
+    most_in_one=50,
+    window=10_000,
+)

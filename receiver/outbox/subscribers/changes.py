@@ -9,10 +9,11 @@ import msgspec
 
 from receiver.errors import BadRequest, Conflict
 from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.retries import DAY, HOUR
-from receiver.outbox.subscribers.formats import format_spec
+from receiver.outbox.subscribers.reading import FIELDS, as_fields, read_subscriber
 from receiver.outbox.subscribers.secrets import MOST_SECRETS, Secret
-from receiver.outbox.subscribers.subscriber import FIELDS, Subscriber, read_subscriber, written
+from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import UrlPolicy, place_of
 
 OLD_VALID, OLD_VALID_MOST = 24 * HOUR, 7 * DAY
@@ -37,7 +38,7 @@ def changed(subscriber: Subscriber, wanted: Mapping[str, Any], rules: UrlPolicy)
     if not wanted:
         known = ", ".join(name for name in FIELDS if name not in refused)
         raise BadRequest(f"Nothing to change: name one of {known}.", reason="bad_subscriber")
-    fields = {**written(subscriber), **wanted}
+    fields = {**as_fields(subscriber), **wanted}
     if "secret" in wanted:
         fields.pop("secrets", None)
     given = {key: value for key, value in fields.items() if value is not None or key == "url" or key not in FIELDS}

@@ -1,6 +1,6 @@
 """Pure. What is wrong with what a person wrote about a subscriber: field by field, each with the mend.
 
-No secret is repeated. The fields that only some formats have are judged in `outbox/subscribers/formats.py`.
+No secret is repeated. `reading.py` judges the fields that only some formats have.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def type_problems(types: object) -> list[str]:
     known = f"known are {', '.join(KNOWN_TYPES)}, {ALL} for all of them, and {', '.join(OPERATOR_TYPES)}"
     if not isinstance(types, list | tuple) or not types:
         return [f"is not a list of event types; {known}; leave it out for the format's own"]
-    return [f"{shown(each)} is not an event type; {known}" for each in types if each not in VALID_TYPES]
+    return [f"{describe(each)} is not an event type; {known}" for each in types if each not in VALID_TYPES]
 
 
 def reason_problems(reasons: object) -> list[str]:
@@ -46,7 +46,7 @@ def reason_problems(reasons: object) -> list[str]:
     if not isinstance(reasons, list | tuple) or not 1 <= len(reasons) <= MOST_REASONS:
         return [f"is not a list of 1 to {MOST_REASONS} reason codes such as AmazonRejected; leave it out for all"]
     return [
-        f"{shown(each)} is not a reason code; use 1 to 64 letters, digits, _ . -"
+        f"{describe(each)} is not a reason code; use 1 to 64 letters, digits, _ . -"
         for each in reasons
         if not isinstance(each, str) or not REASON.fullmatch(each)
     ]
@@ -54,10 +54,10 @@ def reason_problems(reasons: object) -> list[str]:
 
 def key(name: object) -> str:
     """The name of a field that there is not."""
-    return name if isinstance(name, str) and KEY.fullmatch(name) else shown(name)
+    return name if isinstance(name, str) and KEY.fullmatch(name) else describe(name)
 
 
-def shown(value: object) -> str:
+def describe(value: object) -> str:
     """What a person wrote, short and printable, as a reminder of what is meant; never a secret in the wrong place."""
     if not isinstance(value, str):
         return f"a {type(value).__name__}"

@@ -7,7 +7,11 @@ from typing import Annotated, TypedDict
 from msgspec import Meta
 
 from receiver.ledger.schema import Rfc3339
-from receiver.outbox.subscribers.formats import FORMATS
+from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.formats.registry import FORMATS, format_spec
+from receiver.outbox.subscribers.secrets import Secret
+from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.outbox.subscribers.url import host_only
 
 
 class CredentialJson(TypedDict):
@@ -46,3 +50,45 @@ class PublicJson(TypedDict):
     origin: Annotated[str, Meta(extra_json_schema={"enum": ["api", "config"]})]
     createdAt: Rfc3339 | None
     secrets: list[SecretJson]
+
+
+def public_json(subscriber: Subscriber) -> PublicJson:
+    """The subscriber as people may see it: of a secret only its fingerprint and its end."""
+    chosen = format_spec(subscriber.format)
+    return {
+        "name": subscriber.name,
+        "url": shown_url(subscriber),
+        "types": list(subscriber.types),
+        "reasons": list(subscriber.reasons) or None,
+        "minAmount": [str(amount) for amount in subscriber.min_amount] or None,
+        "rate": subscriber.rate,
+        "concurrency": subscriber.concurrency,
+        "backfill": chosen.takes_backfill(subscriber),
+        "format": subscriber.format,
+        "credential": _credential_json(subscriber),
+        "publicUrl": subscriber.public_url or None,
+        "paused": subscriber.paused,
+        "pausedReason": subscriber.paused_reason or None,
+        "pausedAt": format_rfc3339(subscriber.paused_at) if subscriber.paused else None,
+        "origin": subscriber.origin,
+        "createdAt": format_rfc3339(subscriber.created_at) if subscriber.created_at else None,
+        "secrets": [
+            {
+                "fingerprint": secret.fingerprint,
+                "expiresAt": None if secret.expires_at is None else format_rfc3339(secret.expires_at),
+            }
+            for secret in subscriber.secrets
+        ],
+    }
+
+
+def shown_url(subscriber: Subscriber) -> str:
+    """The address as people may see it: only the host where the rest is a credential."""
+    return host_only(subscriber.url) if format_spec(subscriber.format).credential == "url" else subscriber.url
+
+
+def _credential_json(subscriber: Subscriber) -> CredentialJson | None:
+    """The field that is a credential, and a fingerprint of it; of signing secrets, `secrets` tells."""
+    field = format_spec(subscriber.format).credential
+    kept = Secret(subscriber.url) if field == "url" else subscriber.credential
+    return {"field": field, "fingerprint": kept.fingerprint} if field and kept else None

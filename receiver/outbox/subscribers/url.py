@@ -37,6 +37,12 @@ class UrlPolicy:
     """The links in messages to people, where a subscriber has none of its own."""
 
 
+def host_only(url: str) -> str:
+    """The address without its path and query, which may be a credential."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/…"
+
+
 def place_of(url: str) -> tuple[str, str, int | None]:
     """Scheme, host and port of a subscriber's address: credentials do not follow it from one such place to another."""
     try:

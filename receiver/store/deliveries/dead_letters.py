@@ -75,7 +75,7 @@ class DeadLetters(DeliveryQueues):
         top = f"({fixed_width(before)}" if before else f"[{fixed_width(f'{until}-{LAST_SEQ}')}" if until else "+"
         low = f"[{fixed_width(f'{since}-0')}" if since else "-"
         ids = await self._read("ZRANGE", keys("deaths", name), top, low, "BYLEX", "REV", "LIMIT", 0, limit)
-        return await self.dead_of(account, name, self._plain(keys("deaths", name), ids))
+        return await self.dead_of(account, name, self.plain_ids(keys("deaths", name), ids))
 
     async def dead_of(self, account: str, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
         """Those of these events that are dead for this subscriber."""
@@ -103,9 +103,9 @@ class DeadLetters(DeliveryQueues):
             offset += limit
             if len(scored(flat)) < limit:
                 break
-        return await asyncio.gather(*(self._waiting(account, name, at, each) for at, each in found[:limit]))
+        return await asyncio.gather(*(self.waiting(account, name, at, each) for at, each in found[:limit]))
 
-    async def _waiting(self, account: str, name: str, at: int, stream_id: str) -> Waiting:
+    async def waiting(self, account: str, name: str, at: int, stream_id: str) -> Waiting:
         keys = self._keys(account)
         stored, copy, entry = await asyncio.gather(
             self._read("HGET", keys("attempts", name), stream_id),
@@ -115,9 +115,9 @@ class DeadLetters(DeliveryQueues):
         fields = (
             texts_of(_flat(entry[0][1]))
             if entry and entry[0][1]
-            else self._copied(keys("copies", name), stream_id, copy)
+            else self.read_copy(keys("copies", name), stream_id, copy)
         )
-        return Waiting(stream_id, at, self._attempts(keys("attempts", name), stream_id, stored), fields)
+        return Waiting(stream_id, at, self.read_attempts(keys("attempts", name), stream_id, stored), fields)
 
     async def queue_sizes(self, account: str, name: str) -> tuple[int, int, int]:
         """How many events wait, how many are dead, and when (ms) the oldest waiting event was written; 0: none.
@@ -128,16 +128,16 @@ class DeadLetters(DeliveryQueues):
         waiting, dead, oldest = await asyncio.gather(
             self._read("ZCARD", keys("lane", name)),
             self._read("HLEN", keys("dead", name)),
-            self._oldest_owed(account, name),
+            self.oldest_owed(account, name),
         )
         return int(waiting), int(dead), int(oldest.partition("-")[0]) if oldest else 0
 
-    async def _oldest_owed(self, account: str, name: str) -> str:
+    async def oldest_owed(self, account: str, name: str) -> str:
         """The oldest event that the subscriber is owed; empty if there is none."""
         key = self._keys(account)("owed", name)
-        return next(iter(self._plain(key, await self._read("ZRANGE", key, 0, MOST_DAMAGED))), "")
+        return next(iter(self.plain_ids(key, await self._read("ZRANGE", key, 0, MOST_DAMAGED))), "")
 
-    def _plain(self, key: str, fixed: Sequence[bytes]) -> list[str]:
+    def plain_ids(self, key: str, fixed: Sequence[bytes]) -> list[str]:
         """The stream ids of members of `owed` or `deaths`; invalid members are reported and left out."""
         found = [(each, plain_id(each)) for each in fixed]
         for each, plain in found:

@@ -24,9 +24,9 @@ end
 
 local about = {['entries-added'] = 0, ['length'] = 0, ['last-generated-id'] = '0-0'}
 if redis.call('EXISTS', KEYS[1]) == 1 then
-  local told = redis.call('XINFO', 'STREAM', KEYS[1])
-  for at = 1, #told, 2 do
-    about[told[at]] = told[at + 1]
+  local found = redis.call('XINFO', 'STREAM', KEYS[1])
+  for at = 1, #found, 2 do
+    about[found[at]] = found[at + 1]
   end
 end
 local added, last = about['entries-added'], about['last-generated-id']

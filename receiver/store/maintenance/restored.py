@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Sequence
 
 import structlog
 
@@ -30,9 +29,6 @@ revisions, and would take later events for old ones."""
 
 class Restored(RedisRepository):
     """Catches up after a restore."""
-
-    accounts: Sequence[str] = ()
-    """The accounts that this process serves."""
 
     async def catch_up(self) -> None:
         """After a restore, make every refund that is not final due now. Raises `StoreUnavailable`."""
@@ -59,8 +55,8 @@ class Restored(RedisRepository):
             index, cursor = self._keys(account).state(state), 0
             while True:
                 # Unlike pages, a scan returns every refund that stays in the index, however many leave it meanwhile.
-                told, found = await self._read("ZSCAN", index, cursor)
-                cursor, ids = int(told), self._texts(index, [member for member, _ in scored(found)])
+                position, found = await self._read("ZSCAN", index, cursor)
+                cursor, ids = int(position), self._texts(index, [member for member, _ in scored(found)])
                 for start in range(0, len(ids), BATCH):
                     count += await self._mark_due_now(account, ids[start : start + BATCH])
                 if not cursor:

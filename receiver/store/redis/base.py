@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from receiver.store.redis.client import Pipelines
@@ -16,14 +17,48 @@ LAST_TIME = 253_402_300_799_999
 """ms: the end of the year 9999, the last time that can be formatted."""
 
 
-class RedisRepository:
-    """Access to Redis. `now` is the clock for leases, throttles and schedules."""
+@dataclass(slots=True)
+class Connection:
+    """What all repositories of one store share."""
 
+    client: Any
+    reads: Pipelines
+    writes: Pipelines
     now: Clock
+    """The clock for leases, throttles and schedules."""
     change_notifier: ChangeNotifier
-    damage: Damage
-    _reads: Pipelines
-    _writes: Pipelines
+    damage: Damage = field(default_factory=Damage)
+    accounts: Sequence[str] = ()
+    """The accounts that this process serves."""
+    seen_for: int = 16 * 86_400_000
+    """ms for which a notification is remembered: the accepted past and future age, plus one day. Anything older is
+    rejected before it is looked up."""
+
+
+class RedisRepository:
+    """Access to Redis."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.damage = connection.damage
+
+    @property
+    def now(self) -> Clock:
+        """The clock for leases, throttles and schedules."""
+        return self.connection.now
+
+    @property
+    def accounts(self) -> Sequence[str]:
+        """The accounts that this process serves."""
+        return self.connection.accounts
+
+    @property
+    def _reads(self) -> Pipelines:
+        return self.connection.reads
+
+    @property
+    def _writes(self) -> Pipelines:
+        return self.connection.writes
 
     async def _read(self, *command: str | int | bytes) -> Any:
         return await self._called(self._reads, command)
@@ -108,8 +143,8 @@ class RedisRepository:
 
     def _written(self, account: str, news: News = News.CHANGED) -> None:
         """Notify workers in this process and in others. Nothing depends on it."""
-        self.change_notifier.notify(account, news)
-        publish: Command = ("PUBLISH", WAKE, self.change_notifier.word(account, news))
+        self.connection.change_notifier.notify(account, news)
+        publish: Command = ("PUBLISH", WAKE, self.connection.change_notifier.word(account, news))
         self._writes.forget(publish)
 
     @staticmethod

@@ -92,12 +92,12 @@ class Cluster:
         for place in tuple(self._order):
             try:
                 async with asyncio.timeout(LOOK_TIMEOUT):
-                    told = await self.client(place).execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
+                    answer = await self.client(place).execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("store.node_silent", node=address_text(*place), error=type(error).__name__)
                 self._trouble = error_code(error)
             else:
-                self._take(place, told)
+                self._take(place, answer)
                 break
             finally:
                 # Ask another node first next time: this node's view may be old, or that of a partition.
@@ -105,13 +105,13 @@ class Cluster:
                     self._order.append(self._order.pop(self._order.index(place)))
         self._looked_at = clock()
 
-    def _take(self, teller: Place, told: list[Any]) -> None:
+    def _take(self, replied: Place, answer: list[Any]) -> None:
         """Reads `CLUSTER SLOTS`: first slot, last slot, master, replicas. An empty host stands for the node that
         replied."""
         slots: dict[int, Place] = {}
         nodes: dict[Place, None] = {}
-        for first, last, *found in told:
-            places = [(_text(node[0]) or teller[0], int(node[1])) for node in found]
+        for first, last, *found in answer:
+            places = [(_text(node[0]) or replied[0], int(node[1])) for node in found]
             slots.update(dict.fromkeys(range(int(first), int(last) + 1), places[0]))
             nodes.update(dict.fromkeys(places))
         if not slots:

@@ -62,7 +62,7 @@ _ISSUED = "its age: 400 days after the last change; never while it is open"
 CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         # Refunds
-        "refund": Kind(HASH, Scope.REFUND, "the refund's present state", _REFUND),
+        "refund": Kind(HASH, Scope.REFUND, "the refund's current state", _REFUND),
         "history": Kind(LIST, Scope.REFUND, "its revisions, a line each", _REFUND),
         "trail": Kind(LIST, Scope.REFUND, "its timeline, for display only", f"{_REFUND}, or 400 days after its start"),
         "state": Kind(ZSET, Scope.INDEX, "refunds in a state, by last change", "never"),
@@ -71,9 +71,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         # When to ask Amazon
         "due": Kind(ZSET, Scope.ACCOUNT, "refund → when to ask Amazon next", "its last refund"),
         "hinted": Kind(ZSET, Scope.ACCOUNT, "refund → since when to ask Amazon at once", "its last refund"),
-        "refreshed": Kind(ZSET, Scope.ACCOUNT, "refund → since when somebody asks to refresh it", "its last refund"),
+        "refreshed": Kind(ZSET, Scope.ACCOUNT, "refund → since when a refresh is requested", "its last refund"),
         "hints": Kind(HASH, Scope.ACCOUNT, "refund → the hint that made it due", "its last refund"),
-        "seen": Kind(STRING, Scope.MESSAGE, "the digest of a notification that was taken in", "its age: 16 days"),
+        "seen": Kind(STRING, Scope.MESSAGE, "the digest of an accepted notification", "its age: 16 days"),
         "throttle": Kind(HASH, Scope.CALL, "tokens for one of Amazon's operations", "never"),
         "unrecognized": Kind(ZSET, Scope.ACCOUNT, "notifications not understood, by when they came", _UNRECOGNIZED),
         "unrecognized:details": Kind(HASH, Scope.ACCOUNT, "what is known of each of them", _UNRECOGNIZED),
@@ -86,25 +86,29 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         ),
         "backfill": Kind(HASH, Scope.ACCOUNT, "subscriber → events that it is still to be owed", "its last entry"),
         "told": Kind(LIST, Scope.ACCOUNT, "operator events that are not in the stream yet", "its last entry"),
-        "upkeep": Kind(STRING, Scope.ACCOUNT, "that a process does the upkeep just now", "its age: a minute"),
+        "upkeep": Kind(
+            STRING, Scope.ACCOUNT, "the lease of the process that does the maintenance", "its age: a minute"
+        ),
         "lane": Kind(ZSET, Scope.SUBSCRIBER, "stream id → when to send", _SUBSCRIBER),
         "owed": Kind(ZSET, Scope.SUBSCRIBER, "the stream ids that must not be trimmed", _SUBSCRIBER),
-        "attempts": Kind(HASH, Scope.SUBSCRIBER, "stream id → what was tried", _SUBSCRIBER),
+        "attempts": Kind(HASH, Scope.SUBSCRIBER, "stream id → its delivery attempts", _SUBSCRIBER),
         "copies": Kind(HASH, Scope.SUBSCRIBER, "stream id → an event that the stream may not have", _SUBSCRIBER),
-        "dead": Kind(HASH, Scope.SUBSCRIBER, "stream id → an event that was given up", _SUBSCRIBER),
+        "dead": Kind(HASH, Scope.SUBSCRIBER, "stream id → a dead event", _SUBSCRIBER),
         "deaths": Kind(ZSET, Scope.SUBSCRIBER, "the stream ids of `dead`, in order", _SUBSCRIBER),
         "health": Kind(HASH, Scope.SUBSCRIBER, "failures in a row, rate, last success and error", _SUBSCRIBER),
-        "tested": Kind(STRING, Scope.TEST, "how a test of a subscriber ended", "its age: 2 minutes"),
+        "tested": Kind(STRING, Scope.TEST, "the result of a subscriber test", "its age: 2 minutes"),
         # Refunds that we issue
         "charge": Kind(HASH, Scope.CHARGE, "refund or reservation → amount and state", "never"),
-        "charges": Kind(STRING, Scope.CHARGE, "what Amazon said of a charge", "its age: an hour; 400 days for advice"),
-        "disputes": Kind(HASH, Scope.CHARGE_PERMISSION, "dispute → what Amazon has told of it", "never"),
-        "taken": Kind(HASH, Scope.CHARGE, "refund → the request that it is of", "its last refund"),
-        "requests": Kind(HASH, Scope.REQUEST, "a refund request: the order and what became of it", _ISSUED),
+        "charges": Kind(
+            STRING, Scope.CHARGE, "a charge as Amazon last described it", "its age: an hour; 400 days for advice"
+        ),
+        "disputes": Kind(HASH, Scope.CHARGE_PERMISSION, "dispute → what Amazon has reported about it", "never"),
+        "taken": Kind(HASH, Scope.CHARGE, "refund → the request that made it", "its last refund"),
+        "requests": Kind(HASH, Scope.REQUEST, "a refund request: the order and its progress", _ISSUED),
         "issuing": Kind(ZSET, Scope.ACCOUNT, "refund request → when to try", "its last request"),
         "reserved": Kind(ZSET, Scope.ACCOUNT, "open refund requests, by since when", "its last request"),
         "unclear": Kind(ZSET, Scope.ACCOUNT, "unclear refund requests, by since when", "its last request"),
-        "fps": Kind(HASH, Scope.REQUEST, "a refund by Flexible Payments: the order and what became of it", "never"),
+        "fps": Kind(HASH, Scope.REQUEST, "a Flexible Payments refund: the order and its progress", "never"),
         "fps_issuing": Kind(ZSET, Scope.ACCOUNT, "reference → when to try", "its last order"),
         # The store itself
         "restored": Kind(STRING, Scope.ACCOUNT, "the restore that the account has caught up with", "never"),

@@ -23,9 +23,7 @@ MOST_COLLISIONS = 16
 class Disputes(RedisRepository):
     """The disputes of one account."""
 
-    seen_for: int
-
-    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
+    async def record(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
         """Record what a notification says about a dispute. Durable when this returns; safe to repeat."""
         keys = self._keys(account)
         key = keys("disputes", dispute.charge_permission_id)
@@ -36,14 +34,14 @@ class Disputes(RedisRepository):
             answer = await self._run(
                 "dispute",
                 [keys("seen", message_id), key],
-                [dispute.dispute_id, held, value, digest, self.seen_for],
+                [dispute.dispute_id, held, value, digest, self.connection.seen_for],
             )
             if answer != b"collision":
                 self._written(account, News.CHANGED)
                 return HintResult(answer.decode())
         raise StoreUnavailable("Others kept writing the same dispute.", reason="store_collision")
 
-    async def disputes(self, account: str, charge_permission_id: str) -> tuple[Dispute, ...]:
+    async def of_permission(self, account: str, charge_permission_id: str) -> tuple[Dispute, ...]:
         """All disputes of a charge permission, in the order in which they were first reported."""
         key = self._keys(account)("disputes", charge_permission_id)
         raw: Mapping[bytes, bytes] = await self._read("HGETALL", key)

@@ -37,7 +37,7 @@ class Kept:
 class Notifications(RedisRepository):
     """The notifications of one account, or of `UNASSIGNED`."""
 
-    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
+    async def keep(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
         """Keep a notification. Durable when this returns; safe to repeat."""
         answer = await self._run(
             "keep_notification",
@@ -55,7 +55,7 @@ class Notifications(RedisRepository):
         )
         return HintResult(answer.decode())
 
-    async def kept_notifications(self, account: str, limit: int) -> list[Kept]:
+    async def latest(self, account: str, limit: int) -> list[Kept]:
         """The latest ones, newest first. Damaged ones are skipped and logged."""
         index, details, _ = self._notification_keys(account)
         since = self.now() - KEPT_FOR
@@ -64,17 +64,17 @@ class Notifications(RedisRepository):
             return []
         values = await self._read("HMGET", details, *(each.decode(errors="replace") for each in ids))
         found = zip([each.decode(errors="replace") for each in ids], values, strict=True)
-        return [Kept(id_, read) for id_, value in found if (read := self._details(details, id_, value)) is not None]
+        return [Kept(id_, read) for id_, value in found if (read := self.read_details(details, id_, value)) is not None]
 
-    async def kept_notification_count(self, account: str) -> int:
+    async def count(self, account: str) -> int:
         """How many are kept."""
         index, _, _ = self._notification_keys(account)
         return int(await self._read("ZCOUNT", index, self.now() - KEPT_FOR, "+inf"))
 
-    async def kept_notification(self, account: str, id_: str) -> tuple[Kept, str] | None:
+    async def get(self, account: str, id_: str) -> tuple[Kept, str] | None:
         """One notification with its message; None if it is not kept, or damaged."""
         _, details, messages = self._notification_keys(account)
-        read = self._details(details, id_, await self._read("HGET", details, id_))
+        read = self.read_details(details, id_, await self._read("HGET", details, id_))
         message = self._inflated(messages, id_, await self._read("HGET", messages, id_))
         return None if read is None or message is None else (Kept(id_, read), message)
 
@@ -82,7 +82,7 @@ class Notifications(RedisRepository):
         keys = self._keys(account)
         return [keys("unrecognized"), keys("unrecognized", "details"), keys("unrecognized", "messages")]
 
-    def _details(self, key: str, id_: str, value: bytes | None) -> UnrecognizedNotification | None:
+    def read_details(self, key: str, id_: str, value: bytes | None) -> UnrecognizedNotification | None:
         try:
             return None if value is None else msgspec.json.decode(value, type=UnrecognizedNotification)
         except (msgspec.MsgspecError, RecursionError):

@@ -66,7 +66,7 @@ class Committed(StrEnum):
 class Refunds(RedisRepository):
     """The stored refunds."""
 
-    async def refund(self, account: str, refund_id: str) -> Refund | None:
+    async def get(self, account: str, refund_id: str) -> Refund | None:
         """One refund; None if it is not known. Raises `RecordUnreadable`."""
         key = self._keys(account)("refund", refund_id)
         raw = await self._read("HGETALL", key)
@@ -181,13 +181,13 @@ class Refunds(RedisRepository):
             indexes = [keys.state(state) for state in STATES]
         runs = await asyncio.gather(*(self._run_of(index, place, query.since, limit) for index in indexes))
         entries = heapq.nlargest(limit, (entry for run in runs for entry in run))
-        refunds = await asyncio.gather(*(self.refund_or_id(account, refund_id) for _, refund_id in entries))
+        refunds = await asyncio.gather(*(self.get_or_id(account, refund_id) for _, refund_id in entries))
         return [(*entry, refund) for entry, refund in zip(entries, refunds, strict=True)]
 
-    async def refund_or_id(self, account: str, refund_id: str) -> Refund | str | None:
+    async def get_or_id(self, account: str, refund_id: str) -> Refund | str | None:
         """One refund of a list. If it is unreadable, its id, so that the rest of the list can be returned."""
         try:
-            return await self.refund(account, refund_id)
+            return await self.get(account, refund_id)
         except (RecordUnreadable, WrongType):
             return refund_id
 
@@ -209,7 +209,7 @@ class Refunds(RedisRepository):
     async def _page_of_charge(self, account: str, query: Query, cursor: str, limit: int) -> Page:
         key = self._keys(account)("charge", query.charge)
         members = self._texts(key, await self._read("HKEYS", key))
-        refunds = await asyncio.gather(*(self.refund_or_id(account, member) for member in members))
+        refunds = await asyncio.gather(*(self.get_or_id(account, member) for member in members))
         bad = tuple(each for each in refunds if isinstance(each, str))
         place = read_cursor(cursor)
         matching = sorted(

@@ -16,14 +16,10 @@ from receiver.store.redis.wakeups import News
 from receiver.store.refunds.timeline import CAP, KEPT_FOR, LOOK, timeline_line
 
 NO_LIMIT = 1_000_000
-SEEN_FOR = 16 * 86_400_000
-"""ms: the accepted past and future age, plus one day. Anything older is rejected before it is looked up."""
 
 
 class RefundSchedule(RedisRepository):
     """The schedule of one account."""
-
-    seen_for: int = SEEN_FOR
 
     async def hint(self, account: str, hint: Hint) -> HintResult:
         """Make the refund due now. Durable when this returns; safe to repeat."""
@@ -43,7 +39,7 @@ class RefundSchedule(RedisRepository):
                 hint.refund_id,
                 hint.at,
                 hint.digest,
-                self.seen_for,
+                self.connection.seen_for,
                 follow_up.written(),
                 timeline_line(hint.at, hint.source.value),
                 CAP,
@@ -77,16 +73,23 @@ class RefundSchedule(RedisRepository):
             repeatable=False,
         )
         wait, *rest = answer
-        found = []
-        for member, token, hint, is_patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
+        refunds = []
+        for member, token, follow_up, patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
             if not REFUND_ID.fullmatch(refund_id := member.decode(errors="backslashreplace")):
                 await self.set_aside(keys("due"), member, "no id of a refund; set aside")
                 continue
-            follow_up = self._follow_up(keys("hints"), refund_id, hint)
-            found.append(DueRefund(account, refund_id, int(token), follow_up, bool(is_patient)))
-        return Claim(tuple(found), None if wait < 0 else int(wait))
+            refunds.append(
+                DueRefund(
+                    account,
+                    refund_id,
+                    int(token),
+                    self.read_follow_up(keys("hints"), refund_id, follow_up),
+                    bool(patient),
+                )
+            )
+        return Claim(tuple(refunds), None if wait < 0 else int(wait))
 
-    def _follow_up(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
+    def read_follow_up(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
         """What is remembered of the hint. If the record is damaged the details are lost, but the refund is still asked
         about."""
         if not stored:

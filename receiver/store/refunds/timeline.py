@@ -47,12 +47,12 @@ def timeline_line(at: int, what: str, *more: str | int) -> bytes:
 class Timelines(RedisRepository):
     """Reads and writes timelines."""
 
-    async def trace(self, account: str, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
+    async def add(self, account: str, refund_id: str, what: str, who: str, outcome: str, detail: str) -> None:
         """Add an entry with the current time."""
         line = timeline_line(self.now(), what, who, outcome, 0, detail)
         await self._run("trace", [self._keys(account)("trail", refund_id)], [line, CAP, KEPT_FOR], without=("trail",))
 
-    async def timeline(self, account: str, refund_id: str) -> list[TimelineEntry]:
+    async def read(self, account: str, refund_id: str) -> list[TimelineEntry]:
         """The entries, oldest first. Damaged ones are skipped."""
         key, found = self._keys(account)("trail", refund_id), []
         try:

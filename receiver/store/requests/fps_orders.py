@@ -47,9 +47,7 @@ class Taken(StrEnum):
 class FpsOrders(RedisRepository):
     """The FPS orders of one account."""
 
-    async def reserve_fps(
-        self, account: str, order: FpsOrder, *, owner: str, lease: int
-    ) -> Attempt | Taken | FpsRecord:
+    async def reserve(self, account: str, order: FpsOrder, *, owner: str, lease: int) -> Attempt | Taken | FpsRecord:
         """Save the order and hold it for `lease` ms; or return why that is not possible.
 
         `owner` is a new random word. It distinguishes a repetition of this very call from another caller's.
@@ -68,7 +66,7 @@ class FpsOrders(RedisRepository):
         flat = answer[1]
         return self._fps_record(account, reference, dict(zip(flat[::2], flat[1::2], strict=True)))
 
-    async def fps_order(self, account: str, reference: str) -> FpsRecord | None:
+    async def get(self, account: str, reference: str) -> FpsRecord | None:
         """One order, or None."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("fps", reference))
         return self._fps_record(account, reference, raw) if raw else None
@@ -81,7 +79,7 @@ class FpsOrders(RedisRepository):
             self.damage.record(key, what="no order that this version reads")
             raise unreadable(key) from error
 
-    async def claim_fps(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
+    async def claim(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
         """Claim at most `limit` due orders for `lease` ms."""
         keys = self._keys(account)
         wait, *rest = await self._run(
@@ -93,7 +91,7 @@ class FpsOrders(RedisRepository):
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
         return Claim(found, None if wait < 0 else int(wait))
 
-    async def begin_fps(self, account: str, attempt: Attempt, window: int) -> Begin:
+    async def begin(self, account: str, attempt: Attempt, window: int) -> Begin:
         """Record that an attempt is about to be sent. Attempts are allowed for `window` ms from the first one."""
         answer = await self._run(
             "fps_begin",
@@ -103,27 +101,25 @@ class FpsOrders(RedisRepository):
         )
         return Begin(answer.decode())
 
-    async def release_fps(self, account: str, attempt: Attempt) -> None:
+    async def release(self, account: str, attempt: Attempt) -> None:
         """Remove a claimed order that needs nothing more from the schedule."""
         await self._run("release", [self._keys(account)("fps_issuing")], [attempt.id, attempt.token])
 
-    async def expedite_fps(self, account: str, reference: str) -> bool:
+    async def expedite(self, account: str, reference: str) -> bool:
         """Make an order due now that waits for its next attempt; False if it does not wait."""
         hurried = await self._run("expedite_fps", self._both(account, reference), [reference, self.now()])
         self._written(account)
         return bool(hurried)
 
-    async def retry_fps(
-        self, account: str, attempt: Attempt, at: int, *, unknown: bool, fields: Mapping[str, str]
-    ) -> bool:
+    async def retry(self, account: str, attempt: Attempt, at: int, *, unknown: bool, fields: Mapping[str, str]) -> bool:
         """Try again at `at` (ms). `unknown`: whether the attempt may have reached Amazon; `fields`: how it failed."""
         return bool(await self._finish_fps(account, attempt, "retry", at, int(unknown), fields))
 
-    async def done_fps(self, account: str, attempt: Attempt, order: FpsOrder) -> None:
+    async def done(self, account: str, attempt: Attempt, order: FpsOrder) -> None:
         """Amazon accepted the refund, and it is in the ledger."""
         await self._finish_fps(account, attempt, "done", "", "", {"order": msgspec.json.encode(order)})
 
-    async def refuse_fps(self, account: str, attempt: Attempt, fields: Mapping[str, str]) -> RequestState | None:
+    async def refuse(self, account: str, attempt: Attempt, fields: Mapping[str, str]) -> RequestState | None:
         """Amazon refused it. Returns the new state of the order; None if the claim is no longer ours."""
         written = await self._finish_fps(account, attempt, "refused", "", "", fields)
         return RequestState(written) if written else None

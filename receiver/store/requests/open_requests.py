@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from receiver.ledger.charge_book import RESERVATION, RESERVED, Entry, entry_of, read_entry, reservation
 from receiver.ledger.refund import Refund
 from receiver.ledger.refund_request import OPEN, PreparedRefund, RefundRequestRecord, RequestState, candidate
+from receiver.store.redis.base import Connection
 from receiver.store.redis.damage import RecordUnreadable, WrongType, unreadable
 from receiver.store.refunds.refunds import Refunds
 from receiver.store.requests.requests import KEPT_FOR, Attempt, Requests
@@ -46,8 +47,12 @@ class Busy:
     """An attempt is in progress; nothing was written."""
 
 
-class OpenRequestStore(Refunds, Requests):
-    """Queries that combine requests with the book of their charge."""
+class OpenRequestStore(Requests):
+    """Refund requests, with queries that also need refunds and the book of their charge."""
+
+    def __init__(self, connection: Connection, refunds: Refunds) -> None:
+        super().__init__(connection)
+        self._refunds = refunds
 
     async def charge_entries(self, account: str, charge_id: str) -> dict[str, Entry]:
         """The known refunds (by id) and reservations (`request:…`) of a charge."""
@@ -85,14 +90,14 @@ class OpenRequestStore(Refunds, Requests):
         if entry.began is not None:
             return entry
         if not name.startswith(RESERVATION):
-            refund = await self.refund_or_id(account, name)
+            refund = await self._refunds.get_or_id(account, name)
             return (entry_of(refund) if isinstance(refund, Refund) else None) or entry
         record = await self._readable(account, name.removeprefix(RESERVATION))
         if not isinstance(record, RefundRequestRecord) or not record.created_at:
             return entry
         return Entry(entry.minor_units, RESERVED, record.created_at, record.order.money.currency_code)
 
-    async def open_requests(self, account: str, state: RequestState, limit: int) -> OpenRequests:
+    async def open(self, account: str, state: RequestState, limit: int) -> OpenRequests:
         """At most `limit` requests in an open state, those that have been in it longest first."""
         index = self._keys(account)(state)
         ids, total = await asyncio.gather(self._read("ZRANGE", index, 0, limit - 1), self._read("ZCARD", index))
@@ -105,7 +110,7 @@ class OpenRequestStore(Refunds, Requests):
     async def _readable(self, account: str, request_id: str) -> RefundRequestRecord | str | None:
         """One request of a list. If it is unreadable, its id, so that the rest of the list can be returned."""
         try:
-            return await self.request(account, request_id)
+            return await self.get(account, request_id)
         except (RecordUnreadable, WrongType):
             return request_id
 
@@ -142,7 +147,7 @@ class OpenRequestStore(Refunds, Requests):
         )
         alike = [name for name, entry in entries.items() if entry.minor_units == order.money.minor_units]
         names = [name for name in alike if not name.startswith(RESERVATION) and name not in taken]
-        refunds = await asyncio.gather(*(self.refund(account, name) for name in names))
+        refunds = await asyncio.gather(*(self._refunds.get(account, name) for name in names))
         return candidate(record, entries, taken, refunds)
 
     async def unclear_with(self, refund: Refund) -> RefundRequestRecord | None:
@@ -156,12 +161,12 @@ class OpenRequestStore(Refunds, Requests):
         ]
         if len(open_ones) != 1:
             return None
-        record = await self.request(refund.account, open_ones[0].removeprefix(RESERVATION))
+        record = await self.get(refund.account, open_ones[0].removeprefix(RESERVATION))
         if record is None or await self.candidate_of(refund.account, record) != refund.refund_id:
             return None
         return record
 
-    async def reopen_request(self, account: str, order: PreparedRefund, *, lease: int) -> Attempt | NotUnclear:
+    async def reopen(self, account: str, order: PreparedRefund, *, lease: int) -> Attempt | NotUnclear:
         """Hold an unclear request for `lease` ms, to send it once more. Returns the claim, or the state that prevents
         it."""
         keys, now = self._keys(account), self.now()
@@ -175,7 +180,7 @@ class OpenRequestStore(Refunds, Requests):
         self._written(account)
         return Attempt(order.id, now + lease)
 
-    async def resolve_request(
+    async def resolve(
         self, account: str, order: PreparedRefund, fields: Mapping[str, str], *, refund_id: str = "", state: str = ""
     ) -> NotUnclear | Taken | Busy | None:
         """Resolve a request by hand that is unclear, or that Amazon keeps refusing without naming the refund.

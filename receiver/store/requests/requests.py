@@ -116,7 +116,7 @@ class Requests(RedisRepository):
             keys("disputes", permission_of(order.charge_id)),
         ]
 
-    async def request(self, account: str, request_id: str) -> RefundRequestRecord | None:
+    async def get(self, account: str, request_id: str) -> RefundRequestRecord | None:
         """One request; None if there is none, or it is older than 400 days."""
         raw: dict[bytes, bytes] = await self._read("HGETALL", self._keys(account)("requests", request_id))
         return self._request_record(account, request_id, raw) if raw else None
@@ -129,7 +129,7 @@ class Requests(RedisRepository):
             self.damage.record(key, what="no refund request that this version reads")
             raise unreadable(key) from error
 
-    async def claim_requests(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
+    async def claim(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
         """Claim at most `limit` due requests for `lease` ms."""
         wait, *rest = await self._run(
             "claim_request", self._claim_keys(account, "issuing"), [self.now(), lease, limit], repeatable=False
@@ -141,7 +141,7 @@ class Requests(RedisRepository):
         keys = self._keys(account)
         return [keys(schedule), keys("aside", schedule)]
 
-    async def begin_try(self, account: str, attempt: Attempt) -> bool:
+    async def begin(self, account: str, attempt: Attempt) -> bool:
         """Record that an attempt is about to be sent. False: the claim is no longer ours, and nothing may be sent."""
         keys = self._keys(account)
         held = await self._run(
@@ -152,11 +152,11 @@ class Requests(RedisRepository):
         )
         return bool(held)
 
-    async def release_request(self, account: str, attempt: Attempt) -> None:
+    async def release(self, account: str, attempt: Attempt) -> None:
         """Remove a claimed request that needs nothing more from the schedule."""
         await self._run("release", [self._keys(account)("issuing")], [attempt.id, attempt.token])
 
-    async def retry_request(
+    async def retry(
         self,
         account: str,
         attempt: Attempt,
@@ -173,9 +173,7 @@ class Requests(RedisRepository):
         written = await self._finish_request(account, attempt, order, "retry", at=at, unknown=unknown, fields=fields)
         return bool(written)
 
-    async def done_request(
-        self, account: str, attempt: Attempt, order: PreparedRefund, refund_id: str, state: str
-    ) -> bool:
+    async def done(self, account: str, attempt: Attempt, order: PreparedRefund, refund_id: str, state: str) -> bool:
         """Amazon issued the refund: the reservation becomes the refund, whatever state the request was in.
 
         False if that contradicts how a person resolved this request, or another request that was given this refund.
@@ -184,7 +182,7 @@ class Requests(RedisRepository):
         written = await self._finish_request(account, attempt, order, "done", refund_id=refund_id, entry=entry)
         return written != "contradicted"
 
-    async def refuse_request(
+    async def refuse(
         self, account: str, attempt: Attempt, order: PreparedRefund, fields: Mapping[str, str]
     ) -> RequestState | None:
         """Amazon refused it. Returns the new state of the request; None if the claim is no longer ours."""

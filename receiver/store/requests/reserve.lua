@@ -19,8 +19,8 @@ if owner then
   return {'known', redis.call('HGETALL', KEYS[1])}
 end
 
-for _, told in ipairs(redis.call('HVALS', KEYS[6])) do
-  local standing, charge = string.match(told, '^(%a+) (%S+) ')
+for _, dispute in ipairs(redis.call('HVALS', KEYS[6])) do
+  local standing, charge = string.match(dispute, '^(%a+) (%S+) ')
   if standing ~= 'over' and (charge == nil or charge == '-' or charge == ARGV[11]) then
     return {'disputed'}
   end

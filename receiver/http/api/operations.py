@@ -1,0 +1,186 @@
+"""HTTP. An endpoint declares itself above its handler: route, scopes, parameters, answers, reasons.
+
+    @Operation("GET", "/v1/refunds", id="listRefunds", scopes=READ, parameters=(STATE, LIMIT), …)
+    async def many(self, call: Call) -> Response: …
+
+`routes_of` makes the routes of it: they check the token, its scope and the names in the query before the handler runs.
+`openapi/` makes the description of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from receiver.http.api.auth import Caller, Tokens
+from receiver.http.api.params import ACCOUNT, Parameter, Schema, check_query
+from receiver.http.api.reads import Reads
+from receiver.http.problems import ProblemJson
+from receiver.runtime.metrics import STORE_ERRORS
+from receiver.settings.sections import Scope
+
+T = TypeVar("T")
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
+Reasons = Mapping[int, Sequence[str]]
+
+JSON: Final = "application/json"
+AMAZON: Final = "amazon_"
+"""How the reasons of 502 begin: what follows says how the exchange with Amazon ended, and the set is open."""
+READ, ISSUE, ADMIN = (Scope.READ,), (Scope.REFUND,), (Scope.ADMIN,)
+
+STORE: Final[Reasons] = {503: tuple(sorted({f"store_{kind}" for kind in STORE_ERRORS} | {"store_unavailable"}))}
+COMMIT: Final[Reasons] = {503: ("store_collision", "store_emptied")}
+"""Of what writes refunds."""
+QUERY: Final[Reasons] = {400: ("unknown_parameter", "repeated_parameter")}
+NO_ACCOUNT: Final[Reasons] = {404: ("no_such_account",)}
+SEVERAL: Final[Reasons] = {**NO_ACCOUNT, 409: ("several_accounts",)}
+OBJECT: Final[Reasons] = {400: ("not_json", "duplicate_key", "too_large", "body_timeout")}
+IN_TURN: Final[Reasons] = {429: ("too_many_reads",), 503: ("overloaded",)}
+ALWAYS: Final[Reasons] = {500: ("internal_error",), 501: ("transfer_encoding",)}
+TOKEN: Final[Reasons] = {
+    401: ("token_missing", "token_unknown"),
+    403: ("scope_missing",),
+    429: ("too_many_attempts",),
+}
+
+LOCATION: Final = {"Location": "Where the refund is."}
+PENDING: Final = {"Retry-After": "Seconds after which to ask again."}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that is no problem. Its content is a type in JSON, or a type or schema for each media type."""
+
+    status: int
+    content: type | Mapping[str, Any] | None = None
+    about: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, Schema] = field(default_factory=dict)
+
+    @property
+    def contents(self) -> Mapping[str, Any]:
+        """By media type."""
+        return {JSON: self.content} if isinstance(self.content, type) else self.content or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The body of a request."""
+
+    schema: Schema
+    media_type: str = JSON
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request whose token has the scope, with no parameter that its operation does not declare."""
+
+    request: Request
+    caller: Caller
+
+    def __getitem__(self, parameter: Parameter[T]) -> T:
+        """The value of a parameter. Raises `BadRequest`."""
+        return parameter.of(self.request)
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The accounts to look in: the one of `?account=`, or all that the token may see. Raises `NotFound`."""
+        return self.caller.seen(self[ACCOUNT] or None)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What can be asked of one path with one method. Without `scopes` no token is needed; with several, one will do.
+
+    `in_turn`: it waits for its turn among the lists (`reads.py`). `store`: it needs the store, if it needs a token.
+    `problem` is the type of its problems; None where
+    refusals have no body. `reasons` are those beside the ones that every operation has.
+    """
+
+    method: str
+    path: str
+    id: str
+    tag: str
+    summary: str
+    answers: Sequence[Answer]
+    about: str = ""
+    scopes: Sequence[Scope] = ()
+    parameters: Sequence[Parameter[Any]] = ()
+    body: Body | None = None
+    reasons: Sequence[Reasons] = ()
+    in_turn: bool = False
+    store: bool = True
+    problem: type | None = ProblemJson
+    bare: Mapping[int, str] = field(default_factory=dict)
+    """Statuses of refusals that have no body, and what they mean."""
+
+    def __call__(self, handler: Handler) -> Handler:
+        """Declare that the handler answers this operation."""
+        handler.__dict__["operation"] = self
+        return handler
+
+    @property
+    def all_reasons(self) -> dict[int, list[str]]:
+        """By status, in order."""
+        found: dict[int, list[str]] = {}
+        for each in (*self.reasons, *self._usual_reasons()):
+            for status, words in each.items():
+                if words and status not in self.bare:
+                    found[status] = sorted({*found.get(status, ()), *words})
+        return dict(sorted(found.items()))
+
+    def _usual_reasons(self) -> Iterator[Reasons]:
+        """Those that follow from how the request is checked and read."""
+        if self.scopes:
+            yield from (TOKEN, QUERY)
+        if self.scopes and self.store:
+            yield STORE
+        yield {400: [each.reason for each in self.parameters if each.reason]}
+        if ACCOUNT in self.parameters:
+            yield NO_ACCOUNT
+        if self.body and self.body.media_type == JSON:
+            yield OBJECT
+        if self.in_turn:
+            yield IN_TURN
+        yield ALWAYS
+
+
+def operations_of(api: type) -> Iterator[tuple[str, Operation]]:
+    """The handlers of a class that declare an operation, by name."""
+    for name, handler in vars(api).items():
+        if isinstance(operation := getattr(handler, "operation", None), Operation):
+            yield name, operation
+
+
+def routes_of(api: object, tokens: Tokens, reads: Reads) -> list[BaseRoute]:
+    """The routes that an object's handlers declare."""
+    return [
+        Route(operation.path, _endpoint(operation, getattr(api, name), tokens, reads), methods=[operation.method])
+        for name, operation in operations_of(type(api))
+    ]
+
+
+def _endpoint(
+    operation: Operation, handler: Callable[[Any], Awaitable[Response]], tokens: Tokens, reads: Reads
+) -> Callable[[Request], Awaitable[Response]]:
+    """The handler behind its checks: token, scope, turn, names in the query."""
+    if not operation.scopes:
+        return handler
+
+    @wraps(handler)
+    async def endpoint(request: Request) -> Response:
+        caller = tokens.identify(request)
+        caller.need(*operation.scopes)
+        async with reads.turn(caller.name) if operation.in_turn else nullcontext():
+            check_query(request, operation.parameters)
+            return await handler(Call(request, caller))
+
+    return endpoint

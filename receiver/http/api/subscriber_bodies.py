@@ -1,0 +1,216 @@
+"""HTTP. The JSON of subscribers: what requests bring, its schemas and how it is read, and what answers show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from receiver.errors import BadRequest, Malformed
+from receiver.http.api.bodies import ACCOUNT_FIELD, object_schema
+from receiver.http.api.params import Schema, read_time, time, whole
+from receiver.http.api.schema import StatsJson, SubscriberJson
+from receiver.ledger.money import AMOUNT
+from receiver.ledger.money import CURRENCY as CURRENCY_CODE
+from receiver.ledger.timestamps import format_rfc3339
+from receiver.outbox.formats.alertmanager import LONGEST_AUTHORIZATION
+from receiver.outbox.formats.format import LONGEST_LINK
+from receiver.outbox.formats.pagerduty import ROUTING_KEY
+from receiver.outbox.formats.registry import FORMATS
+from receiver.outbox.subscribers.changes import NEW, OLD_VALID, OLD_VALID_MOST
+from receiver.outbox.subscribers.fields import MOST_REASONS, NAME, REASON, VALID_TYPES
+from receiver.outbox.subscribers.limits import FASTEST, MOST_AMOUNTS, MOST_AT_ONCE, SLOWEST
+from receiver.outbox.subscribers.schema import public_json
+from receiver.outbox.subscribers.secrets import FORM, LONGEST, MOST_SECRETS, SHORTEST, read_secret
+from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.outbox.subscribers.url import LONGEST_URL
+from receiver.settings.durations import milliseconds, parse_duration
+from receiver.store.deliveries.queues import Health
+
+CLOCKS_APART = 300_000
+"""ms by which the clock of a client may be ahead of ours."""
+HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+def nullable(schema: Schema) -> Schema:
+    """It, or null."""
+    return {**schema, "type": [schema["type"], "null"]} if "type" in schema else {"anyOf": [schema, {"type": "null"}]}
+
+
+SECRET: Final[Schema] = {
+    "type": "string",
+    "pattern": r"^whsec_[A-Za-z0-9+/]+={0,2}$",
+    "minLength": 6 + -(-SHORTEST * 4 // 3),
+    "maxLength": 6 + -(-LONGEST // 3) * 4,
+    "description": f"Signs deliveries, as Standard Webhooks has it: {FORM}.",
+}
+AMOUNT_TEXT: Final[Schema] = {"type": "string", "pattern": rf"^{AMOUNT.pattern} {CURRENCY_CODE.pattern}$"}
+LINK: Final[Schema] = {"type": "string", "format": "uri", "maxLength": LONGEST_LINK}
+SPAN: Final[Schema] = {
+    "type": ["string", "integer", "null"],
+    "pattern": r"^([0-9]{1,5}(\.[0-9]{1,6})?s?|[0-9]{1,3}h|[0-7]d)$",
+    "minimum": 0,
+    "maximum": 604_800,
+    "description": "How long the secrets of before go on signing: a span such as 24h (the default), or seconds; at "
+    "most 7d. Minutes and sums such as 1h30m are taken as well.",
+}
+CHANGEABLE: Final[Mapping[str, Schema]] = {
+    "url": {"type": "string", "format": "uri", "maxLength": LONGEST_URL, "description": "https, to the public net."},
+    "types": {
+        "type": "array",
+        "items": {"type": "string", "enum": [*VALID_TYPES]},
+        "minItems": 1,
+        "description": "`*`: all about refunds. Left out: what the format is told by default.",
+    },
+    "reasons": {
+        "type": "array",
+        "items": {"type": "string", "pattern": whole(REASON)},
+        "minItems": 1,
+        "maxItems": MOST_REASONS,
+        "description": "Reason codes such as AmazonRejected. Left out: all.",
+    },
+    "minAmount": {
+        "description": "Not told of refunds of less: one amount for each currency. Left out: of all.",
+        "anyOf": [AMOUNT_TEXT, {"type": "array", "items": AMOUNT_TEXT, "minItems": 1, "maxItems": MOST_AMOUNTS}],
+        "examples": ["100.00 USD"],
+    },
+    "rate": {"type": "number", "minimum": SLOWEST, "maximum": FASTEST, "description": "Messages a second at most."},
+    "concurrency": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_AT_ONCE,
+        "description": "Messages under way at once in each process.",
+    },
+    "backfill": {
+        "type": "boolean",
+        "description": "Whether it is told of refunds that Amazon settled over 7 days before they were first seen "
+        "here, such as imported ones. Left out: true for cloudevents, false for formats that call people.",
+    },
+    "routingKey": {"type": "string", "pattern": whole(ROUTING_KEY), "description": "Of PagerDuty."},
+    "authorization": {
+        "type": "string",
+        "maxLength": LONGEST_AUTHORIZATION,
+        "description": "The header of that name for an Alertmanager, such as Bearer TOKEN.",
+    },
+    "publicUrl": {**LINK, "description": "Where people reach this service, for links in messages."},
+    "sellerCentral": {**LINK, "description": "Where people reach Seller Central."},
+}
+ADD: Final = object_schema(
+    "Somebody to tell. Which fields there may be depends on the format.",
+    ("name",),
+    {
+        "account": ACCOUNT_FIELD,
+        "name": {"type": "string", "pattern": whole(NAME)},
+        "format": {"type": ["string", "null"], "enum": [*FORMATS, None], "description": "Left out: cloudevents."},
+        "secret": {**SECRET, "description": f"{SECRET['description']} Left out: one is made, and shown once."},
+        "secrets": {
+            "type": "array",
+            "items": SECRET,
+            "minItems": 1,
+            "maxItems": MOST_SECRETS,
+            "description": "Instead of `secret`: several that sign.",
+        },
+        "start": {
+            "description": "From when on it is told what the stream still holds. Left out: from now on.",
+            "anyOf": [{"enum": ["now", "beginning", None]}, time("From then on.")],
+        },
+        **{name: nullable(schema) for name, schema in CHANGEABLE.items()},
+    },
+    {"name": "finance", "url": "https://finance.example/hooks", "types": ["amazonpay.refund.declined"]},
+)
+CHANGE: Final = {
+    **object_schema(
+        "The fields that are to change; null is the default again. Fields of other formats are refused.",
+        (),
+        {
+            **{name: nullable(schema) for name, schema in CHANGEABLE.items()},
+            "secret": {
+                "description": "Only together with `url`; needed where that has another scheme, host or port. It "
+                f"replaces all secrets at once. `{NEW}`: one is made, and shown once.",
+                "anyOf": [SECRET, {"const": NEW}],
+            },
+        },
+        {"rate": 10},
+    ),
+    "minProperties": 1,
+}
+ROTATE: Final = object_schema(
+    "Another secret.",
+    (),
+    {"secret": {**SECRET, "description": "Left out: one is made, and shown once."}, "oldValidFor": SPAN},
+    {"oldValidFor": "24h"},
+)
+
+
+def read_start(given: object, now: int) -> int | None:
+    """From when on (ms) a new subscriber is told; None: from now on. Raises `BadRequest` (`bad_start`)."""
+    if given in (None, "now"):
+        return None
+    if given == "beginning":
+        return 0
+    try:
+        start = max(read_time(given if isinstance(given, str) else ""), 0)
+    except ValueError:
+        raise BadRequest(
+            "`start` is now, beginning, or a time such as 2026-01-31T12:00:00Z.", reason="bad_start"
+        ) from None
+    if start > now + CLOCKS_APART:
+        raise BadRequest(
+            "`start` lies in the future. A new subscriber is owed events from now on at the latest: leave it out.",
+            reason="bad_start",
+        )
+    return start
+
+
+def read_fields(body: Mapping[str, Any]) -> dict[str, Any]:
+    """`minAmount` as `min_amount`: JSON has one custom, settings another. A decimal number is one of JSON's."""
+    plain = {HUMP.sub("_", key).lower(): value for key, value in body.items()}
+    if len(plain) < len(body):
+        raise BadRequest("The body names a field twice, in two spellings. Keep one.", reason="duplicate_key")
+    if isinstance(plain.get("rate"), Decimal):
+        plain["rate"] = float(plain["rate"])
+    return plain
+
+
+def read_new_secret(given: object) -> str:
+    try:
+        if not isinstance(given, str):
+            raise Malformed("is not a text.")
+        read_secret(given)
+    except Malformed as error:
+        raise BadRequest(f"secret: {error.detail}", reason="bad_secret") from None
+    return given
+
+
+def read_old_valid(given: object) -> int:
+    if given is None:
+        return OLD_VALID
+    try:
+        span = milliseconds(parse_duration(given))
+    except ValueError:
+        span = -1
+    if not 0 <= span <= OLD_VALID_MOST:
+        raise BadRequest("`oldValidFor` is a span from 0s to 7d, such as 24h.", reason="bad_parameter")
+    return span
+
+
+def stats_json(sizes: tuple[int, int, int], health: Health) -> StatsJson:
+    """Its delivery health; `sizes` are what waits, what is dead, and when the oldest that waits was written."""
+    waiting, dead, oldest = sizes
+    return {
+        "waiting": waiting,
+        "oldestWaiting": format_rfc3339(oldest) if oldest else None,
+        "dead": dead,
+        "delivered": health.delivered,
+        "lastSuccess": format_rfc3339(health.success_at) if health.success_at else None,
+        "lastError": health.error or None,
+        "lastErrorAt": format_rfc3339(health.error_at) if health.error_at else None,
+        "failuresInARow": health.streak,
+        "breaker": "open" if health.probing else "closed",
+    }
+
+
+def shown(account: str, subscriber: Subscriber) -> SubscriberJson:
+    """A subscriber, and its account."""
+    return {"account": account, **public_json(subscriber)}

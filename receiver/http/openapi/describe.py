@@ -1,0 +1,166 @@
+"""HTTP. How an operation becomes OpenAPI 3.1: parameters, bodies, answers, problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from receiver.http.api.operations import ALWAYS, AMAZON, STORE, TOKEN, Answer, Body, Operation
+from receiver.http.api.params import Parameter, Schema
+from receiver.http.problems import MEDIA_TYPE as PROBLEM
+from receiver.http.problems import ProblemJson
+
+REF: Final = "#/components/schemas/{name}"
+BEARER: Final = "token"
+
+MEANINGS: Final = {
+    200: "Here it is.",
+    201: "It is done.",
+    202: "It is written down, and not done yet.",
+    204: "It is gone.",
+    304: "It has not changed since the `ETag` in `If-None-Match`.",
+    400: "The request is wrong.",
+    401: "A token is needed, and one that is configured.",
+    403: "The token lacks the scope.",
+    404: "There is no such thing, or the token may not see it.",
+    409: "The request contradicts what is there.",
+    413: "The body is too large.",
+    415: "The body is encoded.",
+    422: "Amazon refused.",
+    429: "Too many wrong tokens came from this address, also for the right one; or this token has asked for too much.",
+    500: "The service has a fault; its log says more, under the request's id.",
+    501: "A transfer coding other than chunked.",
+    502: "Amazon did not answer, or not so that it could be understood.",
+    503: "The service's own trouble, most often with Redis: the same request may succeed later.",
+}
+SHARED: Final[Mapping[str, tuple[int, Sequence[str]]]] = {
+    "Unauthorized": (401, TOKEN[401]),
+    "Forbidden": (403, TOKEN[403]),
+    "TooManyAttempts": (429, TOKEN[429]),
+    "Fault": (500, ALWAYS[500]),
+    "TransferCoding": (501, ALWAYS[501]),
+    "StoreUnavailable": (503, STORE[503]),
+}
+"""Problems that many operations have, word for word."""
+
+
+def types_of(operation: Operation) -> list[type]:
+    """Those that its answers have."""
+    found = [each for answer in operation.answers for each in answer.contents.values() if not isinstance(each, dict)]
+    return [*found, *([operation.problem] if operation.problem else [])]
+
+
+def described(operation: Operation) -> Schema:
+    """The operation as OpenAPI has it."""
+    return {
+        "operationId": operation.id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        **({"description": operation.about} if operation.about else {}),
+        "security": [{BEARER: [scope.value]} for scope in operation.scopes],
+        **({"parameters": [_parameter(each) for each in operation.parameters]} if operation.parameters else {}),
+        **({"requestBody": _body(operation.body)} if operation.body else {}),
+        "responses": dict(sorted(_answers(operation).items())),
+    }
+
+
+def _parameter(parameter: Parameter[Any]) -> Schema:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "description": parameter.about,
+        **({"required": True} if parameter.required else {}),
+        "schema": parameter.schema,
+        **({} if parameter.example is None else {"example": parameter.example}),
+    }
+
+
+def _answers(operation: Operation) -> dict[str, Schema]:
+    good = {str(answer.status): _answer(answer) for answer in operation.answers}
+    bare = {
+        str(status): {"description": about, **({"headers": _retry_after()} if status == 503 else {})}
+        for status, about in operation.bare.items()
+    }
+    problems = {
+        str(status): _problem(status, words, operation.problem or ProblemJson)
+        for status, words in operation.all_reasons.items()
+        if str(status) not in good
+    }
+    return {**problems, **bare, **good}
+
+
+def named(shape: type) -> str:
+    """The name of a shape's component: that of the class, without the suffix by which the code tells it apart."""
+    return shape.__name__.removesuffix("Json")
+
+
+def components(shapes: Sequence[type]) -> dict[str, Schema]:
+    """The schemas of the shapes and of all that they hold, by name."""
+    _, found = msgspec.json.schema_components(shapes, ref_template=REF)
+    return {name.removesuffix("Json"): _tidy(schema) for name, schema in sorted(found.items())}
+
+
+def _tidy(schema: Any) -> Any:
+    """With the components' names; a title that only repeats one is left out."""
+    if isinstance(schema, list):
+        return [_tidy(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: _tidy(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
+    if isinstance(kept.get("$ref"), str):
+        kept["$ref"] = kept["$ref"].removesuffix("Json")
+    return kept
+
+
+def _content(content: type | Schema) -> Schema:
+    return {"schema": content if isinstance(content, dict) else {"$ref": REF.format(name=named(content))}}
+
+
+def _answer(answer: Answer) -> Schema:
+    headers = {name: {"description": about, "schema": {"type": "string"}} for name, about in answer.headers.items()}
+    return {
+        "description": answer.about or MEANINGS[answer.status],
+        **({"headers": headers} if headers else {}),
+        **({"content": {kind: _content(each) for kind, each in answer.contents.items()}} if answer.contents else {}),
+        **({"links": dict(answer.links)} if answer.links else {}),
+    }
+
+
+def _body(body: Body) -> Schema:
+    return {
+        "required": body.required,
+        "content": {body.media_type: {"schema": body.schema}},
+    }
+
+
+def shared_answers() -> dict[str, Schema]:
+    """The components that are answers."""
+    return {name: _whole_problem(status, words, ProblemJson) for name, (status, words) in SHARED.items()}
+
+
+def _problem(status: int, reasons: Sequence[str], shape: type) -> Schema:
+    for name, (of, words) in SHARED.items():
+        if (status, sorted(reasons)) == (of, sorted(words)):
+            return {"$ref": f"#/components/responses/{name}"}
+    return _whole_problem(status, reasons, shape)
+
+
+def _whole_problem(status: int, reasons: Sequence[str], shape: type) -> Schema:
+    """The shape with the reasons that there can be: beside a reference, as OpenAPI 3.1 allows."""
+    of_amazon = list(reasons) == [AMAZON]
+    reason = {"type": "string", "pattern": f"^{AMAZON}[a-z0-9_]+$"} if of_amazon else {"enum": list(reasons)}
+    schema = {**_content(shape)["schema"], "properties": {"reason": reason}}
+    headers: Schema = _retry_after() if status in (429, 503) else {}
+    if status in (401, 403):
+        headers = {"WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}}}
+    return {
+        "description": MEANINGS[status],
+        **({"headers": headers} if headers else {}),
+        "content": {PROBLEM: {"schema": schema}},
+    }
+
+
+def _retry_after() -> Schema:
+    return {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 0}}}

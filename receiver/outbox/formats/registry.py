@@ -1,0 +1,57 @@
+"""Pure. The formats, one line each. The subscriber's format decides how its events look on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from receiver.errors import TransportError
+from receiver.exchange import Request
+from receiver.outbox.events.event import Event
+from receiver.outbox.events.operator_event import OperatorEvent
+from receiver.outbox.formats import alertmanager, cloudevents, pagerduty, slack
+from receiver.outbox.formats.format import Format
+from receiver.outbox.subscribers.subscriber import Subscriber
+
+DEFAULT = cloudevents.FORMAT
+FORMATS: Mapping[str, Format] = {
+    each.name: each
+    for each in (
+        cloudevents.FORMAT,
+        slack.FORMAT,
+        pagerduty.FORMAT,
+        alertmanager.FORMAT,
+    )
+}
+
+
+def format_spec(name: object) -> Format:
+    """The format of that name; for an unknown name, the default."""
+    return FORMATS.get(name, DEFAULT) if isinstance(name, str) else DEFAULT
+
+
+def wants(subscriber: Subscriber, event: Event) -> bool:
+    """Whether the subscriber is owed the event."""
+    return format_spec(subscriber.format).wants(subscriber, event)
+
+
+def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
+    """The request that delivers these events at `now` (ms by this machine's clock). It may hold credentials.
+
+    Raises `TransportError`: `no_live_secret` if it cannot be signed, `no_credential` if the routing key is missing,
+    `unknown_format` for a format of a later version.
+    """
+    return _known(subscriber).render(events, subscriber, now)
+
+
+def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
+    """The request that delivers these operator events. Raises `TransportError` as `render` does."""
+    renderer = _known(subscriber).render_operator
+    if renderer is None:
+        raise TransportError("The subscriber's format cannot express operator events.", reason="unknown_format")
+    return renderer(events, subscriber, now)
+
+
+def _known(subscriber: Subscriber) -> Format:
+    if subscriber.format not in FORMATS:
+        raise TransportError("This version does not know the subscriber's format.", reason="unknown_format")
+    return FORMATS[subscriber.format]
