@@ -14,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.receipt import NotificationOutcome
+from receiver.ledger.notification import NotificationOutcome
 from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
 from receiver.outbox.events.event import Recorded
 from receiver.outbox.events.operator_event import OperatorType

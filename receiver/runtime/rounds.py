@@ -30,7 +30,7 @@ thousands, while a single write takes effect at once."""
 
 
 class ChangeSignal:
-    """Wakes one worker. If it is set during a round, the rest after that round ends at once."""
+    """The signal of one worker. If it is set during a round, the rest after that round ends at once."""
 
     def __init__(self, kind: str = "") -> None:
         self.kind = kind
@@ -39,15 +39,15 @@ class ChangeSignal:
         self._rested_at = time.monotonic()
 
     def set(self) -> None:
-        """There may be something to do."""
+        """There may be work."""
         self._changed.set()
 
     def clear(self) -> None:
-        """A round begins: changes from here on count."""
+        """A round begins: only later changes count."""
         self._changed.clear()
 
     async def rest(self, seconds: float) -> None:
-        """Return when it is set, or after `seconds`; at least `MIN_INTERVAL` after the last rest or the creation."""
+        """Wait until it is set, for at most `seconds`, and at least `MIN_INTERVAL` since the previous rest."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()

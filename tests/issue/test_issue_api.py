@@ -107,7 +107,7 @@ BAD: dict[str, tuple[dict[str, Any], str | None, int, str]] = {
     "negative number": ({"refundAmount": {**USD, "amount": -1}}, "k", 400, "bad_amount"),
     "too many decimals": ({"refundAmount": {**USD, "amount": "14.001"}}, "k", 400, "bad_amount"),
     "decimals in JPY": ({"refundAmount": {"amount": "14.5", "currencyCode": "JPY"}}, "k", 400, "bad_amount"),
-    "no number": ({"refundAmount": {**USD, "amount": "1e3"}}, "k", 400, "bad_amount"),
+    "not a number": ({"refundAmount": {**USD, "amount": "1e3"}}, "k", 400, "bad_amount"),
     "no currency": ({"refundAmount": {"amount": "14.00"}}, "k", 400, "bad_amount"),
     "bad currency": ({"refundAmount": {**USD, "currencyCode": "usd"}}, "k", 400, "bad_currency"),
     "too much at all": ({"refundAmount": {**USD, "amount": "150000.01"}}, "k", 400, "bad_amount"),

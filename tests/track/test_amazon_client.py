@@ -29,6 +29,7 @@ class Tokens:
     def __init__(self, *waits: int) -> None:
         self._waits = iter(waits)
         self.taken = 0
+        self.requests = self
 
     def now(self) -> int:
         return NOW

@@ -36,8 +36,7 @@ class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
     first_at: int = 0
     """When the first attempt was sent, ms; 0: never."""
     unknown: bool = False
-    """Whether an attempt ended without a complete answer: after that, a refusal does not prove that nothing was
-    refunded."""
+    """Whether an attempt ended without a complete answer: then a later refusal proves nothing."""
     reason_code: str = ""
     detail: str = ""
     amazon_status: int = 0

@@ -117,7 +117,7 @@ class Inspection(Records):
         """
         name = read_name(key)
         if name is None:
-            raise ValueError(f"{key} is no key of the receiver.")
+            raise ValueError(f"{key} is not a key of the receiver.")
         if part:
             moved = await self.set_aside(key, part, "set aside by hand")
             if moved and name.kind == "subscribers":

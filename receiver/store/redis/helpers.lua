@@ -30,7 +30,7 @@ local FARTHEST = 400 * 86400000
 local function bring_back(key, now)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. string.format('%.0f', now + FARTHEST), '+inf', 'LIMIT', 0, 100)) do
     redis.call('ZADD', key, now, member)
-    note(key, member, 'scheduled for never; brought back')
+    note(key, member, 'scheduled too far ahead; made due now')
   end
 end
 
@@ -44,11 +44,11 @@ local function read_throttle(key, now, burst)
     blocked, at = blocked - (at - now), now
   end
   if tokens < 0 or tokens > burst or (held[1] and not number(held[1])) then
-    note(key, 'tokens', 'out of bounds; set to within')
+    note(key, 'tokens', 'out of bounds; limited')
     tokens = math.max(0, math.min(tokens, burst))
   end
   if blocked > now + LONGEST_BLOCK or (held[3] and not number(held[3])) then
-    note(key, 'blocked', 'out of bounds; taken for not blocked')
+    note(key, 'blocked', 'out of bounds; ignored')
     blocked = 0
   end
   return tokens, at, blocked

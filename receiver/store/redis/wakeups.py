@@ -91,8 +91,7 @@ class ChangeNotifier:
                 await asyncio.sleep(0.5)
 
     async def _hear(self, channel: Any) -> None:
-        """Read messages until the connection breaks. If the server's machine is gone it never breaks, so the server is
-        pinged."""
+        """Read messages until the connection breaks. The server is pinged, as its machine may be gone."""
         asked = False
         while True:
             message = await channel.get_message(timeout=SILENCE_TIMEOUT)

@@ -76,7 +76,7 @@ class FpsOrders(RedisRepository):
             return _record(raw)
         except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             key = self._keys(account)("fps", reference)
-            self.damage.record(key, what="no order that this version reads")
+            self.damage.record(key, what="an order that this version cannot read")
             raise unreadable(key) from error
 
     async def claim(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:

@@ -60,8 +60,7 @@ class Attempt:
 
 
 class Requests(RedisRepository):
-    """The refund requests of one account. Orders are stored under short field names, like everything that is kept
-    long."""
+    """The refund requests of one account."""
 
     async def reserve(
         self, account: str, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
@@ -126,7 +125,7 @@ class Requests(RedisRepository):
             return _record(raw)
         except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             key = self._keys(account)("requests", request_id)
-            self.damage.record(key, what="no refund request that this version reads")
+            self.damage.record(key, what="a refund request that this version cannot read")
             raise unreadable(key) from error
 
     async def claim(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
