@@ -15,6 +15,7 @@ from receiver.amazon.calls import post_refund, read_refund
 from receiver.amazon.throttle import Call
 from receiver.errors import AmazonError, AmazonOutcomeUnknown, StoreUnavailable
 from receiver.exchange import Response
+from receiver.issue.refusals import hindrance
 from receiver.ledger.charge_book import reservation
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Facts
@@ -24,7 +25,7 @@ from receiver.outbox.events.event import Recorded
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.refunds.timeline import RETRY
-from receiver.store.requests.requests import Attempt
+from receiver.store.requests.requests import Attempt, Disputed, NotReserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.charges import Charges
 from receiver.track.record import Recorder
@@ -45,6 +46,10 @@ FIX_REFUSES_US = (
 FIX_SETTLED_WRONGLY = (
     "Amazon says now that this refund is of this request: a person had settled it, or another request with the same "
     "refund, otherwise. Compare the charge's refunds with Seller Central"
+)
+FIX_STOPPED = (
+    "the buyer may be paid another way, as has become known while the request waited; nothing was issued. Look at the "
+    "charge in Seller Central; if the buyer is owed this refund as well, ask for it under a new key"
 )
 FIX_LATE = (
     "it is tried on; last_error says how Amazon fails: quote request_id to Amazon's support, and do not refund the "
@@ -85,7 +90,10 @@ class RefundAttempts:
         await self.store.requests.retry(self.account, attempt, prepared, at, unknown=None, fields={"detail": detail})
 
     async def _try(self, attempt: Attempt, prepared: PreparedRefund) -> None:
-        if not await self.store.requests.begin(self.account, attempt):
+        begun = await self.store.requests.begin(self.account, attempt, prepared)
+        if begun is not True:
+            if begun:
+                await self._stopped(attempt, prepared, begun)
             return
         result = await self._send(prepared)
         record = None
@@ -199,6 +207,33 @@ class RefundAttempts:
                 said = fields["reason_code"], fields["detail"]
                 await self.store.timelines.add(self.account, prepared.retry_of, RETRY, prepared.issued_by, *said)
             log.warning("refund.refused", account=self.account, charge_id=prepared.charge_id, **_amazons(fields))
+
+    async def _stopped(self, attempt: Attempt, prepared: PreparedRefund, found: NotReserved | Disputed) -> None:
+        """End a request because the buyer may be paid another way, as became known while it waited. Nothing is sent.
+
+        If an earlier attempt may have made the refund, the request is unclear instead, and a person has to look.
+        """
+        error = await hindrance(self.store, self.account, prepared, found)
+        fields = {"reason_code": "", "detail": error.detail, "amazon_status": "0", "request_id": ""}
+        state = await self.store.requests.refuse(
+            self.account, attempt, prepared, {**fields, "last_error": error.reason}
+        )
+        if state not in (RequestState.UNCLEAR, RequestState.REFUSED):
+            return
+        self.metrics.refund_attempt("unclear" if state is RequestState.UNCLEAR else "stopped")
+        if prepared.retry_of:
+            await self.store.timelines.add(
+                self.account, prepared.retry_of, RETRY, prepared.issued_by, error.reason, error.detail
+            )
+        log.error(
+            "refund.stopped",
+            account=self.account,
+            request=prepared.id,
+            charge_id=prepared.charge_id,
+            reason=error.reason,
+            request_state=state,
+            fix=FIX_UNCLEAR if state is RequestState.UNCLEAR else FIX_STOPPED,
+        )
 
     async def _show_on_declined(self, prepared: PreparedRefund, fields: Mapping[str, str]) -> None:
         """Note on the declined refund that Amazon has refused to issue it again."""
