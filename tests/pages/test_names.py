@@ -128,7 +128,7 @@ def metrics() -> dict[str, set[str]]:
 def routes() -> tuple[re.Pattern[str], ...]:
     """Of each route, what its path looks like."""
     found = set(re.findall(r'Route\(\s*f?"(/[^"]*)"', source())) | set(re.findall(r'"(/ipn[^"]*)"', source()))
-    found |= set(re.findall(r'\("[A-Z]+", "(/[^"]*)"', source())) | {"/v1/fps/refunds", "/fps/{account}"}
+    found |= set(re.findall(r"\(\s*\"[A-Z]+\",\s*\"(/[^\"]*)\"", source())) | {"/v1/fps/refunds", "/fps/{account}"}
     found |= {f"/simulator{each}" for each in found} | {"/simulator", "/"}
     return tuple(re.compile(re.sub(r"\{\w+(:\w+)?\}", r"[^/]+", each)) for each in found)
 
