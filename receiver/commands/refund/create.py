@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -33,7 +33,7 @@ DECLINED = 5
 """The exit code if Amazon has already declined the refund: a script must not mistake that for money paid."""
 
 Besides = Annotated[
-    Sequence[str],
+    list[str] | None,
     typer.Option(
         "--besides",
         metavar="ID",
@@ -60,7 +60,7 @@ def create(
             "Default: a new key, printed before anything is sent.",
         ),
     ] = None,
-    besides: Besides = (),
+    besides: Besides = None,
     wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="Time to wait for Amazon's answer.")] = 30,
 ) -> None:
     """Refund a charge, in full or in part.
@@ -76,7 +76,7 @@ def create(
         "softDescriptor": soft_descriptor,
         "orderReference": reference,
         "account": call.account,
-        "besides": list(besides),
+        "besides": besides or [],
     }
     body = {name: value for name, value in wanted.items() if value}
     show(call, call.run(lambda api: until_answered(wait, api, target("refunds"), body, key)))
@@ -94,7 +94,7 @@ def _key(given: str | None) -> str:
 def retry(
     call: Call,
     refund_id: RefundId,
-    besides: Besides = (),
+    besides: Besides = None,
     wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="Time to wait for Amazon's answer.")] = 30,
 ) -> None:
     """Reissue a refund that Amazon declined. It is reissued at most once, however often this runs.
@@ -102,7 +102,7 @@ def retry(
     The retry is a new refund with a new id. If Amazon declines it too, retry that one.
     """
     path = target("refunds", refund_id, "retry", account=call.account)
-    body = {"besides": list(besides)} if besides else None
+    body = {"besides": besides} if besides else None
     show(call, call.run(lambda api: until_answered(wait, api, path, body, "")))
 
 

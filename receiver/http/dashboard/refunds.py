@@ -142,7 +142,7 @@ class RefundPages:
         refund = await self._refund(request, session.caller)
         self._need_retry(refund, session.caller)
         return self._frame.render(
-            "retry.html", session, {"refund": refund, "refused": False, "besides": ""}, at="refunds"
+            "retry.html", session, {"refund": refund, "refused": False, "besides": "", "unseen": False}, at="refunds"
         )
 
     async def retry(self, request: Request, session: Session) -> Response:
@@ -168,7 +168,8 @@ class RefundPages:
         ids = [each["refundId"] or each["refundRequestId"] for each in others]
         can_name = error.reason in NAMEABLE or any(each["refundAmount"] is None for each in others)
         besides = " ".join(dict.fromkeys([*asked.besides, *ids])) if can_name else ""
-        values = {"refund": refund, "others": others, "why": error.detail, "besides": besides, "refused": True}
+        found = {"others": others, "besides": besides, "unseen": can_name and not ids}
+        values = {"refund": refund, "why": error.detail, "refused": True, **found}
         return self._frame.render("retry.html", session, values, at="refunds", status=error.status)
 
     async def _refund(self, request: Request, caller: Caller) -> Refund:
