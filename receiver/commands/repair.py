@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -22,13 +23,20 @@ def register(app: typer.Typer) -> None:
 
 
 def repair_command(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="The key, as `receiver doctor --store` names it.")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="The key, as `receiver doctor --store` names it. \\xNN is a byte.")
+    ],
     config: Annotated[
         Path | None,
         typer.Option("--config", "-c", envvar="RECEIVER_CONFIG", help="TOML file with the settings."),
     ] = None,
     part: Annotated[
-        str, typer.Option("--part", help="Only this field or member of it. Default: all of it.", show_default=False)
+        str,
+        typer.Option(
+            "--part",
+            help="Only this field or member of it, or place in a list. \\xNN is a byte. Default: all of it.",
+            show_default=False,
+        ),
     ] = "",
     compared: Annotated[
         bool, typer.Option("--compared", help="You have compared the charge with Seller Central.")
@@ -54,9 +62,10 @@ async def repair(settings: Settings, key: str, part: str, compared: bool, as_jso
     """
     from receiver.commands.prune import open_store
     from receiver.store.maintenance.inspection import MONEY
+    from receiver.store.redis.damage import unescaped_key
     from receiver.store.redis.keys import Scope, read_name
 
-    name = read_name(key)
+    name = read_name(unescaped_key(key))
     if name is None or name.entry.scope is Scope.ASIDE:
         raise ConfigurationError([f"KEY: {ascii(key)[:200]} is no key of the receiver that can be set aside."])
     if name.kind in MONEY and not compared:
@@ -79,5 +88,6 @@ async def repair(settings: Settings, key: str, part: str, compared: bool, as_jso
         emit(f"There is no {key}{f' with a part {part}' if part else ''}: nothing was changed.")
     else:
         emit(f"Set aside: {key}{f', {part}' if part else ''}. It is kept at {kept}.")
-        emit("It is a field of that hash." if part else f"To undo it: redis-cli RENAMENX '{kept}' '{key}'")
+        undo = shlex.join(["redis-cli", "RENAMENX", kept, unescaped_key(key)])
+        emit("It is a field of that hash." if part else f"To undo it: {undo}")
     return 0 if kept else 1
