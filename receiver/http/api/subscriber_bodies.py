@@ -11,6 +11,7 @@ from receiver.errors import BadRequest, Malformed
 from receiver.http.api.bodies import ACCOUNT_FIELD, object_schema
 from receiver.http.api.params import Schema, read_time, time, whole
 from receiver.http.api.schema import StatsJson, SubscriberJson
+from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.money import AMOUNT
 from receiver.ledger.money import CURRENCY as CURRENCY_CODE
 from receiver.ledger.timestamps import format_rfc3339
@@ -25,7 +26,6 @@ from receiver.outbox.subscribers.schema import public_json
 from receiver.outbox.subscribers.secrets import FORM, LONGEST, MOST_SECRETS, SHORTEST, read_secret
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import LONGEST_URL
-from receiver.settings.durations import milliseconds, parse_duration
 from receiver.store.deliveries.queues import Health
 
 CLOCKS_APART = 300_000

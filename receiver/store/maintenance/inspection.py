@@ -121,7 +121,7 @@ class Inspection(Records):
         key = unescaped_key(key)
         name = read_name(key)
         if name is None:
-            raise ValueError(f"{key} is no key of the receiver.")
+            raise ValueError(f"{key} is not a key of the receiver.")
         if part:
             member = await self._member(key, name, part)
             moved = member is not None and await self.set_aside(key, member, "set aside by hand")

@@ -24,8 +24,7 @@ LONGEST_PART = 1_000
 
 
 class StoreDamaged(StoreUnavailable):
-    """Data written by another program, a person or a later version. `part` is the damaged part, unless it is the whole
-    key."""
+    """Data that another program, a person or a later version wrote. `part`: which part, if not the whole key."""
 
     def __init__(self, detail: str, *, key: str, part: str | bytes = "", reason: str) -> None:
         super().__init__(detail, reason=reason, retry_after=30)
@@ -62,8 +61,7 @@ class Foreign:
 
 
 class Damage:
-    """The damage that one process ran into. `on_record` is called with the kind of key for each damaged record that is
-    logged."""
+    """The damage that one process ran into. `on_record` gets the kind of key of each logged damaged record."""
 
     def __init__(self, on_record: Callable[[str], None] = lambda kind: None) -> None:
         self.on_record = on_record

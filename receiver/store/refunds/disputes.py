@@ -39,7 +39,7 @@ class Disputes(RedisRepository):
             if answer != b"collision":
                 self._written(account, News.CHANGED)
                 return HintResult(answer.decode())
-        raise StoreUnavailable("Others kept writing the same dispute.", reason="store_collision")
+        raise StoreUnavailable("Other processes kept writing the same dispute.", reason="store_collision")
 
     async def of_permission(self, account: str, charge_permission_id: str) -> tuple[Dispute, ...]:
         """All disputes of a charge permission, in the order in which they were first reported."""
@@ -53,7 +53,7 @@ class Disputes(RedisRepository):
         try:
             return msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute)
         except (IndexError, msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, dispute_id, "no dispute")
+            self.damage.record(key, dispute_id, "unreadable dispute")
             permission = key.rpartition(":")[2]
             shown = dispute_id.decode(errors="replace")
             return Dispute(dispute_id=shown, charge_permission_id=permission, kind="dispute")
