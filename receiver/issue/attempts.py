@@ -225,13 +225,11 @@ class RefundAttempts:
             log.warning("refund.refused", account=self.account, charge_id=order.charge_id, **_told(error))
 
     async def _stopped(self, attempt: Attempt, order: PreparedRefund, found: NotReserved | Disputed) -> None:
-        """Something has become known while the request waited: the buyer may be paid another way. Nothing is sent.
-
-        The request ends, where every try is known to have done nothing; else it is unclear, and a person has to look.
-        """
+        """The buyer may be paid another way, as became known while the request waited: it ends, or becomes unclear."""
         error = await hindrance(self.store, self.account, order, found)
         fields = {"reason_code": "", "detail": error.detail, "amazon_status": "0", "request_id": ""}
-        state = await self.store.requests.refuse(self.account, attempt, order, {**fields, "last_error": error.reason})
+        fields["last_error"] = error.reason
+        state = await self.store.requests.refuse(self.account, attempt, order, fields)
         if state not in (RequestState.UNCLEAR, RequestState.REFUSED):
             return
         self.metrics.refund_attempt("unclear" if state is RequestState.UNCLEAR else "stopped")
