@@ -20,8 +20,7 @@ from receiver.errors import Malformed
 from receiver.exchange import Response
 from receiver.ledger.money import Money
 from receiver.ledger.order_reference import reference_problem
-from receiver.ledger.refund import REFUND_ID, Unread
-from receiver.ledger.refund_type import is_theirs
+from receiver.ledger.refund import REFUND_ID, Unread, is_theirs
 from receiver.ledger.schema import clean
 
 Value = TypeVar("Value")

@@ -1,4 +1,4 @@
-"""Verb. The workers of issuing: resume refund requests whose lease expired, or whose next attempt is due."""
+"""Verb. Resumes refund requests whose lease expired or whose next attempt is due."""
 
 from __future__ import annotations
 

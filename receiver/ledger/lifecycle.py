@@ -25,8 +25,8 @@ from receiver.ledger.refund import (
     Source,
     State,
     is_final,
+    is_theirs,
 )
-from receiver.ledger.refund_type import is_theirs
 
 MOST_FINALS = 16
 """A bound on what one refund may remember; a refund that contradicts itself more often is in conflict anyway."""

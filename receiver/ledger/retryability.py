@@ -17,8 +17,7 @@ from receiver.ledger.charge import CAPTURED, OVER, Charge, paid_unseen, refundab
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, in_the_way, retry_guard
 from receiver.ledger.dispute import Dispute, may_be_paid, open_on
 from receiver.ledger.money import Money
-from receiver.ledger.refund import FPS, Refund, Retryability, State
-from receiver.ledger.refund_type import is_theirs
+from receiver.ledger.refund import FPS, Refund, Retryability, State, is_theirs
 
 NOT_MERCHANTS_REFUND = "not_merchants_refund"
 BUYER_MAY_BE_PAID = "buyer_may_be_paid"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from receiver.amazon.notification import Notice, read_notice
 from receiver.errors import Malformed
-from receiver.ledger.refund_type import is_theirs
+from receiver.ledger.refund import is_theirs
 from tests.kit.sns import MERCHANT, REFUND_ID, notice
 
 XML = """<?xml version="1.0" encoding="UTF-8"?><RefundNotification \

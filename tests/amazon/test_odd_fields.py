@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from receiver.amazon.calls import read_refund
 from receiver.exchange import Response
 from receiver.ledger.lifecycle import EventType, decide
-from receiver.ledger.refund import Source
-from receiver.ledger.refund_type import is_theirs
+from receiver.ledger.refund import Source, is_theirs
 from receiver.outbox.events.event import event_of, from_fields, to_fields
 from receiver.outbox.formats.registry import FORMATS, render, wants
 from receiver.store.refunds.codec import from_hash, to_hash

@@ -28,6 +28,7 @@ FIXES: Final = MappingProxyType(
         "lane": "The event is not sent; see receiver delivery redrive",
         "dead": "The event may still be in the stream: receiver delivery redrive NAME ID sends it again",
         "throttle": "The next claim corrects it",
+        "told": "The next event for operators sets it aside automatically",
         "history": "It is shown without the damaged line",
         "trail": "It is shown without the damaged line",
         "health": "The next delivery writes it again",
@@ -107,6 +108,6 @@ def _fix(key: str, part: str = "") -> str:
     if kind in MONEY:
         return f"{COMPARE} {fix_of(key, part)} --compared"
     more = FIXES.get(kind, "")
-    if kind in ("events", "throttle", "history", "trail"):
+    if kind in ("events", "throttle", "history", "trail", "told"):
         return f"{more}."
     return f"{fix_of(key, part)}{f'. {more}' if more else ''}."
