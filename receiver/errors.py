@@ -296,6 +296,15 @@ class TransportError(ReceiverError):
     reason = "network"
 
 
+NEVER_SENT = frozenset({"bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed", "forbidden_address"})
+"""Reasons of `TransportError` that mean that no byte of the request was sent."""
+
+
+def never_sent(error: TransportError | AmazonError) -> bool:
+    """Whether the request cannot have reached the other side, so it had no effect there."""
+    return error.reason.removeprefix("amazon_") in NEVER_SENT
+
+
 class ConfigurationError(ReceiverError):
     """The settings cannot work. `problems` holds one sentence each: the key, what is wrong, the mend."""
 

@@ -26,12 +26,12 @@ from receiver.http.dashboard.sessions import Sessions
 from receiver.http.middleware import Application
 from receiver.issue.fps import FpsIssuer
 from receiver.issue.issuer import Issuer
+from receiver.ledger.durations import milliseconds
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.supervisor import Workers
 from receiver.settings import Settings
-from receiver.settings.durations import milliseconds
 from receiver.store import Store
 from receiver.store.embedded.store import EmbeddedStore
 from receiver.store.redis.address import read_address

@@ -13,9 +13,9 @@ from datetime import timedelta
 
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, StoreUnavailable
+from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.refund import REFUND_ID, State
 from receiver.settings import Settings
-from receiver.settings.durations import milliseconds, parse_duration
 from receiver.store import Store
 from receiver.store.embedded.files import DataDir
 from receiver.store.maintenance.pruning import Pruned

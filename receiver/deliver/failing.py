@@ -14,6 +14,7 @@ from receiver.outbox.subscribers.filters import guards_declines, told_of_decline
 from receiver.outbox.subscribers.subscriber import Subscriber, pause
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
+from receiver.store.redis.stream_ids import written_at
 
 log = structlog.get_logger()
 
@@ -56,7 +57,7 @@ async def pause_failing(store: Store, delivery: ClaimedDelivery, told: Subscribe
 
     The list's version is checked with it: of two that fail at the same time, the second sees the first paused.
     """
-    written = int(delivery.stream_id.partition("-")[0])
+    written = written_at(delivery.stream_id)
     for _ in range(MOST_COLLISIONS):
         subscriber_list = await store.subscribers.read(delivery.account)
         subscriber = subscriber_list.subscribers.get(delivery.subscriber)

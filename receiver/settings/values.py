@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 
-from receiver.settings.durations import parse_duration
+from receiver.ledger.durations import parse_duration
 
 Span = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
 """A span of time: `10s`, `5m`, `15d`, or a number of seconds."""
@@ -85,11 +85,3 @@ def one_of(key: str, file: Path | None, info: ValidationInfo, *, needed: str = "
     if info.data[key] is not None:
         raise ValueError(f"contradicts {key}: set one of the two.")
     return readable(file, info)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host of an address is this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
