@@ -339,7 +339,7 @@ BROKEN: dict[Rule, list[dict[str, str]]] = {
         {"receiver.store.a": "from receiver.store import b", "receiver.store.b": "import receiver.store.a"},
     ],
     nouns_import_nouns: [
-        {"receiver.ledger.refund": "from receiver.ledger.durations import read"},
+        {"receiver.ledger.refund": "from receiver.settings.values import read"},
         {"receiver.amazon.notification": "import receiver.store"},
     ],
     pure_modules_do_no_io: [

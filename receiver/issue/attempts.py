@@ -20,9 +20,8 @@ from receiver.errors import (
     AmazonRefusesUs,
     AmazonThrottled,
     StoreUnavailable,
-    never_sent,
 )
-from receiver.exchange import Response
+from receiver.exchange import Response, never_sent
 from receiver.ledger.charge_book import reservation
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Facts
@@ -107,7 +106,7 @@ class RefundAttempts:
                 # Amazon has made a refund, whosever it is: what became of it must be known.
                 hint = Hint(refund_id=error.refund_id, at=self.store.now(), source=Source.CREATE)
                 await self.store.schedule.hint(self.account, hint)
-            await self._again(attempt, order, error, unknown=not never_sent(error))
+            await self._again(attempt, order, error, unknown=not never_sent(error.reason))
         except AmazonRefused as error:
             if error.reason_code in VERDICTS:
                 await self._refused(attempt, order, error)

@@ -33,8 +33,8 @@ from receiver.errors import (
     NotFound,
     NothingToAsk,
     StoreUnavailable,
-    never_sent,
 )
+from receiver.exchange import never_sent
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType, as_observation
 from receiver.ledger.polling import backoff
@@ -184,7 +184,7 @@ class FpsIssuer:
         except (AmazonThrottled, AmazonRefusesUs) as error:
             await self._again(attempt, error, unknown=False)
         except AmazonOutcomeUnknown as error:
-            await self._again(attempt, error, unknown=not never_sent(error))
+            await self._again(attempt, error, unknown=not never_sent(error.reason))
         except AmazonRefused as error:
             fields = {
                 "reason_code": error.reason_code,

@@ -30,9 +30,8 @@ from receiver.errors import (
     BadRequest,
     ConfigurationError,
     TransportError,
-    never_sent,
 )
-from receiver.exchange import Request, Response
+from receiver.exchange import Request, Response, never_sent
 from receiver.ledger.refund import State
 from receiver.ledger.schema import amazon_time, money_json
 from receiver.transport.addresses import is_loopback
@@ -195,7 +194,7 @@ def _explaining() -> Iterator[None]:
             say(
                 [
                     f"{error.detail} [{error.reason}]",
-                    "Nothing was sent. Is --endpoint right?" if never_sent(error) else AGAIN,
+                    "Nothing was sent. Is --endpoint right?" if never_sent(error.reason) else AGAIN,
                 ]
             )
             raise typer.Exit(UNDECIDED) from None
