@@ -32,7 +32,7 @@ from receiver.settings.sections import (
 )
 from receiver.settings.sources import Tree, merge, one_account, read_environment, read_file
 from receiver.settings.subscriber import SubscriberSettings, most_subscribers, rules_of, subscriber_faults
-from receiver.settings.values import Section, base_of
+from receiver.settings.values import Section, absolute, base_of
 
 NO_ACCOUNT = (
     "a table [[accounts]] for each merchant. One alone may come from the environment, "
@@ -60,7 +60,7 @@ class Settings(Section):
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, path: Path, info: ValidationInfo) -> Path:
-        return base_of(info) / path.expanduser()
+        return absolute(path, base_of(info))
 
     def build_accounts(self) -> list[Account]:
         """The accounts as the verbs need them, in the order of the configuration."""

@@ -69,6 +69,8 @@ class RedisSettings(Section):
                 raise ValueError("there is a password but no address. Set redis.url, or leave the password out.")
             if read_address(url).password:
                 raise ValueError("the address holds a password already. Give it once.")
+            if not secret_text(info.data.get("password"), file):
+                raise ValueError("is empty. Give the password, or leave the setting out if Redis asks for none.")
         return file
 
     @property

@@ -45,6 +45,8 @@ def read_file(path: Path, problems: list[str]) -> Tree:
         problems.append(f"{path}: is not UTF-8 text. Save it as UTF-8.")
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{path}: is not TOML. {error}.")
+    except (RecursionError, ValueError):
+        problems.append(f"{path}: cannot be read: it is nested too deep, or has a number of thousands of digits.")
     return {}
 
 

@@ -14,7 +14,7 @@ from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.settings.sections import DeliverySettings
 from receiver.settings.sources import Tree
-from receiver.settings.values import Name, Section, Words, one_of, secret_text
+from receiver.settings.values import Name, Section, Words, absolute, one_of, secret_text
 from receiver.transport.addresses import forbidden
 
 LISTS = ("types", "reasons", "secrets", "min_amount")
@@ -145,7 +145,7 @@ def _as_written(table: Tree, base: Path) -> dict[str, Any]:
         file = table.get(key)
         if isinstance(file, str) and name not in fields:
             try:
-                fields[name] = secret_text(None, base / Path(file).expanduser())
+                fields[name] = secret_text(None, absolute(Path(file), base))
             except (OSError, ValueError):
                 fields[name] = ""
     return fields

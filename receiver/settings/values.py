@@ -50,14 +50,28 @@ def base_of(info: ValidationInfo) -> Path:
     return base if isinstance(base, Path) else Path.cwd()
 
 
+def absolute(path: Path, base: Path) -> Path:
+    """The path made absolute; raises `ValueError` if it begins with `~` and there is no such home."""
+    try:
+        return base / path.expanduser()
+    except RuntimeError:
+        raise ValueError("begins with ~, which stands for no home directory here. Write the whole path.") from None
+
+
 def readable(path: Path, info: ValidationInfo) -> Path:
-    """The path made absolute; raises `ValueError` if there is no file there that we may read."""
-    whole = base_of(info) / path.expanduser()
+    """The path made absolute; raises `ValueError` if there is no file there that we may read.
+
+    The sentence does not repeat the path: it may be the secret itself, set under the wrong key.
+    """
+    base = base_of(info)
+    whole = absolute(path, base)
     try:
         with whole.open("rb") as file:
             file.read(1)
-    except OSError as error:
-        raise ValueError(f"{whole} cannot be read ({error.strerror}). Mend the path, or its permissions.") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no file can have this name"
+        under = "" if path.is_absolute() else f" A relative path counts from {base}."
+        raise ValueError(f"names a file that cannot be read ({why}). Fix the path or its permissions.{under}") from None
     return whole
 
 

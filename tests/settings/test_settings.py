@@ -438,6 +438,33 @@ def test_unreadable_files_are_said_so(tmp_path: Path) -> None:
     assert len(problems({"RECEIVER_HTTP__PORT": "x"}, path)) == 2
 
 
+@pytest.mark.parametrize("text", [f"a = {'[' * 5000}", f"a = {'9' * 5000}"])
+def test_a_file_that_the_reader_of_toml_gives_up_on_is_a_problem(tmp_path: Path, text: str) -> None:
+    """Nested beyond its depth, or a number beyond its length: a sentence, and no traceback."""
+    path = written(tmp_path, text)
+    assert only(alone(), path) == (
+        f"{path}: cannot be read: it is nested too deep, or has a number of thousands of digits."
+    )
+
+
+@pytest.mark.parametrize("key", ["DATA_DIR", "REDIS__URL_FILE", "ACCOUNT__AUTH_TOKEN_FILE"])
+def test_a_home_that_does_not_exist_is_a_problem(key: str) -> None:
+    """A user without an account on this machine."""
+    assert "begins with ~, which stands for no home directory here." in only(
+        alone(**{f"RECEIVER_{key}": "~no-such-user-of-the-test/x"})
+    )
+
+
+@pytest.mark.parametrize("key", ["redis.url_file", "redis.password_file", "account.auth_token_file"])
+@pytest.mark.parametrize("secret", ["Hunter2", "redis://:Hunter2@cache/0", "Hunter2\0", "Hunter2" * 50])
+def test_a_secret_in_place_of_its_file_is_not_repeated(key: str, secret: str) -> None:
+    """The secret was set under the key of its file, and the sentence goes into a log."""
+    said = only(alone(**{f"RECEIVER_{key.replace('.', '__').upper()}": secret}))
+    assert said.startswith(f"{key.replace('account.', 'accounts[0].')}: names a file that cannot be read (")
+    assert f"A relative path counts from {Path.cwd()}." in said
+    assert "Hunter2" not in said
+
+
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     """Editors on Windows write one."""
     path = written(tmp_path, "")

@@ -100,6 +100,13 @@ def test_what_an_address_says(url: str, found: RedisAddress) -> None:
         ("redis://h?client_name=a&client_name=b", "bad_option"),
         ("unix://run/redis.sock", "no_path"),
         ("unix://", "no_path"),
+        (f"unix:///{'s' * 107}", "bad_path"),
+        ("unix:///run/a%00b", "bad_path"),
+        ("redis://:Hunter2@a..b", "bad_host"),
+        (f"redis://:Hunter2@{'a' * 64}.internal", "bad_host"),
+        ("redis://:Hunter2@[1:2]", "bad_host"),
+        ("redis+sentinel://s1,.s2/main", "bad_host"),
+        ("redis+cluster://n1,[:::]:7000", "bad_host"),
         ("unix:///run/r.sock?ssl_ca_certs=/ca", "bad_option"),
         ("http://s1/main", "bad_scheme"),
         ("redis+sentinel:s1/main", "bad_scheme"),
@@ -136,7 +143,7 @@ def test_what_is_wrong_with_an_address(url: str, reason: str) -> None:
     assert "pw" not in str(caught.value)
     assert "Hunter2" not in str(caught.value)
     assert "9x" not in str(caught.value)
-    assert (ENCODE in str(caught.value)) == ("@" in url or "%" in url)
+    assert (ENCODE in str(caught.value)) == ("@" in url or reason == "bad_escape")
 
 
 def test_an_address_is_shown_without_anything_secret() -> None:
@@ -170,6 +177,14 @@ def test_a_password_of_its_own_is_no_part_of_the_address(tmp_path: Path) -> None
         assert found is not None
         assert found.password == "a#/?@[%zz b"
         assert found == read_address(url).signed_in("a#/?@[%zz b")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "\ufeff\r\n"])
+def test_an_empty_password_file_is_said(tmp_path: Path, text: str) -> None:
+    """It would sign in without a password, where one was meant."""
+    (tmp_path / "pw").write_text(text)
+    said = only(alone(RECEIVER_REDIS__URL="redis://h", RECEIVER_REDIS__PASSWORD_FILE=str(tmp_path / "pw")))
+    assert said.startswith("redis.password_file: is empty.")
 
 
 @pytest.mark.parametrize("secret", ["[q9x!Zr7", "{q9x!Zr7", "[1]", "{}", '"q9x', "true", "0123"])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import AddressValueError, IPv6Address
 from urllib.parse import unquote
 
 SINGLE, UNIX, SENTINEL, CLUSTER = "single", "unix", "sentinel", "cluster"
@@ -48,6 +49,8 @@ MASTER_NAME = re.compile(r"[A-Za-z0-9._-]+")
 HOST = re.compile(r"\[(?P<six>[0-9A-Fa-f:.%]+)\](?::(?P<six_port>[^:]*))?|(?P<name>[^:@\[\]\s]+)(?::(?P<port>[^:]*))?")
 NOT_IN_USERINFO = re.compile(r"[\[\]\s\x00-\x1f\x7f]")
 BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+LONGEST_SOCKET = 107
+"""Bytes in the path of a socket, on Linux."""
 LAST_PORT, LAST_DATABASE = 65535, 2**31 - 1
 ENCODE = (
     "Percent-encode special characters in the user name and the password (# %23, % %25, / %2F, ? %3F, @ %40, [ %5B), "
@@ -121,8 +124,8 @@ def address_text(host: str, port: int) -> str:
 def read_address(url: str) -> RedisAddress:
     """Read the whole address.
 
-    Raises `BadAddress`: bad_scheme, no_host, bad_host, bad_port, host_twice, no_path, no_master_name, bad_master_name,
-    bad_database, cluster_database, bad_option, bad_user, bad_escape, bad_fragment.
+    Raises `BadAddress`: bad_scheme, no_host, bad_host, bad_port, host_twice, no_path, bad_path, no_master_name,
+    bad_master_name, bad_database, cluster_database, bad_option, bad_user, bad_escape, bad_fragment.
     """
     try:
         return _read(url)
@@ -150,7 +153,7 @@ def _read(url: str) -> RedisAddress:
     if kind == UNIX:
         if hosts or not path:
             raise BadAddress("no_path", f"the address names no socket. Write for example {EXAMPLES[UNIX]}.")
-        place: dict[str, str | tuple[tuple[str, int], ...]] = {"path": _decoded(f"{slash}{path}")}
+        place: dict[str, str | tuple[tuple[str, int], ...]] = {"path": _socket(f"{slash}{path}")}
     else:
         place = {"hosts": _hosts(hosts, kind)}
     if kind == SENTINEL:
@@ -176,6 +179,13 @@ def _decoded(text: str) -> str:
         raise BadAddress("bad_escape", f"the address has percent-encoded bytes that are not UTF-8. {ENCODE}") from None
 
 
+def _socket(text: str) -> str:
+    path = _decoded(text)
+    if "\0" in path or len(path.encode()) > LONGEST_SOCKET:
+        raise BadAddress("bad_path", f"a socket's path has at most {LONGEST_SOCKET} bytes, and no zero byte.")
+    return path
+
+
 def _hosts(text: str, kind: str) -> tuple[tuple[str, int], ...]:
     if not text.strip():
         raise BadAddress("no_host", f"the address names no host. Write for example {EXAMPLES[kind]}.")
@@ -187,11 +197,12 @@ def _hosts(text: str, kind: str) -> tuple[tuple[str, int], ...]:
 
 def _host(text: str, kind: str) -> tuple[str, int]:
     found = HOST.fullmatch(text)
-    if not found or (kind == SINGLE and "," in text):
+    if not found or not _is_host(found) or (kind == SINGLE and "," in text):
         several = "" if kind == SINGLE else "hosts are separated by one comma each; "
         raise BadAddress(
             "bad_host",
-            f"the address has no valid host: {several}an IPv6 address stands in [ ]. "
+            f"the address has no valid host: {several}an IPv6 address stands in [ ], "
+            "and each part of a name between dots has 1 to 63 bytes. "
             f"Write for example {EXAMPLES[kind]}.",
         )
     port = found["six_port"] if found["six"] else found["port"]
@@ -200,6 +211,18 @@ def _host(text: str, kind: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= LAST_PORT and len(port) < 6):
         raise BadAddress("bad_port", f"the address has no valid port. Ports are 1 to {LAST_PORT}.")
     return found["six"] or found["name"], int(port)
+
+
+def _is_host(found: re.Match[str]) -> bool:
+    """Whether it can be looked up: an IPv6 address, or a name of labels of 1 to 63 bytes (RFC 1035)."""
+    try:
+        if found["six"]:
+            IPv6Address(found["six"])
+        else:
+            found["name"].encode("idna")
+    except (AddressValueError, UnicodeError):
+        return False
+    return True
 
 
 def _master(path: str) -> tuple[str, str]:
