@@ -21,13 +21,15 @@ from tests.kit.clock import ManualClock
 from tests.kit.forks import FORKS
 from tests.kit.outside import hide
 from tests.kit.processes import Desk, desk
+from tests.kit.signals import as_in_a_terminal
 from tests.kit.valkey import start_valkey
 from tests.service.crash_kit import World, world
 
 hide()
+as_in_a_terminal()
 
 # How long an example takes says something about the machine, not about the code.
-# In CI the same examples every time: what nobody changed must not fail there.
+# In CI the examples are the same every time, so that unchanged code does not start to fail.
 settings.register_profile(
     "here", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
 )
@@ -83,7 +85,7 @@ def account() -> Account:
 
 @pytest.fixture
 async def place() -> AsyncIterator[Desk]:
-    """Where commands are started. None of them may meet anything that nobody foresaw."""
+    """Where commands are started. None of them may print a traceback."""
     async with desk() as found:
         yield found
         assert not [command.complaint for command in found.started if "Traceback" in command.complaint]

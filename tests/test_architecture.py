@@ -339,7 +339,7 @@ BROKEN: dict[Rule, list[dict[str, str]]] = {
         {"receiver.store.a": "from receiver.store import b", "receiver.store.b": "import receiver.store.a"},
     ],
     nouns_import_nouns: [
-        {"receiver.ledger.refund": "from receiver.settings.values import read"},
+        {"receiver.ledger.refund": "from receiver.settings.sources import read_file"},
         {"receiver.amazon.notification": "import receiver.store"},
     ],
     pure_modules_do_no_io: [
@@ -366,7 +366,7 @@ BROKEN: dict[Rule, list[dict[str, str]]] = {
         {"receiver.track.tracker": ""},
         {"receiver.ledger.refund": '"""Edge: files."""'},
         {"receiver.track.record": '"""Settles."""'},
-        {"receiver.ledger.durations": '"""Purely."""'},
+        {"receiver.settings.sources": '"""Purely."""'},
     ],
     folders_are_small: [
         {f"receiver.a{number}": "" for number in range(MOST_ENTRIES + 1)},

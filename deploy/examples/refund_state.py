@@ -4,8 +4,8 @@
 
 Needs Python alone; RECEIVER_URL is the service, by default http://127.0.0.1:8000. Exit code 0: Refunded (Amazon
 has processed it; up to 9 working days can pass before the buyer has the money);
-1: declined; 2: not settled within PATIENCE seconds, 120 unless set; 3: the service does not know it; 4: people have to
-look, since Amazon contradicts itself.
+1: declined; 2: not final within PATIENCE seconds, 120 unless set; 3: the service does not know it; 4: people have to
+look, since Amazon contradicts itself; 5: the service gave no answer, or refused.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
 
 URL = os.environ.get("RECEIVER_URL", "http://127.0.0.1:8000")
 PATIENCE = float(os.environ.get("PATIENCE", "120"))
 TRANSIENT = (429, 502, 503, 504)
+NO_ANSWER = (OSError, HTTPException, ValueError)
 
 
 def refund(refund_id: str, wait: int) -> dict[str, Any] | None:
@@ -53,7 +55,7 @@ def final(refund_id: str) -> dict[str, Any] | None:
             if error.code not in TRANSIENT or left <= 0:
                 raise
             time.sleep(float(error.headers.get("Retry-After") or 1))
-        except OSError:
+        except NO_ANSWER:
             if left <= 0:
                 raise
             time.sleep(1)
@@ -61,7 +63,11 @@ def final(refund_id: str) -> dict[str, Any] | None:
 
 def main() -> int:
     """`refund_state.py REFUND_ID`."""
-    found = final(sys.argv[1])
+    try:
+        found = final(sys.argv[1])
+    except NO_ANSWER as error:
+        print("no answer:", error, file=sys.stderr)
+        return 5
     if found is None:
         print("not known: it was never notified; POST /v1/refunds/ID/refresh takes it in")
         return 3

@@ -15,7 +15,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from receiver.amazon.answers import JsonObject, judge, request_id_of
-from receiver.amazon.fields import Fields, as_id, as_money, as_reference, as_text, as_word
+from receiver.amazon.fields import Fields, as_id, as_money, as_reason, as_reference, as_text, as_word
 from receiver.errors import AmazonOutcomeUnknown, BadRequest
 from receiver.exchange import Request, Response
 from receiver.ledger.charge import Charge
@@ -134,7 +134,7 @@ def read_refund(response: Response, refund_id: str | None = None, *, is_new: boo
         _wrong(response, "amazon_wrong_refund", "refund")
     status = read.part("statusDetails", "statusDetail")
     state = status.optional("state", as_word, UNKNOWN_STATE) if is_new else status.required("state", as_word)
-    reason_code = status.optional("reasonCode", as_word, "")
+    reason_code = status.optional("reasonCode", as_reason, "")
     return Observation(
         refund_id=found,
         state=state_of(state),

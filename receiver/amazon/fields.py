@@ -10,6 +10,7 @@ Nothing is guessed: a value is read in its documented form or not at all. Keys t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -19,7 +20,7 @@ from receiver.errors import Malformed
 from receiver.exchange import Response
 from receiver.ledger.money import Money
 from receiver.ledger.order_reference import reference_problem
-from receiver.ledger.refund import REFUND_ID, Unread
+from receiver.ledger.refund import REFUND_ID, Unread, is_theirs
 from receiver.ledger.schema import clean
 
 Value = TypeVar("Value")
@@ -91,6 +92,13 @@ def as_word(value: object) -> str:
     if not WORD.fullmatch(value):
         raise Malformed("A word has 1 to 64 letters, digits, dashes and underscores.", reason="bad_word")
     return value
+
+
+def as_reason(value: object) -> str:
+    """A reason code. One that says who began the refund is kept in any spelling. Raises `Malformed`."""
+    if isinstance(value, str) and is_theirs(value):
+        return value if WORD.fullmatch(value) else re.sub(r"[^A-Za-z0-9_-]+", "-", value)[:64]
+    return as_word(value)
 
 
 def as_text(value: object) -> str:

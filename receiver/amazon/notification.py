@@ -18,6 +18,7 @@ from receiver.amazon.sns import strict_json
 from receiver.errors import Malformed
 from receiver.ledger.dispute import Dispute
 from receiver.ledger.refund import REFUND_ID
+from receiver.ledger.schema import clean
 
 REFUND: Final = "REFUND"
 
@@ -168,7 +169,7 @@ def _read_refund(data: object) -> tuple[str, str]:
     if root.tag.rpartition("}")[2] != "RefundNotification" or not REFUND_ID.fullmatch(refund_id):
         raise _unreadable("it names no refund")
     refund_type = root.findtext("{*}RefundDetails/{*}RefundType", "").strip()
-    return refund_id, refund_type if _WORD.fullmatch(refund_type) else ""
+    return refund_id, clean(refund_type, 64)
 
 
 def _required(fields: dict[str, object], name: str, form: re.Pattern[str]) -> str:

@@ -1,15 +1,17 @@
-"""Pure. What can be taken from a message that is not understood: the refunds that it names, and whose it is."""
+"""Pure. What can be taken from a message that is not understood: refunds that it names, a dispute, and whose it is."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from receiver.amazon.dispute import kind_of, read_dispute
 from receiver.amazon.notification import MERCHANT
 from receiver.amazon.sns import strict_json
 from receiver.errors import Malformed
+from receiver.ledger.dispute import Dispute
 from receiver.ledger.refund import AMAZON_REFUND_ID
 
 _NAMED_REFUND = re.compile(rf"(?<![A-Za-z0-9-]){AMAZON_REFUND_ID.pattern}(?!-?[A-Za-z0-9])")
@@ -27,6 +29,8 @@ class Contents(msgspec.Struct, frozen=True):
     """The texts of letters and digits in it: a merchant id may be among them."""
     is_sample: bool
     """Whether it calls itself a test message, whose ids are invented."""
+    dispute: Dispute | None = None
+    """What it tells of a dispute, where its type is one and it names a charge permission."""
 
 
 def read_contents(message: str) -> Contents:
@@ -39,12 +43,23 @@ def read_contents(message: str) -> Contents:
     fields = [(name.casefold(), value) for name, value in parsed.items()] if isinstance(parsed, dict) else []
     named = {value for name, value in fields if name in ("merchantid", "sellerid") and isinstance(value, str)}
     merchant_id = named.pop() if len(named) == 1 else ""
+    is_sample = any(name == "issample" and value in (True, "true", "True") for name, value in fields)
     return Contents(
         refund_ids=tuple(dict.fromkeys(found for text in texts for found in _NAMED_REFUND.findall(text))),
         merchant_id=merchant_id if MERCHANT.fullmatch(merchant_id) else "",
         words=frozenset(word for text in texts for word in _WORD.findall(text)),
-        is_sample=any(name == "issample" and value in (True, "true", "True") for name, value in fields),
+        is_sample=is_sample,
+        dispute=None if is_sample else _dispute(dict(reversed(fields))),
     )
+
+
+def _dispute(fields: Mapping[str, object]) -> Dispute | None:
+    types = (fields.get(name) for name in ("objecttype", "notificationtype"))
+    kind = kind_of(*(each for each in types if isinstance(each, str)))
+    try:
+        return read_dispute(kind, fields) if kind else None
+    except Malformed:
+        return None
 
 
 def _texts(value: object) -> Iterator[str]:

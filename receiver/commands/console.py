@@ -1,6 +1,6 @@
-"""Command. What commands say: results on standard output, messages on standard error, both safe for a terminal.
+"""Command. Output of commands: results on standard output, messages on standard error, both safe for a terminal.
 
-What comes from a server may hold anything, also sequences that a terminal obeys. Nothing unprintable leaves here.
+A server's text may contain terminal control sequences, so unprintable characters are escaped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from receiver.ledger.timestamps import format_rfc3339, parse_time
 from receiver.runtime.printable import json_escape, visible, visible_json
 
 UNFOLDED = 1_000
-"""Columns where nobody looks: in a file or a pipe one row stays one line."""
+"""Columns for a file or a pipe, where one row stays one line."""
 HALF_A_YEAR = 180 * 86_400_000
 
 
@@ -70,7 +70,7 @@ def emit_value(value: object) -> None:
 
 
 def say(lines: Iterable[str]) -> None:
-    """Messages, on standard error; where that is gone, nobody can be told."""
+    """Messages, on standard error. Errors in writing them are ignored."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     with suppress(OSError):
         for line in lines:
@@ -78,7 +78,7 @@ def say(lines: Iterable[str]) -> None:
 
 
 def silence() -> None:
-    """Nobody reads any more: let what is still buffered go nowhere, instead of failing again at exit."""
+    """After the reader went away: discards buffered output instead of failing again at exit."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -1,7 +1,7 @@
-"""Command. `python -m receiver.healthcheck [PATH]`: is the service on this machine well? A container asks this way.
+"""Command. `python -m receiver.commands.healthcheck [PATH]`: whether the service on this machine is healthy.
 
-It asks `/healthz`, or the path, on the port that the settings name, and loads nothing else of the service: engines run
-it every few seconds. Exit code 0, or 1 with the reason on standard error.
+For containers. It calls `/healthz`, or the path, on the port in the settings. Container engines run it every few
+seconds, so it imports nothing else. Exit code 0, or 1 with the reason on standard error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Command. `receiver notification`: what Amazon sent and this version does not understand."""
+"""Command. `receiver notification`: notifications that this version does not understand."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from receiver.commands.client.options import Call, api_command
 from receiver.commands.console import clean, emit, emit_fields, emit_json, emit_rich, moment, say, table
 
 app = typer.Typer(
-    help="Look at notifications that are proven to be Amazon's and that this version does not understand. They were "
-    "answered 200, and the last 1,000 are kept for 30 days. Needs a running `receiver serve`, and a token with the "
-    "scope admin.",
+    help="Show Amazon's notifications that this version does not understand. They were answered 200, and the last "
+    "1,000 are kept for 30 days. Needs a running `receiver serve` and a token with the scope admin.",
     no_args_is_help=True,
 )
 
@@ -46,18 +45,18 @@ class UnrecognizedListAnswer(msgspec.Struct):
 
 def _notification_id(text: str) -> str:
     if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", text):
-        raise typer.BadParameter("is the id of a notification, as `receiver notification list` shows it.")
+        raise typer.BadParameter("is not a notification id. See `receiver notification list`.")
     return text
 
 
 @api_command(app, name="list")
 def list_all(
     call: Call,
-    limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Show so many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Show at most this many.")] = 50,
 ) -> None:
-    """List the notifications that were not understood, newest first.
+    """List notifications that were not understood, newest first.
 
-    Amazon was asked about every refund that they name. Read one with `receiver notification show ID`.
+    The service asked Amazon about every refund they name. Show one with `receiver notification show ID`.
     """
     answer = call.run(lambda api: api.call("GET", target("notifications", limit=limit, account=call.account)))
     if call.json:
@@ -65,7 +64,7 @@ def list_all(
         return
     found = decode(answer, UnrecognizedListAnswer)
     if not found.notifications:
-        say(["Every notification was understood."])
+        say(["There are none: every notification was understood."])
         return
     rows = table()
     for column in ("Received", "Notification", "Accounts", "Refunds", "Not understood"):
@@ -86,7 +85,7 @@ def show(
         str, typer.Argument(metavar="ID", callback=_notification_id, help="The id of the notification.")
     ],
 ) -> None:
-    """Show one notification with its whole message, exactly as Amazon signed it (with --json; else made printable)."""
+    """Show one notification. With --json its message is exactly as Amazon signed it, otherwise printable."""
     path = target("notifications", notification_id, account=call.account)
     answer = call.run(lambda api: api.call("GET", path))
     if call.json:

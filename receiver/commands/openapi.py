@@ -8,12 +8,12 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Take its place among the commands."""
+    """Make it a command of `app`."""
     app.command()(openapi)
 
 
 def openapi() -> None:
-    """Print the description of the HTTP API (OpenAPI 3.1, JSON): what a running service has at /openapi.json.
+    """Print the OpenAPI 3.1 description of the HTTP API (JSON), as served at /openapi.json.
 
     For client generators, gateways and documentation: receiver openapi > openapi.json
     """

@@ -1,7 +1,7 @@
-"""Command. `receiver prune`: takes old, settled refunds out of the store of the configuration.
+"""Command. `receiver prune`: removes old, final refunds from the configured store.
 
-It works on the store and not through the API: what it does cannot be undone, so it is for whoever runs the
-installation, from a shell or a timer, and no token that goes over the network can do it.
+It works on the store and not through the API. Pruning cannot be undone, so it needs access to the installation (a shell
+or a timer); no API token can do it.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ PAUSE = 0.05
 """Seconds between two batches, in which the service's own commands go first."""
 
 WORDS = {
-    Pruned.GONE: "not known",
+    Pruned.GONE: "not found",
     Pruned.CHANGED: "changed meanwhile",
     Pruned.PENDING: "not final",
-    Pruned.CONFLICT: "in conflict: Amazon has told two final states",
-    Pruned.LEGACY: "of Flexible Payments: kept, so that its reference cannot refund again",
+    Pruned.CONFLICT: "in conflict: Amazon reported two final states",
+    Pruned.LEGACY: "of Flexible Payments: kept so that its reference cannot refund twice",
     Pruned.YOUNG: "changed meanwhile",
-    Pruned.SCHEDULED: "about to be asked about",
+    Pruned.SCHEDULED: "a poll of Amazon is due",
     Pruned.REQUEST_OPEN: "a refund request is open on its charge",
-    Pruned.REQUEST_KEPT: "issued here, and its Idempotency-Key is still known (400 days)",
-    Pruned.OWED: "a subscriber is still to be told",
+    Pruned.REQUEST_KEPT: "issued here, and its Idempotency-Key is still remembered (400 days)",
+    Pruned.OWED: "an event of it waits for a subscriber",
     Pruned.UNREADABLE: "damaged: look for store.record_unreadable in the log",
 }
 
 
 @dataclass(slots=True)
 class Tally:
-    """How many refunds of one account went, and how many stayed, why."""
+    """How many refunds of one account were removed, and how many were kept, by reason."""
 
     account: str
     counts: Counter[Pruned] = field(default_factory=Counter)
@@ -63,7 +63,7 @@ async def prune(settings: Settings, older_than: str, refund_id: str, account: st
     older_than_ms = read_choice(older_than, refund_id)
     names = [each.name for each in settings.accounts if account in ("", each.name)]
     if not names:
-        raise ConfigurationError([f"--account: there is no account {account!r} in the settings."])
+        raise ConfigurationError([f"--account: the settings have no account {account!r}."])
     store = open_store(settings)
     try:
         await store.correct_clock()
@@ -76,7 +76,7 @@ async def prune(settings: Settings, older_than: str, refund_id: str, account: st
             tallies = [await _old(store, name, before, remove=not dry_run) for name in names]
     except StoreUnavailable as error:
         raise StoreUnavailable(
-            f"{error.detail} What was removed so far is removed; run it again when the store answers.",
+            f"{error.detail} Refunds removed so far stay removed. Run it again when the store answers.",
             reason=error.reason,
         ) from error
     finally:
@@ -100,8 +100,8 @@ def read_choice(older_than: str, refund_id: str) -> int | None:
     if span < SHORTEST:
         raise ConfigurationError(
             [
-                f"--older-than: {SHORTEST.days}d or more. Amazon repeats a notification for up to 14 days: a refund "
-                "that went before would come back, and be told again."
+                f"--older-than: {SHORTEST.days}d or more. Amazon repeats notifications for up to 14 days, so a younger "
+                "refund would come back and its events would be sent again."
             ]
         )
     return milliseconds(span)
@@ -114,7 +114,7 @@ def open_store(settings: Settings) -> Store:
     if address is None:
         files = DataDir(settings.data_dir.resolve())
         if not files.socket.exists():
-            raise ConfigurationError([f"{files.path}: no Valkey runs there. Start `receiver serve` first."])
+            raise ConfigurationError([f"{files.path}: no Valkey is running there. Start `receiver serve` first."])
         address = read_address(files.url)
     client = link(address, timeout=redis.timeout.total_seconds(), connect_timeout=redis.connect_timeout.total_seconds())
     return Store(client, wait_replicas=redis.wait_replicas, wait_timeout=redis.wait_timeout.total_seconds())
@@ -146,7 +146,7 @@ def _tell(tallies: list[Tally], dry_run: bool, as_json: bool) -> None:
         emit_value({"dryRun": dry_run, "accounts": [tally.fields() for tally in tallies]})
         return
     for tally in tallies:
-        done = "would go" if dry_run else "removed"
+        done = "would be removed" if dry_run else "removed"
         emit(f"{tally.account}: {_count(tally.counts[Pruned.PRUNED])} {done}")
         for word, count in sorted(tally.counts.items()):
             if word is not Pruned.PRUNED:

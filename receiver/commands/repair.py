@@ -1,19 +1,20 @@
-"""Command. `receiver repair`: sets a damaged key, or a part of one, aside in the store of the configuration."""
+"""Command. `receiver repair`: sets a damaged key, or part of one, aside in the configured store."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Annotated
+import shlex
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvloop
 
 from receiver.commands.client.options import ending
 from receiver.commands.console import emit, emit_value
+from receiver.commands.setup import Config
 from receiver.errors import ConfigurationError
-from receiver.runtime import logs
-from receiver.settings import Settings, load
+
+if TYPE_CHECKING:
+    from receiver.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -22,26 +23,35 @@ def register(app: typer.Typer) -> None:
 
 
 def repair_command(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="The key, as `receiver doctor --store` names it.")],
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", envvar="RECEIVER_CONFIG", help="TOML file with the settings."),
-    ] = None,
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="The key, as shown by `receiver doctor --store`. \\xNN is a byte.")
+    ],
+    config: Config = None,
     part: Annotated[
-        str, typer.Option("--part", help="Only this field or member of it. Default: all of it.", show_default=False)
+        str,
+        typer.Option(
+            "--part",
+            help="Only this field or member, or this place in a list. \\xNN is a byte. Default: the whole key.",
+            show_default=False,
+        ),
     ] = "",
     compared: Annotated[
-        bool, typer.Option("--compared", help="You have compared the charge with Seller Central.")
+        bool, typer.Option("--compared", help="Confirms that you compared the charge with Seller Central.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
 ) -> None:
-    """Set a damaged key of the store, or a part of one, aside. It is kept under another name, not deleted.
+    """Set a damaged key, or part of one, aside. It is kept under another name, not deleted.
 
-    Of a refund, what can be read stays, and Amazon is asked about it again. What money depends on (charges, refund
-    requests) needs --compared. Works on the store of the settings while the service runs.
+    Whatever can still be read of a refund stays, and Amazon is asked about it again. Keys that money depends on
+    (charges, refund requests) need --compared. Works on the store of the settings while the service runs.
 
-    Exit codes: 0 done · 1 there is no such key or part · 2 wrong usage or configuration · 3 the store does not answer.
+    Exit codes: 0 done · 1 no such key or part · 2 wrong usage or configuration · 3 the store does not answer.
     """
+    import uvloop
+
+    from receiver.runtime import logs
+    from receiver.settings import load
+
     logs.configure(level="critical")
     with ending():
         raise typer.Exit(uvloop.run(repair(load(config, os.environ), key, part, compared, as_json)))
@@ -54,16 +64,17 @@ async def repair(settings: Settings, key: str, part: str, compared: bool, as_jso
     """
     from receiver.commands.prune import open_store
     from receiver.store.maintenance.inspection import MONEY
+    from receiver.store.redis.damage import unescaped_key
     from receiver.store.redis.keys import Scope, read_name
 
-    name = read_name(key)
+    name = read_name(unescaped_key(key))
     if name is None or name.entry.scope is Scope.ASIDE:
-        raise ConfigurationError([f"KEY: {ascii(key)[:200]} is no key of the receiver that can be set aside."])
+        raise ConfigurationError([f"KEY: {ascii(key)[:200]} is not a key of the receiver that can be set aside."])
     if name.kind in MONEY and not compared:
         raise ConfigurationError(
             [
-                f"KEY: what may still be refunded depends on {key}. Compare the charge and its refunds with Seller "
-                "Central first. Then give --compared."
+                f"KEY: {key} determines how much may still be refunded. First compare the charge and its refunds with "
+                "Seller Central, then add --compared."
             ]
         )
     store = open_store(settings)
@@ -76,8 +87,9 @@ async def repair(settings: Settings, key: str, part: str, compared: bool, as_jso
     if as_json:
         emit_value({"key": key, "part": part or None, "keptAt": kept or None})
     elif not kept:
-        emit(f"There is no {key}{f' with a part {part}' if part else ''}: nothing was changed.")
+        emit(f"There is no {key}{f' with a part {part}' if part else ''}. Nothing was changed.")
     else:
         emit(f"Set aside: {key}{f', {part}' if part else ''}. It is kept at {kept}.")
-        emit("It is a field of that hash." if part else f"To undo it: redis-cli RENAMENX '{kept}' '{key}'")
+        undo = shlex.join(["redis-cli", "RENAMENX", kept, unescaped_key(key)])
+        emit("It is a field of that hash." if part else f"To undo it: {undo}")
     return 0 if kept else 1

@@ -1,16 +1,16 @@
-"""Command. `receiver simulate`: the stand-in Amazon Pay alone, with a configuration for the receiver ready to paste."""
+"""Command. `receiver simulate`: the simulated Amazon Pay alone. Prints settings for the receiver, ready to paste."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urljoin
 
 import typer
 
+from receiver.commands.signals import at_signal
 from receiver.errors import ConfigurationError
 from receiver.simulator.app import MERCHANT_ID, Simulator, system_clock
 from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
@@ -37,7 +37,7 @@ async def run(
     say: Callable[[str], object] = typer.echo,
     ended: asyncio.Event | None = None,
 ) -> None:
-    """Run until `ended` is set, or SIGINT or SIGTERM comes. Spans are seconds.
+    """Run until `ended` is set, or a signal ends it. Spans are seconds.
 
     `fps_post_to` is by default where `post_to` is, for the account of the printed configuration.
     `keys` is the folder that keeps the keys from run to run; `unlimited` switches Amazon's throttle off. Raises
@@ -61,7 +61,7 @@ async def run(
     except ValueError as error:
         raise ConfigurationError([f"simulate: {error}."]) from error
     simulator.fps_post_to = fps_post_to or (urljoin(post_to, f"/fps/{environment}") if post_to else None)
-    end = ended or _at_signal()
+    end = ended or at_signal()
     try:
         await simulator.start()
         say(greeting(simulator, keys))
@@ -73,7 +73,7 @@ async def run(
 
 
 def greeting(simulator: Simulator, keys: Path) -> str:
-    """What a user needs to know: addresses, pin, topic, merchant, and the receiver's configuration."""
+    """The text printed at start: addresses, topic, merchant, and settings for the receiver."""
     return "\n".join(
         (
             f"Amazon Pay simulator ({simulator.environment}, {simulator.region}) on {simulator.base_url}",
@@ -84,7 +84,7 @@ def greeting(simulator: Simulator, keys: Path) -> str:
             f"  merchant     {simulator.merchant_id}",
             f"  FPS          {simulator.fps_endpoint} (retired in 2015), posts to {simulator.fps_post_to or 'nowhere'}",
             "",
-            "Configuration for `receiver serve --config receiver.toml`:",
+            "Settings for `receiver serve --config receiver.toml`:",
             "",
             snippet(simulator, keys),
             "",
@@ -98,7 +98,7 @@ EXAMPLE = '{"amount": "12.01", "currencyCode": "USD"}'
 
 
 def snippet(simulator: Simulator, keys: Path) -> str:
-    """The `[[accounts]]` table of a receiver that trusts this simulator and asks it. Paths are absolute."""
+    """The `[[accounts]]` table for a receiver that uses this simulator. Paths are absolute."""
     folder = keys.absolute()
     lines = {
         "name": simulator.environment,
@@ -131,10 +131,3 @@ def snippet(simulator: Simulator, keys: Path) -> str:
 def _quoted(text: str) -> str:
     """A TOML basic string; JSON's escapes are a part of TOML's."""
     return json.dumps(text)
-
-
-def _at_signal() -> asyncio.Event:
-    ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    return ended

@@ -1,7 +1,7 @@
-"""Command. `receiver verify`: judges captured notifications offline, by every rule of `/ipn` but deduplication.
+"""Command. `receiver verify`: checks captured notifications offline, by every rule of `/ipn` except deduplication.
 
-A file holds an envelope, or `{"message": <envelope>, "cert_pem": "…"}`. A certificate that comes in the file proves no
-more than that the file agrees with itself: hand over Amazon's own with `--cert` where the file's origin is in doubt.
+A file holds an envelope, or `{"message": <envelope>, "cert_pem": "…"}`. A certificate inside the file proves
+only that the file is consistent: pass Amazon's own with `--cert` if you doubt where the file comes from.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ UNRECOGNIZED = "unrecognized"
 
 
 class Unrecognized(Exception):
-    """It is Amazon Pay's, and not understood: `/ipn` answers 200, and keeps it."""
+    """It is from Amazon Pay, but not understood: `/ipn` answers 200 and keeps it."""
 
 
 def verify_files(
@@ -48,8 +48,8 @@ def verify_files(
     is accepted and not understood), `refund_id` (or null).
 
     `at` is the moment to judge at: `now`, `message` (each message's own time) or RFC 3339. `topics` are patterns as in
-    the configuration; here alone one may be `*`: any topic, and a message inside need then not be Amazon Pay's.
-    Merchants are not judged, as no account is known. Raises `ConfigurationError` on an unusable `at` or `cert`.
+    the configuration; `*` allows any topic, and messages that are not Amazon Pay's.
+    Merchants are not checked, as no account is known. Raises `ConfigurationError` on an unusable `at` or `cert`.
     """
     moment = _moment(at, now)
     certificate = _read_option(cert)
@@ -82,18 +82,16 @@ def _judge(body: bytes, pem: bytes | None, moment: int | None, patterns: Sequenc
     at = envelope.timestamp if moment is None else moment
     name = check_claims(envelope, at)
     if pem is None:
-        raise VerificationFailed("There is no certificate: hand one over.", reason="certificate_missing")
+        raise VerificationFailed("No certificate: pass one with --cert.", reason="certificate_missing")
     certificate = read_certificate(pem)
     if certificate.name != name:
-        raise VerificationFailed(
-            "The certificate is not the one that its file name promises.", reason="certificate_not_as_named"
-        )
+        raise VerificationFailed("The certificate does not match its file name.", reason="certificate_not_as_named")
     prove(envelope, certificate, at)
     return _read_notice(envelope, patterns) if envelope.type == NOTIFICATION else None
 
 
 def _read_notice(envelope: Envelope, patterns: Sequence[TopicPattern]) -> Notice | None:
-    """The notice inside; None for somebody else's message, which only `*` lets through to here.
+    """The notice inside; None for a message that is not Amazon Pay's, which only `*` lets through.
 
     Raises `Unrecognized` for one of Amazon Pay that is not understood.
     """

@@ -22,6 +22,7 @@ from receiver.errors import (
     StoreUnavailable,
 )
 from receiver.exchange import Response, never_sent
+from receiver.issue.refusals import hindrance
 from receiver.ledger.charge_book import reservation
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Facts
@@ -32,7 +33,7 @@ from receiver.outbox.events.event import Settled
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.refunds.timeline import RETRY
-from receiver.store.requests.requests import Attempt
+from receiver.store.requests.requests import Attempt, Disputed, NotReserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Settler
 
@@ -53,6 +54,10 @@ MEND_REFUSES_US = (
     "the refund was not issued, and the request is kept: reason_code and amazon_says tell what Amazon refuses of our "
     "requests (date, key, account). Correct that; it is then issued by itself. `receiver doctor` finds wrong keys and "
     "clocks"
+)
+MEND_STOPPED = (
+    "the buyer may be paid another way, as has become known while the request waited; nothing was issued. Look at the "
+    "charge in Seller Central; if the buyer is owed this refund as well, ask for it under a new key"
 )
 MEND_LATE = (
     "it is tried on; last_error says how Amazon fails: quote request_id to Amazon's support, and do not refund the "
@@ -93,7 +98,10 @@ class RefundAttempts:
         await self.store.requests.retry(self.account, attempt, order, at, unknown=None, fields={"detail": detail})
 
     async def _try(self, attempt: Attempt, order: PreparedRefund) -> None:
-        if not await self.store.requests.begin(self.account, attempt):
+        begun = await self.store.requests.begin(self.account, attempt, order)
+        if begun is not True:
+            if begun:
+                await self._stopped(attempt, order, begun)
             return
         request = post_refund(self.amazon_client.account.endpoint, order.body, order.amazon_key)
         try:
@@ -214,6 +222,29 @@ class RefundAttempts:
                 said = error.reason_code or "", error.detail
                 await self.store.timelines.add(self.account, order.retry_of, RETRY, order.issued_by, *said)
             log.warning("refund.refused", account=self.account, charge_id=order.charge_id, **_told(error))
+
+    async def _stopped(self, attempt: Attempt, order: PreparedRefund, found: NotReserved | Disputed) -> None:
+        """The buyer may be paid another way, as became known while the request waited: it ends, or becomes unclear."""
+        error = await hindrance(self.store, self.account, order, found)
+        fields = {"reason_code": "", "detail": error.detail, "amazon_status": "0", "request_id": ""}
+        fields["last_error"] = error.reason
+        state = await self.store.requests.refuse(self.account, attempt, order, fields)
+        if state not in (RequestState.UNCLEAR, RequestState.REFUSED):
+            return
+        self.metrics.refund_attempt("unclear" if state is RequestState.UNCLEAR else "stopped")
+        if order.retry_of:
+            await self.store.timelines.add(
+                self.account, order.retry_of, RETRY, order.issued_by, error.reason, error.detail
+            )
+        log.error(
+            "refund.stopped",
+            account=self.account,
+            request=order.id,
+            charge_id=order.charge_id,
+            reason=error.reason,
+            request_state=state,
+            mend=MEND_UNCLEAR if state is RequestState.UNCLEAR else MEND_STOPPED,
+        )
 
     async def _show_on_declined(self, order: PreparedRefund, error: AmazonRefused) -> None:
         """Let the declined refund tell that Amazon has refused to repeat it, if that is proven."""

@@ -24,11 +24,10 @@ from receiver.issue.attempts import Issued, RefundAttempts
 from receiver.issue.generations import generation_of
 from receiver.issue.manual import ByHand
 from receiver.issue.orders import make_order
-from receiver.issue.refusals import buyer_may_be_paid, not_reserved, refusal
+from receiver.issue.refusals import check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
 from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
-from receiver.ledger.dispute import open_on, permission_of
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, State
 from receiver.ledger.refund_request import (
@@ -149,20 +148,21 @@ class Issuer:
         if known is not None:
             return await self._known(known, order)
         if declined is not None:
-            await self._check(declined)
+            await self._check(declined, order)
         charge = await self.amazon_client.tracing(order.traceparent).charge(order.charge_id, fresh=True)
         captured = _refundable(charge, order)
         if not order.order_reference:
             order = msgspec.structs.replace(order, order_reference=charge.merchant_reference_id)
         guard = self._guard(order, charge, refundable_total(captured, self.over), declined)
         await self.store.requests.upgrade_charge_book(self._name, order.charge_id)
+        if declined is not None:
+            # Read after the charge: what has come meanwhile is the reserving script's.
+            await check_unseen(self.store, self._name, charge, order)
         lease = int(self.lease * 1000)
         reserved = await self.store.requests.reserve(self._name, order, owner=self.nonce(), guard=guard, lease=lease)
         match reserved:
-            case NotReserved():
-                raise not_reserved(reserved, order, guard)
-            case Disputed():
-                raise await self._disputed(order.charge_id)
+            case NotReserved() | Disputed():
+                raise await hindrance(self.store, self._name, order, reserved, guard.most)
             case Reserved(token=token):
                 await self.tries.when_admitted(Attempt(order.id, token), order)
                 record = await self.store.requests.get(self._name, order.id)
@@ -173,18 +173,13 @@ class Issuer:
                 return await self._known(record, order)
         return await self._known(reserved, order)
 
-    async def _check(self, declined: Refund) -> None:
+    async def _check(self, declined: Refund, order: PreparedRefund) -> None:
         """Refuse, before Amazon is asked, what no state of the charge admits. The rest is the reserving script's."""
         found = judge(declined, await self.store.charges.known(self._name, declined.charge_id), self.store.now())
         if found and NOT_MERCHANTS_REFUND in found.reasons:
             raise not_merchants_refund()
         if found and BUYER_MAY_BE_PAID in found.reasons:
-            raise await self._disputed(declined.charge_id)
-
-    async def _disputed(self, charge_id: str) -> Conflict:
-        return buyer_may_be_paid(
-            open_on(charge_id, await self.store.disputes.of_permission(self._name, permission_of(charge_id)))
-        )
+            raise await hindrance(self.store, self._name, order, Disputed())
 
     def _guard(self, order: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
         """What must not be in the way of an order."""
@@ -217,7 +212,7 @@ class Issuer:
                 raise refusal(record)
             case RequestState.UNCLEAR:
                 raise RefundUnclear(
-                    "Amazon refused this after a try whose end is not known, so the refund may have been made. Have "
+                    "A try of this had no end that is known, so the refund may have been made. Have "
                     "the request repeated under the same key (`receiver refund repeat`); if it stays unclear, look for "
                     "the refund in Seller Central before you use a new key, and settle the request (`receiver refund "
                     f"settle-request`). {record.detail}",

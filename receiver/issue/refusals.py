@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from receiver.errors import AmazonRefused, Conflict, OtherRefunds
-from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, Guard
-from receiver.ledger.dispute import Dispute, dispute_json, may_be_paid
+from receiver.ledger.charge import Charge, paid_unseen
+from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry
+from receiver.ledger.dispute import Dispute, dispute_json, may_be_paid, open_on, permission_of
 from receiver.ledger.money import Money
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
+from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE
 from receiver.ledger.schema import other_refunds_json
-from receiver.store.requests.requests import NotReserved
+from receiver.store import Store
+from receiver.store.requests.requests import Disputed, NotReserved
 
 NAMED = 4
 """Refunds that the text of an error names; the list beside it has all."""
@@ -20,8 +23,25 @@ NAME_THEM = (
 )
 
 
-def not_reserved(refused: NotReserved, order: PreparedRefund, guard: Guard) -> OtherRefunds:
-    """The error for what the store found in the way of an order."""
+STOPPED = frozenset({BUYER_MAY_BE_PAID, *NAMEABLE})
+"""How a request has ended that was stopped while it waited."""
+
+
+async def hindrance(
+    store: Store, account: str, order: PreparedRefund, found: NotReserved | Disputed, most: int = 0
+) -> Conflict:
+    """The error for what the store found in the way of an order. `most` is what may be refunded on the charge in all.
+
+    Raises `StoreUnavailable`.
+    """
+    if isinstance(found, NotReserved):
+        return not_reserved(found, order, most)
+    disputes = await store.disputes.of_permission(account, permission_of(order.charge_id))
+    return buyer_may_be_paid(open_on(order.charge_id, disputes))
+
+
+def not_reserved(refused: NotReserved, order: PreparedRefund, most: int) -> OtherRefunds:
+    """The error for other refunds of the charge."""
     named, refunds = _named(refused.entries), other_refunds_json(refused.entries)
     match refused.reason:
         case "too_many_refunds":
@@ -45,13 +65,33 @@ def not_reserved(refused: NotReserved, order: PreparedRefund, guard: Guard) -> O
                 reason="same_amount_refunded",
                 refunds=refunds,
             )
-    text = _exceeded(order.money, guard.most, refused)
+    text = _exceeded(order.money, most, refused)
     return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
+
+
+async def check_unseen(store: Store, account: str, charge: Charge, order: PreparedRefund) -> None:
+    """Raise `OtherRefunds` where the amount may have been paid by a refund that is not known here.
+
+    Who names such a refund of the order has looked. Raises `StoreUnavailable`.
+    """
+    entries = await store.requests.charge_entries(account, order.charge_id)
+    if not paid_unseen(charge, entries.values(), order.money):
+        return
+    for name in order.besides:
+        is_of_order = permission_of(name) == permission_of(order.charge_id)
+        if is_of_order and name not in entries and await store.refunds.get(account, name) is None:
+            return
+    raise OtherRefunds(
+        f"Amazon says that {order.money} more was refunded on the charge than is known here, which may be this "
+        f"refund, paid another way. Look in Seller Central. {NAME_THEM}",
+        reason="same_amount_refunded",
+        refunds=[],
+    )
 
 
 def buyer_may_be_paid(disputes: Sequence[Dispute]) -> Conflict:
     """The error for open disputes about the charge."""
-    error = Conflict(f"Nothing was issued. {may_be_paid(disputes)}", reason="buyer_may_be_paid")
+    error = Conflict(f"Nothing was issued. {may_be_paid(disputes)}", reason=BUYER_MAY_BE_PAID)
     error.more = {"disputes": [dispute_json(each) for each in disputes]}
     return error
 
@@ -72,12 +112,18 @@ def _named(entries: Mapping[str, Entry]) -> str:
 
 
 def refusal(record: RefundRequestRecord) -> AmazonRefused | Conflict:
-    """The error for a request that ended without a refund: Amazon refused it, or a person settled it so."""
+    """The error for a request that ended without a refund: refused by Amazon, stopped, or settled so by a person."""
     if record.settled_by:
         return Conflict(
             "A person has settled this request as not issued, and it is never tried again. Use a new key for another "
             "refund.",
             reason="settled_as_not_issued",
+        )
+    if record.last_error in STOPPED:
+        return Conflict(
+            f"This request waited for Amazon, and has ended without a refund: something became known meanwhile. "
+            f"Use a new key for another refund. {record.detail}",
+            reason=record.last_error,
         )
     return AmazonRefused(
         record.detail,

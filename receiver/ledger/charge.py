@@ -14,7 +14,7 @@ from types import MappingProxyType
 import msgspec
 
 from receiver.errors import BadRequest
-from receiver.ledger.charge_book import Entry
+from receiver.ledger.charge_book import RESERVED, Entry
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, State, Unread
 
@@ -79,6 +79,22 @@ def spent(refunded: Money | None, entries: Iterable[Entry], ceiling: int) -> int
     """
     ours = sum(ceiling if entry.minor_units is None else entry.minor_units for entry in entries if entry.counts)
     return max(refunded.minor_units if refunded else 0, ours)
+
+
+def paid_unseen(charge: Charge, entries: Iterable[Entry], amount: Money) -> bool:
+    """Whether Amazon says that just this amount more was refunded on the charge than is known here.
+
+    Then it may have been paid another way, by a refund of which no notification has come yet. Whether Amazon's figure
+    holds what is pending is not known: both are compared.
+    """
+    counted = [each for each in entries if each.counts and each.state != RESERVED]
+    pending = sum(each.minor_units or 0 for each in counted if each.state != State.REFUNDED and not each.conflict)
+    if charge.refunded is None or charge.refunded.currency_code != amount.currency_code:
+        return False
+    if any(each.minor_units is None for each in counted):
+        return False
+    more = charge.refunded.minor_units - sum(each.minor_units or 0 for each in counted)
+    return amount.minor_units in (more, more + pending)
 
 
 def has_more_to_tell(refund: Refund) -> bool:

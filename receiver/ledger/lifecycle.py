@@ -25,10 +25,9 @@ from receiver.ledger.refund import (
     Source,
     State,
     is_final,
+    is_theirs,
 )
 
-TYPES_AS_REASONS = frozenset({"AmazonA-ZRefund", "BuyerCanceled"})
-"""Reason codes of Refunded that say who began the refund (Amazon's older pages for the EU)."""
 MOST_FINALS = 16
 """A bound on what one refund may remember; a refund that contradicts itself more often is in conflict anyway."""
 
@@ -171,7 +170,8 @@ def decide(
             with_details(known, facts, ISSUERS if source is Source.CREATE else REVISED), seen, move
         )
     refund, emissions = _with_events(refund, emissions, move, now, stuck_after)
-    if refund.state == State.REFUNDED and refund.reason_code in TYPES_AS_REASONS:
+    if refund.state == State.REFUNDED and is_theirs(refund.reason_code):
+        # Amazon's older pages for the EU: a reason code of Refunded says who began the refund.
         refund = msgspec.structs.replace(refund, refund_type=refund.reason_code)
     if refund.backfill != (is_old := is_backfill(known, refund)):
         refund = msgspec.structs.replace(refund, backfill=is_old)

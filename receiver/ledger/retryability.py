@@ -6,7 +6,6 @@ reserves the amount (`store/requests/reserve.lua`) decides on the same facts in 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -14,14 +13,12 @@ from types import MappingProxyType
 import msgspec
 
 from receiver.errors import Conflict
-from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total, spent
+from receiver.ledger.charge import CAPTURED, OVER, Charge, paid_unseen, refundable_total, spent
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, in_the_way, retry_guard
 from receiver.ledger.dispute import Dispute, may_be_paid, open_on
 from receiver.ledger.money import Money
-from receiver.ledger.refund import FPS, Refund, Retryability, State
+from receiver.ledger.refund import FPS, Refund, Retryability, State, is_theirs
 
-NOT_THE_MERCHANTS = frozenset({"azrefund", "azguarantee", "azcancel", "chargeback", "buyercanceled"})
-"""Types of refunds that Amazon or a bank has begun, and reason codes of the same name, as `_plain` writes them."""
 NOT_MERCHANTS_REFUND = "not_merchants_refund"
 BUYER_MAY_BE_PAID = "buyer_may_be_paid"
 NAMEABLE = frozenset({"same_amount_refunded", "charge_in_conflict"})
@@ -63,13 +60,7 @@ class KnownCharge:
 
 def is_merchants(refund: Refund) -> bool:
     """Whether the merchant began it, as far as that is told."""
-    return not {_plain(refund.refund_type), _plain(refund.reason_code)} & NOT_THE_MERCHANTS
-
-
-def _plain(text: str) -> str:
-    """The word in one spelling: `AmazonA-ZRefund`, `Amazon A to Z Refund` and `A_TO_Z_REFUND` are `azrefund`."""
-    word = re.sub(r"[^a-z]", "", text.casefold()).removeprefix("amazon").replace("cancelled", "canceled")
-    return f"az{word.removeprefix('atoz')}" if word.startswith("atoz") else word
+    return not (is_theirs(refund.refund_type) or is_theirs(refund.reason_code))
 
 
 def judge(refund: Refund, known: KnownCharge, now: int) -> Retryability | None:
@@ -100,7 +91,7 @@ def _verdict(refund: Refund, known: KnownCharge, now: int) -> tuple[bool | None,
     others = {name: each for name, each in known.entries.items() if name != refund.refund_id and name not in mine}
     reasons += _of_others(refund, refund.amount, others, known, now)
     admits, reason = _admits(refund, refund.amount, others, known)
-    reasons += [reason] if reason else []
+    reasons += [reason] if reason and reason not in reasons else []
     if reasons:
         return False, tuple(reasons)
     return (_said(refund) if mine else admits), ()
@@ -145,6 +136,8 @@ def _admits(refund: Refund, amount: Money, others: Mapping[str, Entry], known: K
         return None, ""
     if charge.captured.currency_code != amount.currency_code:
         return False, "charge_does_not_admit"
+    if paid_unseen(charge, others.values(), amount):
+        return False, "same_amount_refunded"
     ceiling = refundable_total(charge.captured, known.over)
     fits = amount.minor_units <= ceiling - spent(charge.refunded, others.values(), ceiling)
     return fits, "" if fits else "allowance_exceeded"

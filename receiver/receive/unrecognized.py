@@ -1,4 +1,4 @@
-"""Verb. A message that is proven and not understood → kept for a person, and a hint for every refund that it names."""
+"""Verb. A message that is proven and not understood → kept for a person; a hint for each refund in it; its dispute."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from receiver.amazon.account import Account, Environment
 from receiver.amazon.notification import Notice
 from receiver.amazon.sns.envelope import Envelope
 from receiver.amazon.unrecognized import Contents
+from receiver.ledger.dispute import signed
 from receiver.ledger.hint import Hint, HintResult
 from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
 from receiver.ledger.refund import Source
@@ -79,8 +80,15 @@ async def keep(
     )
     hints = [] if contents.is_sample else _hints(accounts, contents, envelope, now, traceparent)
     writes = [store.schedule.hint(name, hint) for name, hint in hints]
+    if contents.dispute:
+        # A charge permission is one merchant's: what is not his disputes nothing of him.
+        dispute = signed(contents.dispute, envelope.message_id, envelope.timestamp)
+        writes += [
+            store.disputes.record(name, dispute, message_id=envelope.message_id, digest=kept.digest) for name in names
+        ]
+    others = len(writes)
     writes += [store.notifications.keep(name, kept, envelope.message) for name in ([UNASSIGNED] if several else names)]
-    return tuple((await all_of(writes))[len(hints) :])
+    return tuple((await all_of(writes))[others:])
 
 
 def _hints(

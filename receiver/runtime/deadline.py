@@ -25,7 +25,7 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("A deadline is for a task.")
+            raise RuntimeError("A deadline needs a task.")
         self._task, self._loop, self._expired = task, asyncio.get_running_loop(), 0
         self._cancelling = task.cancelling()
         self._end = self._loop.time() + seconds

@@ -70,7 +70,7 @@ FIELDS: Final = frozenset(
 )
 """Fields of Amazon's answers that become null if they are unreadable."""
 TRIED: Final = frozenset(
-    {"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued", "repeated"}
+    {"done", "refused", "unclear", "again", "contradicted", "settled_done", "settled_not_issued", "repeated", "stopped"}
 )
 """The outcomes of attempts to issue a refund, and of requests resolved by hand."""
 OPERATOR_TYPES: Final = frozenset(each.value for each in OperatorType)

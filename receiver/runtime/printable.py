@@ -13,8 +13,7 @@ def visible(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    """JSON without white space, with every unprintable character as an escape of JSON: `\\u001b`. Its meaning is the
-    same."""
+    """Compact JSON of the same meaning, with every unprintable character as an escape of JSON: `\\u001b`."""
     return text if text.isprintable() else "".join(map(_json_escape, text))
 
 

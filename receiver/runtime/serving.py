@@ -74,8 +74,7 @@ class Leaving:
 
 @contextlib.asynccontextmanager
 async def serving(server: Server, listener: socket.socket) -> AsyncIterator[str]:
-    """Serve on a bound socket. Yields the base address once it answers. At the end, requests in progress are
-    answered."""
+    """Serve on a bound socket. Yields the base address once it answers; requests in progress are still answered."""
     life = asyncio.create_task(server.serve([listener]), name="http")
     answering = asyncio.create_task(server.answering.wait())
     try:

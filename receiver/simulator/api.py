@@ -172,8 +172,7 @@ class Half(Response):
 
 
 def refusal(fault: Fault) -> Response:
-    """Amazon's error body, with the simulator's more specific reason in a header; or the error page of an
-    intermediary."""
+    """Amazon's error body with the simulator's specific reason in a header; or an intermediary's page."""
     headers = {REASON_HEADER: fault.word}
     if fault.page:
         return Response(fault.page, fault.status, headers, "text/html")

@@ -59,8 +59,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """The rules of one simulator. `public_keys`: public key id → key. `skew` is in seconds; Amazon's is not
-    documented."""
+    """The rules of one simulator. `public_keys`: id → key. `skew`: seconds; Amazon's is not documented."""
 
     public_keys: Mapping[str, RSAPublicKey]
     region: str

@@ -107,7 +107,7 @@ class Control:
         refund = self._engine.bank.refund(request.path_params["id"])
         posted = await self._engine.announcer.repeat(refund.refund_id)
         if posted is None:
-            raise Fault(409, "InvalidRequest", "Nothing was notified of this refund yet.")
+            raise Fault(409, "InvalidRequest", "No notification about this refund has been sent yet.")
         return JSONResponse(_json(posted))
 
     async def charges(self, _: Request) -> Response:
@@ -152,7 +152,7 @@ class Control:
         try:
             kind = Forgery(_text(found, "kind"))
         except ValueError:
-            raise invalid_value("kind", f"it is none of {', '.join(Forgery)}") from None
+            raise invalid_value("kind", f"it is not one of {', '.join(Forgery)}") from None
         return JSONResponse(_json(await self._engine.forge(kind, _text(found, "refundId") or None)))
 
     async def certificate(self, _: Request) -> Response:

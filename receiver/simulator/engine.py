@@ -147,8 +147,7 @@ class Engine:
         return self.bank.open_charge(amount, self.now(), state=state, reference=reference, charge_id=charge_id)
 
     def refund_fps(self, order: FpsOrder) -> FpsRefund:
-        """Make a Flexible Payments refund, or return the one with this reference. Raises `Fault` by the rules of
-        FPS."""
+        """Make a Flexible Payments refund, or return the one with this reference. Raises `Fault` by FPS's rules."""
         refund, change = self.fps_book.refund(order, self.now())
         if change is not None and (refund.status != "Pending" or self.config.announce_initiated):
             self._announce_fps(change)
@@ -176,8 +175,7 @@ class Engine:
                 await asyncio.wait_for(self._woken.wait(), min(left, LOOK_EVERY))
 
     async def forge(self, kind: Forgery, refund_id: str | None = None) -> Posted:
-        """Post a forged notification about a refund (default: the latest one, or one that does not exist). Returns the
-        attempt."""
+        """Post a forged notification about a refund, by default the latest one. Returns the attempt."""
         last = next(reversed(self.bank.refunds), f"{PREFIX[self.config.environment]}-0000000-0000000-R000000")
         return await self.announcer.forge(kind, refund_id or last)
 

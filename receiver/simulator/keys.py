@@ -110,8 +110,7 @@ def make_signing_key(now: int, *, common_name: str = SIGNER_NAME) -> SigningKey:
 
 
 def read_keys(signing_key: bytes, certificate: bytes, merchant_key: bytes) -> Keys:
-    """Keys from three PEM texts; raises ValueError unless they are RSA keys, and the certificate belongs to the
-    first."""
+    """Keys from three PEM texts; raises ValueError unless they are RSA keys and the certificate fits the first."""
     signing, merchant = (serialization.load_pem_private_key(pem, password=None) for pem in (signing_key, merchant_key))
     if not isinstance(signing, RSAPrivateKey) or not isinstance(merchant, RSAPrivateKey):
         raise ValueError("the keys are not RSA keys")

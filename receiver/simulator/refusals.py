@@ -37,7 +37,7 @@ TABLE = {
     Refusal.HOLD: (403, "InvalidAccountStatus", "The merchant account is on hold."),
     Refusal.FIELD: (400, "UnrecognizedField", "A field of the body is not known."),
     Refusal.VALUE: (400, "InvalidParameterValue", "The value provided for 'softDescriptor' is invalid."),
-    Refusal.CONFLICT: (409, "RequestNotSupported", "The request cannot be taken just now."),
+    Refusal.CONFLICT: (409, "RequestNotSupported", "The request cannot be accepted at the moment."),
     Refusal.PAGE: (403, "", "Forbidden by the firewall"),
     Refusal.PROXY: (407, "", "Proxy Authentication Required"),
     Refusal.TLS: (426, "", "Upgrade Required"),

@@ -140,5 +140,5 @@ def _no(constant: str) -> NoReturn:
 def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name comes twice")
+        raise ValueError("a name is repeated")
     return found

@@ -61,7 +61,7 @@ class Store(Repositories):
         self.gauges = Gauges(self, self.dashboard)
         self.pruning = Pruning(self)
         self.inspection = Inspection(self)
-        self.format = Format(self.connection)
+        self.format = Format(self)
         self._timekeeper: asyncio.Task[None] | None = None
         self._clock_is_right = False
 

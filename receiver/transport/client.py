@@ -168,7 +168,7 @@ class Transport:
         another status (including a redirect), a longer or an encoded body.
         """
         if not url.startswith("https://"):
-            raise TransportError("A certificate is fetched over https only.", reason="bad_url")
+            raise TransportError("Certificates are fetched over https only.", reason="bad_url")
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             return await self._fetch_once(url, deadline, connect_timeout)
@@ -194,7 +194,9 @@ class Transport:
             problem = f"it is longer than {MAX_CERTIFICATE} bytes"
         else:
             return answer.body
-        raise CertificateUnavailable(f"The certificate could not be had: {problem}.", reason="certificate_not_found")
+        raise CertificateUnavailable(
+            f"The certificate could not be fetched: {problem}.", reason="certificate_not_found"
+        )
 
     async def _exchange(
         self, request: Request, url: URL, connect_timeout: float, max_body: int, guarded: bool

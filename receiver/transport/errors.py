@@ -17,7 +17,7 @@ def judged(error: Exception) -> tuple[str, str]:
         case aiohttp.ConnectionTimeoutError():
             return "timeout", "no connection in time"
         case TimeoutError():
-            return "timeout", "no whole answer in time"
+            return "timeout", "no complete answer in time"
         case aiohttp.ClientConnectorDNSError():
             return "dns_failed", error.os_error.strerror or "the name has no address"
         case aiohttp.ClientSSLError():
@@ -29,7 +29,7 @@ def judged(error: Exception) -> tuple[str, str]:
         case aiohttp.ClientResponseError():
             return "bad_answer", error.message or "the answer is not HTTP"
         case GarbledBody():
-            return "bad_answer", "the body of the answer breaks the rules of HTTP"
+            return "bad_answer", "the body of the answer violates HTTP"
         case _:
             return "cut", "the connection ended before the answer did"
 

@@ -78,10 +78,10 @@ class CarefulHandler(ResponseHandler):
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Something is wrong with this head, with the body, or with the connection."""
         if self._refusable:
-            self._stand_in(self._refusable, "its head breaks the rules of HTTP")
+            self._stand_in(self._refusable, "its head violates HTTP")
             return
         if self._body is not None and not self._body.is_eof():
-            set_exception(self._body, GarbledBody("the body breaks the rules of HTTP"), exc)
+            set_exception(self._body, GarbledBody("the body violates HTTP"), exc)
         super().set_exception(exc, *cause)
 
     def _more_head(self, data: bytes) -> None:

@@ -24,12 +24,12 @@ HEADER_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 def checked_url(text: str, guarded: bool) -> URL:
     """The URL of a request. Raises `TransportError`: `bad_url`, `forbidden_address`."""
     if not PRINTABLE_URL.fullmatch(text):
-        raise TransportError("The address is no http or https URL in ASCII.", reason="bad_url")
+        raise TransportError("The address is not an http or https URL in ASCII.", reason="bad_url")
     try:
         url = URL(text, encoded=True)
         host, port = url.raw_host or "", url.port
     except ValueError as error:
-        raise TransportError("The address is no URL.", reason="bad_url") from error
+        raise TransportError("The address is not a URL.", reason="bad_url") from error
     if not host or port == 0 or "@" in url.raw_authority:
         raise TransportError("The address needs a host, and must have no user or password.", reason="bad_url")
     if ":" not in host and NUMERIC_HOST.fullmatch(host) and not _is_ipv4(host):
@@ -50,4 +50,4 @@ def check_headers(request: Request) -> None:
     """Raise `TransportError` (`bad_header`) for a header that would break the request."""
     for name, value in request.headers.items():
         if not HEADER_NAME.fullmatch(name) or HEADER_FORBIDDEN.search(value):
-            raise TransportError("A header holds what no header may hold.", reason="bad_header")
+            raise TransportError("A header contains forbidden characters.", reason="bad_header")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from receiver.amazon.notification import Notice, read_notice
 from receiver.errors import Malformed
+from receiver.ledger.refund import is_theirs
 from tests.kit.sns import MERCHANT, REFUND_ID, notice
 
 XML = """<?xml version="1.0" encoding="UTF-8"?><RefundNotification \
@@ -119,6 +120,14 @@ def test_an_xml_notice_names_a_refund() -> None:
         refund_type="SellerInitiated",
         release_environment="Sandbox",
     )
+
+
+@pytest.mark.parametrize("word", ["Amazon A to Z Refund", "A-to-z Guarantee", "Charge Back", "Buyer\u00a0Cancelled"])
+def test_the_type_of_a_refund_is_kept_in_any_spelling(word: str) -> None:
+    """It says that the refund is not the merchant's: what were left out would be retried."""
+    found = read_notice(v1(XML.replace("SellerInitiated", word))).refund_type
+    assert found == word.replace("\u00a0", " ")
+    assert is_theirs(found)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import copy
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.amazon.calls import read_refund
 from receiver.exchange import Response
 from receiver.ledger.lifecycle import EventType, decide
-from receiver.ledger.refund import Source
+from receiver.ledger.refund import Source, is_theirs
 from receiver.outbox.events.event import event_of, from_fields, to_fields
 from receiver.outbox.formats.registry import FORMATS, render, wants
 from receiver.store.refunds.codec import from_hash, to_hash
@@ -93,3 +94,20 @@ def test_a_change_of_any_one_field_never_hides_a_decline(place: tuple[str, ...],
 def test_a_field_that_cannot_be_read_never_loses_a_refund_that_was_made(place: tuple[str, ...], value: Any) -> None:
     """Of an answer to Create Refund the id is enough."""
     assert read_refund(Response(201, {}, changed(place, value)), is_new=True).refund_id == WHOLE["refundId"]
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("Amazon A to Z Refund", "Amazon-A-to-Z-Refund"),
+        ("Charge\u2011Back", "Charge-Back"),
+        ("Buyer Cancelled", "Buyer-Cancelled"),
+        ("Amazon Rejected", ""),
+    ],
+)
+def test_a_reason_that_says_whose_refund_it_is_is_kept_in_any_spelling(said: str, kept: str) -> None:
+    """What were left out would be retried, although Amazon is collecting for a claim."""
+    status = {**WHOLE["statusDetails"], "reasonCode": said}
+    body = json.dumps({**WHOLE, "statusDetails": status}).encode()
+    found = read_refund(Response(200, {}, body))
+    assert (found.reason_code, is_theirs(found.reason_code)) == (kept, bool(kept))

@@ -6,13 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
-import typer
 from typer.testing import CliRunner
 
-import receiver.commands.cli  # noqa: F401 - it makes some commands those of `receiver refund`
-from receiver.commands import notification
-from receiver.commands.refund import refund
-from receiver.commands.subscriber import delivery, subscriber
+from receiver.commands.cli import app
 from tests.commands.kit import Process, Server
 from tests.http.kit import ADMIN, READER
 
@@ -51,11 +47,6 @@ def server(running_server: Server) -> Server:
 
 def run_command(*args: str, input: str | None = None, **environment: str) -> Ran:  # noqa: A002
     """The command in this process, on pipes, at 80 columns."""
-    app = typer.Typer()
-    app.add_typer(refund.app, name="refund")
-    app.add_typer(subscriber.app, name="subscriber")
-    app.add_typer(delivery.app, name="delivery")
-    app.add_typer(notification.app, name="notification")
     result = CliRunner().invoke(app, args, input=input, env={"COLUMNS": "80", **environment})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

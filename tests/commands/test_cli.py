@@ -8,7 +8,8 @@ import os
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 
 import aiohttp
@@ -126,7 +127,7 @@ async def test_demo_prints_one_json_object(place: Desk) -> None:
     assert not list(place.folder.glob("receiver-demo-*"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 async def test_a_demo_that_is_ended_leaves_nothing_behind(place: Desk, number: int, code: int) -> None:
     """No Valkey, no folder, no traceback; the exit code is that of a shell."""
     command = await place.start("demo", "--json", env={"TMPDIR": str(place.folder)})
@@ -135,6 +136,48 @@ async def test_a_demo_that_is_ended_leaves_nothing_behind(place: Desk, number: i
     assert (command.said, command.complaint) == ("", "")
     assert not servers(place.folder)
     assert not list(place.folder.glob("receiver-demo-*"))
+
+
+async def test_a_demo_that_is_killed_leaves_nothing_behind(place: Desk) -> None:
+    """`kill -9` ends it without a word; its Valkey and its folder go all the same."""
+    command = await place.start("demo", "--keep", env={"TMPDIR": str(place.folder)})
+    await until(lambda: servers(place.folder), "its Valkey runs")
+    await command.kill()
+    await until(lambda: not servers(place.folder), "its Valkey has ended")
+    await until(lambda: not list(place.folder.glob("receiver-demo-*")), "its folder is removed")
+
+
+@contextmanager
+def ignored(number: int) -> Iterator[None]:
+    """What is started in the block is started with this signal ignored, as by `nohup` or in the background."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_signals_end_a_service_and_a_simulator_in_order(place: Desk, number: int) -> None:
+    """Exit code 0, also where a script started them in the background, with SIGINT ignored. No Valkey is left."""
+    with ignored(signal.SIGINT):
+        service = await place.start("serve", env=account())
+        amazon = await place.start("simulate", "--port", "0")
+    await service.line("serve.ready")
+    await until(lambda: "curl" in amazon.said, "the simulator answers")
+    assert [await each.stop(number) for each in (service, amazon)] == [0, 0]
+    assert service.logged("serve.stopping")
+    assert not servers(place.folder)
+
+
+async def test_nohup_keeps_a_service_over_the_end_of_its_terminal(place: Desk) -> None:
+    """A hang-up that was ignored from the start stays ignored."""
+    with ignored(signal.SIGHUP):
+        service = await place.start("serve", env=account())
+    await service.line("serve.ready")
+    service.process.send_signal(signal.SIGHUP)
+    assert await service.stop() == 0
+    assert len(service.logged("serve.stopping")) == 1
 
 
 async def test_simulate_prints_what_serve_needs(place: Desk) -> None:

@@ -27,7 +27,7 @@ from tests.kit.processes import Command, Desk, desk, environment, short_folder
 from tests.kit.valkey import start_valkey, stop_valkey
 
 TOKEN = "token-of-the-test-7f3a"
-FIELDS = {"check", "subject", "status", "reason", "found", "mend"}
+FIELDS = {"check", "subject", "status", "reason", "found", "fix", "mend"}
 BOUND = 20.0
 
 
@@ -80,7 +80,8 @@ def read(command: Command) -> tuple[dict[str, Any], dict[str, str]]:
         assert each["check"]
         assert each["found"]
         assert (each["status"] == "ok") is (not each["reason"])
-        assert each["mend"] or each["status"] in ("ok", "skip"), each
+        assert each["fix"] or each["status"] in ("ok", "skip"), each
+        assert each["mend"] == each["fix"], "the old name goes on working"
     return told, {each["check"]: each["reason"] for each in told["findings"] if each["reason"]}
 
 
@@ -100,7 +101,7 @@ async def test_a_right_installation_offline(place: Desk, durable: str) -> None:
 
 
 async def test_the_lines_for_people(place: Desk, durable: str) -> None:
-    """Each begins with its word; the mend stands below; no colours outside a terminal; exit code 1."""
+    """Each begins with its word; the fix stands below; no colours outside a terminal; exit code 1."""
     async with Simulator(keys=make_keys(system_clock()), throttle={}) as amazon:
         env = settings(durable, endpoint=amazon.base_url, public_key_id=amazon.public_key_id)
         command = await place.run("doctor", env=env, bound=BOUND)
@@ -233,4 +234,4 @@ def test_warnings_are_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "us: odd \\x1b[31m name" in said
     assert "\x1b" not in said
-    assert "0 ok, 1 to look at, 0 failed, 0 skipped." in said
+    assert "0 ok, 1 warnings, 0 failed, 0 skipped." in said

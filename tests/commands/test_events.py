@@ -40,11 +40,27 @@ def test_tail_prints_what_happens(server: Server, start: Start) -> None:
     process.signal(signal.SIGINT)
     assert process.wait() == 130
     assert process.out.rest() == []
-    cursor = process.err.until("To go on from here: --after ").rpartition(" ")[2]
+    cursor = process.err.until("To continue from here: --after ").rpartition(" ")[2]
     server.seen(OTHER, "Declined", account="eu")
     again = start("events", "tail", "--after", cursor, "--json")
     event = json.loads(again.out.next() or "")
     assert (event["type"], event["subject"]) == ("amazonpay.refund.conflict", OTHER)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("command", [("events", "tail"), ("refund", "watch")])
+def test_what_is_followed_ends_in_order_at_every_signal(
+    server: Server, start: Start, command: tuple[str, str], number: int, code: int
+) -> None:
+    """No traceback; the exit code is that of a shell, and `events` says where to go on."""
+    process = start(*command)
+    process.err.until("Following" if command[0] == "events" else "Watching")
+    server.seen()
+    assert REFUND in (process.out.next() or "")
+    process.signal(number)
+    assert process.wait() == code
+    last = [line.rpartition(" ")[0] for line in process.err.rest() if not line.endswith("(UTC)")]
+    assert last == (["receiver: To continue from here: --after"] if command[0] == "events" else [])
 
 
 def test_tail_filters(server: Server, start: Start) -> None:
@@ -56,7 +72,7 @@ def test_tail_filters(server: Server, start: Start) -> None:
     options = ("--type", "declined", "--reason", "AmazonRejected", "--account", "us", "--after", "beginning")
     process = start("events", "tail", *options)
     assert "S01-us" in (process.out.next() or "")
-    assert process.err.next() == "receiver: Following events. Ctrl-C ends."
+    assert process.err.next() == "receiver: Following events. Press Ctrl-C to stop."
 
 
 def test_tail_resumes_after_a_restart(server: Server, start: Start) -> None:
@@ -70,7 +86,7 @@ def test_tail_resumes_after_a_restart(server: Server, start: Start) -> None:
     server.start()
     server.seen(OTHER)
     assert OTHER in (process.out.next() or "")
-    process.err.until("The service answers again.")
+    process.err.until("The service is back.")
 
 
 def test_tail_says_what_was_lost(server: Server, start: Start) -> None:
@@ -88,7 +104,7 @@ def test_tail_says_what_was_lost(server: Server, start: Start) -> None:
     [
         (("tail", "--after", "nonsense"), "[400 bad_cursor]", 1),
         (("tail", "--type", "decline"), "Did you mean declined?", 1),
-        (("forward", "--to", "nowhere"), "--to: is not an address", 2),
+        (("forward", "--to", "nowhere"), "--to: is not a URL", 2),
         (("forward", "--to", "http://127.0.0.1:1", "--secret", "hush"), "--secret: does not begin with whsec_", 2),
         (("forward",), "Missing option '--to'", 2),
     ],
@@ -163,8 +179,8 @@ def test_forward_tries_again_and_passes_over(server: Server, start: Start) -> No
     server.seen(OTHER, "Refunded")
     with target(500, 503, 500, 404, 200) as hook:
         process = start("events", "forward", "--to", hook.url, "--secret", SECRET, "--after", "beginning")
-        assert process.out.next() == f"declined   {REFUND}  500  passed over, 3 tries"
-        assert process.out.next() == f"refunded   {OTHER}  200  after 2 tries"
+        assert process.out.next() == f"declined   {REFUND}  500  skipped after 3 attempts"
+        assert process.out.next() == f"refunded   {OTHER}  200  after 2 attempts"
         assert len({headers["webhook-id"] for headers, _ in hook.requests[:3]}) == 1
         for headers, body in hook.requests:
             standardwebhooks.Webhook(SECRET).verify(body, headers)

@@ -96,7 +96,7 @@ def test_a_refund_is_printed_as_json_with_all_that_a_ledger_needs(amazon: Simula
             "transactionStatus": "Pending",
         },
     }
-    assert "no ledger keeps this refund" in ran.err
+    assert "does not record or track this refund" in ran.err
     refund = amazon.fps_refunds[0]
     assert (refund.order.description, refund.amount.text) == ("Größe 3", "14.00")
 
@@ -117,7 +117,7 @@ def test_without_an_amount_all_that_is_left_is_refunded(amazon: Simulator, run: 
     ran = run(T1, "R-1", "--json")
     assert (ran.code, json.loads(ran.out)["refundAmount"]) == (0, None)
     assert amazon.fps_refunds[0].amount.text == "100.00"
-    assert "all that was left" in run(T1, "R-1").out
+    assert "the whole remaining amount" in run(T1, "R-1").out
 
 
 def test_the_same_command_again_is_the_same_refund(amazon: Simulator, run: Callable[..., Ran]) -> None:
@@ -170,8 +170,8 @@ def test_every_part_of_the_key_that_is_missing_is_named_at_once(run: Callable[..
     """Exit code 2, and nothing is sent."""
     ran = run(T1, "R-1", FPS_ACCESS_KEY_ID=None, FPS_SECRET_ACCESS_KEY=None)
     assert ran.code == 2
-    assert "set FPS_ACCESS_KEY_ID" in ran.err
-    assert "set FPS_SECRET_ACCESS_KEY" in ran.err
+    assert "Set FPS_ACCESS_KEY_ID" in ran.err
+    assert "Set FPS_SECRET_ACCESS_KEY" in ran.err
     ran = run(T1, "R-1", FPS_ACCESS_KEY_ID="short")
     assert (ran.code, "AWSAccessKeyId" in ran.err) == (2, True)
     ran = run(T1, "R-1", FPS_SECRET_ACCESS_KEY="two words")
@@ -218,7 +218,7 @@ def test_an_endpoint_that_is_not_safe_is_refused(endpoint: str) -> None:
 def test_without_an_endpoint_the_service_is_called() -> None:
     """Which wants a token, and has a version and a signature method of its own."""
     ran = command(T1, "R-1", RECEIVER_TOKEN=None, RECEIVER_TOKEN_FILE=None)
-    assert (ran.code, "There is no token" in ran.err) == (2, True)
+    assert (ran.code, "No token" in ran.err) == (2, True)
     ran = command(T1, "R-1", "--api-version", "2010-08-28", RECEIVER_TOKEN="token")
     assert (ran.code, "--endpoint" in ran.err) == (2, True)
 

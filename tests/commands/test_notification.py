@@ -25,7 +25,7 @@ def test_none_is_said(server: Server, admin: Run) -> None:
     """On standard error: there is no result."""
     ran = admin("notification", "list")
     assert (ran.code, ran.out) == (0, "")
-    assert "Every notification was understood." in ran.err
+    assert "every notification was understood." in ran.err
 
 
 def test_they_are_listed_and_one_is_shown(server: Server, admin: Run) -> None:

@@ -197,7 +197,7 @@ def test_bytes_that_are_no_text_are_wrong_usage(words: tuple[str, ...]) -> None:
     """Two keys that differ in such bytes alone must not be sent as one."""
     ran = CliRunner().invoke(app, ["refund", *words], env={"RECEIVER_TOKEN": "a-token"})
     assert (ran.exit_code, ran.stdout) == (2, "")
-    assert "not text in UTF-8" in ran.stderr
+    assert "not UTF-8 text" in ran.stderr
 
 
 @pytest.mark.parametrize("text", ["yesterday", "3x", "2026-01-31T12:00:00", "2026-02-30", "99999999999999999999d"])

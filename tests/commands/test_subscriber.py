@@ -230,7 +230,7 @@ def test_what_is_owed_and_sent_again(admin: Run) -> None:
         assert (ran.code, ran.out, ran.err) == (0, "", f"receiver: There are no {state} events.\n")
     assert json.loads(admin("delivery", "list", "finance", "--json").out)["deliveries"] == []
     assert admin("delivery", "redrive", "finance").code == 2
-    assert admin("delivery", "redrive", "finance", "--all").out == "0 are sent again.\n"
+    assert admin("delivery", "redrive", "finance", "--all").out == "0 will be sent again.\n"
     ran = admin("delivery", "redrive", "finance", "1-1", "--dry-run")
     assert (ran.code, ran.out) == (0, "0 would be sent again.\n")
     assert admin("delivery", "redrive", "finance", "1-1").err == "receiver: Not found: 1-1.\n"

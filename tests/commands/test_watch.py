@@ -53,7 +53,7 @@ def test_one_refund_with_all_its_history_as_json(server: Server, start: Start) -
 def test_one_refund_that_nobody_knows_yet_is_waited_for(server: Server, start: Start) -> None:
     """It says so, once."""
     process = start("refund", "watch", REFUND)
-    process.err.until("Nobody has told the service")
+    process.err.until("The service does not know this refund")
     server.seen(state="Refunded")
     assert "Refunded" in (process.out.next() or "")
     assert process.wait() == 0
@@ -63,7 +63,7 @@ def test_every_refund_until_ctrl_c(server: Server, start: Start) -> None:
     """Only what is new, every change of it, and 130 without a traceback at the end."""
     server.seen("S01-old")
     process = start("refund", "watch")
-    process.err.until("Watching every refund.")
+    process.err.until("Watching all refunds.")
     server.seen("S01-new")
     assert "S01-new" in (process.out.next() or "")
     server.seen("S01-old", "Refunded")
@@ -82,7 +82,7 @@ def test_a_restart_of_the_service_loses_no_change(running_server: Server, server
     """What happened while nobody answered is shown afterwards, with the steps in between."""
     server.seen("S01-1")
     process = start("refund", "watch", "--json")
-    process.err.until("Watching every refund.")
+    process.err.until("Watching all refunds.")
     server.stop()
     try:
         process.err.until("Trying again in")
@@ -93,7 +93,7 @@ def test_a_restart_of_the_service_loses_no_change(running_server: Server, server
         server.run(server.service.stop())
     finally:
         server.start()
-    process.err.until("The service answers again.")
+    process.err.until("The service is back.")
     lines = [json.loads(process.out.next() or "") for _ in range(3)]
     assert [(line["refundId"], line["revision"]) for line in lines] == [("S01-1", 2), ("S01-2", 1), ("S01-2", 2)]
     process.signal(signal.SIGINT)
@@ -120,9 +120,9 @@ async def test_a_refusal_ends_the_watch() -> None:
         ran = await against(web, "refund", "watch")
     assert (ran.code, ran.out, answers) == (1, "", [])
     told = ran.err.splitlines()
-    assert told[0] == "receiver: Watching every refund. Ctrl-C ends."
+    assert told[0] == "receiver: Watching all refunds. Press Ctrl-C to stop."
     assert told[1].endswith("[502 not_the_api] Trying again in 1 s.")
-    assert told[2] == "receiver: The service answers again."
+    assert told[2] == "receiver: The service is back."
     assert told[3] == "receiver: Who? [401 token_unknown]"
 
 

@@ -87,7 +87,7 @@ def test_wrong_values_are_refused(setting: str, says: str) -> None:
 @pytest.mark.parametrize("version", ["1.25", "1.31", "1.37"])
 def test_kubernetes_takes_every_object(version: str) -> None:
     """By the schemas of Kubernetes, unknown fields refused. The operator's two kinds are not among them."""
-    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate of PyPI is not installed")
+    validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
     looked_at = 0
     for each in rendered():
         if not each["apiVersion"].startswith("monitoring.coreos.com"):

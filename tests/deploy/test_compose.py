@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,13 @@ def test_every_service_is_locked_in(name: str) -> None:
     if name != "caddy":
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
         assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+
+
+def test_the_services_health_is_asked_by_a_module_that_exists() -> None:
+    """Compose cannot tell a wrong name from an unhealthy service."""
+    asked = SERVICES["receiver"]["healthcheck"]["test"]
+    assert asked[:3] == ["CMD", "python", "-m"]
+    assert find_spec(asked[3]) is not None
 
 
 def test_every_file_that_ships_is_there_and_secrets_are_only_files() -> None:

@@ -26,9 +26,7 @@ def test_the_corpus_breaks_nothing(name: str) -> None:
         TARGETS[name](path.read_bytes())
 
 
-@pytest.mark.skipif(
-    find_spec("atheris") is None, reason="atheris is not installed (pip install '.[fuzz]'; it has wheels for Linux)"
-)
+@pytest.mark.skipif(find_spec("atheris") is None, reason="pip install '.[fuzz]': atheris, which has wheels for Linux")
 def test_a_second_of_looking_finds_nothing(tmp_path: Path) -> None:
     """For each target; and the fuzzer has really tried something."""
     ended = subprocess.run(

@@ -21,7 +21,8 @@ from tests.kit.outside import outside
 MODULES = Path(outside("NODE_MODULES") or REPOSITORY / "node_modules")
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(
-    NODE is None or not (MODULES / "eventsource").is_dir(), reason="needs node, and the npm package eventsource"
+    NODE is None or not (MODULES / "eventsource").is_dir(),
+    reason=f"install Node, and the npm package eventsource in {MODULES} (or RECEIVER_TEST_NODE_MODULES)",
 )
 
 SCRIPT = """

@@ -96,6 +96,28 @@ async def test_other_refunds_are_shown_with_a_box_that_names_them(redis: Any, va
         assert (status, headers["Location"]) == (303, f"/refunds/{repeated}?account=us&done=retry")
 
 
+async def test_a_payment_that_is_not_known_here_can_be_named(redis: Any, valkey_url: str, tmp_path: Path) -> None:
+    """Amazon's figure of the charge tells of it, its notification has not come: a person types what he has found."""
+    async with shop(valkey_url, tmp_path) as (counter, amazon):
+        charge = amazon.open_charge("100.00", "USD")
+        _, made = await counter.create(charge, "14.02")
+        declined = made["refundId"]
+        amazon.move()
+        await counter.shows(declined, "Declined")
+        amazon.post_to = None
+        other = amazon.start_refund("14.02", "USD", Outcome.REFUNDED_AT_ONCE, charge)
+        _, text, _, jar = await page(counter, "GET", "/sign-in", {})
+        _, _, _, jar = await page(counter, "POST", "/sign-in", jar, token=REFUNDER, csrf=csrf(text), next="/")
+        path = f"/refunds/{declined}/retry?account=us"
+        _, text, _, _ = await page(counter, "GET", path, jar)
+        status, text, _, _ = await page(counter, "POST", path, jar, csrf=csrf(text))
+        assert (status, '<input name="besides"' in text) == (409, True)
+        assert "14.02 USD more was refunded on the charge than is known here" in text
+        status, _, headers, _ = await page(counter, "POST", path, jar, csrf=csrf(text), besides=other)
+        (repeated,) = set(amazon.refunds) - {declined, other}
+        assert (status, headers["Location"]) == (303, f"/refunds/{repeated}?account=us&done=retry")
+
+
 async def test_unclear_requests_come_first(store: Store, clock: ManualClock) -> None:
     """For who may settle them: the scope refund."""
     sns = SnsSigner()

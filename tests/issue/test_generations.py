@@ -233,7 +233,7 @@ async def test_a_try_that_is_under_way_is_not_ended_by_a_person(shop: Desk) -> N
     pending = await shop.issuer.create(shop.wish(charge), "refund-1")
     shop.clock.tick(1_000_000)
     (attempt,) = (await shop.store.requests.claim("us", lease=30_000, limit=1)).attempts
-    assert await shop.store.requests.begin("us", attempt)
+    assert await shop.store.requests.begin("us", attempt, pending.record.order)
     with pytest.raises(Conflict) as caught:
         await shop.issuer.settle_as_not_issued(pending.record.order.id, by="ops")
     assert caught.value.reason == "request_pending"

@@ -252,7 +252,7 @@ def test_a_refusal_after_a_refund_that_nobody_heard_of_frees_nothing(loop: Loop,
         ("reserve", "spent + minor_units > most", "false", ""),
         ("reserve", "entry.state ~= 'Declined' or", "entry.state ~= 'Declined' and entry.state ~= 'Reserved' or", ""),
         ("finish_request", "redis.call('HGET', KEYS[1], 'unknown') == '1'", "false", "lost"),
-        ("begin_try", "redis.call('HGET', KEYS[1], 'open') == '1'", "false", "answer"),
+        ("begin_try", "if held[1] == '1' then", "if false then", "answer"),
     ],
 )
 def test_without_a_protection_an_interleaving_is_found(

@@ -107,7 +107,7 @@ BAD: dict[str, tuple[dict[str, Any], str | None, int, str]] = {
     "negative number": ({"refundAmount": {**USD, "amount": -1}}, "k", 400, "bad_amount"),
     "too many decimals": ({"refundAmount": {**USD, "amount": "14.001"}}, "k", 400, "bad_amount"),
     "decimals in JPY": ({"refundAmount": {"amount": "14.5", "currencyCode": "JPY"}}, "k", 400, "bad_amount"),
-    "no number": ({"refundAmount": {**USD, "amount": "1e3"}}, "k", 400, "bad_amount"),
+    "not a number": ({"refundAmount": {**USD, "amount": "1e3"}}, "k", 400, "bad_amount"),
     "no currency": ({"refundAmount": {"amount": "14.00"}}, "k", 400, "bad_amount"),
     "bad currency": ({"refundAmount": {**USD, "currencyCode": "usd"}}, "k", 400, "bad_currency"),
     "too much at all": ({"refundAmount": {**USD, "amount": "150000.01"}}, "k", 400, "bad_amount"),
@@ -608,6 +608,27 @@ async def test_the_command_retries_what_was_declined(open_shop: Shop) -> None:
     assert ran.code == 0, ran
     assert f"Retry of       {first['refundId']}" in ran.out
     assert len(amazon.refunds) == 2
+
+
+async def test_the_commands_name_other_refunds(open_shop: Shop) -> None:
+    """As often as there are others; without them the answer is a conflict."""
+    counter, amazon = open_shop
+    charge = amazon.open_charge("100.00", "USD")
+    _, first = await counter.create(charge, "14.01")
+    amazon.move()
+    await counter.shows(first["refundId"], "Declined")
+    ran = await counter.run("refund", "create", charge, "14.01", "USD")
+    assert ran.code == 0, ran
+    ran = await counter.run("refund", "retry", first["refundId"])
+    assert "[409 same_amount_refunded]" in ran.err
+    other = list(amazon.refunds)[-1]
+    ran = await counter.run("refund", "retry", first["refundId"], "--besides", other, "--besides", first["refundId"])
+    assert ran.code == 0, ran
+    retried = list(amazon.refunds)[-1]
+    named = ["--besides", other, "--besides", retried]
+    ran = await counter.run("refund", "create", charge, "14.01", "USD", *named)
+    assert ran.code == 0, ran
+    assert len(amazon.refunds) == 4
 
 
 async def test_a_decline_at_once_has_an_exit_code_of_its_own(open_shop: Shop) -> None:

@@ -96,6 +96,20 @@ async def test_a_refund_in_the_same_second_or_of_an_unknown_time_counts_as_later
     assert listed(await refused(shop.issuer.retry(number(4)))) == [number(3)]
 
 
+async def test_a_payment_that_only_amazon_knows_of_is_in_the_way_of_a_retry(shop: Desk) -> None:
+    """Its notification is late or lost; Amazon's figure of the charge tells. Who names that refund has looked."""
+    charge = shop.charge()
+    await told(shop, number(1), "Declined", charge, ago=2 * HOUR)
+    other = shop.simulator.start_refund("20.00", "USD", "RefundedAtOnce", charge)
+    elsewhere = other[:-1] + ("1" if other[-1] != "1" else "2")
+    await told(shop, elsewhere, "Refunded", f"{charge[:-1]}x")
+    named = [number(1), number(3), elsewhere]
+    error = await refused(shop.issuer.retry(number(1), Asked(besides=named)))
+    assert (error.reason, listed(error), "20.00 USD more" in error.detail) == ("same_amount_refunded", [], True)
+    assert (shop.issued(charge), await shop.reserved(charge)) == ([other], [])
+    assert (await shop.issuer.retry(number(1), Asked(besides=[other]))).refund is not None
+
+
 async def test_of_twenty_callers_with_twenty_keys_and_one_amount_one_wins(shop: Desk) -> None:
     charge = shop.charge(amount="1000.00")
     wishes = [shop.another().create(shop.wish(charge, "20.00"), f"key-{each}") for each in range(20)]

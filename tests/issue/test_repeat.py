@@ -238,7 +238,7 @@ async def test_the_dashboard_has_a_button(open_shop: Open) -> None:
     amazon.fault_injection.add("refuse", place="create_refund", kind="count")
     status, _, headers, _ = await page(counter, "POST", path, jar, csrf=token)
     assert (status, headers["Location"]) == (303, "/?done=unclear")
-    assert "refuses it still" in (await page(counter, "GET", "/?done=unclear", jar))[1]
+    assert "still refuses it" in (await page(counter, "GET", "/?done=unclear", jar))[1]
     status, _, headers, _ = await page(counter, "POST", path, jar, csrf=token)
     (made,) = [each.refund_id for each in amazon.refunds.values() if each.order.charge_id == charge]
     assert (status, headers["Location"]) == (303, f"/refunds/{made}?account=us&done=retry")
@@ -259,16 +259,16 @@ async def test_the_button_of_a_retry_says_what_happened_last_time(open_shop: Ope
     jar = await signed_in(counter)
     path = f"/refunds/{declined}/retry?account=us"
     _, text, _, _ = await page(counter, "GET", path, jar)
-    assert "The last try" not in text
+    assert "The last attempt" not in text
     amazon.fault_injection.add("refuse", place="create_refund", kind="count")
     assert (await page(counter, "POST", path, jar, csrf=csrf(text)))[0] == 422
     said = "The charge has been refunded ten times."
     _, shown, _, _ = await page(counter, "GET", f"/refunds/{declined}?account=us", jar)
-    assert "The last try to issue it again" in shown
+    assert "The last attempt to reissue it" in shown
     assert shown.count(said) == 2, "beside the button, and in the timeline"
-    assert "Asked for by refunder" in shown
+    assert "Requested by refunder" in shown
     _, text, _, _ = await page(counter, "GET", path, jar)
-    assert "The last try" in text
+    assert "The last attempt" in text
     assert said in text
     ran = await counter.run("refund", "get", declined)
     assert said in " ".join(ran.out.split())

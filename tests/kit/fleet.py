@@ -27,7 +27,7 @@ MASTER = "refunds"
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as line:
         line.bind((HOST, 0))
         return int(line.getsockname()[1])
@@ -90,7 +90,7 @@ class Server:
 
 @dataclass(slots=True)
 class Fleet:
-    """The processes of one test, each in a folder of its own."""
+    """The processes of one test, each in its own folder."""
 
     folder: Path
     servers: list[Server] = field(default_factory=list)
@@ -174,8 +174,8 @@ async def agree(servers: Sequence[Server]) -> bool:
     """Whether every node of the cluster says that all is well, and knows all of the others."""
     texts = [(await each.client.execute_command("CLUSTER", "INFO")) for each in servers]
     wanted = ("cluster_state:ok", "cluster_slots_assigned:16384", f"cluster_known_nodes:{len(servers)}")
-    told = [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
-    return all(word in text for text in told for word in wanted)
+    decoded = [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
+    return all(word in text for text in decoded for word in wanted)
 
 
 @asynccontextmanager

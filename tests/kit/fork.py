@@ -9,6 +9,7 @@ id and in the end its exit code. The child ends with its caller.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -33,7 +34,6 @@ def serve(path: str) -> None:
     import receiver.simulator.app  # noqa: F401 - so that children have all of it
 
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(100)
@@ -42,10 +42,18 @@ def serve(path: str) -> None:
             line, _ = listener.accept()
             if not os.fork():
                 listener.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 look_after(line)
             line.close()
+            reap()
     Path(path).unlink()
+    reap()
+
+
+def reap() -> None:
+    """Forget the children that have ended; what they used counts as used by this process."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def look_after(line: socket.socket) -> None:
@@ -108,8 +116,13 @@ def run(path: str, argv: list[str]) -> int:
         line.connect(path)
         wanted = {"argv": argv, "env": dict(os.environ), "cwd": os.getcwd(), "session": False}
         child = ask(line, wanted, [0, 1, 2])
+
+        def pass_on(number: int, _: object) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda number, _: os.kill(child, number))
+            signal.signal(number, pass_on)
         code = int(NUMBER.unpack(line.recv(NUMBER.size, socket.MSG_WAITALL))[0])
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)

@@ -55,7 +55,7 @@ def _question(data: bytes) -> tuple[str, int]:
 
 @asynccontextmanager
 async def nameserver(**table: str) -> AsyncIterator[NameServer]:
-    """A server that is silent about everything, until it is told."""
+    """A server that answers nothing until it is configured."""
     transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
         lambda: NameServer(table), local_addr=("127.0.0.1", 0)
     )

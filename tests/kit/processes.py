@@ -24,9 +24,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 BOUND = 60.0
 """Seconds after which a condition that should come true never will."""
 STEP = 0.02
-"""Seconds between two looks at what has no event of its own."""
+"""Seconds between two checks of a condition that cannot be awaited."""
 GRACE = 10.0
-"""Seconds in which a service that is told to stop has to be gone: Docker's, after which it kills."""
+"""Seconds in which a stopping service must end: after these Docker kills it."""
 
 
 async def until(
@@ -48,7 +48,7 @@ async def until(
 
 @dataclass(slots=True)
 class Command:
-    """One `receiver …` under way. What it says goes to files: a pipe that nobody reads would stop it."""
+    """One running `receiver …`. Its output goes to files: a full pipe would block it."""
 
     process: asyncio.subprocess.Process | Forked
     out: Path
@@ -66,7 +66,7 @@ class Command:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """Its log so far. Anything that is not one of its own JSON lines, such as a traceback, is an error."""
+        """Its log so far. Anything but a JSON line of the log, such as a traceback, is an error."""
         return [json.loads(line) for line in self.complaint.splitlines(keepends=True) if line.endswith("\n")]
 
     def logged(self, event: str) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def short_folder() -> Path:
 
 @asynccontextmanager
 async def desk() -> AsyncIterator[Desk]:
-    """A desk in a folder of its own. In the end nothing is left: no command, no Valkey, no file."""
+    """A desk in a new folder. Nothing is left at the end: no command, no Valkey, no file."""
     folder = short_folder()
     found = Desk(folder)
     try:

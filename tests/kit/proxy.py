@@ -1,4 +1,4 @@
-"""A proxy between a store and its Redis that loses answers: the command has run, and nobody knows."""
+"""A proxy between a store and its Redis that loses answers: the command ran, but its caller cannot know."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Proxy:
 
 @contextlib.asynccontextmanager
 async def proxied(upstream_url: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
-    """A running proxy and the address of its own socket."""
+    """A running proxy and the address of its socket."""
     proxy = Proxy(upstream_url.removeprefix("unix://"))
     path = directory / "p.sock"
 

@@ -1,4 +1,4 @@
-"""A plain Valkey for tests: real, on a Unix socket in a directory of the test, forgetful and fast unless told."""
+"""A plain Valkey for tests: real, on a Unix socket in a directory of the test, without persistence unless asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edge: a web server for tests that says exactly the bytes it is told, over real sockets on loopback."""
+"""Edge: a web server for tests that sends exactly the given bytes, over real sockets on loopback."""
 
 from __future__ import annotations
 

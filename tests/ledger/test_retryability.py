@@ -106,6 +106,26 @@ def test_the_same_amount_refunded_since_is_in_the_way() -> None:
     assert verdict(declined(), charge(), other=entry(1400, "Declined", began=NOW - 600_000)) == (True, ())
 
 
+@pytest.mark.parametrize(
+    ("refunded", "entries", "told"),
+    [
+        ("14.00", [], False),
+        ("20.00", [entry(600, "Refunded")], False),
+        ("20.00", [entry(600, "RefundInitiated")], False),
+        ("14.00", [entry(600, "RefundInitiated")], False),
+        ("14.00", [entry(1400, "Refunded")], True),
+        ("13.99", [], True),
+        ("20.00", [], True),
+    ],
+)
+def test_amazon_may_know_of_the_same_amount_paid_another_way_before_we_do(
+    refunded: str, entries: list[Entry], told: bool
+) -> None:
+    """Its figure is more by just this amount than what we know of, with what is pending or without."""
+    found = verdict(declined(), charge(refunded=refunded), **{f"other_{n}": each for n, each in enumerate(entries)})
+    assert found == ((True, ()) if told else (False, ("same_amount_refunded",)))
+
+
 def test_a_reading_older_than_the_decline_says_nothing() -> None:
     """What an older version kept of its outcome still counts."""
     old = msgspec.structs.replace(charge(), read_at=NOW - 2 * DAY)
@@ -137,6 +157,7 @@ def test_one_that_was_issued_again_is_not_issued_again() -> None:
     [
         *("AmazonA-ZRefund", "AmazonA-ZGuarantee", "AmazonA-ZCancel", "Chargeback", "BuyerCanceled"),
         *("amazona-zrefund", "Amazon A to Z Refund", "AMAZON_A_TO_Z_GUARANTEE", "CHARGEBACK", "Buyer Cancelled"),
+        *("AmazonA-ZClaim", "AtoZGuaranteeClaim", "A-Z Guarantee Refund", "ChargebackRefund", "CanceledByBuyer"),
     ],
 )
 @pytest.mark.parametrize("field", ["refund_type", "reason_code"])
@@ -146,7 +167,7 @@ def test_a_refund_that_the_merchant_did_not_begin_is_not_retried(word: str, fiel
     assert (value, reasons) == (False, ("not_merchants_refund",))
 
 
-@pytest.mark.parametrize("word", ["", "SellerInitiated", "AmazonRejected", "ProcessingFailure", "Azure"])
+@pytest.mark.parametrize("word", ["", "SellerInitiated", "AmazonRejected", "ProcessingFailure", "Azure", "Canceled"])
 def test_other_words_do_not_make_it_somebody_elses(word: str) -> None:
     assert verdict(declined(refund_type=word), charge()) == (True, ())
 

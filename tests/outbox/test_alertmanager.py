@@ -218,7 +218,7 @@ async def alertmanager(folder: Path) -> AsyncIterator[Running]:
     named = outside("ALERTMANAGER")
     binary = named or shutil.which("alertmanager") or shutil.which("prometheus-alertmanager")
     if not binary:
-        pytest.skip("no Alertmanager: install it, or name it in RECEIVER_TEST_ALERTMANAGER")
+        pytest.skip("install Alertmanager, or set RECEIVER_TEST_ALERTMANAGER to its path")
     with closing(socket.socket()) as chosen:
         chosen.bind(("127.0.0.1", 0))
         port = chosen.getsockname()[1]

@@ -200,7 +200,7 @@ def by_node(script: str, package: str) -> str:
     modules = Path(outside("NODE_MODULES") or PROJECT / "node_modules")
     node = shutil.which("node")
     if node is None or not (modules / package).is_dir():
-        pytest.skip(f"no Node, or no npm package {package} in {modules}: see RECEIVER_TEST_NODE_MODULES")
+        pytest.skip(f"install Node, and the npm package {package} in {modules} (or set RECEIVER_TEST_NODE_MODULES)")
     request = render([an_event(order_reference="Größe 😀")], a_subscriber(), int(time.time() * 1000))
     given = {"secret": SECRET, "body": request.body.decode(), "headers": dict(request.headers)}
     ran = subprocess.run(

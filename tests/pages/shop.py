@@ -47,6 +47,8 @@ until_it_speaks() {
             sleep 0.2; cat "$said"
             kill -0 $pid 2>/dev/null || { wait $pid; return; }
             kill -INT -- -$pid 2>/dev/null || true; sleep 0.1; kill -9 -- -$pid 2>/dev/null || true
+            local code=0; wait $pid || code=$?
+            [ $code != 2 ] || return 2  # it was about to end, as a wrong call
             return 0
         fi
         kill -0 $pid 2>/dev/null || { echo "ended without a word: $1"; return 1; }

@@ -34,7 +34,7 @@ async def test_the_commands_of_the_pages_work(part: int) -> None:
     """Block after block, in the order of each page; every line ends well. A third of the pages shares a service."""
     missing = [program for program in NEEDS if not shutil.which(program)]
     if missing:
-        pytest.skip(f"not on the path: {', '.join(missing)}; the commands of the pages are not run")
+        pytest.skip(f"install {', '.join(missing)}: the commands of the pages need them")
     faults = []
     async with shop() as at:
         for page in PAGES_WITH_COMMANDS[part::3]:

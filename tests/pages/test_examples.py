@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -41,7 +42,7 @@ class Program:
     def __init__(self, name: str, *args: str, **environment: str) -> None:
         language = {".py": sys.executable, ".mjs": shutil.which("node")}[Path(name).suffix]
         if language is None:
-            pytest.skip(f"there is no node: {name} is not run")
+            pytest.skip(f"install Node 18 or newer: {name} needs it")
         self.process = subprocess.Popen(
             [language, str(EXAMPLES / name), *args],
             env={**os.environ, **environment},
@@ -230,6 +231,38 @@ def test_the_state_of_a_refund_is_waited_for(service: Server, start: Start, name
     }
     codes = {each: program.process.wait(30) for each, program in started.items()}
     assert codes == {"S01-fine": 0, "S01-pending": 2, "S01-unknown": 3, "S01-both": 4}
+
+
+@pytest.mark.parametrize("name", ["refund_state.py", "refund_state.mjs"])
+def test_a_refund_whose_state_is_not_heard_of_is_not_taken_for_declined(
+    service: Server, start: Start, name: str
+) -> None:
+    """Without a service, and with a token that it refuses, the exit code is one of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    nothing = start(name, REFUND, **access(service, PATIENCE="0", RECEIVER_URL=url))
+    refused = start(name, REFUND, **access(service, RECEIVER_TOKEN="another"))
+    assert (nothing.process.wait(30), refused.process.wait(30)) == (5, 5)
+    assert [(each.err.next() or "").startswith("no answer: ") for each in (nothing, refused)] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["refund_state.py", "refund_state.mjs"])
+def test_an_answer_that_breaks_off_is_asked_for_again(start: Start, name: str) -> None:
+    """Half an answer is none."""
+    body = b'{"final":true,"conflict":false,"refundAmount":null,"advice":null,"statusDetails":{"state":"Refunded"'
+    body += b',"reasonCode":null}}'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        waits = start(name, REFUND, RECEIVER_URL=url, RECEIVER_TOKEN=READER)
+        for part in (head + body[:20], head + body):
+            line, _ = listener.accept()
+            with line:
+                line.recv(65_536)
+                line.sendall(part)
+        assert waits.process.wait(30) == 0
+    assert waits.out.rest()[0].split() == ["Refunded", "?"]
 
 
 @pytest.mark.parametrize("name", ["follow_feed.py", "follow_feed.mjs"])

@@ -101,7 +101,7 @@ async def dashboard(url: str, token: str) -> str:
 async def test_the_walk(terminals: Terminals) -> None:
     """From `receiver demo --keep` to a decline on the dashboard and in a webhook of one's own."""
     if not shutil.which("curl"):
-        pytest.skip("there is no curl")
+        pytest.skip("install curl")
     began = time.monotonic()
     demo, hook, subscribe = BLOCKS
     first = await terminals.open(demo)

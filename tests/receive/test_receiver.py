@@ -48,10 +48,17 @@ class Paper:
 
     def __init__(self) -> None:
         self.hints: list[tuple[str, Hint]] = []
-        self.disputes: list[tuple[str, Dispute]] = []
+        self.disputed: list[tuple[str, Dispute]] = []
         self.seen: dict[tuple[str, str], str] = {}
         self.torn: set[str] = set()
         self.kept: list[tuple[str, UnrecognizedNotification, str]] = []
+
+    @property
+    def schedule(self) -> Paper:
+        """The part of the store that keeps hints; so are `disputes` and `notifications`."""
+        return self
+
+    disputes = notifications = schedule
 
     async def hint(self, account: str, hint: Hint) -> HintResult:
         await asyncio.sleep(0)
@@ -65,17 +72,17 @@ class Paper:
             self.seen[account, hint.message_id] = hint.digest
         return HintResult.ALTERED if known else HintResult.NEW
 
-    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
+    async def record(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
         await asyncio.sleep(0)
         if account in self.torn:
             raise StoreUnavailable()
         known = self.seen.setdefault((account, message_id), digest)
-        if (account, dispute) in self.disputes:
+        if (account, dispute) in self.disputed:
             return HintResult.REPEATED if known == digest else HintResult.ALTERED
-        self.disputes.append((account, dispute))
+        self.disputed.append((account, dispute))
         return HintResult.NEW
 
-    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
+    async def keep(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
         await asyncio.sleep(0)
         if account in self.torn:
             raise StoreUnavailable()
@@ -539,6 +546,29 @@ async def test_a_known_type_that_is_no_refund_is_acknowledged_and_not_kept(kind:
     assert (receipt.outcome, bench.paper.kept, bench.paper.hints) == (NotificationOutcome.NOT_A_REFUND, [], [])
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"MerchantID": f"amzn1.merchant.{MERCHANT}"},
+        {"MerchantID": None},
+        {"objectid": "of another"},
+        {"ObjectType": "CHARGE BACK!"},
+        {"ObjectType": 7, "NotificationType": "CHARGEBACK"},
+    ],
+)
+async def test_a_dispute_in_a_message_that_is_not_understood_counts(odd: dict[str, Any]) -> None:
+    """The buyer may have the money, whatever else the message says. A test message tells of none."""
+    bench = Bench()
+    message = notice(**{"ObjectType": "CHARGEBACK", "ObjectId": f"{REFUND_ID[:19]}-B000001", **odd})
+    receipt = await bench.post(SIGNER.envelope(message))
+    assert (receipt.outcome, len(bench.paper.kept)) == (NotificationOutcome.UNRECOGNIZED, 1)
+    [(account, dispute)] = bench.paper.disputed
+    assert (account, dispute.charge_permission_id, dispute.kind) == ("us", REFUND_ID[:19], "chargeback")
+    assert dispute.told_at == NOW
+    await bench.post(SIGNER.envelope(message[:-1] + ', "IsSample": true}'))
+    assert len(bench.paper.disputed) == 1
+
+
 async def test_a_test_message_that_is_not_understood_makes_no_hint() -> None:
     """Its ids are invented. That it is not understood still matters: a real one would not be either."""
     bench = Bench()
@@ -678,7 +708,7 @@ async def test_a_dispute_is_written_before_it_is_acknowledged() -> None:
     with capture_logs() as logs:
         found = [await bench.post(fields), await bench.post(fields)]
     assert [each.outcome for each in found] == [NotificationOutcome.DISPUTE, NotificationOutcome.REPEATED]
-    ((account, dispute),) = bench.paper.disputes
+    ((account, dispute),) = bench.paper.disputed
     assert (account, dispute.dispute_id) == ("us", "S01-5105180-3221187-B000001")
     assert dispute.told_at == dispute.first_told_at == parse_time(fields["Timestamp"])
     assert bench.paper.hints == []
@@ -704,7 +734,7 @@ async def test_the_charge_permission_says_of_which_environment_a_dispute_is(firs
     bench = Bench(live, sandbox)
     message = chargeback(ObjectId="PX7", ChargePermissionId=f"{first}01-5105180-3221187")
     await bench.post(SIGNER.envelope(message))
-    assert [name for name, _ in bench.paper.disputes] == [account]
+    assert [name for name, _ in bench.paper.disputed] == [account]
 
 
 @pytest.mark.parametrize("object_type", ["A_TO_Z_CLAIM", "DISPUTE"])
@@ -720,4 +750,4 @@ async def test_a_dispute_that_names_no_charge_permission_is_kept_for_a_person() 
     """As every message that is proven and not understood."""
     bench = Bench()
     receipt = await bench.post(SIGNER.envelope(chargeback(ObjectId="B1", ChargePermissionId=None)))
-    assert (receipt.outcome, len(bench.paper.kept), bench.paper.disputes) == (NotificationOutcome.UNRECOGNIZED, 1, [])
+    assert (receipt.outcome, len(bench.paper.kept), bench.paper.disputed) == (NotificationOutcome.UNRECOGNIZED, 1, [])

@@ -81,7 +81,7 @@ async def test_three_accounts_on_three_nodes(servers: Fleet, tmp_path: Path) -> 
         await one_node_dies(stage, nodes[1], shops, hooks)
         found = await doctored(url, *NAMES)
         assert found["redis.node", f"{HOST}:{nodes[1].port}"].reason == "store_unreachable"
-        assert found["redis.node", f"{HOST}:{nodes[1].port}"].mend
+        assert found["redis.node", f"{HOST}:{nodes[1].port}"].fix
 
 
 async def everything_is_shown(stage: Stage, ids: list[str]) -> None:

@@ -41,11 +41,11 @@ CHARGE = "S01-0000001-0000001-C000001"
 def node_modules() -> Path:
     """The folder that holds the SDK; skips the test, saying what is missing, where there is none."""
     if shutil.which("node") is None:
-        pytest.skip("node is not installed")
+        pytest.skip("install Node")
     named = os.environ.get("AMAZON_PAY_NODE_SDK")
     folder = Path(named) if named else ROOT / "node_modules"
     if not (folder / PACKAGE / "package.json").is_file():
-        pytest.skip(f"{PACKAGE} is not in {folder}: see the docstring of {Path(__file__).name}")
+        pytest.skip(f"install the npm package {PACKAGE} in {folder}, or set AMAZON_PAY_NODE_SDK: see the docstring")
     return folder
 
 

@@ -92,8 +92,8 @@ async def delivered(store: Store, name: str) -> int:
 
 
 REFUNDS: dict[str, dict[str, bytes]] = {
-    "no number": {"revision": b"many"},
-    "no text": {"state": NOT_TEXT},
+    "not a number": {"revision": b"many"},
+    "not UTF-8": {"state": NOT_TEXT},
     "of a later version": {"by": b"dispute2"},
     "a time beyond all": {"changed": b"9" * 30},
     "a negative time": {"created": b"-5"},
@@ -422,5 +422,5 @@ async def test_a_part_is_set_aside_and_kept(store: Store, redis: Any) -> None:
     assert (subscriber_list.version, list(subscriber_list.unreadable)) == (version + 1, [])
     assert await store.inspection.repair(KEYS("subscribers"), "nobody") == ""
     assert await store.inspection.repair(KEYS("refund", "nobody")) == ""
-    with pytest.raises(ValueError, match="no key"):
+    with pytest.raises(ValueError, match="not a key"):
         await store.inspection.repair("refunds:{us}:nobody")

@@ -65,7 +65,7 @@ async def test_a_file_in_place_of_the_directory_is_refused(data_dir: Path, below
         await EmbeddedStore(data_dir / below).start()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="run it as another user: root may write everywhere")
 def test_a_directory_that_may_not_be_written_is_refused(data_dir: Path) -> None:
     """Before anything is started."""
     data_dir.mkdir(mode=0o500)
@@ -84,7 +84,7 @@ async def test_a_directory_that_others_can_write_to_is_refused(data_dir: Path, b
     assert os.listdir(data_dir) == []
     [found] = [each for each in check_folder(DataDir(data_dir)) if each.reason == "data_dir_open"]
     assert (found.status, found.found) == (Status.FAIL, f"{told}: the service refuses to start")
-    assert f"chmod go-w {data_dir}" in found.mend
+    assert f"chmod go-w {data_dir}" in found.fix
 
 
 async def test_serve_refuses_a_directory_that_others_can_write_to_with_exit_code_2(data_dir: Path) -> None:

@@ -156,7 +156,7 @@ class Shop:
         reserved = await store.requests.reserve(self.name, order, owner=order.id, guard=Guard(10**9, 0), lease=30_000)
         assert isinstance(reserved, Reserved)
         attempt = Attempt(order.id, reserved.token)
-        await store.requests.begin(self.name, attempt)
+        await store.requests.begin(self.name, attempt, order)
         await store.requests.done(self.name, attempt, order, refund_id(self._next()), "Refunded")
         await store.requests.claim(self.name, lease=1, limit=1)
         await store.requests.request_sizes(self.name)

@@ -52,7 +52,7 @@ async def test_a_newer_version_is_refused_and_nothing_is_written(store: Store, r
 async def test_what_is_no_number_is_refused(store: Store, redis: Any) -> None:
     for text in ("", "one", "1.5", "-1", "9" * 20):
         await redis.set(FORMAT, text)
-        with pytest.raises(ConfigurationError, match="is no number"):
+        with pytest.raises(ConfigurationError, match="is not a number"):
             await store.format.ensure()
 
 

@@ -18,7 +18,7 @@ from receiver.store.redis import base, scripts
 from receiver.store.redis.pipeline import Pipeline
 from receiver.track.record import Settler
 from tests.kit.clock import ManualClock
-from tests.store import test_connection, test_keeping, test_lanes, test_looks, test_requests, test_settle
+from tests.store import test_commit, test_connection, test_queues, test_requests, test_schedule, test_upkeep
 
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str, protection: str, instead: str) -> None:
@@ -43,7 +43,7 @@ async def test_without_the_claims_token_a_slow_sender_settles_what_another_holds
     store: Store, redis: Any, account: Account, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "finish_delivery", "not score or " + TOKEN.format(3), "false")
-    await fails(lambda: test_lanes.test_a_sender_slower_than_its_lease_settles_nothing(store, redis, account, clock))
+    await fails(lambda: test_queues.test_a_sender_slower_than_its_lease_settles_nothing(store, redis, account, clock))
 
 
 async def test_without_the_claims_token_a_late_sender_revives_a_removed_lane(
@@ -51,7 +51,7 @@ async def test_without_the_claims_token_a_late_sender_revives_a_removed_lane(
 ) -> None:
     without(monkeypatch, "finish_delivery", "not score or " + TOKEN.format(3), "false")
     await fails(
-        lambda: test_lanes.test_a_removed_subscriber_takes_its_lane_along_and_no_late_worker_revives_it(
+        lambda: test_queues.test_a_removed_subscriber_takes_its_lane_along_and_no_late_worker_revives_it(
             store, redis, account
         )
     )
@@ -61,21 +61,21 @@ async def test_without_the_claims_token_a_slow_worker_reschedules_what_another_h
     store: Store, redis: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "reschedule", "not score or " + TOKEN.format(2), "false")
-    await fails(lambda: test_looks.test_a_worker_that_settles_after_its_lease_changes_nothing(store, redis, clock))
+    await fails(lambda: test_schedule.test_a_worker_that_settles_after_its_lease_changes_nothing(store, redis, clock))
 
 
 async def test_without_the_lease_two_workers_ask_about_the_same_refund(
     store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "claim", "redis.call('ZADD', KEYS[3], score, refund)", "")
-    await fails(lambda: test_looks.test_a_claim_is_a_lease_and_its_score_is_the_token(store, redis, ManualClock()))
+    await fails(lambda: test_schedule.test_a_claim_is_a_lease_and_its_score_is_the_token(store, redis, ManualClock()))
 
 
 async def test_without_the_revision_check_twenty_writers_tell_things_twice(
     settler: Settler, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "commit", "(redis.call('HGET', KEYS[1], 'revision') or '0') ~= ARGV[2]", "false")
-    await fails(lambda: test_settle.test_twenty_writers_make_one_event_of_each_kind(settler, store, redis, account))
+    await fails(lambda: test_commit.test_twenty_writers_make_one_event_of_each_kind(settler, store, redis, account))
 
 
 async def test_without_the_version_check_a_new_subscriber_is_forgotten(
@@ -83,7 +83,7 @@ async def test_without_the_version_check_a_new_subscriber_is_forgotten(
 ) -> None:
     without(monkeypatch, "commit", "(redis.call('HGET', KEYS[6], ':version') or '0') ~= ARGV[3]", "false")
     await fails(
-        lambda: test_settle.test_a_subscriber_added_between_decision_and_commit_is_not_forgotten(
+        lambda: test_commit.test_a_subscriber_added_between_decision_and_commit_is_not_forgotten(
             settler, store, redis, account, monkeypatch
         )
     )
@@ -94,7 +94,7 @@ async def test_without_the_trim_guard_an_owed_event_is_lost(
 ) -> None:
     without(monkeypatch, "trim", "if id and id < cut then", "if false then")
     clock.ms = system_clock()
-    await fails(lambda: test_keeping.test_the_stream_is_not_cut_past_what_is_owed(store, account, clock))
+    await fails(lambda: test_upkeep.test_the_stream_is_not_cut_past_what_is_owed(store, account, clock))
 
 
 async def test_without_its_cursor_a_backfill_owes_things_twice(
@@ -102,7 +102,7 @@ async def test_without_its_cursor_a_backfill_owes_things_twice(
 ) -> None:
     without(monkeypatch, "backfill", " or redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[3]", "")
     await fails(
-        lambda: test_keeping.test_what_was_delivered_during_a_backfill_is_not_owed_again(store, account, monkeypatch)
+        lambda: test_upkeep.test_what_was_delivered_during_a_backfill_is_not_owed_again(store, account, monkeypatch)
     )
 
 
@@ -110,7 +110,7 @@ async def test_without_the_version_check_the_last_one_is_paused_by_an_old_list(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "subscribe", "redis.call('HGET', KEYS[1], ':version') ~= ARGV[5]", "false")
-    await fails(lambda: test_keeping.test_a_change_by_an_old_roster_is_refused(store))
+    await fails(lambda: test_upkeep.test_a_change_by_an_old_roster_is_refused(store))
 
 
 @pytest.mark.parametrize(

@@ -214,4 +214,6 @@ def test_certificates_that_tls_cannot_use_are_said_at_the_start(tmp_path: Path) 
 def test_a_wrong_address_in_a_file_names_the_file_setting(tmp_path: Path) -> None:
     """The key says where to look."""
     (tmp_path / "url").write_text("redis://h/zero")
-    assert only(alone(RECEIVER_REDIS__URL_FILE=str(tmp_path / "url"))).startswith("redis.url_file: the database is")
+    assert only(alone(RECEIVER_REDIS__URL_FILE=str(tmp_path / "url"))).startswith(
+        "redis.url_file: the database must be"
+    )

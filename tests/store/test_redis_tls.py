@@ -116,9 +116,9 @@ PAST = datetime.now(UTC) - timedelta(days=1)
     ("case", "word", "mend"),
     [
         ("untrusted", "tls_untrusted", "ssl_ca_certs"),
-        ("wrong host", "tls_wrong_host", "as its certificate names it"),
-        ("wrong address", "tls_wrong_host", "as its certificate names it"),
-        ("expired", "tls_expired", "new certificate"),
+        ("wrong host", "tls_wrong_host", "host name of its certificate"),
+        ("wrong address", "tls_wrong_host", "host name of its certificate"),
+        ("expired", "tls_expired", "Renew its certificate"),
         ("no TLS", "tls_failed", "rediss://"),
     ],
 )
@@ -139,7 +139,7 @@ async def test_what_cannot_be_trusted_is_refused_with_a_word(
             assert stage.counted("store_errors", kind=word) > 0
         [found] = await check_store(site(redis=redis))
         assert found.reason == f"store_{word}"
-        assert mend in found.mend
+        assert mend in found.fix
         assert PASSWORD not in str(found)
     assert listener.plain == 0
 
@@ -174,7 +174,7 @@ async def test_sentinels_and_their_master_over_tls(ours: trustme.CA, ca_file: Pa
                 trustme.CA().cert_pem.write_to_path(str(other))
                 [finding] = await check_store(site(redis={"url": f"{base}?ssl_ca_certs={other}"}))
                 assert finding.reason == "store_master_down"
-                assert "ssl_ca_certs" in finding.mend
+                assert "ssl_ca_certs" in finding.fix
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -46,7 +46,7 @@ async def dump(redis: Any) -> dict[bytes, bytes]:
 
 
 async def begin(store: Store, attempt: Attempt) -> Any:
-    return await store.requests.begin("us", attempt)
+    return await store.requests.begin("us", attempt, ORDER)
 
 
 async def done(store: Store, attempt: Attempt) -> Any:
@@ -71,7 +71,7 @@ async def reserve_more(store: Store, attempt: Attempt) -> Any:
 
 WORK: dict[str, tuple[Callable[[Store, Attempt], Awaitable[Any]], tuple[str, ...]]] = {
     "reserve": (reserve_more, ("request", "charge", "issuing", "reserved", "taken")),
-    "begin_try": (begin, ("request", "issuing")),
+    "begin_try": (begin, ("request", "issuing", "charge", "taken")),
     "done": (done, tuple(KEYS)),
     "refused": (refuse, tuple(KEYS)),
     "retry": (again, tuple(KEYS)),

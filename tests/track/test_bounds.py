@@ -74,7 +74,7 @@ TOLERATED = {
     "a descriptor twice": DECLINED[:-1] + b',"softDescriptor":"a","softDescriptor":"b"}',
     "a number of 5000 digits": DECLINED[:-1] + b',"softDescriptor":' + NUMBER + b"}",
     "an exponent of nine digits": DECLINED[:-1] + b',"softDescriptor":1E+999999999}',
-    "no number": DECLINED[:-1] + b',"softDescriptor":NaN}',
+    "not a number": DECLINED[:-1] + b',"softDescriptor":NaN}',
     "bytes of Latin-1": DECLINED[:-1] + b',"softDescriptor":"\xe4"}',
 }
 

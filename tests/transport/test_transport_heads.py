@@ -22,8 +22,8 @@ PLAIN = ""
 LENGTH = b"Content-Length: 2\r\n\r\nok"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 CUT = "the connection ended before the answer did"
-BROKEN_HEAD = "its head breaks the rules of HTTP"
-BROKEN_BODY = "the body of the answer breaks the rules of HTTP"
+BROKEN_HEAD = "its head violates HTTP"
+BROKEN_BODY = "the body of the answer violates HTTP"
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ async def test_a_body_that_drips_is_a_note_when_the_time_is_up(transport: Transp
 
     async with serving(drip) as server:
         response = await transport.send(Request("POST", server.url), timeout=0.3, guarded=True)
-    assert (response.status, response.truncated, response.note) == (200, True, "no whole answer in time")
+    assert (response.status, response.truncated, response.note) == (200, True, "no complete answer in time")
     assert response.body
     assert not response.body.strip(b"x")
 

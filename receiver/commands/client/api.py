@@ -1,4 +1,4 @@
-"""Command. A small client of the service's own HTTP API, and what its failures mean to whoever runs a command."""
+"""Command. A small client of the service's HTTP API. It turns failures into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ URL_TEXT = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 
 HINTS = {
     "account_needed": "Give --account NAME.",
-    "no_such_route": "Is --url the address of the service, without /v1?",
+    "no_such_route": "--url must be the address of the service, without /v1.",
     "several_accounts": "Give --account NAME.",
-    "token_missing": "Does something between here and the service take the Authorization header away?",
-    "token_unknown": "Is it the token of this service? Look at RECEIVER_TOKEN or --token-file.",
+    "token_missing": "Is a proxy stripping the Authorization header?",
+    "token_unknown": "Is it a token of this service? Check RECEIVER_TOKEN or --token-file.",
 }
 
 T = TypeVar("T")
 
 
 class ApiProblem(ReceiverError):
-    """The service did not do what it was asked. `amazon_request_id`: of Amazon's refusal, where it was that."""
+    """The service refused or failed. `amazon_request_id` is set where Amazon refused."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Api:
         if not (200 <= answer.status < 300 or answer.status == 304):
             raise _problem(answer)
         if answer.truncated:
-            raise ApiProblem("The answer is far too long.", status=502, reason="not_the_api")
+            raise ApiProblem("The answer is too long.", status=502, reason="not_the_api")
         return answer
 
 
@@ -127,13 +127,13 @@ def convert(value: object, kind: type[T]) -> T:
 
 def not_the_api() -> ApiProblem:
     """Something answered with success, but not as this service does."""
-    return ApiProblem("The answer is not one of this service. Is --url right?", status=502, reason="not_the_api")
+    return ApiProblem("The answer is not from this service. Check --url.", status=502, reason="not_the_api")
 
 
 def read_base(url: str, *, insecure: bool) -> str:
     """The address without a slash at its end. Raises `ConfigurationError`.
 
-    Plain http is for this machine only, unless `insecure`: everybody on the way could read the token, and use it.
+    Plain http is for this machine only, unless `insecure`: anyone on the network could read and use the token.
     """
     try:
         # The same reading as the transport's, so that both see the same host in odd addresses.
@@ -143,13 +143,13 @@ def read_base(url: str, *, insecure: bool) -> str:
     except ValueError:
         scheme, host, whole = "", "", False
     if not (host and whole and URL_TEXT.fullmatch(url)):
-        problem = "is not an address of a service; write for example https://refunds.example (no user, ? or #)."
+        problem = "is not a service address. Example: https://refunds.example (no user, ? or #)."
         raise ConfigurationError([f"--url or RECEIVER_URL: {problem}"])
     if scheme != "https" and not insecure and not is_loopback(host):
         raise ConfigurationError(
             [
-                f"--url or RECEIVER_URL: plain http to {host} would show the token to everybody on the way. "
-                "Use https, or --insecure if you trust the whole network between here and there."
+                f"--url or RECEIVER_URL: plain http to {host} would expose the token to the network. "
+                "Use https, or --insecure if you trust the network."
             ]
         )
     return url.rstrip("/")
@@ -159,14 +159,14 @@ def read_token(text: str, origin: str) -> str:
     """The token in the text. Raises `ConfigurationError`, which names the origin and never the token."""
     token = text.strip()
     if not token:
-        raise ConfigurationError([f"{origin}: there is no token in it."])
+        raise ConfigurationError([f"{origin}: is empty."])
     if not TOKEN.fullmatch(token):
         raise ConfigurationError([f"{origin}: a token is one line of at most 1024 visible ASCII characters."])
     return token
 
 
 def exit_code(error: ReceiverError) -> int:
-    """1: refused. 2: wrongly called or configured. 3: no answer, or a fault of the server."""
+    """1: refused. 2: wrong usage or configuration. 3: no answer, or a server error."""
     if isinstance(error, ConfigurationError):
         return 2
     if isinstance(error, TransportError):
@@ -177,48 +177,48 @@ def exit_code(error: ReceiverError) -> int:
 
 
 def may_pass(error: ReceiverError) -> bool:
-    """Whether the same call may succeed later without anybody's doing."""
+    """Whether the same call may succeed later by itself."""
     return exit_code(error) == 3 or error.status in (408, 429)
 
 
 def explain(error: ReceiverError) -> list[str]:
-    """What to tell the person at the keyboard, a line each; not yet safe for a terminal."""
+    """The message for the user, as lines. Not yet safe for a terminal."""
     if isinstance(error, ConfigurationError):
         return list(error.problems)
     if isinstance(error, TransportError):
-        return [f"{error.detail} Does the service run, and is --url right? [{error.reason}]"]
+        return [f"{error.detail} Is the service running, and is --url right? [{error.reason}]"]
     lines = error.detail[:MOST_DETAIL].splitlines() or ["No reason was given."]
     code = f"{error.status} {error.reason}".strip()
     lines = [f"{lines[0]} [{code}]"] if len(lines) == 1 else [f"Refused. [{code}]", *(f"  {line}" for line in lines)]
     if error.reason in HINTS:
         lines.append(HINTS[error.reason])
     if isinstance(error, ApiProblem) and error.amazon_request_id:
-        lines.append(f"Amazon Pay's support finds it by Amazon's request id {error.amazon_request_id}.")
+        lines.append(f"For Amazon Pay support: Amazon's request id is {error.amazon_request_id}.")
     if isinstance(error, ApiProblem) and error.request_id and error.status >= 500:
-        lines.append(f"The service's log has it under request id {error.request_id}.")
+        lines.append(f"See request id {error.request_id} in the service's log.")
     return lines
 
 
 def _problem(answer: Response) -> ApiProblem:
-    """RFC 9457 as this service writes it; of any other body nothing is repeated, as it is not known whose it is."""
+    """RFC 9457 as this service writes it; no other body is repeated, as its origin is not known."""
     retry_after = answer.headers.get("retry-after", "")
     seconds = int(retry_after) if re.fullmatch(r"[0-9]{1,6}", retry_after) else None
     if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/problem+json":
         try:
-            told = msgspec.json.decode(answer.body, type=_Problem)
+            problem = msgspec.json.decode(answer.body, type=_Problem)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
         else:
             return ApiProblem(
-                told.detail,
+                problem.detail,
                 status=answer.status,
-                reason=told.reason,
-                request_id=told.request_id,
-                amazon_request_id=(told.amazon and told.amazon.request_id) or "",
+                reason=problem.reason,
+                request_id=problem.request_id,
+                amazon_request_id=(problem.amazon and problem.amazon.request_id) or "",
                 retry_after=seconds,
             )
     if 300 <= answer.status < 400:
-        text = "The address leads elsewhere, and redirects are not followed. Give --url as it is in the end."
+        text = "The service redirects, and redirects are not followed. Set --url to the final address."
     else:
-        text = "The answer is not one of this service, but of something in between or in its place. Is --url right?"
+        text = "The answer is not from this service, but from a proxy or another server. Check --url."
     return ApiProblem(text, status=answer.status, reason="not_the_api", retry_after=seconds)

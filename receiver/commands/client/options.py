@@ -1,4 +1,4 @@
-"""Command. What all commands over the API share: their options, their exit codes, and how they end."""
+"""Command. What all API commands share: options, exit codes, and how they end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import typer
 
 from receiver.commands.client.api import Api, exit_code, explain, read_base, read_token
 from receiver.commands.console import say, silence
+from receiver.commands.signals import Terminated, in_order
 from receiver.errors import ConfigurationError, ReceiverError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -24,11 +25,11 @@ MOST_FILE = 16 * 1024
 INTERRUPTED, BROKEN_PIPE = 128 + 2, 128 + 13
 
 EPILOG = """\
-Results go to standard output, messages to standard error. The token comes from RECEIVER_TOKEN or a file, never from \
-the command line, where every user of the machine could see it.
+Results go to standard output, messages to standard error. Pass the token in RECEIVER_TOKEN or a file: other users of \
+the machine can see the command line.
 
-Exit codes: 0 done · 1 not found, or refused (4xx) · 2 wrong usage or configuration · 3 the service cannot be reached, \
-or failed (5xx) · 130 ended by Ctrl-C · 141 nobody read the output any more."""
+Exit codes: 0 done · 1 not found or refused (4xx) · 2 wrong usage or configuration · 3 the service cannot be reached \
+or failed (5xx) · 130 ended by Ctrl-C · 129, 143 ended by SIGHUP, SIGTERM · 141 the reader of the output went away."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +48,7 @@ TokenFile = Annotated[
     typer.Option(
         "--token-file",
         envvar="RECEIVER_TOKEN_FILE",
-        help="File with the bearer token; without it, the token is taken from RECEIVER_TOKEN.",
+        help="File with the bearer token. Default: the token in RECEIVER_TOKEN.",
         rich_help_panel="Service",
     ),
 ]
@@ -55,7 +56,7 @@ Account = Annotated[
     str,
     typer.Option(
         "--account",
-        help="Only this account, by its name in the service's configuration. Default: all that the token may see.",
+        help="Only this account (its name in the service's settings). Default: all the token may see.",
         rich_help_panel="Service",
         show_default=False,
     ),
@@ -64,16 +65,16 @@ Insecure = Annotated[
     bool,
     typer.Option(
         "--insecure",
-        help="Send the token over plain http to another machine: everybody on the way can read it.",
+        help="Allow sending the token over plain http to another machine. Anyone on the network can read it.",
         rich_help_panel="Service",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON instead of a table, one line an answer.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON instead of a table, one line per answer.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How one command reaches the service, and how it is to show what it hears."""
+    """How one command reaches the service, and how it shows the answers."""
 
     base: str
     token: str = field(repr=False)
@@ -81,10 +82,10 @@ class Call:
     json: bool
 
     def run(self, action: Callable[[Api], Awaitable[T]]) -> T:
-        """Do something with the API, on connections of its own."""
+        """Run the action with the API, on new connections."""
 
         async def do() -> T:
-            # Here, because it takes a third of a second that `--help` need not wait for.
+            # Imported here: it takes long, and `--help` does not need it.
             from receiver.transport.client import Transport
 
             transport = Transport()
@@ -93,7 +94,7 @@ class Call:
             finally:
                 await transport.close()
 
-        return asyncio.run(do())
+        return asyncio.run(in_order(do()))
 
 
 def reach(
@@ -110,7 +111,7 @@ def reach(
     elif os.environ.get("RECEIVER_TOKEN", "").strip():
         token = read_token(os.environ["RECEIVER_TOKEN"], "RECEIVER_TOKEN")
     else:
-        raise ConfigurationError(["There is no token: set RECEIVER_TOKEN, or name a file with --token-file."])
+        raise ConfigurationError(["No token. Set RECEIVER_TOKEN or use --token-file."])
     return Call(base, token, account, as_json)
 
 
@@ -119,7 +120,7 @@ def _check_text(options: dict[str, Any]) -> None:
     for name, value in options.items():
         for text in value if isinstance(value, list | tuple) else [value]:
             if isinstance(text, str) and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-                raise ConfigurationError([f"{name.replace('_', '-')}: this is not text in UTF-8."])
+                raise ConfigurationError([f"{name.replace('_', '-')}: this is not UTF-8 text."])
 
 
 def api_command(
@@ -158,7 +159,7 @@ def api_command(
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """Turn every way in which a command can fail into its message and its exit code."""
+    """Turns every failure of a command into its message and exit code."""
     try:
         yield
     except ReceiverError as error:
@@ -166,6 +167,8 @@ def ending() -> Iterator[None]:
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+    except Terminated as terminated:
+        raise typer.Exit(terminated.exit_code) from None
     except BrokenPipeError:
         silence()
         raise typer.Exit(BROKEN_PIPE) from None

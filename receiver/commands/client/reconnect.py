@@ -1,4 +1,4 @@
-"""Command. Asking on while the service is away: what commands that run for long share."""
+"""Command. Retries while the service is away, for long-running commands."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class RetryingCaller:
-    """The service may go away later, not at first: a first call that fails is a wrong address, more likely than not.
+    """Retries calls while the service is away. A first call that fails raises: its address is probably wrong.
 
-    What is to be known goes to `say`.
+    `say` gets the messages for the user.
     """
 
     def __init__(self, say: Callable[[list[str]], None]) -> None:
@@ -26,7 +26,7 @@ class RetryingCaller:
         self._met = False
 
     async def __call__(self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `ask` returns, however often it has to be asked. Raises `ReceiverError` for what waiting cannot mend."""
+        """The result of `ask`, retried until it succeeds. Raises a `ReceiverError` that waiting cannot fix."""
         pause, away = FIRST_PAUSE, False
         while True:
             try:
@@ -40,6 +40,6 @@ class RetryingCaller:
                 pause, away = min(pause * 2, LONGEST_PAUSE), True
             else:
                 if away:
-                    self._say(["The service answers again."])
+                    self._say(["The service is back."])
                 self._met = True
                 return answer

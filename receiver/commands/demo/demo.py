@@ -1,18 +1,15 @@
-"""Command. `receiver demo`: the whole job on one machine, shown and judged."""
+"""Command. `receiver demo`: runs everything on one machine, shows it, and checks the outcome."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -20,43 +17,40 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from receiver.commands.demo.folder import temporary_folder
 from receiver.commands.demo.stage import FAILS_FIRST, OUTCOME_DELAY, SHORTENED, Stage, stage
 from receiver.commands.demo.story import DECLINED, EXPECTED, FORGERIES, Expectation, Part, judge, missing, story
-from receiver.commands.serve.serve import at_signal
+from receiver.commands.signals import at_signal
 
 T = TypeVar("T")
 
 INTERRUPTED = 130
 PATIENCE = 25.0
-"""Seconds after which what has not been observed is missing."""
+"""Seconds after which anything not observed counts as missing."""
 REFUNDS_PER_SECOND = 20
 
 
 async def run(*, refunds: int, keep: bool, as_json: bool) -> int:
     """Run it. Returns the exit code: 0 only if everything expected was observed, and nothing else."""
     console = Console(stderr=as_json, quiet=as_json, highlight=False)
-    data_dir = Path(tempfile.mkdtemp(prefix="receiver-demo-"))
     stopped = at_signal() if keep else None
-    try:
-        show = Show(console)
-        async with stage(data_dir, show.pushed) as scene:
-            show.opening(scene, refunds)
-            report = await until_stopped(perform(scene, story(refunds), show), stopped)
-            if report is None:
-                return INTERRUPTED
-            show.closing(report)
-            if as_json:
-                print(json.dumps(report, indent=2))  # noqa: T201 - the command's result
-            if stopped is not None:
-                show.keeping(scene)
-                await stopped.wait()
-        return 0 if report["ok"] else 1
-    finally:
-        shutil.rmtree(data_dir, ignore_errors=True)
+    show = Show(console)
+    async with temporary_folder() as data_dir, stage(data_dir, show.pushed) as scene:
+        show.opening(scene, refunds)
+        report = await until_stopped(perform(scene, story(refunds), show), stopped)
+        if report is None:
+            return INTERRUPTED
+        show.closing(report)
+        if as_json:
+            print(json.dumps(report, indent=2))  # noqa: T201 - the command's result
+        if stopped is not None:
+            show.keeping(scene)
+            await stopped.wait()
+    return 0 if report["ok"] else 1
 
 
 async def until_stopped(work: Coroutine[Any, Any, T], stopped: asyncio.Event | None) -> T | None:
-    """What the work comes to; None if somebody stopped it before its end."""
+    """The result of the work; None if a signal came first."""
     if stopped is None:
         return await work
     tasks = asyncio.ensure_future(work), asyncio.ensure_future(stopped.wait())
@@ -70,7 +64,7 @@ async def until_stopped(work: Coroutine[Any, Any, T], stopped: asyncio.Event | N
 
 
 async def perform(scene: Stage, parts: list[Part], show: Show) -> dict[str, Any]:
-    """Let the story happen, wait until all of it was observed or the patience is over, and judge it."""
+    """Starts the refunds, waits until everything was observed or `PATIENCE` is over, and judges the outcome."""
     began = time.monotonic()
     expectations: dict[str, Expectation] = {}
     with show.progress(len(parts)) as observed:
@@ -95,7 +89,7 @@ async def perform(scene: Stage, parts: list[Part], show: Show) -> dict[str, Any]
 
 
 def start(scene: Stage, part: Part) -> str:
-    """Start one refund at Amazon's stand-in, and plan what goes wrong with the notification of its final state."""
+    """Starts one refund at the simulator and sets up the fault of its final notification."""
     refund_id = scene.simulator.start_refund(part.amount, part.currency, part.outcome)
     state = EXPECTED[part.outcome].state
     if part.trick == "drop":
@@ -110,7 +104,7 @@ def start(scene: Stage, part: Part) -> str:
 
 
 async def states_until(scene: Stage, deadline: float) -> AsyncIterator[dict[str, tuple[str, str]]]:
-    """What the API says of all refunds, again and again until the deadline."""
+    """The states of all refunds in the API, repeatedly until the deadline."""
     while time.monotonic() < deadline:
         yield {each: state_of(refund) for each, refund in (await scene.refunds()).items()}
         await scene.service.store.changed("demo", 0.2)
@@ -122,23 +116,23 @@ def state_of(refund: dict[str, Any]) -> tuple[str, str]:
 
 
 def tricks_unseen(scene: Stage, refunds: dict[str, dict[str, Any]]) -> list[str]:
-    """The demo shows nothing if what it plays does not happen."""
+    """The faults of the demo that did not happen."""
     problems = []
     lost = {each.about for each in scene.simulator.posted if each.verdict == "dropped"}
     if not lost or any(refunds.get(each, {}).get("source") != "poll" for each in lost):
-        problems.append("A refund whose notification was lost was not found by polling.")
+        problems.append("A refund with a lost notification was not found by polling.")
     if not any(each.kind == "repeated" and each.status == 200 for each in scene.simulator.posted):
         problems.append("No repeated notification was acknowledged.")
     if any(seen.wants_all and seen.failed_first != FAILS_FIRST for seen in scene.subscribers):
-        problems.append("The subscriber that was to fail at first did not.")
+        problems.append("The subscriber that should fail at first did not.")
     return problems
 
 
 async def still_owed(scene: Stage) -> list[str]:
-    """What was delivered must be off the lanes, or it would be sent again when its lease ends."""
+    """Queue entries left behind: delivered events must be gone, or they would be sent again."""
     sizes = await scene.service.store.gauges.measure("demo")
     left = [name for name, size in sizes.items() if size and name.startswith(("hinted", "waiting:", "dead:"))]
-    return [f"Something is left in {name}." for name in left]
+    return [f"Entries are left in {name}." for name in left]
 
 
 def summary(
@@ -148,7 +142,7 @@ def summary(
     problems: list[str],
     seconds: float,
 ) -> dict[str, Any]:
-    """What the demo saw, as JSON."""
+    """The outcome as JSON."""
     posted = scene.simulator.posted
     genuine = [each for each in posted if not each.kind.startswith("forged")]
     reasons = Counter(reason for state, reason in map(state_of, refunds.values()) if state == "Declined")
@@ -174,7 +168,7 @@ def summary(
 
 
 class Show:
-    """What a person sees."""
+    """The output for people."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -182,12 +176,12 @@ class Show:
     def opening(self, scene: Stage, refunds: int) -> None:
         """Say what runs where."""
         lines = (
-            f"[bold]receiver[/]             {scene.url}, with a Valkey of its own",
-            f"Amazon Pay's stand-in {scene.simulator.base_url}",
+            f"[bold]receiver[/]              {scene.url}, with an embedded Valkey",
+            f"Amazon Pay simulator  {scene.simulator.base_url}",
             "",
-            f"{refunds} refunds begin. Shortened for the demo: an outcome takes {OUTCOME_DELAY:g} s",
-            f"(Amazon: 30 s to hours), polling looks at {', '.join(SHORTENED['poll'])}",
-            "(else: 1m, 5m, …), and Amazon's throttle is lifted.",
+            f"Starting {refunds} refunds. Shortened for the demo: an outcome takes {OUTCOME_DELAY:g} s",
+            f"(Amazon: 30 s to hours), polls come after {', '.join(SHORTENED['poll'])}",
+            "(normally 1m, 5m, …), and there is no throttle.",
             "",
         )
         self._console.print("\n".join(lines), soft_wrap=True)
@@ -209,7 +203,7 @@ class Show:
         )
 
     def _say(self, line: str, **how: Any) -> None:
-        """Inside a subscriber's answer a reader that went away must not look like a subscriber that fails."""
+        """Ignores a closed output: it must not make the subscriber that prints fail."""
         with contextlib.suppress(BrokenPipeError, SystemExit):
             self._console.print(line, **how)
 
@@ -223,7 +217,7 @@ class Show:
             "… with two final states (conflict)": report["inConflict"],
             "notifications acknowledged": notes["accepted"],
             "… sent twice, counted once": notes["sentTwice"],
-            "… lost on the way, found by polling": notes["lost"],
+            "… lost, found by polling": notes["lost"],
             "forged notifications refused": notes["forgedAndRefused"],
             **{
                 f"events accepted by {name}"
@@ -247,9 +241,9 @@ class Show:
     def keeping(self, scene: Stage) -> None:
         """Say how to look around."""
         say = self._console.print
-        say("\nEverything keeps running; Ctrl-C ends it. In another terminal:", soft_wrap=True)
+        say("\nEverything keeps running until you press Ctrl-C. In another terminal:", soft_wrap=True)
         say(f"  export RECEIVER_URL={scene.url} RECEIVER_TOKEN={scene.token}", soft_wrap=True)
-        say(f"  open {scene.url}/ in a browser, and sign in with that token", soft_wrap=True)
+        say(f"  open {scene.url}/ in a browser and sign in with that token", soft_wrap=True)
         say(f"  {sys.argv[0]} refund list --state Declined", soft_wrap=True)
         say(f'  curl -H "Authorization: Bearer $RECEIVER_TOKEN" {scene.url}/v1/refunds', soft_wrap=True)
         say(
@@ -261,7 +255,7 @@ class Show:
 
 class _Bar:
     def __init__(self, console: Console, total: int) -> None:
-        columns = (TextColumn("refunds settled"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn("final refunds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console, transient=True)
         self._task = self._progress.add_task("refunds", total=total)
 

@@ -1,4 +1,4 @@
-"""Command. The stage of the demo, on loopback: Amazon's stand-in, the service on an embedded store, two subscribers."""
+"""Command. All that the demo runs, on loopback: the simulator, the service with an embedded store, two subscribers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHORTENED = {
     "poll": ("1s", "2s", "every 3s"),
     "throttle": {"get_refund": (1000, 1000), "get_charge": (1000, 1000)},
 }
-"""The settings that the demo shortens. Live, Amazon is polled after a minute, and asked 4 times a second."""
+"""The settings that the demo shortens. By default Amazon is polled after a minute, and called 4 times a second."""
 OUTCOME_DELAY = 1.0
 """Seconds; Amazon's sandbox takes about 30."""
 FAILS_FIRST = 3
@@ -76,7 +76,7 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def stage(data_dir: Path, pushed: Push) -> AsyncIterator[Stage]:
-    """Set it up, and take it down. `pushed` is told of every event that a subscriber accepts."""
+    """Sets everything up and takes it down. `pushed` is called for every event that a subscriber accepts."""
     async with contextlib.AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(
             Simulator(outcome_delay=OUTCOME_DELAY, throttle={}, retry_waits=(0.5, 1.0, 2.0))
@@ -142,7 +142,7 @@ def _settings(
 
 
 def _subscriber(seen: Seen, key: bytes, pushed: Push) -> Starlette:
-    """Somebody else's service: it checks the signature by the Standard Webhooks rule, with its own few lines."""
+    """An independent subscriber: it checks signatures by Standard Webhooks without this project's code."""
 
     async def hook(request: WebRequest) -> WebResponse:
         body = await request.body()
@@ -160,7 +160,7 @@ def _subscriber(seen: Seen, key: bytes, pushed: Push) -> Starlette:
         status, money = data["statusDetails"], data["refundAmount"]
         amount = f"{money['amount']} {money['currencyCode']}"
         seen.events.append((event["id"], event["type"], event["subject"]))
-        seen.told[event["type"], data["refundId"]] = (status["state"], status["reasonCode"] or "", amount)
+        seen.contents[event["type"], data["refundId"]] = (status["state"], status["reasonCode"] or "", amount)
         pushed(seen.name, event)
         return WebResponse(status_code=204)
 

@@ -1,4 +1,4 @@
-"""Pure. What happens in the demo, and what must have been seen at its end."""
+"""Pure. What happens in the demo, and what must be observed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORGERIES = {
     "raw": 400,
     "confirmation": 400,
 }
-"""Kind of forgery → the answer that it must get. All are final: never to be sent again."""
+"""Kind of forgery → the answer that it must get. All are final: SNS does not repeat the message."""
 
 LEAST = 40
 INITIATED, REFUNDED, DECLINED, CONFLICT = (
@@ -29,7 +29,7 @@ INITIATED, REFUNDED, DECLINED, CONFLICT = (
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """How a refund must end, and the events that must (and, beside `initiated`, no others that may) have been sent."""
+    """How a refund must end, and its events. No others may be sent, except `initiated`."""
 
     state: str
     reason: str
@@ -73,7 +73,7 @@ class Part:
 
 
 def story(count: int) -> list[Part]:
-    """The refunds to start: every fifth is declined, every outcome appears, and three kinds of trick are played."""
+    """The refunds to start: every fifth is declined, every outcome appears, and there are three kinds of faults."""
     parts = []
     for number in range(count):
         outcome = Outcome.REFUNDED
@@ -86,13 +86,13 @@ def story(count: int) -> list[Part]:
 
 @dataclass(slots=True)
 class Seen:
-    """What a subscriber of the demo was sent."""
+    """Everything sent to one subscriber."""
 
     name: str
     wants_all: bool
     events: list[tuple[str, str, str]] = field(default_factory=list)
     """(event id, type, refund id) of every delivery that it accepted."""
-    told: dict[tuple[str, str], tuple[str, str, str]] = field(default_factory=dict)
+    contents: dict[tuple[str, str], tuple[str, str, str]] = field(default_factory=dict)
     """(type, refund id) → (state, reason code, amount with currency) as the event's data has it."""
     failed_first: int = 0
     bad_signatures: int = 0
@@ -104,7 +104,7 @@ class Seen:
 
 
 def missing(seen: Seen, expectations: Mapping[str, Expectation]) -> set[tuple[str, str]]:
-    """What the subscriber has not been sent yet."""
+    """What has not been sent to the subscriber yet."""
     got = {(kind, refund_id) for _, kind, refund_id in seen.events}
     return set().union(*(seen.expected(*each) for each in expectations.items())) - got
 
@@ -115,13 +115,13 @@ def judge(
     subscribers: Sequence[Seen],
     refusals: Mapping[str, int | None],
 ) -> list[str]:
-    """Everything that was expected and not observed, or observed and not expected, one sentence each."""
+    """Everything missing or unexpected, one sentence each."""
     problems = [
         f"{refund_id} ended as {states.get(refund_id)}, not as {(want.state, want.reason)}."
         for refund_id, want in expectations.items()
         if states.get(refund_id) != (want.state, want.reason)
     ]
-    problems += [f"The ledger holds {refund_id}, which nobody refunded." for refund_id in states.keys() - expectations]
+    problems += [f"The ledger has {refund_id}, which was never refunded." for refund_id in states.keys() - expectations]
     for seen in subscribers:
         problems += [
             f"{seen.name} was never sent {kind} of {refund_id}."
@@ -135,20 +135,20 @@ def judge(
         for kind, want in FORGERIES.items()
         if refusals.get(kind) != want
     ]
-    return problems + [problem for seen in subscribers for problem in _told_wrongly(seen, expectations)]
+    return problems + [problem for seen in subscribers for problem in _wrong_contents(seen, expectations)]
 
 
-def _told_wrongly(seen: Seen, expectations: Mapping[str, Expectation]) -> list[str]:
-    """A subscriber acts on what an event says, not on its id: state, reason and amount must be Amazon's."""
+def _wrong_contents(seen: Seen, expectations: Mapping[str, Expectation]) -> list[str]:
+    """Events whose state, reason or amount differ from Amazon's."""
     problems = []
-    for (kind, refund_id), told in seen.told.items():
+    for (kind, refund_id), found in seen.contents.items():
         want = expectations.get(refund_id)
         final = {DECLINED: "Declined", REFUNDED: "Refunded"}.get(kind)
         if want is None or final is None:
             continue
         reason = want.reason if final == want.state else ""
-        if told != (final, reason, want.amount):
-            problems.append(f"{seen.name} was told {told} of {refund_id}, not {(final, reason, want.amount)}.")
+        if found != (final, reason, want.amount):
+            problems.append(f"{seen.name} was sent {found} for {refund_id}, not {(final, reason, want.amount)}.")
     return problems
 
 

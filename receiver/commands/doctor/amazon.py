@@ -1,4 +1,4 @@
-"""Edge: the web. Does Amazon answer, does it take our key, and do its clock and ours agree?"""
+"""Edge: the web. Whether Amazon answers, accepts our key, and agrees with our clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from receiver.amazon.answers import judge
 from receiver.amazon.calls import get_refund
 from receiver.amazon.clock import OF_THE_DATE, HostClocks
 from receiver.amazon.signing import diagnose
-from receiver.commands.doctor.clocks import MEND as SET_CLOCK
+from receiver.commands.doctor.clocks import FIX as SET_CLOCK
 from receiver.commands.doctor.clocks import judge_clock
 from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
 from receiver.commands.doctor.keys import PROBES
@@ -28,27 +28,27 @@ OF_THE_KEY = frozenset(
         *("InvalidAccountStatus", "InvalidHeaderValue", "MissingHeader", "MissingHeaderValue"),
     }
 )
-"""Reason codes of Amazon that speak of who asks. Their status was seen as 400 and as 401."""
+"""Amazon's reason codes about the caller. Seen with status 400 and 401."""
 
-MENDS = {
-    "dns_failed": "Look at this machine's DNS.",
-    "connect_failed": "Let this machine connect to that host on port 443; a proxy from the environment is not used.",
-    "tls_failed": "Look at the system's trust store and clock, and at whatever opens TLS on the way (SSL_CERT_FILE).",
-    "timeout": "Look at the firewall: packets seem to be dropped on the way.",
+FIXES = {
+    "dns_failed": "Check this machine's DNS.",
+    "connect_failed": "Allow connections to that host on port 443. Proxy settings of the environment are not used.",
+    "tls_failed": "Check the system's trust store (SSL_CERT_FILE) and clock, and proxies that intercept TLS.",
+    "timeout": "Check the firewall: packets seem to be dropped.",
 }
 OF_THE_WAY = {
-    407: "A proxy on the way wants a login. Let this machine connect to Amazon directly, on port 443.",
-    426: "Amazon, or a proxy on the way, wants a newer TLS. Look at whatever opens TLS on the way.",
+    407: "A proxy requires a login. Allow direct connections to Amazon on port 443.",
+    426: "Amazon or a proxy requires a newer TLS version. Check proxies that intercept TLS.",
 }
 MOST_AHEAD = 1.5
-"""Seconds. A host two seconds behind this machine refuses what is dated by it; `Date` is precise to half a second."""
-ELSEWHERE = "Look at whatever is between here and there."
+"""Seconds. A host two seconds behind refuses requests dated by this machine; `Date` is precise to half a second."""
+ELSEWHERE = "Check the network between this machine and the host."
 
 
 async def check_amazon(site: Site) -> list[Finding]:
-    """Get Refund of a refund that does not exist, for each account, at that account's own address only."""
+    """Asks Amazon for a refund that does not exist, once per account, only at that account's address."""
     if site.offline:
-        return [skip(KEY, "offline", "not asked: --offline")]
+        return [skip(KEY, "offline", "skipped: --offline")]
     found = await asyncio.gather(*(_check_account(site, account) for account in site.accounts))
     return [finding for findings in found for finding in findings]
 
@@ -59,17 +59,17 @@ async def _check_account(site: Site, account: Account) -> list[Finding]:
         signed, answer, before = await _asked(site, account, request)
     except TransportError as error:
         ours = " Is `endpoint` right?" if account.endpoint.override else ""
-        mend = MENDS.get(error.reason, ELSEWHERE) + ours
+        fix = FIXES.get(error.reason, ELSEWHERE) + ours
         return [
-            fail(REACH, error.reason, f"Amazon is not reached: {error.detail}", mend, account.name),
-            skip(KEY, "not_reached", "not known: Amazon is not reached", subject=account.name),
+            fail(REACH, error.reason, f"Amazon is unreachable: {error.detail}", fix, account.name),
+            skip(KEY, "not_reached", "unknown: Amazon is unreachable", subject=account.name),
         ]
     middle = (before + site.system_clock()) / 2000
     return [_judge(account, signed, answer), _clock(site, account, answer, middle)]
 
 
 async def _asked(site: Site, account: Account, request: Request) -> tuple[Request, Response, int]:
-    """What was sent last, the answer, and when it was sent (ms). Dates go by Amazon's clock, as the service's do."""
+    """The last request, its answer, and when it was sent (ms). Dated by Amazon's clock, as the service does."""
     clocks, host = HostClocks(), host_of(request)
     for repeats in reversed(range(REDATED + 1)):
         before, dated = site.system_clock(), clocks.date_for(host, site.system_clock())
@@ -91,38 +91,38 @@ def _judge(account: Account, signed: Request, answer: Response) -> Finding:
     try:
         judge(answer)
     except AmazonNotFound:
-        return ok(KEY, f"{host} answers, and takes the key {account.signer.public_key_id}", account.name)
+        return ok(KEY, f"{host} answers and accepts the key {account.signer.public_key_id}", account.name)
     except AmazonThrottled:
-        return ok(KEY, f"{host} answers 429, too many calls just now: it takes the key", account.name)
+        return ok(KEY, f"{host} answers 429 (throttled), so it accepts the key", account.name)
     except AmazonRefusesUs as error:
         return _refused(account, signed, error)
     except AmazonError as error:
-        mend = "If this lasts, look at Amazon Pay's status page, and at `endpoint`."
-        return warn(KEY, error.reason, f"{host}: {error.detail}", mend, account.name)
-    return ok(KEY, f"{host} answers, and takes the key", account.name)
+        fix = "If this persists, check Amazon Pay's status page and `endpoint`."
+        return warn(KEY, error.reason, f"{host}: {error.detail}", fix, account.name)
+    return ok(KEY, f"{host} answers and accepts the key", account.name)
 
 
 def _refused(account: Account, signed: Request, error: AmazonRefusesUs) -> Finding:
     quoted = f" (request id {error.request_id})" if error.request_id else ""
     if error.amazon_status in OF_THE_WAY:
-        found = f"requests do not reach Amazon: {error.detail}{quoted}"
+        found = f"a proxy stops requests to Amazon: {error.detail}{quoted}"
         return fail(KEY, "way_refused", found, OF_THE_WAY[error.amazon_status], account.name)
     if error.reason_code == "InvalidHeaderValue" and OF_THE_DATE.search(error.detail):
-        return fail(KEY, "date_refused", f"the date is refused: {error.detail}{quoted}", SET_CLOCK, account.name)
+        return fail(KEY, "date_refused", f"Amazon refuses the date: {error.detail}{quoted}", SET_CLOCK, account.name)
     if error.amazon_status not in (401, 403) and error.reason_code not in OF_THE_KEY:
-        mend = "If refunds are found all the same, this is no fault; else show the request id to Amazon's support."
+        fix = "If refunds are found anyway, ignore this. Otherwise give Amazon Pay support the request id."
         return warn(
             KEY,
             "amazon_refuses_us",
-            f"an answer that says nothing of the key: {error.detail}{quoted}",
-            mend,
+            f"an answer that does not say whether the key is right: {error.detail}{quoted}",
+            fix,
             account.name,
         )
-    mend = diagnose(error.detail, signed, account.signer.algorithm) or (
+    fix = diagnose(error.detail, signed, account.signer.algorithm) or (
         "Compare public_key_id, region and environment with Seller Central (Integration Central); "
-        "private_key_file must be the one that was made with that public key."
+        "private_key_file must belong to that public key."
     )
-    return fail(KEY, "key_refused", f"the key is refused: {error.detail}{quoted}", mend, account.name)
+    return fail(KEY, "key_refused", f"Amazon refuses the key: {error.detail}{quoted}", fix, account.name)
 
 
 def _clock(site: Site, account: Account, answer: Response, middle: float) -> Finding:

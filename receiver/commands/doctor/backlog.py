@@ -1,4 +1,4 @@
-"""Edge: Redis. What is written: its format, subscribers that are behind, refunds that are stuck or unclear."""
+"""Edge: Redis. The data in the store: its format, subscribers that are behind, stuck refunds, unclear requests."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from receiver.store.maintenance.data_version import VERSION, too_new
 MANY_WAITING = 100
 MANY_HINTED = 1_000
 MOST_READ = 500
-"""Dead events of which the last reason is looked up; more are only counted."""
+"""Up to this many dead events, the last reason is shown."""
 SUBSCRIBER, REFUNDS, FORMAT = "subscribers.lane", "refunds.pending", "store.format"
 
 
 async def check_format(store: Store) -> list[Finding]:
-    """Whether this program knows the format of what is written."""
+    """Whether this version can read the store's data format."""
     try:
         found = await store.format.version()
     except ConfigurationError as error:
-        mend = "Give the receiver a Redis database of its own, or remove the key if it is foreign."
-        return [fail(FORMAT, "format_unreadable", " ".join(error.problems), mend)]
+        fix = "Use a separate Redis database for the receiver, or remove the key if it belongs to another program."
+        return [fail(FORMAT, "format_unreadable", " ".join(error.problems), fix)]
     except StoreUnavailable:
         return []
     if found is not None and found > VERSION:
-        return [fail(FORMAT, "format_newer", too_new(found), "See there: this version does not start on it.")]
+        return [fail(FORMAT, "format_newer", too_new(found), "This version does not start on it. See the finding.")]
     if found is None:
-        return [ok(FORMAT, f"no format is written yet: it counts as 1, and the next start writes {VERSION}")]
-    older = f", and the next start brings it to {VERSION}" if found < VERSION else ""
+        return [ok(FORMAT, f"no format is recorded yet; the next start writes {VERSION}")]
+    older = f"; the next start upgrades it to {VERSION}" if found < VERSION else ""
     return [ok(FORMAT, f"format {found}{older}")]
 
 
@@ -46,18 +46,18 @@ async def check_work(site: Site, store: Store) -> list[Finding]:
         found = [finding for account in site.accounts for finding in await _check_account(store, account)]
         return [*found, *(await _unrecognized(store, [*(account.name for account in site.accounts), UNASSIGNED]))]
     except StoreUnavailable as error:
-        mend = "Allow the user all commands on the keys refunds:*."
-        return [fail("store.content", error.reason, f"what is written cannot be read: {error.detail}", mend)]
+        fix = "Allow the user all commands on the keys refunds:*."
+        return [fail("store.content", error.reason, f"cannot read the store: {error.detail}", fix)]
 
 
 async def _unrecognized(store: Store, accounts: Sequence[str]) -> list[Finding]:
-    """Notifications that were not understood. Those of `UNASSIGNED` may be for several merchants."""
-    mend = "Read them (receiver notification list), and report them: a newer version may understand them."
+    """Notifications that were not understood. `UNASSIGNED` ones may be for several merchants."""
+    fix = "See receiver notification list, and report them. A newer version may understand them."
     found = []
     for account in accounts:
         if count := await store.notifications.count(account):
-            text = f"{plural(count, 'notification')} of Amazon Pay in 30 days could not be understood"
-            found.append(warn("notifications.understood", "unrecognized", text, mend, account))
+            text = f"{plural(count, 'notification')} from Amazon Pay in 30 days not understood"
+            found.append(warn("notifications.understood", "unrecognized", text, fix, account))
     return found
 
 
@@ -66,14 +66,14 @@ async def _check_account(store: Store, settings: Account) -> list[Finding]:
     sizes, subscriber_list = await store.gauges.measure(account), await store.subscribers.read(account)
     findings = _refunds(account, sizes, settings.stuck_after / 1000)
     if not subscriber_list.version:
-        found = "nothing is written yet for this account"
+        found = "no data for this account yet"
         return [*findings, skip(SUBSCRIBER, "not_written_yet", found, "Start `receiver serve`.", account)]
     findings += [
         fail(
             SUBSCRIBER,
             "subscriber_unreadable",
-            f"the record of {name} is damaged: it is owed everything, and nothing is sent",
-            "Remove it and declare it again.",
+            f"the record of {name} is damaged: its events wait, and nothing is sent",
+            "Remove the subscriber and declare it again.",
             f"{account}/{name}",
         )
         for name in subscriber_list.unreadable
@@ -85,17 +85,17 @@ async def _lanes(
     store: Store, account: str, subscriber_list: SubscriberList, sizes: Mapping[str, float]
 ) -> list[Finding]:
     if not subscriber_list.subscribers and not subscriber_list.unreadable:
-        mend = "Declare one in [[subscribers]], or: receiver subscriber add NAME URL."
-        return [warn(SUBSCRIBER, "no_subscribers", "nobody is told about declines", mend, account)]
+        fix = "Declare one in [[subscribers]], or: receiver subscriber add NAME URL."
+        return [warn(SUBSCRIBER, "no_subscribers", "no subscriber receives declines", fix, account)]
     found = []
     for subscriber in subscriber_list.subscribers.values():
         name = subscriber.name
         found += _lane(account, subscriber, sizes)
         dead = int(sizes.get(f"dead:{name}", 0))
         if subscriber.origin != "config" and subscriber.url.lower().startswith("http://"):
-            told = f"{name} is told over plain http: everybody on the way can read and drop its events"
-            mend = "Remove it, and add it with an https address."
-            found.append(warn("subscribers.url", "plain_http", told, mend, f"{account}/{name}"))
+            text = f"{name} has a plain http address: anyone on the network can read and drop its events"
+            fix = "Remove it and add it again with an https address."
+            found.append(warn("subscribers.url", "plain_http", text, fix, f"{account}/{name}"))
         if dead:
             found.append(await _dead(store, account, name, dead))
     return found
@@ -111,26 +111,26 @@ def _lane(account: str, subscriber: Subscriber, sizes: Mapping[str, float]) -> l
     if subscriber.paused:
         why = subscriber.paused_reason or "unknown"
         found = f"{subscriber.name} is paused ({why}), {owed}"
-        mend = f"When it is ready: receiver subscriber resume {subscriber.name}."
-        return [warn(SUBSCRIBER, "paused", found, mend, subject)]
+        fix = f"When it works again: receiver subscriber resume {subscriber.name}."
+        return [warn(SUBSCRIBER, "paused", found, fix, subject)]
     if waiting >= MANY_WAITING:
         found = f"{subscriber.name}: {owed}"
-        mend = "Look for delivery.retry in the log, and at the subscriber; is a worker running?"
-        return [warn(SUBSCRIBER, "behind", found, mend, subject)]
+        fix = "Check the subscriber, delivery.retry in the log, and that a worker is running."
+        return [warn(SUBSCRIBER, "behind", found, fix, subject)]
     if size("failures") >= BREAKER:
-        found = f"{subscriber.name} has failed {size('failures')} times in a row: one message at a time is sent; {owed}"
-        mend = f"See its last error (receiver subscriber show {subscriber.name}), and mend it."
-        return [warn(SUBSCRIBER, "failing", found, mend, subject)]
+        found = f"{subscriber.name} has failed {size('failures')} times in a row; sending one message at a time; {owed}"
+        fix = f"See its last error (receiver subscriber show {subscriber.name}) and fix it."
+        return [warn(SUBSCRIBER, "failing", found, fix, subject)]
     return [] if size("dead") else [ok(SUBSCRIBER, f"{subscriber.name}: {owed}", subject)]
 
 
 async def _dead(store: Store, account: str, name: str, count: int) -> Finding:
-    found = f"{name}: {plural(count, 'event')} given up"
+    found = f"{name}: {plural(count, 'event')} failed permanently"
     if count <= MOST_READ and (events := await store.deliveries.dead_events(account, name)):
         last = events[-1]
         found += f", the last of refund {last.refund_id} ({last.reason}: {last.last_error or 'no answer'})"
-    mend = "Mend the subscriber, then: receiver delivery redrive NAME --all."
-    return warn("subscribers.dead", "dead_events", found, mend, f"{account}/{name}")
+    fix = "Fix the subscriber, then: receiver delivery redrive NAME --all."
+    return warn("subscribers.dead", "dead_events", found, fix, f"{account}/{name}")
 
 
 def _refunds(account: str, sizes: Mapping[str, float], stuck_after: float) -> list[Finding]:
@@ -138,18 +138,18 @@ def _refunds(account: str, sizes: Mapping[str, float], stuck_after: float) -> li
     hinted = int(sizes["hinted"])
     found = []
     if hinted >= MANY_HINTED:
-        mend = "Is a worker running (receiver serve, receiver work), and does Amazon answer it?"
-        text = f"{hinted} refunds were notified of, and Amazon is not asked yet"
-        found.append(warn("refunds.backlog", "backlog", text, mend, account))
+        fix = "Check that a worker is running (receiver serve, receiver work) and that Amazon answers."
+        text = f"{hinted} notified refunds wait to be looked up at Amazon"
+        found.append(warn("refunds.backlog", "backlog", text, fix, account))
     if unclear := int(sizes["requests:unclear"]):
-        mend = (
-            "See them (receiver refund requests), and send each again (receiver refund repeat). If it stays unclear, "
-            "look in Seller Central, then: receiver refund settle-request."
+        fix = (
+            "List them (receiver refund requests) and send each again (receiver refund repeat). If one stays unclear, "
+            "check Seller Central, then: receiver refund settle-request."
         )
-        text = f"{plural(unclear, 'refund request')} of which nobody knows whether Amazon made the refund"
-        found.append(warn("refunds.unclear", "unclear", text, mend, account))
+        text = f"{plural(unclear, 'refund request')} with an unknown outcome at Amazon"
+        found.append(warn("refunds.unclear", "unclear", text, fix, account))
     text = f"{plural(pending, 'refund')} pending" + (f", the oldest for {seconds(oldest)}" if pending else "")
     if oldest > stuck_after:
-        mend = "See them (receiver refund list --state RefundInitiated), and ask Amazon's support."
-        return [*found, warn(REFUNDS, "stuck", text, mend, account)]
+        fix = "List them (receiver refund list --state RefundInitiated) and contact Amazon Pay support."
+        return [*found, warn(REFUNDS, "stuck", text, fix, account)]
     return [*found, ok(REFUNDS, text, account)]

@@ -1,4 +1,4 @@
-"""Edge: the web. The certificates that prove notifications: pinned ones, and the hosts that the others come from."""
+"""Edge: the web. Signing certificates: pinned ones, and the hosts that serve the others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from receiver.amazon.account import Account
 from receiver.amazon.sns import regions
 from receiver.amazon.sns.certificate import SigningCertificate, check_certificate
 from receiver.amazon.sns.signature import read_address
-from receiver.commands.doctor.amazon import ELSEWHERE, MENDS
+from receiver.commands.doctor.amazon import ELSEWHERE, FIXES
 from receiver.commands.doctor.finding import Finding, fail, ok, skip, warn
 from receiver.commands.doctor.site import Site
 from receiver.errors import CertificateUnavailable, ConfigurationError, TransportError, VerificationFailed
@@ -23,7 +23,7 @@ PINNED, HOST = "certificates.pinned", "certificates.host"
 
 
 async def check_pinned(site: Site) -> list[Finding]:
-    """Each pinned certificate passes the rules of `/ipn`, and for how long."""
+    """Whether each pinned certificate is valid by the rules of `/ipn`, and for how long."""
     return [
         _check_pinned(site, account, url, pem)
         for account in site.accounts
@@ -33,18 +33,18 @@ async def check_pinned(site: Site) -> list[Finding]:
 
 def _check_pinned(site: Site, account: Account, url: str, pem: bytes) -> Finding:
     file = url.rpartition("/")[2]
-    mend = f"Download it again from {url}, or remove the pin: it is then fetched when it is needed."
+    fix = f"Download it again from {url}, or remove the pin: the service then fetches it when needed."
     try:
         store = CertificateStore(
             _no_fetch, site.system_clock, pinned={url: pem}, md5=site.settings.ingest.certificate_md5
         )
     except ConfigurationError as error:
         found = f"{file}: {' '.join(error.problems)} The service does not start."
-        return fail(PINNED, "certificate_unusable", found, mend, account.name)
-    return _judge_dates(account, url, store.known()[0], site.system_clock(), mend)
+        return fail(PINNED, "certificate_unusable", found, fix, account.name)
+    return _judge_dates(account, url, store.known()[0], site.system_clock(), fix)
 
 
-def _judge_dates(account: Account, url: str, certificate: SigningCertificate, now: int, mend: str) -> Finding:
+def _judge_dates(account: Account, url: str, certificate: SigningCertificate, now: int, fix: str) -> Finding:
     file = url.rpartition("/")[2]
     address = read_address(url)
     days = (certificate.not_after - now) // DAY_MS
@@ -53,10 +53,10 @@ def _judge_dates(account: Account, url: str, certificate: SigningCertificate, no
             check_certificate(certificate, address[0], url.split(".")[1], now, now)
     except VerificationFailed as error:
         found = f"{file}: {error.detail}" if error.reason != "certificate_dates" else f"{file}: it is not valid today."
-        return fail(PINNED, error.reason, f"{found} Notifications signed with it are refused.", mend, account.name)
+        return fail(PINNED, error.reason, f"{found} Notifications signed with it are refused.", fix, account.name)
     if days < SOON:
-        found = f"{file}: valid for {days} more days; Amazon will sign with another then"
-        return warn(PINNED, "certificate_ends_soon", found, "Pin the next one, or remove the pins.", account.name)
+        found = f"{file}: valid for {days} more days; Amazon will then use another one"
+        return warn(PINNED, "certificate_ends_soon", found, "Pin the next one or remove the pins.", account.name)
     return ok(PINNED, f"{file}: valid for {days} more days", account.name)
 
 
@@ -67,7 +67,7 @@ async def _no_fetch(url: str) -> bytes:
 async def check_hosts(site: Site) -> list[Finding]:
     """DNS, TCP and TLS to the host of SNS in each region of the accounts' topics. Nothing is fetched."""
     if site.offline:
-        return [skip(HOST, "offline", "not asked: --offline")]
+        return [skip(HOST, "offline", "skipped: --offline")]
     hosts: dict[str, bool] = {}
     for account in site.accounts:
         for topic in account.topics:
@@ -82,9 +82,9 @@ async def _check_host(site: Site, host: str, pinned: bool) -> Finding:
         request = Request("HEAD", f"https://{host}/")
         answer = await site.send(request, timeout=TIMEOUT, connect_timeout=CONNECT_TIMEOUT, max_body=0)
     except TransportError as error:
-        found = f"{error.detail} Certificates come from there"
-        mend = MENDS.get(error.reason, ELSEWHERE)
+        found = f"{error.detail} Certificates come from this host"
+        fix = FIXES.get(error.reason, ELSEWHERE)
         if pinned:
-            return warn(HOST, error.reason, f"{found}: only pinned ones are believed.", mend, host)
-        return fail(HOST, error.reason, f"{found}: notifications get 503 until it is reached.", mend, host)
-    return ok(HOST, f"{host}: reached, TLS is good (it answers {answer.status})", host)
+            return warn(HOST, error.reason, f"{found}. Only pinned ones are trusted.", fix, host)
+        return fail(HOST, error.reason, f"{found}. Notifications get 503 until it is reachable.", fix, host)
+    return ok(HOST, f"{host}: reachable, TLS is valid (status {answer.status})", host)

@@ -1,10 +1,10 @@
 """Edge: an installation. What `receiver doctor` looks at: each check is a function of the site that returns findings.
 
-    configuration · keys · certificates    what is on this machine
-    amazon                                 the account's own address, with a question about a refund that is none
-    redis · store · work · content         the store, how it is, what is in it, and what of it is damaged
-    service                                what the running service says
-    finding · site · clocks                what checks are made of
+    configuration · keys · certificates    this machine
+    amazon                                 Amazon, asked for a refund that does not exist
+    redis · store · backlog · content      the store: its health, its contents, and damaged records
+    service                                the running service
+    finding · site · clocks                shared by the checks
 
 To add one, write the function and put it into `CHECKS`.
 """
@@ -27,16 +27,16 @@ from receiver.commands.doctor.store import check_store
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A group of questions that are asked in order; groups are asked side by side."""
+    """A group of checks that run in order. Groups run concurrently."""
 
     name: str
     ask: Callable[[Site], Awaitable[list[Finding]]]
     bound: float
-    """Seconds after which it is given up."""
+    """Seconds after which it is cancelled."""
 
 
 WHOLE_STORE = 3_600.0
-"""Seconds in which every record of a store is read."""
+"""The bound if every record of the store is read."""
 CHECKS = (
     Check("configuration", check_configuration, 5),
     Check("keys", check_keys, 5),
@@ -49,17 +49,17 @@ CHECKS = (
 
 
 async def examine(site: Site, checks: tuple[Check, ...] = CHECKS) -> Report:
-    """All findings. A check that hangs or breaks is a finding itself, and hinders no other."""
+    """All findings. A check that hangs or fails becomes a finding and does not stop the others."""
     crypto = asyncio.create_task(check_crypto())
     found = await asyncio.gather(*(_bounded(check, site) for check in checks))
     return report([*await crypto, *(finding for findings in found for finding in findings)])
 
 
 async def examine_nothing(problems: tuple[str, ...]) -> Report:
-    """What can be said where the settings cannot be read: their problems, and whether this machine can verify."""
-    mend = "Mend the setting, and run this again."
-    wrong = [fail("configuration.settings", "configuration", problem, mend) for problem in problems]
-    left_out = [skip(check.name, "configuration", "not looked at: the settings come first") for check in CHECKS[1:]]
+    """The findings if the settings are wrong: their problems, and whether this machine can verify signatures."""
+    fix = "Fix the setting and run it again."
+    wrong = [fail("configuration.settings", "configuration", problem, fix) for problem in problems]
+    left_out = [skip(check.name, "configuration", "skipped: fix the settings first") for check in CHECKS[1:]]
     return report([*wrong, *await check_crypto(), *left_out])
 
 
@@ -71,9 +71,9 @@ async def _bounded(check: Check, site: Site) -> list[Finding]:
     if not asking.done():
         asking.cancel()
         found = f"not done after {bound:g} s"
-        return [fail(check.name, "timeout", found, "Something hangs there: look at it, and run this again.")]
+        return [fail(check.name, "timeout", found, "Something hangs there. Check it and run doctor again.")]
     try:
         return asking.result()
     except Exception as error:
         found = f"the check itself failed ({type(error).__name__})"
-        return [fail(check.name, "check_failed", found, "This is a fault of the doctor: please report it.")]
+        return [fail(check.name, "check_failed", found, "This is a bug in doctor: please report it.")]

@@ -1,4 +1,4 @@
-"""Edge: files. The settings beyond what the start demands: who can read the secrets, tokens, plain http."""
+"""Edge: files. Checks of the settings beyond those at start: readable secrets, weak tokens, plain http."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from receiver.commands.doctor.site import Site, plural
 from receiver.settings.sections import Scope, TokenSettings
 
 GUESSABLE = ("", "token", "secret", "test", "password", "changeme", "admin", "receiver", "TOKEN", "…")
-"""Texts whose digest stands in a configuration when a command went wrong, or somebody was in a hurry."""
+"""Texts that are hashed by mistake, or chosen as a weak token."""
 SECRET_LINE = re.compile(
     r"^\s*(private_key|auth_token|password|secret|secrets|secret_access_key|routing_key|authorization)\s*="
     r"|://[^/\s\"']*:[^/\s\"']+@|https://hooks\.slack\.com/\w",
@@ -24,7 +24,7 @@ MOST_CONFIG = 1024 * 1024
 
 
 async def check_configuration(site: Site) -> list[Finding]:
-    """What the settings say, in numbers; and what is allowed, and not advisable."""
+    """A summary of the settings, and what is allowed but not advisable."""
     settings = site.settings
     said = ", ".join(
         plural(len(found), word)
@@ -43,7 +43,7 @@ async def check_configuration(site: Site) -> list[Finding]:
             warn(
                 "configuration.certificate_md5",
                 "certificate_md5_warn",
-                "a certificate that is not the one its name promises is believed all the same",
+                "a certificate is trusted even if it does not match its file name",
                 'Remove ingest.certificate_md5 = "warn" unless AWS has changed how it names its certificates.',
             )
         )
@@ -53,11 +53,11 @@ async def check_configuration(site: Site) -> list[Finding]:
 def _files(site: Site) -> Iterator[Finding]:
     check, files = "configuration.secret_files", _secret_files(site)
     exposed = {path: trouble for path in files if (trouble := exposure(path))}
-    for path, (reason, found, mend) in exposed.items():
-        yield warn(check, reason, f"{path} {found}", mend, str(path))
+    for path, (reason, found, fix) in exposed.items():
+        yield warn(check, reason, f"{path} {found}", fix, str(path))
     if len(files) > len(exposed):
         hidden = plural(len(files) - len(exposed), "file")
-        yield ok(check, f"{hidden} with secrets that no other user of this machine can read")
+        yield ok(check, f"{hidden} with secrets, not readable by other users of this machine")
 
 
 def _secret_files(site: Site) -> list[Path]:
@@ -82,50 +82,50 @@ def _holds_secrets(config: Path) -> bool:
 
 
 def exposure(path: Path) -> tuple[str, str, str] | None:
-    """Why others than its owner and group can read or change the file: reason, what was found, the mend. None: they
-    cannot. A folder on the way that others may not enter keeps them away from everything in it."""
+    """The reason, the finding and the fix if others than its owner and group can read or change the file; None if they
+    cannot. A parent folder that others may not enter protects everything in it."""
     try:
         mode = path.stat().st_mode
         if not all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents):
             return None
     except OSError as error:
-        mend = "Mend the path, or its permissions."
-        return "file_unreadable", f"cannot be looked at ({error.strerror})", mend
+        fix = "Fix the path or its permissions."
+        return "file_unreadable", f"cannot be accessed ({error.strerror})", fix
     if mode & stat.S_IWOTH:
         return "file_writable", f"({mode & 0o777:04o}) can be changed by every user", f"chmod o-rwx {path}"
     if mode & stat.S_IROTH:
-        mend = f"chmod o-rwx {path} (a mounted Kubernetes Secret: defaultMode 0440, and fsGroup)"
-        return "file_readable", f"({mode & 0o777:04o}) can be read by every user", mend
+        fix = f"chmod o-rwx {path} (a mounted Kubernetes Secret: defaultMode 0440, and fsGroup)"
+        return "file_readable", f"({mode & 0o777:04o}) can be read by every user", fix
     return None
 
 
 def _tokens(site: Site) -> Iterator[Finding]:
     tokens, check = site.settings.tokens, "configuration.tokens"
     if not tokens:
-        mend = "Add [[tokens]] with a name, the SHA-256 of a token and its scopes."
-        yield warn(check, "no_tokens", "none: nobody can use the API", mend)
+        fix = "Add [[tokens]] with a name, the SHA-256 of a token, and its scopes."
+        yield warn(check, "no_tokens", "none: the API cannot be used", fix)
         return
     bad = [token for token in tokens if token_fault(token)]
     for token in bad:
-        mend = (
-            "Make a new one: python3 -c 'import secrets; print(secrets.token_urlsafe(24))', and use printf, not echo."
+        fix = (
+            "Create a new one: python3 -c 'import secrets; print(secrets.token_urlsafe(24))', and use printf, not echo."
         )
-        yield fail(check, "token_guessable", f"tokens.{token.name}: {token_fault(token)}", mend, token.name)
+        yield fail(check, "token_guessable", f"tokens.{token.name}: {token_fault(token)}", fix, token.name)
     scopes = {scope for token in tokens for scope in token.scopes}
     if site.token and _digest(site.token + "\n") in {token.sha256.lower() for token in tokens}:
-        mend = "Hash the token without a line end: printf %s TOKEN | sha256sum."
-        yield warn(check, "token_with_line_end", "a digest was made of your token and a line end", mend)
+        fix = "Hash the token without a newline: printf %s TOKEN | sha256sum."
+        yield warn(check, "token_with_line_end", "the digest of your token was made with a trailing newline", fix)
     if not bad:
         named = ", ".join(scope.value for scope in Scope if scope in scopes)
         yield ok(check, f"{plural(len(tokens), 'token')}, for {named}")
 
 
 def token_fault(token: TokenSettings) -> str:
-    """Why the token behind the digest is none; empty where that cannot be told from the digest."""
+    """What is wrong with the token behind the digest; empty if nothing is known."""
     for text in (*GUESSABLE, token.name):
         for ending in ("", "\n"):
             if _digest(text + ending) == token.sha256.lower():
-                return "the digest of nothing" if not text else "the digest of a word that everybody would try"
+                return "the digest of an empty text" if not text else "the digest of an easily guessed word"
     return ""
 
 
@@ -139,8 +139,8 @@ def _plain_http(site: Site) -> Iterator[Finding]:
             yield warn(
                 "configuration.subscriber_url",
                 "plain_http",
-                f"{subscriber.name} is told over plain http: everybody on the way can read and drop its events",
-                "Give it an https address.",
+                f"{subscriber.name} has a plain http address: anyone on the network can read and drop its events",
+                "Use an https address.",
                 subscriber.name,
             )
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
@@ -149,6 +149,6 @@ def _plain_http(site: Site) -> Iterator[Finding]:
             yield fail(
                 "configuration.trust_store",
                 "trust_store_missing",
-                f"{variable} names {path}, which is not there: no TLS certificate can be checked",
-                f"Mend or unset {variable}.",
+                f"{variable} names {path}, which does not exist: TLS certificates cannot be checked",
+                f"Fix or unset {variable}.",
             )

@@ -1,4 +1,4 @@
-"""Edge: Redis. Keys of a foreign type and damaged records, and how to put each right."""
+"""Edge: Redis. Keys of a wrong type and damaged records, and how to fix each."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from receiver.store.redis.keys import read_kind
 
 KEYS, RECORDS, UNKNOWN = "store.keys", "store.records", "store.unknown_keys"
 MOST_SHOWN = 50
-"""Findings of one kind; of more, only the count is told."""
+"""Findings shown per kind; the rest is counted."""
 COMPARE = (
-    "Nothing is issued on it meanwhile. Compare the charge with Seller Central first; then set it aside with "
-    "--compared, or write it again as deploy/issuing.md shows."
+    "Nothing is issued on it meanwhile. First compare the charge with Seller Central. Then set the key aside with "
+    "--compared, or rewrite it as deploy/issuing.md shows."
 )
 FIXES: Final = MappingProxyType(
     {
-        "refund": "What of it can be read stays, and Amazon is asked about the refund again",
-        "subscribers": "Then add the subscriber again; what it is owed waits",
-        "events": "Nothing is to be done: whoever is owed the entry has it as a dead event",
-        "due": "Then ask for the refund: receiver refund refresh ID",
+        "refund": "Readable parts stay, and Amazon is asked about the refund again",
+        "subscribers": "Then add the subscriber again; its events wait",
+        "events": "Nothing to do: its subscribers have the entry as a dead event",
+        "due": "Then refresh the refund: receiver refund refresh ID",
         "lane": "The event is not sent; see receiver delivery redrive",
-        "dead": "The event itself may be in the stream: receiver delivery redrive NAME --id ID sends it again",
-        "throttle": "The next claim sets it to within its bounds by itself",
+        "dead": "The event may still be in the stream: receiver delivery redrive NAME ID sends it again",
+        "throttle": "The next claim corrects it",
+        "told": "The next event for operators sets it aside automatically",
         "history": "It is shown without the damaged line",
         "trail": "It is shown without the damaged line",
         "health": "The next delivery writes it again",
-        "attempts": "The attempts of the event count from none",
-        "format": "Only if no other program needs it: the receiver writes nothing until it is right",
+        "attempts": "The event's attempts are counted from zero again",
+        "format": "Only if no other program needs it. The receiver writes nothing until this is fixed",
     }
 )
 
@@ -42,8 +43,8 @@ async def check_keys_of_store(store: Store) -> list[Finding]:
     try:
         await store.inspection.check_keys()
     except StoreUnavailable as error:
-        return [skip(KEYS, error.reason, f"the types of the keys cannot be read: {error.detail}", "See above.")]
-    return _foreign(store) or [ok(KEYS, "every key that was looked at holds the type that it should")]
+        return [skip(KEYS, error.reason, f"cannot read the types of the keys: {error.detail}", "See above.")]
+    return _foreign(store) or [ok(KEYS, "all checked keys have the right type")]
 
 
 async def check_whole_store(store: Store) -> list[Finding]:
@@ -51,12 +52,19 @@ async def check_whole_store(store: Store) -> list[Finding]:
     try:
         unknown = await store.inspection.inspect()
     except StoreUnavailable as error:
-        return [fail(RECORDS, error.reason, f"the store cannot be read: {error.detail}", "See above.")]
+        return [fail(RECORDS, error.reason, f"cannot read the store: {error.detail}", "See above.")]
     findings = [*_foreign(store), *_records(store)]
     if unknown:
-        text = f"{len(unknown)} keys that no version up to this one writes, such as {unknown[0]}"
-        findings.append(warn(UNKNOWN, "unknown_keys", text, "A newer version or another program writes here: look."))
-    return findings or [ok(RECORDS, "every record of the store can be read")]
+        text = f"{len(unknown)} unknown keys, such as {unknown[0]}"
+        findings.append(
+            warn(
+                UNKNOWN,
+                "unknown_keys",
+                text,
+                "A newer version or another program writes to this database. Find out which.",
+            )
+        )
+    return findings or [ok(RECORDS, "every record is readable")]
 
 
 def _foreign(store: Store) -> list[Finding]:
@@ -64,7 +72,7 @@ def _foreign(store: Store) -> list[Finding]:
         fail(
             KEYS,
             "store_wrong_type",
-            f"{each.key} holds {f'a {each.found}' if each.found else 'another type'}, and should be a {each.should_be}",
+            f"{each.key} is {f'a {each.found}' if each.found else 'of another type'}, but should be a {each.should_be}",
             _fix(each.key),
             each.key,
         )
@@ -92,7 +100,7 @@ def _bounded(found: list[Finding]) -> list[Finding]:
         return found
     first = found[0]
     text = f"{len(found) - MOST_SHOWN} more of this kind"
-    return [*found[:MOST_SHOWN], fail(first.check, first.reason, text, "Put these right, and run it again.")]
+    return [*found[:MOST_SHOWN], fail(first.check, first.reason, text, "Fix these and run it again.")]
 
 
 def _fix(key: str, part: str = "") -> str:
@@ -100,6 +108,6 @@ def _fix(key: str, part: str = "") -> str:
     if kind in MONEY:
         return f"{COMPARE} {fix_of(key, part)} --compared"
     more = FIXES.get(kind, "")
-    if kind in ("events", "throttle", "history", "trail"):
+    if kind in ("events", "throttle", "history", "trail", "told"):
         return f"{more}."
     return f"{fix_of(key, part)}{f'. {more}' if more else ''}."

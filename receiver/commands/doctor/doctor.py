@@ -1,4 +1,4 @@
-"""Command. `receiver doctor`: checks an installation, and says what to do."""
+"""Command. `receiver doctor`: checks an installation and says what to fix."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def show(report: Report, *, as_json: bool) -> None:
     counts = report.counts
     parts = (
         f"{counts['ok']} ok",
-        f"{counts['warn']} to look at",
+        f"{counts['warn']} warnings",
         f"{counts['fail']} failed",
         f"{counts['skip']} skipped",
     )
@@ -103,19 +103,19 @@ def show(report: Report, *, as_json: bool) -> None:
 
 
 def _line(finding: Finding) -> Text:
-    # Of `account/subscriber` the finding names the second.
+    # A subject `account/subscriber`: the text names the subscriber.
     about = "" if finding.subject in finding.found else finding.subject.partition("/")[0]
     text = Text()
     text.append(f"{finding.status.value:<4}  ", COLOURS[finding.status])
     text.append(f"{finding.check:<28}  ")
     text.append(clean(f"{about}: {finding.found}" if about else finding.found))
-    if finding.mend:
-        text.append(f"\n{INDENT}→ {clean(finding.mend)}")
+    if finding.fix:
+        text.append(f"\n{INDENT}→ {clean(finding.fix)}")
     return text
 
 
 def end_soon(code: int) -> None:
-    """See to it that the process ends: a thread that waits for a name server would hold it up for half a minute."""
+    """Makes the process end: a thread that waits for a name server would delay it by half a minute."""
 
     def end() -> None:
         for stream in (sys.stdout, sys.stderr):

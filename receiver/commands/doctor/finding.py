@@ -1,4 +1,4 @@
-"""Pure. What a check says: how bad, what was looked at, what was found, and what to do."""
+"""Pure. The result of a check: what was checked, how bad it is, what was found, and how to fix it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Status(StrEnum):
-    """How it stands, from good to bad; `skip` says nothing."""
+    """From good to bad; `skip` means not checked."""
 
     OK = "ok"
     SKIP = "skip"
@@ -20,27 +20,28 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report. `check` and `reason` are stable words for machines, the rest is for people."""
+    """One line of the report. `check` and `reason` are stable words for programs, the rest is for people."""
 
     check: str
-    """What was looked at, as `group.thing`."""
+    """What was checked, as `group.thing`."""
     status: Status
     found: str
-    mend: str = ""
+    fix: str = ""
     reason: str = ""
-    """Why it is not ok, as a word; empty where it is."""
+    """Why it is not ok, as a word; empty if it is."""
     subject: str = ""
     """The account, the file or the subscriber that it is about; empty for the whole installation."""
 
     def as_json(self) -> dict[str, str]:
-        """All six fields."""
+        """Every field. `mend` is the old name of `fix`, kept for programs that read it."""
         return {
             "check": self.check,
             "subject": self.subject,
             "status": self.status.value,
             "reason": self.reason,
             "found": self.found,
-            "mend": self.mend,
+            "fix": self.fix,
+            "mend": self.fix,
         }
 
 
@@ -49,19 +50,19 @@ def ok(check: str, found: str, subject: str = "") -> Finding:
     return Finding(check, Status.OK, found, subject=subject)
 
 
-def warn(check: str, reason: str, found: str, mend: str, subject: str = "") -> Finding:
-    """It works, and somebody should look at it."""
-    return Finding(check, Status.WARN, found, mend, reason, subject)
+def warn(check: str, reason: str, found: str, fix: str, subject: str = "") -> Finding:
+    """It works, but needs attention."""
+    return Finding(check, Status.WARN, found, fix, reason, subject)
 
 
-def fail(check: str, reason: str, found: str, mend: str, subject: str = "") -> Finding:
-    """It does not work, or loses something."""
-    return Finding(check, Status.FAIL, found, mend, reason, subject)
+def fail(check: str, reason: str, found: str, fix: str, subject: str = "") -> Finding:
+    """It does not work, or data may be lost."""
+    return Finding(check, Status.FAIL, found, fix, reason, subject)
 
 
-def skip(check: str, reason: str, found: str, mend: str = "", subject: str = "") -> Finding:
-    """It could not be looked at, or there is nothing to look at."""
-    return Finding(check, Status.SKIP, found, mend, reason, subject)
+def skip(check: str, reason: str, found: str, fix: str = "", subject: str = "") -> Finding:
+    """It could not be checked, or there is nothing to check."""
+    return Finding(check, Status.SKIP, found, fix, reason, subject)
 
 
 @dataclass(frozen=True, slots=True)

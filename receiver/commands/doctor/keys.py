@@ -16,12 +16,12 @@ PROBES = {"sandbox": "S01-0000000-0000000-R000000", "live": "P01-0000000-0000000
 
 
 async def check_crypto() -> list[Finding]:
-    """Known answers of RSA with SHA-1 and SHA-256, by the very code that checks notifications."""
+    """Known answers of RSA with SHA-1 and SHA-256, by the code that checks notifications."""
     try:
         await asyncio.to_thread(self_test)
     except ConfigurationError as error:
-        mend = "Until then the service does not start. See the crypto policy of this system."
-        return [fail("crypto.signatures", "hash_forbidden", problem, mend) for problem in error.problems]
+        fix = "The service does not start until this works. Check the crypto policy of this system."
+        return [fail("crypto.signatures", "hash_forbidden", problem, fix) for problem in error.problems]
     return [ok("crypto.signatures", "RSA with SHA-1 and SHA-256 verifies known answers")]
 
 
@@ -34,10 +34,10 @@ def _check_key(account: Account, now: int) -> Finding:
     check, signer = "keys.private_key", account.signer
     signed = signer.sign(get_refund(account.endpoint, PROBES[account.environment]), now)
     if not signer.verifies(signed):
-        mend = "Restore private_key_file, or make a new pair in Seller Central (Integration Central)."
-        found = "what the private key signs, its own public half does not verify: the key is damaged"
-        return fail(check, "key_damaged", found, mend, account.name)
-    told = key_environment(signer.public_key_id)
-    prefix = f"its id begins with {told.upper()}-" if told else "its id does not tell the environment"
+        fix = "Restore private_key_file, or create a new key pair in Seller Central (Integration Central)."
+        found = "the key is damaged: its public half does not verify what it signs"
+        return fail(check, "key_damaged", found, fix, account.name)
+    environment = key_environment(signer.public_key_id)
+    prefix = f"its id begins with {environment.upper()}-" if environment else "its id does not name an environment"
     found = f"signs with {signer.algorithm}, {signer.bits} bits; {prefix}, the account is {account.environment.value}"
     return ok(check, found, account.name)

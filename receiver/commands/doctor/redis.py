@@ -1,4 +1,4 @@
-"""Pure. What a Redis's vitals mean for a service that must not lose what it has acknowledged.
+"""Pure. Whether a Redis is fit for a service that must not lose acknowledged notifications.
 
 Each judge is a function of the vitals; add one to `JUDGES` and it is asked.
 """
@@ -23,12 +23,12 @@ LONGEST_SKEW = 300.0
 """Seconds, as in the settings' default of ingest.max_future."""
 OLDEST_REDIS, OLDEST_VALKEY = (7, 0), (7, 2)
 
-WRITE_MENDS = {
-    "full": "Give it more memory (maxmemory), or remove other data from it.",
+WRITE_FIXES = {
+    "full": "Raise maxmemory, or remove other data.",
     "read_only": "Point redis.url at the primary, not at a replica.",
-    "not_persisting": "Look at its log and its disk: it cannot save, and refuses writes until it can.",
+    "not_persisting": "Check its log and disk: it cannot save, and refuses writes until it can.",
     "not_permitted": "Allow the user all commands on the keys refunds:* and the channel refunds:wake.",
-    "replicas_missing": "Look at its replicas (min-replicas-to-write).",
+    "replicas_missing": "Check its replicas (min-replicas-to-write).",
 }
 
 
@@ -51,8 +51,8 @@ def judge_examined(examined: Examined, wait_replicas: int, kind: str) -> list[Fi
     for name, vitals in examined.nodes.items():
         if isinstance(vitals, str):
             accounts = ", ".join(examined.accounts[name]) or "no account, but what all share"
-            text = f"{name} ({accounts}): {vitals.replace('_', ' ')}. Notifications of these get 503"
-            found.append(fail("redis.node", f"store_{vitals}", text, "Start it, or have its replica take over.", name))
+            text = f"{name} ({accounts}): {vitals.replace('_', ' ')}. Notifications for these get 503"
+            found.append(fail("redis.node", f"store_{vitals}", text, "Start it, or let its replica take over.", name))
         else:
             found += [replace(each, subject=name or each.subject) for each in judge_redis(vitals, wait_replicas, kind)]
     return found
@@ -61,14 +61,14 @@ def judge_examined(examined: Examined, wait_replicas: int, kind: str) -> list[Fi
 def judge_guards(guards: Guards) -> Finding:
     """Enough Sentinels to decide on a failover."""
     check, there = "redis.sentinels", guards.total - len(guards.silent)
-    silent = f": {', '.join(guards.silent)} does not" if guards.silent else ""
+    silent = f"; no answer from {', '.join(guards.silent)}" if guards.silent else ""
     found = f"{there} of {guards.total} Sentinels answer{silent}"
     if not guards.quorum:
         found += ". Too few for a failover" if there else ""
-        mend = "Start Sentinels; three on three machines are the least. Look at their quorum and at redis.url."
-        return fail(check, "no_quorum", found, mend)
-    mend = "Start it, or take it out of redis.url; a password of theirs is the option sentinel_password."
-    return warn(check, "sentinel_silent", found, mend) if guards.silent else ok(check, f"{found}, and can fail over")
+        fix = "Start Sentinels: at least three, on three machines. Check their quorum and redis.url."
+        return fail(check, "no_quorum", found, fix)
+    fix = "Start it, or remove it from redis.url. If Sentinels have a password, set sentinel_password."
+    return warn(check, "sentinel_silent", found, fix) if guards.silent else ok(check, f"{found}, and can fail over")
 
 
 def judge_cluster(examined: Examined) -> Finding:
@@ -76,7 +76,7 @@ def judge_cluster(examined: Examined) -> Finding:
     homes = "; ".join(f"{name}: {', '.join(accounts) or 'shared keys'}" for name, accounts in examined.accounts.items())
     if examined.unserved:
         found = f"{examined.unserved} slots have no master ({homes})"
-        return warn("redis.cluster", "slots_unserved", found, "Look at CLUSTER INFO; start the nodes that are down.")
+        return warn("redis.cluster", "slots_unserved", found, "Check CLUSTER INFO; start the nodes that are down.")
     return ok("redis.cluster", f"every slot has a master ({homes})")
 
 
@@ -89,10 +89,10 @@ def judge_version(vitals: RedisProbe) -> Iterable[Finding]:
     )
     parts = text.split(".")
     if len(parts) < 2 or not all(part.isdecimal() for part in parts[:2]):
-        yield skip(check, "not_told", "its version is not told", "Use Redis 7.0, Valkey 7.2 or newer.")
+        yield skip(check, "not_told", "its version is unknown", "Use Redis 7.0, Valkey 7.2 or newer.")
     elif (int(parts[0]), int(parts[1])) < least:
-        mend = "Use Redis 7.0, Valkey 7.2 or newer."
-        yield fail(check, "too_old", f"{name} {text} lacks commands that the scripts use", mend)
+        fix = "Use Redis 7.0, Valkey 7.2 or newer."
+        yield fail(check, "too_old", f"{name} {text} is too old: it lacks commands that the service uses", fix)
     else:
         yield ok(check, f"{name} {text}")
 
@@ -100,9 +100,9 @@ def judge_version(vitals: RedisProbe) -> Iterable[Finding]:
 def judge_mode(vitals: RedisProbe) -> Iterable[Finding]:
     """One node of a cluster has most keys elsewhere."""
     if vitals.info.get("redis_mode") == "cluster":
-        found = "this is one node of a Redis Cluster: keys of other nodes are out of reach"
-        mend = "Write redis.url as redis+cluster://host:port,host:port."
-        yield fail("redis.role", "cluster", found, mend)
+        found = "this is one node of a Redis Cluster; keys on other nodes are unreachable"
+        fix = "Set redis.url to redis+cluster://host:port,host:port."
+        yield fail("redis.role", "cluster", found, fix)
 
 
 def judge_role(vitals: RedisProbe) -> Iterable[Finding]:
@@ -110,8 +110,8 @@ def judge_role(vitals: RedisProbe) -> Iterable[Finding]:
     if vitals.info.get("role") not in ("slave", "replica"):
         return
     only_reads = vitals.info.get("slave_read_only", "1") == "1"
-    found = "this is a replica: " + ("it refuses every write" if only_reads else "what is written here is lost")
-    yield fail("redis.role", "replica", found, WRITE_MENDS["read_only"])
+    found = "this is a replica: " + ("it refuses every write" if only_reads else "writes to it are lost")
+    yield fail("redis.role", "replica", found, WRITE_FIXES["read_only"])
 
 
 def judge_durability(vitals: RedisProbe) -> Iterable[Finding]:
@@ -120,17 +120,20 @@ def judge_durability(vitals: RedisProbe) -> Iterable[Finding]:
     if not info:
         return
     if info.get("aof_enabled", "0") != "1":
-        found = "no append-only file: a crash of Redis loses refunds whose notification was acknowledged"
-        mend = "Set appendonly yes and appendfsync always (CONFIG SET, and in its configuration file)."
-        yield fail(check, "appendonly_no", found, mend)
+        found = "no append-only file: a crash of Redis loses acknowledged notifications"
+        fix = "Set appendonly yes and appendfsync always (CONFIG SET, and in its configuration file)."
+        yield fail(check, "appendonly_no", found, fix)
         return
     if info.get("aof_last_write_status", "ok") != "ok":
         yield fail(
-            check, "aof_failing", "the last write to the append-only file failed", "Look at its disk: full, or broken."
+            check,
+            "aof_failing",
+            "the last write to the append-only file failed",
+            "Check its disk: it may be full or failing.",
         )
     if info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        mend = "Look at its disk and memory: the file grows until a rewrite works."
-        yield warn(check, "aof_rewrite_failing", "the last rewrite of the append-only file failed", mend)
+        fix = "Check its disk and memory. The file grows until a rewrite succeeds."
+        yield warn(check, "aof_rewrite_failing", "the last rewrite of the append-only file failed", fix)
     if info.get("loading") == "1":
         yield warn(check, "loading", "it is still loading its data", "Wait.")
     yield _fsync(vitals)
@@ -139,17 +142,17 @@ def judge_durability(vitals: RedisProbe) -> Iterable[Finding]:
 def _fsync(vitals: RedisProbe) -> Finding:
     check, policy = "redis.appendfsync", vitals.config.get("appendfsync", "")
     if not policy:
-        word = vitals.refused.get("config", "not told").replace("_", " ")
-        found = f"CONFIG GET is refused ({word}), so appendfsync is not known"
-        return skip(check, "config_forbidden", found, "Make sure that it says appendfsync always.")
+        word = vitals.refused.get("config", "unknown").replace("_", " ")
+        found = f"CONFIG GET is refused ({word}), so appendfsync is unknown"
+        return skip(check, "config_forbidden", found, "Make sure that appendfsync is always.")
     if policy != "always":
         lost = "up to a second" if policy == "everysec" else "up to half a minute"
-        found = f"appendfsync is {policy}: a crash of its machine loses {lost} of acknowledged notifications"
+        found = f"appendfsync is {policy}: if its machine crashes, {lost} of acknowledged notifications are lost"
         return warn(check, f"appendfsync_{policy}", found, "Set appendfsync always.")
     if vitals.config.get("no-appendfsync-on-rewrite") == "yes":
-        found = "appendfsync is always, but not while the file is rewritten"
+        found = "appendfsync is always, but not during rewrites of the file"
         return warn(check, "no_appendfsync_on_rewrite", found, "Set no-appendfsync-on-rewrite no.")
-    return ok(check, "every write is on the disk before it is confirmed")
+    return ok(check, "every write is on disk before it is confirmed")
 
 
 def judge_memory(vitals: RedisProbe) -> Iterable[Finding]:
@@ -159,26 +162,26 @@ def judge_memory(vitals: RedisProbe) -> Iterable[Finding]:
         number(vitals, "maxmemory"),
         number(vitals, "used_memory"),
     )
-    mend = "Set maxmemory-policy noeviction."
+    fix = "Set maxmemory-policy noeviction."
     if not policy:
-        yield skip("redis.eviction", "not_told", "its eviction policy is not told", "Make sure that it is noeviction.")
+        yield skip("redis.eviction", "not_told", "its eviction policy is unknown", "Make sure that it is noeviction.")
     elif policy == "noeviction":
         yield ok("redis.eviction", "noeviction")
     elif most:
-        found = f"maxmemory-policy is {policy}: when memory runs out, Redis throws refunds away"
-        yield fail("redis.eviction", "evicts", found, mend)
+        found = f"maxmemory-policy is {policy}: when memory runs out, Redis deletes refunds"
+        yield fail("redis.eviction", "evicts", found, fix)
     else:
-        found = f"maxmemory-policy is {policy}; nothing is evicted only as long as maxmemory is not set"
-        yield warn("redis.eviction", "would_evict", found, mend)
+        found = f"maxmemory-policy is {policy}; nothing is evicted as long as maxmemory is not set"
+        yield warn("redis.eviction", "would_evict", found, fix)
     if most:
         share = used / most
-        found = f"{share:.0%} of {most / 2**20:.0f} MiB are used"
+        found = f"{share:.0%} of {most / 2**20:.0f} MiB used"
         if share < FILLING:
             yield ok("redis.memory", found)
         elif share < FULL:
-            yield warn("redis.memory", "filling", found, WRITE_MENDS["full"])
+            yield warn("redis.memory", "filling", found, WRITE_FIXES["full"])
         else:
-            yield fail("redis.memory", "full", f"{found}: soon every write is refused", WRITE_MENDS["full"])
+            yield fail("redis.memory", "full", f"{found}: writes will soon be refused", WRITE_FIXES["full"])
 
 
 def judge_replicas(vitals: RedisProbe, wanted: int, *, fails_over: bool = False) -> Iterable[Finding]:
@@ -196,16 +199,16 @@ def judge_replicas(vitals: RedisProbe, wanted: int, *, fails_over: bool = False)
         found = f"{there} of the {wanted} replicas that redis.wait_replicas wants: every write fails"
         yield fail(check, "replicas_missing", found, "Start the replicas, or lower redis.wait_replicas.")
     elif online < wanted:
-        found = f"{online} of {there} replicas are in step, and each write waits for {wanted}: every write fails"
+        found = f"{online} of {there} replicas are in sync, and each write waits for {wanted}: every write fails"
         yield fail(check, "replicas_syncing", found, "Wait until they have loaded the data; look at their logs.")
     elif fails_over and not there:
-        yield warn(check, "no_replica", "it has no replica: nobody can take over", "Start a replica.")
+        yield warn(check, "no_replica", "it has no replica to fail over to", "Start a replica.")
     elif fails_over and not wanted:
-        lost = f"{found}: a failover loses what was acknowledged last"
+        lost = f"{found}: a failover loses the last acknowledged writes"
         yield warn(check, "not_waited_for", lost, "Set redis.wait_replicas to 1, with two replicas.")
     elif fails_over and there == wanted:
-        mend = "Start another replica."
-        yield warn(check, "no_spare", f"{found}: with one less, as after a failover, every write fails", mend)
+        fix = "Start another replica."
+        yield warn(check, "no_spare", f"{found}: after a failover there is one less, and every write fails", fix)
     elif there or wanted:
         yield ok(check, found)
 
@@ -214,17 +217,17 @@ def judge_latency(vitals: RedisProbe) -> Iterable[Finding]:
     """How fast it answers, and how fast it syncs."""
     if vitals.pings:
         found = f"{len(vitals.pings)} pings: {spread(vitals.pings)}"
-        mend = "Look for slow commands of others on it (SLOWLOG), a busy machine, or a long way."
+        fix = "Check for slow commands by other clients (SLOWLOG), a busy machine, or a distant network."
         slow = is_slow(vitals.pings, SLOW_PING)
-        yield warn("redis.latency", "slow", found, mend) if slow else ok("redis.latency", found)
+        yield warn("redis.latency", "slow", found, fix) if slow else ok("redis.latency", found)
     if word := vitals.refused.get("write"):
-        mend = WRITE_MENDS.get(word, "Look at its log.")
-        yield fail("redis.write", f"write_{word}", f"a write is refused: {word.replace('_', ' ')}", mend)
+        fix = WRITE_FIXES.get(word, "Check its log.")
+        yield fail("redis.write", f"write_{word}", f"a write is refused: {word.replace('_', ' ')}", fix)
     elif vitals.writes:
         found = f"{len(vitals.writes)} writes: {spread(vitals.writes)}"
-        mend = "Give it a disk that syncs faster (a local SSD), or one of its own."
+        fix = "Use a disk that syncs faster (a local SSD), not shared with others."
         slow = is_slow(vitals.writes, SLOW_WRITE)
-        yield warn("redis.write", "slow", found, mend) if slow else ok("redis.write", found)
+        yield warn("redis.write", "slow", found, fix) if slow else ok("redis.write", found)
 
 
 def judge_time(vitals: RedisProbe) -> Iterable[Finding]:
@@ -237,8 +240,8 @@ def judge_channel(vitals: RedisProbe) -> Iterable[Finding]:
     """Since Redis 7 a new user may use no channel; processes wake each other over one."""
     if word := vitals.refused.get("channel"):
         found = (
-            f"PUBLISH to refunds:wake is refused ({word.replace('_', ' ')}): other processes and feeds notice a write "
-            "up to a second later"
+            f"PUBLISH to refunds:wake is refused ({word.replace('_', ' ')}): other processes and feeds notice writes "
+            "up to a second late"
         )
         yield warn("redis.channel", "channel_forbidden", found, "Allow the user the channel: &refunds:wake.")
 
@@ -246,11 +249,11 @@ def judge_channel(vitals: RedisProbe) -> Iterable[Finding]:
 def judge_refusals(vitals: RedisProbe) -> Iterable[Finding]:
     """What could not be looked at."""
     if word := vitals.refused.get("info"):
-        found = f"INFO is refused ({word.replace('_', ' ')}): durability, memory, role and replicas are not known"
-        mend = (
-            "Allow this user INFO, or look yourself: appendonly yes, appendfsync always, maxmemory-policy noeviction."
+        found = f"INFO is refused ({word.replace('_', ' ')}): durability, memory, role and replicas are unknown"
+        fix = (
+            "Allow this user INFO, or check yourself: appendonly yes, appendfsync always, maxmemory-policy noeviction."
         )
-        yield skip("redis.info", "info_forbidden", found, mend)
+        yield skip("redis.info", "info_forbidden", found, fix)
 
 
 JUDGES: tuple[Callable[[RedisProbe], Iterable[Finding]], ...] = (

@@ -1,4 +1,4 @@
-"""Edge: the web. What the running service says of itself: ready or why not, and what only it knows."""
+"""Edge: the web. The running service: whether it is ready, and its diagnostics."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ SOON = 30
 """Days."""
 
 ALERTING = "subscribers_"
-"""Checks of `/readyz` about subscribers: the service works, and somebody does not hear of it."""
-READY_MENDS = {
-    "paused": "See which: receiver subscriber list. When one is ready: receiver subscriber resume NAME.",
+"""Checks of `/readyz` about subscribers: the service works, but a subscriber misses events."""
+READY_FIXES = {
+    "paused": "List them: receiver subscriber list. When one works again: receiver subscriber resume NAME.",
     "failing": "See its last error: receiver subscriber show NAME.",
     "dead_events": "Fix the subscriber, then: receiver delivery redrive NAME --all.",
-    "store_restarting": "Look at valkey.log in data_dir.",
-    "store_data_dir_gone": "Stop the service, restore the folder, and start again.",
-    "not_written_yet": "Look at the store: the configured subscribers cannot be written.",
+    "store_restarting": "Check valkey.log in data_dir.",
+    "store_data_dir_gone": "Stop the service, restore the folder, and start it again.",
+    "not_written_yet": "Check the store: the configured subscribers cannot be written.",
     "workers_failing": "Look for worker.failed in the log.",
-    "timeout": "Look at the store, and at the machine's load.",
-    "clock_differs": "Set both clocks by NTP: Amazon and subscribers refuse what is signed with a wrong time.",
+    "timeout": "Check the store and the machine's load.",
+    "clock_differs": "Set both clocks by NTP: Amazon and subscribers refuse signatures with a wrong time.",
 }
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Ready(msgspec.Struct):
 
 
 class UnconfiguredSeen(msgspec.Struct, rename="camel"):
-    """A topic or merchant that nobody configured."""
+    """A topic or merchant that is not configured."""
 
     name: str
     count: int
@@ -53,7 +53,7 @@ class UnconfiguredSeen(msgspec.Struct, rename="camel"):
 
 
 class Certificate(msgspec.Struct, rename="camel"):
-    """A signing certificate that the service believes."""
+    """A signing certificate that the service trusts."""
 
     file: str
     days_left: int
@@ -80,17 +80,17 @@ async def check_service(site: Site) -> list[Finding]:
     """`/readyz`, and with a token of scope admin `/v1/diagnostics`."""
     base = site.url or _own_address(site)
     if not base:
-        return [skip(RUNNING, "no_address", "its port is 0: its address is not known", "Give --url.")]
+        return [skip(RUNNING, "no_address", "the port is 0, so the address is unknown", "Give --url.")]
     try:
         answer = await _get(site, f"{base}/readyz")
         ready = _read(answer, Ready)
     except TransportError as error:
         if site.url:
-            return [fail(RUNNING, error.reason, f"no service: {error.detail}", "Start it, or mend --url.")]
+            return [fail(RUNNING, error.reason, f"no service: {error.detail}", "Start the service, or fix --url.")]
         return [skip(RUNNING, "not_running", f"no service answers at {base}", "Start it: receiver serve.")]
     except Malformed:
-        mend = "Give --url, or end what listens there."
-        return [fail(RUNNING, "not_the_service", f"what answers at {base} is not this service", mend)]
+        fix = "Set --url, or stop the program listening there."
+        return [fail(RUNNING, "not_the_service", f"{base} answers, but is not this service", fix)]
     findings = [ok(RUNNING, f"a service answers at {base}"), *_ready(ready)]
     return [*findings, *(await _diagnostics(site, base))]
 
@@ -136,7 +136,7 @@ def _ready(ready: Ready) -> list[Finding]:
             READY,
             word,
             f"{name}: {word.replace('_', ' ')}",
-            READY_MENDS.get(word, "Look at the store's lines above."),
+            READY_FIXES.get(word, "See the store's findings above."),
             name,
         )
         for name, word in bad.items()
@@ -145,27 +145,27 @@ def _ready(ready: Ready) -> list[Finding]:
 
 async def _diagnostics(site: Site, base: str) -> list[Finding]:
     if not _safe(base) and not site.insecure:
-        mend = "Give --url with https, or --insecure if you trust the whole network between."
-        return [skip(DIAGNOSTICS, "plain_http", "no token is sent over plain http to another machine", mend)]
+        fix = "Use --url with https, or --insecure if you trust the network."
+        return [skip(DIAGNOSTICS, "plain_http", "the token is not sent over plain http to another machine", fix)]
     if not site.token:
-        mend = "Set RECEIVER_TOKEN (or --token-file) to a token with the scope admin."
-        return [skip(DIAGNOSTICS, "no_token", "topics and merchants that nobody configured are not known", mend)]
+        fix = "Set RECEIVER_TOKEN or --token-file to a token with the scope admin."
+        return [skip(DIAGNOSTICS, "no_token", "no token, so unconfigured topics and merchants are unknown", fix)]
     try:
         answer = await _get(site, f"{base}/v1/diagnostics", site.token)
         if answer.status in (401, 403):
-            mend = "Use a token of this service that has the scope admin."
-            return [skip(DIAGNOSTICS, "token_refused", f"the token is refused ({answer.status})", mend)]
+            fix = "Use a token of this service that has the scope admin."
+            return [skip(DIAGNOSTICS, "token_refused", f"the token is refused ({answer.status})", fix)]
         found = _read(answer, Diagnostics)
     except (TransportError, Malformed) as error:
-        mend = "Is it another version? Restart it with this one."
-        return [warn(DIAGNOSTICS, error.reason, "what it knows cannot be read", mend)]
+        fix = "It may be another version. Restart it with this one."
+        return [warn(DIAGNOSTICS, error.reason, "cannot read its diagnostics", fix)]
     return [ok(DIAGNOSTICS, f"version {found.version}, store: {found.store.kind}"), *_judge(site, found)]
 
 
 def _judge(site: Site, found: Diagnostics) -> list[Finding]:
     workers = {name: state for name, state in found.workers.items() if state != "running"}
     findings = [
-        fail("service.workers", "worker_failing", f"{name}: {state}", READY_MENDS["workers_failing"], name)
+        fail("service.workers", "worker_failing", f"{name}: {state}", READY_FIXES["workers_failing"], name)
         for name, state in workers.items()
     ]
     if not workers:
@@ -173,13 +173,15 @@ def _judge(site: Site, found: Diagnostics) -> list[Finding]:
     findings += [_topic(site, sighting) for sighting in found.unconfigured_topics]
     findings += [_merchant(site, sighting) for sighting in found.unconfigured_merchants]
     if not found.unconfigured_topics and not found.unconfigured_merchants:
-        findings.append(ok("service.unconfigured", "no topic and no merchant that is not configured, since its start"))
+        findings.append(
+            ok("service.unconfigured", "no notifications for unconfigured topics or merchants since its start")
+        )
     findings += [
         warn(
             "service.certificates",
             "certificate_ends_soon",
             f"{each.file} is valid for {each.days_left} more days",
-            "Nothing, if it was fetched: Amazon signs with a new one in time. A pinned one: pin the next.",
+            "If it was fetched, nothing: Amazon will use a new one in time. If it is pinned, pin the next one.",
             each.file,
         )
         for each in found.certificates
@@ -189,16 +191,16 @@ def _judge(site: Site, found: Diagnostics) -> list[Finding]:
 
 
 def _topic(site: Site, sighting: UnconfiguredSeen) -> Finding:
-    where = site.accounts[0].name if len(site.accounts) == 1 else "the one whose refunds it tells of"
-    mend = f'If it is yours, add "{sighting.name}" to topic_arns of the account ({where}), and restart.'
-    found = f"{sighting.name}: {_how_often(site, sighting)}; answered 503, so Amazon sends again for a while"
-    return warn("service.unconfigured", "unconfigured_topic", found, mend, sighting.name)
+    where = site.accounts[0].name if len(site.accounts) == 1 else "the one whose refunds it is about"
+    fix = f'If it is yours, add "{sighting.name}" to topic_arns of the account ({where}), and restart.'
+    found = f"{sighting.name}: {_how_often(site, sighting)}; answered 503, so Amazon resends for a while"
+    return warn("service.unconfigured", "unconfigured_topic", found, fix, sighting.name)
 
 
 def _merchant(site: Site, sighting: UnconfiguredSeen) -> Finding:
-    mend = f'If it is yours, add a table [[accounts]] with merchant_id = "{sighting.name}" and its keys, and restart.'
+    fix = f'If it is yours, add a table [[accounts]] with merchant_id = "{sighting.name}" and its keys, and restart.'
     found = f"merchant {sighting.name}: {_how_often(site, sighting)} on an allowed topic; answered 503"
-    return warn("service.unconfigured", "unconfigured_merchant", found, mend, sighting.name)
+    return warn("service.unconfigured", "unconfigured_merchant", found, fix, sighting.name)
 
 
 def _how_often(site: Site, sighting: UnconfiguredSeen) -> str:

@@ -1,4 +1,4 @@
-"""Edge: an installation. What a check may look at."""
+"""Edge: an installation. Everything that a check may use."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Site:
     config: Path | None = None
     """The settings' file."""
     offline: bool = False
-    """Ask nobody on the Internet."""
+    """Contact nothing on the Internet."""
     url: str = ""
-    """The address of the running service, as somebody gave it; empty: where the settings say that it listens."""
+    """The address of the running service; empty: from the settings."""
     token: str = field(default="", repr=False)
     """A bearer token for it."""
     insecure: bool = False

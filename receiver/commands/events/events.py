@@ -16,7 +16,7 @@ from receiver.commands.refund.views import ChangePrinter
 from receiver.ledger.lifecycle import EventType
 
 app = typer.Typer(
-    help="Follow what happens to refunds. Needs a running `receiver serve`, and a token with the scope read.",
+    help="Follow refund events. Needs a running `receiver serve` and a token with the scope read.",
     no_args_is_help=True,
 )
 
@@ -25,19 +25,21 @@ Types = Annotated[
     typer.Option(
         "--type",
         metavar="TYPE,…",
-        help=f"Only these: {', '.join(each.value.rpartition('.')[2] for each in EventType)}. Default: all.",
+        help=f"Only these types: {', '.join(each.value.rpartition('.')[2] for each in EventType)}. Default: all.",
     ),
 ]
 Reasons = Annotated[
     list[str] | None,
-    typer.Option("--reason", metavar="REASON,…", help="Only events with these reason codes, such as AmazonRejected."),
+    typer.Option(
+        "--reason", metavar="REASON,…", help="Only events with these reason codes, for example AmazonRejected."
+    ),
 ]
 After = Annotated[
     str,
     typer.Option(
         "--after",
         metavar="CURSOR",
-        help="Go on from here; `beginning`: from the oldest event that is kept. Default: from now on.",
+        help="Start after this cursor. `beginning`: at the oldest kept event. Default: now.",
         show_default=False,
     ),
 ]
@@ -48,10 +50,10 @@ Use = Callable[[EventFollower], Awaitable[None]]
 
 @api_command(app)
 def tail(call: Call, types: Types = None, reasons: Reasons = None, after: After = "") -> None:
-    """Print events as they happen, until Ctrl-C; then the cursor to go on from. With --json each as its CloudEvent.
+    """Print events as they happen, until Ctrl-C. Then print the cursor to continue from. --json prints CloudEvents.
 
-    It goes on by itself when the service was away, with nothing left out. Where events were lost, because the store
-    was trimmed or emptied meanwhile, it says so.
+    It continues after an outage of the service and misses nothing. If events were lost because the store was trimmed or
+    emptied meanwhile, it says so.
     """
     screen = ChangePrinter(call.json)
 
@@ -60,21 +62,21 @@ def tail(call: Call, types: Types = None, reasons: Reasons = None, after: After 
             for event in page.events:
                 screen.show_event(bytes(event))
 
-    _follow(call, types, reasons, after, "Following events. Ctrl-C ends.", show)
+    _follow(call, types, reasons, after, "Following events. Press Ctrl-C to stop.", show)
 
 
 @api_command(app)
 def forward(
     call: Call,
-    to: Annotated[str, typer.Option("--to", metavar="URL", help="Where each event is posted.")],
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="URL that events are posted to.")],
     secret: Annotated[
         str,
         typer.Option(
             "--secret",
             envvar="RECEIVER_FORWARD_SECRET",
             metavar="whsec_…",
-            help="To sign with. Other users of this machine can see it here: use one that guards nothing. "
-            "Default: one is made up, and printed.",
+            help="Signing secret. Other users of this machine can see it, so use one for development only. "
+            "Default: a new one, which is printed.",
             show_default=False,
         ),
     ] = "",
@@ -82,10 +84,10 @@ def forward(
     reasons: Reasons = None,
     after: After = "",
 ) -> None:
-    """Post each event to an address, signed, as the webhooks of a subscriber are: to develop one on your machine.
+    """Post each event to a URL, signed like a subscriber's webhooks, to develop one on your machine.
 
-    Prints the answer to each. One that is not taken is tried three times, and then passed over. Nothing is remembered
-    between two runs: for production, add a subscriber.
+    Prints the answer to each event. An event that is not accepted is sent three times, then skipped. Runs do not
+    remember anything: for production, add a subscriber.
     """
     address, key = read_target(to), signing_key(secret)
 
@@ -95,7 +97,7 @@ def forward(
                 for event in page.events:
                     await forward.post(bytes(event))
 
-    _follow(call, types, reasons, after, f"Forwarding events to {address}. Ctrl-C ends.", send)
+    _follow(call, types, reasons, after, f"Forwarding events to {address}. Press Ctrl-C to stop.", send)
 
 
 def _follow(
@@ -120,4 +122,4 @@ def _follow(
         call.run(run)
     finally:
         if last != after:
-            say([f"To go on from here: --after {last}"])
+            say([f"To continue from here: --after {last}"])

@@ -39,14 +39,14 @@ class EventFollower:
     async def pages(self) -> AsyncIterator[EventsAnswer]:
         """One page after another, for ever; the first at once, if need be without events.
 
-        A page counts as read when the next is asked for. Raises `ReceiverError` for what waiting cannot mend.
+        A page counts as read when the next is asked for. Raises a `ReceiverError` that waiting cannot fix.
         """
         page = await self._steadily(self._page, 0)
         self._say([self._greeting])
         clock = asyncio.get_running_loop().time
         while True:
             if page.reset:
-                self._say([page.reset.detail or "Events may be lost. Going on from the oldest that is kept."])
+                self._say([page.reset.detail or "Events may be lost. Continuing with the oldest kept event."])
             yield page
             self.after = page.after
             began = clock()

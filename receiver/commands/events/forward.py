@@ -32,12 +32,12 @@ WRONG = ("bad_url", "bad_header")
 def read_target(url: str) -> str:
     """The address to post to. Raises `ConfigurationError`."""
     if not URL_TEXT.fullmatch(url):
-        raise ConfigurationError(["--to: is not an address; write for example http://127.0.0.1:3000/hooks."])
+        raise ConfigurationError(["--to: is not a URL. Example: http://127.0.0.1:3000/hooks."])
     return url
 
 
 def signing_key(secret: str) -> bytes:
-    """The key that the secret holds; without one a new one, which is told. Raises `ConfigurationError`."""
+    """The key in the secret. Without a secret, a new key, which is printed. Raises `ConfigurationError`."""
     if not secret:
         key = secrets.token_bytes(32)
         say([f"Signed with {format_secret(key)}"])
@@ -56,7 +56,7 @@ class Forward:
         self._transport: Transport
 
     async def __aenter__(self) -> Forward:
-        # Here, because it takes a third of a second that `--help` need not wait for.
+        # Imported here: it takes long, and `--help` does not need it.
         from receiver.transport.client import Transport
 
         self._transport = Transport()
@@ -80,7 +80,13 @@ class Forward:
             emit_value({"id": event.id, "type": event.type, "answer": status, "tries": tries, "taken": taken})
             return
         refund = convert(event.data, RefundAnswer)
-        word = "" if taken and tries == 1 else f"  after {tries} tries" if taken else f"  passed over, {tries} tries"
+        word = (
+            ""
+            if taken and tries == 1
+            else f"  after {tries} attempts"
+            if taken
+            else f"  skipped after {tries} attempts"
+        )
         kind = event.type.rpartition(".")[2]
         line = Text(f"{clean(kind):<9}  {clean(refund.refund_id):<27}  ")
         emit_rich(line.append(f"{status}{word}", "green" if taken else "bold red"))

@@ -47,10 +47,10 @@ REFUSED, UNDECIDED = 1, 3
 
 # The API reference: references are kept for seven days, and DuplicateRequest is for a *different* request.
 AGAIN = (
-    "Whether anything was refunded is not known. Repeat the command with the same REFERENCE and the same values: "
-    "within seven days FPS takes that for the same refund. After that, look at the account first."
+    "It is not known whether anything was refunded. Repeat the command with the same REFERENCE and values: within "
+    "seven days FPS treats that as the same refund. After that, check the account first."
 )
-NO_LEDGER = "Called directly: no ledger keeps this refund, and nobody asks about it again. Without --endpoint one does."
+NO_LEDGER = "Called directly: the service does not record or track this refund. Omit --endpoint to use the service."
 
 
 def run(
@@ -122,7 +122,7 @@ def _fields(answer: calls.Answer) -> list[tuple[str, str | Text | None]]:
         ("State", Text(str(seen.state), STYLES.get(seen.state, "yellow"))),
         ("FPS's word", answer.transaction_status),
         ("Pending for", seen.reason_description or None),
-        ("Amount", str(seen.amount) if seen.amount else "all that was left"),
+        ("Amount", str(seen.amount) if seen.amount else "the whole remaining amount"),
         ("Transaction", answer.transaction_id),
         ("Request id", answer.request_id or None),
         ("As of", moment(amazon_time(seen.updated_at))),
@@ -136,9 +136,9 @@ def _credentials(secret_file: Path | None) -> Credentials:
         secret = read_secret_file(secret_file, "--secret-file")
     else:
         secret = os.environ.get(SECRET, "").strip()
-    problems = [] if access_key_id else [f"There is no access key id: set {ACCESS_KEY_ID}."]
+    problems = [] if access_key_id else [f"No access key id. Set {ACCESS_KEY_ID}."]
     if not secret:
-        problems.append(f"There is no secret access key: set {SECRET}, or name a file with --secret-file.")
+        problems.append(f"No secret access key. Set {SECRET} or use --secret-file.")
     if problems:
         raise ConfigurationError(problems)
     try:
@@ -150,7 +150,7 @@ def _credentials(secret_file: Path | None) -> Credentials:
 def _endpoint(url: str) -> str:
     """The address. Raises `ConfigurationError`, also for plain http to another machine.
 
-    Whoever sees the signed order can send it.
+    The signed request can be replayed by anyone who sees it.
     """
     try:
         checked = calls.check_address(url)
@@ -158,12 +158,12 @@ def _endpoint(url: str) -> str:
         raise ConfigurationError([f"--endpoint: {error.detail}"]) from None
     parts = urlsplit(checked)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise ConfigurationError(["--endpoint: plain http would show the signed order on the way. Use https."])
+        raise ConfigurationError(["--endpoint: plain http would expose the signed request. Use https."])
     return checked
 
 
 async def _send(request: Request) -> Response:
-    # Here, because it takes a third of a second that `--help` need not wait for.
+    # Imported here: it takes long, and `--help` does not need it.
     from receiver.transport.client import Transport
 
     transport = Transport()
@@ -185,18 +185,14 @@ def _explaining() -> Iterator[None]:
             say([f"{error.detail} [{word}]{_request_id(error)}", *([] if error.reason_code else [AGAIN])])
             raise typer.Exit(REFUSED if error.reason_code else UNDECIDED) from None
         except AmazonThrottled as error:
-            say([f"{error.detail} Nothing was refunded; try again later.{_request_id(error)}"])
+            say([f"{error.detail} Nothing was refunded. Try again later.{_request_id(error)}"])
             raise typer.Exit(UNDECIDED) from None
         except AmazonError as error:
             say([f"{error.detail} [{error.reason}]{_request_id(error)}", AGAIN])
             raise typer.Exit(UNDECIDED) from None
         except TransportError as error:
-            say(
-                [
-                    f"{error.detail} [{error.reason}]",
-                    "Nothing was sent. Is --endpoint right?" if never_sent(error.reason) else AGAIN,
-                ]
-            )
+            advice = "Nothing was sent. Check --endpoint." if never_sent(error.reason) else AGAIN
+            say([f"{error.detail} [{error.reason}]", advice])
             raise typer.Exit(UNDECIDED) from None
 
 

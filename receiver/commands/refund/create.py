@@ -1,11 +1,11 @@
-"""Command. `receiver refund create` and `retry`: money leaves the account, once however often they are called."""
+"""Command. `receiver refund create` and `retry`: they move money, at most once however often they run."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -24,21 +24,21 @@ PENDING = 202
 """The status of an answer while Amazon has not given one."""
 ASK_EVERY = 2.0
 EPILOG = (
-    "Exit codes: 4, Amazon has not answered yet: ask again the same way; 5, the refund is there, and Amazon has "
-    "declined it already."
+    "Exit codes: 4 Amazon has not answered yet, repeat the command with the same key · 5 the refund was made, but "
+    "Amazon already declined it."
 )
 UNANSWERED = 4
 """The exit code while Amazon has not answered."""
 DECLINED = 5
-"""The exit code where Amazon has declined the refund already: a script must not take that for money paid."""
+"""The exit code if Amazon has already declined the refund: a script must not mistake that for money paid."""
 
 Besides = Annotated[
-    Sequence[str],
+    list[str] | None,
     typer.Option(
         "--besides",
         metavar="ID",
-        help="Another refund of the charge, or a refund request, that you know of: issue this one as well. Repeatable. "
-        "The error same_amount_refunded or charge_in_conflict names the ids.",
+        help="Another refund or refund request on this charge that you know of: issue this one too. Repeatable. "
+        "The errors same_amount_refunded and charge_in_conflict name the ids.",
     ),
 ]
 
@@ -46,27 +46,27 @@ Besides = Annotated[
 def create(
     call: Call,
     charge: Annotated[str, typer.Argument(metavar="CHARGE", help="Amazon's id of the captured charge.")],
-    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Such as 14.00; no decimals in JPY.")],
-    currency: Annotated[str, typer.Argument(metavar="CURRENCY", help="The charge's, such as USD.")],
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="For example 14.00; no decimals for JPY.")],
+    currency: Annotated[str, typer.Argument(metavar="CURRENCY", help="The charge's currency, for example USD.")],
     soft_descriptor: Annotated[
-        str, typer.Option("--soft-descriptor", help="For the buyer's statement; at most 16 characters.")
+        str, typer.Option("--soft-descriptor", help="Text on the buyer's statement, at most 16 characters.")
     ] = "",
-    reference: Annotated[str, typer.Option("--reference", help="Your own order number; else the charge's.")] = "",
+    reference: Annotated[str, typer.Option("--reference", help="Your order number. Default: the charge's.")] = "",
     key: Annotated[
         str | None,
         typer.Option(
             "--key",
-            help="A word of your own for this refund: repeating the command with it never refunds twice. "
-            "Without it one is made up, and printed before anything is sent.",
+            help="Idempotency key: repeating the command with the same key never refunds twice. "
+            "Default: a new key, printed before anything is sent.",
         ),
     ] = None,
-    besides: Besides = (),
-    wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="How long to wait for Amazon's answer.")] = 30,
+    besides: Besides = None,
+    wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="Time to wait for Amazon's answer.")] = 30,
 ) -> None:
     """Refund a charge, in full or in part.
 
-    Amazon takes up to 15 % or 75 USD, GBP or EUR (8,400 JPY) over the captured amount, whichever is less. If there is
-    no answer, call it again with the same key.
+    Amazon allows refunds of up to 15 % or 75 USD, GBP or EUR (8,400 JPY) over the captured amount, whichever is less.
+    If there is no answer, run it again with the same key.
     """
     key = _key(key)
     say([f"Key: {key}"])
@@ -76,7 +76,7 @@ def create(
         "softDescriptor": soft_descriptor,
         "orderReference": reference,
         "account": call.account,
-        "besides": list(besides),
+        "besides": besides or [],
     }
     body = {name: value for name, value in wanted.items() if value}
     show(call, call.run(lambda api: until_answered(wait, api, target("refunds"), body, key)))
@@ -87,24 +87,22 @@ def _key(given: str | None) -> str:
     if given is None:
         return f"cli-{secrets.token_hex(12)}"
     if not given or given != given.strip():
-        raise typer.BadParameter(
-            "--key is empty, or begins or ends with a space. Is the variable set that it comes from?"
-        )
+        raise typer.BadParameter("--key is empty, or begins or ends with a space. Is your variable set?")
     return given
 
 
 def retry(
     call: Call,
     refund_id: RefundId,
-    besides: Besides = (),
-    wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="How long to wait for Amazon's answer.")] = 30,
+    besides: Besides = None,
+    wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="Time to wait for Amazon's answer.")] = 30,
 ) -> None:
-    """Refund again what Amazon declined, at most once however many people try.
+    """Reissue a refund that Amazon declined. It is reissued at most once, however often this runs.
 
-    The retry is a new refund with an id of its own; if it is declined too, retry that one.
+    The retry is a new refund with a new id. If Amazon declines it too, retry that one.
     """
     path = target("refunds", refund_id, "retry", account=call.account)
-    body = {"besides": list(besides)} if besides else None
+    body = {"besides": besides} if besides else None
     show(call, call.run(lambda api: until_answered(wait, api, path, body, "")))
 
 
@@ -119,11 +117,11 @@ async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, obje
 
 
 def show(call: Call, answer: Response) -> None:
-    """Print the refund, or say that there is no answer yet; a decline and no answer have exit codes of their own."""
+    """Print the refund, or that there is no answer yet. A decline and no answer have their own exit codes."""
     if answer.status == PENDING:
         pending = decode(answer, PendingAnswer)
         said = pending.detail if pending.reason == REFUSES_US else "Amazon has not answered yet."
-        say([f"{said} The service goes on trying; ask again the same way to see what came of it."])
+        say([f"{said} The service keeps trying. Repeat the command to see the result."])
         if call.json:
             emit_json(answer.body)
         raise typer.Exit(UNANSWERED)

@@ -140,7 +140,7 @@ class Output:
             return
         if found.question != self.note.question:
             raise ConfigurationError(
-                [f"--output: {self.part} is the beginning of another export. Remove it, or name another file."]
+                [f"--output: {self.part} belongs to another export. Remove it or use another file."]
             )
         if found.bytes <= self.part.stat().st_size:
             self.note, self.resumed = found, True
@@ -212,37 +212,39 @@ def export(
     call: Call,
     since: Annotated[
         str,
-        typer.Option(metavar="TIME", help="Only what changed since then: 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z."),
+        typer.Option(metavar="TIME", help="Only refunds changed since: 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z."),
     ],
     until: Annotated[
-        str, typer.Option(metavar="TIME", help="Only what last changed before then. Default: now.", show_default=False)
+        str,
+        typer.Option(metavar="TIME", help="Only refunds last changed before this. Default: now.", show_default=False),
     ] = "",
-    state: Annotated[str, typer.Option(help="RefundInitiated, Refunded or Declined, in any case.")] = "",
+    state: Annotated[str, typer.Option(help="RefundInitiated, Refunded or Declined.")] = "",
     form: Annotated[
-        Literal["csv", "jsonl"], typer.Option("--format", help="csv, or jsonl: the API's JSON, one refund a line.")
+        Literal["csv", "jsonl"], typer.Option("--format", help="csv, or jsonl: the API's JSON, one refund per line.")
     ] = "csv",
     output: Annotated[
         Path | None, typer.Option(help="File to write. Default: standard output.", show_default=False)
     ] = None,
 ) -> None:
-    """Write refunds to a file: what last changed from --since until just before --until, latest change first.
+    """Export refunds last changed from --since until just before --until, latest change first.
 
-    Amounts are exact decimals as text; times are UTC. In CSV a text that begins with = + - @ or a tab gets an
-    apostrophe before it, so that no spreadsheet calculates it; so does what follows a ; | tab or line end in a text,
-    where a spreadsheet may split it. JSON lines are as the API has them. If it is cut, the same command goes on where
-    FILE.part ends. What changes meanwhile is left to the next export, which begins at the --since that is printed in
-    the end; a refund can be in both: keep its greatest revision.
+    Amounts are exact decimals as text; times are UTC. In CSV, text that a spreadsheet would treat as a formula (= + - @
+    or a tab, at the start or after ; | a tab or a line end) gets a leading apostrophe. JSON lines are as in the API.
+
+    If the export is interrupted, the same command continues where FILE.part ends. Changes made during an export are
+    left to the next one, which starts at the --since printed at the end. A refund can be in both: keep its highest
+    revision.
     """
     filters = {"state": STATES.get(state.lower(), state)}
     question = [call.base, call.account, since, until, state, form]
     with Output(output, question, _since(since), _since(until)) as whole:
         if whole.resumed:
-            say([f"Going on behind {whole.note.rows} refunds."])
+            say([f"Continuing after {whole.note.rows} refunds."])
         try:
             call.run(lambda api: write_all(api, whole, filters, form == "csv", _progress()))
         except Exception:
             if output is not None:
-                say([f"{output}.part has {whole.note.rows} refunds: the same command goes on there."])
+                say([f"{output}.part has {whole.note.rows} refunds. Run the same command to continue."])
             raise
         finally:
             _progress()("")

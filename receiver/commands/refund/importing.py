@@ -1,4 +1,4 @@
-"""Command. `receiver refund import`: refund ids from a settlement report or a list; Amazon is asked about each."""
+"""Command. `receiver refund import`: asks Amazon about every refund id in a settlement report or a list."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from receiver.ledger.refund import REFUND_ID
 
 MOST_BYTES = 64 * 1024 * 1024
 HEAD_WITHIN = 20
-"""Lines in which the head of a table must come: settlement reports begin with lines about themselves."""
+"""The header must come within these lines: settlement reports start with lines about themselves."""
 ID_COLUMNS = ("refundid", "amazonrefundid", "amazontransactionid", "transactionid")
 TYPE_COLUMNS = ("transactiontype",)
 LINE_END = re.compile(r"\r\n|\n|\r")
 AMAZON_ID = re.compile(r"[A-Z]\d\d-\d{7}-\d{7}-([A-Z])\d{6}")
 TRIES = 5
 PAUSE = 2.0
-"""Seconds before a refresh is tried again that the service could not take; doubled each time."""
+"""Seconds before a failed refresh is retried; doubled each time."""
 MOST_SHOWN = 20
 
 
@@ -73,7 +73,7 @@ def _values(lines: Sequence[str], column: str) -> Iterator[tuple[int, str, str]]
             yield from _rows(lines, at, delimiter, place, kind)
             return
     if column:
-        raise ConfigurationError([f"--column: no line of the first {HEAD_WITHIN} is a head with a column {column!r}."])
+        raise ConfigurationError([f"--column: the first {HEAD_WITHIN} lines have no header with a column {column!r}."])
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.strip(), ""
@@ -82,7 +82,7 @@ def _values(lines: Sequence[str], column: str) -> Iterator[tuple[int, str, str]]
 def _rows(
     lines: Sequence[str], head: int, delimiter: str, place: int, kind: int | None
 ) -> Iterator[tuple[int, str, str]]:
-    # Strict: else a quotation mark that nobody closes makes one cell of all rows that follow.
+    # Strict: otherwise an unclosed quotation mark turns all following rows into one cell.
     reader = csv.reader((f"{line}\n" for line in lines[head + 1 :]), delimiter=delimiter, strict=True)
     number = head + 2
     try:
@@ -92,7 +92,7 @@ def _rows(
             number = head + 2 + reader.line_num
     except csv.Error as error:
         raise ConfigurationError(
-            [f"the file is no table from line {number} on ({error}): look for a quotation mark that is not closed."]
+            [f"the file is not a valid table from line {number} on ({error}). Look for an unclosed quotation mark."]
         ) from None
 
 
@@ -115,19 +115,19 @@ def _problem(value: str) -> str:
     if not REFUND_ID.fullmatch(value):
         return "no refund id" if value else "the id is missing"
     amazon = AMAZON_ID.fullmatch(value)
-    return f"{value} is Amazon's id of something else: a refund's has an R" if amazon and amazon[1] != "R" else ""
+    return f"{value} is not a refund id: those have an R" if amazon and amazon[1] != "R" else ""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the ids."""
+    """The results for the ids."""
 
     accepted: int = 0
     refused: list[str] = field(default_factory=list)
 
 
 async def refresh_all(api: Api, ids: Sequence[str], rate: float) -> Tally:
-    """One after the other, `rate` a second at most. Raises what no other id would fare better with."""
+    """One after the other, `rate` a second at most. Raises errors that every other id would meet too."""
     tally = Tally()
     clock = asyncio.get_running_loop().time
     due = clock()
@@ -138,9 +138,7 @@ async def refresh_all(api: Api, ids: Sequence[str], rate: float) -> Tally:
             await _refresh(api, refund_id)
         except ReceiverError as error:
             if exit_code(error) != 1 or error.status in (401, 403, 429) or error.reason in GENERAL:
-                say(
-                    [f"{tally.accepted} of {len(ids)} were accepted before this. Run it again: each is safe to repeat."]
-                )
+                say([f"{tally.accepted} of {len(ids)} were accepted before this. You can safely run it again."])
                 raise
             tally.refused.append(f"{refund_id}: {error.detail} [{error.reason}]")
         else:
@@ -166,20 +164,19 @@ async def _refresh(api: Api, refund_id: str) -> None:
 
 def import_ids(
     call: Call,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A settlement report, another table, or one id a line.")],
-    column: Annotated[
-        str, typer.Option(help="Name of the column with refund ids, where it has another than Amazon's.")
-    ] = "",
-    rate: Annotated[float, typer.Option(min=0.01, max=100, help="Refreshes a second, at most.")] = 2.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read the file, and say what it holds.")] = False,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A settlement report, another table, or a list with one id per line.")
+    ],
+    column: Annotated[str, typer.Option(help="Column with the refund ids, if not one of Amazon's.")] = "",
+    rate: Annotated[float, typer.Option(min=0.01, max=100, help="Refreshes per second, at most.")] = 2.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read the file and report what it contains.")] = False,
 ) -> None:
-    """Take refunds in by their ids: Amazon is asked about each, as by `refresh`, and tells what became of it.
+    """Import refunds by id: the service asks Amazon about each, as with `refresh`.
 
     Reads Amazon Pay's settlement report (CSV or tabs; AmazonTransactionId where TransactionType is Refund), an export
-    of this service (refundId), any other table with --column, and a list with one id a line (# begins a remark). An id
-    that is known already is asked about again, which does no harm, so the command can be repeated. Needs a token with
-    the scope refund or admin, and --account where the token sees several. The default of --rate leaves half of Amazon's
-    limit to notifications.
+    of this service (refundId), any other table with --column, or a list with one id per line (# starts a comment).
+    Repeating the command is safe: known ids are only asked about again. Needs a token with the scope refund or admin,
+    and --account if the token sees several. The default --rate leaves half of Amazon's limit for notifications.
 
     Exit code 1: a line was bad or refused; all others were taken in.
     """
@@ -200,9 +197,11 @@ def import_ids(
             }
         )
     else:
-        done = "would be asked about" if dry_run else "accepted"
+        done = "would be imported" if dry_run else "accepted"
         emit(f"{len(found.ids) if dry_run else tally.accepted} {done}")
-        emit(f"{len(tally.refused)} refused, {len(found.bad)} bad, {found.repeated} repeated, {found.others} no refund")
+        emit(
+            f"{len(tally.refused)} refused, {len(found.bad)} bad, {found.repeated} repeated, {found.others} not refunds"
+        )
         say([*_shown(tally.refused), *_shown(found.bad)])
     if tally.refused or found.bad:
         raise typer.Exit(1)
@@ -210,7 +209,7 @@ def import_ids(
 
 def _shown(lines: Sequence[str]) -> list[str]:
     more = len(lines) - MOST_SHOWN
-    return [*lines[:MOST_SHOWN], *([f"… and {more} more; --json has all."] if more > 0 else [])]
+    return [*lines[:MOST_SHOWN], *([f"… and {more} more. --json shows all."] if more > 0 else [])]
 
 
 def _read(file: Path) -> str:

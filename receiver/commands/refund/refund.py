@@ -30,9 +30,8 @@ STATES = {each.lower(): each.value for each in State} | {alias.lower(): state.va
 REASONS = {each.lower(): each.value for each in Reason}
 
 app = typer.Typer(
-    help="Read what the service knows of refunds, follow changes, have Amazon asked again, and issue refunds. Needs a "
-    "running `receiver serve` and a token: with the scope read; create, retry, requests, repeat and settle-request "
-    "need refund, refresh refund or admin.",
+    help="Read, watch, refresh, create and retry refunds. Needs a running `receiver serve` and a token with the scope "
+    "read. create, retry, requests, repeat and settle-request need the scope refund; refresh needs refund or admin.",
     no_args_is_help=True,
 )
 
@@ -73,14 +72,14 @@ def get(
             metavar="SECONDS",
             min=0,
             max=LONGEST_WAIT,
-            help="Wait until the refund is final (Refunded or Declined), also if it is not known yet; at most so long.",
+            help="Wait at most this long until the refund is found and final (Refunded or Declined).",
         ),
     ] = 0,
 ) -> None:
     """Show one refund.
 
-    The exit code says whether the refund is known, not how it stands: a declined or a pending refund is 0 as well,
-    also after --wait. Read the state, or `.statusDetails.state` and `.final` of --json.
+    The exit code says whether the refund was found, not its state: it is 0 for a declined or pending refund too, also
+    after --wait. Read the state, or `.statusDetails.state` and `.final` with --json.
     """
     answer = call.run(lambda api: _get(api, refund_id, wait))
     refund = decode(answer, RefundAnswer)
@@ -106,16 +105,16 @@ async def _get(api: Api, refund_id: str, wait: int) -> Response:
 @api_command(
     app,
     name="list",
-    more_epilog="--json prints one object a page: `receiver refund list --all --json | jq -c '.refunds[]'` has a line "
-    "for each refund.",
+    more_epilog="--json prints one object per page. For one line per refund: "
+    "`receiver refund list --all --json | jq -c '.refunds[]'`.",
 )
 def list_some(
     call: Call,
     state: Annotated[
-        str, typer.Option(help="RefundInitiated, Refunded or Declined, in any case; or another word of Amazon's.")
+        str, typer.Option(help="RefundInitiated, Refunded, Declined, or another of Amazon's states.")
     ] = "",
     reason: Annotated[
-        str, typer.Option(help="AmazonRejected or ProcessingFailure, in any case; or another word of Amazon's.")
+        str, typer.Option(help="AmazonRejected, ProcessingFailure, or another of Amazon's reason codes.")
     ] = "",
     charge: Annotated[str, typer.Option(metavar="ID", help="Only refunds of this charge.")] = "",
     order: Annotated[
@@ -126,13 +125,13 @@ def list_some(
         typer.Option(
             metavar="TIME",
             callback=_since,
-            help="Only what changed since then: 2h, 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z.",
+            help="Only refunds changed since: 2h, 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z.",
         ),
     ] = "",
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show so many at most.")] = 50,
-    everything: Annotated[bool, typer.Option("--all", help="Show all that there are, whatever --limit says.")] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most this many.")] = 50,
+    everything: Annotated[bool, typer.Option("--all", help="Show all, ignoring --limit.")] = False,
 ) -> None:
-    """List refunds, the latest change first. Filters must all hold. Times are UTC."""
+    """List refunds, latest change first. All filters must match. Times are UTC."""
     filters = {
         "state": STATES.get(state.lower(), state),
         "reason": REASONS.get(reason.lower(), reason),
@@ -157,11 +156,11 @@ async def _list(api: Api, as_json: bool, filters: dict[str, str], limit: int | N
     if not shown:
         say(["No refund matches." if any(filters.values()) else "There are no refunds yet."])
     elif limit is not None and page.next_cursor:
-        say([f"There may be more than these {shown}: give --all, or a greater --limit."])
+        say([f"Showing {shown} {'refund' if shown == 1 else 'refunds'}. Use --all or a higher --limit for more."])
 
 
 async def _pages(api: Api, filters: dict[str, str], limit: int | None) -> AsyncIterator[tuple[Response, PageAnswer]]:
-    """Page after page. One may be short, or empty, and still not the last."""
+    """Page after page. A short or empty page is not always the last one."""
     cursor, left = "", limit
     while True:
         size = MOST_PER_PAGE if left is None else min(left, MOST_PER_PAGE)
@@ -178,10 +177,10 @@ async def _pages(api: Api, filters: dict[str, str], limit: int | None) -> AsyncI
 
 @api_command(app)
 def history(call: Call, refund_id: RefundId) -> None:
-    """Show every revision of a refund, oldest first, and who made the service look.
+    """Show every revision of a refund, oldest first, and what triggered it.
 
-    `Changed` is when the service wrote it, `Amazon's time` Amazon's lastUpdatedTimestamp, with its day only where that
-    is another one. Both are UTC.
+    `Changed` is when the service recorded it. `Amazon's time` is Amazon's lastUpdatedTimestamp, with its day only if
+    that differs. Both are UTC.
     """
     answer = call.run(lambda api: api.call("GET", target("refunds", refund_id, "history", account=api.account)))
     found = decode(answer, HistoryAnswer)
@@ -195,9 +194,9 @@ def history(call: Call, refund_id: RefundId) -> None:
 
 @api_command(app)
 def refresh(call: Call, refund_id: RefundId) -> None:
-    """Have Amazon asked about a refund now. Returns once that is written down; `watch` shows what comes of it.
+    """Ask Amazon about a refund now. Returns once the request is saved; `watch` shows the result.
 
-    A refund that the service does not know yet is taken in as well. Needs a token with the scope refund or admin.
+    Also works for a refund that the service does not know yet. Needs a token with the scope refund or admin.
     """
     answer = call.run(lambda api: api.call("POST", target("refunds", refund_id, "refresh", account=api.account)))
     noted = decode(answer, RefreshAnswer)
@@ -212,18 +211,16 @@ def watch(
     call: Call,
     refund_id: Annotated[
         str | None,
-        typer.Argument(metavar="ID", callback=_refund_id, help="Amazon's id of one refund; without it: all."),
+        typer.Argument(metavar="ID", callback=_refund_id, help="Amazon's id of one refund. Default: all refunds."),
     ] = None,
 ) -> None:
     """Print every change of a refund, or of all refunds, as it happens. Times are UTC.
 
-    With an ID: what happened so far and what happens, until the refund is final; then the exit code is 0, also for a
-    declined refund. A refund that is not known yet is waited for. Without an ID: what happens from now on, until
-    Ctrl-C.
+    With an ID: its changes so far and from now on, until the refund is final. The exit code is then 0, even if it was
+    declined. Waits for a refund that is not known yet. Without an ID: all changes from now on, until Ctrl-C.
 
-    If the service goes away meanwhile, it is tried again, less and less often, at least every 30 seconds, and nothing
-    is left out; only a first try that fails ends with exit code 3. `--json` prints one line for each change: the
-    refund as of that change.
+    If the service goes away, the command retries at least every 30 seconds and misses nothing. Only if the first call
+    fails does it end with exit code 3. `--json` prints one line per change: the refund as of that change.
     """
     screen = ChangePrinter(call.json)
     if refund_id is None:

@@ -64,7 +64,7 @@ class RequestsAnswer(msgspec.Struct):
 
 def _request_id(text: str | None) -> str | None:
     if text is not None and not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise typer.BadParameter("the id of a request is 64 hexadecimal digits, as `receiver refund requests` shows.")
+        raise typer.BadParameter("a request id is 64 hexadecimal digits, as shown by `receiver refund requests`.")
     return text
 
 
@@ -81,17 +81,17 @@ def requests(
     call: Call,
     request_id: Annotated[
         str | None,
-        typer.Argument(metavar="ID", callback=_request_id, help="Show this one, in whatever state it is."),
+        typer.Argument(metavar="ID", callback=_request_id, help="Show this request, whatever its state."),
     ] = None,
-    state: Annotated[str, typer.Option(callback=_state, help="Only those that are unclear, or reserved.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=200, metavar="N", help="Show so many at most.")] = 50,
+    state: Annotated[str, typer.Option(callback=_state, help="Only requests in this state: unclear or reserved.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=200, metavar="N", help="Show at most this many.")] = 50,
 ) -> None:
-    """List refunds that were asked for and are not settled: the unclear ones first, then the oldest.
+    """List open refund requests: unclear ones first, then the oldest.
 
-    `reserved`: Amazon has not answered yet, and the service goes on trying. `unclear`: Amazon refused it after a try
-    whose end nobody knows; send it again with `repeat`, then look in Seller Central, and settle it with
-    `settle-request`. `candidateRefundId` is the one
-    refund that such a request may have made. Needs a token with the scope refund.
+    `reserved`: Amazon has not answered yet, and the service keeps trying. `unclear`: Amazon refused the request after
+    an attempt with an unknown outcome. Send it again with `repeat`; if it stays unclear, check Seller Central and
+    close it with `settle-request`. `candidateRefundId` is the refund that the request may have made. Needs a token
+    with the scope refund.
     """
     if request_id:
         answer = call.run(lambda api: api.call("GET", target("refund-requests", request_id, account=call.account)))
@@ -106,17 +106,17 @@ def requests(
     for each in found.requests:
         emit_rich(_line(each))
     if not found.requests:
-        say(["No request is open."])
+        say(["There are no open requests."])
     elif found.total > len(found.requests):
-        say([f"There are {found.total}: settle these first, or give a greater --limit."])
+        say([f"Showing {len(found.requests)} of {found.total}. Use a higher --limit for more."])
 
 
 def repeat(call: Call, request_id: RequestId) -> None:
-    """Send an unclear request once more, before you settle it.
+    """Send an unclear request again, before you settle it.
 
-    It goes out under the same key of Amazon's, so that Amazon tells what it did before and never refunds twice. Exit
-    code 4: Amazon has not answered yet, and the service tries on; 6: it is still unclear. Needs a token with the scope
-    refund, whose name is logged.
+    It uses the same Amazon idempotency key, so Amazon repeats its first answer and never refunds twice. Exit codes:
+    4 Amazon has not answered yet, the service keeps trying · 6 the request is still unclear. Needs a token with the
+    scope refund; its name is logged.
     """
     path = target("refund-requests", request_id, "repeat", account=call.account)
     answer = call.run(lambda api: api.call("POST", path, wait=30))
@@ -136,25 +136,23 @@ def settle_request(
             "--refund-id",
             metavar="REFUND",
             callback=_refund_id,
-            help="Amazon did make it, and this is the refund. Amazon is asked whether charge and amount are the same.",
+            help="Amazon made this refund. The service asks Amazon whether charge and amount match.",
         ),
     ] = None,
     not_issued: Annotated[
         bool,
-        typer.Option(
-            "--not-issued", help="Amazon made no refund. The amount is free again; this request is never tried again."
-        ),
+        typer.Option("--not-issued", help="Amazon made no refund. Frees the amount; the request is never sent again."),
     ] = False,
 ) -> None:
-    """Settle an unclear request, once it was repeated and you have looked in Seller Central what became of it.
+    """Record the outcome of an unclear request, after repeating it and checking Seller Central.
 
-    Also for one that Amazon keeps refusing for its form (amazon_refuses_us), which would be tried for ever.
+    Also for a request that Amazon keeps refusing as malformed (amazon_refuses_us), which would be retried for ever.
 
-    Say --not-issued only if you are sure: if the refund was made after all, the buyer may be paid twice. Needs a token
-    with the scope refund, whose name is kept with the request.
+    Use --not-issued only if you are sure: if Amazon did make the refund, the buyer may be paid twice. Needs a token
+    with the scope refund; its name is stored with the request.
     """
     if (refund_id is None) != not_issued:
-        raise ConfigurationError(["Give either --refund-id REFUND or --not-issued."])
+        raise ConfigurationError(["Use either --refund-id REFUND or --not-issued."])
     body = {"notIssued": True} if refund_id is None else {"refundId": refund_id}
     path = target("refund-requests", request_id, "settle", account=call.account)
     answer = call.run(lambda api: api.call("POST", path, body=body))
@@ -165,11 +163,11 @@ def _line(found: RequestAnswer) -> Text:
     """One line, and the whole id below it: it has to be copied."""
     line = _state_text(found)
     line.append(f"  {short_moment(found.created_at or '', _now())}  {_amount(found)}  {clean(found.charge_id)}")
-    line.append(f"  {found.tries} tries")
+    line.append(f"  {found.tries} attempts")
     if found.last_error:
         line.append(f"  {clean(found.last_error)}")
     if found.candidate_refund_id:
-        line.append(f"  perhaps {clean(found.candidate_refund_id)}")
+        line.append(f"  possibly {clean(found.candidate_refund_id)}")
     return line.append(f"\n  {clean(found.refund_request_id)}", "dim")
 
 
@@ -185,7 +183,7 @@ def _fields(found: RequestAnswer) -> Sequence[tuple[str, str | Text | None]]:
         ("Charge", found.charge_id),
         ("Order", found.order_reference),
         ("Retry of", found.retry_of),
-        ("Tries", f"{found.tries}{', one of unknown end' if found.may_have_reached_amazon else ''}"),
+        ("Attempts", f"{found.tries}{', one with an unknown outcome' if found.may_have_reached_amazon else ''}"),
         ("Last error", found.last_error),
         ("Detail", found.detail),
         ("Amazon said", said),

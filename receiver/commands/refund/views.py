@@ -18,7 +18,7 @@ STUCK = "stuck"
 
 
 class ChangePrinter:
-    """One line a change; the day is told where it is another one than before."""
+    """Prints one line per change, and the day when it changes."""
 
     def __init__(self, as_json: bool) -> None:
         self._json, self._day = as_json, ""
@@ -115,17 +115,16 @@ def emit_disputes(disputes: Sequence[DisputeAnswer]) -> None:
 
 
 def _retry_refused(refund: RefundAnswer) -> str | None:
-    """What became of the last try to issue it again, where Amazon refused that."""
+    """The last attempt to reissue it, if Amazon refused that."""
     refused = refund.retry_refused
     if refused is None:
         return None
-    return (
-        f"{moment(refused.at)}, try {refused.generation}: {refused.detail or refused.reason_code or 'no reason told'}"
-    )
+    why = refused.detail or refused.reason_code or "no reason given"
+    return f"{moment(refused.at)}, attempt {refused.generation}: {why}"
 
 
 def _advice(refund: RefundAnswer) -> list[tuple[str, str | Text | None]]:
-    """What happened, and what can be done, the first choice first."""
+    """The advice: what happened and what to do, best choice first."""
     if refund.advice is None:
         return []
     steps = [("", f"{number}. {each.text}") for number, each in enumerate(refund.advice.actions, 1)]

@@ -18,24 +18,24 @@ from receiver.commands.console import read_ms
 from receiver.ledger.timestamps import format_rfc3339
 
 STEP = 5
-"""Seconds of one `?wait=`: so late at most is a change shown that is not final."""
+"""Seconds of one `?wait=`: a change that is not final is shown at most this late."""
 EVERY = 1.0
-"""Seconds from one look at the list to the next, and the least from one look at a refund to the next."""
+"""Seconds between two reads of the list, and at least between two reads of a refund."""
 OVERLAP_MS = 10_000
-"""A change is dated before it is written, so one that is listed later can bear an earlier time."""
+"""A change gets its time before it is written, so a later entry can have an earlier time."""
 MOST_REMEMBERED = 10_000
 PAGE = 200
 
 Change = dict[str, Any]
 Mark = tuple[int, int]
-"""A revision and when it was written, ms. Revisions begin again at 1 where the service's store was emptied."""
+"""A revision and when it was written, ms. Revisions restart at 1 if the store was emptied."""
 
 
 class ChangeWatcher:
-    """Shows changes by `show`, and says by `say` what else there is to know.
+    """Shows changes by `show`, and messages by `say`.
 
     The service may go away while it is watched, not before: a first call that fails is a wrong address, more likely
-    than not, and raises `TransportError` or `ApiProblem`. What waiting cannot mend (4xx) raises at any time.
+    than not, and raises `TransportError` or `ApiProblem`. Errors that waiting cannot fix (4xx) always raise.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class ChangeWatcher:
         self._floor = 0
 
     async def one(self, refund_id: str) -> None:
-        """Everything that happened to the refund and, until it is final, everything that happens."""
-        tag, wait, told = "", 0, False
+        """The past changes of the refund and, until it is final, the new ones."""
+        tag, wait, announced = "", 0, False
         while True:
             started = asyncio.get_running_loop().time()
             refund, tag = await self._steadily(self._look, refund_id, wait, tag)
@@ -57,20 +57,20 @@ class ChangeWatcher:
                 self._show(change)
             if changes and _revision(changes[-1]).final:
                 return
-            if not refund and not tag and not told:
-                self._say(["Nobody has told the service about this refund yet. Waiting; Ctrl-C ends."])
-                told = True
+            if not refund and not tag and not announced:
+                self._say(["The service does not know this refund yet. Waiting. Press Ctrl-C to stop."])
+                announced = True
             if wait:
                 await asyncio.sleep(max(0.0, started + self._every - asyncio.get_running_loop().time()))
             wait = STEP
 
     async def every(self) -> None:
-        """Every change from now on, for ever."""
+        """Every change from now on."""
         newest = await self._steadily(self._newest)
         self._floor = max(0, newest - OVERLAP_MS)
         for refund in await self._steadily(self._since, self._floor):
             newest = max(newest, self._remember(refund))
-        self._say(["Watching every refund. Ctrl-C ends."])
+        self._say(["Watching all refunds. Press Ctrl-C to stop."])
         while True:
             await asyncio.sleep(self._every)
             refunds = await self._steadily(self._since, max(0, newest - OVERLAP_MS))
@@ -82,7 +82,7 @@ class ChangeWatcher:
                 self._show(change)
 
     async def _look(self, refund_id: str, wait: int, tag: str) -> tuple[Change | None, str]:
-        """The refund and its ETag; no refund where it is as before, neither where nobody knows it."""
+        """(refund, ETag): no refund if it is unchanged; neither if it is unknown."""
         path = target("refunds", refund_id, account=self._api.account, wait=wait)
         try:
             answer = await self._api.call("GET", path, wait=wait, etag=tag)
@@ -115,7 +115,7 @@ class ChangeWatcher:
             cursor = page.next_cursor
 
     async def _unshown(self, refund: Change) -> list[Change]:
-        """The changes up to this one that were not shown yet, oldest first; they count as shown from here on."""
+        """The changes up to this one that were not shown yet, oldest first. Marks them as shown."""
         last = self._shown.get(_name(refund))
         mark = _mark(refund)
         if not _newer(mark, last):
@@ -137,7 +137,7 @@ class ChangeWatcher:
         return _newer(mark, last) and (last is not None or mark[1] >= self._floor)
 
     def _remember(self, refund: Change) -> int:
-        """Count this change as shown, and return its time in ms."""
+        """Marks this change as shown, and returns its time in ms."""
         name, mark = _name(refund), _mark(refund)
         self._shown.pop(name, None)
         self._shown[name] = mark

@@ -1,8 +1,8 @@
-"""Command. `receiver serve --workers N`: several processes on the same ports, kept by one that does nothing else.
+"""Command. `receiver serve --workers N`: several processes on the same ports, supervised by one more.
 
-Each does all that `receiver serve` does. They share the listening sockets, the store, a folder in which they count, and
-one for the dashboard's sessions. The embedded Valkey belongs to the keeper: it ends after all of them. A process that
-dies is started again; when the keeper dies, the others stop in order.
+Each does everything that `receiver serve` does. They share the listening sockets, the store, a folder for metrics, and
+one for dashboard sessions. The supervisor owns the embedded Valkey, which ends last. A process that dies is restarted.
+If the supervisor dies, the others stop in order.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import structlog
 import uvloop
 
 from receiver.amazon.sns.signature import self_test
-from receiver.commands.serve.serve import Stopped, addressed, at_signal, close, listen, running, servers, until_stopped
+from receiver.commands.serve.serve import Stopped, addressed, close, listen, running, servers, until_stopped
 from receiver.commands.serve.serve import serve as serve_alone
+from receiver.commands.signals import at_signal
 from receiver.errors import ConfigurationError
 from receiver.http.dashboard.shared import SharedSessions
 from receiver.runtime import logs
@@ -39,12 +40,12 @@ START = "from receiver.commands.serve.processes import child; child()"
 FIRST_WAIT, LAST_WAIT, SETTLED = 0.5, 30.0, 30.0
 """Seconds before a process that died is started again; one that lived for the last is started after the first wait."""
 GRACE = 5.0
-"""Seconds beyond `http.shutdown_timeout` in which a process that is told to stop has to be gone, else it is killed."""
+"""Seconds beyond `http.shutdown_timeout` after which a stopping process is killed."""
 WRONG_CONFIGURATION = 2
 
 
 async def serve(settings: Settings, config: Path | None, *, workers: bool = True, processes: int = 1) -> None:
-    """Serve in so many processes until SIGINT or SIGTERM. Raises `ConfigurationError`."""
+    """Serve in this many processes until a signal ends them. Raises `ConfigurationError`."""
     if processes == 1:
         await serve_alone(settings, workers=workers)
         return
@@ -66,8 +67,8 @@ async def serve(settings: Settings, config: Path | None, *, workers: bool = True
 
 
 class ProcessPool:
-    """The processes. They inherit the listeners, a pipe whose end tells that the keeper is gone, and one in which each
-    says that it answers."""
+    """The processes. They inherit the listeners, a pipe that closes when the supervisor is gone, and one through which
+    each reports that it is ready."""
 
     def __init__(
         self, settings: Settings, config: Path | None, workers: bool, listeners: list[socket.socket], folder: Path
@@ -83,7 +84,7 @@ class ProcessPool:
 
     @contextlib.asynccontextmanager
     async def running(self, count: int) -> AsyncIterator[ProcessPool]:
-        """So many processes, kept alive until the block ends; then told to stop, and waited for."""
+        """This many processes, restarted until the block ends; then stopped and awaited."""
         for folder in (self._counts, self._sessions):
             folder.mkdir(0o700)
         loop = asyncio.get_running_loop()
@@ -98,14 +99,14 @@ class ProcessPool:
                 os.close(end)
 
     async def wait(self, stopped: asyncio.Event) -> None:
-        """Until somebody says stop. Raises `ConfigurationError` if a process cannot work with the settings."""
+        """Waits for a signal. Raises `ConfigurationError` if a process cannot work with the settings."""
         waits = [asyncio.ensure_future(each.wait()) for each in (stopped, self._wrong)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for each in waits:
             each.cancel()
         if self._wrong.is_set():
             raise ConfigurationError(
-                ["a process of `receiver serve --workers` cannot work with these settings: see above."]
+                ["a process of `receiver serve --workers` cannot run with these settings. See above."]
             )
 
     def _hear(self, count: int) -> None:
@@ -149,7 +150,7 @@ class ProcessPool:
         )
 
     async def _stop(self, keepers: list[asyncio.Task[None]]) -> None:
-        """By the end of the pipe, not by a signal: a supervisor may have sent one to all, and a second one kills."""
+        """Closes the pipe and sends no signal: an init system may have signalled all, and a second signal kills."""
         self._stopping = True
         os.close(self._alive[1])
         ends = [asyncio.ensure_future(process.wait()) for process in self._processes.values()]
@@ -166,7 +167,7 @@ class ProcessPool:
 
 
 def child() -> None:
-    """What one of the processes runs. What it is given stands in its only argument, as JSON."""
+    """The main function of one process. Its only argument is JSON."""
     given = json.loads(sys.argv[1])
     try:
         settings = load(Path(given["config"]) if given["config"] else None, os.environ)

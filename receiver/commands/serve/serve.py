@@ -1,17 +1,17 @@
-"""Command. `receiver serve` and `receiver work`: the service, until it is told to stop."""
+"""Command. `receiver serve` and `receiver work`: run the service until a signal ends it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
-import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 
 import structlog
 
 from receiver.amazon.sns.signature import self_test
+from receiver.commands.signals import at_signal
 from receiver.errors import ConfigurationError
 from receiver.http.app import split_by_port
 from receiver.http.middleware import Application
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 async def serve(settings: Settings, *, workers: bool = True) -> None:
-    """HTTP, and workers unless told otherwise, until SIGINT or SIGTERM. Raises `ConfigurationError`."""
+    """HTTP, and workers unless disabled, until a signal ends it. Raises `ConfigurationError`."""
     self_test()
     listeners = listen(settings)
     stopped = at_signal()
@@ -43,7 +43,7 @@ async def serve(settings: Settings, *, workers: bool = True) -> None:
 
 
 async def work(settings: Settings) -> None:
-    """Workers only, until SIGINT or SIGTERM."""
+    """Workers only, until a signal ends it."""
     stopped = at_signal()
     try:
         async with running(Service(settings), stopped) as service:
@@ -55,12 +55,12 @@ async def work(settings: Settings) -> None:
 
 
 class Stopped(Exception):
-    """The signal came before the service had started."""
+    """A signal came before the service had started."""
 
 
 @contextlib.asynccontextmanager
 async def running(service: Service, stopped: asyncio.Event) -> AsyncIterator[Service]:
-    """The service, started; stopped at the end. A store that loads much, or hangs, does not delay the signal.
+    """The started service; stopped at the end. A store that loads long or hangs does not delay a signal.
 
     Raises what `Service.start` raises, or `Stopped`.
     """
@@ -93,14 +93,14 @@ async def until_stopped(service: Service, stopped: asyncio.Event) -> None:
 
 
 def _spare_the_collector() -> None:
-    """What is there at the start stays: to look through all of it again and again takes a twentieth of the time."""
+    """Objects created at start stay alive: scanning them in every collection takes a twentieth of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
 
 
 def listen(settings: Settings) -> list[socket.socket]:
-    """The socket of each of `http.listeners`; taken before anything starts, so that a taken port is a clear error.
+    """The socket of each of `http.listeners`; opened before anything starts, so that a port in use is a clear error.
 
     Raises `ConfigurationError`.
     """
@@ -123,7 +123,7 @@ def close(listeners: Sequence[socket.socket]) -> None:
 def servers(
     app: Application, settings: Settings, listeners: Sequence[socket.socket]
 ) -> list[tuple[Server, socket.socket]]:
-    """What answers on each socket: on one alone everything."""
+    """The server of each socket; with one socket, it serves everything."""
     apps = split_by_port(app) if len(listeners) > 1 else (app,)
     return [(server(each, settings.http), listener) for each, listener in zip(apps, listeners, strict=True)]
 
@@ -150,17 +150,3 @@ def _take(host: str, port: int, settings: str) -> socket.socket:
         why = error.strerror or "unknown host"
         raise ConfigurationError([f"http: cannot listen on {host}:{port} ({why}). Set {settings}."]) from error
     return listener
-
-
-def at_signal() -> asyncio.Event:
-    """Set when SIGINT or SIGTERM comes; a second one ends the process at once."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def stop(number: int) -> None:
-        loop.remove_signal_handler(number)
-        stopped.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
-    return stopped

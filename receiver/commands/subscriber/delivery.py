@@ -1,4 +1,4 @@
-"""Command. `receiver delivery`: what waits for a subscriber and what was given up, and sending it again."""
+"""Command. `receiver delivery`: waiting and failed deliveries, and sending them again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from receiver.errors import ConfigurationError
 from receiver.exchange import Response
 
 app = typer.Typer(
-    help="Look at what waits for a subscriber and at what was given up, and send it again. Needs a running "
-    "`receiver serve`, and a token with the scope admin.",
+    help="List a subscriber's waiting and permanently failed events, and send them again. Needs a running "
+    "`receiver serve` and a token with the scope admin.",
     no_args_is_help=True,
 )
 
@@ -28,11 +28,13 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the subscribe
 def list_all(
     call: Call,
     name: Name,
-    state: Annotated[str, typer.Option(help="dead (given up, newest first) or waiting (by next attempt).")] = "dead",
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most; with --all, how many a page.")] = 50,
-    every: Annotated[bool, typer.Option("--all", help="Every page, not only the first.")] = False,
+    state: Annotated[
+        str, typer.Option(help="dead (failed permanently, newest first) or waiting (by next attempt).")
+    ] = "dead",
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Show at most this many; with --all, the page size.")] = 50,
+    every: Annotated[bool, typer.Option("--all", help="Show all pages.")] = False,
 ) -> None:
-    """List the events that a subscriber is still owed, or that were given up, with what it answered last."""
+    """List events that wait for a subscriber or failed permanently, with its last answer."""
     cursor: str | None = ""
     while cursor is not None:
         answer = call.run(lambda api, at=cursor: _page(api, name, state, limit, at))  # type: ignore[misc]
@@ -45,7 +47,7 @@ def list_all(
             say([f"There are no {'more ' if cursor else ''}{clean(state)} events."])
         cursor = page.next_cursor if every else None
     if page.next_cursor:
-        say(["There are more: --all lists them."])
+        say(["Use --all to list more."])
 
 
 @api_command(app)
@@ -53,21 +55,23 @@ def redrive(
     call: Call,
     name: Name,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]…", help="Ids of events: evt_…, or as in the column Stream id.")
+        list[str] | None, typer.Argument(metavar="[ID]…", help="Event ids: evt_…, or values of the column Stream id.")
     ] = None,
-    since: Annotated[str, typer.Option(help="Dead events written since this time, 2026-01-31T12:00:00Z.")] = "",
+    since: Annotated[
+        str, typer.Option(help="Dead events written since this time, for example 2026-01-31T12:00:00Z.")
+    ] = "",
     until: Annotated[str, typer.Option(help="Dead events written until this time.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Every dead event.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be sent.")] = False,
 ) -> None:
-    """Send events again: dead ones by time or all of them, and by id also those that were delivered.
+    """Resend events: dead ones by time or all of them, and by id also delivered ones.
 
-    They go at the subscriber's rate, with the webhook-id that they had; each can be sent again as often as you like.
+    They are sent at the subscriber's rate, with their original webhook-id. You can resend an event any number of times.
     """
     wanted: dict[str, Any] = {"ids": ids or None, "since": since, "until": until, "all": every}
     body = {key: value for key, value in wanted.items() if value}
     if not body:
-        raise ConfigurationError(["Say which: ids, --since and --until, or --all."])
+        raise ConfigurationError(["Choose events: ids, --since and --until, or --all."])
     path = ("subscribers", name, "redrive")
     answer = call.run(
         lambda api: api.call("POST", target(*path, account=api.account), body={**body, "dryRun": dry_run})
@@ -76,9 +80,9 @@ def redrive(
     if call.json:
         emit_json(answer.body)
         return
-    emit(f"{done.selected} would be sent again." if dry_run else f"{done.redriven} are sent again.")
+    emit(f"{done.selected} would be sent again." if dry_run else f"{done.redriven} will be sent again.")
     if done.already_waiting:
-        say([f"{done.already_waiting} wait already."])
+        say([f"{done.already_waiting} already waiting."])
     if done.missing:
         say([f"Not found: {clean(', '.join(done.missing))}."])
 
@@ -90,7 +94,7 @@ async def _page(api: Api, name: str, state: str, limit: int, cursor: str) -> Res
 
 def _emit(found: Sequence[DeliveryAnswer]) -> None:
     rows = table()
-    for column in ("Stream id", "Type", "Refund", "Tries", "Why", "Next"):
+    for column in ("Stream id", "Type", "Refund", "Attempts", "Reason", "Next"):
         rows.add_column(column, overflow="fold")
     for each in found:
         why = ": ".join(filter(None, (each.reason, each.last_error)))

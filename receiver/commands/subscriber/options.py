@@ -28,21 +28,23 @@ Reasons = Annotated[
     list[str] | None,
     typer.Option(
         metavar="REASON,…",
-        help="Of events with a reason code only these, for example AmazonRejected. Default: all.",
+        help="Send events with a reason code only for these codes, for example AmazonRejected. Default: all.",
     ),
 ]
 MinAmount = Annotated[
     list[str] | None,
-    typer.Option(metavar="AMOUNT", help='Not told of refunds of less, for example "100.00 USD"; repeat per currency.'),
+    typer.Option(
+        metavar="AMOUNT", help='Skip refunds below this amount, for example "100.00 USD". Repeat per currency.'
+    ),
 ]
-Rate = Annotated[float | None, typer.Option(help="Deliveries a second at most. Default: the service's.")]
-Concurrency = Annotated[int | None, typer.Option(help="Deliveries at once at most. Default: the service's.")]
+Rate = Annotated[float | None, typer.Option(help="Deliveries per second at most. Default: the service's.")]
+Concurrency = Annotated[int | None, typer.Option(help="Concurrent deliveries at most. Default: the service's.")]
 Backfill = Annotated[
     bool | None,
     typer.Option(
         "--backfill/--no-backfill",
-        help="Whether it is told of refunds that Amazon settled over 7 days before they were first seen here, such as "
-        "imported ones. Default: cloudevents is, other formats are not.",
+        help="Whether to send events of old refunds: those final at Amazon for over 7 days when first seen here, such "
+        "as imported ones. Default: yes for cloudevents, no for other formats.",
         show_default=False,
     ),
 ]
@@ -50,25 +52,24 @@ SecretFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="File with the signing secret, whsec_…; without it the service makes one up. -: standard input.",
+        help="File with the signing secret, whsec_…. -: standard input. Default: a new secret.",
     ),
 ]
 ReplacingSecretFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="With another URL: file with the secret that signs from now on, whsec_…, in place of all before. "
-        "-: standard input.",
+        help="With a new URL: file with the secret, whsec_…, that replaces all earlier ones. -: standard input.",
     ),
 ]
 NewSecret = Annotated[
     bool,
-    typer.Option("--new-secret", help="With another URL: the service makes the secret, and it is printed this once."),
+    typer.Option("--new-secret", help="With a new URL: create a new secret and print it once."),
 ]
 AddressFile = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="File with the URL, in its place: that of a Slack webhook is a secret. -: standard input."
+        metavar="FILE", help="File with the URL, for URLs that are secret, such as Slack's. -: standard input."
     ),
 ]
 RoutingKeyFile = Annotated[

@@ -1,4 +1,4 @@
-"""Command. `receiver subscriber`: who is told about refunds, managed through the HTTP API of a running service."""
+"""Command. `receiver subscriber`: manages subscribers through the HTTP API of a running service."""
 
 from __future__ import annotations
 
@@ -37,19 +37,21 @@ from receiver.outbox.subscribers.fields import NAME
 from receiver.outbox.subscribers.url import EXAMPLE
 
 UNSENT = ("bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed")
-"""Reasons of `TransportError` with which no byte of a request has left."""
+"""Reasons of `TransportError` that mean that nothing was sent."""
 TEST_WAIT = 30
-"""Seconds that the service may take to send a test."""
+"""Seconds to wait for a test delivery."""
 
 app = typer.Typer(
-    help="Manage who is told about refunds. Needs a running `receiver serve`, and a token with the scope admin.",
+    help="Manage subscribers to refund events. Needs a running `receiver serve` and a token with the scope admin.",
     no_args_is_help=True,
 )
 
 
 def _name(text: str) -> str:
     if not NAME.fullmatch(text):
-        raise typer.BadParameter("a name is 1 to 64 of a-z, 0-9, - and _, and begins with a letter or digit.")
+        raise typer.BadParameter(
+            "a name is 1 to 64 characters of a-z, 0-9, - and _, and begins with a letter or digit."
+        )
     return text
 
 
@@ -70,7 +72,7 @@ def add(
     ] = "",
     format: Annotated[  # noqa: A002
         str,
-        typer.Option(metavar="FORMAT", help=f"How it is told: {', '.join(FORMATS)}."),
+        typer.Option(metavar="FORMAT", help=f"Message format: {', '.join(FORMATS)}."),
     ] = DEFAULT.name,
     types: Types = None,
     reasons: Reasons = None,
@@ -79,20 +81,20 @@ def add(
     concurrency: Concurrency = None,
     backfill: Backfill = None,
     start: Annotated[
-        str, typer.Option("--from", help="Told of events since: now, beginning (all that are kept), or a time.")
+        str, typer.Option("--from", help="Send events from: now, beginning (the oldest kept event), or a time.")
     ] = "now",
     secret_file: SecretFile = None,
     address_file: AddressFile = None,
     routing_key_file: RoutingKeyFile = None,
     authorization_file: AuthorizationFile = None,
 ) -> None:
-    """Add a subscriber, and print the signing secret that was made for it: this once, and never again.
+    """Add a subscriber and print its new signing secret. The secret is shown only once.
 
-    Events are posted to its URL, by default as CloudEvents, signed as Standard Webhooks has it. Other formats have no
-    signing secret. With several accounts, --account says whose refunds.
+    Events are posted to its URL, by default as CloudEvents signed by Standard Webhooks. Other formats have no signing
+    secret. With several accounts, choose one with --account.
     """
     if address and address_file:
-        raise typer.BadParameter("stands beside --address-file; give one of the two.", param_hint="URL")
+        raise typer.BadParameter("use either this or --address-file.", param_hint="URL")
     wanted = {
         "name": name,
         "url": address,
@@ -117,9 +119,9 @@ async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
         decode(answer, SubscriberAnswer)
     except (TransportError, ApiProblem) as error:
         if error.status >= 500 and error.reason not in UNSENT:
-            say([f"Perhaps {name} was added all the same: look with `receiver subscriber show {name}`."])
+            say([f"{name} may have been added. Check with `receiver subscriber show {name}`."])
             if "secret" not in wanted and wanted["format"] == DEFAULT.name:
-                say(["If so, its secret is lost: remove it, and add it again."])
+                say(["If so, its secret is lost. Remove it and add it again."])
         raise
     return answer
 
@@ -139,7 +141,7 @@ def list_all(call: Call) -> None:
 
 @api_command(app)
 def show(call: Call, name: Name) -> None:
-    """Show one subscriber. Of its secrets there is only a fingerprint, by which they can be told apart."""
+    """Show one subscriber. Secrets are shown as fingerprints only."""
     _emit(call, call.run(lambda api: api.call("GET", _path(api, name))))
 
 
@@ -152,7 +154,7 @@ def change(
         typer.Option(
             "--to",
             metavar="URL",
-            help="Where events are posted. Another scheme, host or port needs the credentials in the same change.",
+            help="Where events are posted. A change of scheme, host or port needs the credentials again.",
         ),
     ] = "",
     types: Types = None,
@@ -165,7 +167,7 @@ def change(
         list[str] | None,
         typer.Option(
             metavar="FIELD",
-            help="Back to its default: types, reasons, min-amount, rate, concurrency, backfill, authorization.",
+            help="Reset to the default: types, reasons, min-amount, rate, concurrency, backfill, authorization.",
         ),
     ] = None,
     secret_file: ReplacingSecretFile = None,
@@ -174,15 +176,15 @@ def change(
     routing_key_file: RoutingKeyFile = None,
     authorization_file: AuthorizationFile = None,
 ) -> None:
-    """Change what a subscriber is told, and where. Options that are not given change nothing.
+    """Change a subscriber's events or endpoint. Omitted options stay as they are.
 
-    What it is owed already stays owed. Credentials do not follow a URL to another scheme, host or port: give them again
-    in the same change. A subscriber that stands in the service's configuration is changed there.
+    Events already waiting stay waiting. If the URL moves to another scheme, host or port, pass the credentials again in
+    the same change. A subscriber from the service's settings file must be changed there.
     """
     if address and address_file:
-        raise typer.BadParameter("stands beside --address-file; give one of the two.", param_hint="--to")
+        raise typer.BadParameter("use either this or --address-file.", param_hint="--to")
     if new_secret and secret_file:
-        raise typer.BadParameter("stands beside --secret-file; give one of the two.", param_hint="--new-secret")
+        raise typer.BadParameter("use either this or --secret-file.", param_hint="--new-secret")
     wanted = {
         "url": address,
         **filters(types, reasons, min_amount),
@@ -204,12 +206,12 @@ def rotate(
     name: Name,
     secret_file: SecretFile = None,
     old_valid_for: Annotated[
-        str, typer.Option(metavar="SPAN", help="How long the old secret goes on signing, 0s to 7d.")
+        str, typer.Option(metavar="SPAN", help="How long the old secret keeps signing, 0s to 7d.")
     ] = "24h",
 ) -> None:
-    """Give a subscriber another signing secret, and print the one that was made: this once, and never again.
+    """Replace a subscriber's signing secret and print the new one. It is shown only once.
 
-    Until the old one ends, every delivery is signed with both.
+    Until the old secret expires, every delivery is signed with both.
     """
     body: dict[str, Any] = {"oldValidFor": old_valid_for}
     if secret_file:
@@ -220,9 +222,9 @@ def rotate(
 
 @api_command(app)
 def test(call: Call, name: Name) -> None:
-    """Send one test event to this subscriber alone, also while it is paused, and show what it answers.
+    """Send a test event to this subscriber only, even if it is paused, and show its answer.
 
-    Its type is amazonpay.refund.test. Exit code 1 if it was not accepted.
+    The event's type is amazonpay.refund.test. Exit code 1 if it was not accepted.
     """
     path = ("subscribers", name, "test")
     answer = call.run(lambda api: api.call("POST", target(*path, account=api.account), wait=TEST_WAIT))
@@ -232,7 +234,7 @@ def test(call: Call, name: Name) -> None:
     else:
         status = f"HTTP {tried.status}" if tried.status else None
         accepted = "accepted" if tried.delivered else "not accepted" if tried.delivered is False else "not sent yet"
-        lines = [("Test", accepted), ("Answer", status), ("Error", tried.error), ("It said", tried.answer)]
+        lines = [("Test", accepted), ("Answer", status), ("Error", tried.error), ("Body", tried.answer)]
         lines += [("Note", tried.note), ("Took", f"{tried.seconds:g} s"), ("webhook-id", tried.id)]
         emit_fields(lines)
     if not tried.delivered:
@@ -241,13 +243,13 @@ def test(call: Call, name: Name) -> None:
 
 @api_command(app)
 def pause(call: Call, name: Name) -> None:
-    """Send a subscriber nothing until it is resumed. What it is owed waits, and does not grow old."""
+    """Send nothing to a subscriber until it is resumed. Its events wait and do not expire."""
     _turn(call, name, "pause")
 
 
 @api_command(app)
 def resume(call: Call, name: Name) -> None:
-    """Send a paused subscriber what has waited for it, at its rate; also one that answered 410 Gone, or was failing."""
+    """Resume a paused subscriber, also one paused for 410 Gone or failing: waiting events are sent at its rate."""
     _turn(call, name, "resume")
 
 
@@ -259,27 +261,29 @@ def _turn(call: Call, name: str, verb: str) -> None:
 def remove(
     call: Call,
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first; needed where nobody can answer.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Remove a subscriber, with all that it is still owed: that is lost. With --json it prints nothing.
+    """Remove a subscriber. Its waiting and failed events are lost. With --json it prints nothing.
 
-    Asks first; any answer but yes is exit code 1. One that stands in the service's configuration cannot be removed
-    here.
+    Asks for confirmation first; exit code 1 unless you answer yes. A subscriber from the service's settings file cannot
+    be removed here.
     """
     account = call.account
     if not yes:
         if sys.stdin is None or not sys.stdin.isatty():
-            raise ConfigurationError(["There is nobody to ask: give --yes."])
+            raise ConfigurationError(["Can't prompt for confirmation here. Re-run with --yes."])
         found = decode(call.run(lambda api: api.call("GET", _path(api, name))), SubscriberAnswer)
         account = found.account
-        question = f"Remove {clean(found.name)} of account {clean(account)} ({clean(found.url)}), with all it is owed?"
+        question = (
+            f"Remove {clean(found.name)} of account {clean(account)} ({clean(found.url)}) and its waiting events?"
+        )
         say([f"{question} [y/N]"])
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            say(["Nothing was removed."])
+            say(["Not removed."])
             raise typer.Exit(1)
     call.run(lambda api: api.call("DELETE", target("subscribers", name, account=account)))
     if not call.json:
-        emit(f"Removed {name}, with all that it was owed.")
+        emit(f"Removed {name} and its waiting events.")
 
 
 def _emit(call: Call, answer: Response) -> None:
@@ -289,9 +293,7 @@ def _emit(call: Call, answer: Response) -> None:
     found = decode(answer, SubscriberAnswer)
     emit_fields(fields(found))
     if found.secret is not None:
-        emit(
-            f"\nIts signing secret, shown this once and never again; the subscriber needs it:\n\n{clean(found.secret)}"
-        )
+        emit(f"\nThe signing secret for the subscriber (shown only once):\n\n{clean(found.secret)}")
 
 
 def _path(api: Api, name: str) -> str:

@@ -28,7 +28,7 @@ def emit_list(subscribers: Sequence[SubscriberAnswer]) -> None:
 
 
 def fields(subscriber: SubscriberAnswer) -> Sequence[tuple[str, str | Text | None]]:
-    """(name, value) of all there is to show of one."""
+    """(name, value) pairs that describe a subscriber."""
     return [
         ("Subscriber", subscriber.name),
         ("Account", subscriber.account),
@@ -37,7 +37,7 @@ def fields(subscriber: SubscriberAnswer) -> Sequence[tuple[str, str | Text | Non
         ("Wants", _wants(subscriber)),
         ("Rate", f"{subscriber.rate:g} a second" if subscriber.rate else None),
         ("At once", str(subscriber.concurrency) if subscriber.concurrency else None),
-        ("Old refunds", None if subscriber.backfill is None else "told" if subscriber.backfill else "skipped"),
+        ("Old refunds", None if subscriber.backfill is None else "sent" if subscriber.backfill else "skipped"),
         ("State", _state(subscriber)),
         ("Paused at", moment(subscriber.paused_at)),
         ("Created", moment(subscriber.created_at)),
@@ -53,7 +53,7 @@ def fields(subscriber: SubscriberAnswer) -> Sequence[tuple[str, str | Text | Non
 
 def _stats(stats: StatsAnswer) -> Sequence[tuple[str, str | Text | None]]:
     since = f", the oldest since {moment(stats.oldest_waiting)}" if stats.oldest_waiting else ""
-    failing = f"{stats.failures_in_a_row} in a row; one at a time is sent" if stats.breaker == "open" else None
+    failing = f"{stats.failures_in_a_row} in a row; sending one at a time" if stats.breaker == "open" else None
     return [
         ("Waiting", f"{stats.waiting}{since}"),
         ("Dead", Text(str(stats.dead), "bold red" if stats.dead else "")),

@@ -1,6 +1,6 @@
 """HTTP. The dashboard: pages for people, made on the server; without scripts of others, and usable without any.
 
-sessions.py    who has signed in, and how often somebody may fail to
+sessions.py    sessions, and the limit on failed sign-ins
 shared.py      the same for several processes on one port
 frame.py       around every page: the session, the CSRF token, errors in the dashboard's own look
 pages.py       templates, static files, and the headers of both

@@ -15,19 +15,19 @@ STATE_WORDS: Final = {State.INITIATED: "Pending", State.REFUNDED: "Refunded", St
 SOURCES: Final = {
     "notification": "notification",
     "poll": "poll",
-    "refresh": "asked by hand",
-    "create": "answer to our own request",
+    "refresh": "manual refresh",
+    "create": "answer to our request",
 }
 
 LOOKED: Final = {
     "unchanged": "nothing new",
     "amazon_not_found": "no such refund",
-    "amazon_throttled": "too many calls just now",
-    "amazon_refuses_us": "our request is refused",
-    "amazon_refused": "our key or request is refused",
-    "amazon_unknown": "no answer that can be used",
+    "amazon_throttled": "throttled",
+    "amazon_refuses_us": "our request was refused",
+    "amazon_refused": "our key or request was refused",
+    "amazon_unknown": "no usable answer",
 }
-DELIVERED: Final = {"delivered": "delivered", "retry": "failed", "dead": "given up"}
+DELIVERED: Final = {"delivered": "delivered", "retry": "failed", "dead": "failed permanently"}
 
 
 def moment(ms: int) -> str:
@@ -69,22 +69,22 @@ def state_class(state: str) -> str:
 
 
 def source_word(source: str) -> str:
-    """Who made us look."""
+    """What triggered the look."""
     return SOURCES.get(source, source)
 
 
 def looked_word(outcome: str) -> str:
-    """What Amazon said when it was asked and told nothing new."""
+    """Amazon's answer where it changed nothing."""
     return LOOKED.get(outcome, tidy(outcome.replace("_", " ")))
 
 
 def delivered_word(outcome: str) -> str:
-    """What became of one try to deliver."""
+    """The outcome of one delivery attempt."""
     return DELIVERED.get(outcome, tidy(outcome))
 
 
 def advice(refund: Refund) -> Advice | None:
-    """What can be done about it."""
+    """The advice on the refund."""
     return advice_of(refund)
 
 

@@ -23,13 +23,13 @@ log = structlog.get_logger()
 Handler = Callable[[Request, Session], Awaitable[Response]]
 MOST_FORM, FORM_TIMEOUT, MOST_FIELDS = 8 * 1024, 10.0, 20
 OWN_PAGE: Final = re.compile(r"/(?:(?:refunds|subscribers)(?:[/?][^\\\s\x00-\x1f]*)?)?")
-"""Where somebody may be led after signing in: pages of the dashboard, and nothing else."""
+"""Where a redirect after signing in may lead: pages of the dashboard only."""
 AGAIN_AFTER: Final = 10
 """Seconds after which a page loads again while the store is away."""
 
 
 class Frame:
-    """Shows pages to who has signed in."""
+    """Shows pages to signed-in users."""
 
     def __init__(self, pages: Pages, sessions: Sessions) -> None:
         self._pages, self._sessions = pages, sessions
@@ -43,13 +43,13 @@ class Frame:
         return shown
 
     def form(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """What a form is sent to: nothing is done without its CSRF token. Its fields are `request.state.form`."""
+        """The target of a form. Checks its CSRF token first. Its fields are `request.state.form`."""
 
         async def sent(request: Request, session: Session) -> Response:
             need_own_page(request)
             fields = await read_form(request)
             if not same(fields.get("csrf", ""), session.csrf):
-                raise Forbidden("The form is not one of this session. Go back, load the page again.", reason="csrf")
+                raise Forbidden("This form belongs to another session. Go back and reload the page.", reason="csrf")
             request.state.form = fields
             return await handler(request, session)
 
@@ -62,7 +62,7 @@ class Frame:
         return self._pages.render(template, {**self._around(session), "at": at, **values}, status)
 
     async def guarded(self, request: Request, work: Callable[[], Awaitable[Response]]) -> Response:
-        """What `work` answers, or its error in the dashboard's own look."""
+        """The answer of `work`, or its error as a page."""
         try:
             return await work()
         except ReceiverError as error:
@@ -73,18 +73,24 @@ class Frame:
             return self.refused(request, error)
         except Exception:
             log.exception("http.failed", method=request.method, route=request.url.path)
-            return self._problem(request, 500, "The service has a fault. Its log says more.", "internal_error")
+            return self._problem(request, 500, "Internal error. See the service's log.", "internal_error")
 
     def problem(self, request: Request, error: ReceiverError) -> Response:
-        """An error of our own tree as a page."""
+        """A `ReceiverError` as a page."""
         again = AGAIN_AFTER if isinstance(error, StoreUnavailable) else 0
-        detail = "The store does not answer. Nothing is lost; this page loads again by itself." if again else str(error)
+        detail = (
+            "The store is not responding. Nothing is lost. This page reloads automatically." if again else str(error)
+        )
         wait = error.retry_after or again
         return self._problem(request, error.status, detail, error.reason, again=again, wait=wait)
 
     def refused(self, request: Request, error: HTTPException) -> Response:
-        """What the router refuses as a page: no such address, or not with this method."""
-        detail = "There is no page at this address." if error.status_code == 404 else "This address is not for that."
+        """An error of the router as a page: no such address, or a wrong method."""
+        detail = (
+            "There is no page at this address."
+            if error.status_code == 404
+            else "This address does not accept this method."
+        )
         answer = self._problem(request, error.status_code, detail, "no_such_page")
         answer.headers.update(error.headers or {})
         return answer
@@ -149,5 +155,5 @@ async def read_form(request: Request) -> dict[str, str]:
     except ValueError:
         raise BadRequest("This is not a form.", reason="bad_form") from None
     if len({name for name, _ in pairs}) < len(pairs):
-        raise BadRequest("A field of the form was given more than once.", reason="bad_form")
+        raise BadRequest("A form field was given more than once.", reason="bad_form")
     return dict(pairs)

@@ -1,4 +1,4 @@
-"""HTTP. `/`: what needs somebody's eyes first, then how it goes."""
+"""HTTP. `/`: problems first, then the state of all refunds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class OverviewPage:
         self._conflicts: dict[str, tuple[str, list[str]]] = {}
 
     async def show(self, request: Request, session: Session) -> Response:
-        """`GET /`. Each part is there for who may see it: refunds need read, requests refund, subscribers admin."""
+        """`GET /`. Shows what the token's scopes allow: refunds need read, requests refund, subscribers admin."""
         caller, now = session.caller, self._now()
         notice = NOTICES.get(request.query_params.get("done", ""), "")
         values: dict[str, Any] = {"now": now, "reads": Scope.READ in caller.scopes, "notice": notice}
@@ -88,7 +88,7 @@ class OverviewPage:
         return [refund for refund in found if not is_final(refund.state)]
 
     async def _in_conflict(self, account: str) -> list[Refund]:
-        """Refunds that are in conflict, the last told first: those of the last entries of the stream when this process
+        """Refunds in conflict, latest first: those of the last entries of the stream when this process
         looked first, and all since."""
         last, known = self._conflicts.get(account, ("", []))
         found = await self._store.dashboard.contradictions(account, last)

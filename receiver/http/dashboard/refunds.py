@@ -43,16 +43,16 @@ MOST_DEAD = 2_000
 """Dead events of a subscriber that are looked through for one refund; of more, those that the stream still has."""
 """Refusals that end where the caller names the other refunds."""
 NOTICES = {
-    "refresh": "Noted: Amazon is asked now. What it says appears below.",
-    "retry": "Amazon has taken this new refund. The declined one stays as it is.",
-    "pending": "Amazon has not answered yet. The request is kept, and tried on.",
-    "refuses_us": "Amazon refuses our requests, so nothing was refunded yet. The request is kept, and tried on.",
+    "refresh": "Amazon is being asked now. The answer will appear below.",
+    "retry": "Amazon accepted this new refund. The declined one stays as it is.",
+    "pending": "Amazon has not answered yet. The request is saved and will be retried.",
+    "refuses_us": "Amazon refuses our requests. Nothing has been refunded yet. The request is saved and retried.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of one event for one subscriber; `state` is waiting or dead."""
+    """The delivery of one event to one subscriber; `state` is waiting or dead."""
 
     subscriber: str
     state: str
@@ -137,16 +137,16 @@ class RefundPages:
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=refresh")
 
     async def ask_retry(self, request: Request, session: Session) -> Response:
-        """`GET /refunds/{refund_id}/retry?account=`: is it really to be issued again?"""
+        """`GET /refunds/{refund_id}/retry?account=`: the confirmation page."""
         session.caller.need(Scope.REFUND)
         refund = await self._refund(request, session.caller)
         self._need_retry(refund, session.caller)
         return self._frame.render(
-            "retry.html", session, {"refund": refund, "refused": False, "besides": ""}, at="refunds"
+            "retry.html", session, {"refund": refund, "refused": False, "besides": "", "unseen": False}, at="refunds"
         )
 
     async def retry(self, request: Request, session: Session) -> Response:
-        """`POST /refunds/{refund_id}/retry?account=`: issue it again; at most once, however often this is sent."""
+        """`POST /refunds/{refund_id}/retry?account=`: reissue it, at most once."""
         session.caller.need(Scope.REFUND)
         refund = await self._refund(request, session.caller)
         if refund.retried_by:
@@ -168,7 +168,8 @@ class RefundPages:
         ids = [each["refundId"] or each["refundRequestId"] for each in others]
         can_name = error.reason in NAMEABLE or any(each["refundAmount"] is None for each in others)
         besides = " ".join(dict.fromkeys([*asked.besides, *ids])) if can_name else ""
-        values = {"refund": refund, "others": others, "why": error.detail, "besides": besides, "refused": True}
+        found = {"others": others, "besides": besides, "unseen": can_name and not ids}
+        values = {"refund": refund, "why": error.detail, "refused": True, **found}
         return self._frame.render("retry.html", session, values, at="refunds", status=error.status)
 
     async def _refund(self, request: Request, caller: Caller) -> Refund:
@@ -196,17 +197,17 @@ class RefundPages:
     ) -> list[Step]:
         subscribers = await self._store.subscribers.readable(refund.account) if deliveries else []
         names = [subscriber.name for subscriber in subscribers]
-        trail, told = await asyncio.gather(
+        trail, events = await asyncio.gather(
             self._store.timelines.read(refund.account, refund.refund_id),
             self._store.dashboard.refund_events(refund.account, refund.refund_id, history, names),
         )
-        there = {event.stream_id for event in told}
+        there = {event.stream_id for event in events}
         dead = await asyncio.gather(*(self._dead(refund, name, [*there]) for name in names))
         given_up = [(name, each) for name, events in zip(names, dead, strict=True) for each in events]
         steps = [Step(revision.at, revision) for revision in history]
         steps += [Step(each.first_told_at, dispute=each) for each in disputes]
         steps += [Step(trace.at, trace=trace) for trace in trail if deliveries or trace.what != DELIVERY]
-        for event in told:
+        for event in events:
             rows = [Delivery(name, "waiting", at, tried) for name, (at, tried) in event.waiting.items()]
             rows += [Delivery(name, "dead", dead=each) for name, each in given_up if each.stream_id == event.stream_id]
             steps.append(Step(event.at, event_type=event.fields.get("type", ""), deliveries=rows))

@@ -1,4 +1,4 @@
-"""HTTP. `/requests…`: what a person does about a request to issue a refund of which nobody knows what became."""
+"""HTTP. `/requests…`: what a person can do about an unclear refund request."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from receiver.ledger.refund_request import RequestState
 from receiver.settings.sections import Scope
 
 NOTICES = {
-    "repeated": "The request was sent again, and Amazon has not answered yet. It is tried on.",
-    "unclear": "The request was sent again, and Amazon refuses it still: look for the refund in Seller Central.",
+    "repeated": "The request was sent again. Amazon has not answered yet; the service keeps trying.",
+    "unclear": "The request was sent again and Amazon still refuses it. Look for the refund in Seller Central.",
 }
 
 

@@ -26,7 +26,7 @@ from receiver.issue.issuer import Issuer
 from receiver.store import Store
 
 MACHINES: Final = ("/v1", "/ipn", "/fps", "/healthz", "/readyz", "/metrics", "/openapi.json")
-"""Below these, errors are JSON for everybody."""
+"""Below these paths every error is JSON."""
 
 
 class Dashboard:

@@ -1,6 +1,6 @@
 """HTTP. `/sign-in` and `/sign-out`: a token for a session.
 
-The form has a CSRF token although there is no session yet: else another site could sign somebody in under its own
+The form has a CSRF token although there is no session yet: otherwise another site could sign a user in under its own
 token. A cookie by chance and a keyed digest of it in the form must agree.
 """
 
@@ -43,7 +43,7 @@ class SigningIn:
         return self._form(request, own_page(request.query_params.get("next", "/")))
 
     async def sign_in(self, request: Request) -> Response:
-        """`POST /sign-in`: the cookie, or 401, or 429 for who has failed too often."""
+        """`POST /sign-in`: the cookie, or 401, or 429 after too many failures."""
         return await self._frame.guarded(request, lambda: self._judge(request))
 
     async def sign_out(self, request: Request, _: Session) -> Response:
@@ -58,7 +58,7 @@ class SigningIn:
         fields = await read_form(request)
         seed = request.cookies.get(cookie_name(request) + FORM_COOKIE, "")
         if not seed or not same(fields.get("csrf", ""), self._digest(seed)):
-            raise Forbidden("Load the sign-in page again; the browser must allow its cookies.", reason="csrf")
+            raise Forbidden("Reload the sign-in page. Your browser must allow cookies.", reason="csrf")
         following, client = own_page(fields.get("next", "/")), request.client.host if request.client else ""
         if wait := self._limit.wait(address_of(request)):
             log.warning("dashboard.sign_in_limited", client=client)
@@ -73,7 +73,7 @@ class SigningIn:
         except Unauthorized as error:
             self._limit.failed(request)
             log.warning("dashboard.sign_in_failed", client=client, reason=error.reason)
-            return self._form(request, following, "This token is not one that is configured.", 401)
+            return self._form(request, following, "Token not recognised. Check that you copied all of it.", 401)
         log.info("dashboard.signed_in", client=client, token_name=caller.name)
         self._sessions.end(request)
         answer = see_other(following)

@@ -1,4 +1,4 @@
-"""HTTP. `/subscribers…`: who is told, what each is owed, why it waits. All of it needs the scope `admin`."""
+"""HTTP. `/subscribers…`: each subscriber with its waiting and failed deliveries. Needs the scope `admin`."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Row:
 
     @property
     def url(self) -> str:
-        """Where it is told."""
+        """Its endpoint, without credentials."""
         return shown_url(self.subscriber)
 
     @property
     def last_error(self) -> str:
-        """How the last try failed that did; where that is not known, of what waits longest or was given up last."""
+        """The last error; where it is not known, that of the longest-waiting or latest failed delivery."""
         given_up = self.dead[0].last_error if self.dead else ""
         return self.health.error or self.queue.attempts.last_error or given_up
 
@@ -71,7 +71,7 @@ class SubscriberPages:
         return await self._change(request, session, lambda found: resume(found, self._now()))
 
     async def redrive(self, request: Request, session: Session) -> Response:
-        """`POST /subscribers/{name}/redrive?account=`: all that was given up is sent again, at the lane's own rate."""
+        """`POST /subscribers/{name}/redrive?account=`: resends every failed delivery, at the subscriber's rate."""
         session.caller.need(Scope.ADMIN)
         name = str(request.path_params["name"])
         (account,) = session.caller.seen(request.query_params.get("account", ""))

@@ -117,6 +117,11 @@ COMPARE_OTHERS = Action(
     "compare_other_refunds",
     "Compare the refunds of the charge first. If the buyer is owed this one too, name them (`besides`) in the retry.",
 )
+MAY_BE_PAID_BY_ANOTHER = Action(
+    DO_NOT_PAY_TWICE.action,
+    "Do not pay the buyer, here or in another way, before somebody has compared the refunds of the charge: another one "
+    "may have paid this amount.",
+)
 HOLD = Action(
     "hold_automation",
     "Stop what runs automatically for this refund (booking, retry, message to the buyer) until a person has looked.",
@@ -209,8 +214,10 @@ def _with_facts(advice: Advice, refund: Refund) -> Advice:
     if judged.value is False:
         left = tuple(each for each in advice.actions if each not in WITHOUT_ANOTHER_TRY)
         says = judged.says or "The charge does not admit another try."
-        named = NAMEABLE.issuperset(judged.reasons) and judged.reasons
-        return Advice(f"{advice.summary} {says}", (COMPARE_OTHERS, *left) if named else left)
+        if not NAMEABLE.isdisjoint(judged.reasons):
+            first = (COMPARE_OTHERS,) if NAMEABLE.issuperset(judged.reasons) else ()
+            left = (*first, MAY_BE_PAID_BY_ANOTHER, *(each for each in left if each is not ANOTHER_WAY))
+        return Advice(f"{advice.summary} {says}", left)
     if judged.value:
         known = tuple(
             RETRY_NOW if each is RETRY_IF_CAPTURED else each for each in advice.actions if each is not CHECK_MAXIMUM

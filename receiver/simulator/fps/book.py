@@ -103,7 +103,11 @@ class Book:
         found = transaction_id or _transaction_id(len(self.transactions))
         if state not in TRANSACTION_STATES or found in self.transactions or amount.currency != "USD":
             states = ", ".join(TRANSACTION_STATES)
-            raise Fault(400, "InvalidParams", f"A transaction has an id of its own, is in USD, and one of {states}.")
+            raise Fault(
+                400,
+                "InvalidParams",
+                f"A transaction needs an unused id, the currency USD, and one of these states: {states}.",
+            )
         self.transactions[found] = Transaction(found, amount, state)
         return self.transactions[found]
 

@@ -47,8 +47,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """One attempt. `kind` is genuine, repeated or forged:<kind>; `about` is the refund, `state` its state at that
-    time."""
+    """One attempt. `kind`: genuine, repeated or forged:<kind>; `about`: the refund; `state`: its state then."""
 
     at: int
     message_id: str

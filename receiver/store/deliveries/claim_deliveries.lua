@@ -59,7 +59,7 @@ if gate() == 0 then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', tests and 0 or now, 'LIMIT', 0, room * most)) do
     local found = fixed_width(id) and redis.pcall('XRANGE', KEYS[2], id, id)
     if not found or found.err then
-      set_aside(KEYS[1], id, KEYS[7], 'no id of an event; set aside')
+      set_aside(KEYS[1], id, KEYS[7], 'not an event id; set aside')
     else
       local entry = found[1]
       redis.call('ZADD', KEYS[1], score, id)

@@ -30,8 +30,7 @@ MOST_DAMAGED = 100
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An event that is still owed. `at` (ms) is when it is sent next, or when its lease ends while a worker is sending
-    it."""
+    """An event that is still owed. `at` (ms): when it is sent next, or when the lease of its delivery ends."""
 
     stream_id: str
     at: int
@@ -142,13 +141,13 @@ class DeadLetters(DeliveryQueues):
         found = [(each, plain_id(each)) for each in fixed]
         for each, plain in found:
             if not plain:
-                self.damage.record(key, each, "no id of an event")
+                self.damage.record(key, each, "not an event id")
         return [plain for _, plain in found if plain]
 
     def _is_id(self, account: str, name: str, member: str) -> bool:
         if STREAM_ID.fullmatch(member):
             return True
-        self.damage.record(self._keys(account)("lane", name), member, "no id of an event")
+        self.damage.record(self._keys(account)("lane", name), member, "not an event id")
         return False
 
     def _dead(self, key: str, stream_id: str, value: bytes) -> DeadEvent:

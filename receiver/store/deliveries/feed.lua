@@ -34,7 +34,7 @@ local taken = added - about['length']
 
 local epoch = redis.call('GET', KEYS[2])
 if epoch and not string.match(epoch, '^%x%x?%x?%x?%x?%x?%x?%x?$') then
-  note(KEYS[2], '', 'no epoch; a new one is written')
+  note(KEYS[2], '', 'invalid epoch; a new one is written')
   epoch = nil
 end
 if not epoch then

@@ -123,8 +123,7 @@ class DeliveryQueues(RedisRepository):
         return {name: pairs[0][1] if pairs and pairs[0][1] <= never else 1 for name, pairs in found.items()}
 
     async def _top(self, key: str) -> list[Any]:
-        """The first entry of a queue; empty if the key has the wrong type, so that other subscribers are not
-        affected."""
+        """The first entry of a queue; empty if the key has the wrong type, which must not affect other queues."""
         with contextlib.suppress(WrongType):
             return list(await self._read("ZRANGE", key, 0, 0, "WITHSCORES"))
         return []
@@ -263,7 +262,7 @@ class DeliveryQueues(RedisRepository):
             elif COUNT.fullmatch(value):
                 found[field_] = min(int(value), LAST_TIME)
             else:
-                self.damage.record(key, field_, "no number")
+                self.damage.record(key, field_, "not a number")
         return msgspec.convert(found, Health)
 
     def read_attempts(self, key: str, stream_id: bytes | str, stored: bytes | None) -> DeliveryAttempts:
@@ -271,7 +270,7 @@ class DeliveryQueues(RedisRepository):
         try:
             return msgspec.json.decode(stored, type=DeliveryAttempts) if stored else DeliveryAttempts()
         except msgspec.MsgspecError:
-            self.damage.record(key, stream_id, "not the attempts of an event; they count from none")
+            self.damage.record(key, stream_id, "unreadable attempts; counting starts again")
             return DeliveryAttempts()
 
     def read_copy(self, key: str, stream_id: bytes | str, stored: bytes | None) -> dict[str, str]:
@@ -279,12 +278,11 @@ class DeliveryQueues(RedisRepository):
         try:
             return msgspec.json.decode(stored, type=Copy).fields if stored else {}
         except msgspec.MsgspecError:
-            self.damage.record(key, stream_id, "not the copy of an event")
+            self.damage.record(key, stream_id, "unreadable copy of an event")
             return {}
 
     async def publish_failing_once(self, account: str, event: OperatorEvent) -> bool:
-        """Queue an operator event about failures, once until the subscriber succeeds again. True if it was queued
-        now."""
+        """Queue an operator event about failures, once until the subscriber succeeds; whether it was queued."""
         keys = self._keys(account)
         return bool(
             await self._run(

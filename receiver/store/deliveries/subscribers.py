@@ -57,17 +57,17 @@ class SubscriberRepository(RedisRepository):
         found, unreadable = {}, []
         version = raw.pop(VERSION, b"0")
         if not (version.isdigit() and len(version) < 16):
-            await self.set_aside(key, VERSION, "no version; the list is written again")
+            await self.set_aside(key, VERSION, "invalid version; the list is rewritten")
             version = b"0"
         for name in self._texts(key, raw):
             if name_problems(name):
-                self.damage.record(key, name, "no name of a subscriber")
+                self.damage.record(key, name, "not a valid subscriber name")
                 continue
             try:
                 found[name] = decode(raw[name.encode()])
             except Malformed:
                 unreadable.append(name)
-                self.damage.record(key, name, "no subscriber that this version reads")
+                self.damage.record(key, name, "a subscriber that this version cannot read")
         return SubscriberList(int(version), found, unreadable)
 
     async def open(self, account: str) -> bool:
@@ -157,8 +157,7 @@ class SubscriberRepository(RedisRepository):
             return b""
 
     async def put(self, account: str, subscriber: Subscriber, start: int | None = None) -> None:
-        """Add or replace a subscriber from a configuration file, without a limit on their number. `start` applies to
-        new ones."""
+        """Add or replace a configured subscriber, without a limit on their number. `start` applies to new ones."""
         await self._subscribe(account, subscriber, "put", start=start)
 
     async def _subscribe(

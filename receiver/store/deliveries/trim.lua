@@ -14,7 +14,7 @@ end
 for index = 4, #KEYS, 2 do
   local first = redis.call('ZRANGEBYLEX', KEYS[index], '-', '+', 'LIMIT', 0, 1)[1]
   while first and not string.match(first, '^%d+%-%d+$') do
-    set_aside(KEYS[index], first, KEYS[index + 1], 'no id of an event; set aside')
+    set_aside(KEYS[index], first, KEYS[index + 1], 'not an event id; set aside')
     first = redis.call('ZRANGEBYLEX', KEYS[index], '-', '+', 'LIMIT', 0, 1)[1]
   end
   keep(first)

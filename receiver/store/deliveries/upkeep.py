@@ -67,7 +67,7 @@ class StreamRetention(DeadLetters):
         if await self._write("SET", key, 1, "NX", "GET", "PX", max(every, 1)) is None:
             return True
         if await self._read("PTTL", key) == NO_END:
-            self.damage.record(key, what="it never ends")
+            self.damage.record(key, what="it never expires")
             await self._write("PEXPIRE", key, max(every, 1))
         return False
 
@@ -132,7 +132,7 @@ class StreamRetention(DeadLetters):
         ids = await self._read("ZRANGE", keys("owed", name), "-", top, "BYLEX", "LIMIT", 0, EXPIRY_BATCH)
         if bad := [each for each in ids if not plain_id(each)]:
             for each in bad:
-                await self.set_aside(keys("owed", name), each, "no id of an event; set aside")
+                await self.set_aside(keys("owed", name), each, "not an event id; set aside")
             return await self.overdue(account, name, before, lease)
         found = []
         for stream_id in self.plain_ids(keys("owed", name), ids):
@@ -179,7 +179,7 @@ class StreamRetention(DeadLetters):
                     continue
                 event = read_operator_event(account, fields)
             except (msgspec.MsgspecError, Malformed, RecursionError):
-                await self.set_aside(keys("told"), waits, "no operator event; set aside")
+                await self.set_aside(keys("told"), waits, "not an operator event; set aside")
                 continue
             written = await self._publish(account, event, waits, fields)
             if written:
@@ -210,8 +210,7 @@ def _asking(subscriber_list: SubscriberList, event: OperatorEvent) -> Sequence[s
 
 
 def _wanted(account: str, subscriber: Subscriber, fields: dict[str, str]) -> bool:
-    """Whether the subscriber would have been owed this event. Earlier operator events are not sent to later
-    subscribers."""
+    """Whether the subscriber would have been owed this event. Operator events are not backfilled."""
     if is_newer(fields):
         # Written by a later version: only subscribers to all events want it.
         return ALL in subscriber.types and not is_operator(fields)

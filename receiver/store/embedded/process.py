@@ -127,8 +127,7 @@ class ServerProcess:
         return True
 
     def _check_lock(self) -> None:
-        """A network filesystem may tie a lock to the process that took it: then the lock would not prevent a second
-        server."""
+        """On a network filesystem the child may not inherit the lock, which then could not prevent a second server."""
         child = self._child
         if child is not None and self._lock.take():
             self._lock.release()
@@ -283,8 +282,7 @@ class ServerProcess:
 
 
 def _gone(child: subprocess.Popen[bytes]) -> bool:
-    """Whether the child, which no longer holds its lock, is dead: it closes its files shortly before it can be waited
-    for."""
+    """Whether the child is dead: it releases its lock shortly before it can be waited for."""
     try:
         child.wait(1.0)
     except subprocess.TimeoutExpired:

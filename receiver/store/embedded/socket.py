@@ -20,8 +20,7 @@ TROUBLE = (OSError, EOFError)
 
 
 class ServerConnection:
-    """One connection. Use as `async with ServerConnection(path, timeout) as server`; each command has `timeout`
-    seconds."""
+    """One connection: `async with ServerConnection(path, timeout) as server`. Each command has `timeout` seconds."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path = path
@@ -88,8 +87,7 @@ class ServerConnection:
 
 
 async def try_a_write(path: Path, timeout: float) -> None:
-    """Raise `StoreUnavailable` unless the server accepts a write: on a full disk it starts, and ends at the first
-    write."""
+    """Raise `StoreUnavailable` unless a write succeeds: on a full disk the server dies at the first write."""
     try:
         async with ServerConnection(path, timeout) as line:
             answer = await line.write()

@@ -15,8 +15,8 @@ import structlog
 
 from receiver.errors import ConfigurationError, StoreUnavailable
 from receiver.store.maintenance.restored import Restored
-from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.keys import FORMAT
+from receiver.store.repositories import Repositories
 
 log = structlog.get_logger()
 
@@ -28,7 +28,7 @@ RETRY, LOOK_EVERY = 0.5, 30.0
 UNKNOWN = "format_unknown"
 _migrating: ContextVar[bool] = ContextVar("settling", default=False)
 
-Step = Callable[[RedisRepository], Awaitable[None]]
+Step = Callable[[Repositories], Awaitable[None]]
 STEPS: Mapping[int, Step] = MappingProxyType({})
 """Version → the step that brings data of that version to the next. A step may run several times, also concurrently in
 several processes and on data that is migrated already: then it must change nothing."""
@@ -37,7 +37,10 @@ several processes and on data that is migrated already: then it must change noth
 class Format(Restored):
     """The format version of all accounts' data, and catching up after a restore."""
 
-    _format_problem: str = UNKNOWN
+    def __init__(self, repositories: Repositories) -> None:
+        super().__init__(repositories.connection)
+        self._all = repositories
+        self._format_problem = UNKNOWN
 
     def hold_writes(self) -> None:
         """Refuse all writes until the format is known.
@@ -66,7 +69,7 @@ class Format(Restored):
                     raise ConfigurationError([too_new(found, version)])
                 else:
                     log.info("store.migrating", version=found, to=found + 1)
-                    await steps[found](self)
+                    await steps[found](self._all)
                     found = _number(await self._run("format", [FORMAT], [found, found + 1]))
             await self.catch_up()
             self._format_problem = ""
@@ -105,5 +108,5 @@ def _number(raw: bytes | None) -> int | None:
         return None
     text = raw.decode(errors="replace")
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 10):
-        raise ConfigurationError([f"the store: {FORMAT} is no number. Does another program write to this Redis?"])
+        raise ConfigurationError([f"the store: {FORMAT} is not a number. Does another program write to this Redis?"])
     return int(text)

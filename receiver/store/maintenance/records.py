@@ -65,7 +65,7 @@ class Records(RedisRepository):
         elif name.kind == "backfill":
             raw: dict[bytes, bytes] = await self._read("HGETALL", key)
             for job in (job for job, value in raw.items() if not JOB.fullmatch(value)):
-                self.damage.record(key, job, "no backfill")
+                self.damage.record(key, job, "not a backfill")
         elif name.kind in ("events", "told"):
             await self._read_events(key, name)
 
@@ -78,11 +78,11 @@ class Records(RedisRepository):
             else:
                 for member, at in self._scored(key, found):
                     if name.kind in REFUNDS and not REFUND_ID.fullmatch(member):
-                        self.damage.record(key, member, "no id of a refund")
+                        self.damage.record(key, member, "not a refund id")
                     elif name.kind == "lane" and not STREAM_ID.fullmatch(member):
-                        self.damage.record(key, member, "no id of an event")
+                        self.damage.record(key, member, "not an event id")
                     elif name.kind in SCHEDULES and at > never:
-                        self.damage.record(key, member, "scheduled for never")
+                        self.damage.record(key, member, "scheduled too far ahead")
             cursor = int(position)
             if not cursor:
                 break
@@ -90,7 +90,7 @@ class Records(RedisRepository):
     async def _read_fields(self, key: str, name: Name) -> None:
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         for field, value in raw.items():
-            text = field.decode(errors="backslashreplace")
+            text = field.decode(errors="surrogateescape")
             if name.kind == "hints":
                 self._all.schedule.read_follow_up(key, text, value)
             elif name.kind == "attempts":
@@ -119,7 +119,7 @@ class Records(RedisRepository):
                 try:
                     self._judge_event(name.account, msgspec.json.decode(value, type=dict[str, str]))
                 except (msgspec.MsgspecError, Malformed, RecursionError):
-                    self.damage.record(key, str(place), "no operator event")
+                    self.damage.record(key, str(place), "not an operator event")
             return
         after = "0-0"
         while entries := await self._all.deliveries.stream_page(name.account, after, BATCH):
@@ -127,7 +127,7 @@ class Records(RedisRepository):
                 try:
                     self._judge_event(name.account, fields)
                 except Malformed:
-                    self.damage.record(key, after, "no event")
+                    self.damage.record(key, after, "not an event")
 
     @staticmethod
     def _judge_event(account: str, fields: dict[str, str]) -> None:

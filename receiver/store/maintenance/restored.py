@@ -79,5 +79,5 @@ class Restored(RedisRepository):
             found: bytes | None = await self._read("HGET", key, "revision")
             if found is None or REVISION.fullmatch(found):
                 return found
-            self.damage.record(key, "revision", "no number")
+            self.damage.record(key, "revision", "not a number")
         return None

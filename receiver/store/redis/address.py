@@ -146,7 +146,9 @@ def _read(url: str) -> RedisAddress:
     authority, slash, path = rest.partition("/")
     user, _, hosts = authority.rpartition("@")
     if NOT_IN_USERINFO.search(user):
-        raise BadAddress("bad_user", f"the user or the password holds a character that has no place there. {ENCODE}")
+        raise BadAddress(
+            "bad_user", f"the user or the password contains a character that is not allowed there. {ENCODE}"
+        )
     username, _, password = user.partition(":")
     options = _options(query, kind, tls)
     database = options.pop("db", "")
@@ -201,7 +203,7 @@ def _host(text: str, kind: str) -> tuple[str, int]:
         several = "" if kind == SINGLE else "hosts are separated by one comma each; "
         raise BadAddress(
             "bad_host",
-            f"the address has no valid host: {several}an IPv6 address stands in [ ], "
+            f"the address has no valid host: {several}an IPv6 address is written in [ ], "
             "and each part of a name between dots has 1 to 63 bytes. "
             f"Write for example {EXAMPLES[kind]}.",
         )
@@ -245,9 +247,9 @@ def _database(path: str, option: str, kind: str) -> int:
         raise BadAddress("bad_database", "the address names a database in its path and another in ?db=. Name one.")
     text = text or option
     if kind == CLUSTER and text not in ("", "0"):
-        raise BadAddress("cluster_database", "a cluster has database 0 alone. Leave out what stands after the hosts.")
+        raise BadAddress("cluster_database", "a cluster only has database 0. Remove everything after the hosts.")
     if text and not (text.isascii() and text.isdecimal() and len(text) < 11 and int(text) <= LAST_DATABASE):
-        raise BadAddress("bad_database", f"the database is a number, or left out, as in {EXAMPLES[kind]}.")
+        raise BadAddress("bad_database", f"the database must be a number, or be left out, as in {EXAMPLES[kind]}.")
     return int(text or 0)
 
 
@@ -263,7 +265,7 @@ def _options(query: str, kind: str, tls: bool) -> dict[str, str]:
         if name not in known or name in found:
             raise BadAddress(
                 "bad_option",
-                f"the address has an unknown option, or one twice: after ? may stand {', '.join(sorted(known))}. "
+                f"the address has an unknown option, or one twice: allowed after ? are {', '.join(sorted(known))}. "
                 "ssl_… needs TLS (rediss). Time-outs are redis.timeout and redis.connect_timeout; a password is "
                 "redis.password or password_file.",
             )

@@ -100,8 +100,7 @@ class RedisRepository:
         return answer
 
     async def set_aside(self, key: str, part: bytes | str, what: str) -> bool:
-        """Move one field or member of a key, with its value or score, to where damaged parts are kept; False if it does
-        not exist."""
+        """Set one field or member aside, with its value or score; False if it does not exist."""
         name = read_name(key)
         if name is None or not name.account:
             return False
@@ -119,7 +118,7 @@ class RedisRepository:
             try:
                 found.append(member.decode())
             except UnicodeDecodeError:
-                self.damage.record(key, member, "no text")
+                self.damage.record(key, member, "not UTF-8")
         return found
 
     def _scored(self, key: str, answer: list[Any]) -> list[tuple[str, int]]:
@@ -131,7 +130,7 @@ class RedisRepository:
         """A score as a time; an impossible one is reported, and replaced by the nearest possible time."""
         found = float(score)
         if not 0 <= found <= LAST_TIME:
-            self.damage.record(key, member, "its score is no time")
+            self.damage.record(key, member, "its score is not a valid time")
         return int(min(max(found, 1), LAST_TIME)) if found else 0
 
     def _record_note(self, key: str, part: bytes, what: str) -> None:

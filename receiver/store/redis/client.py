@@ -41,8 +41,7 @@ def pipelines(
 
 
 def _leaving(client: Redis, on_error: Callable[[str], None]) -> Callable[[str], None]:
-    """Also drop idle connections after a refused write: behind a name or a proxy, another server may be the master
-    now."""
+    """After a refused write, also drop idle connections: another server behind the name may be the master."""
     under_way: set[asyncio.Task[None]] = set()
 
     def on_failure(kind: str) -> None:

@@ -23,6 +23,5 @@ class Clock:
         return self._monotonic()
 
     def correct(self, redis_seconds: float, asked_at: float, answered_at: float) -> None:
-        """Set the clock: Redis answered `redis_seconds` to a question sent and answered at these `monotonic()`
-        seconds."""
+        """Set the clock: Redis answered `redis_seconds` between these two `monotonic()` times."""
         self._offset = redis_seconds - (asked_at + answered_at) / 2

@@ -106,8 +106,7 @@ class Cluster:
         self._looked_at = clock()
 
     def _take(self, replied: Place, answer: list[Any]) -> None:
-        """Reads `CLUSTER SLOTS`: first slot, last slot, master, replicas. An empty host stands for the node that
-        replied."""
+        """Reads `CLUSTER SLOTS`: first slot, last slot, master, replicas. An empty host means the node itself."""
         slots: dict[int, Place] = {}
         nodes: dict[Place, None] = {}
         for first, last, *found in answer:

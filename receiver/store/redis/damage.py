@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,17 +14,19 @@ from receiver.store.redis.keys import read_kind, read_name
 
 log = structlog.get_logger()
 
+ESCAPED = re.compile(rb"[^ -\[\]-~]")
+ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 LOG_AGAIN = 60.0
 """Seconds after which the same damage is logged again."""
 MOST_REMEMBERED = 1_000
-FIX = "receiver repair '{}'"
+LONGEST_PART = 1_000
+"""Characters of a part that are shown. A longer one is cut, and cannot be set aside by its name."""
 
 
 class StoreDamaged(StoreUnavailable):
-    """Data written by another program, a person or a later version. `part` is the damaged part, unless it is the whole
-    key."""
+    """Data that another program, a person or a later version wrote. `part`: which part, if not the whole key."""
 
-    def __init__(self, detail: str, *, key: str, part: str = "", reason: str) -> None:
+    def __init__(self, detail: str, *, key: str, part: str | bytes = "", reason: str) -> None:
         super().__init__(detail, reason=reason, retry_after=30)
         self.key, self.part = key, part
 
@@ -58,8 +61,7 @@ class Foreign:
 
 
 class Damage:
-    """The damage that one process ran into. `on_record` is called with the kind of key for each damaged record that is
-    logged."""
+    """The damage that one process ran into. `on_record` gets the kind of key of each logged damaged record."""
 
     def __init__(self, on_record: Callable[[str], None] = lambda kind: None) -> None:
         self.on_record = on_record
@@ -89,12 +91,12 @@ class Damage:
                 found=found or None,
                 should_be=name.entry.type,
                 account=name.account or None,
-                fix=FIX.format(key),
+                fix=fix_of(key),
             )
 
     def met(self, error: WrongType) -> None:
         """A command failed because a key has the wrong type."""
-        self.wrong_type(error.key, error.part)
+        self.wrong_type(error.key, escaped(error.part))
 
     def right_again(self, keys: Iterable[str]) -> None:
         """These keys were checked, and have the right type or do not exist."""
@@ -106,10 +108,9 @@ class Damage:
     def record(self, key: str, part: str | bytes = "", what: str = "") -> None:
         """A record is damaged, or of a later version. `part` is the field or member, unless it is the whole key.
 
-        Values are never included: they may be secrets.
+        `part` is shown as `escaped` writes it. Values are never included: they may be secrets.
         """
-        shown = part.decode(errors="backslashreplace") if isinstance(part, bytes) else part
-        shown = ascii(shown)[1:-1][:200]
+        shown = escaped(part)[:LONGEST_PART]
         if len(self.records) < MOST_REMEMBERED:
             self.records[key, shown] = what
         if self._should_log(key, f"{shown} {what}"):
@@ -127,9 +128,30 @@ class Damage:
         return True
 
 
+def escaped(part: str | bytes) -> str:
+    """A part of a key as printable ASCII: every other byte, and the backslash, is `\\xNN`. `unescaped` reads it."""
+    raw = part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape")
+    return ESCAPED.sub(lambda found: b"\\x%02x" % found[0][0], raw).decode("ascii")
+
+
+def unescaped(text: str) -> bytes:
+    """The bytes that `escaped` shows as `text`. Other text stands for itself."""
+    return ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), text.encode("utf-8", "surrogateescape"))
+
+
+def unescaped_key(text: str) -> str:
+    """The key that `escaped` shows as `text`."""
+    return unescaped(text).decode(errors="replace")
+
+
 def fix_of(key: str, part: str = "") -> str:
-    """The command that sets a key, or a part of it, aside."""
-    return FIX.format(key) + (f" --part '{part}'" if part else "")
+    """The shell command that sets a key, or a part of it (as `escaped` writes it), aside."""
+    return f"receiver repair {_quoted(escaped(key))}" + (f" --part {_quoted(part)}" if part else "")
+
+
+def _quoted(text: str) -> str:
+    """For a shell: an order reference, which a key may end with, may be anything."""
+    return "'" + text.replace("'", "\\x27") + "'"
 
 
 def wrong_type(key: str, should_be: str, found: str = "") -> WrongType:
@@ -141,7 +163,7 @@ def wrong_type(key: str, should_be: str, found: str = "") -> WrongType:
 
 def unreadable(key: str, part: str | bytes = "") -> RecordUnreadable:
     """The error for an unreadable record."""
-    shown = part.decode(errors="backslashreplace") if isinstance(part, bytes) else part
-    where = f"{key}{f', {ascii(shown)[:100]},' if shown else ''}"
+    shown = escaped(part)[:100]
+    where = f"{key}{f', {shown},' if shown else ''}"
     text = f"The store's record {where} cannot be read. See `receiver doctor --store`."
-    return RecordUnreadable(text, key=key, part=shown, reason="store_record_unreadable")
+    return RecordUnreadable(text, key=key, part=part, reason="store_record_unreadable")

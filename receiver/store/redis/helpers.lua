@@ -30,7 +30,7 @@ local FARTHEST = 400 * 86400000
 local function bring_back(key, now)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. string.format('%.0f', now + FARTHEST), '+inf', 'LIMIT', 0, 100)) do
     redis.call('ZADD', key, now, member)
-    note(key, member, 'scheduled for never; brought back')
+    note(key, member, 'scheduled too far ahead; made due now')
   end
 end
 
@@ -44,12 +44,53 @@ local function read_throttle(key, now, burst)
     blocked, at = blocked - (at - now), now
   end
   if tokens < 0 or tokens > burst or (held[1] and not number(held[1])) then
-    note(key, 'tokens', 'out of bounds; set to within')
+    note(key, 'tokens', 'out of bounds; limited')
     tokens = math.max(0, math.min(tokens, burst))
   end
   if blocked > now + LONGEST_BLOCK or (held[3] and not number(held[3])) then
-    note(key, 'blocked', 'out of bounds; taken for not blocked')
+    note(key, 'blocked', 'out of bounds; ignored')
     blocked = 0
   end
   return tokens, at, blocked
+end
+
+-- An entry of a charge's book (ledger/charge_book.py); nil for what is none. Of lines of older versions it is not known
+-- when the refund began.
+local function read_entry(line)
+  local minor, state, began, currency, flag = string.match(line, '^(%S+) (%S+) (%d+) (%S+) ?(%a*)$')
+  if not minor then
+    minor, state = string.match(line, '^(%S+) (.+)$')
+  end
+  if minor ~= '?' and not (minor and string.match(minor, '^%d+$')) then
+    return nil
+  end
+  return {minor = tonumber(minor), state = state, began = tonumber(began), currency = currency, conflict = flag == 'conflict'}
+end
+
+-- Whether an entry may be the very refund that is asked for, paid another way: it began at `since` (nil: never) or later.
+local function may_be_the_same(entry, minor_units, currency, since)
+  return since
+    and (entry.minor == nil or entry.minor == minor_units)
+    and (entry.currency == nil or entry.currency == '-' or entry.currency == currency)
+    and (entry.began == nil or entry.began >= since)
+end
+
+-- Whether there is an open dispute about the charge (store/refunds/disputes.py): the buyer may have the money.
+local function is_disputed(disputes, charge)
+  for _, told in ipairs(redis.call('HVALS', disputes)) do
+    local standing, about = string.match(told, '^(%a+) (%S+) ')
+    if standing ~= 'over' and (about == nil or about == '-' or about == charge) then
+      return true
+    end
+  end
+  return false
+end
+
+-- Whether the caller has named an entry: by its id, or by the request that has become this refund meanwhile.
+local function is_named(member, besides, taken)
+  if besides[(string.gsub(member, '^request:', ''))] then
+    return true
+  end
+  local request = redis.call('HGET', taken, member)
+  return request and besides[request]
 end

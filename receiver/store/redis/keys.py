@@ -82,9 +82,9 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "subscribers": Kind(HASH, Scope.ACCOUNT, "name → the subscriber; `:version` of the list", "never"),
         "events": Kind(STREAM, Scope.ACCOUNT, "the events; a public contract", "trimming, entry by entry"),
         "epoch": Kind(
-            STRING, Scope.ACCOUNT, "a word that is new in an emptied store, for places in the stream", "never"
+            STRING, Scope.ACCOUNT, "a random word, new after the store was emptied; part of feed positions", "never"
         ),
-        "backfill": Kind(HASH, Scope.ACCOUNT, "subscriber → events that it is still to be owed", "its last entry"),
+        "backfill": Kind(HASH, Scope.ACCOUNT, "subscriber → its unfinished backfill", "its last entry"),
         "told": Kind(LIST, Scope.ACCOUNT, "operator events that are not in the stream yet", "its last entry"),
         "upkeep": Kind(
             STRING, Scope.ACCOUNT, "the lease of the process that does the maintenance", "its age: a minute"
@@ -106,13 +106,13 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         "taken": Kind(HASH, Scope.CHARGE, "refund → the request that made it", "its last refund"),
         "requests": Kind(HASH, Scope.REQUEST, "a refund request: the order and its progress", _ISSUED),
         "issuing": Kind(ZSET, Scope.ACCOUNT, "refund request → when to try", "its last request"),
-        "reserved": Kind(ZSET, Scope.ACCOUNT, "open refund requests, by since when", "its last request"),
-        "unclear": Kind(ZSET, Scope.ACCOUNT, "unclear refund requests, by since when", "its last request"),
+        "reserved": Kind(ZSET, Scope.ACCOUNT, "open refund requests, by the time of their state", "its last request"),
+        "unclear": Kind(ZSET, Scope.ACCOUNT, "unclear refund requests, by the time of their state", "its last request"),
         "fps": Kind(HASH, Scope.REQUEST, "a Flexible Payments refund: the order and its progress", "never"),
         "fps_issuing": Kind(ZSET, Scope.ACCOUNT, "reference → when to try", "its last order"),
         # The store itself
         "restored": Kind(STRING, Scope.ACCOUNT, "the restore that the account has caught up with", "never"),
-        "probe": Kind(STRING, Scope.ACCOUNT, "nothing, ever: the key of the write that writes nothing", "never there"),
+        "probe": Kind(STRING, Scope.ACCOUNT, "always empty: the key for writes that change nothing", "never there"),
         "pulse": Kind(STRING, Scope.ACCOUNT, "the write that `WAIT` waits for", "its age: a day"),
         "doctor": Kind(STRING, Scope.TEST, "a sample write of `receiver doctor`", "its age: 10 seconds"),
         "aside": Kind(HASH, Scope.ASIDE, "damaged parts of a key, kept", "never: by hand"),
@@ -126,8 +126,8 @@ STORE_KEYS: Final[Mapping[str, Kind]] = MappingProxyType(
         "certificates": Kind(HASH, Scope.STORE, "`<partition>/<file hash>` → DER that verified a message", "never"),
         "certificate_seals": Kind(HASH, Scope.STORE, "`<partition>/<file hash>#<seal key>` → its seal", "never"),
         "format": Kind(STRING, Scope.STORE, "the version of the data's format", "never"),
-        "restored": Kind(STRING, Scope.STORE, "a word that names the last restore", "never"),
-        "probe": Kind(STRING, Scope.STORE, "nothing, ever: the key of the write that writes nothing", "never there"),
+        "restored": Kind(STRING, Scope.STORE, "a text that identifies the last restore", "never"),
+        "probe": Kind(STRING, Scope.STORE, "always empty: the key for writes that change nothing", "never there"),
         "doctor": Kind(STRING, Scope.TEST, "a sample write of `receiver doctor`", "its age: 10 seconds"),
         "replaced": Kind(ANY, Scope.ASIDE, "a whole key that `receiver repair` has set aside", "never: by hand"),
     }
@@ -204,7 +204,7 @@ def type_of(key: str) -> str:
     """The type that a key should have. Raises `KeyError` if it is not in the catalogue."""
     found = read_name(key)
     if found is None:
-        raise KeyError(f"{key} is no key of the catalogue (keys.py).")
+        raise KeyError(f"{key} is not in the catalogue of keys.")
     return found.entry.type
 
 

@@ -52,8 +52,7 @@ class _Call:
 
 @dataclass(slots=True)
 class Pipeline:
-    """Collects the commands of one turn of the event loop, and sends them as one pipeline. Reads and writes have one
-    each."""
+    """Sends the commands of one turn of the event loop as one pipeline. Reads and writes have one each."""
 
     client: Redis
     wait_replicas: int = 0
@@ -62,8 +61,7 @@ class Pipeline:
     gone: Callable[[], bool] = lambda: False
     """Whether writes would be lost although Redis confirms them: then nothing is sent."""
     held: Callable[[], str] = lambda: ""
-    """Why nothing may be sent yet, as an error code, such as while the data's format is unknown. Empty: commands are
-    sent."""
+    """The error code for why nothing may be sent yet, such as an unknown data format; empty if it may."""
     _waiting: list[_Call] = field(default_factory=list)
     _batches: set[asyncio.Task[None]] = field(default_factory=set)
     _scheduled: bool = False

@@ -22,8 +22,7 @@ class Script:
     sha: str
 
     def command(self, keys: list[str], args: list[str | int | bytes], without: Collection[str] = ()) -> Command:
-        """The command that runs it by hash. `without`: kinds of keys that the script skips if they have the wrong
-        type."""
+        """The command that runs it by hash. `without`: kinds of keys to skip if they have the wrong type."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args, letters(keys, without))
 
 
@@ -67,8 +66,7 @@ def script(name: str) -> Script:
 
 
 def _needed(helpers: bytes, body: bytes) -> bytes:
-    """The helpers that a script uses, directly or indirectly. Unused ones are left out, as each costs time in every
-    run."""
+    """The helpers that a script uses, directly or indirectly: each of them costs time in every run."""
     needed = b""
     for part in reversed(helpers.split(b"\n\n")):
         names = re.findall(rb"^local (?:function )?(\w+)", part, re.MULTILINE)

@@ -8,8 +8,7 @@ FIXED = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})")
 
 
 def texts_of(flat: list[bytes]) -> dict[str, str]:
-    """The fields of a stream entry. Bytes that are not UTF-8 are replaced, so that only this entry becomes
-    unreadable."""
+    """The fields of a stream entry. Bad UTF-8 is replaced, so that only this entry becomes unreadable."""
     pairs = zip(flat[::2], flat[1::2], strict=True)
     return {field.decode(errors="replace"): value.decode(errors="replace") for field, value in pairs}
 

@@ -54,8 +54,7 @@ class ChangeSignal:
         self._rung.clear()
 
     async def rest(self, seconds: float) -> None:
-        """Wait until it is set, at most `seconds`; but at least `MIN_INTERVAL` since the previous rest or since it was
-        created."""
+        """Wait until it is set, for at most `seconds`, and at least `MIN_INTERVAL` since the previous rest."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._rung.wait()
@@ -122,8 +121,7 @@ class ChangeNotifier:
                 await asyncio.sleep(0.5)
 
     async def _hear(self, channel: Any) -> None:
-        """Read messages until the connection breaks. If the server's machine is gone it never breaks, so the server is
-        pinged."""
+        """Read messages until the connection breaks. The server is pinged, as its machine may be gone."""
         asked = False
         while True:
             message = await channel.get_message(timeout=SILENCE_TIMEOUT)

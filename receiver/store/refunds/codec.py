@@ -72,13 +72,13 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
         return None
     fields = {name.decode(): value.decode() for name, value in raw.items()}
     if any(not 0 <= int(fields.get(name, "0")) < MOST_NUMBER for name in NUMBERS):
-        raise ValueError("A number of the refund lies in no time that there is.")
+        raise ValueError("A number of the refund is out of range.")
     more: dict[str, object] = {attribute: fields.get(name, "") for name, attribute in TEXTS.items()}
     more |= {attribute: int(fields.get(name, "0")) for name, attribute in NUMBERS.items()}
     more |= {attribute: name in fields for name, attribute in FLAGS.items()}
     amount = Money(Decimal(fields["amount"]), fields["currency"]) if "amount" in fields else None
     if amount is not None and not (amount.amount.is_finite() and CURRENCY.fullmatch(amount.currency_code)):
-        raise ValueError("The amount of the refund is none.")
+        raise ValueError("The amount of the refund is invalid.")
     return Refund(
         account=account,
         refund_id=refund_id,
@@ -118,7 +118,7 @@ def _refused(text: str) -> RetryRefused | None:
     try:
         return msgspec.json.decode(text, type=RetryRefused) if text else None
     except msgspec.MsgspecError as error:
-        raise ValueError("The refusal of a retry cannot be read.") from error
+        raise ValueError("The refusal of a retry is unreadable.") from error
 
 
 def _list(text: str) -> tuple[str, ...]:

@@ -86,12 +86,12 @@ class Notifications(RedisRepository):
         try:
             return None if value is None else msgspec.json.decode(value, type=UnrecognizedNotification)
         except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, id_, "no details of a notification")
+            self.damage.record(key, id_, "unreadable details of a notification")
             return None
 
     def _inflated(self, key: str, id_: str, value: bytes | None) -> str | None:
         try:
             return None if value is None else zlib.decompressobj().decompress(value, MOST_TEXT).decode()
         except (zlib.error, UnicodeDecodeError):
-            self.damage.record(key, id_, "no message")
+            self.damage.record(key, id_, "unreadable message")
             return None

@@ -73,7 +73,7 @@ class Refunds(RedisRepository):
         try:
             return from_hash(account, refund_id, raw)
         except (KeyError, ValueError, ArithmeticError) as error:
-            self.damage.record(key, what="no refund that this version reads")
+            self.damage.record(key, what="a refund that this version cannot read")
             raise unreadable(key) from error
 
     async def history(self, account: str, refund_id: str) -> list[Revision]:

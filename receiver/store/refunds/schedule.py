@@ -127,7 +127,7 @@ class RefundSchedule(RedisRepository):
         refunds = []
         for member, token, follow_up, patient in zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True):
             if not REFUND_ID.fullmatch(refund_id := member.decode(errors="backslashreplace")):
-                await self.set_aside(keys("due"), member, "no id of a refund; set aside")
+                await self.set_aside(keys("due"), member, "not a refund id; set aside")
                 continue
             refunds.append(
                 DueRefund(
@@ -141,14 +141,13 @@ class RefundSchedule(RedisRepository):
         return Claimed(tuple(refunds), None if wait < 0 else int(wait))
 
     def read_follow_up(self, key: str, refund_id: str, stored: bytes) -> FollowUp | None:
-        """What is remembered of the hint. If the record is damaged the details are lost, but the refund is still asked
-        about."""
+        """What is remembered of the hint. If the record is damaged, only its details are lost."""
         if not stored:
             return None
         try:
             return msgspec.json.decode(stored, type=FollowUp)
         except (msgspec.MsgspecError, RecursionError):
-            self.damage.record(key, refund_id, "no hint; taken for a notification")
+            self.damage.record(key, refund_id, "unreadable hint; treated as a notification")
             return FollowUp(Source.NOTIFICATION, self.now())
 
     async def reschedule(
@@ -198,7 +197,6 @@ class RefundSchedule(RedisRepository):
         return bool(held)
 
     async def block(self, account: str, call: str, until: int) -> None:
-        """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle is no reason to fail
-        here."""
+        """Amazon answered 429: take no token of `call` before `until` (ms). A damaged throttle is ignored here."""
         with contextlib.suppress(WrongType):
             await self._run("block", [self._keys(account)("throttle", call)], [self.now(), until])

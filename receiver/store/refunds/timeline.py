@@ -27,8 +27,7 @@ class TimelineEntry(msgspec.Struct, frozen=True, array_like=True):
     what: str
     """`notification` or `refresh`: the refund may have changed; `LOOK`, `DELIVERY`, `RETRY`."""
     who: str = ""
-    """For a poll, what made the refund due; for a delivery, the subscriber; for a retry, the token that requested
-    it."""
+    """For a poll, what made the refund due; for a delivery, the subscriber; for a retry, the API token."""
     outcome: str = ""
     """For a poll, `unchanged` or the reason of an error; for a delivery, `delivered`, `retry` or `dead`; for a retry,
     Amazon's reason code."""
@@ -64,5 +63,5 @@ class Timelines(RedisRepository):
                 trace = msgspec.json.decode(line, type=TimelineEntry)
                 found.append(msgspec.structs.replace(trace, at=min(max(trace.at, 0), LAST_TIME)))
             except (msgspec.MsgspecError, RecursionError):
-                self.damage.record(key, str(place), "no entry of a trail")
+                self.damage.record(key, str(place), "unreadable timeline entry")
         return found

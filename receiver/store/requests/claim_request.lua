@@ -9,7 +9,7 @@ bring_back(KEYS[1], now)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[3])) do
   local token = string.format('%.0f', now + tonumber(ARGV[2]))
   if id == '' or #id > 256 or string.find(id, '[^%w%p ]') then
-    set_aside(KEYS[1], id, KEYS[2], 'no id of a request; set aside')
+    set_aside(KEYS[1], id, KEYS[2], 'not a request id; set aside')
   else
     redis.call('ZADD', KEYS[1], token, id)
     table.insert(claimed, id)

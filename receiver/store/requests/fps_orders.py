@@ -63,8 +63,7 @@ class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
     first_at: int = 0
     """When the first attempt was sent, ms; 0: never."""
     unknown: bool = False
-    """Whether an attempt ended without a complete answer: after that, a refusal does not prove that nothing was
-    refunded."""
+    """Whether an attempt ended without a complete answer: then a later refusal proves nothing."""
     reason_code: str = ""
     detail: str = ""
     amazon_status: int = 0
@@ -105,7 +104,7 @@ class FpsOrders(RedisRepository):
             return _record(raw)
         except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             key = self._keys(account)("fps", reference)
-            self.damage.record(key, what="no order that this version reads")
+            self.damage.record(key, what="an order that this version cannot read")
             raise unreadable(key) from error
 
     async def claim(self, account: str, *, lease: int, limit: int) -> ClaimedRequests:

@@ -81,7 +81,7 @@ class OpenRequestStore(Requests):
                 lines[name], read[name] = line.decode(), read_entry(line.decode())
             except ValueError as error:
                 # The damaged entry may have used up the charge, so no decision is made without it.
-                self.damage.record(key, member, "no entry of a charge's book")
+                self.damage.record(key, member, "unreadable entry of a charge's book")
                 raise unreadable(key, member) from error
         entries = await asyncio.gather(*(self._entry(account, name, entry) for name, entry in read.items()))
         return {name: (line, entry) for (name, line), entry in zip(lines.items(), entries, strict=True)}
@@ -121,7 +121,7 @@ class OpenRequestStore(Requests):
         try:
             return {refund_id.decode(): request_id.decode() for refund_id, request_id in raw.items()}
         except UnicodeDecodeError as error:
-            self.damage.record(key, what="no ids of refunds and requests")
+            self.damage.record(key, what="not ids of refunds and requests")
             raise unreadable(key) from error
 
     async def request_sizes(self, account: str) -> dict[str, float]:
@@ -167,8 +167,7 @@ class OpenRequestStore(Requests):
         return record
 
     async def reopen(self, account: str, order: PreparedRefund, *, lease: int) -> Attempt | NotUnclear:
-        """Hold an unclear request for `lease` ms, to send it once more. Returns the claim, or the state that prevents
-        it."""
+        """Hold an unclear request for `lease` ms, to send it once more; or return the state that prevents it."""
         keys, now = self._keys(account), self.now()
         answer = await self._run(
             "reopen_request",

@@ -20,8 +20,6 @@ from receiver.store.redis.damage import WrongType, unreadable
 
 KEPT_FOR = 400 * 86_400_000
 """ms. Amazon keeps idempotency keys for ever. After this time the key is free here, but Amazon still knows it."""
-
-
 CHARGE_KEPT = 3_600_000
 """ms. A stored charge may be this old where no money is moved, such as for its order number."""
 
@@ -67,8 +65,7 @@ class ClaimedRequests:
 
 
 class Requests(RedisRepository):
-    """The refund requests of one account. Orders are stored under short field names, like everything that is kept
-    long."""
+    """The refund requests of one account."""
 
     async def reserve(
         self, account: str, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
@@ -100,15 +97,10 @@ class Requests(RedisRepository):
                 RequestState.RESERVED,
             ],
         )
-        match answer[0]:
-            case b"reserved":
-                return Reserved(token)
-            case b"disputed":
-                return Disputed()
-            case b"refused":
-                _, reason, spent, *flat = answer
-                entries = _texts(flat)
-                return NotReserved(reason.decode(), int(spent), {name: read_entry(entries[name]) for name in entries})
+        if answer[0] == b"reserved":
+            return Reserved(token)
+        if found := _in_the_way(answer):
+            return found
         flat = answer[1]
         return self._request_record(account, order.id, dict(zip(flat[::2], flat[1::2], strict=True)))
 
@@ -133,7 +125,7 @@ class Requests(RedisRepository):
             return _record(raw)
         except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             key = self._keys(account)("requests", request_id)
-            self.damage.record(key, what="no refund request that this version reads")
+            self.damage.record(key, what="a refund request that this version cannot read")
             raise unreadable(key) from error
 
     async def claim(self, account: str, *, lease: int, limit: int) -> ClaimedRequests:
@@ -148,16 +140,22 @@ class Requests(RedisRepository):
         keys = self._keys(account)
         return [keys(schedule), keys("aside", schedule)]
 
-    async def begin(self, account: str, attempt: Attempt) -> bool:
-        """Record that an attempt is about to be sent. False: the claim is no longer ours, and nothing may be sent."""
-        keys = self._keys(account)
-        held = await self._run(
+    async def begin(self, account: str, attempt: Attempt, order: PreparedRefund) -> bool | NotReserved | Disputed:
+        """Record that an attempt is about to be sent. False: the claim is no longer ours, and nothing may be sent.
+
+        Nothing may be sent either where something stands in the way that was not known when the amount was reserved.
+        """
+        keys, money, charge = self._keys(account), order.money, order.charge_id
+        answer = await self._run(
             "begin_try",
-            [keys("requests", attempt.id), keys("issuing")],
-            [attempt.id, attempt.token],
+            [
+                *(keys("requests", attempt.id), keys("issuing"), keys("charge", charge), keys("taken", charge)),
+                keys("disputes", permission_of(charge)),
+            ],
+            [attempt.id, attempt.token, charge, money.minor_units, money.currency_code, *order.besides],
             repeatable=False,
         )
-        return bool(held)
+        return _in_the_way(answer) or bool(answer[0] == b"send")
 
     async def release(self, account: str, attempt: Attempt) -> None:
         """Remove a claimed request that needs nothing more from the schedule."""
@@ -274,8 +272,14 @@ def _guard_args(guard: Guard) -> list[str | int]:
     return [*times, MOST_REFUNDS, len(besides), *besides]
 
 
-def _texts(flat: Sequence[bytes]) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+def _in_the_way(answer: Sequence[bytes]) -> NotReserved | Disputed | None:
+    if answer[0] == b"disputed":
+        return Disputed()
+    if answer[0] != b"refused":
+        return None
+    _, reason, spent, *flat = answer
+    entries = {name.decode(): read_entry(line.decode()) for name, line in zip(flat[::2], flat[1::2], strict=True)}
+    return NotReserved(reason.decode(), int(spent), entries)
 
 
 def _record(raw: Mapping[bytes, bytes]) -> RefundRequestRecord:

@@ -8,7 +8,7 @@
 --      is the same for a reservation.
 -- An entry of the charge is `<minor units or ?> <state> <began> <currency or -> [conflict]`. Older versions wrote
 -- `<minor units> <state>`: such an entry has no start time, and counts as new (ledger/charge_book.py).
--- An open dispute about the charge prevents every refund of it (store/refunds/disputes.py): the buyer may have the money.
+-- An open dispute about the charge prevents every refund of it. begin_try.lua looks once more before each attempt.
 -- Returns {'reserved'}, {'disputed'}, {'refused', reason, spent, member, entry, …} or {'known', {field, value, …}}.
 -- Run twice by one owner it says 'reserved' again.
 local owner = redis.call('HGET', KEYS[1], 'owner')
@@ -19,11 +19,8 @@ if owner then
   return {'known', redis.call('HGETALL', KEYS[1])}
 end
 
-for _, dispute in ipairs(redis.call('HVALS', KEYS[6])) do
-  local standing, charge = string.match(dispute, '^(%a+) (%S+) ')
-  if standing ~= 'over' and (charge == nil or charge == '-' or charge == ARGV[11]) then
-    return {'disputed'}
-  end
+if is_disputed(KEYS[6], ARGV[11]) then
+  return {'disputed'}
 end
 
 local most, minor_units, most_refunds = tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[14])
@@ -32,53 +29,26 @@ for index = 16, fields - 1 do
   besides[ARGV[index]] = true
 end
 
-local function named(member)
-  if besides[(string.gsub(member, '^request:', ''))] then
-    return true
-  end
-  -- A caller that named the request has also named the refund that it became.
-  local request = redis.call('HGET', KEYS[5], member)
-  return request and besides[request]
-end
-
-local function read(line)
-  local minor, state, began, currency, flag = string.match(line, '^(%S+) (%S+) (%d+) (%S+) ?(%a*)$')
-  if not minor then
-    minor, state = string.match(line, '^(%S+) (.+)$')
-  end
-  if minor ~= '?' and not (minor and string.match(minor, '^%d+$')) then
-    return nil
-  end
-  return {minor = tonumber(minor), state = state, began = tonumber(began), currency = currency, conflict = flag == 'conflict'}
-end
-
-local function may_be_the_same(entry)
-  local since = tonumber(entry.state == 'Reserved' and ARGV[13] or ARGV[12])
-  return since
-    and (entry.minor == nil or entry.minor == minor_units)
-    and (entry.currency == nil or entry.currency == '-' or entry.currency == ARGV[8])
-    and (entry.began == nil or entry.began >= since)
-end
-
 local sum, all, conflicts, same = 0, {}, {}, {}
 local book = redis.call('HGETALL', KEYS[2])
 for index = 1, #book, 2 do
   local member, line = book[index], book[index + 1]
-  local entry = read(line)
+  local entry = read_entry(line)
   if not entry then
     return redis.error_reply('DAMAGED ' .. KEYS[2] .. ' ' .. string.gsub(member, '[^%w%p]', '?'))
   end
   if entry.state ~= 'Declined' or entry.conflict then
     table.insert(all, member)
     table.insert(all, line)
-    local is_named = named(member)
+    local known_to_caller = is_named(member, besides, KEYS[5])
     -- An unknown amount uses up the whole charge, until a person has looked and names the refund.
-    sum = sum + (entry.minor or (is_named and 0 or most))
-    if entry.conflict and not is_named then
+    sum = sum + (entry.minor or (known_to_caller and 0 or most))
+    if entry.conflict and not known_to_caller then
       table.insert(conflicts, member)
       table.insert(conflicts, line)
     end
-    if not is_named and may_be_the_same(entry) then
+    local since = tonumber(entry.state == 'Reserved' and ARGV[13] or ARGV[12])
+    if not known_to_caller and may_be_the_same(entry, minor_units, ARGV[8], since) then
       table.insert(same, member)
       table.insert(same, line)
     end
@@ -106,7 +76,7 @@ if spent + minor_units > most then
   return refused('allowance_exceeded', all)
 end
 
-redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'digest', ARGV[3], 'created_at', ARGV[9], unpack(ARGV, fields))
+redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'digest', ARGV[3], 'created_at', ARGV[9], 'since', ARGV[12], unpack(ARGV, fields))
 redis.call('PEXPIRE', KEYS[1], ARGV[10])
 redis.call('HSET', KEYS[2], 'request:' .. ARGV[1], ARGV[7] .. ' Reserved ' .. ARGV[9] .. ' ' .. ARGV[8])
 redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])

@@ -63,7 +63,7 @@ async def test_a_right_key_is_accepted(amazon: Simulator, transport: Transport) 
     """By a 404, to one Get Refund of a refund that is none."""
     found = await check_amazon(asked_by(transport, account(amazon)))
     assert words(found) == {}
-    assert "takes the key" in only(found, "amazon.key").found
+    assert "accepts the key" in only(found, "amazon.key").found
     [call] = amazon.calls
     assert (call.call, call.object_id) == ("get_refund", "S01-0000000-0000000-R000000")
 
@@ -73,14 +73,14 @@ async def test_a_key_of_another_pair_is_refused_with_the_cause(amazon: Simulator
     other = table("x")["private_key"]
     found = only(await check_amazon(asked_by(transport, account(amazon, private_key=other))), "amazon.key")
     assert (found.status, found.reason, found.subject) == (Status.FAIL, "key_refused", "us")
-    assert "private_key_file does not belong to public_key_id" in found.mend
+    assert "private_key_file does not belong to public_key_id" in found.fix
 
 
 async def test_a_key_id_that_amazon_does_not_know_is_refused(amazon: Simulator, transport: Transport) -> None:
-    """The mend names where to look."""
+    """The fix names where to look."""
     found = only(await check_amazon(asked_by(transport, account(amazon, public_key_id="SANDBOX-X"))), "amazon.key")
     assert (found.status, found.reason) == (Status.FAIL, "key_refused")
-    assert "Seller Central" in found.mend
+    assert "Seller Central" in found.fix
 
 
 async def test_each_account_is_asked_at_its_own_address(amazon: Simulator, keys: Keys, transport: Transport) -> None:
@@ -120,7 +120,7 @@ async def test_a_clock_that_is_off_is_told(amazon: Simulator, transport: Transpo
     clock = only(found, "clock.amazon")
     assert clock.status is status
     assert ("ahead of" if ahead > 0 else "behind") in clock.found
-    assert "NTP" in clock.mend
+    assert "NTP" in clock.fix
     assert only(found, "amazon.key").status is Status.OK
 
 
@@ -132,7 +132,7 @@ async def test_trouble_on_the_way_has_its_word(transport: Transport, amazon: Sim
         found = await check_amazon(asked_by(transport, nobody, no_tls))
     told = {each.subject: each.reason for each in found if each.check == "amazon.reachable"}
     assert told == {"us": "connect_failed", "tls": "tls_failed"}
-    assert all(each.mend for each in found if each.status is Status.FAIL)
+    assert all(each.fix for each in found if each.status is Status.FAIL)
 
 
 async def test_one_that_hangs_is_given_up(

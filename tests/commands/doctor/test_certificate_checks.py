@@ -64,7 +64,7 @@ async def test_a_host_of_another_name_is_not(tmp_path: Path) -> None:
     async with sns_host("proxy.example") as (transport, server):
         [found] = await check_hosts(site(send=transport.send))
         assert (found.status, found.reason, found.subject) == (Status.FAIL, "tls_failed", HOST)
-        assert "SSL_CERT_FILE" in found.mend
+        assert "SSL_CERT_FILE" in found.fix
         signer = SnsSigner()
         (tmp_path / "sns.pem").write_bytes(signer.pem)
         account = table("us", signing_certificates={signer.url: str(tmp_path / "sns.pem")})
@@ -79,7 +79,7 @@ async def test_a_name_that_has_no_address() -> None:
     [found] = await check_hosts(site(send=transport.send))
     await transport.close()
     assert (found.status, found.reason) == (Status.FAIL, "dns_failed")
-    assert "DNS" in found.mend
+    assert "DNS" in found.fix
 
 
 async def test_each_region_is_asked_once_and_nobody_offline() -> None:
@@ -126,4 +126,4 @@ async def test_a_pinned_file_that_cannot_be_used(tmp_path: Path) -> None:
         (Status.FAIL, "certificate_unusable"),
         (Status.FAIL, "certificate_wrong_name"),
     ]
-    assert signer.url in damaged.mend
+    assert signer.url in damaged.fix

@@ -54,7 +54,7 @@ async def test_secrets_that_strangers_can_read(short: Path, mode: int, reason: s
     found = await check_configuration(site(account, tokens=[GOOD]))
     assert words(found) == ({"configuration.secret_files": reason} if reason else {})
     if reason:
-        assert "chmod o-rwx" in only(found, "configuration.secret_files").mend
+        assert "chmod o-rwx" in only(found, "configuration.secret_files").fix
     key.parent.chmod(0o700)
     assert exposure(key) is None
 
@@ -100,7 +100,7 @@ async def test_a_configuration_that_holds_secrets_is_one_itself(tmp_path: Path) 
         config.chmod(0o600)
         found = [each.found for each in await check_configuration(site(tokens=[GOOD], config=config))]
         assert [each for each in found if "with secrets" in each] == (
-            [f"{files} with secrets that no other user of this machine can read"] if files else []
+            [f"{files} with secrets, not readable by other users of this machine"] if files else []
         )
 
 
@@ -109,7 +109,7 @@ async def test_a_token_that_everybody_would_try(text: str) -> None:
     """Its digest is known, and so is what went wrong."""
     found = only(await check_configuration(site(tokens=[token(text)])), "configuration.tokens")
     assert (found.status, found.reason) == (Status.FAIL, "token_guessable")
-    assert ("nothing" in found.found) is (not text.strip())
+    assert ("empty" in found.found) is (not text.strip())
 
 
 async def test_no_token_and_a_token_with_its_line_end() -> None:
@@ -118,7 +118,7 @@ async def test_no_token_and_a_token_with_its_line_end() -> None:
     slip = site(tokens=[token("b1946ac92492d2347c6235b4\n")], token="b1946ac92492d2347c6235b4")
     found = [each for each in await check_configuration(slip) if each.reason]
     assert [each.reason for each in found] == ["token_with_line_end"]
-    assert "printf" in found[0].mend
+    assert "printf" in found[0].fix
 
 
 async def test_plain_http_and_a_relaxed_rule_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ async def test_a_user_who_may_not_use_the_channel_or_wait(url: str, valkey: Any)
     found = await examine(f"unix://app:pw@{port_less}")
     assert words(found) == {"redis.channel": "channel_forbidden", "subscribers.lane": "not_written_yet"}
     assert only(found, "redis.channel").status is Status.WARN
-    assert "&refunds:wake" in only(found, "redis.channel").mend
+    assert "&refunds:wake" in only(found, "redis.channel").fix
     waits = await examine(f"unix://app:pw@{port_less}", redis={"wait_replicas": 1})
     assert (only(waits, "redis.replicas").status, only(waits, "redis.replicas").reason) == (
         Status.FAIL,
@@ -92,7 +92,7 @@ async def test_a_user_who_may_not_use_the_channel_or_wait(url: str, valkey: Any)
 
 
 @pytest.mark.parametrize(
-    ("values", "check", "reason", "status", "mend"),
+    ("values", "check", "reason", "status", "fix"),
     [
         ({"appendonly": "no"}, "redis.durability", "appendonly_no", Status.FAIL, "appendonly yes"),
         ({"appendfsync": "everysec"}, "redis.appendfsync", "appendfsync_everysec", Status.WARN, "appendfsync always"),
@@ -115,7 +115,7 @@ async def test_a_user_who_may_not_use_the_channel_or_wait(url: str, valkey: Any)
     ],
 )
 async def test_a_wrong_setting_is_told_with_the_mend(
-    url: str, valkey: Any, values: dict[str, str], check: str, reason: str, status: Status, mend: str
+    url: str, valkey: Any, values: dict[str, str], check: str, reason: str, status: Status, fix: str
 ) -> None:
     """Nothing else is complained of."""
     before = {name: (await valkey.config_get(name))[name] for name in values}
@@ -127,7 +127,7 @@ async def test_a_wrong_setting_is_told_with_the_mend(
     assert words(found) == {check: reason, "subscribers.lane": "not_written_yet"}
     wrong = only(found, check)
     assert wrong.status is status
-    assert mend in wrong.mend
+    assert fix in wrong.fix
 
 
 @pytest.mark.parametrize(("share", "status"), [(3.0, Status.OK), (1.12, Status.WARN), (1.01, Status.FAIL)])
@@ -145,7 +145,7 @@ async def test_a_full_one_refuses_the_write(url: str, valkey: Any) -> None:
     await valkey.config_set("maxmemory", "1")
     found = only(await examine(url), "redis.write")
     assert (found.status, found.reason) == (Status.FAIL, "write_full")
-    assert "more memory" in found.mend
+    assert "maxmemory" in found.fix
 
 
 async def test_a_replica_is_no_primary(url: str, valkey: Any) -> None:
@@ -154,7 +154,7 @@ async def test_a_replica_is_no_primary(url: str, valkey: Any) -> None:
     found = await examine(url)
     assert words(found)["redis.role"] == "replica"
     assert words(found)["redis.write"] == "write_read_only"
-    assert "primary" in only(found, "redis.role").mend
+    assert "primary" in only(found, "redis.role").fix
 
 
 async def test_replicas_that_are_waited_for_must_be_there(url: str, valkey: Any) -> None:
@@ -178,7 +178,7 @@ async def test_what_is_forbidden_is_skipped_with_the_reason(url: str, valkey: An
     assert told["redis.info"] == "info_forbidden"
     assert told["redis.version"] == "not_told"
     assert not [each for each in found if each.status is Status.FAIL]
-    assert "appendfsync always" in only(found, "redis.info").mend
+    assert "appendfsync always" in only(found, "redis.info").fix
 
 
 async def test_config_alone_may_be_forbidden(url: str, valkey: Any) -> None:
@@ -336,7 +336,7 @@ async def test_the_embedded_folder_without_a_server(tmp_path: Path) -> None:
     """Nothing is made by looking."""
     found = await check_store(site(data_dir=str(tmp_path / "new")))
     assert words(found) == {"embedded.valkey": "not_running"}
-    assert "can be made" in only(found, "embedded.data_dir").found
+    assert "can be created" in only(found, "embedded.data_dir").found
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").write_text("")
     [unusable] = await check_store(site(data_dir=str(tmp_path / "file")))
@@ -350,8 +350,8 @@ async def test_a_key_of_a_foreign_type_is_named_with_what_to_do(url: str, valkey
     assert [(each.status, each.reason, each.subject) for each in found] == [
         (Status.FAIL, "store_wrong_type", "refunds:{us}:due")
     ]
-    assert "holds a set, and should be a zset" in found[0].found
-    assert found[0].mend.startswith("receiver repair 'refunds:{us}:due'")
+    assert "is a set, but should be a zset" in found[0].found
+    assert found[0].fix.startswith("receiver repair 'refunds:{us}:due'")
 
 
 async def test_the_whole_store_is_read_on_request(url: str, valkey: Any) -> None:
@@ -361,7 +361,7 @@ async def test_the_whole_store_is_read_on_request(url: str, valkey: Any) -> None
     await valkey.set("refunds:{us}:nobody", "knows")
     assert not [each for each in await examine(url) if each.check == "store.records"]
     found = await examine(url, whole_store=True)
-    records = {each.subject: each.mend for each in found if each.check == "store.records"}
+    records = {each.subject: each.fix for each in found if each.check == "store.records"}
     assert sorted(records) == ["refunds:{us}:charge:C", "refunds:{us}:refund:S01-1"]
     assert "Seller Central" in records["refunds:{us}:charge:C"]
     assert records["refunds:{us}:refund:S01-1"].startswith("receiver repair")

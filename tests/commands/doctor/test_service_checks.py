@@ -56,9 +56,9 @@ async def test_what_nobody_configured_is_shown_with_the_mend(server: Server) -> 
         ("unconfigured_topic", STRANGE),
         ("unconfigured_merchant", "A2STRANGER"),
     ]
-    assert f'"{STRANGE}" to topic_arns' in found[0].mend
+    assert f'"{STRANGE}" to topic_arns' in found[0].fix
     assert "2 notifications" in found[0].found
-    assert 'merchant_id = "A2STRANGER"' in found[1].mend
+    assert 'merchant_id = "A2STRANGER"' in found[1].fix
 
 
 @pytest.mark.parametrize(("token", "reason"), [("", "no_token"), ("wrong", "token_refused"), (READER, "token_refused")])
@@ -66,7 +66,7 @@ async def test_without_an_admins_token_it_says_which_is_needed(server: Server, t
     """The rest is told all the same."""
     found = await look(server.url, token)
     assert words(found) == {"service.diagnostics": reason}
-    assert "admin" in only(found, "service.diagnostics").mend
+    assert "admin" in only(found, "service.diagnostics").fix
     assert only(found, "service.ready").status is Status.OK
 
 

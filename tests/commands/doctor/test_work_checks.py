@@ -42,7 +42,7 @@ async def test_nobody_is_told(store: Store) -> None:
     await store.subscribers.open("us")
     found = only(await look(store), "subscribers.lane")
     assert (found.status, found.reason) == (Status.WARN, "no_subscribers")
-    assert "receiver subscriber add" in found.mend
+    assert "receiver subscriber add" in found.fix
 
 
 async def test_a_subscriber_that_gets_its_events(store: Store, account: Account) -> None:
@@ -69,7 +69,7 @@ async def test_dead_events_tell_their_last_reason(store: Store, account: Account
         assert await store.deliveries.dead(delivery, entry)
     found = only(await look(store), "subscribers.dead")
     assert (found.status, found.reason, found.subject) == (Status.WARN, "dead_events", "us/audit")
-    assert f"2 events given up, the last of refund {refund_id(1)} (exhausted: HTTP 500)" in found.found
+    assert f"2 events failed permanently, the last of refund {refund_id(1)} (exhausted: HTTP 500)" in found.found
 
 
 async def test_a_paused_one_and_one_that_is_behind(
@@ -138,4 +138,4 @@ async def test_notifications_that_were_not_understood(store: Store) -> None:
         (Status.WARN, "unrecognized", "us"),
         (Status.WARN, "unrecognized", UNASSIGNED),
     ]
-    assert "receiver notification list" in found[0].mend
+    assert "receiver notification list" in found[0].fix

@@ -1,4 +1,4 @@
-// Keeps a page up to date: whenever the feed tells of a refund, the page is fetched again and its content replaced.
+// Keeps a page up to date: when the feed has an event, the page is fetched again and its content replaced.
 "use strict";
 (() => {
   const main = document.getElementById("main");
@@ -47,7 +47,7 @@
     if (!timer) timer = setTimeout(() => { timer = 0; load(); }, TOGETHER);
   };
 
-  const told = (type) => (message) => {
+  const onEvent = (type) => (message) => {
     const event = JSON.parse(message.data);
     if (only && event.subject !== only) return;
     news.textContent = `${new Date().toLocaleTimeString()}: refund ${event.subject} ${type}`;
@@ -56,7 +56,7 @@
 
   const listen = () => {
     source = new EventSource(main.dataset.feed);
-    for (const type of TYPES) source.addEventListener(`amazonpay.refund.${type}`, told(type));
+    for (const type of TYPES) source.addEventListener(`amazonpay.refund.${type}`, onEvent(type));
     source.addEventListener("reset", soon);
     source.addEventListener("error", () => {
       if (source && source.readyState === EventSource.CLOSED) { source = null; setTimeout(begin, AGAIN); }
@@ -69,7 +69,7 @@
     load();
   };
 
-  // Browsers open six connections to a host: a page that nobody looks at gives its own back.
+  // Browsers open six connections to a host: a hidden page closes its own.
   const end = () => { if (source) { source.close(); source = null; } };
   document.addEventListener("visibilitychange", () => (document.hidden ? end() : begin()));
   window.addEventListener("pagehide", end);
