@@ -158,7 +158,7 @@ class BadRequest(ApiError):
 
 
 class Unauthorized(ApiError):
-    """A configured bearer token is needed."""
+    """A valid bearer token is required."""
 
     status = 401
     title = "Unauthorized"
