@@ -158,7 +158,7 @@ class BadRequest(ApiError):
 
 
 class Unauthorized(ApiError):
-    """A bearer token is needed, and it must be one that is configured."""
+    """A valid bearer token is required."""
 
     status = 401
     title = "Unauthorized"

@@ -1,4 +1,4 @@
-"""Verb. The workers of issuing: requests whose lease has run out, or whose next try has come, are gone on with."""
+"""Verb. Resumes refund requests whose lease expired or whose next attempt is due."""
 
 from __future__ import annotations
 

@@ -595,7 +595,7 @@ async def test_the_commands(open_shop: Shop) -> None:
     assert "[409 not_declined]" in ran.err
     ran = await counter.run("refund", "requests")
     assert (ran.code, ran.out) == (0, "")
-    assert "No request is open." in ran.err
+    assert "There are no open requests." in ran.err
 
 
 async def test_the_command_retries_what_was_declined(open_shop: Shop) -> None:

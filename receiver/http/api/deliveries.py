@@ -177,7 +177,7 @@ class DeliveryApi:
         parameters=(NAME, ACCOUNT),
         answers=(
             Answer(200, TestedJson, "It was sent; `delivered` says whether it was taken."),
-            Answer(202, TestPendingJson, "Nobody has sent it yet."),
+            Answer(202, TestPendingJson, "Not sent yet."),
         ),
         reasons=ONE,
     )
@@ -198,7 +198,7 @@ class DeliveryApi:
             pending: TestPendingJson = {
                 **sent,
                 "delivered": None,
-                "error": "Nobody has sent it yet. Does a worker run?",
+                "error": "Not sent yet. Is a worker running?",
             }
             return json_answer(pending, 202)
         tested = msgspec.json.decode(outcome, type=Tested)

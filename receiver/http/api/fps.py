@@ -241,6 +241,6 @@ def _answer(account: str, ordered: Ordered) -> Response:
         "refundAmount": money_json(values.amount),
         "status": "pending",
         "reason": record.last_error or None,
-        "detail": pending_detail(record.last_error, record.detail, "ask again with the same values"),
+        "detail": pending_detail(record.last_error, record.detail, "repeat the call with the same values"),
     }
     return json_answer(body, 202, Retry_After=str(ASK_AGAIN))

@@ -27,7 +27,10 @@ async def find_refunds(store: Store, accounts: Sequence[str], refund_id: str) ->
 
 def the_refund(found: Sequence[Refund]) -> Refund:
     """Raises `NotFound`, `Conflict`."""
-    missing = NotFound("Nobody has told us about this refund, or the token may not see it.", reason="no_such_refund")
+    missing = NotFound(
+        "Refund not found. Fetch it with `receiver refund refresh ID`, or check the token's accounts.",
+        reason="no_such_refund",
+    )
     return _the_one([(refund.account, refund) for refund in found], "know this refund", missing)[1]
 
 

@@ -142,7 +142,7 @@ class SubscriberApi:
         "/v1/subscribers/{name}",
         id="getSubscriber",
         tag="subscribers",
-        summary="A subscriber, and how it fares",
+        summary="A subscriber and its delivery health",
         scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         answers=(Answer(200, SubscriberWithStatsJson),),
