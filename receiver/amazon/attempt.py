@@ -4,7 +4,7 @@
     a refusal with one of Amazon's `VERDICTS`    Refused
     any other refusal, or 429                    TryAgain: Amazon did nothing
     no answer, or half of one                    TryAgain; whether Amazon did anything is unknown, unless the request
-                                                 cannot have reached it (`NEVER_SENT`)
+                                                 cannot have reached it (`never_sent`)
 
 Attempts are repeated until Amazon gives its verdict: after 5 s, 10 s, … 15 min, spread, and not before Amazon wants it.
 After the first refusal of our request the wait is 2 s: Amazon refuses requests at random for a moment, and the next of
@@ -18,14 +18,13 @@ from dataclasses import dataclass
 
 from receiver.amazon.answers import VERDICTS
 from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs, AmazonThrottled
+from receiver.exchange import never_sent
 from receiver.ledger.polling import backoff
 from receiver.ledger.refund import Observation
 from receiver.ledger.refund_request import KEY_TAKEN, RefundRequestRecord
 
 RETRY_FIRST, RETRY_MOST = 5_000, 900_000
 REFUSES_US_FIRST = 2_000
-NEVER_SENT = frozenset(f"amazon_{reason}" for reason in ("connect_failed", "dns_failed", "tls_failed", "bad_url"))
-"""How attempts ended that cannot have reached Amazon's service."""
 ALARM_TRIES, ALARM_AFTER = 8, 3_600_000
 """A request that was tried so often, or is so old (ms), and still has no answer is an error in the log."""
 
@@ -82,17 +81,17 @@ def judge(result: Observation | AmazonError, record: RefundRequestRecord | None,
     asked = (result.retry_after or 0) * 1000
     if reason == AmazonRefusesUs.reason:
         asked = min(asked, RETRY_MOST)
-        wait = backoff(max(tries - 1, 0), random, first=REFUSES_US_FIRST, most=RETRY_MOST, asked=asked)
+        wait = backoff(REFUSES_US_FIRST, RETRY_MOST, max(tries - 1, 0), random)
     else:
-        wait = backoff(tries, random, first=RETRY_FIRST, most=RETRY_MOST, asked=asked)
+        wait = backoff(RETRY_FIRST, RETRY_MOST, tries, random)
     is_late = tries >= ALARM_TRIES or now - created_at >= ALARM_AFTER
-    return TryAgain(result, now + wait, is_unknown(result), _fields(result, reason), is_late)
+    return TryAgain(result, now + max(wait, asked), is_unknown(result), _fields(result, reason), is_late)
 
 
 def is_unknown(error: AmazonError) -> bool:
     """Whether Amazon may have made the refund although the attempt failed."""
     did_nothing = isinstance(error, AmazonThrottled | AmazonRefusesUs | AmazonRefused)
-    return not did_nothing and error.reason not in NEVER_SENT
+    return not did_nothing and not never_sent(error.reason)
 
 
 def _fields(error: AmazonError, reason: str) -> dict[str, str]:

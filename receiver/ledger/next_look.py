@@ -110,7 +110,7 @@ def after(
         case AmazonError():
             follow_up = due.follow_up or FollowUp(Source.POLL, now)
             asked = min((error.retry_after or 0) * 1000, RETRY_MOST)
-            wait = backoff(follow_up.failures, random, first=RETRY_FIRST, most=RETRY_MOST, asked=asked)
+            wait = max(backoff(RETRY_FIRST, RETRY_MOST, follow_up.failures, random), asked)
             follow_up = msgspec.structs.replace(follow_up, failures=follow_up.failures + 1)
             return NextLook(now + wait, follow_up, outcome=error.reason, patient=invented)
         case StoreUnavailable():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.amazon.answers import VERDICTS
-from receiver.amazon.attempt import NEVER_SENT, Made, Refused, TryAgain, Verdict, is_unknown, judge
+from receiver.amazon.attempt import Made, Refused, TryAgain, Verdict, is_unknown, judge
 from receiver.errors import (
     AmazonError,
     AmazonNotFound,
@@ -20,6 +20,7 @@ from receiver.errors import (
     AmazonRefusesUs,
     AmazonThrottled,
 )
+from receiver.exchange import NEVER_SENT
 from receiver.ledger.money import Money
 from receiver.ledger.refund_request import KEY_TAKEN, PreparedRefund, RefundRequestRecord
 from tests.store.makers import seen
@@ -116,10 +117,16 @@ def test_a_refund_is_made() -> None:
     assert judge(seen(), None, T, 0.0) == Made(seen())
 
 
+REASONS = [*(f"amazon_{each}" for each in sorted(NEVER_SENT)), "amazon_timeout", "amazon_unknown"]
 ERRORS = st.one_of(
     st.builds(AmazonThrottled, retry_after=st.none() | st.integers(0, 86_400)),
     st.builds(AmazonRefusesUs, retry_after=st.none() | st.integers(0, 86_400)),
-    st.builds(AmazonOutcomeUnknown, reason=st.sampled_from([*sorted(NEVER_SENT), "amazon_timeout", "amazon_unknown"])),
+    st.builds(
+        AmazonOutcomeUnknown,
+        reason=st.sampled_from(
+            [*(f"amazon_{each}" for each in sorted(NEVER_SENT)), "amazon_timeout", "amazon_unknown"]
+        ),
+    ),
     st.builds(AmazonRefused, reason_code=st.sampled_from([*sorted(VERDICTS), "", "Other"])),
     st.builds(AmazonNotFound, reason_code=st.sampled_from([*sorted(VERDICTS), "", "Other"])),
     st.builds(AmazonError),

@@ -64,7 +64,7 @@ def judge(result: Observation | AmazonError | None, record: FpsRecord | None, no
             }
         )
     asked = (result.retry_after or 0) * 1000
-    wait = backoff(record.tries if record else 0, random, first=RETRY_FIRST, most=RETRY_MOST, asked=asked)
+    wait = max(backoff(RETRY_FIRST, RETRY_MOST, record.tries if record else 0, random), asked)
     return TryAgain(result, now + wait, is_unknown(result), {"detail": result.detail, "last_error": result.reason})
 
 
