@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,11 +23,18 @@ def register(app: typer.Typer) -> None:
 
 
 def repair_command(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="The key, as shown by `receiver doctor --store`.")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="The key, as shown by `receiver doctor --store`. \\xNN is a byte.")
+    ],
     config: Config = None,
     part: Annotated[
-        str, typer.Option("--part", help="Only this field or member. Default: the whole key.", show_default=False)
-    ] = "",
+        str | None,
+        typer.Option(
+            "--part",
+            help="Only this field or member, or this place in a list. \\xNN is a byte. Default: the whole key.",
+            show_default=False,
+        ),
+    ] = None,
     compared: Annotated[
         bool, typer.Option("--compared", help="Confirms that you compared the charge with Seller Central.")
     ] = False,
@@ -49,16 +57,17 @@ def repair_command(
         raise typer.Exit(uvloop.run(repair(load(config, os.environ), key, part, compared, as_json)))
 
 
-async def repair(settings: Settings, key: str, part: str, compared: bool, as_json: bool) -> int:
+async def repair(settings: Settings, key: str, part: str | None, compared: bool, as_json: bool) -> int:
     """Set it aside. Returns the exit code: 1 if it is not there.
 
     Raises `ConfigurationError` for a key that is none of ours, or that money depends on, and `StoreUnavailable`.
     """
     from receiver.commands.prune import open_store
     from receiver.store.maintenance.inspection import MONEY
+    from receiver.store.redis.damage import unescaped_key
     from receiver.store.redis.keys import Scope, read_name
 
-    name = read_name(key)
+    name = read_name(unescaped_key(key))
     if name is None or name.entry.scope is Scope.ASIDE:
         raise ConfigurationError([f"KEY: {ascii(key)[:200]} is not a key of the receiver that can be set aside."])
     if name.kind in MONEY and not compared:
@@ -76,10 +85,11 @@ async def repair(settings: Settings, key: str, part: str, compared: bool, as_jso
     finally:
         await store.close()
     if as_json:
-        emit_value({"key": key, "part": part or None, "keptAt": kept or None})
+        emit_value({"key": key, "part": part, "keptAt": kept or None})
     elif not kept:
-        emit(f"There is no {key}{f' with a part {part}' if part else ''}. Nothing was changed.")
+        emit(f"There is no {key}{'' if part is None else f' with a part {part!r}'}. Nothing was changed.")
     else:
-        emit(f"Set aside: {key}{f', {part}' if part else ''}. It is kept at {kept}.")
-        emit("It is a field of that hash." if part else f"To undo it: redis-cli RENAMENX '{kept}' '{key}'")
+        emit(f"Set aside: {key}{'' if part is None else f', {part}'}. It is kept at {kept}.")
+        undo = shlex.join(["redis-cli", "RENAMENX", kept, unescaped_key(key)])
+        emit("It is a field of that hash." if part is not None else f"To undo it: {undo}")
     return 0 if kept else 1

@@ -36,7 +36,7 @@ class Forwarded(ProxyHeadersMiddleware):
         await super().__call__(scope, receive, send)
 
     def _scheme(self, said: str) -> bytes:
-        first = next(word for each in said.split(",") if (word := each.strip().lower()))
+        first = next((word for each in said.split(",") if (word := each.strip().lower())), "")
         scheme = SCHEMES.get(first)
         if scheme is None and not self.said:
             self.said = True

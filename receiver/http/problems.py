@@ -129,7 +129,7 @@ async def on_http_exception(_: Request, error: Exception) -> Response:
     """The answer to what the router refuses: no such route, or not with this method."""
     if not isinstance(error, HTTPException):
         raise error
-    detail = "Allowed is what the Allow header says." if error.status_code == 405 else "There is nothing here."
+    detail = "See the Allow header." if error.status_code == 405 else "There is nothing here."
     reason = REASONS.get(error.status_code, "rejected")
     return problem(error.status_code, reason, detail, headers=dict(error.headers or {}))
 

@@ -1,4 +1,4 @@
-"""Edge: certificates, kept in memory. Has the certificate of an envelope at hand, or has it fetched, within bounds.
+"""Edge: Caches signing certificates; fetches missing ones, with limits.
 
 A stranger who knows an allowed topic can name any certificate file of SNS, so everything here is bounded: fetches (by
 `receive/fetch_queue.py`, in shares for each client), files that have not verified a message yet, failures remembered. A

@@ -40,12 +40,14 @@ PROXY = (ip_network("127.0.0.1/32"),)
         (("",), False),
         (("ssl",), True),
         (("\x7f" * 100,), True),
+        (("\xa0",), True),
+        (("\x85,\xa0",), True),
     ],
 )
 async def test_the_scheme_is_how_the_browser_came(store: Store, said: tuple[str, ...], secure: bool) -> None:
     """The first of a list, in any case; what is not understood makes no cookie that goes over plain connections."""
     async with running(with_http(trusted_proxies=PROXY), store, Judge()) as service:
-        heads = b"".join(b"X-Forwarded-Proto: %s\r\n" % each.encode() for each in said)
+        heads = b"".join(b"X-Forwarded-Proto: %s\r\n" % each.encode("latin-1") for each in said)
         head = b"GET /sign-in HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + heads + b"\r\n"
         answer = await talk(service, head)
         if "\x7f" in said[0]:

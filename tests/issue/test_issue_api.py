@@ -433,8 +433,8 @@ async def test_what_is_not_to_be_retried_is_not(open_shop: Shop) -> None:
     _, declined = await counter.create(charge, "14.01", "two", besides=[contradicted["refundId"]])
     amazon.move()
     await counter.shows(declined["refundId"], "Declined")
-    settler = counter.stage.service.issuers["us"].settler
-    await settler.annotate("us", declined["refundId"], {"refund_type": "FPS"})
+    recorder = counter.stage.service.issuers["us"].recorder
+    await recorder.annotate("us", declined["refundId"], {"refund_type": "FPS"})
     before = created(amazon)
     for refund_id, expected in (
         (contradicted["refundId"], (409, "in_conflict")),
@@ -595,7 +595,7 @@ async def test_the_commands(open_shop: Shop) -> None:
     assert "[409 not_declined]" in ran.err
     ran = await counter.run("refund", "requests")
     assert (ran.code, ran.out) == (0, "")
-    assert "No request is open." in ran.err
+    assert "There are no open requests." in ran.err
 
 
 async def test_the_command_retries_what_was_declined(open_shop: Shop) -> None:

@@ -149,9 +149,9 @@ class Desk:
         await command.ended(bound)
         return command
 
-    async def serve(self, config: Path, *more: str) -> Command:
+    async def serve(self, config: Path, *more: str, env: Mapping[str, str] | None = None) -> Command:
         """Start `receiver serve` and return when it answers."""
-        command = await self.start("serve", "--config", config, *more)
+        command = await self.start("serve", "--config", config, *more, env=env)
         await command.line("serve.ready")
         return command
 

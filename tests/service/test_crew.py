@@ -85,12 +85,15 @@ async def test_several_processes_look_like_one(place: Desk, around: World) -> No
 
 
 async def test_when_the_keeper_is_killed_the_others_leave(place: Desk, around: World) -> None:
-    """Nobody is left who holds the port."""
-    command = await around.at(await place.serve(around.configure(place.folder), "--workers", "2"))
+    """No process keeps the port, and the folder that they shared is removed."""
+    environment = {"TMPDIR": str(place.folder)}
+    command = await around.at(await place.serve(around.configure(place.folder), "--workers", "2", env=environment))
     pids = await members(command)
     await until(lambda: ready(around), "ready")
+    assert list(place.folder.glob("receiver-*/sessions"))
     await command.kill()
     await until(lambda: not any(lives(pid) for pid in pids), "the others are gone", 15)
+    assert not list(place.folder.glob("receiver-*/sessions"))
 
 
 async def test_settings_with_which_no_process_can_work(place: Desk, around: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from receiver.store.embedded.files import DataDir
 from receiver.store.embedded.store import EmbeddedStore
 
 BOUND = 20.0
@@ -74,9 +76,14 @@ def servers(directory: Path) -> list[int]:
 
 
 def kill_servers(directory: Path) -> None:
-    """Ends what a test left behind."""
+    """Ends what a test left behind, and removes the folders of sockets that did not fit into their directory."""
     for pid in servers(directory):
         os.kill(pid, signal.SIGKILL)
+    used = {directory / "data", *(lock.parent for lock in directory.rglob("owner.lock"))}
+    for data_dir in used:
+        place = DataDir(data_dir).socket.parent
+        if place != data_dir:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def client(url: str) -> Redis:

@@ -293,6 +293,6 @@ async def test_a_store_whose_folder_was_removed_confirms_nothing(data_dir: Path)
         shutil.rmtree(data_dir)
         assert embedded.gone
         with pytest.raises(StoreUnavailable) as caught:
-            await store.open_subscriber_list("us")
+            await store.subscribers.open("us")
         assert caught.value.reason == "store_data_dir_gone"
         await store.close()

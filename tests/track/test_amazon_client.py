@@ -27,8 +27,10 @@ class Tokens:
     """A store with a throttle and nothing else."""
 
     def __init__(self, *waits: int) -> None:
+        self.requests = self
         self._waits = iter(waits)
         self.taken = 0
+        self.requests = self
 
     def now(self) -> int:
         return NOW

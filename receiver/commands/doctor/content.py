@@ -28,6 +28,7 @@ FIXES: Final = MappingProxyType(
         "lane": "The event is not sent; see receiver delivery redrive",
         "dead": "The event may still be in the stream: receiver delivery redrive NAME ID sends it again",
         "throttle": "The next claim corrects it",
+        "told": "The next event for operators sets it aside automatically",
         "history": "It is shown without the damaged line",
         "trail": "It is shown without the damaged line",
         "health": "The next delivery writes it again",
@@ -85,7 +86,7 @@ def _records(store: Store) -> list[Finding]:
         fail(
             RECORDS,
             "store_record_unreadable",
-            f"{key}{f', {part},' if part else ''} is damaged or of a later version: {what or 'it cannot be read'}",
+            f"{key if part is None else f'{key}, {part!r},'} is damaged or of a later version: {what or 'unreadable'}",
             _fix(key, part),
             key,
         )
@@ -102,11 +103,11 @@ def _bounded(found: list[Finding]) -> list[Finding]:
     return [*found[:MOST_SHOWN], fail(first.check, first.reason, text, "Fix these and run it again.")]
 
 
-def _fix(key: str, part: str = "") -> str:
+def _fix(key: str, part: str | None = None) -> str:
     kind = read_kind(key)
     if kind in MONEY:
         return f"{COMPARE} {fix_of(key, part)} --compared"
     more = FIXES.get(kind, "")
-    if kind in ("events", "throttle", "history", "trail"):
+    if kind in ("events", "throttle", "history", "trail", "told"):
         return f"{more}."
     return f"{fix_of(key, part)}{f'. {more}' if more else ''}."

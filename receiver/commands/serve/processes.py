@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -138,7 +139,8 @@ class ProcessPool:
     async def _start(self) -> asyncio.subprocess.Process:
         listeners = [each.fileno() for each in self._listeners]
         ends = {"alive": self._alive[0], "ready": self._ready[1]}
-        given = json.dumps({**self._given, **ends, "listeners": listeners, "sessions": str(self._sessions)})
+        here = {"supervisor": os.getpid(), "sessions": str(self._sessions)}
+        given = json.dumps({**self._given, **ends, **here, "listeners": listeners})
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
@@ -176,6 +178,9 @@ def child() -> None:
     except ConfigurationError as error:
         sys.stderr.writelines(f"receiver: {problem}\n" for problem in error.problems)
         sys.exit(WRONG_CONFIGURATION)
+    finally:
+        if os.getppid() != given["supervisor"]:  # It was killed, and could not remove the shared folder.
+            shutil.rmtree(Path(given["sessions"]).parent, ignore_errors=True)
 
 
 async def _serve_member(settings: Settings, given: dict[str, Any]) -> None:

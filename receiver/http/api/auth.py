@@ -94,7 +94,7 @@ class Tokens:
         digest = sha256(token).digest()
         matching = [caller for known, caller in self._callers if hmac.compare_digest(known, digest)]
         if not matching:
-            raise Unauthorized("The bearer token is not one that is configured.", reason="token_unknown")
+            raise Unauthorized("The bearer token is not recognised.", reason="token_unknown")
         return matching[0]
 
 

@@ -39,7 +39,7 @@ from receiver.outbox.events.event import Event, to_fields
 from receiver.outbox.retries import Tested
 from receiver.store import Store
 from receiver.store.deliveries.dead_letters import Redriven, Waiting
-from receiver.store.redis.stream_ids import fixed_width
+from receiver.store.redis.stream_ids import fixed_width, written_at
 
 MOST_SHOWN = 100
 """Ids that the answer to a redrive names."""
@@ -183,7 +183,7 @@ class DeliveryApi:
         parameters=(NAME, ACCOUNT),
         answers=(
             Answer(200, TestedJson, "It was sent; `delivered` says whether it was taken."),
-            Answer(202, TestPendingJson, "Nobody has sent it yet."),
+            Answer(202, TestPendingJson, "Not sent yet."),
         ),
         reasons=ONE,
     )
@@ -201,7 +201,7 @@ class DeliveryApi:
         outcome = await _within(TEST_WAIT, lambda: self._store.deliveries.test_result(account, stream_id))
         sent = TestSentJson(account=account, id=event.id, type=event.type.value)
         if not outcome:
-            return json_answer(extended(TestPendingJson, sent, error="Nobody has sent it yet. Does a worker run?"), 202)
+            return json_answer(extended(TestPendingJson, sent, error="Not sent yet. Is a worker running?"), 202)
         tested = msgspec.json.decode(outcome, type=Tested)
         body = extended(
             TestedJson,
@@ -253,7 +253,7 @@ def _dead(dead: DeadEvent) -> DeadDeliveryJson:
         stream_id=dead.stream_id,
         type=dead.type or None,
         refund_id=dead.refund_id or None,
-        written_at=format_rfc3339(int(dead.stream_id.partition("-")[0])),
+        written_at=format_rfc3339(written_at(dead.stream_id)),
         reason=dead.reason,
         dead_at=format_rfc3339(dead.at),
         attempts=dead.attempts,
@@ -270,7 +270,7 @@ def _waiting(waiting: Waiting) -> WaitingDeliveryJson:
         stream_id=waiting.stream_id,
         type=waiting.fields.get("type"),
         refund_id=waiting.fields.get("refundId"),
-        written_at=format_rfc3339(int(waiting.stream_id.partition("-")[0])),
+        written_at=format_rfc3339(written_at(waiting.stream_id)),
         next_attempt_at=format_rfc3339(waiting.at),
         attempts=tried.count,
         last_status=tried.last_status or None,

@@ -45,7 +45,7 @@ from receiver.http.ipn.endpoint import Ipn
 from receiver.http.ipn.operations import ACCOUNT_IN_PATH, TO_SNS
 from receiver.http.problems import RefundProblemJson
 from receiver.issue.fps import FpsIssuer, Ordered
-from receiver.ledger.receipt import NotificationOutcome, Receipt
+from receiver.ledger.notification import NotificationOutcome, Receipt
 from receiver.ledger.schema import RefundJson, money_json, refund_json
 from receiver.runtime.metrics import Metrics
 from receiver.settings.sections import IngestSettings
@@ -241,6 +241,6 @@ def _answer(account: str, ordered: Ordered) -> Response:
         refund_amount=money_json(values.amount),
         status="pending",
         reason=record.last_error or None,
-        detail=pending_detail(record.last_error, record.detail, "ask again with the same values"),
+        detail=pending_detail(record.last_error, record.detail, "repeat the call with the same values"),
     )
     return json_answer(body, 202, Retry_After=str(ASK_AGAIN))

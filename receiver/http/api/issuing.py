@@ -260,8 +260,9 @@ def pending_detail(last_error: str, detail: str, again: str) -> str:
     """Why there is no refund yet, and what the caller may do."""
     if last_error == AmazonRefusesUs.reason:
         said = tidy(detail, DESCRIPTION_LIMIT)
-        return f"Amazon refuses our requests, so nothing was refunded yet. It is tried on; {again}. {said}"
-    return f"Amazon has not answered yet. The request is kept and tried on; {again}."
+        kept = f"The request is saved and will be retried; {again}."
+        return f"Amazon refuses our requests, so nothing was refunded yet. {kept} {said}"
+    return f"Amazon has not answered yet. The request is saved and will be retried; {again}."
 
 
 def _answer(account: str, issued: Issued) -> Response:
@@ -278,7 +279,7 @@ def _answer(account: str, issued: Issued) -> Response:
         order_reference=whole_reference(order.order_reference),
         status="pending",
         reason=record.last_error or None,
-        detail=pending_detail(record.last_error, record.detail, "ask again with the same key"),
+        detail=pending_detail(record.last_error, record.detail, "repeat the call with the same key"),
         amazon=refusal_json(record),
     )
     return json_answer(body, 202, Retry_After=str(ASK_AGAIN))

@@ -27,7 +27,10 @@ async def find_refunds(store: Store, accounts: Sequence[str], refund_id: str) ->
 
 def the_refund(found: Sequence[Refund]) -> Refund:
     """Raises `NotFound`, `Conflict`."""
-    missing = NotFound("Nobody has told us about this refund, or the token may not see it.", reason="no_such_refund")
+    missing = NotFound(
+        "Refund not found. Fetch it with `receiver refund refresh ID`, or check the token's accounts.",
+        reason="no_such_refund",
+    )
     return _the_one([(refund.account, refund) for refund in found], "know this refund", missing)[1]
 
 
@@ -48,8 +51,12 @@ async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[s
 async def find_subscriber(store: Store, accounts: Sequence[str], name: str) -> tuple[str, Subscriber]:
     """The subscriber, with its account. Raises `NotFound`, `Conflict`."""
     found = [each for each in await all_subscribers(store, accounts) if each[1].name == name]
-    missing = NotFound("There is no such subscriber, or the token may not see it.", reason="no_such_subscriber")
-    return _the_one(found, "have one of this name", missing)
+    return _the_one(found, "have one of this name", no_such_subscriber())
+
+
+def no_such_subscriber() -> NotFound:
+    """The error for a name that no subscriber has."""
+    return NotFound("There is no such subscriber, or the token may not see it.", reason="no_such_subscriber")
 
 
 def _the_one(found: Sequence[tuple[str, T]], what: str, missing: NotFound) -> tuple[str, T]:

@@ -16,13 +16,13 @@ REF: Final = "#/components/schemas/{name}"
 BEARER: Final = "token"
 
 MEANINGS: Final = {
-    200: "Here it is.",
+    200: "OK.",
     201: "It is done.",
-    202: "It is written down, and not done yet.",
+    202: "Accepted, still in progress.",
     204: "It is gone.",
     304: "It has not changed since the `ETag` in `If-None-Match`.",
     400: "The request is wrong.",
-    401: "A token is needed, and one that is configured.",
+    401: "A valid token is required.",
     403: "The token lacks the scope.",
     404: "There is no such thing, or the token may not see it.",
     409: "The request contradicts what is there.",

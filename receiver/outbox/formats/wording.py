@@ -20,13 +20,15 @@ from receiver.outbox.subscribers.subscriber import Subscriber
 
 WORDS = {
     EventType.INITIATED: "initiated",
-    EventType.REFUNDED: "made",
+    EventType.REFUNDED: "completed",
     EventType.DECLINED: "declined",
     EventType.STUCK: "stuck",
-    EventType.CONFLICT: "contradicted",
+    EventType.CONFLICT: "in conflict",
     EventType.TEST: "tested",
 }
-"""`Refund declined`, `5 refunds declined`."""
+"""`5 refunds declined`."""
+TITLES = {EventType.CONFLICT: "Conflicting states", EventType.TEST: "Test alert"}
+"""Titles of single events; those of others are made of `WORDS`: `Refund declined`."""
 WITHOUT_ADVICE = {
     EventType.INITIATED: "Amazon has accepted this refund, and has not decided yet.",
     EventType.REFUNDED: "Amazon has processed this refund. It can take up to 9 working days to reach the buyer.",
@@ -43,16 +45,17 @@ SELLER_CENTRAL = {
 def title(events: Sequence[Event]) -> str:
     """`Refund declined: 14.00 USD`, `5 refunds declined`, `7 refund events: 5 declined, 2 stuck`."""
     if len(events) == 1:
-        return f"Refund {WORDS[events[0].type]}: {amount(events[0].refund)}"
+        kind = events[0].type
+        return f"{TITLES.get(kind, f'Refund {WORDS[kind]}')}: {amount(events[0].refund)}"
     kinds = Counter(event.type for event in events)
     if len(kinds) == 1:
         return f"{len(events)} refunds {WORDS[events[0].type]}"
-    told = ", ".join(f"{kinds[kind]} {word}" for kind, word in WORDS.items() if kinds[kind])
-    return f"{len(events)} refund events: {told}"
+    counts = ", ".join(f"{kinds[kind]} {word}" for kind, word in WORDS.items() if kinds[kind])
+    return f"{len(events)} refund events: {counts}"
 
 
 def amount(refund: Refund) -> str:
-    """`14.00 USD`; Amazon may not have told it."""
+    """`14.00 USD`; it may be unknown."""
     return str(refund.amount) if refund.amount else "amount unknown"
 
 

@@ -15,10 +15,11 @@ import structlog
 from receiver.errors import StoreUnavailable
 from receiver.store.maintenance.records import Records
 from receiver.store.redis.cluster import Cluster
-from receiver.store.redis.damage import Foreign, RecordUnreadable, WrongType
+from receiver.store.redis.damage import Foreign, RecordUnreadable, WrongType, unescaped, unescaped_key
 from receiver.store.redis.keys import (
     CERTIFICATES,
     FORMAT,
+    LIST,
     PREFIX,
     PROBE,
     RESTORED,
@@ -109,17 +110,21 @@ class Inspection(Records):
         places = await self.connection.client.masters_of(self.accounts)
         return [self.connection.client.client(place).execute_command for place in places]
 
-    async def repair(self, key: str, part: str = "") -> str:
+    async def repair(self, key: str, part: str | None = None) -> str:
         """Set a key, or one part of it, aside. Returns where it is kept; empty if it does not exist.
+
+        Both are read as `damage.escaped` writes them. A part of a list is its place.
 
         Raises `ValueError` for a key that is not one of ours. A refund is fetched again, and its revision continues
         after the last one in its history.
         """
+        key = unescaped_key(key)
         name = read_name(key)
         if name is None:
             raise ValueError(f"{key} is not a key of the receiver.")
-        if part:
-            moved = await self.set_aside(key, part, "set aside by hand")
+        if part is not None:
+            member = await self._member(key, name, part)
+            moved = member is not None and await self.set_aside(key, member, "set aside by hand")
             if moved and name.kind == "subscribers":
                 # A commit that uses the list as it was before has to be decided again.
                 await self._write("HINCRBY", key, ":version", 1)
@@ -131,6 +136,13 @@ class Inspection(Records):
             await self.restore_refund(name.account, name.of, target)
         self.damage.right_again([key])
         return target
+
+    async def _member(self, key: str, name: Name, part: str) -> bytes | None:
+        """The field or member that `part` names: in a list, by its place."""
+        if name.entry.type != LIST:
+            return unescaped(part)
+        found: bytes | None = await self._read("LINDEX", key, int(part)) if part.isdecimal() else None
+        return found
 
 
 def aside_of(name: Name) -> str:

@@ -90,7 +90,7 @@ class Records(RedisRepository):
     async def _read_fields(self, key: str, name: Name) -> None:
         raw: dict[bytes, bytes] = await self._read("HGETALL", key)
         for field, value in raw.items():
-            text = field.decode(errors="backslashreplace")
+            text = field.decode(errors="surrogateescape")
             if name.kind == "hints":
                 self._all.schedule.read_follow_up(key, text, value)
             elif name.kind == "attempts":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,16 +14,19 @@ from receiver.store.redis.keys import read_kind, read_name
 
 log = structlog.get_logger()
 
+ESCAPED = re.compile(rb"[^ -\[\]-~]")
+ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 LOG_AGAIN = 60.0
 """Seconds after which the same damage is logged again."""
 MOST_REMEMBERED = 1_000
-FIX = "receiver repair '{}'"
+LONGEST_PART = 1_000
+"""Characters of a part that are shown. A longer one is cut, and cannot be set aside by its name."""
 
 
 class StoreDamaged(StoreUnavailable):
     """Data that another program, a person or a later version wrote. `part`: which part, if not the whole key."""
 
-    def __init__(self, detail: str, *, key: str, part: str = "", reason: str) -> None:
+    def __init__(self, detail: str, *, key: str, part: str | bytes | None = None, reason: str) -> None:
         super().__init__(detail, reason=reason, retry_after=30)
         self.key, self.part = key, part
 
@@ -61,7 +65,7 @@ class Damage:
 
     def __init__(self, on_record: Callable[[str], None] = lambda kind: None) -> None:
         self.on_record = on_record
-        self.records: dict[tuple[str, str], str] = {}
+        self.records: dict[tuple[str, str | None], str] = {}
         """(key, part) → what was last found to be wrong."""
         self._foreign: dict[str, Foreign] = {}
         self._logged_at: dict[tuple[str, str], float] = {}
@@ -87,12 +91,12 @@ class Damage:
                 found=found or None,
                 should_be=name.entry.type,
                 account=name.account or None,
-                fix=FIX.format(key),
+                fix=fix_of(key),
             )
 
     def met(self, error: WrongType) -> None:
         """A command failed because a key has the wrong type."""
-        self.wrong_type(error.key, error.part)
+        self.wrong_type(error.key, escaped(error.part or ""))
 
     def right_again(self, keys: Iterable[str]) -> None:
         """These keys were checked, and have the right type or do not exist."""
@@ -101,18 +105,17 @@ class Damage:
                 self._logged_at.pop((key, ""), None)
                 log.warning("store.right_type_again", key=key)
 
-    def record(self, key: str, part: str | bytes = "", what: str = "") -> None:
-        """A record is damaged, or of a later version. `part` is the field or member, unless it is the whole key.
+    def record(self, key: str, part: str | bytes | None = None, what: str = "") -> None:
+        """A record is damaged, or of a later version. `part` is the field or member, which may be empty; None: the key.
 
-        Values are never included: they may be secrets.
+        `part` is shown as `escaped` writes it. Values are never included: they may be secrets.
         """
-        shown = part.decode(errors="backslashreplace") if isinstance(part, bytes) else part
-        shown = ascii(shown)[1:-1][:200]
+        shown = None if part is None else escaped(part)[:LONGEST_PART]
         if len(self.records) < MOST_REMEMBERED:
             self.records[key, shown] = what
         if self._should_log(key, f"{shown} {what}"):
             self.on_record(read_kind(key))
-            log.error("store.record_unreadable", key=key, part=shown or None, what=what or None, fix=fix_of(key, shown))
+            log.error("store.record_unreadable", key=key, part=shown, what=what or None, fix=fix_of(key, shown))
 
     def _should_log(self, key: str, part: str) -> bool:
         now = time.monotonic()
@@ -125,9 +128,30 @@ class Damage:
         return True
 
 
-def fix_of(key: str, part: str = "") -> str:
-    """The command that sets a key, or a part of it, aside."""
-    return FIX.format(key) + (f" --part '{part}'" if part else "")
+def escaped(part: str | bytes) -> str:
+    """A part of a key as printable ASCII: every other byte, and the backslash, is `\\xNN`. `unescaped` reads it."""
+    raw = part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape")
+    return ESCAPED.sub(lambda found: b"\\x%02x" % found[0][0], raw).decode("ascii")
+
+
+def unescaped(text: str) -> bytes:
+    """The bytes that `escaped` shows as `text`. Other text stands for itself."""
+    return ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), text.encode("utf-8", "surrogateescape"))
+
+
+def unescaped_key(text: str) -> str:
+    """The key that `escaped` shows as `text`."""
+    return unescaped(text).decode(errors="replace")
+
+
+def fix_of(key: str, part: str | None = None) -> str:
+    """The shell command that sets a key, or a part of it (as `escaped` writes it), aside."""
+    return f"receiver repair {_quoted(escaped(key))}" + ("" if part is None else f" --part {_quoted(part)}")
+
+
+def _quoted(text: str) -> str:
+    """For a shell: an order reference, which a key may end with, may be anything."""
+    return "'" + text.replace("'", "\\x27") + "'"
 
 
 def wrong_type(key: str, should_be: str, found: str = "") -> WrongType:
@@ -137,9 +161,8 @@ def wrong_type(key: str, should_be: str, found: str = "") -> WrongType:
     return WrongType(text, key=key, part=found, reason="store_wrong_type")
 
 
-def unreadable(key: str, part: str | bytes = "") -> RecordUnreadable:
+def unreadable(key: str, part: str | bytes | None = None) -> RecordUnreadable:
     """The error for an unreadable record."""
-    shown = part.decode(errors="backslashreplace") if isinstance(part, bytes) else part
-    where = f"{key}{f', {ascii(shown)[:100]},' if shown else ''}"
+    where = key if part is None else f"{key}, {escaped(part)[:100]!r},"
     text = f"The store's record {where} cannot be read. See `receiver doctor --store`."
-    return RecordUnreadable(text, key=key, part=shown, reason="store_record_unreadable")
+    return RecordUnreadable(text, key=key, part=part, reason="store_record_unreadable")

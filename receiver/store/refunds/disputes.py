@@ -29,7 +29,7 @@ class Disputes(RedisRepository):
         key = keys("disputes", dispute.charge_permission_id)
         for _ in range(MOST_COLLISIONS):
             held: bytes = await self._read("HGET", key, dispute.dispute_id) or b""
-            known = self._dispute(key, dispute.dispute_id, held) if held else dispute
+            known = self._dispute(key, dispute.dispute_id.encode(), held) if held else dispute
             value = to_value(joined(known, dispute))
             answer = await self._run(
                 "dispute",
@@ -45,17 +45,18 @@ class Disputes(RedisRepository):
         """All disputes of a charge permission, in the order in which they were first reported."""
         key = self._keys(account)("disputes", charge_permission_id)
         raw: Mapping[bytes, bytes] = await self._read("HGETALL", key)
-        found = (self._dispute(key, name.decode(errors="replace"), value) for name, value in raw.items())
+        found = (self._dispute(key, name, value) for name, value in raw.items())
         return tuple(sorted(found, key=lambda each: (each.first_told_at, each.dispute_id)))
 
-    def _dispute(self, key: str, dispute_id: str, value: bytes) -> Dispute:
+    def _dispute(self, key: str, dispute_id: bytes, value: bytes) -> Dispute:
         """A stored dispute. If the record is damaged, its details are lost, but the dispute still counts."""
         try:
             return msgspec.json.decode(value.split(b" ", 2)[2], type=Dispute)
         except (IndexError, msgspec.MsgspecError, RecursionError):
             self.damage.record(key, dispute_id, "unreadable dispute")
             permission = key.rpartition(":")[2]
-            return Dispute(dispute_id=dispute_id, charge_permission_id=permission, kind="dispute")
+            shown = dispute_id.decode(errors="replace")
+            return Dispute(dispute_id=shown, charge_permission_id=permission, kind="dispute")
 
 
 def to_value(dispute: Dispute) -> bytes:
