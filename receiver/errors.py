@@ -1,36 +1,36 @@
-"""Pure. Everything that can go wrong, in one tree: whose fault it is, which HTTP status answers it, and why.
+"""Pure. Every error, in one tree: whose fault it is, which HTTP status answers it, and the reason.
 
     ReceiverError
-    ├── Refused                  the sender is wrong; asking again will not help          4xx
-    │   ├── Unreadable           the body is not a message that we could judge            400
-    │   ├── NotProven            readable, but not proven to come from Amazon Pay         403
+    ├── InvalidNotification      the sender is wrong; sending it again will not help      4xx
+    │   ├── Malformed            the body is not a message that can be judged             400
+    │   ├── VerificationFailed   well formed, but not proven to come from Amazon Pay      403
     │   ├── TooLarge             more bytes than a notification ever has                  413
     │   └── Encoded              compressed or otherwise encoded                          415
     ├── Unavailable              our own trouble; the same request may succeed later      503
-    │   ├── StoreUnavailable     Redis is down, slow, full or read-only; or damaged (store/damage.py)
-    │   ├── CertificateUnavailable   the signing certificate could not be had
-    │   ├── DatedInFuture        the message is from our future: our clock may be wrong
-    │   ├── Unconfigured         Amazon Pay's own topic, or a merchant, that nobody configured
-    │   └── Overloaded           more work than we can finish in time
-    ├── Rejected                 a request to our own API is wrong                        4xx
+    │   ├── StoreUnavailable     Redis is down, slow, full, read-only or damaged (store/redis/damage.py)
+    │   ├── CertificateUnavailable   the signing certificate could not be fetched
+    │   ├── DatedInFuture        the message is from the future: our clock may be wrong
+    │   ├── Unconfigured         a topic or a merchant of Amazon Pay that is not configured
+    │   └── Overloaded           more work than can be finished in time
+    ├── ApiError                 a request to our own API is wrong                        4xx
     │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · Conflict 409
-    │   ├── OtherRefunds 409     other refunds of the charge stand in the way
-    │   └── RefundUnclear 409    whether a refund was issued is not known
+    │   ├── OtherRefunds 409     other refunds of the charge conflict with the new one
+    │   └── RefundUnclear 409    it is unknown whether a refund was issued
     ├── AmazonError              Amazon's answer, or the lack of one
-    │   ├── AmazonRefused        Amazon's verdict on the refund: no                       4xx of Amazon
+    │   ├── AmazonRefused        Amazon refused the refund                                4xx of Amazon
     │   │   └── AmazonNotFound   Amazon does not know the object                          404 of Amazon
-    │   ├── AmazonRefusesUs      Amazon refused the request: no word about the refund     4xx of Amazon
-    │   ├── AmazonThrottled      Amazon asks us to slow down                              429 of Amazon
-    │   └── AmazonUnknown        time-out, cut, 5xx or garbage: the outcome is not known
-    ├── NotAsked                 there is nothing more to ask Amazon about this refund
-    ├── NotSent                  an HTTP exchange did not end in a whole answer
+    │   ├── AmazonRefusesUs      Amazon refused the request and judged no refund          4xx of Amazon
+    │   ├── AmazonThrottled      Amazon asks for fewer requests                           429 of Amazon
+    │   └── AmazonOutcomeUnknown time-out, cut, 5xx or garbage: the outcome is unknown
+    ├── NothingToAsk             there is nothing left to ask Amazon about this refund
+    ├── TransportError           an HTTP exchange did not end in a whole answer
     └── ConfigurationError       the settings cannot work; lists every problem at once
 
-`reason` is a stable, machine-readable word for logs, metrics and `application/problem+json`. The text is for
-people, and never holds a secret or a byte of an unverified body.
+`reason` is a stable, machine-readable word for logs, metrics and `application/problem+json`. The text is for people; it
+never holds a secret or a byte of an unverified body.
 
-To SNS, and so to Amazon Pay, a 4xx means "never send this again": `InvalidNotification` is for what is proven wrong,
-everything that may be our own trouble is `Unavailable`.
+SNS, and so Amazon Pay, never sends a notification again after a 4xx. `InvalidNotification` is only for what is proven
+wrong; whatever may be our own trouble is `Unavailable`.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class ReceiverError(Exception):
     title = "Internal Server Error"
     reason = "internal_error"
     retry_after: int | None = None
-    """Seconds after which asking again is worthwhile; None where it never is."""
+    """Seconds after which a repetition may succeed; None: it never will."""
     more: Mapping[str, object] = MappingProxyType({})
-    """Members that the problem has beside the usual ones."""
+    """Additional members of the problem details."""
 
     def __init__(self, detail: str = "", *, reason: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(detail or self.__doc__ or "")
@@ -101,7 +101,7 @@ class Encoded(InvalidNotification):
 
 
 class Unavailable(ReceiverError):
-    """The service cannot do this just now; the same request may succeed later."""
+    """The service cannot do this at present; the same request may succeed later."""
 
     status = 503
     title = "Service Unavailable"
@@ -117,7 +117,7 @@ class StoreUnavailable(Unavailable):
 
 
 class CertificateUnavailable(Unavailable):
-    """The certificate that signed the notification could not be had, or is not the one that its name promises."""
+    """The signing certificate could not be fetched, or is not the file that its name promises."""
 
     reason = "certificate_unavailable"
 
@@ -130,7 +130,7 @@ class DatedInFuture(Unavailable):
 
 
 class Unconfigured(Unavailable):
-    """The notification is for a topic or a merchant of Amazon Pay that no account is configured for."""
+    """No account is configured for this topic or merchant of Amazon Pay."""
 
     reason = "unconfigured"
     retry_after = 600
@@ -190,7 +190,7 @@ class Conflict(ApiError):
 
 
 class OtherRefunds(Conflict):
-    """Other refunds of the charge stand in the way of this one: `refunds`, as JSON objects."""
+    """Other refunds of the charge conflict with this one: `refunds`, as JSON objects."""
 
     reason = "other_refunds"
 
@@ -200,7 +200,7 @@ class OtherRefunds(Conflict):
 
 
 class RefundUnclear(Conflict):
-    """Whether a refund was issued is not known: a person has to look."""
+    """It is unknown whether a refund was issued: a person has to look."""
 
     reason = "refund_unclear"
 
@@ -239,7 +239,7 @@ class AmazonError(ReceiverError):
 
 
 class AmazonRefused(AmazonError):
-    """Amazon understood the request, and refused the refund."""
+    """Amazon understood the request and refused the refund."""
 
     status = 422
     title = "Unprocessable Content"
@@ -253,9 +253,9 @@ class AmazonNotFound(AmazonRefused):
 
 
 class AmazonRefusesUs(AmazonError):
-    """Amazon, or something on the way, refused our request: its date, signature, headers, key or account.
+    """Amazon, or a proxy, refused our request: its date, signature, headers, key or account.
 
-    Nothing was done, and nothing was said about the refund. The same request is worth repeating with a new date.
+    Nothing was done, and the refund was not judged. The same request may succeed with a new date.
     """
 
     reason = "amazon_refuses_us"
@@ -268,7 +268,7 @@ class AmazonThrottled(AmazonError):
 
 
 class AmazonOutcomeUnknown(AmazonError):
-    """No answer, half an answer, a 5xx or garbage: what Amazon did is not known."""
+    """No answer, half an answer, a 5xx or garbage: it is unknown what Amazon did."""
 
     reason = "amazon_unknown"
     refund_id = ""
@@ -276,9 +276,9 @@ class AmazonOutcomeUnknown(AmazonError):
 
 
 class NothingToAsk(ReceiverError):
-    """Amazon is not asked about this refund any more, or is about to be by somebody else.
+    """Amazon is not asked about this refund any more, or another process is about to ask.
 
-    `revision` is that of the refund which this was worked out from; 0: there was none.
+    `revision`: the revision of the refund on which this was decided; 0: there was none.
     """
 
     reason = "not_asked"
@@ -289,7 +289,7 @@ class NothingToAsk(ReceiverError):
 
 
 class TransportError(ReceiverError):
-    """The HTTP exchange did not end in a whole answer. `reason` says how: see `transport/client.py`."""
+    """The HTTP exchange did not end in a whole answer. For the values of `reason` see `transport/client.py`."""
 
     status = 502
     title = "Bad Gateway"
@@ -297,7 +297,7 @@ class TransportError(ReceiverError):
 
 
 class ConfigurationError(ReceiverError):
-    """The settings cannot work. `problems` holds one sentence each: the key, what is wrong, the mend."""
+    """The settings cannot work. `problems` holds a sentence for each: the key, what is wrong, the fix."""
 
     reason = "configuration"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 
 from receiver.amazon.notification import Notice, read_notice
@@ -26,6 +25,7 @@ from receiver.errors import (
     TooLarge,
     VerificationFailed,
 )
+from receiver.ledger.timestamps import parse_any_time
 
 MAX_FILE = 4 * MAX_BODY
 ANY_TOPIC = "*"
@@ -128,11 +128,8 @@ def _moment(at: str, now: Callable[[], int]) -> int | None:
     if at == "now":
         return now()
     try:
-        moment = datetime.fromisoformat(at)
-        if moment.tzinfo is None:
-            raise ValueError
-        return int(moment.timestamp() * 1000)
-    except (ValueError, OverflowError) as error:
+        return parse_any_time(at)
+    except Malformed as error:
         problem = f"--at {at!r}: give now, message, or a time with its zone such as 2026-01-31T12:00:00Z."
         raise ConfigurationError([problem]) from error
 

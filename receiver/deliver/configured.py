@@ -66,8 +66,7 @@ class ConfiguredSubscribers:
 
     async def _declare(self, account: str, subscribers: Sequence[Subscriber]) -> None:
         for subscriber in subscribers:
-            while not await self._written(account, subscriber):
-                pass
+            await self._write(account, subscriber)
         if await self.store.subscribers.open(account) and self.written[account].is_set():
             log.error("store.emptied", account=account)
         names = {subscriber.name for subscriber in subscribers}
@@ -76,26 +75,26 @@ class ConfiguredSubscribers:
                 await self._let_go(account, each)
 
     async def _let_go(self, account: str, subscriber: Subscriber) -> None:
-        """It stays, with what it is owed, as one that was added by hand: so that it can be removed by hand.
-
-        If it was changed meanwhile, the next start sees to it.
-        """
-        await self.store.subscribers.change(account, subscriber, structs.replace(subscriber, origin="api"))
+        """Keep it, with what it is owed, as if it had been added through the API: it can then be removed there."""
+        await self.store.subscribers.update(
+            account, subscriber.name, lambda stored, _: structs.replace(stored, origin="api")
+        )
         mend = f"receiver subscriber remove {subscriber.name}, or declare it again"
         log.warning("subscriber.no_longer_declared", account=account, subscriber=subscriber.name, mend=mend)
 
-    async def _written(self, account: str, subscriber: Subscriber) -> bool:
-        """Add the subscriber, or at the start change the stored one; False if somebody else changed it meanwhile.
+    async def _write(self, account: str, subscriber: Subscriber) -> None:
+        """Add the subscriber if it is missing. At the start, also change the stored one.
 
-        Later nothing is changed: a process with another configuration, on its way in or out, would do the same.
+        Later nothing is changed: during a rolling update, a process with another configuration would change it back.
         """
-        before = (await self.store.subscribers.read(account)).subscribers.get(subscriber.name)
-        after = carry_over(subscriber, before)
-        if before is None:
-            await self.store.subscribers.put(account, after, self.starts.get((account, subscriber.name)))
+        updated = await self.store.subscribers.update(
+            account,
+            subscriber.name,
+            lambda stored, _: stored if self.written[account].is_set() else carry_over(subscriber, stored),
+        )
+        if updated is None:
+            start = self.starts.get((account, subscriber.name))
+            await self.store.subscribers.put(account, carry_over(subscriber, None), start)
             log.info("subscriber.added", account=account, subscriber=subscriber.name)
-        elif after != before and not self.written[account].is_set():
-            if not await self.store.subscribers.change(account, before, after):
-                return False
+        elif updated.changed:
             log.info("subscriber.changed", account=account, subscriber=subscriber.name)
-        return True

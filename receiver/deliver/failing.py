@@ -6,6 +6,8 @@ would be told about declines: then it stays active, and that is told. 410 pauses
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from receiver.outbox.events.operator_event import OperatorEvent, OperatorType, operator_event
@@ -14,10 +16,10 @@ from receiver.outbox.subscribers.filters import guards_declines, told_of_decline
 from receiver.outbox.subscribers.subscriber import Subscriber, pause
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
+from receiver.store.deliveries.subscribers import SubscriberList
+from receiver.store.redis.stream_ids import written_at
 
 log = structlog.get_logger()
-
-MOST_COLLISIONS = 8
 
 
 async def announce(store: Store, account: str, metrics: Metrics) -> None:
@@ -35,47 +37,62 @@ async def announce(store: Store, account: str, metrics: Metrics) -> None:
         )
 
 
-async def pause_gone(store: Store, delivery: ClaimedDelivery, told: Subscriber) -> None:
-    """410 Gone: nothing more is sent until an operator resumes; what is owed waits.
+async def pause_gone(store: Store, delivery: ClaimedDelivery, sent_to: Subscriber) -> None:
+    """Pause a subscriber that answered 410 Gone, until an operator resumes it. What it is owed waits.
 
-    It is the address that is gone: if the subscriber has another by now, it goes on.
+    The address is gone: a subscriber that has another one by now is not paused.
     """
-    for _ in range(MOST_COLLISIONS):
-        subscriber = (await store.subscribers.read(delivery.account)).subscribers.get(delivery.subscriber)
-        if subscriber is None or subscriber.paused or subscriber.url != told.url:
-            return
-        event = _paused(store, delivery, "gone", "It answered 410 Gone.", "HTTP 410")
-        after = pause(subscriber, "gone", store.now())
-        if await store.subscribers.change(delivery.account, subscriber, after, operator_events=[event]):
-            log.error("subscriber.paused", reason="gone", mend="receiver subscriber resume")
-            return
+    event = _paused(store, delivery, "gone", "It answered 410 Gone.", "HTTP 410")
+
+    def change(found: Subscriber, _: SubscriberList) -> Subscriber:
+        return pause(found, "gone", store.now()) if found.url == sent_to.url else found
+
+    await _pause(store, delivery, change, event)
 
 
-async def pause_failing(store: Store, delivery: ClaimedDelivery, told: Subscriber, attempts: DeliveryAttempts) -> None:
-    """Pause a subscriber with which nothing has worked since the event was written that is given up now.
+async def pause_failing(
+    store: Store, delivery: ClaimedDelivery, sent_to: Subscriber, attempts: DeliveryAttempts
+) -> None:
+    """Pause a subscriber to which nothing was delivered since the event was written that has now failed permanently.
 
-    The list's version is checked with it: of two that fail at the same time, the second sees the first paused.
+    The change starts again if another subscriber was changed: of two that fail together, the second sees the first
+    paused.
     """
-    written = int(delivery.stream_id.partition("-")[0])
-    for _ in range(MOST_COLLISIONS):
-        subscriber_list = await store.subscribers.read(delivery.account)
-        subscriber = subscriber_list.subscribers.get(delivery.subscriber)
-        if subscriber is None or subscriber.paused or subscriber.url != told.url:
-            return
-        if (await store.deliveries.health(delivery.account, delivery.subscriber)).success_at >= written:
-            return
-        others = [each for name, each in subscriber_list.subscribers.items() if name != delivery.subscriber]
-        if told_of_declines(subscriber) and not any(guards_declines(subscriber, each) for each in others):
-            await _keep_failing(store, delivery, attempts)
-            return
-        why = "Nothing was delivered since an event was written that is given up now."
-        event = _paused(store, delivery, "failing", why, attempts.last_error)
-        after = pause(subscriber, "failing", store.now())
-        if await store.subscribers.change(
-            delivery.account, subscriber, after, version=subscriber_list.version, operator_events=[event]
-        ):
-            log.error("subscriber.paused", reason="failing", mend="receiver subscriber resume")
-            return
+    if (await store.deliveries.health(delivery.account, delivery.subscriber)).success_at >= written_at(
+        delivery.stream_id
+    ):
+        return
+    why = "Nothing was delivered since an event was written that has now failed permanently."
+    event = _paused(store, delivery, "failing", why, attempts.last_error)
+    last = False
+
+    def change(found: Subscriber, all_of_account: SubscriberList) -> Subscriber:
+        nonlocal last
+        last = False
+        if found.paused or found.url != sent_to.url:
+            return found
+        others = [each for name, each in all_of_account.subscribers.items() if name != found.name]
+        last = told_of_declines(found) and not any(guards_declines(found, each) for each in others)
+        return found if last else pause(found, "failing", store.now())
+
+    await _pause(store, delivery, change, event, alone=True)
+    if last:
+        await _keep_failing(store, delivery, attempts)
+
+
+async def _pause(
+    store: Store,
+    delivery: ClaimedDelivery,
+    change: Callable[[Subscriber, SubscriberList], Subscriber],
+    event: OperatorEvent,
+    *,
+    alone: bool = False,
+) -> None:
+    updated = await store.subscribers.update(
+        delivery.account, delivery.subscriber, change, alone=alone, operator_events=[event]
+    )
+    if updated and updated.changed:
+        log.error("subscriber.paused", reason=event.reason, mend="receiver subscriber resume")
 
 
 async def _keep_failing(store: Store, delivery: ClaimedDelivery, attempts: DeliveryAttempts) -> None:

@@ -39,6 +39,7 @@ from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.deliveries.queues import LONGEST_HOLD, AttemptEffects
+from receiver.store.redis.stream_ids import written_at
 from receiver.track.current import current_events, without_judgement
 
 log = structlog.get_logger()
@@ -204,7 +205,7 @@ class DeliveryAttempt:
 
     async def _test(self, delivery: ClaimedDelivery, event: Event, subscriber: Subscriber) -> None:
         """Sent once, whatever comes of it; a test that nobody waits for any more is not sent."""
-        if self.store.now() - int(delivery.stream_id.partition("-")[0]) > STALE_TEST:
+        if self.store.now() - written_at(delivery.stream_id) > STALE_TEST:
             await self.store.deliveries.tested(delivery, b"", AttemptEffects())
             return
         answer, seconds = await self._post([event], subscriber)

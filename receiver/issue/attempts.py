@@ -21,11 +21,12 @@ from receiver.errors import (
     AmazonThrottled,
     StoreUnavailable,
 )
-from receiver.exchange import Response
+from receiver.exchange import Response, never_sent
 from receiver.issue.refusals import hindrance
 from receiver.ledger.charge_book import reservation
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Facts
+from receiver.ledger.polling import backoff
 from receiver.ledger.refund import Observation, Refund, RetryRefused, Source
 from receiver.ledger.refund_request import KEY_TAKEN, PreparedRefund, RefundRequestRecord, RequestState
 from receiver.outbox.events.event import Settled
@@ -43,8 +44,6 @@ PATIENCE = 3.0
 RETRY_FIRST, RETRY_MOST = 5_000, 900_000
 REFUSES_US_FIRST = 2_000
 """ms. Amazon refuses requests at random for a moment: the next of its hosts may take the same one."""
-NEVER_SENT = frozenset(f"amazon_{reason}" for reason in ("connect_failed", "dns_failed", "tls_failed", "bad_url"))
-"""Nothing of these tries can have reached Amazon's service."""
 ALARM_TRIES, ALARM_AFTER = 8, 3_600_000
 """A request that was tried so often, or is so old (ms), and is still without an answer, is an error in the log."""
 MEND_UNCLEAR = (
@@ -115,7 +114,7 @@ class RefundAttempts:
                 # Amazon has made a refund, whosever it is: what became of it must be known.
                 hint = Hint(refund_id=error.refund_id, at=self.store.now(), source=Source.CREATE)
                 await self.store.schedule.hint(self.account, hint)
-            await self._again(attempt, order, error, unknown=error.reason not in NEVER_SENT)
+            await self._again(attempt, order, error, unknown=not never_sent(error.reason))
         except AmazonRefused as error:
             if error.reason_code in VERDICTS:
                 await self._refused(attempt, order, error)
@@ -184,9 +183,9 @@ class RefundAttempts:
         )
         refuses_us = error.reason == AmazonRefusesUs.reason
         first = REFUSES_US_FIRST if refuses_us else RETRY_FIRST
-        wait = min(first * 2 ** min(max(record.tries - refuses_us, 0), 20), RETRY_MOST)
+        wait = backoff(first, RETRY_MOST, max(record.tries - refuses_us, 0), self.random())
         asked = (error.retry_after or 0) * 1000
-        wait = max(int(wait * (0.5 + self.random() / 2)), min(asked, RETRY_MOST) if refuses_us else asked)
+        wait = max(wait, min(asked, RETRY_MOST) if refuses_us else asked)
         written = await self.store.requests.retry(
             self.account, attempt, order, now + wait, unknown=unknown, fields=_fields(error)
         )

@@ -34,8 +34,10 @@ from receiver.errors import (
     NothingToAsk,
     StoreUnavailable,
 )
+from receiver.exchange import never_sent
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType, as_observation
+from receiver.ledger.polling import backoff
 from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.store import Store
@@ -51,7 +53,6 @@ WINDOW = (7 * 24 - 1) * 3_600_000
 for a request on its way, which Amazon takes for 15 minutes."""
 IDLE = 1.0
 RETRY_FIRST, RETRY_MOST = 5_000, 900_000
-NEVER_SENT = frozenset(f"amazon_{reason}" for reason in ("connect_failed", "dns_failed", "tls_failed", "bad_url"))
 """Nothing of these tries can have reached Amazon's service."""
 
 
@@ -183,7 +184,7 @@ class FpsIssuer:
         except (AmazonThrottled, AmazonRefusesUs) as error:
             await self._again(attempt, error, unknown=False)
         except AmazonOutcomeUnknown as error:
-            await self._again(attempt, error, unknown=error.reason not in NEVER_SENT)
+            await self._again(attempt, error, unknown=not never_sent(error.reason))
         except AmazonRefused as error:
             fields = {
                 "reason_code": error.reason_code,
@@ -245,8 +246,8 @@ class FpsIssuer:
 
     async def _again(self, attempt: Attempt, error: AmazonError, *, unknown: bool) -> None:
         record = await self._store.fps.get(self._name, attempt.id)
-        wait = min(RETRY_FIRST * 2 ** min(record.tries if record else 0, 20), RETRY_MOST)
-        wait = max(int(wait * (0.5 + self.random() / 2)), (error.retry_after or 0) * 1000)
+        wait = backoff(RETRY_FIRST, RETRY_MOST, record.tries if record else 0, self.random())
+        wait = max(wait, (error.retry_after or 0) * 1000)
         told = {
             "reason": error.reason,
             "reason_code": error.reason_code or None,

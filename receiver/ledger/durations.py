@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|[smhdw])")
+PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|[smhdw])")
+SPAN = r"(?:\d{1,9}(?:\.\d{1,6})?\s*(?:ms|[smhdw])\s*)+"
+"""A span of time with its units."""
 UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 LONGEST = timedelta(days=3650)
 
@@ -29,9 +31,9 @@ def _read(value: object) -> timedelta | None:
     text = str(value).strip()
     if re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text):
         return timedelta(seconds=float(text))
-    if not re.fullmatch(rf"(?:{SPAN.pattern}\s*)+", text):
+    if not re.fullmatch(SPAN, text):
         return None
-    return timedelta(milliseconds=sum(float(number) * UNIT_MS[unit] for number, unit in SPAN.findall(text)))
+    return timedelta(milliseconds=sum(float(number) * UNIT_MS[unit] for number, unit in PART.findall(text)))
 
 
 def milliseconds(span: timedelta) -> int:

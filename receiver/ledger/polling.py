@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from receiver.ledger.age import started_at
 from receiver.ledger.charge import has_more_to_tell
+from receiver.ledger.durations import SPAN, milliseconds, parse_duration
 from receiver.ledger.refund import Refund, is_final
 
-UNIT = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-SPAN = r"(\d{1,6})\s*([smhd])"
-STEP = re.compile(rf"every\s+{SPAN}(?:\s+until\s+{SPAN})?")
+STEP = re.compile(rf"every\s+({SPAN})(?:until\s+({SPAN}))?")
 AGE = re.compile(SPAN)
 
 DEFAULT_POLL = (
@@ -66,11 +65,10 @@ class PollPlan:
         steps: list[Step] = []
         for entry in entries:
             if step := STEP.fullmatch(entry.strip()):
-                wait, unit, until, until_unit = step.groups()
-                end = int(until) * UNIT[until_unit] if until else None
-                steps.append(Step(int(wait) * UNIT[unit], end))
-            elif (age := AGE.fullmatch(entry.strip())) and not steps:
-                ages.append(int(age[1]) * UNIT[age[2]])
+                wait, until = step.groups()
+                steps.append(Step(_ms(wait), _ms(until) if until else None))
+            elif AGE.fullmatch(entry.strip()) and not steps:
+                ages.append(_ms(entry))
             else:
                 raise ValueError(
                     f'{entry!r} is neither an age ("5m", before all steps) nor a step ("every 1h until 1d").'
@@ -130,3 +128,13 @@ def _next_of(ages: tuple[int, ...], refund: Refund, now: int) -> int | None:
 def next_follow_up(step: int, now: int) -> int | None:
     """When (ms) to ask again after a hint that brought nothing new for the `step`th time, from 0; None is no more."""
     return now + ECHO[step] if step < len(ECHO) else None
+
+
+def backoff(first: int, most: int, failures: int, random: float) -> int:
+    """The wait (ms) after so many failures before this one: doubled each time, at most `most`, spread over its upper
+    half by `random`."""
+    return int(min(first * 2 ** min(failures, 20), most) * (0.5 + random / 2))
+
+
+def _ms(span: str) -> int:
+    return milliseconds(parse_duration(span))

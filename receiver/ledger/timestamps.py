@@ -30,6 +30,26 @@ def parse_time(text: object) -> int:
     return int(whole.timestamp()) * 1000 + int((fraction or "0").ljust(3, "0")[:3])
 
 
+def parse_any_time(text: str) -> int:
+    """Read a time that a person wrote, into milliseconds UTC: Amazon's forms, or RFC 3339 with `Z` or an offset.
+
+    Raises `Malformed`.
+    """
+    try:
+        return parse_time(text)
+    except Malformed as error:
+        if text[10:11] not in ("T", "t", " "):
+            raise
+        try:
+            moment = datetime.fromisoformat(text)
+            ms = int(moment.timestamp() * 1000)
+        except (ValueError, OverflowError):
+            raise error from None
+        if moment.tzinfo is None:
+            raise
+        return ms
+
+
 def format_basic(ms: int) -> str:
     """Amazon's own form, whole seconds: `20190714T155300Z`."""
     return datetime.fromtimestamp(ms // 1000, UTC).replace(tzinfo=None).isoformat().translate(NO_MARKS) + "Z"

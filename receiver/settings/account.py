@@ -25,7 +25,8 @@ from receiver.ledger.durations import milliseconds
 from receiver.ledger.money import Money
 from receiver.ledger.polling import DEFAULT_POLL, PollPlan
 from receiver.settings.fps import FpsSettings
-from receiver.settings.values import AsList, Name, Section, Span, Words, is_loopback, one_of, readable, secret_text
+from receiver.settings.values import AsList, Name, Section, Span, Words, one_of, readable, secret_text
+from receiver.transport.addresses import is_loopback
 
 TOPIC_PREFIX = re.compile(r"arn:(aws|aws-cn|aws-us-gov):sns:[a-z0-9-]{1,32}:[0-9]{12}:[A-Za-z0-9_-]{0,255}\*")
 CERTIFICATE_URL = re.compile(

@@ -11,7 +11,8 @@ from receiver.amazon.account import Environment, FpsAccess
 from receiver.amazon.fps.calls import HOSTS, Version, check_address
 from receiver.amazon.fps.signing import ACCESS_KEY_ID, Credentials, SignatureMethod
 from receiver.errors import BadRequest
-from receiver.settings.values import Section, is_loopback, one_of, secret_text
+from receiver.settings.values import Section, one_of, secret_text
+from receiver.transport.addresses import is_loopback
 
 
 class FpsSettings(Section):

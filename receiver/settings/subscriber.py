@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from receiver.errors import Malformed
+from receiver.ledger.timestamps import parse_any_time
 from receiver.outbox.subscribers.reading import read_subscriber, subscriber_problems
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import UrlPolicy
@@ -92,12 +93,9 @@ class SubscriberSettings(Section):
 
 def _moment(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ValueError('must be "now", "beginning", or a time such as "2026-01-31T12:00:00Z".')
-    return max(int(moment.timestamp() * 1000), 0)
+        return max(parse_any_time(text), 0)
+    except Malformed as error:
+        raise ValueError('must be "now", "beginning", or a time such as "2026-01-31T12:00:00Z".') from error
 
 
 def rules_of(delivery: DeliverySettings) -> UrlPolicy:

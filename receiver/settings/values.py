@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,11 +99,3 @@ def one_of(key: str, file: Path | None, info: ValidationInfo, *, needed: str = "
     if info.data[key] is not None:
         raise ValueError(f"contradicts {key}: set one of the two.")
     return readable(file, info)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host of an address is this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -19,6 +19,7 @@ from receiver.outbox.retries import DeliveryAttempts
 from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.keys import STATES
+from receiver.store.redis.stream_ids import written_at
 from receiver.store.repositories import Repositories
 
 PAGE, MOST_READ = 500, 5_000
@@ -90,7 +91,7 @@ class RefundEvent:
         try:
             return parse_time(self.fields.get("time"))
         except Malformed:
-            return int(self.stream_id.partition("-")[0])
+            return written_at(self.stream_id)
 
 
 class Overview(RedisRepository):
@@ -154,7 +155,7 @@ class Overview(RedisRepository):
         stored = await self._read("HGET", keys("attempts", name), oldest)
         next_at = max((at for _, at in self._scored(keys("lane", name), top)), default=0)
         tried = self._all.deliveries.read_attempts(keys("attempts", name), oldest, stored)
-        return QueueState(int(waiting), int(dead), int(oldest.partition("-")[0]), next_at, tried)
+        return QueueState(int(waiting), int(dead), written_at(oldest), next_at, tried)
 
     async def refund_events(
         self, account: str, refund_id: str, history: Sequence[Revision], names: Sequence[str]

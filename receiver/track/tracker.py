@@ -26,7 +26,7 @@ from receiver.errors import (
 )
 from receiver.exchange import in_the_log
 from receiver.ledger.lifecycle import as_observation, is_overdue
-from receiver.ledger.polling import next_follow_up, next_look
+from receiver.ledger.polling import backoff, next_follow_up, next_look
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
 from receiver.outbox.events.event import Settled
 from receiver.runtime.metrics import Metrics
@@ -285,9 +285,9 @@ class Tracker:
         known = await self._overdue(look)
         follow_up = look.follow_up or FollowUp(Source.POLL, self.store.now())
         unknown = isinstance(error, AmazonOutcomeUnknown)
-        wait = min(RETRY_FIRST * 2 ** min(follow_up.failures, 20), RETRY_MOST)
+        wait = backoff(RETRY_FIRST, RETRY_MOST, follow_up.failures, self.random())
         asked = min((error.retry_after or 0) * 1000, RETRY_MOST)
-        at = self.store.now() + max(int(wait * (0.5 + self.random() / 2)), asked)
+        at = self.store.now() + max(wait, asked)
         (log.warning if unknown else log.error)(
             "track.amazon_failed",
             reason=error.reason,

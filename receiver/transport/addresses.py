@@ -156,3 +156,12 @@ def client_of(host: str) -> str:
             return str(address.ipv4_mapped)
         return str(ip_network((address.packed[:8] + bytes(8), 64)))
     return str(address)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host of a URL is this machine, in so many words; every name in `localhost` is, by RFC 6761."""
+    name = host.lower().removesuffix(".")
+    try:
+        return name == "localhost" or name.endswith(".localhost") or ip_address(name).is_loopback
+    except ValueError:
+        return False

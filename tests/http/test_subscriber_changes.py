@@ -201,7 +201,7 @@ async def test_a_change_that_comes_second_is_judged_by_what_the_first_has_made(
     await add(service)
     replace, first = store.subscribers.change, []
 
-    async def late(account: str, before: Subscriber, after: Subscriber) -> bool:
+    async def late(account: str, before: Subscriber, after: Subscriber, **_: object) -> bool:
         monkeypatch.undo()
         first.append(await change(service, {"url": "https://other.example/", "secret": SECRETS[1]}))
         return await replace(account, before, after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from receiver.amazon.account import Account
@@ -13,8 +14,9 @@ from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.event import from_fields
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
-from receiver.outbox.subscribers.subscriber import encode
+from receiver.outbox.subscribers.subscriber import Subscriber, encode, pause
 from receiver.store import Store
+from receiver.store.deliveries.subscribers import SubscriberList, Updated
 from receiver.track.record import Settler
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import refund_id, seen, subscriber
@@ -176,3 +178,37 @@ async def test_gauges_count_what_is_there(store: Store, account: Account) -> Non
     await store.deliveries.dead(delivery, dead(delivery))
     sizes = await store.gauges.measure("us")
     assert (sizes["waiting:audit"], sizes["dead:audit"], sizes["events"], sizes["pending"]) == (2, 1, 3, 0)
+
+
+async def test_of_changes_at_the_same_time_none_is_lost(store: Store) -> None:
+    """Each is applied to what the one before has made; one that changes nothing writes nothing."""
+    await store.subscribers.put("us", subscriber("audit"))
+    words = [f"Reason{number}" for number in range(20)]
+
+    async def also(word: str) -> Updated | None:
+        return await store.subscribers.update(
+            "us", "audit", lambda found, _: msgspec.structs.replace(found, reasons=(*found.reasons, word))
+        )
+
+    answers = await asyncio.gather(*(also(word) for word in words))
+    assert all(answer and answer.changed for answer in answers)
+    before = await store.subscribers.read("us")
+    assert sorted(before.subscribers["audit"].reasons) == sorted(words)
+    same = await store.subscribers.update("us", "audit", lambda found, _: found)
+    assert same is not None
+    assert not same.changed
+    assert (await store.subscribers.read("us")).version == before.version
+    assert await store.subscribers.update("us", "nobody", lambda found, _: found) is None
+
+
+async def test_a_change_that_looks_at_the_others_sees_what_they_have_become(store: Store) -> None:
+    """Of two that may not both be paused, one stays awake."""
+    for name in ("a", "b"):
+        await store.subscribers.put("us", subscriber(name))
+
+    def unless_last(found: Subscriber, everyone: SubscriberList) -> Subscriber:
+        others = [each for name, each in everyone.subscribers.items() if name != found.name and not each.paused]
+        return pause(found, "failing", T0) if others else found
+
+    await asyncio.gather(*(store.subscribers.update("us", name, unless_last, alone=True) for name in ("a", "b")))
+    assert sorted(each.paused for each in await store.subscribers.readable("us")) == [False, True]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -13,6 +12,7 @@ from yarl import URL
 
 from receiver.errors import ConfigurationError, ReceiverError, TransportError
 from receiver.exchange import Request, Response
+from receiver.transport.addresses import is_loopback
 
 TIMEOUT = 10.0
 """Seconds for an answer, over those that the server was asked to wait."""
@@ -145,7 +145,7 @@ def read_base(url: str, *, insecure: bool) -> str:
     if not (host and whole and URL_TEXT.fullmatch(url)):
         problem = "is not a service address. Example: https://refunds.example (no user, ? or #)."
         raise ConfigurationError([f"--url or RECEIVER_URL: {problem}"])
-    if scheme != "https" and not insecure and not _is_loopback(host):
+    if scheme != "https" and not insecure and not is_loopback(host):
         raise ConfigurationError(
             [
                 f"--url or RECEIVER_URL: plain http to {host} would expose the token to the network. "
@@ -153,14 +153,6 @@ def read_base(url: str, *, insecure: bool) -> str:
             ]
         )
     return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    name = host.lower().removesuffix(".")
-    try:
-        return name == "localhost" or name.endswith(".localhost") or ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def read_token(text: str, origin: str) -> str:

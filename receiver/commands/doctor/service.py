@@ -13,6 +13,7 @@ from receiver.commands.doctor.site import Site, plural, seconds
 from receiver.errors import Malformed, TransportError
 from receiver.exchange import Request, Response
 from receiver.ledger.timestamps import parse_time
+from receiver.transport.addresses import is_loopback
 
 TIMEOUT, CONNECT_TIMEOUT, MOST = 4.0, 2.0, 1024 * 1024
 RUNNING, READY, DIAGNOSTICS = "service.running", "service.ready", "service.diagnostics"
@@ -109,11 +110,7 @@ def _own_address(site: Site) -> str:
 
 def _safe(base: str) -> bool:
     """Whether a token may be sent there: over TLS, or within this machine."""
-    host = urlsplit(base).hostname or ""
-    try:
-        return base.lower().startswith("https://") or host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return base.lower().startswith("https://") or is_loopback(urlsplit(base).hostname or "")
 
 
 async def _get(site: Site, url: str, token: str = "") -> Response:

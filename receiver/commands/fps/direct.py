@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,9 +31,10 @@ from receiver.errors import (
     ConfigurationError,
     TransportError,
 )
-from receiver.exchange import Request, Response
+from receiver.exchange import Request, Response, never_sent
 from receiver.ledger.refund import State
 from receiver.ledger.schema import amazon_time, money_json
+from receiver.transport.addresses import is_loopback
 
 ACCESS_KEY_ID, SECRET, SECRET_FILE, ENDPOINT = (
     "FPS_ACCESS_KEY_ID",
@@ -44,8 +44,6 @@ ACCESS_KEY_ID, SECRET, SECRET_FILE, ENDPOINT = (
 )
 TIMEOUT = 30.0
 REFUSED, UNDECIDED = 1, 3
-NEVER_SENT = frozenset({"bad_url", "bad_header", "dns_failed", "connect_failed", "tls_failed", "forbidden_address"})
-"""Reasons of `TransportError` that mean that no request went out."""
 
 # The API reference: references are kept for seven days, and DuplicateRequest is for a *different* request.
 AGAIN = (
@@ -159,16 +157,9 @@ def _endpoint(url: str) -> str:
     except BadRequest as error:
         raise ConfigurationError([f"--endpoint: {error.detail}"]) from None
     parts = urlsplit(checked)
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ConfigurationError(["--endpoint: plain http would expose the signed request. Use https."])
     return checked
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _send(request: Request) -> Response:
@@ -200,8 +191,8 @@ def _explaining() -> Iterator[None]:
             say([f"{error.detail} [{error.reason}]{_request_id(error)}", AGAIN])
             raise typer.Exit(UNDECIDED) from None
         except TransportError as error:
-            sent = error.reason not in NEVER_SENT
-            say([f"{error.detail} [{error.reason}]", AGAIN if sent else "Nothing was sent. Check --endpoint."])
+            advice = "Nothing was sent. Check --endpoint." if never_sent(error.reason) else AGAIN
+            say([f"{error.detail} [{error.reason}]", advice])
             raise typer.Exit(UNDECIDED) from None
 
 

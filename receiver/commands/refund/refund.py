@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -20,7 +19,7 @@ from receiver.errors import Malformed
 from receiver.exchange import Response
 from receiver.ledger.durations import SPAN, milliseconds, parse_duration
 from receiver.ledger.refund import ALIASES, REFUND_ID, Reason, State
-from receiver.ledger.timestamps import format_rfc3339, parse_time
+from receiver.ledger.timestamps import format_rfc3339, parse_any_time
 
 MOST_PER_PAGE = 200
 WAIT_STEP = 25
@@ -46,24 +45,14 @@ def _refund_id(text: str | None) -> str | None:
 def _since(text: str) -> str:
     """A time that the API understands, from a time, a day, or a span that counts back from now."""
     try:
-        if re.fullmatch(rf"(?:{SPAN.pattern}\s*)+", text):
+        if re.fullmatch(SPAN, text):
             return format_rfc3339(max(_now() - milliseconds(parse_duration(text)), 0))
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
             text = f"{text}T00:00:00Z"
-        return format_rfc3339(max(_read_time(text), 0)) if text else ""
-    except (ValueError, OverflowError):
+        return format_rfc3339(max(parse_any_time(text), 0)) if text else ""
+    except (Malformed, ValueError):
         shape = "2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z or 20260131T120000Z"
         raise typer.BadParameter(f"give a span or a time such as {shape}.") from None
-
-
-def _read_time(text: str) -> int:
-    try:
-        return parse_time(text)
-    except Malformed:
-        given = datetime.fromisoformat(text)
-        if given.tzinfo is None:
-            raise ValueError("no offset") from None
-        return int(given.astimezone(UTC).timestamp() * 1000)
 
 
 def _now() -> int:

@@ -38,7 +38,7 @@ from receiver.outbox.events.event import Event, to_fields
 from receiver.outbox.retries import Tested
 from receiver.store import Store
 from receiver.store.deliveries.dead_letters import Redriven, Waiting
-from receiver.store.redis.stream_ids import fixed_width
+from receiver.store.redis.stream_ids import fixed_width, written_at
 
 MOST_SHOWN = 100
 """Ids that the answer to a redrive names."""
@@ -251,7 +251,7 @@ def _dead(dead: DeadEvent) -> DeadDeliveryJson:
         "streamId": dead.stream_id,
         "type": dead.type or None,
         "refundId": dead.refund_id or None,
-        "writtenAt": format_rfc3339(int(dead.stream_id.partition("-")[0])),
+        "writtenAt": format_rfc3339(written_at(dead.stream_id)),
         "reason": dead.reason,
         "deadAt": format_rfc3339(dead.at),
         "attempts": dead.attempts,
@@ -268,7 +268,7 @@ def _waiting(waiting: Waiting) -> WaitingDeliveryJson:
         "streamId": waiting.stream_id,
         "type": waiting.fields.get("type"),
         "refundId": waiting.fields.get("refundId"),
-        "writtenAt": format_rfc3339(int(waiting.stream_id.partition("-")[0])),
+        "writtenAt": format_rfc3339(written_at(waiting.stream_id)),
         "nextAttemptAt": format_rfc3339(waiting.at),
         "attempts": tried.count,
         "lastStatus": tried.last_status or None,

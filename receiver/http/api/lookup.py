@@ -51,8 +51,12 @@ async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[s
 async def find_subscriber(store: Store, accounts: Sequence[str], name: str) -> tuple[str, Subscriber]:
     """The subscriber, with its account. Raises `NotFound`, `Conflict`."""
     found = [each for each in await all_subscribers(store, accounts) if each[1].name == name]
-    missing = NotFound("There is no such subscriber, or the token may not see it.", reason="no_such_subscriber")
-    return _the_one(found, "have one of this name", missing)
+    return _the_one(found, "have one of this name", no_such_subscriber())
+
+
+def no_such_subscriber() -> NotFound:
+    """The error for a name that no subscriber has."""
+    return NotFound("There is no such subscriber, or the token may not see it.", reason="no_such_subscriber")
 
 
 def _the_one(found: Sequence[tuple[str, T]], what: str, missing: NotFound) -> tuple[str, T]:

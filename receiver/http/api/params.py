@@ -9,7 +9,6 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 from starlette.requests import Request
@@ -17,7 +16,7 @@ from starlette.requests import Request
 from receiver.errors import BadRequest, Malformed
 from receiver.ledger.order_reference import MAX_ORDER_REFERENCE, reference_problem, searchable
 from receiver.ledger.refund import REFUND_ID
-from receiver.ledger.timestamps import parse_time
+from receiver.ledger.timestamps import parse_any_time
 
 T = TypeVar("T")
 Schema = dict[str, Any]
@@ -100,8 +99,8 @@ def moment(name: str, about: str, meaning: str) -> Parameter[int]:
 
     def read(given: str) -> int:
         try:
-            return max(read_time(given), 0)
-        except ValueError:
+            return max(parse_any_time(given), 0)
+        except Malformed:
             shape = "2026-01-31T12:00:00Z (a + in an offset is written %2B) or 20260131T120000Z"
             raise BadRequest(f"`{name}` is a time such as {shape}.", reason="bad_parameter") from None
 
@@ -156,17 +155,6 @@ def check_query(request: Request, parameters: Iterable[Parameter[Any]]) -> None:
     twice = sorted({name for name in given if given.count(name) > 1})
     if twice:
         raise BadRequest(f"Given more than once: {', '.join(twice)}.", reason="repeated_parameter")
-
-
-def read_time(text: str) -> int:
-    """A time in ms UTC: RFC 3339, with `Z` or an offset, or Amazon's basic form. Raises `ValueError`."""
-    try:
-        return parse_time(text)
-    except Malformed:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None or "T" not in text.upper():
-            raise ValueError("no offset") from None
-        return int(moment.timestamp() * 1000)
 
 
 def _unknown(unknown: list[str], names: list[str]) -> str:

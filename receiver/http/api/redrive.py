@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
-from receiver.errors import BadRequest
+from receiver.errors import BadRequest, Malformed
 from receiver.http.api.bodies import object_schema
-from receiver.http.api.params import Schema, read_time, time, whole
+from receiver.http.api.params import Schema, time, whole
+from receiver.ledger.timestamps import parse_any_time
 from receiver.outbox.events.event import EVENT_ID
 
 MOST_IDS = 1000
@@ -101,6 +102,6 @@ def _time(body: dict[str, Any], key: str) -> int:
     if key not in body:
         return 0
     try:
-        return max(read_time(body[key] if isinstance(body[key], str) else ""), 1)
-    except ValueError:
+        return max(parse_any_time(body[key] if isinstance(body[key], str) else ""), 1)
+    except Malformed:
         raise BadRequest(f"`{key}` is a time such as 2026-01-31T12:00:00Z.", reason="bad_redrive") from None

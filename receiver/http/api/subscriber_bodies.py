@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from receiver.errors import BadRequest, Malformed
 from receiver.http.api.bodies import ACCOUNT_FIELD, object_schema
-from receiver.http.api.params import Schema, read_time, time, whole
+from receiver.http.api.params import Schema, time, whole
 from receiver.http.api.schema import StatsJson, SubscriberJson
 from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.money import AMOUNT
 from receiver.ledger.money import CURRENCY as CURRENCY_CODE
-from receiver.ledger.timestamps import format_rfc3339
+from receiver.ledger.timestamps import format_rfc3339, parse_any_time
 from receiver.outbox.formats.alertmanager import LONGEST_AUTHORIZATION
 from receiver.outbox.formats.format import LONGEST_LINK
 from receiver.outbox.formats.pagerduty import ROUTING_KEY
@@ -150,8 +150,8 @@ def read_start(given: object, now: int) -> int | None:
     if given == "beginning":
         return 0
     try:
-        start = max(read_time(given if isinstance(given, str) else ""), 0)
-    except ValueError:
+        start = max(parse_any_time(given if isinstance(given, str) else ""), 0)
+    except Malformed:
         raise BadRequest(
             "`start` is now, beginning, or a time such as 2026-01-31T12:00:00Z.", reason="bad_start"
         ) from None

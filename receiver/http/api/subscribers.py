@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, NotFound
 from receiver.http.api.bodies import chosen_account, read_object
-from receiver.http.api.lookup import all_subscribers, find_subscriber
+from receiver.http.api.lookup import all_subscribers, find_subscriber, no_such_subscriber
 from receiver.http.api.operations import (
     ADMIN,
     NO_ACCOUNT,
@@ -278,12 +278,12 @@ class SubscriberApi:
     async def _change(
         self, call: Call, change: Callable[[Subscriber], Subscriber], made: MadeSecretJson | None = None
     ) -> Response:
-        while True:
-            account, before = await self._named(call)
-            after = change(before)  # Anew each time: what another change has made of it meanwhile is judged too.
-            if after == before or await self._store.subscribers.change(account, before, after):
-                body: ChangedSubscriberJson = {**shown(account, after), **(made or {})}
-                return json_answer(body)
+        account, found = await self._named(call)
+        updated = await self._store.subscribers.update(account, found.name, lambda stored, _: change(stored))
+        if updated is None:
+            raise no_such_subscriber()
+        body: ChangedSubscriberJson = {**shown(account, updated.after), **(made or {})}
+        return json_answer(body)
 
     async def _named(self, call: Call) -> tuple[str, Subscriber]:
         return await find_subscriber(self._store, call.accounts, call[NAME])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import NotFound
+from receiver.http.api.lookup import no_such_subscriber
 from receiver.http.dashboard.guard import Frame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.outbox.dead_letter import DeadEvent
@@ -96,10 +96,6 @@ class SubscriberPages:
         session.caller.need(Scope.ADMIN)
         name = str(request.path_params["name"])
         (account,) = session.caller.seen(request.query_params.get("account", ""))
-        while True:
-            found = [each for each in await self._store.subscribers.readable(account) if each.name == name]
-            if not found:
-                raise NotFound("There is no such subscriber.", reason="no_such_subscriber")
-            after = change(found[0])
-            if after == found[0] or await self._store.subscribers.change(account, found[0], after):
-                return see_other("/subscribers")
+        if await self._store.subscribers.update(account, name, lambda stored, _: change(stored)) is None:
+            raise no_such_subscriber()
+        return see_other("/subscribers")

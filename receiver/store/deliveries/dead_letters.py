@@ -18,7 +18,7 @@ from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.retries import DeliveryAttempts
 from receiver.store.deliveries.queues import Copy, DeliveryQueues
 from receiver.store.redis.base import LAST_TIME, scored
-from receiver.store.redis.stream_ids import fixed_width, plain_id, texts_of
+from receiver.store.redis.stream_ids import fixed_width, plain_id, texts_of, written_at
 
 BATCH = 200
 """Events that one run of the script moves."""
@@ -129,7 +129,7 @@ class DeadLetters(DeliveryQueues):
             self._read("HLEN", keys("dead", name)),
             self.oldest_owed(account, name),
         )
-        return int(waiting), int(dead), int(oldest.partition("-")[0]) if oldest else 0
+        return int(waiting), int(dead), written_at(oldest) if oldest else 0
 
     async def oldest_owed(self, account: str, name: str) -> str:
         """The oldest event that the subscriber is owed; empty if there is none."""
@@ -157,7 +157,7 @@ class DeadLetters(DeliveryQueues):
         except (msgspec.MsgspecError, RecursionError):
             self.damage.record(key, stream_id, "not a dead event")
             text = "The record of this dead event is damaged."
-            at = min(int(stream_id.partition("-")[0]), LAST_TIME)
+            at = min(written_at(stream_id), LAST_TIME)
             return DeadEvent(stream_id, "", "", "", "unreadable", at, 0, text)
         return msgspec.structs.replace(dead, stream_id=stream_id, at=min(max(dead.at, 0), LAST_TIME))
 

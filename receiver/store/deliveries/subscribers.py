@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,18 @@ class SubscriberList:
     def names(self) -> list[str]:
         """All subscribers that are owed events."""
         return [*self.subscribers, *self.unreadable]
+
+
+class Updated(NamedTuple):
+    """A subscriber before and after a change."""
+
+    before: Subscriber
+    after: Subscriber
+
+    @property
+    def changed(self) -> bool:
+        """Whether the change made a difference."""
+        return self.before != self.after
 
 
 class SubscriberRepository(RedisRepository):
@@ -86,6 +98,33 @@ class SubscriberRepository(RedisRepository):
                 reason="too_many_subscribers",
             )
         return str(answer[1].decode())
+
+    async def update(
+        self,
+        account: str,
+        name: str,
+        change: Callable[[Subscriber, SubscriberList], Subscriber],
+        *,
+        alone: bool = False,
+        operator_events: Sequence[OperatorEvent] = (),
+    ) -> Updated | None:
+        """Apply a change to the stored subscriber, once more each time that another change came first.
+
+        `change` gets the subscriber and the list that it is in, and returns it as it shall be; returned as it was,
+        nothing is written. `alone`: it also starts again if any other subscriber of the list was changed meanwhile.
+        `operator_events` are queued with the change. None: there is no such subscriber.
+        """
+        while True:
+            found = await self.read(account)
+            before = found.subscribers.get(name)
+            if before is None:
+                return None
+            updated = Updated(before, change(before, found))
+            version = found.version if alone else None
+            if not updated.changed or await self.change(
+                account, before, updated.after, version=version, operator_events=operator_events
+            ):
+                return updated
 
     async def change(
         self,

@@ -13,6 +13,11 @@ def texts_of(flat: list[bytes]) -> dict[str, str]:
     return {field.decode(errors="replace"): value.decode(errors="replace") for field, value in pairs}
 
 
+def written_at(stream_id: str) -> int:
+    """When the entry was written, ms."""
+    return int(stream_id.partition("-")[0])
+
+
 def fixed_width(stream_id: str) -> str:
     """A stream id in a form whose byte order is the order of ids; `store/refunds/commit.lua` writes the same form."""
     ms, _, seq = stream_id.partition("-")
