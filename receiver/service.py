@@ -38,7 +38,7 @@ from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.store.redis.damage import KeysDamaged
 from receiver.track.amazon_client import AmazonClient
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
 
@@ -199,12 +199,12 @@ class Service:
         track = self.settings.track
         return Tracker(
             amazon_client=self._amazon_client(account),
-            settler=Settler(self.store, self._random, declared=True),
+            recorder=Recorder(self.store, self._random, declared=True),
             metrics=self.metrics,
             random=self._random,
             concurrency=track.concurrency,
             lease=track.lease.total_seconds(),
-            legacy=self.fps_issuers[account.name],
+            observe_fps=self.fps_issuers[account.name].observe,
         )
 
     def _amazon_client(self, account: Account) -> AmazonClient:
@@ -215,19 +215,19 @@ class Service:
         return Issuer(
             amazon_client=self._amazon_client(account),
             store=self.store,
-            settler=Settler(self.store, self._random, declared=True),
+            recorder=Recorder(self.store, self._random, declared=True),
             metrics=self.metrics,
             random=self._random,
-            nonce=lambda: secrets.token_hex(8),
+            new_owner=lambda: secrets.token_hex(8),
             over=account.over,
             lease=self.settings.track.lease.total_seconds(),
             same_amount_within=milliseconds(self.settings.issue.same_amount_within),
         )
 
     def _fps_issuer(self, account: Account) -> FpsIssuer:
-        settler = Settler(self.store, self._random, declared=True)
+        recorder = Recorder(self.store, self._random, declared=True)
         lease = self.settings.track.lease.total_seconds()
-        return FpsIssuer(self._amazon_client(account), settler, self._random, lambda: secrets.token_hex(8), lease)
+        return FpsIssuer(self._amazon_client(account), recorder, self._random, lambda: secrets.token_hex(8), lease)
 
     def _dispatcher(self, account: Account) -> Deliverer:
         """Every account has its own share of the concurrent deliveries, so that none can use up the others'."""

@@ -28,13 +28,13 @@ def repair_command(
     ],
     config: Config = None,
     part: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--part",
             help="Only this field or member, or this place in a list. \\xNN is a byte. Default: the whole key.",
             show_default=False,
         ),
-    ] = "",
+    ] = None,
     compared: Annotated[
         bool, typer.Option("--compared", help="Confirms that you compared the charge with Seller Central.")
     ] = False,
@@ -57,7 +57,7 @@ def repair_command(
         raise typer.Exit(uvloop.run(repair(load(config, os.environ), key, part, compared, as_json)))
 
 
-async def repair(settings: Settings, key: str, part: str, compared: bool, as_json: bool) -> int:
+async def repair(settings: Settings, key: str, part: str | None, compared: bool, as_json: bool) -> int:
     """Set it aside. Returns the exit code: 1 if it is not there.
 
     Raises `ConfigurationError` for a key that is none of ours, or that money depends on, and `StoreUnavailable`.
@@ -85,11 +85,11 @@ async def repair(settings: Settings, key: str, part: str, compared: bool, as_jso
     finally:
         await store.close()
     if as_json:
-        emit_value({"key": key, "part": part or None, "keptAt": kept or None})
+        emit_value({"key": key, "part": part, "keptAt": kept or None})
     elif not kept:
-        emit(f"There is no {key}{f' with a part {part}' if part else ''}. Nothing was changed.")
+        emit(f"There is no {key}{'' if part is None else f' with a part {part!r}'}. Nothing was changed.")
     else:
-        emit(f"Set aside: {key}{f', {part}' if part else ''}. It is kept at {kept}.")
+        emit(f"Set aside: {key}{'' if part is None else f', {part}'}. It is kept at {kept}.")
         undo = shlex.join(["redis-cli", "RENAMENX", kept, unescaped_key(key)])
-        emit("It is a field of that hash." if part else f"To undo it: {undo}")
+        emit("It is a field of that hash." if part is not None else f"To undo it: {undo}")
     return 0 if kept else 1

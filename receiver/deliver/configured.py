@@ -1,4 +1,4 @@
-"""Verb. The subscribers of the configuration → the store, at the start and whenever they are gone from it."""
+"""Verb. Configured subscribers → the store, at the start and whenever they are missing from it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from receiver.store.redis.damage import WrongType
 log = structlog.get_logger()
 
 EVERY = 5.0
-"""Seconds between two looks at whether they are still there."""
+"""Seconds between two checks that they are still there."""
 
 
 @dataclass(slots=True)
 class ConfiguredSubscribers:
-    """Keeps what is `declared`, by account. `done` is set when all of it has been written once.
+    """Keeps the `declared` subscribers, by account, in the store. `done` is set when all have been written once.
 
     `starts` by account and name: from when (ms) a new one is owed what the stream still holds; None: from now on.
     """
@@ -35,10 +35,10 @@ class ConfiguredSubscribers:
     written: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     """By account: set when its subscribers have been written once."""
     blocked: dict[str, WrongType] = field(default_factory=dict)
-    """Accounts whose subscribers cannot be written because of a key of a foreign type."""
+    """Accounts whose subscribers cannot be written because a key has the wrong type."""
 
     async def run(self) -> None:
-        """Write them, and see to it that they stay: a store can be emptied. Until cancelled."""
+        """Write them, and again whenever the store was emptied. Until cancelled."""
         while True:
             try:
                 for account, subscribers in self.declared.items():
@@ -55,7 +55,7 @@ class ConfiguredSubscribers:
         await self.written[account].wait()
 
     async def _declare_alone(self, account: str, subscribers: Sequence[Subscriber]) -> None:
-        """A key of a foreign type holds up its own account, and no other."""
+        """A key of the wrong type holds up its own account, and no other."""
         try:
             await self._declare(account, subscribers)
             self.written[account].set()
@@ -79,8 +79,8 @@ class ConfiguredSubscribers:
         await self.store.subscribers.update(
             account, subscriber.name, lambda stored, _: structs.replace(stored, origin="api")
         )
-        mend = f"receiver subscriber remove {subscriber.name}, or declare it again"
-        log.warning("subscriber.no_longer_declared", account=account, subscriber=subscriber.name, mend=mend)
+        fix = f"receiver subscriber remove {subscriber.name}, or declare it again"
+        log.warning("subscriber.no_longer_declared", account=account, subscriber=subscriber.name, fix=fix)
 
     async def _write(self, account: str, subscriber: Subscriber) -> None:
         """Add the subscriber if it is missing. At the start, also change the stored one.

@@ -1,6 +1,6 @@
-"""Verb. Lanes → the world: claim in every lane what is due, and hand it over. A bad subscriber delays only itself.
+"""Verb. Delivery queues → subscribers: claim what is due in every queue, and send it. A bad subscriber delays no other.
 
-Each lane has its own room, its own rate, and its own breaker: after five failures in a row one message at a time is
+Each queue has its own room, its own rate, and its own breaker: after five failures in a row one message at a time is
 sent, a second after the last, until one succeeds. Rate and breaker are the store's
 (`store/deliveries/claim_deliveries.lua`), so they hold over all processes together.
 """
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 from heapq import heapify, heappop, heappush
-from math import inf
 
 import structlog
 
@@ -22,21 +21,25 @@ from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.retries import ClaimedDelivery
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.runtime.metrics import Metrics
-from receiver.runtime.rounds import in_rounds
+from receiver.runtime.rounds import Claim, Rounds
 from receiver.store import Store
-from receiver.store.deliveries.queues import BREAKER, Claims, QueueLimits
+from receiver.store.deliveries.queues import BREAKER, QueueLimits
 from receiver.store.deliveries.subscribers import SubscriberList
-from receiver.store.redis.wakeups import ChangeSignal
 
 log = structlog.get_logger()
 
-NOTHING = Claims((), None)
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Deliveries that go to one subscriber in one message."""
+
+    subscriber: Subscriber
+    deliveries: Sequence[ClaimedDelivery]
 
 
 @dataclass(slots=True)
 class Deliverer:
-    """Sends one account's events. `system_clock` is the machine's own clock (ms): subscribers check the timestamp by
-    theirs.
+    """Sends one account's events. `system_clock` (ms) is the machine's own: subscribers check timestamps by theirs.
 
     `rate` (messages a second, 0: any) and `per_subscriber` are for subscribers that have no number of their own.
     """
@@ -47,80 +50,80 @@ class Deliverer:
     metrics: Metrics
     system_clock: Callable[[], int]
     random: Callable[[], float]
-    concurrency: int = 256
+    concurrency: InitVar[int] = 256
     per_subscriber: int = 8
     rate: float = 0.0
     timeout: float = 10.0
     connect_timeout: float = 3.0
     lease: float = 30.0
-    _running: dict[asyncio.Task[None], str] = field(default_factory=dict)
-    _waker: ChangeSignal = field(default_factory=ChangeSignal)
+    rounds: Rounds[Message] = field(init=False)
     _turn: int = 0
     _served: Counter[str] = field(default_factory=Counter)
-    """The turn in which each lane was given room last."""
-    _lanes: list[str] = field(default_factory=list)
-    """Whose lanes there were at the last look."""
+    """The turn in which each queue was given room last."""
+    _names: list[str] = field(default_factory=list)
+    """Whose queues there were at the last look."""
     _held: set[str] = field(default_factory=set)
-    """Lanes in which something was held back: what comes of that which is under way may set it free."""
+    """Queues in which something was held back: the end of a message under way may set it free."""
+
+    def __post_init__(self, concurrency: int) -> None:
+        self.rounds = Rounds(
+            name="deliver",
+            account=self.account,
+            claim=self._claim,
+            work=self._work,
+            about=self._about,
+            concurrency=concurrency,
+            unblocks=self._unblocks,
+        )
 
     async def run(self) -> None:
-        """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
-        with self.store.change_signal(self.account) as self._waker:
-            await in_rounds(self._waker, self._round, self._running)
+        """Work until cancelled."""
+        await self.rounds.run(self.store.change_signal(self.account))
 
-    async def _round(self) -> float:
-        """Claim in every lane what is due and what there is room for.
+    async def _claim(self, room: int) -> Claim[Message]:
+        """Claim in every queue what is due and what there is room for."""
+        subscriber_list, heads = await self._look()
+        subscribers, now = subscriber_list.subscribers, self.store.now()
+        waits = {name: max(at - now, 0) for name, at in heads.items() if not at or not subscribers[name].paused}
+        rooms = self._share_out(room, subscribers, [name for name, wait in waits.items() if wait == 0])
+        async with asyncio.TaskGroup() as group:
+            claims = {
+                name: group.create_task(self._claim_queue(subscribers[name], share)) for name, share in rooms.items()
+            }
+        messages = [
+            message for name, claim in claims.items() for message in _messages(subscribers[name], claim.result().items)
+        ]
+        if messages:
+            return Claim(messages, 0)
+        more = [claim.result().wait for claim in claims.values()]
+        return Claim((), min((wait for wait in (*waits.values(), *more) if wait), default=None))
 
-        Returns the seconds until more is due; `inf`: nobody knows.
-        """
-        try:
-            subscriber_list, tops = await self._looked()
-        except StoreUnavailable as error:
-            log.warning("deliver.store_unavailable", account=self.account, reason=error.reason)
-            return inf
-        now = self.store.now()
-        waits = {
-            name: max(at - now, 0)
-            for name, at in tops.items()
-            if not at or not subscriber_list.subscribers[name].paused
-        }
-        rooms = self._rooms(subscriber_list, [name for name, wait in waits.items() if wait == 0])
-        async with asyncio.TaskGroup() as claims:
-            claimed = [
-                claims.create_task(self._claim(subscriber_list.subscribers[name], room)) for name, room in rooms.items()
-            ]
-        results = [claim.result() for claim in claimed]
-        if any(result.deliveries for result in results):
-            return 0.0
-        more = [result.wait for result in results if result.wait]
-        return min((wait / 1000 for wait in (*waits.values(), *more) if wait), default=inf)
-
-    async def _looked(self) -> tuple[SubscriberList, dict[str, int]]:
-        """The subscribers, and when each lane is due next. Both in one go, unless there are others than last time."""
-        tops, subscriber_list = await asyncio.gather(
-            self.store.deliveries.queue_heads(self.account, self._lanes),
-            self.store.subscribers.read(self.account),
+    async def _look(self) -> tuple[SubscriberList, dict[str, int]]:
+        """The subscribers, and when each queue is due next. In one round trip, unless the subscribers have changed."""
+        heads, subscriber_list = await asyncio.gather(
+            self.store.deliveries.queue_heads(self.account, self._names), self.store.subscribers.read(self.account)
         )
-        if self._lanes != (names := list(subscriber_list.subscribers)):
-            self._lanes = names
-            tops = await self.store.deliveries.queue_heads(self.account, names)
-        return subscriber_list, tops
+        if self._names != (names := list(subscriber_list.subscribers)):
+            self._names = names
+            heads = await self.store.deliveries.queue_heads(self.account, names)
+        return subscriber_list, heads
 
     @property
     def _spare(self) -> int:
-        return self.concurrency // 4
+        return self.rounds.concurrency // 4
 
-    def _rooms(self, subscriber_list: SubscriberList, names: list[str]) -> dict[str, int]:
-        """How many messages may be begun in each of these lanes.
+    def _share_out(self, room: int, subscribers: Mapping[str, Subscriber], names: list[str]) -> dict[str, int]:
+        """How many messages may be begun in each of these queues.
 
-        Where room is scarce, it goes to those with the least under way; among equals to who has waited longest. The
-        last of it is for those with nothing under way.
+        If room is scarce, it goes to the queues with the least under way; among equals, to the one that has waited
+        longest. The last quarter of all room is for queues with nothing under way.
         """
-        busy, rooms = Counter(self._running.values()), Counter[str]()
-        most = {name: subscriber_list.subscribers[name].concurrency or self.per_subscriber for name in names}
+        busy = Counter(message.subscriber.name for message in self.rounds.under_way.values())
+        rooms = Counter[str]()
+        most = {name: subscribers[name].concurrency or self.per_subscriber for name in names}
         queue = [(busy[name], self._served[name], name) for name in names if busy[name] < most[name]]
         heapify(queue)
-        for left in range(self.concurrency - len(self._running), 0, -1):
+        for left in range(room, 0, -1):
             if not queue or (queue[0][0] and left <= self._spare):
                 break
             under_way, served, name = heappop(queue)
@@ -133,52 +136,50 @@ class Deliverer:
         self._held |= {name for name in names if busy[name] + rooms[name] >= most[name]}
         return rooms
 
-    async def _claim(self, subscriber: Subscriber, room: int) -> Claims:
-        """Take events of one lane, and begin to deliver them."""
-        most, name = format_spec(subscriber.format).most_in_one, subscriber.name
+    async def _claim_queue(self, subscriber: Subscriber, room: int) -> Claim[ClaimedDelivery]:
         terms = QueueLimits(
             rate=subscriber.rate or self.rate,
-            most=most,
+            most=format_spec(subscriber.format).most_in_one,
             window=format_spec(subscriber.format).window,
             breaker=BREAKER,
             tests_only=subscriber.paused,
         )
         try:
-            claims = await self.store.deliveries.claim(
-                self.account, name, lease=int(self.lease * 1000), limit=room, terms=terms
+            claim = await self.store.deliveries.claim(
+                self.account, subscriber.name, lease=int(self.lease * 1000), limit=room, terms=terms
             )
         except StoreUnavailable as error:
-            log.warning("deliver.not_claimed", account=self.account, subscriber=name, reason=error.reason)
-            return NOTHING
-        for start in range(0, len(claims.deliveries), most):
-            message = claims.deliveries[start : start + most]
-            task = asyncio.get_running_loop().create_task(self._deliver(message, subscriber))
-            self._running[task] = name
-            task.add_done_callback(self._done)
-        if claims.wait:
-            self._held.add(name)
-        return claims
+            log.warning("deliver.not_claimed", account=self.account, subscriber=subscriber.name, reason=error.reason)
+            return Claim()
+        if claim.wait:
+            self._held.add(subscriber.name)
+        return claim
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        """Where there was no room, or something was held back, there may be more to do now."""
-        full = len(self._running) >= self.concurrency - self._spare
-        name = self._running.pop(task)
-        if full or name in self._held:
-            self._held.discard(name)
-            self._waker.set()
+    def _unblocks(self, message: Message) -> bool:
+        """Whether room was scarce, or something was held back in the message's queue."""
+        name = message.subscriber.name
+        if len(self.rounds.under_way) < self.rounds.concurrency - self._spare and name not in self._held:
+            return False
+        self._held.discard(name)
+        return True
 
-    async def _deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
-        with structlog.contextvars.bound_contextvars(account=self.account, subscriber=subscriber.name):
-            try:
-                await self.deliver(deliveries, subscriber)
-            except StoreUnavailable as error:
-                log.warning("deliver.not_settled", reason=error.reason)
-            except Exception:
-                log.exception("deliver.failed", stream_ids=[delivery.stream_id for delivery in deliveries])
+    async def _work(self, message: Message) -> None:
+        with structlog.contextvars.bound_contextvars(account=self.account, subscriber=message.subscriber.name):
+            await self.deliver(message.deliveries, message.subscriber)
+
+    def _about(self, message: Message) -> dict[str, object]:
+        stream_ids = [delivery.stream_id for delivery in message.deliveries]
+        return {"account": self.account, "subscriber": message.subscriber.name, "stream_ids": stream_ids}
 
     async def deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
-        """Send one message, and settle what is in it."""
-        handover = DeliveryAttempt(
+        """Send one message, and finish each delivery in it."""
+        attempt = DeliveryAttempt(
             self.store, self.send, self.metrics, self.system_clock, self.random, self.timeout, self.connect_timeout
         )
-        await handover.deliver(deliveries, subscriber)
+        await attempt.deliver(deliveries, subscriber)
+
+
+def _messages(subscriber: Subscriber, deliveries: Sequence[ClaimedDelivery]) -> Iterator[Message]:
+    most = format_spec(subscriber.format).most_in_one
+    for start in range(0, len(deliveries), most):
+        yield Message(subscriber, deliveries[start : start + most])

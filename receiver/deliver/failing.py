@@ -1,7 +1,7 @@
-"""Verb. What becomes of a subscriber to which nothing gets through, and who is told: nothing is given up in silence.
+"""Verb. A subscriber that nothing reaches is paused, and operators are notified.
 
-When an event is given up and nothing has succeeded since it was written, the subscriber is paused, unless nobody else
-would be told about declines: then it stays active, and that is told. 410 pauses it in any case: it asked for it.
+It is paused when an event is given up and no delivery has succeeded since that event was written. The last subscriber
+that gets declines stays active instead, and operators are notified of that. 410 pauses a subscriber in any case.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from receiver.store.redis.stream_ids import written_at
 log = structlog.get_logger()
 
 
-async def announce(store: Store, account: str, metrics: Metrics) -> None:
-    """Have operators told of what waits to be told, in the stream, the log and the metrics."""
+async def publish_operator_events(store: Store, account: str, metrics: Metrics) -> None:
+    """Publish the waiting events for operators: in the stream, the log and the metrics."""
     for event in await store.deliveries.publish_operator_events(account):
         metrics.operator_event(event.type.value)
         log.error(
@@ -92,7 +92,7 @@ async def _pause(
         delivery.account, delivery.subscriber, change, alone=alone, operator_events=[event]
     )
     if updated and updated.changed:
-        log.error("subscriber.paused", reason=event.reason, mend="receiver subscriber resume")
+        log.error("subscriber.paused", reason=event.reason, fix="receiver subscriber resume")
 
 
 async def _keep_failing(store: Store, delivery: ClaimedDelivery, attempts: DeliveryAttempts) -> None:
@@ -101,13 +101,13 @@ async def _keep_failing(store: Store, delivery: ClaimedDelivery, attempts: Deliv
         delivery.account,
         delivery.subscriber,
         "last_active",
-        "Nothing reaches it any more. It is not paused, because nobody else would be told about declines: mend it, "
+        "Nothing reaches it any more. It is not paused, because no other subscriber gets declines: fix it, "
         "or add another subscriber.",
         store.now(),
         last_error=attempts.last_error,
     )
     if await store.deliveries.publish_failing_once(delivery.account, event):
-        log.error("subscriber.failing", reason="last_active", mend="mend its address, or add another subscriber")
+        log.error("subscriber.failing", reason="last_active", fix="fix its address, or add another subscriber")
 
 
 def _paused(store: Store, delivery: ClaimedDelivery, reason: str, why: str, last_error: str) -> OperatorEvent:

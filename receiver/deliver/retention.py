@@ -1,7 +1,7 @@
-"""Verb. Keeps the stream of events in bounds: new subscribers get what they want of before, and old entries go.
+"""Verb. Upkeep of the event stream: backfill for new subscribers, expiry, trimming, and events for operators.
 
-Every process may run it. Backfill and operator events are safe to do side by side; trimming and expiry are done by
-whoever comes first in each minute.
+Every process runs it. Backfill and operator events are safe in several processes at once; one process a minute expires
+and trims.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 
 import structlog
 
-from receiver.deliver.failing import announce
+from receiver.deliver.failing import publish_operator_events
 from receiver.errors import StoreUnavailable
 from receiver.outbox.dead_letter import dead_event, dead_letter
 from receiver.outbox.events.event import is_newer
@@ -30,12 +30,12 @@ log = structlog.get_logger()
 
 IDLE = 1.0
 MOST_BATCHES = 100
-"""Batches of expired events of one subscriber in one go: the rest has time until the next."""
+"""Batches of expired events of one subscriber in one round; the rest waits for the next round."""
 
 
 @dataclass(slots=True)
 class Retention:
-    """One account's. `keep` and `keep_owed` in ms: how long an event stays in the stream, at least and at most."""
+    """Upkeep for one account. `keep` and `keep_owed` (ms): how long an event is kept, at least and at most."""
 
     account: str
     store: Store
@@ -55,8 +55,8 @@ class Retention:
             await asyncio.sleep(IDLE)
 
     async def round(self) -> None:
-        """Everything there is to do just now. Raises `StoreUnavailable`; what was done stays done."""
-        for part in (partial(announce, self.store, self.account, self.metrics), self.backfill):
+        """Do what is due. Raises `StoreUnavailable`; what was done stays done."""
+        for part in (partial(publish_operator_events, self.store, self.account, self.metrics), self.backfill):
             with self._alone():
                 await part()
         now = self.store.now()
@@ -70,14 +70,14 @@ class Retention:
 
     @contextlib.contextmanager
     def _alone(self, **about: str) -> Iterator[None]:
-        """A key of a foreign type stops only what needs it."""
+        """A key of the wrong type stops only the work that needs it."""
         try:
             yield
         except WrongType as error:
             log.warning("upkeep.not_done", account=self.account, key=error.key, reason=error.reason, **about)
 
     async def backfill(self) -> None:
-        """Owe new subscribers what they want of the events from before they came."""
+        """Queue earlier events for new subscribers."""
         for job in await self.store.deliveries.backfills(self.account):
             subscriber = (await self.store.subscribers.read(self.account)).subscribers.get(job.name)
             if subscriber is None:
@@ -88,12 +88,12 @@ class Retention:
                     log.info("backfill.done", account=self.account, subscriber=job.name)
 
     async def expire(self) -> None:
-        """Give up what lanes have owed for too long: one paused subscriber must not hold the stream for ever."""
+        """Give up events that have been owed too long: a paused subscriber must not keep the stream from being cut."""
         before = self.store.now() - self.keep_owed
         for name in (await self.store.subscribers.read(self.account)).names:
             with self._alone(subscriber=name):
                 await self._expire(name, before)
-        await announce(self.store, self.account, self.metrics)
+        await publish_operator_events(self.store, self.account, self.metrics)
 
     async def _expire(self, name: str, before: int) -> None:
         for _ in range(MOST_BATCHES):
@@ -103,7 +103,7 @@ class Retention:
                 break
 
     async def _dead_letter(self, deliveries: list[ClaimedDelivery]) -> int:
-        """Operators are told once of all of them; of an operator event that nobody fetched, not at all."""
+        """One event tells operators of all of them. Expired operator events cause no further one."""
         about_refunds = [delivery for delivery in deliveries if not is_operator(delivery.fields)]
         gone = 0
         for delivery in deliveries:
@@ -119,7 +119,7 @@ class Retention:
         return gone
 
     async def trim(self) -> None:
-        """Cut what is old and owed to nobody."""
+        """Cut events that are old and not owed to any subscriber."""
         gone = await self.store.deliveries.trim(self.account, self.store.now() - self.keep)
         if gone:
             log.info("events.trimmed", account=self.account, count=gone)

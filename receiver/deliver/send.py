@@ -1,6 +1,7 @@
-"""Verb. One message to one subscriber: render, send, judge, settle.
+"""Verb. One message to one subscriber: render, send, judge, write.
 
-An event that is given up is told to operators in the same step, and may pause the subscriber (`deliver/failing.py`).
+The write that moves an event to the dead letters also queues an event for operators. It may be followed by pausing the
+subscriber (`deliver/failing.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from receiver.deliver.failing import announce, pause_failing, pause_gone
+from receiver.deliver.failing import pause_failing, pause_gone, publish_operator_events
 from receiver.errors import Malformed, StoreUnavailable, TransportError
 from receiver.exchange import Request, Response, in_the_log
 from receiver.ledger.lifecycle import EventType
@@ -45,13 +46,13 @@ from receiver.track.current import current_events, without_judgement
 log = structlog.get_logger()
 
 ANSWER_BYTES = 4096
-"""What is read of a subscriber's answer: enough to show a person, too little to hurt."""
+"""Bytes read of a subscriber's answer: enough to show to a person."""
 LATER_PAUSE = 5_000
 """ms for which an event of a later version is left to processes of that version."""
 STALE_TEST = 120_000
-"""ms after which nobody waits for a test any more."""
+"""ms after which a test is not sent any more: its caller has stopped waiting."""
 
-Told = Event | OperatorEvent
+AnyEvent = Event | OperatorEvent
 
 
 class Send(Protocol):
@@ -65,8 +66,7 @@ class Send(Protocol):
 
 @dataclass(slots=True)
 class DeliveryAttempt:
-    """Sends what was claimed. `system_clock` is the machine's own clock (ms): subscribers check the timestamp by
-    theirs."""
+    """Sends what was claimed. `system_clock` (ms) is the machine's own: subscribers check timestamps by theirs."""
 
     store: Store
     send: Send
@@ -77,37 +77,38 @@ class DeliveryAttempt:
     connect_timeout: float = 3.0
 
     async def deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
-        """Send events that were claimed for one message, and settle each.
+        """Send events that were claimed for one message, and finish each delivery.
 
-        Operator events go in a message of their own, and so does each test. After `StoreUnavailable` the lease runs
-        out, and they are sent again.
+        Operator events go in a message of their own, and so does each test. After `StoreUnavailable` the lease ends,
+        and they are sent again.
         """
-        together: list[tuple[ClaimedDelivery, Told]] = []
-        for_operators: list[tuple[ClaimedDelivery, Told]] = []
+        together: list[tuple[ClaimedDelivery, AnyEvent]] = []
+        for_operators: list[tuple[ClaimedDelivery, AnyEvent]] = []
         for delivery in deliveries:
             if is_newer(delivery.fields):
                 await self._leave(delivery)
                 continue
             try:
-                told = read(delivery)
+                event = read(delivery)
             except Malformed:
                 await self._unreadable(delivery)
                 continue
-            if isinstance(told, Event) and told.type is EventType.TEST:
-                await self._test(delivery, told, subscriber)
-            elif isinstance(told, OperatorEvent):
-                for_operators.append((delivery, told))
+            if isinstance(event, Event) and event.type is EventType.TEST:
+                await self._test(delivery, event, subscriber)
+            elif isinstance(event, OperatorEvent):
+                for_operators.append((delivery, event))
             else:
-                together.append((delivery, told))
+                together.append((delivery, event))
         together = await self._as_of_now(together, subscriber)
         for batch in filter(None, (together, for_operators)):
             await self._message(batch, subscriber)
 
     async def _as_of_now(
-        self, batch: list[tuple[ClaimedDelivery, Told]], subscriber: Subscriber
-    ) -> list[tuple[ClaimedDelivery, Told]]:
-        """With the advice of now. Where the store cannot tell it, the event goes out without."""
-        deliveries, events = [delivery for delivery, _ in batch], [told for _, told in batch if isinstance(told, Event)]
+        self, batch: list[tuple[ClaimedDelivery, AnyEvent]], subscriber: Subscriber
+    ) -> list[tuple[ClaimedDelivery, AnyEvent]]:
+        """The events with current advice; without any if the store cannot be read."""
+        deliveries = [delivery for delivery, _ in batch]
+        events = [event for _, event in batch if isinstance(event, Event)]
         if not deliveries:
             return batch
         try:
@@ -116,13 +117,13 @@ class DeliveryAttempt:
             log.warning("delivery.advice_unknown", subscriber=subscriber.name, reason=error.reason)
             return list(zip(deliveries, map(without_judgement, events), strict=True))
 
-    async def _message(self, batch: Sequence[tuple[ClaimedDelivery, Told]], subscriber: Subscriber) -> None:
-        answer, seconds = await self._post([told for _, told in batch], subscriber)
-        for number, (delivery, told) in enumerate(batch):
+    async def _message(self, batch: Sequence[tuple[ClaimedDelivery, AnyEvent]], subscriber: Subscriber) -> None:
+        answer, seconds = await self._post([event for _, event in batch], subscriber)
+        for number, (delivery, event) in enumerate(batch):
             with structlog.contextvars.bound_contextvars(**in_the_log(delivery.fields.get("traceparent", ""))):
-                await self._settle(delivery, told, subscriber, answer, seconds, first=number == 0)
+                await self._finish(delivery, event, subscriber, answer, seconds, first=number == 0)
 
-    async def _post(self, batch: Sequence[Told], subscriber: Subscriber) -> tuple[Response | TransportError, float]:
+    async def _post(self, batch: Sequence[AnyEvent], subscriber: Subscriber) -> tuple[Response | TransportError, float]:
         began = asyncio.get_running_loop().time()
         answer: Response | TransportError
         try:
@@ -137,50 +138,50 @@ class DeliveryAttempt:
             answer = error
         return answer, asyncio.get_running_loop().time() - began
 
-    async def _settle(
+    async def _finish(
         self,
         delivery: ClaimedDelivery,
-        told: Told,
+        event: AnyEvent,
         subscriber: Subscriber,
         answer: Response | TransportError,
         seconds: float,
         *,
         first: bool,
     ) -> None:
-        """`first`: a message that fails counts as one failure of the subscriber, however many events it holds."""
+        """Judge the answer, and write the verdict. Only the `first` event of a message counts for the health."""
         now, paused_ms = self.store.now(), subscriber.paused_ms
         verdict = judge(answer, delivery.attempts, now, self.random(), paused_ms=paused_ms)
         attempts = record(answer, delivery.attempts, verdict, now, paused_ms=paused_ms)
-        result = _result(verdict, answer, now) if first else AttemptEffects()
+        effects = _effects(verdict, answer, now) if first else AttemptEffects()
         match verdict:
             case Delivered():
-                held = await self.store.deliveries.delivered(delivery, result)
+                held = await self.store.deliveries.delivered(delivery, effects)
             case Retry(at=at):
-                held = await self.store.deliveries.retry(delivery, at, attempts, result)
+                held = await self.store.deliveries.retry(delivery, at, attempts, effects)
             case Gone():
                 await pause_gone(self.store, delivery, subscriber)
-                await announce(self.store, delivery.account, self.metrics)
-                held = await self.store.deliveries.retry(delivery, now, attempts, result)
+                await publish_operator_events(self.store, delivery.account, self.metrics)
+                held = await self.store.deliveries.retry(delivery, now, attempts, effects)
             case Dead(reason=reason):
-                held = await self._dead_letter(delivery, reason, attempts, result)
-        self._log(delivery, told, verdict, attempts, answer, seconds, held)
-        if isinstance(verdict, Dead) and held and isinstance(told, Event):
+                held = await self._dead_letter(delivery, reason, attempts, effects)
+        self._log(delivery, event, verdict, attempts, answer, seconds, held)
+        if isinstance(verdict, Dead) and held and isinstance(event, Event):
             if verdict.reason != "aborted":
                 await pause_failing(self.store, delivery, subscriber, attempts)
-            await announce(self.store, delivery.account, self.metrics)
+            await publish_operator_events(self.store, delivery.account, self.metrics)
 
     async def _dead_letter(
-        self, delivery: ClaimedDelivery, reason: str, attempts: DeliveryAttempts, result: AttemptEffects
+        self, delivery: ClaimedDelivery, reason: str, attempts: DeliveryAttempts, effects: AttemptEffects
     ) -> bool:
         now = self.store.now()
         tell = [] if is_operator(delivery.fields) else [dead_letter(delivery, reason, now, attempts)]
         entry = dead_event(delivery, reason, now, attempts)
-        return await self.store.deliveries.dead(delivery, entry, AttemptEffects(result.failed, result.error, tell))
+        return await self.store.deliveries.dead(delivery, entry, AttemptEffects(effects.failed, effects.error, tell))
 
     def _log(
         self,
         delivery: ClaimedDelivery,
-        told: Told,
+        event: AnyEvent,
         verdict: Verdict,
         attempts: DeliveryAttempts,
         answer: Response | TransportError,
@@ -193,8 +194,8 @@ class DeliveryAttempt:
         line = log.info if delivered else log.error if isinstance(verdict, Dead) else log.warning
         line(
             f"delivery.{outcome}",
-            event_id=told.id,
-            type=told.type.value,
+            event_id=event.id,
+            type=event.type.value,
             refund_id=delivery.fields.get("refundId", ""),
             attempt=attempts.count,
             error=None if delivered else error_text(answer),
@@ -204,7 +205,7 @@ class DeliveryAttempt:
         )
 
     async def _test(self, delivery: ClaimedDelivery, event: Event, subscriber: Subscriber) -> None:
-        """Sent once, whatever comes of it; a test that nobody waits for any more is not sent."""
+        """Send a test once, whatever the answer; not at all if its caller has stopped waiting."""
         if self.store.now() - written_at(delivery.stream_id) > STALE_TEST:
             await self.store.deliveries.tested(delivery, b"", AttemptEffects())
             return
@@ -218,12 +219,12 @@ class DeliveryAttempt:
             round(seconds, 3),
             answer.note if isinstance(answer, Response) else "",
         )
-        result = AttemptEffects(not right, tested.error)
-        held = await self.store.deliveries.tested(delivery, msgspec.json.encode(tested), result)
+        effects = AttemptEffects(not right, tested.error)
+        held = await self.store.deliveries.tested(delivery, msgspec.json.encode(tested), effects)
         log.info("delivery.tested", event_id=event.id, delivered=right, error=tested.error or None, settled=held)
 
     async def _leave(self, delivery: ClaimedDelivery) -> None:
-        """An event of a later version is that version's to deliver: it waits, and nothing counts against it."""
+        """Leave an event of a later version to processes of that version. This counts as no attempt."""
         held = await self.store.deliveries.postpone(delivery, self.store.now() + LATER_PAUSE)
         log.warning(
             "delivery.left_to_later_version",
@@ -234,23 +235,23 @@ class DeliveryAttempt:
         )
 
     async def _unreadable(self, delivery: ClaimedDelivery) -> None:
-        """The stream does not have the event, or not in a form that we can read: somebody else must have touched it."""
+        """Give up an event that is missing from the stream or unreadable: something else has written to Redis."""
         reason = "unreadable" if delivery.fields else "lost"
         log.error("delivery.dead", reason=reason, stream_id=delivery.stream_id)
         self.metrics.delivery_attempt("dead", 0.0)
         if await self._dead_letter(delivery, reason, delivery.attempts, AttemptEffects()):
-            await announce(self.store, delivery.account, self.metrics)
+            await publish_operator_events(self.store, delivery.account, self.metrics)
 
 
-def read(delivery: ClaimedDelivery) -> Told:
-    """What is to be told. Raises `Malformed`."""
+def read(delivery: ClaimedDelivery) -> AnyEvent:
+    """The event of a delivery. Raises `Malformed`."""
     if is_operator(delivery.fields):
         return read_operator_event(delivery.account, delivery.fields)
     return from_fields(delivery.account, delivery.fields)
 
 
-def request_of(batch: Sequence[Told], subscriber: Subscriber, now: int) -> Request:
-    """The one request that tells all of the batch. Raises `TransportError`."""
+def request_of(batch: Sequence[AnyEvent], subscriber: Subscriber, now: int) -> Request:
+    """One request with all events of the batch. Raises `TransportError`."""
     for_operators = [each for each in batch if isinstance(each, OperatorEvent)]
     if for_operators:
         return render_operator(for_operators, subscriber, now)
@@ -258,8 +259,8 @@ def request_of(batch: Sequence[Told], subscriber: Subscriber, now: int) -> Reque
     return render(events, subscriber, now)
 
 
-def _result(verdict: Verdict, answer: Response | TransportError, now: int) -> AttemptEffects:
-    """What the answer says of the subscriber's health. That it does not want one event is no failure."""
+def _effects(verdict: Verdict, answer: Response | TransportError, now: int) -> AttemptEffects:
+    """What the answer says of the subscriber's health. A refusal of one event is no failure."""
     if isinstance(verdict, Delivered):
         return AttemptEffects(failed=False)
     if isinstance(verdict, Dead) and verdict.reason == "aborted":

@@ -1,65 +1,57 @@
-"""Verb. One try to issue a refund: the stored bytes are sent once, and what became of it is written down."""
+"""Verb. One attempt to issue a refund: the stored bytes are sent once, and the outcome is written down."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 import structlog
 
-from receiver.amazon.answers import VERDICTS
+from receiver.amazon.attempt import Made, Refused, TryAgain, judge
 from receiver.amazon.calls import post_refund, read_refund
 from receiver.amazon.throttle import Call
-from receiver.errors import (
-    AmazonError,
-    AmazonOutcomeUnknown,
-    AmazonRefused,
-    AmazonRefusesUs,
-    AmazonThrottled,
-    StoreUnavailable,
-)
-from receiver.exchange import Response, never_sent
+from receiver.errors import AmazonError, AmazonOutcomeUnknown, StoreUnavailable
+from receiver.exchange import Response
 from receiver.issue.refusals import hindrance
 from receiver.ledger.charge_book import reservation
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Facts
-from receiver.ledger.polling import backoff
 from receiver.ledger.refund import Observation, Refund, RetryRefused, Source
-from receiver.ledger.refund_request import KEY_TAKEN, PreparedRefund, RefundRequestRecord, RequestState
-from receiver.outbox.events.event import Settled
+from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
+from receiver.outbox.events.event import Recorded
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.refunds.timeline import RETRY
 from receiver.store.requests.requests import Attempt, Disputed, NotReserved
 from receiver.track.amazon_client import AmazonClient
-from receiver.track.record import Settler
+from receiver.track.charges import Charges
+from receiver.track.record import Recorder
 
 log = structlog.get_logger()
 
 PATIENCE = 3.0
-"""Seconds that a caller waits for a token of the throttle; after that a worker goes on, and the caller gets 202."""
-RETRY_FIRST, RETRY_MOST = 5_000, 900_000
-REFUSES_US_FIRST = 2_000
-"""ms. Amazon refuses requests at random for a moment: the next of its hosts may take the same one."""
-ALARM_TRIES, ALARM_AFTER = 8, 3_600_000
-"""A request that was tried so often, or is so old (ms), and is still without an answer, is an error in the log."""
-MEND_UNCLEAR = (
+"""Seconds that a caller waits for a token of the throttle. After that the caller gets 202, and a worker goes on."""
+FIX_UNCLEAR = (
     "`receiver refund repeat ID` sends it once more, under the same key; if it stays unclear, look for the refund in "
     "Seller Central, then `receiver refund settle-request ID --refund-id R` or `--not-issued`"
 )
-MEND_REFUSES_US = (
+FIX_REFUSES_US = (
     "the refund was not issued, and the request is kept: reason_code and amazon_says tell what Amazon refuses of our "
     "requests (date, key, account). Correct that; it is then issued by itself. `receiver doctor` finds wrong keys and "
     "clocks"
 )
-MEND_STOPPED = (
+FIX_SETTLED_WRONGLY = (
+    "Amazon says now that this refund is of this request: a person had settled it, or another request with the same "
+    "refund, otherwise. Compare the charge's refunds with Seller Central"
+)
+FIX_STOPPED = (
     "the buyer may be paid another way, as has become known while the request waited; nothing was issued. Look at the "
     "charge in Seller Central; if the buyer is owed this refund as well, ask for it under a new key"
 )
-MEND_LATE = (
+FIX_LATE = (
     "it is tried on; last_error says how Amazon fails: quote request_id to Amazon's support, and do not refund the "
     "charge another way before you have looked in Seller Central"
 )
@@ -67,7 +59,7 @@ MEND_LATE = (
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What became of a request so far: the refund, or None while Amazon has not answered."""
+    """The state of a request: its record, and the refund, or None while Amazon has not answered."""
 
     record: RefundRequestRecord
     refund: Refund | None
@@ -75,11 +67,11 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class RefundAttempts:
-    """Makes tries for one account."""
+    """Sends the refund requests of one account."""
 
     amazon_client: AmazonClient
     store: Store
-    settler: Settler
+    recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
 
@@ -88,222 +80,206 @@ class RefundAttempts:
         """The account's name."""
         return self.amazon_client.account.name
 
-    async def when_admitted(self, attempt: Attempt, order: PreparedRefund) -> None:
-        """Try, as soon as the throttle has a token; where it has none in time, a worker goes on. Holds the claim."""
+    async def when_admitted(self, attempt: Attempt, prepared: PreparedRefund) -> None:
+        """Send a claimed request as soon as the throttle has a token. If it has none in time, a worker sends it."""
         if await self.amazon_client.token(Call.CREATE_REFUND, PATIENCE):
-            await self._try(attempt, order)
+            await self._try(attempt, prepared)
             return
         at = self.store.now() + 1_000
         detail = "Waiting for Amazon's throttle."
-        await self.store.requests.retry(self.account, attempt, order, at, unknown=None, fields={"detail": detail})
+        await self.store.requests.retry(self.account, attempt, prepared, at, unknown=None, fields={"detail": detail})
 
-    async def _try(self, attempt: Attempt, order: PreparedRefund) -> None:
-        begun = await self.store.requests.begin(self.account, attempt, order)
+    async def _try(self, attempt: Attempt, prepared: PreparedRefund) -> None:
+        begun = await self.store.requests.begin(self.account, attempt, prepared)
         if begun is not True:
             if begun:
-                await self._stopped(attempt, order, begun)
+                await self._stopped(attempt, prepared, begun)
             return
-        request = post_refund(self.amazon_client.account.endpoint, order.body, order.amazon_key)
-        try:
-            amazon_client = self.amazon_client.tracing(order.traceparent)
-            seen = await amazon_client.ask(Call.CREATE_REFUND, request, lambda response: self._read(response, order))
-        except (AmazonThrottled, AmazonRefusesUs) as error:
-            await self._again(attempt, order, error, unknown=False)
-        except AmazonOutcomeUnknown as error:
-            if error.refund_id:
-                # Amazon has made a refund, whosever it is: what became of it must be known.
-                hint = Hint(refund_id=error.refund_id, at=self.store.now(), source=Source.CREATE)
+        result = await self._send(prepared)
+        record = None
+        if isinstance(result, AmazonError):
+            if isinstance(result, AmazonOutcomeUnknown) and result.refund_id:
+                # Amazon made a refund, perhaps for another request: its state must become known.
+                hint = Hint(refund_id=result.refund_id, at=self.store.now(), source=Source.CREATE)
                 await self.store.schedule.hint(self.account, hint)
-            await self._again(attempt, order, error, unknown=not never_sent(error.reason))
-        except AmazonRefused as error:
-            if error.reason_code in VERDICTS:
-                await self._refused(attempt, order, error)
-            else:
-                # A 404 without Amazon's word for an object that it does not know.
-                error.reason = AmazonRefusesUs.reason
-                await self._again(attempt, order, error, unknown=False)
-        else:
-            await self._done(attempt, order, seen)
+            record = await self.store.requests.get(self.account, prepared.id)
+        verdict = judge(result, record, self.store.now(), self.random())
+        match verdict:
+            case Made(refund=seen):
+                await self._done(attempt, prepared, seen)
+            case TryAgain():
+                await self._again(attempt, prepared, verdict, record)
+            case Refused():
+                await self._refused(attempt, prepared, verdict)
 
-    def _read(self, response: Response, order: PreparedRefund) -> Observation:
-        """The refund in a 2xx, if it is the one that was asked for; anything else leaves the end of the try unknown.
+    async def _send(self, prepared: PreparedRefund) -> Observation | AmazonError:
+        request = post_refund(self.amazon_client.account.endpoint, prepared.body, prepared.amazon_key)
+        amazon_client = self.amazon_client.tracing(prepared.traceparent)
+        try:
+            return await amazon_client.ask(Call.CREATE_REFUND, request, lambda response: self._read(response, prepared))
+        except AmazonError as error:
+            return error
 
-        Fields that cannot be read do not matter: the refund is made, and its charge and amount are those of the order.
+    def _read(self, response: Response, prepared: PreparedRefund) -> Observation:
+        """The refund in a 2xx, if it is the one that was asked for; anything else leaves the outcome unknown.
+
+        Unreadable fields do not matter: the refund is made, with the charge and the amount that were asked for.
         """
         seen = read_refund(response, is_new=True)
         try:
             self.amazon_client.check_environment(seen.environment)
-            if seen.charge_id not in ("", order.charge_id):
+            if seen.charge_id not in ("", prepared.charge_id):
                 raise AmazonOutcomeUnknown("Amazon's answer is about another charge.", reason="amazon_wrong_charge")
-            if seen.amount not in (None, order.money):
+            if seen.amount not in (None, prepared.money):
                 raise AmazonOutcomeUnknown(f"Amazon's answer is about {seen.amount}.", reason="amazon_wrong_amount")
         except AmazonOutcomeUnknown as error:
             error.detail = f"{error.detail} It names the refund {seen.refund_id}."
             error.refund_id = seen.refund_id
             raise
-        return msgspec.structs.replace(seen, charge_id=order.charge_id, amount=order.money)
+        return msgspec.structs.replace(seen, charge_id=prepared.charge_id, amount=prepared.money)
 
-    async def _done(self, attempt: Attempt, order: PreparedRefund, seen: Observation) -> None:
+    async def _done(self, attempt: Attempt, prepared: PreparedRefund, seen: Observation) -> None:
         """The refund enters the ledger first: until the reservation is swapped for it, both count."""
-        settled = await self.enter(
-            order, seen, Source.CREATE, {"charge_read": bool(order.order_reference), **facts_of(order)}
+        recorded = await self.record(
+            prepared, seen, Source.CREATE, {"charge_read": bool(prepared.order_reference), **details_of(prepared)}
         )
-        state = settled.change.refund.state
-        if order.retry_of:
-            # While the request is not done a worker repeats this; afterwards nobody would.
-            await self.settler.annotate(self.account, order.retry_of, {"retried_by": seen.refund_id})
-        agreed = await self.store.requests.done(self.account, attempt, order, seen.refund_id, state)
-        told = {"account": self.account, "refund_id": seen.refund_id, "charge_id": order.charge_id}
+        state = recorded.change.refund.state
+        if prepared.retry_of:
+            # Before the request is done: only until then does a worker repeat this.
+            await self.recorder.annotate(self.account, prepared.retry_of, {"retried_by": seen.refund_id})
+        agreed = await self.store.requests.done(self.account, attempt, prepared, seen.refund_id, state)
+        about = {"account": self.account, "refund_id": seen.refund_id, "charge_id": prepared.charge_id}
         self.metrics.refund_attempt("done" if agreed else "contradicted")
         if agreed:
-            log.info("refund.issued", **told)
+            log.info("refund.issued", **about)
         else:
-            log.error(
-                "refund.settled_wrongly",
-                request=order.id,
-                mend="Amazon says now that this refund is of this request: a person had settled it, or another request "
-                "with the same refund, otherwise. Compare the charge's refunds with Seller Central",
-                **told,
-            )
+            log.error("refund.settled_wrongly", request=prepared.id, fix=FIX_SETTLED_WRONGLY, **about)
 
-    async def enter(self, order: PreparedRefund, seen: Observation, source: Source, facts: Facts) -> Settled:
-        """Take the refund of an order into the ledger. Its own reservation is no reason against another try."""
-        learn = partial(self.amazon_client.tracing(order.traceparent).facts_in_time, besides=reservation(order.id))
-        settled = await self.settler.settle(
-            self.amazon_client.account, seen, source=source, facts=facts, learn=learn, traceparent=order.traceparent
+    async def record(self, prepared: PreparedRefund, seen: Observation, source: Source, details: Facts) -> Recorded:
+        """Record the refund of a request. Its own reservation is no reason against issuing it again."""
+        charges = Charges(self.amazon_client.tracing(prepared.traceparent))
+        recorded = await self.recorder.record(
+            self.amazon_client.account,
+            seen,
+            source=source,
+            details=details,
+            more_details=partial(charges.details_in_time, besides=reservation(prepared.id)),
+            traceparent=prepared.traceparent,
         )
-        if not settled.change.is_nothing:
-            self.metrics.observation(settled, source, 0, self.store.now())
-        return settled
+        if not recorded.change.is_nothing:
+            self.metrics.observation(recorded, source, 0, self.store.now())
+        return recorded
 
-    async def _again(self, attempt: Attempt, order: PreparedRefund, error: AmazonError, *, unknown: bool) -> None:
-        now = self.store.now()
-        record = await self.store.requests.get(self.account, order.id) or RefundRequestRecord(
-            order=order, created_at=now
-        )
-        refuses_us = error.reason == AmazonRefusesUs.reason
-        first = REFUSES_US_FIRST if refuses_us else RETRY_FIRST
-        wait = backoff(first, RETRY_MOST, max(record.tries - refuses_us, 0), self.random())
-        asked = (error.retry_after or 0) * 1000
-        wait = max(wait, min(asked, RETRY_MOST) if refuses_us else asked)
-        written = await self.store.requests.retry(
-            self.account, attempt, order, now + wait, unknown=unknown, fields=_fields(error)
-        )
-        if not written:
+    async def _again(
+        self, attempt: Attempt, prepared: PreparedRefund, verdict: TryAgain, record: RefundRequestRecord | None
+    ) -> None:
+        at, unknown, fields = verdict.at, verdict.unknown, verdict.fields
+        if not await self.store.requests.retry(self.account, attempt, prepared, at, unknown=unknown, fields=fields):
             return
         self.metrics.refund_attempt("again")
-        late = record.tries >= ALARM_TRIES or now - record.created_at >= ALARM_AFTER
-        (log.error if late else log.warning)(
+        now = self.store.now()
+        fix = FIX_REFUSES_US if verdict.refuses_us else FIX_LATE
+        (log.error if verdict.is_late else log.warning)(
             "refund.not_issued_yet",
             account=self.account,
-            request=order.id,
-            charge_id=order.charge_id,
-            last_error=error.reason,
-            amazon_status=error.amazon_status,
-            reason_code=error.reason_code or None,
-            amazon_says=error.detail if refuses_us else None,
-            request_id=error.request_id,
-            tries=record.tries,
-            age_in_ms=now - record.created_at,
-            again_in_ms=wait,
-            **({"mend": MEND_REFUSES_US if refuses_us else MEND_LATE} if late or refuses_us else {}),
+            request=prepared.id,
+            charge_id=prepared.charge_id,
+            last_error=fields["last_error"],
+            amazon_says=fields["detail"] if verdict.refuses_us else None,
+            tries=record.tries if record else 0,
+            age_in_ms=now - record.created_at if record else 0,
+            again_in_ms=at - now,
+            **_amazons(fields),
+            **({"fix": fix} if verdict.is_late or verdict.refuses_us else {}),
         )
 
-    async def _refused(self, attempt: Attempt, order: PreparedRefund, error: AmazonRefused) -> None:
-        if order.retry_of:
-            # While the request is open a worker repeats this; afterwards nobody would.
-            await self._show_on_declined(order, error)
-        state = await self.store.requests.refuse(self.account, attempt, order, _fields(error))
+    async def _refused(self, attempt: Attempt, prepared: PreparedRefund, verdict: Refused) -> None:
+        fields = verdict.fields
+        if prepared.retry_of and verdict.is_proven:
+            # Before the request is closed: only until then does a worker repeat this.
+            await self._show_on_declined(prepared, fields)
+        state = await self.store.requests.refuse(self.account, attempt, prepared, fields)
         if state is RequestState.UNCLEAR:
-            await self._alarm(order, error)
+            await self._alarm(prepared, fields)
         elif state is RequestState.REFUSED:
             self.metrics.refund_attempt("refused")
-            if order.retry_of:
-                said = error.reason_code or "", error.detail
-                await self.store.timelines.add(self.account, order.retry_of, RETRY, order.issued_by, *said)
-            log.warning("refund.refused", account=self.account, charge_id=order.charge_id, **_told(error))
+            if prepared.retry_of:
+                said = fields["reason_code"], fields["detail"]
+                await self.store.timelines.add(self.account, prepared.retry_of, RETRY, prepared.issued_by, *said)
+            log.warning("refund.refused", account=self.account, charge_id=prepared.charge_id, **_amazons(fields))
 
-    async def _stopped(self, attempt: Attempt, order: PreparedRefund, found: NotReserved | Disputed) -> None:
-        """The buyer may be paid another way, as became known while the request waited: it ends, or becomes unclear."""
-        error = await hindrance(self.store, self.account, order, found)
+    async def _stopped(self, attempt: Attempt, prepared: PreparedRefund, found: NotReserved | Disputed) -> None:
+        """End a request because the buyer may be paid another way, as became known while it waited. Nothing is sent.
+
+        If an earlier attempt may have made the refund, the request is unclear instead, and a person has to look.
+        """
+        error = await hindrance(self.store, self.account, prepared, found)
         fields = {"reason_code": "", "detail": error.detail, "amazon_status": "0", "request_id": ""}
-        fields["last_error"] = error.reason
-        state = await self.store.requests.refuse(self.account, attempt, order, fields)
+        state = await self.store.requests.refuse(
+            self.account, attempt, prepared, {**fields, "last_error": error.reason}
+        )
         if state not in (RequestState.UNCLEAR, RequestState.REFUSED):
             return
         self.metrics.refund_attempt("unclear" if state is RequestState.UNCLEAR else "stopped")
-        if order.retry_of:
+        if prepared.retry_of:
             await self.store.timelines.add(
-                self.account, order.retry_of, RETRY, order.issued_by, error.reason, error.detail
+                self.account, prepared.retry_of, RETRY, prepared.issued_by, error.reason, error.detail
             )
         log.error(
             "refund.stopped",
             account=self.account,
-            request=order.id,
-            charge_id=order.charge_id,
+            request=prepared.id,
+            charge_id=prepared.charge_id,
             reason=error.reason,
             request_state=state,
-            mend=MEND_UNCLEAR if state is RequestState.UNCLEAR else MEND_STOPPED,
+            fix=FIX_UNCLEAR if state is RequestState.UNCLEAR else FIX_STOPPED,
         )
 
-    async def _show_on_declined(self, order: PreparedRefund, error: AmazonRefused) -> None:
-        """Let the declined refund tell that Amazon has refused to repeat it, if that is proven."""
-        record = await self.store.requests.get(self.account, order.id)
-        if record is None or record.unknown or error.reason_code == KEY_TAKEN:
-            return
+    async def _show_on_declined(self, prepared: PreparedRefund, fields: Mapping[str, str]) -> None:
+        """Note on the declined refund that Amazon has refused to issue it again."""
         refused = RetryRefused(
-            order.generation,
+            prepared.generation,
             self.store.now(),
-            error.reason_code,
-            error.amazon_status or 0,
-            error.request_id or "",
-            error.detail,
+            fields["reason_code"],
+            int(fields["amazon_status"]),
+            fields["request_id"],
+            fields["detail"],
         )
-        await self.settler.annotate(self.account, order.retry_of, {"retry_refused": refused})
+        await self.recorder.annotate(self.account, prepared.retry_of, {"retry_refused": refused})
 
-    async def _alarm(self, order: PreparedRefund, error: AmazonRefused) -> None:
-        """A request has become unclear, which only a person can settle. Whatever tells a person begins here."""
+    async def _alarm(self, prepared: PreparedRefund, fields: Mapping[str, str]) -> None:
+        """A request has become unclear, and only a person can resolve it: this error is what alerts are made of."""
         self.metrics.refund_attempt("unclear")
         candidate = ""
         with contextlib.suppress(StoreUnavailable):
-            if record := await self.store.requests.get(self.account, order.id):
+            if record := await self.store.requests.get(self.account, prepared.id):
                 candidate = await self.store.requests.candidate_of(self.account, record)
         log.error(
             "refund.unclear",
             account=self.account,
-            request=order.id,
-            charge_id=order.charge_id,
-            order_reference=order.order_reference or None,
+            request=prepared.id,
+            charge_id=prepared.charge_id,
+            order_reference=prepared.order_reference or None,
             candidate_refund_id=candidate or None,
-            mend=MEND_UNCLEAR,
-            **_told(error),
+            fix=FIX_UNCLEAR,
+            **_amazons(fields),
         )
 
 
-def facts_of(order: PreparedRefund) -> Facts:
-    """What whoever asked for a refund knows of it."""
+def details_of(prepared: PreparedRefund) -> Facts:
+    """What a request adds to its refund."""
     return {
-        "order_reference": order.order_reference,
-        "retry_of": order.retry_of,
-        "retry_root": order.retry_root,
-        "issued_by": order.issued_by,
+        "order_reference": prepared.order_reference,
+        "retry_of": prepared.retry_of,
+        "retry_root": prepared.retry_root,
+        "issued_by": prepared.issued_by,
     }
 
 
-def _fields(error: AmazonError) -> dict[str, str]:
-    """What is kept of a try that brought no refund."""
+def _amazons(fields: Mapping[str, str]) -> dict[str, object]:
+    """What Amazon's support asks for."""
     return {
-        "reason_code": error.reason_code,
-        "detail": error.detail,
-        "amazon_status": str(error.amazon_status or 0),
-        "request_id": error.request_id or "",
-        "last_error": error.reason,
-    }
-
-
-def _told(error: AmazonRefused) -> dict[str, object]:
-    return {
-        "reason_code": error.reason_code,
-        "amazon_status": error.amazon_status,
-        "request_id": error.request_id,
+        "reason_code": fields["reason_code"] or None,
+        "amazon_status": int(fields["amazon_status"]) or None,
+        "request_id": fields["request_id"] or None,
     }

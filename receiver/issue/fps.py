@@ -15,45 +15,40 @@ pending, and `stuck` tells a person.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar, dataclass, field
 from urllib.parse import urlsplit
 
 import structlog
 
 from receiver.amazon.account import FpsAccess
+from receiver.amazon.attempt import Made, Refused, TryAgain
 from receiver.amazon.fps import calls
+from receiver.amazon.fps.orders import FpsOrder, FpsRecord, judge
 from receiver.errors import (
     AmazonError,
-    AmazonOutcomeUnknown,
     AmazonRefused,
     AmazonRefusesUs,
-    AmazonThrottled,
     Conflict,
     NotFound,
     NothingToAsk,
-    StoreUnavailable,
 )
-from receiver.exchange import never_sent
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType, as_observation
-from receiver.ledger.polling import backoff
 from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
 from receiver.ledger.refund_request import RequestState
+from receiver.runtime.rounds import Claim, Rounds
 from receiver.store import Store
-from receiver.store.requests.fps_orders import Begin, FpsOrder, FpsRecord, Taken
+from receiver.store.requests.fps_orders import Begin, Taken
 from receiver.store.requests.requests import Attempt
 from receiver.track.amazon_client import DATE_REFUSED, REDATED_LEAST, AmazonClient
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 
 log = structlog.get_logger()
 
 WINDOW = (7 * 24 - 1) * 3_600_000
 """ms from the first try in which an order may be repeated: Amazon's seven days, less an hour for clocks that differ and
 for a request on its way, which Amazon takes for 15 minutes."""
-IDLE = 1.0
-RETRY_FIRST, RETRY_MOST = 5_000, 900_000
-"""Nothing of these tries can have reached Amazon's service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +61,29 @@ class Ordered:
 
 @dataclass(slots=True)
 class FpsIssuer:
-    """Refunds of one account by Flexible Payments. `nonce` gives a fresh random word; a lease is in seconds.
+    """Refunds of one account by Flexible Payments.
 
-    It is there for every account: an order outlives the settings that it was made with, and must not be taken for a
-    refund of Amazon Pay then.
+    `new_owner` gives a fresh random word, which names a claim; a lease is in seconds. Every account has one: an order
+    outlives the settings that it was made with, and must not be taken for a refund of Amazon Pay then.
     """
 
     amazon_client: AmazonClient
-    settler: Settler
+    recorder: Recorder
     random: Callable[[], float]
-    nonce: Callable[[], str]
+    new_owner: Callable[[], str]
     lease: float = 30.0
-    concurrency: int = 4
+    concurrency: InitVar[int] = 4
+    rounds: Rounds[Attempt] = field(init=False)
+
+    def __post_init__(self, concurrency: int) -> None:
+        self.rounds = Rounds(
+            name="fps",
+            account=self._name,
+            claim=self._claim,
+            work=self._work,
+            about=lambda attempt: {"account": self._name, "refund_id": attempt.id},
+            concurrency=concurrency,
+        )
 
     @property
     def _name(self) -> str:
@@ -103,7 +109,7 @@ class FpsIssuer:
             raise NotFound("This account has no Flexible Payments.", reason="no_fps")
         order = FpsOrder(values=values, version=access.version)
         lease = int(self.lease * 1000)
-        reserved = await self._store.fps.reserve(self._name, order, owner=self.nonce(), lease=lease)
+        reserved = await self._store.fps.reserve(self._name, order, owner=self.new_owner(), lease=lease)
         match reserved:
             case Taken():
                 raise Conflict("The ledger has another refund under this reference.", reason="reference_taken")
@@ -171,30 +177,26 @@ class FpsIssuer:
         return as_observation(known)
 
     async def _try(self, attempt: Attempt, order: FpsOrder) -> None:
-        """Send the stored values once, and write down what became of it."""
+        """Send the stored values once, and write down the outcome."""
         signed_at = self.amazon_client.system_clock()
-        match await self._store.fps.begin(self._name, attempt, WINDOW):
-            case Begin.LOST:
-                return
-            case Begin.LATE:
-                await self._late(attempt, order)
-                return
-        try:
-            seen = await self._send(order, signed_at)
-        except (AmazonThrottled, AmazonRefusesUs) as error:
-            await self._again(attempt, error, unknown=False)
-        except AmazonOutcomeUnknown as error:
-            await self._again(attempt, error, unknown=not never_sent(error.reason))
-        except AmazonRefused as error:
-            fields = {
-                "reason_code": error.reason_code,
-                "detail": error.detail,
-                "amazon_status": str(error.amazon_status or 0),
-                "request_id": error.request_id or "",
-            }
-            await self._over(attempt, order, fields)
-        else:
-            await self._done(attempt, order, seen)
+        begun = await self._store.fps.begin(self._name, attempt, WINDOW)
+        if begun is Begin.LOST:
+            return
+        result: Observation | AmazonError | None = None
+        if begun is Begin.SEND:
+            try:
+                result = await self._send(order, signed_at)
+            except AmazonError as failed:
+                result = failed
+        record = None if isinstance(result, Observation) else await self._store.fps.get(self._name, attempt.id)
+        match judge(result, record, self._store.now(), self.random()):
+            case Made(refund=seen):
+                await self._done(attempt, order, seen)
+            case TryAgain(error=error, at=at, unknown=unknown, fields=fields):
+                _log_failure(self._name, attempt, error, at - self._store.now())
+                await self._store.fps.retry(self._name, attempt, at, unknown=unknown, fields=fields)
+            case Refused(fields=fields):
+                await self._refused(attempt, order, fields)
 
     async def _send(self, order: FpsOrder, signed_at: int) -> Observation:
         """The signed request, and what the answer says. Raises the `AmazonError` tree.
@@ -238,37 +240,14 @@ class FpsIssuer:
         return access
 
     async def _done(self, attempt: Attempt, order: FpsOrder, seen: Observation) -> None:
-        facts = {"refund_type": FPS}
-        settled = await self.settler.settle(self.amazon_client.account, seen, source=Source.CREATE, facts=facts)
+        details = {"refund_type": FPS}
+        recorded = await self.recorder.record(self.amazon_client.account, seen, source=Source.CREATE, details=details)
         await self._store.fps.done(self._name, attempt, order)
-        refund = settled.change.refund
+        refund = recorded.change.refund
         log.info("fps.refund_made", account=self._name, refund_id=refund.refund_id, state=refund.state)
 
-    async def _again(self, attempt: Attempt, error: AmazonError, *, unknown: bool) -> None:
-        record = await self._store.fps.get(self._name, attempt.id)
-        wait = backoff(RETRY_FIRST, RETRY_MOST, record.tries if record else 0, self.random())
-        wait = max(wait, (error.retry_after or 0) * 1000)
-        told = {
-            "reason": error.reason,
-            "reason_code": error.reason_code or None,
-            "amazon_status": error.amazon_status,
-            "request_id": error.request_id,
-        }
-        log.warning("fps.not_made_yet", account=self._name, refund_id=attempt.id, again_in_ms=wait, **told)
-        at = self._store.now() + wait
-        fields = {"detail": error.detail, "last_error": error.reason}
-        await self._store.fps.retry(self._name, attempt, at, unknown=unknown, fields=fields)
-
-    async def _late(self, attempt: Attempt, order: FpsOrder) -> None:
-        record = await self._store.fps.get(self._name, attempt.id)
-        last = record.detail if record and record.detail else "nobody waited for the answer."
-        text = "Amazon could not be reached for a week, so nothing was refunded. Use a new reference."
-        if record and record.last_error == AmazonRefusesUs.reason:
-            text = f"Amazon refused our requests for a week, so nothing was refunded. Use a new reference. {last}"
-        await self._over(attempt, order, {"detail": last if record and record.unknown else text})
-
-    async def _over(self, attempt: Attempt, order: FpsOrder, fields: dict[str, str]) -> None:
-        """Refused, or not to be sent any more: nobody tries again by himself."""
+    async def _refused(self, attempt: Attempt, order: FpsOrder, fields: Mapping[str, str]) -> None:
+        """Refused, or too late to be sent: no worker tries again."""
         state = await self._store.fps.refuse(self._name, attempt, fields)
         unclear = state is RequestState.UNCLEAR
         (log.error if unclear else log.warning)(
@@ -281,30 +260,30 @@ class FpsIssuer:
         )
 
     async def run(self) -> None:
-        """Finish what others began: orders whose lease has run out, or whose next try has come. Until cancelled."""
-        while self.is_configured:
-            wait = await self._round()
-            if wait:
-                await self._store.changed(self._name, min(wait, IDLE))
+        """Resume orders whose lease has expired, or whose next attempt is due. Until cancelled."""
+        if self.is_configured:
+            await self.rounds.run(self._store.change_signal(self._name))
 
-    async def _round(self) -> float:
-        try:
-            claimed = await self._store.fps.claim(self._name, lease=int(self.lease * 1000), limit=self.concurrency)
-            await asyncio.gather(*(self._work(attempt) for attempt in claimed.attempts))
-        except StoreUnavailable as error:
-            log.warning("fps.store_unavailable", account=self._name, reason=error.reason)
-            return IDLE
-        return IDLE if claimed.wait is None else claimed.wait / 1000
+    async def _claim(self, room: int) -> Claim[Attempt]:
+        return await self._store.fps.claim(self._name, lease=int(self.lease * 1000), limit=room)
 
     async def _work(self, attempt: Attempt) -> None:
-        """One claimed order. Whatever is wrong with it, the others go on, and it comes round again."""
-        try:
-            record = await self._store.fps.get(self._name, attempt.id)
-            if record is None or record.state is not RequestState.RESERVED:
-                await self._store.fps.release(self._name, attempt)
-                return
-            await self._try(attempt, record.order)
-        except StoreUnavailable as error:
-            log.warning("fps.not_settled", account=self._name, reason=error.reason)
-        except Exception:
-            log.exception("fps.failed", account=self._name, refund_id=attempt.id)
+        """Send a claimed order, if it is still open."""
+        record = await self._store.fps.get(self._name, attempt.id)
+        if record is None or record.state is not RequestState.RESERVED:
+            await self._store.fps.release(self._name, attempt)
+            return
+        await self._try(attempt, record.order)
+
+
+def _log_failure(account: str, attempt: Attempt, error: AmazonError, wait: int) -> None:
+    log.warning(
+        "fps.not_made_yet",
+        account=account,
+        refund_id=attempt.id,
+        again_in_ms=wait,
+        reason=error.reason,
+        reason_code=error.reason_code or None,
+        amazon_status=error.amazon_status,
+        request_id=error.request_id,
+    )

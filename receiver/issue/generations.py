@@ -1,8 +1,8 @@
-"""Verb. A declined refund can be issued again, and again where Amazon has proven that the try before issued nothing.
+"""Verb. A declined refund can be issued again; and once more whenever the last retry provably issued nothing.
 
-Each try has an Idempotency-Key of its own, with a generation number; the first is the one that all versions have used.
-A generation follows only when the one before is over and proven, which it stays, so at most one is ever open: however
-many ask at once, they ask for the same one.
+Each retry is a generation with its own Idempotency-Key; the first generation has the key that all versions have used.
+The next generation begins only when the last one has provably issued nothing, which never changes again. So at most one
+is open at a time, and callers that ask at once ask for the same one.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from receiver.store import Store
 
 
 async def generation_of(store: Store, declined: Refund, make: Callable[[int], PreparedRefund]) -> PreparedRefund:
-    """The order of the retry that is open, or has ended with a refund or unclear; else that of the next generation.
+    """The retry that is open, or has ended with a refund or unclear; else the next generation.
 
-    `make` gives the order of a generation. Raises `StoreUnavailable`.
+    `make` prepares a generation. Raises `StoreUnavailable`.
     """
     last = declined.retry_refused.generation if declined.retry_refused else 0
     generation = max(last, 1)
     while True:
-        order = make(generation)
-        record = await store.requests.get(declined.account, order.id)
-        # Records are kept for 400 days, what the declined refund tells of them as long as the refund.
+        prepared = make(generation)
+        record = await store.requests.get(declined.account, prepared.id)
+        # Records are kept for 400 days; the declined refund keeps their number as long as it is kept itself.
         over = generation <= last if record is None else record.proves_nothing_issued
         if not over:
-            return order
+            return prepared
         generation += 1

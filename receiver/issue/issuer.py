@@ -1,15 +1,17 @@
 """Verb. A refund request → Amazon → the ledger, and never twice.
 
-    orders.py    a wish and a key → the order: what is written down
-    tries.py     one try, and what becomes of it
-    refusals.py  why a refund is not issued
-    work.py      the workers, who finish what others began
-    generations.py    which try of a retry is the one to make
-    by_hand.py   a person settles what only a person can, or has it sent once more
+    orders.py         a request and a key → the prepared refund: what is written down
+    attempts.py       one attempt, and its outcome
+    refusals.py       why a refund is not issued
+    worker.py         resumes what others began
+    generations.py    which attempt of a retry is next
+    manual.py         a person resolves what only a person can, or has it sent once more
+    fps.py            the same for Flexible Payments
 
-What is sent is written down first, byte for byte, under one key of Amazon's; every try sends those bytes under that
-key, and Amazon answers a repetition with what it did before. Whoever dies in the middle, a worker goes on when the
-lease ends. Once a try has ended without a whole answer, only a 2xx settles the request by itself.
+What is sent is written down first, byte for byte, under one key of Amazon's. Every attempt sends those bytes under that
+key, and Amazon answers a repetition with what it did before. If a process dies in the middle, a worker resumes the
+request when the lease ends. Once an attempt has ended without a whole answer, only a 2xx resolves the request without a
+person.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import msgspec
 from receiver.errors import AmazonOutcomeUnknown, BadRequest, Conflict, NotFound, RefundUnclear, StoreUnavailable
 from receiver.issue.attempts import Issued, RefundAttempts
 from receiver.issue.generations import generation_of
-from receiver.issue.manual import ByHand
-from receiver.issue.orders import make_order
+from receiver.issue.manual import ManualResolver
+from receiver.issue.orders import prepare
 from receiver.issue.refusals import check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
 from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total
@@ -43,15 +45,17 @@ from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.requests.requests import Attempt, Disputed, NotReserved, Reserved
 from receiver.track.amazon_client import AmazonClient
+from receiver.track.charges import Charges
 from receiver.track.current import current_refunds
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 
 __all__ = ["Issued", "Issuer"]
 
 
 @dataclass(slots=True)
 class Issuer:
-    """Issues refunds of one account. `nonce` gives a fresh random word; `over` is what may be given over a capture.
+    """Issues refunds of one account. `new_owner` gives a fresh random word, which names a claim. `over` is what may be
+    refunded beyond the captured amount.
 
     A lease is in seconds; `concurrency` is how many requests the workers have under way at once. For
     `same_amount_within` ms from the start of a refund, another of its amount is issued only where the caller names it;
@@ -60,10 +64,10 @@ class Issuer:
 
     amazon_client: AmazonClient
     store: Store
-    settler: Settler
+    recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
-    nonce: Callable[[], str]
+    new_owner: Callable[[], str]
     over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
     lease: float = 30.0
     concurrency: int = 4
@@ -74,19 +78,19 @@ class Issuer:
         return self.amazon_client.account.name
 
     @property
-    def tries(self) -> RefundAttempts:
-        """What makes one try."""
-        return RefundAttempts(self.amazon_client, self.store, self.settler, self.metrics, self.random)
+    def attempts(self) -> RefundAttempts:
+        """Sends its requests."""
+        return RefundAttempts(self.amazon_client, self.store, self.recorder, self.metrics, self.random)
 
     def worker(self) -> Worker:
-        """Who finishes what others began."""
-        return Worker(self.tries, lease=self.lease, concurrency=self.concurrency)
+        """Resumes what others began."""
+        return Worker(self.attempts, lease=self.lease, concurrency=self.concurrency)
 
     async def run(self) -> None:
-        """Finish what others began. Until cancelled."""
+        """Resume what others began. Until cancelled."""
         await self.worker().run()
 
-    async def create(self, wish: RefundRequest, key: str, asked: Asked = NOBODY) -> Issued:
+    async def create(self, refund_request: RefundRequest, key: str, asked: Asked = NOBODY) -> Issued:
         """Issue a refund under the caller's key (1 to 255 printable ASCII characters), or say what became of it.
 
         Raises `BadRequest`, `Conflict` (another use of the key; not captured; settled as not issued), `OtherRefunds`
@@ -94,7 +98,7 @@ class Issuer:
         `AmazonError`s where the charge cannot be read (then nothing is written), or `StoreUnavailable`: asking again
         with the same key is always safe.
         """
-        return await self._issue(make_order(self.amazon_client.account, wish, key, asked=asked))
+        return await self._issue(prepare(self.amazon_client.account, refund_request, key, asked=asked))
 
     async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
         """Issue a declined refund again, at most once however many ask. Raises as `create` does, and `NotFound`.
@@ -122,66 +126,70 @@ class Issuer:
                 "(`receiver refund refresh`), or issue a refund of the charge under a key of your own.",
                 reason="not_enough_known",
             )
-        wish = RefundRequest(declined.charge_id, declined.amount, order_reference=declined.order_reference)
+        refund_request = RefundRequest(declined.charge_id, declined.amount, order_reference=declined.order_reference)
         root = declined.retry_root or refund_id
         account = self.amazon_client.account
 
         def make(generation: int) -> PreparedRefund:
-            return make_order(account, wish, retry_of=refund_id, retry_root=root, generation=generation, asked=asked)
+            return prepare(
+                account, refund_request, retry_of=refund_id, retry_root=root, generation=generation, asked=asked
+            )
 
         return await self._issue(await generation_of(self.store, declined, make), declined)
 
     async def repeat(self, request_id: str, *, by: str) -> RefundRequestRecord:
-        """A person has an unclear request sent once more. See `ByHand.repeat`."""
-        return await ByHand(self.tries).repeat(request_id, by=by, lease=int(self.lease * 1000))
+        """A person has an unclear request sent once more. See `ManualResolver.repeat`."""
+        return await ManualResolver(self.attempts).repeat(request_id, by=by, lease=int(self.lease * 1000))
 
-    async def settle_as_done(self, request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
-        """A person says that Amazon made this refund of an unclear request. See `ByHand.as_done`."""
-        return await ByHand(self.tries).as_done(request_id, refund_id, by=by)
+    async def resolve_as_done(self, request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
+        """A person says that Amazon made this refund of an unclear request. See `ManualResolver.as_done`."""
+        return await ManualResolver(self.attempts).as_done(request_id, refund_id, by=by)
 
-    async def settle_as_not_issued(self, request_id: str, *, by: str) -> RefundRequestRecord:
-        """A person says that Amazon made no refund of an unclear request. See `ByHand.as_not_issued`."""
-        return await ByHand(self.tries).as_not_issued(request_id, by=by)
+    async def resolve_as_not_issued(self, request_id: str, *, by: str) -> RefundRequestRecord:
+        """A person says that Amazon made no refund of an unclear request. See `ManualResolver.as_not_issued`."""
+        return await ManualResolver(self.attempts).as_not_issued(request_id, by=by)
 
-    async def _issue(self, order: PreparedRefund, declined: Refund | None = None) -> Issued:
-        known = await self.store.requests.get(self._name, order.id)
+    async def _issue(self, prepared: PreparedRefund, declined: Refund | None = None) -> Issued:
+        known = await self.store.requests.get(self._name, prepared.id)
         if known is not None:
-            return await self._known(known, order)
+            return await self._known(known, prepared)
         if declined is not None:
-            await self._check(declined, order)
-        charge = await self.amazon_client.tracing(order.traceparent).charge(order.charge_id, fresh=True)
-        captured = _refundable(charge, order)
-        if not order.order_reference:
-            order = msgspec.structs.replace(order, order_reference=charge.merchant_reference_id)
-        guard = self._guard(order, charge, refundable_total(captured, self.over), declined)
-        await self.store.requests.upgrade_charge_book(self._name, order.charge_id)
+            await self._check(declined, prepared)
+        charge = await Charges(self.amazon_client.tracing(prepared.traceparent)).charge(prepared.charge_id, fresh=True)
+        captured = _refundable(charge, prepared)
+        if not prepared.order_reference:
+            prepared = msgspec.structs.replace(prepared, order_reference=charge.merchant_reference_id)
+        guard = self._guard(prepared, charge, refundable_total(captured, self.over), declined)
+        await self.store.requests.upgrade_charge_book(self._name, prepared.charge_id)
         if declined is not None:
-            # Read after the charge: what has come meanwhile is the reserving script's.
-            await check_unseen(self.store, self._name, charge, order)
+            # Read after the charge: the reserving script checks what has come since.
+            await check_unseen(self.store, self._name, charge, prepared)
         lease = int(self.lease * 1000)
-        reserved = await self.store.requests.reserve(self._name, order, owner=self.nonce(), guard=guard, lease=lease)
+        reserved = await self.store.requests.reserve(
+            self._name, prepared, owner=self.new_owner(), guard=guard, lease=lease
+        )
         match reserved:
             case NotReserved() | Disputed():
-                raise await hindrance(self.store, self._name, order, reserved, guard.most)
+                raise await hindrance(self.store, self._name, prepared, reserved, guard.most)
             case Reserved(token=token):
-                await self.tries.when_admitted(Attempt(order.id, token), order)
-                record = await self.store.requests.get(self._name, order.id)
+                await self.attempts.when_admitted(Attempt(prepared.id, token), prepared)
+                record = await self.store.requests.get(self._name, prepared.id)
                 if record is None:
                     raise StoreUnavailable(
                         "The store was emptied; ask again with the same key.", reason="store_emptied"
                     )
-                return await self._known(record, order)
-        return await self._known(reserved, order)
+                return await self._known(record, prepared)
+        return await self._known(reserved, prepared)
 
-    async def _check(self, declined: Refund, order: PreparedRefund) -> None:
+    async def _check(self, declined: Refund, prepared: PreparedRefund) -> None:
         """Refuse, before Amazon is asked, what no state of the charge admits. The rest is the reserving script's."""
         found = judge(declined, await self.store.charges.known(self._name, declined.charge_id), self.store.now())
         if found and NOT_MERCHANTS_REFUND in found.reasons:
             raise not_merchants_refund()
         if found and BUYER_MAY_BE_PAID in found.reasons:
-            raise await hindrance(self.store, self._name, order, Disputed())
+            raise await hindrance(self.store, self._name, prepared, Disputed())
 
-    def _guard(self, order: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
+    def _guard(self, prepared: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
         """What must not be in the way of an order."""
         now = self.store.now()
         refunded = charge.refunded.minor_units if charge.refunded else 0
@@ -189,16 +197,16 @@ class Issuer:
             # What is not known is taken for the whole charge.
             refunded = ceiling
         if declined is not None:
-            return retry_guard(declined, now, ceiling, refunded, order.besides)
+            return retry_guard(declined, now, ceiling, refunded, prepared.besides)
         since = now - self.same_amount_within if self.same_amount_within else None
-        return Guard(ceiling, refunded, since, since, order.besides)
+        return Guard(ceiling, refunded, since, since, prepared.besides)
 
-    async def _known(self, record: RefundRequestRecord, order: PreparedRefund) -> Issued:
+    async def _known(self, record: RefundRequestRecord, prepared: PreparedRefund) -> Issued:
         """What a request that is written down has come to.
 
         A retry is known by the refund that it repeats, whatever has been learned of that refund since.
         """
-        if record.order.digest != order.digest and not order.retry_of:
+        if record.order.digest != prepared.digest and not prepared.retry_of:
             raise Conflict(
                 "This Idempotency-Key was used with other values. Use a new key for another refund.",
                 reason="idempotency_key_reused",
@@ -222,7 +230,7 @@ class Issuer:
         return Issued(record, None)
 
 
-def _refundable(charge: Charge, order: PreparedRefund) -> Money:
+def _refundable(charge: Charge, prepared: PreparedRefund) -> Money:
     """The captured amount of a charge that can be refunded in the order's currency."""
     if charge.state != CAPTURED:
         raise Conflict(
@@ -232,9 +240,9 @@ def _refundable(charge: Charge, order: PreparedRefund) -> Money:
         raise AmazonOutcomeUnknown(
             "Amazon does not tell how much of the charge was captured.", reason="amazon_unintelligible"
         )
-    if charge.captured.currency_code != order.money.currency_code:
+    if charge.captured.currency_code != prepared.money.currency_code:
         raise BadRequest(
-            f"The charge is in {charge.captured.currency_code}, not in {order.money.currency_code}.",
+            f"The charge is in {charge.captured.currency_code}, not in {prepared.money.currency_code}.",
             reason="currency_mismatch",
         )
     return charge.captured

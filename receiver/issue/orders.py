@@ -1,4 +1,4 @@
-"""Verb. A wish and a key → the order: the bytes that every try sends, and the names under which they are known."""
+"""Verb. A refund request and a key → the prepared refund: the bytes that every attempt sends, and their identities."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from receiver.ledger.refund_request import NOBODY, Asked, PreparedRefund, Refund
 LONGEST_KEY = 255
 
 
-def make_order(
+def prepare(
     account: Account,
-    wish: RefundRequest,
+    refund_request: RefundRequest,
     key: str = "",
     *,
     retry_of: str = "",
@@ -24,9 +24,9 @@ def make_order(
     generation: int = 1,
     asked: Asked = NOBODY,
 ) -> PreparedRefund:
-    """The order for a wish under the caller's key, or for the retry of a declined refund, which has a key of its own.
+    """Prepare a refund under the caller's key, or the retry of a declined refund, whose key follows from the refund.
 
-    How it was asked for (`asked`) is no part of the digest: the same key with another `besides` is the same request.
+    How it was asked for (`asked`) is not in the digest: the same key with another `besides` is the same request.
 
     Raises `BadRequest` for a key, an amount, an id or a soft descriptor that cannot be.
     """
@@ -37,16 +37,18 @@ def make_order(
         raise BadRequest("Idempotency-Key has 1 to 255 printable ASCII characters.", reason="bad_idempotency_key")
     # Amazon's key: the same for the same caller's key, whoever computes it, and no longer than Amazon takes.
     amazon_key = _sha256(f"{account.merchant_id}\n{account.environment}\n{key}")[:32]
-    check_amount(wish.money)
-    request = create_refund(account.endpoint, wish.charge_id, wish.money, amazon_key, wish.soft_descriptor)
+    check_amount(refund_request.money)
+    request = create_refund(
+        account.endpoint, refund_request.charge_id, refund_request.money, amazon_key, refund_request.soft_descriptor
+    )
     return PreparedRefund(
         id=_sha256(key),
-        digest=hashlib.sha256(request.body + searchable(wish.order_reference).encode()).hexdigest(),
+        digest=hashlib.sha256(request.body + searchable(refund_request.order_reference).encode()).hexdigest(),
         amazon_key=amazon_key,
         body=request.body,
-        charge_id=wish.charge_id,
-        money=wish.money,
-        order_reference=wish.order_reference,
+        charge_id=refund_request.charge_id,
+        money=refund_request.money,
+        order_reference=refund_request.order_reference,
         retry_of=retry_of,
         retry_root=retry_root,
         generation=generation,

@@ -28,19 +28,19 @@ STOPPED = frozenset({BUYER_MAY_BE_PAID, *NAMEABLE})
 
 
 async def hindrance(
-    store: Store, account: str, order: PreparedRefund, found: NotReserved | Disputed, most: int = 0
+    store: Store, account: str, prepared: PreparedRefund, found: NotReserved | Disputed, most: int = 0
 ) -> Conflict:
     """The error for what the store found in the way of an order. `most` is what may be refunded on the charge in all.
 
     Raises `StoreUnavailable`.
     """
     if isinstance(found, NotReserved):
-        return not_reserved(found, order, most)
-    disputes = await store.disputes.of_permission(account, permission_of(order.charge_id))
-    return buyer_may_be_paid(open_on(order.charge_id, disputes))
+        return not_reserved(found, prepared, most)
+    disputes = await store.disputes.of_permission(account, permission_of(prepared.charge_id))
+    return buyer_may_be_paid(open_on(prepared.charge_id, disputes))
 
 
-def not_reserved(refused: NotReserved, order: PreparedRefund, most: int) -> OtherRefunds:
+def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> OtherRefunds:
     """The error for other refunds of the charge."""
     named, refunds = _named(refused.entries), other_refunds_json(refused.entries)
     match refused.reason:
@@ -59,30 +59,30 @@ def not_reserved(refused: NotReserved, order: PreparedRefund, most: int) -> Othe
                 refunds=refunds,
             )
         case "same_amount_refunded":
-            since = "since the declined one began" if order.retry_of else "lately"
+            since = "since the declined one began" if prepared.retry_of else "lately"
             return OtherRefunds(
-                f"The charge has another refund of {order.money} that began {since}: {named}. {NAME_THEM}",
+                f"The charge has another refund of {prepared.money} that began {since}: {named}. {NAME_THEM}",
                 reason="same_amount_refunded",
                 refunds=refunds,
             )
-    text = _exceeded(order.money, most, refused)
+    text = _exceeded(prepared.money, most, refused)
     return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
 
 
-async def check_unseen(store: Store, account: str, charge: Charge, order: PreparedRefund) -> None:
+async def check_unseen(store: Store, account: str, charge: Charge, prepared: PreparedRefund) -> None:
     """Raise `OtherRefunds` where the amount may have been paid by a refund that is not known here.
 
     Who names such a refund of the order has looked. Raises `StoreUnavailable`.
     """
-    entries = await store.requests.charge_entries(account, order.charge_id)
-    if not paid_unseen(charge, entries.values(), order.money):
+    entries = await store.requests.charge_entries(account, prepared.charge_id)
+    if not paid_unseen(charge, entries.values(), prepared.money):
         return
-    for name in order.besides:
-        is_of_order = permission_of(name) == permission_of(order.charge_id)
+    for name in prepared.besides:
+        is_of_order = permission_of(name) == permission_of(prepared.charge_id)
         if is_of_order and name not in entries and await store.refunds.get(account, name) is None:
             return
     raise OtherRefunds(
-        f"Amazon says that {order.money} more was refunded on the charge than is known here, which may be this "
+        f"Amazon says that {prepared.money} more was refunded on the charge than is known here, which may be this "
         f"refund, paid another way. Look in Seller Central. {NAME_THEM}",
         reason="same_amount_refunded",
         refunds=[],

@@ -27,7 +27,7 @@ DEFAULT_POLL = (
 )
 """Amazon advises to poll about hourly; fast at first, since most refunds settle in seconds to minutes; never never."""
 
-ECHO = (5_000, 30_000, 120_000, 600_000)
+FOLLOW_UPS = (5_000, 30_000, 120_000, 600_000)
 """A notification can be ahead of what Get Refund shows: waits (ms) after a hint that brought nothing new."""
 
 CONFLICT_AGES = (60_000, 600_000)
@@ -127,7 +127,7 @@ def _next_of(ages: tuple[int, ...], refund: Refund, now: int) -> int | None:
 
 def next_follow_up(step: int, now: int) -> int | None:
     """When (ms) to ask again after a hint that brought nothing new for the `step`th time, from 0; None is no more."""
-    return now + ECHO[step] if step < len(ECHO) else None
+    return now + FOLLOW_UPS[step] if step < len(FOLLOW_UPS) else None
 
 
 def backoff(first: int, most: int, failures: int, random: float) -> int:

@@ -14,9 +14,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from receiver.ledger.lifecycle import EventType
-from receiver.ledger.receipt import NotificationOutcome
+from receiver.ledger.notification import NotificationOutcome
 from receiver.ledger.refund import FIELD_NAMES, Reason, Source, is_final
-from receiver.outbox.events.event import Settled
+from receiver.outbox.events.event import Recorded
 from receiver.outbox.events.operator_event import OperatorType
 from receiver.runtime.gauges import GAUGES, SIZE_GAUGES, Sizes
 
@@ -163,7 +163,7 @@ class Metrics:
         """A field of Amazon's answer was unreadable; `field` is Amazon's name for it."""
         self._of(self._unread_fields, bounded(call, CALLS), bounded(field, FIELDS)).inc()
 
-    def observation(self, settled: Settled, source: Source, hinted_at: int, now: int) -> None:
+    def observation(self, settled: Recorded, source: Source, hinted_at: int, now: int) -> None:
         """An observation was recorded; `hinted_at` (ms) is 0 if no hint led to it."""
         known, refund = settled.change.known, settled.change.refund
         counter = self._backfill_events if refund.backfill else self._events

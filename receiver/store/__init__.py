@@ -21,6 +21,7 @@ from types import MappingProxyType
 import structlog
 
 from receiver.errors import StoreUnavailable
+from receiver.runtime.rounds import ChangeSignal
 from receiver.store.dashboard import Overview
 from receiver.store.gauges import Gauges
 from receiver.store.maintenance.data_version import Format
@@ -31,7 +32,7 @@ from receiver.store.redis.client import Client, pipelines
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import Damage
 from receiver.store.redis.keys import CERTIFICATES, PROBE, SEALS
-from receiver.store.redis.wakeups import ChangeNotifier, ChangeSignal, News
+from receiver.store.redis.wakeups import ChangeNotifier, News
 from receiver.store.repositories import Repositories
 
 log = structlog.get_logger()

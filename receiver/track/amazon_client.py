@@ -1,4 +1,4 @@
-"""One signed exchange with Amazon, and the charges that were read. Shared by everything that asks Amazon."""
+"""One signed exchange with Amazon, shared by everything that asks Amazon: signature, date, throttle."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
 import structlog
 
 from receiver.amazon.account import Account
-from receiver.amazon.calls import get_charge, read_charge
 from receiver.amazon.clock import HostClocks
 from receiver.amazon.signing import diagnose
 from receiver.amazon.throttle import Call
@@ -25,25 +23,16 @@ from receiver.errors import (
     TransportError,
 )
 from receiver.exchange import Request, Response
-from receiver.ledger.charge import Charge, has_more_to_tell
-from receiver.ledger.lifecycle import UNREAD, Facts
-from receiver.ledger.refund import FPS, Observation, Refund, RetryRefused, State
-from receiver.ledger.retryability import as_text, judge
+from receiver.ledger.charge import Charge
+from receiver.ledger.next_look import THROTTLED_PAUSE
+from receiver.ledger.refund import Observation
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from receiver.store.redis.damage import StoreDamaged, WrongType
-from receiver.store.requests.requests import CHARGE_KEPT
 
 log = structlog.get_logger()
 
 Value = TypeVar("Value")
 
-THROTTLED_PAUSE = 5
-"""Seconds to slow down after a 429 that names none."""
-FACTS_WITHIN = 2.0
-"""Seconds that an event waits at most for what the charge tells."""
-CHARGE_PATIENCE = 2.0
-"""Seconds that a charge which is needed now may wait for a token of the throttle."""
 REDATED = 2
 """How often a request that is refused for its date is repeated at once, with another."""
 REDATED_PATIENCE, REDATED_LEAST = 1.0, 0.5
@@ -176,71 +165,6 @@ class AmazonClient:
             if loop.time() + wait / 1000 > deadline:
                 return False
             await asyncio.sleep(wait / 1000)
-
-    async def _charge_token(self, patience: float) -> bool:
-        """A token for Get Charge. Where the throttle's key is damaged, what is urgent goes on without one: refunds do
-        not wait for it, and Amazon slows us down itself."""
-        try:
-            return await self.token(Call.GET_CHARGE, patience)
-        except WrongType:
-            return patience > 0
-
-    async def charge(self, charge_id: str, *, fresh: bool = False, patience: float = CHARGE_PATIENCE) -> Charge:
-        """Get Charge, or what was kept of it within the hour unless it must be `fresh`.
-
-        Raises the `AmazonError` tree; `AmazonThrottled` also where our own throttle has no token within `patience` (s).
-        """
-        kept = None if fresh else await self.store.requests.kept_charge(self.account.name, charge_id)
-        if kept and self.store.now() - kept.read_at < CHARGE_KEPT:
-            return kept
-        if not await self._charge_token(patience):
-            raise AmazonThrottled("Too many charges are being read just now.", retry_after=THROTTLED_PAUSE)
-        request = get_charge(self.account.endpoint, charge_id)
-        found = await self.ask(Call.GET_CHARGE, request, lambda response: read_charge(response, charge_id))
-        self.check_environment(found.environment)
-        found = msgspec.structs.replace(found, read_at=self.store.now())
-        await self.store.requests.keep_charge(self.account.name, found, for_advice=fresh)
-        return found
-
-    async def facts(self, refund: Refund, *, besides: str = "", again: bool = False) -> Facts:
-        """What the charge tells of a refund: its order number, and of a declined one whether it can be retried.
-
-        Nothing where there is nothing more to learn (unless it is to be asked `again`), or where the charge cannot be
-        read just now. `besides` is a reservation on the charge that is this very refund. Where that is not known and
-        decides it, whether it can be retried is not told yet. Raises `StoreUnavailable`.
-        """
-        if not (has_more_to_tell(refund) or (again and refund.charge_id and refund.refund_type != FPS)):
-            return {}
-        declined = refund.state == State.DECLINED
-        try:
-            # Whether there is money left must not be judged by what was true before the decline.
-            charge, known = await asyncio.gather(
-                self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
-                self.store.charges.known(self.account.name, refund.charge_id if declined else ""),
-            )
-        except (AmazonError, StoreDamaged) as error:
-            log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
-            return {}
-        facts: dict[str, str | bool | tuple[str, ...] | RetryRefused] = {
-            "charge_read": True,
-            "order_reference": charge.merchant_reference_id,
-        }
-        if charge.has_unread("merchantReferenceId", "merchantMetadata"):
-            facts[UNREAD] = ("orderReference",)
-        if declined and known.readable:
-            entries = {name: entry for name, entry in known.entries.items() if name != besides}
-            known = replace(known, entries=entries, charge=charge)
-            facts["retryable"] = as_text(judge(msgspec.structs.replace(refund, retryable=""), known, self.store.now()))
-        return facts
-
-    async def facts_in_time(self, refund: Refund, *, besides: str = "") -> Facts:
-        """What `facts` says within two seconds, else nothing: a decline that is known is not held back for advice."""
-        try:
-            async with asyncio.timeout(FACTS_WITHIN):
-                return await self.facts(refund, besides=besides)
-        except TimeoutError:
-            log.info("charge.not_read", charge_id=refund.charge_id, reason="too_slow")
-            return {}
 
     def is_foreign(self, environment: str) -> bool:
         """Whether an answer's `releaseEnvironment` is not this account's: one address is told of both."""

@@ -35,12 +35,12 @@ async def current_events(store: Store, account: str, events: Sequence[Event]) ->
 
     Raises `StoreUnavailable`.
     """
-    told = [event.refund for event in events if event.refund.state == State.DECLINED]
-    if not told:
+    declined = [event.refund for event in events if event.refund.state == State.DECLINED]
+    if not declined:
         return list(events)
     present, known = await asyncio.gather(
-        asyncio.gather(*(store.refunds.get_or_id(account, refund.refund_id) for refund in told)),
-        store.charges.known_all(account, (refund.charge_id for refund in told)),
+        asyncio.gather(*(store.refunds.get_or_id(account, refund.refund_id) for refund in declined)),
+        store.charges.known_all(account, (refund.charge_id for refund in declined)),
     )
     by_id = {refund.refund_id: refund for refund in present if isinstance(refund, Refund)}
     now = store.now()

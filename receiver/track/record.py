@@ -1,4 +1,4 @@
-"""Read, decide, commit; again on collision. Shared by everything that has seen what Amazon says of a refund."""
+"""Read, decide, commit; again on collision. Everything that Amazon says of a refund enters the ledger here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from receiver.errors import StoreUnavailable
 from receiver.ledger.lifecycle import Facts, decide, with_details
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation, Refund, Source
-from receiver.outbox.events.event import Event, Settled, event_of, to_fields
+from receiver.outbox.events.event import Event, Recorded, event_of, to_fields
 from receiver.outbox.formats.registry import wants
 from receiver.store import Store
 from receiver.store.deliveries.subscribers import SubscriberList
@@ -25,49 +25,49 @@ MOST_COLLISIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Settler:
-    """Takes observations in. `random` gives a number in [0, 1) for the jitter of the next look.
+class Recorder:
+    """Records observations in the ledger. `random` gives a number in [0, 1) for the jitter of the next look.
 
-    `declared`: whether subscribers are written from a configuration, so that a store without a list of them has been
-    emptied: what is committed before they are back would be owed to nobody.
+    `declared`: whether a configuration declares subscribers. A store without a list of them has then been emptied, and
+    what is committed before the list is back would be owed to no subscriber.
     """
 
     store: Store
     random: Callable[[], float]
     declared: bool = False
 
-    async def settle(
+    async def record(
         self,
         account: Account,
         seen: Observation,
         *,
         source: Source,
         token: int = 0,
-        facts: Facts = MappingProxyType({}),
-        learn: Callable[[Refund], Awaitable[Facts]] | None = None,
+        details: Facts = MappingProxyType({}),
+        more_details: Callable[[Refund], Awaitable[Facts]] | None = None,
         traceparent: str = "",
-    ) -> Settled:
-        """Write what the observation changes. A `Change` that is nothing has written nothing: the claim is still held.
+    ) -> Recorded:
+        """Write what the observation changes. If it changes nothing, nothing is written: a claim is still held.
 
-        `facts` are what others than Amazon's answer told (see `decide`); `learn` asks for more of them once, when
-        there is something to tell subscribers. `token` is that of the claim under which Amazon was asked, 0 without
-        one; `traceparent` is told with the events. Raises `StoreUnavailable`.
+        `details` come from elsewhere than Amazon's answer (see `decide`); `more_details` is asked for more of them
+        once, if there are events to send. `token` is that of the claim under which Amazon was asked, 0 without one;
+        `traceparent` goes out with the events. Raises `StoreUnavailable`.
         """
         own = {"stuck_after": account.stuck_after, "region": account.endpoint.region.value}
         how: Mapping[str, Any] = {"source": source, **own}
         for _ in range(MOST_COLLISIONS):
             known, subscriber_list = await asyncio.gather(
-                self.store.refunds.get(account.name, seen.refund_id),
-                self.store.subscribers.read(account.name),
+                self.store.refunds.get(account.name, seen.refund_id), self.store.subscribers.read(account.name)
             )
             now = self.store.now()
-            change = decide(account.name, known, seen, now=now, facts=facts, **how)
+            change = decide(account.name, known, seen, now=now, facts=details, **how)
             if change.is_nothing:
-                return Settled(change)
-            if learn and change.emissions:
-                told = {name: value for name, value in facts.items() if value}
-                facts, learn, now = {**await learn(change.refund), **told}, None, self.store.now()
-                change = decide(account.name, known, seen, now=now, facts=facts, **how)
+                return Recorded(change)
+            if more_details and change.emissions:
+                given = {name: value for name, value in details.items() if value}
+                details, more_details = {**await more_details(change.refund), **given}, None
+                now = self.store.now()
+                change = decide(account.name, known, seen, now=now, facts=details, **how)
             events = tuple(event_of(emission, change.refund, now, traceparent) for emission in change.emissions)
             if self.declared and not subscriber_list.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
@@ -82,16 +82,16 @@ class Settler:
                 )
             )
             if committed is Committed.OK:
-                return Settled(change, events)
+                return Recorded(change, events)
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
-    async def annotate(self, account: str, refund_id: str, facts: Facts) -> Refund | None:
-        """Add facts to a refund that is known, as a revision without an event. Returns it; None if it is not known."""
+    async def annotate(self, account: str, refund_id: str, details: Facts) -> Refund | None:
+        """Add details to a known refund, as a revision without an event. Returns it; None if it is not known."""
         for _ in range(MOST_COLLISIONS):
             known = await self.store.refunds.get(account, refund_id)
             if known is None:
                 return None
-            refund = with_details(known, facts)
+            refund = with_details(known, details)
             if refund is known:
                 return known
             refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=self.store.now())
@@ -103,6 +103,6 @@ class Settler:
 
 
 def owed(event: Event, subscriber_list: SubscriberList) -> Owed:
-    """The event as it is written, and who is owed it."""
+    """The event as it is written, and the subscribers to which it is owed."""
     wanting = [name for name, each in subscriber_list.subscribers.items() if wants(each, event)]
     return Owed(to_fields(event), [*wanting, *subscriber_list.unreadable])

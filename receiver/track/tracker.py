@@ -1,16 +1,11 @@
-"""Verb. What is due → the ledger: claim, ask Amazon, settle. Notifications, polls and operators all end here."""
+"""Verb. What is due → the ledger: claim, ask Amazon, record. Notifications, polls and operators all end here."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
-from math import inf
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import InitVar, dataclass, field
 
-import msgspec
 import structlog
 
 from receiver.amazon.account import Account
@@ -26,46 +21,49 @@ from receiver.errors import (
 )
 from receiver.exchange import in_the_log
 from receiver.ledger.lifecycle import as_observation, is_overdue
-from receiver.ledger.polling import backoff, next_follow_up, next_look
+from receiver.ledger.next_look import DueRefund, NextLook, after
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
-from receiver.outbox.events.event import Settled
 from receiver.runtime.metrics import Metrics
-from receiver.runtime.rounds import in_rounds
+from receiver.runtime.rounds import Claim, Rounds
 from receiver.store import Store
 from receiver.store.redis.damage import StoreDamaged
-from receiver.store.redis.wakeups import ChangeSignal, News
-from receiver.store.refunds.schedule import DueRefund, FollowUp
-from receiver.track.amazon_client import THROTTLED_PAUSE, AmazonClient
-from receiver.track.record import Settler
+from receiver.store.redis.wakeups import News
+from receiver.track.amazon_client import AmazonClient
+from receiver.track.charges import Charges
+from receiver.track.record import Recorder
 
 log = structlog.get_logger()
-
-RETRY_FIRST, RETRY_MOST = 5_000, 600_000
-DAMAGED_PAUSE = 60_000
-
-
-class Observes(Protocol):
-    """Who knows refunds that are not Amazon Pay's (`issue/fps.py`)."""
-
-    async def observe(self, refund_id: str) -> Observation | None:
-        """What Amazon says of it; None: not one of those. Raises the `AmazonError` tree, or `NothingToAsk`."""
 
 
 @dataclass(slots=True)
 class Tracker:
-    """Asks Amazon about one account's refunds. A lease is in seconds."""
+    """Asks Amazon about one account's refunds. A lease is in seconds.
+
+    `observe_fps` says what Amazon says of a refund by Flexible Payments, and None of any other refund. It raises the
+    `AmazonError` tree, or `NothingToAsk`.
+    """
 
     amazon_client: AmazonClient
-    settler: Settler
+    recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
-    concurrency: int = 8
+    concurrency: InitVar[int] = 8
     lease: float = 30.0
-    legacy: Observes | None = None
-    _running: set[asyncio.Task[None]] = field(default_factory=set)
-    _waker: ChangeSignal = field(default_factory=ChangeSignal)
+    observe_fps: Callable[[str], Awaitable[Observation | None]] | None = None
+    rounds: Rounds[DueRefund] = field(init=False)
     _reading: int = 0
-    _patient: int = 0
+    """Looks that are reading a charge because nothing else is new."""
+
+    def __post_init__(self, concurrency: int) -> None:
+        self.rounds = Rounds(
+            name="track",
+            account=self.account.name,
+            claim=self._claim,
+            work=self._work,
+            about=_about,
+            concurrency=concurrency,
+            unblocks=lambda due: due.patient,
+        )
 
     @property
     def account(self) -> Account:
@@ -78,86 +76,52 @@ class Tracker:
         return self.amazon_client.store
 
     async def run(self) -> None:
-        """Work until cancelled; then let go of what is under way: its leases run out and others take it."""
-        with self.store.change_signal(self.account.name, News.DUE) as self._waker:
-            await in_rounds(self._waker, self._round, self._running)
+        """Work until cancelled."""
+        await self.rounds.run(self.store.change_signal(self.account.name, News.DUE))
 
-    async def _round(self) -> float:
-        """Claim what there is room for. Returns the seconds until there is more to claim; `inf`: nobody knows."""
-        room = self.concurrency - len(self._running)
-        if room <= 0:
-            return inf
+    async def _claim(self, room: int) -> Claim[DueRefund]:
         bucket = self.account.throttle[Call.GET_REFUND]
-        # Where Amazon is slow, a quarter of the places stays free for what notifications tell.
-        patient = max(1, self.concurrency * 3 // 4) - self._patient
-        try:
-            claimed = await self.store.schedule.claim(
-                self.account.name,
-                Call.GET_REFUND,
-                lease=int(self.lease * 1000),
-                burst=bucket.burst,
-                per_second=bucket.per_second,
-                limit=room,
-                patient=patient,
-            )
-        except StoreUnavailable as error:
-            log.warning("track.store_unavailable", account=self.account.name, reason=error.reason)
-            return inf
-        for look in claimed.refunds:
-            task = asyncio.get_running_loop().create_task(self._look(look))
-            self._running.add(task)
-            self._patient += look.patient
-            task.add_done_callback(partial(self._done, look))
-        return inf if claimed.wait is None else claimed.wait / 1000
+        # Where Amazon is slow, a quarter of the places stays free for refunds that notifications name.
+        patient = max(1, self.rounds.concurrency * 3 // 4) - sum(due.patient for due in self.rounds.under_way.values())
+        return await self.store.schedule.claim(
+            self.account.name,
+            Call.GET_REFUND,
+            lease=int(self.lease * 1000),
+            burst=bucket.burst,
+            per_second=bucket.per_second,
+            limit=room,
+            patient=patient,
+        )
 
-    def _done(self, look: DueRefund, task: asyncio.Task[None]) -> None:
-        if len(self._running) >= self.concurrency or look.patient:
-            self._waker.set()
-        self._running.discard(task)
-        self._patient -= look.patient
-
-    async def _look(self, look: DueRefund) -> None:
-        traced = in_the_log(look.traceparent)
-        with structlog.contextvars.bound_contextvars(account=look.account, refund_id=look.refund_id, **traced):
+    async def _work(self, due: DueRefund) -> None:
+        """Look at one claimed refund. A damaged record is left alone for a while, and the others have their turn."""
+        with structlog.contextvars.bound_contextvars(**_about(due)):
             try:
-                await self.look(look)
+                await self.look(due)
             except StoreDamaged as error:
-                await self._damaged(look, error)
-            except StoreUnavailable as error:
-                log.warning("track.not_settled", reason=error.reason)
-            except Exception:
-                log.exception("track.failed")
+                log.error("track.damaged", key=error.key, reason=error.reason)
+                with contextlib.suppress(StoreUnavailable):
+                    await self._reschedule(due, error, None)
 
-    async def _damaged(self, look: DueRefund, error: StoreDamaged) -> None:
-        """What is kept of this refund is damaged: the others have their turn, and it is asked about again later."""
-        log.error("track.damaged", key=error.key, reason=error.reason)
-        with contextlib.suppress(StoreUnavailable):
-            await self.store.schedule.reschedule(
-                look, self.store.now() + DAMAGED_PAUSE, look.follow_up, outcome=error.reason
-            )
-
-    async def look(self, look: DueRefund) -> None:
-        """Ask Amazon about one claimed refund, and settle. Raises `StoreUnavailable`: then the lease runs out."""
+    async def look(self, due: DueRefund) -> None:
+        """Ask Amazon about one claimed refund, and finish the claim. Raises `StoreUnavailable`: then its lease ends."""
         try:
-            seen = await self.ask(look.refund_id, look.traceparent)
+            seen = await self.ask(due.refund_id, due.traceparent)
         except NothingToAsk as error:
-            await self.store.schedule.reschedule(look, None, revision=error.revision)
-        except AmazonNotFound:
-            await self._not_found(look)
-        except AmazonThrottled as error:
-            await self._throttled(look, error)
+            await self._reschedule(due, error, None)
         except AmazonError as error:
-            await self._failed(look, error)
+            await self._reschedule(due, error, await self._without_an_answer(due))
         else:
-            await self._seen(look, seen)
+            if (unchanged := await self._record(due, seen)) is not None:
+                await self._reschedule(due, None, await self._more_of(due, unchanged))
 
     async def ask(self, refund_id: str, traceparent: str = "") -> Observation:
         """Get Refund, signed. Raises the `AmazonError` tree; a refund of the other environment is not found here.
 
-        A refund that is not Amazon Pay's is asked about by `legacy`, which may also raise `NothingToAsk`.
+        A refund by Flexible Payments is asked about by `observe_fps`, which may also raise `NothingToAsk`.
         """
-        if self.legacy is not None and (told := await self.legacy.observe(refund_id)) is not None:
-            return told
+        if self.observe_fps is not None and (seen := await self.observe_fps(refund_id)) is not None:
+            return seen
         request = get_refund(self.account.endpoint, refund_id)
         amazon_client = self.amazon_client.tracing(traceparent)
         seen = await amazon_client.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
@@ -167,36 +131,40 @@ class Tracker:
             )
         return seen
 
-    async def _seen(self, look: DueRefund, seen: Observation) -> None:
-        follow_up = look.follow_up
-        settled = await self.settler.settle(
+    async def _record(self, due: DueRefund, seen: Observation) -> Refund | None:
+        """Record what Amazon said, which finishes the claim. Returns the refund if there was nothing new to record."""
+        follow_up = due.follow_up
+        recorded = await self.recorder.record(
             self.account,
             seen,
-            source=look.source,
-            token=look.token,
-            facts={"refund_type": follow_up.refund_type} if follow_up else {},
-            learn=self.amazon_client.tracing(look.traceparent).facts_in_time,
-            traceparent=look.traceparent,
+            source=due.source,
+            token=due.token,
+            details={"refund_type": follow_up.refund_type} if follow_up else {},
+            more_details=self._charges(due).details_in_time,
+            traceparent=due.traceparent,
         )
-        if settled.change.is_nothing:
-            await self._nothing_new(look, settled)
-            return
-        refund = settled.change.refund
-        self.metrics.observation(settled, look.source, follow_up.at if follow_up else 0, self.store.now())
+        refund = recorded.change.refund
+        if recorded.change.is_nothing:
+            return refund
+        self.metrics.observation(recorded, due.source, follow_up.at if follow_up else 0, self.store.now())
         log.info(
             "refund.changed",
             state=refund.state,
             reason_code=refund.reason_code or None,
             revision=refund.revision,
-            source=look.source,
-            events=[event.type for event in settled.events],
+            source=due.source,
+            events=[event.type for event in recorded.events],
             backfill=refund.backfill or None,
         )
-        if settled.change.known is None:
+        if recorded.change.known is None:
             await self._explains(refund)
+        return None
+
+    def _charges(self, due: DueRefund) -> Charges:
+        return Charges(self.amazon_client.tracing(due.traceparent))
 
     async def _explains(self, refund: Refund) -> None:
-        """A refund that nobody here issued may be what an unclear request has made: a person decides."""
+        """A refund that was not issued here may be the outcome of an unclear request: a person decides."""
         with contextlib.suppress(StoreUnavailable):
             if unclear := await self.store.requests.unclear_with(refund):
                 log.error(
@@ -204,104 +172,74 @@ class Tracker:
                     request=unclear.order.id,
                     charge_id=refund.charge_id,
                     candidate_refund_id=refund.refund_id,
-                    mend="compare with Seller Central, then `receiver refund settle-request`",
+                    fix="compare with Seller Central, then `receiver refund settle-request`",
                 )
 
-    async def _nothing_new(self, look: DueRefund, settled: Settled) -> None:
-        """A notification can be ahead of Get Refund: ask again soon a few times, then by the refund's own schedule."""
-        refund = await self._more_of(look, settled.change.refund)
-        now = self.store.now()
-        own = next_look(refund, now, self.account.poll, self.random())
-        again, follow_up = self._echo(look, now)
-        at = min((time for time in (own, again) if time is not None), default=None)
-        log.info("refund.unchanged", state=refund.state, source=look.source, next_at=at)
-        await self.store.schedule.reschedule(look, at, follow_up, revision=refund.revision, outcome="unchanged")
+    async def _more_of(self, due: DueRefund, refund: Refund) -> Refund:
+        """The refund with details that the charge did not give in time, or gives now that an operator asks.
 
-    async def _more_of(self, look: DueRefund, refund: Refund) -> Refund:
-        """The refund with what the charge had not told in time, or tells now that somebody wants to know.
-
-        A quarter of the looks at most read charges here: where these hang, news is not to wait for them.
+        At most a quarter of the looks read charges here, so that slow charges do not hold up news.
         """
-        asked = look.source is Source.REFRESH and refund.state == State.DECLINED
-        if self._reading >= max(1, self.concurrency // 4) and not asked:
+        asked = due.source is Source.REFRESH and refund.state == State.DECLINED
+        if self._reading >= max(1, self.rounds.concurrency // 4) and not asked:
             return refund
         self._reading += 1
         try:
-            facts = await self.amazon_client.tracing(look.traceparent).facts(refund, again=asked)
+            details = await self._charges(due).details(refund, again=asked)
         finally:
             self._reading -= 1
-        return (await self.settler.annotate(refund.account, refund.refund_id, facts)) or refund if facts else refund
+        if not details:
+            return refund
+        return await self.recorder.annotate(refund.account, refund.refund_id, details) or refund
 
-    def _echo(self, look: DueRefund, now: int) -> tuple[int | None, FollowUp | None]:
-        follow_up = look.follow_up
-        if follow_up is None or follow_up.source is Source.POLL:
-            return None, None
-        if now < follow_up.due:
-            return follow_up.due, msgspec.structs.replace(follow_up, failures=0)
-        again = next_follow_up(follow_up.step, now)
-        if again is None:
-            return None, None
-        return again, msgspec.structs.replace(follow_up, step=follow_up.step + 1, failures=0, due=again)
-
-    async def _overdue(self, look: DueRefund) -> Refund | None:
-        """Tell that a refund is stuck also where Amazon tells nothing of it. Returns what is known then."""
-        known = await self.store.refunds.get(look.account, look.refund_id)
+    async def _without_an_answer(self, due: DueRefund) -> Refund | None:
+        """What the ledger holds of a refund that Amazon says nothing about. If it is stuck by now, that is recorded."""
+        known = await self.store.refunds.get(due.account, due.refund_id)
         if known is None or not is_overdue(known, self.store.now(), self.account.stuck_after):
             return known
-        settled = await self.settler.settle(
-            self.account, as_observation(known), source=look.source, traceparent=look.traceparent
+        recorded = await self.recorder.record(
+            self.account, as_observation(known), source=due.source, traceparent=due.traceparent
         )
-        self.metrics.observation(settled, look.source, 0, self.store.now())
-        log.warning("refund.stuck", state=known.state, events=[event.type for event in settled.events])
-        return settled.change.refund
+        self.metrics.observation(recorded, due.source, 0, self.store.now())
+        log.warning("refund.stuck", state=known.state, events=[event.type for event in recorded.events])
+        return recorded.change.refund
 
-    async def _not_found(self, look: DueRefund) -> None:
-        """A notification can be ahead of Get Refund. Who asks for a refresh can ask again."""
-        now = self.store.now()
-        known = await self._overdue(look)
-        again, follow_up = self._echo(look, now) if known or look.source is not Source.REFRESH else (None, None)
-        own = next_look(known, now, self.account.poll, self.random()) if known else None
-        at = min((time for time in (own, again) if time is not None), default=None)
-        revision = known.revision if known else 0
-        held = await self.store.schedule.reschedule(look, at, follow_up, revision=revision, outcome="amazon_not_found")
-        if at is None and known is None and held:
+    async def _reschedule(
+        self, due: DueRefund, error: AmazonError | NothingToAsk | StoreDamaged | None, known: Refund | None
+    ) -> None:
+        """Finish a claim that changed nothing: decide when to look again, and write it."""
+        next_look = after(due, error, known, self.store.now(), self.account.poll, self.random())
+        if error is None and known is not None:
+            log.info("refund.unchanged", state=known.state, source=due.source, next_at=next_look.at)
+        elif isinstance(error, AmazonError) and not isinstance(error, AmazonNotFound):
+            _log_failure(error, next_look)
+        held = await self.store.schedule.reschedule(due, next_look)
+        if isinstance(error, AmazonNotFound):
+            self._log_not_found(due, known, next_look, held)
+
+    def _log_not_found(self, due: DueRefund, known: Refund | None, next_look: NextLook, held: bool) -> None:
+        if next_look.at is None and known is None and held:
             self.metrics.hint_dropped()
             log.warning("track.hint_dropped", reason="amazon_not_found")
-        elif known is not None and not is_final(known.state) and follow_up is None:
+        elif known is not None and not is_final(known.state) and next_look.follow_up is None:
             log.warning("track.known_refund_not_found")
         else:
-            log.info("track.not_found", source=look.source, next_at=at)
-
-    async def _throttled(self, look: DueRefund, error: AmazonThrottled) -> None:
-        known = await self._overdue(look)
-        until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
-        log.warning("track.throttled", until=until, request_id=error.request_id)
-        await self.store.schedule.reschedule(
-            look, until, look.follow_up, outcome=error.reason, patient=_only_asked(look, known)
-        )
-
-    async def _failed(self, look: DueRefund, error: AmazonError) -> None:
-        """No answer, or a refusal of our request: the refund stays scheduled, further and further apart."""
-        known = await self._overdue(look)
-        follow_up = look.follow_up or FollowUp(Source.POLL, self.store.now())
-        unknown = isinstance(error, AmazonOutcomeUnknown)
-        wait = backoff(RETRY_FIRST, RETRY_MOST, follow_up.failures, self.random())
-        asked = min((error.retry_after or 0) * 1000, RETRY_MOST)
-        at = self.store.now() + max(wait, asked)
-        (log.warning if unknown else log.error)(
-            "track.amazon_failed",
-            reason=error.reason,
-            amazon_status=error.amazon_status,
-            reason_code=error.reason_code or None,
-            request_id=error.request_id,
-            retry_at=at,
-        )
-        follow_up = msgspec.structs.replace(follow_up, failures=follow_up.failures + 1)
-        await self.store.schedule.reschedule(
-            look, at, follow_up, outcome=error.reason, patient=_only_asked(look, known)
-        )
+            log.info("track.not_found", source=due.source, next_at=next_look.at)
 
 
-def _only_asked(look: DueRefund, known: Refund | None) -> bool:
-    """Whether nobody knows of the refund but who asked to refresh it: it may be invented."""
-    return known is None and look.source is Source.REFRESH
+def _log_failure(error: AmazonError, next_look: NextLook) -> None:
+    if isinstance(error, AmazonThrottled):
+        log.warning("track.throttled", until=next_look.at, request_id=error.request_id)
+        return
+    (log.warning if isinstance(error, AmazonOutcomeUnknown) else log.error)(
+        "track.amazon_failed",
+        reason=error.reason,
+        amazon_status=error.amazon_status,
+        reason_code=error.reason_code or None,
+        request_id=error.request_id,
+        retry_at=next_look.at,
+    )
+
+
+def _about(due: DueRefund) -> dict[str, str]:
+    return {"account": due.account, "refund_id": due.refund_id, **in_the_log(due.traceparent)}

@@ -21,7 +21,7 @@ from receiver.ledger.query import Query
 from receiver.ledger.refund import Source
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.benchmarks import load, mail
 from tests.benchmarks.ingest import measured, stand
 from tests.benchmarks.machine import TOKEN, configuration, cores, free_port, receiver, resident_mib, started, valkey
@@ -38,11 +38,11 @@ REWRITE = 300.0
 
 async def fill(store: Store, first: int, much: int, at_once: int = 64) -> None:
     """So many refunds that went from RefundInitiated to Refunded, by what settles Amazon's answers."""
-    settler, account = Settler(store, lambda: 0.5), make_account()
+    recorder, account = Recorder(store, lambda: 0.5), make_account()
 
     async def one(number: int) -> None:
         for state in ("RefundInitiated", "Refunded"):
-            await settler.settle(account, mail.found(state, number), source=Source.POLL, facts=FACTS)
+            await recorder.record(account, mail.found(state, number), source=Source.POLL, details=FACTS)
 
     for start in range(first, first + much, at_once):
         await asyncio.gather(*(one(number) for number in range(start, min(start + at_once, first + much))))

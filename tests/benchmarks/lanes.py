@@ -21,7 +21,7 @@ from receiver.ledger.refund import Source
 from receiver.outbox.events.event import event_id
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.benchmarks import mail
 from tests.benchmarks.load import END, LENGTH
 from tests.benchmarks.machine import configuration, cores, free_port, receiver, started, valkey
@@ -150,12 +150,12 @@ async def _isolation(seconds: float, rounds: int, rate: float) -> None:
 
 async def _commit(store: Store, first: int, count: int, rate: float) -> dict[str, tuple[int, float]]:
     """Have so many refunds written at this rate; event id → its kind, and when it was committed."""
-    settler, account, start = Settler(store, lambda: 0.0), make_account(), perf_counter()
+    recorder, account, start = Recorder(store, lambda: 0.0), make_account(), perf_counter()
     began: dict[str, tuple[int, float]] = {}
     for number in range(first, first + count):
         await asyncio.sleep(max(start + (number - first) / rate - perf_counter(), 0))
         state, reason, kind, _ = KINDS[number % 4]
-        await settler.settle(account, mail.found(state, number, reason), source=Source.POLL, facts=FACTS)
+        await recorder.record(account, mail.found(state, number, reason), source=Source.POLL, details=FACTS)
         began[event_id("us", mail.refund_id(number), kind)] = (number % 4, perf_counter())
     return began
 

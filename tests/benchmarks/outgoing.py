@@ -16,7 +16,7 @@ from receiver.ledger.lifecycle import Facts
 from receiver.ledger.refund import Source
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.benchmarks import load, mail
 from tests.benchmarks.machine import baseline, configuration, cores, free_port, receiver, started, valkey
 from tests.benchmarks.plain import NOTHING, plain, text
@@ -95,11 +95,11 @@ async def _written(store: Store) -> bool:
 
 
 async def _commit(store: Store, numbers: count[int], much: int) -> None:
-    settler, account = Settler(store, lambda: 0.0), make_account()
+    recorder, account = Recorder(store, lambda: 0.0), make_account()
 
     async def one() -> None:
         seen_now = mail.found("Declined", next(numbers), "AmazonRejected")
-        await settler.settle(account, seen_now, source=Source.POLL, facts=FACTS)
+        await recorder.record(account, seen_now, source=Source.POLL, details=FACTS)
 
     for start in range(0, much, 32):
         await asyncio.gather(*(one() for _ in range(min(32, much - start))))

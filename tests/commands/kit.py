@@ -17,7 +17,7 @@ from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Source
 from receiver.service import Service
 from receiver.settings import Settings, check
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.http.kit import ADMIN, READER, REFUNDER, token
 from tests.kit.accounts import MERCHANT, TOPIC, make_account, merchant_key_pem
 from tests.kit.clock import T0
@@ -110,8 +110,8 @@ class Server:
             reason_code=more.get("reason", ""),
             reason_description=more.get("description", ""),
         )
-        settler = Settler(self.service.store, lambda: 0.5)
-        self.run(settler.settle(make_account(account), observation, source=Source.NOTIFICATION))
+        recorder = Recorder(self.service.store, lambda: 0.5)
+        self.run(recorder.record(make_account(account), observation, source=Source.NOTIFICATION))
 
     async def _start(self) -> None:
         self.service = Service(self._settings, workers=False)

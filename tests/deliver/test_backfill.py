@@ -11,7 +11,7 @@ from receiver.ledger.refund import Source
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import T0, ManualClock
 from tests.service.depot import Depot, depot
 from tests.service.stage import Hook
@@ -24,10 +24,10 @@ OLD = T0 - 600 * 86_400_000
 
 async def take_in(at: Depot, metrics: Metrics, count: int, first: int = 1, updated_at: int = OLD) -> None:
     """As `receiver refund import` has it: refreshed one by one, and declined long ago."""
-    settler = Settler(at.store, lambda: 0.0)
+    recorder = Recorder(at.store, lambda: 0.0)
     for number in range(first, first + count):
         found = msgspec.structs.replace(seen("Declined", number, "AmazonRejected", updated_at), created_at=updated_at)
-        settled = await settler.settle(at.account, found, source=Source.REFRESH)
+        settled = await recorder.record(at.account, found, source=Source.REFRESH)
         metrics.observation(settled, Source.REFRESH, 0, at.store.now())
 
 

@@ -71,30 +71,28 @@ async def test_after_five_failures_one_probe_at_a_time_is_sent_until_one_succeed
     hook.then = Says(500)
     await at.subscribe(hook)
     await at.owe(20)
-    for delivery in (await at.store.deliveries.claim("us", "all", lease=LEASE, limit=BREAKER)).deliveries:
+    for delivery in (await at.store.deliveries.claim("us", "all", lease=LEASE, limit=BREAKER)).items:
         await at.deliverer.deliver([delivery], (await at.store.subscribers.read("us")).subscribers["all"])
     assert len(hook.posts) == BREAKER
     terms = QueueLimits(breaker=BREAKER)
 
     async def claim() -> tuple[int, int | None]:
         claims = await at.store.deliveries.claim("us", "all", lease=LEASE, limit=8, terms=terms)
-        if claims.deliveries:
-            await at.deliverer.deliver(
-                claims.deliveries[:1], (await at.store.subscribers.read("us")).subscribers["all"]
-            )
-        return len(claims.deliveries), claims.wait
+        if claims.items:
+            await at.deliverer.deliver(claims.items[:1], (await at.store.subscribers.read("us")).subscribers["all"])
+        return len(claims.items), claims.wait
 
     assert await claim() == (0, PROBE_PAUSE)
     at.clock.tick(PROBE_PAUSE)
     both = await asyncio.gather(
         *(at.store.deliveries.claim("us", "all", lease=LEASE, limit=8, terms=terms) for _ in range(2))
     )
-    assert sorted(len(each.deliveries) for each in both) == [0, 1]
-    (probe,) = [delivery for each in both for delivery in each.deliveries]
+    assert sorted(len(each.items) for each in both) == [0, 1]
+    (probe,) = [delivery for each in both for delivery in each.items]
     hook.then = Says()
     await at.deliverer.deliver([probe], (await at.store.subscribers.read("us")).subscribers["all"])
     claims = await at.store.deliveries.claim("us", "all", lease=LEASE, limit=8, terms=terms)
-    assert len(claims.deliveries) == 8
+    assert len(claims.items) == 8
     health = await at.store.deliveries.health("us", "all")
     assert (health.streak, health.delivered, health.error) == (0, 1, "HTTP 500")
 
@@ -108,8 +106,8 @@ async def test_in_no_second_more_is_claimed_than_the_rate_allows(at: Depot, hook
     taken: list[int] = []
     for _ in range(100_000):
         claims = await at.store.deliveries.claim("us", "all", lease=LEASE, limit=100, terms=QueueLimits(rate=rate))
-        taken += [at.clock()] * len(claims.deliveries)
-        for delivery in claims.deliveries:
+        taken += [at.clock()] * len(claims.items)
+        for delivery in claims.items:
             assert await at.store.deliveries.delivered(delivery)
         if claims.wait is None:
             break

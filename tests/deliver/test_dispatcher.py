@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from email.utils import formatdate
+from math import inf
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from receiver.outbox.retries import SCHEDULE, DeliveryAttempts
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import pause, resume
 from receiver.store import Store
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import T0, ManualClock
 from tests.kit.processes import until
 from tests.kit.webserver import serving
@@ -276,7 +277,7 @@ async def test_410_pauses_the_subscriber_and_keeps_what_it_is_owed(at: Depot, ho
         async with at_work(at.deliverer.run):
             await until(lambda: at.counted("gone"), "one was answered")
             await rounds(at, 2)
-            await until(lambda: not at.deliverer._running, "nothing is under way")
+            await until(lambda: not at.deliverer.rounds.under_way, "nothing is under way")
             posts = len(hook.posts)
             assert posts <= 4
             await at.owe(1, first=6)
@@ -363,7 +364,7 @@ async def test_a_slow_subscriber_delays_nobody_else(at: Depot) -> None:
 
 async def test_no_more_is_under_way_than_the_account_may(at: Depot) -> None:
     """However many subscribers are owed something at once; those for whom the least is under way come first."""
-    at.deliverer.concurrency = 4
+    at.deliverer.rounds.concurrency = 4
     at.deliverer.per_subscriber = 3
     go = asyncio.Event()
     async with AsyncExitStack() as stack:
@@ -376,8 +377,9 @@ async def test_no_more_is_under_way_than_the_account_may(at: Depot) -> None:
         await at.owe(6)
         async with at_work(at.deliverer.run):
             await until(lambda: sum(each.under_way for each in hooks) == 4, "there is no more room")
-            await rounds(at, 3)
-            assert len(at.deliverer._running) == 4
+            for _ in range(3):
+                assert await at.deliverer.rounds.once() == inf, "nothing more is claimed"
+            assert len(at.deliverer.rounds.under_way) == 4
             go.set()
             await until(lambda: at.counted("delivered") == 30, "everything is delivered")
 
@@ -386,7 +388,7 @@ async def test_one_that_may_have_everything_leaves_room_for_others(at: Depot, mo
     """It hangs with as many at once as it may; one that is owed something later is told at once, not when those have
     timed out. What is left over for others is given back as soon as there is room again."""
     monkeypatch.setattr("receiver.runtime.rounds.IDLE", 3600.0)
-    at.deliverer.concurrency = 8
+    at.deliverer.rounds.concurrency = 8
     never = asyncio.Event()
     async with Hook("greedy", then=Says(after=never)).listening() as greedy, Hook("good").listening() as good:
         await at.subscribe(greedy, concurrency=8)
@@ -417,7 +419,7 @@ async def test_room_goes_to_who_has_waited_longest(
         for each in (one, two, good):
             await at.subscribe(each, types=("amazonpay.refund.declined",) if each is good else ("*",))
         for number in range(20):
-            await Settler(store, lambda: 0.0).settle(at.account, seen(number=number), source=Source.POLL)
+            await Recorder(store, lambda: 0.0).record(at.account, seen(number=number), source=Source.POLL)
         async with at_work(at.deliverer.run):
             await until(lambda: len(one.posts) + len(two.posts) >= room, "there is no more room")
             await at.owe(1, first=21)
@@ -438,15 +440,15 @@ async def slow_send(at: Depot, hook: Hook, late: Says, slow_first: bool) -> None
         pass_time(at.store, at.clock, LEASE)
         await until(lambda: len(hook.posts) == 2, "the second post")
         for go in (slow, quick) if slow_first else (quick, slow):
-            under_way = len(at.deliverer._running)
+            under_way = len(at.deliverer.rounds.under_way)
             go.set()
-            await until(lambda before=under_way: len(at.deliverer._running) < before, "it has its answer")
+            await until(lambda before=under_way: len(at.deliverer.rounds.under_way) < before, "it has its answer")
             pass_time(at.store, at.clock, LEASE - 1)
             await rounds(at, 3)
-            await until(lambda left=under_way: len(at.deliverer._running) < left, "nothing more is under way")
+            await until(lambda left=under_way: len(at.deliverer.rounds.under_way) < left, "nothing more is under way")
         pass_time(at.store, at.clock, 8 * DAY)
         await rounds(at, 3)
-        await until(lambda: not at.deliverer._running, "nothing is under way")
+        await until(lambda: not at.deliverer.rounds.under_way, "nothing is under way")
     assert len(hook.posts) == 2
     assert len({each.headers["webhook-id"] for each in hook.posts}) == 1
     assert await at.empty()
@@ -554,7 +556,7 @@ async def test_a_subscriber_removed_while_it_is_sent_to_stays_removed(
             await at.owe(first=2)
             await until(lambda: at.counted("delivered") == 1, "the new one gets its event")
         go.set()
-        await until(lambda: not at.deliverer._running, "nothing is under way")
+        await until(lambda: not at.deliverer.rounds.under_way, "nothing is under way")
         pass_time(at.store, at.clock, 8 * DAY)
         await rounds(at, 3)
     assert [each for each, _ in hook.told] == [refund_id(number) for number in ((1, 2) if back else (1,))]

@@ -12,7 +12,7 @@ from receiver.outbox.events.operator_event import OperatorType, operator_event
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import pause
 from receiver.store import Store
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import ManualClock
 from tests.kit.processes import until
 from tests.service.depot import depot
@@ -32,12 +32,12 @@ async def test_a_retry_that_is_refunded_resolves_the_incident(store: Store, redi
     async with depot(store, redis, clock, system_clock=clock) as at, pages.listening() as pager:
         await at.subscribe(pager, types=DECLINED, secrets=(), format="pagerduty", credential=Secret(KEY))
         await at.subscribe(Hook(name="plain", url=pager.url), types=DECLINED)
-        settler = Settler(store, lambda: 0.0)
+        recorder = Recorder(store, lambda: 0.0)
         facts = {"retry_of": refund_id(1), "retry_root": refund_id(1)}
         with capture_logs() as logs:
             await at.owe()
             await at.deliver()
-            await settler.settle(at.account, seen("Refunded", 2), source=Source.POLL, facts=facts)
+            await recorder.record(at.account, seen("Refunded", 2), source=Source.POLL, details=facts)
             await at.deliver()
             await at.owe(first=3)
             await at.deliver()

@@ -54,7 +54,7 @@ async def test_an_event_of_a_later_version_waits_for_it(at: Depot, hook: Hook, f
     await at.owe(1)
     later = await owe_later(at, **fields)
     for _ in range(3):
-        deliveries = (await at.store.deliveries.claim("us", "all", lease=30_000, limit=10)).deliveries
+        deliveries = (await at.store.deliveries.claim("us", "all", lease=30_000, limit=10)).items
         await at.deliverer.deliver(deliveries, subscriber)
         at.clock.tick(60_000)
     assert len(hook.posts) == 1

@@ -17,7 +17,7 @@ from receiver.store import Store
 from receiver.store.embedded.store import EmbeddedStore
 from receiver.store.redis.keys import RESTORED
 from receiver.store.redis.pipeline import connect
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.deploy.tools import DEPLOY, run
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0
@@ -59,7 +59,7 @@ async def settle(store: Store, refund_id: str, state: str) -> None:
         amount=Money.parse("14.00", "USD"),
         reason_code="AmazonRejected" if state == "Declined" else "",
     )
-    await Settler(store, lambda: 0.5).settle(make_account(), seen, source=Source.NOTIFICATION)
+    await Recorder(store, lambda: 0.5).record(make_account(), seen, source=Source.NOTIFICATION)
 
 
 async def fill(store: Store) -> dict[str, Refund | None]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from receiver.ledger.next_look import RETRY_MOST
 from receiver.store import Store
-from receiver.track import tracker
 from tests.kit.clock import T0, ManualClock
 from tests.service.desk import Answer, Cut, Held, bench, http, refund
 from tests.store.makers import hint, refund_id
@@ -31,7 +31,7 @@ async def test_an_hour_without_amazon(store: Store, redis: Any, clock: ManualClo
             await at.look()
             waits.append(await at.wait())
         assert waits == sorted(waits)
-        assert max(waits) <= tracker.RETRY_MOST
+        assert max(waits) <= RETRY_MOST
         assert len(waits) <= MOST
         assert len(at.desk.asked) <= 2 * len(waits), "aiohttp sends a GET again whose pooled connection was cut"
         at.desk.then = refund("Declined", reason="AmazonRejected")
@@ -41,4 +41,4 @@ async def test_an_hour_without_amazon(store: Store, redis: Any, clock: ManualClo
         assert (known.state, known.reason_code) == ("Declined", "AmazonRejected")
         events = await redis.xrange("refunds:{us}:events")
         assert [fields[b"type"] for _, fields in events] == [b"amazonpay.refund.declined"]
-        assert clock() <= T0 + HOUR + tracker.RETRY_MOST
+        assert clock() <= T0 + HOUR + RETRY_MOST

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import CertificateUnavailable
-from receiver.ledger.receipt import NotificationOutcome
+from receiver.ledger.notification import NotificationOutcome
 from receiver.receive.certificates import FAILED_MAX, UNPROVEN_MAX, CertificateStore
 from receiver.receive.fetch_queue import BURST, PER_SECOND
 from receiver.receive.receiver import Receiver

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from receiver.ledger.next_look import NextLook
 from receiver.service import system_clock
 from receiver.store import Store
 from tests.faults.stage import PATHS, House, Run, fresh, house
@@ -66,14 +67,14 @@ async def test_the_stores_clock_steps_while_work_is_claimed(place: House) -> Non
         async with fresh(place, {}) as run:
             refund_id = run._refund("DeclinedAtOnce", "declined")
             await run.direct.schedule.hint("us", hint(message=refund_id))
-            (lost,) = (await claim(run.direct)).refunds
+            (lost,) = (await claim(run.direct)).items
             run.clock.tick(step)
             if step < 0:
-                assert (await claim(run.direct)).refunds == ()
+                assert (await claim(run.direct)).items == ()
                 await run.direct.schedule.hint("us", hint(message="again"))
-            (taken,) = (await claim(run.direct)).refunds
+            (taken,) = (await claim(run.direct)).items
             assert (taken.refund_id, taken.token != lost.token) == (lost.refund_id, True)
-            assert not await run.direct.schedule.reschedule(lost, None)
+            assert not await run.direct.schedule.reschedule(lost, NextLook(None))
             run.told, run.refunds = [], []
 
 
@@ -82,7 +83,7 @@ async def test_no_throttle_waits_for_a_clock_that_was_ahead(store: Store, clock:
     """Tokens come at the account's rate again within seconds, and a pause that Amazon asked for ends when it said."""
     for number in range(20):
         await store.schedule.hint("us", hint(number, message=f"m{number}"))
-    assert len((await claim(store, burst=5, per_second=1)).refunds) == 5
+    assert len((await claim(store, burst=5, per_second=1)).items) == 5
     await store.schedule.block("us", "get_refund", clock() + 7_000)
     await store.schedule.block("us", "create_refund", clock() + 7_000)
     clock.tick(step)
@@ -91,15 +92,15 @@ async def test_no_throttle_waits_for_a_clock_that_was_ahead(store: Store, clock:
         await store.schedule.block("us", "get_refund", clock() + 7_000)
         await store.schedule.block("us", "create_refund", clock() + 7_000)
         clock.tick(-step)
-    assert (await claim(store, burst=5, per_second=1)).refunds == ()
+    assert (await claim(store, burst=5, per_second=1)).items == ()
     assert 6_000 <= await store.requests.take_token("us", "create_refund", 5, 1) <= 7_000
     clock.tick(6_000)
-    assert (await claim(store, burst=5, per_second=1)).refunds == ()
+    assert (await claim(store, burst=5, per_second=1)).items == ()
     clock.tick(1_001)
-    assert len((await claim(store, burst=5, per_second=1)).refunds) == 5
+    assert len((await claim(store, burst=5, per_second=1)).items) == 5
     assert await store.requests.take_token("us", "create_refund", 5, 1) == 0
     clock.tick(2_000)
-    assert len((await claim(store, burst=5, per_second=1)).refunds) == 2
+    assert len((await claim(store, burst=5, per_second=1)).items) == 2
 
 
 async def test_a_pause_is_not_prolonged_by_one_that_a_clock_ahead_wrote(store: Store, clock: ManualClock) -> None:
@@ -110,7 +111,7 @@ async def test_a_pause_is_not_prolonged_by_one_that_a_clock_ahead_wrote(store: S
     await store.schedule.block("us", "get_refund", clock() + 7_000)
     await store.schedule.hint("us", hint())
     clock.tick(7_000)
-    assert len((await claim(store)).refunds) == 1
+    assert len((await claim(store)).items) == 1
 
 
 async def test_a_process_whose_clock_steps(server: Server, tmp_path: Path) -> None:

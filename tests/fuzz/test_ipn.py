@@ -29,7 +29,7 @@ from structlog.testing import capture_logs
 
 from receiver.errors import CertificateUnavailable, TransportError
 from receiver.http.app import build
-from receiver.ledger.receipt import NotificationOutcome, Receipt
+from receiver.ledger.notification import NotificationOutcome, Receipt
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
 from receiver.runtime.metrics import REASONS, Metrics

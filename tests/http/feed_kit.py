@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from receiver.ledger.refund import Observation, Source
 from receiver.outbox.events.event import to_fields
 from receiver.store import Store
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.http.kit import READER
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0
@@ -157,7 +157,7 @@ async def settled(
     observation = Observation(
         refund_id=refund_id(number), state=state, updated_at=T0, reason_code=reason if state == "Declined" else ""
     )
-    await Settler(store, lambda: 0.5).settle(make_account(account), observation, source=Source.NOTIFICATION)
+    await Recorder(store, lambda: 0.5).record(make_account(account), observation, source=Source.NOTIFICATION)
 
 
 def numbers(events: list[Said]) -> list[int]:

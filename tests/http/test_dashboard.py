@@ -26,6 +26,7 @@ from receiver.http.feed import feed
 from receiver.http.feed.stream import Timing
 from receiver.ledger.hint import Hint
 from receiver.ledger.money import Money
+from receiver.ledger.next_look import NextLook
 from receiver.ledger.refund import Observation, Source
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.outbox.dead_letter import DeadEvent, dead_event
@@ -36,7 +37,7 @@ from receiver.store import Store
 from receiver.store.deliveries.queues import AttemptEffects
 from receiver.store.redis.pipeline import connect
 from receiver.store.redis.stream_ids import fixed_width
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.http.kit import ADMIN, READER, REFUNDER, US_ONLY, Answer, Service, real_receiver, running, settings
 from tests.http.test_refund_api import REFUND, seen
 from tests.kit.accounts import make_account
@@ -325,7 +326,7 @@ async def hostile(store: Store) -> None:
         soft_descriptor=HOSTILE,
         environment=HOSTILE,
     )
-    await Settler(store, lambda: 0.5).settle(make_account("us"), observation, source=Source.NOTIFICATION)
+    await Recorder(store, lambda: 0.5).record(make_account("us"), observation, source=Source.NOTIFICATION)
 
 
 async def test_texts_from_outside_are_escaped(service: Service, browser: Browser, store: Store, redis: Redis) -> None:
@@ -408,12 +409,12 @@ async def test_the_timeline_has_every_notification_look_and_delivery(
     await seen(store, "us")
     claimed = await store.schedule.claim("us", "get_refund", lease=30_000, burst=9, per_second=9, limit=1)
     clock.tick(1_000)
-    assert await store.schedule.reschedule(claimed.refunds[0], clock.ms, outcome="amazon_throttled")
+    assert await store.schedule.reschedule(claimed.items[0], NextLook(clock.ms, outcome="amazon_throttled"))
     clock.tick(1_000)
     await seen(store, "us", state="Declined", reason="AmazonRejected")
     for number in range(2):
         clock.tick(1_000)
-        (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).deliveries
+        (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
         if number:
             assert await store.deliveries.delivered(delivery)
         else:
@@ -459,7 +460,7 @@ async def test_what_was_given_up_is_sent_again(service: Service, browser: Browse
     """One press."""
     await subscribe(store)
     await seen(store, "us", "S01-1", "Declined")
-    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).deliveries
+    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
     assert await store.deliveries.dead(delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts()))
     await browser.sign_in(US_ONLY)
     await browser.get("/subscribers")
@@ -476,7 +477,7 @@ async def test_the_last_error_stays_known_after_a_success(
     await subscribe(store)
     await seen(store, "us", "S01-1", "Declined")
     await browser.sign_in(US_ONLY)
-    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).deliveries
+    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
     assert await store.deliveries.retry(
         delivery, clock.ms, DeliveryAttempts(count=1), AttemptEffects(failed=True, error="HTTP 502")
     )
@@ -485,7 +486,7 @@ async def test_the_last_error_stays_known_after_a_success(
     assert re.search(rf"{words}; 1 failures in a row</dd>", browser.page)
     assert "<dt>Last success</dt><dd>none known</dd>" in browser.page
     clock.tick(60_000)
-    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).deliveries
+    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
     assert await store.deliveries.delivered(delivery)
     await browser.get("/subscribers")
     assert re.search(rf"{words}</dd>", browser.page)
@@ -510,7 +511,7 @@ async def test_however_much_was_given_up_it_is_shown_and_sent_again(
     seconds, _ = await redis.time()
     clock.tick(int(seconds) * 1000 - clock.ms)
     await seen(store, "us", state="Declined")
-    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).deliveries
+    (delivery,) = (await store.deliveries.claim("us", "finance", lease=30_000, limit=8)).items
     assert await store.deliveries.dead(
         delivery, dead_event(delivery, "exhausted", T0, DeliveryAttempts(last_error="HTTP 503"))
     )
@@ -549,7 +550,7 @@ async def test_conflicts_come_first(service: Service, browser: Browser, store: S
     assert "different final states" not in browser.page
     await seen(store, "us", state="Declined")
     observation = Observation(refund_id=REFUND, state="Refunded", updated_at=T0 + 1000)
-    await Settler(store, lambda: 0.5).settle(make_account("us"), observation, source=Source.POLL)
+    await Recorder(store, lambda: 0.5).record(make_account("us"), observation, source=Source.POLL)
     await browser.get("/")
     assert browser.page.index("Conflicts (1)") < browser.page.index("Declined, latest first")
 

@@ -20,8 +20,7 @@ from receiver.http import server
 from receiver.http.ipn.endpoint import PER_TURN, Ipn
 from receiver.ledger.dispute import Dispute
 from receiver.ledger.hint import Hint, HintResult
-from receiver.ledger.notification import UnrecognizedNotification
-from receiver.ledger.receipt import NotificationOutcome, Receipt
+from receiver.ledger.notification import NotificationOutcome, Receipt, UnrecognizedNotification
 from receiver.runtime.metrics import Metrics
 from receiver.settings import Settings
 from receiver.settings.sections import IngestSettings

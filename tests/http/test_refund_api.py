@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from receiver.amazon.fps.calls import FpsRefundRequest
+from receiver.amazon.fps.orders import FpsOrder
 from receiver.http.api.rate_limit import Refreshes, TooManyRefreshes
 from receiver.ledger.money import Money
 from receiver.ledger.refund import Observation, Source
 from receiver.receive.receiver import Receiver
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
-from receiver.store.requests.fps_orders import FpsOrder
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.http.kit import ADMIN, REFUNDER, US_ONLY, Service, real_receiver, running, settings
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0, ManualClock
@@ -37,7 +37,7 @@ async def seen(
         amount=Money.parse("14.00", "USD"),
         reason_code=more.get("reason", ""),
     )
-    await Settler(store, lambda: 0.5).settle(make_account(account), observation, source=Source.NOTIFICATION)
+    await Recorder(store, lambda: 0.5).record(make_account(account), observation, source=Source.NOTIFICATION)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ async def test_refresh_makes_the_refund_due_now(service: Service, store: Store) 
     answer = await service.call("POST", f"{ONE}/refresh", token=REFUNDER)
     assert (answer.status, answer.json) == (202, {"refundId": REFUND, "account": "eu", "refresh": "noted"})
     claimed = await store.schedule.claim("eu", "get_refund", lease=30_000, burst=5, per_second=1, limit=5)
-    assert [(look.refund_id, look.source) for look in claimed.refunds] == [(REFUND, Source.REFRESH)]
+    assert [(look.refund_id, look.source) for look in claimed.items] == [(REFUND, Source.REFRESH)]
 
 
 async def test_refresh_of_an_unknown_refund_needs_an_account(service: Service, store: Store) -> None:

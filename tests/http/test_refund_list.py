@@ -157,6 +157,11 @@ class Lists:
         self._refunds = sorted(refunds, key=lambda refund: (refund.changed_at, refund.refund_id), reverse=True)
         self._most = most
 
+    @property
+    def refunds(self) -> Lists:
+        """Where the store has the pages."""
+        return self
+
     async def page(self, account: str, query: Query, cursor: str = "", limit: int = 50, examine: int = 1_000) -> Page:
         """At most `most` are examined."""
         at, _, refund_id = cursor.partition("_")

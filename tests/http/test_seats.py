@@ -17,7 +17,7 @@ from receiver.http.seats import Seats, share_of
 from receiver.ledger.refund import Source
 from receiver.settings.sections import FeedSettings, HttpSettings, Scope
 from receiver.store import Store
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.http.kit import READER, US_ONLY, Service, running
 from tests.http.test_dashboard import with_cookie
 from tests.http.test_ipn_limits import Judge
@@ -79,7 +79,7 @@ async def test_one_token_does_not_take_all_that_may_wait(store: Store) -> None:
         others = [asyncio.create_task(waits(service, US_ONLY)) for _ in range(2)]
         await until_true(lambda: refused(service, US_ONLY))
         assert (await service.get(WAITING.replace("wait=30", "wait=0"))).status == 404
-        await Settler(store, lambda: 0.0).settle(
+        await Recorder(store, lambda: 0.0).record(
             make_account(), seen("Declined", 1, "AmazonRejected"), source=Source.POLL
         )
         assert [await each for each in (*waiting, *others)] == [200] * 4

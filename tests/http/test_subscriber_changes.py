@@ -18,7 +18,7 @@ from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import UrlPolicy
 from receiver.store import Store
 from receiver.store.deliveries.queues import AttemptEffects
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.http.kit import READER, US_ONLY, Answer, Service, real_receiver, running, settings
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0
@@ -290,7 +290,7 @@ async def test_one_of_the_configuration_is_changed_there(service: Service, store
 
 async def test_where_a_new_one_begins(service: Service, store: Store) -> None:
     """Now, at a time, or at the beginning; anything else is told, and adds nobody."""
-    await Settler(store, lambda: 0.0).settle(make_account(), seen("Declined"), source=Source.POLL)
+    await Recorder(store, lambda: 0.0).record(make_account(), seen("Declined"), source=Source.POLL)
     for start in ("soon", 5, "2026-01-31", "", "2999-01-01T00:00:00Z"):
         answer = await add(service, start=start)
         assert (answer.status, answer.json["reason"]) == (400, "bad_start"), start
@@ -306,10 +306,10 @@ async def test_where_a_new_one_begins(service: Service, store: Store) -> None:
 async def test_how_one_fares(service: Service, store: Store) -> None:
     """In `show` alone: lists stay cheap."""
     await add(service, types=["*"])
-    settler = Settler(store, lambda: 0.0)
+    recorder = Recorder(store, lambda: 0.0)
     for number in range(3):
-        await settler.settle(make_account(), seen("Declined", number), source=Source.POLL)
-    one, two, _ = (await store.deliveries.claim("us", "finance", lease=30_000, limit=9)).deliveries
+        await recorder.record(make_account(), seen("Declined", number), source=Source.POLL)
+    one, two, _ = (await store.deliveries.claim("us", "finance", lease=30_000, limit=9)).items
     await store.deliveries.delivered(one)
     for _ in range(2):
         await store.deliveries.retry(two, two.token, two.attempts, AttemptEffects(failed=True, error="HTTP 500"))

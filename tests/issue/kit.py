@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator, Coroutine, Generator
 from contextlib import asynccontextmanager
@@ -25,10 +24,11 @@ from receiver.simulator.app import Simulator
 from receiver.simulator.keys import Keys, make_keys
 from receiver.store import Store
 from receiver.track.amazon_client import AmazonClient
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from receiver.transport.client import Transport
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
+from tests.service.kit import one_round
 
 T = TypeVar("T")
 FAST = dict.fromkeys(LIVE_THROTTLE, Bucket(1000, 1000))
@@ -72,9 +72,7 @@ class Desk:
 
     async def round(self, issuer: Issuer | None = None) -> None:
         """One round of a worker, and what it began."""
-        worker = (issuer or self.another()).worker()
-        await worker._round()
-        await asyncio.gather(*worker._running)
+        await one_round((issuer or self.another()).worker().rounds)
 
     async def reserved(self, charge_id: str) -> list[str]:
         """The members of the charge's book that are only reservations."""
@@ -88,9 +86,9 @@ def make_issuer(account: Account, store: Store, send: Any, numbers: Any) -> Issu
         amazon_client=AmazonClient(account, store, send, metrics, system_clock, timeout=0.5),
         metrics=metrics,
         store=store,
-        settler=Settler(store, lambda: 0.0),
+        recorder=Recorder(store, lambda: 0.0),
         random=lambda: 0.0,
-        nonce=lambda: str(next(numbers)),
+        new_owner=lambda: str(next(numbers)),
     )
 
 

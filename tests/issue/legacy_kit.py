@@ -22,13 +22,13 @@ from receiver.simulator.app import Simulator
 from receiver.simulator.fps.checks import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from receiver.store import Store
 from receiver.track.amazon_client import AmazonClient
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
 from tests.issue.kit import FAST, keys
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
-from tests.service.kit import trust
+from tests.service.kit import one_round, trust
 from tests.store.makers import claim
 
 T1, T2, RESERVED = (f"14GKSIMULATOR000000000000000000000{number}" for number in (1, 2, 3))
@@ -71,7 +71,7 @@ class Office:
         """What the workers do once the leases have run out."""
         for _ in range(rounds):
             self.clock.tick(1_000_000)
-            await self.another()._round()
+            await one_round(self.another().rounds)
 
     async def state(self, reference: str = "R-1") -> RequestState | None:
         record = await self.store.fps.get("us", reference)
@@ -90,14 +90,14 @@ class Office:
     async def look(self, account: Account | None = None) -> None:
         """What a tracker does with all that is due now."""
         legacy = self.another(account)
-        tracker = Tracker(legacy.amazon_client, legacy.settler, Metrics(), lambda: 0.0, legacy=legacy)
-        for look in (await claim(self.store)).refunds:
+        tracker = Tracker(legacy.amazon_client, legacy.recorder, Metrics(), lambda: 0.0, observe_fps=legacy.observe)
+        for look in (await claim(self.store)).items:
             await tracker.look(look)
 
 
 def make_legacy(account: Account, store: Store, send: Any, clock: ManualClock, numbers: Any) -> FpsIssuer:
     amazon_client = AmazonClient(account, store, send, Metrics(), clock, timeout=0.5)
-    return FpsIssuer(amazon_client, Settler(store, lambda: 0.0), lambda: 0.0, lambda: str(next(numbers)))
+    return FpsIssuer(amazon_client, Recorder(store, lambda: 0.0), lambda: 0.0, lambda: str(next(numbers)))
 
 
 @asynccontextmanager

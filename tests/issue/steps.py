@@ -33,7 +33,7 @@ from receiver.store.requests.known_charges import KnownCharges
 from receiver.store.requests.open_requests import OpenRequestStore
 from receiver.store.requests.requests import Disputed, NotReserved, Reserved
 from receiver.track.amazon_client import AmazonClient
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0, ManualClock
 
@@ -270,10 +270,10 @@ class Scene:
         return Issuer(
             amazon_client=AmazonClient(self.account, self.store, self.amazon.send, metrics, lambda: T0),
             store=self.store,
-            settler=Settler(self.store, lambda: 0.0),
+            recorder=Recorder(self.store, lambda: 0.0),
             metrics=metrics,
             random=lambda: 0.0,
-            nonce=lambda: str(next(self.numbers)),
+            new_owner=lambda: str(next(self.numbers)),
         )
 
     def begin(self, work: Callable[[], Awaitable[object]], *fates: str) -> None:
@@ -282,13 +282,13 @@ class Scene:
     async def work(self) -> None:
         """What a worker does with one request that is due."""
         worker = self.issuer().worker()
-        for attempt in (await self.store.requests.claim("us", lease=30_000, limit=1)).attempts:
-            await worker._work(attempt)
+        for attempt in (await self.store.requests.claim("us", lease=30_000, limit=1)).items:
+            await worker.rounds.work_on(attempt)
 
     async def tell(self, made: Made) -> None:
         """A notification, and what Amazon says then."""
         seen = self.amazon.seen(made)
-        await self.issuer().settler.settle(self.account, seen, source=Source.NOTIFICATION)
+        await self.issuer().recorder.record(self.account, seen, source=Source.NOTIFICATION)
 
     async def step(self, number: int) -> None:
         """One of those who are at work goes on."""

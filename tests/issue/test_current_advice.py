@@ -45,7 +45,7 @@ async def test_a_refund_that_amazon_or_a_bank_began_is_not_issued_again(
     async with desk(store, clock) as shop:
         charge = shop.charge()
         refund_id = await declined(shop, charge)
-        await shop.issuer.settler.annotate("us", refund_id, facts)
+        await shop.issuer.recorder.annotate("us", refund_id, facts)
         with pytest.raises(Conflict) as caught:
             await shop.issuer.retry(refund_id)
         assert caught.value.reason == "not_merchants_refund"
@@ -79,7 +79,7 @@ async def test_what_happens_on_the_charge_reaches_every_declined_refund_of_it(st
             seen("Refunded", updated_at=clock.ms), refund_id=f"{charge[:-1]}9".replace("-C", "-R"), charge_id=charge
         )
         elsewhere = msgspec.structs.replace(elsewhere, amount=shop.wish(charge, "14.07").money, created_at=clock.ms)
-        await shop.issuer.settler.settle(shop.account, elsewhere, source=Source.NOTIFICATION)
+        await shop.issuer.recorder.record(shop.account, elsewhere, source=Source.NOTIFICATION)
         judged = (await current(shop, first)).judged
         assert judged is not None
         assert judged.reasons == ("same_amount_refunded",)

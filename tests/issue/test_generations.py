@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from receiver.errors import AmazonRefused, Conflict, OtherRefunds, RefundUnclear
-from receiver.issue.orders import make_order
+from receiver.issue.orders import prepare
 from receiver.ledger.refund import Refund, Source
 from receiver.ledger.refund_request import Asked, RefundRequest, RequestState
 from receiver.ledger.schema import refund_json
@@ -35,7 +35,7 @@ async def declined(shop: Desk) -> str:
     refund_id = issued.refund.refund_id
     later = {"refund_id": refund_id, "charge_id": charge}
     told = seen("Declined", reason="ProcessingFailure", updated_at=issued.refund.updated_at + 1000)
-    await shop.issuer.settler.settle(
+    await shop.issuer.recorder.record(
         shop.issuer.amazon_client.account, msgspec.structs.replace(told, **later), source=Source.POLL
     )
     return refund_id
@@ -55,7 +55,7 @@ def retries(shop: Desk, first: Refund) -> list[str]:
 def request_id(shop: Desk, first: Refund, generation: int) -> str:
     assert first.amount is not None
     wish = RefundRequest(first.charge_id, first.amount)
-    return make_order(shop.account, wish, retry_of=first.refund_id, retry_root="x", generation=generation).id
+    return prepare(shop.account, wish, retry_of=first.refund_id, retry_root="x", generation=generation).id
 
 
 async def refuse(shop: Desk, refund_id: str, kind: str = "count", times: int = 1) -> None:
@@ -86,7 +86,7 @@ async def test_a_refused_retry_can_be_tried_again(shop: Desk, times: int) -> Non
 async def test_the_first_generation_has_the_key_that_it_always_had(shop: Desk) -> None:
     """printf '\\0retry\\nS01-1' | sha256sum; the second has the number behind it."""
     order = [
-        make_order(shop.account, shop.wish("S01-2"), retry_of="S01-1", retry_root="S01-1", generation=number)
+        prepare(shop.account, shop.wish("S01-2"), retry_of="S01-1", retry_root="S01-1", generation=number)
         for number in (1, 2)
     ]
     assert [each.id for each in order] == [
@@ -149,7 +149,7 @@ async def test_an_unknown_end_allows_no_other_try(shop: Desk) -> None:
         with pytest.raises(RefundUnclear):
             await shop.issuer.retry(first.refund_id)
     assert refund_json(await refund(shop, first.refund_id))["retryRefused"] is None
-    await shop.issuer.settle_as_not_issued(request_id(shop, first, 1), by="ops")
+    await shop.issuer.resolve_as_not_issued(request_id(shop, first, 1), by="ops")
     with pytest.raises(Conflict) as caught:
         await shop.issuer.retry(first.refund_id)
     assert caught.value.reason == "settled_as_not_issued"
@@ -159,7 +159,7 @@ async def test_an_unknown_end_allows_no_other_try(shop: Desk) -> None:
 async def test_a_key_that_amazon_knows_with_other_values_allows_no_other_try(shop: Desk) -> None:
     """Something was issued under it."""
     first = await refund(shop, await declined(shop))
-    order = make_order(shop.account, shop.wish(first.charge_id), retry_of=first.refund_id, retry_root=first.refund_id)
+    order = prepare(shop.account, shop.wish(first.charge_id), retry_of=first.refund_id, retry_root=first.refund_id)
     other = msgspec.structs.replace(order, body=order.body.replace(b"14.00", b"13.00"))
     await shop.issuer.amazon_client.ask(*posted(shop, other))
     for _ in range(2):
@@ -214,7 +214,7 @@ async def test_a_person_ends_a_request_that_amazon_keeps_refusing(shop: Desk) ->
         await shop.work(rounds=1)
         if len([each for each in shop.simulator.calls if each.trick == "refuse"]) == 3:
             break
-    record = await shop.issuer.settle_as_not_issued(request_id(shop, first, 1), by="ops")
+    record = await shop.issuer.resolve_as_not_issued(request_id(shop, first, 1), by="ops")
     assert (record.state, record.settled_by) == (RequestState.REFUSED, "ops")
     assert await shop.reserved(first.charge_id) == []
     assert (await shop.store.gauges.measure("us"))["requests:reserved"] == 0
@@ -232,10 +232,10 @@ async def test_a_try_that_is_under_way_is_not_ended_by_a_person(shop: Desk) -> N
     shop.simulator.fault_injection.add("refuse", place="create_refund", kind="value")
     pending = await shop.issuer.create(shop.wish(charge), "refund-1")
     shop.clock.tick(1_000_000)
-    (attempt,) = (await shop.store.requests.claim("us", lease=30_000, limit=1)).attempts
+    (attempt,) = (await shop.store.requests.claim("us", lease=30_000, limit=1)).items
     assert await shop.store.requests.begin("us", attempt, pending.record.order)
     with pytest.raises(Conflict) as caught:
-        await shop.issuer.settle_as_not_issued(pending.record.order.id, by="ops")
+        await shop.issuer.resolve_as_not_issued(pending.record.order.id, by="ops")
     assert caught.value.reason == "request_pending"
     assert len(await shop.reserved(charge)) == 1
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from receiver.issue.issuer import Issued
-from receiver.issue.orders import make_order
+from receiver.issue.orders import prepare
 from receiver.ledger.money import Money
 from receiver.ledger.refund_request import PreparedRefund, RefundRequest, RefundRequestRecord, RequestState
 from receiver.store.redis.pipeline import connect
-from receiver.track import amazon_client
+from receiver.track import charges
 from tests.issue.steps import CEILING, CHARGE, FATES, Made, Scene, Stepped
 from tests.kit.clock import ManualClock
 from tests.store import test_mutations
@@ -41,7 +41,7 @@ MOST_STEPS = 60
 @pytest.fixture
 def loop(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """One loop for all examples. Nobody is hurried: who stands still is stopped by the test."""
-    monkeypatch.setattr(amazon_client, "FACTS_WITHIN", 3600.0)
+    monkeypatch.setattr(charges, "DETAILS_WITHIN", 3600.0)
     with asyncio.Runner() as runner, capture_logs():
         yield runner.run
 
@@ -96,7 +96,7 @@ async def check_end(scene: Scene) -> None:
     """Nothing is left open but what only a person can settle; who was refused has got nothing."""
     open_ones = set()
     for key, money in KEYS.items():
-        order = make_order(scene.account, RefundRequest(CHARGE, money), key)
+        order = prepare(scene.account, RefundRequest(CHARGE, money), key)
         record = await scene.store.requests.get("us", order.id)
         made = scene.amazon.made.get(order.amazon_key)
         if record is None:
@@ -135,7 +135,7 @@ REFUSED_OFTEN = st.lists(st.sampled_from((*FATES, "refuse", "refuse", "refuse"))
 async def repeat_all(scene: Scene, declined: Made) -> None:
     """Somebody has every try that is unclear sent once more."""
     for generation in range(1, 6):
-        order = make_order(
+        order = prepare(
             scene.account,
             RefundRequest(CHARGE, Money.of_minor(6_000, "USD")),
             retry_of=declined.refund_id,
@@ -181,7 +181,7 @@ async def check_retry(scene: Scene, declined: Made) -> None:
     records: list[tuple[PreparedRefund, RefundRequestRecord]] = []
     while True:
         number += 1
-        order = make_order(
+        order = prepare(
             scene.account, RefundRequest(CHARGE, money), retry_of=declined.refund_id, retry_root="x", generation=number
         )
         if (record := await scene.store.requests.get("us", order.id)) is None:

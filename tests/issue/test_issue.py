@@ -30,6 +30,7 @@ from receiver.ledger.refund import Source
 from receiver.ledger.refund_request import RequestState
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
+from receiver.track.charges import Charges
 from tests.issue.kit import Desk, Killed, desk, dying
 from tests.kit.accounts import make_account, merchant_key_pem
 from tests.kit.clock import ManualClock
@@ -57,7 +58,7 @@ async def declined(shop: Desk, amount: str = "14.00") -> str:
         refund_id=refund_id,
         charge_id=charge,
     )
-    await shop.issuer.settler.settle(shop.account, told, source=Source.POLL)
+    await shop.issuer.recorder.record(shop.account, told, source=Source.POLL)
     return refund_id
 
 
@@ -87,8 +88,8 @@ async def test_the_callers_own_order_number_stays_whatever_is_heard_first(shop: 
         news = msgspec.structs.replace(
             seen(state, reason=reason), refund_id=shop.issued(charge)[0], charge_id=charge, amount=wish.money
         )
-        learn = shop.issuer.amazon_client.facts_in_time
-        told = await shop.issuer.settler.settle(shop.account, news, source=Source.NOTIFICATION, learn=learn)
+        learn = Charges(shop.issuer.amazon_client).details_in_time
+        told = await shop.issuer.recorder.record(shop.account, news, source=Source.NOTIFICATION, more_details=learn)
         assert told.change.refund.order_reference == "the-charges"
         await shop.work()
     issued = await shop.issuer.create(wish, "refund-1")
@@ -303,9 +304,9 @@ async def test_wherever_a_worker_dies_one_refund_comes_of_it(shop: Desk) -> None
         shop.simulator.fault_injection.add("lost_answer", place="create_refund")
         assert (await shop.another().create(wish, key)).refund is None
         shop.clock.tick(1_000_000)
-        (attempt,) = (await shop.store.requests.claim("us", lease=30_000, limit=1)).attempts
+        (attempt,) = (await shop.store.requests.claim("us", lease=30_000, limit=1)).items
         try:
-            await dying(shop.another().worker()._work(attempt), point)
+            await dying(shop.another().worker().rounds.work_on(attempt), point)
         except Killed:
             died = True
         else:
@@ -362,7 +363,7 @@ async def test_a_retry_stays_known_when_more_is_learned_of_the_declined_refund(s
     key = f"refunds:{{us}}:refund:{refund_id}"
     await shop.store._writes.call(("HDEL", key, "order"))
     first = await shop.issuer.retry(refund_id)
-    await shop.issuer.settler.annotate("us", refund_id, {"order_reference": "order-7"})
+    await shop.issuer.recorder.annotate("us", refund_id, {"order_reference": "order-7"})
     again = await shop.issuer.retry(refund_id)
     assert first.refund is not None
     assert again.refund == first.refund
@@ -391,8 +392,8 @@ async def test_a_decline_of_a_refund_that_nobody_heard_of_is_not_said_to_use_its
     told = msgspec.structs.replace(
         seen("Declined", reason="ProcessingFailure"), refund_id=refund_id, charge_id=charge, amount=usd("90.00")
     )
-    learn = shop.issuer.amazon_client.facts_in_time
-    settled = await shop.issuer.settler.settle(shop.account, told, source=Source.NOTIFICATION, learn=learn)
+    learn = Charges(shop.issuer.amazon_client).details_in_time
+    settled = await shop.issuer.recorder.record(shop.account, told, source=Source.NOTIFICATION, more_details=learn)
     assert settled.change.refund.retryable == ""
     await shop.work()
     assert await shop.reserved(charge) == []

@@ -433,8 +433,8 @@ async def test_what_is_not_to_be_retried_is_not(open_shop: Shop) -> None:
     _, declined = await counter.create(charge, "14.01", "two", besides=[contradicted["refundId"]])
     amazon.move()
     await counter.shows(declined["refundId"], "Declined")
-    settler = counter.stage.service.issuers["us"].settler
-    await settler.annotate("us", declined["refundId"], {"refund_type": "FPS"})
+    recorder = counter.stage.service.issuers["us"].recorder
+    await recorder.annotate("us", declined["refundId"], {"refund_type": "FPS"})
     before = created(amazon)
     for refund_id, expected in (
         (contradicted["refundId"], (409, "in_conflict")),

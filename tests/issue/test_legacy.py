@@ -26,6 +26,7 @@ from tests.issue.legacy_kit import DAY, DELAY, RESERVED, T1, T2, Office, office
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
 from tests.kit.processes import until
+from tests.service.kit import one_round
 from tests.store.makers import claim, seen
 from tests.store.test_mutations import without
 
@@ -96,7 +97,7 @@ async def test_the_same_reference_with_other_values_is_a_conflict(shop: Office, 
 async def test_a_reference_that_is_another_refunds_id_is_taken(shop: Office) -> None:
     """One of Amazon Pay's, say: two refunds under one id would be one in the ledger."""
     known = seen()
-    await shop.legacy.settler.settle(shop.legacy.amazon_client.account, known, source=Source.POLL)
+    await shop.legacy.recorder.record(shop.legacy.amazon_client.account, known, source=Source.POLL)
     with pytest.raises(Conflict) as caught:
         await shop.legacy.create(shop.order(known.refund_id))
     assert caught.value.reason == "reference_taken"
@@ -181,9 +182,9 @@ async def test_wherever_a_worker_dies_one_refund_comes_of_it(shop: Office) -> No
         shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
         assert (await shop.another().create(order)).refund is None
         shop.clock.tick(1_000_000)
-        (attempt,) = (await shop.store.fps.claim("us", lease=30_000, limit=1)).attempts
+        (attempt,) = (await shop.store.fps.claim("us", lease=30_000, limit=1)).items
         try:
-            await dying(shop.another()._work(attempt), point)
+            await dying(shop.another().rounds.work_on(attempt), point)
         except Killed:
             died = True
         else:
@@ -213,7 +214,7 @@ async def test_every_try_is_the_order_that_was_written_down(shop: Office) -> Non
 
     legacy.amazon_client.send = noted
     shop.clock.tick(1_000_000)
-    await legacy._round()
+    await one_round(legacy.rounds)
     assert await shop.state() is RequestState.DONE
     assert ["RefundTransactionReference=R-1" in url for url in sent] == [True]
 
@@ -226,7 +227,7 @@ async def test_what_ended_unknown_is_repeated_for_seven_days_and_never_after(sho
     shop.simulator.fault_injection.add("lost_answer", place="fps_refund", times=None)
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(WINDOW - 1)
-    await shop.another()._round()
+    await one_round(shop.another().rounds)
     assert (shop.made(), shop.sent) == (1, 2)
     shop.simulator.fault_injection.clear()
     shop.clock.tick(2 * DAY)
@@ -255,7 +256,7 @@ async def test_a_process_that_sleeps_before_it_sends_refunds_nothing(
         return found
 
     monkeypatch.setattr(shop.store.fps, "begin", asleep)
-    await shop.another()._round()
+    await one_round(shop.another().rounds)
     assert {each.reason for each in list(shop.simulator.calls)[1:]} == {"date_skew"}
     monkeypatch.undo()
     sent = shop.sent
@@ -276,7 +277,7 @@ async def test_a_process_that_died_sending_is_unclear_after_seven_days(shop: Off
                 break
             await shop.store._writes.call(("DEL", "refunds:{us}:fps:R-1", "refunds:{us}:fps_issuing"))
     shop.clock.tick(8 * DAY)
-    await shop.another()._round()
+    await one_round(shop.another().rounds)
     assert await shop.state() is RequestState.UNCLEAR
     assert shop.made() <= 1
 
@@ -390,7 +391,7 @@ async def test_a_hint_for_an_order_that_waits_hurries_it(shop: Office) -> None:
     assert await shop.legacy.hint("R-1")
     await shop.look()
     assert (shop.sent, await shop.due()) == (1, None)
-    await shop.another()._round()
+    await one_round(shop.another().rounds)
     assert await shop.state() is RequestState.DONE
     assert shop.made() == 1
 
@@ -406,11 +407,11 @@ async def test_an_order_that_is_done_during_a_look_keeps_its_schedule(shop: Offi
             try:
                 return await shop.legacy.observe(refund_id)
             finally:
-                await shop.another()._round()
+                await one_round(shop.another().rounds)
 
     legacy = shop.legacy
-    tracker = Tracker(legacy.amazon_client, legacy.settler, Metrics(), lambda: 0.0, legacy=Slow())
-    (look,) = (await claim(shop.store)).refunds
+    tracker = Tracker(legacy.amazon_client, legacy.recorder, Metrics(), lambda: 0.0, observe_fps=Slow().observe)
+    (look,) = (await claim(shop.store)).items
     await tracker.look(look)
     assert await shop.state() is RequestState.DONE
     assert await shop.due() == 30_000, "the lease of the look"
@@ -443,7 +444,7 @@ async def test_a_hint_leaves_alone_what_is_being_sent(shop: Office) -> None:
     await until(shop.made, "Amazon has it")
     assert await shop.legacy.hint("R-1")
     await shop.look()
-    await shop.another()._round()
+    await one_round(shop.another().rounds)
     assert await shop.state() is RequestState.RESERVED
     making.cancel()
     await asyncio.wait([making])
@@ -456,10 +457,10 @@ async def test_a_worker_slower_than_its_lease_sends_nothing(shop: Office) -> Non
     shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(1_000_000)
-    (attempt,) = (await shop.store.fps.claim("us", lease=30_000, limit=1)).attempts
+    (attempt,) = (await shop.store.fps.claim("us", lease=30_000, limit=1)).items
     await shop.work()
     sent = shop.sent
-    await shop.another()._work(attempt)
+    await shop.another().rounds.work_on(attempt)
     record = await shop.store.fps.get("us", "R-1")
     assert record is not None
     await shop.another()._try(attempt, record.order)
@@ -557,7 +558,7 @@ async def test_a_request_that_is_refused_for_a_week_was_not_sent(shop: Office) -
     shop.simulator.fault_injection.add("refuse", place="fps_refund", kind="hold", times=None)
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(8 * DAY)
-    await shop.another()._round()
+    await one_round(shop.another().rounds)
     with pytest.raises(Conflict, match="on hold") as caught:
         await shop.legacy.create(shop.order())
     assert caught.value.reason == "refund_not_sent"

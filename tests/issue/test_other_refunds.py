@@ -40,7 +40,7 @@ async def told(shop: Desk, refund_id: str, state: str, charge: str, amount: str 
         amount=money,
         created_at=now - more["ago"] if "ago" in more else 0,
     )
-    settled = await shop.issuer.settler.settle(shop.account, seen, source=Source.NOTIFICATION)
+    settled = await shop.issuer.recorder.record(shop.account, seen, source=Source.NOTIFICATION)
     return settled.change.refund
 
 
@@ -196,12 +196,12 @@ async def test_a_contradicted_refund_counts_and_has_to_be_named(shop: Desk) -> N
 async def test_in_conflict_nothing_says_that_it_can_be_retried(shop: Desk) -> None:
     charge = shop.charge()
     await told(shop, number(1), "Declined", charge)
-    await shop.issuer.settler.annotate("us", number(1), {"retryable": "yes"})
+    await shop.issuer.recorder.annotate("us", number(1), {"retryable": "yes"})
     shop.clock.tick(1_000)
     refund = await told(shop, number(1), "Refunded", charge)
     assert (refund.conflict, refund.retryable, refund_json(refund)["retryable"]) == (True, "yes", None)
     seen = Observation(refund_id=number(1), state="Declined", updated_at=shop.clock() + 5_000, charge_id=charge)
-    settled = await shop.issuer.settler.settle(shop.account, seen, source=Source.POLL)
+    settled = await shop.issuer.recorder.record(shop.account, seen, source=Source.POLL)
     assert all("retryable" not in to_fields(event) for event in settled.events)
     assert event_of is not None
 

@@ -6,7 +6,6 @@ on real sockets.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator
@@ -30,13 +29,14 @@ from receiver.simulator.outcomes import Outcome
 from receiver.simulator.refusals import Refusal
 from receiver.store import Store
 from receiver.track.amazon_client import AmazonClient
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
 from tests.deploy.tools import DEPLOY, run, tool
 from tests.issue.kit import FAST, keys
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
+from tests.service.kit import one_round
 
 STEP, MINUTE = 5_000, 60_000
 OF_THE_REQUEST = [each for each in Refusal if each not in (Refusal.AMOUNT, Refusal.COUNT, Refusal.CHARGE)]
@@ -59,10 +59,7 @@ class Scene:
         """Let the workers do what is due, every five seconds."""
         for number in range(int(minutes * MINUTE / STEP)):
             self.clock.tick(STEP)
-            worker = self.issuer.worker()
-            await worker._round()
-            await self.tracker._round()
-            await asyncio.gather(*worker._running, *self.tracker._running)
+            await one_round(self.issuer.worker().rounds, self.tracker.rounds)
             if (number + 1) * STEP % MINUTE == 0:
                 self.note()
 
@@ -84,9 +81,9 @@ async def scene(store: Store, clock: ManualClock) -> AsyncIterator[Scene]:
             poll=PollPlan.parse(["1m", "every 1m"]),
         )
         amazon_client = AmazonClient(account, store, transport.send, metrics, clock, timeout=5.0)
-        settler = Settler(store, lambda: 0.0)
-        issuer = Issuer(amazon_client, store, settler, metrics, lambda: 0.0, lambda: str(next(numbers)))
-        tracker = Tracker(amazon_client, settler, metrics, lambda: 0.0)
+        recorder = Recorder(store, lambda: 0.0)
+        issuer = Issuer(amazon_client, store, recorder, metrics, lambda: 0.0, lambda: str(next(numbers)))
+        tracker = Tracker(amazon_client, recorder, metrics, lambda: 0.0)
         try:
             yield Scene(simulator, store, clock, issuer, tracker, metrics)
         finally:

@@ -73,7 +73,7 @@ async def test_a_verdict_leaves_it_unclear_and_reserved(here: Desk) -> None:
     assert len(await here.reserved(charge)) == 1
     assert (await here.store.gauges.measure("us"))["requests:unclear"] == 1
     assert await here.store.connection.client.pttl(f"refunds:{{us}}:requests:{found.order.id}") == -1
-    assert (await here.issuer.settle_as_not_issued(found.order.id, by="ops")).state is RequestState.REFUSED
+    assert (await here.issuer.resolve_as_not_issued(found.order.id, by="ops")).state is RequestState.REFUSED
     with pytest.raises(Conflict) as caught:
         await here.issuer.repeat(found.order.id, by="ops")
     assert caught.value.reason == "request_settled"

@@ -53,7 +53,7 @@ async def test_a_dispute_makes_a_request_of_unknown_end_unclear(store: Store, cl
         again = await shop.issuer.repeat(request_id, by="ops")
         assert (again.state, again.last_error) == (RequestState.UNCLEAR, "buyer_may_be_paid")
         assert (shop.issued(charge), len(await shop.reserved(charge))) == ([], 1)
-        assert (await shop.issuer.settle_as_not_issued(request_id, by="ops")).state is RequestState.REFUSED
+        assert (await shop.issuer.resolve_as_not_issued(request_id, by="ops")).state is RequestState.REFUSED
 
 
 async def test_the_same_amount_paid_another_way_stops_a_request_that_waits(store: Store, clock: ManualClock) -> None:

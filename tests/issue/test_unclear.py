@@ -63,7 +63,7 @@ async def told(shop: Desk, refund_id: str, **more: Any) -> Refund:
     request = get_refund(shop.account.endpoint, refund_id)
     seen = await shop.issuer.amazon_client.ask(Call.GET_REFUND, request, read_refund)
     seen = msgspec.structs.replace(seen, **more)
-    settled = await shop.issuer.settler.settle(shop.account, seen, source=Source.NOTIFICATION)
+    settled = await shop.issuer.recorder.record(shop.account, seen, source=Source.NOTIFICATION)
     return settled.change.refund
 
 
@@ -80,7 +80,7 @@ async def test_an_unclear_request_is_an_alarm_and_stays_listed(shop: Desk) -> No
     assert (line["log_level"], line["request"], line["charge_id"]) == ("error", found.order.id, charge)
     assert line["order_reference"] == found.order.order_reference != ""
     assert (line["reason_code"], line["amazon_status"]) == ("TransactionCountExceeded", 422)
-    assert "settle-request" in line["mend"]
+    assert "settle-request" in line["fix"]
     shop.clock.tick(7_000)
     assert found.state is RequestState.UNCLEAR
     sizes = await shop.store.gauges.measure("us")
@@ -122,11 +122,11 @@ async def test_a_refund_with_another_explanation_is_not_named(shop: Desk, explai
     if explained == "two such refunds":
         seen = await told(shop, refund_id)
         other = msgspec.structs.replace(seen_again(seen), refund_id="S01-0000000-0000000-R000001")
-        await shop.issuer.settler.settle(shop.account, other, source=Source.POLL)
+        await shop.issuer.recorder.record(shop.account, other, source=Source.POLL)
     elif explained == "two such requests":
         await unclear(shop, charge, "unlucky too")
     elif explained == "a claim":
-        await shop.issuer.settler.annotate("us", refund_id, {"refund_type": "AmazonA-ZRefund"})
+        await shop.issuer.recorder.annotate("us", refund_id, {"refund_type": "AmazonA-ZRefund"})
     elif explained == "of a request":
         await shop.store.connection.client.hset(f"refunds:{{us}}:taken:{charge}", refund_id, "another")
     assert await shop.store.requests.candidate_of("us", found) == ""
@@ -150,7 +150,7 @@ async def test_a_person_names_the_refund_and_the_reservation_becomes_it(shop: De
     found = await unclear(shop, charge)
     refund_id = made(shop, charge)
     for _ in range(2):
-        settled = await shop.issuer.settle_as_done(found.order.id, refund_id, by="ops")
+        settled = await shop.issuer.resolve_as_done(found.order.id, refund_id, by="ops")
         assert (settled.state, settled.refund_id, settled.settled_by) == (RequestState.DONE, refund_id, "ops")
     assert await shop.reserved(charge) == []
     assert (await shop.store.requests.charge_entries("us", charge))[refund_id].minor_units == 100
@@ -161,7 +161,7 @@ async def test_a_person_names_the_refund_and_the_reservation_becomes_it(shop: De
     assert counted(shop, "settled_done") == 1
     assert await shop.store.connection.client.pttl(f"refunds:{{us}}:requests:{found.order.id}") > 0
     with pytest.raises(Conflict) as caught:
-        await shop.issuer.settle_as_not_issued(found.order.id, by="ops")
+        await shop.issuer.resolve_as_not_issued(found.order.id, by="ops")
     assert caught.value.reason == "request_settled"
 
 
@@ -175,12 +175,12 @@ async def test_a_refund_that_cannot_be_of_the_request_is_refused(shop: Desk) -> 
     assert issued.refund is not None
     for refund_id, why in ((other_charge, "charge"), (other_amount, "2.00 USD"), (issued.refund.refund_id, "charge")):
         with pytest.raises(Conflict, match=why) as caught:
-            await shop.issuer.settle_as_done(found.order.id, refund_id, by="ops")
+            await shop.issuer.resolve_as_done(found.order.id, refund_id, by="ops")
         assert caught.value.reason == "refund_mismatch"
     with pytest.raises(AmazonNotFound):
-        await shop.issuer.settle_as_done(found.order.id, "S01-0000000-0000000-R000000", by="ops")
+        await shop.issuer.resolve_as_done(found.order.id, "S01-0000000-0000000-R000000", by="ops")
     with pytest.raises(NotFound):
-        await shop.issuer.settle_as_done("0" * 64, other_charge, by="ops")
+        await shop.issuer.resolve_as_done("0" * 64, other_charge, by="ops")
     assert await record(shop, found.order.id) == found
     assert len(await shop.reserved(charge)) == 1
 
@@ -189,9 +189,9 @@ async def test_a_refund_is_of_one_request_only(shop: Desk) -> None:
     charge = shop.charge()
     first, second = await unclear(shop, charge, "one"), await unclear(shop, charge, "two")
     refund_id = made(shop, charge)
-    await shop.issuer.settle_as_done(first.order.id, refund_id, by="ops")
+    await shop.issuer.resolve_as_done(first.order.id, refund_id, by="ops")
     with pytest.raises(Conflict) as caught:
-        await shop.issuer.settle_as_done(second.order.id, refund_id, by="ops")
+        await shop.issuer.resolve_as_done(second.order.id, refund_id, by="ops")
     assert caught.value.reason == "refund_taken"
     assert (await record(shop, second.order.id)).state is RequestState.UNCLEAR
 
@@ -202,7 +202,7 @@ async def test_a_refund_older_than_the_request_is_not_of_it(shop: Desk) -> None:
     found = await unclear(shop, charge)
     shop.simulator.refunds[refund_id].created_at = found.created_at - 600_000
     with pytest.raises(Conflict, match="before the request"):
-        await shop.issuer.settle_as_done(found.order.id, refund_id, by="ops")
+        await shop.issuer.resolve_as_done(found.order.id, refund_id, by="ops")
 
 
 async def test_a_person_finds_that_none_was_issued(shop: Desk) -> None:
@@ -210,7 +210,7 @@ async def test_a_person_finds_that_none_was_issued(shop: Desk) -> None:
     charge = shop.charge()
     found = await unclear(shop, charge)
     for _ in range(2):
-        settled = await shop.issuer.settle_as_not_issued(found.order.id, by="ops")
+        settled = await shop.issuer.resolve_as_not_issued(found.order.id, by="ops")
         assert (settled.state, settled.settled_by) == (RequestState.REFUSED, "ops")
     assert await shop.reserved(charge) == []
     assert counted(shop, "settled_not_issued") == 1
@@ -221,7 +221,7 @@ async def test_a_person_finds_that_none_was_issued(shop: Desk) -> None:
     await shop.work()
     assert len(shop.simulator.calls) == before
     with pytest.raises(Conflict) as caught:
-        await shop.issuer.settle_as_done(found.order.id, shop.issued(charge)[0], by="ops")
+        await shop.issuer.resolve_as_done(found.order.id, shop.issued(charge)[0], by="ops")
     assert caught.value.reason == "request_settled"
 
 
@@ -230,8 +230,8 @@ async def test_what_is_still_tried_is_not_settled_by_hand(shop: Desk) -> None:
     shop.simulator.fault_injection.add("error", place="create_refund")
     pending = await shop.issuer.create(shop.wish(charge), "refund-1")
     for work in (
-        shop.issuer.settle_as_not_issued(pending.record.order.id, by="ops"),
-        shop.issuer.settle_as_done(pending.record.order.id, "S01-1", by="ops"),
+        shop.issuer.resolve_as_not_issued(pending.record.order.id, by="ops"),
+        shop.issuer.resolve_as_done(pending.record.order.id, "S01-1", by="ops"),
     ):
         with pytest.raises(Conflict) as caught:
             await work
@@ -248,13 +248,13 @@ async def test_amazon_has_the_last_word_over_a_person(shop: Desk, said: str) -> 
     found = await unclear(shop, charge)
     wrong = made(shop, charge)
     if said == "not issued":
-        await shop.issuer.settle_as_not_issued(found.order.id, by="ops")
+        await shop.issuer.resolve_as_not_issued(found.order.id, by="ops")
     else:
-        await shop.issuer.settle_as_done(found.order.id, wrong, by="ops")
+        await shop.issuer.resolve_as_done(found.order.id, wrong, by="ops")
     right = await told(shop, made(shop, charge))
     seen = seen_again(right)
     with capture_logs() as logs:
-        await shop.issuer.tries._done(Attempt(found.order.id, 1), found.order, seen)
+        await shop.issuer.attempts._done(Attempt(found.order.id, 1), found.order, seen)
     assert [each["log_level"] for each in logs if each["event"] == "refund.settled_wrongly"] == ["error"]
     settled = await record(shop, found.order.id)
     assert (settled.state, settled.refund_id, settled.settled_by) == (RequestState.DONE, right.refund_id, "")
@@ -275,7 +275,7 @@ async def test_a_request_that_stays_without_an_answer_becomes_an_error(shop: Des
     assert levels == (["warning"] * 7 + ["error"] if by == "tries" else ["warning", "error"])
     last = [each for each in logs if each["event"] == "refund.not_issued_yet"][-1]
     assert last["last_error"] == "amazon_unintelligible"
-    assert "Seller Central" in last["mend"]
+    assert "Seller Central" in last["fix"]
     sizes = await shop.store.gauges.measure("us")
     assert sizes["requests:reserved"] == 1
     assert sizes["request_age:reserved"] >= 3_000

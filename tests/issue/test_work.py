@@ -88,7 +88,7 @@ async def test_a_request_that_hangs_holds_nobody_up_and_no_more_are_under_way_th
         charges = [await unanswered(shop, number) for number in range(1, 5)]
         pass_time(shop.store, shop.clock, 10_000)
         await until(lambda: all(shop.issued(charge) for charge in charges), "the others are issued", 10)
-        await until(lambda: len(worker._running) == 1, "they are settled", 10)
+        await until(lambda: len(worker.rounds.under_way) == 1, "they are settled", 10)
         assert not await settled(shop, 0, stuck)
 
 
@@ -104,7 +104,7 @@ async def test_workers_that_stop_leave_nothing_running_and_lose_nothing(shop: De
         await until(lambda: shop.issued(charge), "the call is under way", 5)
         names = {task.get_name() for task in asyncio.all_tasks() - before}
         assert names
-    await until(lambda: not {t for t in asyncio.all_tasks() - before if "Worker" in repr(t.get_coro())}, "all end", 5)
+    await until(lambda: not {t for t in asyncio.all_tasks() - before if "Rounds" in repr(t.get_coro())}, "all end", 5)
     await shop.work()
     assert await settled(shop, 1, charge)
     assert len(shop.issued(charge)) == 1
@@ -118,7 +118,7 @@ async def test_workers_without_redis_wait_and_say_so(shop: Desk, monkeypatch: py
     worker = shop.another().worker()
     try:
         with capture_logs() as logs:
-            assert await worker._round() == inf
+            assert await worker.rounds.once() == inf
     finally:
         await shop.store.connection.client.config_set("maxmemory", "0")
     assert {(each["event"], each["reason"]) for each in logs if each["event"].startswith("issue.")} == {

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.ledger.money import Money
-from receiver.ledger.polling import DEFAULT_POLL, ECHO, PollPlan, next_follow_up, next_look
+from receiver.ledger.polling import DEFAULT_POLL, FOLLOW_UPS, PollPlan, backoff, next_follow_up, next_look
 from receiver.ledger.refund import Refund, Source
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -98,4 +98,18 @@ def test_a_creation_time_in_our_future_is_not_believed() -> None:
 
 def test_a_hint_that_brought_nothing_new_is_echoed_four_times() -> None:
     assert [next_follow_up(step, T) for step in range(5)] == [T + 5_000, T + 30_000, T + 120_000, T + 600_000, None]
-    assert len(ECHO) == 4
+    assert len(FOLLOW_UPS) == 4
+
+
+@pytest.mark.parametrize(
+    ("failures", "random", "expected"),
+    [(0, 0.0, 2_500), (0, 0.5, 3_750), (1, 0.0, 5_000), (7, 0.0, 300_000), (10_000, 0.0, 300_000)],
+)
+def test_a_wait_is_doubled_up_to_a_bound(failures: int, random: float, expected: int) -> None:
+    assert backoff(5_000, 600_000, failures, random) == expected
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
+def test_the_spread_is_the_upper_half(failures: int, random: float) -> None:
+    whole = backoff(5_000, 600_000, failures, 0.0) * 2
+    assert whole // 2 <= backoff(5_000, 600_000, failures, random) < whole

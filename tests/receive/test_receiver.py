@@ -27,8 +27,7 @@ from receiver.errors import (
 )
 from receiver.ledger.dispute import Dispute
 from receiver.ledger.hint import Hint, HintResult
-from receiver.ledger.notification import UNASSIGNED, UnrecognizedNotification
-from receiver.ledger.receipt import NotificationOutcome, Receipt
+from receiver.ledger.notification import UNASSIGNED, NotificationOutcome, Receipt, UnrecognizedNotification
 from receiver.ledger.timestamps import parse_time
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import UNCONFIGURED_MAX, Receiver, UnconfiguredNames

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import receiver
 from receiver.ledger.lifecycle import decide
 from receiver.ledger.refund import Observation, Source
-from receiver.outbox.events.event import Settled, event_of
+from receiver.outbox.events.event import Recorded, event_of
 from receiver.runtime.metrics import REASONS, Metrics
 
 
@@ -25,10 +25,10 @@ def observed(state: str, reason: str = "") -> Observation:
     return Observation(refund_id="S01-1", state=state, updated_at=1_000, reason_code=reason)
 
 
-def settled(state: str, reason: str = "") -> Settled:
+def settled(state: str, reason: str = "") -> Recorded:
     """What a first sight of a refund in this state comes to."""
     change = decide("us", None, observed(state, reason), source=Source.POLL, now=9_000)
-    return Settled(change, tuple(event_of(emission, change.refund, 9_000) for emission in change.emissions))
+    return Recorded(change, tuple(event_of(emission, change.refund, 9_000) for emission in change.emissions))
 
 
 def test_notifications_are_counted_by_outcome_and_reason() -> None:

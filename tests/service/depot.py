@@ -19,7 +19,7 @@ from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.runtime.metrics import Metrics
 from receiver.service import system_clock
 from receiver.store import Store
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from receiver.transport.client import Transport
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
@@ -63,9 +63,9 @@ class Depot:
 
     async def owe(self, count: int = 1, first: int = 1) -> None:
         """Have so many refunds declined: every subscriber is owed an event of each."""
-        settler = Settler(self.store, lambda: 0.0)
+        recorder = Recorder(self.store, lambda: 0.0)
         for number in range(first, first + count):
-            await settler.settle(self.account, seen("Declined", number, "AmazonRejected"), source=Source.POLL)
+            await recorder.record(self.account, seen("Declined", number, "AmazonRejected"), source=Source.POLL)
 
     async def deliver(self, name: str = "all") -> ClaimedDelivery:
         """Claim the one event that is due in this lane, deliver it, and settle."""
@@ -75,7 +75,7 @@ class Depot:
 
     async def claim(self, name: str = "all") -> list[ClaimedDelivery]:
         """What is due in this lane."""
-        return list((await self.store.deliveries.claim("us", name, lease=LEASE, limit=100)).deliveries)
+        return list((await self.store.deliveries.claim("us", name, lease=LEASE, limit=100)).items)
 
     async def due(self, name: str = "all") -> int | None:
         """When the next event of the lane is to be sent, in ms from now; None if none is owed."""

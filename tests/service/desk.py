@@ -16,13 +16,13 @@ import msgspec
 from receiver.amazon.account import Account
 from receiver.amazon.calls import Endpoint, Region
 from receiver.amazon.throttle import Bucket, Call
+from receiver.ledger.next_look import DueRefund, FollowUp
 from receiver.ledger.polling import PollPlan
 from receiver.runtime.metrics import Metrics
 from receiver.service import system_clock
 from receiver.store import Store
-from receiver.store.refunds.schedule import DueRefund, FollowUp
 from receiver.track.amazon_client import AmazonClient
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
 from tests.kit.accounts import make_account
@@ -193,7 +193,7 @@ class Bench:
 
     async def look(self, number: int = 1) -> DueRefund:
         """Claim what is due, which must be this refund alone, ask about it, and settle."""
-        (look,) = (await claim(self.store)).refunds
+        (look,) = (await claim(self.store)).items
         assert look.refund_id == refund_id(number)
         await self.tracker.look(look)
         return look
@@ -226,9 +226,9 @@ def make_tracker(account: Account, store: Store, transport: Transport, metrics: 
     amazon_client = AmazonClient(
         account, store, transport.send, metrics, system_clock, more.pop("request_timeout", 10.0)
     )
-    settler = Settler(store, random)
+    recorder = Recorder(store, random)
     return Tracker(
-        amazon_client=amazon_client, settler=settler, metrics=metrics, random=random, lease=LEASE / 1000, **more
+        amazon_client=amazon_client, recorder=recorder, metrics=metrics, random=random, lease=LEASE / 1000, **more
     )
 
 

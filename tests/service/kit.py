@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Any
 
+from receiver.runtime.rounds import Rounds
 from receiver.store import Store
 from tests.kit.clock import ManualClock
 
@@ -38,6 +39,13 @@ async def at_work(run: Callable[[], Awaitable[None]]) -> AsyncIterator[asyncio.T
         async with asyncio.timeout(5):
             with suppress(asyncio.CancelledError):
                 await task
+
+
+async def one_round(*loops: Rounds[Any]) -> None:
+    """One round of each of these workers, and what it began."""
+    for rounds in loops:
+        await rounds.once()
+    await asyncio.gather(*(task for rounds in loops for task in rounds.under_way))
 
 
 def pass_time(store: Store, clock: ManualClock, ms: int) -> None:

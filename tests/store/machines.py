@@ -20,12 +20,13 @@ from hypothesis.stateful import (
 
 from receiver.errors import Conflict
 from receiver.ledger.hint import Hint, HintResult
+from receiver.ledger.next_look import DueRefund, FollowUp
 from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.runtime.rounds import Claim
 from receiver.store import Store
-from receiver.store.refunds.schedule import Claimed, DueRefund, FollowUp
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import refund_id, subscriber
 from tests.store.model import (
@@ -123,7 +124,7 @@ class Machine(RuleBasedStateMachine):
         it, model = self.workers[worker], self.model
         found = observation(observed, number)
         assert found is not None
-        settled = self.run(it.settler.settle(ACCOUNT, found, source=Source.CREATE, facts=CHARGE_TOLD))
+        settled = self.run(it.recorder.record(ACCOUNT, found, source=Source.CREATE, details=CHARGE_TOLD))
         change = join(model.known.get(number), found, it.now(), number)
         assert settled.change.is_nothing == (change is None)
         if change:
@@ -283,10 +284,10 @@ class Looking(Machine):
         )
         scheduled = [*model.due.items(), *model.refreshed.items()]
         ready = {*model.told, *(number for number, at in scheduled if at <= now)}
-        numbers = [int(look.refund_id[-6:]) for look in taken.refunds]
+        numbers = [int(look.refund_id[-6:]) for look in taken.items]
         assert len(numbers) == len(set(numbers)) == (0 if now < model.blocked else min(limit, len(ready)))
         assert set(numbers) <= ready
-        held = [self._taken(it, number, look, now) for number, look in zip(numbers, taken.refunds, strict=True)]
+        held = [self._taken(it, number, look, now) for number, look in zip(numbers, taken.items, strict=True)]
         self._check_wait(taken, now)
         return multiple(*held)
 
@@ -303,7 +304,7 @@ class Looking(Machine):
         model.due[number], model.holder[number] = look.token, self.claims
         return Held(self.claims, it, number, look)
 
-    def _check_wait(self, claimed: Claimed, now: int) -> None:
+    def _check_wait(self, claimed: Claim[DueRefund], now: int) -> None:
         model = self.model
         times = [*model.due.values(), *model.refreshed.values()]
         if model.told or any(at <= now for at in times):
@@ -446,7 +447,7 @@ class Telling(Machine):
         ready = {index for index, owed in queue.items() if owed.at <= now}
         ids = self.stream_ids
         found = []
-        for delivery in self.run(it.store.deliveries.claim("us", name, lease=LEASE, limit=limit)).deliveries:
+        for delivery in self.run(it.store.deliveries.claim("us", name, lease=LEASE, limit=limit)).items:
             index = ids.index(delivery.stream_id)
             ready.remove(index)
             self.claims += 1
@@ -494,4 +495,4 @@ class Everything(Looking, Telling):
 
 async def claim_all_of(store: Store) -> list[DueRefund]:
     claimed = await store.schedule.claim("us", "get_refund", lease=LEASE, burst=1e6, per_second=1e9, limit=99)
-    return list(claimed.refunds)
+    return list(claimed.items)

@@ -9,12 +9,13 @@ from typing import Any
 from receiver.amazon.throttle import SANDBOX_THROTTLE
 from receiver.ledger.hint import Hint
 from receiver.ledger.money import Money
+from receiver.ledger.next_look import DueRefund
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.outbox.subscribers.secrets import Secret
 from receiver.outbox.subscribers.subscriber import Subscriber
+from receiver.runtime.rounds import Claim
 from receiver.store import Store
 from receiver.store.refunds.codec import to_hash
-from receiver.store.refunds.schedule import Claimed
 from tests.kit.clock import T0
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -51,7 +52,7 @@ def subscriber(name: str = "finance", **more: object) -> Subscriber:
 
 async def claim(
     store: Store, limit: int = 8, lease: int = 30_000, burst: float = 100, per_second: float = 100
-) -> Claimed:
+) -> Claim[DueRefund]:
     return await store.schedule.claim("us", "get_refund", lease=lease, burst=burst, per_second=per_second, limit=limit)
 
 

@@ -16,7 +16,7 @@ from receiver.outbox.events.event import event_id
 from receiver.store import Store
 from receiver.store.redis.base import RedisRepository
 from receiver.store.refunds.refunds import Commit, Committed, Owed
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
@@ -24,38 +24,38 @@ EVENTS = "refunds:{us}:events"
 
 
 @pytest.fixture
-def settler(store: Store) -> Settler:
-    return Settler(store, lambda: 0.0)
+def recorder(store: Store) -> Recorder:
+    return Recorder(store, lambda: 0.0)
 
 
 async def types_of(redis: Any) -> list[str]:
     return [fields[b"type"].decode().rpartition(".")[2] for _, fields in await redis.xrange(EVENTS)]
 
 
-async def test_a_refund_nobody_told_us_about_is_taken_in(settler: Settler, store: Store, account: Account) -> None:
-    await settler.settle(account, seen(), source=Source.NOTIFICATION)
+async def test_a_refund_nobody_told_us_about_is_taken_in(recorder: Recorder, store: Store, account: Account) -> None:
+    await recorder.record(account, seen(), source=Source.NOTIFICATION)
     refund = await store.refunds.get("us", refund_id())
     assert refund is not None
     assert (refund.state, refund.revision, str(refund.amount)) == ("RefundInitiated", 1, "14.00 USD")
 
 
-async def test_what_is_read_back_is_what_was_decided(settler: Settler, store: Store, account: Account) -> None:
+async def test_what_is_read_back_is_what_was_decided(recorder: Recorder, store: Store, account: Account) -> None:
     for state, reason in (("RefundInitiated", ""), ("Declined", "AmazonRejected"), ("Refunded", "")):
-        settled = await settler.settle(account, seen(state, reason=reason), source=Source.POLL)
+        settled = await recorder.record(account, seen(state, reason=reason), source=Source.POLL)
         if not settled.change.is_nothing:
             assert await store.refunds.get("us", refund_id()) == settled.change.refund
 
 
 async def test_state_history_schedule_event_and_lane_are_written_together(
-    settler: Settler, store: Store, redis: Any, account: Account
+    recorder: Recorder, store: Store, redis: Any, account: Account
 ) -> None:
     await store.subscribers.add("us", subscriber("finance", types=(EventType.DECLINED.value,)))
     await store.subscribers.add("us", subscriber("audit", types=("*",)))
     await store.schedule.hint("us", hint())
-    (look,) = (await claim(store)).refunds
+    (look,) = (await claim(store)).items
     decline = seen("Declined", reason="AmazonRejected")
     told: Facts = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
-    await settler.settle(account, decline, source=look.source, token=look.token, facts=told)
+    await recorder.record(account, decline, source=look.source, token=look.token, details=told)
 
     ((stream_id, fields),) = await redis.xrange(EVENTS)
     assert fields[b"id"].decode() == event_id("us", refund_id(), EventType.DECLINED)
@@ -75,23 +75,23 @@ async def test_state_history_schedule_event_and_lane_are_written_together(
 
 
 async def test_a_pending_refund_is_scheduled_with_its_first_write(
-    settler: Settler, redis: Any, account: Account
+    recorder: Recorder, redis: Any, account: Account
 ) -> None:
-    await settler.settle(account, seen(), source=Source.CREATE)
+    await recorder.record(account, seen(), source=Source.CREATE)
     assert await redis.zscore("refunds:{us}:due", refund_id()) == T0 + 60_000
 
 
-async def test_a_change_of_state_leaves_the_old_index(settler: Settler, redis: Any, account: Account) -> None:
-    await settler.settle(account, seen(), source=Source.POLL)
-    await settler.settle(account, seen("Refunded"), source=Source.POLL)
+async def test_a_change_of_state_leaves_the_old_index(recorder: Recorder, redis: Any, account: Account) -> None:
+    await recorder.record(account, seen(), source=Source.POLL)
+    await recorder.record(account, seen("Refunded"), source=Source.POLL)
     assert await redis.zcard("refunds:{us}:state:RefundInitiated") == 0
     assert await redis.zcard("refunds:{us}:state:Refunded") == 1
 
 
 async def test_an_unknown_state_is_kept_shown_and_polled_on(
-    settler: Settler, store: Store, redis: Any, account: Account
+    recorder: Recorder, store: Store, redis: Any, account: Account
 ) -> None:
-    await settler.settle(account, seen("OnTheMoon"), source=Source.POLL)
+    await recorder.record(account, seen("OnTheMoon"), source=Source.POLL)
     refund = await store.refunds.get("us", refund_id())
     assert refund is not None
     assert refund.state == "OnTheMoon"
@@ -100,11 +100,11 @@ async def test_an_unknown_state_is_kept_shown_and_polled_on(
 
 
 async def test_twenty_writers_make_one_event_of_each_kind(
-    settler: Settler, store: Store, redis: Any, account: Account
+    recorder: Recorder, store: Store, redis: Any, account: Account
 ) -> None:
     await store.subscribers.add("us", subscriber("audit"))
     both = [seen(), seen("Declined", reason="ProcessingFailure", updated_at=T0 + 1000)]
-    await asyncio.gather(*(settler.settle(account, both[n % 2], source=Source.POLL) for n in range(20)))
+    await asyncio.gather(*(recorder.record(account, both[n % 2], source=Source.POLL) for n in range(20)))
     kinds = await types_of(redis)
     assert kinds.count("declined") == 1
     assert kinds.count("initiated") <= 1
@@ -118,9 +118,9 @@ async def test_twenty_writers_make_one_event_of_each_kind(
 
 
 async def test_a_commit_with_an_old_revision_writes_nothing(
-    settler: Settler, store: Store, redis: Any, account: Account
+    recorder: Recorder, store: Store, redis: Any, account: Account
 ) -> None:
-    settled = await settler.settle(account, seen(), source=Source.POLL)
+    settled = await recorder.record(account, seen(), source=Source.POLL)
     before = await redis.xlen(EVENTS)
     commit = Commit(None, settled.change.refund, [Owed({"id": "x"}, [])], 0, 0, None)
     assert await store.refunds.commit(commit) is Committed.REVISION
@@ -128,7 +128,7 @@ async def test_a_commit_with_an_old_revision_writes_nothing(
 
 
 async def test_a_subscriber_added_between_decision_and_commit_is_not_forgotten(
-    settler: Settler, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
+    recorder: Recorder, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = store.refunds.commit
     calls = 0
@@ -141,28 +141,28 @@ async def test_a_subscriber_added_between_decision_and_commit_is_not_forgotten(
         return await real(commit)
 
     monkeypatch.setattr(store.refunds, "commit", late)
-    await settler.settle(account, seen("Declined"), source=Source.POLL)
+    await recorder.record(account, seen("Declined"), source=Source.POLL)
     assert calls == 2
     assert await redis.zcard("refunds:{us}:lane:late") == 1
 
 
 async def test_a_late_worker_may_write_the_state_but_not_the_schedule(
-    settler: Settler, store: Store, redis: Any, account: Account, clock: ManualClock
+    recorder: Recorder, store: Store, redis: Any, account: Account, clock: ManualClock
 ) -> None:
     await store.schedule.hint("us", hint())
-    (slow,) = (await claim(store)).refunds
+    (slow,) = (await claim(store)).items
     clock.tick(30_000)
-    (quick,) = (await claim(store)).refunds
-    await settler.settle(account, seen("Refunded"), source=Source.POLL, token=slow.token)
+    (quick,) = (await claim(store)).items
+    await recorder.record(account, seen("Refunded"), source=Source.POLL, token=slow.token)
     assert await redis.zscore("refunds:{us}:due", refund_id()) == quick.token
 
 
 async def test_a_key_of_a_foreign_type_stops_the_commit_before_its_first_write(
-    settler: Settler, redis: Any, account: Account
+    recorder: Recorder, redis: Any, account: Account
 ) -> None:
     await redis.set("refunds:{us}:state:Declined", "not mine")
     with pytest.raises(StoreUnavailable):
-        await settler.settle(account, seen("Declined"), source=Source.POLL)
+        await recorder.record(account, seen("Declined"), source=Source.POLL)
     assert await redis.keys("*") == [b"refunds:{us}:state:Declined"]
 
 
@@ -171,7 +171,7 @@ async def test_every_script_but_claims_may_run_twice(
 ) -> None:
     """A client that re-sends after a cut connection runs a script that has already run."""
 
-    class Twice(Settler):
+    class Twice(Recorder):
         pass
 
     real = RedisRepository._run
@@ -183,11 +183,11 @@ async def test_every_script_but_claims_may_run_twice(
     monkeypatch.setattr(RedisRepository, "_run", twice)
     await store.subscribers.add("us", subscriber("audit"))
     await store.schedule.hint("us", hint())
-    (look,) = (await claim(store)).refunds
-    await Twice(store, lambda: 0.0).settle(
+    (look,) = (await claim(store)).items
+    await Twice(store, lambda: 0.0).record(
         account, seen("Declined", reason="AmazonRejected"), source=look.source, token=look.token
     )
-    (delivery,) = (await store.deliveries.claim("us", "audit", lease=30_000, limit=8)).deliveries
+    (delivery,) = (await store.deliveries.claim("us", "audit", lease=30_000, limit=8)).items
     await store.deliveries.delivered(delivery)
     assert await types_of(redis) == ["declined"]
     assert await redis.zcard("refunds:{us}:lane:audit") == 0
@@ -197,7 +197,7 @@ async def test_every_script_but_claims_may_run_twice(
 
 
 async def test_whatever_happens_to_it_a_refund_stays_small(
-    settler: Settler, store: Store, redis: Any, account: Account, clock: ManualClock
+    recorder: Recorder, store: Store, redis: Any, account: Account, clock: ManualClock
 ) -> None:
     """Redis keeps a hash of short values in one piece; one value over 64 bytes makes it several times as large."""
     told: Facts = {"charge_read": True, "order_reference": "ORDER-1234567890", "retryable": "no"}
@@ -205,7 +205,7 @@ async def test_whatever_happens_to_it_a_refund_stays_small(
     states = ("RefundInitiated", ""), ("Declined", "ProcessingFailure"), ("Refunded", "")
     for at, (state, reason) in enumerate(states, T0):
         found = seen(state, reason=reason, updated_at=at)
-        await settler.settle(account, found, source=Source.NOTIFICATION, facts=told)
+        await recorder.record(account, found, source=Source.NOTIFICATION, details=told)
     refund = await store.refunds.get("us", refund_id())
     assert refund is not None
     assert len(",".join(refund.emitted)) > 64
@@ -215,19 +215,19 @@ async def test_whatever_happens_to_it_a_refund_stays_small(
 
 
 async def test_a_line_of_the_history_is_an_array_in_an_order_that_stays(
-    settler: Settler, store: Store, redis: Any, account: Account
+    recorder: Recorder, store: Store, redis: Any, account: Account
 ) -> None:
     """What is in stores already is read by place."""
-    await settler.settle(account, seen("Declined", reason="AmazonRejected"), source=Source.POLL)
+    await recorder.record(account, seen("Declined", reason="AmazonRejected"), source=Source.POLL)
     [line] = await redis.lrange(f"refunds:{{us}}:history:{refund_id()}", 0, -1)
     assert msgspec.json.decode(line) == [1, T0, "Declined", T0, "poll", "AmazonRejected", False, ""]
 
 
 async def test_what_was_written_at_first_is_still_read(
-    settler: Settler, store: Store, redis: Any, account: Account
+    recorder: Recorder, store: Store, redis: Any, account: Account
 ) -> None:
     """Types of events had their whole names, and a line of the history was an object."""
-    settled = await settler.settle(account, seen(), source=Source.POLL)
+    settled = await recorder.record(account, seen(), source=Source.POLL)
     history = await store.refunds.history("us", refund_id())
     await redis.hset(f"refunds:{{us}}:refund:{refund_id()}", "emitted", EventType.INITIATED.value)
     line = msgspec.json.encode(history[0])
@@ -235,4 +235,4 @@ async def test_what_was_written_at_first_is_still_read(
     await redis.lset(f"refunds:{{us}}:history:{refund_id()}", 0, line)
     assert await store.refunds.get("us", refund_id()) == settled.change.refund
     assert await store.refunds.history("us", refund_id()) == history
-    assert (await settler.settle(account, seen(), source=Source.POLL)).events == ()
+    assert (await recorder.record(account, seen(), source=Source.POLL)).events == ()

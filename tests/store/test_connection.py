@@ -58,7 +58,7 @@ async def test_a_script_that_redis_has_forgotten_is_sent_again(store: Store, red
     await store.schedule.hint("us", hint(1))
     await redis.script_flush()
     assert await store.schedule.hint("us", hint(2, message="m2")) is HintResult.NEW
-    assert len((await claim(store)).refunds) == 2
+    assert len((await claim(store)).items) == 2
 
 
 async def test_a_connection_that_died_unseen_costs_nothing(store: Store, redis: Any) -> None:
@@ -77,7 +77,7 @@ async def test_a_claim_whose_answer_is_lost_is_not_sent_again(store: Store, valk
         try:
             with pytest.raises(StoreUnavailable):
                 await claim(cut_off, limit=1)
-            assert len((await claim(store)).refunds) == 1
+            assert len((await claim(store)).items) == 1
         finally:
             await cut_off.close()
 
@@ -95,7 +95,7 @@ async def test_a_write_whose_answer_is_lost_is_sent_again_and_counts_once(
         proxy.lose = 2
         with pytest.raises(StoreUnavailable):
             await cut_off.schedule.hint("us", hint(2, message="m2"))
-        assert [look.refund_id for look in (await claim(store)).refunds] == [hint(1).refund_id, hint(2).refund_id]
+        assert [look.refund_id for look in (await claim(store)).items] == [hint(1).refund_id, hint(2).refund_id]
         await cut_off.close()
 
 

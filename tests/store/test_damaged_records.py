@@ -22,7 +22,7 @@ from receiver.service import system_clock
 from receiver.store import Store
 from receiver.store.redis.keys import Keys
 from receiver.store.redis.pipeline import connect
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
@@ -54,9 +54,9 @@ async def store(redis: Any, valkey_url: str, clock: ManualClock, account: Accoun
     store.kinds_counted = counted  # type: ignore[attr-defined]
     for name in ("finance", "other"):
         await store.subscribers.put("us", subscriber(name, types=TYPES))
-    settler = Settler(store, lambda: 0.0)
+    recorder = Recorder(store, lambda: 0.0)
     for number in range(GOOD + 1):
-        await settler.settle(account, seen("RefundInitiated", number), source=Source.POLL, facts=FACTS)
+        await recorder.record(account, seen("RefundInitiated", number), source=Source.POLL, details=FACTS)
     yield store
     await store.close()
 
@@ -75,7 +75,7 @@ async def claimed(store: Store) -> list[str]:
     clock_of(store).ms += 300 * DAY
     found = []
     for _ in range(30):
-        looks = (await claim(store, limit=50)).refunds
+        looks = (await claim(store, limit=50)).items
         found += [look.refund_id for look in looks]
         clock_of(store).ms += 1_000
     return found
@@ -85,7 +85,7 @@ async def delivered(store: Store, name: str) -> int:
     """How many events a subscriber is sent."""
     count = 0
     for _ in range(10):
-        for delivery in (await store.deliveries.claim("us", name, lease=30_000, limit=100)).deliveries:
+        for delivery in (await store.deliveries.claim("us", name, lease=30_000, limit=100)).items:
             assert await store.deliveries.delivered(delivery)
             count += 1
     return count
@@ -165,7 +165,7 @@ async def test_what_is_no_refund_is_set_aside_and_the_others_are_claimed(
 async def test_what_is_scheduled_for_never_is_brought_back(store: Store, redis: Any, score: bytes) -> None:
     await redis.execute_command("ZADD", KEYS("due"), score, BAD)
     with capture_logs() as logs:
-        assert BAD in [look.refund_id for look in (await claim(store)).refunds]
+        assert BAD in [look.refund_id for look in (await claim(store)).items]
     if score != b"-inf":
         assert named(logs) == {(KEYS("due"), BAD)}
 
@@ -187,14 +187,14 @@ async def test_a_damaged_throttle_is_set_to_within_its_bounds_and_said(
     store: Store, redis: Any, clock: ManualClock, field: str, value: bytes
 ) -> None:
     await store.schedule.hint("us", hint(1, at=clock()))
-    assert len((await claim(store, limit=1)).refunds) == 1
+    assert len((await claim(store, limit=1)).items) == 1
     await store.requests.take_token("us", "get_charge", 10, 10)
     for call in ("get_refund", "get_charge"):
         await redis.hset(KEYS("throttle", call), field, value)
     clock.tick(60_000)
     await store.schedule.hint("us", hint(2, at=clock(), message="m2"))
     with capture_logs() as logs:
-        assert (await claim(store, limit=1)).refunds
+        assert (await claim(store, limit=1)).items
         assert await store.requests.take_token("us", "get_charge", 10, 10) == 0
     if field in ("tokens", "blocked"):
         assert (KEYS("throttle", "get_refund"), field) in named(logs)
@@ -204,9 +204,9 @@ async def test_a_damaged_throttle_is_set_to_within_its_bounds_and_said(
 async def test_amazon_blocks_for_an_hour_at_most(store: Store, clock: ManualClock) -> None:
     await store.schedule.block("us", "get_refund", clock() + 400 * DAY)
     await store.schedule.hint("us", hint(1, at=clock()))
-    assert not (await claim(store)).refunds
+    assert not (await claim(store)).items
     clock.tick(3_600_001)
-    assert (await claim(store)).refunds
+    assert (await claim(store)).items
 
 
 @pytest.mark.parametrize("value", [b"\xff[", b"[]", b"[" * 5_000, b'["from the future", 1]'])
@@ -214,7 +214,7 @@ async def test_a_damaged_hint_costs_its_memory(store: Store, redis: Any, value: 
     await store.schedule.hint("us", hint(1, at=store.now()))
     await redis.hset(KEYS("hints"), refund_id(1), value)
     with capture_logs() as logs:
-        assert refund_id(1) in [look.refund_id for look in (await claim(store)).refunds]
+        assert refund_id(1) in [look.refund_id for look in (await claim(store)).items]
     assert named(logs) == {(KEYS("hints"), refund_id(1))}
 
 
@@ -272,7 +272,7 @@ async def test_a_damaged_health_empties_no_gauge_and_stops_no_delivery(
 
 
 async def test_damaged_attempts_and_dead_events(store: Store, redis: Any) -> None:
-    deliveries = (await store.deliveries.claim("us", "finance", lease=30_000, limit=GOOD + 1)).deliveries
+    deliveries = (await store.deliveries.claim("us", "finance", lease=30_000, limit=GOOD + 1)).items
     for delivery in deliveries:
         await store.deliveries.dead(delivery, DeadEvent(delivery.stream_id, "e", "t", "r", "exhausted", 1, 1, "no"))
     bad = deliveries[0].stream_id
@@ -284,12 +284,12 @@ async def test_damaged_attempts_and_dead_events(store: Store, redis: Any) -> Non
         assert len(page) == len(await store.deliveries.dead_events("us", "finance")) == GOOD + 1
     assert (KEYS("dead", "finance"), bad) in named(logs)
     store.deliveries.keep_dead = 10
-    (delivery, *_) = (await store.deliveries.claim("us", "other", lease=30_000, limit=1)).deliveries
+    (delivery, *_) = (await store.deliveries.claim("us", "other", lease=30_000, limit=1)).items
     assert await store.deliveries.dead(delivery, DeadEvent(delivery.stream_id, "e", "t", "r", "exhausted", 1, 1, "no"))
     await redis.hset(KEYS("attempts", "other"), "1-1", b"{")
     await redis.hset(KEYS("copies", "other"), "1-1", b"[1")
     await redis.zadd(KEYS("lane", "other"), {"1-1": 1})
-    found = (await store.deliveries.claim("us", "other", lease=30_000, limit=1)).deliveries[0]
+    found = (await store.deliveries.claim("us", "other", lease=30_000, limit=1)).items[0]
     assert (found.stream_id, found.attempts, found.fields) == ("1-1", DeliveryAttempts(), {})
 
 
@@ -314,7 +314,7 @@ async def test_a_damaged_subscriber_is_owed_everything_and_the_others_are_told(
         subscriber_list = await store.subscribers.read("us")
     assert (sorted(subscriber_list.subscribers), list(subscriber_list.unreadable)) == (["finance", "other"], ["broken"])
     assert len(named(logs)) == 3
-    await Settler(store, lambda: 0.0).settle(account, seen("Declined", 500, "X"), source=Source.POLL, facts=FACTS)
+    await Recorder(store, lambda: 0.0).record(account, seen("Declined", 500, "X"), source=Source.POLL, details=FACTS)
     assert await redis.zcard(KEYS("lane", "broken")) == 1
     assert await store.subscribers.remove("us", "broken")
     assert not await redis.exists(KEYS("lane", "broken"))
@@ -406,9 +406,9 @@ async def test_a_repaired_refund_keeps_what_can_be_read_and_its_revision_goes_on
     assert found
     assert (found.state, found.order_reference, found.charge_id) == (whole.state, "o", CHARGE)
     assert found.revision > whole.revision
-    assert BAD in [look.refund_id for look in (await claim(store)).refunds]
-    settler = Settler(store, lambda: 0.0)
-    settled = await settler.settle(account, seen("Declined", 0, "X", store.now()), source=Source.POLL, facts=FACTS)
+    assert BAD in [look.refund_id for look in (await claim(store)).items]
+    recorder = Recorder(store, lambda: 0.0)
+    settled = await recorder.record(account, seen("Declined", 0, "X", store.now()), source=Source.POLL, details=FACTS)
     assert [event.type.rpartition(".")[2] for event in settled.events] == ["declined"]
     assert settled.change.refund.revision > whole.revision + 1_000
 

@@ -10,7 +10,7 @@ from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
 from receiver.ledger.refund import Source
 from receiver.store import Store
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.store.makers import seen, subscriber
 
 
@@ -18,14 +18,14 @@ async def test_what_is_owed_to_nobody_because_the_list_is_gone_is_not_committed(
     store: Store, redis: Any, account: Account
 ) -> None:
     """With a list that must have been written, its absence is our trouble: the refund stays due."""
-    settler = Settler(store, lambda: 0.0, declared=True)
+    recorder = Recorder(store, lambda: 0.0, declared=True)
     with pytest.raises(StoreUnavailable) as caught:
-        await settler.settle(account, seen("Declined"), source=Source.POLL)
+        await recorder.record(account, seen("Declined"), source=Source.POLL)
     assert caught.value.reason == "store_emptied"
     assert await redis.keys("*") == []
     assert await store.subscribers.open("us")
     assert not await store.subscribers.open("us")
-    settled = await settler.settle(account, seen("Declined"), source=Source.POLL)
+    settled = await recorder.record(account, seen("Declined"), source=Source.POLL)
     assert len(settled.events) == 1
 
 
@@ -34,6 +34,6 @@ async def test_a_subscriber_whose_record_is_damaged_is_owed_everything(
 ) -> None:
     await store.subscribers.put("us", subscriber("audit", types=("amazonpay.refund.refunded",)))
     await redis.hset("refunds:{us}:subscribers", "broken", "{")
-    await Settler(store, lambda: 0.0).settle(account, seen("Declined"), source=Source.POLL)
+    await Recorder(store, lambda: 0.0).record(account, seen("Declined"), source=Source.POLL)
     assert await redis.zcard("refunds:{us}:lane:broken") == 1
     assert await redis.zcard("refunds:{us}:lane:audit") == 0

@@ -45,7 +45,7 @@ from receiver.store.redis.keys import (
 )
 from receiver.store.redis.pipeline import connect
 from receiver.store.requests.requests import Attempt, Reserved
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import ManualClock
 from tests.store.makers import hint, refund_id, seen, subscriber
 
@@ -86,7 +86,7 @@ class Shop:
 
     def __init__(self, store: Store, account: Account) -> None:
         self.store, self.account, self.name = store, account, account.name
-        self.settler = Settler(store, lambda: 0.0)
+        self.recorder = Recorder(store, lambda: 0.0)
         self.count = 100
 
     def works(self) -> dict[str, Work]:
@@ -122,7 +122,7 @@ class Shop:
         claimed = await claim_of(self.store, self.name)
         for look in claimed.refunds:
             told = seen("Declined", int(look.refund_id[-6:]), "AmazonRejected", self.store.now())
-            await self.settler.settle(self.account, told, source=look.source, token=look.token, facts=FACTS)
+            await self.recorder.record(self.account, told, source=look.source, token=look.token, details=FACTS)
             await self.store.refunds.history(self.name, look.refund_id)
             await self.store.timelines.read(self.name, look.refund_id)
         await self.store.requests.take_token(self.name, "get_charge", 10, 10)
@@ -137,7 +137,7 @@ class Shop:
     async def _deliver(self, name: str) -> None:
         store = self.store
         await store.deliveries.enqueue_test(self.name, name, f"{store.now()}-{self._next()}", {"id": "t"})
-        deliveries = list((await store.deliveries.claim(self.name, name, lease=30_000, limit=8)).deliveries)
+        deliveries = list((await store.deliveries.claim(self.name, name, lease=30_000, limit=8)).items)
         if deliveries:
             await store.deliveries.tested(deliveries.pop(0), b"{}", AttemptEffects())
         for delivery, what in zip(deliveries, ("delivered", "dead", "retry"), strict=False):
@@ -321,15 +321,15 @@ async def test_the_others_are_told_while_one_subscribers_lane_is_foreign_and_it_
     us = shops[0]
     for kind in ("lane", "owed"):
         key = Keys("us")(kind, "finance")
-        for delivery in (await store.deliveries.claim("us", "other", lease=1, limit=100)).deliveries:
+        for delivery in (await store.deliveries.claim("us", "other", lease=1, limit=100)).items:
             await store.deliveries.delivered(delivery)
         await redis.delete(key)
         await redis.set(key, "not ours")
         us.count = number = us.count + 1
         told = seen("Declined", number, "AmazonRejected", store.now())
-        await us.settler.settle(us.account, told, source=Source.POLL, facts=FACTS)
+        await us.recorder.record(us.account, told, source=Source.POLL, details=FACTS)
         await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
-        others = (await store.deliveries.claim("us", "other", lease=1, limit=100)).deliveries
+        others = (await store.deliveries.claim("us", "other", lease=1, limit=100)).items
         assert refund_id(number) in [
             delivery.fields["refundId"] for delivery in others if "refundId" in delivery.fields
         ]
@@ -337,7 +337,7 @@ async def test_the_others_are_told_while_one_subscribers_lane_is_foreign_and_it_
             await store.deliveries.claim("us", "finance", lease=1, limit=100)
         await redis.delete(key)
         await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
-        mine = (await store.deliveries.claim("us", "finance", lease=1, limit=100)).deliveries
+        mine = (await store.deliveries.claim("us", "finance", lease=1, limit=100)).items
         assert [delivery.fields.get("refundId") for delivery in mine].count(refund_id(number)) == 1
 
 

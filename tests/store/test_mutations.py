@@ -16,7 +16,7 @@ from receiver.service import system_clock
 from receiver.store import Store
 from receiver.store.redis import base, scripts
 from receiver.store.redis.pipeline import Pipeline
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import ManualClock
 from tests.store import test_commit, test_connection, test_queues, test_requests, test_schedule, test_upkeep
 
@@ -72,19 +72,19 @@ async def test_without_the_lease_two_workers_ask_about_the_same_refund(
 
 
 async def test_without_the_revision_check_twenty_writers_tell_things_twice(
-    settler: Settler, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
+    recorder: Recorder, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "commit", "(redis.call('HGET', KEYS[1], 'revision') or '0') ~= ARGV[2]", "false")
-    await fails(lambda: test_commit.test_twenty_writers_make_one_event_of_each_kind(settler, store, redis, account))
+    await fails(lambda: test_commit.test_twenty_writers_make_one_event_of_each_kind(recorder, store, redis, account))
 
 
 async def test_without_the_version_check_a_new_subscriber_is_forgotten(
-    settler: Settler, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
+    recorder: Recorder, store: Store, redis: Any, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "commit", "(redis.call('HGET', KEYS[6], ':version') or '0') ~= ARGV[3]", "false")
     await fails(
         lambda: test_commit.test_a_subscriber_added_between_decision_and_commit_is_not_forgotten(
-            settler, store, redis, account, monkeypatch
+            recorder, store, redis, account, monkeypatch
         )
     )
 
@@ -173,5 +173,5 @@ async def test_a_claim_that_is_sent_again_leases_twice(
 
 
 @pytest.fixture
-def settler(store: Store) -> Settler:
-    return Settler(store, lambda: 0.0)
+def recorder(store: Store) -> Recorder:
+    return Recorder(store, lambda: 0.0)

@@ -11,7 +11,7 @@ from receiver.errors import BadRequest
 from receiver.ledger.query import Query
 from receiver.ledger.refund import Source
 from receiver.store import Store
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import refund_id, seen
 
@@ -41,11 +41,11 @@ async def everything(store: Store, query: Query, limit: int) -> list[str]:
 async def test_pages_together_hold_everything_once_newest_first(
     store: Store, account: Account, clock: ManualClock, limit: int
 ) -> None:
-    settler = Settler(store, lambda: 0.0)
+    recorder = Recorder(store, lambda: 0.0)
     for number in range(23):
         clock.tick(number % 3)  # some share a millisecond
         state, reason = WORDS[number % len(WORDS)]
-        await settler.settle(account, seen(state, number, reason), source=Source.POLL)
+        await recorder.record(account, seen(state, number, reason), source=Source.POLL)
     found = await everything(store, Query(), limit)
     assert sorted(found) == sorted(refund_id(number) for number in range(23))
     changed = [(await store.refunds.get("us", each)).changed_at for each in found]  # type: ignore[union-attr]
@@ -55,13 +55,13 @@ async def test_pages_together_hold_everything_once_newest_first(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_filters_are_the_filters_of_the_plain_list(store: Store, account: Account, data: st.DataObject) -> None:
-    settler = Settler(store, lambda: 0.0)
+    recorder = Recorder(store, lambda: 0.0)
     numbers = data.draw(st.lists(st.integers(0, 30), min_size=1, max_size=12, unique=True))
     for number in numbers:
         store.now.ms += data.draw(st.integers(0, 2))  # type: ignore[attr-defined]
         state, reason = data.draw(st.sampled_from(WORDS))
         facts = {"order_reference": data.draw(st.sampled_from(["", "A 1", "{b}:*"]))}
-        await settler.settle(account, seen(state, number, reason), source=Source.POLL, facts=facts)
+        await recorder.record(account, seen(state, number, reason), source=Source.POLL, details=facts)
     query = Query(
         state=data.draw(st.sampled_from(["", "Declined", "Refunded", "Odd"])),
         reason=data.draw(st.sampled_from(["", "AmazonRejected"])),

@@ -11,12 +11,13 @@ from receiver.amazon.account import Account
 from receiver.ledger.charge_book import Guard
 from receiver.ledger.lifecycle import EventType, Facts
 from receiver.ledger.money import Money
+from receiver.ledger.next_look import NextLook
 from receiver.ledger.refund import FPS, Observation, Source
 from receiver.ledger.refund_request import PreparedRefund
 from receiver.store import Store
 from receiver.store.maintenance.pruning import Pruned
 from receiver.store.requests.requests import Attempt, NotReserved, Reserved
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
@@ -27,13 +28,13 @@ BEFORE = LATER - 400 * DAY
 
 
 @pytest.fixture
-def settler(store: Store) -> Settler:
-    return Settler(store, lambda: 0.0)
+def recorder(store: Store) -> Recorder:
+    return Recorder(store, lambda: 0.0)
 
 
-async def take_in(settler: Settler, account: Account, observation: Observation, facts: Facts | None = None) -> None:
+async def take_in(recorder: Recorder, account: Account, observation: Observation, facts: Facts | None = None) -> None:
     told: Facts = {"charge_read": True, "retryable": "no"} if observation.state == "Declined" else {"charge_read": True}
-    await settler.settle(account, observation, source=Source.NOTIFICATION, facts={**told, **(facts or {})})
+    await recorder.record(account, observation, source=Source.NOTIFICATION, details={**told, **(facts or {})})
 
 
 async def prune(store: Store, number: int = 1, *, before: int | None = BEFORE, remove: bool = True) -> Pruned:
@@ -55,11 +56,11 @@ async def reserve(store: Store, minor: int = 1400, most: int = 10_000, request: 
 
 
 async def test_a_declined_refund_goes_with_everything(
-    store: Store, settler: Settler, account: Account, redis: Any
+    store: Store, recorder: Recorder, account: Account, redis: Any
 ) -> None:
     """Indexes, its book and its order vanish with their last member; only the stream of events stays."""
     facts: Facts = {"charge_read": True, "order_reference": "ORDER-1", "retryable": "no"}
-    await take_in(settler, account, seen("Declined", reason="AmazonRejected"), facts)
+    await take_in(recorder, account, seen("Declined", reason="AmazonRejected"), facts)
     assert await prune(store, remove=False) is Pruned.PRUNED
     assert await store.refunds.get("us", refund_id()) is not None
     assert await prune(store) is Pruned.PRUNED
@@ -68,18 +69,18 @@ async def test_a_declined_refund_goes_with_everything(
 
 
 async def test_what_was_refunded_goes_on_counting_on_its_charge(
-    store: Store, settler: Settler, account: Account, redis: Any
+    store: Store, recorder: Recorder, account: Account, redis: Any
 ) -> None:
     """Also when every refund of the charge went, to the cent; what is seen again counts once."""
     for number, state in ((1, "Refunded"), (2, "Refunded"), (3, "Declined")):
-        await take_in(settler, account, seen(state, number))
+        await take_in(recorder, account, seen(state, number))
     for number in (1, 2, 3):
         assert await prune(store, number) is Pruned.PRUNED
     entries = await store.requests.charge_entries("us", CHARGE)
     assert {name: entry.minor_units for name, entry in entries.items()} == {refund_id(1): 1400, refund_id(2): 1400}
     assert await names(redis) == {"events", f"charge:{CHARGE}"}
     assert exceeded(await reserve(store, 1, most=2800)) == 2800
-    await take_in(settler, account, seen("Refunded", 1))
+    await take_in(recorder, account, seen("Refunded", 1))
     assert exceeded(await reserve(store, 1, most=2800)) == 2800
     assert isinstance(await reserve(store, 1, most=2801), Reserved)
 
@@ -91,15 +92,15 @@ def exceeded(found: object) -> int:
 
 
 @pytest.mark.parametrize("state", ["RefundInitiated", "OnTheMoon"])
-async def test_what_is_not_final_stays(store: Store, settler: Settler, account: Account, state: str) -> None:
-    await take_in(settler, account, seen(state))
+async def test_what_is_not_final_stays(store: Store, recorder: Recorder, account: Account, state: str) -> None:
+    await take_in(recorder, account, seen(state))
     for before in (BEFORE, None):
         assert await prune(store, before=before) is Pruned.PENDING
 
 
-async def test_a_conflict_stays(store: Store, settler: Settler, account: Account) -> None:
-    await take_in(settler, account, seen("Declined", reason="AmazonRejected"))
-    await take_in(settler, account, seen("Refunded", updated_at=T0 + 5_000))
+async def test_a_conflict_stays(store: Store, recorder: Recorder, account: Account) -> None:
+    await take_in(recorder, account, seen("Declined", reason="AmazonRejected"))
+    await take_in(recorder, account, seen("Refunded", updated_at=T0 + 5_000))
     known = await store.refunds.get("us", refund_id())
     assert known is not None
     assert known.conflict
@@ -108,34 +109,34 @@ async def test_a_conflict_stays(store: Store, settler: Settler, account: Account
 
 
 async def test_age_counts_from_the_last_change(
-    store: Store, settler: Settler, account: Account, clock: ManualClock
+    store: Store, recorder: Recorder, account: Account, clock: ManualClock
 ) -> None:
     """At the very moment is not before it."""
-    await take_in(settler, account, seen("Refunded"))
+    await take_in(recorder, account, seen("Refunded"))
     assert await prune(store, before=T0) is Pruned.YOUNG
     assert await store.pruning.old_refunds("us", "Refunded", T0, 0, 10) == []  # type: ignore[arg-type]
     assert await store.pruning.old_refunds("us", "Refunded", T0 + 1, 0, 10) == [refund_id()]  # type: ignore[arg-type]
     assert await prune(store, before=T0 + 1) is Pruned.PRUNED
 
 
-async def test_what_is_about_to_be_asked_about_stays(store: Store, settler: Settler, account: Account) -> None:
+async def test_what_is_about_to_be_asked_about_stays(store: Store, recorder: Recorder, account: Account) -> None:
     """Hinted, and claimed."""
-    await take_in(settler, account, seen("Refunded"))
+    await take_in(recorder, account, seen("Refunded"))
     await store.schedule.hint("us", hint())
     assert await prune(store) is Pruned.SCHEDULED
-    (look,) = (await claim(store)).refunds
+    (look,) = (await claim(store)).items
     assert await prune(store) is Pruned.SCHEDULED
-    await store.schedule.reschedule(look, None)
+    await store.schedule.reschedule(look, NextLook(None))
     assert await prune(store) is Pruned.PRUNED
 
 
-async def test_what_a_subscriber_is_owed_stays(store: Store, settler: Settler, account: Account) -> None:
+async def test_what_a_subscriber_is_owed_stays(store: Store, recorder: Recorder, account: Account) -> None:
     """Until it is told; what others wait for does not matter."""
     await store.subscribers.add("us", subscriber("finance", types=(EventType.DECLINED.value,)))
-    await take_in(settler, account, seen("Declined", 1, reason="AmazonRejected"))
-    await take_in(settler, account, seen("Declined", 2, reason="AmazonRejected"))
-    await take_in(settler, account, seen("Refunded", 3))
-    first, second = (await store.deliveries.claim("us", "finance", lease=30_000, limit=2)).deliveries
+    await take_in(recorder, account, seen("Declined", 1, reason="AmazonRejected"))
+    await take_in(recorder, account, seen("Declined", 2, reason="AmazonRejected"))
+    await take_in(recorder, account, seen("Refunded", 3))
+    first, second = (await store.deliveries.claim("us", "finance", lease=30_000, limit=2)).items
     await _old(store, 1, 2, 3)
     await store.deliveries.delivered(first)
     assert first.fields["refundId"] == refund_id(1)
@@ -155,20 +156,20 @@ async def _old(store: Store, *numbers: int) -> None:
 
 
 async def test_an_open_request_on_the_charge_keeps_its_refunds(
-    store: Store, settler: Settler, account: Account
+    store: Store, recorder: Recorder, account: Account
 ) -> None:
-    await take_in(settler, account, seen("Refunded"))
+    await take_in(recorder, account, seen("Refunded"))
     assert isinstance(await reserve(store), Reserved)
     assert await prune(store) is Pruned.REQUEST_OPEN
 
 
 async def test_a_refund_whose_key_is_still_known_stays(
-    store: Store, settler: Settler, account: Account, redis: Any
+    store: Store, recorder: Recorder, account: Account, redis: Any
 ) -> None:
     """Whoever asks again under the key must be answered with it."""
     reserved = await reserve(store)
     assert isinstance(reserved, Reserved)
-    await take_in(settler, account, seen("Refunded"))
+    await take_in(recorder, account, seen("Refunded"))
     await store.requests.done("us", Attempt("r1", reserved.token), order(), refund_id(), "Refunded")
     assert await prune(store) is Pruned.REQUEST_KEPT
     await redis.delete("refunds:{us}:requests:r1")
@@ -176,15 +177,15 @@ async def test_a_refund_whose_key_is_still_known_stays(
     assert await redis.exists(f"refunds:{{us}}:taken:{CHARGE}") == 0
 
 
-async def test_a_refund_of_flexible_payments_stays(store: Store, settler: Settler, account: Account) -> None:
+async def test_a_refund_of_flexible_payments_stays(store: Store, recorder: Recorder, account: Account) -> None:
     """Its reference is an id in the ledger: without it the same order could be made once more."""
-    await take_in(settler, account, seen("Refunded"), {"refund_type": FPS})
+    await take_in(recorder, account, seen("Refunded"), {"refund_type": FPS})
     assert await prune(store) is Pruned.LEGACY
 
 
-async def test_a_change_in_between_wins(store: Store, settler: Settler, account: Account, redis: Any) -> None:
+async def test_a_change_in_between_wins(store: Store, recorder: Recorder, account: Account, redis: Any) -> None:
     """What was read is compared under the script."""
-    await take_in(settler, account, seen("Refunded"))
+    await take_in(recorder, account, seen("Refunded"))
     read = store.refunds.get
 
     async def late(name: str, wanted: str) -> Any:
@@ -199,15 +200,15 @@ async def test_a_change_in_between_wins(store: Store, settler: Settler, account:
 
 
 async def test_prunings_and_commits_at_once_leave_no_half(
-    store: Store, settler: Settler, account: Account, redis: Any
+    store: Store, recorder: Recorder, account: Account, redis: Any
 ) -> None:
     """Whichever comes first, a refund is there with its history and index, or not at all."""
     for number in range(1, 21):
-        await take_in(settler, account, seen("Declined", number, reason="AmazonRejected"))
+        await take_in(recorder, account, seen("Declined", number, reason="AmazonRejected"))
     facts: Facts = {"order_reference": "ORDER-9"}
     await asyncio.gather(
         *(prune(store, number) for number in range(1, 21)),
-        *(settler.annotate("us", refund_id(number), facts) for number in range(20, 0, -1)),
+        *(recorder.annotate("us", refund_id(number), facts) for number in range(20, 0, -1)),
     )
     for number in range(1, 21):
         there = await store.refunds.get("us", refund_id(number)) is not None
@@ -216,7 +217,7 @@ async def test_prunings_and_commits_at_once_leave_no_half(
             assert (await redis.zscore(f"refunds:{{us}}:{index}", refund_id(number)) is not None) is there
 
 
-async def test_a_damaged_record_stays(store: Store, settler: Settler, account: Account, redis: Any) -> None:
-    await take_in(settler, account, seen("Refunded"))
+async def test_a_damaged_record_stays(store: Store, recorder: Recorder, account: Account, redis: Any) -> None:
+    await take_in(recorder, account, seen("Refunded"))
     await redis.hset(f"refunds:{{us}}:refund:{refund_id()}", "changed", "long ago")
     assert await prune(store) is Pruned.UNREADABLE

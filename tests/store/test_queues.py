@@ -17,20 +17,20 @@ from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 from receiver.outbox.subscribers.subscriber import Subscriber, encode, pause
 from receiver.store import Store
 from receiver.store.deliveries.subscribers import SubscriberList, Updated
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import refund_id, seen, subscriber
 
 
 async def owe(store: Store, account: Account, count: int = 1) -> None:
     await store.subscribers.put("us", subscriber("audit"))
-    settler = Settler(store, lambda: 0.0)
+    recorder = Recorder(store, lambda: 0.0)
     for number in range(count):
-        await settler.settle(account, seen("Declined", number, "AmazonRejected"), source=Source.POLL)
+        await recorder.record(account, seen("Declined", number, "AmazonRejected"), source=Source.POLL)
 
 
 async def take(store: Store, limit: int = 8) -> list[ClaimedDelivery]:
-    return list((await store.deliveries.claim("us", "audit", lease=30_000, limit=limit)).deliveries)
+    return list((await store.deliveries.claim("us", "audit", lease=30_000, limit=limit)).items)
 
 
 def dead(delivery: ClaimedDelivery) -> DeadEvent:

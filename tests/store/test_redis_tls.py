@@ -15,12 +15,13 @@ import pytest
 import trustme
 
 from receiver.commands.doctor.store import check_store
+from receiver.runtime.rounds import ChangeSignal
 from receiver.simulator.outcomes import Outcome
 from receiver.store import Store
 from receiver.store.redis.address import read_address
 from receiver.store.redis.client import link
 from receiver.store.redis.pipeline import connect
-from receiver.store.redis.wakeups import ChangeSignal, News
+from receiver.store.redis.wakeups import News
 from tests.commands.doctor.kit import site
 from tests.kit.fleet import MASTER, fleet
 from tests.kit.processes import Desk, until

@@ -52,7 +52,7 @@ async def repaired(store: Store) -> list[str]:
 
 @pytest.mark.parametrize("of", ["", "lane", "owed", "deaths"])
 @pytest.mark.parametrize(
-    "member", [NOT_TEXT, b"a'b", b"\\xff", b"--part '", b"a\x1b\n\xe2\x80\xae", b"$(id) `id`", b"x" * 900]
+    "member", [NOT_TEXT, b"a'b", b"\\xff", b"--part '", b"a\x1b\n\xe2\x80\xae", b"$(id) `id`", b"x" * 900, b""]
 )
 async def test_a_member_of_any_bytes_is_set_aside(store: Store, redis: Any, of: str, member: bytes) -> None:
     key = KEYS(of, "finance") if of else KEYS("due")

@@ -161,7 +161,7 @@ async def test_who_lost_his_claim_settles_nothing_but_a_2xx(store: Store, redis:
     """A worker slower than its lease: another has the request by now."""
     slow = await admitted(store)
     clock.tick(40_000)
-    (other,) = (await store.requests.claim("us", lease=30_000, limit=1)).attempts
+    (other,) = (await store.requests.claim("us", lease=30_000, limit=1)).items
     before = await dump(redis)
     assert await refuse(store, slow) is None
     assert not await again(store, slow)

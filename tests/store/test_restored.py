@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from receiver.amazon.account import Account
+from receiver.ledger.next_look import DueRefund, NextLook
 from receiver.ledger.refund import Source
 from receiver.store import Store
 from receiver.store.maintenance.restored import GAP
 from receiver.store.redis.keys import RESTORED
-from receiver.store.refunds.schedule import DueRefund
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import ManualClock
 from tests.store.makers import claim, refund_id, seen
 
@@ -20,7 +20,7 @@ DUE = "refunds:{us}:due"
 async def filled(store: Store, account: Account) -> None:
     """Pending, pending in a word that nobody knows, and final."""
     for number, state in enumerate(("RefundInitiated", "Held", "Declined", "Refunded"), 1):
-        await Settler(store, lambda: 0.0).settle(account, seen(state, number), source=Source.POLL)
+        await Recorder(store, lambda: 0.0).record(account, seen(state, number), source=Source.POLL)
     store.connection.accounts = ["us"]
 
 
@@ -69,7 +69,7 @@ async def test_a_decline_after_a_restore_is_no_older_news(
     await filled(store, account)
     await redis.set(RESTORED, "one")
     await store.format.ensure()
-    settled = await Settler(store, lambda: 0.0).settle(account, seen("Declined"), source=Source.POLL)
+    settled = await Recorder(store, lambda: 0.0).record(account, seen("Declined"), source=Source.POLL)
     assert [event.refund.revision for event in settled.events] == [2 + GAP]
     history = await store.refunds.history("us", refund_id(1))
     assert [revision.revision for revision in history] == [1, 2 + GAP]
@@ -77,17 +77,17 @@ async def test_a_decline_after_a_restore_is_no_older_news(
 
 async def test_many_in_batches_while_one_is_claimed(store: Store, redis: Any, account: Account) -> None:
     """The claim's own end changes nothing any more: the refund stays due."""
-    settler = Settler(store, lambda: 0.0)
+    recorder = Recorder(store, lambda: 0.0)
     for number in range(1, 251):
-        await settler.settle(account, seen(number=number), source=Source.POLL)
+        await recorder.record(account, seen(number=number), source=Source.POLL)
     await redis.zadd(DUE, {refund_id(7): store.now() - 1})
-    look: DueRefund = (await claim(store, limit=1)).refunds[0]
+    look: DueRefund = (await claim(store, limit=1)).items[0]
     assert look.refund_id == refund_id(7)
     store.connection.accounts = ["us"]
     await redis.set(RESTORED, "one")
     await store.format.ensure()
     assert set((await due_times(redis)).values()) == {store.now()}
-    assert not await store.schedule.reschedule(look, store.now() + 1_000, revision=1)
+    assert not await store.schedule.reschedule(look, NextLook(store.now() + 1_000, revision=1))
     assert (await due_times(redis))[refund_id(7)] == store.now()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from receiver.amazon.account import Account
+from receiver.ledger.next_look import NextLook
 from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import dead_event
 from receiver.outbox.retries import DeliveryAttempts
@@ -15,7 +16,7 @@ from receiver.store.deliveries import queues
 from receiver.store.maintenance.pruning import Pruned
 from receiver.store.refunds import schedule
 from receiver.store.refunds.timeline import KEPT_FOR, TimelineEntry
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import claim, hint, refund_id, seen, subscriber
 
@@ -30,17 +31,17 @@ async def test_every_notification_look_and_try_is_kept_in_its_order(
     await store.subscribers.put("us", subscriber(types=(DECLINED,)))
     for _ in range(2):
         await store.schedule.hint("us", hint())
-    (slow,) = (await claim(store)).refunds
+    (slow,) = (await claim(store)).items
     clock.tick(30_000)
-    (look,) = (await claim(store)).refunds
-    assert not await store.schedule.reschedule(slow, None, outcome="amazon_throttled")
-    assert await store.schedule.reschedule(look, clock.ms, outcome="unchanged")
+    (look,) = (await claim(store)).items
+    assert not await store.schedule.reschedule(slow, NextLook(None, outcome="amazon_throttled"))
+    assert await store.schedule.reschedule(look, NextLook(clock.ms, outcome="unchanged"))
     clock.tick(1_000)
     await store.schedule.hint("us", hint(at=clock.ms, message="", digest="", source=Source.REFRESH))
-    await Settler(store, lambda: 0.0).settle(account, seen("Declined", 1, "AmazonRejected"), source=Source.POLL)
+    await Recorder(store, lambda: 0.0).record(account, seen("Declined", 1, "AmazonRejected"), source=Source.POLL)
     for number in range(3):
         clock.tick(10_000)
-        (delivery,) = (await store.deliveries.claim("us", "finance", lease=5_000, limit=1)).deliveries
+        (delivery,) = (await store.deliveries.claim("us", "finance", lease=5_000, limit=1)).items
         if number == 0:
             assert await store.deliveries.retry(
                 delivery, clock.ms, DeliveryAttempts(count=1, first_at=T0, last_error="HTTP 500")
@@ -71,8 +72,8 @@ async def test_it_is_bounded(store: Store, redis: Any, monkeypatch: pytest.Monke
     for number in range(5):
         await store.schedule.hint("us", hint(at=T0 + number, message=f"m{number}"))
     assert [trace.at - T0 for trace in await store.timelines.read("us", refund_id())] == [2, 3, 4]
-    (look,) = (await claim(store)).refunds
-    await store.schedule.reschedule(look, T0, outcome="unchanged")
+    (look,) = (await claim(store)).items
+    await store.schedule.reschedule(look, NextLook(T0, outcome="unchanged"))
     assert [trace.what for trace in await store.timelines.read("us", refund_id())] == [
         "notification",
         "notification",
@@ -83,20 +84,20 @@ async def test_it_is_bounded(store: Store, redis: Any, monkeypatch: pytest.Monke
 async def test_of_a_refund_that_amazon_does_not_know_nothing_stays(store: Store, redis: Any) -> None:
     """Else everybody who may refresh could fill the store with names."""
     await store.schedule.hint("us", hint())
-    (look,) = (await claim(store)).refunds
-    await store.schedule.reschedule(look, T0, outcome="amazon_not_found")
+    (look,) = (await claim(store)).items
+    await store.schedule.reschedule(look, NextLook(T0, outcome="amazon_not_found"))
     assert await redis.llen(TRAIL) == 2
-    (look,) = (await claim(store)).refunds
-    await store.schedule.reschedule(look, None, outcome="amazon_not_found")
+    (look,) = (await claim(store)).items
+    await store.schedule.reschedule(look, NextLook(None, outcome="amazon_not_found"))
     assert not await redis.exists(TRAIL)
 
 
 async def test_it_goes_with_its_refund(store: Store, account: Account, redis: Any) -> None:
     await store.schedule.hint("us", hint())
-    (look,) = (await claim(store)).refunds
-    settler = Settler(store, lambda: 0.0)
+    (look,) = (await claim(store)).items
+    recorder = Recorder(store, lambda: 0.0)
     told = {"charge_read": True, "retryable": "no"}
-    await settler.settle(account, seen("Declined"), source=Source.NOTIFICATION, token=look.token, facts=told)  # type: ignore[arg-type]
+    await recorder.record(account, seen("Declined"), source=Source.NOTIFICATION, token=look.token, details=told)  # type: ignore[arg-type]
     assert await redis.llen(TRAIL) == 1
     assert await store.pruning.prune("us", refund_id(), before=None, remove=True) is Pruned.PRUNED
     assert not await redis.exists(TRAIL)
@@ -110,9 +111,9 @@ async def test_a_damaged_trail_is_in_nobodys_way(store: Store, account: Account,
     await redis.delete(TRAIL)
     await redis.set(TRAIL, "foreign")
     await store.schedule.hint("us", hint(message="m2"))
-    (look,) = (await claim(store)).refunds
-    assert await store.schedule.reschedule(look, T0, outcome="unchanged")
+    (look,) = (await claim(store)).items
+    assert await store.schedule.reschedule(look, NextLook(T0, outcome="unchanged"))
     await store.subscribers.put("us", subscriber(types=(DECLINED,)))
-    await Settler(store, lambda: 0.0).settle(account, seen("Declined", 1, "AmazonRejected"), source=Source.POLL)
-    (delivery,) = (await store.deliveries.claim("us", "finance", lease=5_000, limit=1)).deliveries
+    await Recorder(store, lambda: 0.0).record(account, seen("Declined", 1, "AmazonRejected"), source=Source.POLL)
+    (delivery,) = (await store.deliveries.claim("us", "finance", lease=5_000, limit=1)).items
     assert await store.deliveries.delivered(delivery)

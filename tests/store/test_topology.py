@@ -22,7 +22,7 @@ from receiver.store.redis.client import link
 from receiver.store.redis.keys import RESTORED
 from receiver.store.redis.sentinel import Guards
 from receiver.store.redis.wakeups import SILENCE_TIMEOUT, News
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
 from tests.kit.fleet import HOST, MASTER, Server, fleet, node_id
@@ -87,7 +87,7 @@ async def test_every_account_lives_on_its_node_alone() -> None:
             assert await store.format.version() == 1
             store.connection.accounts = ACCOUNTS
             for each in ACCOUNTS:
-                await Settler(store, lambda: 0.0).settle(make_account(each), seen(), source=Source.POLL)
+                await Recorder(store, lambda: 0.0).record(make_account(each), seen(), source=Source.POLL)
             await store._writes.call(("SET", RESTORED, "restored"))
             await store.format.ensure()
             after = [await store.refunds.get(each, refund_id()) for each in ACCOUNTS]
@@ -122,7 +122,7 @@ async def test_a_slot_that_moves_is_followed() -> None:
             assert caught.value.reason == "store_replicas_missing"
             for each in (new, old):
                 await each.client.execute_command("CLUSTER SETSLOT", SLOT, "NODE", ids[0])
-            assert len((await claim(store, limit=1)).refunds) == 1
+            assert len((await claim(store, limit=1)).items) == 1
             assert await store.schedule.hint("us", hint(4, message="m4")) is HintResult.NEW
             assert (await store.gauges.measure("us"))["hinted"] == 3
         assert await new.client.zcard("refunds:{us}:due") == 1

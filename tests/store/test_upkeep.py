@@ -22,7 +22,7 @@ from receiver.store.deliveries import upkeep as keeping
 from receiver.store.deliveries.queues import AttemptEffects
 from receiver.store.redis.damage import WrongType
 from receiver.store.redis.stream_ids import fixed_width
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import ManualClock
 from tests.store.makers import refund_id, seen, subscriber
 
@@ -43,9 +43,9 @@ def upkeep(store: Store) -> Retention:
 
 async def happen(store: Store, account: Account, count: int, first: int = 0, state: str = "Declined") -> list[str]:
     """So many refunds are declined; the ids of the events in the stream."""
-    settler = Settler(store, lambda: 0.0)
+    recorder = Recorder(store, lambda: 0.0)
     for number in range(first, first + count):
-        await settler.settle(account, seen(state, number, "AmazonRejected"), source=Source.POLL)
+        await recorder.record(account, seen(state, number, "AmazonRejected"), source=Source.POLL)
     return [stream_id for stream_id, _ in await store.deliveries.stream_page("us", "0-0", 10_000)]
 
 
@@ -59,7 +59,7 @@ async def owed(store: Store, name: str = "new") -> list[str]:
 
 
 async def take(store: Store, name: str = "new", limit: int = 100) -> list[ClaimedDelivery]:
-    return list((await store.deliveries.claim("us", name, lease=30_000, limit=limit)).deliveries)
+    return list((await store.deliveries.claim("us", name, lease=30_000, limit=limit)).items)
 
 
 def dead(delivery: ClaimedDelivery) -> DeadEvent:

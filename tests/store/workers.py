@@ -6,20 +6,20 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
 
 from receiver.ledger.lifecycle import Facts
+from receiver.ledger.next_look import DueRefund, FollowUp, NextLook
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation
 from receiver.store import Store
 from receiver.store.redis.client import Client
 from receiver.store.redis.clock import Clock
 from receiver.store.refunds.refunds import Commit, Committed, Refunds
-from receiver.store.refunds.schedule import DueRefund, FollowUp, RefundSchedule
-from receiver.track.record import Settler
+from receiver.store.refunds.schedule import RefundSchedule
+from receiver.track.record import Recorder
 from tests.kit.accounts import make_account
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import seen
@@ -69,10 +69,10 @@ class GatedRefunds(Refunds):
 class GatedSchedule(RefundSchedule):
     """Whoever has a gate waits at it before the write that reschedules a refund."""
 
-    async def reschedule(self, due: DueRefund, at: int | None, follow_up: FollowUp | None = None, **more: Any) -> bool:
+    async def reschedule(self, due: DueRefund, next_look: NextLook) -> bool:
         if gate := GATE.get():
             await gate.passed("reschedule")
-        return await super().reschedule(due, at, follow_up, **more)
+        return await super().reschedule(due, next_look)
 
 
 class Gated(Store):
@@ -100,7 +100,7 @@ class Worker:
     def __init__(self, client: Redis, clock: ManualClock, ahead: int) -> None:
         self.store = Gated(client, clock=Skewed(clock, ahead))
         self.now = self.store.now
-        self.settler = Settler(self.store, lambda: 0.1)
+        self.recorder = Recorder(self.store, lambda: 0.1)
 
     async def look(self, look: DueRefund, answer: Answer, hope: int) -> None:
         """Settle the claim. After a hint that brought nothing new ask `hope` times more."""
@@ -108,10 +108,12 @@ class Worker:
         if answer == "throttled":
             await self.store.schedule.block("us", "get_refund", self.now() + PAUSE)
         if answer in ("throttled", "failed"):
-            await self.store.schedule.reschedule(look, self.now() + PAUSE, look.follow_up)
+            await self.store.schedule.reschedule(look, NextLook(self.now() + PAUSE, look.follow_up))
             return
         if seen:
-            settled = await self.settler.settle(ACCOUNT, seen, source=look.source, token=look.token, facts=CHARGE_TOLD)
+            settled = await self.recorder.record(
+                ACCOUNT, seen, source=look.source, token=look.token, details=CHARGE_TOLD
+            )
             if not settled.change.is_nothing:
                 return
             refund = settled.change.refund
@@ -121,7 +123,7 @@ class Worker:
         own = next_look(refund, self.now(), ACCOUNT.poll, 0.1) if refund else None
         times = [at for at in (own, self.now() + PAUSE if follow_up else None) if at is not None]
         await self.store.schedule.reschedule(
-            look, min(times, default=None), follow_up, revision=refund.revision if refund else 0
+            look, NextLook(min(times, default=None), follow_up, revision=refund.revision if refund else 0)
         )
 
 

@@ -30,6 +30,7 @@ class Tokens:
         self.requests = self
         self._waits = iter(waits)
         self.taken = 0
+        self.requests = self
 
     def now(self) -> int:
         return NOW

@@ -11,7 +11,7 @@ import pytest
 
 from receiver.ledger.refund import Source
 from receiver.store import Store
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import ManualClock
 from tests.service.desk import Bench, Cut, Drip, bench, http, over_bounds, refund
 from tests.store.makers import refund_id, seen
@@ -27,7 +27,7 @@ NUMBER = b"1" * 5_000
 async def at(store: Store, redis: Any, clock: ManualClock) -> AsyncIterator[Bench]:
     """A tracker of "us" that knows one pending refund."""
     async with bench(store, redis, clock, request_timeout=5.0) as found:
-        await Settler(store, lambda: 0.0).settle(found.tracker.account, seen(), source=Source.POLL, facts=READ)
+        await Recorder(store, lambda: 0.0).record(found.tracker.account, seen(), source=Source.POLL, details=READ)
         yield found
 
 

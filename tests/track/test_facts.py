@@ -13,7 +13,7 @@ from receiver.ledger.polling import FACT_AGES
 from receiver.ledger.refund import Refund, Source
 from receiver.outbox.events.event import Event, from_fields
 from receiver.store import Store
-from receiver.track import amazon_client
+from receiver.track import charges
 from tests.kit.clock import ManualClock
 from tests.kit.processes import until
 from tests.service.desk import Answer, Bench, Held, bench, charge, http, refund
@@ -114,7 +114,7 @@ async def test_a_charge_that_cannot_be_read_holds_nothing_back(
     at: Bench, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     """The event goes out with general advice; a minute later the facts are added, without another event."""
-    monkeypatch.setattr(amazon_client, "FACTS_WITHIN", 0.1)
+    monkeypatch.setattr(charges, "DETAILS_WITHIN", 0.1)
     at.desk.charge = UNTOLD[trouble]
     event = await decline(at)
     assert event.refund.retryable == ""
@@ -199,7 +199,7 @@ async def test_a_damaged_copy_of_a_charge_is_read_anew(at: Bench) -> None:
 async def test_charges_that_hang_leave_room_for_news(at: Bench) -> None:
     """Facts that are still missing are read by a few looks at a time, so that a decline finds a free one."""
     numbers = (1, 2, 3)
-    at.tracker.concurrency = 4
+    at.tracker.rounds.concurrency = 4
     at.desk.charge = http(500)
     at.desk.then = http(404)
     for number in numbers:
@@ -212,7 +212,7 @@ async def test_charges_that_hang_leave_room_for_news(at: Bench) -> None:
     before = at.desk.charges_asked
     hanging = None
     for number in numbers:
-        (look,) = (await claim(at.store, limit=1)).refunds
+        (look,) = (await claim(at.store, limit=1)).items
         assert look.refund_id == refund_id(number)
         if hanging is None:
             hanging = asyncio.create_task(at.tracker.look(look))

@@ -16,11 +16,12 @@ import pytest
 
 from receiver.amazon.account import Account
 from receiver.amazon.throttle import SANDBOX_THROTTLE, Bucket, Call
+from receiver.ledger.next_look import DueRefund, NextLook
 from receiver.ledger.refund import Source
+from receiver.runtime.rounds import Claim
 from receiver.store import Store
 from receiver.store.redis.pipeline import connect
-from receiver.store.refunds.schedule import Claimed, DueRefund
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.kit.clock import T0, ManualClock
 from tests.service.desk import bench, http
 from tests.store.makers import hint, refund_id, seen
@@ -39,7 +40,7 @@ def test_the_sandbox_allows_this() -> None:
     } == SANDBOX_THROTTLE
 
 
-async def take(store: Store, limit: int = 8) -> Claimed:
+async def take(store: Store, limit: int = 8) -> Claim[DueRefund]:
     """A claim as the tracker makes it in the sandbox."""
     bucket = SANDBOX_THROTTLE[Call.GET_REFUND]
     return await store.schedule.claim(
@@ -79,8 +80,8 @@ class Crew:
     async def turn(self, store: Store, limit: int = 8) -> int | None:
         """One claim. Returns when (ms from now) there is more to take."""
         claimed = await take(store, limit)
-        self.taken += [(self.clock() - T0, look.refund_id) for look in claimed.refunds]
-        self.under_way += [(store, look) for look in claimed.refunds]
+        self.taken += [(self.clock() - T0, look.refund_id) for look in claimed.items]
+        self.under_way += [(store, look) for look in claimed.items]
         if len(self.under_way) >= 20:
             await self.settle()
         return claimed.wait
@@ -92,11 +93,11 @@ class Crew:
 
     async def _answered(self, store: Store, look: DueRefund) -> None:
         if look.source is Source.POLL:
-            assert await store.schedule.reschedule(look, T0 + WEEK, None, revision=0)
+            assert await store.schedule.reschedule(look, NextLook(T0 + WEEK, None, revision=0))
             return
         answer = seen("Refunded", int(look.refund_id[-6:]))
-        settled = await Settler(store, lambda: 0.0).settle(
-            self.account, answer, source=look.source, token=look.token, facts={"charge_read": True}
+        settled = await Recorder(store, lambda: 0.0).record(
+            self.account, answer, source=look.source, token=look.token, details={"charge_read": True}
         )
         assert settled.change.refund.revision == 1
 
@@ -142,7 +143,7 @@ async def test_a_backlog_is_worked_off_in_this_order_at_this_pace(crew: Crew, re
             crew.clock.tick(2000)
         elif len(crew.taken) % 10 == 0:
             crew.clock.tick(500)
-            assert await take(second) == Claimed((), 500)
+            assert await take(second) == Claim((), 500)
             crew.clock.tick(500)
         else:
             crew.clock.tick(1000)
@@ -159,7 +160,7 @@ async def test_a_backlog_is_worked_off_in_this_order_at_this_pace(crew: Crew, re
     assert await redis.zcard("refunds:{us}:state:Refunded") == HINTED
     assert await redis.zcount(DUE, T0 + WEEK, T0 + WEEK) == await redis.zcard(DUE) == len(BACKLOG)
     assert await redis.exists("refunds:{us}:hinted", "refunds:{us}:hints") == 0
-    assert await take(second) == Claimed((), WEEK - 5046_000)
+    assert await take(second) == Claim((), WEEK - 5046_000)
 
 
 async def test_no_window_of_time_has_more_than_the_bucket(crew: Crew, redis: Any) -> None:
@@ -192,7 +193,7 @@ async def test_clocks_that_differ_hand_out_no_token_twice(
     await overdue(redis, BACKLOG[:200])
     taken = []
     for each in islice(cycle((other, store)), 240):
-        taken += [(ahead() - T0, look.refund_id) for look in (await take(each)).refunds]
+        taken += [(ahead() - T0, look.refund_id) for look in (await take(each)).items]
         clock.tick(250)
         ahead.tick(250)
     await other.close()
@@ -226,22 +227,22 @@ async def test_a_429_stops_everybody_for_as_long_as_amazon_wants(
     await hinted(store, HINTS[:3])
     async with bench(store, redis, clock) as at:
         at.desk.answers = [http(429, b"", "Retry-After: 37")]
-        (look,) = (await take(store, limit=1)).refunds
+        (look,) = (await take(store, limit=1)).items
         await at.tracker.look(look)
         assert at.desk.asked == [refund_id(0)]
     for passed, left in ((0, 37_000), (20_000, 17_000), (16_999, 1)):
         clock.tick(passed)
         for each in (store, other):
-            assert await take(each) == Claimed((), left)
+            assert await take(each) == Claim((), left)
     clock.tick(1)
     # The bucket has filled up meanwhile; one token is left for hints. That which was refused counts as one of theirs.
-    looks = (await take(other)).refunds
+    looks = (await take(other)).items
     assert [each.refund_id for each in looks] == [refund_id(number) for number in (1, 2, 1000, 1001)]
-    assert (await take(store)).refunds == ()
+    assert (await take(store)).items == ()
     found = []
     while refund_id(0) not in found:
         clock.tick(1000)
-        found += [each.refund_id for each in (await take(store, limit=1)).refunds]
+        found += [each.refund_id for each in (await take(store, limit=1)).items]
     assert found == [refund_id(number) for number in (*range(1002, 1100), 0)]
     await other.close()
 
@@ -262,9 +263,9 @@ async def test_every_call_has_a_bucket_of_its_own(store: Store, redis: Any, drai
     assert await tokens("us", drained) == full[drained]
     await store.schedule.block("us", drained, T0 + 60_000)
     if drained is Call.GET_REFUND:
-        assert await take(store) == Claimed((), 60_000)
+        assert await take(store) == Claim((), 60_000)
     else:
-        assert len((await take(store)).refunds) == 4
+        assert len((await take(store)).items) == 4
         full[Call.GET_REFUND] = 1
     assert {call: await tokens("us", call) for call in Call} == {**full, drained: 0}
     assert {call: await tokens("eu", call) for call in Call} == {

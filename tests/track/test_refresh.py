@@ -43,7 +43,7 @@ async def next_one(store: Store) -> str:
     bucket = SANDBOX_THROTTLE[Call.GET_REFUND]
     (look,) = (
         await store.schedule.claim("us", Call.GET_REFUND, lease=10**9, burst=1, per_second=bucket.per_second, limit=1)
-    ).refunds
+    ).items
     return look.refund_id
 
 
@@ -119,7 +119,7 @@ async def test_what_is_invented_waits_among_the_refreshes_also_after_trouble(
     at.desk.then = answer
     await at.look()
     assert await redis.zcard(DUE) == 0
-    assert (await claim(at.store)).refunds == ()
+    assert (await claim(at.store)).items == ()
     at.clock.ms = int(await redis.zscore(REFRESHED, refund_id(1)))
     assert at.clock() > T0
     at.desk.then = refund("Declined", 1, "AmazonRejected")
@@ -134,15 +134,15 @@ async def test_what_is_invented_waits_among_the_refreshes_also_after_trouble(
 async def test_a_refresh_during_a_look_is_not_lost(at: Bench, redis: Any) -> None:
     """It came after the question: it is asked again, and it is still known who asked."""
     await at.store.schedule.hint("us", refreshed(1))
-    (look,) = (await claim(at.store)).refunds
+    (look,) = (await claim(at.store)).items
     await at.store.schedule.hint("us", refreshed(1, at.clock()))
     at.desk.then = refund("RefundInitiated")
     await at.tracker.look(look)
-    (again,) = (await claim(at.store)).refunds
+    (again,) = (await claim(at.store)).items
     assert (again.refund_id, again.source, again.patient) == (refund_id(1), Source.REFRESH, True)
     await at.store.schedule.hint("us", refreshed(1, at.clock()))
     await at.tracker.look(again)
-    (third,) = (await claim(at.store)).refunds
+    (third,) = (await claim(at.store)).items
     assert third.source is Source.REFRESH
 
 
@@ -154,7 +154,7 @@ async def test_a_refresh_does_not_end_what_a_notification_began(at: Bench, claim
     at.desk.answers = [http(404), http(404)]
     at.desk.then = refund("Declined", 1, "AmazonRejected")
     if claimed:
-        (look,) = (await claim(at.store)).refunds
+        (look,) = (await claim(at.store)).items
         await at.store.schedule.hint("us", refreshed(1))
         await at.tracker.look(look)
     else:
@@ -173,7 +173,7 @@ async def test_a_refund_of_both_is_asked_about_once(store: Store, redis: Any) ->
     """A notification overtakes the refresh of the same refund."""
     await store.schedule.hint("us", refreshed(1))
     await store.schedule.hint("us", hint(1))
-    (look,) = (await claim(store)).refunds
+    (look,) = (await claim(store)).items
     assert not look.patient
     assert [await redis.zcard(REFRESHED), await redis.zcard("refunds:{us}:hinted")] == [0, 0]
 

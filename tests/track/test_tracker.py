@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.ledger.polling import DEFAULT_POLL, ECHO, PollPlan
+from receiver.ledger.next_look import DAMAGED_PAUSE, FollowUp, NextLook
+from receiver.ledger.polling import DEFAULT_POLL, FOLLOW_UPS, PollPlan
 from receiver.ledger.refund import Source
 from receiver.store import Store
-from receiver.store.refunds.schedule import FollowUp
-from receiver.track.record import Settler
-from receiver.track.tracker import DAMAGED_PAUSE
+from receiver.track.record import Recorder
 from receiver.transport.client import Transport
 from tests.kit.clock import T0, ManualClock
 from tests.kit.processes import until
@@ -81,8 +80,8 @@ async def fail(at: Bench, first: int, most: int, random: float) -> None:
     at.desk.then = refund("RefundInitiated")
     at.tracker.amazon_client.timeout = 10.0
     await at.look()
-    assert await at.due() == ECHO[2]
-    assert await at.follow_up() == FollowUp(Source.NOTIFICATION, T0, T0, step=3, due=at.clock() + ECHO[2])
+    assert await at.due() == FOLLOW_UPS[2]
+    assert await at.follow_up() == FollowUp(Source.NOTIFICATION, T0, T0, step=3, due=at.clock() + FOLLOW_UPS[2])
 
 
 @pytest.mark.parametrize(
@@ -96,10 +95,10 @@ async def test_no_answer_loses_a_refund_or_what_a_hint_has_come_to(
     refused = answer in REFUSED
     timeout = 0.05 if answer == "never" else 10.0
     async with bench(store, redis, clock, request_timeout=timeout, random=lambda: random) as at:
-        await Settler(store, lambda: 0.0).settle(at.tracker.account, seen(), source=Source.POLL, facts=READ)
+        await Recorder(store, lambda: 0.0).record(at.tracker.account, seen(), source=Source.POLL, details=READ)
         await store.schedule.hint("us", hint())
-        (look,) = (await claim(store)).refunds
-        await store.schedule.reschedule(look, clock(), FollowUp(Source.NOTIFICATION, T0, T0, step=2))
+        (look,) = (await claim(store)).items
+        await store.schedule.reschedule(look, NextLook(clock(), FollowUp(Source.NOTIFICATION, T0, T0, step=2)))
         at.desk.then = {**UNKNOWN, **REFUSED}[answer]
         await fail(at, 5 * S, 10 * M, random)
         outcome = "amazon_refuses_us" if refused else "amazon_unknown"
@@ -112,7 +111,7 @@ async def test_no_answer_loses_a_refund_or_what_a_hint_has_come_to(
 async def test_a_poll_that_fails_is_no_hint(at: Bench) -> None:
     """Its failures are counted like a hint's; as soon as Amazon answers, the refund is back on its own schedule."""
     await at.redis.zadd("refunds:{us}:due", {refund_id(): T0})
-    await Settler(at.store, lambda: 0.0).settle(at.tracker.account, seen(), source=Source.POLL)
+    await Recorder(at.store, lambda: 0.0).record(at.tracker.account, seen(), source=Source.POLL)
     at.desk.answers = [http(500), http(500), refund()]
     waits = []
     for _ in range(2):
@@ -141,14 +140,14 @@ async def test_a_429_blocks_the_account_and_keeps_every_refund(
     for number in (1, 2):
         await at.store.schedule.hint("us", hint(number, message=f"m{number}"))
     at.desk.answers = [http(429, b"", *headers)]
-    (look,) = (await claim(at.store, limit=1)).refunds
+    (look,) = (await claim(at.store, limit=1)).items
     await at.tracker.look(look)
     claimed = await claim(at.store)
-    assert (claimed.refunds, claimed.wait) == ((), seconds * S)
+    assert (claimed.items, claimed.wait) == ((), seconds * S)
     at.clock.tick(seconds * S - 1)
-    assert (await claim(at.store)).refunds == ()
+    assert (await claim(at.store)).items == ()
     at.clock.tick(1)
-    looks = (await claim(at.store)).refunds
+    looks = (await claim(at.store)).items
     assert {each.refund_id for each in looks} == {refund_id(1), refund_id(2)}
     assert {each.source for each in looks} == {Source.NOTIFICATION}
     assert all(each.follow_up is not None and each.follow_up.step == 0 for each in looks)
@@ -179,7 +178,7 @@ async def test_a_refund_that_amazon_does_not_tell_of_is_stuck_after_a_day(at: Be
     """A key that was withdrawn, a refund that Amazon does not know any more: told once, after a day and not before, and
     the refund is asked about as it would be otherwise."""
     at.desk.then = SILENT[answer]
-    await Settler(at.store, lambda: 0.0).settle(at.tracker.account, seen(), source=Source.POLL)
+    await Recorder(at.store, lambda: 0.0).record(at.tracker.account, seen(), source=Source.POLL)
     waits = {}
     for age in (DAY, DAY + M, 2 * DAY):
         at.clock.ms = T0 + age
@@ -200,7 +199,7 @@ async def test_the_other_environments_refund_is_one_that_this_account_does_not_k
     """A live refund in the sandbox's answers is treated as a 404: never taken in, dropped in the end."""
     at.desk.then = refund(releaseEnvironment="Live")
     await at.store.schedule.hint("us", hint())
-    for wait in ECHO:
+    for wait in FOLLOW_UPS:
         await at.look()
         assert await at.wait() == wait
     await at.look()
@@ -212,14 +211,14 @@ async def test_the_other_environments_refund_is_one_that_this_account_does_not_k
 @pytest.mark.parametrize("answer", ["404", "nothing new"])
 async def test_a_hint_that_brings_nothing_new_is_asked_again_and_the_schedule_goes_on(at: Bench, answer: str) -> None:
     """A pending refund: 5 s, 30 s, 2 and 10 minutes after the hint, then when its own plan says, dropped never."""
-    await Settler(at.store, lambda: 0.0).settle(at.tracker.account, seen(), source=Source.POLL)
+    await Recorder(at.store, lambda: 0.0).record(at.tracker.account, seen(), source=Source.POLL)
     await at.store.schedule.hint("us", hint())
     at.desk.then = http(404) if answer == "404" else refund()
-    for wait in ECHO:
+    for wait in FOLLOW_UPS:
         await at.look()
         assert await at.wait() == wait
     await at.look()
-    assert await at.due() == WEEK - sum(ECHO)
+    assert await at.due() == WEEK - sum(FOLLOW_UPS)
     assert await at.follow_up() is None
     assert at.counted("hints_dropped") == 0
 
@@ -231,7 +230,7 @@ async def test_a_hint_about_a_final_refund_is_asked_again_and_leaves_nothing(at:
     await at.look()
     assert await at.due() is None
     await at.store.schedule.hint("us", hint(message="m2", digest="d2"))
-    for wait in ECHO:
+    for wait in FOLLOW_UPS:
         await at.look()
         assert await at.wait() == wait
     await at.look()
@@ -243,7 +242,7 @@ async def test_polls_in_between_do_not_use_a_hint_up(store: Store, redis: Any, c
     """The plan of a pending refund goes on while a hint is open: both ask at their own times."""
     async with bench(store, redis, clock, poll=PollPlan.parse(DEFAULT_POLL)) as at:
         at.desk.then = refund()
-        await Settler(store, lambda: 0.0).settle(at.tracker.account, seen(), source=Source.POLL)
+        await Recorder(store, lambda: 0.0).record(at.tracker.account, seen(), source=Source.POLL)
         clock.tick(50 * S)
         await store.schedule.hint("us", hint())
         ages = []
@@ -284,7 +283,7 @@ async def test_a_hint_that_comes_while_amazon_is_asked_is_asked_about_too(at: Be
         )
         go.set()
         await until(lambda: at.counted("amazon_requests", call="get_refund", outcome="ok") == 2, "both are answered")
-        await until(lambda: not at.tracker._running, "both are settled")
+        await until(lambda: not at.tracker.rounds.under_way, "both are settled")
     assert at.desk.asked == [refund_id()] * 2
     known = await at.store.refunds.get("us", refund_id())
     assert known is not None
@@ -306,7 +305,7 @@ async def test_a_worker_that_dies_while_it_asks_leaves_the_refund_to_the_next(
         work.cancel()
         await asyncio.wait({work}, timeout=5)
         assert work.cancelled()
-    assert not at.tracker._running
+    assert not at.tracker.rounds.under_way
     await until(lambda: asyncio.all_tasks() - before <= at.desk.server.tasks, "no task is left")
     assert await at.due() == LEASE
 
@@ -314,7 +313,7 @@ async def test_a_worker_that_dies_while_it_asks_leaves_the_refund_to_the_next(
     second = make_tracker(at.tracker.account, store, transport, at.metrics)
     async with at_work(second.run):
         pass_time(store, clock, LEASE - 1)
-        await until(lambda: second._waker is not None, "it works")
+        await until(lambda: second.rounds._signal is not None, "it works")
         assert len(at.desk.asked) == 1
         pass_time(store, clock, 1)
         await until(
@@ -328,14 +327,14 @@ async def test_a_worker_that_dies_while_it_asks_leaves_the_refund_to_the_next(
 async def test_a_worker_slower_than_its_lease_changes_no_schedule(at: Bench, store: Store, clock: ManualClock) -> None:
     """Both answers are taken in, and only who holds the refund now says when to look again."""
     await store.schedule.hint("us", hint())
-    (slow,) = (await claim(store)).refunds
+    (slow,) = (await claim(store)).items
     clock.tick(LEASE)
-    (quick,) = (await claim(store)).refunds
+    (quick,) = (await claim(store)).items
     at.desk.then = refund()
     await at.tracker.look(slow)
     assert await at.due() == LEASE
     await at.tracker.look(quick)
-    assert await at.due() == ECHO[0]
+    assert await at.due() == FOLLOW_UPS[0]
     known = await store.refunds.get("us", refund_id())
     assert known is not None
     assert known.revision == 1
@@ -349,7 +348,7 @@ async def test_no_two_claims_share_a_token(at: Bench, store: Store) -> None:
     for number, skew in enumerate((0, 0, 0, 3, -3, 0, 0)):
         await store.schedule.hint("us", hint(message=f"m{number}", digest=f"d{number}"))
         at.clock.ms = T0 + skew
-        (look,) = (await claim(store)).refunds
+        (look,) = (await claim(store)).items
         tokens.append(look.token)
         if number % 2:
             await at.tracker.look(look)
@@ -364,16 +363,16 @@ async def given_up_meanwhile(at: Bench, store: Store, monkeypatch: pytest.Monkey
     for _ in range(4):
         await at.look()
         await at.wait()
-    (slow,) = (await claim(store)).refunds
+    (slow,) = (await claim(store)).items
     at.clock.tick(LEASE)
-    (last,) = (await claim(store)).refunds
+    (last,) = (await claim(store)).items
     read = store.refunds.get
 
     async def then_another_writes(account: str, number: str) -> Any:
         found = await read(account, number)
         monkeypatch.setattr(store.refunds, "get", read)
-        settler = Settler(store, lambda: 0.0)
-        await settler.settle(at.tracker.account, seen(), source=Source.NOTIFICATION, token=slow.token)
+        recorder = Recorder(store, lambda: 0.0)
+        await recorder.record(at.tracker.account, seen(), source=Source.NOTIFICATION, token=slow.token)
         return found
 
     monkeypatch.setattr(store.refunds, "get", then_another_writes)
@@ -388,7 +387,7 @@ async def followed_late(at: Bench, store: Store) -> None:
     for _ in range(4):
         await at.look()
         await at.wait()
-    (slow,) = (await claim(store)).refunds
+    (slow,) = (await claim(store)).items
     at.clock.tick(LEASE)
     await at.look()
     assert await at.due() is None
@@ -431,7 +430,7 @@ async def test_what_nobody_foresaw_costs_one_look_and_is_told(at: Bench, redis: 
     for number in (1, 2):
         await at.store.schedule.hint("us", hint(number, message=f"m{number}"))
     at.desk.answers = [refund("Refunded", number=1), refund("Refunded", number=2)]
-    at.tracker.concurrency = 1
+    at.tracker.rounds.concurrency = 1
     with capture_logs() as logs:
         async with at_work(at.tracker.run):
             await until(
@@ -452,8 +451,8 @@ async def test_a_damaged_hint_harms_no_other(at: Bench, redis: Any) -> None:
     await redis.hset("refunds:{us}:hints", refund_id(1), b"\xff[")
     async with at_work(at.tracker.run):
         await until(lambda: len(at.desk.asked) == 2, "both are asked about")
-        await until(lambda: not at.tracker._running, "both are settled")
-    assert await at.due(1) == await at.due(2) == ECHO[0]
+        await until(lambda: not at.tracker.rounds.under_way, "both are settled")
+    assert await at.due(1) == await at.due(2) == FOLLOW_UPS[0]
 
 
 async def test_the_trail_says_what_amazon_said(at: Bench) -> None:

@@ -107,7 +107,7 @@ async def test_a_full_tracker_goes_on_as_soon_as_one_look_ends(
 ) -> None:
     """Not at the next second: here that is never."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
-    tracking.tracker.concurrency = 2
+    tracking.tracker.rounds.concurrency = 2
     tracking.desk.answers = [refund("Refunded", number) for number in range(12)]
     await asyncio.gather(*(store.schedule.hint("us", hint(number, message=f"m{number}")) for number in range(12)))
     async with at_work(tracking.tracker.run):
@@ -120,7 +120,7 @@ async def test_a_full_lane_goes_on_as_soon_as_one_delivery_ends(
 ) -> None:
     """Whether it is the lane or the account that has no room."""
     monkeypatch.setattr(rounds, "IDLE", FOR_EVER)
-    delivering.deliverer.per_subscriber, delivering.deliverer.concurrency = per_subscriber, concurrency
+    delivering.deliverer.per_subscriber, delivering.deliverer.rounds.concurrency = per_subscriber, concurrency
     await delivering.owe(12)
     async with at_work(delivering.deliverer.run):
         await until(lambda: len(hook.posts) == 12, "all are posted", 10)
@@ -141,7 +141,7 @@ async def test_workers_with_nothing_to_do_look_once_a_second(
     await store.schedule.hint("us", hint(1))
     await redis.zadd("refunds:{us}:due", {refund_id(2): tracking.clock() + 1_500})
     async with at_work(tracking.tracker.run), at_work(delivering.deliverer.run):
-        await until(lambda: tracking.desk.asked and not tracking.tracker._running, "the only token is used")
+        await until(lambda: tracking.desk.asked and not tracking.tracker.rounds.under_way, "the only token is used")
         await redis.config_resetstat()
         began = asyncio.get_running_loop().time()
         await store.changed("nobody", 2.0)
@@ -236,7 +236,7 @@ async def test_whichever_answer_of_redis_is_lost_the_refund_is_tracked_once(
         async with at_work(tracker.run):
             async with asyncio.timeout(20):
                 while not await declined(store) or await redis.exists("refunds:{us}:due"):
-                    pass_time(cut_off, clock, 0 if tracker._running else LEASE // 4)
+                    pass_time(cut_off, clock, 0 if tracker.rounds.under_way else LEASE // 4)
                     await asyncio.sleep(0.01)
         await transport.close()
         await cut_off.close()
@@ -262,7 +262,7 @@ async def test_whichever_answer_of_redis_is_lost_the_event_is_delivered(
             async with at_work(deliverer.run):
                 async with asyncio.timeout(20):
                     while not await at.empty():
-                        pass_time(cut_off, clock, 0 if deliverer._running else LEASE // 4)
+                        pass_time(cut_off, clock, 0 if deliverer.rounds.under_way else LEASE // 4)
                         await asyncio.sleep(0.01)
         await transport.close()
         await cut_off.close()
@@ -308,13 +308,13 @@ async def test_who_writes_is_woken_once(store: Store, redis: Any) -> None:
         store.change_signal("eu") as other,
     ):
         await store.schedule.hint("us", hint())
-        assert mine._rung.is_set()
-        assert not idle._rung.is_set()
+        assert mine._changed.is_set()
+        assert not idle._changed.is_set()
         mine.clear()
         await redis.publish(WAKE, "eu somebody changed")
         async with asyncio.timeout(5):
             await other.rest(FOR_EVER)
-        assert not mine._rung.is_set()
+        assert not mine._changed.is_set()
 
 
 async def test_another_process_hears_what_is_due_and_what_has_changed(store: Store, redis: Any) -> None:
@@ -331,7 +331,7 @@ async def test_another_process_hears_what_is_due_and_what_has_changed(store: Sto
             await redis.publish(WAKE, "eu x changed")
             async with asyncio.timeout(5):
                 await last.rest(FOR_EVER)
-            assert {each.kind for each in (due, changed) if each._rung.is_set()} == rung
+            assert {each.kind for each in (due, changed) if each._changed.is_set()} == rung
 
 
 async def listeners(redis: Any) -> int:
@@ -361,4 +361,4 @@ async def test_workers_that_stop_leave_nothing_running(
     allowed = tracking.desk.server.tasks
     await until(lambda: asyncio.all_tasks() - before <= allowed, "no task is left")
     assert not store.connection.change_notifier._waiting
-    assert not delivering.deliverer._running
+    assert not delivering.deliverer.rounds.under_way

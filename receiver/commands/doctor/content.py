@@ -86,7 +86,7 @@ def _records(store: Store) -> list[Finding]:
         fail(
             RECORDS,
             "store_record_unreadable",
-            f"{key}{f', {part},' if part else ''} is damaged or of a later version: {what or 'it cannot be read'}",
+            f"{key if part is None else f'{key}, {part!r},'} is damaged or of a later version: {what or 'unreadable'}",
             _fix(key, part),
             key,
         )
@@ -103,7 +103,7 @@ def _bounded(found: list[Finding]) -> list[Finding]:
     return [*found[:MOST_SHOWN], fail(first.check, first.reason, text, "Fix these and run it again.")]
 
 
-def _fix(key: str, part: str = "") -> str:
+def _fix(key: str, part: str | None = None) -> str:
     kind = read_kind(key)
     if kind in MONEY:
         return f"{COMPARE} {fix_of(key, part)} --compared"

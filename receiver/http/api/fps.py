@@ -45,7 +45,7 @@ from receiver.http.ipn.endpoint import Ipn
 from receiver.http.ipn.operations import ACCOUNT_IN_PATH, TO_SNS
 from receiver.http.problems import RefundProblemJson
 from receiver.issue.fps import FpsIssuer, Ordered
-from receiver.ledger.receipt import NotificationOutcome, Receipt
+from receiver.ledger.notification import NotificationOutcome, Receipt
 from receiver.ledger.schema import RefundJson, money_json, refund_json
 from receiver.runtime.metrics import Metrics
 from receiver.settings.sections import IngestSettings

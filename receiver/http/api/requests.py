@@ -179,9 +179,9 @@ class RequestApi:
         account, _ = await find_request(self._store, accounts, request_id)
         issuer = self._issuers[account]
         if refund_id:
-            record = await issuer.settle_as_done(request_id, refund_id, by=call.caller.name)
+            record = await issuer.resolve_as_done(request_id, refund_id, by=call.caller.name)
         else:
-            record = await issuer.settle_as_not_issued(request_id, by=call.caller.name)
+            record = await issuer.resolve_as_not_issued(request_id, by=call.caller.name)
         return json_answer(await self._json(account, record))
 
     async def _json(self, account: str, record: RefundRequestRecord) -> RefundRequestJson:

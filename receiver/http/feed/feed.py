@@ -42,10 +42,10 @@ from receiver.http.seats import Seats, share_of
 from receiver.outbox.events.event import Event, from_fields
 from receiver.outbox.events.operator_event import is_operator
 from receiver.runtime.metrics import Metrics
+from receiver.runtime.rounds import ChangeSignal
 from receiver.settings.sections import FeedSettings
 from receiver.store import Store
 from receiver.store.deliveries.feed import FeedPage, Where
-from receiver.store.redis.wakeups import ChangeSignal
 from receiver.track.current import current_events
 
 CLIENTS = ("feed.clients", "feed.clients_per_token")

@@ -23,8 +23,8 @@ from receiver.outbox.events.cursor import Place
 from receiver.outbox.events.event import Event, from_fields
 from receiver.outbox.events.operator_event import is_operator
 from receiver.outbox.formats.cloudevents import render_body
+from receiver.runtime.rounds import ChangeSignal
 from receiver.store.deliveries.feed import FeedPage, Lost, Where
-from receiver.store.redis.wakeups import ChangeSignal
 
 log = structlog.get_logger()
 

@@ -28,7 +28,7 @@ from receiver.errors import (
 from receiver.http.headers import traceparent_of
 from receiver.http.ipn.pacing import PerTickLimit
 from receiver.http.server import CLOSE, REST
-from receiver.ledger.receipt import Receipt
+from receiver.ledger.notification import Receipt
 from receiver.runtime.deadline import Deadline
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.shares import Shares

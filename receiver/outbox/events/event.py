@@ -81,7 +81,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Recorded:
     """What became of an observation, and the events that were written with it."""
 
     change: Change

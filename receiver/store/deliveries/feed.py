@@ -10,8 +10,8 @@ from typing import Literal
 
 from receiver.outbox.events.cursor import Place
 from receiver.outbox.events.event import Event
+from receiver.runtime.rounds import ChangeSignal
 from receiver.store.redis.base import RedisRepository
-from receiver.store.redis.wakeups import ChangeSignal
 
 Where = Place | Literal["beginning", "end"]
 """After a position; before the oldest entry; after the newest entry."""

@@ -12,7 +12,7 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import structlog
@@ -20,6 +20,7 @@ import structlog
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.events.operator_event import OperatorEvent, is_operator, operator_fields
 from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
+from receiver.runtime.rounds import Claim
 from receiver.store.deliveries.subscribers import queued_form
 from receiver.store.redis.base import LAST_TIME, Connection, RedisRepository
 from receiver.store.redis.damage import WrongType
@@ -55,13 +56,6 @@ class QueueLimits:
     """Failures in a row after which messages are sent one at a time; 0: never."""
     tests_only: bool = False
     """Only tests are sent: the subscriber is paused."""
-
-
-class Claims(NamedTuple):
-    """The claimed deliveries, and in how many ms more will be due; None: the queue is empty."""
-
-    deliveries: Sequence[ClaimedDelivery]
-    wait: int | None
 
 
 class Copy(msgspec.Struct, frozen=True):
@@ -130,7 +124,7 @@ class DeliveryQueues(RedisRepository):
 
     async def claim(
         self, account: str, name: str, *, lease: int, limit: int, terms: QueueLimits = QueueLimits()
-    ) -> Claims:
+    ) -> Claim[ClaimedDelivery]:
         """Claim due deliveries of this subscriber, at most `limit` messages, for `lease` ms."""
         keys = self._keys(account)
         args: list[str | int | bytes] = [
@@ -166,7 +160,7 @@ class DeliveryQueues(RedisRepository):
             )
             for stream_id, token, attempts, flat, copy in claimed
         ]
-        return Claims(deliveries, None if wait < 0 else int(wait))
+        return Claim(deliveries, None if wait < 0 else int(wait))
 
     async def delivered(self, delivery: ClaimedDelivery, result: AttemptEffects = SUCCESS) -> bool:
         """The subscriber has received it."""

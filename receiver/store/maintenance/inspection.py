@@ -110,7 +110,7 @@ class Inspection(Records):
         places = await self.connection.client.masters_of(self.accounts)
         return [self.connection.client.client(place).execute_command for place in places]
 
-    async def repair(self, key: str, part: str = "") -> str:
+    async def repair(self, key: str, part: str | None = None) -> str:
         """Set a key, or one part of it, aside. Returns where it is kept; empty if it does not exist.
 
         Both are read as `damage.escaped` writes them. A part of a list is its place.
@@ -122,7 +122,7 @@ class Inspection(Records):
         name = read_name(key)
         if name is None:
             raise ValueError(f"{key} is not a key of the receiver.")
-        if part:
+        if part is not None:
             member = await self._member(key, name, part)
             moved = member is not None and await self.set_aside(key, member, "set aside by hand")
             if moved and name.kind == "subscribers":

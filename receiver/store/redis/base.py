@@ -9,7 +9,7 @@ from typing import Any
 from receiver.store.redis.client import Pipelines
 from receiver.store.redis.clock import Clock
 from receiver.store.redis.damage import Damage, RecordUnreadable, WrongType
-from receiver.store.redis.keys import LIST, WAKE, Keys, read_name
+from receiver.store.redis.keys import LIST, STRING, WAKE, Keys, read_name, type_of
 from receiver.store.redis.scripts import Command, Script, script
 from receiver.store.redis.wakeups import ChangeNotifier, News
 
@@ -108,7 +108,7 @@ class RedisRepository:
         moved = await self._run("set_aside", [key, aside], [part])
         if moved:
             # The member of a list is its value, which may be secret.
-            self.damage.record(key, "" if name.entry.type == LIST else part, what)
+            self.damage.record(key, None if name.entry.type == LIST else part, what)
         return bool(moved)
 
     def _texts(self, key: str, members: Iterable[bytes]) -> list[str]:
@@ -138,7 +138,7 @@ class RedisRepository:
         if what.startswith("foreign "):
             self.damage.wrong_type(key, what.removeprefix("foreign "))
         else:
-            self.damage.record(key, part, what)
+            self.damage.record(key, part if part or type_of(key) != STRING else None, what)
 
     def _written(self, account: str, news: News = News.CHANGED) -> None:
         """Notify workers in this process and in others. Nothing depends on it."""

@@ -26,7 +26,7 @@ LONGEST_PART = 1_000
 class StoreDamaged(StoreUnavailable):
     """Data that another program, a person or a later version wrote. `part`: which part, if not the whole key."""
 
-    def __init__(self, detail: str, *, key: str, part: str | bytes = "", reason: str) -> None:
+    def __init__(self, detail: str, *, key: str, part: str | bytes | None = None, reason: str) -> None:
         super().__init__(detail, reason=reason, retry_after=30)
         self.key, self.part = key, part
 
@@ -65,7 +65,7 @@ class Damage:
 
     def __init__(self, on_record: Callable[[str], None] = lambda kind: None) -> None:
         self.on_record = on_record
-        self.records: dict[tuple[str, str], str] = {}
+        self.records: dict[tuple[str, str | None], str] = {}
         """(key, part) → what was last found to be wrong."""
         self._foreign: dict[str, Foreign] = {}
         self._logged_at: dict[tuple[str, str], float] = {}
@@ -96,7 +96,7 @@ class Damage:
 
     def met(self, error: WrongType) -> None:
         """A command failed because a key has the wrong type."""
-        self.wrong_type(error.key, escaped(error.part))
+        self.wrong_type(error.key, escaped(error.part or ""))
 
     def right_again(self, keys: Iterable[str]) -> None:
         """These keys were checked, and have the right type or do not exist."""
@@ -105,17 +105,17 @@ class Damage:
                 self._logged_at.pop((key, ""), None)
                 log.warning("store.right_type_again", key=key)
 
-    def record(self, key: str, part: str | bytes = "", what: str = "") -> None:
-        """A record is damaged, or of a later version. `part` is the field or member, unless it is the whole key.
+    def record(self, key: str, part: str | bytes | None = None, what: str = "") -> None:
+        """A record is damaged, or of a later version. `part` is the field or member, which may be empty; None: the key.
 
         `part` is shown as `escaped` writes it. Values are never included: they may be secrets.
         """
-        shown = escaped(part)[:LONGEST_PART]
+        shown = None if part is None else escaped(part)[:LONGEST_PART]
         if len(self.records) < MOST_REMEMBERED:
             self.records[key, shown] = what
         if self._should_log(key, f"{shown} {what}"):
             self.on_record(read_kind(key))
-            log.error("store.record_unreadable", key=key, part=shown or None, what=what or None, fix=fix_of(key, shown))
+            log.error("store.record_unreadable", key=key, part=shown, what=what or None, fix=fix_of(key, shown))
 
     def _should_log(self, key: str, part: str) -> bool:
         now = time.monotonic()
@@ -144,9 +144,9 @@ def unescaped_key(text: str) -> str:
     return unescaped(text).decode(errors="replace")
 
 
-def fix_of(key: str, part: str = "") -> str:
+def fix_of(key: str, part: str | None = None) -> str:
     """The shell command that sets a key, or a part of it (as `escaped` writes it), aside."""
-    return f"receiver repair {_quoted(escaped(key))}" + (f" --part {_quoted(part)}" if part else "")
+    return f"receiver repair {_quoted(escaped(key))}" + ("" if part is None else f" --part {_quoted(part)}")
 
 
 def _quoted(text: str) -> str:
@@ -161,9 +161,8 @@ def wrong_type(key: str, should_be: str, found: str = "") -> WrongType:
     return WrongType(text, key=key, part=found, reason="store_wrong_type")
 
 
-def unreadable(key: str, part: str | bytes = "") -> RecordUnreadable:
+def unreadable(key: str, part: str | bytes | None = None) -> RecordUnreadable:
     """The error for an unreadable record."""
-    shown = escaped(part)[:100]
-    where = f"{key}{f', {shown},' if shown else ''}"
+    where = key if part is None else f"{key}, {escaped(part)[:100]!r},"
     text = f"The store's record {where} cannot be read. See `receiver doctor --store`."
     return RecordUnreadable(text, key=key, part=part, reason="store_record_unreadable")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from enum import StrEnum
@@ -14,15 +13,11 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
+from receiver.runtime.rounds import ChangeSignal
 from receiver.store.redis.client import Client
 from receiver.store.redis.keys import WAKE
 
 log = structlog.get_logger()
-
-MIN_INTERVAL = 0.01
-"""Minimum seconds between the ends of two rests. A flood of writes causes a hundred rounds a second instead of
-thousands, while a single write takes effect at once."""
-
 
 SILENCE_TIMEOUT = 3.0
 """Seconds without a message after which the server is pinged. After as many again, the connection is replaced."""
@@ -35,31 +30,6 @@ class News(StrEnum):
     """A refund became due."""
     CHANGED = "changed"
     """Anything else."""
-
-
-class ChangeSignal:
-    """The signal of one worker. If it is set during a round, the rest after that round ends at once."""
-
-    def __init__(self, kind: News = News.CHANGED) -> None:
-        self.kind = kind
-        self._rung = asyncio.Event()
-        self._rested_at = time.monotonic()
-
-    def set(self) -> None:
-        """There may be work."""
-        self._rung.set()
-
-    def clear(self) -> None:
-        """A round begins: only later changes count."""
-        self._rung.clear()
-
-    async def rest(self, seconds: float) -> None:
-        """Wait until it is set, for at most `seconds`, and at least `MIN_INTERVAL` since the previous rest."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._rung.wait()
-                await asyncio.sleep(self._rested_at + MIN_INTERVAL - time.monotonic())
-        self._rested_at = time.monotonic()
 
 
 class ChangeNotifier:
@@ -78,7 +48,7 @@ class ChangeNotifier:
     def notify(self, account: str, news: News | None = None) -> None:
         """Set the signals in this process that wait for this kind of change of this account; None: for any kind."""
         for waker in self._waiting.get(account, ()):
-            if news is None or waker.kind is news:
+            if news is None or waker.kind == news:
                 waker.set()
 
     @contextlib.contextmanager

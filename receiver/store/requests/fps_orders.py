@@ -19,11 +19,12 @@ from enum import StrEnum
 
 import msgspec
 
-from receiver.amazon.fps.calls import FpsRefundRequest, Policy
+from receiver.amazon.fps.orders import FpsOrder, FpsRecord
 from receiver.ledger.refund_request import RequestState
+from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import unreadable
-from receiver.store.requests.requests import Attempt, ClaimedRequests
+from receiver.store.requests.requests import Attempt
 
 
 class Begin(StrEnum):
@@ -41,35 +42,6 @@ class Taken(StrEnum):
 
     TAKEN = "taken"
     """The ledger has another refund with this id."""
-
-
-class FpsOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """A refund to make. Every attempt sends these values in this version of the API, even if the settings change."""
-
-    values: FpsRefundRequest
-    version: str
-
-    def means(self, values: FpsRefundRequest) -> bool:
-        """Whether these are the values of this order, as Amazon interprets them."""
-        return _meaning(self.values) == _meaning(values)
-
-
-class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An order and its progress so far."""
-
-    order: FpsOrder
-    state: RequestState = RequestState.RESERVED
-    tries: int = 0
-    first_at: int = 0
-    """When the first attempt was sent, ms; 0: never."""
-    unknown: bool = False
-    """Whether an attempt ended without a complete answer: then a later refusal proves nothing."""
-    reason_code: str = ""
-    detail: str = ""
-    amazon_status: int = 0
-    request_id: str = ""
-    last_error: str = ""
-    """Our code for how the last attempt failed, such as `amazon_timeout`; empty if none failed."""
 
 
 class FpsOrders(RedisRepository):
@@ -107,7 +79,7 @@ class FpsOrders(RedisRepository):
             self.damage.record(key, what="an order that this version cannot read")
             raise unreadable(key) from error
 
-    async def claim(self, account: str, *, lease: int, limit: int) -> ClaimedRequests:
+    async def claim(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
         """Claim at most `limit` due orders for `lease` ms."""
         keys = self._keys(account)
         wait, *rest = await self._run(
@@ -117,7 +89,7 @@ class FpsOrders(RedisRepository):
             repeatable=False,
         )
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
-        return ClaimedRequests(found, None if wait < 0 else int(wait))
+        return Claim(found, None if wait < 0 else int(wait))
 
     async def begin(self, account: str, attempt: Attempt, window: int) -> Begin:
         """Record that an attempt is about to be sent. Attempts are allowed for `window` ms from the first one."""
@@ -170,11 +142,6 @@ class FpsOrders(RedisRepository):
     def _both(self, account: str, reference: str) -> list[str]:
         keys = self._keys(account)
         return [keys("fps", reference), keys("fps_issuing")]
-
-
-def _meaning(values: FpsRefundRequest) -> tuple[str, ...]:
-    amount = str(values.amount or "")
-    return values.reference, values.transaction_id, amount, values.description, values.policy or Policy.MASTER
 
 
 def _record(raw: Mapping[bytes, bytes]) -> FpsRecord:

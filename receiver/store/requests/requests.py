@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -15,6 +15,7 @@ from receiver.ledger.charge import Charge
 from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
 from receiver.ledger.dispute import permission_of
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
+from receiver.runtime.rounds import Claim
 from receiver.store.redis.base import RedisRepository
 from receiver.store.redis.damage import WrongType, unreadable
 
@@ -54,14 +55,6 @@ class Attempt:
 
     id: str
     token: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedRequests:
-    """The claimed requests. `wait` is in how many ms more will be due; None if nothing is scheduled."""
-
-    attempts: Sequence[Attempt] = field(default=())
-    wait: int | None = None
 
 
 class Requests(RedisRepository):
@@ -128,13 +121,13 @@ class Requests(RedisRepository):
             self.damage.record(key, what="a refund request that this version cannot read")
             raise unreadable(key) from error
 
-    async def claim(self, account: str, *, lease: int, limit: int) -> ClaimedRequests:
+    async def claim(self, account: str, *, lease: int, limit: int) -> Claim[Attempt]:
         """Claim at most `limit` due requests for `lease` ms."""
         wait, *rest = await self._run(
             "claim_request", self._claim_keys(account, "issuing"), [self.now(), lease, limit], repeatable=False
         )
         found = [Attempt(each.decode(), int(token)) for each, token in zip(rest[::2], rest[1::2], strict=True)]
-        return ClaimedRequests(found, None if wait < 0 else int(wait))
+        return Claim(found, None if wait < 0 else int(wait))
 
     def _claim_keys(self, account: str, schedule: str) -> list[str]:
         keys = self._keys(account)

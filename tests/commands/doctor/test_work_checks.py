@@ -16,7 +16,7 @@ from receiver.ledger.refund import Source
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.subscribers.subscriber import pause
 from receiver.store import Store
-from receiver.track.record import Settler
+from receiver.track.record import Recorder
 from tests.commands.doctor.kit import only, site, words
 from tests.kit.clock import T0, ManualClock
 from tests.store.makers import hint, refund_id, seen, subscriber
@@ -27,9 +27,9 @@ async def look(store: Store) -> list[Finding]:
 
 
 async def owe(store: Store, account: Account, count: int) -> None:
-    settler = Settler(store, lambda: 0.0)
+    recorder = Recorder(store, lambda: 0.0)
     for number in range(count):
-        await settler.settle(account, seen("Declined", number, "AmazonRejected"), source=Source.POLL)
+        await recorder.record(account, seen("Declined", number, "AmazonRejected"), source=Source.POLL)
 
 
 async def test_nothing_yet(store: Store) -> None:
@@ -64,7 +64,7 @@ async def test_dead_events_tell_their_last_reason(store: Store, account: Account
     """And which refund the subscriber does not know of."""
     await store.subscribers.put("us", subscriber("audit"))
     await owe(store, account, 2)
-    for delivery in (await store.deliveries.claim("us", "audit", lease=30_000, limit=8)).deliveries:
+    for delivery in (await store.deliveries.claim("us", "audit", lease=30_000, limit=8)).items:
         entry = DeadEvent(delivery.stream_id, "e", "t", refund_id(1), "exhausted", T0, 12, "HTTP 500")
         assert await store.deliveries.dead(delivery, entry)
     found = only(await look(store), "subscribers.dead")
@@ -98,7 +98,7 @@ async def test_a_refund_that_is_pending_for_long(
     store: Store, account: Account, clock: ManualClock, hours: int, status: Status
 ) -> None:
     """A day is long."""
-    await Settler(store, lambda: 0.0).settle(account, seen(), source=Source.NOTIFICATION)
+    await Recorder(store, lambda: 0.0).record(account, seen(), source=Source.NOTIFICATION)
     clock.tick(hours * 3_600_000)
     found = only(await look(store), "refunds.pending")
     assert found.status is status

@@ -1,0 +1,140 @@
+"""Pure. Amazon was asked about a due refund → when to ask again. Total: every end of a question has an answer.
+
+    nothing new, not found      the earlier of the next follow-up and the refund's own schedule
+    nothing to ask              never, by ourselves
+    throttled                   when Amazon says, else in 5 s
+    no answer, or refused us    5 s, 10 s, … 10 min, spread; the follow-up keeps its step
+    our record is damaged       in a minute
+
+A notification can be ahead of what Get Refund shows. Its hint is therefore followed up a few times (`FOLLOW_UPS`).
+A refund that Amazon does not know, and we neither, is dropped after that, or at once if it was only to be refreshed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from receiver.errors import AmazonError, AmazonNotFound, AmazonThrottled, NothingToAsk, StoreUnavailable
+from receiver.ledger.polling import PollPlan, backoff, next_follow_up, next_look
+from receiver.ledger.refund import Refund, Source
+
+RETRY_FIRST, RETRY_MOST = 5_000, 600_000
+THROTTLED_PAUSE = 5
+"""Seconds to slow down after a 429 that names none."""
+DAMAGED_PAUSE = 60_000
+
+
+class FollowUp(msgspec.Struct, frozen=True, array_like=True):
+    """What is remembered of a hint until it leads to something new. For a poll, only the number of failures."""
+
+    source: Source
+    at: int
+    sent_at: int = 0
+    refund_type: str = ""
+    step: int = 0
+    """How often Amazon had nothing new."""
+    failures: int = 0
+    """How often Amazon did not answer."""
+    due: int = 0
+    """When (ms) to ask again because there was nothing new. Regular polls before that time do not count as a step."""
+    traceparent: str = ""
+    """The traceparent of the hint. It is the last field because it is only written if there is one."""
+
+    def written(self) -> bytes:
+        """The form stored in Redis."""
+        values = msgspec.structs.astuple(self)
+        return msgspec.json.encode(values if self.traceparent else values[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class DueRefund:
+    """A claimed refund. Ask Amazon about it, and finish the claim with the token before the lease ends."""
+
+    account: str
+    refund_id: str
+    token: int
+    follow_up: FollowUp | None
+    patient: bool = False
+    """Whether it came from the schedule or from the refreshes, which wait behind notifications."""
+
+    @property
+    def source(self) -> Source:
+        """What made the refund due."""
+        return self.follow_up.source if self.follow_up else Source.POLL
+
+    @property
+    def traceparent(self) -> str:
+        """The traceparent of the hint that made the refund due; empty if there is none."""
+        return self.follow_up.traceparent if self.follow_up else ""
+
+
+@dataclass(frozen=True, slots=True)
+class NextLook:
+    """When to ask about a refund again (ms; None: never, by ourselves), and what to remember of its hint."""
+
+    at: int | None
+    follow_up: FollowUp | None = None
+    revision: int | None = None
+    """That of the refund which `at` was worked out from. 0: there was none; None: it does not matter."""
+    outcome: str = ""
+    """For the refund's timeline: `unchanged`, or an error's reason; empty if Amazon was not asked."""
+    patient: bool = False
+    """Whether it waits among the refreshes, since only a request to refresh it has named it: it may be invented."""
+
+
+def after(
+    due: DueRefund,
+    error: AmazonError | NothingToAsk | StoreUnavailable | None,
+    known: Refund | None,
+    now: int,
+    plan: PollPlan,
+    random: float,
+) -> NextLook:
+    """What follows when Amazon was asked about `due`, and the ledger does not change.
+
+    `error` is None if Amazon had nothing new. `known` is what the ledger holds; `random` in [0, 1) spreads the waits.
+    """
+    invented = known is None and due.source is Source.REFRESH
+    match error:
+        case None:
+            return _by_schedule(due, known, now, plan, random, "unchanged")
+        case AmazonNotFound():
+            return _by_schedule(due, known, now, plan, random, error.reason)
+        case NothingToAsk():
+            return NextLook(None, revision=error.revision)
+        case AmazonThrottled():
+            at = now + (error.retry_after or THROTTLED_PAUSE) * 1000
+            return NextLook(at, due.follow_up, outcome=error.reason, patient=invented)
+        case AmazonError():
+            follow_up = due.follow_up or FollowUp(Source.POLL, now)
+            asked = min((error.retry_after or 0) * 1000, RETRY_MOST)
+            wait = max(backoff(RETRY_FIRST, RETRY_MOST, follow_up.failures, random), asked)
+            follow_up = msgspec.structs.replace(follow_up, failures=follow_up.failures + 1)
+            return NextLook(now + wait, follow_up, outcome=error.reason, patient=invented)
+        case StoreUnavailable():
+            return NextLook(now + DAMAGED_PAUSE, due.follow_up, outcome=error.reason)
+
+
+def _by_schedule(
+    due: DueRefund, known: Refund | None, now: int, plan: PollPlan, random: float, outcome: str
+) -> NextLook:
+    follows = known is not None or due.source is not Source.REFRESH
+    follow_up = _followed_up(due.follow_up, now) if follows else None
+    times = [follow_up.due] if follow_up else []
+    if known is not None and (own := next_look(known, now, plan, random)) is not None:
+        times.append(own)
+    return NextLook(min(times, default=None), follow_up, known.revision if known else 0, outcome)
+
+
+def _followed_up(follow_up: FollowUp | None, now: int) -> FollowUp | None:
+    """The follow-up after a look that brought nothing new; None when it is over."""
+    if follow_up is None or follow_up.source is Source.POLL:
+        return None
+    if now < follow_up.due:
+        return msgspec.structs.replace(follow_up, failures=0)
+    again = next_follow_up(follow_up.step, now)
+    if again is None:
+        return None
+    return msgspec.structs.replace(follow_up, step=follow_up.step + 1, failures=0, due=again)
