@@ -42,7 +42,7 @@ Key = tuple[str, str]
 Md5 = Literal["enforce", "warn"]
 
 SHARE_EVERY = 30.0
-"""Seconds between two looks at what other processes have proven."""
+"""Seconds between two reads of what other processes have proven."""
 
 V = TypeVar("V")
 
@@ -119,7 +119,7 @@ class CertificateStore:
         self._queue.refuse()
 
     def proven(self, envelope: Envelope, name: str, certificate: SigningCertificate) -> None:
-        """Tell that the certificate has verified this envelope."""
+        """Record that the certificate has verified this envelope."""
         key = (envelope.partition, name)
         if key in self._proven or key in self._pinned:
             return
@@ -135,7 +135,7 @@ class CertificateStore:
         return [*self._pinned.values(), *self._proven.values()]
 
     async def share(self, shelf: CertificateRepository) -> None:
-        """Take in what was proven before or elsewhere, and add what was proven here. Raises `StoreUnavailable`."""
+        """Read what was proven before or elsewhere, and add what was proven here. Raises `StoreUnavailable`."""
         kept, seals = await shelf.certificates(), await shelf.certificate_seals()
         for name, der in kept.items():
             self._recall(name, der, seals)
@@ -184,7 +184,7 @@ class CertificateStore:
             self._proven[key] = certificate
 
     async def close(self) -> None:
-        """Give up the fetches that are under way."""
+        """Cancel the fetches that are under way."""
         await self._queue.close()
 
     async def _obtain(self, key: Key, url: str, source: str) -> SigningCertificate:
@@ -202,7 +202,7 @@ class CertificateStore:
         return outcome
 
     async def _fetch_shared(self, key: Key, url: str) -> SigningCertificate | ReceiverError:
-        """Fetch and judge one file. Never raises: nobody may be waiting any more to take the error."""
+        """Fetch and check one file. Never raises: all waiters may have gone, and the error would be lost."""
         outcome, keep_ms = await self._fetch_and_judge(key[1], url)
         if isinstance(outcome, ReceiverError):
             _put(self._failed, key, (outcome, self._now(), keep_ms), FAILED_MAX)
@@ -211,7 +211,7 @@ class CertificateStore:
         return outcome
 
     async def _fetch_and_judge(self, name: str, url: str) -> tuple[SigningCertificate | ReceiverError, int]:
-        """The certificate, or why there is none and for how long (ms) that answer stands."""
+        """The certificate, or the error and how long (ms) to remember it."""
         try:
             async with asyncio.timeout(self._fetch_timeout):
                 pem = await self._fetch(url)

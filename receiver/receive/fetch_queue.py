@@ -112,7 +112,7 @@ class FetchQueue(Generic[K, V]):
                 self._drop_unwanted(key, job)
 
     def refuse(self) -> None:
-        """Let no one wait any longer, now or later. What is under way goes on until `close`."""
+        """Refuse all who wait, and all who would have to wait later. Fetches under way go on until `close`."""
         self._refusing = True
         for seat in self._seats.holders():
             if not seat.done():
@@ -159,7 +159,7 @@ class FetchQueue(Generic[K, V]):
         return job
 
     def _drop_unwanted(self, key: K, job: _Job[V]) -> None:
-        """A fetch that nobody waits for any more is not begun. One that is under way goes on."""
+        """Drop a fetch that has no waiters left, unless it is under way."""
         if job.waiting or job.task is not None or self._jobs.get(key) is not job:
             return
         del self._jobs[key]
@@ -197,7 +197,7 @@ class FetchQueue(Generic[K, V]):
         self._advance()
 
     def _first(self) -> str | None:
-        """Whose turn it is; None if no place is free for any."""
+        """The source whose turn it is; None if there is no free place for any."""
         if len(self._running) >= AT_ONCE:
             return None
         of_one: dict[str, int] = {}

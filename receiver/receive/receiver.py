@@ -41,7 +41,7 @@ done."""
 
 @dataclass(frozen=True, slots=True)
 class UnconfiguredSeen:
-    """A topic or a merchant that nobody configured."""
+    """A topic or a merchant that is not configured."""
 
     count: int
     last_seen: int
@@ -49,7 +49,7 @@ class UnconfiguredSeen:
 
 
 class UnconfiguredNames:
-    """A small table of names that nobody configured. Strangers can fill it with topics: the rarest name makes room."""
+    """A small table of names that are not configured. Strangers can fill it with topics: the rarest name is evicted."""
 
     def __init__(self, most: int = UNCONFIGURED_MAX) -> None:
         self._most = most
@@ -92,7 +92,7 @@ class Receiver:
 
     @property
     def waiting(self) -> int:
-        """Bodies that wait for a certificate, and for nothing else."""
+        """Notifications that wait for a certificate."""
         return self._certificates.waiting
 
     async def receive(
@@ -157,7 +157,7 @@ class Receiver:
         self._watch_version(envelope)
 
     def _watch_version(self, envelope: Envelope) -> None:
-        """A topic that used SHA-256 and falls back to SHA-1 is worth a look, once."""
+        """Log once if a topic that used SHA-256 falls back to SHA-1."""
         if envelope.signature_version == 2:
             if len(self._sha256_topics) < TOPICS_REMEMBERED:
                 self._sha256_topics[envelope.topic_arn] = None
@@ -203,7 +203,7 @@ class Receiver:
     async def _unrecognized(
         self, candidates: Sequence[Account], envelope: Envelope, problem: str, now: int, traceparent: str
     ) -> Receipt:
-        """It is Amazon's, so not to understand it is our own shortcoming: it is kept, and nobody has to repeat it."""
+        """It is Amazon's, so not understanding it is our fault: it is kept, and Amazon need not repeat it."""
         contents = read_contents(envelope.message)
         if contents.merchant_id:
             accounts: Sequence[Account] = self._of_merchant(candidates, contents.merchant_id, now)
@@ -249,7 +249,7 @@ def _hint(envelope: Envelope, notice: Notice, digest: str, now: int, traceparent
 
 
 def _sample(concerned: Iterable[Account], envelope: Envelope, notice: Notice, now: int) -> Receipt:
-    """A test message that somebody had Seller Central send: he shall see that it came, and where it got to."""
+    """A test message from Seller Central: the log shows that it arrived and for which accounts."""
     names = tuple(account.name for account in concerned)
     log.warning(
         "notification.test_message",

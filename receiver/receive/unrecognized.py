@@ -111,7 +111,7 @@ def _hints(
 
 
 async def all_of(writes: list[Coroutine[object, object, HintResult]]) -> list[HintResult]:
-    """Wait for every write to end, then raise the first error there was: no write goes on behind an answer."""
+    """Wait for every write to end, then raise the first error: no write is still running when the answer is sent."""
     if len(writes) == 1:
         return [await writes[0]]
     found = await asyncio.gather(*writes, return_exceptions=True)

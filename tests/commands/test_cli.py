@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -344,3 +346,16 @@ async def test_a_second_signal_ends_a_service_that_takes_its_time(place: Desk) -
     service.process.send_signal(signal.SIGTERM)
     assert await service.ended(GRACE) == -signal.SIGTERM
     writer.close()
+
+
+@pytest.mark.parametrize("words", [["refund", "list"], ["events", "tail"], ["serve"]])
+def test_a_command_that_is_asked_for_help_loads_no_service(words: list[str]) -> None:
+    """What takes long to load is loaded by the commands that use it, when they run."""
+    heavy = ["aiohttp", "cryptography", "redis", "starlette", "structlog"]
+    code = (
+        "import sys\nfrom receiver.commands.cli import app\n"
+        f"try:\n    app({[*words, '--help']})\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert ran.stderr.splitlines()[-1] == "[]"

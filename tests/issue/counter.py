@@ -85,8 +85,8 @@ class Counter:
         await self.call("POST", f"/v1/refunds/{refund_id}/refresh")
 
         async def there() -> bool:
-            _, found, _ = await self.call("GET", f"/v1/refunds/{refund_id}", token=READER)
-            return bool(found["statusDetails"]["state"] == state)
+            status, found, _ = await self.call("GET", f"/v1/refunds/{refund_id}", token=READER)
+            return bool(status == 200 and found["statusDetails"]["state"] == state)
 
         await until(there, f"{refund_id} is {state}", 10)
 

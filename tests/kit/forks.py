@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -57,20 +58,22 @@ class Forks:
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._server: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()
 
     def path(self) -> str:
         """Where it listens."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="rf-")).resolve()
-            self._server = subprocess.Popen(
-                [sys.executable, "-P", PROGRAM, "serve", self._folder / "sock"],
-                env={**os.environ, "PYTHONPATH": str(PROGRAM.parents[2])},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            assert self._server.stdout is not None
-            assert self._server.stdout.readline() == b"listening\n"
-        return str(self._folder / "sock")
+        with self._starting:
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="rf-")).resolve()
+                self._server = subprocess.Popen(
+                    [sys.executable, "-P", PROGRAM, "serve", self._folder / "sock"],
+                    env={**os.environ, "PYTHONPATH": str(PROGRAM.parents[2])},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                )
+                assert self._server.stdout is not None
+                assert self._server.stdout.readline() == b"listening\n"
+            return str(self._folder / "sock")
 
     def command(self) -> tuple[str, ...]:
         """What stands in place of `python -m receiver`."""

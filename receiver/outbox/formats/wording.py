@@ -1,6 +1,6 @@
 """Pure. An event in words for people: which refund, how much, why, what to do, where to look.
 
-All texts are printable and bounded (`shape.tidy`), and not escaped: how that is done, each format says itself.
+All texts are printable and bounded (`ledger.schema.tidy`), and not escaped: how that is done, each format says itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pure. What is wrong with what a person wrote about a subscriber: field by field, each with the mend.
+"""Pure. What is wrong with what a person wrote about a subscriber: field by field, each with its fix.
 
 No secret is repeated. `reading.py` judges the fields that only some formats have.
 """

@@ -1,6 +1,6 @@
-"""Pure. Where a subscriber may live: what its address must look like, each fault with its mend.
+"""Pure. Which addresses a subscriber may have; each problem with its fix.
 
-This judges the text alone. What a host name resolves to is judged when the socket is made.
+Only the text is checked here. What a host name resolves to is checked when the socket is opened.
 """
 
 from __future__ import annotations
