@@ -17,8 +17,7 @@ from starlette.routing import Match, Route
 
 from receiver.errors import AmazonError, ReceiverError, Unauthorized
 from receiver.ledger.dispute import DisputeJson
-from receiver.ledger.request_shape import RefusalJson
-from receiver.ledger.schema import OtherRefundJson
+from receiver.ledger.request_shape import OtherRefundJson, RefusalJson
 
 log = structlog.get_logger()
 

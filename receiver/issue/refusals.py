@@ -10,8 +10,8 @@ from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry
 from receiver.ledger.dispute import Dispute, dispute_json, may_be_paid, open_on, permission_of
 from receiver.ledger.money import Money
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
+from receiver.ledger.request_shape import other_refunds_json
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE
-from receiver.ledger.schema import other_refunds_json
 from receiver.store import Store
 from receiver.store.requests.requests import Disputed, NotReserved
 

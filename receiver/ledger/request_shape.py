@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta
 
+from receiver.ledger.charge_book import RESERVATION, Entry
 from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund_request import RefundRequestRecord, RequestState
 from receiver.ledger.schema import DESCRIPTION_LIMIT, Account, Json, MoneyJson, Rfc3339, money_json, tidy
@@ -18,6 +20,17 @@ class RefusalJson(Json, kw_only=True):
     status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")] = None
     reason_code: str | None = None
     request_id: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")] = None
+
+
+class OtherRefundJson(Json, kw_only=True):
+    """Another refund of the charge, or a request for one, that stands in the way."""
+
+    refund_id: Annotated[str | None, Meta(description="Null where Amazon has not answered the request yet.")] = None
+    refund_request_id: Annotated[str | None, Meta(description="Of a request that Amazon has not answered yet.")] = None
+    state: Annotated[str, Meta(description="Reserved, or the state that Amazon told last.")]
+    refund_amount: Annotated[MoneyJson | None, Meta(description="Null: not known.")] = None
+    began_at: Annotated[Rfc3339 | None, Meta(description="Null: not known.")] = None
+    conflict: Annotated[bool, Meta(description="Whether Amazon has told both Refunded and Declined.")]
 
 
 class RefundRequestJson(Json, kw_only=True):
@@ -99,3 +112,18 @@ def request_json(account: str, record: RefundRequestRecord, candidate: str = "")
         created_at=format_rfc3339(record.created_at) if record.created_at else None,
         changed_at=format_rfc3339(record.changed_at) if record.changed_at else None,
     )
+
+
+def other_refunds_json(entries: Mapping[str, Entry]) -> list[OtherRefundJson]:
+    """The JSON of refunds and reservations in a charge's book, the oldest first."""
+    return [
+        OtherRefundJson(
+            refund_id=None if name.startswith(RESERVATION) else tidy(name),
+            refund_request_id=name.removeprefix(RESERVATION) if name.startswith(RESERVATION) else None,
+            state=tidy(entry.state),
+            refund_amount=money_json(entry.amount),
+            began_at=None if entry.began is None else format_rfc3339(entry.began),
+            conflict=entry.conflict,
+        )
+        for name, entry in sorted(entries.items(), key=lambda item: (item[1].began or 0, item[0]))
+    ]

@@ -7,14 +7,12 @@ that whatever Amazon sends, the JSON can be encoded and stays small.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from receiver.ledger.charge_book import RESERVATION, Entry
 from receiver.ledger.money import Money
 from receiver.ledger.order_reference import whole_reference
 from receiver.ledger.refund import Refund, Retryability, RetryRefused, Revision, Source, is_final
@@ -183,17 +181,6 @@ class RevisionJson(Json, kw_only=True):
     issued_by: IssuedBy = None
 
 
-class OtherRefundJson(Json, kw_only=True):
-    """Another refund of the charge, or a request for one, that stands in the way."""
-
-    refund_id: Annotated[str | None, Meta(description="Null where Amazon has not answered the request yet.")] = None
-    refund_request_id: Annotated[str | None, Meta(description="Of a request that Amazon has not answered yet.")] = None
-    state: Annotated[str, Meta(description="Reserved, or the state that Amazon told last.")]
-    refund_amount: Annotated[MoneyJson | None, Meta(description="Null: not known.")] = None
-    began_at: Annotated[Rfc3339 | None, Meta(description="Null: not known.")] = None
-    conflict: Annotated[bool, Meta(description="Whether Amazon has told both Refunded and Declined.")]
-
-
 def tidy(text: str, limit: int = TEXT_LIMIT) -> str:
     """The text with every unprintable character as a space, trimmed, and cut with an ellipsis to `limit` characters.
 
@@ -283,21 +270,6 @@ def refund_json(refund: Refund) -> RefundJson:
         changed_at=format_rfc3339(refund.changed_at),
         source=str(refund.source),
     )
-
-
-def other_refunds_json(entries: Mapping[str, Entry]) -> list[OtherRefundJson]:
-    """The JSON of refunds and reservations in a charge's book, the oldest first."""
-    return [
-        OtherRefundJson(
-            refund_id=None if name.startswith(RESERVATION) else tidy(name),
-            refund_request_id=name.removeprefix(RESERVATION) if name.startswith(RESERVATION) else None,
-            state=tidy(entry.state),
-            refund_amount=money_json(entry.amount),
-            began_at=None if entry.began is None else format_rfc3339(entry.began),
-            conflict=entry.conflict,
-        )
-        for name, entry in sorted(entries.items(), key=lambda item: (item[1].began or 0, item[0]))
-    ]
 
 
 def revision_json(revision: Revision) -> RevisionJson:
