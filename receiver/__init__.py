@@ -62,5 +62,5 @@ Imports go down only, and nothing imports what stands beside it (tests/test_arch
   │ ledger
   │ errors · exchange
 
-The pure rooms import nothing but each other, errors and exchange. Time and chance are arguments to them.
+The pure rooms import nothing but each other, errors and exchange. Time and randomness are arguments to them.
 """
