@@ -1,4 +1,4 @@
-"""Pure. The one JSON shape of a request to issue a refund. Texts from outside are bounded as in `ledger/schema.py`."""
+"""Pure. The JSON of a request to issue a refund. Texts from outside are bounded as in `ledger/schema.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from receiver.ledger.timestamps import format_rfc3339
 
 
 class RefusalJson(Json, kw_only=True):
-    """An answer of Amazon's that is no refund, for whoever has to talk to Amazon about it."""
+    """Amazon's answer if it is not a refund, for use with Amazon's support."""
 
     status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")] = None
     reason_code: str | None = None
@@ -23,7 +23,7 @@ class RefusalJson(Json, kw_only=True):
 
 
 class OtherRefundJson(Json, kw_only=True):
-    """Another refund of the charge, or a request for one, that stands in the way."""
+    """Another refund of the charge, or a request for one, that blocks this one."""
 
     refund_id: Annotated[str | None, Meta(description="Null where Amazon has not answered the request yet.")] = None
     refund_request_id: Annotated[str | None, Meta(description="Of a request that Amazon has not answered yet.")] = None
@@ -34,7 +34,7 @@ class OtherRefundJson(Json, kw_only=True):
 
 
 class RefundRequestJson(Json, kw_only=True):
-    """A request to issue a refund, and what became of it."""
+    """A request to issue a refund, and its progress."""
 
     refund_request_id: Annotated[
         str,
@@ -78,7 +78,7 @@ class RefundRequestJson(Json, kw_only=True):
 
 
 def refusal_json(record: RefundRequestRecord) -> RefusalJson | None:
-    """What Amazon answered to the last try of a request; None where it did not."""
+    """Amazon's answer to the last attempt of a request; None if there was none."""
     if not record.amazon_status:
         return None
     return RefusalJson(
@@ -89,7 +89,7 @@ def refusal_json(record: RefundRequestRecord) -> RefusalJson | None:
 
 
 def request_json(account: str, record: RefundRequestRecord, candidate: str = "") -> RefundRequestJson:
-    """The JSON of a request to issue a refund, with its keys in the order of `RefundRequestJson`."""
+    """The JSON of a refund request, with keys in the order of `RefundRequestJson`."""
     order = record.order
     return RefundRequestJson(
         refund_request_id=order.id,
@@ -115,7 +115,7 @@ def request_json(account: str, record: RefundRequestRecord, candidate: str = "")
 
 
 def other_refunds_json(entries: Mapping[str, Entry]) -> list[OtherRefundJson]:
-    """The JSON of refunds and reservations in a charge's book, the oldest first."""
+    """The JSON of refunds and reservations in a charge's book, oldest first."""
     return [
         OtherRefundJson(
             refund_id=None if name.startswith(RESERVATION) else tidy(name),
