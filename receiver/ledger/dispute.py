@@ -63,15 +63,17 @@ class DisputeJson(Json, kw_only=True):
     dispute_id: str
     kind: Annotated[str, Meta(description="chargeback, A-to-z claim or dispute.")]
     charge_permission_id: str
-    charge_id: Annotated[str | None, Meta(description="Null: it may be about any charge of the charge permission.")] = (
+    charge_id: Annotated[str | None, Meta(description="Null: any charge of the charge permission may be disputed.")] = (
         None
     )
-    open: Annotated[bool, Meta(description="Until Amazon says that the merchant has won. An open one stops refunds.")]
+    open: Annotated[
+        bool, Meta(description="True until Amazon reports that the merchant won. An open dispute blocks refunds.")
+    ]
     amount: MoneyJson | None = None
     reason: Annotated[str | None, Meta(description="Why the buyer filed it, in Amazon's words.")] = None
     state: Annotated[str | None, Meta(description="In Amazon's words, such as RECEIVED or UnderReview.")] = None
     resolution: Annotated[
-        str | None, Meta(description="BuyerWon, MerchantWon or NoFault, where Amazon has told it.")
+        str | None, Meta(description="BuyerWon, MerchantWon or NoFault, if Amazon has reported it.")
     ] = None
     creation_timestamp: AmazonTime | None = None
     first_told_at: Annotated[Rfc3339 | None, Meta(description="When Amazon signed the first notification of it.")] = (

@@ -17,7 +17,7 @@ from receiver.ledger.timestamps import format_rfc3339
 class RefusalJson(Json, kw_only=True):
     """Amazon's answer if it is not a refund, for use with Amazon's support."""
 
-    status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")] = None
+    status: Annotated[int | None, Meta(description="Amazon's HTTP status; null if there was no answer.")] = None
     reason_code: str | None = None
     request_id: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")] = None
 
@@ -25,12 +25,14 @@ class RefusalJson(Json, kw_only=True):
 class OtherRefundJson(Json, kw_only=True):
     """Another refund of the charge, or a request for one, that blocks this one."""
 
-    refund_id: Annotated[str | None, Meta(description="Null where Amazon has not answered the request yet.")] = None
-    refund_request_id: Annotated[str | None, Meta(description="Of a request that Amazon has not answered yet.")] = None
-    state: Annotated[str, Meta(description="Reserved, or the state that Amazon told last.")]
-    refund_amount: Annotated[MoneyJson | None, Meta(description="Null: not known.")] = None
-    began_at: Annotated[Rfc3339 | None, Meta(description="Null: not known.")] = None
-    conflict: Annotated[bool, Meta(description="Whether Amazon has told both Refunded and Declined.")]
+    refund_id: Annotated[str | None, Meta(description="Null if Amazon has not answered the request yet.")] = None
+    refund_request_id: Annotated[
+        str | None, Meta(description="Set for a request that Amazon has not answered yet.")
+    ] = None
+    state: Annotated[str, Meta(description="Reserved, or the last state that Amazon reported.")]
+    refund_amount: Annotated[MoneyJson | None, Meta(description="Null if unknown.")] = None
+    began_at: Annotated[Rfc3339 | None, Meta(description="Null if unknown.")] = None
+    conflict: Annotated[bool, Meta(description="Whether Amazon has reported both Refunded and Declined.")]
 
 
 class RefundRequestJson(Json, kw_only=True):
@@ -47,7 +49,7 @@ class RefundRequestJson(Json, kw_only=True):
     state: Annotated[
         str,
         Meta(
-            description="reserved: Amazon has not answered, it is tried on. unclear: a person has to look.",
+            description="reserved: Amazon has not answered; it will be retried. unclear: a person must check.",
             extra_json_schema={"enum": [*RequestState]},
         ),
     ]
@@ -58,21 +60,21 @@ class RefundRequestJson(Json, kw_only=True):
     refund_id: Annotated[str | None, Meta(description="The refund that it became.")] = None
     candidate_refund_id: Annotated[
         str | None,
-        Meta(description="Of an unclear request: the one refund that it may have made, for a person to check."),
+        Meta(description="For an unclear request: the only refund that it may have made, for a person to check."),
     ] = None
     tries: Annotated[int, Meta(description="How often it was sent.", extra_json_schema={"minimum": 0})]
-    may_have_reached_amazon: Annotated[bool, Meta(description="Whether a try has ended without a whole answer.")]
-    last_error: Annotated[str | None, Meta(description="Our word for how the last try failed.")] = None
-    detail: Annotated[str | None, Meta(description="The last thing that was said of it.")] = None
-    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")] = None
+    may_have_reached_amazon: Annotated[bool, Meta(description="Whether an attempt ended without a complete answer.")]
+    last_error: Annotated[str | None, Meta(description="Our code for the failure of the last attempt.")] = None
+    detail: Annotated[str | None, Meta(description="The latest message about it.")] = None
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last attempt, if any.")] = None
     issued_by: Annotated[
         str | None,
         Meta(description="The name of the token with which it was requested; null in requests of older versions."),
     ] = None
     besides: Annotated[
-        list[str], Meta(description="The refunds and requests that the caller named: this one was wanted beside them.")
+        list[str], Meta(description="Refunds and requests that the caller named: they do not block this one.")
     ]
-    settled_by: Annotated[str | None, Meta(description="The name of the token with which a person settled it.")] = None
+    settled_by: Annotated[str | None, Meta(description="The name of the token with which a person resolved it.")] = None
     created_at: Rfc3339 | None = None
     changed_at: Rfc3339 | None = None
 

@@ -36,15 +36,15 @@ AmazonTime = Annotated[
 ]
 IssuedBy = Annotated[
     str | None,
-    Meta(description="The name of the token with which the refund was requested here; null for every other refund."),
+    Meta(description="The name of the token that requested the refund here; null for every other refund."),
 ]
 RefundState = Annotated[
-    str, Meta(description="RefundInitiated, Refunded or Declined. Another word of Amazon's is kept as it is.")
+    str, Meta(description="RefundInitiated, Refunded or Declined. Other values from Amazon are passed through.")
 ]
 ReasonCode = Annotated[
     str | None, Meta(description="Why it was declined: AmazonRejected or ProcessingFailure; the set is open.")
 ]
-Account = Annotated[str, Meta(description="Our name of the merchant's account.", examples=["us"])]
+Account = Annotated[str, Meta(description="Our name for the merchant's account.", examples=["us"])]
 
 
 class Json(msgspec.Struct, rename="camel"):
@@ -69,7 +69,7 @@ class MoneyJson(Json, kw_only=True):
     amount: Annotated[
         str,
         Meta(
-            description="Decimal, with as many places as the currency has.",
+            description="Decimal, with the currency's number of decimal places.",
             extra_json_schema={"pattern": r"^[0-9]+(\.[0-9]+)?$"},
         ),
     ]
@@ -97,7 +97,7 @@ class RetryRefusedJson(Json, kw_only=True):
     """Amazon's verdict on an attempt to issue a declined refund again. The attempt issued nothing."""
 
     generation: Annotated[
-        int, Meta(description="The number of the try; each has a key of its own.", extra_json_schema={"minimum": 1})
+        int, Meta(description="The number of the attempt. Each has its own key.", extra_json_schema={"minimum": 1})
     ]
     at: Rfc3339
     status: int
@@ -115,57 +115,55 @@ class RefundJson(Json, kw_only=True):
     soft_descriptor: str | None = None
     creation_timestamp: AmazonTime | None = None
     status_details: StatusDetailsJson
-    release_environment: Annotated[str | None, Meta(description="Sandbox or Live, as Amazon says it.")] = None
+    release_environment: Annotated[str | None, Meta(description="Sandbox or Live, as reported by Amazon.")] = None
     account: Account
     revision: Annotated[
         int,
         Meta(
-            description="Counts our writes from 1: whoever holds a greater one may drop this.",
+            description="Counts our writes from 1. If you already have a higher revision, ignore this one.",
             extra_json_schema={"minimum": 1},
         ),
     ]
     final: Annotated[bool, Meta(description="Whether the state is Refunded or Declined.")]
-    conflict: Annotated[bool, Meta(description="Whether Amazon has told two different final states.")] = False
-    backfill: Annotated[bool, Meta(description="Whether it was settled over 7 days before it was first seen here.")] = (
-        False
-    )
+    conflict: Annotated[bool, Meta(description="Whether Amazon has reported two different final states.")] = False
+    backfill: Annotated[
+        bool, Meta(description="Whether it became final over 7 days before it was first seen here.")
+    ] = False
     order_reference: Annotated[
-        str | None, Meta(description="The merchant's order number, unaltered, or null if over 256.")
+        str | None, Meta(description="The merchant's order number, unaltered, or null if longer than 256 characters.")
     ] = None
     refund_type: Annotated[
-        str | None, Meta(description="Who began it, where it was told: SellerInitiated, Chargeback, FPS, …")
+        str | None, Meta(description="Who started it, if known: SellerInitiated, Chargeback, FPS, …")
     ] = None
     retryable: Annotated[
         bool | None,
-        Meta(description="Of a declined refund: whether it can be issued again, as of `asOf`. Null: not known."),
+        Meta(description="For a declined refund: whether it can be issued again, as of `asOf`. Null if unknown."),
     ] = None
     retryable_reasons: Annotated[
-        list[str], Meta(description="Why not, or why that is not known: the words that a retry would be refused with.")
+        list[str], Meta(description="Why not, or why it is unknown: the reasons with which a retry would be refused.")
     ] = []
     as_of: Annotated[
         Rfc3339 | None,
-        Meta(description="When `retryable` and the advice were worked out. Null where nothing depends on the charge."),
+        Meta(description="When `retryable` and the advice were computed. Null if nothing depends on the charge."),
     ] = None
     charge_read_at: Annotated[
-        Rfc3339 | None, Meta(description="Of a declined refund: when Amazon last told what the charge is.")
+        Rfc3339 | None, Meta(description="For a declined refund: when Amazon last described the charge.")
     ] = None
     retry_of: Annotated[str | None, Meta(description="The declined refund that this one repeats.")] = None
-    retry_root: Annotated[
-        str | None, Meta(description="Of a retry: the refund that the chain of retries began with.")
-    ] = None
+    retry_root: Annotated[str | None, Meta(description="For a retry: the first refund in the chain of retries.")] = None
     retried_by: Annotated[str | None, Meta(description="The refund that repeats this declined one.")] = None
     retry_refused: Annotated[
         RetryRefusedJson | None,
-        Meta(description="Of a declined refund that is not repeated yet: Amazon's verdict on the last try to."),
+        Meta(description="For a declined refund not yet reissued: Amazon's verdict on the last attempt."),
     ] = None
     issued_by: IssuedBy = None
     unread_fields: Annotated[
         list[str],
-        Meta(description="Fields that are null because what Amazon sent could not be read, such as refundAmount."),
+        Meta(description="Fields that are null because Amazon's value could not be read, such as refundAmount."),
     ] = []
     first_seen_at: Rfc3339 = ""
     changed_at: Rfc3339
-    source: Annotated[str, Meta(description="Who made us look.", extra_json_schema={"enum": [*Source]})]
+    source: Annotated[str, Meta(description="What caused us to ask Amazon.", extra_json_schema={"enum": [*Source]})]
 
 
 class RevisionJson(Json, kw_only=True):
