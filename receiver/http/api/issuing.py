@@ -190,7 +190,7 @@ class IssueApi:
         fields = await read_object(call.request, needed=False)
         if set(fields) - {"besides"}:
             raise BadRequest(
-                "Unknown field; the only one is besides. A retry repeats the declined refund unchanged. For a "
+                "Unknown field. Known fields: besides. A retry repeats the declined refund unchanged. For a "
                 "different refund use POST /v1/refunds.",
                 reason="unknown_field",
             )
