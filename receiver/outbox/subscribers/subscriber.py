@@ -81,7 +81,7 @@ def resume(subscriber: Subscriber, now: int) -> Subscriber:
 def carry_over(configured: Subscriber, stored: Subscriber | None) -> Subscriber:
     """The configured subscriber with the history of the stored one: its creation time and pauses.
 
-    So a restart does not resume a subscriber that answered 410, unless its address has changed.
+    So a restart does not resume a paused subscriber, unless its address or credential has changed.
     """
     if stored is None:
         return configured
