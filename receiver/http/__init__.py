@@ -1,1 +1,1 @@
-"""HTTP. Routes, tokens and the one place where errors become answers."""
+"""HTTP. Routes, tokens, and the one place where errors become responses."""

@@ -1,4 +1,4 @@
-"""HTTP. The application: everything that has routes, built once."""
+"""HTTP. Builds the application, once, from everything that has routes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ HEALTH: Final = ("/healthz", "/readyz")
 
 
 def new_secret() -> str:
-    """A signing secret: 32 random bytes in the form of Standard Webhooks."""
+    """A signing secret: 32 random bytes in the Standard Webhooks form."""
     return f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
 
 
@@ -74,12 +74,11 @@ def build(
     lifespan: Lifespan[Starlette] | None = None,
     more_routes: Sequence[BaseRoute] = (),
 ) -> Application:
-    """The application. `checks`, `advisory_checks` and `alerting` make `/readyz`, `refresh_gauges` runs before each
-    `/metrics`.
+    """Builds the application. `/readyz` uses `checks`, `advisory_checks` and `alerting`; `refresh_gauges` runs before
+    each `/metrics`.
 
-    `now` is ms UTC. `issuers` by account: who issues refunds; `fps_issuers`: who makes those of Flexible Payments.
-    `inside` is what `/v1/diagnostics` tells; without it there is no such route. `sessions`: of the dashboard, if not
-    in memory.
+    `now` is ms UTC. `issuers` and `fps_issuers` (Flexible Payments) are keyed by account. `inside` is the content of
+    `/v1/diagnostics`; without it the route does not exist. `sessions` are the dashboard's, in memory by default.
     """
     sessions, attempts = sessions or Sessions(now), SignInLimit(settings.http.failed_sign_ins)
     tokens = Tokens(settings.tokens, [account.name for account in settings.accounts], attempts, sessions.reader)
@@ -117,9 +116,9 @@ def build(
 
 
 def split_by_port(app: Application) -> tuple[Application, Application]:
-    """The same application behind two doors, with all that it holds: one for Amazon, one for those who run it.
+    """Splits the application by port, with shared state: one part for Amazon, one for operators.
 
-    Both have the health routes. A notification that comes to the second gets 503: SNS would never repeat a 404.
+    Both have the health routes. A notification that arrives at the second part gets 503: SNS would never retry a 404.
     """
     taken: list[BaseRoute] = []
     others: list[BaseRoute] = []
@@ -136,13 +135,13 @@ def split_by_port(app: Application) -> tuple[Application, Application]:
 
 
 async def _wrong_port(request: Request) -> Response:
-    """Without a body, as all answers to Amazon."""
+    """Has no body, like every response to Amazon."""
     log.error("http.notification_at_admin_port", path=request.url.path, mend="Have it sent to http.port.")
     return Response(status_code=503, headers={"Retry-After": "60"})
 
 
 async def _nothing_else(request: Request, error: Exception) -> Response:
-    """JSON for browsers as well: they find no page there."""
+    """JSON for browsers too: this port has no pages."""
     if isinstance(error, HTTPException):
         error = with_every_method(request, error)
     return await on_http_exception(request, error)

@@ -1,9 +1,10 @@
-"""HTTP. Which connection makes room for a new one where all that there may be are taken.
+"""HTTP. Which connection is closed to make room for a new one when the limit is reached.
 
-A connection on which no whole request is being answered can go: a head or a body that is not here yet, the rest between
-two requests, an answer that is not taken. The client that has the most of these gives up its oldest: so nobody can hold
-them all, and one that asks and takes its answer is safe. Trusted proxies come last, since each stands for many clients.
-Where nothing can go, a few more are let in, to ask for what must never be shut out.
+A connection can be closed unless a complete request is being answered on it: it waits for the rest of a head or a body,
+is idle between two requests, or has a response that the client is not reading. The client with the most such
+connections loses its oldest one. So no client can hold every connection, and a client that sends a request and reads
+the response is safe. Trusted proxies come last, since each stands for many clients. When no connection can be closed, a
+few more are accepted, for requests that must never be shut out.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from receiver.http.headers import tidy_path
 from receiver.transport.addresses import Network, client_of
 
 RESERVE: Final = 10
-"""One more for so many: the connections over the limit that may ask for `ADMITTED`."""
+"""One reserve connection per this many: connections over the limit, which may only request `ADMITTED`."""
 ADMITTED: Final = ("/healthz", "/readyz", "/ipn", "/fps/")
 FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 YOUNG = 1.0
 IDLE = 5.0
-"""Seconds for which a connection stays, as long as there is a reserve: after it has come, and after an answer. A
-request may be on the way."""
+"""Seconds for which a connection is kept while there is a reserve: after it opens, and after a response. A request may
+be on the way."""
 SAY_EVERY: Final = 60.0
 """Seconds between two log lines about too many connections."""
 
@@ -36,7 +37,7 @@ log = structlog.get_logger()
 
 
 class Room(Enum):
-    """Whether one more connection is let in."""
+    """Whether one more connection is accepted."""
 
     FREE = "free"
     RESERVED = "reserved"
@@ -44,28 +45,28 @@ class Room(Enum):
 
 
 class Yields(Protocol):
-    """A connection."""
-
     reserved: bool
-    """Whether it is one over the limit."""
+    """Whether it is over the limit."""
 
     def give_way(self) -> None:
-        """Close: another needs the room."""
+        """Close, to make room for another connection."""
 
 
 class Connections:
-    """The connections of one server that can go, by client, each client's longest waiting first. Times are seconds."""
+    """One server's connections that can be closed, by client, each client's longest-waiting first. Times are
+    seconds."""
 
     def __init__(self, most: int, trusted: Sequence[Network]) -> None:
         self.most, self.reserve = most, -(-most // RESERVE)
         self._trusted = trusted
         self._spare: dict[str, dict[Yields, float]] = {}
-        """Client → its connections that can go, and from when rather than use up the reserve."""
+        """Client → its connections that can be closed, each with the time from when that is preferred to using the
+        reserve."""
         self._proxies: dict[Yields, float] = {}
         self._said_at = float("-inf")
 
     def pool_of(self, host: str) -> str | None:
-        """The client that a connection from this address counts for; None: a trusted proxy, or a Unix socket."""
+        """The client that a connection from this address counts towards; None: a trusted proxy, or a Unix socket."""
         try:
             address = ip_address(host)
         except ValueError:
@@ -73,12 +74,12 @@ class Connections:
         return None if any(address in network for network in self._trusted) else client_of(host)
 
     def spare(self, client: str | None, connection: Yields, now: float, *, idle: bool = False) -> None:
-        """It can go, from now on or already; `idle`: it has been of use."""
+        """Marks it as closable, unless it already is; `idle`: it has completed a request."""
         held = self._proxies if client is None else self._spare.setdefault(client, {})
         held.setdefault(connection, now + (IDLE if idle else YOUNG))
 
     def needed(self, client: str | None, connection: Yields) -> None:
-        """It cannot go, or is gone."""
+        """Marks it as in use, or as closed."""
         if client is None:
             self._proxies.pop(connection, None)
         elif (held := self._spare.get(client)) is not None:
@@ -87,10 +88,10 @@ class Connections:
                 del self._spare[client]
 
     def room_for(self, client: str | None, count: int, now: float) -> Room:
-        """For a new connection of this client, the last of so many; another one may be closed for it.
+        """Admits a new connection of this client, number `count`; another one may be closed for it.
 
-        A client that holds as many as any other displaces none that is young or was of use just now: a flood of new
-        connections would stop the work of those that are served.
+        A client that holds as many as any other displaces no connection that is new or has just completed a request.
+        Otherwise a flood of new connections would stop the clients being served.
         """
         if count <= self.most:
             return Room.FREE
@@ -113,12 +114,12 @@ class Connections:
 
 
 def is_admitted(path: str) -> bool:
-    """Whether such a request may come over a connection of the reserve."""
+    """Whether a reserve connection may carry this request."""
     return tidy_path(path).startswith(ADMITTED)
 
 
 async def no_room(_: Scope, __: Receive, send: Send) -> None:
-    """The answer to any other request on such a connection."""
+    """The response to any other request on a reserve connection."""
     headers = [(b"content-length", b"0"), (b"retry-after", b"5"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": b""})

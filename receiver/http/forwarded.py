@@ -1,8 +1,8 @@
-"""HTTP. What trusted proxies say of the client: `X-Forwarded-For` and `X-Forwarded-Proto`.
+"""HTTP. What trusted proxies report about the client: `X-Forwarded-For` and `X-Forwarded-Proto`.
 
-uvicorn reads them, and takes of the second only the four words that it knows, as they stand. Several proxies make a
-list of it, whose first entry is how the browser came, and some write it in capitals. What is not understood counts as
-https: else the cookie of a session would go over plain connections too, and nobody would notice.
+uvicorn reads both, but of the second it recognises only four exact values. Several proxies produce a list, whose first
+entry is the browser's scheme, and some write it in capitals. An unrecognised value counts as https: otherwise the
+session cookie would silently go over plain connections too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ log = structlog.get_logger()
 
 
 class Forwarded(ProxyHeadersMiddleware):
-    """Between the server and an application, for requests from trusted proxies. A header from anybody else is passed
-    over."""
+    """Wraps an application and applies the headers of trusted proxies. The same headers from other clients are
+    ignored."""
 
     said = False
-    """Whether a scheme that is not understood has been logged."""
+    """Whether an unrecognised scheme has been logged."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """One request."""
         client = scope.get("client")
         if client and client[0] in self.trusted_hosts:
             said = b",".join(value for name, value in scope["headers"] if name == PROTO)

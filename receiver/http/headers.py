@@ -1,4 +1,4 @@
-"""HTTP. What requests bring along, whatever their route: traces, transfer codings, odd paths."""
+"""HTTP. Request headers and paths that concern every route: traces, transfer codings, odd paths."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from receiver.http.problems import problem
 Headers = Iterable[tuple[bytes, bytes]]
 
 OFFERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
-"""What offers an upgrade."""
+"""The headers that offer an upgrade."""
 SLASHES: Final = re.compile(r"/{2,}")
 
 
 def trace_of(headers: Headers) -> dict[str, str]:
-    """`trace_id` of the request's `traceparent`, for log lines; nothing where none is valid, or several came."""
+    """`trace_id` of the request's `traceparent`, for log lines; empty if none is valid, or there are several."""
     return in_the_log(_only_traceparent(headers))
 
 
 def traceparent_of(headers: Headers) -> str:
-    """The request's `traceparent` as it is passed on; empty where none is valid, or several came."""
+    """The request's `traceparent` in the form passed on; empty if none is valid, or there are several."""
     return passed_on(_only_traceparent(headers))
 
 
@@ -34,9 +34,9 @@ def _only_traceparent(headers: Headers) -> str:
 
 
 def tidy_path(path: str) -> str:
-    """The path of a notification without doubled slashes: an address that was written `…//ipn` must not lose any.
+    """Removes doubled slashes from a notification's path, so that an endpoint configured as `…//ipn` loses none.
 
-    Every other path stays as it is.
+    Every other path is unchanged.
     """
     if "//" not in path:
         return path
@@ -45,7 +45,7 @@ def tidy_path(path: str) -> str:
 
 
 def head_without_offer(method: bytes, target: bytes, version: bytes, headers: Headers) -> bytes:
-    """The head of a request that offers an upgrade, without the offer; what else `Connection` says is kept.
+    """The head of a request that offers an upgrade, without the offer. Other `Connection` options are kept.
 
     RFC 9110, 7.8: a server may ignore `Upgrade`.
     """
@@ -61,13 +61,13 @@ def head_without_offer(method: bytes, target: bytes, version: bytes, headers: He
 
 
 def is_plain(headers: Headers) -> bool:
-    """Whether the body comes as it is, or chunked, and in no other transfer coding (RFC 9112, 6.1)."""
+    """Whether the body is unencoded or chunked, with no other transfer coding (RFC 9112, 6.1)."""
     codings = b",".join(value for name, value in headers if name == b"transfer-encoding")
     return codings.strip().lower() in (b"", b"chunked")
 
 
 async def not_plain(scope: Scope, receive: Receive, send: Send) -> None:
-    """The answer to another transfer coding: 501, as RFC 9112 asks. To SNS, unlike a 4xx, it is no end."""
-    detail = "The only Transfer-Encoding that is understood is chunked."
+    """Answers any other transfer coding with 501, as RFC 9112 asks. Unlike a 4xx, SNS retries it."""
+    detail = "The only supported Transfer-Encoding is chunked."
     answer = problem(501, "transfer_encoding", detail, headers={"Connection": "close"})
     await answer(scope, receive, send)

@@ -1,4 +1,4 @@
-"""HTTP. Is it alive, can it work, what has it counted."""
+"""HTTP. Liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from receiver.store.redis.damage import KeysDamaged
 log = structlog.get_logger()
 
 Check = Callable[[], Awaitable[object]]
-"""Raises where something is wrong; a `ReceiverError` says by its reason what."""
+"""Raises if something is wrong; the reason of a `ReceiverError` says what."""
 CHECK_TIMEOUT = 2.0
 FRESH_TIMEOUT = 2.0
 MOST_DAMAGED = 20
-"""Damaged keys that readiness names."""
+"""How many damaged keys readiness names."""
 _NOTHING: Mapping[str, Check] = MappingProxyType({})
 
 
 class Health:
     """`checks` by name; `refresh` sets the gauges from the store, and may raise.
 
-    Readiness shows `advisory_checks` and `alerting`, and does not depend on them: another process would be no better
-    off. `alerting` gives a word for each kind of trouble with subscribers.
+    Readiness shows `advisory_checks` and `alerting` but does not depend on them: another process would have the same
+    problems. `alerting` gives a word for each kind of problem with subscribers.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Health:
         "/healthz",
         id="isAlive",
         tag="operation",
-        summary="Whether the process answers",
-        about="Needs no token: let it be reached from inside only.",
+        summary="Liveness: whether the process responds",
+        about="Needs no token: expose it only inside your network.",
         answers=(Answer(200, AliveJson),),
     )
     async def alive(self, _: Request) -> Response:
-        """200 as long as the process answers at all. Nothing else is looked at."""
+        """200 as long as the process responds at all. Checks nothing else."""
         body = AliveJson(
             status="alive",
         )
@@ -69,12 +69,12 @@ class Health:
         "/readyz",
         id="isReady",
         tag="operation",
-        summary="Whether it can work, and what is wrong",
-        about="Needs no token: let it be reached from inside only.",
+        summary="Readiness: whether the service can work, and what is wrong",
+        about="Needs no token: expose it only inside your network.",
         answers=(Answer(200, ReadinessJson), Answer(503, ReadinessJson, "It cannot.")),
     )
     async def ready(self, _: Request) -> Response:
-        """200, or 503 with what is wrong, one word each."""
+        """200, or 503 with one word per problem."""
         asked = {**self._checks, **self._remarks}
         alerting, words = await asyncio.gather(
             self._alerting_words(), asyncio.gather(*(self._word(name, check) for name, check in asked.items()))
@@ -95,11 +95,11 @@ class Health:
         id="getMetrics",
         tag="operation",
         summary="Counters and gauges for Prometheus",
-        about="Needs no token: let it be reached from inside only.",
+        about="Needs no token: expose it only inside your network.",
         answers=(Answer(200, {CONTENT_TYPE: TEXT}),),
     )
     async def metrics(self, _: Request) -> Response:
-        """Prometheus' text. Without Redis the counters are still shown, the store's gauges are not."""
+        """The Prometheus text format. Without Redis it still has the counters, but not the store's gauges."""
         try:
             async with asyncio.timeout(FRESH_TIMEOUT):
                 await self._refresh()
@@ -109,7 +109,7 @@ class Health:
         return Response(self._metrics.render(), media_type=CONTENT_TYPE)
 
     async def _alerting_words(self) -> Mapping[str, str]:
-        """Nothing where the store does not answer: the check of the store says so."""
+        """Empty if the store does not respond: the store's own check reports that."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 return await self._alerting() if self._alerting else {}
@@ -117,7 +117,7 @@ class Health:
             return {}
 
     async def _word(self, name: str, check: Check) -> tuple[str, Mapping[str, str]]:
-        """A word for the check, and the keys of the store that it names."""
+        """The check's result as a word, and the store's keys that it names."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 await check()

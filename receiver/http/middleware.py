@@ -1,8 +1,8 @@
-"""HTTP. The frame that every request passes through: its id, security headers, a count, a line in the log, and the
-answer to what nobody foresaw.
+"""HTTP. The frame around every request: request id, security headers, metrics, the access log, and the response to
+unexpected errors.
 
-It stands outside the framework, and hands notifications to their endpoint past it: routing, middleware and their
-wrappers cost as much as judging one.
+It stands outside the framework and passes notifications directly to their endpoint: routing and middleware would cost
+as much as judging one.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 NO_ROUTE: Final = "none"
 IPN: Final = re.compile(r"/ipn(?:/([^/]+))?(/?)")
 BROUGHT: Final = frozenset({b"x-request-id", b"traceparent", b"transfer-encoding"})
-"""The headers that the frame looks at."""
+"""The headers that the frame reads."""
 OFTEN: Final = frozenset({"/healthz", "/readyz", "/metrics", "/static/{name}"})
-"""Routes whose requests are in the log at its level debug only: machines ask every few seconds."""
+"""Routes logged at level debug only: machines request them every few seconds."""
 
 FIRST: Final = frozenset({"/healthz", "/readyz"})
 PER_TURN: Final = 8
-"""Requests, other than notifications and probes, that begin in one turn of the loop: hundreds at once would have an
-answer to Amazon wait for all of them in each of its steps."""
+"""How many requests, other than notifications and probes, begin in one turn of the loop. Hundreds at once would delay
+each step of a response to Amazon."""
 
 DEFAULTS: Final = {
     b"x-content-type-options": b"nosniff",
@@ -48,17 +48,17 @@ DEFAULTS: Final = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
     b"cache-control": b"no-store",
 }
-"""What an answer says unless it says something else."""
+"""Default headers of a response."""
 
 
 def new_request_id() -> str:
-    """An id for a request that brought none."""
+    """An id for a request that has none."""
     return secrets.token_hex(16)
 
 
 class Frame:
-    """Around every request to `app`; a notification that is posted goes to `ipn`, which is one of its routes too. None:
-    notifications are taken elsewhere."""
+    """Wraps every request to `app`. A POST of a notification goes to `ipn`, which is also one of its routes. None:
+    another server takes notifications."""
 
     def __init__(
         self, app: ASGIApp, metrics: Metrics, ipn: ASGIApp | None, request_id: Callable[[], str] = new_request_id
@@ -67,7 +67,6 @@ class Frame:
         self._turns = PerTickLimit(PER_TURN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -102,7 +101,7 @@ class Frame:
             reset_contextvars(**bound)
 
     def _way(self, scope: Scope) -> tuple[ASGIApp, str]:
-        """Who takes the request; of a notification that is posted also the template of its route."""
+        """The application that handles the request; for a POST of a notification also its route's template."""
         path = scope["path"] = tidy_path(scope["path"])
         if self._ipn is None or scope["method"] != "POST" or not path.startswith("/ipn"):
             return self._app, ""
@@ -115,7 +114,7 @@ class Frame:
 
 
 class Application(Starlette):
-    """An application in its frame. The frame answers what nobody foresaw, in the framework's stead."""
+    """An application in its frame. The frame, not the framework, answers unexpected errors."""
 
     def __init__(self, *, metrics: Metrics, ipn: ASGIApp | None, **more: object) -> None:
         super().__init__(**more)  # type: ignore[arg-type]
@@ -123,17 +122,17 @@ class Application(Starlette):
         self.router.redirect_slashes = False
 
     def with_routes(self, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any], *, posts: bool) -> Application:
-        """Some of its routes, in a frame of their own; `posts`: notifications are among them."""
+        """An application with some of its routes, in a frame of its own; `posts`: they include notifications."""
         ipn = self._ipn if posts else None
         return Application(metrics=self._metrics, ipn=ipn, routes=routes, exception_handlers=handlers)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """All that stands between the server and the routes."""
+        """The stack between the server and the routes."""
         return Frame(ExceptionMiddleware(self.router, handlers=self.exception_handlers), self._metrics, self._ipn)
 
 
 def _note(scope: Scope, status: int, seconds: float) -> None:
-    """One line for each request; notifications write their own, which says more."""
+    """Logs one line per request; notifications log their own, more detailed line."""
     route = route_of(scope)
     values: dict[str, object] = {"method": scope["method"], "route": route, "status": status or None}
     refund_id = scope.get("path_params", {}).get("refund_id", "")
@@ -143,13 +142,13 @@ def _note(scope: Scope, status: int, seconds: float) -> None:
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the route that took the request, such as `/v1/refunds/{refund_id}`."""
+    """The template of the route that handled the request, such as `/v1/refunds/{refund_id}`."""
     route = scope.get("route")
     return route.path if isinstance(route, Route) else NO_ROUTE
 
 
 def _headers(said: Headers, request_id: str) -> list[tuple[bytes, bytes]]:
-    """What the answer says, and what every answer says."""
+    """The response's own headers, and those of every response."""
     headers = [pair for pair in said if pair[0] != b"x-request-id"]
     names = {name for name, _ in headers}
     headers += [pair for pair in DEFAULTS.items() if pair[0] not in names]

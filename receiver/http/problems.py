@@ -1,4 +1,4 @@
-"""HTTP. Errors as answers: `application/problem+json` (RFC 9457) with a stable `reason`."""
+"""HTTP. Errors as `application/problem+json` (RFC 9457) with a stable `reason`."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 REASONS = {404: "no_such_route", 405: "method"}
-"""Stable words for what the router itself refuses."""
+"""Stable reasons for what the router refuses."""
 
 
 class ProblemJson(TypedDict):
-    """What is wrong (RFC 9457). Go by `reason`; there may be new ones, which the status then explains."""
+    """What is wrong (RFC 9457). Branch on `reason`; for a reason that you do not know, use the status."""
 
     type: Literal["about:blank"]
     title: str
     status: int
-    detail: Annotated[str, Meta(description="For people: what is wrong, and what to do.")]
-    reason: Annotated[str, Meta(description="A stable word for programs.", pattern="^[a-z0-9_]+$")]
-    requestId: NotRequired[Annotated[str, Meta(description="As in X-Request-Id, and in the service's log.")]]
+    detail: Annotated[str, Meta(description="Human-readable: what is wrong, and what to do.")]
+    reason: Annotated[str, Meta(description="A stable, machine-readable code.", pattern="^[a-z0-9_]+$")]
+    requestId: NotRequired[Annotated[str, Meta(description="The same id as in X-Request-Id and in the service's log.")]]
 
 
 class RefundProblemJson(ProblemJson):
-    """Why a refund was not issued, or not settled."""
+    """Why a refund was not issued, or a refund request not resolved."""
 
-    amazon: NotRequired[Annotated[RefusalJson, Meta(description="What Amazon said, where it was asked.")]]
+    amazon: NotRequired[Annotated[RefusalJson, Meta(description="Amazon's answer, if Amazon was asked.")]]
     refunds: NotRequired[
         Annotated[
             list[OtherRefundJson],
             Meta(
-                description="Of same_amount_refunded, charge_in_conflict, too_many_refunds and allowance_exceeded: the "
-                "other refunds of the charge that stand in the way. The first two go away where `besides` names them."
+                description="For same_amount_refunded, charge_in_conflict, too_many_refunds and allowance_exceeded: "
+                "the other refunds of the charge that prevent this one. The first two go away if `besides` names them."
             ),
         ]
     ]
     disputes: NotRequired[
-        Annotated[list[DisputeJson], Meta(description="Of buyer_may_be_paid: the open disputes about the charge.")]
+        Annotated[list[DisputeJson], Meta(description="For buyer_may_be_paid: the open disputes about the charge.")]
     ]
-    refundRequestId: NotRequired[Annotated[str, Meta(description="Of refund_unclear: the request that is unclear.")]]
+    refundRequestId: NotRequired[Annotated[str, Meta(description="For refund_unclear: the unclear request.")]]
     candidateRefundId: NotRequired[
-        Annotated[str | None, Meta(description="Of refund_unclear: the one refund that it may have made.")]
+        Annotated[str | None, Meta(description="For refund_unclear: the one refund that it may have made.")]
     ]
 
 
@@ -68,7 +68,7 @@ def problem(
     headers: dict[str, str] | None = None,
     more: Mapping[str, object] = MappingProxyType({}),
 ) -> Response:
-    """One problem. `type` is `about:blank`, so `title` is the status's own phrase; `reason` tells problems apart."""
+    """Builds one problem. `type` is `about:blank`, so `title` is the status phrase; `reason` identifies the problem."""
     request_id = structlog.contextvars.get_contextvars().get("request_id")
     body = {
         "type": "about:blank",
@@ -83,7 +83,7 @@ def problem(
 
 
 async def on_receiver_error(_: Request, error: Exception) -> Response:
-    """The answer to an error of our own tree. Its texts are made for people, and hold no secrets."""
+    """Answers an error of our own tree. Its texts are written for users and contain no secrets."""
     if not isinstance(error, ReceiverError):
         raise error
     headers = {}
@@ -107,7 +107,7 @@ async def on_receiver_error(_: Request, error: Exception) -> Response:
 
 
 def _amazons_word(error: ReceiverError) -> dict[str, object]:
-    """What Amazon said, for whoever has to talk to Amazon about it."""
+    """Amazon's answer, for a caller that has to contact Amazon about it."""
     if not isinstance(error, AmazonError):
         return {}
     told = {"status": error.amazon_status, "reasonCode": error.reason_code or None, "requestId": error.request_id}
@@ -115,7 +115,8 @@ def _amazons_word(error: ReceiverError) -> dict[str, object]:
 
 
 def with_every_method(request: Request, error: HTTPException) -> HTTPException:
-    """The error, with all methods of the path in `Allow` (RFC 9110, 15.5.6): the router names those of one route."""
+    """The error, with all methods of the path in `Allow` (RFC 9110, 15.5.6): the router lists only those of one
+    route."""
     if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
         return error
     routes = [each for each in request.app.routes if isinstance(each, Route)]
@@ -125,18 +126,18 @@ def with_every_method(request: Request, error: HTTPException) -> HTTPException:
 
 
 async def on_http_exception(_: Request, error: Exception) -> Response:
-    """The answer to what the router refuses: no such route, or not with this method."""
+    """Answers what the router refuses: an unknown path, or a wrong method."""
     if not isinstance(error, HTTPException):
         raise error
-    detail = "See the Allow header." if error.status_code == 405 else "There is nothing here."
+    detail = "See the Allow header." if error.status_code == 405 else "Not found."
     reason = REASONS.get(error.status_code, "rejected")
     return problem(error.status_code, reason, detail, headers=dict(error.headers or {}))
 
 
 def failed(method: str, route: str) -> Response:
-    """The answer to an error that nobody foresaw: no details outside, the traceback in the log.
+    """Answers an unexpected error: no details in the response, the traceback in the log.
 
-    Call it where the exception is being handled.
+    Call it inside the exception handler.
     """
     log.exception("http.failed", method=method, route=route)
-    return problem(500, "internal_error", "The service has a fault. Its log says more, under the request's id.")
+    return problem(500, "internal_error", "Internal error. See the service's log for this request's id.")

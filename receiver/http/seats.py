@@ -1,4 +1,4 @@
-"""HTTP. How many requests may wait at once for something to happen: in all, and of one token."""
+"""HTTP. Limits how many requests may long-poll at once: in total, and per token."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ RETRY_AFTER = 5
 
 
 def share_of(most: int, chosen: int | None, tokens: int) -> int:
-    """How many of all seats one token may have: as set, else half of them, or all where there is no other token."""
+    """The share of one token: the configured number, else half of the total, or all of it if there is only one
+    token."""
     return min(most, chosen) if chosen is not None else most if tokens < 2 else -(-most // 2)
 
 
 class Seats:
-    """At most `most` at once, of one token at most `of_one`. `changed` is told how many more there are.
+    """At most `most` at once, and at most `of_one` per token. `changed` is called with the change in the number taken.
 
-    `reason` and `settings`, the keys of the two limits, are for the problem that says it is full.
+    `reason` and `settings` (the keys of the two limits) go into the error when all are taken.
     """
 
     def __init__(
@@ -36,22 +37,22 @@ class Seats:
         self._taken = Counter[str]()
 
     def take(self, token: str) -> None:
-        """One more, to be given back by `free`. Raises `Overloaded`."""
+        """Takes one, to be returned with `free`. Raises `Overloaded`."""
         if self._taken[token] >= self._of_one:
-            self._refuse(f"The token {token} has the {self._of_one} that {self._settings[1]} lets one token have.")
+            self._refuse(f"The token {token} already has {self._of_one}, the limit of {self._settings[1]}.")
         if self._taken.total() >= self._most:
-            self._refuse(f"This process has the {self._most} that {self._settings[0]} lets it have.")
+            self._refuse(f"This process already has {self._most}, the limit of {self._settings[0]}.")
         self._taken[token] += 1
         self._changed(1)
 
     def free(self, token: str) -> None:
-        """One less."""
+        """Returns one."""
         self._taken[token] -= 1
         self._changed(-1)
 
     @contextmanager
     def taken(self, token: str) -> Iterator[None]:
-        """One more while the block lasts. Raises `Overloaded`."""
+        """Takes one for the duration of the block. Raises `Overloaded`."""
         self.take(token)
         try:
             yield
@@ -59,4 +60,6 @@ class Seats:
             self.free(token)
 
     def _refuse(self, why: str) -> None:
-        raise Overloaded(f"Too many wait at once. {why} Come again.", reason=self._reason, retry_after=RETRY_AFTER)
+        raise Overloaded(
+            f"Too many requests are waiting. {why} Try again later.", reason=self._reason, retry_after=RETRY_AFTER
+        )

@@ -1,8 +1,8 @@
-"""HTTP. The uvicorn that serves the application: what it accepts, and how it lets a connection go without an answer.
+"""HTTP. The uvicorn that serves the application: what it accepts, and how it closes a connection without a response.
 
-uvicorn has no limit on the time or the size of a request's head, none on connections that tells idle ones from others,
-and no way for an application to close a connection without an answer. It loses the body of a request that offers an
-upgrade, and takes trailer fields for headers. Its protocol is corrected here, where the transport is at hand.
+uvicorn does not limit the time or the size of a request's head. Its limit on connections does not distinguish idle
+ones. An application cannot close a connection without a response. It loses the body of a request that offers an
+upgrade, and treats trailer fields as headers. Its protocol is corrected here, where the transport is accessible.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from receiver.runtime.serving import Server
 from receiver.settings.sections import HttpSettings
 
 CLOSE: Final = "receiver.close"
-"""The ASGI extension by which an application drops the connection: `close` after what was written, `abort` at once."""
+"""The ASGI extension by which an application closes the connection: `close` after what was written, `abort` at once."""
 REST: Final = "receiver.rest"
-"""The ASGI extension by which an application that sheds a request has its connection rest: `rest` is called before the
-answer."""
+"""The ASGI extension by which an application that sheds a request pauses its connection: call `rest` before the
+response."""
 REST_SECONDS: Final = 1.0
-"""For so long nothing more is read from a connection whose request was shed. Otherwise ten times what the machine takes
-would keep it busy with refusing; who heeds the `Retry-After` of 2 s does not notice."""
+"""Seconds for which nothing more is read from a connection whose request was shed. Otherwise ten times the load that
+the machine can handle would keep it busy refusing. A client that respects the `Retry-After` of 2 s does not notice."""
 MOST_HEAD: Final = 16 * 1024
 """Bytes of request line and headers together; SNS sends about 1 KiB."""
 MOST_FED: Final = MOST_HEAD + 256 * 1024
-"""Bytes that may arrive before a head has ended, or that bring nothing of a body: the loop reads up to 256 KiB at once,
-a body's beginning included."""
+"""Bytes that may arrive before a head ends, or that carry nothing of a body. The loop reads up to 256 KiB at once,
+including the beginning of a body."""
 REST_OF_BODY: Final = 5
-"""Seconds that what still comes of a body may take after an early answer."""
+"""Seconds for the rest of a body to arrive after an early response."""
 
 STALL_SECONDS: Final = 30.0
-"""Who takes nothing of an answer for so long loses the connection: it would stay for ever, and count as one."""
+"""Seconds after which a client that reads nothing of a response loses its connection. It would otherwise stay open for
+ever and count towards the limit."""
 
 
 class TooMuchHead(ValueError):
@@ -46,7 +47,7 @@ class TooMuchHead(ValueError):
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection, with bounds on the time and the size of a request's head."""
+    """One connection, with limits on the time and the size of a request's head."""
 
     head_timeout = 10.0
     keep_alive = 75
@@ -56,22 +57,22 @@ class Protocol(HttpToolsProtocol):
     fed = 0
     head_timer: asyncio.TimerHandle | None = None
     others: Connections
-    """All of the server that can go."""
+    """All of the server's connections that can be closed."""
     counts_for: str | None = None
-    """The client, by whose number of connections it goes earlier or later."""
+    """The client that it counts towards."""
     reserved = False
-    """Whether it is one over the limit, for requests that are never shut out."""
+    """Whether it is over the limit, for requests that are never shut out."""
     upgrading = False
     tired = False
-    """Whether the request that is answered now is shed."""
+    """Whether the current request is shed."""
     rest_timer: asyncio.TimerHandle | None = None
     stall_timeout = STALL_SECONDS
     stall_timer: asyncio.TimerHandle | None = None
     answered: RequestResponseCycle | None = None
-    """Whose answer is under way, or was last."""
+    """The request whose response is in progress, or was last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A connection is there: its first head is due. One too many gets 503 at once; SNS comes back after it."""
+        """Starts the timer for the first head. One connection too many gets 503 at once; SNS retries after it."""
         super().connection_made(transport)
         self.extensions: dict[str, dict[object, object]] = {
             CLOSE: {"close": transport.close, "abort": transport.abort},
@@ -88,8 +89,8 @@ class Protocol(HttpToolsProtocol):
         self._expect_head()
 
     def give_way(self) -> None:
-        """Another needs the room. Who has not been answered yet is told to come again; who idles is not, since it would
-        take that for the answer to its next request."""
+        """Closes it to make room. An unanswered request gets 503. An idle client gets no response: it would take one
+        for the response to its next request."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
             return
@@ -99,7 +100,8 @@ class Protocol(HttpToolsProtocol):
         self._close()
 
     def _sort(self) -> None:
-        """Can it go? Not while a whole request is answered, and the answer is taken; nor while it rests."""
+        """Updates whether it can be closed. It cannot while a complete request is being answered and the client reads
+        the response, or while it is paused."""
         asked = self.answered
         whole = asked is not None and not asked.response_complete and not asked.more_body
         if self.rest_timer is not None or (whole and not self.flow.write_paused):
@@ -109,9 +111,9 @@ class Protocol(HttpToolsProtocol):
             self.others.spare(self.counts_for, self, self.loop.time(), idle=idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, and its timers with it.
+        """Cancels the connection's timers.
 
-        uvicorn tells the last request of a pipeline only: the one that is being answered would wait for ever, or write.
+        uvicorn notifies only the last request of a pipeline: the one being answered would wait, or write, for ever.
         """
         self._head_is_here()
         self.others.needed(self.counts_for, self)
@@ -131,13 +133,13 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
-        """The sender does not take what it is answered."""
+        """The client has stopped reading its response."""
         super().pause_writing()
         self._expect_taken()
         self._sort()
 
     def resume_writing(self) -> None:
-        """It does. What is left when the connection is closed stays due."""
+        """The client reads again. While the connection is closing, the timer for the rest continues."""
         super().resume_writing()
         self._sort()
         if self.stall_timer is not None and not self.transport.is_closing():
@@ -153,11 +155,11 @@ class Protocol(HttpToolsProtocol):
         self._expect_taken()
 
     def timeout_keep_alive_handler(self) -> None:
-        """No request came after the last one."""
+        """No request followed the last one."""
         self._close()
 
     def data_received(self, data: bytes) -> None:
-        """httptools keeps a field that does not end to itself, whatever its length: what it is fed is counted here."""
+        """Counts the bytes: httptools buffers a field that does not end, whatever its length."""
         self.fed += len(data)
         if self.fed > MOST_FED:
             self.transport.abort()
@@ -174,7 +176,7 @@ class Protocol(HttpToolsProtocol):
             self._expect_head()
 
     def _feed(self, data: bytes) -> None:
-        """The parser takes an offered upgrade for accepted: it is given the head again, without the offer."""
+        """The parser treats an offered upgrade as accepted: it is given the head again, without the offer."""
         rest = memoryview(data)
         while rest:
             try:
@@ -192,10 +194,10 @@ class Protocol(HttpToolsProtocol):
                 self.parser.feed_data(head)
 
     def on_message_begin(self) -> None:
-        """The first byte of a request: what of its head is not here yet is due.
+        """The first byte of a request: the timer for the rest of its head starts.
 
-        Nothing else ends the rest between two requests. Empty lines, or what still comes of a body that was answered
-        early, would otherwise hold a connection for ever.
+        Only this ends the idle time between two requests. Otherwise empty lines, or the rest of a body that was
+        answered early, would keep a connection open for ever.
         """
         super().on_message_begin()
         self._unset_keepalive_if_required()
@@ -204,18 +206,17 @@ class Protocol(HttpToolsProtocol):
         self.scope["extensions"] = self.extensions
 
     def on_url(self, url: bytes) -> None:
-        """A piece of the request line."""
         self._measure(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; or one trailer field, which says nothing about the request (RFC 9110, 6.5.1)."""
+        """One header, or one trailer field, which does not describe the request (RFC 9110, 6.5.1)."""
         self._measure(len(name) + len(value))
         if self.heading:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is whole. It may have begun before the answer to the last request ended."""
+        """The head is complete. It may have begun before the last response ended."""
         self._head_is_here()
         self._unset_keepalive_if_required()
         self.upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
@@ -223,19 +224,19 @@ class Protocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
         self.fed = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The body is whole, unless it was not looked at yet."""
+        """The body is complete, unless reading it has not started."""
         self.fed = 0
         if not self.upgrading:
             super().on_message_complete()
             self._sort()
 
     def on_response_complete(self) -> None:
-        """The answer is written. After a shed request the connection rests; the sender waits in its own kernel."""
+        """The response is written. After a shed request the connection is paused; the client's kernel holds back the
+        rest."""
         self.timeout_keep_alive = min(self.keep_alive, REST_OF_BODY) if self.cycle.more_body else self.keep_alive
         super().on_response_complete()
         if self.transport.is_closing():
@@ -273,7 +274,7 @@ class Protocol(HttpToolsProtocol):
 
 
 def server(app: ASGIApp, http: HttpSettings, **more: Any) -> Server:
-    """A server for the application, not yet started. `more` goes to `uvicorn.Config` as it is (`fd`, `workers`, …)."""
+    """A server for the application, not yet started. `more` is passed to `uvicorn.Config` (`fd`, `workers`, …)."""
     keep_alive = more.pop("timeout_keep_alive", int(http.keep_alive.total_seconds()))
     bounds = {
         "head_timeout": http.header_timeout.total_seconds(),

@@ -1,7 +1,8 @@
-"""HTTP. `POST /ipn` and `/ipn/{account}`: takes a notification off the wire, within bounds, and answers what SNS needs.
+"""HTTP. `POST /ipn` and `/ipn/{account}`: reads a notification, within limits, and answers in SNS's terms.
 
-SNS takes a 4xx as "never again" and a 5xx as "later", and reads no body: answers are empty, and the reason of a refusal
-goes to the log and a counter only. A body that comes too slowly gets no answer at all, since 408 would be final.
+SNS takes a 4xx as "never again" and a 5xx as "later", and reads no body. So responses are empty, and the reason of a
+refusal goes only to the log and a counter. A body that arrives too slowly gets no response at all, since 408 would be
+final.
 """
 
 from __future__ import annotations
@@ -38,26 +39,26 @@ from receiver.transport.addresses import client_of
 log = structlog.get_logger()
 
 SNS = {name.encode(): name for name in HEADERS}
-"""The headers of SNS that are looked at."""
+"""The SNS headers that are read."""
 NO_REST = {"rest": bool}
-"""Of a server that is not ours."""
+"""The fallback for a server other than ours."""
 LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 1.0
-"""After an early answer what the sender still sends is read and thrown away, so far: closing at once would reset the
-connection, and the answer could be lost on the way (RFC 9112, 9.6)."""
+"""After an early response, up to this much of what the sender still sends is read and discarded. Closing at once would
+reset the connection and could lose the response (RFC 9112, 9.6)."""
 SMALL_BODY = 16 * 1024
-"""Bytes. Amazon Pay's notifications are smaller: one finds room as long as anybody holds a larger body."""
+"""Bytes. Amazon Pay's notifications are smaller: one finds room as long as any client holds a larger body."""
 PER_TURN = 16
-"""Notifications judged in one turn of the loop, some 5 ms: a 503 waits for no more, and Redis syncs those of the turn
-before meanwhile."""
+"""Notifications judged in one turn of the loop, about 5 ms. A 503 waits no longer than that, and Redis syncs the
+previous turn's notifications meanwhile."""
 
 
 class Receives(Protocol):
-    """The verb behind it: `receive/receiver.py`."""
+    """What processes a notification: `receive/receiver.py`."""
 
     @property
     def waiting(self) -> int:
-        """How many of those that it judges wait for something else than their turn, in bounds of its own."""
+        """How many notifications being judged wait for something other than their turn, within limits of their own."""
 
     async def receive(
         self,
@@ -71,14 +72,14 @@ class Receives(Protocol):
 
 
 class MethodNotAllowed(InvalidNotification):
-    """Notifications are posted."""
+    """Notifications must be posted."""
 
     status = 405
     reason = "method"
 
 
 class Dropped(Exception):
-    """There is nobody to answer, or nobody that we want to answer: `disconnected`, `body_timeout`."""
+    """The request ends without a response: `disconnected`, `body_timeout`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -86,14 +87,14 @@ class Dropped(Exception):
 
 
 class Incoming:
-    """The body of one request as it comes. `more` says whether there may be more of it."""
+    """The body of one request as it arrives. `more` says whether more may follow."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self.more = True
 
     async def chunk(self) -> bytes:
-        """The next piece, maybe empty. Raises `Dropped` when the sender has gone."""
+        """The next piece, possibly empty. Raises `Dropped` when the sender has disconnected."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise Dropped("disconnected")
@@ -103,7 +104,7 @@ class Incoming:
 
 
 class Body:
-    """One body: what is held of it, for whom, and how long."""
+    """The part of one body held in memory, its client, and its deadline."""
 
     __slots__ = ("data", "gave_way", "limit", "source")
 
@@ -112,14 +113,13 @@ class Body:
         self.data, self.gave_way = bytearray(), False
 
     def give_way(self) -> None:
-        """Others need the room: the request ends now."""
+        """Ends the request now, to make room for others."""
         self.gave_way = True
         self.limit.move(0)
 
 
 class Ipn:
-    """The ASGI endpoint. `timer` is a monotonic clock in seconds; `dated`: whether it is proven when a message was
-    sent."""
+    """The ASGI endpoint. `timer` is a monotonic clock in seconds; `dated`: whether the time of sending is proven."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Ipn:
         try:
             with limit:
                 await self._read(incoming, body)
-                # What waits for a certificate takes no place of what is proven by one that is there.
+                # A wait for a certificate takes no place from messages whose certificate is cached.
                 if self._working - self._receiver.waiting >= self._limits.concurrency:
                     raise Overloaded()
                 limit.move(deadline)
@@ -178,12 +178,12 @@ class Ipn:
                 raise Overloaded() from None
             if incoming.more:
                 raise Dropped("body_timeout") from None
-            raise Overloaded("There was no time left to judge it.", reason="answer_timeout") from None
+            raise Overloaded("Not judged in time.", reason="answer_timeout") from None
         finally:
             self._held.remove(body.source, body)
 
     def _check_head(self, scope: Scope) -> dict[str, str]:
-        """The headers that SNS sends along."""
+        """The headers that SNS sends."""
         if scope["method"] != "POST":
             raise MethodNotAllowed()
         headers = {}
@@ -197,7 +197,7 @@ class Ipn:
         return headers
 
     async def _read(self, incoming: Incoming, body: Body) -> None:
-        """Read the body. What is held of it counts against all bodies that are held at once."""
+        """Read the body. What is held of it counts towards the limit for all bodies."""
         while incoming.more:
             piece = await incoming.chunk()
             if len(body.data) + len(piece) > self._limits.max_body:
@@ -208,7 +208,7 @@ class Ipn:
             self._held.add(body.source, body, len(piece))
 
     def _make_room(self, body: Body, size: int) -> None:
-        """The client that holds the most gives up its largest body. Raises `Overloaded` if this is the one."""
+        """Drops the largest body of the client that holds the most. Raises `Overloaded` if that is this one."""
         found = self._held.greediest(body.source, size)
         if found is None and len(body.data) + size <= SMALL_BODY:
             found = self._held.largest(SMALL_BODY)
@@ -226,8 +226,8 @@ class Ipn:
                 bytes(body.data), headers, account, traceparent=parent, source=body.source
             )
         except NotFound:
-            # A renamed account must not lose notifications for good: 404 would be final to SNS.
-            raise Unconfigured("No account has the name in the path.", reason="unconfigured_account") from None
+            # A renamed account must not lose notifications permanently: SNS treats 404 as final.
+            raise Unconfigured("The path names no configured account.", reason="unconfigured_account") from None
         finally:
             self._working -= 1
 
@@ -240,7 +240,7 @@ class Ipn:
     def _note(
         self, outcome: str, reason: str, began: float, receipt: Receipt | None = None, status: int | None = None
     ) -> None:
-        """One line and one count for each notification, whatever became of it."""
+        """Logs and counts each notification, whatever its outcome."""
         seconds = self._timer() - began
         self._metrics.notification(outcome, reason, seconds, receipt.age if receipt and self._dated else None)
         values: dict[str, object] = {"outcome": outcome, "duration_ms": round(seconds * 1000, 2)}
@@ -261,7 +261,7 @@ def _headers_of(error: ReceiverError) -> dict[bytes, bytes]:
 
 
 async def _answer(send: Send, incoming: Incoming, status: int, headers: Mapping[bytes, bytes]) -> None:
-    """An empty answer. Where the body was not read to its end, the connection is not used again."""
+    """An empty response. If the body was not read to its end, the connection is not reused."""
     early = incoming.more
     fields = [(b"content-length", b"0"), *headers.items(), *([(b"connection", b"close")] if early else [])]
     await send({"type": "http.response.start", "status": status, "headers": fields})
@@ -282,7 +282,7 @@ async def _linger(incoming: Incoming) -> None:
 
 
 async def _close(scope: Scope, receive: Receive, send: Send) -> None:
-    """Drop the connection. A server that cannot gets a 503 to send: the next best, since SNS tries again."""
+    """Drop the connection. If the server cannot, send 503: SNS tries again."""
     extension = scope.get("extensions", {}).get(CLOSE)
     if extension is None:
         headers = [(b"content-length", b"0"), (b"retry-after", b"30"), (b"connection", b"close")]

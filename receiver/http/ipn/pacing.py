@@ -1,7 +1,7 @@
-"""HTTP. A bound on how much work one turn of the loop takes on.
+"""HTTP. Limits how much work starts in one turn of the loop.
 
-The loop goes through all that is ready before it looks at its sockets again. A hundred notifications that are judged in
-one turn hold up an answer of 503, a pipeline to Redis and every timer by as much as all of them take together.
+The loop handles everything that is ready before it looks at its sockets again. A hundred notifications judged in one
+turn delay a 503, a pipeline to Redis and every timer by the sum of their times.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 
 
 class PerTickLimit:
-    """Lets `most` in per turn of the loop, the others in the turns after it: first come, first served."""
+    """Admits `most` per turn of the loop, and the rest in later turns: first come, first served."""
 
     def __init__(self, most: int) -> None:
         self._most = self._left = most
@@ -19,7 +19,7 @@ class PerTickLimit:
         self._armed = False
 
     async def enter(self) -> None:
-        """Returns at once, or when there is room. Who is cancelled meanwhile takes nobody's place."""
+        """Returns once there is room. A cancelled caller takes no place."""
         if self._left:
             self._left -= 1
             self._arm()

@@ -1,7 +1,7 @@
-"""HTTP. The API described in OpenAPI 3.1, for client generators, gateways and people: `GET /openapi.json`.
+"""HTTP. The API in OpenAPI 3.1, for client generators, gateways and people: `GET /openapi.json`.
 
-Every operation is declared above its handler (`api/operations.py`), answers by the types that the handlers fill. The
-dashboard is for browsers, and not part of it.
+Every operation is declared above its handler (`api/operations.py`), and its answers by the types that the handlers
+fill. The dashboard is for browsers and not included.
 """
 
 from __future__ import annotations
@@ -59,33 +59,33 @@ DECLARED: Final = (
 OPERATIONS: Final = {(operation.path, operation.method.lower()): operation for operation in DECLARED}
 """By path and method."""
 ABOUT: Final = """\
-Tracks refunds of Amazon Pay, issues them, and tells subscribers what became of them.
+Tracks and issues Amazon Pay refunds, and notifies subscribers of their outcome.
 
-Errors are `application/problem+json` (RFC 9457) with a stable `reason`; there may be new ones, which the status \
-explains. Unknown parameters and fields are refused. GET has a HEAD beside it. Every answer has an `X-Request-Id`, \
-which is in the service's log: yours, if you send one. A `traceparent` (W3C Trace Context) is passed on to Amazon, and \
-with the events that follow. Bodies are read as JSON whatever their Content-Type. Answers \
-may get new members: ignore those that you do not know.
+Errors are `application/problem+json` (RFC 9457) with a stable `reason`. New reasons may be added; handle an unknown \
+one by its status. Unknown parameters and fields are rejected. Every GET also supports HEAD. Every response has an \
+`X-Request-Id`, which also appears in the service's log: yours, if you send one. A `traceparent` (W3C Trace Context) \
+is passed on to Amazon and to the resulting events. Bodies are read as JSON whatever their Content-Type. Responses may \
+gain new members: ignore those that you do not know.
 
-Where `http.admin_port` is set, all of this is on that port, but for notifications, which are on `http.port`. Both \
-have `/healthz` and `/readyz`.
+If `http.admin_port` is set, everything here is on that port, except notifications, which are on `http.port`. Both \
+ports have `/healthz` and `/readyz`.
 
-The dashboard at `/` is for browsers, and not described here. With its session, pages of the same origin can read \
-(GET) without a token.
+The dashboard at `/` is for browsers and not described here. With its session, pages of the same origin can send GET \
+requests without a token.
 """
 TAGS: Final = {
-    "refunds": "What is known of refunds.",
-    "issuing": "Refunds that the service is asked to make.",
-    "events": "Every event, for whoever wants to follow.",
-    "subscribers": "Who is told, what they are owed, and what was given up.",
+    "refunds": "Read refunds.",
+    "issuing": "Issue refunds.",
+    "events": "The feed of all events.",
+    "subscribers": "Subscribers and their deliveries.",
     "notifications": "For Amazon.",
-    "operation": "For those who run the service.",
+    "operation": "For operators of the service.",
 }
 
 
 @cache
 def document() -> dict[str, Any]:
-    """The description. Do not change it."""
+    """The description. Do not modify it."""
     paths: dict[str, dict[str, Any]] = {}
     for (path, method), operation in OPERATIONS.items():
         paths.setdefault(path, {})[method] = described(operation)
@@ -104,8 +104,8 @@ def document() -> dict[str, Any]:
                 BEARER: {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A token of `[[tokens]]`. An operation names the scope that it needs: read, refund "
-                    "or admin; none includes another.",
+                    "description": "A token from `[[tokens]]`. Each operation names the scope that it needs: read, "
+                    "refund or admin; none includes another.",
                 }
             },
         },
@@ -114,13 +114,13 @@ def document() -> dict[str, Any]:
 
 @cache
 def encoded() -> tuple[bytes, str]:
-    """The description as it is answered, and its strong `ETag`."""
+    """The encoded description, and its strong `ETag`."""
     body = msgspec.json.encode(document())
     return body, f'"{sha256(body).hexdigest()[:32]}"'
 
 
 async def describe(request: Request) -> Response:
-    """`GET /openapi.json`: this description. It is the same for everybody, and needs no token."""
+    """`GET /openapi.json`: this description, the same for every caller. No token is needed."""
     body, tag = encoded()
     headers = {"ETag": tag, "Cache-Control": "public, max-age=300"}
     if matches(request.headers.getlist("if-none-match"), tag):
@@ -129,5 +129,5 @@ async def describe(request: Request) -> Response:
 
 
 def description_routes() -> list[BaseRoute]:
-    """Where it is."""
+    """The route of the description."""
     return [Route(DESCRIBE.path, describe, methods=[DESCRIBE.method])]

@@ -1,4 +1,4 @@
-"""HTTP. How an operation becomes OpenAPI 3.1: parameters, bodies, answers, problems."""
+"""HTTP. Renders an operation as OpenAPI 3.1: parameters, bodies, answers, problems."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ BEARER: Final = "token"
 
 MEANINGS: Final = {
     200: "OK.",
-    201: "It is done.",
+    201: "Done.",
     202: "Accepted, still in progress.",
-    204: "It is gone.",
-    304: "It has not changed since the `ETag` in `If-None-Match`.",
-    400: "The request is wrong.",
+    204: "Removed.",
+    304: "Unchanged since the `ETag` in `If-None-Match`.",
+    400: "The request is invalid.",
     401: "A valid token is required.",
     403: "The token lacks the scope.",
-    404: "There is no such thing, or the token may not see it.",
-    409: "The request contradicts what is there.",
+    404: "Not found, or not visible to the token.",
+    409: "The request conflicts with the current state.",
     413: "The body is too large.",
-    415: "The body is encoded.",
+    415: "The body has a Content-Encoding.",
     422: "Amazon refused.",
-    429: "Too many wrong tokens came from this address, also for the right one; or this token has asked for too much.",
-    500: "The service has a fault; its log says more, under the request's id.",
+    429: "Too many wrong tokens from this address (a right one is blocked too), or too many requests by this token.",
+    500: "Internal error. See the service's log for this request's id.",
     501: "A transfer coding other than chunked.",
-    502: "Amazon did not answer, or not so that it could be understood.",
-    503: "The service's own trouble, most often with Redis: the same request may succeed later.",
+    502: "Amazon did not answer, or its answer could not be understood.",
+    503: "A temporary problem of the service, usually with Redis: the same request may succeed later.",
 }
 SHARED: Final[Mapping[str, tuple[int, Sequence[str]]]] = {
     "Unauthorized": (401, TOKEN[401]),
@@ -43,17 +43,17 @@ SHARED: Final[Mapping[str, tuple[int, Sequence[str]]]] = {
     "TransferCoding": (501, ALWAYS[501]),
     "StoreUnavailable": (503, STORE[503]),
 }
-"""Problems that many operations have, word for word."""
+"""Problems that many operations have, with the same text."""
 
 
 def types_of(operation: Operation) -> list[type]:
-    """Those that its answers have."""
+    """The types of its answers."""
     found = [each for answer in operation.answers for each in answer.contents.values() if not isinstance(each, dict)]
     return [*found, *([operation.problem] if operation.problem else [])]
 
 
 def described(operation: Operation) -> Schema:
-    """The operation as OpenAPI has it."""
+    """The operation as an OpenAPI object."""
     return {
         "operationId": operation.id,
         "tags": [operation.tag],
@@ -92,18 +92,18 @@ def _answers(operation: Operation) -> dict[str, Schema]:
 
 
 def named(shape: type) -> str:
-    """The name of a shape's component: that of the class, without the suffix by which the code tells it apart."""
+    """The name of a shape's component: the class name without its suffix."""
     return shape.__name__.removesuffix("Json")
 
 
 def components(shapes: Sequence[type]) -> dict[str, Schema]:
-    """The schemas of the shapes and of all that they hold, by name."""
+    """The schemas of the shapes and of everything that they contain, by name."""
     _, found = msgspec.json.schema_components(shapes, ref_template=REF)
     return {name.removesuffix("Json"): _tidy(schema) for name, schema in sorted(found.items())}
 
 
 def _tidy(schema: Any) -> Any:
-    """With the components' names, without titles. A default is for clients: the service always sends the field."""
+    """Uses the components' names and removes titles. A default is for clients: the service always sends the field."""
     if isinstance(schema, list):
         return [_tidy(each) for each in schema]
     if not isinstance(schema, dict):
@@ -144,7 +144,6 @@ def _body(body: Body) -> Schema:
 
 
 def shared_answers() -> dict[str, Schema]:
-    """The components that are answers."""
     return {name: _whole_problem(status, words, ProblemJson) for name, (status, words) in SHARED.items()}
 
 
@@ -156,7 +155,7 @@ def _problem(status: int, reasons: Sequence[str], shape: type) -> Schema:
 
 
 def _whole_problem(status: int, reasons: Sequence[str], shape: type) -> Schema:
-    """The shape with the reasons that there can be: beside a reference, as OpenAPI 3.1 allows."""
+    """The shape with its possible reasons, next to a reference, as OpenAPI 3.1 allows."""
     of_amazon = list(reasons) == [AMAZON]
     reason = {"type": "string", "pattern": f"^{AMAZON}[a-z0-9_]+$"} if of_amazon else {"enum": list(reasons)}
     schema = {**_content(shape)["schema"], "properties": {"reason": reason}}
