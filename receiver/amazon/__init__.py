@@ -1,1 +1,1 @@
-"""Pure. What we ask Amazon: signed requests, and what its answers mean."""
+"""Pure. Signed requests to Amazon, and the meaning of its answers and notifications."""

@@ -1,4 +1,4 @@
-"""Pure. One Amazon Pay account as the verbs need it: whose notifications to believe, whom to ask, how fast."""
+"""Pure. The settings of one Amazon Pay account: trusted topics, endpoint, signing key, rate limits."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Account:
     signing_certificates: Mapping[str, bytes] = field(default_factory=dict)
     """Pinned certificates: `SigningCertURL` → PEM. These are never fetched."""
     over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
-    """Currency → most that may be refunded over the captured amount, minor units."""
+    """Currency → maximum overage above the captured amount, minor units."""
     stuck_after: int = STUCK_AFTER
-    """ms that a refund may be pending before it counts as stuck."""
+    """ms for which a refund can be pending before it counts as stuck."""
     fps: FpsAccess | None = None
-    """None: no refunds by Flexible Payments."""
+    """None: the account has no Flexible Payments."""
 
     def allows(self, topic_arn: str) -> bool:
         """Whether a notification of this topic may be for this account."""

@@ -1,4 +1,4 @@
-"""Pure. What an answer of Amazon means before anybody looks at the object in it: by HTTP class first.
+"""Pure. What an answer from Amazon means, before the object in it is read. The HTTP status decides first:
 
     2xx                                     a JSON object, or AmazonUnknown("amazon_unintelligible")
     429                                     AmazonThrottled
@@ -7,14 +7,14 @@
     other 4xx with a code of `VERDICTS`     AmazonRefused
     any other 4xx                           AmazonRefusesUs
 
-`reasonCode` comes second: the lists of codes that were published are neither complete nor sure about their statuses.
-Only `VERDICTS` speak of the refund. All else speaks of our request, or comes from a proxy on the way.
+`reasonCode` comes second: the published lists of codes are incomplete, and unreliable about HTTP statuses. Only
+`VERDICTS` concern the refund. Everything else concerns our request, or comes from a proxy in between.
 
-Amazon's answers have bounds as a stranger's have. What is over one is not understood, so it is no verdict, and Amazon
-is asked again:
+Amazon's answers are bounded like any other input. An answer over a limit is unintelligible, so it is no verdict, and
+Amazon is asked again:
 
-    of the whole answer    64 KiB of body (`transport/client.py`, as are head and time), 16 levels, UTF-8, not encoded
-    of one value           32 digits and 32 places; a key that is there once. Beyond it the value counts as unreadable
+    whole answer     64 KiB of body (`transport/client.py`, as are head and time), 16 levels, UTF-8, no content encoding
+    single value     32 digits and 32 places; each key once. Beyond that the value is unreadable
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from receiver.ledger.refund_request import KEY_TAKEN
 from receiver.ledger.schema import clean
 
 WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""A state, a reason code, an environment: what may become a Redis key or a label of a metric."""
+"""A state, a reason code or an environment. It can become part of a Redis key or a metric label."""
 
 NO_SUCH_OBJECT = "ResourceNotFound"
 VERDICTS = frozenset(
@@ -43,29 +43,29 @@ VERDICTS = frozenset(
         *("InvalidChargeStatus", "InvalidChargePermissionStatus", NO_SUCH_OBJECT, KEY_TAKEN),
     }
 )
-"""The reason codes that Amazon documents as a verdict on a refund: amount, count, currency, charge, key with other
-values. The list is closed: no other code ends a request."""
+"""The reason codes that Amazon documents as a verdict on a refund: amount, count, currency, charge, key reused with
+other values. The list is closed: no other code ends a request."""
 OF_THE_WAY = frozenset({401, 403, 407, 426})
-"""Statuses that speak of who asks, or of the way, whatever the body says."""
+"""Statuses that concern the caller or the network path, whatever the body says."""
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 MAX_RETRY_AFTER = 86_400
-"""A day. Amazon documents no `Retry-After`; whatever stands there must not park an account for ever."""
+"""One day. Amazon documents no `Retry-After`; no value of it may block an account for ever."""
 
 MAX_DIGITS = 32
-"""Of a number, and places before or after its point."""
+"""Maximum digits of a number, and places before or after its point."""
 NOT_JSON = "it is not JSON"
 PLAIN = ("", "identity")
-"""Values of Content-Encoding that change nothing. What is packed stays packed: a small answer cannot swell."""
+"""Values of Content-Encoding that change nothing. Compressed answers are refused, so a small answer cannot expand."""
 
 JsonObject = dict[str, Any]
 
 
 def judge(response: Response) -> JsonObject:
-    """The JSON object of a 2xx answer; numbers with a fraction are `Decimal`.
+    """The JSON object of a 2xx answer. Numbers with a fraction are `Decimal`.
 
-    Raises an `AmazonError` as the table above says. Each knows Amazon's status and request id, and `retry_after`
-    (seconds) where Amazon named one.
+    Raises an `AmazonError` as in the table above. Each carries Amazon's status and request id, and `retry_after`
+    (seconds) if Amazon sent one.
     """
     if 200 <= response.status < 300:
         return _object_of(response)
@@ -85,7 +85,7 @@ def judge(response: Response) -> JsonObject:
 
 
 def unintelligible(response: Response, what: str) -> NoReturn:
-    """Raise `AmazonOutcomeUnknown("amazon_unintelligible")`: a 2xx that does not tell us what happened."""
+    """Raise `AmazonOutcomeUnknown("amazon_unintelligible")`: the 2xx does not say what happened."""
     raise AmazonOutcomeUnknown(
         f"Amazon's answer cannot be understood: {what}.",
         reason="amazon_unintelligible",
@@ -95,10 +95,10 @@ def unintelligible(response: Response, what: str) -> NoReturn:
 
 
 def retry_after(headers: Mapping[str, str]) -> int | None:
-    """Seconds of `Retry-After`, at most a day; None where it is absent or unreadable.
+    """`Retry-After` in seconds, at most a day; None if it is absent or unreadable.
 
-    RFC 9110 10.2.3 allows seconds or a date. A date is measured against the answer's own `Date`, so that neither
-    this machine's clock nor the time of the call matters.
+    RFC 9110 10.2.3 allows seconds or a date. A date is compared with the answer's own `Date`, so neither this machine's
+    clock nor the time of the call matters.
     """
     text = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,10}", text):
@@ -126,7 +126,7 @@ def _object_of(response: Response) -> JsonObject:
 
 
 def _problem_of(response: Response) -> tuple[str, str, bool]:
-    """What an answer that is no 2xx says, its `reasonCode`, and whether it is within the bounds."""
+    """The message of an answer that is not 2xx, its `reasonCode`, and whether it is within the bounds."""
     parsed, problem = _parse(response)
     said = parsed if isinstance(parsed, dict) else {}
     code, message = said.get("reasonCode"), said.get("message")
@@ -138,10 +138,9 @@ def _problem_of(response: Response) -> tuple[str, str, bool]:
 
 
 def _parse(response: Response) -> tuple[object, str]:
-    """The JSON value, or None and why there is none: no bytes make this raise.
+    """The JSON value, or None and the error. Never raises.
 
-    A number or a byte that cannot be read spoils the field in which it stands, not the whole answer; so does a key that
-    is there twice.
+    A number or byte that cannot be read, or a duplicate key, makes only its own field unreadable, not the whole answer.
     """
     if response.truncated:
         return None, "it is longer than any answer should be"
@@ -156,10 +155,10 @@ def _parse(response: Response) -> tuple[object, str]:
 
 
 class NoValue:
-    """Stands for a value that cannot be read: NaN, a number out of bounds, what has one key with another."""
+    """Placeholder for an unreadable value: NaN, a number out of bounds, or a duplicate key."""
 
     def __init__(self, text: str) -> None:
-        """Nothing of the text is kept."""
+        """The text is discarded."""
 
 
 def _whole(text: str) -> int | NoValue:

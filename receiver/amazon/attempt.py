@@ -1,14 +1,14 @@
-"""Pure. One attempt to issue a refund has ended → issued, to be repeated, or refused. Total.
+"""Pure. The result of one attempt to issue a refund → issued, try again, or refused. Total.
 
     a refund                                     Made
     a refusal with one of Amazon's `VERDICTS`    Refused
     any other refusal, or 429                    TryAgain: Amazon did nothing
-    no answer, or half of one                    TryAgain; whether Amazon did anything is unknown, unless the request
+    no answer, or an incomplete one              TryAgain; whether Amazon did anything is unknown, unless the request
                                                  cannot have reached it (`never_sent`)
 
-Attempts are repeated until Amazon gives its verdict: after 5 s, 10 s, … 15 min, spread, and not before Amazon wants it.
-After the first refusal of our request the wait is 2 s: Amazon refuses requests at random for a moment, and the next of
-its hosts may take the same one.
+Attempts are repeated until Amazon gives its verdict: after 5 s, 10 s, … 15 min, with jitter, and not before Amazon's
+Retry-After. After the first refusal of our request the wait is 2 s: Amazon sometimes refuses requests at random for a
+moment, and another of its hosts may accept the same one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from receiver.ledger.refund_request import KEY_TAKEN, RefundRequestRecord
 RETRY_FIRST, RETRY_MOST = 5_000, 900_000
 REFUSES_US_FIRST = 2_000
 ALARM_TRIES, ALARM_AFTER = 8, 3_600_000
-"""A request that was tried so often, or is so old (ms), and still has no answer is an error in the log."""
+"""After this many attempts, or at this age (ms), a request without an answer is logged as an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +45,22 @@ class TryAgain:
     unknown: bool
     """Whether Amazon may have made the refund."""
     fields: Mapping[str, str]
-    """What is kept of this attempt."""
+    """What is stored about this attempt."""
     is_late: bool = False
     """Whether a person should look."""
 
     @property
     def refuses_us(self) -> bool:
-        """Whether Amazon refused our request, and said nothing about the refund."""
+        """Whether Amazon refused our request without saying anything about the refund."""
         return self.fields["last_error"] == AmazonRefusesUs.reason
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """There will be no refund; unless an earlier attempt has made it, which the store knows."""
+    """There will be no refund, unless an earlier attempt made it; the store knows that."""
 
     fields: Mapping[str, str]
-    """What is kept of this attempt."""
+    """What is stored about this attempt."""
     is_proven: bool = False
     """Whether no attempt can have made a refund."""
 
@@ -69,13 +69,13 @@ Verdict = Made | TryAgain | Refused
 
 
 def judge(result: Observation | AmazonError, record: RefundRequestRecord | None, now: int, random: float) -> Verdict:
-    """What the end of an attempt means for its request. `record` is the request as it was before, if it is known."""
+    """The verdict of an attempt on its request. `record` is the request as it was before, if known."""
     if isinstance(result, Observation):
         return Made(result)
     if isinstance(result, AmazonRefused) and result.reason_code in VERDICTS:
         is_proven = record is not None and not record.unknown and result.reason_code != KEY_TAKEN
         return Refused(_fields(result, result.reason), is_proven)
-    # A 404 without Amazon's word for an object that it does not know says nothing about the refund either.
+    # A 404 without Amazon's code for an unknown object says nothing about the refund either.
     reason = AmazonRefusesUs.reason if isinstance(result, AmazonRefused) else result.reason
     tries, created_at = (record.tries, record.created_at) if record else (0, now)
     asked = (result.retry_after or 0) * 1000

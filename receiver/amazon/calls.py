@@ -1,8 +1,8 @@
-"""Pure. Get Refund, Get Charge and Create Refund as requests, and their answers as values.
+"""Pure. Builds Get Refund, Get Charge and Create Refund, and reads their answers.
 
-`amazon/answers.py` judges an answer by its HTTP class before anything is read here. Only an id or a state that cannot
-be read makes an answer unintelligible. Any other field that cannot be read is null and noted in `unread`
-(`amazon/fields.py`): nothing about money is guessed, and nothing beside a decline silences it.
+`amazon/answers.py` judges an answer by its HTTP status before anything is read here. Only an unreadable id or state
+makes an answer unintelligible. Any other unreadable field is null and listed in `unread` (`amazon/fields.py`). So
+nothing about money is guessed, and no bad field hides a decline.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from receiver.ledger.refund import REFUND_ID, UNKNOWN_STATE, Observation, state_
 from receiver.ledger.timestamps import parse_time
 
 IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9_-]{1,32}")
-"""Amazon's idempotency page. A UUID with its dashes is too long: strip them."""
+"""Amazon's idempotency page. A UUID with dashes is too long: remove them."""
 
 MAX_SOFT_DESCRIPTOR = 16
 
 
 class Region(StrEnum):
-    """The three regions of Amazon Pay: Americas, Europe with the United Kingdom, Japan."""
+    """The three regions of Amazon Pay: Americas, Europe including the United Kingdom, Japan."""
 
     NA = "na"
     EU = "eu"
@@ -45,7 +45,7 @@ HOSTS = {
 
 
 def key_environment(public_key_id: str) -> str | None:
-    """The environment that a public key id is bound to by its prefix: "live", "sandbox", or None for one without."""
+    """The environment given by a public key id's prefix: "live", "sandbox", or None without a prefix."""
     upper = public_key_id.upper()
     return next((name for name in ("live", "sandbox") if upper.startswith(name.upper())), None)
 
@@ -54,8 +54,8 @@ def key_environment(public_key_id: str) -> str | None:
 class Endpoint:
     """Where an account's calls go. `environment` is "live" or "sandbox".
 
-    `override` replaces scheme, host and port (a simulator, a proxy); the path below it is as ever. What is then
-    signed as `x-amz-pay-host` is the host that is addressed, as Amazon's SDKs do with an address of one's own.
+    `override` replaces scheme, host and port (a simulator, a proxy); the path stays the same. `x-amz-pay-host` is then
+    signed with the overriding host, as in Amazon's SDKs.
     """
 
     region: Region
@@ -63,41 +63,41 @@ class Endpoint:
     public_key_id: str
     override: str | None = None
     auth_token: str = field(default="", repr=False)
-    """Delegated access: what a merchant gave to a solution provider; sent as `x-amz-pay-authtoken`."""
+    """Delegated access: a token that a merchant gave to a solution provider; sent as `x-amz-pay-authtoken`."""
 
     @property
     def base(self) -> str:
-        """The address up to the resource, without a slash at its end.
+        """The URL up to the resource, without a trailing slash.
 
-        The path holds the environment only for keys without a LIVE or SANDBOX prefix (Amazon's SDKs; with such a key
-        and a `/sandbox/` path Amazon refuses the call).
+        The path contains the environment only for keys without a LIVE or SANDBOX prefix (as in Amazon's SDKs; Amazon
+        refuses a key with a prefix together with a `/sandbox/` path).
         """
         root = (self.override or HOSTS[self.region]).rstrip("/")
         return f"{root}/v2" if key_environment(self.public_key_id) else f"{root}/{self.environment}/v2"
 
     @property
     def host(self) -> str:
-        """The host name addressed, without a port: the value of `x-amz-pay-host`."""
+        """The host name, without a port: the value of `x-amz-pay-host`."""
         return urlsplit(self.base).hostname or ""
 
 
 def get_refund(endpoint: Endpoint, refund_id: str) -> Request:
-    """`GET /refunds/{id}`, not yet signed. Raises `BadRequest` for an id that is not safe in a path."""
+    """`GET /refunds/{id}`, unsigned. Raises `BadRequest` for an id that is not safe in a path."""
     return _request(endpoint, "GET", f"refunds/{_id(refund_id, 'refund')}")
 
 
 def get_charge(endpoint: Endpoint, charge_id: str) -> Request:
-    """`GET /charges/{id}`, not yet signed. Raises `BadRequest` for an id that is not safe in a path."""
+    """`GET /charges/{id}`, unsigned. Raises `BadRequest` for an id that is not safe in a path."""
     return _request(endpoint, "GET", f"charges/{_id(charge_id, 'charge')}")
 
 
 def create_refund(
     endpoint: Endpoint, charge_id: str, money: Money, idempotency_key: str, soft_descriptor: str = ""
 ) -> Request:
-    """`POST /refunds`, not yet signed. The amount is a text with the currency's decimals: JPY has none.
+    """`POST /refunds`, unsigned. The amount is a text with the currency's decimals: JPY has none.
 
-    The body is the same bytes for the same values: Amazon refuses other values under a used idempotency key.
-    Raises `BadRequest` for an id, a key or a soft descriptor (16 characters) that Amazon would not take.
+    The same values always give the same bytes: Amazon refuses other values under a used idempotency key.
+    Raises `BadRequest` for an id, a key or a soft descriptor (16 characters) that Amazon would not accept.
     """
     if not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
         raise BadRequest(
@@ -116,17 +116,17 @@ def create_refund(
 
 
 def post_refund(endpoint: Endpoint, body: bytes, idempotency_key: str) -> Request:
-    """`POST /refunds` with a body that `create_refund` once made, not yet signed: a repetition sends the same bytes."""
+    """`POST /refunds` with a body from `create_refund`, unsigned: a repetition sends the same bytes."""
     return _request(endpoint, "POST", "refunds", body).with_headers(x_amz_pay_idempotency_key=idempotency_key)
 
 
 def read_refund(response: Response, refund_id: str | None = None, *, is_new: bool = False) -> Observation:
     """The refund in an answer to Get Refund or Create Refund (`refund_id` None: any).
 
-    `is_new` is for Create Refund, whose 2xx means that the refund is made: its id alone is enough then. A state that
-    cannot be read is `UNKNOWN_STATE` until Get Refund tells it.
-    Raises what `answers.judge` raises; and `AmazonOutcomeUnknown` with `amazon_unintelligible` for a body that does not
-    tell id and state, or `amazon_wrong_refund` for the answer about another refund.
+    `is_new` is for Create Refund: its 2xx means that the refund exists, so the id alone is enough. An unreadable state
+    is then `UNKNOWN_STATE` until Get Refund returns it.
+    Raises like `answers.judge`; also `AmazonOutcomeUnknown` with `amazon_unintelligible` for a body without id and
+    state, or `amazon_wrong_refund` for an answer about another refund.
     """
     read = Fields(response, judge(response))
     found = read.required("refundId", as_id)
@@ -153,7 +153,7 @@ def read_refund(response: Response, refund_id: str | None = None, *, is_new: boo
 def read_charge(response: Response, charge_id: str | None = None) -> Charge:
     """The charge in an answer to Get Charge (`charge_id` None: any).
 
-    Raises as `read_refund` does; the answer about another charge is `amazon_wrong_charge`.
+    Raises like `read_refund`; an answer about another charge is `amazon_wrong_charge`.
     """
     read = Fields(response, judge(response))
     found = read.required("chargeId", as_id)

@@ -1,9 +1,9 @@
-"""Pure. Which time to sign by: that of Amazon's hosts, learned from the `Date` of their answers.
+"""Pure. The time to sign with: that of Amazon's hosts, learned from the `Date` of their answers.
 
-Amazon refuses a request that is dated in its future, and its hosts do not agree on the time. A request that is dated
-some seconds in the past is accepted. So requests are dated by the host that is furthest behind, less a margin.
+Amazon refuses a request dated in its future, and its hosts' clocks differ. It accepts a request dated some seconds in
+the past. So requests are dated by the host whose clock is furthest behind, minus a margin.
 
-`now` is always this machine's own clock in ms; what is kept of a host is how far it is from that.
+`now` is always this machine's clock in ms. A host's clock is stored as its difference from that.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from email.utils import parsedate_to_datetime
 from receiver.exchange import Response
 
 UNLEARNED = -5_000
-"""ms from this machine's clock, while nothing is known of a host. NTP keeps machines closer than that."""
+"""ms from this machine's clock, used while a host is unknown. NTP keeps machines closer than that."""
 MARGIN = 3_000
-"""ms that a date stays behind what was learned: another host of that name may be so far behind this one."""
+"""Margin (ms) behind the learned time: another host of the same name can be this far behind."""
 KEPT = 600_000
-"""ms for which a host's date is believed, and for which a host whose date has misled us is not."""
+"""ms for which a host's date is trusted, and for which a host with a misleading date is not."""
 SPREAD = 15_000
-"""ms behind the others that a date may be and still count. What is further behind is a mistake, not a clock."""
+"""ms that a date can be behind the others and still count. Beyond that it is an error, not a clock."""
 BELIEVABLE = 86_400_000
-"""ms between two clocks. A greater difference is no clock's."""
+"""Maximum difference (ms) between two clocks. Anything greater is not a clock."""
 STALE = 60_000
-"""ms that a date may be behind the host's and cannot be the reason of a refusal. Amazon documents no limit."""
+"""ms that a date can be behind the host's without being the reason for a refusal. Amazon documents no limit."""
 STEP, LOWEST = 30_000, -300_000
-"""ms by which a date goes back where a host does not say what time it is, and how far in all."""
+"""Step (ms) by which a date goes back if a host sends no usable time, and the maximum in total."""
 SAME = 2_000
-"""ms within which two dates are the same."""
+"""ms within which two dates count as the same."""
 SAMPLES = 32
 
 OF_THE_DATE = re.compile(r"x-amz-pay-date|timestamp|\bdate\b|future|expired|clock|skew", re.IGNORECASE)
@@ -42,11 +42,11 @@ OF_THE_FUTURE = re.compile(r"future|not yet valid", re.IGNORECASE)
 
 @dataclass(slots=True)
 class _Host:
-    """Differences (ms) to this machine's clock, each with when it was learned."""
+    """Differences (ms) from this machine's clock, each with the time at which it was learned."""
 
     samples: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     fallback: int = UNLEARNED
-    """The difference to go by instead, where the host's date has misled us."""
+    """The difference to use instead, after the host's date proved misleading."""
     fallback_since: int | None = None
 
     def fallen_back(self, now: int) -> bool:
@@ -54,19 +54,19 @@ class _Host:
 
 
 class HostClocks:
-    """The clocks of all hosts that were heard, by host name and port."""
+    """The clocks of all hosts that have answered, by host name and port."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, _Host] = {}
 
     def date_for(self, host: str, now: int) -> int:
-        """The time (ms) by which to date a request to this host."""
+        """The time (ms) with which to date a request to this host."""
         found = self._hosts.get(host)
         if found is None:
             return now + UNLEARNED
         if found.fallen_back(now):
             return now + found.fallback
-        # A step of this machine's clock makes what was learned before it as old as the step is wide.
+        # If this machine's clock was stepped, older measurements age by the size of the step.
         known = sorted(difference for at, difference in found.samples if abs(now - at) <= KEPT)
         if not known:
             return now + UNLEARNED
@@ -74,19 +74,19 @@ class HostClocks:
         return now + next(each for each in known if middle - each <= SPREAD) - MARGIN
 
     def heard(self, host: str, response: Response, now: int) -> None:
-        """An answer of this host has come."""
+        """Record the date of an answer from this host."""
         theirs = date_of(response.headers)
         found = self._hosts.setdefault(host, _Host())
         if theirs is None or abs(theirs - now) > BELIEVABLE or found.fallen_back(now):
             return
-        # `Date` is cut to the second and was written before the answer came: the host is not behind this.
+        # `Date` is truncated to the second and was written before the answer arrived: the host is not behind this.
         found.samples.append((now, theirs - now))
 
     def refused(self, host: str, response: Response, now: int, *, dated: int) -> bool:
-        """Whether a refusal of a request that was `dated` so may be because of its date. Then `date_for` gives another.
+        """Whether the date of a request, `dated`, may be why it was refused. If so, `date_for` returns another date.
 
-        A refusal that does not speak of dates is one of the date where the host's own date is before the request's, or
-        more than a minute after it.
+        A refusal that does not mention dates counts as one if the host's own date is before the request's, or more than
+        a minute after it.
         """
         text = response.body[:4_096].decode("utf-8", "replace")
         theirs = date_of(response.headers)
@@ -104,7 +104,7 @@ class HostClocks:
 
     @staticmethod
     def _falls_back(found: _Host, now: int, refused: int, *, future: bool) -> bool:
-        """The host refuses what is dated by its own `Date`, or tells none: go by this machine's clock."""
+        """The host refuses dates taken from its own `Date`, or sends none: use this machine's clock."""
         other = UNLEARNED
         if abs(other - refused) <= SAME or (future and other > refused):
             other = refused - STEP if future and refused - STEP >= LOWEST else UNLEARNED
@@ -114,7 +114,7 @@ class HostClocks:
 
 
 def date_of(headers: Mapping[str, str]) -> int | None:
-    """The `Date` of an answer in ms, or None where there is none that can be read."""
+    """The `Date` of an answer in ms; None if it is absent or unreadable."""
     try:
         found = parsedate_to_datetime(headers.get("date", "")[:64])
         return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -1,6 +1,6 @@
-"""Pure. What a notification tells of a dispute, field by field: what cannot be read is left out, the rest is kept.
+"""Pure. Reads what a notification says about a dispute, field by field. Unreadable fields are dropped.
 
-JSON notifications name a dispute (`S01-0000000-0000000-B000000`) and its charge permission, XML ones also tell amount,
+JSON notifications name a dispute (`S01-0000000-0000000-B000000`) and its charge permission. XML ones also carry amount,
 reason and state. Both are read as one tree of names and texts.
 """
 
@@ -26,7 +26,7 @@ CHARGES = ("chargeid", "amazoncaptureid", "amazoncapturereferenceid", "captureid
 REASONS = ("chargebackreason", "filingreason", "claimreason", "reason", "reasondescription", "reasoncode")
 STATES = ("chargebackstate", "disputestate", "claimstate", "state", "status")
 TIMES = ("creationtimestamp", "createdat", "filingdate")
-"""Names in lower case, without underscores: the first that tells something counts."""
+"""Names in lower case, without underscores. The first one with a value counts."""
 
 _ID = re.compile(r"[!-~]{1,64}")
 
@@ -41,7 +41,7 @@ class Node:
 
 
 def kind_of(*types: str) -> str:
-    """The kind of dispute that one of these types names: `chargeback`, …; empty where none does."""
+    """The kind of dispute that one of these types names: `chargeback`, …; empty if none does."""
     for each in types:
         word = re.sub(r"[^A-Z]", "", each.upper())
         if "CHARGEBACK" in word:
@@ -54,10 +54,10 @@ def kind_of(*types: str) -> str:
 
 
 def read_dispute(kind: str, fields: Mapping[str, object]) -> Dispute:
-    """The dispute that a notification tells of. `fields` are the members of its message.
+    """The dispute in a notification. `fields` are the members of its message.
 
-    `dispute_id` is empty where none is readable. Raises `Malformed` where no charge permission is named: nobody could
-    say which refunds it concerns.
+    `dispute_id` is empty if unreadable. Raises `Malformed` if no charge permission is named, because the affected
+    refunds are then unknown.
     """
     data = fields.get("notificationdata")
     tree = [*_of_json(fields), *(_of_xml(data) if isinstance(data, str) else ())]
@@ -110,7 +110,7 @@ def _all(leaves: Iterable[tuple[str, str]], names: Iterable[str]) -> list[str]:
 
 
 def _permission(leaves: Iterable[tuple[str, str]]) -> str:
-    """The one that is named as such, else that of another id, else whatever looks like one in any text."""
+    """The id in the field made for it; else one found in another id; else anything in a text that looks like one."""
     named = (text for text in _all(leaves, PERMISSIONS) if REFUND_ID.fullmatch(text))
     others = (permission_of(text.upper()) for text in _all(leaves, (*PERMISSIONS, *CHARGES, *IDS)))
     canonical = (text for text in others if CHARGE_PERMISSION_ID.fullmatch(text))

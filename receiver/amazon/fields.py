@@ -1,11 +1,11 @@
-"""Pure. The fields of an answer's JSON object, read one by one, so that no field silences the others.
+"""Pure. Reads the fields of an answer's JSON object one by one, so that one bad field does not hide the others.
 
 Two kinds of field:
 
     required    without it the answer means nothing: raises `AmazonOutcomeUnknown("amazon_unintelligible")`
-    optional    null where it is absent; null and noted in `unread` where it is there and cannot be read
+    optional    null if absent; null and listed in `unread` if present but unreadable
 
-Nothing is guessed: a value is read in its documented form or not at all. Keys that are not asked for are passed over.
+Nothing is guessed: a value is read in its documented form or not at all. Unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from receiver.ledger.schema import clean
 Value = TypeVar("Value")
 
 ABSENT = (None, "")
-"""Null and the empty text are the same as no such key."""
+"""Null and the empty text count as absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """One JSON object of an answer. Its parts note in the same list what cannot be read."""
+    """One JSON object of an answer. Its nested objects share one list of unreadable fields."""
 
     response: Response
     values: JsonObject
     noted: list[Unread] = field(default_factory=list)
 
     def required(self, name: str, convert: Callable[[object], Value]) -> Value:
-        """The value. Raises `AmazonOutcomeUnknown` where it is absent or cannot be read."""
+        """The value. Raises `AmazonOutcomeUnknown` if it is absent or unreadable."""
         value = self.values.get(name)
         if value in ABSENT:
             unintelligible(self.response, f"it has no {name}")
@@ -48,7 +48,7 @@ class Fields:
             unintelligible(self.response, f"its {name} cannot be read ({error.reason})")
 
     def optional(self, name: str, convert: Callable[[object], Value], default: Value) -> Value:
-        """The value; the default where it is absent, or cannot be read and is noted."""
+        """The value; the default if it is absent, or unreadable, which is noted."""
         value = self.values.get(name)
         if value in ABSENT:
             return default
@@ -59,7 +59,7 @@ class Fields:
             return default
 
     def part(self, *names: str) -> Fields:
-        """The first of these members that is an object. Where none is, an empty one; what stands there is noted."""
+        """The first of these members that is an object; an empty one if none is. A wrong type is noted."""
         found = [self.values[name] for name in names if self.values.get(name) not in ABSENT]
         objects = [each for each in found if isinstance(each, dict)]
         if found and not objects:
@@ -67,17 +67,17 @@ class Fields:
         return Fields(self.response, objects[0] if objects else {}, self.noted)
 
     def note(self, name: str, reason: str) -> None:
-        """Note that a field is there and cannot be read."""
+        """Note that a field is present but unreadable."""
         self.noted.append(Unread(name, reason))
 
     @property
     def unread(self) -> tuple[Unread, ...]:
-        """What could not be read so far, in this object and in its parts."""
+        """The fields found unreadable so far, in this object and its parts."""
         return tuple(self.noted)
 
 
 def as_id(value: object) -> str:
-    """An id of Amazon's. Raises `Malformed`."""
+    """An Amazon id. Raises `Malformed`."""
     if not isinstance(value, str):
         raise Malformed("It is not a text.", reason="not_a_text")
     if not REFUND_ID.fullmatch(value):
@@ -95,7 +95,7 @@ def as_word(value: object) -> str:
 
 
 def as_reason(value: object) -> str:
-    """A reason code. One that says who began the refund is kept in any spelling. Raises `Malformed`."""
+    """A reason code. One that says who started the refund is accepted in any spelling. Raises `Malformed`."""
     if isinstance(value, str) and is_theirs(value):
         return value if WORD.fullmatch(value) else re.sub(r"[^A-Za-z0-9_-]+", "-", value)[:64]
     return as_word(value)
@@ -109,7 +109,7 @@ def as_text(value: object) -> str:
 
 
 def as_reference(value: object) -> str:
-    """The merchant's own order number, exactly as it is. Raises `Malformed` where it cannot be kept so."""
+    """The merchant's order number, unaltered. Raises `Malformed` if it cannot be stored unaltered."""
     if not isinstance(value, str):
         raise Malformed("It is not a text.", reason="not_a_text")
     if problem := reference_problem(value):

@@ -1,7 +1,7 @@
-"""Pure. The message inside a believed envelope: which object of which merchant changed.
+"""Pure. The message inside a proven envelope: which object of which merchant changed.
 
 Two generations are in use: JSON with `NotificationVersion: V2`, and JSON around an XML text (`OffAmazonPayments` of
-2013). Neither is trusted with state: a notice says where to look.
+2013). Neither is trusted for the state of an object; it only names the object to look up.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _XML_TYPES = {
     "PaymentRefund": REFUND,
     "ChargebackDetailedNotification": "CHARGEBACK",
 }
-"""`NotificationType` of the XML generation → the object type that the V2 generation has for it."""
+"""`NotificationType` of the XML generation → the corresponding object type of V2."""
 
 KNOWN_TYPES: Final = frozenset(
     {
@@ -40,21 +40,21 @@ KNOWN_TYPES: Final = frozenset(
         *("SOLUTIONPROVIDEREVENT", "SOLUTIONPROVIDERMERCHANTNOTIFICATION"),
     }
 )
-"""The object types that Amazon documents, and those of its XML notifications that are about no refund of ours."""
+"""The object types that Amazon documents, and types of XML notifications that do not concern our refunds."""
 
 MERCHANT = re.compile(r"[A-Za-z0-9]{1,64}")
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """What a notification says."""
+    """The content of a notification."""
 
     merchant_id: str
     """`MerchantID`, or `SellerId` in the XML generation."""
     object_type: str
-    """REFUND, CHARGE, CHARGE_PERMISSION, CHARGEBACK, or another word of Amazon's in capitals."""
+    """REFUND, CHARGE, CHARGE_PERMISSION, CHARGEBACK, or another type from Amazon, in capitals."""
     object_id: str
-    """Of a refund always `REFUND_ID`; of other objects empty where it is missing or odd."""
+    """For a refund always a `REFUND_ID`; for other objects empty if it is missing or malformed."""
     notification_type: str
     notification_id: str
     generation: int
@@ -64,9 +64,9 @@ class Notice(msgspec.Struct, frozen=True):
     refund_type: str = ""
     """`RefundType` of the XML generation: SellerInitiated, AmazonA-ZRefund, Chargeback, ..."""
     release_environment: str = ""
-    """`Sandbox` or `Live`, which only the XML generation tells."""
+    """`Sandbox` or `Live`; only in the XML generation."""
     dispute: Dispute | None = None
-    """Of a chargeback or a claim: what is told of it. Its times, and an id where none is told, are the receiver's."""
+    """For a chargeback or a claim: its details. The receiver adds the times, and an id if there is none."""
 
     @property
     def is_refund(self) -> bool:
@@ -75,15 +75,15 @@ class Notice(msgspec.Struct, frozen=True):
 
     @property
     def is_known(self) -> bool:
-        """Whether it is known what the notice says of refunds: Amazon documents its type, or it tells of a dispute."""
+        """Whether we know what the notice says about refunds: its type is documented, or it describes a dispute."""
         return self.object_type in KNOWN_TYPES or self.dispute is not None
 
 
 def read_notice(message: str) -> Notice:
-    """Read the `Message` of a notification.
+    """Parse the `Message` of a notification.
 
-    Amazon's IPN page spells the keys in two ways (`MerchantID` and `merchantID`, ...), so their case does not count;
-    one name with two values does. Raises `Malformed` (`notice_unreadable`), and nothing else, whatever the text is.
+    Amazon's IPN page spells the keys in two ways (`MerchantID` and `merchantID`, ...), so their case is ignored; two
+    values under one name are an error. Raises only `Malformed` (`notice_unreadable`), for any text.
     """
     try:
         fields = _fold(strict_json.parse_text(message))
@@ -160,7 +160,7 @@ def _read_refund(data: object) -> tuple[str, str]:
     if not isinstance(data, str):
         raise _unreadable("NotificationData is not a text")
     try:
-        # Nothing may stand before an XML declaration, not even the empty line that some writers put there.
+        # XML allows nothing before the declaration, but some writers put an empty line there.
         root: Element = fromstring(data.lstrip("\ufeff \t\r\n"), forbid_dtd=True)
     except (ParseError, ValueError, LookupError) as error:
         raise _unreadable("NotificationData is not plain XML") from error

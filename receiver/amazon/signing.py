@@ -1,7 +1,7 @@
-"""Pure. A request to Amazon Pay becomes one that proves it is ours: canonical request, string to sign, RSASSA-PSS.
+"""Pure. Signs requests to Amazon Pay: canonical request, string to sign, RSASSA-PSS.
 
 The rules are those of Amazon's "Signing requests" page and its four SDKs. A signature takes about a millisecond of
-processor time; callers that sign many requests may do it in a thread.
+processor time; callers that sign many requests can do it in a thread.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ SIGNED_HEADERS = (
     "x-amz-pay-idempotency-key",
     "x-amz-pay-region",
 )
-"""Signed where the request has them, as in every SDK. `x-amz-pay-simulation-code` must stay out of the signature."""
+"""Signed if the request has them, as in every SDK. `x-amz-pay-simulation-code` must not be signed."""
 
 PUBLIC_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """No document gives a pattern; this keeps the `Authorization` header unambiguous."""
 
 MIN_KEY_BITS = 2048
-"""The size that Seller Central generates."""
+"""The key size that Seller Central generates."""
 
 
 class Algorithm(StrEnum):
-    """The signature algorithms of Amazon Pay; they differ in the length of the salt alone."""
+    """The signature algorithms of Amazon Pay. They differ only in the length of the salt."""
 
     V1 = "AMZN-PAY-RSASSA-PSS"
     V2 = "AMZN-PAY-RSASSA-PSS-V2"
@@ -63,9 +63,9 @@ class Signer:
     __slots__ = ("_key", "algorithm", "public_key_id")
 
     def __init__(self, public_key_id: str, private_key_pem: bytes, algorithm: Algorithm = Algorithm.V2) -> None:
-        """Read the unencrypted PEM of an RSA key of at least 2048 bits.
+        """Read an unencrypted PEM with an RSA key of at least 2048 bits.
 
-        Raises `ConfigurationError` with a sentence per problem: what was found instead, and the mend.
+        Raises `ConfigurationError` with a sentence per problem: what was found, and how to fix it.
         """
         key, problems = _read_key(private_key_pem)
         if not PUBLIC_KEY_ID.fullmatch(public_key_id):
@@ -79,7 +79,7 @@ class Signer:
     def sign(self, request: Request, now: int) -> Request:
         """The request with `x-amz-pay-date` (from `now`, ms UTC) and `authorization`.
 
-        Signs those of `SIGNED_HEADERS` that the request has, and exactly the bytes of its body.
+        Signs those of `SIGNED_HEADERS` that the request has, and the exact bytes of its body.
         """
         dated = request.with_headers(x_amz_pay_date=format_basic(now))
         names = signed_headers(dated)
@@ -91,7 +91,7 @@ class Signer:
         )
 
     def verifies(self, signed: Request) -> bool:
-        """Whether the public half of our key verifies what `sign` returned, as Amazon will with the one it has."""
+        """Whether our public key verifies what `sign` returned, as Amazon will do with its copy."""
         text = string_to_sign(self.algorithm, canonical_request(signed, signed_headers(signed)))
         _, _, signature = signed.headers.get("authorization", "").rpartition("Signature=")
         try:
@@ -101,13 +101,13 @@ class Signer:
         return True
 
     def derived_key(self, purpose: str) -> bytes:
-        """A secret of 32 bytes that only who has the private key can make; each purpose has another."""
+        """A 32-byte secret that only the holder of the private key can derive; different for each purpose."""
         private = self._key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         return sha256(purpose.encode() + b"\0" + private).digest()
 
     @property
     def bits(self) -> int:
-        """The size of the key."""
+        """The size of the key in bits."""
         return self._key.key_size
 
     @property
@@ -121,7 +121,7 @@ def signed_headers(request: Request) -> list[str]:
 
 
 def canonical_request(request: Request, signed_headers: Iterable[str]) -> str:
-    """The text that is hashed into the string to sign; `signed_headers` are lower-case names, in any order."""
+    """The text whose hash goes into the string to sign. `signed_headers` are lower-case names, in any order."""
     names = sorted(signed_headers)
     parts = urlsplit(request.url)
     return "\n".join(
@@ -143,14 +143,14 @@ def string_to_sign(algorithm: Algorithm, canonical: str) -> str:
 
 
 ECHOED = re.compile(r"signing String \[\s*(AMZN-PAY-RSASSA-PSS(?:-V2)?)\s+([0-9a-f]{64})\s*\]")
-"""Amazon repeats the string that it would have signed, in its message about a wrong signature."""
+"""Amazon's error message about a wrong signature contains the string that it expected to be signed."""
 
 
 def diagnose(message: str, signed: Request, algorithm: Algorithm) -> str:
-    """Why Amazon did not accept our signature of this request: one sentence, or empty where its message does not tell.
+    """Why Amazon rejected our signature of this request: one sentence, or empty if its message does not say.
 
-    The same text on both sides means that the key is wrong; another text, that something on the way changed the
-    request, or that we build it wrongly.
+    The same text on both sides means that the key is wrong. A different text means that the request was changed on the
+    way, or that we built it wrongly.
     """
     echoed = ECHOED.search(message)
     if echoed is None:
@@ -171,9 +171,9 @@ def diagnose(message: str, signed: Request, algorithm: Algorithm) -> str:
 
 
 def canonical_path(path: str) -> str:
-    """The path with several slashes made one, and every segment encoded by RFC 3986. Empty becomes `/`.
+    """The path with repeated slashes collapsed and each segment encoded by RFC 3986. An empty path becomes `/`.
 
-    What the path already encodes is decoded first, so that nothing is encoded twice (the Java SDK's behaviour).
+    Existing encoding is decoded first, so that nothing is encoded twice (as in the Java SDK).
     """
     slashed = re.sub(r"/+", "/", f"/{path}")
     return "/".join(_encode(segment) for segment in slashed.split("/"))
@@ -182,7 +182,7 @@ def canonical_path(path: str) -> str:
 def canonical_query(query: str) -> str:
     """The query encoded by RFC 3986 and sorted by encoded name, then encoded value, in byte order.
 
-    A name without a value gets an empty one, repeated names stay repeated; a plus sign is a plus sign.
+    A name without a value gets an empty one. Repeated names stay repeated. A plus sign is a plus sign.
     """
     pairs = (field.partition("=") for field in query.split("&") if field)
     encoded = sorted((_encode(name), _encode(value)) for name, _, value in pairs)
@@ -207,7 +207,7 @@ def _read_key(pem: bytes) -> tuple[RSAPrivateKey | None, list[str]]:
 
 
 def _explain(pem: bytes) -> str:
-    """Why this is no private key, in one sentence that shows nothing of it."""
+    """Why the text is not a usable private key, in one sentence that reveals nothing of it."""
     text = pem.decode("utf-8", "replace")
     begins = re.findall(r"-----BEGIN ([A-Z0-9 ]+)-----", text)
     if not text.strip():

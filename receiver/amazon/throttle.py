@@ -1,6 +1,6 @@
-"""Pure. How fast Amazon may be called: a token bucket for each operation.
+"""Pure. Limits calls to Amazon: one token bucket per operation.
 
-Amazon's throttling page gives the burst and the rate of each operation, for live and sandbox."""
+Burst and rate of each operation, for live and sandbox, are those of Amazon's throttling page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Call(StrEnum):
-    """The calls that Amazon throttles, each with a bucket of its own."""
+    """The calls that Amazon throttles, each with its own bucket."""
 
     GET_REFUND = "get_refund"
     GET_CHARGE = "get_charge"

@@ -1,4 +1,4 @@
-"""Pure. What can be taken from a message that is not understood: refunds that it names, a dispute, and whose it is."""
+"""Pure. Extracts what it can from a message that is not understood: refund ids, a dispute, merchant ids."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """What a message holds, whatever it means."""
+    """What a message contains, whatever it means."""
 
     refund_ids: tuple[str, ...]
-    """Every text that has the form of Amazon's refund ids, each once, in the order of the message."""
+    """Every text in the form of Amazon's refund ids, once each, in the order of the message."""
     merchant_id: str
-    """`MerchantID` or `SellerId`, where the message is a JSON object that has one, of the right form; else empty."""
+    """`MerchantID` or `SellerId`, if the message is a JSON object with a well-formed one; else empty."""
     words: frozenset[str]
-    """The texts of letters and digits in it: a merchant id may be among them."""
+    """The alphanumeric texts in it: one of them may be a merchant id."""
     is_sample: bool
     """Whether it calls itself a test message, whose ids are invented."""
     dispute: Dispute | None = None
-    """What it tells of a dispute, where its type is one and it names a charge permission."""
+    """Its dispute, if its type is one and it names a charge permission."""
 
 
 def read_contents(message: str) -> Contents:
-    """Read any text at all; nothing is raised."""
+    """Read any text; never raises."""
     try:
         parsed = strict_json.parse_text(message)
     except Malformed:
@@ -63,7 +63,7 @@ def _dispute(fields: Mapping[str, object]) -> Dispute | None:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Every text in a JSON value, names included: an escape may hide an id from a search in the message as it came."""
+    """Every text in a JSON value, including names. Escapes can hide an id from a search in the raw message."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

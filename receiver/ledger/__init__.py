@@ -1,1 +1,1 @@
-"""Pure. What we know: refunds, their lifecycle, hints and lists."""
+"""Pure. Refunds, refund requests, charges and disputes: the values, and the decisions about them."""

@@ -1,12 +1,12 @@
-"""Pure. A charge's book: each refund of the charge that we know, and each reservation for one that is being issued.
+"""Pure. A charge's book: its known refunds, and a reservation for each refund that is being issued.
 
-An entry is a line of words in the hash `charge:<id>`, under the refund's id or `request:<request id>`:
+An entry is one line in the hash `charge:<id>`, under the refund's id or `request:<request id>`:
 
     <minor units, or ?> <state> <began, ms> <currency, or -> [conflict]
 
-`?` is an amount that nobody told. `conflict` says that Amazon has told both Refunded and Declined. Older versions wrote
-`<minor units> <state>`: when such a refund began is not known, and so it counts as if it had begun just now.
-`store/requests/reserve.lua` reads the same form and decides; `in_the_way` tells beforehand what it will say.
+`?` is an unknown amount. `conflict` means that Amazon reported both Refunded and Declined. Older versions wrote
+`<minor units> <state>`: the start of such a refund is unknown, so it counts as if it had just started.
+`store/requests/reserve.lua` reads the same lines and decides; `in_the_way` predicts its decision.
 """
 
 from __future__ import annotations
@@ -23,45 +23,44 @@ RESERVED = "Reserved"
 """The state of a reservation."""
 RESERVATION = "request:"
 MOST_REFUNDS = 10
-"""Refunds that Amazon takes for one charge: 10 for each capture (Amazon Pay's older API, Refund). For the API v2 no
-number is published. Whether declined refunds count is not published either: they are not counted here, because ten
-declines for want of balance would otherwise block the charge for ever. Where Amazon counts them, it refuses the request
-itself (TransactionCountExceeded)."""
+"""Refunds that Amazon accepts for one charge: 10 for each capture (Amazon Pay's older API, Refund). Amazon publishes no
+number for API v2, nor whether declined refunds count. Here they do not count: otherwise 10 declines for insufficient
+balance would block the charge for ever. If Amazon counts them, it refuses the request (TransactionCountExceeded)."""
 SKEW = 300_000
-"""ms by which Amazon's clock may be behind ours."""
+"""ms by which Amazon's clock can be behind ours."""
 LINE = re.compile(r"(\d+|\?) (\S+) (\d+) (\S+)(?: (\w+))?")
 OLD_LINE = re.compile(r"(\d+|\?) (.+)", re.DOTALL)
 LONGEST_STATE = 20
-"""Characters kept of a state that we do not know. With them a line stays below the 64 bytes of a compact hash."""
+"""Maximum length of an unknown state. It keeps a line within the 64 bytes of a compact hash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One refund, or one reservation, on a charge."""
+    """One refund or reservation on a charge."""
 
     minor_units: int | None
-    """None: nobody told the amount. It counts as the whole charge."""
+    """None: unknown. It then counts as the whole charge."""
     state: str
     began: int | None = None
-    """ms: Amazon's creationTimestamp, else our first sight; of a reservation, when it was made. None: not known."""
+    """ms: Amazon's creationTimestamp, else first seen here; for a reservation, when it was made. None: unknown."""
     currency: str = ""
     conflict: bool = False
-    """Amazon has told both Refunded and Declined, so the buyer may have the money."""
+    """Amazon reported both Refunded and Declined, so the buyer may have the money."""
 
     @property
     def counts(self) -> bool:
-        """Whether it uses up the charge: all but what was declined, and was never Refunded."""
+        """Whether it uses up part of the charge. Only a refund that was declined and never Refunded does not."""
         return self.state != State.DECLINED or self.conflict
 
     @property
     def amount(self) -> Money | None:
-        """The amount, where amount and currency are known."""
+        """The amount, if amount and currency are known."""
         if self.minor_units is None or not self.currency:
             return None
         return Money.of_minor(self.minor_units, self.currency)
 
     def line(self) -> str:
-        """The entry as it is written."""
+        """The entry as stored."""
         if self.began is None:
             raise ValueError("An entry is written with the time at which its refund began.")
         state = re.sub(r"\s", "_", self.state)[:LONGEST_STATE] or "-"
@@ -71,40 +70,40 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What is checked in the step that reserves an amount. Amounts are minor units, times ms.
+    """The checks made in the step that reserves an amount. Amounts are in minor units, times in ms.
 
-    A refund of the same amount is in the way if it began at `since` or later, and a reservation if it was made at
-    `reserved_since` or later; None: the amount alone is no reason. `besides` are ids of refunds and requests that the
-    caller knows of, and wants this refund beside.
+    A refund of the same amount blocks if it began at `since` or later; a reservation, if it was made at
+    `reserved_since` or later. None turns the check off. `besides` holds the ids of refunds and requests that the caller
+    has named: they do not block.
     """
 
     most: int
-    """What may be refunded on the charge in all."""
+    """The most that can be refunded on the charge in total."""
     refunded: int
-    """What Amazon says was refunded."""
+    """The total that Amazon reports as refunded."""
     since: int | None = None
     reserved_since: int | None = None
     besides: Collection[str] = ()
 
 
 def retry_guard(declined: Refund, now: int, most: int = 0, refunded: int = 0, besides: Collection[str] = ()) -> Guard:
-    """What must not be in the way of a retry, which looks back to when the declined refund began.
+    """The guard for a retry. It looks back to the start of the declined refund, or without limit if that is unknown.
 
-    To always, where Amazon has not told that. The time of a reservation is ours, and our clock may be behind Amazon's.
+    Reservations are dated by our clock, which can be behind Amazon's.
     """
     since = declined.created_at if 0 < declined.created_at <= now else 0
     return Guard(most, refunded, since, max(since - SKEW, 0), besides)
 
 
 def reservation(request_id: str) -> str:
-    """The member of a charge's book that holds the amount of a request back."""
+    """The key of a request's reservation in the charge's book."""
     return f"{RESERVATION}{request_id}"
 
 
 def entry_of(refund: Refund) -> Entry | None:
-    """The entry of a refund; None where its charge is not known.
+    """The entry of a refund; None if its charge is unknown.
 
-    Flexible Payments does not tell how much "all that is left" was; nothing is reserved on a transaction of it.
+    Flexible Payments does not report the amount of a refund of "all that is left", so its transactions have no book.
     """
     if not refund.charge_id:
         return None
@@ -120,7 +119,7 @@ def entry_of(refund: Refund) -> Entry | None:
 
 
 def read_entry(line: str) -> Entry:
-    """The entry that a line holds, of this version or an older one. Raises `ValueError` if it is none."""
+    """Parse a line written by this version or an older one. Raises `ValueError`."""
     if found := LINE.fullmatch(line):
         minor, state, began, currency, flag = found.groups()
         currency = "" if currency == "-" else currency
@@ -135,9 +134,9 @@ def _minor(text: str) -> int | None:
 
 
 def in_the_way(entries: Mapping[str, Entry], taken: Mapping[str, str], money: Money, guard: Guard) -> dict[str, Entry]:
-    """The refunds and reservations that the caller has to name before `money` is refunded beside them.
+    """The refunds and reservations that the caller must name before `money` can be refunded as well.
 
-    `taken` says which request has become which refund: who named the request has named the refund.
+    `taken` maps requests to the refunds they became: naming the request also names its refund.
     """
     return {
         name: entry
@@ -150,7 +149,7 @@ def in_the_way(entries: Mapping[str, Entry], taken: Mapping[str, str], money: Mo
 
 
 def is_same_amount(entry: Entry, money: Money, guard: Guard) -> bool:
-    """Whether an entry may be the very refund that is asked for, paid another way. What is not known may be so."""
+    """Whether an entry may be the requested refund, already paid by another route. Unknown values count as a match."""
     since = guard.reserved_since if entry.state == RESERVED else guard.since
     return (
         since is not None

@@ -1,8 +1,8 @@
-"""Pure. A dispute: a chargeback at the buyer's bank, or an A-to-z claim, about a payment by Amazon Pay.
+"""Pure. A dispute about a payment: a chargeback at the buyer's bank, or an A-to-z claim.
 
-While a dispute is open the buyer may have the money from it already, or may get it: a refund would pay twice. The words
-of `state` (UnderReview, ActionRequired, Resolved, Closed) and `resolution` (BuyerWon, MerchantWon, NoFault) are those
-of Amazon's Get Dispute. Notifications carry neither, so a dispute that only a notification has told of is open.
+While a dispute is open, the buyer may already have the money or may still get it, so a refund could pay twice. The
+values of `state` (UnderReview, ActionRequired, Resolved, Closed) and `resolution` (BuyerWon, MerchantWon, NoFault) are
+those of Amazon's Get Dispute. Notifications carry neither, so a dispute known only from a notification is open.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ MERCHANT_WON = "MerchantWon"
 
 
 class Dispute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What Amazon has told of one dispute. Texts are empty, and times 0, where it was not told or not readable."""
+    """What Amazon reported about one dispute. A missing or unreadable text is empty, a missing time is 0."""
 
     dispute_id: str
     charge_permission_id: str
     charge_id: str = ""
-    """Empty: any charge of the charge permission may be the disputed one."""
+    """If empty, any charge of the charge permission may be the disputed one."""
     kind: str = "chargeback"
     """`chargeback`, `A-to-z claim` or `dispute`."""
     amount: Money | None = None
     reason: str = ""
     """Why the buyer filed it, in Amazon's words."""
     told_state: str = ""
-    """`ChargebackState` of an XML notification, such as RECEIVED. It does not tell who has won."""
+    """`ChargebackState` of an XML notification, such as RECEIVED. It does not say who won."""
     state: str = ""
     resolution: str = ""
     created_at: int = 0
     """Amazon's `CreationTimestamp`, ms."""
     first_told_at: int = 0
-    """When Amazon signed the first notification of it that we have, ms."""
+    """When Amazon signed the first notification about it, ms."""
     told_at: int = 0
-    """When Amazon signed the last one, ms."""
+    """When Amazon signed the latest one, ms."""
 
     @property
     def is_open(self) -> bool:
-        """Whether the buyer may have the money from it. A dispute that the buyer has won stays open in this sense."""
+        """Whether the buyer may have the money. A dispute that the buyer won therefore stays open."""
         return self.state not in ENDED or self.resolution != MERCHANT_WON
 
     def concerns(self, charge_id: str) -> bool:
@@ -58,20 +58,22 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DisputeJson(Json, kw_only=True):
-    """A dispute about a charge, as far as Amazon has told of it. What it did not tell is null."""
+    """A dispute about a charge. A field that Amazon did not report is null."""
 
     dispute_id: str
     kind: Annotated[str, Meta(description="chargeback, A-to-z claim or dispute.")]
     charge_permission_id: str
-    charge_id: Annotated[str | None, Meta(description="Null: it may be about any charge of the charge permission.")] = (
+    charge_id: Annotated[str | None, Meta(description="Null: any charge of the charge permission may be disputed.")] = (
         None
     )
-    open: Annotated[bool, Meta(description="Until Amazon says that the merchant has won. An open one stops refunds.")]
+    open: Annotated[
+        bool, Meta(description="True until Amazon reports that the merchant won. An open dispute blocks refunds.")
+    ]
     amount: MoneyJson | None = None
     reason: Annotated[str | None, Meta(description="Why the buyer filed it, in Amazon's words.")] = None
     state: Annotated[str | None, Meta(description="In Amazon's words, such as RECEIVED or UnderReview.")] = None
     resolution: Annotated[
-        str | None, Meta(description="BuyerWon, MerchantWon or NoFault, where Amazon has told it.")
+        str | None, Meta(description="BuyerWon, MerchantWon or NoFault, if Amazon has reported it.")
     ] = None
     creation_timestamp: AmazonTime | None = None
     first_told_at: Annotated[Rfc3339 | None, Meta(description="When Amazon signed the first notification of it.")] = (
@@ -81,19 +83,18 @@ class DisputeJson(Json, kw_only=True):
 
 
 def permission_of(object_id: str) -> str:
-    """The charge permission that a charge, refund or dispute belongs to: `S01-5105180-3221187` of all their ids."""
+    """The charge permission of a charge, refund or dispute id: the first three parts, such as `S01-5105180-3221187`."""
     return "-".join(object_id.split("-")[:3])
 
 
 def signed(dispute: Dispute, message_id: str, at: int) -> Dispute:
-    """What a notification tells, with the time (ms) at which Amazon signed it. Where it names none, it is named after
-    the message."""
+    """The dispute with its signing time (ms) and an id. If the notification names no id, the message id is used."""
     named = dispute.dispute_id or f"unnamed-{message_id}"
     return msgspec.structs.replace(dispute, dispute_id=named, first_told_at=at, told_at=at)
 
 
 def joined(known: Dispute, told: Dispute) -> Dispute:
-    """What is known after one more notification. The newest that tells a fact counts; one without it erases nothing."""
+    """Merge a further notification. For each field the newest value wins; a missing value erases nothing."""
     older, newer = sorted((known, told), key=lambda each: each.told_at)
     facts = {name: value for name in Dispute.__struct_fields__ if (value := getattr(newer, name))}
     facts["first_told_at"] = min(known.first_told_at, told.first_told_at)
@@ -101,13 +102,13 @@ def joined(known: Dispute, told: Dispute) -> Dispute:
 
 
 def open_on(charge_id: str, disputes: Iterable[Dispute]) -> list[Dispute]:
-    """The open disputes about this charge, the first told first."""
+    """The open disputes about this charge, oldest first."""
     found = [each for each in disputes if each.is_open and each.concerns(charge_id)]
     return sorted(found, key=lambda each: (each.first_told_at, each.dispute_id))
 
 
 def may_be_paid(disputes: Iterable[Dispute]) -> str:
-    """What is said of open disputes, in two sentences."""
+    """The warning about open disputes, in two sentences."""
     named = ", ".join(_named(each) for each in disputes)
     return (
         f"Amazon has told of {named or 'a dispute'}, which has not ended in your favour: the buyer may have the money "
@@ -121,12 +122,12 @@ def _named(dispute: Dispute) -> str:
 
 
 def day(ms: int) -> str:
-    """`2026-11-29`; empty for no time."""
+    """`2026-11-29`; empty if there is no time."""
     return format_rfc3339(ms)[:10] if ms > 0 else ""
 
 
 def dispute_json(dispute: Dispute) -> DisputeJson:
-    """The JSON of a dispute, with its keys in the order of `DisputeJson`."""
+    """The JSON of a dispute, with keys in the order of `DisputeJson`."""
     return DisputeJson(
         dispute_id=tidy(dispute.dispute_id),
         kind=dispute.kind,

@@ -1,4 +1,4 @@
-"""Pure. Spans of time as people write them: `90s`, `5m`, `1h30m`, `15d`."""
+"""Pure. Durations as people write them: `90s`, `5m`, `1h30m`, `15d`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import timedelta
 
 PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|[smhdw])")
 SPAN = r"(?:\d{1,9}(?:\.\d{1,6})?\s*(?:ms|[smhdw])\s*)+"
-"""A span of time with its units."""
+"""A duration with its units."""
 UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 LONGEST = timedelta(days=3650)
 
 
 def parse_duration(value: object) -> timedelta:
-    """Read a span: a text such as `1h30m`, or a plain number of seconds (also as text, for environment variables).
+    """Parse a duration: a text such as `1h30m`, or a plain number of seconds (also as text, for environment variables).
 
     Raises `ValueError` with a sentence.
     """
@@ -37,5 +37,5 @@ def _read(value: object) -> timedelta | None:
 
 
 def milliseconds(span: timedelta) -> int:
-    """A span as whole milliseconds, the unit of every time in the ledger and the store."""
+    """A duration in whole milliseconds, the unit of every time in the ledger and the store."""
     return span // timedelta(milliseconds=1)

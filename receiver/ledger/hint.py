@@ -1,4 +1,4 @@
-"""Pure. A hint: somebody says that a refund may have changed. It makes the refund due now; it is never the truth."""
+"""Pure. A hint that a refund may have changed. It makes the refund due now; it is never taken as the refund's state."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from receiver.ledger.refund import Source
 
 
 class Hint(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a refund should be asked about now."""
+    """A reason to ask Amazon about a refund now."""
 
     refund_id: str
     at: int
-    """When we took the hint, ms."""
+    """When the hint arrived, ms."""
     source: Source
     message_id: str = ""
-    """SNS `MessageId`: the same on every re-delivery. Empty where no notification stands behind the hint."""
+    """SNS `MessageId`: the same on every redelivery. Empty if the hint does not come from a notification."""
     digest: str = ""
     """SHA-256 (hex) of the text that Amazon signed."""
     sent_at: int = 0
     """The signed `Timestamp` of the notification, ms; 0 without one."""
     refund_type: str = ""
-    """`RefundType`, which only XML notifications tell."""
+    """`RefundType`, which only XML notifications carry."""
     patient: bool = False
-    """It waits behind proven notifications of one refund each: nothing proves it, or it is one of many."""
+    """It waits behind proven notifications of a single refund, because it is unproven or one of many."""
     traceparent: str = ""
-    """What whoever said so sent along (W3C Trace Context); empty where there was none."""
+    """The sender's W3C Trace Context; empty if there was none."""
 
 
 class HintResult(StrEnum):
-    """What became of a hint that was handed to the store. All three are written durably."""
+    """The result of storing a hint. In all three cases the write is durable."""
 
     NEW = "new"
     REPEATED = "repeated"
     ALTERED = "altered"
-    """The same `MessageId` came with another signed text: both are proven, so both count, but somebody should look."""
+    """The same `MessageId` came with a different signed text. Both are proven, so both count. Worth checking."""

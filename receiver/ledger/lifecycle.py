@@ -1,8 +1,8 @@
-"""Pure. What a refund becomes when Amazon is seen to say something: a total table and a join.
+"""Pure. How an observation from Amazon changes a refund: a total table and a join.
 
-Nothing else in the project compares states.
-States join: of two observations the greater by (final?, lastUpdatedTimestamp, rank) wins, so that any order and any
-repetition ends in the same state, and a late answer never reopens a settled refund.
+No other module compares states.
+Observations are joined: the one ranked higher by (final?, lastUpdatedTimestamp, rank) wins. So any order and any
+repetition ends in the same state, and a late answer never reopens a final refund.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from receiver.ledger.refund import (
 )
 
 MOST_FINALS = 16
-"""A bound on what one refund may remember; a refund that contradicts itself more often is in conflict anyway."""
+"""Maximum number of final states kept for one refund. A refund that exceeds it is in conflict anyway."""
 
 
 Facts = Mapping[str, str | bool | tuple[str, ...] | RetryRefused]
-"""What others than Get Refund tell of a refund: the charge, an XML notification, whoever issued it."""
+"""Fields of a refund from sources other than Get Refund: the charge, an XML notification, the issuer."""
 REVISED = frozenset({"retryable", "retry_refused"})
-"""Facts that change: of these the last that is told stays."""
+"""Facts that can change: the latest value wins."""
 ISSUERS = REVISED | {"order_reference"}
-"""Facts that whoever issued the refund knows better than the charge, whichever was heard first."""
+"""Facts for which the issuer overrides the charge, in either order."""
 UNREAD = "unread"
-"""The fact that names further fields which could not be read: a tuple of their names."""
+"""The fact that names further unreadable fields: a tuple of their names."""
 OF_THE_STATE = {
     "reasonCode": "reason_code",
     "reasonDescription": "reason_description",
     "lastUpdatedTimestamp": "updated_at",
 }
-"""The fields that each state has of its own, also where they are empty."""
+"""Fields that belong to the state. A new state replaces them, even with empty values."""
 OF_THE_REFUND = ("charge_id", "amount", "soft_descriptor", "created_at", "environment")
-"""The fields that are the same in every state: an answer that has them fills those that are empty."""
+"""Fields that are the same in every state. Any answer that has them fills those that are empty."""
 
 
 class EventType(StrEnum):
-    """What subscribers can be told about a refund; each at most once per refund (CONFLICT: once per new final)."""
+    """The event types that subscribers receive; each at most once per refund (CONFLICT: once per new final state)."""
 
     INITIATED = "amazonpay.refund.initiated"
     REFUNDED = "amazonpay.refund.refunded"
@@ -59,11 +59,11 @@ class EventType(StrEnum):
     STUCK = "amazonpay.refund.stuck"
     CONFLICT = "amazonpay.refund.conflict"
     TEST = "amazonpay.refund.test"
-    """About no refund at all: sent to one subscriber on request."""
+    """Concerns no refund: sent to one subscriber on request."""
 
 
 class Phase(StrEnum):
-    """Where a refund stands. Every state that we do not know is PENDING: kept, shown, and polled on."""
+    """The phase of a refund. An unknown state is PENDING: stored, shown, and polled further."""
 
     UNSEEN = "unseen"
     PENDING = "pending"
@@ -72,18 +72,18 @@ class Phase(StrEnum):
 
 
 class Move(StrEnum):
-    """What an observation does to what is known."""
+    """How an observation changes the known refund."""
 
     APPEAR = "appear"
-    """First sight, still pending."""
+    """First seen, still pending."""
     SETTLE = "settle"
-    """First sight of a final state."""
+    """First final state."""
     JOIN = "join"
-    """The same phase again: the greater observation wins, nobody is told."""
+    """The same phase again: the higher-ranked observation wins; no event."""
     LATE = "late"
-    """A pending answer after a final one: nothing happens."""
+    """A pending answer after a final one: ignored."""
     CONTRADICT = "contradict"
-    """Another final state than the known one."""
+    """A final state that differs from the known one."""
 
 
 TABLE: dict[Phase, dict[Phase, Move]] = {
@@ -118,7 +118,7 @@ UNKNOWN_RANK = 1
 
 @dataclass(frozen=True, slots=True)
 class PendingEvent:
-    """One event that a change gives rise to. Only CONFLICT has `state` and `updated_at`: those that contradict."""
+    """One event caused by a change. Only CONFLICT has `state` and `updated_at`: those of the contradicting answer."""
 
     type: EventType
     state: str = ""
@@ -127,7 +127,7 @@ class PendingEvent:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of an observation. `refund` equals `known` where nothing is to be written."""
+    """The result of an observation. If nothing has to be written, `refund` equals `known`."""
 
     known: Refund | None
     refund: Refund
@@ -140,7 +140,7 @@ class Change:
 
 
 def phase(state: str | None) -> Phase:
-    """The phase of a state; None is a refund that we have not seen."""
+    """The phase of a state; None means that the refund has not been seen yet."""
     return Phase.UNSEEN if state is None else FINAL_PHASE.get(state, Phase.PENDING)
 
 
@@ -155,10 +155,10 @@ def decide(
     stuck_after: int = STUCK_AFTER,
     region: str = "",
 ) -> Change:
-    """What `known` becomes now that Amazon was seen to say `seen`.
+    """The change to `known` that follows from the observation `seen`.
 
-    `now` and `stuck_after` are in ms; `region` is the account's. `facts` are what others than Amazon's answer told (see
-    `with_details`). Total: every pair has an answer.
+    `now` and `stuck_after` are in ms; `region` is the account's. `facts` come from other sources than Amazon's answer
+    (see `with_details`). Total: every pair of phases has an answer.
     """
     move = TABLE[phase(known.state if known else None)][phase(seen.state)]
     seen = _steady(seen, known)
@@ -171,7 +171,7 @@ def decide(
         )
     refund, emissions = _with_events(refund, emissions, move, now, stuck_after)
     if refund.state == State.REFUNDED and is_theirs(refund.reason_code):
-        # Amazon's older pages for the EU: a reason code of Refunded says who began the refund.
+        # Amazon's older pages for the EU: the reason code of a Refunded refund says who started it.
         refund = msgspec.structs.replace(refund, refund_type=refund.reason_code)
     if refund.backfill != (is_old := is_backfill(known, refund)):
         refund = msgspec.structs.replace(refund, backfill=is_old)
@@ -183,7 +183,7 @@ def decide(
 
 
 def _steady(seen: Observation, known: Refund | None) -> Observation:
-    """Where Amazon tells no time, what it says again is as old as when it was first heard."""
+    """Without a time from Amazon, a repeated answer keeps the time at which it was first received."""
     if (
         seen.is_dated
         or known is None
@@ -194,7 +194,7 @@ def _steady(seen: Observation, known: Refund | None) -> Observation:
 
 
 def _fields(seen: Observation) -> dict[str, Any]:
-    """The values that a refund keeps of an observation."""
+    """The fields of an observation that are copied to the refund."""
     return {name: value for name, value in msgspec.structs.asdict(seen).items() if name not in ("is_dated", "unread")}
 
 
@@ -215,7 +215,7 @@ def _first(account: str, seen: Observation, source: Source, now: int, facts: Fac
 def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple[PendingEvent, ...]]:
     refund, unread = known, set(known.unread)
     if _order(seen) > _order(known):
-        # What belongs to the state is replaced even where it is not known now: an older state's time is not this one's.
+        # Fields of the state are replaced even by empty values: the time of an older state does not apply to this one.
         latest = {name: getattr(seen, name) for name in OF_THE_STATE.values()}
         kept = {name: value for name, value in _fields(seen).items() if value}
         refund = msgspec.structs.replace(refund, **kept | latest)
@@ -237,7 +237,7 @@ def _joined(known: Refund, seen: Observation, move: Move) -> tuple[Refund, tuple
 def _with_events(
     refund: Refund, emissions: tuple[PendingEvent, ...], move: Move, now: int, stuck_after: int
 ) -> tuple[Refund, tuple[PendingEvent, ...]]:
-    """Add the events that happen at most once per refund, and remember that they have happened."""
+    """Add the events that happen at most once per refund, and record them on the refund."""
     due = []
     if is_final(refund.state):
         due.append(FINAL_EVENT[refund.state])
@@ -253,12 +253,12 @@ def _with_events(
 
 
 def is_overdue(known: Refund, now: int, stuck_after: int = STUCK_AFTER) -> bool:
-    """Whether it is time to tell that the refund is stuck (`now` in ms), which nobody has been told yet."""
+    """Whether the refund is stuck (`now` in ms) and no stuck event has been sent."""
     return EventType.STUCK not in known.emitted and is_stuck(known, now, stuck_after)
 
 
 def as_observation(known: Refund) -> Observation:
-    """What is known, as if Amazon had said it once more: of a refund of which Amazon tells nothing."""
+    """The known state as an observation, for refunds about which Amazon returns nothing."""
     return Observation(
         refund_id=known.refund_id,
         state=known.state,
@@ -270,9 +270,9 @@ def as_observation(known: Refund) -> Observation:
 
 
 def with_details(known: Refund, facts: Facts, revised: Collection[str] = REVISED) -> Refund:
-    """The refund with those facts that it did not have; the very same object if there are none.
+    """The refund with the facts that it lacked; the same object if there are none.
 
-    `facts` go by the name of the field of `Refund`. The first that is told stays, but for `revised`.
+    Keys of `facts` are fields of `Refund`. The first value of a field stays, except for fields in `revised`.
     """
     fresh = {
         name: value
@@ -293,7 +293,7 @@ def _also(facts: Facts) -> set[str]:
 
 
 def _noted(refund: Refund, unread: Collection[str]) -> Refund:
-    """The refund, with the names of those fields that could not be read and are empty still."""
+    """The refund, with `unread` updated: unreadable fields that are still empty."""
     left = tuple(sorted(name for name in unread if name in FIELD_NAMES and not getattr(refund, FIELD_NAMES[name])))
     return refund if left == refund.unread else msgspec.structs.replace(refund, unread=left)
 
@@ -303,7 +303,7 @@ def _final_key(seen: Observation) -> str:
 
 
 def _order(known_or_seen: Refund | Observation) -> tuple[bool, int, int, str, str, str, str]:
-    """The join's order. What follows the rank only makes ties come out the same in any order."""
+    """The order of the join. The fields after the rank only make ties independent of the order of arrival."""
     it = known_or_seen
     rank = RANK.get(it.state, UNKNOWN_RANK)
     amount = str(it.amount or "")

@@ -10,7 +10,7 @@ import msgspec
 from receiver.errors import Malformed
 
 EXPONENTS = {"JPY": 0, "KRW": 0, "CLP": 0, "VND": 0, "BHD": 3, "KWD": 3, "JOD": 3, "OMR": 3, "TND": 3}
-"""ISO 4217 minor units, where they are not 2."""
+"""ISO 4217 minor units of currencies that do not have 2."""
 
 
 AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,4})?")
@@ -43,12 +43,12 @@ class Money(msgspec.Struct, frozen=True):
 
     @classmethod
     def of_minor(cls, minor_units: int, currency_code: str) -> Money:
-        """So many cents (yen for JPY)."""
+        """The amount from minor units: cents, or yen for JPY."""
         return cls(Decimal(minor_units).scaleb(-EXPONENTS.get(currency_code, 2)), currency_code)
 
     @property
     def exponent(self) -> int:
-        """How many decimals the currency has."""
+        """The number of decimals of the currency."""
         return EXPONENTS.get(self.currency_code, 2)
 
     @property
@@ -61,6 +61,6 @@ class Money(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The amount with as many decimals as the currency has, as Amazon wants it: no decimals in JPY."""
+        """The amount with the currency's decimals, as Amazon requires; JPY has none."""
         places = max(self.exponent, -int(self.amount.normalize().as_tuple().exponent))
         return f"{self.amount:.{places}f}"

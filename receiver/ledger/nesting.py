@@ -1,4 +1,4 @@
-"""Pure. How deep a JSON text is nested, before anything reads it."""
+"""Pure. The nesting depth of a JSON text, checked before it is parsed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 MAX_DEPTH: Final = 16
 
 _BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
-"""A whole string (also an unfinished one, so that the scan stays linear), or one bracket."""
+"""One bracket, or a whole string. Unterminated strings match too, so the scan stays linear."""
 
 
 def too_deep(text: str) -> bool:
-    """Whether the text is nested deeper than 16 levels, in time that grows with its length alone."""
-    # JSON inside a string counts here too, so this is only the cheap half of the check.
+    """Whether the text is nested deeper than 16 levels. Runs in linear time."""
+    # JSON inside a string counts too, so this is only the cheap half of the check.
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     depth = 0

@@ -1,13 +1,13 @@
-"""Pure. Amazon was asked about a due refund → when to ask again. Total: every end of a question has an answer.
+"""Pure. When to ask Amazon about a refund again after one call. Total: every result has an answer.
 
     nothing new, not found      the earlier of the next follow-up and the refund's own schedule
-    nothing to ask              never, by ourselves
+    nothing to ask              never automatically
     throttled                   when Amazon says, else in 5 s
-    no answer, or refused us    5 s, 10 s, … 10 min, spread; the follow-up keeps its step
+    no answer, or refused us    5 s, 10 s, … 10 min, with jitter; the follow-up keeps its step
     our record is damaged       in a minute
 
-A notification can be ahead of what Get Refund shows. Its hint is therefore followed up a few times (`FOLLOW_UPS`).
-A refund that Amazon does not know, and we neither, is dropped after that, or at once if it was only to be refreshed.
+A notification can arrive before Get Refund shows the change. A hint is therefore followed up a few times
+(`FOLLOW_UPS`). A refund unknown both to Amazon and to the ledger is then dropped; at once if it was only a refresh.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from receiver.ledger.refund import Refund, Source
 
 RETRY_FIRST, RETRY_MOST = 5_000, 600_000
 THROTTLED_PAUSE = 5
-"""Seconds to slow down after a 429 that names none."""
+"""Seconds to wait after a 429 without a Retry-After."""
 DAMAGED_PAUSE = 60_000
 
 
 class FollowUp(msgspec.Struct, frozen=True, array_like=True):
-    """What is remembered of a hint until it leads to something new. For a poll, only the number of failures."""
+    """What is kept of a hint until something new is found. For a poll, only the number of failures."""
 
     source: Source
     at: int
@@ -38,7 +38,7 @@ class FollowUp(msgspec.Struct, frozen=True, array_like=True):
     failures: int = 0
     """How often Amazon did not answer."""
     due: int = 0
-    """When (ms) to ask again because there was nothing new. Regular polls before that time do not count as a step."""
+    """When (ms) to ask again because there was nothing new. A regular poll before then does not count as a step."""
     traceparent: str = ""
     """The traceparent of the hint. It is the last field because it is only written if there is one."""
 
@@ -50,14 +50,14 @@ class FollowUp(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class DueRefund:
-    """A claimed refund. Ask Amazon about it, and finish the claim with the token before the lease ends."""
+    """A claimed refund. Ask Amazon about it, then finish the claim with the token before the lease ends."""
 
     account: str
     refund_id: str
     token: int
     follow_up: FollowUp | None
     patient: bool = False
-    """Whether it came from the schedule or from the refreshes, which wait behind notifications."""
+    """Whether it came from the schedule or the refreshes. Both wait behind notifications."""
 
     @property
     def source(self) -> Source:
@@ -72,16 +72,16 @@ class DueRefund:
 
 @dataclass(frozen=True, slots=True)
 class NextLook:
-    """When to ask about a refund again (ms; None: never, by ourselves), and what to remember of its hint."""
+    """When to ask about a refund again (ms; None: never automatically), and what to keep of its hint."""
 
     at: int | None
     follow_up: FollowUp | None = None
     revision: int | None = None
-    """That of the refund which `at` was worked out from. 0: there was none; None: it does not matter."""
+    """The revision of the refund on which `at` is based. 0: there was no refund; None: any revision."""
     outcome: str = ""
     """For the refund's timeline: `unchanged`, or an error's reason; empty if Amazon was not asked."""
     patient: bool = False
-    """Whether it waits among the refreshes, since only a request to refresh it has named it: it may be invented."""
+    """Whether it waits among the refreshes: only a refresh request has named it, so it may not exist."""
 
 
 def after(
@@ -92,9 +92,9 @@ def after(
     plan: PollPlan,
     random: float,
 ) -> NextLook:
-    """What follows when Amazon was asked about `due`, and the ledger does not change.
+    """The next look after Amazon was asked about `due` and the ledger did not change.
 
-    `error` is None if Amazon had nothing new. `known` is what the ledger holds; `random` in [0, 1) spreads the waits.
+    `error` is None if Amazon had nothing new. `known` is the refund in the ledger. `random` in [0, 1) is the jitter.
     """
     invented = known is None and due.source is Source.REFRESH
     match error:
@@ -129,7 +129,7 @@ def _by_schedule(
 
 
 def _followed_up(follow_up: FollowUp | None, now: int) -> FollowUp | None:
-    """The follow-up after a look that brought nothing new; None when it is over."""
+    """The follow-up after a look that found nothing new; None after the last one."""
     if follow_up is None or follow_up.source is Source.POLL:
         return None
     if now < follow_up.due:

@@ -1,4 +1,4 @@
-"""Pure. A proven notification: its outcome, and what is kept of one that this version does not understand."""
+"""Pure. The outcome of a proven notification, and what is kept of one that this version does not understand."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ import msgspec
 from receiver.ledger.hint import HintResult
 
 UNASSIGNED = "*"
-"""In place of an account's name: kept for several merchants, since the message does not say whose it is."""
+"""Stands for an account's name if the message names no merchant and several merchants are possible."""
 
 
 class NotificationOutcome(StrEnum):
-    """What became of a notification that was believed."""
+    """What happened to a proven notification."""
 
     NOTED = "noted"
     REPEATED = "repeated"
     ALTERED = "altered"
     DISPUTE = "dispute"
-    """A chargeback or a claim: written down, so that nobody is paid twice."""
+    """A chargeback or claim: recorded, so that refunds of the payment are blocked."""
     NOT_A_REFUND = "not_a_refund"
     SAMPLE = "sample"
     SUBSCRIPTION = "subscription"
     CONFIRMED = "confirmed"
     UNSUBSCRIBE = "unsubscribe"
     UNRECOGNIZED = "unrecognized"
-    """Amazon's, and not understood: kept, and every refund that it names is asked about."""
+    """From Amazon, but not understood: kept, and every refund that it names is looked up."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """A notification was believed, and all that it calls for is written."""
+    """The notification is proven, and all its writes are durable."""
 
     outcome: NotificationOutcome
     age: int
-    """How long ago Amazon signed it, ms."""
+    """Time since Amazon signed it, ms."""
     signature_version: int
     topic: str = ""
     object_type: str = ""
-    """See `Notice.object_type`; empty for what is not a notification."""
+    """See `Notice.object_type`; empty if the message is not a notification."""
     refund_id: str = ""
     accounts: tuple[str, ...] = ()
-    """The accounts that the hint was written for, with what each write came to in `noted`; those of a test message."""
+    """The accounts that got the hint (result of each write: `noted`), or those of a test message."""
     noted: tuple[HintResult, ...] = ()
 
 
 class UnrecognizedNotification(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept beside the message itself. New fields go to the end, and have a default."""
+    """What is stored beside the message itself. New fields are added at the end and need a default."""
 
     digest: str
-    """SHA-256 (hex) of the text that Amazon signed. The first field: a script compares it."""
+    """SHA-256 (hex) of the text that Amazon signed. A script compares it, so it must stay the first field."""
     message_id: str
     """SNS `MessageId`."""
     topic_arn: str
@@ -62,9 +62,9 @@ class UnrecognizedNotification(msgspec.Struct, frozen=True, array_like=True):
     accounts: tuple[str, ...]
     """The accounts that it may be for."""
     refund_ids: tuple[str, ...]
-    """The first refunds that it names. Amazon was asked about all of them, unless it is a test message."""
+    """The first refunds that it names. All of them are looked up, unless it is a test message."""
     refund_count: int
-    """How many it names."""
+    """How many refunds it names."""
     size: int
-    """Characters of the message."""
+    """Length of the message in characters."""
     subject: str = ""

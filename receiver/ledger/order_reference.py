@@ -1,6 +1,6 @@
-"""Pure. The merchant's own order number (`merchantReferenceId`): kept whole and unaltered, or not at all.
+"""Pure. The merchant's order number (`merchantReferenceId`). It is kept whole and unaltered, or not at all.
 
-A part of a number is another number, so one that is too long is null. Lists look it up in one form (`searchable`).
+A truncated number is a different number, so one that is too long becomes null. Lists search in one form (`searchable`).
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 import re
 
 MAX_ORDER_REFERENCE = 256
-"""Characters of an order reference. It is kept whole and unaltered, or not at all."""
+"""Maximum length of an order reference, in characters."""
 _NOT_KEPT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def searchable(text: str) -> str:
-    """An order reference as it is looked up: unprintable characters are blanks, and runs of blanks are one."""
+    """The search form of an order reference: unprintable characters become spaces, and runs of spaces become one."""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 
 def reference_problem(text: str) -> str:
-    """Why an order reference cannot be kept as it is, as one word; empty where it can.
+    """Why an order reference cannot be stored, as one word; empty if it can.
 
-    Control characters would reach terminals, and half of a surrogate pair cannot be written in UTF-8.
+    Control characters would reach terminals, and a lone surrogate cannot be encoded as UTF-8.
     """
     if len(text) > MAX_ORDER_REFERENCE:
         return "too_long"
@@ -28,5 +28,5 @@ def reference_problem(text: str) -> str:
 
 
 def whole_reference(text: str) -> str | None:
-    """An order reference, never altered; None where there is none, or none that can be written."""
+    """The unaltered order reference; None if there is none or it cannot be stored."""
     return None if reference_problem(text) else text or None

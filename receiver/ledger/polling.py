@@ -25,24 +25,24 @@ DEFAULT_POLL = (
     "every 1d until 30d",
     "every 7d",
 )
-"""Amazon advises to poll about hourly; fast at first, since most refunds settle in seconds to minutes; never never."""
+"""Amazon recommends polling about hourly. Early polls are faster: most refunds settle within minutes. It never ends."""
 
 FOLLOW_UPS = (5_000, 30_000, 120_000, 600_000)
-"""A notification can be ahead of what Get Refund shows: waits (ms) after a hint that brought nothing new."""
+"""Waits (ms) after a hint that found nothing new: a notification can arrive before Get Refund shows the change."""
 
 CONFLICT_AGES = (60_000, 600_000)
-"""Ages (ms) of a contradiction at which Amazon is asked again."""
+"""Ages (ms) of a conflict at which Amazon is asked again."""
 
 FACT_AGES = (60_000, 600_000, 3_600_000, 21_600_000)
-"""Ages (ms) of a final state at which the charge is read if it could not be when the state was told."""
+"""Ages (ms) of a final state at which the charge is read, if it could not be read at once."""
 
 JITTER = 0.1
-"""Up to this part of a wait is added, so that refunds of one minute do not come due in one minute for ever."""
+"""The maximum jitter, as a part of the wait. It spreads refunds that started in the same minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Look every `wait` ms until the age `until` (ms); None is for ever."""
+    """Poll every `wait` ms until the age `until` (ms); None is for ever."""
 
     wait: int
     until: int | None
@@ -50,14 +50,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class PollPlan:
-    """At which ages a pending refund is looked at: single ages first, then repeating steps."""
+    """The ages at which a pending refund is polled: single ages first, then repeating steps."""
 
     ages: tuple[int, ...]
     steps: tuple[Step, ...]
 
     @classmethod
     def parse(cls, entries: Iterable[str]) -> PollPlan:
-        """Read ages (`"5m"`), then steps (`"every 1h until 1d"`, `"every 7d"`), each later than the one before.
+        """Parse ages (`"5m"`), then steps (`"every 1h until 1d"`, `"every 7d"`), in ascending order.
 
         Raises `ValueError` with a sentence that says what is wrong.
         """
@@ -94,7 +94,7 @@ class PollPlan:
             raise ValueError('The last entry must be a step without end, such as "every 7d".')
 
     def next_after(self, age: int) -> int:
-        """The first age (ms) greater than `age` at which to look."""
+        """The first poll age (ms) greater than `age`."""
         for point in self.ages:
             if point > age:
                 return point
@@ -106,7 +106,7 @@ class PollPlan:
 
 
 def next_look(refund: Refund, now: int, plan: PollPlan, random: float) -> int | None:
-    """When (ms) to ask Amazon again about this refund; None is never, by ourselves.
+    """When (ms) to ask Amazon about this refund again; None is never automatically.
 
     `random` in [0, 1) is the jitter.
     """
@@ -126,13 +126,13 @@ def _next_of(ages: tuple[int, ...], refund: Refund, now: int) -> int | None:
 
 
 def next_follow_up(step: int, now: int) -> int | None:
-    """When (ms) to ask again after a hint that brought nothing new for the `step`th time, from 0; None is no more."""
+    """When (ms) to ask again after `step` earlier follow-ups (from 0) found nothing new; None: no more follow-ups."""
     return now + FOLLOW_UPS[step] if step < len(FOLLOW_UPS) else None
 
 
 def backoff(first: int, most: int, failures: int, random: float) -> int:
-    """The wait (ms) after so many failures before this one: doubled each time, at most `most`, spread over its upper
-    half by `random`."""
+    """The wait (ms) before the next attempt. It doubles with each earlier failure up to `most`; `random` sets its upper
+    half."""
     return int(min(first * 2 ** min(failures, 20), most) * (0.5 + random / 2))
 
 

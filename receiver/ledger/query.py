@@ -1,4 +1,4 @@
-"""Pure. What a list of refunds is asked for, and the place in a list at which the next page begins."""
+"""Pure. The filters of a list of refunds, and the cursor of its next page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from receiver.ledger.order_reference import searchable
 from receiver.ledger.refund import Refund
 
 Place = tuple[int, str]
-"""(ms of the last change, refund id): lists are in descending order of it."""
+"""(ms of the last change, refund id). Lists are in descending order of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Filters that all must hold; an empty one holds always. `since` is ms: last changed at or after it.
+    """Filters, combined with AND; an empty one matches everything. `since` (ms): last changed at or after it.
 
     `order` is in the form of `searchable`.
     """
@@ -43,13 +43,13 @@ class Page:
     refunds: tuple[Refund, ...]
     next_cursor: str
     unreadable: tuple[str, ...] = ()
-    """Ids of refunds whose records are damaged, or of a later version: nobody knows whether they match."""
+    """Ids of refunds whose records are damaged or from a later version, so the filters cannot be applied."""
     cut: bool = False
-    """Whether it ends because so many refunds were looked at, not because it is full or there are no more."""
+    """Whether the page ended early because the limit of scanned refunds was reached."""
 
 
 def place_of(refund: Refund) -> Place:
-    """Where the refund stands in a list."""
+    """The refund's place in a list."""
     return refund.changed_at, refund.refund_id
 
 
@@ -59,7 +59,7 @@ def write_cursor(place: Place | None) -> str:
 
 
 def read_cursor(cursor: str) -> Place | None:
-    """The place that a cursor names; None for an empty one. Raises `BadRequest` for one that no page gave."""
+    """The place that a cursor names; None for an empty one. Raises `BadRequest` for an invalid cursor."""
     if not cursor:
         return None
     changed_at, _, refund_id = cursor.partition("_")

@@ -1,4 +1,4 @@
-"""Pure. A refund as we know it, and a refund as Amazon just described it.
+"""Pure. A refund as recorded here, and an observation: a refund as Amazon just described it.
 
 Field names are Amazon's. Times are integers: milliseconds since the Unix epoch, UTC. An amount is a decimal with a
 currency, never a float.
@@ -17,15 +17,15 @@ import msgspec
 from receiver.ledger.money import Money
 
 REFUND_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-"""No document gives a pattern for ids; this keeps them safe in paths and keys. Real: S01-5105180-3221187-R022311."""
+"""No document gives a pattern for ids; this one is safe in paths and keys. Example: S01-5105180-3221187-R022311."""
 
 AMAZON_REFUND_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}-(?:R?[0-9]{6}|Ref)")
-"""The form of every refund id seen so far: that of the charge permission, then R and six digits. Test messages of the
-XML generation leave the R out, or end in `-Ref`."""
+"""The form of every real refund id seen: the charge permission's id, then R and six digits. Test messages of the XML
+generation omit the R, or end in `-Ref`."""
 
 
 class State(StrEnum):
-    """`statusDetails.state` of a refund. Amazon may send others: they are kept as text, and never taken as final."""
+    """`statusDetails.state` of a refund. Other states are kept as text and never treated as final."""
 
     INITIATED = "RefundInitiated"
     REFUNDED = "Refunded"
@@ -33,16 +33,16 @@ class State(StrEnum):
 
 
 ALIASES = {"Pending": State.INITIATED, "Completed": State.REFUNDED}
-"""The refund page's prose, and the XML generation, use these older words."""
+"""Older words for states, used in the refund page's prose and the XML generation."""
 
 UNKNOWN_STATE = "Unknown"
-"""The state of a refund that Amazon has just made and whose state it did not tell readably: not a word of Amazon's."""
+"""Our state for a refund that Amazon just made without a readable state. Amazon never sends it."""
 
 FINAL = frozenset({State.REFUNDED, State.DECLINED})
 
 
 def state_of(word: str) -> str:
-    """The state that Amazon's word means, in any case of its letters; another word is kept as it is."""
+    """The state for Amazon's word, in any letter case; an unknown word is kept unchanged."""
     return _STATES.get(word.lower(), word)
 
 
@@ -50,23 +50,23 @@ _STATES = {word.lower(): state for word, state in [*((each.value, each) for each
 
 
 class Reason(StrEnum):
-    """`statusDetails.reasonCode` of a declined refund. The set is open: others are kept as text."""
+    """`statusDetails.reasonCode` of a declined refund. The set is open: other codes are kept as text."""
 
     AMAZON_REJECTED = "AmazonRejected"
     PROCESSING_FAILURE = "ProcessingFailure"
 
 
 def is_final(state: str) -> bool:
-    """Whether a refund in this state stays in it: only Refunded and Declined."""
+    """Whether the state is final: Refunded or Declined."""
     return state in FINAL
 
 
 FPS = "FPS"
-"""`refund_type` of a refund of Flexible Payments, of which Amazon Pay's calls know nothing."""
+"""`refund_type` of a Flexible Payments refund. Amazon Pay's calls do not know these refunds."""
 
 
 class Source(StrEnum):
-    """Who made us look."""
+    """What caused a look at a refund."""
 
     NOTIFICATION = "notification"
     POLL = "poll"
@@ -75,12 +75,12 @@ class Source(StrEnum):
 
 
 class Unread(NamedTuple):
-    """A field that Amazon sent and that could not be read."""
+    """A field that Amazon sent but that could not be read."""
 
     field: str
     """Its name in Amazon's JSON or XML."""
     reason: str
-    """What is wrong with it, as one word: `not_a_text`, `bad_timestamp`, ... Never the value."""
+    """The error, as one word: `not_a_text`, `bad_timestamp`, ... Never the value."""
 
 
 FIELD_NAMES: Mapping[str, str] = MappingProxyType(
@@ -96,39 +96,39 @@ FIELD_NAMES: Mapping[str, str] = MappingProxyType(
         "orderReference": "order_reference",
     }
 )
-"""Name in the JSON of a refund → attribute of `Refund`, of each field that can be null because it cannot be read."""
+"""Name in the refund's JSON → attribute of `Refund`, for each field that is null if unreadable."""
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
-    """What Amazon said a refund is, at one moment (Get Refund or Create Refund).
+    """The refund as Amazon described it at one moment (Get Refund or Create Refund).
 
-    `state` is one of `State` where Amazon's word or an alias of it is known, else Amazon's text.
+    `state` is one of `State` if Amazon's word or alias is known, else Amazon's text.
     """
 
     refund_id: str
     state: str
     updated_at: int
-    """`statusDetails.lastUpdatedTimestamp`. Whole seconds: two changes can share one. 0 where it is not known."""
+    """`statusDetails.lastUpdatedTimestamp`, in whole seconds: two changes can share one. 0 if unknown."""
     charge_id: str = ""
     amount: Money | None = None
     reason_code: str = ""
     reason_description: str = ""
     soft_descriptor: str = ""
     created_at: int = 0
-    """`creationTimestamp`; 0 where Amazon gave none."""
+    """`creationTimestamp`; 0 if Amazon sent none."""
     environment: str = ""
-    """`releaseEnvironment`: Sandbox or Live; empty where Amazon gave none."""
+    """`releaseEnvironment`: Sandbox or Live; empty if Amazon sent none."""
     is_dated: bool = True
-    """Whether `updated_at` is Amazon's. Else it is when Amazon answered, and what it says again is not newer."""
+    """Whether `updated_at` is Amazon's. If not, it is the time of the answer, and a repeated answer is not newer."""
     unread: tuple[Unread, ...] = ()
-    """The fields of the answer that could not be read: empty here, and never guessed."""
+    """The unreadable fields of the answer. They are empty here, never guessed."""
 
 
 class RetryRefused(msgspec.Struct, frozen=True, array_like=True):
-    """Amazon's verdict on the last try to issue a declined refund again."""
+    """Amazon's verdict on the last attempt to issue a declined refund again."""
 
     generation: int
-    """The number of that try."""
+    """The number of that attempt."""
     at: int
     reason_code: str = ""
     status: int = 0
@@ -137,35 +137,35 @@ class RetryRefused(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Retryability(msgspec.Struct, frozen=True):
-    """Whether a declined refund may be issued again, by what was known at one moment (`retryability.py`)."""
+    """Whether a declined refund can be issued again, as known at one moment (`retryability.py`)."""
 
     value: bool | None
-    """None: that is not known."""
+    """None: unknown."""
     reasons: tuple[str, ...] = ()
-    """Why not, as the stable words with which a retry is refused; the first is the one that it is refused with."""
+    """Why not: the stable reasons with which a retry is refused. The first is the one in the error."""
     as_of: int = 0
     """When it was judged, ms."""
     charge_read_at: int = 0
-    """When Amazon last told what the charge is, ms; 0: never."""
+    """When Amazon last described the charge, ms; 0: never."""
     says: str = ""
-    """The reasons, for people."""
+    """The reasons as text for people."""
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """What we know of one refund. Only `lifecycle.py` makes a new one from an old one."""
+    """Our record of one refund. Only `lifecycle.py` derives a new one from an old one."""
 
     account: str
     refund_id: str
     state: str
     revision: int
-    """Counts our writes from 1; a reader may drop what has a smaller one."""
+    """Counts our writes from 1. Readers can drop records with a smaller revision."""
     updated_at: int
-    """Amazon's time of the last change, ms; 0 where it is not known."""
+    """Amazon's time of the last change, ms; 0 if unknown."""
     first_seen_at: int
     changed_at: int
     """When the last revision was written; lists are sorted by it."""
     source: Source
-    """Who made us look when the last revision was found."""
+    """What caused the look that found the last revision."""
     charge_id: str = ""
     amount: Money | None = None
     reason_code: str = ""
@@ -177,24 +177,24 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     refund_type: str = ""
     """`RefundType` of an XML notification: SellerInitiated, AmazonA-ZRefund, Chargeback, ..."""
     charge_read: bool = False
-    """Whether the charge was read for this refund: an order reference that is still empty is one that there is not."""
+    """Whether the charge was read for this refund. If so, an empty order reference means that there is none."""
     retryable: str = ""
-    """Of a declined refund: `yes` or `no`, as it was judged when its charge was read; empty where that is not known.
-    What is shown and pushed is `judged` again."""
+    """For a declined refund, the judgement when its charge was last read: `yes`, `no`, or empty if unknown.
+    It is `judged` again before it is shown or sent."""
     retry_of: str = ""
     """The declined refund that this one repeats."""
     retry_root: str = ""
-    """Of a retry: the refund that the chain of retries began with."""
+    """For a retry: the first refund in the chain of retries."""
     retried_by: str = ""
     """The refund that repeats this declined one."""
     retry_refused: RetryRefused | None = None
-    """What Amazon said to the last try to repeat this declined one, if that issued nothing."""
+    """Amazon's verdict on the last attempt to repeat this declined refund, if that attempt issued nothing."""
     issued_by: str = ""
-    """The name of the token with which it was asked for; empty where it was not asked for here."""
+    """The name of the token that requested it; empty if it was not requested here."""
     conflict: bool = False
-    """Amazon has told two different final states."""
+    """Amazon reported two different final states."""
     backfill: bool = False
-    """Amazon settled it long before it was first seen here: an old refund that was taken in (`lifecycle.py`)."""
+    """It became final long before it was first seen here (`age.py`)."""
     finals: tuple[str, ...] = ()
     """Each final state seen, as `State@updated_at`."""
     emitted: tuple[str, ...] = ()
@@ -202,9 +202,9 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     region: str = ""
     """The account's: na, eu or jp. Empty where an older version wrote the refund."""
     unread: tuple[str, ...] = ()
-    """Names (`FIELD_NAMES`) of the fields that are empty because what Amazon sent could not be read."""
+    """Names (`FIELD_NAMES`) of fields that are empty because Amazon's value could not be read."""
     judged: Retryability | None = None
-    """Whether a declined one may be issued again, as of now. It is worked out when it is read, and never written."""
+    """Whether a declined refund can be issued again now. Computed on reading, never stored."""
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -218,20 +218,20 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     reason_code: str = ""
     conflict: bool = False
     issued_by: str = ""
-    """The name of the token with which the refund was asked for, as far as that was known then."""
+    """The name of the token that requested the refund, if known at that time."""
 
 
 THEIRS = re.compile(r"az(guarantee|claim|refund|cancel[a-z]*)*|chargeback[a-z]*|buyercancel[a-z]*|cancel[a-z]*bybuyer")
-"""Types of refunds that Amazon, a bank or the buyer has begun, and reason codes of the same name, as `_plain` writes
-them: AmazonA-ZRefund, AmazonA-ZGuarantee, AmazonA-ZCancel, Chargeback, BuyerCanceled, and what is alike."""
+"""Types of refunds started by Amazon, a bank or the buyer, and reason codes of the same name, normalised by `_plain`:
+AmazonA-ZRefund, AmazonA-ZGuarantee, AmazonA-ZCancel, Chargeback, BuyerCanceled and variants."""
 
 
 def is_theirs(word: str) -> bool:
-    """Whether a type of refund, or a reason code, says that Amazon, a bank or the buyer began it. In any spelling."""
+    """Whether a refund type or reason code says that Amazon, a bank or the buyer started it. In any spelling."""
     return THEIRS.fullmatch(_plain(word)) is not None
 
 
 def _plain(text: str) -> str:
-    """The word in one spelling: `AmazonA-ZRefund`, `Amazon A to Z Refund` and `A_TO_Z_REFUND` are `azrefund`."""
+    """The word in normal form: `AmazonA-ZRefund`, `Amazon A to Z Refund` and `A_TO_Z_REFUND` become `azrefund`."""
     word = re.sub(r"[^a-z]", "", text.casefold()).removeprefix("amazon")
     return f"az{word.removeprefix('atoz')}" if word.startswith("atoz") else word

@@ -1,4 +1,4 @@
-"""Pure. A request to issue a refund, and what became of it."""
+"""Pure. A request to issue a refund, and its progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from receiver.ledger.refund import Refund
 
 @dataclass(frozen=True, slots=True)
 class RefundRequest:
-    """What a caller wants refunded. `order_reference` is the merchant's own order number."""
+    """The refund that a caller wants. `order_reference` is the merchant's order number."""
 
     charge_id: str
     money: Money
@@ -25,12 +25,12 @@ class RefundRequest:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How a refund was asked for: what is no part of the refund."""
+    """The circumstances of a refund request, which are not part of the refund."""
 
     by: str = ""
     """The name of the caller's token."""
     besides: Collection[str] = ()
-    """Ids of refunds and requests of the charge that the caller knows of: this refund is wanted beside them."""
+    """Ids of refunds and requests on the charge that the caller has named. They do not block this refund."""
     traceparent: str = ""
     """W3C Trace Context; empty for none."""
 
@@ -39,32 +39,32 @@ NOBODY = Asked()
 
 
 class RequestState(StrEnum):
-    """What became of a request."""
+    """The state of a refund request."""
 
     RESERVED = "reserved"
-    """Amazon has not answered yet; a worker goes on trying the stored bytes under the stored key."""
+    """Amazon has not answered yet. A worker repeats the stored bytes under the stored key."""
     DONE = "done"
     REFUSED = "refused"
-    """Amazon refused it, and no try can have succeeded; or a person found that none had (`settled_by`)."""
+    """Amazon refused it, and no attempt can have succeeded; or a person confirmed that none did (`settled_by`)."""
     UNCLEAR = "unclear"
-    """Amazon refused it after a try whose end nobody knows: a person has to look. The amount stays reserved."""
+    """Amazon refused it after an attempt with an unknown outcome: a person must check. The amount stays reserved."""
 
 
 KEY_TAKEN = "DuplicateIdempotencyKey"
 """Amazon's reason code for a key that was used with other values."""
 REFUSES_US = "amazon_refuses_us"
-"""Our word for a try that Amazon refused without a word about the refund."""
+"""Our code for an attempt that Amazon refused without saying anything about the refund."""
 OPEN = (RequestState.RESERVED, RequestState.UNCLEAR)
-"""The states that hold money back: a reservation on the charge."""
+"""The states in which the request holds a reservation on the charge."""
 
 
 class PreparedRefund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A refund to issue, with the exact bytes that every try sends."""
+    """A refund to issue, with the exact bytes that every attempt sends."""
 
     id: str
     """SHA-256 (hex) of the caller's key."""
     digest: str
-    """SHA-256 (hex) of the values: the same key with other values is a mistake of the caller."""
+    """SHA-256 (hex) of the values. The same key with other values is a caller error."""
     amazon_key: str
     """`x-amz-pay-idempotency-key`."""
     body: bytes
@@ -74,53 +74,53 @@ class PreparedRefund(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     retry_of: str = ""
     """The declined refund that this one repeats."""
     retry_root: str = ""
-    """The refund that the chain of retries began with."""
+    """The first refund in the chain of retries."""
     generation: int = 1
-    """Of a retry: its number among the tries to issue the refund again, each of which has a key of its own."""
+    """For a retry: its number among the attempts to issue the refund again. Each has its own key."""
     traceparent: str = ""
-    """What the request that began it sent along (W3C Trace Context); empty where there was none."""
+    """The W3C Trace Context of the original request; empty if there was none."""
     issued_by: str = ""
-    """The name of the token with which it was asked for; empty in requests of older versions."""
+    """The name of the token that requested it; empty in requests of older versions."""
     besides: tuple[str, ...] = ()
-    """Ids of refunds and requests of the charge that the caller named: this refund is wanted beside them."""
+    """Ids of refunds and requests on the charge that the caller has named. They do not block this refund."""
 
 
 class RefundRequestRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An order and what became of it so far."""
+    """A refund request and its progress so far."""
 
     order: PreparedRefund
     state: RequestState = RequestState.RESERVED
     refund_id: str = ""
     tries: int = 0
     unknown: bool = False
-    """Whether a try has ended without a whole answer: from then on only a 2xx settles it."""
+    """Whether an attempt ended without a complete answer. From then on only a 2xx resolves the request."""
     reason_code: str = ""
     detail: str = ""
     amazon_status: int = 0
     request_id: str = ""
     """Amazon's `X-Amz-Pay-Request-Id` of the last refusal."""
     created_at: int = 0
-    """When it was written down (ms)."""
+    """When it was recorded (ms)."""
     changed_at: int = 0
-    """When the last try ended, or a person settled it (ms)."""
+    """When the last attempt ended, or a person resolved it (ms)."""
     last_error: str = ""
-    """Our word for how the last try failed, such as `amazon_timeout`; empty where none did."""
+    """Our code for the last attempt's failure, such as `amazon_timeout`; empty if it did not fail."""
     settled_by: str = ""
-    """The name of the token with which a person settled it; empty where Amazon did."""
+    """The name of the token with which a person resolved it; empty if Amazon's answer did."""
 
     @property
     def proves_nothing_issued(self) -> bool:
-        """Whether nothing can have been issued under its key: it is refused, and no try had an unknown end.
+        """Whether nothing can have been issued under its key: it is refused, and every attempt had a known outcome.
 
-        Amazon's word that the key has other values proves the opposite: something was issued under it.
+        A `DuplicateIdempotencyKey` from Amazon proves the opposite: something was issued under the key.
         """
         return self.state is RequestState.REFUSED and not self.unknown and self.reason_code != KEY_TAKEN
 
 
 def too_old(refund_created_at: int, record: RefundRequestRecord) -> bool:
-    """Whether a refund that Amazon made then (ms; 0: not known) is older than the request, and so not of it.
+    """Whether Amazon created the refund (ms; 0: unknown) before the request was made, so it is another refund.
 
-    Amazon's clock may be behind ours.
+    Allows for an Amazon clock behind ours.
     """
     return 0 < refund_created_at < record.created_at - SKEW
 
@@ -128,15 +128,15 @@ def too_old(refund_created_at: int, record: RefundRequestRecord) -> bool:
 def candidate(
     record: RefundRequestRecord, entries: Mapping[str, Entry], taken: Iterable[str], refunds: Iterable[Refund | None]
 ) -> str:
-    """The one refund that an unclear request may have made, or empty: a hint for a person, not a proof.
+    """The only refund that an unclear request can have made, or empty. It is a suggestion for a person, not a proof.
 
-    `entries` is the charge's book, `taken` the refunds that are known to be of a request, `refunds` those of the book.
-    Empty as soon as there is another explanation: another open request over the same amount, several such refunds, one
-    that is older than the request, or one that Amazon or a bank has made (`refund_type`).
+    `entries` is the charge's book, `taken` the refunds that belong to known requests, `refunds` those of the book.
+    Empty if there is another explanation: another open request over the same amount, several matching refunds, one
+    older than the request, or one started by Amazon or a bank (`refund_type`).
 
-    Why a person decides: Get Refund tells no idempotency key. A clerk who saw the request fail may have made the same
-    refund in Seller Central, and the one that the request made may not have been told yet. Taking the first for the
-    second would free a reservation that still stands for money.
+    A person decides because Get Refund returns no idempotency key. A clerk who saw the request fail may have made the
+    same refund in Seller Central, while the request's own refund has not been reported yet. Confusing the two would
+    release a reservation for money that was really paid.
     """
     amount = record.order.money.minor_units
     open_ones = [name for name, each in entries.items() if name.startswith(RESERVATION) and each.minor_units == amount]

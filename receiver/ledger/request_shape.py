@@ -1,4 +1,4 @@
-"""Pure. The one JSON shape of a request to issue a refund. Texts from outside are bounded as in `ledger/schema.py`."""
+"""Pure. The JSON of a request to issue a refund. Texts from outside are bounded as in `ledger/schema.py`."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from receiver.ledger.timestamps import format_rfc3339
 
 
 class RefusalJson(Json, kw_only=True):
-    """An answer of Amazon's that is no refund, for whoever has to talk to Amazon about it."""
+    """Amazon's answer if it is not a refund, for use with Amazon's support."""
 
-    status: Annotated[int | None, Meta(description="Amazon's HTTP status; null where no answer came.")] = None
+    status: Annotated[int | None, Meta(description="Amazon's HTTP status; null if there was no answer.")] = None
     reason_code: str | None = None
     request_id: Annotated[str | None, Meta(description="X-Amz-Pay-Request-Id.")] = None
 
 
 class OtherRefundJson(Json, kw_only=True):
-    """Another refund of the charge, or a request for one, that stands in the way."""
+    """Another refund of the charge, or a request for one, that blocks this one."""
 
-    refund_id: Annotated[str | None, Meta(description="Null where Amazon has not answered the request yet.")] = None
-    refund_request_id: Annotated[str | None, Meta(description="Of a request that Amazon has not answered yet.")] = None
-    state: Annotated[str, Meta(description="Reserved, or the state that Amazon told last.")]
-    refund_amount: Annotated[MoneyJson | None, Meta(description="Null: not known.")] = None
-    began_at: Annotated[Rfc3339 | None, Meta(description="Null: not known.")] = None
-    conflict: Annotated[bool, Meta(description="Whether Amazon has told both Refunded and Declined.")]
+    refund_id: Annotated[str | None, Meta(description="Null if Amazon has not answered the request yet.")] = None
+    refund_request_id: Annotated[
+        str | None, Meta(description="Set for a request that Amazon has not answered yet.")
+    ] = None
+    state: Annotated[str, Meta(description="Reserved, or the last state that Amazon reported.")]
+    refund_amount: Annotated[MoneyJson | None, Meta(description="Null if unknown.")] = None
+    began_at: Annotated[Rfc3339 | None, Meta(description="Null if unknown.")] = None
+    conflict: Annotated[bool, Meta(description="Whether Amazon has reported both Refunded and Declined.")]
 
 
 class RefundRequestJson(Json, kw_only=True):
-    """A request to issue a refund, and what became of it."""
+    """A request to issue a refund, and its progress."""
 
     refund_request_id: Annotated[
         str,
@@ -47,7 +49,7 @@ class RefundRequestJson(Json, kw_only=True):
     state: Annotated[
         str,
         Meta(
-            description="reserved: Amazon has not answered, it is tried on. unclear: a person has to look.",
+            description="reserved: Amazon has not answered; it will be retried. unclear: a person must check.",
             extra_json_schema={"enum": [*RequestState]},
         ),
     ]
@@ -58,27 +60,27 @@ class RefundRequestJson(Json, kw_only=True):
     refund_id: Annotated[str | None, Meta(description="The refund that it became.")] = None
     candidate_refund_id: Annotated[
         str | None,
-        Meta(description="Of an unclear request: the one refund that it may have made, for a person to check."),
+        Meta(description="For an unclear request: the only refund that it may have made, for a person to check."),
     ] = None
     tries: Annotated[int, Meta(description="How often it was sent.", extra_json_schema={"minimum": 0})]
-    may_have_reached_amazon: Annotated[bool, Meta(description="Whether a try has ended without a whole answer.")]
-    last_error: Annotated[str | None, Meta(description="Our word for how the last try failed.")] = None
-    detail: Annotated[str | None, Meta(description="The last thing that was said of it.")] = None
-    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")] = None
+    may_have_reached_amazon: Annotated[bool, Meta(description="Whether an attempt ended without a complete answer.")]
+    last_error: Annotated[str | None, Meta(description="Our code for the failure of the last attempt.")] = None
+    detail: Annotated[str | None, Meta(description="The latest message about it.")] = None
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last attempt, if any.")] = None
     issued_by: Annotated[
         str | None,
         Meta(description="The name of the token with which it was requested; null in requests of older versions."),
     ] = None
     besides: Annotated[
-        list[str], Meta(description="The refunds and requests that the caller named: this one was wanted beside them.")
+        list[str], Meta(description="Refunds and requests that the caller named: they do not block this one.")
     ]
-    settled_by: Annotated[str | None, Meta(description="The name of the token with which a person settled it.")] = None
+    settled_by: Annotated[str | None, Meta(description="The name of the token with which a person resolved it.")] = None
     created_at: Rfc3339 | None = None
     changed_at: Rfc3339 | None = None
 
 
 def refusal_json(record: RefundRequestRecord) -> RefusalJson | None:
-    """What Amazon answered to the last try of a request; None where it did not."""
+    """Amazon's answer to the last attempt of a request; None if there was none."""
     if not record.amazon_status:
         return None
     return RefusalJson(
@@ -89,7 +91,7 @@ def refusal_json(record: RefundRequestRecord) -> RefusalJson | None:
 
 
 def request_json(account: str, record: RefundRequestRecord, candidate: str = "") -> RefundRequestJson:
-    """The JSON of a request to issue a refund, with its keys in the order of `RefundRequestJson`."""
+    """The JSON of a refund request, with keys in the order of `RefundRequestJson`."""
     order = record.order
     return RefundRequestJson(
         refund_request_id=order.id,
@@ -115,7 +117,7 @@ def request_json(account: str, record: RefundRequestRecord, candidate: str = "")
 
 
 def other_refunds_json(entries: Mapping[str, Entry]) -> list[OtherRefundJson]:
-    """The JSON of refunds and reservations in a charge's book, the oldest first."""
+    """The JSON of refunds and reservations in a charge's book, oldest first."""
     return [
         OtherRefundJson(
             refund_id=None if name.startswith(RESERVATION) else tidy(name),

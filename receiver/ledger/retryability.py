@@ -1,7 +1,7 @@
-"""Pure. Whether a declined refund may be issued again, by all that is known of its charge at one moment.
+"""Pure. Whether a declined refund can be issued again, from everything known about its charge at one moment.
 
-Advice, lists, events and the guard of a retry all go by `judge`, so that none can say another thing. The script that
-reserves the amount (`store/requests/reserve.lua`) decides on the same facts in one step with the reservation.
+Advice, lists, events and the check before a retry all use `judge`, so they always agree. The script that reserves the
+amount (`store/requests/reserve.lua`) decides on the same facts, in one step with the reservation.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from receiver.ledger.refund import FPS, Refund, Retryability, State, is_theirs
 NOT_MERCHANTS_REFUND = "not_merchants_refund"
 BUYER_MAY_BE_PAID = "buyer_may_be_paid"
 NAMEABLE = frozenset({"same_amount_refunded", "charge_in_conflict"})
-"""Reasons that a caller can answer by naming the other refunds (`besides`)."""
+"""Reasons that a caller can overrule by naming the other refunds (`besides`)."""
 CLOCK_SKEW = 60_000
-"""ms by which the reading of a charge may be older than a decline and still count as read after it. Amazon's clock may
-be ahead of ours; where it is ahead by more, the time at which the decline was written here counts."""
+"""ms by which a reading of the charge can predate a decline and still count as later. Amazon's clock can be ahead
+of ours. If it is ahead by more, the time at which the decline was recorded here counts."""
 SAYS = MappingProxyType(
     {
         "already_retried": "It has been issued again.",
@@ -41,16 +41,16 @@ SAYS = MappingProxyType(
         NOT_MERCHANTS_REFUND: "It is not a refund of yours: Amazon or a bank began it.",
     }
 )
-"""Reason → what it says to people. Of `buyer_may_be_paid` the disputes say it."""
+"""Reason → text for people. The text for `buyer_may_be_paid` comes from the disputes."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownCharge:
-    """All that is known of a charge: its book, its disputes, and what Amazon said of it when it was read last."""
+    """Everything known about a charge: its book, its disputes, and Amazon's last description of it."""
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     taken: Mapping[str, str] = field(default_factory=dict)
-    """Refund → the request that it is of."""
+    """Refund → the request that issued it."""
     disputes: tuple[Dispute, ...] = ()
     charge: Charge | None = None
     over: Mapping[str, int] = field(default_factory=lambda: OVER)
@@ -59,18 +59,18 @@ class KnownCharge:
 
 
 def is_merchants(refund: Refund) -> bool:
-    """Whether the merchant began it, as far as that is told."""
+    """Whether the merchant started it, as far as is known."""
     return not (is_theirs(refund.refund_type) or is_theirs(refund.reason_code))
 
 
 def judge(refund: Refund, known: KnownCharge, now: int) -> Retryability | None:
-    """Whether the refund may be issued again by what is known at `now` (ms); None for one that is not declined."""
+    """Whether the refund can be issued again as known at `now` (ms); None if it is not declined."""
     if refund.state != State.DECLINED or refund.refund_type == FPS:
         return None
     value, reasons = _verdict(refund, known, now)
     disputes = open_on(refund.charge_id, known.disputes) if BUYER_MAY_BE_PAID in reasons else ()
     says = [may_be_paid(disputes) if reason == BUYER_MAY_BE_PAID else SAYS[reason] for reason in reasons]
-    # To the second: all that are told of it within one are told the same.
+    # Rounded to seconds, so that all answers within one second are the same.
     read_at = known.charge.read_at if known.charge else 0
     return Retryability(value, reasons, now // 1000 * 1000, read_at, " ".join(says))
 
@@ -98,7 +98,7 @@ def _verdict(refund: Refund, known: KnownCharge, now: int) -> tuple[bool | None,
 
 
 def _may_be_its_own(refund: Refund, known: KnownCharge) -> set[str]:
-    """Reservations that may be of this very refund, whose request has no answer yet."""
+    """Reservations that may belong to this very refund, because the request has no answer yet."""
     if refund.amount is None or refund.refund_id in known.taken:
         return set()
     return {
@@ -111,7 +111,7 @@ def _may_be_its_own(refund: Refund, known: KnownCharge) -> set[str]:
 
 
 def _of_others(refund: Refund, amount: Money, others: Mapping[str, Entry], known: KnownCharge, now: int) -> list[str]:
-    """What other refunds of the charge say against it."""
+    """Reasons against a retry that come from other refunds of the charge."""
     found = []
     if sum(each.counts for each in others.values()) >= MOST_REFUNDS:
         found.append("too_many_refunds")
@@ -124,8 +124,8 @@ def _of_others(refund: Refund, amount: Money, others: Mapping[str, Entry], known
 
 
 def _admits(refund: Refund, amount: Money, others: Mapping[str, Entry], known: KnownCharge) -> tuple[bool | None, str]:
-    """Whether the charge admits the amount, and the reason if it does not. What was read before the decline says
-    nothing; older versions have kept only what came of it."""
+    """Whether the charge allows the amount, and the reason if not. A reading from before the decline is ignored; older
+    versions stored only its result."""
     charge = known.charge
     declined_at = min(refund.updated_at, refund.changed_at)
     if charge is None or charge.read_at + CLOCK_SKEW < declined_at or not charge.read_at:
@@ -148,7 +148,7 @@ def _said(refund: Refund) -> bool | None:
 
 
 def not_merchants_refund() -> Conflict:
-    """The error for a retry of a refund that the merchant did not begin."""
+    """The error for a retry of a refund that the merchant did not start."""
     return Conflict(
         "Amazon or a bank began this refund, for a claim or a chargeback. Amazon is collecting for it: repay the "
         "balance of the merchant account in Seller Central, and do not refund the buyer again.",
@@ -157,7 +157,7 @@ def not_merchants_refund() -> Conflict:
 
 
 def as_text(found: Retryability | None) -> str:
-    """As it is kept with the refund: `yes`, `no`, or empty where it is not known."""
+    """The stored form: `yes`, `no`, or empty if unknown."""
     return "" if found is None or found.value is None else "yes" if found.value else "no"
 
 

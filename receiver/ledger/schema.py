@@ -1,8 +1,7 @@
-"""Pure. The one JSON shape of a refund, shared by events and the HTTP API: Amazon's names first, then ours.
-And that of a request to issue one.
+"""Pure. The JSON of a refund, shared by events and the HTTP API: Amazon's names first, then ours.
 
-What Amazon did not tell is `null`, never a missing key. Texts from outside are made printable and bounded here, so
-that whatever Amazon sends, the JSON can be encoded and stays small.
+A value that Amazon did not report is `null`, never a missing key. Texts from outside are made printable and bounded
+here, so the JSON can always be encoded and stays small.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from receiver.ledger.refund import Refund, Retryability, RetryRefused, Revision,
 from receiver.ledger.timestamps import format_basic, format_rfc3339
 
 TEXT_LIMIT = 128
-"""Characters kept of a code or an id. The longest that Amazon documents are far shorter."""
+"""Maximum length of a code or an id. The longest that Amazon documents are far shorter."""
 DESCRIPTION_LIMIT = 1024
-"""Characters kept of `reasonDescription`, for which Amazon gives no bound."""
+"""Maximum length of `reasonDescription`, for which Amazon documents none."""
 
 YES_NO: Final = MappingProxyType({"yes": True, "no": False})
 AMAZON_TIME: Final = r"^[0-9]{8}T[0-9]{6}(\.[0-9]{3})?Z$"
@@ -37,22 +36,22 @@ AmazonTime = Annotated[
 ]
 IssuedBy = Annotated[
     str | None,
-    Meta(description="The name of the token with which the refund was requested here; null for every other refund."),
+    Meta(description="The name of the token that requested the refund here; null for every other refund."),
 ]
 RefundState = Annotated[
-    str, Meta(description="RefundInitiated, Refunded or Declined. Another word of Amazon's is kept as it is.")
+    str, Meta(description="RefundInitiated, Refunded or Declined. Other values from Amazon are passed through.")
 ]
 ReasonCode = Annotated[
     str | None, Meta(description="Why it was declined: AmazonRejected or ProcessingFailure; the set is open.")
 ]
-Account = Annotated[str, Meta(description="Our name of the merchant's account.", examples=["us"])]
+Account = Annotated[str, Meta(description="Our name for the merchant's account.", examples=["us"])]
 
 
 class Json(msgspec.Struct, rename="camel"):
     """The base of every answer: encoded by the service, decoded by its clients, and the schema in OpenAPI.
 
-    A field with a default is always sent; the default is for clients of a service that does not know the field yet.
-    Only what is `UNSET` is left out. Patterns and bounds are for the description: clients do not check them.
+    A field with a default is always sent; the default serves clients of a service that does not know the field yet.
+    Only `UNSET` is left out. Patterns and bounds are documentation: clients do not check them.
     """
 
 
@@ -60,7 +59,7 @@ J = TypeVar("J", bound=Json)
 
 
 def extended(kind: type[J], base: Json, **more: Any) -> J:
-    """An answer with all that `base` says, and more."""
+    """An answer with all fields of `base`, and more."""
     return kind(**msgspec.structs.asdict(base), **more)
 
 
@@ -70,7 +69,7 @@ class MoneyJson(Json, kw_only=True):
     amount: Annotated[
         str,
         Meta(
-            description="Decimal, with as many places as the currency has.",
+            description="Decimal, with the currency's number of decimal places.",
             extra_json_schema={"pattern": r"^[0-9]+(\.[0-9]+)?$"},
         ),
     ]
@@ -78,7 +77,7 @@ class MoneyJson(Json, kw_only=True):
 
 
 class StatusJson(Json, kw_only=True):
-    """What a refund's history says of its state."""
+    """The state in a refund's history."""
 
     state: RefundState
     reason_code: ReasonCode = None
@@ -95,10 +94,10 @@ class StatusDetailsJson(Json, kw_only=True):
 
 
 class RetryRefusedJson(Json, kw_only=True):
-    """Amazon's verdict on a try to issue a declined refund again. Nothing was issued by it."""
+    """Amazon's verdict on an attempt to issue a declined refund again. The attempt issued nothing."""
 
     generation: Annotated[
-        int, Meta(description="The number of the try; each has a key of its own.", extra_json_schema={"minimum": 1})
+        int, Meta(description="The number of the attempt. Each has its own key.", extra_json_schema={"minimum": 1})
     ]
     at: Rfc3339
     status: int
@@ -108,7 +107,7 @@ class RetryRefusedJson(Json, kw_only=True):
 
 
 class RefundJson(Json, kw_only=True):
-    """A refund: Amazon's names first, then ours. What Amazon did not tell is null."""
+    """A refund: Amazon's names first, then ours. A value that Amazon did not report is null."""
 
     refund_id: Annotated[str, Meta(examples=["S01-5105180-3221187-R022311"])]
     charge_id: str | None = None
@@ -116,57 +115,55 @@ class RefundJson(Json, kw_only=True):
     soft_descriptor: str | None = None
     creation_timestamp: AmazonTime | None = None
     status_details: StatusDetailsJson
-    release_environment: Annotated[str | None, Meta(description="Sandbox or Live, as Amazon says it.")] = None
+    release_environment: Annotated[str | None, Meta(description="Sandbox or Live, as reported by Amazon.")] = None
     account: Account
     revision: Annotated[
         int,
         Meta(
-            description="Counts our writes from 1: whoever holds a greater one may drop this.",
+            description="Counts our writes from 1. If you already have a higher revision, ignore this one.",
             extra_json_schema={"minimum": 1},
         ),
     ]
     final: Annotated[bool, Meta(description="Whether the state is Refunded or Declined.")]
-    conflict: Annotated[bool, Meta(description="Whether Amazon has told two different final states.")] = False
-    backfill: Annotated[bool, Meta(description="Whether it was settled over 7 days before it was first seen here.")] = (
-        False
-    )
+    conflict: Annotated[bool, Meta(description="Whether Amazon has reported two different final states.")] = False
+    backfill: Annotated[
+        bool, Meta(description="Whether it became final over 7 days before it was first seen here.")
+    ] = False
     order_reference: Annotated[
-        str | None, Meta(description="The merchant's order number, unaltered, or null if over 256.")
+        str | None, Meta(description="The merchant's order number, unaltered, or null if longer than 256 characters.")
     ] = None
     refund_type: Annotated[
-        str | None, Meta(description="Who began it, where it was told: SellerInitiated, Chargeback, FPS, …")
+        str | None, Meta(description="Who started it, if known: SellerInitiated, Chargeback, FPS, …")
     ] = None
     retryable: Annotated[
         bool | None,
-        Meta(description="Of a declined refund: whether it can be issued again, as of `asOf`. Null: not known."),
+        Meta(description="For a declined refund: whether it can be issued again, as of `asOf`. Null if unknown."),
     ] = None
     retryable_reasons: Annotated[
-        list[str], Meta(description="Why not, or why that is not known: the words that a retry would be refused with.")
+        list[str], Meta(description="Why not, or why it is unknown: the reasons with which a retry would be refused.")
     ] = []
     as_of: Annotated[
         Rfc3339 | None,
-        Meta(description="When `retryable` and the advice were worked out. Null where nothing depends on the charge."),
+        Meta(description="When `retryable` and the advice were computed. Null if nothing depends on the charge."),
     ] = None
     charge_read_at: Annotated[
-        Rfc3339 | None, Meta(description="Of a declined refund: when Amazon last told what the charge is.")
+        Rfc3339 | None, Meta(description="For a declined refund: when Amazon last described the charge.")
     ] = None
     retry_of: Annotated[str | None, Meta(description="The declined refund that this one repeats.")] = None
-    retry_root: Annotated[
-        str | None, Meta(description="Of a retry: the refund that the chain of retries began with.")
-    ] = None
+    retry_root: Annotated[str | None, Meta(description="For a retry: the first refund in the chain of retries.")] = None
     retried_by: Annotated[str | None, Meta(description="The refund that repeats this declined one.")] = None
     retry_refused: Annotated[
         RetryRefusedJson | None,
-        Meta(description="Of a declined refund that is not repeated yet: Amazon's verdict on the last try to."),
+        Meta(description="For a declined refund not yet reissued: Amazon's verdict on the last attempt."),
     ] = None
     issued_by: IssuedBy = None
     unread_fields: Annotated[
         list[str],
-        Meta(description="Fields that are null because what Amazon sent could not be read, such as refundAmount."),
+        Meta(description="Fields that are null because Amazon's value could not be read, such as refundAmount."),
     ] = []
     first_seen_at: Rfc3339 = ""
     changed_at: Rfc3339
-    source: Annotated[str, Meta(description="Who made us look.", extra_json_schema={"enum": [*Source]})]
+    source: Annotated[str, Meta(description="What caused us to ask Amazon.", extra_json_schema={"enum": [*Source]})]
 
 
 class RevisionJson(Json, kw_only=True):
@@ -182,10 +179,9 @@ class RevisionJson(Json, kw_only=True):
 
 
 def tidy(text: str, limit: int = TEXT_LIMIT) -> str:
-    """The text with every unprintable character as a space, trimmed, and cut with an ellipsis to `limit` characters.
+    """Replace unprintable characters by spaces, trim, and cut to `limit` characters with an ellipsis. Idempotent.
 
-    Unprintable are control and format characters, and the halves of a surrogate pair that JSON can smuggle in and
-    UTF-8 cannot encode. Doing it twice changes nothing.
+    Unprintable are control and format characters, and lone surrogates, which JSON can contain and UTF-8 cannot encode.
     """
     if len(text) <= limit and text.isprintable():
         return text.strip()
@@ -194,21 +190,21 @@ def tidy(text: str, limit: int = TEXT_LIMIT) -> str:
 
 
 def amazon_time(ms: int) -> str:
-    """Amazon's basic form, `20190714T155300Z`; with milliseconds, `20190714T155300.250Z`, only where there are some.
+    """Amazon's basic form, `20190714T155300Z`. Nonzero milliseconds are added: `20190714T155300.250Z`.
 
-    `parse_time` reads both back without loss.
+    `parse_time` reads both without loss.
     """
     whole = format_basic(ms)
     return f"{whole[:-1]}.{ms % 1000:03d}Z" if ms % 1000 else whole
 
 
 def known_time(ms: int) -> str | None:
-    """Amazon's time; null for 0."""
+    """Amazon's time form; null for 0."""
     return amazon_time(ms) if ms else None
 
 
 def money_json(money: Money | None) -> MoneyJson | None:
-    """`{amount, currencyCode}`: the amount as text, with as many decimals as the currency has."""
+    """`{amount, currencyCode}`: the amount as text, with the currency's number of decimals."""
     return (
         None
         if money is None
@@ -220,7 +216,7 @@ def money_json(money: Money | None) -> MoneyJson | None:
 
 
 def retry_refused_json(refused: RetryRefused | None) -> RetryRefusedJson | None:
-    """The JSON of a verdict on a retry, with its keys in the order of `RetryRefusedJson`."""
+    """The JSON of a verdict on a retry, with keys in the order of `RetryRefusedJson`."""
     if refused is None:
         return None
     return RetryRefusedJson(
@@ -234,7 +230,7 @@ def retry_refused_json(refused: RetryRefused | None) -> RetryRefusedJson | None:
 
 
 def refund_json(refund: Refund) -> RefundJson:
-    """The JSON of a refund, with its keys in the order of `RefundJson`."""
+    """The JSON of a refund, with keys in the order of `RefundJson`."""
     judged = refund.judged or Retryability(None if refund.conflict else YES_NO.get(refund.retryable))
     return RefundJson(
         refund_id=tidy(refund.refund_id),
@@ -273,7 +269,7 @@ def refund_json(refund: Refund) -> RefundJson:
 
 
 def revision_json(revision: Revision) -> RevisionJson:
-    """The JSON of one line of a refund's history, with the same names, forms and order as `refund_json`."""
+    """The JSON of one line of a refund's history, with the names, forms and order of `refund_json`."""
     return RevisionJson(
         status_details=StatusJson(
             state=tidy(revision.state),
@@ -293,6 +289,6 @@ MAX_TEXT = 500
 
 
 def clean(text: str, limit: int = MAX_TEXT) -> str:
-    """Free text made safe to log, store and show: printable characters, single spaces, at most `limit` of them."""
+    """Make free text safe to log, store and show: printable characters, single spaces, at most `limit` characters."""
     printable = "".join(c if c.isprintable() else " " for c in text[: 8 * limit])
     return " ".join(printable.split())[:limit]

@@ -14,7 +14,7 @@ TIMESTAMP = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)T(\d\d):?(\d\d):?(\d\d)(?:\.(\d{
 
 
 def parse_time(text: object) -> int:
-    """Read Amazon's timestamp, basic (`20190714T155300Z`) or extended with a fraction, into milliseconds UTC.
+    """Parse Amazon's timestamp, basic (`20190714T155300Z`) or extended with a fraction, into milliseconds UTC.
 
     Raises `Malformed` if it is neither.
     """
@@ -31,7 +31,7 @@ def parse_time(text: object) -> int:
 
 
 def parse_any_time(text: str) -> int:
-    """Read a time that a person wrote, into milliseconds UTC: Amazon's forms, or RFC 3339 with `Z` or an offset.
+    """Parse a time written by a person into milliseconds UTC: Amazon's forms, or RFC 3339 with `Z` or an offset.
 
     Raises `Malformed`.
     """
