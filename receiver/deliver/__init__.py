@@ -1,1 +1,1 @@
-"""Verb. Events that are owed → subscribers."""
+"""Verb. Owed events → subscribers."""

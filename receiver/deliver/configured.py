@@ -1,4 +1,4 @@
-"""Verb. Configured subscribers → the store, at the start and whenever they are missing from it."""
+"""Verb. Configured subscribers → the store, at the start and whenever they are missing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from receiver.store.redis.damage import WrongType
 log = structlog.get_logger()
 
 EVERY = 5.0
-"""Seconds between two checks that they are still there."""
+"""Seconds between two checks."""
 
 
 @dataclass(slots=True)
 class ConfiguredSubscribers:
     """Keeps the `declared` subscribers, by account, in the store. `done` is set when all have been written once.
 
-    `starts` by account and name: from when (ms) a new one is owed what the stream still holds; None: from now on.
+    `starts` by account and name: from what time (ms) a new one is owed events of the stream; None: from now on.
     """
 
     store: Store
@@ -55,7 +55,7 @@ class ConfiguredSubscribers:
         await self.written[account].wait()
 
     async def _declare_alone(self, account: str, subscribers: Sequence[Subscriber]) -> None:
-        """A key of the wrong type holds up its own account, and no other."""
+        """A key of the wrong type blocks only its own account."""
         try:
             await self._declare(account, subscribers)
             self.written[account].set()
@@ -75,7 +75,7 @@ class ConfiguredSubscribers:
                 await self._let_go(account, each)
 
     async def _let_go(self, account: str, subscriber: Subscriber) -> None:
-        """Keep it, with what it is owed, as if it had been added through the API: it can then be removed there."""
+        """Keep the subscriber and its events, as if it had been added through the API: it can then be removed there."""
         await self.store.subscribers.update(
             account, subscriber.name, lambda stored, _: structs.replace(stored, origin="api")
         )

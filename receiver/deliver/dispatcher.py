@@ -1,8 +1,8 @@
-"""Verb. Delivery queues → subscribers: claim what is due in every queue, and send it. A bad subscriber delays no other.
+"""Verb. Delivery queues → subscribers: claim due events in every queue and send them. A bad subscriber delays no other.
 
-Each queue has its own room, its own rate, and its own breaker: after five failures in a row one message at a time is
-sent, a second after the last, until one succeeds. Rate and breaker are the store's
-(`store/deliveries/claim_deliveries.lua`), so they hold over all processes together.
+Each queue has its own concurrency, rate and breaker: after five failures in a row, one message at a time is sent, one
+second after the last, until one succeeds. Rate and breaker are kept in the store
+(`store/deliveries/claim_deliveries.lua`), so they hold across all processes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Deliveries that go to one subscriber in one message."""
+    """Deliveries to one subscriber in one message."""
 
     subscriber: Subscriber
     deliveries: Sequence[ClaimedDelivery]
@@ -39,9 +39,10 @@ class Message:
 
 @dataclass(slots=True)
 class Deliverer:
-    """Sends one account's events. `system_clock` (ms) is the machine's own: subscribers check timestamps by theirs.
+    """Sends one account's events. `system_clock` (ms) is the machine's clock: subscribers compare timestamps with
+    theirs.
 
-    `rate` (messages a second, 0: any) and `per_subscriber` are for subscribers that have no number of their own.
+    `rate` (messages a second, 0: any) and `per_subscriber` are the defaults for subscribers.
     """
 
     account: str
@@ -59,11 +60,11 @@ class Deliverer:
     rounds: Rounds[Message] = field(init=False)
     _turn: int = 0
     _served: Counter[str] = field(default_factory=Counter)
-    """The turn in which each queue was given room last."""
+    """The last turn in which each queue was given a slot."""
     _names: list[str] = field(default_factory=list)
-    """Whose queues there were at the last look."""
+    """The subscribers with a queue at the last look."""
     _held: set[str] = field(default_factory=set)
-    """Queues in which something was held back: the end of a message under way may set it free."""
+    """Queues with events held back. The end of a message in flight may release them."""
 
     def __post_init__(self, concurrency: int) -> None:
         self.rounds = Rounds(
@@ -81,7 +82,7 @@ class Deliverer:
         await self.rounds.run(self.store.change_signal(self.account))
 
     async def _claim(self, room: int) -> Claim[Message]:
-        """Claim in every queue what is due and what there is room for."""
+        """Claim the due events of every queue, as far as slots are free."""
         subscriber_list, heads = await self._look()
         subscribers, now = subscriber_list.subscribers, self.store.now()
         waits = {name: max(at - now, 0) for name, at in heads.items() if not at or not subscribers[name].paused}
@@ -99,7 +100,7 @@ class Deliverer:
         return Claim((), min((wait for wait in (*waits.values(), *more) if wait), default=None))
 
     async def _look(self) -> tuple[SubscriberList, dict[str, int]]:
-        """The subscribers, and when each queue is due next. In one round trip, unless the subscribers have changed."""
+        """The subscribers, and when each queue is due next. One round trip, unless the subscribers have changed."""
         heads, subscriber_list = await asyncio.gather(
             self.store.deliveries.queue_heads(self.account, self._names), self.store.subscribers.read(self.account)
         )
@@ -113,10 +114,10 @@ class Deliverer:
         return self.rounds.concurrency // 4
 
     def _share_out(self, room: int, subscribers: Mapping[str, Subscriber], names: list[str]) -> dict[str, int]:
-        """How many messages may be begun in each of these queues.
+        """How many messages may be started in each of these queues.
 
-        If room is scarce, it goes to the queues with the least under way; among equals, to the one that has waited
-        longest. The last quarter of all room is for queues with nothing under way.
+        If slots are scarce, they go to the queues with the fewest messages in flight; among equals, to the one that has
+        waited longest. The last quarter of all slots is for queues with none in flight.
         """
         busy = Counter(message.subscriber.name for message in self.rounds.under_way.values())
         rooms = Counter[str]()
@@ -156,7 +157,7 @@ class Deliverer:
         return claim
 
     def _unblocks(self, message: Message) -> bool:
-        """Whether room was scarce, or something was held back in the message's queue."""
+        """Whether slots were scarce, or events were held back in the message's queue."""
         name = message.subscriber.name
         if len(self.rounds.under_way) < self.rounds.concurrency - self._spare and name not in self._held:
             return False

@@ -1,7 +1,7 @@
-"""Verb. A subscriber that nothing reaches is paused, and operators are notified.
+"""Verb. Failing subscribers → paused, and operators are notified.
 
-It is paused when an event is given up and no delivery has succeeded since that event was written. The last subscriber
-that gets declines stays active instead, and operators are notified of that. 410 pauses a subscriber in any case.
+A subscriber is paused when an event fails permanently and no delivery has succeeded since that event was written. The
+last subscriber that receives declines stays active instead, and operators are notified. 410 always pauses a subscriber.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 async def publish_operator_events(store: Store, account: str, metrics: Metrics) -> None:
-    """Publish the waiting events for operators: in the stream, the log and the metrics."""
+    """Publish the queued operator events: in the stream, the log and the metrics."""
     for event in await store.deliveries.publish_operator_events(account):
         metrics.operator_event(event.type.value)
         log.error(
@@ -38,9 +38,9 @@ async def publish_operator_events(store: Store, account: str, metrics: Metrics) 
 
 
 async def pause_gone(store: Store, delivery: ClaimedDelivery, sent_to: Subscriber) -> None:
-    """Pause a subscriber that answered 410 Gone, until an operator resumes it. What it is owed waits.
+    """Pause a subscriber that answered 410 Gone, until an operator resumes it. Its events wait.
 
-    The address is gone: a subscriber that has another one by now is not paused.
+    Only that address is gone: a subscriber whose address has changed since is not paused.
     """
     event = _paused(store, delivery, "gone", "It answered 410 Gone.", "HTTP 410")
 
@@ -53,10 +53,9 @@ async def pause_gone(store: Store, delivery: ClaimedDelivery, sent_to: Subscribe
 async def pause_failing(
     store: Store, delivery: ClaimedDelivery, sent_to: Subscriber, attempts: DeliveryAttempts
 ) -> None:
-    """Pause a subscriber to which nothing was delivered since the event was written that has now failed permanently.
+    """Pause a subscriber if nothing was delivered to it since the permanently failed event was written.
 
-    The change starts again if another subscriber was changed: of two that fail together, the second sees the first
-    paused.
+    The change is retried if another subscriber was changed: if two fail together, the second sees the first paused.
     """
     if (await store.deliveries.health(delivery.account, delivery.subscriber)).success_at >= written_at(
         delivery.stream_id

@@ -1,4 +1,4 @@
-"""Verb. Upkeep of the event stream: backfill for new subscribers, expiry, trimming, and events for operators.
+"""Verb. Maintenance of the event stream: backfill for new subscribers, expiry, trimming, and operator events.
 
 Every process runs it. Backfill and operator events are safe in several processes at once; one process a minute expires
 and trims.
@@ -30,12 +30,12 @@ log = structlog.get_logger()
 
 IDLE = 1.0
 MOST_BATCHES = 100
-"""Batches of expired events of one subscriber in one round; the rest waits for the next round."""
+"""The most batches of expired events of one subscriber in one round."""
 
 
 @dataclass(slots=True)
 class Retention:
-    """Upkeep for one account. `keep` and `keep_owed` (ms): how long an event is kept, at least and at most."""
+    """Maintenance for one account. `keep` and `keep_owed` (ms): how long an event is kept, at least and at most."""
 
     account: str
     store: Store
@@ -88,7 +88,7 @@ class Retention:
                     log.info("backfill.done", account=self.account, subscriber=job.name)
 
     async def expire(self) -> None:
-        """Give up events that have been owed too long: a paused subscriber must not keep the stream from being cut."""
+        """Turn events that have been owed too long into dead letters: a paused subscriber must not prevent trimming."""
         before = self.store.now() - self.keep_owed
         for name in (await self.store.subscribers.read(self.account)).names:
             with self._alone(subscriber=name):
@@ -103,7 +103,7 @@ class Retention:
                 break
 
     async def _dead_letter(self, deliveries: list[ClaimedDelivery]) -> int:
-        """One event tells operators of all of them. Expired operator events cause no further one."""
+        """One operator event covers all of them. Expired operator events cause no further one."""
         about_refunds = [delivery for delivery in deliveries if not is_operator(delivery.fields)]
         gone = 0
         for delivery in deliveries:
@@ -119,7 +119,7 @@ class Retention:
         return gone
 
     async def trim(self) -> None:
-        """Cut events that are old and not owed to any subscriber."""
+        """Remove events that are old and not owed to any subscriber."""
         gone = await self.store.deliveries.trim(self.account, self.store.now() - self.keep)
         if gone:
             log.info("events.trimmed", account=self.account, count=gone)

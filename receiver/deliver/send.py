@@ -1,4 +1,4 @@
-"""Verb. One message to one subscriber: render, send, judge, write.
+"""Verb. Claimed events → one message to one subscriber: render, send, judge, write.
 
 The write that moves an event to the dead letters also queues an event for operators. It may be followed by pausing the
 subscriber (`deliver/failing.py`).
@@ -46,17 +46,17 @@ from receiver.track.current import current_events, without_judgement
 log = structlog.get_logger()
 
 ANSWER_BYTES = 4096
-"""Bytes read of a subscriber's answer: enough to show to a person."""
+"""The most bytes read of a subscriber's answer: enough for display."""
 LATER_PAUSE = 5_000
-"""ms for which an event of a later version is left to processes of that version."""
+"""ms for which an event of a later version is postponed, so that a process of that version can send it."""
 STALE_TEST = 120_000
-"""ms after which a test is not sent any more: its caller has stopped waiting."""
+"""ms after which a test is dropped: its caller has stopped waiting."""
 
 AnyEvent = Event | OperatorEvent
 
 
 class Send(Protocol):
-    """How a request gets to a subscriber: `Transport.send`."""
+    """Sends a request to a subscriber: `Transport.send`."""
 
     async def __call__(
         self, request: Request, *, timeout: float, connect_timeout: float, max_body: int, guarded: bool
@@ -66,7 +66,7 @@ class Send(Protocol):
 
 @dataclass(slots=True)
 class DeliveryAttempt:
-    """Sends what was claimed. `system_clock` (ms) is the machine's own: subscribers check timestamps by theirs."""
+    """Sends claimed events. `system_clock` (ms) is the machine's clock: subscribers compare timestamps with theirs."""
 
     store: Store
     send: Send
@@ -79,8 +79,8 @@ class DeliveryAttempt:
     async def deliver(self, deliveries: Sequence[ClaimedDelivery], subscriber: Subscriber) -> None:
         """Send events that were claimed for one message, and finish each delivery.
 
-        Operator events go in a message of their own, and so does each test. After `StoreUnavailable` the lease ends,
-        and they are sent again.
+        Operator events go in a separate message, and so does each test. After `StoreUnavailable` the lease expires, and
+        the events are sent again.
         """
         together: list[tuple[ClaimedDelivery, AnyEvent]] = []
         for_operators: list[tuple[ClaimedDelivery, AnyEvent]] = []
@@ -106,7 +106,7 @@ class DeliveryAttempt:
     async def _as_of_now(
         self, batch: list[tuple[ClaimedDelivery, AnyEvent]], subscriber: Subscriber
     ) -> list[tuple[ClaimedDelivery, AnyEvent]]:
-        """The events with current advice; without any if the store cannot be read."""
+        """The events with current advice, or without a judgement if the store cannot be read."""
         deliveries = [delivery for delivery, _ in batch]
         events = [event for _, event in batch if isinstance(event, Event)]
         if not deliveries:
@@ -148,7 +148,7 @@ class DeliveryAttempt:
         *,
         first: bool,
     ) -> None:
-        """Judge the answer, and write the verdict. Only the `first` event of a message counts for the health."""
+        """Judge the answer, and write the verdict. Only the `first` event of a message affects the health."""
         now, paused_ms = self.store.now(), subscriber.paused_ms
         verdict = judge(answer, delivery.attempts, now, self.random(), paused_ms=paused_ms)
         attempts = record(answer, delivery.attempts, verdict, now, paused_ms=paused_ms)
@@ -224,7 +224,7 @@ class DeliveryAttempt:
         log.info("delivery.tested", event_id=event.id, delivered=right, error=tested.error or None, settled=held)
 
     async def _leave(self, delivery: ClaimedDelivery) -> None:
-        """Leave an event of a later version to processes of that version. This counts as no attempt."""
+        """Postpone an event of a later version, for processes of that version. This does not count as an attempt."""
         held = await self.store.deliveries.postpone(delivery, self.store.now() + LATER_PAUSE)
         log.warning(
             "delivery.left_to_later_version",
@@ -235,7 +235,8 @@ class DeliveryAttempt:
         )
 
     async def _unreadable(self, delivery: ClaimedDelivery) -> None:
-        """Give up an event that is missing from the stream or unreadable: something else has written to Redis."""
+        """Make a dead letter of an event that is missing from the stream or unreadable: another program has written to
+        Redis."""
         reason = "unreadable" if delivery.fields else "lost"
         log.error("delivery.dead", reason=reason, stream_id=delivery.stream_id)
         self.metrics.delivery_attempt("dead", 0.0)
@@ -260,7 +261,7 @@ def request_of(batch: Sequence[AnyEvent], subscriber: Subscriber, now: int) -> R
 
 
 def _effects(verdict: Verdict, answer: Response | TransportError, now: int) -> AttemptEffects:
-    """What the answer says of the subscriber's health. A refusal of one event is no failure."""
+    """The answer's effect on the subscriber's health. A refusal of one event is not a failure."""
     if isinstance(verdict, Delivered):
         return AttemptEffects(failed=False)
     if isinstance(verdict, Dead) and verdict.reason == "aborted":

@@ -1,1 +1,1 @@
-"""Pure. What we owe subscribers: events, who wants them, how they look, what an answer means."""
+"""Pure. Events, subscribers, message formats, and the retry policy of deliveries."""

@@ -13,14 +13,14 @@ from receiver.outbox.retries import ClaimedDelivery, DeliveryAttempts
 
 
 class DeadEvent(msgspec.Struct, frozen=True, rename="camel"):
-    """An event that was given up, with a copy of its fields, since the stream may be trimmed."""
+    """An event that could not be delivered. It holds a copy of the fields, since the stream may be trimmed."""
 
     stream_id: str
     event_id: str
     type: str
     refund_id: str
     reason: str
-    """Why: exhausted, expired, aborted, lost, unreadable."""
+    """exhausted, expired, aborted, lost or unreadable."""
     at: int
     attempts: int
     last_error: str
@@ -31,7 +31,7 @@ class DeadEvent(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def dead_event(delivery: ClaimedDelivery, reason: str, now: int, attempts: DeliveryAttempts) -> DeadEvent:
-    """The record of an event that is given up."""
+    """The record of an event that failed permanently."""
     return DeadEvent(
         stream_id=delivery.stream_id,
         event_id=delivery.fields.get("id", ""),
@@ -50,7 +50,7 @@ def dead_event(delivery: ClaimedDelivery, reason: str, now: int, attempts: Deliv
 def dead_letter(
     delivery: ClaimedDelivery, reason: str, now: int, attempts: DeliveryAttempts, count: int = 1
 ) -> OperatorEvent:
-    """What operators are told of an event that is given up, or of the first of `count`."""
+    """The operator event about `count` events that failed permanently. It names the first of them."""
     which = "An event" if count == 1 else f"{count} events"
     return operator_event(
         OperatorType.DEAD,

@@ -1,7 +1,7 @@
-"""Pure. What an answer means for an event on its way to a subscriber: delivered, again later, given up, or unwanted.
+"""Pure. The retry policy: what a subscriber's answer means for an event (delivered, retry, dead letter, or pause).
 
     2xx                                    Delivered
-    410                                    Gone: the subscriber wants nothing more (Standard Webhooks, CloudEvents)
+    410                                    Gone: the subscriber refuses further events (Standard Webhooks, CloudEvents)
     response webhook-delivery:
       abort-message                        Dead("aborted"): not this event again (the convention of Svix)
     429 or 503 with a Retry-After          Retry at that time, within 1 s and 6 h; costs no attempt
@@ -9,9 +9,9 @@
       … after its last step                Dead("exhausted")
       … that would come after 7 days       Dead("expired")
 
-The seven days run from the first attempt, and stand still while the subscriber is paused: `Subscriber.paused_ms` sums
-up all its pauses, `Attempts.paused_ms` keeps what that sum was at the first attempt, and the difference does not count.
-So to end a pause is one write, however many events wait.
+The seven days start at the first attempt and do not include pauses of the subscriber. `Subscriber.paused_ms` is the sum
+of its pauses; `DeliveryAttempts.paused_ms` is that sum at the first attempt; the difference does not count. So ending a
+pause is one write, however many events wait.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SCHEDULE = (
     20 * HOUR,
     24 * HOUR,
 )
-"""The nominal waits between attempts, ms: 12 attempts in 75 h 42 m 35 s, much as Standard Webhooks advises."""
+"""The nominal waits between attempts, ms: 12 attempts in 75 h 42 m 35 s, close to the advice of Standard Webhooks."""
 LIFETIME = 7 * DAY
 SHORTEST_THROTTLE, LONGEST_THROTTLE = 1 * SECOND, 6 * HOUR
 LONGEST_EXCERPT = 200
@@ -52,7 +52,7 @@ DELTA_SECONDS = re.compile(r"[0-9]+")
 
 
 class DeliveryAttempts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was tried so far for one event and one subscriber; `DeliveryAttempts()`: nothing yet."""
+    """The attempts so far for one event and one subscriber; `DeliveryAttempts()`: none yet."""
 
     count: int = 0
     """Attempts that count against the schedule."""
@@ -60,7 +60,7 @@ class DeliveryAttempts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """ms; 0: none yet."""
     last_at: int = 0
     last_status: int = 0
-    """HTTP status of the last answer; 0: there was none."""
+    """HTTP status of the last answer; 0: no answer."""
     last_error: str = ""
     """For people: `HTTP 500`, `timeout`, ...; empty after a success."""
     excerpt: str = ""
@@ -71,12 +71,12 @@ class DeliveryAttempts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The subscriber has it."""
+    """The subscriber has received the event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Send it again at `at` (ms). `counts`: whether the attempt that failed uses up a step of the schedule."""
+    """Send it again at `at` (ms). `counts`: whether the failed attempt uses up a step of the schedule."""
 
     at: int
     counts: bool = True
@@ -84,14 +84,14 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Given up; kept, and sent again on request. `reason`: exhausted, expired, aborted."""
+    """Failed permanently. The event is kept, and can be sent again. `reason`: exhausted, expired, aborted."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The subscriber wants nothing more: pause it. The event stays owed."""
+    """The subscriber refuses further events: pause it. The event stays owed."""
 
 
 Verdict = Delivered | Retry | Dead | Gone
@@ -100,10 +100,10 @@ Verdict = Delivered | Retry | Dead | Gone
 def judge(
     answer: Response | TransportError, attempts: DeliveryAttempts, now: int, random: float, *, paused_ms: int = 0
 ) -> Verdict:
-    """What the answer to an attempt means. Total: any answer has a verdict.
+    """Judge the answer to an attempt. Total: any answer has a verdict.
 
-    `attempts` is what was tried before this attempt; `now` in ms; `random` in [0, 1) spreads the waits; `paused_ms`
-    is the subscriber's at this moment.
+    `attempts` are those before this one; `now` is in ms; `random` in [0, 1) spreads the waits; `paused_ms` is the
+    subscriber's current value.
     """
     if isinstance(answer, Response):
         if 200 <= answer.status < 300:
@@ -125,7 +125,7 @@ def judge(
 def record(
     answer: Response | TransportError, attempts: DeliveryAttempts, verdict: Verdict, now: int, *, paused_ms: int = 0
 ) -> DeliveryAttempts:
-    """The attempts with this one added, to be kept beside the event."""
+    """The attempts including this one, to be stored with the event."""
     free = isinstance(verdict, Retry) and not verdict.counts
     return DeliveryAttempts(
         count=attempts.count + (not free),
@@ -139,30 +139,30 @@ def record(
 
 
 def jittered(wait: int, random: float) -> int:
-    """A wait (ms) spread by `random`: over [wait / 2, wait) below two hours, [0.8 wait, 1.2 wait) from there.
+    """A wait (ms) spread by `random`: over [wait / 2, wait) below two hours, [0.8 wait, 1.2 wait) above.
 
-    Short waits spread widely, because after an outage of the subscriber all its events come due together.
+    Short waits are spread widely, because after an outage all events of a subscriber come due together.
     """
     least, spread = (wait // 2, wait // 2) if wait < 2 * HOUR else (wait * 4 // 5, wait * 2 // 5)
     return least + min(int(spread * random), spread - 1)
 
 
 def deadline(attempts: DeliveryAttempts, now: int, paused_ms: int = 0) -> int:
-    """From this ms on nothing is sent any more: 7 days after the first attempt, plus every pause since."""
+    """The time (ms) after which the event is not sent: 7 days after the first attempt, plus every pause since."""
     if not attempts.first_at:
         return now + LIFETIME
     return attempts.first_at + LIFETIME + max(0, paused_ms - attempts.paused_ms)
 
 
 def retry_after(value: str, now: int) -> int | None:
-    """The wait (ms) that a `Retry-After` asks for, brought within 1 s and 6 h; None for no form of RFC 9110."""
+    """The wait (ms) of a `Retry-After`, limited to 1 s to 6 h; None if it is not valid by RFC 9110."""
     text = value.strip()
     if DELTA_SECONDS.fullmatch(text):
         asked = int(text.lstrip("0")[:12] or "0") * SECOND
     else:
         try:
             when = parsedate_to_datetime(text[:64])
-            # The asctime form names no zone: an HTTP-date is always in UTC.
+            # The asctime form has no zone: an HTTP-date is always in UTC.
             asked = int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000) - now
         except (ValueError, TypeError, IndexError, OverflowError):
             return None
@@ -170,7 +170,7 @@ def retry_after(value: str, now: int) -> int | None:
 
 
 def error_text(answer: Response | TransportError) -> str:
-    """Why an attempt failed, for people: `HTTP 500`, `timeout`, `forbidden address: 10.0.0.7 is private`."""
+    """The cause of a failed attempt, for people: `HTTP 500`, `timeout`, `forbidden address: 10.0.0.7 is private`."""
     if isinstance(answer, Response):
         note = ": redirects are not followed" if 300 <= answer.status < 400 else ""
         return f"HTTP {answer.status}{note}"
@@ -198,7 +198,7 @@ def _throttle(answer: Response | TransportError, now: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedDelivery:
-    """A claimed delivery. `fields` is the event's stream entry, or a copy of it; empty if there is neither any more."""
+    """A claimed delivery. `fields` is the event's stream entry or a copy of it; empty if both are gone."""
 
     account: str
     subscriber: str
@@ -209,7 +209,7 @@ class ClaimedDelivery:
 
 
 class Tested(msgspec.Struct, frozen=True):
-    """How a test ended. `status` is 0 where there was no answer."""
+    """The result of a test. `status` is 0 if there was no answer."""
 
     delivered: bool
     status: int = 0
@@ -218,4 +218,4 @@ class Tested(msgspec.Struct, frozen=True):
     """The beginning of the answer's body, printable."""
     seconds: float = 0.0
     note: str = ""
-    """What was wrong with the answer after its status; it changes nothing."""
+    """What was wrong with the answer after its status. It does not affect the result."""

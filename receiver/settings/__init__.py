@@ -1,8 +1,8 @@
 """Edge: files. Every setting of the service, read and checked as a whole before anything starts.
 
-`load()` lays the environment over the TOML file, checks all of it, and either returns `Settings` or raises one
-`ConfigurationError` with every problem in it. `sources.py` gathers, `sections.py` and `account.py` are the tables,
-`consistency.py` checks tables against each other, `problems.py` words the findings.
+`load()` merges the environment over the TOML file, checks everything, and either returns `Settings` or raises one
+`ConfigurationError` with every problem. `sources.py` reads the sources, `sections.py` and `account.py` define the
+tables, `consistency.py` checks tables against each other, and `problems.py` writes the messages.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NO_ACCOUNT = (
 
 
 class Settings(Section):
-    """Everything that can be set. Spans are `timedelta`, sizes bytes, files absolute paths."""
+    """All settings. Durations are `timedelta`, sizes are in bytes, files are absolute paths."""
 
     data_dir: Path = Field(default=Path("receiver-data"), validate_default=True)
     redis: RedisSettings = RedisSettings()
@@ -63,11 +63,11 @@ class Settings(Section):
         return absolute(path, base_of(info))
 
     def build_accounts(self) -> list[Account]:
-        """The accounts as the verbs need them, in the order of the configuration."""
+        """Build the accounts, in the order of the configuration."""
         return [account.build() for account in self.accounts]
 
     def build_subscribers(self, now: int) -> dict[str, list[Subscriber]]:
-        """The subscribers of the configuration, by account; `now` (ms) becomes their `created_at`."""
+        """The configured subscribers by account; `now` (ms) becomes their `created_at`."""
         rules = rules_of(self.delivery)
         built: dict[str, list[Subscriber]] = {account.name: [] for account in self.accounts}
         for subscriber in self.subscribers:
@@ -75,14 +75,14 @@ class Settings(Section):
         return built
 
     def subscriber_starts(self) -> dict[tuple[str, str], int | None]:
-        """By account and name: since when (ms) one that is new is owed events; None for now."""
+        """By account and name: from what time (ms) a new subscriber is owed events; None means from now."""
         return {(each.account or self.accounts[0].name, each.name): each.start_at for each in self.subscribers}
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """Read the file, if there is one, lay the environment over it, and check everything.
+    """Read the file, if there is one, merge the environment over it, and check everything.
 
-    Raises `ConfigurationError` with one sentence for every problem; none of them repeats a value that may be secret.
+    Raises `ConfigurationError` with one sentence for every problem. No sentence repeats a value that may be secret.
     """
     problems: list[str] = []
     tree = read_file(path, problems) if path else {}
@@ -107,7 +107,7 @@ def check(tree: Tree, base: Path, problems: list[str] | None = None) -> Settings
         found += sentences(error, Settings)
     found += [*contradictions(tree, most_subscribers(tree)), *subscriber_faults(tree, base)]
     if problems and "accounts" not in tree:
-        # They may well stand in what could not be read.
+        # They may be in the part that could not be read.
         found = [each for each in found if not each.startswith("accounts: is missing")]
     found = _once_per_key(found)
     if settings is None or found:
@@ -116,7 +116,7 @@ def check(tree: Tree, base: Path, problems: list[str] | None = None) -> Settings
 
 
 def _once_per_key(problems: list[str]) -> list[str]:
-    """The first thing said about each key of a subscriber: two readers look at those, and say the same differently."""
+    """The first problem of each subscriber key: two readers check these keys and word the same problem differently."""
     firsts: dict[str, str] = {}
     for problem in problems:
         key = problem.split(": ", 1)[0]

@@ -33,7 +33,7 @@ CERTIFICATE_URL = re.compile(
     r"https://sns\.[a-z0-9-]{1,32}\.amazonaws\.com(\.cn)?/SimpleNotificationService-[0-9a-f]{32}\.pem"
 )
 AUTH_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
-"""No document gives a pattern; this is what a header can carry, and what a request without a token is not."""
+"""Amazon documents no pattern: any non-empty text that a header can carry."""
 TOPIC_SHAPE = '"arn:aws:sns:us-east-1:291180941288:*" or one exact ARN'
 
 Rate = Annotated[float, Field(gt=0, le=1000)]
@@ -41,7 +41,7 @@ Pair = Annotated[tuple[Annotated[float, Field(ge=1, le=1000)], Rate], AsList]
 
 
 class ThrottleSettings(Section):
-    """Token buckets of Amazon's calls: `[burst, per second]` each; what is left out keeps Amazon's published limits."""
+    """Token buckets for Amazon's calls, `[burst, per second]` each. The defaults are Amazon's published limits."""
 
     get_refund: Pair | None = None
     get_charge: Pair | None = None
@@ -49,12 +49,12 @@ class ThrottleSettings(Section):
 
 
 def _key_text(value: object) -> object:
-    """A PEM in an environment variable often holds `\\n` for its line ends."""
+    """A PEM in an environment variable often has `\\n` in place of line ends."""
     return value.replace("\\n", "\n") if isinstance(value, str) and "\n" not in value else value
 
 
 class AccountSettings(Section):
-    """One merchant in one environment. Fields that a check needs stand before the field that is checked."""
+    """One merchant in one environment. A field must follow the fields that its check needs."""
 
     name: Name = Field(
         default="default",
@@ -183,7 +183,7 @@ class AccountSettings(Section):
         return entries
 
     def build(self) -> Account:
-        """The account as the verbs need it. Reads the key and the pinned certificates."""
+        """Build the account. Reads the key and the pinned certificates."""
         environment = self.environment or Environment.LIVE
         return Account(
             name=self.name,

@@ -1,4 +1,4 @@
-"""Pure. Tables checked against each other, on the tree as it was written: one wrong value hides nothing else."""
+"""Pure. Checks of tables against each other, on the raw tree, so that one wrong value hides no other problem."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from receiver.settings.sources import Tree
 
 
 def contradictions(tree: Tree, most_subscribers: int | None) -> list[str]:
-    """One sentence for each name given twice, each reference to nothing, each two that are the same.
+    """One sentence for each duplicate name, each dangling reference, and each duplicate account.
 
-    And for each account with more than `most_subscribers`; None: any number.
+    Also one for each account with more than `most_subscribers`; None: no limit.
     """
     accounts, tokens, subscribers = (_tables(tree, key) for key in ("accounts", "tokens", "subscribers"))
     names = [str(account.get("name", "default")) for account in accounts]

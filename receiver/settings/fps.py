@@ -16,7 +16,7 @@ from receiver.transport.addresses import is_loopback
 
 
 class FpsSettings(Section):
-    """The AWS access key, and where to call. Fields that a check needs stand before the field that is checked."""
+    """The AWS access key and the endpoint. A field must follow the fields that its check needs."""
 
     access_key_id: str = Field(
         pattern=rf"^{ACCESS_KEY_ID.pattern}$",
@@ -25,7 +25,7 @@ class FpsSettings(Section):
     secret_access_key: SecretStr | None = None
     secret_access_key_file: Path | None = Field(default=None, validate_default=True)
     endpoint: str | None = None
-    """None: where Amazon's was, by the account's environment. Nobody answers there any more."""
+    """None: Amazon's former address for the account's environment. It no longer answers."""
     version: Version = Version.V2008_05_01
     signature_method: SignatureMethod = SignatureMethod.HMAC_SHA256
 
@@ -55,7 +55,7 @@ class FpsSettings(Section):
         return address
 
     def build(self, environment: Environment) -> FpsAccess:
-        """As the verb needs it. Reads the secret."""
+        """Build the FPS settings. Reads the secret."""
         secret = _secret(self.secret_access_key, self.secret_access_key_file)
         return FpsAccess(
             self.endpoint or HOSTS[environment.value],

@@ -1,4 +1,4 @@
-"""Pure. What pydantic found wrong, as sentences for the person who wrote the configuration: key, fault, mend."""
+"""Pure. Pydantic's errors as sentences for the author of the configuration: key, problem, fix."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pydantic.fields import FieldInfo
 
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One sentence per problem, beginning with its key, such as `accounts[0].region`. Values are never repeated."""
+    """One sentence per problem, starting with its key, such as `accounts[0].region`. Values are never repeated."""
     found = error.errors(include_url=False, include_input=False)
     return list(dict.fromkeys(_sentence(item, model) for item in found if not _follows(item, found)))
 
 
 def _follows(item: Any, found: Sequence[Any]) -> bool:
-    """Whether it is about a default that depends on wrong values, or a list short only because its items are wrong."""
+    """Whether the error follows from another one: a default that depends on wrong values, or a list that is too short
+    only because its items are wrong."""
     if item["type"] == "default_factory_not_called":
         return True
     depth = len(item["loc"])
@@ -44,7 +45,7 @@ def _sentence(item: Any, model: type[BaseModel]) -> str:
 
 
 def takes_list_or_table(model: type[BaseModel], path: Sequence[str]) -> bool:
-    """Whether the setting at `path` is a list or a table; False where there is none."""
+    """Whether the setting at `path` is a list or a table; False if there is no such setting."""
     field = _field_at(model, path)
     return field is not None and _is_structured(field.annotation)
 

@@ -17,18 +17,19 @@ from receiver.settings.values import AsList, Name, Networks, Section, Span, Span
 from receiver.store.redis.address import TLS_FILES, RedisAddress, read_address
 
 LEASE_MARGIN = timedelta(seconds=20)
-"""A lease outlives its request's timeout by this, so that a worker that is slow, not dead, still settles in time."""
+"""How much longer a lease lasts than its request's timeout, so that a slow worker can still finish its claim in
+time."""
 
 
 def seconds(number: float) -> timedelta:
-    """A default, readable beside its field."""
+    """A default of so many seconds."""
     return timedelta(seconds=number)
 
 
 class RedisSettings(Section):
-    """`[redis]`. Without an address the service runs a Valkey of its own in `data_dir`.
+    """`[redis]`. Without an address the service runs an embedded Valkey in `data_dir`.
 
-    Addresses of Sentinels and of a cluster: `store/redis/address.py`.
+    See `store/redis/address.py` for addresses of Sentinels and of a cluster.
     """
 
     url: SecretStr | None = None
@@ -81,33 +82,33 @@ class RedisSettings(Section):
 
 
 class HttpSettings(Section):
-    """`[http]`: where to listen, and which proxies may say who the client is."""
+    """`[http]`: where to listen, and which proxies may give the client's address."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=0, le=65535)
     admin_host: str | None = Field(default=None, min_length=1)
     """`host`, if not set."""
     admin_port: int | None = Field(default=None, ge=0, le=65535, validate_default=True)
-    """A second port, for all but notifications and health; None: everything is on one."""
+    """A second port, for everything except notifications and health; None: one port serves everything."""
     trusted_proxies: Networks = ()
     connections: int = Field(default=1000, ge=1, le=1_000_000)
-    """Open at once on each port, in each process. For one more, the client with the most idle or unfinished ones gives
-    up its oldest. Each needs a file descriptor."""
+    """Open connections on each port, in each process. At the limit, a new connection replaces the oldest one of the
+    client with the most idle or unfinished ones. Each needs a file descriptor."""
     keep_alive: Span = Field(
         default=seconds(75),
         ge=seconds(1),
         le=seconds(3600),
         description="how long a connection may idle, 1s to 1h.",
     )
-    """Longer than the proxies in front keep theirs: ALB, ingress-nginx and nginx 60 s."""
+    """Longer than the idle timeout of proxies in front: ALB, ingress-nginx and nginx use 60 s."""
     waiting: int = Field(default=200, ge=1, le=100_000)
-    """Requests with `?wait=` that wait at once, in each process; one more gets 503."""
+    """Concurrent requests with `?wait=`, in each process. Beyond the limit: 503."""
     waiting_per_token: int | None = Field(default=None, ge=1, le=100_000)
-    """Of one token; None: half of them, or all where there is one token."""
+    """The same for one token; None: half of it, or all of it if there is only one token."""
     failed_sign_ins: int = Field(default=20, ge=0, le=10_000)
-    """Wrong tokens of one client address at once; after that 429, and one more every 6 s. 0: no limit."""
+    """Burst of wrong tokens from one client address. After that: 429, and one more every 6 s. 0: no limit."""
     refreshes: int = Field(default=120, ge=0, le=100_000)
-    """Refreshes of one token at once, and in a minute; after that 429. In each process. 0: no limit."""
+    """Refreshes by one token, as a burst and per minute, in each process. Beyond the limit: 429. 0: no limit."""
     header_timeout: Span = seconds(10)
     shutdown_timeout: Span = seconds(8)
 
@@ -123,23 +124,23 @@ class HttpSettings(Section):
 
     @property
     def listeners(self) -> tuple[tuple[str, int], ...]:
-        """Host and port of each listener. The last has the API, the dashboard and the metrics; the first, which may be
-        the same, takes notifications."""
+        """Host and port of each listener. The first takes notifications. The last, which may be the same, serves the
+        API, the dashboard and the metrics."""
         public = (self.host, self.port)
         return (public,) if self.admin_port is None else (public, (self.admin_host or self.host, self.admin_port))
 
 
 class IngestSettings(Section):
-    """`[ingest]`: what a notification may be, and how much of them at once."""
+    """`[ingest]`: which notifications are accepted, and how many at once."""
 
     max_body: ByteSize = Field(default=ByteSize(MAX_BODY), ge=16 * 1024, le=MAX_BODY)
     max_buffered: ByteSize = Field(default=ByteSize(64 * 1024 * 1024), ge=4 * 1024 * 1024)
     body_timeout: Span = seconds(10)
     answer_timeout: Span = Field(default=seconds(12), le=seconds(14))
-    """SNS gives up after 15 s ("SendMessageToHttp"), so an answer after that is lost."""
+    """SNS stops waiting after 15 s ("SendMessageToHttp"), so a later answer is lost."""
     concurrency: int = Field(default=128, ge=1, le=65536)
-    """Notifications at once in each process; one more gets 503. Judging 128 takes a core about 50 ms, and what is shed
-    waits behind them."""
+    """Concurrent notifications in each process. Beyond the limit: 503. A core verifies 128 in about 50 ms; requests to
+    be refused wait behind them."""
     max_age: Span = timedelta(days=15)
     max_future: Span = timedelta(minutes=5)
     certificate_md5: Literal["enforce", "warn"] = Field(
@@ -147,11 +148,12 @@ class IngestSettings(Section):
         description="what to do when a certificate's file name is not the MD5 of its DER: enforce or warn.",
     )
     confirm_subscriptions: bool = False
-    """Visit the address of a proven SubscriptionConfirmation of an allowed topic. Amazon Pay needs none of it."""
+    """Confirm verified SubscriptionConfirmations of allowed topics by fetching their address. Amazon Pay does not need
+    this."""
 
 
 class TrackSettings(Section):
-    """`[track]`: asking Amazon."""
+    """`[track]`: polling Amazon."""
 
     request_timeout: Span = seconds(10)
     lease: Span = Field(default_factory=lambda valid: shortest_lease(valid.get("request_timeout")))
@@ -164,7 +166,7 @@ class TrackSettings(Section):
 
 
 class IssueSettings(Section):
-    """`[issue]`: refunds that this service is asked to issue."""
+    """`[issue]`: issuing refunds."""
 
     same_amount_within: SpanOrNone = Field(
         default=timedelta(hours=1),
@@ -174,7 +176,7 @@ class IssueSettings(Section):
 
 
 class DeliverySettings(Section):
-    """`[delivery]`: sending to subscribers."""
+    """`[delivery]`: delivery to subscribers."""
 
     allow_networks: Networks = ()
     allow_http: bool = False
@@ -189,7 +191,7 @@ class DeliverySettings(Section):
     timeout: Span = Field(default=seconds(10), le=seconds(60))
     lease: Span = Field(default_factory=lambda valid: shortest_lease(valid.get("timeout")))
     public_url: str = ""
-    """Where people reach this service, for links in messages to them."""
+    """The address of this service for people, used in links."""
     seller_central: str = ""
 
     @field_validator("lease")
@@ -206,11 +208,11 @@ class DeliverySettings(Section):
 
 
 class EventsSettings(Section):
-    """`[events]`: how long the stream of events is kept."""
+    """`[events]`: retention of the event stream."""
 
     keep: Span = timedelta(days=30)
     keep_owed: Span = Field(default=timedelta(days=60), validate_default=True)
-    """No subscriber, paused or not, holds an event in the stream for longer: it is dead then, and kept as such."""
+    """An event owed for longer becomes a dead letter, even if the subscriber is paused."""
 
     @field_validator("keep_owed")
     @classmethod
@@ -222,9 +224,9 @@ class EventsSettings(Section):
 
 
 def check_tls(address: RedisAddress) -> None:
-    """Raise `ValueError` for certificates and keys of an address that TLS could not use.
+    """Raise `ValueError` for certificates and keys of an address that TLS cannot use.
 
-    Otherwise a wrong file would look like a Redis that cannot be reached.
+    Otherwise a wrong file would look like an unreachable Redis.
     """
     options = address.options
     for option in sorted(TLS_FILES & options.keys()):
@@ -252,12 +254,12 @@ def check_tls(address: RedisAddress) -> None:
 
 
 def shortest_lease(timeout: timedelta | None) -> timedelta:
-    """The shortest lease that is safe with this timeout; None stands for one that could not be read."""
+    """The shortest lease that is safe with this timeout; None: the timeout could not be read."""
     return (timeout or seconds(10)) + LEASE_MARGIN
 
 
 def checked_lease(lease: timedelta, timeout: timedelta | None, key: str) -> timedelta:
-    """The lease, or `ValueError` if it is shorter than is safe."""
+    """The lease. Raises `ValueError` if it is too short to be safe."""
     if timeout is not None and lease < shortest_lease(timeout):
         raise ValueError(
             "is too short: a second worker would take what the first is still sending. "
@@ -270,11 +272,11 @@ class FeedSettings(Section):
     """`[feed]`: `GET /v1/events`, in each process."""
 
     clients: int = Field(default=100, ge=1, le=10_000)
-    """Who listens at once; long polls count while they wait."""
+    """Concurrent clients. Long polls count while they wait."""
     clients_per_token: int | None = Field(default=None, ge=1, le=10_000)
-    """Of one token; None: half of them, or all where there is one token."""
+    """The same for one token; None: half of it, or all of it if there is only one token."""
     buffer: int = Field(default=1000, ge=10, le=100_000)
-    """Events that a client may lag behind before it is cut off."""
+    """How many events a client may lag behind before it is disconnected."""
 
 
 class LogSettings(Section):
@@ -287,7 +289,7 @@ class LogSettings(Section):
 
 
 class Scope(StrEnum):
-    """What a token may do. None includes another: a token that issues refunds and reads them names both."""
+    """What a token may do. No scope includes another: a token that issues and reads refunds needs both."""
 
     READ = "read"
     REFUND = "refund"
@@ -304,4 +306,4 @@ class TokenSettings(Section):
     )
     scopes: Annotated[frozenset[Scope], AsList] = Field(min_length=1, description="a list of read, refund and admin.")
     accounts: Words | None = None
-    """Names of the accounts that the token may see; None is all."""
+    """Names of the accounts that the token may see; None: all."""

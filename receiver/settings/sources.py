@@ -1,8 +1,8 @@
-"""Edge: files. Where settings come from: a TOML file, and over it the environment.
+"""Edge: files. The sources of settings: a TOML file, overridden by the environment.
 
-Everything is gathered into one plain tree first, and every problem on the way into one list, so that whoever starts
-the service sees all that is wrong at once. (The sources of pydantic-settings stop at the first unreadable variable
-and pass over unknown names in silence.)
+All settings are first merged into one plain tree, and all problems are collected in one list, so that an operator sees
+every problem at once. (The sources of pydantic-settings stop at the first unreadable variable and silently ignore
+unknown names.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 PREFIX = "RECEIVER_"
 NOT_SETTINGS = frozenset({"RECEIVER_CONFIG", "RECEIVER_URL", "RECEIVER_TOKEN", "RECEIVER_TOKEN_FILE"})
-"""Variables of the command line: where the settings are, and how to reach a running service."""
+"""Variables of the command line: the settings file, and the address and token of a running service."""
 
 SERVICE_LINK = re.compile(
     r"RECEIVER(_[A-Z0-9]+)*_("
@@ -26,16 +26,16 @@ SERVICE_LINK = re.compile(
     r"|NAME=/.*|ENV_[A-Z].*)",
     re.DOTALL,
 )
-"""`name=value` of the variables that Kubernetes puts into every pod beside a Service called `receiver` or `receiver-…`
-("Discovering services"), and Docker beside a linked container of that name."""
+"""`name=value` of the variables that Kubernetes sets in every pod for a Service named `receiver` or `receiver-…`
+("Discovering services"), and Docker for a linked container of that name."""
 
 Tree = dict[str, Any]
 
 
 def read_file(path: Path, problems: list[str]) -> Tree:
-    """The TOML file as a tree; what prevents reading it is added to `problems`."""
+    """The TOML file as a tree. If it cannot be read, the reason is added to `problems`."""
     try:
-        # With a byte order mark as well, which editors on Windows write.
+        # Also with a byte order mark, which editors on Windows write.
         return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         problems.append(
@@ -55,9 +55,9 @@ def read_environment(
 ) -> Tree:
     """`RECEIVER_HTTP__PORT=80` as `{"http": {"port": "80"}}`.
 
-    A value that opens with `[` or `{` is JSON where the setting is a list or a table (`takes_json`, by the setting's
-    path); anywhere else it is text, such as a password. An empty variable counts as absent: that is what Compose makes
-    of `${NAME:-}`.
+    A value that starts with `[` or `{` is JSON if the setting is a list or a table (`takes_json`, by the setting's
+    path); otherwise it is text, such as a password. An empty variable counts as absent, since Compose turns `${NAME:-}`
+    into one.
     """
     tree: Tree = {}
     for name in sorted(environ):
@@ -84,7 +84,7 @@ def read_environment(
 
 
 class _NotJson(Exception):
-    """Already among the problems."""
+    """The problem is already in the list."""
 
 
 def _decoded(name: str, value: str, problems: list[str]) -> Any:
@@ -96,7 +96,7 @@ def _decoded(name: str, value: str, problems: list[str]) -> Any:
 
 
 def merge(under: Tree, over: Tree) -> Tree:
-    """The tree `under` with `over` laid on it: tables are joined, everything else is replaced."""
+    """The tree `under`, overridden by `over`: tables are merged, everything else is replaced."""
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
@@ -105,7 +105,7 @@ def merge(under: Tree, over: Tree) -> Tree:
 
 
 def one_account(tree: Tree, problems: list[str]) -> Tree:
-    """`account` is the one account there is: alone (by environment), or laid over the only table of `accounts`."""
+    """Merge `account` (from the environment) into the only table of `accounts`, or make it the only account."""
     single = tree.get("account")
     if not isinstance(single, dict):
         return tree

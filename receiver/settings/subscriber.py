@@ -1,4 +1,4 @@
-"""Edge: files. The table `[[subscribers]]`. What its fields may be, `outbox/subscribers/subscriber.py` says."""
+"""Edge: files. The table `[[subscribers]]`. `outbox/subscribers/reading.py` checks its fields."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from receiver.transport.addresses import forbidden
 
 LISTS = ("types", "reasons", "secrets", "min_amount")
 FILES = ("secret", "url", "routing_key", "authorization")
-"""What can also stand in a file of its own, as `…_file`."""
+"""Fields that can be read from a separate file, as `…_file`."""
 
 
 class SubscriberSettings(Section):
-    """Who is told about which refunds. The account may be left out where there is one."""
+    """A subscriber and its filters. The account may be omitted if there is only one."""
 
     account: Name | None = None
     name: str = Field(default="", description="the subscriber's name.")
@@ -46,7 +46,7 @@ class SubscriberSettings(Section):
     concurrency: int | None = None
     backfill: bool | None = None
     start: str = "now"
-    """From when on it is owed events, when it is written for the first time: now, beginning, or an RFC 3339 time."""
+    """From what time a new subscriber is owed events: now, beginning, or an RFC 3339 time."""
 
     @field_validator("start")
     @classmethod
@@ -66,7 +66,7 @@ class SubscriberSettings(Section):
         return one_of((info.field_name or "").removesuffix("_file"), file, info)
 
     def build(self, rules: UrlPolicy, now: int) -> Subscriber:
-        """The subscriber as the outbox knows it. Raises `BadRequest` if a secret file changed since it was checked."""
+        """Build the subscriber. Raises `BadRequest` if a secret file became invalid after it was checked."""
         return read_subscriber(self._fields(), rules, origin="config", now=now)
 
     def _fields(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _moment(text: str) -> int:
 
 
 def rules_of(delivery: DeliverySettings) -> UrlPolicy:
-    """What `[delivery]` allows as a subscriber's address, and the links that it sets."""
+    """The address rules and default links of `[delivery]`."""
     return UrlPolicy(
         delivery.allow_http,
         lambda address: forbidden(address, delivery.allow_networks),
@@ -109,7 +109,8 @@ def rules_of(delivery: DeliverySettings) -> UrlPolicy:
 
 
 def most_subscribers(tree: Tree) -> int | None:
-    """How many subscribers `[delivery]` allows an account; None where that itself is wrong, which is told elsewhere."""
+    """How many subscribers `[delivery]` allows for each account; None if that setting is wrong, which is reported
+    elsewhere."""
     delivery = tree.get("delivery")
     limit = (
         {key: delivery[key] for key in ("max_subscribers",) if key in delivery} if isinstance(delivery, dict) else {}
@@ -121,7 +122,7 @@ def most_subscribers(tree: Tree) -> int | None:
 
 
 def subscriber_faults(tree: Tree, base: Path) -> list[str]:
-    """A sentence for all that `outbox/subscribers/subscriber.py` would refuse, after the key of its table."""
+    """One sentence for each problem that `subscriber_problems` finds, starting with the key of the table."""
     try:
         rules = rules_of(DeliverySettings.model_validate(tree.get("delivery", {})))
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Edge: files. Kinds of values that settings are made of. Errors are sentences that never repeat the value."""
+"""Edge: files. The types of settings' values. Error messages never repeat the value."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from receiver.ledger.durations import parse_duration
 
 Span = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
-"""A span of time: `10s`, `5m`, `15d`, or a number of seconds."""
+"""A duration: `10s`, `5m`, `15d`, or a number of seconds."""
 
 SpanOrNone = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
-"""The same, where 0 turns something off."""
+"""The same, where 0 turns the feature off."""
 
 
 def _listed(value: Any) -> Any:
@@ -30,7 +30,7 @@ def _network(value: Any) -> Any:
 
 
 AsList = BeforeValidator(_listed)
-"""Lets a list of words be written `a,b,c`, which is how one writes it in an environment variable."""
+"""Accepts a list as `a,b,c`, as environment variables have it."""
 
 Words = Annotated[tuple[str, ...], AsList]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
@@ -39,19 +39,19 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
 class Section(BaseModel):
-    """One table of the configuration: unknown keys are errors, nothing changes after the start."""
+    """One table of the configuration. Unknown keys are errors, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, str_strip_whitespace=True)
 
 
 def base_of(info: ValidationInfo) -> Path:
-    """The folder that relative paths count from: that of the configuration file."""
+    """The base folder of relative paths: that of the configuration file."""
     base = (info.context or {}).get("base")
     return base if isinstance(base, Path) else Path.cwd()
 
 
 def absolute(path: Path, base: Path) -> Path:
-    """The path made absolute; raises `ValueError` if it begins with `~` and there is no such home."""
+    """The path made absolute. Raises `ValueError` if it begins with `~` and there is no home directory for it."""
     try:
         return base / path.expanduser()
     except RuntimeError:
@@ -59,9 +59,9 @@ def absolute(path: Path, base: Path) -> Path:
 
 
 def readable(path: Path, info: ValidationInfo) -> Path:
-    """The path made absolute; raises `ValueError` if there is no file there that we may read.
+    """The path made absolute. Raises `ValueError` if the file cannot be read.
 
-    The sentence does not repeat the path: it may be the secret itself, set under the wrong key.
+    The message does not repeat the path: it may be the secret itself, set under the wrong key.
     """
     base = base_of(info)
     whole = absolute(path, base)
@@ -76,7 +76,7 @@ def readable(path: Path, info: ValidationInfo) -> Path:
 
 
 def secret_text(value: SecretStr | None, file: Path | None) -> str:
-    """A secret given as text or as a file; of a file, without the byte order mark and the line end that editors add.
+    """A secret given as text or as a file. A file's byte order mark and trailing line ends are removed.
 
     Raises `ValueError` if the file is not text.
     """
@@ -89,7 +89,7 @@ def secret_text(value: SecretStr | None, file: Path | None) -> str:
 
 
 def one_of(key: str, file: Path | None, info: ValidationInfo, *, needed: str = "") -> Path | None:
-    """Check a pair `key`, `key_file`: at most one is set; at least one if `needed` says what it is."""
+    """Check a pair `key`, `key_file`: at most one may be set. If `needed` describes the value, one must be."""
     if key not in info.data:
         return None if file is None else readable(file, info)
     if file is None:

@@ -1,1 +1,1 @@
-"""Verb. What is due → the ledger."""
+"""Verb. Due refunds → the ledger."""

@@ -1,4 +1,4 @@
-"""One signed exchange with Amazon, shared by everything that asks Amazon: signature, date, throttle."""
+"""One signed exchange with Amazon, shared by all calls: signature, date, throttle."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ log = structlog.get_logger()
 Value = TypeVar("Value")
 
 REDATED = 2
-"""How often a request that is refused for its date is repeated at once, with another."""
+"""How often a request refused for its date is repeated immediately with another date."""
 REDATED_PATIENCE, REDATED_LEAST = 1.0, 0.5
-"""Seconds that such a repetition may wait for a token of the throttle, and that it must have left for its answer."""
+"""Seconds: how long such a repetition may wait for a throttle token, and how much time it needs for its answer."""
 DATE_REFUSED = "amazon_date_refused"
-"""How an exchange ended that was repeated at once with another date."""
+"""The outcome of an exchange that was repeated with another date."""
 
 
 class Send(Protocol):
-    """How a request gets to Amazon: `Transport.send`."""
+    """Sends a request to Amazon: `Transport.send`."""
 
     async def __call__(self, request: Request, *, timeout: float) -> Response:
         """The whole answer. Raises `TransportError`."""
@@ -50,10 +50,10 @@ class Send(Protocol):
 
 @dataclass(slots=True)
 class AmazonClient:
-    """Asks for one account. `system_clock` is the machine's own clock (ms); `timeout` is in seconds.
+    """Calls Amazon for one account. `system_clock` is the machine's clock (ms); `timeout` is in seconds.
 
-    `traceparent` goes along with every call, outside the signature, unless it is empty. `clocks` may be shared by all
-    that ask the same hosts.
+    `traceparent` is sent with every call, outside the signature, unless it is empty. `clocks` may be shared by all
+    clients of the same hosts.
     """
 
     account: Account
@@ -66,14 +66,14 @@ class AmazonClient:
     clocks: HostClocks = field(default_factory=HostClocks)
 
     def tracing(self, traceparent: str) -> AmazonClient:
-        """The same, on behalf of a request that brought this (empty: none)."""
+        """The same client with this `traceparent` (empty: none)."""
         return replace(self, traceparent=traceparent)
 
     async def ask(self, call: Call, request: Request, read: Callable[[Response], Value]) -> Value:
         """Sign, send, and read the answer. Raises the `AmazonError` tree, or what `read` raises.
 
-        A 429 also slows the account down: no process takes a token of this call before Amazon wants it. What is refused
-        for its date is repeated at once with another, all within `timeout`.
+        A 429 also pauses the account: no process takes a token for this call before Amazon allows it. A request refused
+        for its date is repeated immediately with another date. All of this happens within `timeout`.
         """
         if self.traceparent:
             request = request.with_headers(traceparent=self.traceparent)
@@ -83,7 +83,7 @@ class AmazonClient:
             began, dated = loop.time(), self.clocks.date_for(host_of(request), self.system_clock())
             outcome = "unknown"
             try:
-                # RSA takes half a millisecond or more, in which the loop would stand still.
+                # RSA takes half a millisecond or more, and would block the event loop.
                 signed = await asyncio.to_thread(self.account.signer.sign, request, dated)
                 response = await self.sent(signed, timeout=left)
                 value = self._judged(read, response, signed)
@@ -133,8 +133,8 @@ class AmazonClient:
             return False
 
     async def sent(self, signed: Request, *, timeout: float) -> Response:
-        """The answer to a signed request, whose `Date` is learned. Raises `AmazonOutcomeUnknown` where there is
-        none."""
+        """The answer to a signed request; its `Date` updates Amazon's clock. Raises `AmazonOutcomeUnknown` if there is
+        no answer."""
         try:
             response = await self.send(signed, timeout=timeout)
         except TransportError as error:
@@ -154,7 +154,7 @@ class AmazonClient:
             raise
 
     async def token(self, call: Call, patience: float) -> bool:
-        """Take a token of the call's throttle, waiting at most `patience` seconds for it."""
+        """Take a token from the call's throttle, waiting at most `patience` seconds."""
         bucket = self.account.throttle[call]
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
@@ -167,11 +167,11 @@ class AmazonClient:
             await asyncio.sleep(wait / 1000)
 
     def is_foreign(self, environment: str) -> bool:
-        """Whether an answer's `releaseEnvironment` is not this account's: one address is told of both."""
+        """Whether an answer's `releaseEnvironment` is not this account's: both environments notify one address."""
         return bool(environment) and environment.lower() != self.account.environment
 
     def check_environment(self, environment: str) -> None:
-        """Raise `AmazonOutcomeUnknown` (`amazon_other_environment`) for an answer of the other environment."""
+        """Raise `AmazonOutcomeUnknown` (`amazon_other_environment`) if the answer is from the other environment."""
         if self.is_foreign(environment):
             raise AmazonOutcomeUnknown(
                 f"The answer is of the environment {environment}, not of this account's.",
@@ -180,5 +180,5 @@ class AmazonClient:
 
 
 def host_of(request: Request) -> str:
-    """Whose clock judges the date of a request."""
+    """The host whose clock the request's date is checked against."""
     return urlsplit(request.url).netloc.lower()

@@ -1,4 +1,4 @@
-"""Verb. A charge → what Amazon says of it, and what that adds to its refunds."""
+"""Verb. A charge → its state at Amazon, and the details that it adds to its refunds."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from receiver.track.amazon_client import AmazonClient
 log = structlog.get_logger()
 
 DETAILS_WITHIN = 2.0
-"""Seconds that an event waits at most for details of the charge."""
+"""The longest time in seconds that an event waits for details of the charge."""
 CHARGE_PATIENCE = 2.0
-"""Seconds that a charge which is needed now may wait for a token of the throttle."""
+"""The longest time in seconds that an urgent read of a charge waits for a throttle token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +63,25 @@ class Charges:
         return found
 
     async def _token(self, patience: float) -> bool:
-        """A token for Get Charge. If the throttle's key is damaged, urgent reads need none: Amazon throttles us too."""
+        """A token for Get Charge. If the throttle's key is damaged, urgent reads go without: Amazon throttles too."""
         try:
             return await self.amazon_client.token(Call.GET_CHARGE, patience)
         except WrongType:
             return patience > 0
 
     async def details(self, refund: Refund, *, besides: str = "", again: bool = False) -> Facts:
-        """What the charge adds to a refund: its order number, and whether a declined one can be issued again.
+        """The details that the charge adds to a refund: its order number, and whether a declined refund can be issued
+        again.
 
-        Empty if the charge adds nothing more (unless it is to be asked `again`), or cannot be read now. `besides` is a
-        reservation on the charge that is this very refund. `retryable` is left out while the other refunds of the
-        charge, on which it depends, cannot be read. Raises `StoreUnavailable`.
+        Empty if the charge has nothing to add (unless `again` forces a read) or cannot be read now. `besides` is the
+        reservation on the charge that belongs to this refund. `retryable` depends on the charge's other refunds, and is
+        left out while they cannot be read. Raises `StoreUnavailable`.
         """
         if not (has_more_to_tell(refund) or (again and refund.charge_id and refund.refund_type != FPS)):
             return {}
         declined = refund.state == State.DECLINED
         try:
-            # A copy from before the decline would still count the declined money as refunded.
+            # A copy from before the decline would still count the declined amount as refunded.
             charge, known = await asyncio.gather(
                 self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
                 self._store.charges.known(self._name, refund.charge_id if declined else ""),
@@ -102,7 +103,7 @@ class Charges:
         return details
 
     async def details_in_time(self, refund: Refund, *, besides: str = "") -> Facts:
-        """The `details` if they come within two seconds, else nothing: a known decline does not wait for advice."""
+        """The `details` if they arrive within two seconds, else nothing: advice must not delay a known decline."""
         try:
             async with asyncio.timeout(DETAILS_WITHIN):
                 return await self.details(refund, besides=besides)

@@ -1,7 +1,7 @@
-"""Verb. Refunds and events as they were written → what may be done about them now.
+"""Verb. Stored refunds and events → the same with current advice.
 
-A refund's state is a fact and stays. Whether it may be issued again depends on its charge, and is judged whenever it is
-read or pushed: by all that is known then, in one round trip for many.
+A refund's state is stored as a fact. Whether it may be issued again depends on its charge, and is judged at each read
+and each delivery from current data. One round trip serves many refunds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOTHING = KnownCharge()
 
 
 async def current_refunds(store: Store, account: str, refunds: Sequence[Refund]) -> list[Refund]:
-    """The refunds of an account, the declined ones judged. Raises `StoreUnavailable`."""
+    """The account's refunds, with `retryable` judged for declined ones. Raises `StoreUnavailable`."""
     declined = [refund for refund in refunds if refund.state == State.DECLINED]
     if not declined:
         return list(refunds)
@@ -31,7 +31,7 @@ async def current_refunds(store: Store, account: str, refunds: Sequence[Refund])
 
 
 async def current_events(store: Store, account: str, events: Sequence[Event]) -> list[Event]:
-    """The events of an account with the advice of now: the refund stays as it was then, but for what advice depends on.
+    """The account's events with current advice. In the refund, only the fields that advice depends on are updated.
 
     Raises `StoreUnavailable`.
     """
@@ -66,6 +66,6 @@ def _current(event: Event, present: dict[str, Refund], known: KnownCharge, now: 
 
 
 def without_judgement(event: Event) -> Event:
-    """The event where nothing can be known now: what was true when it was written may not be true any more."""
+    """The event without a judgement, for when the store cannot be read: the stored one may be out of date."""
     refund = msgspec.structs.replace(event.refund, retryable="")
     return msgspec.structs.replace(event, refund=refund, advice=advice_of(refund, event.type))

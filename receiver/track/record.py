@@ -1,4 +1,4 @@
-"""Read, decide, commit; again on collision. Everything that Amazon says of a refund enters the ledger here."""
+"""Read, decide, commit; repeat on collision. All of Amazon's answers about refunds enter the ledger here."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ MOST_COLLISIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """Records observations in the ledger. `random` gives a number in [0, 1) for the jitter of the next look.
+    """Records observations in the ledger. `random` gives a number in [0, 1) for the jitter of the next poll.
 
-    `declared`: whether a configuration declares subscribers. A store without a list of them has then been emptied, and
-    what is committed before the list is back would be owed to no subscriber.
+    `declared`: whether the configuration declares subscribers. If so, a store without a subscriber list has been
+    emptied, and an event committed before the list is restored would be owed to no subscriber.
     """
 
     store: Store
@@ -47,11 +47,11 @@ class Recorder:
         more_details: Callable[[Refund], Awaitable[Facts]] | None = None,
         traceparent: str = "",
     ) -> Recorded:
-        """Write what the observation changes. If it changes nothing, nothing is written: a claim is still held.
+        """Write the changes of an observation. If there are none, nothing is written and the claim is still held.
 
-        `details` come from elsewhere than Amazon's answer (see `decide`); `more_details` is asked for more of them
-        once, if there are events to send. `token` is that of the claim under which Amazon was asked, 0 without one;
-        `traceparent` goes out with the events. Raises `StoreUnavailable`.
+        `details` come from sources other than Amazon's answer (see `decide`). `more_details` is called once, if there
+        are events to send. `token` is the token of the claim, 0 without one. `traceparent` is added to the events.
+        Raises `StoreUnavailable`.
         """
         own = {"stuck_after": account.stuck_after, "region": account.endpoint.region.value}
         how: Mapping[str, Any] = {"source": source, **own}
@@ -86,7 +86,7 @@ class Recorder:
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
     async def annotate(self, account: str, refund_id: str, details: Facts) -> Refund | None:
-        """Add details to a known refund, as a revision without an event. Returns it; None if it is not known."""
+        """Add details to a known refund, as a revision without an event. Returns the refund; None if it is unknown."""
         for _ in range(MOST_COLLISIONS):
             known = await self.store.refunds.get(account, refund_id)
             if known is None:
@@ -103,6 +103,6 @@ class Recorder:
 
 
 def owed(event: Event, subscriber_list: SubscriberList) -> Owed:
-    """The event as it is written, and the subscribers to which it is owed."""
+    """The event in its stored form, and the subscribers to which it is owed."""
     wanting = [name for name, each in subscriber_list.subscribers.items() if wants(each, event)]
     return Owed(to_fields(event), [*wanting, *subscriber_list.unreadable])

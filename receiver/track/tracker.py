@@ -1,4 +1,4 @@
-"""Verb. What is due → the ledger: claim, ask Amazon, record. Notifications, polls and operators all end here."""
+"""Verb. Due refunds → the ledger: claim, ask Amazon, record. Notifications, polls and refreshes all use it."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Tracker:
-    """Asks Amazon about one account's refunds. A lease is in seconds.
+    """Asks Amazon about one account's refunds. `lease` is in seconds.
 
-    `observe_fps` says what Amazon says of a refund by Flexible Payments, and None of any other refund. It raises the
+    `observe_fps` gives Amazon's answer about a Flexible Payments refund, and None for any other refund. It raises the
     `AmazonError` tree, or `NothingToAsk`.
     """
 
@@ -52,7 +52,7 @@ class Tracker:
     observe_fps: Callable[[str], Awaitable[Observation | None]] | None = None
     rounds: Rounds[DueRefund] = field(init=False)
     _reading: int = 0
-    """Looks that are reading a charge because nothing else is new."""
+    """Claims that are reading a charge because nothing else is new."""
 
     def __post_init__(self, concurrency: int) -> None:
         self.rounds = Rounds(
@@ -67,12 +67,12 @@ class Tracker:
 
     @property
     def account(self) -> Account:
-        """Whose refunds."""
+        """The account of the refunds."""
         return self.amazon_client.account
 
     @property
     def store(self) -> Store:
-        """Where they are kept."""
+        """The store of the refunds."""
         return self.amazon_client.store
 
     async def run(self) -> None:
@@ -81,7 +81,7 @@ class Tracker:
 
     async def _claim(self, room: int) -> Claim[DueRefund]:
         bucket = self.account.throttle[Call.GET_REFUND]
-        # Where Amazon is slow, a quarter of the places stays free for refunds that notifications name.
+        # If Amazon is slow, a quarter of the slots stays free for refunds named by notifications.
         patient = max(1, self.rounds.concurrency * 3 // 4) - sum(due.patient for due in self.rounds.under_way.values())
         return await self.store.schedule.claim(
             self.account.name,
@@ -94,7 +94,7 @@ class Tracker:
         )
 
     async def _work(self, due: DueRefund) -> None:
-        """Look at one claimed refund. A damaged record is left alone for a while, and the others have their turn."""
+        """Process one claimed refund. A damaged record is postponed, so that it does not block the others."""
         with structlog.contextvars.bound_contextvars(**_about(due)):
             try:
                 await self.look(due)
@@ -104,7 +104,8 @@ class Tracker:
                     await self._reschedule(due, error, None)
 
     async def look(self, due: DueRefund) -> None:
-        """Ask Amazon about one claimed refund, and finish the claim. Raises `StoreUnavailable`: then its lease ends."""
+        """Ask Amazon about one claimed refund, and finish the claim. Raises `StoreUnavailable`; the lease then
+        expires."""
         try:
             seen = await self.ask(due.refund_id, due.traceparent)
         except NothingToAsk as error:
@@ -116,9 +117,9 @@ class Tracker:
                 await self._reschedule(due, None, await self._more_of(due, unchanged))
 
     async def ask(self, refund_id: str, traceparent: str = "") -> Observation:
-        """Get Refund, signed. Raises the `AmazonError` tree; a refund of the other environment is not found here.
+        """Call Get Refund. Raises the `AmazonError` tree; a refund of the other environment counts as not found.
 
-        A refund by Flexible Payments is asked about by `observe_fps`, which may also raise `NothingToAsk`.
+        For a Flexible Payments refund it calls `observe_fps`, which may also raise `NothingToAsk`.
         """
         if self.observe_fps is not None and (seen := await self.observe_fps(refund_id)) is not None:
             return seen
@@ -132,7 +133,7 @@ class Tracker:
         return seen
 
     async def _record(self, due: DueRefund, seen: Observation) -> Refund | None:
-        """Record what Amazon said, which finishes the claim. Returns the refund if there was nothing new to record."""
+        """Record Amazon's answer, which finishes the claim. Returns the refund if there was nothing new to record."""
         follow_up = due.follow_up
         recorded = await self.recorder.record(
             self.account,
@@ -164,7 +165,7 @@ class Tracker:
         return Charges(self.amazon_client.tracing(due.traceparent))
 
     async def _explains(self, refund: Refund) -> None:
-        """A refund that was not issued here may be the outcome of an unclear request: a person decides."""
+        """Log that a refund not issued here may be the outcome of an unclear request: a person decides."""
         with contextlib.suppress(StoreUnavailable):
             if unclear := await self.store.requests.unclear_with(refund):
                 log.error(
@@ -176,9 +177,9 @@ class Tracker:
                 )
 
     async def _more_of(self, due: DueRefund, refund: Refund) -> Refund:
-        """The refund with details that the charge did not give in time, or gives now that an operator asks.
+        """The refund with details that the charge did not give in time, or that an operator requested now.
 
-        At most a quarter of the looks read charges here, so that slow charges do not hold up news.
+        At most a quarter of the claims read charges here, so that slow charges do not delay new states.
         """
         asked = due.source is Source.REFRESH and refund.state == State.DECLINED
         if self._reading >= max(1, self.rounds.concurrency // 4) and not asked:
@@ -193,7 +194,7 @@ class Tracker:
         return await self.recorder.annotate(refund.account, refund.refund_id, details) or refund
 
     async def _without_an_answer(self, due: DueRefund) -> Refund | None:
-        """What the ledger holds of a refund that Amazon says nothing about. If it is stuck by now, that is recorded."""
+        """The ledger's refund when Amazon gave no answer. If it is stuck by now, that is recorded."""
         known = await self.store.refunds.get(due.account, due.refund_id)
         if known is None or not is_overdue(known, self.store.now(), self.account.stuck_after):
             return known
@@ -207,7 +208,7 @@ class Tracker:
     async def _reschedule(
         self, due: DueRefund, error: AmazonError | NothingToAsk | StoreDamaged | None, known: Refund | None
     ) -> None:
-        """Finish a claim that changed nothing: decide when to look again, and write it."""
+        """Finish a claim that changed nothing: decide the next poll and write it."""
         next_look = after(due, error, known, self.store.now(), self.account.poll, self.random())
         if error is None and known is not None:
             log.info("refund.unchanged", state=known.state, source=due.source, next_at=next_look.at)

@@ -28,7 +28,7 @@ OF_THE_KEY = frozenset(
         *("InvalidAccountStatus", "InvalidHeaderValue", "MissingHeader", "MissingHeaderValue"),
     }
 )
-"""Amazon's reason codes about the caller. Seen with status 400 and 401."""
+"""Amazon's reason codes about the caller, observed with status 400 and 401."""
 
 FIXES = {
     "dns_failed": "Check this machine's DNS.",
@@ -69,7 +69,7 @@ async def _check_account(site: Site, account: Account) -> list[Finding]:
 
 
 async def _asked(site: Site, account: Account, request: Request) -> tuple[Request, Response, int]:
-    """The last request, its answer, and when it was sent (ms). Dated by Amazon's clock, as the service does."""
+    """The last request, its answer, and when it was sent (ms). It is dated by Amazon's clock, as in the service."""
     clocks, host = HostClocks(), host_of(request)
     for repeats in reversed(range(REDATED + 1)):
         before, dated = site.system_clock(), clocks.date_for(host, site.system_clock())

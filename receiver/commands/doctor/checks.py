@@ -1,4 +1,4 @@
-"""Edge: an installation. What `receiver doctor` looks at: each check is a function of the site that returns findings.
+"""Edge: an installation. The checks of `receiver doctor`: each is a function of the site that returns findings.
 
     configuration · keys · certificates    this machine
     amazon                                 Amazon, asked for a refund that does not exist
@@ -32,11 +32,11 @@ class Check:
     name: str
     ask: Callable[[Site], Awaitable[list[Finding]]]
     bound: float
-    """Seconds after which it is cancelled."""
+    """Seconds after which the group is cancelled."""
 
 
 WHOLE_STORE = 3_600.0
-"""The bound if every record of the store is read."""
+"""The time limit in seconds if every record of the store is read."""
 CHECKS = (
     Check("configuration", check_configuration, 5),
     Check("keys", check_keys, 5),

@@ -1,4 +1,4 @@
-"""Pure. What a difference between two clocks means."""
+"""Pure. Judges the difference between two clocks."""
 
 from __future__ import annotations
 

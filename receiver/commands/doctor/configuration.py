@@ -14,7 +14,7 @@ from receiver.commands.doctor.site import Site, plural
 from receiver.settings.sections import Scope, TokenSettings
 
 GUESSABLE = ("", "token", "secret", "test", "password", "changeme", "admin", "receiver", "TOKEN", "…")
-"""Texts that are hashed by mistake, or chosen as a weak token."""
+"""Texts that are often hashed by mistake or used as a weak token."""
 SECRET_LINE = re.compile(
     r"^\s*(private_key|auth_token|password|secret|secrets|secret_access_key|routing_key|authorization)\s*="
     r"|://[^/\s\"']*:[^/\s\"']+@|https://hooks\.slack\.com/\w",
@@ -24,7 +24,7 @@ MOST_CONFIG = 1024 * 1024
 
 
 async def check_configuration(site: Site) -> list[Finding]:
-    """A summary of the settings, and what is allowed but not advisable."""
+    """A summary of the settings, and warnings about settings that are allowed but inadvisable."""
     settings = site.settings
     said = ", ".join(
         plural(len(found), word)

@@ -1,6 +1,6 @@
 """Pure. Whether a Redis is fit for a service that must not lose acknowledged notifications.
 
-Each judge is a function of the vitals; add one to `JUDGES` and it is asked.
+Each judge is a function of the vitals. To add one, put it into `JUDGES`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from receiver.store.redis.sentinel import Guards
 FULL, FILLING = 0.95, 0.80
 """Shares of maxmemory."""
 SLOW_PING, SLOW_WRITE = (0.02, 0.25), (0.05, 0.5)
-"""Seconds of half, and of 99 in a hundred. SNS gives up after 15 s: this is about room for bursts, not about that."""
+"""The slowest acceptable median and 99th percentile, in seconds. They are far below SNS's 15 s, to leave room for
+bursts."""
 LONGEST_SKEW = 300.0
 """Seconds, as in the settings' default of ingest.max_future."""
 OLDEST_REDIS, OLDEST_VALKEY = (7, 0), (7, 2)
@@ -59,7 +60,7 @@ def judge_examined(examined: Examined, wait_replicas: int, kind: str) -> list[Fi
 
 
 def judge_guards(guards: Guards) -> Finding:
-    """Enough Sentinels to decide on a failover."""
+    """Whether enough Sentinels answer for a failover."""
     check, there = "redis.sentinels", guards.total - len(guards.silent)
     silent = f"; no answer from {', '.join(guards.silent)}" if guards.silent else ""
     found = f"{there} of {guards.total} Sentinels answer{silent}"
@@ -72,7 +73,7 @@ def judge_guards(guards: Guards) -> Finding:
 
 
 def judge_cluster(examined: Examined) -> Finding:
-    """Every slot has a master, and which of them are ours."""
+    """Whether every slot has a master, and which nodes hold our keys."""
     homes = "; ".join(f"{name}: {', '.join(accounts) or 'shared keys'}" for name, accounts in examined.accounts.items())
     if examined.unserved:
         found = f"{examined.unserved} slots have no master ({homes})"
@@ -98,7 +99,7 @@ def judge_version(vitals: RedisProbe) -> Iterable[Finding]:
 
 
 def judge_mode(vitals: RedisProbe) -> Iterable[Finding]:
-    """One node of a cluster has most keys elsewhere."""
+    """A single node of a cluster lacks most keys."""
     if vitals.info.get("redis_mode") == "cluster":
         found = "this is one node of a Redis Cluster; keys on other nodes are unreachable"
         fix = "Set redis.url to redis+cluster://host:port,host:port."
@@ -106,7 +107,7 @@ def judge_mode(vitals: RedisProbe) -> Iterable[Finding]:
 
 
 def judge_role(vitals: RedisProbe) -> Iterable[Finding]:
-    """A replica takes no writes, or loses them."""
+    """A replica refuses writes, or loses them."""
     if vitals.info.get("role") not in ("slave", "replica"):
         return
     only_reads = vitals.info.get("slave_read_only", "1") == "1"
@@ -115,7 +116,7 @@ def judge_role(vitals: RedisProbe) -> Iterable[Finding]:
 
 
 def judge_durability(vitals: RedisProbe) -> Iterable[Finding]:
-    """What is acknowledged must be on the disk: an append-only file, synced before each answer."""
+    """Acknowledged data must be on disk: an append-only file, synced before each answer."""
     check, info = "redis.durability", vitals.info
     if not info:
         return
@@ -156,7 +157,7 @@ def _fsync(vitals: RedisProbe) -> Finding:
 
 
 def judge_memory(vitals: RedisProbe) -> Iterable[Finding]:
-    """Nothing may be evicted, and there must be room."""
+    """Redis must evict nothing and have free memory."""
     policy, most, used = (
         vitals.info.get("maxmemory_policy", ""),
         number(vitals, "maxmemory"),
@@ -185,7 +186,7 @@ def judge_memory(vitals: RedisProbe) -> Iterable[Finding]:
 
 
 def judge_replicas(vitals: RedisProbe, wanted: int, *, fails_over: bool = False) -> Iterable[Finding]:
-    """As many as each write waits for; where Redis fails over, one more."""
+    """As many replicas as each write waits for, and one more if Redis fails over."""
     if wanted and (word := vitals.refused.get("wait")):
         found = f"WAIT is refused ({word.replace('_', ' ')}), and redis.wait_replicas is {wanted}: every write fails"
         yield fail("redis.replicas", "wait_forbidden", found, "Allow the user WAIT, or set redis.wait_replicas to 0.")
@@ -214,7 +215,7 @@ def judge_replicas(vitals: RedisProbe, wanted: int, *, fails_over: bool = False)
 
 
 def judge_latency(vitals: RedisProbe) -> Iterable[Finding]:
-    """How fast it answers, and how fast it syncs."""
+    """The latency of answers and of synced writes."""
     if vitals.pings:
         found = f"{len(vitals.pings)} pings: {spread(vitals.pings)}"
         fix = "Check for slow commands by other clients (SLOWLOG), a busy machine, or a distant network."
@@ -231,13 +232,13 @@ def judge_latency(vitals: RedisProbe) -> Iterable[Finding]:
 
 
 def judge_time(vitals: RedisProbe) -> Iterable[Finding]:
-    """All processes go by Redis's clock; notifications are judged by this machine's."""
+    """All processes use Redis's clock, but notifications are checked against this machine's clock."""
     if vitals.ahead is not None:
         yield judge_clock("clock.redis", vitals.ahead, LONGEST_SKEW, "Redis's")
 
 
 def judge_channel(vitals: RedisProbe) -> Iterable[Finding]:
-    """Since Redis 7 a new user may use no channel; processes wake each other over one."""
+    """Since Redis 7, a new user has no access to channels. Processes use one to wake each other."""
     if word := vitals.refused.get("channel"):
         found = (
             f"PUBLISH to refunds:wake is refused ({word.replace('_', ' ')}): other processes and feeds notice writes "
@@ -247,7 +248,7 @@ def judge_channel(vitals: RedisProbe) -> Iterable[Finding]:
 
 
 def judge_refusals(vitals: RedisProbe) -> Iterable[Finding]:
-    """What could not be looked at."""
+    """What could not be checked."""
     if word := vitals.refused.get("info"):
         found = f"INFO is refused ({word.replace('_', ' ')}): durability, memory, role and replicas are unknown"
         fix = (
@@ -269,13 +270,13 @@ JUDGES: tuple[Callable[[RedisProbe], Iterable[Finding]], ...] = (
 
 
 def number(vitals: RedisProbe, name: str) -> int:
-    """A number of `INFO`; 0 where it tells none."""
+    """A number from `INFO`; 0 if it is missing."""
     text = vitals.info.get(name, "")
     return int(text) if text.isdecimal() else 0
 
 
 def is_slow(samples: tuple[float, ...], most: tuple[float, float]) -> bool:
-    """Whether half of them, or 99 in a hundred, take longer."""
+    """Whether the median or the 99th percentile exceeds its limit."""
     return percentile(samples, 0.5) > most[0] or percentile(samples, 0.99) > most[1]
 
 

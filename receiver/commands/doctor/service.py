@@ -71,7 +71,7 @@ def _own_address(site: Site) -> str:
 
 
 def _safe(base: str) -> bool:
-    """Whether a token may be sent there: over TLS, or within this machine."""
+    """Whether a token may be sent there: over TLS or to this machine only."""
     return base.lower().startswith("https://") or is_loopback(urlsplit(base).hostname or "")
 
 

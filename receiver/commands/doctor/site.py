@@ -1,4 +1,4 @@
-"""Edge: an installation. Everything that a check may use."""
+"""Edge: an installation. The context of every check."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Send = Callable[..., Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The settings, which are valid, with what was built of them, and the ways out of this process."""
+    """The valid settings, the objects built from them, and the connections to the outside."""
 
     settings: Settings
     accounts: tuple[Account, ...]

@@ -1,4 +1,4 @@
-"""Edge: Redis. The store: a configured Redis or the embedded one, then what is written in it."""
+"""Edge: Redis. The store: a configured Redis or the embedded one, and then its contents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from receiver.store.redis.address import CLUSTER, SENTINEL, RedisAddress, read_a
 from receiver.store.redis.client import link
 
 ANSWER, CONNECT = 3.0, 2.0
-"""Seconds that an answer, and a connection, may take at most; less where the settings say less."""
+"""The longest time in seconds for an answer and for a connection; less if the settings say so."""
 LITTLE, TOO_LITTLE = 1024**3, 100 * 1024**2
 """Bytes of free disk. Valkey rewrites its file beside the old one, and exits when the disk is full."""
 REACHABLE, DATA_DIR = "redis.reachable", "embedded.data_dir"

@@ -176,7 +176,7 @@ class RefundPages:
         caller.need(Scope.READ)
         refund_id = str(request.path_params["refund_id"])
         if not REFUND_ID.fullmatch(refund_id):
-            raise NotFound("A refund id is 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
+            raise NotFound("A refund id must be 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
         accounts = caller.seen(request.query_params.get("account") or None)
         refund = the_refund(await find_refunds(self._store, accounts, refund_id))
         return (await current_refunds(self._store, refund.account, [refund]))[0]

@@ -1,7 +1,7 @@
-"""Pure. What a merchant can do about a refund that went wrong: one sentence, and actions that programs can act on.
+"""Pure. What a merchant can do about a failed refund: a summary for people, and actions for programs.
 
-The rules are those of Amazon's page on refunds ("Refund state explanation"), in our own words. Its word "Completed" for
-the Capture is the older name of the charge state Captured.
+The rules come from Amazon's page on refunds ("Refund state explanation"). Where that page calls a Capture "Completed",
+it means the charge state Captured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FINALS_NAMED = 4
 
 
 class Action(msgspec.Struct, frozen=True):
-    """One thing to do. `action` is a stable word for programs; `text` says it to people."""
+    """One action. `action` is a stable word for programs; `text` is for people."""
 
     action: str
     text: str
@@ -153,7 +153,7 @@ NOT_THE_MERCHANTS = (
     "collecting the amount from the merchant account."
 )
 WITHOUT_ANOTHER_TRY = (RETRY, RETRY_IF_CAPTURED, RETRY_SOON, CHECK_MAXIMUM)
-"""Actions that are void once it is known that the charge admits no other try."""
+"""Actions that no longer apply once the charge is known to allow no further refund."""
 IN_JAPAN = {
     Reason.AMAZON_REJECTED: Advice(
         "Amazon rejected this refund. The buyer has not been paid by it.", (SUPPORT, CHECK_MAXIMUM, ANOTHER_WAY)
@@ -163,7 +163,8 @@ IN_JAPAN = {
         (CHECK_ALREADY_PAID, CHECK_MAXIMUM, RETRY_SOON, RETRY_IF_CAPTURED, ANOTHER_WAY),
     ),
 }
-"""What Amazon's Japanese pages advise: support for AmazonRejected, a pause before a retry for ProcessingFailure."""
+"""The advice of Amazon's Japanese pages: contact support after AmazonRejected, wait before a retry after
+ProcessingFailure."""
 FPS_DECLINED = Advice(
     "Flexible Payments did not make this refund. The buyer has not been paid by it.",
     (
@@ -178,10 +179,10 @@ STUCK = Advice(
 
 
 def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | None:
-    """The advice that belongs to an event of that type; without a type, that for the refund as it stands.
+    """The advice for an event of this type; without a type, for the refund's current state.
 
-    None where nothing is to be done. Total: an unknown reason gets general advice. While Amazon's final states
-    contradict each other nothing is to be issued again, whichever of them was told last.
+    None if there is nothing to do. Total: an unknown reason gets general advice. While Amazon's final states contradict
+    each other, the advice is not to issue the refund again, whichever state came last.
     """
     if event_type is EventType.STUCK:
         return STUCK
@@ -197,13 +198,14 @@ def advice_of(refund: Refund, event_type: EventType | None = None) -> Advice | N
 
 
 def region_of(refund: Refund) -> str:
-    """The account's region. Of a refund that an older version wrote, yen mean Japan, all else North America."""
+    """The account's region. Older versions did not record it; their refunds in yen count as Japan, all others as North
+    America."""
     in_yen = refund.amount is not None and refund.amount.currency_code == "JPY"
     return refund.region or ("jp" if in_yen else "na")
 
 
 def _with_facts(advice: Advice, refund: Refund) -> Advice:
-    """General advice, narrowed by what is known of the charge, its disputes and its other refunds."""
+    """General advice, narrowed by the charge, its disputes and its other refunds."""
     judged = refund.judged or Retryability({"yes": True, "no": False}.get(refund.retryable))
     if refund.retried_by:
         return Advice(f"{advice.summary} It has been issued again.", (FOLLOW_RETRY, NOR_BESIDE_THE_RETRY))
@@ -227,7 +229,7 @@ def _with_facts(advice: Advice, refund: Refund) -> Advice:
 
 
 def advice_json(advice: Advice | None) -> AdviceJson | None:
-    """The JSON of it, or null."""
+    """The advice as JSON, or null."""
     if advice is None:
         return None
     return AdviceJson(

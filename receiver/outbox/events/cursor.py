@@ -1,8 +1,8 @@
-"""Pure. How far somebody has read the events: a place in the stream of each account, and the text that lists them.
+"""Pure. A cursor: a client's position in the event stream of each account, as one text.
 
-The text is `us:1760000000000-0:42:9f3ac1`, one such part for each account, separated by commas: the account, the id of
-the last entry that was read, how many entries had ever been added up to it, and the epoch of the store. Clients hand it
-back as it is. An emptied store has another epoch, a restored one fewer entries: both are told, never passed over.
+The text has one part for each account, such as `us:1760000000000-0:42:9f3ac1`, separated by commas: the account, the id
+of the last entry read, the number of entries ever added up to it, and the epoch of the store. Clients treat it as
+opaque. An emptied store has another epoch, and a restored one has fewer entries; both are reported to the client.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LONGEST = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """After the entry `id` of a stream, which is the `number`th that was ever added to it."""
+    """The position after the entry `id` of a stream. It is the `number`th entry ever added."""
 
     epoch: str
     number: int
@@ -27,14 +27,14 @@ class Place:
 
 
 def write_cursor(places: Mapping[str, Place]) -> str:
-    """The places by account as one text, safe in a header and in a query."""
+    """The positions by account as one text, safe in a header and in a query."""
     return ",".join(f"{account}:{each.id}:{each.number}:{each.epoch}" for account, each in places.items())
 
 
 def read_cursor(text: str, accounts: Sequence[str]) -> dict[str, Place]:
-    """The places that a cursor has of these accounts; those of other accounts are passed over.
+    """The cursor's positions for these accounts. Other accounts are ignored.
 
-    Raises `BadRequest` (`bad_cursor`) for a text that is no cursor, or that has none of these accounts.
+    Raises `BadRequest` (`bad_cursor`) if the text is not a cursor or names none of these accounts.
     """
     found = [PART.fullmatch(part) for part in text.split(",")] if len(text) <= LONGEST else [None]
     parts = {part[1]: Place(part[4], int(part[3]), part[2]) for part in found if part}

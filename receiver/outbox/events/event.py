@@ -1,16 +1,16 @@
-"""Pure. An event: something that happened to a refund, told once, with an id that anybody would compute alike.
+"""Pure. An event: one change of a refund, published once, with a deterministic id.
 
-`to_fields` is what stands in the stream `{account}:events`: flat texts, a public contract for every service that reads
-the stream. A field without a value is not written; readers ignore fields that they do not know.
+`to_fields` makes the entry in the stream `{account}:events`: flat texts, a public contract for every service that reads
+the stream. A field without a value is omitted. Readers ignore unknown fields.
 
 | field | always | value |
 |---|---|---|
-| id | yes | `evt_` and 32 hex digits; the same for the same happening, so drop what you have seen |
+| id | yes | `evt_` and 32 hex digits; the same for the same change, so drop ids that you have seen |
 | type | yes | amazonpay.refund.initiated, .refunded, .declined, .stuck, .conflict |
-| time | yes | when we learned of it, RFC 3339 with milliseconds |
+| time | yes | when the service learned of it, RFC 3339 with milliseconds |
 | refundId | yes | Amazon's id of the refund |
 | state | yes | RefundInitiated, Refunded, Declined, or another word of Amazon's |
-| revision | yes | counts our writes to the refund from 1, a restore adds 1,000; older news has a smaller one |
+| revision | yes | counts our writes to the refund from 1, a restore adds 1,000; an older event has a smaller one |
 | source | yes | notification, poll, refresh, create |
 | firstSeenAt, changedAt | yes | RFC 3339 with milliseconds |
 | reasonCode, reasonDescription | no | why it was declined |
@@ -18,17 +18,17 @@ the stream. A field without a value is not written; readers ignore fields that t
 | amount, currencyCode | no | both or neither: `14.00`, `USD` |
 | softDescriptor, releaseEnvironment, orderReference, refundType | no | texts |
 | region | no | the account's: na, eu or jp |
-| retryable | no | of a declined refund: `yes` or `no`, where the charge was read in time and no conflict is known |
+| retryable | no | of a declined refund: `yes` or `no`, if the charge was read in time and there is no conflict |
 | retryOf, retryRoot, retriedBy | no | the refund repeated, the first of its chain of retries, the repetition |
-| retryRefused | no | Amazon's verdict on the last try to repeat it, as JSON: number, ms, code, status, id, text |
+| retryRefused | no | Amazon's answer to the last attempt to repeat it, as JSON: number, ms, code, status, id, text |
 | creationTimestamp, lastUpdatedTimestamp | no | Amazon's, basic form `20190714T155300Z` |
 | issuedBy | no | the name of the token with which the refund was requested here |
-| conflict | no | `true` if Amazon has told two different final states |
+| conflict | no | `true` if Amazon has reported two different final states |
 | backfill | no | `true` if Amazon settled the refund over 7 days before it was first seen here |
-| wasStuck | no | `true` if `stuck` was told of the refund, at this event or before |
+| wasStuck | no | `true` if `stuck` was published for the refund, by this event or before |
 | finals | no | each final state seen, `State@ms`, separated by spaces |
-| unreadFields | no | the fields that are missing because what Amazon sent could not be read, separated by spaces |
-| traceparent | no | W3C Trace Context: what the request brought from which this follows |
+| unreadFields | no | the fields that Amazon sent and that could not be read, separated by spaces |
+| traceparent | no | W3C Trace Context of the request that caused this event |
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from receiver.outbox.events.advice import Advice, advice_of
 from receiver.outbox.events.operator_event import is_known
 
 SAME = 512
-"""Events kept as read and as rendered: all subscribers are told of the same ones at about the same time."""
+"""Events cached in parsed and in rendered form: all subscribers get the same ones at about the same time."""
 NEWER = re.compile(r"amazonpay\.[a-z_.]{1,64}")
 WORD = re.compile(r"[a-z_]{1,64}")
 OPERATORS = "receiver."
@@ -63,26 +63,26 @@ COUNT = re.compile(r"[0-9]{1,15}")
 FINALS = re.compile(r"(?:[A-Za-z]{1,32}@-?[0-9]{1,15})(?: [A-Za-z]{1,32}@-?[0-9]{1,15}){0,31}")
 STATE = re.compile(r".{1,256}", re.DOTALL)
 TIMES = range(-62_135_596_800_000, 253_402_300_800_000)
-"""The years 1 to 9999 in ms: what RFC 3339 can write."""
+"""The years 1 to 9999 in ms: the range of RFC 3339."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened to a refund, and the refund as it then was."""
+    """A change of a refund, and the refund as it was then."""
 
     id: str
     type: EventType
     account: str
     at: int
-    """When we learned of it, ms."""
+    """When the service learned of it, ms."""
     refund: Refund
     advice: Advice | None = None
     traceparent: str = ""
-    """What the request brought from which this follows; empty for none."""
+    """The traceparent of the request that caused this; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What became of an observation, and the events that were written with it."""
+    """The result of recording an observation, and the events written with it."""
 
     change: Change
     events: tuple[Event, ...] = ()
@@ -91,8 +91,8 @@ class Recorded:
 def event_id(account: str, refund_id: str, event_type: EventType, state: str = "", updated_at: int = 0) -> str:
     """`evt_` and 32 hex digits of the SHA-256 over account, refund and type, one a line.
 
-    For CONFLICT the contradicting `state` and its `updated_at` (ms) follow; for every other type they play no part.
-    Never the revision: that restarts with an emptied store, and subscribers would drop a decline as a duplicate.
+    For CONFLICT the contradicting `state` and its `updated_at` (ms) follow; every other type ignores them. The revision
+    is left out: it restarts in an emptied store, and subscribers would drop a decline as a duplicate.
     """
     parts = [account, refund_id, event_type.value]
     if event_type is EventType.CONFLICT:
@@ -102,7 +102,7 @@ def event_id(account: str, refund_id: str, event_type: EventType, state: str = "
 
 
 def event_of(emission: PendingEvent, refund: Refund, at: int, traceparent: str = "") -> Event:
-    """The event for one emission of a change; `at` in ms. Of `emitted` only STUCK is kept."""
+    """The event for one emission of a change; `at` is in ms. Only STUCK is kept of `emitted`."""
     stuck = (EventType.STUCK.value,) if EventType.STUCK in refund.emitted else ()
     told = msgspec.structs.replace(refund, emitted=stuck, charge_read=False)
     return Event(
@@ -117,7 +117,7 @@ def event_of(emission: PendingEvent, refund: Refund, at: int, traceparent: str =
 
 
 def to_fields(event: Event) -> dict[str, str]:
-    """The event as flat texts (see the module's table). Advice is left out: it follows from type, reason and finals."""
+    """The event as flat texts (see the table above). Advice is omitted: type, reason and finals determine it."""
     refund = event.refund
     fields = {
         "id": event.id,
@@ -158,7 +158,7 @@ def to_fields(event: Event) -> dict[str, str]:
 
 
 def is_newer(fields: Mapping[str, str]) -> bool:
-    """Whether an entry has a type, or a source, that a later version brought: it is left to that version."""
+    """Whether a later version wrote the entry: its type or source is unknown here. That version handles it."""
     word = fields.get("type", "")
     if word.startswith(OPERATORS):
         return not is_known(fields)
@@ -168,7 +168,7 @@ def is_newer(fields: Mapping[str, str]) -> bool:
 
 
 def from_fields(account: str, fields: Mapping[str, str]) -> Event:
-    """The event that `to_fields` wrote into the stream of this account. Raises `Malformed` (`bad_event`) only."""
+    """The event of a stream entry made by `to_fields`. Raises `Malformed` (`bad_event`) only."""
     return _from_items(account, tuple(fields.items()))
 
 

@@ -1,8 +1,9 @@
-"""Pure. Which incident an event opens, and which it closes, where a format knows incidents (PagerDuty, Alertmanager).
+"""Pure. Which incidents an event opens and closes, for formats with incidents (PagerDuty, Alertmanager).
 
-A decline opens one, named after the first refund of the chain of retries; a retry that is declined too stays in it; a
-retry that is Refunded closes it. A refund that is stuck opens one that its end closes. A contradiction opens one that
-only a person closes, and never closes another: of two final states nobody knows which is true.
+A decline opens an incident, named after the first refund of the chain of retries. A declined retry belongs to the same
+incident; a retry that is Refunded closes it. A stuck refund opens an incident that its final state closes. A conflict
+opens an incident that only a person closes. It closes no other incident: it is unknown which of the two final states is
+true.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ OPENING = (EventType.DECLINED, EventType.STUCK, EventType.CONFLICT)
 
 
 def opens(event: Event) -> bool:
-    """Whether the event opens an incident, or belongs into an open one."""
+    """Whether the event opens an incident or belongs to an open one."""
     return event.type in OPENING
 
 
 def closes(event: Event) -> frozenset[EventType]:
-    """The types of the incidents that the event ends, whether or not anybody was told of them."""
+    """The types of the incidents that the event closes, whether or not they were ever sent."""
     ended = set()
     if event.type is EventType.REFUNDED and event.refund.retry_root and not event.refund.conflict:
         ended.add(EventType.DECLINED)
     final = event.type in (EventType.REFUNDED, EventType.DECLINED) and is_final(event.refund.state)
-    # An event that an older version wrote does not say whether its refund was stuck: after a day it may have been.
+    # Events of older versions do not say whether the refund was stuck: after a day it may have been.
     was_stuck = EventType.STUCK in event.refund.emitted or event.at - started_at(event.refund, event.at) > STUCK_AFTER
     if final and was_stuck:
         ended.add(EventType.STUCK)
@@ -35,5 +36,5 @@ def closes(event: Event) -> frozenset[EventType]:
 
 
 def chain(refund: Refund) -> str:
-    """The refund that the chain of retries began with: what the incident of a decline is named after."""
+    """The first refund of the chain of retries. It names the incident of a decline."""
     return tidy(refund.retry_root) or tidy(refund.refund_id)

@@ -1,19 +1,19 @@
-"""Pure. An operator event: something that happened to deliveries, for those who run the service.
+"""Pure. An operator event: a problem with deliveries, for the operators of the service.
 
-It stands in the same stream as the events of refunds, as flat texts, and is owed to subscribers that ask for its type
-by name or for `receiver.*`; `*` means refunds alone, so that no program that books refunds is surprised by one.
+It is in the same stream as refund events, as flat texts. Only subscribers that ask for its type by name or for
+`receiver.*` get it. `*` means refund events only, so that programs that book refunds never get an operator event.
 
 | field | always | value |
 |---|---|---|
-| id | yes | `evt_` and 32 hex digits; drop what you have seen |
+| id | yes | `evt_` and 32 hex digits; drop ids that you have seen |
 | type | yes | receiver.subscriber.paused, receiver.subscriber.failing, receiver.delivery.dead |
 | time | yes | when it happened, RFC 3339 with milliseconds |
-| subscriber | yes | whom it is about |
+| subscriber | yes | the subscriber concerned |
 | reason | yes | `failing`, `gone`; of a delivery `exhausted`, `expired`, `aborted`, `lost`, `unreadable` |
 | text | yes | what happened and what to do, for people |
-| count | yes | how many events it is about |
-| eventId, eventType, refundId | no | the one event that it is about, or the first of several |
-| lastError | no | what the subscriber answered last |
+| count | yes | how many events are affected |
+| eventId, eventType, refundId | no | the event affected, or the first of several |
+| lastError | no | the subscriber's last answer |
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from receiver.ledger.schema import Account, Json, Rfc3339, tidy
 from receiver.ledger.timestamps import format_rfc3339, parse_time
 
 FAMILY = "receiver.*"
-"""In a subscriber's types: every operator event, also those to come."""
+"""In a subscriber's types: every operator event, including future ones."""
 COUNT = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class OperatorType(StrEnum):
-    """What operators can be told."""
+    """The types of operator events."""
 
     PAUSED = "receiver.subscriber.paused"
-    """Nothing more is sent to it until somebody resumes it; what it is owed waits."""
+    """Nothing is sent to the subscriber until an operator resumes it. Its events wait."""
     FAILING = "receiver.subscriber.failing"
-    """It would have been paused, but is the last that is told about declines: it stays active."""
+    """The subscriber fails, but stays active: it is the last one that receives declines."""
     DEAD = "receiver.delivery.dead"
-    """An event was given up; it is kept, and sent again on request."""
+    """An event failed permanently. It is kept, and can be sent again."""
 
 
 class OperatorEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class OperatorEvent(msgspec.Struct, frozen=True, kw_only=True):
     type: OperatorType
     account: str
     at: int
-    """ms."""
+    """In ms."""
     subscriber: str
     reason: str
     text: str
@@ -68,7 +68,7 @@ class OperatorEvent(msgspec.Struct, frozen=True, kw_only=True):
 def operator_event(
     type_: OperatorType, account: str, subscriber: str, reason: str, text: str, at: int, **more: Any
 ) -> OperatorEvent:
-    """One, with the id that follows from what it says; `at` in ms."""
+    """An operator event, with an id derived from its content; `at` is in ms."""
     parts = [account, type_.value, subscriber, reason, str(at), str(more.get("event_id", ""))]
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
     return OperatorEvent(
@@ -84,7 +84,7 @@ def operator_event(
 
 
 def is_operator(fields: Mapping[str, str]) -> bool:
-    """Whether an entry of the stream, or of a type, is for operators rather than about a refund."""
+    """Whether a stream entry, or an event type, is an operator event."""
     return fields.get("type", "").startswith("receiver.")
 
 
@@ -94,7 +94,7 @@ def is_known(fields: Mapping[str, str]) -> bool:
 
 
 def operator_fields(event: OperatorEvent) -> dict[str, str]:
-    """The event as flat texts, as the module's table has them."""
+    """The event as flat texts (see the table above)."""
     fields = {
         "id": event.id,
         "type": event.type.value,
@@ -112,7 +112,7 @@ def operator_fields(event: OperatorEvent) -> dict[str, str]:
 
 
 def read_operator_event(account: str, fields: Mapping[str, str]) -> OperatorEvent:
-    """The event that `operator_fields` wrote. Raises `Malformed` (`bad_event`) only."""
+    """The event of a stream entry made by `operator_fields`. Raises `Malformed` (`bad_event`) only."""
     try:
         if not COUNT.fullmatch(fields.get("count", "")):
             raise ValueError("count")

@@ -5,16 +5,16 @@
     AmazonPayRefundStuck      the refund                             stuck       its end, Refunded or Declined
     AmazonPayRefundConflict   the refund                             conflict    only by itself; silence it
 
-Alertmanager knows an alert by all its labels, so they are the same when it fires and when it ends: alertname, account,
-refund_id, severity. What the end of a chain does not know, or what differs along it, stands in annotations: the reason,
-the retry's own id, amount, order, Amazon's words. To route by reason, add a subscriber for each (`reasons`). An end is
-sent only of what may have fired: Alertmanager tells its receivers of any end in a group that fires.
+Alertmanager identifies an alert by all its labels, so they are the same when it fires and when it ends: alertname,
+account, refund_id, severity. Whatever differs within a chain, or is unknown at its end, is in annotations: the reason,
+the retry's id, amount, order, Amazon's texts. To route by reason, add a subscriber for each (`reasons`). An end is sent
+only for alerts that may have fired: Alertmanager notifies its receivers of any end in a firing group.
 
-Nobody repeats these alerts, so each carries an end: `FIRES_FOR` after it was sent. An end that lies ahead would lose
-against it ("Merge" in Alertmanager's types/types.go), so what ends now has ended `MARGIN` ago, for the case that
-Alertmanager's clock is behind ours.
+These alerts are not repeated, so each has an end: `FIRES_FOR` after it was sent. Alertmanager would ignore a new end in
+the future ("Merge" in its types/types.go). So the end of an alert is dated `MARGIN` back, in case Alertmanager's clock
+is behind ours.
 
-200 is success; 400 and 401 are tried by the schedule, and then dead.
+200 is success. 400 and 401 are retried by the schedule, and then become dead letters.
 """
 
 from __future__ import annotations
@@ -52,26 +52,26 @@ SEVERITY = {
     EventType.CONFLICT: "critical",
     EventType.TEST: "info",
 }
-"""Prometheus has no word between these two."""
+"""Prometheus has no severity between these two."""
 
 Alert = dict[str, Any]
 
 
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
-    """The request for one or several events; `authorization`, if there is one, is its header."""
+    """The request for one or several events, with the `authorization` header if one is set."""
     headers = {"authorization": subscriber.credential.value} if subscriber.credential else {}
     return post_json(address(subscriber.url), alerts(events, subscriber, now), **headers)
 
 
 def address(url: str) -> str:
-    """Where alerts are posted, given the address of an Alertmanager with or without the path of its API."""
+    """The address for alerts, given an Alertmanager's address with or without its API path."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     return parts._replace(path=path if path.endswith(PATH) else path + PATH).geturl()
 
 
 def alerts(events: Sequence[Event], subscriber: Subscriber, now: int) -> list[Alert]:
-    """The alerts; of several events about one alert the last to happen counts. `now` in ms."""
+    """The alerts. Of several events about one alert, the latest counts. `now` is in ms."""
     found: dict[str, Alert] = {}
     for event in sorted(events, key=lambda event: event.at):
         for alert in _alerts(event, subscriber, now):

@@ -1,6 +1,6 @@
-"""Pure. The format `cloudevents`: CloudEvents 1.0 in structured JSON, signed as Standard Webhooks asks.
+"""Pure. The format `cloudevents`: CloudEvents 1.0 in structured JSON, signed by Standard Webhooks.
 
-The body of an event is the same bytes on every attempt and for every subscriber; the signature's time and keys differ.
+Every attempt and every subscriber gets the same body; the signature's time and keys differ.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from receiver.outbox.subscribers.subscriber import CLOUDEVENTS, Subscriber
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 LARGEST_BODY = 16 * 1024
-"""No body is larger: the texts inside are bounded. Standard Webhooks asks for less than 20 KB, CloudEvents for 64."""
+"""The largest possible body, since all texts in it are bounded. Standard Webhooks asks for less than 20 KB, CloudEvents
+for 64."""
 
 
 class AdvisedRefundJson(RefundJson, kw_only=True):
@@ -38,7 +39,7 @@ class AdvisedRefundJson(RefundJson, kw_only=True):
 
 
 def advised_json(refund: Refund, advice: Advice | None) -> AdvisedRefundJson:
-    """The JSON of a refund, with the advice."""
+    """A refund as JSON, with its advice."""
     return extended(AdvisedRefundJson, refund_json(refund), advice=advice_json(advice))
 
 
@@ -105,16 +106,16 @@ def render_body(event: Event) -> bytes:
 
 
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
-    """The request that tells the subscriber of the one event, signed at `now` (ms) with every secret that is live then.
+    """The request for the one event, signed at `now` (ms) with every secret that is live then.
 
-    Raises `TransportError` (`no_live_secret`) where there is none: an unsigned event could be anybody's.
+    Raises `TransportError` (`no_live_secret`) if there is none: the subscriber could not trust an unsigned event.
     """
     (event,) = events
     return _signed(event.id, render_body(event), subscriber, now)
 
 
 def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request that tells of the one operator event, signed like all. Raises as `render` does."""
+    """The signed request for the one operator event. Raises as `render` does."""
     (event,) = events
     return _signed(event.id, msgspec.json.encode(operator_cloud_event(event)), subscriber, now)
 

@@ -1,4 +1,4 @@
-"""Pure. What a format of messages is. Each format's module ends in its `FORMAT`; `registry.py` lists them."""
+"""Pure. The definition of a message format. Each format's module ends in its `FORMAT`; `registry.py` lists them."""
 
 from __future__ import annotations
 
@@ -19,55 +19,55 @@ from receiver.outbox.subscribers.url import FORBIDDEN_CHARACTERS, URL_TEXT
 
 USER_AGENT = "amazon-pay-refund-receiver"
 LINKS = ("public_url", "seller_central")
-"""The fields with links for people. Formats that are not signed have them."""
+"""The fields with links for people. Only unsigned formats have them."""
 LONGEST_LINK = 512
 NEEDS_A_PERSON = (EventType.DECLINED, EventType.STUCK, EventType.CONFLICT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """One format: what it sends by default, which fields it has, how many events it takes, how it is rendered."""
+    """One format: its default events, its fields, how many events a message holds, and its renderer."""
 
     name: str
     types: tuple[EventType, ...]
-    """The events that are sent by default."""
+    """The event types that are sent by default."""
     render: Callable[[Sequence[Event], Subscriber, int], Request]
-    """The request for at least one and at most `most_in_one` events, at a time in ms. Raises `TransportError`."""
+    """Makes the request for 1 to `most_in_one` events at a time in ms. Raises `TransportError`."""
     render_operator: Callable[[Sequence[OperatorEvent], Subscriber, int], Request] | None = None
-    """The same for operator events; None: the format cannot express them."""
+    """The same for operator events; None if the format has no form for them."""
     signed: bool = False
     backfill: bool = False
-    """Whether events of refunds that were settled long before they were first seen are sent by default. Programs need
-    them; people must not be called for them."""
+    """Whether it sends by default the events of refunds that were final long before they were first seen. Programs need
+    them; people must not be paged for them."""
     incidents: bool = False
-    """Whether it opens and closes incidents: it takes only events that open one, and is sent those that close one."""
+    """Whether it has incidents. It accepts only event types that open one, and also gets the events that close one."""
     credential: str = ""
-    """The field that is a credential beside signing secrets. It is never shown."""
+    """The field that holds a credential other than a signing secret. It is never shown."""
     credential_problems: Callable[[object], list[str]] = lambda _: []
-    """Everything wrong with that field's value, a sentence each."""
+    """All problems of that field's value, one sentence each."""
     url: str = ""
-    """The address to use if the subscriber has none."""
+    """The default address."""
     most_in_one: int = 1
-    """Events that one message can hold."""
+    """The most events in one message."""
     window: int = 0
-    """How long to wait after a message before the next to the same subscriber, ms. Bursts gather meanwhile."""
+    """The shortest time between two messages to one subscriber, ms. Bursts are collected meanwhile."""
 
     def takes_backfill(self, subscriber: Subscriber) -> bool:
-        """Whether the subscriber is sent events of refunds that were settled long before they were first seen."""
+        """Whether the subscriber gets events of refunds that were final long before they were first seen."""
         return self.backfill if subscriber.backfill is None else subscriber.backfill
 
     def skips(self, subscriber: Subscriber, event: Event) -> bool:
-        """Whether the event is skipped because its refund is old (`backfill`)."""
+        """Whether the event is skipped because it is a backfill event."""
         return event.refund.backfill and not self.takes_backfill(subscriber)
 
     def asks(self, subscriber: Subscriber, event: Event) -> bool:
-        """Whether the subscriber's own filters let the event pass."""
+        """Whether the event passes the subscriber's filters."""
         return not self.skips(subscriber, event) and matches(subscriber, event)
 
     def wants(self, subscriber: Subscriber, event: Event) -> bool:
-        """Whether the subscriber is owed the event: its filters let it pass, or it closes an incident that was opened.
+        """Whether the subscriber is owed the event: it passes the filters, or it closes an incident that was opened.
 
-        A paused subscriber is owed as much as any other: its events wait.
+        A pause makes no difference: the events wait.
         """
         if self.asks(subscriber, event):
             return True
@@ -83,7 +83,7 @@ def post_json(url: str, body: object, **headers: str) -> Request:
 
 
 def link_problems(url: object) -> list[str]:
-    """Everything wrong with an address that people are sent to, a sentence each. The address is not repeated."""
+    """All problems of an address for people, one sentence each. The address is not repeated."""
     if not isinstance(url, str) or not URL_TEXT.fullmatch(url) or FORBIDDEN_CHARACTERS.search(url):
         return ["is not an address; write for example https://refunds.example"]
     try:

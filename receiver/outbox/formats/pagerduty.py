@@ -1,4 +1,4 @@
-"""Pure. The format `pagerduty`: one event is one request of its Events API v2.
+"""Pure. The format `pagerduty`: one request of the Events API v2 for each event.
 
     event                                         action     incident (dedup_key)
     declined                                      trigger    amazonpay/ACCOUNT/FIRST, FIRST begins the chain of retries
@@ -8,18 +8,18 @@
     conflict                                      trigger    amazonpay/ACCOUNT/REFUND/conflict; a person closes it
     declined, sent over LATE after it happened    trigger    amazonpay/ACCOUNT/burst/REASON/DAY; a person closes it
 
-PagerDuty takes one event a request, and `window` keeps two requests of a lane 2 s apart. So in a burst the first ten or
-so open incidents of their own, at once; what is sent more than 20 s after it happened, behind those, is collected in
-one incident for each reason and day (UTC), however many there are. The same is true of what waited while PagerDuty was
-down or the subscriber paused. (Content-based alert grouping of PagerDuty works too: `class` and `group` are set.)
+PagerDuty takes one event per request, and `window` keeps two requests of a queue 2 s apart. So in a burst the first ten
+or so events open separate incidents at once. Events sent more than 20 s after they happened share one incident for each
+reason and day (UTC). The same holds for events that waited while PagerDuty was down or the subscriber was paused.
+(PagerDuty's content-based alert grouping works too: `class` and `group` are set.)
 
-One request does one thing, and declines come first: where a stuck refund is then declined, or is the retry that ends a
-chain, the incident of its being stuck stays open until a person closes it.
-What opens and closes nothing is sent as a `resolve` of a key that no incident has: PagerDuty accepts it, nobody is
-called. It is owed only if the format was changed under way.
+One request has one action, and declines come first. If a stuck refund is then declined, or is the retry that ends a
+chain, its `stuck` incident stays open until a person closes it.
+An event that neither opens nor closes an incident is sent as a `resolve` of a key without an incident: PagerDuty
+accepts it and pages no one. This happens only if the format was changed while the event waited.
 
-202 is success, and says only that PagerDuty has the event; 429 is tried again, at its `Retry-After` where it has one;
-400 by the schedule, then dead.
+202 is success: PagerDuty has the event. 429 is retried, at its `Retry-After` if it has one. 400 is retried by the
+schedule, and then becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -45,23 +45,24 @@ ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
 """PagerDuty: "the 32 character Integration Key"."""
 LONGEST_KEY, LONGEST_SUMMARY = 255, 1024
 LARGEST_BODY = 512_000
-"""PagerDuty's bound. Ours are far smaller: every text inside is bounded."""
+"""PagerDuty's limit. Our requests are far smaller, since every text in them is bounded."""
 SEVERITY = {
     EventType.DECLINED: "error",
     EventType.STUCK: "warning",
     EventType.CONFLICT: "critical",
     EventType.TEST: "info",
 }
-"""Of each event that opens an incident. `critical` and `error` are urgent where urgency goes by severity."""
+"""The severity of each event type that opens an incident. `critical` and `error` are urgent if urgency depends on
+severity."""
 LATE = 20_000
-"""ms after which a decline no longer opens an incident of its own, by the clock of this machine: if that is wrong by as
-much against the store's, all of them share."""
+"""ms after which a decline no longer opens a separate incident, by this machine's clock. If that clock is ahead of the
+store's by this much, all declines share incidents."""
 
 
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
-    """The request for the one event. The routing key stands in its body.
+    """The request for the one event. Its body holds the routing key.
 
-    Raises `TransportError` (`no_credential`) where the subscriber has none.
+    Raises `TransportError` (`no_credential`) if the subscriber has none.
     """
     (event,) = events
     if subscriber.credential is None:
@@ -70,7 +71,7 @@ def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request
 
 
 def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
-    """The event without the routing key; `now` in ms."""
+    """The event without the routing key; `now` is in ms."""
     if event.type is EventType.TEST:
         return _trigger(event, subscriber, _key(event, "test", event.id))
     ended = closes(event)
@@ -112,7 +113,7 @@ def _trigger(event: Event, subscriber: Subscriber, key: str) -> dict[str, Any]:
 
 
 def _opened(event: Event, now: int) -> str:
-    """The key of the incident that the event belongs into."""
+    """The key of the incident that the event belongs to."""
     refund = event.refund
     if event.type is EventType.CONFLICT:
         return _key(event, refund.refund_id, "conflict")
@@ -125,7 +126,7 @@ def _opened(event: Event, now: int) -> str:
 
 
 def _key(event: Event, *parts: str) -> str:
-    """At most 255 characters; a longer one becomes its digest, which is the same each time."""
+    """The key, at most 255 characters; a longer key is replaced by its digest."""
     key = "/".join(("amazonpay", tidy(event.account), *(tidy(part) for part in parts)))
     return key if len(key) <= LONGEST_KEY else f"amazonpay/{hashlib.sha256(key.encode()).hexdigest()}"
 
@@ -147,4 +148,4 @@ FORMAT = Format(
     url="https://events.pagerduty.com/v2/enqueue",
     window=2_000,
 )
-"""Nothing can be done about a stuck refund at night, so it does not page by default."""
+"""A stuck refund can wait until morning, so it does not page by default."""

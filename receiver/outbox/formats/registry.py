@@ -1,4 +1,4 @@
-"""Pure. The formats, one line each. The subscriber's format decides how its events look on the wire."""
+"""Pure. The formats, one line each, and the functions that apply a subscriber's format."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def wants(subscriber: Subscriber, event: Event) -> bool:
 
 
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
-    """The request that delivers these events at `now` (ms by this machine's clock). It may hold credentials.
+    """The request that delivers these events at `now` (ms, this machine's clock). It may hold credentials.
 
     Raises `TransportError`: `no_live_secret` if it cannot be signed, `no_credential` if the routing key is missing,
     `unknown_format` for a format of a later version.

@@ -1,12 +1,12 @@
-"""Pure. The format `slack`: blocks for an incoming webhook; several events are one message with sums and a list.
+"""Pure. The format `slack`: blocks for an incoming webhook. Several events make one message with sums and a list.
 
-Slack's rules: `&`, `<` and `>` are escaped in every text ("Formatting text for app surfaces"), so that nothing from
-outside becomes a mention or a link; such text also stands between backticks, and `verbatim` keeps Slack from making
-links of bare addresses. The lengths are those of the Block Kit reference, counted in UTF-16 units.
+Every text has `&`, `<` and `>` escaped ("Formatting text for app surfaces"), so that no outside text becomes a mention
+or a link. Outside text is also put in backticks, and `verbatim` keeps Slack from linking bare addresses. The limits are
+those of the Block Kit reference, counted in UTF-16 units.
 
-The address is the credential of an incoming webhook. Slack answers 200 `ok`; 410 `channel_is_archived` pauses the
-subscriber; other errors (400 `invalid_blocks`, 403 `action_prohibited`, 404 `no_service`) are tried by the schedule
-and then dead; 429 comes with a `Retry-After` and is obeyed.
+The address of an incoming webhook is its credential. Success is 200 `ok`. 410 `channel_is_archived` pauses the
+subscriber. Other errors (400 `invalid_blocks`, 403 `action_prohibited`, 404 `no_service`) are retried by the schedule
+and then become dead letters. 429 is retried at its `Retry-After`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from receiver.outbox.formats.wording import WORDS, actions, amount, facts, links
 from receiver.outbox.subscribers.subscriber import Subscriber
 
 HEADER, SECTION, FIELD, FALLBACK = 150, 3000, 2000, 1000
-"""The longest `text` of a header, a section and a section's field; of the fallback, which only notifications show."""
+"""The longest `text` of a header, a section, a section's field, and of the fallback for notifications."""
 MOST_FIELDS = 10
 LONGEST_VALUE = 600
-"""Of one fact, escaped. Only `reasonDescription` can be longer."""
+"""The longest fact, escaped. Only `reasonDescription` can be longer."""
 LONGEST_LINE = 280
 LINES_IN_SECTION = 10
 MOST_SUMS = 8
 MOST_ADVICE = 3
-"""Of a list: different advice is told this often."""
+"""The most pieces of different advice in one message."""
 QUIET = {"unfurl_links": False, "unfurl_media": False}
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def render(events: Sequence[Event], subscriber: Subscriber, now: int) -> Request:
-    """The request for one or several events. It is not signed, and its address is a secret."""
+    """The request for one or several events. It is unsigned, and its address is a secret."""
     return post_json(subscriber.url, message(events, subscriber))
 
 
@@ -54,7 +54,7 @@ def message(events: Sequence[Event], subscriber: Subscriber) -> dict[str, Any]:
 
 
 def render_operator(events: Sequence[OperatorEvent], subscriber: Subscriber, now: int) -> Request:
-    """The request for operator events: the text of each and the subscriber it is about; equal ones are counted."""
+    """The request for operator events: each text with its subscriber. Equal ones are counted."""
     texts = Counter(
         (f"Subscriber {each.subscriber} of {each.account}: {each.type.value.removeprefix('receiver.')}", each.text)
         for each in events
@@ -77,8 +77,8 @@ def _times(count: int) -> str:
 
 
 def escaped(text: str, limit: int) -> str:
-    """The text, printable, with Slack's three entities, cut with an ellipsis to `limit` UTF-16 units; no entity is
-    ever cut in two."""
+    """The text, printable, with Slack's three entities, cut with an ellipsis to `limit` UTF-16 units, never within an
+    entity."""
     pieces: list[str] = []
     left = limit
     for character in tidy(text, limit):
@@ -92,7 +92,7 @@ def escaped(text: str, limit: int) -> str:
 
 
 def code(text: str, limit: int = LONGEST_VALUE) -> str:
-    """Text from outside, shown as it is: no emphasis, no emoji, no list."""
+    """Outside text, shown literally: no emphasis, no emoji, no list."""
     return f"`{escaped(text.replace('`', chr(39)), limit - 2)}`"
 
 

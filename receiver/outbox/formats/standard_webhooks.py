@@ -1,8 +1,8 @@
-"""Pure. Standard Webhooks: how a subscriber can tell that a delivery is ours, and secrets in that standard's form.
+"""Pure. Standard Webhooks: signatures by which a subscriber can verify a delivery.
 
 The rules are those of the Standard Webhooks specification 1.0.0: HMAC-SHA256 over `id.timestamp.body`, written as
 `v1,<base64>`; a secret is `whsec_` and the base64 of 24 to 64 random bytes. The PyPI library of that name is not used:
-it signs times in other zones than UTC wrongly, and lets exceptions of its parts escape.
+it signs times outside UTC wrongly, and leaks exceptions of its dependencies.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def sign(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
 
 
 def webhook_headers(keys: Iterable[bytes], message_id: str, now: int, body: bytes) -> dict[str, str]:
-    """The three headers of one attempt at `now` (ms): one signature per key, so that secrets can change at leisure.
+    """The three headers of one attempt at `now` (ms), with one signature per key, so that secrets can overlap.
 
-    `message_id` stays the same over all attempts: it is the receiver's key against duplicates.
+    `message_id` is the same on every attempt: the receiver uses it to drop duplicates.
     """
     timestamp = now // 1000
     return {

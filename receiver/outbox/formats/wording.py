@@ -1,6 +1,6 @@
-"""Pure. An event in words for people: which refund, how much, why, what to do, where to look.
+"""Pure. The text of an event for people: which refund, how much, why, what to do, where to look.
 
-All texts are printable and bounded (`ledger.schema.tidy`), and not escaped: how that is done, each format says itself.
+All texts are printable and bounded (`ledger.schema.tidy`). They are not escaped: each format does that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WORDS = {
 }
 """`5 refunds declined`."""
 TITLES = {EventType.CONFLICT: "Conflicting states", EventType.TEST: "Test alert"}
-"""Titles of single events; those of others are made of `WORDS`: `Refund declined`."""
+"""Titles of single events. Other titles are made from `WORDS`: `Refund declined`."""
 WITHOUT_ADVICE = {
     EventType.INITIATED: "Amazon has accepted this refund, and has not decided yet.",
     EventType.REFUNDED: "Amazon has processed this refund. It can take up to 9 working days to reach the buyer.",
@@ -39,7 +39,7 @@ SELLER_CENTRAL = {
     "eu": "https://sellercentral-europe.amazon.com",
     "jp": "https://sellercentral.amazon.co.jp",
 }
-"""Region → address. `seller_central` of a subscriber or of the settings goes before it."""
+"""Region → address. `seller_central` of a subscriber or of the settings takes precedence."""
 
 
 def title(events: Sequence[Event]) -> str:
@@ -55,7 +55,7 @@ def title(events: Sequence[Event]) -> str:
 
 
 def amount(refund: Refund) -> str:
-    """`14.00 USD`; it may be unknown."""
+    """`14.00 USD`, or a text for an unknown amount."""
     return str(refund.amount) if refund.amount else "amount unknown"
 
 
@@ -65,12 +65,12 @@ def summary(event: Event) -> str:
 
 
 def actions(event: Event) -> list[str]:
-    """What can be done, the first choice first."""
+    """The advised actions, the first choice first."""
     return [action.text for action in event.advice.actions] if event.advice else []
 
 
 def sentence(event: Event) -> str:
-    """One line for a list of messages or an incident: everything that lets a person decide whether to get up."""
+    """One line for a message list or an incident: enough to decide whether it is urgent."""
     refund = event.refund
     reason = f" ({tidy(refund.reason_code)})" if tidy(refund.reason_code) else ""
     which = f"{title([event])}{reason}, refund {tidy(refund.refund_id)}, account {tidy(event.account)}"
@@ -78,7 +78,7 @@ def sentence(event: Event) -> str:
 
 
 def facts(event: Event) -> dict[str, str]:
-    """What is known of the refund, by the name under which people see it; what is not known is left out."""
+    """The refund's known fields, by display name."""
     refund = event.refund
     known = {
         "Refund": tidy(refund.refund_id),
@@ -97,7 +97,8 @@ def facts(event: Event) -> dict[str, str]:
 
 
 def sums(events: Sequence[Event]) -> list[str]:
-    """`3 declined (AmazonRejected): 42.00 USD, 10.00 EUR`, a line for each type and reason, the most frequent first."""
+    """Lines such as `3 declined (AmazonRejected): 42.00 USD, 10.00 EUR`, one for each type and reason, the most
+    frequent first."""
     found: dict[tuple[EventType, str], list[Refund]] = defaultdict(list)
     for event in events:
         found[event.type, tidy(event.refund.reason_code)].append(event.refund)
@@ -108,7 +109,8 @@ def sums(events: Sequence[Event]) -> list[str]:
 
 
 def links(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[str, str]:
-    """Where to look: the refund in this service (of many: the service), if its address is known; Seller Central."""
+    """Links: to the refund in this service (to the service, for several), if its address is known, and to Seller
+    Central."""
     url, name = (subscriber.public_url, "This service") if many else (refund_url(event, subscriber), "Refund")
     return {
         **({name: url} if url else {}),
@@ -117,7 +119,7 @@ def links(event: Event, subscriber: Subscriber, *, many: bool = False) -> dict[s
 
 
 def refund_url(event: Event, subscriber: Subscriber) -> str:
-    """The refund's page in this service; empty where `public_url` is not set."""
+    """The refund's page in this service; empty if `public_url` is not set."""
     if not subscriber.public_url:
         return ""
     refund_id, account = (quote(tidy(text), safe="") for text in (event.refund.refund_id, event.account))

@@ -1,1 +1,1 @@
-"""Pure. Subscribers: what they want, and where to send it."""
+"""Pure. Subscribers: their filters, addresses and secrets."""

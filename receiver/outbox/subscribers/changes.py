@@ -1,4 +1,4 @@
-"""Pure. A subscriber changed by hand: its fields, its credentials where its address moves, and its secrets in turn."""
+"""Pure. Changes to a subscriber: its fields, its credentials when its address moves, and rotation of its secrets."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.outbox.subscribers.url import UrlPolicy, place_of
 
 OLD_VALID, OLD_VALID_MOST = 24 * HOUR, 7 * DAY
-"""How long a secret that was replaced goes on signing, ms: by default, and at most."""
+"""How long a replaced secret keeps signing, ms: by default, and at most."""
 NEW = "new"
-"""What a change says instead of a secret to have one made."""
+"""The value that asks for a generated secret."""
 FIXED = ("name", "format", "secrets")
-"""Fields that are not changed like the others: `rotate` changes secrets, a name stands in keys and logs, and every
-format has credentials of its own. A `secret` is changed only together with a `url`."""
+"""Fields that cannot be changed here: `rotate` changes secrets, the name is part of keys and logs, and each format has
+different credentials. A `secret` changes only together with a `url`."""
 
 
 def changed(subscriber: Subscriber, wanted: Mapping[str, Any], rules: UrlPolicy) -> Subscriber:
-    """The subscriber with other fields; None puts a field back to its default. A `secret` replaces all that sign.
+    """The subscriber with changed fields; None resets a field to its default. A `secret` replaces all signing secrets.
 
-    Raises `BadRequest`: `bad_subscriber`, whose detail names every problem, one a line; `credential_needed` where the
-    address moves to another scheme, host or port and a credential is not given with it.
+    Raises `BadRequest`: `bad_subscriber`, whose detail lists every problem, one per line; `credential_needed` if the
+    address moves to another scheme, host or port without a new credential.
     """
     refused = (*FIXED, *(() if "url" in wanted else ("secret",)))
     fixed = [f"{key}: cannot be changed; {_instead(key)}" for key in refused if key in wanted]
@@ -55,9 +55,9 @@ def changed(subscriber: Subscriber, wanted: Mapping[str, Any], rules: UrlPolicy)
 
 
 def rotated(subscriber: Subscriber, new: str, now: int, old_valid: int = OLD_VALID) -> Subscriber:
-    """The subscriber with a new secret; those of before go on signing for `old_valid` ms, from 0 to seven days.
+    """The subscriber with a new secret. The old ones keep signing for `old_valid` ms, from 0 to seven days.
 
-    Raises `Conflict` where the secret is there already, or would be one too many.
+    Raises `Conflict` if the subscriber already has the secret or has too many.
     """
     if not format_spec(subscriber.format).signed:
         raise Conflict(
@@ -83,7 +83,7 @@ def rotated(subscriber: Subscriber, new: str, now: int, old_valid: int = OLD_VAL
 
 
 def _check_credentials(before: Subscriber, after: Subscriber, wanted: Mapping[str, Any]) -> None:
-    """Whoever may change an address need not know the credentials: they must not be sent where he likes."""
+    """A caller who may change the address must not be able to redirect credentials that the caller does not know."""
     if place_of(before.url) == place_of(after.url):
         return
     known = format_spec(before.format)

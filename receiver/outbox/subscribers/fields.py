@@ -1,6 +1,6 @@
-"""Pure. What is wrong with what a person wrote about a subscriber: field by field, each with its fix.
+"""Pure. Checks of a subscriber's fields: each problem with its fix.
 
-No secret is repeated. `reading.py` judges the fields that only some formats have.
+Secrets are never repeated. `reading.py` checks the fields that only some formats have.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_REASONS = 32
 
 
 def name_problems(name: object) -> list[str]:
-    """`name` stands in keys and paths."""
+    """Problems of `name`, which is part of keys and paths."""
     if isinstance(name, str) and NAME.fullmatch(name):
         return []
     wrong = "is missing" if name is None else "is not a plain word"
@@ -30,7 +30,7 @@ def name_problems(name: object) -> list[str]:
 
 
 def type_problems(types: object) -> list[str]:
-    """`types`, of every format."""
+    """Problems of `types`, for every format."""
     if types is None:
         return []
     known = f"known are {', '.join(KNOWN_TYPES)}, {ALL} for all of them, and {', '.join(OPERATOR_TYPES)}"
@@ -40,7 +40,7 @@ def type_problems(types: object) -> list[str]:
 
 
 def reason_problems(reasons: object) -> list[str]:
-    """`reasons`."""
+    """Problems of `reasons`."""
     if reasons is None:
         return []
     if not isinstance(reasons, list | tuple) or not 1 <= len(reasons) <= MOST_REASONS:
@@ -53,12 +53,12 @@ def reason_problems(reasons: object) -> list[str]:
 
 
 def key(name: object) -> str:
-    """The name of a field that there is not."""
+    """The name of an unknown field, printable."""
     return name if isinstance(name, str) and KEY.fullmatch(name) else describe(name)
 
 
 def describe(value: object) -> str:
-    """What a person wrote, short and printable, as a reminder of what is meant; never a secret in the wrong place."""
+    """A value, short and printable, so that its author recognises it. A secret in the wrong field is not repeated."""
     if not isinstance(value, str):
         return f"a {type(value).__name__}"
     if PREFIX in value:

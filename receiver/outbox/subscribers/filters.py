@@ -1,4 +1,4 @@
-"""Pure. A subscriber's own filters: by type, reason and amount. `Format.wants` decides what it is owed."""
+"""Pure. A subscriber's filters: by type, reason and amount. `Format.wants` decides what it is owed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from receiver.outbox.subscribers.subscriber import Subscriber
 def matches(subscriber: Subscriber, event: Event) -> bool:
     """Whether the event's type, reason and amount pass the subscriber's filters.
 
-    A refund without a reason code passes the filter of reasons; one without an amount, or in a currency that the filter
-    does not name, passes the filter of amounts.
+    A refund without a reason code passes the reason filter. A refund without an amount, or in a currency that the
+    filter does not name, passes the amount filter.
     """
     if ALL not in subscriber.types and event.type.value not in subscriber.types:
         return False
@@ -25,17 +25,17 @@ def matches(subscriber: Subscriber, event: Event) -> bool:
 
 
 def wants_operator(subscriber: Subscriber, event: OperatorEvent) -> bool:
-    """Whether the subscriber has asked for operator events of this type."""
+    """Whether the subscriber wants operator events of this type."""
     return FAMILY in subscriber.types or event.type.value in subscriber.types
 
 
 def told_of_declines(subscriber: Subscriber) -> bool:
-    """Whether the subscriber is told about declines, of some kind at least."""
+    """Whether the subscriber receives at least some declines."""
     return bool({ALL, EventType.DECLINED.value} & set(subscriber.types))
 
 
 def guards_declines(subscriber: Subscriber, other: Subscriber) -> bool:
-    """Whether `other` is told at least of every decline that `subscriber` is told of, and is awake."""
+    """Whether `other` is active and receives every decline that `subscriber` receives."""
     if other.paused or not told_of_declines(other):
         return False
     reasons = not other.reasons or (bool(subscriber.reasons) and set(subscriber.reasons) <= set(other.reasons))

@@ -1,4 +1,4 @@
-"""Pure. Numbers in what a person writes about a subscriber: amounts below which it is not told, and its limits."""
+"""Pure. Checks of a subscriber's numbers: minimum amounts, rate and concurrency."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ AMOUNT_FORM = 'write it as "100.00 USD", or several in a list, one for each curr
 
 
 def read_amounts(given: object) -> tuple[Money, ...]:
-    """`"100.00 USD"`, or a list of such texts. Raises `Malformed`; `amount_problems` says it better."""
+    """Reads `"100.00 USD"`, or a list of such texts. Raises `Malformed`; `amount_problems` gives better messages."""
     return tuple(_amount(text) for text in _listed(given))
 
 
 def amount_problems(given: object) -> list[str]:
-    """Everything wrong with the amounts, a sentence each."""
+    """All problems of the amounts, one sentence each."""
     if given is None:
         return []
     texts = _listed(given)
@@ -40,26 +40,27 @@ def amount_problems(given: object) -> list[str]:
 
 
 def large_enough(amount: Money | None, thresholds: Sequence[Money]) -> bool:
-    """Whether the amount reaches the threshold of its currency. No amount, or another currency, passes."""
+    """Whether the amount reaches the threshold of its currency. No amount, or a currency without a threshold,
+    passes."""
     if amount is None:
         return True
     return all(amount.amount >= least.amount for least in thresholds if least.currency_code == amount.currency_code)
 
 
 def rate_problems(given: object) -> list[str]:
-    """A rate is a number of messages a second."""
+    """Problems of `rate`, the number of messages a second."""
     right = isinstance(given, int | float) and not isinstance(given, bool) and SLOWEST <= given <= FASTEST
     return [] if given is None or right else [f"is not a number of messages a second from {SLOWEST:g} to {FASTEST:g}"]
 
 
 def concurrency_problems(given: object) -> list[str]:
-    """How many messages may be under way at once."""
+    """Problems of `concurrency`, the number of messages in flight."""
     right = isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= MOST_AT_ONCE
     return [] if given is None or right else [f"is not a whole number of messages at once from 1 to {MOST_AT_ONCE}"]
 
 
 def backfill_problems(given: object) -> list[str]:
-    """Whether to be told of old refunds."""
+    """Problems of `backfill`, a boolean."""
     return [] if given is None or isinstance(given, bool) else ["is neither true nor false"]
 
 

@@ -1,4 +1,4 @@
-"""Pure. What a person writes about a subscriber, as TOML or JSON ↔ a subscriber. All problems are named at once."""
+"""Pure. A subscriber's fields in TOML or JSON ↔ a subscriber. All problems are reported at once."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ FIELDS = (
 
 
 def read_subscriber(data: object, rules: UrlPolicy, *, origin: str, now: int) -> Subscriber:
-    """Read `FIELDS`, of which each format has its own.
+    """Read `FIELDS`. Some of them belong to certain formats only.
 
-    Raises `BadRequest` (`bad_subscriber`), whose detail names every problem, one a line.
+    Raises `BadRequest` (`bad_subscriber`), whose detail lists every problem, one per line.
     """
     problems = subscriber_problems(data, rules)
     if problems or not isinstance(data, Mapping):
@@ -71,7 +71,7 @@ def read_subscriber(data: object, rules: UrlPolicy, *, origin: str, now: int) ->
 
 
 def subscriber_problems(data: object, rules: UrlPolicy) -> list[str]:
-    """Everything wrong with the fields, a sentence each: the field, what is wrong with it, the fix."""
+    """All problems of the fields, one sentence each: the field, the problem, the fix."""
     if not isinstance(data, Mapping):
         return ["subscriber: is not a table of fields; write name, url and secret"]
     chosen = format_spec(data.get("format"))
@@ -95,7 +95,7 @@ def subscriber_problems(data: object, rules: UrlPolicy) -> list[str]:
 
 
 def as_fields(subscriber: Subscriber) -> dict[str, Any]:
-    """The fields that `read_subscriber` reads, of an existing subscriber; None for those that are not set."""
+    """An existing subscriber as the fields that `read_subscriber` reads; None for those that are not set."""
     chosen = format_spec(subscriber.format)
     credential = {chosen.credential: subscriber.credential.value} if subscriber.credential else {}
     return {
@@ -116,7 +116,7 @@ def as_fields(subscriber: Subscriber) -> dict[str, Any]:
 
 
 def format_problems(data: Mapping[str, object]) -> Iterator[str]:
-    """Everything wrong with `format` and with the fields that some formats have, a sentence each."""
+    """All problems of `format` and of the fields that only some formats have, one sentence each."""
     name = data.get("format")
     if name is not None and name not in tuple(FORMATS):
         yield f"format: {describe(name)} is not a format; known are {', '.join(FORMATS)}"

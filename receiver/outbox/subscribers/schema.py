@@ -1,4 +1,4 @@
-"""Pure. The JSON of a subscriber as people may see it: of a secret only its fingerprint and its end."""
+"""Pure. The public JSON of a subscriber. It shows only the fingerprint and the expiry of a secret."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PublicJson(Json, kw_only=True):
 
 
 def public_json(subscriber: Subscriber) -> PublicJson:
-    """The subscriber as people may see it: of a secret only its fingerprint and its end."""
+    """The public JSON of a subscriber. It shows only the fingerprint and the expiry of a secret."""
     chosen = format_spec(subscriber.format)
     return PublicJson(
         name=subscriber.name,
@@ -87,12 +87,12 @@ def public_json(subscriber: Subscriber) -> PublicJson:
 
 
 def shown_url(subscriber: Subscriber) -> str:
-    """The address as people may see it: only the host where the rest is a credential."""
+    """The address without credentials: only the host if the rest is a credential."""
     return host_only(subscriber.url) if format_spec(subscriber.format).credential == "url" else subscriber.url
 
 
 def _credential_json(subscriber: Subscriber) -> CredentialJson | None:
-    """The field that is a credential, and a fingerprint of it; of signing secrets, `secrets` tells."""
+    """The credential field and its fingerprint. Signing secrets are in `secrets`."""
     field = format_spec(subscriber.format).credential
     kept = Secret(subscriber.url) if field == "url" else subscriber.credential
     return CredentialJson(field=field, fingerprint=kept.fingerprint) if field and kept else None

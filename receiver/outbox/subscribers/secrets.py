@@ -1,4 +1,4 @@
-"""Pure. The secrets of a subscriber: several may sign at once, so that one can follow another at leisure."""
+"""Pure. The secrets of a subscriber. Several may sign at once, so that they can be rotated without haste."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import msgspec
 from receiver.errors import Malformed
 
 MOST_SECRETS = 5
-"""The current one and four that are on their way out: more would only make the header longer."""
+"""The current one and four that are expiring: more would only make the header longer."""
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """A signing secret, `whsec_…`. It is in the stored form and nowhere else: not in a repr, not in what people see."""
+    """A signing secret, `whsec_…`. It appears only in the stored form, never in a repr or in public JSON."""
 
     value: str
     expires_at: int | None = None
-    """From this ms on it no longer signs; None: it signs until it is taken away."""
+    """The time (ms) from which it no longer signs; None: it signs until it is removed."""
 
     def live(self, now: int) -> bool:
         """Whether it signs at `now` (ms)."""
@@ -29,7 +29,7 @@ class Secret(msgspec.Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """Eight hex digits by which people can tell two secrets apart."""
+        """Eight hex digits that distinguish two secrets."""
         return hashlib.sha256(self.value.encode("utf-8", "replace")).hexdigest()[:8]
 
     def __repr__(self) -> str:
@@ -41,7 +41,7 @@ class Secret(msgspec.Struct, frozen=True):
 
 
 def secret_problems(data: Mapping[str, object]) -> list[str]:
-    """Everything wrong with the fields `secret` and `secrets`, a sentence each; never with a byte of them."""
+    """All problems of the fields `secret` and `secrets`, one sentence each, without a byte of their values."""
     if "secret" in data and "secrets" in data:
         return ["secrets: stands beside secret; keep one of the two"]
     if "secrets" not in data:
@@ -72,14 +72,14 @@ FORM = f"{PREFIX} followed by the base64 of {SHORTEST} to {LONGEST} random bytes
 
 
 def format_secret(key: bytes) -> str:
-    """The `whsec_…` text of a key of random bytes."""
+    """The `whsec_…` text of a random key."""
     return PREFIX + base64.b64encode(key).decode("ascii")
 
 
 def read_secret(text: str) -> bytes:
-    """The key that a `whsec_…` text holds. Padding may be missing, as some generators leave it out.
+    """The key in a `whsec_…` text. Padding may be missing: some generators omit it.
 
-    Raises `Malformed` (`bad_secret`) with what is wrong and the mend; the text of the secret is never part of it.
+    Raises `Malformed` (`bad_secret`) with the problem and its fix, never with the text of the secret.
     """
     if not text.startswith(PREFIX):
         raise Malformed(f"does not begin with {PREFIX}; a secret is {FORM}", reason="bad_secret")

@@ -1,4 +1,4 @@
-"""Pure. A subscriber: which events it wants, where they are sent, how they are signed. And its stored form."""
+"""Pure. A subscriber: its filters, address, secrets and pauses, and its stored form."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from receiver.outbox.subscribers.url import host_only
 
 CLOUDEVENTS = "cloudevents"
 LATER = ("min_amount", "rate", "concurrency", "credential", "backfill", "public_url", "seller_central")
-"""Fields that the first subscribers did not have. The stored form omits them where they are empty, because the store
-compares its bytes."""
+"""Fields added by later versions. The stored form omits them if they are empty, because the store compares its
+bytes."""
 
 
 class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
-    """A receiver of events. It belongs to one account; the same name in another account is another subscriber."""
+    """A receiver of one account's events. The same name in another account is another subscriber."""
 
     name: str
     url: str
     secrets: tuple[Secret, ...]
     types: tuple[str, ...] = (EventType.DECLINED.value,)
-    """Event types, or `*` for every type about refunds, also those to come; operator events are asked for by name."""
+    """Event types. `*` means every refund type, including future ones; operator types are named explicitly."""
     reasons: tuple[str, ...] = ()
-    """Reason codes; none: every one."""
+    """Reason codes; empty: all."""
     min_amount: tuple[Money, ...] = ()
-    """Events of smaller refunds are not sent, currency by currency; none: every amount."""
+    """The minimum amount for each currency. Events of smaller refunds are not sent; empty: all amounts."""
     rate: float | None = None
-    """Messages a second at most; None: `delivery.rate`."""
+    """The most messages a second; None: `delivery.rate`."""
     concurrency: int | None = None
-    """Messages under way at once in each process; None: `delivery.per_subscriber`."""
+    """The most messages in flight in each process; None: `delivery.per_subscriber`."""
     format: str = CLOUDEVENTS
     backfill: bool | None = None
-    """Whether it is sent events of refunds that were settled long before they were first seen; None: as its format has
-    it."""
+    """Whether it gets events of refunds that were final long before they were first seen; None: the format's
+    default."""
     credential: Secret | None = None
-    """PagerDuty's routing key, or what goes to an Alertmanager as `authorization`."""
+    """PagerDuty's routing key, or the `authorization` header for an Alertmanager."""
     public_url: str = ""
-    """Where people reach this service, for links in messages."""
+    """The address of this service for people, used in links."""
     seller_central: str = ""
     paused: bool = False
     paused_reason: str = ""
-    """Why, as a word: `gone` (it answered 410), `failing` (nothing succeeded for days), `operator`."""
+    """Why it is paused: `gone` (it answered 410), `failing` (nothing succeeded for days), `operator`."""
     paused_at: int = 0
-    """When the present pause began, ms."""
+    """When the current pause began, ms."""
     paused_ms: int = 0
-    """All pauses that have ended, together, ms: time that does not count against what is still owed."""
+    """The sum of all ended pauses, ms. This time does not count towards the expiry of waiting events."""
     origin: str = "config"
     """`config` or `api`."""
     created_at: int = 0
@@ -64,14 +64,14 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pause(subscriber: Subscriber, reason: str, now: int) -> Subscriber:
-    """The subscriber, paused since `now` (ms). One that is paused already stays so since when and why it was."""
+    """The subscriber, paused at `now` (ms). An earlier pause keeps its time and reason."""
     if subscriber.paused:
         return subscriber
     return msgspec.structs.replace(subscriber, paused=True, paused_reason=reason, paused_at=now)
 
 
 def resume(subscriber: Subscriber, now: int) -> Subscriber:
-    """The subscriber, awake again; the pause is added to `paused_ms`."""
+    """The subscriber, active again. The pause is added to `paused_ms`."""
     if not subscriber.paused:
         return subscriber
     rested = subscriber.paused_ms + max(0, now - subscriber.paused_at)
@@ -79,9 +79,9 @@ def resume(subscriber: Subscriber, now: int) -> Subscriber:
 
 
 def carry_over(configured: Subscriber, stored: Subscriber | None) -> Subscriber:
-    """What the configuration says of a subscriber, with what happened to the stored one: its birth and its pauses.
+    """The configured subscriber with the history of the stored one: its creation time and pauses.
 
-    So a restart does not wake a subscriber that asked to be left alone, unless its address was changed since.
+    So a restart does not resume a paused subscriber, unless its address or credential has changed.
     """
     if stored is None:
         return configured
@@ -103,7 +103,7 @@ def encode(subscriber: Subscriber) -> bytes:
 
 @lru_cache(maxsize=128)
 def decode(stored: bytes) -> Subscriber:
-    """The subscriber that `encode` wrote; fields of a later version are passed over.
+    """The subscriber that `encode` wrote. Fields of later versions are ignored.
 
     Raises `Malformed` (`bad_subscriber`) only.
     """

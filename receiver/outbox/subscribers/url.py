@@ -1,6 +1,6 @@
-"""Pure. Which addresses a subscriber may have; each problem with its fix.
+"""Pure. The rules for a subscriber's address; each problem with its fix.
 
-Only the text is checked here. What a host name resolves to is checked when the socket is opened.
+Only the text is checked here. The resolved IP address is checked when the socket is opened.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ HOST = re.compile(
     r"(?=.{1,253}\.?\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
 )
 BRACKETS = re.compile(r"[^\[\]]*|\[[^\[\]]*\](?::[0-9]*)?")
-"""RFC 3986, 3.2.2: only an IP literal stands in brackets, and only a port behind. `urlsplit` passes over the rest."""
+"""RFC 3986, 3.2.2: only an IP literal is in brackets, and only a port may follow. `urlsplit` ignores anything else."""
 NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
-"""WHATWG URL, "ends in a number checker": such a host is an IPv4 address or nothing, whatever it looks like."""
+"""WHATWG URL, "ends in a number checker": such a host is an IPv4 address or invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class UrlPolicy:
-    """What the operator allows, and sets for all subscribers."""
+    """The operator's rules and defaults for all subscribers."""
 
     allow_http: bool = False
     forbidden: Callable[[str], str | None] = lambda _: None
-    """For an IP address as text: the word for the range that forbids it, or None. It knows the networks that the
-    operator allows."""
+    """For an IP address as text: the name of the forbidden range, or None. It respects the networks that the operator
+    allows."""
     public_url: str = ""
     seller_central: str = ""
-    """The links in messages to people, where a subscriber has none of its own."""
+    """The default links in messages to people."""
 
 
 def host_only(url: str) -> str:
-    """The address without its path and query, which may be a credential."""
+    """The address without path and query, which may be a credential."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}/…"
 
 
 def place_of(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port of a subscriber's address: credentials do not follow it from one such place to another."""
+    """Scheme, host and port of a subscriber's address. If they change, credentials must be given again."""
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
@@ -53,8 +53,8 @@ def place_of(url: str) -> tuple[str, str, int | None]:
 
 
 def url_problems(url: object, rules: UrlPolicy) -> list[str]:
-    """Everything wrong with a subscriber's address, a sentence each. The address itself is not repeated: it may hold
-    a password."""
+    """All problems of a subscriber's address, one sentence each. The address is not repeated: it may hold a
+    password."""
     if not isinstance(url, str) or not url:
         return [f"is missing; write for example {EXAMPLE}"]
     if len(url) > LONGEST_URL:
@@ -85,7 +85,7 @@ def _part_problems(url: str, parts: SplitResult, rules: UrlPolicy) -> Iterator[s
 
 
 def _port_problems(port: int | None) -> Iterator[str]:
-    """Below 1024 live mail, SSH, DNS and other services that have no use for an event but may be hurt by one."""
+    """Ports below 1024 belong to mail, SSH, DNS and other services that an event could harm."""
     if port is not None and port not in (80, 443) and port < 1024:
         yield f"names port {port}; use 443, 80, or one from 1024 up"
 
@@ -106,7 +106,7 @@ def _host_problems(host: str, rules: UrlPolicy) -> Iterator[str]:
 
 
 def _literal(host: str) -> str | None:
-    """The IP address that the host is in so many words; `localhost` is one by RFC 6761."""
+    """The IP address that the host literally is; `localhost` counts as one (RFC 6761)."""
     name = host.removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return "127.0.0.1"

@@ -42,13 +42,13 @@ class Redriven(NamedTuple):
     """How many events will be sent again, and how many will not."""
 
     dead: int = 0
-    """Were dead."""
+    """Dead letters."""
     again: int = 0
-    """Had been delivered, or were never owed."""
+    """Events that had been delivered, or were never owed."""
     waiting: int = 0
-    """Were waiting already: nothing changed."""
+    """Events that were already waiting: unchanged."""
     missing: int = 0
-    """No longer exist."""
+    """Events that no longer exist."""
 
     def plus(self, other: Sequence[int]) -> Redriven:
         """The sum of both."""
@@ -151,7 +151,7 @@ class DeadLetters(DeliveryQueues):
         return False
 
     def _dead(self, key: str, stream_id: str, value: bytes) -> DeadEvent:
-        """A dead event. If the record is damaged: what is known of it, with the reason `unreadable`."""
+        """A dead event. If the record is damaged: only its known fields, with the reason `unreadable`."""
         try:
             dead = msgspec.json.decode(value, type=DeadEvent)
         except (msgspec.MsgspecError, RecursionError):

@@ -108,10 +108,10 @@ class SubscriberRepository(RedisRepository):
         alone: bool = False,
         operator_events: Sequence[OperatorEvent] = (),
     ) -> Updated | None:
-        """Apply a change to the stored subscriber, once more each time that another change came first.
+        """Apply a change to the stored subscriber, and repeat it if another change came first.
 
-        `change` gets the subscriber and the list that it is in, and returns it as it shall be; returned as it was,
-        nothing is written. `alone`: it also starts again if any other subscriber of the list was changed meanwhile.
+        `change` gets the subscriber and its list, and returns the new subscriber; if that is equal, nothing is written.
+        `alone`: it is also repeated if any other subscriber of the list was changed meanwhile.
         `operator_events` are queued with the change. None: there is no such subscriber.
         """
         while True:
@@ -146,7 +146,7 @@ class SubscriberRepository(RedisRepository):
         return bool(answer[0] == b"ok")
 
     async def stored(self, account: str, subscriber: Subscriber) -> bytes:
-        """The stored record of the subscriber, for scripts to compare; empty if the stored one differs.
+        """The stored record of the subscriber, for comparison in scripts; empty if the stored one differs.
 
         Equal subscribers may differ in bytes: `10` and `10.0`, or fields that a later version has added.
         """

@@ -1,7 +1,7 @@
 """Edge: Redis. Maintains the stream of events: backfill, expiry, trimming, and publishing operator events.
 
-backfill        subscriber → `cursor last`: it is still to be owed the matching events after `cursor`, up to `last`
-told            operator events that were written in one step with their cause and are not in the stream yet
+backfill        subscriber → `cursor last`: the matching events after `cursor`, up to `last`, are still to be owed to it
+told            operator events that were queued together with their cause and are not in the stream yet
 """
 
 from __future__ import annotations
@@ -122,8 +122,7 @@ class StreamRetention(DeadLetters):
         await self._write("HDEL", self._keys(account)("backfill"), name)
 
     async def overdue(self, account: str, name: str, before: int, lease: int) -> list[ClaimedDelivery]:
-        """Events that the queue has owed since before this time (ms), oldest first, without those that may be being
-        sent now.
+        """Events of the queue written before this time (ms), oldest first, except those that may be in flight.
 
         The score of each event serves as the token of a claim: if another worker claims it meanwhile, finishing fails.
         """
