@@ -93,8 +93,8 @@ class ManualResolver:
     async def repeat(self, request_id: str, *, by: str, lease: int) -> RefundRequestRecord:
         """Send an unclear request once more, under the same key: Amazon answers with its earlier result.
 
-        `by` is the name of the person's token; `lease` is in ms. A request that is open or done is returned unchanged. Raises
-        `NotFound`, `Conflict` (`request_settled`) and `StoreUnavailable`.
+        `by` is the name of the person's token; `lease` is in ms. A request that is open or done is returned unchanged.
+        Raises `NotFound`, `Conflict` (`request_settled`) and `StoreUnavailable`.
         """
         account, store = self.attempts.account, self.attempts.store
         record = await self._record(request_id)
