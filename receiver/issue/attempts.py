@@ -39,21 +39,21 @@ FIX_UNCLEAR = (
     "Seller Central, then `receiver refund settle-request ID --refund-id R` or `--not-issued`"
 )
 FIX_REFUSES_US = (
-    "the refund was not issued, and the request is kept: reason_code and amazon_says tell what Amazon refuses of our "
-    "requests (date, key, account). Correct that; it is then issued by itself. `receiver doctor` finds wrong keys and "
-    "clocks"
+    "the refund was not issued, and the request is kept: reason_code and amazon_says show why Amazon refuses our "
+    "requests (date, key, account). Fix that; the refund is then issued automatically. `receiver doctor` finds wrong "
+    "keys and clocks"
 )
 FIX_SETTLED_WRONGLY = (
-    "Amazon says now that this refund is of this request: a person had settled it, or another request with the same "
-    "refund, otherwise. Compare the charge's refunds with Seller Central"
+    "Amazon now says that this refund belongs to this request, but a person had resolved this request differently, or "
+    "another request with this refund. Compare the charge's refunds with Seller Central"
 )
 FIX_STOPPED = (
-    "the buyer may be paid another way, as has become known while the request waited; nothing was issued. Look at the "
-    "charge in Seller Central; if the buyer is owed this refund as well, ask for it under a new key"
+    "while the request waited, it emerged that the buyer may already be paid; nothing was issued. Check the charge in "
+    "Seller Central; if the buyer is owed this refund as well, request it under a new key"
 )
 FIX_LATE = (
-    "it is tried on; last_error says how Amazon fails: quote request_id to Amazon's support, and do not refund the "
-    "charge another way before you have looked in Seller Central"
+    "it will be retried; last_error shows how Amazon fails: quote request_id to Amazon's support, and check Seller "
+    "Central before you refund the charge another way"
 )
 
 

@@ -132,8 +132,8 @@ class FpsIssuer:
             return Ordered(record, refund)
         if record.state is RequestState.UNCLEAR:
             raise Conflict(
-                "How this ended is not known, so the refund may have been made, and it is not sent again. Look for it "
-                f"in the account's activity before you use a new reference. Last of all: {record.detail}",
+                "The outcome is unknown, so the refund may have been made, and it is not sent again. Look for it in "
+                f"the account's activity before you use a new reference. Last message: {record.detail}",
                 reason="refund_unclear",
             )
         if not record.reason_code:
@@ -169,12 +169,12 @@ class FpsIssuer:
         if known is None:
             if record.state is RequestState.RESERVED:
                 await self._store.fps.expedite(self._name, refund_id)
-            raise NothingToAsk("Amazon has not taken this order yet.", revision=0)
+            raise NothingToAsk("Amazon has not accepted this order yet.", revision=0)
         if self._store.now() - record.first_at < WINDOW:
             return await self._send(record.order, signed_at)
         if is_final(known.state) or EventType.STUCK in known.emitted:
             log.warning("fps.not_asked_any_more", account=self._name, refund_id=refund_id, state=known.state)
-            raise NothingToAsk("Asking would refund a second time.", revision=known.revision)
+            raise NothingToAsk("Asking again would refund a second time.", revision=known.revision)
         return as_observation(known)
 
     async def _try(self, attempt: Attempt, order: FpsOrder) -> None:

@@ -109,10 +109,12 @@ class Issuer:
         if declined is None:
             raise NotFound("There is no such refund.", reason="no_such_refund")
         if declined.refund_type == FPS:
-            raise Conflict("This is a refund of Flexible Payments: issue it there.", reason="not_amazon_pay")
+            raise Conflict(
+                "This is a Flexible Payments refund and cannot be retried through Amazon Pay.", reason="not_amazon_pay"
+            )
         if declined.conflict:
             raise Conflict(
-                "Amazon has told two different final states of this refund: the buyer may have the money.",
+                "Amazon reported two different final states for this refund: the buyer may have the money.",
                 reason="in_conflict",
             )
         if declined.state != State.DECLINED:
@@ -121,8 +123,8 @@ class Issuer:
             )
         if declined.amount is None or not declined.charge_id:
             raise Conflict(
-                "Amazon has not told amount and charge of this refund, so nobody knows what to issue again. Refresh it "
-                "(`receiver refund refresh`), or issue a refund of the charge under a key of your own.",
+                "Amazon has not reported amount and charge of this refund, so it cannot be repeated. Refresh it "
+                "(`receiver refund refresh`), or issue a refund of the charge under your own key.",
                 reason="not_enough_known",
             )
         refund_request = RefundRequest(declined.charge_id, declined.amount, order_reference=declined.order_reference)
@@ -175,7 +177,7 @@ class Issuer:
                 record = await self.store.requests.get(self._name, prepared.id)
                 if record is None:
                     raise StoreUnavailable(
-                        "The store was emptied; ask again with the same key.", reason="store_emptied"
+                        "The store was emptied; repeat the call with the same key.", reason="store_emptied"
                     )
                 return await self._known(record, prepared)
         return await self._known(reserved, prepared)
@@ -219,9 +221,9 @@ class Issuer:
                 raise refusal(record)
             case RequestState.UNCLEAR:
                 raise RefundUnclear(
-                    "A try of this had no end that is known, so the refund may have been made. Have "
-                    "the request repeated under the same key (`receiver refund repeat`); if it stays unclear, look for "
-                    "the refund in Seller Central before you use a new key, and settle the request (`receiver refund "
+                    "The outcome of an attempt is unknown, so the refund may have been made. Repeat the "
+                    "request under the same key (`receiver refund repeat`); if it stays unclear, look for the refund "
+                    "in Seller Central before you use a new key, and settle the request (`receiver refund "
                     f"settle-request`). {record.detail}",
                     refund_request_id=record.order.id,
                     candidate=await self.store.requests.candidate_of(self._name, record),
@@ -237,7 +239,7 @@ def _refundable(charge: Charge, prepared: PreparedRefund) -> Money:
         )
     if charge.captured is None:
         raise AmazonOutcomeUnknown(
-            "Amazon does not tell how much of the charge was captured.", reason="amazon_unintelligible"
+            "Amazon does not say how much of the charge was captured.", reason="amazon_unintelligible"
         )
     if charge.captured.currency_code != prepared.money.currency_code:
         raise BadRequest(

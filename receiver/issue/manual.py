@@ -118,7 +118,7 @@ class ManualResolver:
     async def _fetch(self, refund_id: str) -> Observation:
         amazon_client = self.attempts.amazon_client
         if not await amazon_client.token(Call.GET_REFUND, PATIENCE):
-            raise AmazonThrottled("Too many refunds are being asked about just now.", retry_after=THROTTLED_PAUSE)
+            raise AmazonThrottled("Too many refunds are being looked up at the moment.", retry_after=THROTTLED_PAUSE)
         request = get_refund(amazon_client.account.endpoint, refund_id)
         return await amazon_client.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
 
@@ -136,19 +136,21 @@ class ManualResolver:
             for fits, text in (
                 (
                     seen.charge_id == prepared.charge_id,
-                    f"it is of the charge {seen.charge_id}, not {prepared.charge_id}",
+                    f"it belongs to the charge {seen.charge_id}, not {prepared.charge_id}",
                 ),
                 (seen.amount == prepared.money, f"it is about {seen.amount}, not {prepared.money}"),
                 (
                     not self.attempts.amazon_client.is_foreign(seen.environment),
-                    f"it is of the environment {seen.environment}",
+                    f"it belongs to the environment {seen.environment}",
                 ),
                 (not too_old(seen.created_at, record), "it was made before the request"),
             )
             if not fits
         ]
         if wrong:
-            raise Conflict(f"This refund is not of this request: {'; '.join(wrong)}.", reason="refund_mismatch")
+            raise Conflict(
+                f"This refund does not belong to this request: {'; '.join(wrong)}.", reason="refund_mismatch"
+            )
 
 
 def _check_unclear(record: RefundRequestRecord) -> None:
@@ -160,8 +162,8 @@ def _check_unclear(record: RefundRequestRecord) -> None:
 
 
 def _pending() -> Conflict:
-    return Conflict("This request is still being tried, and only Amazon's answer settles it.", reason="request_pending")
+    return Conflict("This request is still open, and only Amazon's answer settles it.", reason="request_pending")
 
 
 def _taken(request_id: str) -> Conflict:
-    return Conflict(f"This refund is of another request: {request_id}.", reason="refund_taken")
+    return Conflict(f"This refund belongs to another request: {request_id}.", reason="refund_taken")

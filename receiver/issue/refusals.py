@@ -46,22 +46,22 @@ def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> O
     match refused.reason:
         case "too_many_refunds":
             return OtherRefunds(
-                f"The charge has {len(refused.entries)} refunds, counting those that are being issued. Amazon takes "
+                f"The charge has {len(refused.entries)} refunds, including those in progress. Amazon accepts "
                 f"{MOST_REFUNDS} for one charge. Pay the buyer another way.",
                 reason="too_many_refunds",
                 refunds=refunds,
             )
         case "charge_in_conflict":
             return OtherRefunds(
-                f"Amazon has told both Refunded and Declined of {named}: the buyer may have this money. Look in Seller "
+                f"Amazon reported both Refunded and Declined for {named}: the buyer may have this money. Check Seller "
                 f"Central. {NAME_THEM}",
                 reason="charge_in_conflict",
                 refunds=refunds,
             )
         case "same_amount_refunded":
-            since = "since the declined one began" if prepared.retry_of else "lately"
+            since = "since the declined one started" if prepared.retry_of else "recently"
             return OtherRefunds(
-                f"The charge has another refund of {prepared.money} that began {since}: {named}. {NAME_THEM}",
+                f"The charge has another refund of {prepared.money} that started {since}: {named}. {NAME_THEM}",
                 reason="same_amount_refunded",
                 refunds=refunds,
             )
@@ -82,8 +82,8 @@ async def check_unseen(store: Store, account: str, charge: Charge, prepared: Pre
         if is_of_order and name not in entries and await store.refunds.get(account, name) is None:
             return
     raise OtherRefunds(
-        f"Amazon says that {prepared.money} more was refunded on the charge than is known here, which may be this "
-        f"refund, paid another way. Look in Seller Central. {NAME_THEM}",
+        f"Amazon says that {prepared.money} more was refunded on the charge than is known here. It may be this refund, "
+        f"paid another way. Check Seller Central. {NAME_THEM}",
         reason="same_amount_refunded",
         refunds=[],
     )
@@ -98,11 +98,13 @@ def buyer_may_be_paid(disputes: Sequence[Dispute]) -> Conflict:
 
 def _exceeded(money: Money, ceiling: int, refused: NotReserved) -> str:
     left = Money.of_minor(max(ceiling - refused.spent, 0), money.currency_code)
-    text = f"{money} is more than may still be refunded on this charge: {left}. What is being refunded counts as well."
+    text = f"{money} is more than can still be refunded on this charge: {left}. Refunds in progress count too."
     unknown = {name: entry for name, entry in refused.entries.items() if entry.minor_units is None}
     if not unknown:
         return text
-    return f"{text} Amazon has not told the amount of {_named(unknown)}, which counts as the whole charge. {NAME_THEM}"
+    return (
+        f"{text} Amazon has not reported the amount of {_named(unknown)}, which counts as the whole charge. {NAME_THEM}"
+    )
 
 
 def _named(entries: Mapping[str, Entry]) -> str:
@@ -115,13 +117,12 @@ def refusal(record: RefundRequestRecord) -> AmazonRefused | Conflict:
     """The error for a request that ended without a refund: refused by Amazon, stopped, or resolved so by a person."""
     if record.settled_by:
         return Conflict(
-            "A person has settled this request as not issued, and it is never tried again. Use a new key for another "
-            "refund.",
+            "A person settled this request as not issued, and it is never retried. Use a new key for another refund.",
             reason="settled_as_not_issued",
         )
     if record.last_error in STOPPED:
         return Conflict(
-            f"This request waited for Amazon, and has ended without a refund: something became known meanwhile. "
+            f"This request was stopped while it waited for Amazon. Nothing was refunded. "
             f"Use a new key for another refund. {record.detail}",
             reason=record.last_error,
         )

@@ -236,7 +236,7 @@ class CertificateStore:
         try:
             der = decode_pem(pem)
         except VerificationFailed as error:
-            raise CertificateUnavailable("What came is not a certificate file.", reason=error.reason) from error
+            raise CertificateUnavailable("The response is not a certificate file.", reason=error.reason) from error
         return self._judge_der(name, der)
 
     def _judge_der(self, name: str, der: bytes) -> SigningCertificate:
@@ -245,7 +245,7 @@ class CertificateStore:
             log.error("certificate.not_as_named", file=name, found=file_hash(der), setting=self._md5)
             if self._md5 == "enforce":
                 raise CertificateUnavailable(
-                    "The certificate is not the one that its file name promises (MD5).",
+                    "The certificate does not match the MD5 in its file name.",
                     reason="certificate_not_as_named",
                 )
         return read_der(der)

@@ -115,7 +115,7 @@ def read_envelope(body: bytes, headers: Mapping[str, str] = _NO_HEADERS) -> Enve
     envelope = _read(fields)
     for header, name in _HEADERS.items():
         if header in headers and headers[header] != fields[name]:
-            raise Malformed(f"The header {header} says something else than the body.", reason="header_mismatch")
+            raise Malformed(f"The header {header} contradicts the body.", reason="header_mismatch")
     return envelope
 
 
@@ -123,7 +123,7 @@ def _check_spelling(fields: dict[str, object]) -> None:
     """Refuse other spellings, such as Lambda's `SigningCertUrl` or `messageid`, and duplicates under them."""
     others = [name.casefold() for name in fields if name not in _FIELDS]
     if others and (len(set(others)) != len(others) or not _FOLDED.isdisjoint(others)):
-        raise Malformed("A field is spelled in another way than SNS over HTTP spells it.", reason="field_spelling")
+        raise Malformed("A field name is not spelled as SNS spells it over HTTP.", reason="field_spelling")
 
 
 def _read(fields: dict[str, object]) -> Envelope:
@@ -177,7 +177,7 @@ def _milliseconds(timestamp: str) -> int:
     try:
         return (datetime.fromisoformat(timestamp) - _EPOCH) // _MILLISECOND
     except ValueError as error:
-        raise Malformed("Timestamp names a moment that does not exist.", reason="bad_timestamp") from error
+        raise Malformed("Timestamp is not a valid time.", reason="bad_timestamp") from error
 
 
 def _signature(text: str) -> bytes:

@@ -90,7 +90,7 @@ def check_age(envelope: Envelope, now: int, past_ms: int = PAST_MS, future_ms: i
     Raises `VerificationFailed` (`too_old`), or `DatedInFuture` if it is more than `future_ms` ahead.
     """
     if envelope.timestamp < now - past_ms:
-        raise VerificationFailed("The notification is older than Amazon delivers any.", reason="too_old")
+        raise VerificationFailed("The notification is too old: Amazon would no longer deliver it.", reason="too_old")
     if envelope.timestamp > now + future_ms:
         raise DatedInFuture()
 
