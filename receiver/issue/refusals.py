@@ -1,4 +1,4 @@
-"""Verb. Why a refund is not issued: what stands in the way on its charge, as the error that the caller gets."""
+"""Verb. Why a refund is not issued: what blocks it on its charge, as an error for the caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from receiver.store import Store
 from receiver.store.requests.requests import Disputed, NotReserved
 
 NAMED = 4
-"""Refunds that the text of an error names; the list beside it has all."""
+"""Maximum number of refunds named in an error's text. The list beside it has all of them."""
 NAME_THEM = (
     "If the buyer is owed this refund as well, repeat the call and name them: `besides` in the body, `--besides`, or "
     "the box on the dashboard."
@@ -24,13 +24,13 @@ NAME_THEM = (
 
 
 STOPPED = frozenset({BUYER_MAY_BE_PAID, *NAMEABLE})
-"""How a request has ended that was stopped while it waited."""
+"""The reasons with which a waiting request can be stopped."""
 
 
 async def hindrance(
     store: Store, account: str, prepared: PreparedRefund, found: NotReserved | Disputed, most: int = 0
 ) -> Conflict:
-    """The error for what the store found in the way of an order. `most` is what may be refunded on the charge in all.
+    """The error for what the store found to block a request. `most` is the refundable total of the charge.
 
     Raises `StoreUnavailable`.
     """
@@ -70,9 +70,9 @@ def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> O
 
 
 async def check_unseen(store: Store, account: str, charge: Charge, prepared: PreparedRefund) -> None:
-    """Raise `OtherRefunds` where the amount may have been paid by a refund that is not known here.
+    """Raise `OtherRefunds` if the amount may have been paid by a refund that is not known here.
 
-    Who names such a refund of the order has looked. Raises `StoreUnavailable`.
+    A caller who names such a refund of this order has already checked. Raises `StoreUnavailable`.
     """
     entries = await store.requests.charge_entries(account, prepared.charge_id)
     if not paid_unseen(charge, entries.values(), prepared.money):
@@ -112,7 +112,7 @@ def _named(entries: Mapping[str, Entry]) -> str:
 
 
 def refusal(record: RefundRequestRecord) -> AmazonRefused | Conflict:
-    """The error for a request that ended without a refund: refused by Amazon, stopped, or settled so by a person."""
+    """The error for a request that ended without a refund: refused by Amazon, stopped, or resolved so by a person."""
     if record.settled_by:
         return Conflict(
             "A person has settled this request as not issued, and it is never tried again. Use a new key for another "
