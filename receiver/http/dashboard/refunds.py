@@ -241,7 +241,7 @@ FIELDS = ("account", "state", "reason", "charge", "order")
 
 
 def retry_makes_sense(refund: Refund) -> bool:
-    """Whether the issuer may accept it: it is declined, and no obstacle is final."""
+    """Whether the issuer may accept it: it is declined, and naming other refunds lifts every objection."""
     return refund.judged is not None and NAMEABLE.issuperset(refund.judged.reasons)
 
 

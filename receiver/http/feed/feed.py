@@ -236,7 +236,7 @@ class FeedApi:
         ended = asyncio.ensure_future(ending_of(request.scope).wait())
         ended.add_done_callback(lambda _: listener.stir())
         try:
-            # The listener only wakes this up; the next page has the event.
+            # If the hub cannot serve this position, the next page does.
             await listener.rest(min(left, ASK_EVERY if reader.join(listener) else 0.05))
         finally:
             ended.cancel()
