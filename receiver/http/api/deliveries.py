@@ -46,13 +46,15 @@ MOST_SHOWN = 100
 TEST_WAIT, LOOK_EVERY = 30.0, 0.1
 PLACE = re.compile(rf"([0-9]{{1,16}})[.]({STREAM_ID.pattern})")
 FIRST = "0-0"
-STATE: Final = word("state", "Which.", {"type": "string", "enum": ["waiting", "dead"], "default": "dead"})
+STATE: Final = word(
+    "state", "Which deliveries to list.", {"type": "string", "enum": ["waiting", "dead"], "default": "dead"}
+)
 CURSOR: Final = word(
     "cursor",
     "`nextCursor` of the previous page, for the same state.",
     {"type": "string", "pattern": whole(STREAM_ID, PLACE)},
 )
-LIMIT: Final = number("limit", "How many.", 50, 1, 200)
+LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 
 
 class DeliveryApi:

@@ -35,7 +35,7 @@ NOTIFICATION: Final = in_path(
         "A notification's id is its MessageId, as shown by `receiver notification list`.",
     ),
 )
-LIMIT: Final = number("limit", "How many.", 50, 1, MOST_KEPT)
+LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, MOST_KEPT)
 
 
 class NotificationApi:

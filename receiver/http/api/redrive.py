@@ -22,7 +22,7 @@ REDRIVE: Final[Schema] = {
     "description": "The events to resend: `ids` select any event still kept; a time range and `all` select dead ones.",
     "oneOf": [
         object_schema(
-            "These.",
+            "Specific events.",
             ("ids",),
             {
                 "ids": {

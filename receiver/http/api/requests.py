@@ -44,8 +44,8 @@ REQUEST: Final = in_path(
     REQUEST_ID,
     ("bad_request_id", "A refund request's id is 64 hexadecimal digits: the SHA-256 of its Idempotency-Key."),
 )
-STATE: Final = word("state", "Only these.", {"type": "string", "enum": [*OPEN]})
-LIMIT: Final = number("limit", "How many.", 50, 1, 200)
+STATE: Final = word("state", "Only requests in this state.", {"type": "string", "enum": [*OPEN]})
+LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 SETTLEMENT: Final[Schema] = {
     "description": "The outcome of an unclear request.",
     "oneOf": [
@@ -196,7 +196,7 @@ def _read_settlement(fields: Mapping[str, Any]) -> str:
     if fields.keys() == {"notIssued"} and fields["notIssued"] is True:
         return ""
     if fields.keys() != {"refundId"}:
-        raise BadRequest(f"Send {SETTLEMENTS}, and nothing else.", reason="bad_settlement")
+        raise BadRequest(f"Send {SETTLEMENTS} and nothing else.", reason="bad_settlement")
     refund_id = fields["refundId"]
     if not isinstance(refund_id, str) or not REFUND_ID.fullmatch(refund_id):
         raise BadRequest("A refund id must be 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")

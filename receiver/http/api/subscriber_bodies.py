@@ -93,7 +93,7 @@ CHANGEABLE: Final[Mapping[str, Schema]] = {
         "description": "Whether it also receives events about refunds that Amazon settled over 7 days before they were "
         "first seen here, such as imported ones. Default: true for cloudevents, false for formats that alert people.",
     },
-    "routingKey": {"type": "string", "pattern": whole(ROUTING_KEY), "description": "Of PagerDuty."},
+    "routingKey": {"type": "string", "pattern": whole(ROUTING_KEY), "description": "The PagerDuty routing key."},
     "authorization": {
         "type": "string",
         "maxLength": LONGEST_AUTHORIZATION,
@@ -142,7 +142,7 @@ CHANGE: Final = {
     "minProperties": 1,
 }
 ROTATE: Final = object_schema(
-    "Another secret.",
+    "A new secret.",
     (),
     {"secret": {**SECRET, "description": "Default: one is generated and shown once."}, "oldValidFor": SPAN},
     {"oldValidFor": "24h"},
