@@ -1,4 +1,4 @@
-"""Verb. A declined refund can be issued again; and once more whenever the last retry provably issued nothing.
+"""Verb. Chooses the retry of a declined refund. A new one is allowed only if the last provably issued nothing.
 
 Each retry is a generation with its own Idempotency-Key; the first generation uses the key that all versions have used.
 The next generation begins only after the last one provably issued nothing, which is permanent. So at most one is open

@@ -84,7 +84,7 @@ class PollPlan:
             raise ValueError("Ages and waits must be greater than zero.")
         ends = [*ages, *(step.until for step in steps[:-1])]
         if None in ends or (steps and steps[-1].until is not None):
-            raise ValueError('Only the last entry has no "until": a pending refund is polled for ever.')
+            raise ValueError('Every step but the last needs an "until", and the last must not have one.')
         whole = [end for end in ends if end is not None]
         if whole != sorted(set(whole)):
             raise ValueError("Entries must come in ascending order of age.")
