@@ -151,7 +151,10 @@ def _parse(response: Response) -> tuple[object, str]:
         return _DECODER.decode(text), ""
     except (ValueError, RecursionError):
         encoding = clean(response.headers.get("content-encoding", ""), 32).lower()
-        return None, f"it is encoded ({encoding}), which nobody asked for" if encoding not in PLAIN else NOT_JSON
+        return (
+            None,
+            f"it has the content encoding {encoding}, which was not requested" if encoding not in PLAIN else NOT_JSON,
+        )
 
 
 class NoValue:

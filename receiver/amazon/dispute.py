@@ -64,7 +64,7 @@ def read_dispute(kind: str, fields: Mapping[str, object]) -> Dispute:
     leaves = list(_leaves(tree))
     permission = _permission(leaves)
     if not permission:
-        raise Malformed("It tells of a dispute, and names no charge permission.", reason="notice_unreadable")
+        raise Malformed("It is about a dispute, but names no charge permission.", reason="notice_unreadable")
     charges = (text.upper() for text in _all(leaves, CHARGES))
     return Dispute(
         dispute_id=next((text for text in _all(leaves, IDS) if _ID.fullmatch(text)), ""),

@@ -159,13 +159,13 @@ def diagnose(message: str, signed: Request, algorithm: Algorithm) -> str:
     ours = string_to_sign(algorithm, canonical_request(signed, signed_headers(signed)))
     if theirs == ours:
         return (
-            "Amazon signs the same text as we do, so the key is the fault: private_key_file does not belong to "
-            "public_key_id, or the key is of another region or environment."
+            "Amazon signs the same text as we do, so the key is wrong: private_key_file does not belong to "
+            "public_key_id, or the key is for another region or environment."
         )
     if echoed[1] != algorithm:
         return f"Amazon reads the algorithm as {echoed[1]}, we signed with {algorithm}: a proxy changes the header."
     return (
-        f"Amazon signs another text ({echoed[2][:12]}…) than we do ({ours[-64:-52]}…), so the key is not the fault: "
+        f"Amazon signs another text ({echoed[2][:12]}…) than we do ({ours[-64:-52]}…), so the key is not the cause: "
         "something between us and Amazon changes the request (path, signed headers or body)."
     )
 
@@ -200,7 +200,7 @@ def _read_key(pem: bytes) -> tuple[RSAPrivateKey | None, list[str]]:
         return None, [_explain(pem)]
     if not isinstance(key, RSAPrivateKey):
         kind = type(key).__name__.removesuffix("PrivateKey").lstrip("_")
-        return None, [f"The private key is of the kind {kind}; Amazon Pay signs with RSA keys only."]
+        return None, [f"The private key is of the kind {kind}; Amazon Pay accepts only RSA keys."]
     if key.key_size < MIN_KEY_BITS:
         return None, [f"The private key has {key.key_size} bits; Amazon Pay's keys have {MIN_KEY_BITS} or more."]
     return key, []

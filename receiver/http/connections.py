@@ -60,8 +60,7 @@ class Connections:
         self.most, self.reserve = most, -(-most // RESERVE)
         self._trusted = trusted
         self._spare: dict[str, dict[Yields, float]] = {}
-        """Client → its connections that can be closed, each with the time from when that is preferred to using the
-        reserve."""
+        """Client → its connections that can be closed, each with the time until which the reserve is used instead."""
         self._proxies: dict[Yields, float] = {}
         self._said_at = float("-inf")
 
@@ -79,7 +78,7 @@ class Connections:
         held.setdefault(connection, now + (IDLE if idle else YOUNG))
 
     def needed(self, client: str | None, connection: Yields) -> None:
-        """Marks it as in use, or as closed."""
+        """Marks it as not closable: it is in use, or already closed."""
         if client is None:
             self._proxies.pop(connection, None)
         elif (held := self._spare.get(client)) is not None:

@@ -71,7 +71,7 @@ class Health:
         tag="operation",
         summary="Readiness: whether the service can work, and what is wrong",
         about="Needs no token: expose it only inside your network.",
-        answers=(Answer(200, ReadinessJson), Answer(503, ReadinessJson, "It cannot.")),
+        answers=(Answer(200, ReadinessJson), Answer(503, ReadinessJson, "The service cannot work.")),
     )
     async def ready(self, _: Request) -> Response:
         """200, or 503 with one word per problem."""

@@ -111,7 +111,7 @@ class Protocol(HttpToolsProtocol):
             self.others.spare(self.counts_for, self, self.loop.time(), idle=idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancels the connection's timers.
+        """Cancels the connection's timers, and notifies the request being answered.
 
         uvicorn notifies only the last request of a pipeline: the one being answered would wait, or write, for ever.
         """
@@ -139,7 +139,7 @@ class Protocol(HttpToolsProtocol):
         self._sort()
 
     def resume_writing(self) -> None:
-        """The client reads again. While the connection is closing, the timer for the rest continues."""
+        """The client reads again. If the connection is closing, the stall timer continues."""
         super().resume_writing()
         self._sort()
         if self.stall_timer is not None and not self.transport.is_closing():
@@ -194,7 +194,7 @@ class Protocol(HttpToolsProtocol):
                 self.parser.feed_data(head)
 
     def on_message_begin(self) -> None:
-        """The first byte of a request: the timer for the rest of its head starts.
+        """The first byte of a request: the rest of its head is now due.
 
         Only this ends the idle time between two requests. Otherwise empty lines, or the rest of a body that was
         answered early, would keep a connection open for ever.
@@ -228,7 +228,7 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The body is complete, unless reading it has not started."""
+        """The message is complete. After an offered upgrade it is not: the head is parsed again first."""
         self.fed = 0
         if not self.upgrading:
             super().on_message_complete()

@@ -1,4 +1,4 @@
-"""Verb. One attempt to issue a refund: the stored bytes are sent once, and the outcome is written down."""
+"""Verb. One attempt to issue a refund: the stored bytes are sent once, and the outcome is recorded."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ from receiver.track.record import Recorder
 log = structlog.get_logger()
 
 PATIENCE = 3.0
-"""Seconds that a caller waits for a token of the throttle. After that the caller gets 202, and a worker goes on."""
+"""Seconds that a caller waits for a throttle token. Then the caller gets a 202, and a worker continues."""
 FIX_UNCLEAR = (
     "`receiver refund repeat ID` sends it once more, under the same key; if it stays unclear, look for the refund in "
     "Seller Central, then `receiver refund settle-request ID --refund-id R` or `--not-issued`"
 )
 FIX_REFUSES_US = (
-    "the refund was not issued, and the request is kept: reason_code and amazon_says tell what Amazon refuses of our "
-    "requests (date, key, account). Correct that; it is then issued by itself. `receiver doctor` finds wrong keys and "
-    "clocks"
+    "the refund was not issued, and the request is kept: reason_code and amazon_says show why Amazon refuses our "
+    "requests (date, key, account). Fix that; the refund is then issued automatically. `receiver doctor` finds wrong "
+    "keys and clocks"
 )
 FIX_SETTLED_WRONGLY = (
-    "Amazon says now that this refund is of this request: a person had settled it, or another request with the same "
-    "refund, otherwise. Compare the charge's refunds with Seller Central"
+    "Amazon now says that this refund belongs to this request, but a person had resolved this request differently, or "
+    "another request with this refund. Compare the charge's refunds with Seller Central"
 )
 FIX_STOPPED = (
-    "the buyer may be paid another way, as has become known while the request waited; nothing was issued. Look at the "
-    "charge in Seller Central; if the buyer is owed this refund as well, ask for it under a new key"
+    "while the request waited, it emerged that the buyer may already be paid; nothing was issued. Check the charge in "
+    "Seller Central; if the buyer is owed this refund as well, request it under a new key"
 )
 FIX_LATE = (
-    "it is tried on; last_error says how Amazon fails: quote request_id to Amazon's support, and do not refund the "
-    "charge another way before you have looked in Seller Central"
+    "it will be retried; last_error shows how Amazon fails: quote request_id to Amazon's support, and check Seller "
+    "Central before you refund the charge another way"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """The state of a request: its record, and the refund, or None while Amazon has not answered."""
+    """The state of a request: its record, and the refund; None until Amazon answers."""
 
     record: RefundRequestRecord
     refund: Refund | None
@@ -81,7 +81,7 @@ class RefundAttempts:
         return self.amazon_client.account.name
 
     async def when_admitted(self, attempt: Attempt, prepared: PreparedRefund) -> None:
-        """Send a claimed request as soon as the throttle has a token. If it has none in time, a worker sends it."""
+        """Send a claimed request when the throttle has a token. If it has none in time, a worker sends it."""
         if await self.amazon_client.token(Call.CREATE_REFUND, PATIENCE):
             await self._try(attempt, prepared)
             return
@@ -99,7 +99,7 @@ class RefundAttempts:
         record = None
         if isinstance(result, AmazonError):
             if isinstance(result, AmazonOutcomeUnknown) and result.refund_id:
-                # Amazon made a refund, perhaps for another request: its state must become known.
+                # Amazon made a refund, perhaps for another request, so its state must be fetched.
                 hint = Hint(refund_id=result.refund_id, at=self.store.now(), source=Source.CREATE)
                 await self.store.schedule.hint(self.account, hint)
             record = await self.store.requests.get(self.account, prepared.id)
@@ -121,9 +121,9 @@ class RefundAttempts:
             return error
 
     def _read(self, response: Response, prepared: PreparedRefund) -> Observation:
-        """The refund in a 2xx, if it is the one that was asked for; anything else leaves the outcome unknown.
+        """The refund in a 2xx, if it matches the request; otherwise the outcome is unknown.
 
-        Unreadable fields do not matter: the refund is made, with the charge and the amount that were asked for.
+        Unreadable fields do not matter: the refund has the charge and the amount that were requested.
         """
         seen = read_refund(response, is_new=True)
         try:
@@ -139,13 +139,13 @@ class RefundAttempts:
         return msgspec.structs.replace(seen, charge_id=prepared.charge_id, amount=prepared.money)
 
     async def _done(self, attempt: Attempt, prepared: PreparedRefund, seen: Observation) -> None:
-        """The refund enters the ledger first: until the reservation is swapped for it, both count."""
+        """The refund enters the ledger first. Until the reservation is replaced by it, both count."""
         recorded = await self.record(
             prepared, seen, Source.CREATE, {"charge_read": bool(prepared.order_reference), **details_of(prepared)}
         )
         state = recorded.change.refund.state
         if prepared.retry_of:
-            # Before the request is done: only until then does a worker repeat this.
+            # This must precede the end of the request: afterwards no worker would repeat it.
             await self.recorder.annotate(self.account, prepared.retry_of, {"retried_by": seen.refund_id})
         agreed = await self.store.requests.done(self.account, attempt, prepared, seen.refund_id, state)
         about = {"account": self.account, "refund_id": seen.refund_id, "charge_id": prepared.charge_id}
@@ -156,7 +156,7 @@ class RefundAttempts:
             log.error("refund.settled_wrongly", request=prepared.id, fix=FIX_SETTLED_WRONGLY, **about)
 
     async def record(self, prepared: PreparedRefund, seen: Observation, source: Source, details: Facts) -> Recorded:
-        """Record the refund of a request. Its own reservation is no reason against issuing it again."""
+        """Record the refund of a request. Its own reservation does not count as a reason against a retry."""
         charges = Charges(self.amazon_client.tracing(prepared.traceparent))
         recorded = await self.recorder.record(
             self.amazon_client.account,
@@ -196,7 +196,7 @@ class RefundAttempts:
     async def _refused(self, attempt: Attempt, prepared: PreparedRefund, verdict: Refused) -> None:
         fields = verdict.fields
         if prepared.retry_of and verdict.is_proven:
-            # Before the request is closed: only until then does a worker repeat this.
+            # This must precede the end of the request: afterwards no worker would repeat it.
             await self._show_on_declined(prepared, fields)
         state = await self.store.requests.refuse(self.account, attempt, prepared, fields)
         if state is RequestState.UNCLEAR:
@@ -209,9 +209,9 @@ class RefundAttempts:
             log.warning("refund.refused", account=self.account, charge_id=prepared.charge_id, **_amazons(fields))
 
     async def _stopped(self, attempt: Attempt, prepared: PreparedRefund, found: NotReserved | Disputed) -> None:
-        """End a request because the buyer may be paid another way, as became known while it waited. Nothing is sent.
+        """End a request because, while it waited, it emerged that the buyer may already be paid. Nothing is sent.
 
-        If an earlier attempt may have made the refund, the request is unclear instead, and a person has to look.
+        If an earlier attempt may have made the refund, the request becomes unclear, and a person must check.
         """
         error = await hindrance(self.store, self.account, prepared, found)
         fields = {"reason_code": "", "detail": error.detail, "amazon_status": "0", "request_id": ""}
@@ -236,7 +236,7 @@ class RefundAttempts:
         )
 
     async def _show_on_declined(self, prepared: PreparedRefund, fields: Mapping[str, str]) -> None:
-        """Note on the declined refund that Amazon has refused to issue it again."""
+        """Record on the declined refund that Amazon refused to issue it again."""
         refused = RetryRefused(
             prepared.generation,
             self.store.now(),
@@ -248,7 +248,7 @@ class RefundAttempts:
         await self.recorder.annotate(self.account, prepared.retry_of, {"retry_refused": refused})
 
     async def _alarm(self, prepared: PreparedRefund, fields: Mapping[str, str]) -> None:
-        """A request has become unclear, and only a person can resolve it: this error is what alerts are made of."""
+        """Log the error for a request that has become unclear; alerts use it. Only a person can resolve the request."""
         self.metrics.refund_attempt("unclear")
         candidate = ""
         with contextlib.suppress(StoreUnavailable):
@@ -267,7 +267,7 @@ class RefundAttempts:
 
 
 def details_of(prepared: PreparedRefund) -> Facts:
-    """What a request adds to its refund."""
+    """The fields that a request adds to its refund."""
     return {
         "order_reference": prepared.order_reference,
         "retry_of": prepared.retry_of,
@@ -277,7 +277,7 @@ def details_of(prepared: PreparedRefund) -> Facts:
 
 
 def _amazons(fields: Mapping[str, str]) -> dict[str, object]:
-    """What Amazon's support asks for."""
+    """The fields that Amazon's support asks for."""
     return {
         "reason_code": fields["reason_code"] or None,
         "amazon_status": int(fields["amazon_status"]) or None,

@@ -1,15 +1,15 @@
-"""Verb. A refund by Flexible Payments, which Amazon retired in 2015 → Amazon → the ledger, and never twice.
+"""Verb. A refund by Flexible Payments, which Amazon retired in 2015 → Amazon → the ledger, never twice.
 
-The merchant's own reference is the refund's id in the ledger. The order is written down with all its values first, and
-every try sends those values: for seven days Amazon takes them, under the same reference, for the same refund, and
-answers again ("Important Values to Store in Your Database", FPS Basic Guide). An end that is not known is therefore
-repeated, by a worker also where the process that began it has died; but never after `WINDOW`, since Amazon, which has
-forgotten the reference by then, would refund a second time.
+The merchant's own reference is the refund's id in the ledger. The order is recorded with all its values first, and
+every attempt sends those values. For seven days Amazon treats the same values under the same reference as the same
+refund, and repeats its answer ("Important Values to Store in Your Database", FPS Basic Guide). An order with an unknown
+outcome is therefore repeated, by a worker if the original process died. It is never repeated after `WINDOW`: Amazon has
+then forgotten the reference, and would refund a second time.
 
-The same repetition is how a pending refund is asked about. GetTransactionStatus wants the id of the refund's own
-transaction, and the answer to a Refund names only the original one ("Response Elements", API reference). No page says
-whether a repeated answer tells the state of now or the first answer again: where it is the latter, such a refund stays
-pending, and `stuck` tells a person.
+A pending refund is polled by the same repetition. GetTransactionStatus needs the id of the refund's own transaction,
+but the answer to a Refund names only the original one ("Response Elements", API reference). It is not documented
+whether a repeated answer gives the current state or repeats the first answer. In the latter case the refund stays
+pending until it is reported as `stuck`.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from receiver.track.record import Recorder
 log = structlog.get_logger()
 
 WINDOW = (7 * 24 - 1) * 3_600_000
-"""ms from the first try in which an order may be repeated: Amazon's seven days, less an hour for clocks that differ and
-for a request on its way, which Amazon takes for 15 minutes."""
+"""ms from the first attempt in which an order can be repeated: Amazon's seven days, minus an hour for clock differences
+and for a request in transit, which Amazon accepts for 15 minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """What became of an order so far: the refund, or None while Amazon has not answered."""
+    """An order's progress: its record, and the refund; None until Amazon answers."""
 
     record: FpsRecord
     refund: Refund | None
@@ -61,10 +61,10 @@ class Ordered:
 
 @dataclass(slots=True)
 class FpsIssuer:
-    """Refunds of one account by Flexible Payments.
+    """Flexible Payments refunds of one account.
 
-    `new_owner` gives a fresh random word, which names a claim; a lease is in seconds. Every account has one: an order
-    outlives the settings that it was made with, and must not be taken for a refund of Amazon Pay then.
+    `new_owner` returns a fresh random name for a claim; a lease is in seconds. Every account has an `FpsIssuer`: an
+    order outlives its settings, and must not then be mistaken for an Amazon Pay refund.
     """
 
     amazon_client: AmazonClient
@@ -95,14 +95,15 @@ class FpsIssuer:
 
     @property
     def is_configured(self) -> bool:
-        """Whether the account can make such refunds."""
+        """Whether the account can issue such refunds."""
         return self.amazon_client.account.fps is not None
 
     async def create(self, values: calls.FpsRefundRequest) -> Ordered:
-        """Refund under the merchant's reference, or say what became of it.
+        """Issue a refund under the merchant's reference, or return its progress.
 
-        Raises `NotFound` (not configured), `Conflict` (the reference has other values, or is another refund's; unclear;
-        never sent), `AmazonRefused` with Amazon's code, or `StoreUnavailable`: the same order again is always safe.
+        Raises `NotFound` (not configured), `Conflict` (the reference has other values, or belongs to another refund;
+        unclear; never sent), `AmazonRefused` with Amazon's code, or `StoreUnavailable`. Repeating the same order is
+        always safe.
         """
         access = self.amazon_client.account.fps
         if access is None:
@@ -120,7 +121,7 @@ class FpsIssuer:
         return await self._known(reserved, values)
 
     async def _known(self, record: FpsRecord, values: calls.FpsRefundRequest) -> Ordered:
-        """What an order that is written down has come to."""
+        """The progress of a recorded order."""
         if not record.order.means(values):
             raise Conflict(
                 "This reference was used with other values. Use a new one for another refund.",
@@ -131,8 +132,8 @@ class FpsIssuer:
             return Ordered(record, refund)
         if record.state is RequestState.UNCLEAR:
             raise Conflict(
-                "How this ended is not known, so the refund may have been made, and it is not sent again. Look for it "
-                f"in the account's activity before you use a new reference. Last of all: {record.detail}",
+                "The outcome is unknown, so the refund may have been made, and it is not sent again. Look for it in "
+                f"the account's activity before you use a new reference. Last message: {record.detail}",
                 reason="refund_unclear",
             )
         if not record.reason_code:
@@ -145,20 +146,20 @@ class FpsIssuer:
         )
 
     async def hint(self, reference: str) -> bool:
-        """Somebody says that this refund has changed: it is due now. False if there was no order for it."""
+        """Make the refund due now, because it may have changed. False if there is no order for it."""
         if await self._store.fps.get(self._name, reference) is None:
             return False
         now = self._store.now()
-        # Anybody can post such a form: it waits behind what Amazon Pay has signed.
+        # Anyone can post such a form, so it waits behind notifications signed by Amazon.
         told = Hint(refund_id=reference, at=now, source=Source.NOTIFICATION, refund_type=FPS, patient=True)
         await self._store.schedule.hint(self._name, told)
         return True
 
     async def observe(self, refund_id: str) -> Observation | None:
-        """What Amazon says of the refund by a repetition of its order. None: it is no refund by Flexible Payments.
+        """Ask Amazon about the refund by repeating its order. None if it is not a Flexible Payments refund.
 
-        After `WINDOW` it is what is known, so that `stuck` is told if it was not. Raises the `AmazonError` tree, or
-        `NothingToAsk` where there is nothing more to ask.
+        After `WINDOW` it returns the known state, so that a missing `stuck` event is still sent. Raises the
+        `AmazonError` tree, or `NothingToAsk` if no question is left.
         """
         signed_at = self.amazon_client.system_clock()
         record = await self._store.fps.get(self._name, refund_id)
@@ -168,16 +169,16 @@ class FpsIssuer:
         if known is None:
             if record.state is RequestState.RESERVED:
                 await self._store.fps.expedite(self._name, refund_id)
-            raise NothingToAsk("Amazon has not taken this order yet.", revision=0)
+            raise NothingToAsk("Amazon has not accepted this order yet.", revision=0)
         if self._store.now() - record.first_at < WINDOW:
             return await self._send(record.order, signed_at)
         if is_final(known.state) or EventType.STUCK in known.emitted:
             log.warning("fps.not_asked_any_more", account=self._name, refund_id=refund_id, state=known.state)
-            raise NothingToAsk("Asking would refund a second time.", revision=known.revision)
+            raise NothingToAsk("Asking again would refund a second time.", revision=known.revision)
         return as_observation(known)
 
     async def _try(self, attempt: Attempt, order: FpsOrder) -> None:
-        """Send the stored values once, and write down the outcome."""
+        """Send the stored values once, and record the outcome."""
         signed_at = self.amazon_client.system_clock()
         begun = await self._store.fps.begin(self._name, attempt, WINDOW)
         if begun is Begin.LOST:
@@ -199,9 +200,9 @@ class FpsIssuer:
                 await self._refused(attempt, order, fields)
 
     async def _send(self, order: FpsOrder, signed_at: int) -> Observation:
-        """The signed request, and what the answer says. Raises the `AmazonError` tree.
+        """Send the signed request and read the answer. Raises the `AmazonError` tree.
 
-        `signed_at` (ms) is from before `WINDOW` was looked at: where the process has slept since, Amazon refuses it.
+        `signed_at` (ms) was taken before the check of `WINDOW`: if the process slept in between, Amazon refuses it.
         """
         amazon_client, access = self.amazon_client, self._access()
         loop = asyncio.get_running_loop()

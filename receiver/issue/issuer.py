@@ -1,17 +1,16 @@
-"""Verb. A refund request → Amazon → the ledger, and never twice.
+"""Verb. A refund request → Amazon → the ledger, never twice.
 
-    orders.py         a request and a key → the prepared refund: what is written down
+    orders.py         a request and a key → the prepared refund, which is stored
     attempts.py       one attempt, and its outcome
     refusals.py       why a refund is not issued
-    worker.py         resumes what others began
+    worker.py         resumes interrupted requests
     generations.py    which attempt of a retry is next
-    manual.py         a person resolves what only a person can, or has it sent once more
+    manual.py         a person resolves an unclear request, or has it sent once more
     fps.py            the same for Flexible Payments
 
-What is sent is written down first, byte for byte, under one key of Amazon's. Every attempt sends those bytes under that
-key, and Amazon answers a repetition with what it did before. If a process dies in the middle, a worker resumes the
-request when the lease ends. Once an attempt has ended without a whole answer, only a 2xx resolves the request without a
-person.
+The bytes to send are stored first, under one Amazon key. Every attempt sends those bytes under that key, and Amazon
+answers a repetition with its earlier result. If a process dies in the middle, a worker resumes the request when the
+lease ends. After an attempt without a complete answer, only a 2xx or a person can resolve the request.
 """
 
 from __future__ import annotations
@@ -54,12 +53,12 @@ __all__ = ["Issued", "Issuer"]
 
 @dataclass(slots=True)
 class Issuer:
-    """Issues refunds of one account. `new_owner` gives a fresh random word, which names a claim. `over` is what may be
-    refunded beyond the captured amount.
+    """Issues refunds of one account. `new_owner` returns a fresh random name for a claim. `over` is the maximum overage
+    above the captured amount.
 
-    A lease is in seconds; `concurrency` is how many requests the workers have under way at once. For
-    `same_amount_within` ms from the start of a refund, another of its amount is issued only where the caller names it;
-    0: always.
+    A lease is in seconds; `concurrency` is the number of requests that the workers process in parallel. Within
+    `same_amount_within` ms of the start of a refund, another one of the same amount is issued only if the caller names
+    the first. 0 turns this check off.
     """
 
     amazon_client: AmazonClient
@@ -79,41 +78,43 @@ class Issuer:
 
     @property
     def attempts(self) -> RefundAttempts:
-        """Sends its requests."""
+        """Sends the account's requests."""
         return RefundAttempts(self.amazon_client, self.store, self.recorder, self.metrics, self.random)
 
     def worker(self) -> Worker:
-        """Resumes what others began."""
+        """Resumes interrupted requests."""
         return Worker(self.attempts, lease=self.lease, concurrency=self.concurrency)
 
     async def run(self) -> None:
-        """Resume what others began. Until cancelled."""
+        """Resume interrupted requests. Until cancelled."""
         await self.worker().run()
 
     async def create(self, refund_request: RefundRequest, key: str, asked: Asked = NOBODY) -> Issued:
-        """Issue a refund under the caller's key (1 to 255 printable ASCII characters), or say what became of it.
+        """Issue a refund under the caller's key (1 to 255 printable ASCII characters), or return its progress.
 
-        Raises `BadRequest`, `Conflict` (another use of the key; not captured; settled as not issued), `OtherRefunds`
-        (on the same charge; then nothing is written), `RefundUnclear`, `AmazonRefused` with Amazon's reason code, other
-        `AmazonError`s where the charge cannot be read (then nothing is written), or `StoreUnavailable`: asking again
-        with the same key is always safe.
+        Raises `BadRequest`, `Conflict` (key used for another refund; not captured; resolved as not issued),
+        `OtherRefunds` (on the same charge; nothing is written), `RefundUnclear`, `AmazonRefused` with Amazon's reason
+        code, other `AmazonError`s if the charge cannot be read (nothing is written), or `StoreUnavailable`. Repeating
+        the call with the same key is always safe.
         """
         return await self._issue(prepare(self.amazon_client.account, refund_request, key, asked=asked))
 
     async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
-        """Issue a declined refund again, at most once however many ask. Raises as `create` does, and `NotFound`.
+        """Issue a declined refund again, at most once however many callers ask. Raises like `create`, and `NotFound`.
 
-        With Amazon's default as soft descriptor: what Amazon tells of the declined one's is not what was sent. Where
-        Amazon has refused the last try, and that is proven, this is another one (see `generations.py`).
+        Uses Amazon's default soft descriptor, because Amazon does not return the one that was sent for the declined
+        refund. If Amazon provably refused the last retry, this is a new one (see `generations.py`).
         """
         declined = await self.store.refunds.get(self._name, refund_id)
         if declined is None:
             raise NotFound("There is no such refund.", reason="no_such_refund")
         if declined.refund_type == FPS:
-            raise Conflict("This is a refund of Flexible Payments: issue it there.", reason="not_amazon_pay")
+            raise Conflict(
+                "This is a Flexible Payments refund and cannot be retried through Amazon Pay.", reason="not_amazon_pay"
+            )
         if declined.conflict:
             raise Conflict(
-                "Amazon has told two different final states of this refund: the buyer may have the money.",
+                "Amazon reported two different final states for this refund: the buyer may have the money.",
                 reason="in_conflict",
             )
         if declined.state != State.DECLINED:
@@ -122,8 +123,8 @@ class Issuer:
             )
         if declined.amount is None or not declined.charge_id:
             raise Conflict(
-                "Amazon has not told amount and charge of this refund, so nobody knows what to issue again. Refresh it "
-                "(`receiver refund refresh`), or issue a refund of the charge under a key of your own.",
+                "Amazon has not reported amount and charge of this refund, so it cannot be repeated. Refresh it "
+                "(`receiver refund refresh`), or issue a refund of the charge under your own key.",
                 reason="not_enough_known",
             )
         refund_request = RefundRequest(declined.charge_id, declined.amount, order_reference=declined.order_reference)
@@ -138,15 +139,15 @@ class Issuer:
         return await self._issue(await generation_of(self.store, declined, make), declined)
 
     async def repeat(self, request_id: str, *, by: str) -> RefundRequestRecord:
-        """A person has an unclear request sent once more. See `ManualResolver.repeat`."""
+        """Send an unclear request once more, at a person's request. See `ManualResolver.repeat`."""
         return await ManualResolver(self.attempts).repeat(request_id, by=by, lease=int(self.lease * 1000))
 
     async def resolve_as_done(self, request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
-        """A person says that Amazon made this refund of an unclear request. See `ManualResolver.as_done`."""
+        """A person confirms that Amazon made this refund of an unclear request. See `ManualResolver.as_done`."""
         return await ManualResolver(self.attempts).as_done(request_id, refund_id, by=by)
 
     async def resolve_as_not_issued(self, request_id: str, *, by: str) -> RefundRequestRecord:
-        """A person says that Amazon made no refund of an unclear request. See `ManualResolver.as_not_issued`."""
+        """A person confirms that Amazon made no refund of an unclear request. See `ManualResolver.as_not_issued`."""
         return await ManualResolver(self.attempts).as_not_issued(request_id, by=by)
 
     async def _issue(self, prepared: PreparedRefund, declined: Refund | None = None) -> Issued:
@@ -162,7 +163,7 @@ class Issuer:
         guard = self._guard(prepared, charge, refundable_total(captured, self.over), declined)
         await self.store.requests.upgrade_charge_book(self._name, prepared.charge_id)
         if declined is not None:
-            # Read after the charge: the reserving script checks what has come since.
+            # Read after the charge: the reserving script detects what has changed since.
             await check_unseen(self.store, self._name, charge, prepared)
         lease = int(self.lease * 1000)
         reserved = await self.store.requests.reserve(
@@ -176,13 +177,13 @@ class Issuer:
                 record = await self.store.requests.get(self._name, prepared.id)
                 if record is None:
                     raise StoreUnavailable(
-                        "The store was emptied; ask again with the same key.", reason="store_emptied"
+                        "The store was emptied; repeat the call with the same key.", reason="store_emptied"
                     )
                 return await self._known(record, prepared)
         return await self._known(reserved, prepared)
 
     async def _check(self, declined: Refund, prepared: PreparedRefund) -> None:
-        """Refuse, before Amazon is asked, what no state of the charge admits. The rest is the reserving script's."""
+        """Refuse what the state of the charge cannot change, before Amazon is asked. The script checks the rest."""
         found = judge(declined, await self.store.charges.known(self._name, declined.charge_id), self.store.now())
         if found and NOT_MERCHANTS_REFUND in found.reasons:
             raise not_merchants_refund()
@@ -190,11 +191,11 @@ class Issuer:
             raise await hindrance(self.store, self._name, prepared, Disputed())
 
     def _guard(self, prepared: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
-        """What must not be in the way of an order."""
+        """The guard for a new refund or a retry."""
         now = self.store.now()
         refunded = charge.refunded.minor_units if charge.refunded else 0
         if charge.has_unread("refundedAmount"):
-            # What is not known is taken for the whole charge.
+            # An unknown amount counts as the whole charge.
             refunded = ceiling
         if declined is not None:
             return retry_guard(declined, now, ceiling, refunded, prepared.besides)
@@ -202,9 +203,9 @@ class Issuer:
         return Guard(ceiling, refunded, since, since, prepared.besides)
 
     async def _known(self, record: RefundRequestRecord, prepared: PreparedRefund) -> Issued:
-        """What a request that is written down has come to.
+        """The progress of a recorded request.
 
-        A retry is known by the refund that it repeats, whatever has been learned of that refund since.
+        A retry is identified by the refund that it repeats, even if more is known about that refund by now.
         """
         if record.order.digest != prepared.digest and not prepared.retry_of:
             raise Conflict(
@@ -220,9 +221,9 @@ class Issuer:
                 raise refusal(record)
             case RequestState.UNCLEAR:
                 raise RefundUnclear(
-                    "A try of this had no end that is known, so the refund may have been made. Have "
-                    "the request repeated under the same key (`receiver refund repeat`); if it stays unclear, look for "
-                    "the refund in Seller Central before you use a new key, and settle the request (`receiver refund "
+                    "The outcome of an attempt is unknown, so the refund may have been made. Repeat the "
+                    "request under the same key (`receiver refund repeat`); if it stays unclear, look for the refund "
+                    "in Seller Central before you use a new key, and settle the request (`receiver refund "
                     f"settle-request`). {record.detail}",
                     refund_request_id=record.order.id,
                     candidate=await self.store.requests.candidate_of(self._name, record),
@@ -231,14 +232,14 @@ class Issuer:
 
 
 def _refundable(charge: Charge, prepared: PreparedRefund) -> Money:
-    """The captured amount of a charge that can be refunded in the order's currency."""
+    """The captured amount of a charge that can be refunded in the requested currency."""
     if charge.state != CAPTURED:
         raise Conflict(
             f"The charge is {charge.state}; only a captured charge can be refunded.", reason="charge_not_captured"
         )
     if charge.captured is None:
         raise AmazonOutcomeUnknown(
-            "Amazon does not tell how much of the charge was captured.", reason="amazon_unintelligible"
+            "Amazon does not say how much of the charge was captured.", reason="amazon_unintelligible"
         )
     if charge.captured.currency_code != prepared.money.currency_code:
         raise BadRequest(

@@ -1,8 +1,8 @@
-"""Verb. A person has an unclear request sent once more, or resolves it where only a person can find out its outcome.
+"""Verb. A person has an unclear request sent once more, or resolves it when only a person can find out its outcome.
 
-Amazon has no call that lists a charge's refunds, and Get Refund returns no idempotency key. That a refund belongs to
-this request and no other is therefore a person's word. What can be checked is checked: it exists; its charge, amount
-and environment are those of the request; it is not older than the request; and it is of no other known request.
+Amazon has no call that lists a charge's refunds, and Get Refund returns no idempotency key. So only a person can say
+that a refund belongs to this request and no other. The rest is checked: the refund exists; its charge, amount and
+environment match the request; it is not older than the request; and it belongs to no other known request.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ManualResolver:
-    """Resolves unclear requests of one account at a person's word."""
+    """Resolves unclear requests of one account on a person's decision."""
 
     attempts: RefundAttempts
 
     async def as_done(self, request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
-        """Amazon made this refund. It is fetched and checked first; then the reservation becomes the refund.
+        """Amazon made this refund. It is fetched and checked first; then it replaces the reservation.
 
-        `by` is who says so. Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`,
+        `by` is the name of the person's token. Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`,
         `request_settled`, `refund_mismatch`, `refund_taken`), the `AmazonError` tree (`AmazonNotFound` if there is
         no such refund) and `StoreUnavailable`.
         """
@@ -55,14 +55,14 @@ class ManualResolver:
                 return await self.as_done(request_id, refund_id, by=by)
             self.attempts.metrics.refund_attempt("settled_done")
             log.warning("refund.settled_by_hand", account=account, request=request_id, refund_id=refund_id, by=by)
-        # Also when repeated: the first call may have died before this.
+        # Also when repeated: the first call may have been interrupted before this.
         await self.attempts.recorder.annotate(account, refund_id, details_of(record.order))
         if record.order.retry_of:
             await self.attempts.recorder.annotate(account, record.order.retry_of, {"retried_by": refund_id})
         return await self._record(request_id)
 
     async def as_not_issued(self, request_id: str, *, by: str) -> RefundRequestRecord:
-        """Amazon made no refund: the reservation is released, and nothing is ever sent again under that key.
+        """Amazon made no refund: the reservation is released, and the key is never used again.
 
         Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`, `request_settled`) and
         `StoreUnavailable`.
@@ -91,10 +91,10 @@ class ManualResolver:
         return await self._record(request_id)
 
     async def repeat(self, request_id: str, *, by: str, lease: int) -> RefundRequestRecord:
-        """Send an unclear request once more, under the same key: Amazon answers with what it did before.
+        """Send an unclear request once more, under the same key: Amazon answers with its earlier result.
 
-        `by` is who wants it; `lease` is in ms. A request that is open or done is returned as it is. Raises
-        `NotFound`, `Conflict` (`request_settled`) and `StoreUnavailable`.
+        `by` is the name of the person's token; `lease` is in ms. A request that is open or done is returned unchanged.
+        Raises `NotFound`, `Conflict` (`request_settled`) and `StoreUnavailable`.
         """
         account, store = self.attempts.account, self.attempts.store
         record = await self._record(request_id)
@@ -118,7 +118,7 @@ class ManualResolver:
     async def _fetch(self, refund_id: str) -> Observation:
         amazon_client = self.attempts.amazon_client
         if not await amazon_client.token(Call.GET_REFUND, PATIENCE):
-            raise AmazonThrottled("Too many refunds are being asked about just now.", retry_after=THROTTLED_PAUSE)
+            raise AmazonThrottled("Too many refunds are being looked up at the moment.", retry_after=THROTTLED_PAUSE)
         request = get_refund(amazon_client.account.endpoint, refund_id)
         return await amazon_client.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
 
@@ -136,19 +136,21 @@ class ManualResolver:
             for fits, text in (
                 (
                     seen.charge_id == prepared.charge_id,
-                    f"it is of the charge {seen.charge_id}, not {prepared.charge_id}",
+                    f"it belongs to the charge {seen.charge_id}, not {prepared.charge_id}",
                 ),
                 (seen.amount == prepared.money, f"it is about {seen.amount}, not {prepared.money}"),
                 (
                     not self.attempts.amazon_client.is_foreign(seen.environment),
-                    f"it is of the environment {seen.environment}",
+                    f"it belongs to the environment {seen.environment}",
                 ),
                 (not too_old(seen.created_at, record), "it was made before the request"),
             )
             if not fits
         ]
         if wrong:
-            raise Conflict(f"This refund is not of this request: {'; '.join(wrong)}.", reason="refund_mismatch")
+            raise Conflict(
+                f"This refund does not belong to this request: {'; '.join(wrong)}.", reason="refund_mismatch"
+            )
 
 
 def _check_unclear(record: RefundRequestRecord) -> None:
@@ -160,8 +162,8 @@ def _check_unclear(record: RefundRequestRecord) -> None:
 
 
 def _pending() -> Conflict:
-    return Conflict("This request is still being tried, and only Amazon's answer settles it.", reason="request_pending")
+    return Conflict("This request is still open, and only Amazon's answer settles it.", reason="request_pending")
 
 
 def _taken(request_id: str) -> Conflict:
-    return Conflict(f"This refund is of another request: {request_id}.", reason="refund_taken")
+    return Conflict(f"This refund belongs to another request: {request_id}.", reason="refund_taken")

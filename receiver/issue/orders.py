@@ -24,18 +24,18 @@ def prepare(
     generation: int = 1,
     asked: Asked = NOBODY,
 ) -> PreparedRefund:
-    """Prepare a refund under the caller's key, or the retry of a declined refund, whose key follows from the refund.
+    """Prepare a refund under the caller's key, or the retry of a declined refund, whose key is derived from the refund.
 
-    How it was asked for (`asked`) is not in the digest: the same key with another `besides` is the same request.
+    `asked` is not part of the digest: the same key with different `besides` is the same request.
 
-    Raises `BadRequest` for a key, an amount, an id or a soft descriptor that cannot be.
+    Raises `BadRequest` for an invalid key, amount, id or soft descriptor.
     """
     if retry_of:
-        # A control character keeps this key apart from every key of a caller.
+        # The control character keeps this key distinct from every caller's key.
         key = f"\x00retry\n{retry_of}" + (f"\n{generation}" if generation > 1 else "")
     elif not (1 <= len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
         raise BadRequest("Idempotency-Key has 1 to 255 printable ASCII characters.", reason="bad_idempotency_key")
-    # Amazon's key: the same for the same caller's key, whoever computes it, and no longer than Amazon takes.
+    # Amazon's key: derived only from merchant, environment and the caller's key; no longer than Amazon allows.
     amazon_key = _sha256(f"{account.merchant_id}\n{account.environment}\n{key}")[:32]
     check_amount(refund_request.money)
     request = create_refund(

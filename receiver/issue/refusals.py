@@ -1,4 +1,4 @@
-"""Verb. Why a refund is not issued: what stands in the way on its charge, as the error that the caller gets."""
+"""Verb. Why a refund is not issued: what blocks it on its charge, as an error for the caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from receiver.store import Store
 from receiver.store.requests.requests import Disputed, NotReserved
 
 NAMED = 4
-"""Refunds that the text of an error names; the list beside it has all."""
+"""Maximum number of refunds named in an error's text. The list beside it has all of them."""
 NAME_THEM = (
     "If the buyer is owed this refund as well, repeat the call and name them: `besides` in the body, `--besides`, or "
     "the box on the dashboard."
@@ -24,13 +24,13 @@ NAME_THEM = (
 
 
 STOPPED = frozenset({BUYER_MAY_BE_PAID, *NAMEABLE})
-"""How a request has ended that was stopped while it waited."""
+"""The reasons with which a waiting request can be stopped."""
 
 
 async def hindrance(
     store: Store, account: str, prepared: PreparedRefund, found: NotReserved | Disputed, most: int = 0
 ) -> Conflict:
-    """The error for what the store found in the way of an order. `most` is what may be refunded on the charge in all.
+    """The error for what the store found to block a request. `most` is the refundable total of the charge.
 
     Raises `StoreUnavailable`.
     """
@@ -46,22 +46,22 @@ def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> O
     match refused.reason:
         case "too_many_refunds":
             return OtherRefunds(
-                f"The charge has {len(refused.entries)} refunds, counting those that are being issued. Amazon takes "
+                f"The charge has {len(refused.entries)} refunds, including those in progress. Amazon accepts "
                 f"{MOST_REFUNDS} for one charge. Pay the buyer another way.",
                 reason="too_many_refunds",
                 refunds=refunds,
             )
         case "charge_in_conflict":
             return OtherRefunds(
-                f"Amazon has told both Refunded and Declined of {named}: the buyer may have this money. Look in Seller "
+                f"Amazon reported both Refunded and Declined for {named}: the buyer may have this money. Check Seller "
                 f"Central. {NAME_THEM}",
                 reason="charge_in_conflict",
                 refunds=refunds,
             )
         case "same_amount_refunded":
-            since = "since the declined one began" if prepared.retry_of else "lately"
+            since = "since the declined one started" if prepared.retry_of else "recently"
             return OtherRefunds(
-                f"The charge has another refund of {prepared.money} that began {since}: {named}. {NAME_THEM}",
+                f"The charge has another refund of {prepared.money} that started {since}: {named}. {NAME_THEM}",
                 reason="same_amount_refunded",
                 refunds=refunds,
             )
@@ -70,9 +70,9 @@ def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> O
 
 
 async def check_unseen(store: Store, account: str, charge: Charge, prepared: PreparedRefund) -> None:
-    """Raise `OtherRefunds` where the amount may have been paid by a refund that is not known here.
+    """Raise `OtherRefunds` if the amount may have been paid by a refund that is not known here.
 
-    Who names such a refund of the order has looked. Raises `StoreUnavailable`.
+    A caller who names such a refund of this order has already checked. Raises `StoreUnavailable`.
     """
     entries = await store.requests.charge_entries(account, prepared.charge_id)
     if not paid_unseen(charge, entries.values(), prepared.money):
@@ -82,8 +82,8 @@ async def check_unseen(store: Store, account: str, charge: Charge, prepared: Pre
         if is_of_order and name not in entries and await store.refunds.get(account, name) is None:
             return
     raise OtherRefunds(
-        f"Amazon says that {prepared.money} more was refunded on the charge than is known here, which may be this "
-        f"refund, paid another way. Look in Seller Central. {NAME_THEM}",
+        f"Amazon says that {prepared.money} more was refunded on the charge than is known here. It may be this refund, "
+        f"paid another way. Check Seller Central. {NAME_THEM}",
         reason="same_amount_refunded",
         refunds=[],
     )
@@ -98,11 +98,13 @@ def buyer_may_be_paid(disputes: Sequence[Dispute]) -> Conflict:
 
 def _exceeded(money: Money, ceiling: int, refused: NotReserved) -> str:
     left = Money.of_minor(max(ceiling - refused.spent, 0), money.currency_code)
-    text = f"{money} is more than may still be refunded on this charge: {left}. What is being refunded counts as well."
+    text = f"{money} is more than can still be refunded on this charge: {left}. Refunds in progress count too."
     unknown = {name: entry for name, entry in refused.entries.items() if entry.minor_units is None}
     if not unknown:
         return text
-    return f"{text} Amazon has not told the amount of {_named(unknown)}, which counts as the whole charge. {NAME_THEM}"
+    return (
+        f"{text} Amazon has not reported the amount of {_named(unknown)}, which counts as the whole charge. {NAME_THEM}"
+    )
 
 
 def _named(entries: Mapping[str, Entry]) -> str:
@@ -112,16 +114,15 @@ def _named(entries: Mapping[str, Entry]) -> str:
 
 
 def refusal(record: RefundRequestRecord) -> AmazonRefused | Conflict:
-    """The error for a request that ended without a refund: refused by Amazon, stopped, or settled so by a person."""
+    """The error for a request that ended without a refund: refused by Amazon, stopped, or resolved so by a person."""
     if record.settled_by:
         return Conflict(
-            "A person has settled this request as not issued, and it is never tried again. Use a new key for another "
-            "refund.",
+            "A person settled this request as not issued, and it is never retried. Use a new key for another refund.",
             reason="settled_as_not_issued",
         )
     if record.last_error in STOPPED:
         return Conflict(
-            f"This request waited for Amazon, and has ended without a refund: something became known meanwhile. "
+            f"This request was stopped while it waited for Amazon. Nothing was refunded. "
             f"Use a new key for another refund. {record.detail}",
             reason=record.last_error,
         )

@@ -49,7 +49,7 @@ class Worker:
         return await self._store.requests.claim(self._name, lease=int(self.lease * 1000), limit=room)
 
     async def _work(self, attempt: Attempt) -> None:
-        """Send a claimed request, if it is still open."""
+        """Send a claimed request if it is still open."""
         record = await self._store.requests.get(self._name, attempt.id)
         if record is None or record.state is not RequestState.RESERVED:
             await self._store.requests.release(self._name, attempt)

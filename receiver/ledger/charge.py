@@ -38,7 +38,7 @@ def check_amount(money: Money) -> None:
     if money.minor_units <= 0:
         raise BadRequest("The amount must be more than zero.", reason="bad_amount")
     if money.minor_units > LARGEST.get(money.currency_code, 10**12):
-        raise BadRequest("The amount is more than Amazon takes in one refund.", reason="bad_amount")
+        raise BadRequest("The amount is more than Amazon accepts in one refund.", reason="bad_amount")
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):

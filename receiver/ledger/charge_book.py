@@ -136,7 +136,7 @@ def _minor(text: str) -> int | None:
 def in_the_way(entries: Mapping[str, Entry], taken: Mapping[str, str], money: Money, guard: Guard) -> dict[str, Entry]:
     """The refunds and reservations that the caller must name before `money` can be refunded as well.
 
-    `taken` maps requests to the refunds they became: naming the request also names its refund.
+    `taken` maps a refund to the request that it came from: naming the request also names the refund.
     """
     return {
         name: entry

@@ -111,8 +111,8 @@ def may_be_paid(disputes: Iterable[Dispute]) -> str:
     """The warning about open disputes, in two sentences."""
     named = ", ".join(_named(each) for each in disputes)
     return (
-        f"Amazon has told of {named or 'a dispute'}, which has not ended in your favour: the buyer may have the money "
-        "from it. Look at the dispute in Seller Central, and do not refund the buyer beside it."
+        f"Amazon reported {named or 'a dispute'} that has not ended in your favour: the buyer may have the money from "
+        "it. Check the dispute in Seller Central, and do not refund the buyer as well."
     )
 
 

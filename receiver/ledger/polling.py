@@ -84,9 +84,7 @@ class PollPlan:
             raise ValueError("Ages and waits must be greater than zero.")
         ends = [*ages, *(step.until for step in steps[:-1])]
         if None in ends or (steps and steps[-1].until is not None):
-            raise ValueError(
-                'The last entry, and no other, has no "until": a pending refund is never given up by itself.'
-            )
+            raise ValueError('Only the last entry has no "until": a pending refund is polled for ever.')
         whole = [end for end in ends if end is not None]
         if whole != sorted(set(whole)):
             raise ValueError("Entries must come in ascending order of age.")

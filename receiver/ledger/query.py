@@ -64,5 +64,5 @@ def read_cursor(cursor: str) -> Place | None:
         return None
     changed_at, _, refund_id = cursor.partition("_")
     if not (changed_at.isascii() and changed_at.isdigit() and len(changed_at) < 16):
-        raise BadRequest("`cursor` is not one that a page gave. Leave it out to start again.", reason="bad_cursor")
+        raise BadRequest("`cursor` is invalid. Omit it to start again.", reason="bad_cursor")
     return int(changed_at), refund_id

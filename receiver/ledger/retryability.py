@@ -28,17 +28,17 @@ CLOCK_SKEW = 60_000
 of ours. If it is ahead by more, the time at which the decline was recorded here counts."""
 SAYS = MappingProxyType(
     {
-        "already_retried": "It has been issued again.",
-        "in_conflict": "Amazon has told two different final states of this refund: the buyer may have the money.",
-        "not_enough_known": "Amazon has not told its amount and charge.",
-        "too_many_refunds": f"The charge has {MOST_REFUNDS} refunds, which is all that Amazon takes.",
-        "charge_in_conflict": "Amazon contradicts itself about another refund of the charge: the buyer may have it.",
-        "same_amount_refunded": "The charge has another refund of this amount, made or being made since.",
-        "charge_not_captured": "The charge is not Captured any more.",
-        "allowance_exceeded": "The charge does not admit another refund of this amount.",
-        "charge_does_not_admit": "The charge does not admit another try.",
-        "charge_unreadable": "What is kept of the charge is damaged.",
-        NOT_MERCHANTS_REFUND: "It is not a refund of yours: Amazon or a bank began it.",
+        "already_retried": "It has already been reissued.",
+        "in_conflict": "Amazon reported two different final states for this refund: the buyer may have the money.",
+        "not_enough_known": "Amazon has not reported its amount and charge.",
+        "too_many_refunds": f"The charge has {MOST_REFUNDS} refunds, the most that Amazon accepts.",
+        "charge_in_conflict": "Another refund of the charge has two final states: the buyer may have the money.",
+        "same_amount_refunded": "The charge has a later refund of this amount, made or in progress.",
+        "charge_not_captured": "The charge is no longer Captured.",
+        "allowance_exceeded": "The charge does not allow another refund of this amount.",
+        "charge_does_not_admit": "The charge does not allow another attempt.",
+        "charge_unreadable": "The stored record of the charge is damaged.",
+        NOT_MERCHANTS_REFUND: "It is not your refund: Amazon or a bank started it.",
     }
 )
 """Reason → text for people. The text for `buyer_may_be_paid` comes from the disputes."""
@@ -150,8 +150,8 @@ def _said(refund: Refund) -> bool | None:
 def not_merchants_refund() -> Conflict:
     """The error for a retry of a refund that the merchant did not start."""
     return Conflict(
-        "Amazon or a bank began this refund, for a claim or a chargeback. Amazon is collecting for it: repay the "
-        "balance of the merchant account in Seller Central, and do not refund the buyer again.",
+        "Amazon or a bank started this refund, for a claim or a chargeback. Amazon collects the money from you: repay "
+        "the balance of the merchant account in Seller Central, and do not refund the buyer again.",
         reason="not_merchants_refund",
     )
 

@@ -26,7 +26,7 @@ def parse_time(text: object) -> int:
     try:
         whole = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError as error:
-        raise Malformed("A timestamp names a day that does not exist.", reason="bad_timestamp") from error
+        raise Malformed("A timestamp has an invalid date.", reason="bad_timestamp") from error
     return int(whole.timestamp()) * 1000 + int((fraction or "0").ljust(3, "0")[:3])
 
 

@@ -1,10 +1,10 @@
 """Edge: Caches signing certificates; fetches missing ones, with limits.
 
-A stranger who knows an allowed topic can name any certificate file of SNS, so everything here is bounded: fetches (by
-`receive/fetch_queue.py`, in shares for each client), files that have not verified a message yet, failures remembered. A
-certificate that has verified a message is *proven*, and no unproven one pushes it out. Proven ones are kept in the
-store as well: after a start genuine mail must not queue with strangers' for a fetch. The trust in a fetched file is TLS
-to the one host of the region, as in AWS's own SDKs; no chain of certificates is built.
+A stranger who knows an allowed topic can name any certificate file of SNS, so everything is bounded: fetches (by
+`receive/fetch_queue.py`, in shares per client), files that have not verified a message yet, and remembered failures. A
+certificate that has verified a message is *proven*; an unproven one never evicts it. Proven ones are also kept in the
+store, so that after a restart genuine notifications do not queue behind strangers' fetches. A fetched file is trusted
+because of TLS to the region's only host, as in AWS's own SDKs; no certificate chain is built.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Key = tuple[str, str]
 Md5 = Literal["enforce", "warn"]
 
 SHARE_EVERY = 30.0
-"""Seconds between two reads of what other processes have proven."""
+"""Seconds between two reads of certificates proven by other processes."""
 
 V = TypeVar("V")
 
@@ -50,27 +50,27 @@ log = structlog.get_logger()
 
 
 class CertificateRepository(Protocol):
-    """Where proven certificates outlive the process: `store/`. All methods raise `StoreUnavailable`."""
+    """Persistent storage of proven certificates: `store/`. All methods raise `StoreUnavailable`."""
 
     async def certificates(self) -> dict[str, bytes]:
         """`<partition>/<file hash>` → DER."""
 
     async def certificate_seals(self) -> dict[str, bytes]:
-        """Their seals."""
+        """`<partition>/<file hash>` → seal."""
 
     async def keep_certificates(self, files: Mapping[str, bytes], seals: Mapping[str, bytes]) -> None:
-        """Add these."""
+        """Add these certificates and seals."""
 
 
 class CertificateStore:
-    """Gives the certificate that an envelope names, checked by every rule but the signature itself.
+    """Returns the certificate that an envelope names, after every check except the signature itself.
 
-    `fetch(url)` returns the file, or raises `TransportError` (trouble that may pass) or `CertificateUnavailable` (the
-    host answered, and not with a file). `pinned` maps a `SigningCertURL` to its PEM; these are checked like all others,
-    and never fetched. `md5` says what follows when a file is not the one that its name promises: `enforce` refuses it
-    for now (503), `warn` only raises the alarm. What the store keeps is believed if one of the `seal_keys` has sealed
-    it: nobody plants a certificate there. Time-outs are in seconds: for one fetch, and for one envelope's wait. Raises
-    `ConfigurationError` where a pinned certificate cannot be used.
+    `fetch(url)` returns the file, or raises `TransportError` (a temporary failure) or `CertificateUnavailable` (the
+    host answered without a file). `pinned` maps a `SigningCertURL` to its PEM; pinned files get the same checks and are
+    never fetched. `md5` sets what happens if a file does not match its name: `enforce` refuses it for now (503), `warn`
+    only logs an error. A stored certificate is trusted if it is sealed with one of the `seal_keys`, so write access to
+    the store is not enough to plant one. Timeouts are in seconds: for one fetch, and for one envelope's wait. Raises
+    `ConfigurationError` if a pinned certificate cannot be used.
     """
 
     def __init__(
@@ -96,25 +96,25 @@ class CertificateStore:
 
     @property
     def waiting(self) -> int:
-        """Envelopes that wait for a fetch."""
+        """Envelopes waiting for a fetch."""
         return self._queue.waiting
 
     async def get(self, envelope: Envelope, name: str, source: str = "") -> SigningCertificate:
-        """The certificate for an envelope whose address is checked; `name` is the hash that `check_address` returned.
+        """The certificate for an envelope with a checked address; `name` is the hash returned by `check_address`.
 
-        `source` is who posted it: each source has its share of the fetches.
+        `source` is the client that posted it. Each source has its share of the fetches.
 
-        Raises `CertificateUnavailable` if it cannot be had at present, `VerificationFailed` if no notification may be
-        signed with it. Its name and dates are not compared with the envelope: see `signature.prove`.
+        Raises `CertificateUnavailable` if the certificate cannot be had now, `VerificationFailed` if it must not be
+        used. Its name and dates are not compared with the envelope here: see `signature.prove`.
         """
         key = (envelope.partition, name)
         kept = self._proven.get(key) or self._pinned.get(key)
         return kept or await self._obtain(key, envelope.signing_cert_url, source)
 
     def stop_fetching(self) -> None:
-        """Refuse what waits for a certificate, and from now on all that would have to wait: the process ends.
+        """Refuse all envelopes that wait for a certificate, now or later, because the process is stopping.
 
-        Raises nothing here; `get` raises `CertificateUnavailable` (`stopping`), so SNS sends the notification again.
+        `get` then raises `CertificateUnavailable` (`stopping`), so SNS sends the notification again.
         """
         self._queue.refuse()
 
@@ -124,18 +124,18 @@ class CertificateStore:
         if key in self._proven or key in self._pinned:
             return
         now = self._now()
-        # Past this no message that is young enough can have been signed while the certificate was valid.
+        # After this date, no message that is young enough can have been signed while the certificate was valid.
         self._proven = {k: held for k, held in self._proven.items() if held.not_after + PAST_MS >= now}
         self._unproven.pop(key, None)
         _put(self._proven, key, certificate, PROVEN_MAX)
         log.info("certificate.proven", file=name, not_after=certificate.not_after)
 
     def known(self) -> list[SigningCertificate]:
-        """The certificates that are trusted now: pinned ones and proven ones."""
+        """The certificates trusted now: pinned and proven."""
         return [*self._pinned.values(), *self._proven.values()]
 
     async def share(self, shelf: CertificateRepository) -> None:
-        """Read what was proven before or elsewhere, and add what was proven here. Raises `StoreUnavailable`."""
+        """Read certificates proven before or elsewhere, and add those proven here. Raises `StoreUnavailable`."""
         kept, seals = await shelf.certificates(), await shelf.certificate_seals()
         for name, der in kept.items():
             self._recall(name, der, seals)
@@ -147,22 +147,22 @@ class CertificateStore:
             await shelf.keep_certificates(fresh or proven, unsealed)
 
     def _seals(self, name: str, der: bytes) -> dict[str, bytes]:
-        """The seal by each of our keys, under the name that it is kept by."""
+        """A seal by each of our keys, under its storage name."""
         text = name.encode() + b"\0" + der
         ids = {hashlib.sha256(b"id" + key).hexdigest()[:16]: key for key in self._seal_keys}
         return {f"{name}#{id_}": hmac.digest(key, text, "sha256") for id_, key in ids.items()}
 
     async def keep_sharing(self, shelf: CertificateRepository) -> None:
-        """Share every half minute, until cancelled."""
+        """Call `share` every half minute, until cancelled."""
         while True:
             with contextlib.suppress(StoreUnavailable):
                 await self.share(shelf)
             await asyncio.sleep(SHARE_EVERY)
 
     def _recall(self, name: str, der: bytes, seals: Mapping[str, bytes]) -> None:
-        """One certificate of the shelf; it must pass the checks that a fetched file must pass, and be sealed by us.
+        """Load one stored certificate. It must pass the checks of a fetched file and carry our seal.
 
-        One that is not is fetched when a message names it, as if it had never been kept.
+        Otherwise it is fetched when a message names it, as if it had never been stored.
         """
         partition, _, file = name.partition("/")
         key = (partition, file)
@@ -184,7 +184,7 @@ class CertificateStore:
             self._proven[key] = certificate
 
     async def close(self) -> None:
-        """Cancel the fetches that are under way."""
+        """Cancel the fetches in progress."""
         await self._queue.close()
 
     async def _obtain(self, key: Key, url: str, source: str) -> SigningCertificate:
@@ -202,7 +202,7 @@ class CertificateStore:
         return outcome
 
     async def _fetch_shared(self, key: Key, url: str) -> SigningCertificate | ReceiverError:
-        """Fetch and check one file. Never raises: all waiters may have gone, and the error would be lost."""
+        """Fetch and check one file. Never raises: without waiters left, the error would be lost."""
         outcome, keep_ms = await self._fetch_and_judge(key[1], url)
         if isinstance(outcome, ReceiverError):
             _put(self._failed, key, (outcome, self._now(), keep_ms), FAILED_MAX)
@@ -221,7 +221,7 @@ class CertificateStore:
             return error, FAILED_MS
         except (TransportError, Unavailable) as error:
             return CertificateUnavailable(f"The certificate was not fetched: {error.detail}", retry_after=5), TROUBLE_MS
-        # The function is a stranger to this file; whatever it breaks by, waiters must hear "later".
+        # `fetch` may fail in any way; its waiters must still get a temporary error.
         except Exception as error:
             log.error("certificate.fetch_failed", file=name, error=type(error).__name__)
             return CertificateUnavailable(retry_after=5), TROUBLE_MS
@@ -232,20 +232,20 @@ class CertificateStore:
             return error, FAILED_MS
 
     def _judge(self, name: str, pem: bytes) -> SigningCertificate:
-        """What is not the file asked for is the host's or the network's trouble: 503. The very file, if unfit: 403."""
+        """A file that is not the one requested is the host's or network's fault: 503. An unfit certificate: 403."""
         try:
             der = decode_pem(pem)
         except VerificationFailed as error:
-            raise CertificateUnavailable("What came is not a certificate file.", reason=error.reason) from error
+            raise CertificateUnavailable("The response is not a certificate file.", reason=error.reason) from error
         return self._judge_der(name, der)
 
     def _judge_der(self, name: str, der: bytes) -> SigningCertificate:
         if file_hash(der) != name:
-            # The rule is undocumented and could change: the operator must hear of it, whatever the setting.
+            # The rule is undocumented and could change, so it is logged under every setting.
             log.error("certificate.not_as_named", file=name, found=file_hash(der), setting=self._md5)
             if self._md5 == "enforce":
                 raise CertificateUnavailable(
-                    "The certificate is not the one that its file name promises (MD5).",
+                    "The certificate does not match the MD5 in its file name.",
                     reason="certificate_not_as_named",
                 )
         return read_der(der)
@@ -270,7 +270,7 @@ class CertificateStore:
 
 
 def _put(table: dict[Key, V], key: Key, value: V, most: int) -> None:
-    """Add to a table of at most `most` entries; the oldest goes."""
+    """Add to a table of at most `most` entries; evicts the oldest."""
     table.pop(key, None)
     if len(table) >= most:
         del table[next(iter(table))]
@@ -278,5 +278,5 @@ def _put(table: dict[Key, V], key: Key, value: V, most: int) -> None:
 
 
 def _again(error: ReceiverError) -> ReceiverError:
-    """An error that many raise is made anew for each: a shared one would gather all their tracebacks."""
+    """A copy of an error for each waiter: a shared exception would accumulate all their tracebacks."""
     return type(error)(error.detail, reason=error.reason, retry_after=error.retry_after)

@@ -1,9 +1,9 @@
-"""Edge: asyncio. Fetches that strangers can ask for, in an order in which no source makes another one wait.
+"""Edge: asyncio. A fair queue for fetches that strangers can trigger: no source can delay another.
 
-The source that has used the fetcher least goes first; of those that have used it equally, the one that came last. So a
-source that asks once is served at once, whatever hundreds of others have asked for. Everything is bounded: fetches at
-once and in a second, those of one source, and who waits. A fetch may take its time as long as nobody waits for its
-place, and has `GUARANTEED` seconds otherwise.
+The source that has used the fetcher least goes first; among equals, the one that asked last. So a source that asks once
+is served at once, however many requests others have made. Everything is bounded: parallel fetches and fetches per
+second, in total and per source, and the number of waiters. A fetch can run on while its place is not needed; otherwise
+it is guaranteed `GUARANTEED` seconds.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from receiver.errors import CertificateUnavailable
 from receiver.runtime.shares import Shares
 
 AT_ONCE, AT_ONCE_OF_ONE = 40, 8
-"""Fetches under way: in all, and for one source."""
+"""Parallel fetches: in total, and for one source."""
 PER_SECOND, BURST = 25.0, 25.0
 QUEUED_OF_ONE = 8
-"""Fetches that one source has waiting; one more is refused."""
+"""Fetches that one source can have queued. Further ones are refused."""
 MOST_WAITING = 512
-"""Messages that wait for a fetch. For one more, the source with the most of them gives one up."""
+"""Messages that wait for a fetch. For a further one, the source with the most waiting messages loses one."""
 GUARANTEED = 1.5
 LOOK_EVERY = 0.05
-"""Seconds between two looks whether a fetch has to make room."""
+"""Seconds between two checks whether a fetch must yield its place."""
 LEAST_COST = 0.05
-"""Seconds of use that a fetch counts for at least."""
+"""Minimum seconds of use counted for one fetch."""
 FORGET = 60.0
-"""Seconds after which use counts for 1/e."""
+"""Seconds after which past use has decayed to 1/e."""
 MOST_SOURCES = 4096
-"""Whose use is remembered; the one that used it longest ago is forgotten first."""
+"""Sources whose use is remembered. The least recently used is forgotten first."""
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 class QueueFull(CertificateUnavailable):
-    """Too many certificate files that were never seen before."""
+    """Too many certificate files that have never been seen before."""
 
     reason = "certificate_too_many"
     retry_after = 10
@@ -53,7 +53,7 @@ class Stopping(CertificateUnavailable):
 
 
 class _Job(Generic[V]):
-    """One fetch for all who want the same; `sources` are those that have it in their queue."""
+    """One fetch, shared by all who want the same file. `sources` are those that have queued it."""
 
     def __init__(self, key: object, fetch: Callable[[], Coroutine[object, object, V]]) -> None:
         self.key, self.fetch = key, fetch
@@ -73,7 +73,7 @@ class FetchQueue(Generic[K, V]):
         self._queues: dict[str, deque[_Job[V]]] = {}
         self._running: dict[_Job[V], None] = {}
         self._used: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """Source → seconds of use, as of when."""
+        """Source → seconds of use, and the time of that value."""
         self._seats = Shares[asyncio.Future[None]](MOST_WAITING)
         self._tokens, self._at = BURST, -math.inf
         self._next: asyncio.TimerHandle | None = None
@@ -81,14 +81,14 @@ class FetchQueue(Generic[K, V]):
 
     @property
     def waiting(self) -> int:
-        """Messages that wait."""
+        """Messages waiting."""
         return self._seats.total
 
     async def get(self, source: str, key: K, fetch: Callable[[], Coroutine[object, object, V]], patience: float) -> V:
-        """What `fetch` returns, which never raises; it is called once for all who ask meanwhile.
+        """The result of `fetch`, which must not raise. Concurrent callers with the same key share one fetch.
 
         Raises `QueueFull`, `Stopping` after `refuse`, or `TimeoutError` after `patience` seconds or if the fetch was
-        given up for others.
+        cancelled in favour of others.
         """
         if self._refusing:
             raise Stopping
@@ -112,7 +112,7 @@ class FetchQueue(Generic[K, V]):
                 self._drop_unwanted(key, job)
 
     def refuse(self) -> None:
-        """Refuse all who wait, and all who would have to wait later. Fetches under way go on until `close`."""
+        """Refuse all who wait, now or later. Fetches in progress continue until `close`."""
         self._refusing = True
         for seat in self._seats.holders():
             if not seat.done():
@@ -154,12 +154,12 @@ class FetchQueue(Generic[K, V]):
                 job.sources.add(source)
                 queue.append(job)
         finally:
-            # The source that asked last stands last, and so goes first of its equals.
+            # The source that asked last is at the end, so it goes first among its equals.
             self._queues[source] = queue
         return job
 
     def _drop_unwanted(self, key: K, job: _Job[V]) -> None:
-        """Drop a fetch that has no waiters left, unless it is under way."""
+        """Drop a fetch that has no waiters left, unless it is running."""
         if job.waiting or job.task is not None or self._jobs.get(key) is not job:
             return
         del self._jobs[key]
@@ -174,7 +174,7 @@ class FetchQueue(Generic[K, V]):
                 del self._queues[source]
 
     def _advance(self) -> None:
-        """Begin what may begin, and come back when more may."""
+        """Start the fetches that may start, and schedule a call for when more may."""
         while self._queues:
             if (wait := self._wait_for_token()) > 0:
                 self._come_back(wait)
@@ -197,7 +197,7 @@ class FetchQueue(Generic[K, V]):
         self._advance()
 
     def _first(self) -> str | None:
-        """The source whose turn it is; None if there is no free place for any."""
+        """The source whose turn it is; None if there is no free place."""
         if len(self._running) >= AT_ONCE:
             return None
         of_one: dict[str, int] = {}
@@ -227,9 +227,9 @@ class FetchQueue(Generic[K, V]):
         self._advance()
 
     def _end_longest(self) -> None:
-        """End a fetch that is past its guaranteed time, of the source that has used most, for one that has used less.
+        """Cancel a fetch past its guaranteed time, of the source with the most use, for a source with less use.
 
-        Where places are free, but not for the sources that wait, it is one of theirs.
+        If places are free, but not for the waiting sources, cancel one of their own fetches.
         """
         now, full = self._timer(), len(self._running) >= AT_ONCE
         blocking = [job for job in self._running if full or job.payer in self._queues]

@@ -1,7 +1,7 @@
-"""Verb. One POST of SNS → proven, and written down as a hint for every account that it concerns.
+"""Verb. One POST from SNS → proven, and recorded as a hint for every account that it concerns.
 
-The order of the checks is the defence: what is local and cheap comes first, and a stranger must know an allowed topic
-before a certificate is fetched on his behalf. Nothing is answered 200 before all writes are confirmed.
+The order of the checks protects the service: local and cheap checks come first, and a certificate is fetched only for
+an allowed topic. Nothing is answered with 200 before all writes are confirmed.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ UNCONFIGURED_MAX = 64
 TOPICS_REMEMBERED = 1024
 
 Confirm = Callable[[str], Coroutine[object, object, None]]
-"""Visits the address that confirms a subscription. Raises `TransportError` or `Unavailable` unless SNS says it is
-done."""
+"""Visits the address that confirms a subscription. Raises `TransportError` or `Unavailable` unless SNS confirms
+it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class UnconfiguredSeen:
 
 
 class UnconfiguredNames:
-    """A small table of names that are not configured. Strangers can fill it with topics: the rarest name is evicted."""
+    """A bounded table of unconfigured names. Strangers can fill it with topics, so the rarest name is evicted."""
 
     def __init__(self, most: int = UNCONFIGURED_MAX) -> None:
         self._most = most
@@ -64,12 +64,12 @@ class UnconfiguredNames:
         self._sightings[name] = UnconfiguredSeen(known.count + 1 if known else 1, now)
 
     def listed(self) -> dict[str, UnconfiguredSeen]:
-        """Name → how often and when last, in the order of first sight."""
+        """Name → count and time last seen, in the order of first sight."""
         return dict(self._sightings)
 
 
 class Receiver:
-    """Judges notifications for a set of accounts. `now` is ms since the epoch, UTC; ages are ms."""
+    """Verifies notifications for a set of accounts. `now` is ms since the epoch, UTC; ages are ms."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Receiver:
 
     @property
     def waiting(self) -> int:
-        """Notifications that wait for a certificate."""
+        """Notifications waiting for a certificate."""
         return self._certificates.waiting
 
     async def receive(
@@ -103,10 +103,10 @@ class Receiver:
         traceparent: str = "",
         source: str = "",
     ) -> Receipt:
-        """Judge one body and write what it says. Header names are lower case; `account` is the one of the path, if any.
+        """Verify one body and record its content. Header names are lower case; `account` is the path's, if any.
 
-        `source` is the client that posted it, which has its share of the certificates that are fetched.
-        Raises a `InvalidNotification` (4xx: never send it again), an `Unavailable` (503: send it again later), or
+        `source` is the client that posted it; each has its share of the certificate fetches.
+        Raises an `InvalidNotification` (4xx: do not send it again), an `Unavailable` (503: send it again later), or
         `NotFound` for an account that does not exist.
         """
         if account not in self._paths:
@@ -137,7 +137,7 @@ class Receiver:
         return tuple(candidate for candidate in self._paths[account] if candidate.allows(topic_arn))
 
     def _candidates(self, envelope: Envelope, account: str | None, now: int) -> tuple[Account, ...]:
-        """The accounts that believe this topic, signed with this version. At least one."""
+        """The accounts that accept this topic and this signature version. At least one."""
         allowed = self._allowed(envelope.topic_arn, account)
         if not allowed:
             if envelope.aws_account not in AMAZON_PAY_AWS_ACCOUNTS:
@@ -166,10 +166,10 @@ class Receiver:
             log.warning("notification.signature_downgraded", topic=envelope.topic_arn)
 
     async def _confirmation(self, envelope: Envelope, now: int) -> Receipt:
-        """Amazon Pay subscribes its merchants itself, so by default the address inside is not visited.
+        """Amazon Pay subscribes its merchants itself, so by default the confirmation address is not visited.
 
-        Where it is to be, it is the address that SNS itself answers for this very topic: `read_envelope` admits no
-        other. The one of an UnsubscribeConfirmation never is: visiting it would subscribe again.
+        If visits are enabled, the address is always the one that SNS builds for this topic: `read_envelope` accepts no
+        other. The address in an UnsubscribeConfirmation is never visited, because that would subscribe again.
         """
         topic, message_id = envelope.topic_arn, envelope.message_id
         if envelope.type != SUBSCRIPTION:
@@ -203,7 +203,7 @@ class Receiver:
     async def _unrecognized(
         self, candidates: Sequence[Account], envelope: Envelope, problem: str, now: int, traceparent: str
     ) -> Receipt:
-        """It is Amazon's, so not understanding it is our fault: it is kept, and Amazon need not repeat it."""
+        """A proven message that is not understood. This version is at fault: store it, and do not ask for it again."""
         contents = read_contents(envelope.message)
         if contents.merchant_id:
             accounts: Sequence[Account] = self._of_merchant(candidates, contents.merchant_id, now)

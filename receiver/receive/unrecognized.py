@@ -1,4 +1,4 @@
-"""Verb. A message that is proven and not understood → kept for a person; a hint for each refund in it; its dispute."""
+"""Verb. A proven message that is not understood → stored for a person; a hint for each refund in it; its dispute."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from receiver.store import Store
 log = structlog.get_logger()
 
 FEW = 20
-"""Refunds that one message may name and have asked about as soon as those of other notifications."""
+"""Refunds in one message that are looked up with the priority of other notifications."""
 MOST_SHOWN = 100
-"""Refunds that are kept beside the message, which has all of them."""
+"""Refund ids stored beside the message; the message has all of them."""
 ENVIRONMENTS = {"S": Environment.SANDBOX, "P": Environment.LIVE}
-"""The first letter of an id → where the object is."""
+"""The first letter of an id → its environment."""
 
 
 def may_be_for(candidates: Sequence[Account], envelope: Envelope, contents: Contents) -> Sequence[Account]:
-    """The accounts that a message without a readable merchant id may be for, of those that believe its topic.
+    """The accounts that a message without a readable merchant id may be for, among those that accept its topic.
 
-    Merchants that the text names come first, then the one whose id the topic's name ends with (true of every topic of
-    a merchant that was seen in public).
+    Merchants named in the text come first, then the merchant whose id ends the topic's name (true of every publicly
+    seen topic of a merchant).
     """
     named = [account for account in candidates if account.merchant_id in contents.words]
     by_topic = [account for account in candidates if envelope.topic_arn.endswith(account.merchant_id)]
@@ -49,10 +49,10 @@ async def keep(
     now: int,
     traceparent: str,
 ) -> tuple[HintResult, ...]:
-    """Write all of it. Returns what became of the message, once for each place that it is kept in.
+    """Write everything. Returns one result for each place where the message is stored.
 
-    Every account of one merchant keeps it. A message that may be for several merchants is kept apart from all of them:
-    none may read what could be another's.
+    Every account of one merchant stores it. A message that may be for several merchants is stored outside all accounts,
+    so that no merchant can read another's.
     """
     names = [account.name for account in accounts]
     several = len({account.merchant_id for account in accounts}) > 1
@@ -81,7 +81,7 @@ async def keep(
     hints = [] if contents.is_sample else _hints(accounts, contents, envelope, now, traceparent)
     writes = [store.schedule.hint(name, hint) for name, hint in hints]
     if contents.dispute:
-        # A charge permission is one merchant's: what is not his disputes nothing of him.
+        # A charge permission belongs to one merchant: in another merchant's account it matches no refund.
         dispute = signed(contents.dispute, envelope.message_id, envelope.timestamp)
         writes += [
             store.disputes.record(name, dispute, message_id=envelope.message_id, digest=kept.digest) for name in names
@@ -94,7 +94,7 @@ async def keep(
 def _hints(
     accounts: Sequence[Account], contents: Contents, envelope: Envelope, now: int, traceparent: str
 ) -> list[tuple[str, Hint]]:
-    """Without the message's id: the mark that it leaves is for one refund, and these may be many."""
+    """Hints without the message's id: its deduplication mark is for one refund, and these can be many."""
     found = []
     for refund_id in contents.refund_ids:
         hint = Hint(
@@ -111,7 +111,7 @@ def _hints(
 
 
 async def all_of(writes: list[Coroutine[object, object, HintResult]]) -> list[HintResult]:
-    """Wait for every write to end, then raise the first error: no write is still running when the answer is sent."""
+    """Wait until every write has ended, then raise the first error: no write runs on after the answer is sent."""
     if len(writes) == 1:
         return [await writes[0]]
     found = await asyncio.gather(*writes, return_exceptions=True)
@@ -122,9 +122,9 @@ async def all_of(writes: list[Coroutine[object, object, HintResult]]) -> list[Hi
 
 
 def environment_of(notice: Notice) -> Environment | None:
-    """Ids of sandbox objects begin with S, of live ones with P; the XML generation says it in words as well.
+    """The environment from the first letter of the id (S: sandbox, P: live) and, in the XML generation, from its field.
 
-    The ids of test messages are invented: a real one from the sandbox spoke of P01-0000000-0000000-000000.
+    The ids of test messages are invented: a real one from the sandbox named P01-0000000-0000000-000000.
     """
     told = notice.dispute.charge_permission_id if notice.dispute else notice.object_id
     said = ENVIRONMENTS.get("" if notice.is_sample else told[:1])

@@ -20,9 +20,9 @@ import pytest
 from redis.exceptions import ResponseError
 
 from receiver.deliver import configured
+from receiver.ledger import next_look
 from receiver.store.embedded.process import find_binary
 from receiver.store.redis.pipeline import connect
-from receiver.track import tracker
 from tests.kit.processes import until
 from tests.kit.proxy import Proxy, proxied
 from tests.kit.valkey import start_valkey, stop_valkey
@@ -203,7 +203,7 @@ async def test_it_starts_again_without_its_data(at: World) -> None:
 async def test_amazon_is_down(at: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Notifications are taken and the process stays ready: another would be no better off. When Amazon is back, what
     was taken is known and told. `test_amazon_down.py` has the hour."""
-    monkeypatch.setattr(tracker, "RETRY_FIRST", 200)
+    monkeypatch.setattr(next_look, "RETRY_FIRST", 200)
     rule = at.amazon.fault_injection.add("error", times=None)
     refund_id = at.decline()
     assert await at.post(refund_id) == (200, "")

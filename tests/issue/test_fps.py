@@ -228,7 +228,7 @@ async def test_the_command_goes_through_the_service(stage: Stage, shop: Amazon) 
         code, out = await command("R-1", "--amount", "14.00", "--json")
         assert (code, json.loads(out)["refundType"]) == (0, "FPS")
         _, told = await command("--help")
-        assert "5 there is a refund, and FPS has declined it" in " ".join(told.split())
+        assert "5 the refund was made, but FPS already declined it" in " ".join(told.split())
         assert (await command("R-1", "--amount", "15.00"))[0] == 1
         assert (await command("R-3", "--amount", "1.07"))[0] == 5
         shop.fault_injection.add("error", place="fps_refund", times=None)

@@ -376,7 +376,7 @@ async def test_a_declined_refund_of_unknown_amount_or_charge_is_not_retried(
     """It is declined, so the caller is not told that it is not."""
     refund_id = await declined(shop)
     await shop.store._writes.call(("HDEL", f"refunds:{{us}}:refund:{refund_id}", *fields))
-    with pytest.raises(Conflict, match="Amazon has not told amount and charge") as caught:
+    with pytest.raises(Conflict, match="Amazon has not reported amount and charge") as caught:
         await shop.issuer.retry(refund_id)
     assert caught.value.reason == "not_enough_known"
     assert len(shop.simulator.refunds) == 1

@@ -256,7 +256,7 @@ async def test_a_signature_that_amazon_reads_otherwise_is_not_the_keys_fault(ope
     desk.answers = [no(401, "InvalidRequestSignature", echoed)]
     status, pending = await counter.create(CHARGE)
     assert (status, pending["amazon"]["reasonCode"]) == (202, "InvalidRequestSignature")
-    assert "the key is not the fault" in pending["detail"]
+    assert "the key is not the cause" in pending["detail"]
 
 
 async def test_a_wrong_key_is_named_as_the_fault(redis: Any, valkey_url: str, tmp_path: Path) -> None:

@@ -88,4 +88,4 @@ def test_it_is_named_to_people() -> None:
     text = may_be_paid([dispute, DISPUTE])
     assert f"an A-to-z claim ({DISPUTE.dispute_id}, 20.00 USD, Fraud, " in text
     assert f"a chargeback ({DISPUTE.dispute_id})" in text
-    assert may_be_paid([]).startswith("Amazon has told of a dispute, which")
+    assert may_be_paid([]).startswith("Amazon reported a dispute that")

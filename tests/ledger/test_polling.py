@@ -112,4 +112,4 @@ def test_a_wait_is_doubled_up_to_a_bound(failures: int, random: float, expected:
 @given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
 def test_the_spread_is_the_upper_half(failures: int, random: float) -> None:
     whole = backoff(5_000, 600_000, failures, 0.0) * 2
-    assert whole // 2 <= backoff(5_000, 600_000, failures, random) < whole
+    assert whole // 2 <= backoff(5_000, 600_000, failures, random) <= whole

@@ -11,9 +11,9 @@ import pytest
 from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
+from receiver.ledger import next_look
 from receiver.simulator.outcomes import Outcome
 from receiver.store.maintenance import inspection
-from receiver.track import tracker
 from tests.kit.processes import until
 from tests.service.stage import Amazon, Hook, account, running
 
@@ -71,7 +71,7 @@ async def test_a_foreign_key_is_said_and_the_work_goes_on_when_it_is_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(inspection, "CHECK_EVERY", 0.2)
-    monkeypatch.setattr(tracker, "DAMAGED_PAUSE", 300)
+    monkeypatch.setattr(next_look, "DAMAGED_PAUSE", 300)
     key = f"refunds:{{us}}:{kind}"
     with capture_logs() as logs:
         async with running(valkey_url, [account(shop, tmp_path)], [audit, finance]) as stage:

@@ -120,7 +120,7 @@ class Shop:
         number = self._next()
         await self.store.schedule.hint(self.name, hint(number, at=self.store.now(), message=f"m{number}"))
         claimed = await claim_of(self.store, self.name)
-        for look in claimed.refunds:
+        for look in claimed.items:
             told = seen("Declined", int(look.refund_id[-6:]), "AmazonRejected", self.store.now())
             await self.recorder.record(self.account, told, source=look.source, token=look.token, details=FACTS)
             await self.store.refunds.history(self.name, look.refund_id)

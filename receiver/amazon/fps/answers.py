@@ -1,6 +1,6 @@
-"""Pure. What an answer of Flexible Payments means before anybody looks at the refund in it.
+"""Pure. What an answer from Flexible Payments means, before the refund in it is read.
 
-What an answer means is judged in this order:
+The first row that applies decides:
 
     408, 425, 1xx, 3xx, 5xx                          AmazonUnknown
     429                                              AmazonThrottled
@@ -27,7 +27,7 @@ from receiver.ledger.nesting import MAX_DEPTH
 from receiver.ledger.schema import clean
 
 UNDECIDED = frozenset({"ConcurrentModification", "InternalError", "InternalFailure", "ServiceUnavailable"})
-"""Errors that FPS itself calls retriable and that do not tell what became of the request."""
+"""Errors that FPS calls retriable and that do not say what happened to the request."""
 
 VERDICTS = frozenset(
     {
@@ -36,14 +36,14 @@ VERDICTS = frozenset(
         *("OriginalTransactionIncomplete", "DuplicateRequest"),
     }
 )
-"""Errors that speak of the refund: its amount, its transaction, its reference with other values. The list is closed:
-every other error speaks of our request, and the refund was not made."""
+"""Errors about the refund: its amount, its transaction, its reference reused with other values. The list is closed:
+every other error is about our request, and the refund was not made."""
 
 UNKNOWN_STATUSES = frozenset({408, 425})
 
 
 def judged(response: Response) -> Element:
-    """The XML of an answer that is no error; raises as the module says."""
+    """The XML of an answer that is not an error; raises as in the module's table."""
     status = response.status
     undecided = not 200 <= status < 300 and (not 400 <= status < 500 or status in UNKNOWN_STATUSES)
     if undecided or status == 429:
@@ -70,13 +70,13 @@ def judged(response: Response) -> Element:
 
 
 def _weight(pair: tuple[str, Element]) -> int:
-    """Of several errors the one that leaves most open counts: what decides nothing, then what is no verdict."""
+    """The decisive one of several errors: an undecided one first, then one that is no verdict."""
     code = pair[0]
     return 0 if code in UNDECIDED else 1 if not code else 2 if code not in VERDICTS else 3
 
 
 def _parse_refusal(response: Response) -> Element:
-    """The XML of a 4xx. A page of a proxy on the way is no word of FPS's."""
+    """The XML of a 4xx. A proxy's error page is not an answer from FPS."""
     try:
         return _parse(response)
     except AmazonOutcomeUnknown:
@@ -134,7 +134,7 @@ def request_id_of(root: Element) -> str:
 
 
 def text(response: Response, parent: Element, name: str, form: re.Pattern[str], default: str = "") -> str:
-    """The text of the one child of this name, or the default where there is none; anything else is unintelligible."""
+    """The text of the only child of this name; the default if there is none. Anything else is unintelligible."""
     found = parent.findall(f"{{*}}{name}")
     text = (found[0].text or "").strip() if len(found) == 1 and len(found[0]) == 0 else ""
     if not found and default:

@@ -1,11 +1,11 @@
-"""Pure. Refund of Amazon Flexible Payments (FPS), the service behind Amazon Simple Pay, retired on 1 June 2015.
+"""Pure. The Refund call of Amazon Flexible Payments (FPS), the service behind Amazon Simple Pay, retired 1 June 2015.
 
-Amazon's hosts answer no more. This is kept for what was built on it: the request as its guide shows it, the answer, and
-the notification that follows (`amazon/fps/notification.py`), mapped to the same states as refunds of Amazon Pay.
+Amazon's hosts no longer answer. This module supports systems built on FPS: the request as in its guide, the answer, and
+the notification that follows (`amazon/fps/notification.py`), mapped to the same states as Amazon Pay refunds.
 
-A refund is called by the reference that the merchant chose for it. Its parameter has two names, for which `Version`
-decides: the guide's example and the WSDL of 2008-05-01 say RefundTransactionReference, the API reference and the WSDLs
-from 2008-09-17 on say CallerReference. Amazon's own client libraries of both versions bear that out.
+A refund is identified by the merchant's own reference. The parameter's name depends on `Version`: the guide's example
+and the WSDL of 2008-05-01 call it RefundTransactionReference, the API reference and the WSDLs from 2008-09-17 on call
+it CallerReference. Amazon's own client libraries of both versions confirm this.
 
 What an answer means: `amazon/fps/answers.py`.
 """
@@ -29,13 +29,13 @@ from receiver.ledger.schema import clean
 from receiver.ledger.timestamps import format_rfc3339
 
 HOSTS = {"live": "https://fps.amazonaws.com/", "sandbox": "https://fps.sandbox.amazonaws.com/"}
-"""Where FPS was, by environment."""
+"""The former FPS endpoints, by environment."""
 
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9-]{1,35}")
 """At most 35 characters (API reference). Real: 14GK6F2QU755ODS27SGHEURLKPG72Z54KMF."""
 MAX_DESCRIPTION = 160
 CURRENCY = "USD"
-"""FPS knew no other."""
+"""The only currency of FPS."""
 
 STATES = {
     "pending": State.INITIATED,
@@ -44,13 +44,13 @@ STATES = {
     "failure": State.DECLINED,
     "cancelled": State.DECLINED,
 }
-"""TransactionStatus, whose case differs between answers and notifications, as a state of a refund."""
+"""TransactionStatus → state of a refund. Its letter case differs between answers and notifications."""
 
 Chosen = TypeVar("Chosen", bound=StrEnum)
 
 
 class Version(StrEnum):
-    """Versions of the API, by the date of their WSDL."""
+    """API versions, named by the date of their WSDL."""
 
     V2008_05_01 = "2008-05-01"
     V2008_09_17 = "2008-09-17"
@@ -58,17 +58,17 @@ class Version(StrEnum):
 
     @property
     def reference_name(self) -> str:
-        """What this version calls the reference of a refund."""
+        """The name of the refund reference in this version."""
         return "RefundTransactionReference" if self is Version.V2008_05_01 else "CallerReference"
 
     @property
     def description_name(self) -> str:
-        """What this version calls the description of a refund."""
+        """The name of the refund description in this version."""
         return "TransactionDescription" if self is Version.V2008_05_01 else "CallerDescription"
 
 
 class Policy(StrEnum):
-    """MarketplaceRefundPolicy: whether the transaction is refunded, the marketplace's fee, or both."""
+    """MarketplaceRefundPolicy: whether to refund the transaction, the marketplace's fee, or both."""
 
     MASTER = "MasterTxnOnly"
     MARKETPLACE = "MarketplaceTxnOnly"
@@ -77,20 +77,20 @@ class Policy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FpsRefundRequest:
-    """The values of one refund. Raises `BadRequest`, naming what FPS or the ledger would not take."""
+    """The values of one refund. Raises `BadRequest`, naming the value that FPS or the ledger would reject."""
 
     transaction_id: str
     reference: str
-    """The merchant's own, unique for ever: it is the refund's id in the ledger, so at most 64 letters, digits and
-    dashes; FPS took 128 bytes, and forgot them after seven days."""
+    """The merchant's own reference, unique for ever. It is the refund's id in the ledger, so it has at most 64 letters,
+    digits and dashes. FPS accepted 128 bytes, and forgot them after seven days."""
     amount: Money | None = None
-    """None: all that is left. FPS refunded no more than the original amount."""
+    """None: the whole remaining amount. FPS refunded no more than the original amount."""
     description: str = ""
     policy: str = ""
     """One of `Policy`; empty: Amazon's default, MasterTxnOnly."""
 
     def __post_init__(self) -> None:
-        """Check every parameter."""
+        """Check every value."""
         if not TRANSACTION_ID.fullmatch(self.transaction_id):
             _bad("TransactionId", "transaction_id", "has at most 35 letters, digits and dashes")
         if not REFUND_ID.fullmatch(self.reference):
@@ -105,13 +105,13 @@ class FpsRefundRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What FPS said of a refund. `transaction_status` is its own word, of which `observation.state` is the meaning."""
+    """FPS's answer about a refund. `transaction_status` is its own word; `observation.state` is the mapped state."""
 
     transaction_id: str
-    """As FPS gave it back: that of the original transaction (API reference). Empty where it cannot be read."""
+    """As returned by FPS: that of the original transaction (API reference). Empty if unreadable."""
     transaction_status: str
     request_id: str
-    """What Amazon's support asked for; empty where FPS gave none."""
+    """The id that Amazon's support asked for; empty if FPS sent none."""
     observation: Observation
 
 
@@ -124,10 +124,10 @@ def refund(
     version: str = Version.V2008_05_01,
     method: str = SignatureMethod.HMAC_SHA256,
 ) -> Request:
-    """The signed Refund, at `now` (ms UTC). `url` is one of `HOSTS`, or an address of one's own without a query.
+    """The signed Refund, at `now` (ms UTC). `url` is one of `HOSTS`, or a custom address without a query.
 
-    The request is an order to move money, good for as long as its timestamp is (about 15 minutes): treat its address as
-    a secret. Raises `BadRequest` for an address, version or signature method that cannot be used.
+    The request is an order to move money, valid as long as its timestamp (about 15 minutes): keep its URL secret.
+    Raises `BadRequest` for an address, version or signature method that cannot be used.
     """
     chosen = _member(Version, version, "Version", "version")
     parameters = {
@@ -149,7 +149,7 @@ def refund(
 
 
 def check_address(url: str) -> str:
-    """The address, if it can be signed and sent as it stands; raises `BadRequest` otherwise."""
+    """The address, if it can be signed and sent unchanged; raises `BadRequest` otherwise."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -161,12 +161,12 @@ def check_address(url: str) -> str:
 
 
 def read_refund(response: Response, order: FpsRefundRequest, now: int, *, environment: str = "") -> Answer:
-    """The answer to the Refund of this order; `environment` is `Live`, `Sandbox` or empty for unknown.
+    """The answer to the Refund of this order. `environment` is `Live`, `Sandbox`, or empty if unknown.
 
-    FPS tells no time, so the observation is of `now` (ms). Raises `AmazonOutcomeUnknown`, `AmazonThrottled` or
-    `AmazonRefused` as the module says; an answer about another reference is
-    `AmazonOutcomeUnknown("amazon_wrong_refund")`. After a try that ended unknown no refusal proves that nothing was
-    refunded: DuplicateRequest may speak of that very try.
+    FPS sends no time, so the observation is dated `now` (ms). Raises `AmazonOutcomeUnknown`, `AmazonThrottled` or
+    `AmazonRefused` as in `answers.py`; an answer about another reference is
+    `AmazonOutcomeUnknown("amazon_wrong_refund")`. After an attempt with an unknown outcome, a refusal does not prove
+    that nothing was refunded: DuplicateRequest may refer to that attempt.
     """
     root = judged(response)
     if name(root) != "RefundResponse":
@@ -200,7 +200,7 @@ def read_refund(response: Response, order: FpsRefundRequest, now: int, *, enviro
 
 
 def state_of(status: str) -> str:
-    """The state of a refund that a TransactionStatus means, in any case; another word is kept as it is."""
+    """The refund state for a TransactionStatus, in any letter case; an unknown word is kept unchanged."""
     return STATES.get(status.lower(), status)
 
 

@@ -1,7 +1,7 @@
 """Pure. The status notification of Flexible Payments (retired on 1 June 2015): a form that says a transaction changed.
 
-It is a hint and never more. Its signature (RSA-SHA1, or the VerifySignature action) leads to Amazon's hosts for
-Flexible Payments, which are gone: nothing proves any more who sent such a form.
+It is only ever a hint. Its signature (RSA-SHA1, or the VerifySignature action) depends on Amazon's Flexible Payments
+hosts, which no longer exist, so the sender of such a form cannot be proven.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from receiver.errors import Malformed
 from receiver.ledger.refund import REFUND_ID
 
 MAX_BODY: Final = 16 * 1024
-"""Bytes. With a postal address and a signature real ones stay below 2 KiB."""
+"""Bytes. Real ones stay below 2 KiB, including a postal address and a signature."""
 MAX_FIELDS: Final = 100
 
 REFERENCES: Final = ("refundtransactionreference", "callerreference", "referenceid")
-"""Where the merchant's reference stands, the first that is there: FPS, then Simple Pay."""
+"""Fields that can hold the merchant's reference, in order: FPS, then Simple Pay."""
 
 REFUND_CODES: Final = frozenset({"RS", "RF"})
-"""Simple Pay's status codes for a refund that succeeded or failed; `operation` is missing in some of its forms."""
+"""Simple Pay's status codes for a refund that succeeded or failed. Some of its forms have no `operation`."""
 
 _FIELD = re.compile(rb"(?:[A-Za-z0-9*._~+-]|%[0-9A-Fa-f]{2})+=(?:[!-$'-~]|%[0-9A-Fa-f]{2})*")
 _NAME = re.compile(r"[A-Za-z0-9._]{1,64}")
@@ -32,16 +32,16 @@ _WORD = re.compile(r"[A-Za-z]{1,32}")
 
 @dataclass(frozen=True, slots=True)
 class StatusNotification:
-    """What the form says. Of other operations than refunds, reference and transaction are empty where they are odd."""
+    """The form's content. For operations other than refunds, a malformed reference or transaction is empty."""
 
     reference: str
-    """Of a refund always `REFUND_ID`: the refund's id in the ledger."""
+    """For a refund always a `REFUND_ID`: the refund's id in the ledger."""
     transaction_id: str
-    """Empty where it is missing."""
+    """Empty if missing."""
     status: str
-    """As sent: SUCCESS, PENDING, FAILURE, …, or a code of Simple Pay's such as RS."""
+    """As sent: SUCCESS, PENDING, FAILURE, …, or a Simple Pay code such as RS."""
     operation: str
-    """In capitals: PAY, REFUND, SETTLE, …; empty where it is missing."""
+    """In capitals: PAY, REFUND, SETTLE, …; empty if missing."""
 
     @property
     def is_refund(self) -> bool:
@@ -50,11 +50,11 @@ class StatusNotification:
 
 
 def read_status_notification(body: bytes) -> StatusNotification:
-    """Read the body of the POST, `application/x-www-form-urlencoded` in UTF-8.
+    """Parse the body of the POST, `application/x-www-form-urlencoded` in UTF-8.
 
-    Amazon spells the names in several ways, so their case does not count. Raises `Malformed`
-    (`notification_unreadable`), and nothing else, whatever the body is: over 16 KiB or 100 fields, an empty field, a
-    percent sign without two hex digits, a byte that no form has, another encoding than UTF-8, a name twice.
+    Amazon spells the names in several ways, so their case is ignored. Raises only `Malformed`
+    (`notification_unreadable`), for any body: over 16 KiB or 100 fields, an empty field, a percent sign without two hex
+    digits, a byte that is invalid in a form, another encoding than UTF-8, a duplicate name.
     """
     fields = _read_form(body)
     status = fields.get("status", "")

@@ -1,7 +1,7 @@
-"""Pure. A refund by Flexible Payments that we were asked for: its values, and what became of it.
+"""Pure. A requested Flexible Payments refund: its values and its progress.
 
-For seven days Amazon takes the same values under the same reference for the same refund. So an order is repeated until
-Amazon gives its verdict, but not after that time: Amazon has forgotten the reference, and would refund again.
+For seven days Amazon treats the same values under the same reference as the same refund. So an order is repeated until
+Amazon gives its verdict, but not after that time: Amazon has then forgotten the reference, and would refund again.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class FpsRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(result: Observation | AmazonError | None, record: FpsRecord | None, now: int, random: float) -> Verdict:
-    """What the end of an attempt means for its order. Total. `result` is None if it was too late to send anything.
+    """The verdict of an attempt on its order. Total. `result` is None if it was too late to send anything.
 
-    Every refusal is a verdict, unlike those of Amazon Pay: FPS has an error of its own for requests that it refuses.
+    Every refusal is a verdict, unlike in Amazon Pay: FPS has separate errors for requests that it rejects.
     """
     if isinstance(result, Observation):
         return Made(result)

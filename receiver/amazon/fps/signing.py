@@ -1,7 +1,7 @@
-"""Pure. AWS Signature Version 2, with which Flexible Payments was called: an HMAC over host, path and sorted query.
+"""Pure. AWS Signature Version 2, used by Flexible Payments: an HMAC over host, path and sorted query.
 
 The rules are those of "Signature Version 2 Signing Process" in AWS's General Reference, which also publishes an example
-with its signature. AWS itself has moved on to Version 4; nothing but the retired Flexible Payments needs this.
+with its signature. AWS itself has moved to Version 4; only the retired Flexible Payments needs this.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class SignatureMethod(StrEnum):
-    """How the HMAC is made. AWS recommends SHA-256."""
+    """The hash of the HMAC. AWS recommends SHA-256."""
 
     HMAC_SHA256 = "HmacSHA256"
     HMAC_SHA1 = "HmacSHA1"
 
     @property
     def digest(self) -> str:
-        """The name of the hash for `hmac`."""
+        """The hash name for `hmac`."""
         return "sha1" if self is SignatureMethod.HMAC_SHA1 else "sha256"
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An AWS access key. Raises `BadRequest` naming what is wrong, and showing none of the secret."""
+    """An AWS access key. Raises `BadRequest` that says what is wrong, without revealing the secret."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
@@ -58,7 +58,7 @@ def signed_url(
     credentials: Credentials,
     method: SignatureMethod = SignatureMethod.HMAC_SHA256,
 ) -> str:
-    """The address of a signed GET: `url`, which has no query, with `parameters` in signed order and their `Signature`.
+    """The URL of a signed GET: `url` (without a query), then `parameters` in signed order and their `Signature`.
 
     Adds AWSAccessKeyId, SignatureMethod and SignatureVersion.
     """
@@ -74,9 +74,9 @@ def signed_url(
 
 
 def string_to_sign(verb: str, url: str, parameters: Mapping[str, str]) -> str:
-    """Verb, value of the Host header in lower case, path (`/` where there is none) and canonical query, a line each.
+    """Verb, lower-case Host header, path (`/` if empty) and canonical query, one per line.
 
-    The Host header names the port only where it is not the scheme's own (RFC 9110 7.2), and so does this text.
+    The Host header contains the port only if it is not the scheme's default (RFC 9110 7.2); so does this text.
     """
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2].lower().removesuffix(f":{DEFAULT_PORTS.get(parts.scheme)}")

@@ -1,7 +1,7 @@
-"""Pure. What a certificate must be before SNS signatures are checked with it.
+"""Pure. Checks a certificate before it is used to verify SNS signatures.
 
-SNS signs with ordinary public web certificates. The file at `SigningCertURL` holds one certificate in PEM and no chain,
-and is named after the MD5 of the DER bytes (true of every certificate seen since 2010; nowhere documented).
+SNS signs with ordinary public web certificates. The file at `SigningCertURL` holds one certificate in PEM and no chain.
+Its name contains the MD5 of the DER bytes (true of every certificate seen since 2010; documented nowhere).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _SMALLEST_KEY, _LARGEST_KEY, _SMALLEST_EXPONENT = 2048, 8192, 65537
 
 @dataclass(frozen=True, slots=True)
 class SigningCertificate:
-    """A certificate that may sign for SNS: an end entity's, with a sound RSA key. Name and dates count per message."""
+    """A certificate that may sign for SNS: an end entity's, with a sound RSA key. Name and dates are checked later."""
 
     name: str
-    """MD5 of `der`, 32 lower-case hex digits: the file name that it should have been found under."""
+    """MD5 of `der`, 32 lower-case hex digits: the expected file name."""
     dns_names: frozenset[str]
     not_before: int
     """ms since the epoch, UTC."""
@@ -49,8 +49,8 @@ class SigningCertificate:
 def decode_pem(pem: bytes) -> bytes:
     """The DER bytes of exactly one PEM block with nothing around it.
 
-    Raises `VerificationFailed` (`certificate_not_pem`) on anything else: many tools take a block out of XML, or one of
-    two.
+    Raises `VerificationFailed` (`certificate_not_pem`) on anything else: many tools accept a block inside XML, or one
+    of two blocks.
     """
     match = _PEM.fullmatch(pem) if len(pem) <= MAX_PEM else None
     try:
@@ -68,17 +68,16 @@ def decode_pem(pem: bytes) -> bytes:
 
 
 def read_certificate(pem: bytes) -> SigningCertificate:
-    """Read the file that `SigningCertURL` names.
+    """Parse the file that `SigningCertURL` names.
 
-    Raises `VerificationFailed` with a reason `certificate_…`, and nothing else: not one PEM block, not X.509 v3, not
-    RSA of 2048 to 8192 bits with an odd exponent from 65537, a certificate authority, or meant for other uses than a
-    web server.
+    Raises only `VerificationFailed`, with a reason `certificate_…`: not one PEM block, not X.509 v3, not RSA of 2048 to
+    8192 bits with an odd exponent from 65537, a certificate authority, or not for use by a web server.
     """
     return read_der(decode_pem(pem))
 
 
 def read_der(der: bytes) -> SigningCertificate:
-    """The same, from the DER bytes."""
+    """The same for DER bytes."""
     try:
         certificate = x509.load_der_x509_certificate(der)
         key = certificate.public_key()
@@ -88,8 +87,8 @@ def read_der(der: bytes) -> SigningCertificate:
         end_entity = _is_end_entity(extensions)
         for_servers = _is_for_servers(extensions)
         version = certificate.version
-    # The bytes are hostile, and the library's ways to refuse them are many (ValueError, UnsupportedAlgorithm,
-    # DuplicateExtension, deprecation warnings under -W error, ...): each of them means the same here.
+    # The bytes are hostile, and the library rejects them in many ways (ValueError, UnsupportedAlgorithm,
+    # DuplicateExtension, deprecation warnings under -W error, ...). Each of them means the same here.
     except Exception as error:
         raise VerificationFailed("The certificate cannot be read.", reason="certificate_unreadable") from error
     if version is not x509.Version.v3:
@@ -106,16 +105,16 @@ def read_der(der: bytes) -> SigningCertificate:
 
 
 def file_hash(der: bytes) -> str:
-    """The 32 hex digits in the name of the certificate's file."""
+    """The 32 hex digits in the certificate's file name."""
     return hashlib.md5(der, usedforsecurity=False).hexdigest()
 
 
 def check_certificate(certificate: SigningCertificate, partition: str, region: str, at: int, now: int) -> None:
-    """It must bear the name of SNS in that region, and be valid at the message's time or now (ms), give or take 5
-    minutes.
+    """Check that the certificate names SNS in that region, and is valid at the message's time or now (ms), with a
+    tolerance of 5 minutes.
 
-    A notification that is delivered again for days may outlive its certificate. One that is older than its certificate
-    was signed anew: SNS repeats it with its first `Timestamp`, and with the certificate of the day. Raises
+    A notification that is redelivered for days can outlive its certificate. A message older than its certificate was
+    signed again: SNS repeats it with its original `Timestamp`, but with the current certificate. Raises
     `VerificationFailed`.
     """
     if regions.signing_name(partition, region) not in certificate.dns_names:
@@ -139,7 +138,7 @@ def _is_sound(key: RSAPublicKey) -> bool:
 
 
 def _dns_names(certificate: x509.Certificate, extensions: x509.Extensions) -> frozenset[str]:
-    """The subject alternative names, or the common name where there are none (certificates before 2015)."""
+    """The subject alternative names, or the common name if there are none (certificates before 2015)."""
     try:
         alternatives = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -156,7 +155,7 @@ def _is_end_entity(extensions: x509.Extensions) -> bool:
 
 
 def _is_for_servers(extensions: x509.Extensions) -> bool:
-    """RFC 5280, 4.2.1.3 and 4.2.1.12: each use is free where its extension is absent."""
+    """RFC 5280, 4.2.1.3 and 4.2.1.12: without the extension, any use is allowed."""
     try:
         if not extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
             return False

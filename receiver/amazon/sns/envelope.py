@@ -1,7 +1,7 @@
-"""Pure. The body of a POST by SNS → `Envelope`, with the exact text that Amazon signed.
+"""Pure. Parses the body of a POST from SNS into an `Envelope` with the exact text that Amazon signed.
 
-Every signed field has one exact form. That is what makes the signed text unambiguous: it joins names and values by line
-feeds without escaping, so a line feed in a short field could move the borders under an old signature.
+Every signed field must have one exact form. This makes the signed text unambiguous: it joins names and values with line
+feeds and no escaping, so a line feed in a short field could move the field boundaries under an old signature.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from receiver.amazon.sns import regions, strict_json
 from receiver.errors import Malformed
 
 MAX_BODY: Final = 256 * 1024
-"""Bytes. SNS allows messages of 256 KiB; Amazon Pay's are below 10 KB with their envelope."""
+"""Bytes. SNS allows messages of 256 KiB; Amazon Pay's are below 10 KB including their envelope."""
 
 NOTIFICATION: Final = "Notification"
 SUBSCRIPTION: Final = "SubscriptionConfirmation"
 UNSUBSCRIBE: Final = "UnsubscribeConfirmation"
 
 TOPIC_ARN = re.compile(r"arn:(aws(?:-cn|-us-gov|-eusc)?):sns:([a-z0-9-]{1,32}):([0-9]{12}):[A-Za-z0-9_-]{1,256}")
-"""Partition, region, AWS account, name. FIFO topics are left out: they cannot deliver over HTTP."""
+"""Partition, region, AWS account, name. FIFO topics do not match: they cannot deliver over HTTP."""
 
 _TYPE = re.compile(f"{NOTIFICATION}|{SUBSCRIPTION}|{UNSUBSCRIBE}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -47,7 +47,7 @@ _FORMS = {
     "Signature": (_BASE64, "bad_signature_encoding"),
 }
 _FORMED = re.compile("\n".join(f"(?:{form.pattern})" for form, _ in _FORMS.values()))
-"""None of these forms has a line feed in it."""
+"""None of these forms allows a line feed."""
 _FIELDS = frozenset(
     {
         *("Type", "MessageId", "TopicArn", "Message", "Timestamp", "SignatureVersion", "Signature", "SigningCertURL"),
@@ -62,14 +62,14 @@ _SIGNED = {
 _FOLDED = frozenset(name.casefold() for name in _FIELDS)
 _HEADERS = {"x-amz-sns-message-type": "Type", "x-amz-sns-message-id": "MessageId", "x-amz-sns-topic-arn": "TopicArn"}
 HEADERS: Final = frozenset({*_HEADERS, "x-amz-sns-rawdelivery"})
-"""The headers that `read_envelope` looks at."""
+"""The headers that `read_envelope` checks."""
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One SNS message as it stands in the body: well formed, and not yet believed."""
+    """One SNS message as received: well formed, but not yet proven."""
 
     type: str
     """`Notification`, `SubscriptionConfirmation` or `UnsubscribeConfirmation`."""
@@ -86,25 +86,25 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """1 (SHA-1) or 2 (SHA-256). Not signed."""
     signature: bytes
     signing_cert_url: str
-    """Any text at all: `signature.check_address` judges it. Not signed."""
+    """Any text: `signature.check_address` checks it. Not signed."""
     signed_text: bytes
-    """What the signature covers."""
+    """The text that the signature covers."""
     subject: str | None = None
     token: str | None = None
     """Only in confirmations. A secret: it confirms the subscription."""
     subscribe_url: str | None = None
-    """Only in confirmations, and then exactly the address that SNS builds from topic and token."""
+    """Only in confirmations: exactly the address that SNS builds from topic and token."""
 
     def __repr__(self) -> str:
         return f"Envelope({self.type} {self.message_id})"
 
 
 def read_envelope(body: bytes, headers: Mapping[str, str] = _NO_HEADERS) -> Envelope:
-    """Read the body of a POST by SNS.
+    """Parse the body of a POST from SNS.
 
-    Header names are lower case; headers are compared where they are there, never believed. Raises `Malformed`, and
-    nothing else, whatever the bytes are. Fields and forms: the SNS developer guide, "HTTP/HTTPS notification JSON
-    format", and what real messages have.
+    Header names are lower case. Headers, if present, must agree with the body; they are never trusted. Raises only
+    `Malformed`, for any bytes. Fields and forms are those of the SNS developer guide, "HTTP/HTTPS notification JSON
+    format", and of real messages.
     """
     if headers.get("x-amz-sns-rawdelivery", "false").lower() != "false":
         raise Malformed("Raw message delivery carries no signature: switch it off.", reason="raw_delivery")
@@ -115,15 +115,15 @@ def read_envelope(body: bytes, headers: Mapping[str, str] = _NO_HEADERS) -> Enve
     envelope = _read(fields)
     for header, name in _HEADERS.items():
         if header in headers and headers[header] != fields[name]:
-            raise Malformed(f"The header {header} says something else than the body.", reason="header_mismatch")
+            raise Malformed(f"The header {header} contradicts the body.", reason="header_mismatch")
     return envelope
 
 
 def _check_spelling(fields: dict[str, object]) -> None:
-    """Lambda spells `SigningCertUrl`; lenient readers take `messageid`. A field has one spelling, and is there once."""
+    """Refuse other spellings, such as Lambda's `SigningCertUrl` or `messageid`, and duplicates under them."""
     others = [name.casefold() for name in fields if name not in _FIELDS]
     if others and (len(set(others)) != len(others) or not _FOLDED.isdisjoint(others)):
-        raise Malformed("A field is spelled in another way than SNS over HTTP spells it.", reason="field_spelling")
+        raise Malformed("A field name is not spelled as SNS spells it over HTTP.", reason="field_spelling")
 
 
 def _read(fields: dict[str, object]) -> Envelope:
@@ -156,7 +156,7 @@ def _read(fields: dict[str, object]) -> Envelope:
 
 
 def _formed(fields: dict[str, object]) -> list[str]:
-    """The fields of one line each, in the order of `_FORMS`, judged in one go; taken one by one where one is wrong."""
+    """The single-line fields, in the order of `_FORMS`. All are matched at once, or one by one if any is wrong."""
     try:
         texts: list[str] = [fields[name] for name in _FORMS]  # type: ignore[misc]
         if _FORMED.fullmatch("\n".join(texts)):
@@ -177,11 +177,11 @@ def _milliseconds(timestamp: str) -> int:
     try:
         return (datetime.fromisoformat(timestamp) - _EPOCH) // _MILLISECOND
     except ValueError as error:
-        raise Malformed("Timestamp names a moment that does not exist.", reason="bad_timestamp") from error
+        raise Malformed("Timestamp is not a valid time.", reason="bad_timestamp") from error
 
 
 def _signature(text: str) -> bytes:
-    """256 to 512 bytes, in the one base64 text that they have (RFC 4648, section 3.5: padding bits are zero)."""
+    """256 to 512 bytes, in canonical base64 (RFC 4648, section 3.5: padding bits are zero)."""
     try:
         signature = binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error as error:
@@ -197,7 +197,7 @@ def _signature(text: str) -> bytes:
 
 
 def _subscribe_url(fields: dict[str, object], host: str, topic_arn: str, token: str) -> str:
-    """SNS builds it from topic and token, always in this order; nothing else is ever confirmed."""
+    """SNS builds it from topic and token, always in this order. No other address is ever visited."""
     url = f"https://{host}/?Action=ConfirmSubscription&TopicArn={topic_arn}&Token={token}"
     if fields.get("SubscribeURL") != url:
         raise Malformed("SubscribeURL is not the one of this topic and token.", reason="bad_subscribe_url")
@@ -205,7 +205,7 @@ def _subscribe_url(fields: dict[str, object], host: str, topic_arn: str, token: 
 
 
 def _signed_text(fields: dict[str, object], kind: str) -> bytes:
-    """Name, line feed, value, line feed for each field that is there (SNS guide, "Verifying the signatures")."""
+    """Name, line feed, value, line feed for each field present (SNS guide, "Verifying the signatures")."""
     text = "".join([f"{name}\n{fields[name]}\n" for name in _SIGNED[kind] if name in fields])
     try:
         return text.encode()

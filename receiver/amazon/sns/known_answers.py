@@ -1,6 +1,6 @@
-"""Pure. A key's certificate, a text, and its two signatures: what verifying must answer on every machine.
+"""Pure. Test vectors for signature checks: a certificate, a text, and its two signatures.
 
-The key was made for this and thrown away.
+The private key was generated for this and thrown away.
 """
 
 from __future__ import annotations

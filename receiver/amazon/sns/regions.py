@@ -1,7 +1,7 @@
-"""Pure. Where SNS lives in each AWS region, and the name that its signing certificate bears there.
+"""Pure. The SNS host of each AWS region, and the name in its signing certificate.
 
 The table is `signingCertCommonName` of aws-sdk-java-v2, `SnsHostProvider.java` (April 2026), without the isolated
-partitions. An unknown region has no name: it is never guessed.
+partitions. The name for an unknown region is never guessed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SUFFIX: Final = {
     "aws-us-gov": "amazonaws.com",
     "aws-eusc": "amazonaws.eu",
 }
-"""AWS partition → the end of its host names."""
+"""AWS partition → suffix of its host names."""
 
 _DEFAULT = (
     *("us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "sa-east-1"),
@@ -39,7 +39,7 @@ def _names() -> dict[tuple[str, str], str]:
 
 
 SIGNING_NAMES: Final = _names()
-"""(partition, region) → the DNS name in the certificate that signs there."""
+"""(partition, region) → the DNS name in the signing certificate."""
 
 
 def host(partition: str, region: str) -> str:
@@ -48,5 +48,5 @@ def host(partition: str, region: str) -> str:
 
 
 def signing_name(partition: str, region: str) -> str | None:
-    """The DNS name that the signing certificate must bear; None for a region that this table does not know."""
+    """The DNS name that the signing certificate must have; None for an unknown region."""
     return SIGNING_NAMES.get((partition, region))

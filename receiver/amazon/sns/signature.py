@@ -1,13 +1,13 @@
-"""Pure. Is an envelope genuine? The order of proof, for a live notification and for a captured one.
+"""Pure. Proves that an envelope is genuine, whether live or captured. The order of the checks:
 
-    the caller          the topic is one that the account allows
-    check_claims        the certificate's address, the age; returns the name of the certificate's file
-    the caller          the certificate: fetched, kept, or given
+    the caller          the account allows the topic
+    check_claims        the certificate's address and the age; returns the certificate's file hash
+    the caller          obtains the certificate: fetched, cached, or given
     prove               the certificate is SNS's and valid, the signature is right
 
 The signature proves that SNS sent this text for this topic. SNS signs for every AWS customer with the same
-certificates, so only the pinned `TopicArn` makes it Amazon Pay's. Until the topic and the claims are checked, no
-certificate may be fetched: a stranger could choose the address.
+certificates, so only the pinned `TopicArn` shows that it comes from Amazon Pay. No certificate may be fetched before
+topic and claims are checked: otherwise a stranger could choose the address.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ PAST_MS: Final = 15 * 86_400_000
 FUTURE_MS: Final = 5 * 60_000
 
 _PADDING = PKCS1v15()
-_HASHES: dict[int, HashAlgorithm] = {1: SHA1(), 2: SHA256()}  # noqa: S303 - SNS signs with SHA-1 unless told otherwise
+_HASHES: dict[int, HashAlgorithm] = {1: SHA1(), 2: SHA256()}  # noqa: S303 - SNS signs with SHA-1 by default
 
 
 def check_claims(envelope: Envelope, now: int, past_ms: int = PAST_MS, future_ms: int = FUTURE_MS) -> str:
-    """What an envelope must satisfy before its certificate is looked up. Returns the file hash of that certificate.
+    """Check the claims of an envelope before its certificate is looked up. Returns the certificate's file hash.
 
-    Raises what `check_address` and `check_age` raise.
+    Raises like `check_address` and `check_age`.
     """
     name = check_address(envelope)
     check_age(envelope, now, past_ms, future_ms)
@@ -47,9 +47,9 @@ def check_claims(envelope: Envelope, now: int, past_ms: int = PAST_MS, future_ms
 
 
 def prove(envelope: Envelope, certificate: SigningCertificate, now: int) -> None:
-    """Prove that SNS signed the envelope with this certificate, whose name and claims are checked already.
+    """Prove that SNS signed the envelope with this certificate. Its file hash and claims must be checked already.
 
-    Raises `VerificationFailed`, or `Unavailable` where this machine cannot verify.
+    Raises `VerificationFailed`, or `Unavailable` if this machine cannot verify.
     """
     check_certificate(certificate, envelope.partition, envelope.region, envelope.timestamp, now)
     check_signature(envelope, certificate)
@@ -62,11 +62,11 @@ def _address(partition: str, region: str) -> re.Pattern[str]:
 
 
 def check_address(envelope: Envelope) -> str:
-    """The certificate must stand at the one address of the topic's own region. Returns its file hash, 32 hex digits.
+    """Check that the certificate's address is the one of the topic's region. Returns its file hash, 32 hex digits.
 
-    Compared as text, never parsed: every parser of URLs has its own opinion of tabs, backslashes and user names.
-    Raises `VerificationFailed` (`wrong_certificate_address`), or `CertificateUnavailable` (`unknown_region`) where the
-    region of an allowed topic is not in our table, which is our lack.
+    The address is compared as text and never parsed: URL parsers disagree on tabs, backslashes and user names.
+    Raises `VerificationFailed` (`wrong_certificate_address`), or `CertificateUnavailable` (`unknown_region`) if our
+    table lacks the region of an allowed topic.
     """
     if regions.signing_name(envelope.partition, envelope.region) is None:
         raise CertificateUnavailable("The topic's AWS region is not known to this version.", reason="unknown_region")
@@ -77,7 +77,7 @@ def check_address(envelope: Envelope) -> str:
 
 
 def read_address(url: str) -> tuple[str, str] | None:
-    """(partition, file hash) of a certificate address of any known region; None where the text is no such address."""
+    """(partition, file hash) of a certificate address in any known region; None if the text is not one."""
     for partition, region in regions.SIGNING_NAMES:
         if match := _address(partition, region).fullmatch(url):
             return partition, match[1]
@@ -85,20 +85,20 @@ def read_address(url: str) -> tuple[str, str] | None:
 
 
 def check_age(envelope: Envelope, now: int, past_ms: int = PAST_MS, future_ms: int = FUTURE_MS) -> None:
-    """Signed within the last `past_ms`, by its own account; `now` is ms.
+    """Check that the envelope claims to be signed within the last `past_ms`; `now` is ms.
 
-    Raises `VerificationFailed` (`too_old`), or `DatedInFuture` where it is more than `future_ms` ahead.
+    Raises `VerificationFailed` (`too_old`), or `DatedInFuture` if it is more than `future_ms` ahead.
     """
     if envelope.timestamp < now - past_ms:
-        raise VerificationFailed("The notification is older than Amazon delivers any.", reason="too_old")
+        raise VerificationFailed("The notification is too old: Amazon would no longer deliver it.", reason="too_old")
     if envelope.timestamp > now + future_ms:
         raise DatedInFuture()
 
 
 def check_signature(envelope: Envelope, certificate: SigningCertificate) -> None:
-    """RSA PKCS#1 v1.5 over the signed text, with the hash that `SignatureVersion` names.
+    """Verify RSA PKCS#1 v1.5 over the signed text, with the hash given by `SignatureVersion`.
 
-    `SignatureVersion` itself is not signed: relabelling only makes the signature wrong. Raises `VerificationFailed`
+    `SignatureVersion` itself is not signed, but changing it only makes the signature wrong. Raises `VerificationFailed`
     (`bad_signature`).
     """
     _verify(certificate.public_key, envelope.signature, envelope.signed_text, envelope.signature_version)
@@ -114,10 +114,10 @@ def _verify(key: RSAPublicKey, signature: bytes, text: bytes, version: int) -> N
 
 
 def self_test() -> None:
-    """Verify known signatures, one for each version, and refuse them over another text.
+    """Check that known signatures, one for each version, verify, and fail for another text.
 
-    Raises `ConfigurationError`: some crypto policies forbid SHA-1 signatures, and then no notification of a topic with
-    `SignatureVersion` 1 (all that were ever seen of Amazon Pay) could be believed.
+    Raises `ConfigurationError`. Some crypto policies forbid SHA-1 signatures. Then no notification of a topic with
+    `SignatureVersion` 1 could be verified, and every Amazon Pay topic ever seen uses it.
     """
     key = read_certificate(known_answers.CERTIFICATE).public_key
     problems = []

@@ -1,4 +1,4 @@
-"""Pure. JSON with one meaning: what two readers could read differently is refused, and there is one way to fail."""
+"""Pure. Strict JSON: anything that two parsers could read differently is refused, always with the same exception."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_DIGITS: Final = 32
 
 
 def parse(body: bytes) -> object:
-    """Read one JSON text in UTF-8 (RFC 8259), without a byte order mark.
+    """Parse one JSON text in UTF-8 (RFC 8259), without a byte order mark.
 
-    Raises `Malformed`, and nothing else: on other encodings, duplicate keys, `NaN` and `Infinity`, numbers of over 32
-    characters, nesting of over 16 levels, and anything after the value.
+    Raises only `Malformed`: for other encodings, duplicate keys, `NaN` and `Infinity`, numbers of over 32 characters,
+    nesting of over 16 levels, and anything after the value.
     """
     if (found := _flat(body, body.count(b'"') - body.count(b'\\"'), b"\\\\" in body)) is not None:
         return found
@@ -30,17 +30,17 @@ def parse(body: bytes) -> object:
 
 
 def parse_text(text: str) -> object:
-    """The same for a text that has been decoded already."""
+    """The same for text that is already decoded."""
     if (found := _flat(text, text.count('"') - text.count('\\"'), "\\\\" in text)) is not None:
         return found
     return _parse(text)
 
 
 def _flat(text: str | bytes, quotes: int, backslashes: bool) -> dict[str, str] | None:
-    """An object of texts alone, as nearly all are, in a fifth of the time; None: see for yourself.
+    """Fast path (five times as fast) for an object that holds only texts, as nearly all do. None: use the full parser.
 
-    Without a backslash that is escaped itself, every quote that is not escaped begins or ends a text. An object of n
-    members, which are texts, has 4n of them: more, and a key is there twice.
+    Without escaped backslashes, every unescaped quote begins or ends a text. An object of n text members has 4n quotes.
+    If there are more, a key is duplicated.
     """
     if backslashes:
         return None

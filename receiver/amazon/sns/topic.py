@@ -1,24 +1,24 @@
-"""Pure. Which SNS topics an account believes."""
+"""Pure. The SNS topics that an account accepts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 AMAZON_PAY_AWS_ACCOUNTS = frozenset({"291180941288", "598607868003"})
-"""AWS accounts whose topics carried every Amazon Pay notification seen in public."""
+"""The AWS accounts that own every publicly seen Amazon Pay topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicPattern:
     """One allowed `TopicArn`: an exact ARN, or `arn:aws:sns:<region>:<aws account>:<beginning>*`.
 
-    The star stands for the rest of the topic's name and nothing else: partition, region and AWS account are exact.
+    The star stands only for the rest of the topic's name. Partition, region and AWS account are exact.
     """
 
     text: str
 
     def matches(self, topic_arn: str) -> bool:
-        """Whether the signed `TopicArn` is allowed by this pattern. Case counts."""
+        """Whether this pattern allows the signed `TopicArn`. Case counts."""
         if self.text == "*":
             return True
         if self.text.endswith("*"):

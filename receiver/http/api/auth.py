@@ -1,4 +1,4 @@
-"""HTTP. Bearer tokens (RFC 6750): who calls, what they may do, which accounts they see."""
+"""HTTP. Bearer tokens (RFC 6750): the caller, its scopes, and the accounts it may see."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONGEST_TOKEN = 1024
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose token it is. `accounts` are those that it may see, in the order of the configuration."""
+    """The token's name and rights. `accounts` are those that it may see, in the order of the configuration."""
 
     name: str
     scopes: frozenset[Scope]
@@ -32,18 +32,18 @@ class Caller:
             raise Forbidden(f"The token {self.name} lacks the scope {wanted}.", reason="scope_missing")
 
     def seen(self, account: str | None) -> tuple[str, ...]:
-        """The accounts to look in. Raises `NotFound` for one that is not there, or not for this token."""
+        """The accounts to search. Raises `NotFound` for one that does not exist or that the token may not see."""
         if account is None:
             return self.accounts
         if account not in self.accounts:
-            raise NotFound("There is no such account, or the token may not see it.", reason="no_such_account")
+            raise NotFound("Account not found, or not visible to the token.", reason="no_such_account")
         return (account,)
 
 
 class Tokens:
-    """All tokens of the configuration. Only their digests are known here.
+    """All configured tokens; only their digests are kept here.
 
-    `session` says who calls by a session of the dashboard where no token was sent; that is for reading only.
+    `session` identifies the caller by a dashboard session if no token was sent; that allows reading only.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Tokens:
         return len(self._callers)
 
     def identify(self, request: HTTPConnection) -> Caller:
-        """Who calls.
+        """Identifies the caller.
 
-        Raises `Unauthorized`: `token_missing`, or `token_unknown`; or `TooManyAttempts` after too many of the latter.
+        Raises `Unauthorized` (`token_missing`, `token_unknown`), or `TooManyAttempts` after too many unknown tokens.
         """
         headers = request.headers.getlist("authorization")
         by_session = None if headers else self._session(request)
@@ -74,7 +74,7 @@ class Tokens:
         return caller
 
     def admits(self, request: HTTPConnection) -> bool:
-        """Whether who was identified by this request would be so now: a session may have ended."""
+        """Whether this request would still be identified as the same caller: a session may have ended."""
         return bool(request.headers.getlist("authorization")) or self._session(request) is not None
 
     def _presented(self, request: HTTPConnection, headers: list[str]) -> Caller:
@@ -87,7 +87,7 @@ class Tokens:
             raise
 
     def known(self, token: bytes) -> Caller:
-        """Whose token it is. Every digest is compared, in constant time, so that the time says nothing about any.
+        """Finds the caller by its token. Compares every digest in constant time, so the time reveals nothing.
 
         Raises `Unauthorized`: `token_unknown`.
         """

@@ -1,4 +1,4 @@
-"""HTTP. The body of a request to the API: how it is read, what its schema is made of, and the account it is for."""
+"""HTTP. Request bodies of the API: reading them, the parts of their schemas, and the account that they name."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ READ_TIMEOUT = 10.0
 
 ACCOUNT_FIELD: Final[Schema] = {
     "type": ["string", "null"],
-    "description": "Our name of the account; needed where the token sees several.",
+    "description": "The account's name in the settings. Required if the token sees several.",
 }
 REFUND_FIELD: Final = REFUND.schema
 
 
 def object_schema(about: str, required: tuple[str, ...], properties: Mapping[str, Schema], example: object) -> Schema:
-    """An object with these fields and no others."""
+    """An object with exactly these fields."""
     return {
         "type": "object",
         "description": about,
@@ -38,7 +38,6 @@ def object_schema(about: str, required: tuple[str, ...], properties: Mapping[str
 
 
 def money_schema(currency: Schema, about: str) -> Schema:
-    """An amount with its currency."""
     return {
         "type": "object",
         "description": about,
@@ -47,8 +46,8 @@ def money_schema(currency: Schema, about: str) -> Schema:
             "amount": {
                 "type": "string",
                 "pattern": whole(AMOUNT),
-                "description": "Decimal, more than zero, with no more places than the currency has. A JSON number "
-                "without an exponent is taken as well, and its digits are.",
+                "description": "Decimal, greater than zero, with no more decimal places than the currency has. A JSON "
+                "number without an exponent is accepted too, with its exact digits.",
             },
             "currencyCode": currency,
         },
@@ -57,10 +56,10 @@ def money_schema(currency: Schema, about: str) -> Schema:
 
 
 def read_money(value: object, absent: str = "") -> Money:
-    """`refundAmount`. Raises `BadRequest`; `absent` says, for people, when it may be left out."""
+    """`refundAmount`. Raises `BadRequest`; `absent` tells the user when it may be omitted."""
     if not isinstance(value, Mapping) or set(value) != {"amount", "currencyCode"}:
         example = '{"amount": "14.00", "currencyCode": "USD"}'
-        raise BadRequest(f"`refundAmount` is an object like {example}{absent}.", reason="bad_amount")
+        raise BadRequest(f"`refundAmount` must be an object such as {example}{absent}.", reason="bad_amount")
     try:
         return Money.parse(value["amount"], value["currencyCode"])
     except Malformed as error:
@@ -68,17 +67,17 @@ def read_money(value: object, absent: str = "") -> Money:
 
 
 def chosen_account(caller: Caller, named: object) -> str:
-    """The one account that is meant. Raises `BadRequest`, `NotFound`, or `Conflict` where it must be named."""
+    """The one account meant. Raises `BadRequest`, `NotFound`, or `Conflict` if it must be named."""
     if named is not None and not isinstance(named, str):
-        raise BadRequest("`account` is the name of an account.", reason="bad_parameter")
+        raise BadRequest("`account` must be the name of an account.", reason="bad_parameter")
     accounts = caller.seen(named)
     if len(accounts) != 1:
-        raise Conflict(f"Say which `account`: one of {', '.join(accounts)}.", reason="account_needed")
+        raise Conflict(f"Specify `account`: one of {', '.join(accounts)}.", reason="account_needed")
     return accounts[0]
 
 
 async def read_whole(request: Request, what: str, most: int, timeout: float) -> bytes:
-    """The body of a request, at most `most` bytes, within `timeout` seconds. `what` it is, for people.
+    """The body of a request, at most `most` bytes, within `timeout` seconds. `what` names it in error texts.
 
     Raises `BadRequest`.
     """
@@ -90,12 +89,12 @@ async def read_whole(request: Request, what: str, most: int, timeout: float) -> 
                 if len(raw) > most:
                     raise BadRequest(f"The {what} is longer than {most} bytes.", reason="too_large")
     except (TimeoutError, ClientDisconnect):
-        raise BadRequest(f"The {what} did not come to its end in time.", reason="body_timeout") from None
+        raise BadRequest(f"The {what} did not arrive in time.", reason="body_timeout") from None
     return bytes(raw)
 
 
 async def read_object(request: Request, *, needed: bool = True) -> dict[str, Any]:
-    """The body as a JSON object; where none is needed, an absent one is empty. Raises `BadRequest`."""
+    """The body as a JSON object; an absent one is empty if none is needed. Raises `BadRequest`."""
     raw = await read_whole(request, "body", MOST_BODY, READ_TIMEOUT)
     if not raw and not needed:
         return {}
@@ -111,10 +110,10 @@ async def read_object(request: Request, *, needed: bool = True) -> dict[str, Any
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two readers of one body could otherwise read two amounts (RFC 8259, 4)."""
+    """Otherwise two parsers of one body could read two different amounts (RFC 8259, 4)."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise BadRequest("The body names the same key twice.", reason="duplicate_key")
+        raise BadRequest("The body contains the same key twice.", reason="duplicate_key")
     return found
 
 

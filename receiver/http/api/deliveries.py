@@ -42,17 +42,19 @@ from receiver.store.deliveries.dead_letters import Redriven, Waiting
 from receiver.store.redis.stream_ids import fixed_width, written_at
 
 MOST_SHOWN = 100
-"""Ids that the answer to a redrive names."""
+"""How many ids the answer to a redrive lists."""
 TEST_WAIT, LOOK_EVERY = 30.0, 0.1
 PLACE = re.compile(rf"([0-9]{{1,16}})[.]({STREAM_ID.pattern})")
 FIRST = "0-0"
-STATE: Final = word("state", "Which.", {"type": "string", "enum": ["waiting", "dead"], "default": "dead"})
+STATE: Final = word(
+    "state", "Which deliveries to list.", {"type": "string", "enum": ["waiting", "dead"], "default": "dead"}
+)
 CURSOR: Final = word(
     "cursor",
-    "`nextCursor` of the page before, for the same state.",
+    "`nextCursor` of the previous page, for the same state.",
     {"type": "string", "pattern": whole(STREAM_ID, PLACE)},
 )
-LIMIT: Final = number("limit", "How many.", 50, 1, 200)
+LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 
 
 class DeliveryApi:
@@ -66,7 +68,7 @@ class DeliveryApi:
         "/v1/subscribers/{name}/deliveries",
         id="listDeliveries",
         tag="subscribers",
-        summary="What a subscriber is owed, or what was given up",
+        summary="Waiting or permanently failed deliveries of a subscriber",
         scopes=ADMIN,
         parameters=(NAME, ACCOUNT, STATE, CURSOR, LIMIT),
         answers=(Answer(200, DeliveryListJson),),
@@ -74,7 +76,7 @@ class DeliveryApi:
         in_turn=True,
     )
     async def many(self, call: Call) -> Response:
-        """Dead ones newest first, waiting ones by their next try."""
+        """Dead ones newest first, waiting ones by their next attempt."""
         account, subscriber = await find_subscriber(self._store, call.accounts, call[NAME])
         state, cursor, limit = call[STATE] or "dead", call[CURSOR], call[LIMIT]
         shown: list[DeadDeliveryJson] | list[WaitingDeliveryJson]
@@ -93,7 +95,7 @@ class DeliveryApi:
             shown = [_waiting(each) for each in waiting]
             after = f"{waiting[-1].at}.{waiting[-1].stream_id}" if len(waiting) == limit else None
         else:
-            raise BadRequest("`state` is waiting or dead.", reason="bad_parameter")
+            raise BadRequest("`state` must be waiting or dead.", reason="bad_parameter")
         body = DeliveryListJson(
             account=account,
             state=state,
@@ -107,21 +109,21 @@ class DeliveryApi:
         "/v1/subscribers/{name}/redrive",
         id="redrive",
         tag="subscribers",
-        summary="Send events to a subscriber again, with the same webhook-id",
+        summary="Resend events to a subscriber, with the same webhook-id",
         scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         body=Body(REDRIVE),
         answers=(
             Answer(200, RedriveJson, "A dry run: nothing was changed."),
-            Answer(202, RedriveJson, "They wait to be sent."),
+            Answer(202, RedriveJson, "The events are queued."),
         ),
         reasons=({400: ("bad_redrive",)}, *ONE),
     )
     async def redrive(self, call: Call) -> Response:
-        """With `ids`, or `since` and `until`, or `all`; with `dryRun` nothing is changed.
+        """With `ids`, or `since` and `until`, or `all`; `dryRun` changes nothing.
 
-        A time range and `all` are about dead events; ids (of the event, or in the stream) about any event that is
-        still kept, also one that was delivered. They are sent at the subscriber's rate, with the same `webhook-id`.
+        A time range and `all` select dead events. `ids` (of the event, or in the stream) select any event still kept,
+        including delivered ones. They are sent at the subscriber's rate, with the same `webhook-id`.
         """
         account, subscriber = await find_subscriber(self._store, call.accounts, call[NAME])
         wanted = read_wanted(await read_object(call.request))
@@ -152,7 +154,7 @@ class DeliveryApi:
                 yield each.stream_id
 
     async def _by_ids(self, account: str, name: str, ids: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The stream ids that are meant, and what is nowhere to be found: dead ones first, then the whole stream."""
+        """The stream ids selected, and the ids not found. Searches dead events first, then the whole stream."""
         streams = [each for each in ids if is_stream_id(each)]
         found = {each: each for each in await self._store.deliveries.known(account, name, streams)}
         looked_for = set(ids) - set(streams)
@@ -177,20 +179,20 @@ class DeliveryApi:
         "/v1/subscribers/{name}/test",
         id="testSubscriber",
         tag="subscribers",
-        summary="Send a subscriber one test event, also while it is paused",
-        about="Answers when the subscriber has, within 30 seconds.",
+        summary="Send a subscriber one test event, even while it is paused",
+        about="Returns once the subscriber has answered, after 30 seconds at most.",
         scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         answers=(
-            Answer(200, TestedJson, "It was sent; `delivered` says whether it was taken."),
+            Answer(200, TestedJson, "Sent; `delivered` says whether the subscriber accepted it."),
             Answer(202, TestPendingJson, "Not sent yet."),
         ),
         reasons=ONE,
     )
     async def test(self, call: Call) -> Response:
-        """One test event for this subscriber alone; 200 with its answer.
+        """Sends one test event to this subscriber only; 200 with its answer.
 
-        202 where nobody has sent it in time: no worker runs, or others are being sent to it.
+        202 if it was not sent in time: no worker is running, or other deliveries to the subscriber are in progress.
         """
         account, subscriber = await find_subscriber(self._store, call.accounts, call[NAME])
         now = self._now()
@@ -217,7 +219,7 @@ class DeliveryApi:
 
 
 def a_test(account: str, now: int, random: str) -> Event:
-    """An event about a refund that never was; `random` is 32 hex digits, so that each test has an id of its own."""
+    """An event about a fictitious refund; `random` is 32 hex digits, so that each test has its own id."""
     refund = Refund(
         account=account,
         refund_id="S01-0000000-0000000-R000000",
@@ -244,7 +246,7 @@ async def _within(seconds: float, look: Callable[[], Awaitable[bytes]]) -> bytes
 
 
 def _bad_cursor() -> BadRequest:
-    return BadRequest("`cursor` is not one that a page of this list gave.", reason="bad_cursor")
+    return BadRequest("`cursor` does not come from a page of this list.", reason="bad_cursor")
 
 
 def _dead(dead: DeadEvent) -> DeadDeliveryJson:

@@ -1,4 +1,4 @@
-"""HTTP. `/v1/diagnostics`: what only the running process knows, for those who run it."""
+"""HTTP. `/v1/diagnostics`: what only the running process knows, for operators."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DAY_MS: Final = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class DiagnosticsSource:
-    """What there is to tell. `store` is `embedded` or `redis`; `workers` gives each task's state: running, failing or
+    """The data to report. `store` is `embedded` or `redis`; `workers` gives each task's state: running, failing or
     ended."""
 
     store: Literal["embedded", "redis"]
@@ -43,14 +43,14 @@ class DiagnosticsApi:
         "/v1/diagnostics",
         id="getDiagnostics",
         tag="operation",
-        summary="What only the running process knows, since its start",
+        summary="What this process has recorded since its start",
         scopes=ADMIN,
         answers=(Answer(200, DiagnosticsJson),),
         store=False,
     )
     async def report(self, call: Call) -> Response:
-        """Leaves out the workers of accounts that the token may not see; unconfigured topics and merchants belong to
-        no account."""
+        """Omits the workers of accounts that the token may not see. Unconfigured topics and merchants belong to no
+        account."""
         inside, now = self._inside, self._now()
         body = DiagnosticsJson(
             version=package_version(),
@@ -74,7 +74,6 @@ class DiagnosticsApi:
 
 
 def sightings(unknowns: UnconfiguredNames) -> list[SightingJson]:
-    """Most often seen first."""
     found = sorted(unknowns.listed().items(), key=lambda pair: -pair[1].count)
     return [
         SightingJson(
@@ -87,13 +86,13 @@ def sightings(unknowns: UnconfiguredNames) -> list[SightingJson]:
 
 
 def _may_see(caller: Caller, worker: str) -> bool:
-    """Workers are called `track:us`, or are everybody's."""
+    """A worker of one account is named like `track:us`; any other name is shared by all accounts."""
     _, _, account = worker.partition(":")
     return not account or account in caller.accounts
 
 
 def package_version() -> str:
-    """The version that is installed; empty for code that is not."""
+    """The installed version; empty if the package is not installed."""
     try:
         return version(PACKAGE)
     except PackageNotFoundError:

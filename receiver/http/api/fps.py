@@ -1,16 +1,16 @@
 """HTTP. `POST /v1/fps/refunds` and `/fps/{account}`: Flexible Payments, which Amazon retired on 1 June 2015.
 
-The second takes the status notification, a form. Nothing proves any more who sent it, so it changes nothing but when
-Amazon is asked, and that only for a refund that this account has ordered:
+The second receives the status notification, a form. Its sender can no longer be proven, so it only makes the poll of
+Amazon due now, and only for a refund that this account has ordered:
 
 | case | answer |
 |---|---|
-| about a refund that was ordered here: it is due now | 200 |
-| not about a refund: passed over | 200 |
-| garbled | 400 |
+| about a refund ordered here: it is due now | 200 |
+| not about a refund: ignored | 200 |
+| malformed | 400 |
 | no such account, or one without Flexible Payments | 404 |
 | more than 16 KiB | 413 |
-| about a refund that nobody ordered here: the order may be on its way | 503 + Retry-After |
+| about a refund not ordered here: the order may be on its way | 503 + Retry-After |
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ from receiver.settings.sections import IngestSettings
 
 FIELDS: Final[Mapping[str, Schema]] = {
     "account": ACCOUNT_FIELD,
-    "transactionId": {"type": "string", "pattern": whole(TRANSACTION_ID), "description": "What is refunded."},
+    "transactionId": {"type": "string", "pattern": whole(TRANSACTION_ID), "description": "The transaction to refund."},
     "refundTransactionReference": {
         **REFUND_FIELD,
-        "description": "Your own, unique for ever: the refund's id here, and the key. The same values again are "
-        "the same refund.",
+        "description": "Your own reference, unique for ever. It is the refund's id here, and the key: the same values "
+        "again are the same refund.",
     },
-    "refundAmount": money_schema({"type": "string", "enum": [CURRENCY]}, "Left out: all that is left."),
+    "refundAmount": money_schema({"type": "string", "enum": [CURRENCY]}, "Default: everything not yet refunded."),
     "description": {"type": "string", "maxLength": MAX_DESCRIPTION, "description": "Printable characters."},
     "marketplaceRefundPolicy": {"type": "string", "enum": ["", *Policy]},
 }
 CREATE: Final = object_schema(
-    "A refund by Flexible Payments.",
+    "A refund through Flexible Payments.",
     ("transactionId", "refundTransactionReference"),
     FIELDS,
     {
@@ -79,29 +79,32 @@ FORM: Final[Schema] = {
         "status": {"type": "string", "pattern": "^[A-Za-z]{1,32}$"},
         "operation": {"type": "string", "pattern": "^[A-Za-z]{0,32}$"},
         "transactionId": {"type": "string"},
-        "referenceId": {"type": "string", "description": "Of a refund: the reference that was ordered here."},
+        "referenceId": {
+            "type": "string",
+            "description": "For a refund: the reference under which it was ordered here.",
+        },
     },
     "additionalProperties": {"type": "string"},
-    "description": "The fields of a status notification, as FPS or Simple Pay named them; their case does not count.",
+    "description": "The fields of a status notification, named as in FPS or Simple Pay, in any case.",
     "examples": [{"status": "SUCCESS", "operation": "REFUND", "referenceId": "order-4711-refund-1"}],
 }
 ORDER_ON_ITS_WAY = 60
-WHEN_ABSENT = "; it is left out where all that is left is to be refunded"
+WHEN_ABSENT = "; omit it to refund everything not yet refunded"
 TAKE_FORM: Final = Operation(
     "POST",
     "/fps/{account}",
     id="receiveFpsNotification",
     tag="notifications",
-    summary="Take a status notification of Flexible Payments, which Amazon retired in 2015",
-    about="Nothing proves such a form any more: it only makes a refund that was ordered here due now.",
+    summary="Receive a status notification from Flexible Payments, which Amazon retired in 2015",
+    about="The sender of such a form can no longer be proven. It only makes a refund ordered here due for polling now.",
     parameters=(ACCOUNT_IN_PATH,),
     body=Body(FORM, media_type="application/x-www-form-urlencoded"),
-    answers=(Answer(200, about="Noted, or not about a refund. No body."),),
+    answers=(Answer(200, about="Accepted, or not about a refund. No body."),),
     bare={
         **{status: TO_SNS[status] for status in (413, 415, 500)},
-        400: "Garbled. No body.",
-        404: "There is no such account, or it has no Flexible Payments. No body.",
-        503: "There is no order under this reference yet, or the service has trouble of its own. No body.",
+        400: "Malformed. No body.",
+        404: "The account does not exist or has no Flexible Payments. No body.",
+        503: "There is no order with this reference yet, or a temporary problem of the service. No body.",
     },
     problem=None,
 )
@@ -116,14 +119,14 @@ class NoFlexiblePayments(InvalidNotification):
 
 
 def form_routes(fps_issuers: Mapping[str, FpsIssuer], limits: IngestSettings, metrics: Metrics) -> list[BaseRoute]:
-    """Where status notifications come in; `fps_issuers` by account, only those that are configured."""
+    """The routes of status notifications; `fps_issuers` by account, only the configured ones."""
     narrow = limits.model_copy(update={"max_body": min(limits.max_body, MAX_BODY)})
     forms = Ipn(Forms(fps_issuers), narrow, metrics, dated=False)
     return [Route(path, forms) for path in (TAKE_FORM.path, f"{TAKE_FORM.path}/")]
 
 
 class Forms:
-    """Status notifications, taken off the wire as those of Amazon Pay are."""
+    """Receives status notifications, in the same way as those of Amazon Pay."""
 
     waiting = 0
 
@@ -138,9 +141,9 @@ class Forms:
         traceparent: str = "",
         source: str = "",
     ) -> Receipt:
-        """Take one. Raises `InvalidNotification`, or `Unavailable` for a reference without an order.
+        """Process one. Raises `InvalidNotification`, or `Unavailable` for a reference without an order.
 
-        Anybody can post a form: its `traceparent` goes no further than the log.
+        Any client can post a form, so its `traceparent` is used in the log only.
         """
         issuer = self._issuers.get(account or "")
         if issuer is None:
@@ -150,7 +153,7 @@ class Forms:
             return Receipt(NotificationOutcome.NOT_A_REFUND, 0, 0, object_type="FPS")
         if not await issuer.hint(told.reference):
             raise Unavailable(
-                "There is no order under this reference yet.", reason="fps_no_order", retry_after=ORDER_ON_ITS_WAY
+                "There is no order with this reference yet.", reason="fps_no_order", retry_after=ORDER_ON_ITS_WAY
             )
         return Receipt(
             NotificationOutcome.NOTED, 0, 0, object_type="FPS", refund_id=told.reference, accounts=(account or "",)
@@ -158,7 +161,7 @@ class Forms:
 
 
 class FpsApi:
-    """The handler; `fps_issuers` by account, only those that are configured."""
+    """The handler; `fps_issuers` by account, only the configured ones."""
 
     def __init__(self, fps_issuers: Mapping[str, FpsIssuer]) -> None:
         self._issuers = fps_issuers
@@ -168,12 +171,12 @@ class FpsApi:
         "/v1/fps/refunds",
         id="createFpsRefund",
         tag="issuing",
-        summary="Issue a refund by Flexible Payments, which Amazon retired in 2015",
-        about="Your reference is the key: the same values again are answered from the ledger.",
+        summary="Issue a refund through Flexible Payments, which Amazon retired in 2015",
+        about="Your reference is the key: repeating the call with the same values is answered from the ledger.",
         scopes=ISSUE,
         body=Body(CREATE),
         answers=(
-            Answer(201, RefundJson, "Amazon has taken it.", LOCATION, TO_REFUND),
+            Answer(201, RefundJson, "Accepted by Amazon.", LOCATION, TO_REFUND),
             Answer(202, PendingOrderJson, "Amazon has not answered yet.", PENDING),
         ),
         problem=RefundProblemJson,
@@ -192,26 +195,26 @@ class FpsApi:
         ),
     )
     async def create(self, call: Call) -> Response:
-        """201 with the refund, 202 while Amazon has not answered. The reference is the key."""
+        """201 with the refund, or 202 while Amazon has not answered. The reference is the key."""
         fields = await read_object(call.request)
         account = self._account(call.caller, fields.get("account"))
         return _answer(account, await self._issuers[account].create(read_order(fields)))
 
     def _account(self, caller: Caller, named: object) -> str:
         if named is not None and not isinstance(named, str):
-            raise BadRequest("`account` is the name of an account.", reason="bad_parameter")
+            raise BadRequest("`account` must be the name of an account.", reason="bad_parameter")
         found = [name for name in caller.seen(named) if name in self._issuers]
         if not found:
-            raise NotFound("No account here has Flexible Payments: `[accounts.fps]`.", reason="no_fps")
+            raise NotFound("No account visible to the token has Flexible Payments (`[accounts.fps]`).", reason="no_fps")
         if len(found) > 1:
-            raise Conflict(f"Say which `account`: one of {', '.join(found)}.", reason="account_needed")
+            raise Conflict(f"Specify `account`: one of {', '.join(found)}.", reason="account_needed")
         return found[0]
 
 
 def read_order(fields: Mapping[str, Any]) -> FpsRefundRequest:
-    """The values of a refund. Raises `BadRequest` that names the field."""
+    """The refund that the fields describe. Raises `BadRequest` that names the field."""
     if set(fields) - set(FIELDS):
-        raise BadRequest(f"Unknown field; known are {', '.join(FIELDS)}.", reason="unknown_field")
+        raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}.", reason="unknown_field")
     texts = {name: _text(fields, name) for name in FIELDS if name not in ("account", "refundAmount")}
     return FpsRefundRequest(
         texts["transactionId"],
@@ -225,7 +228,7 @@ def read_order(fields: Mapping[str, Any]) -> FpsRefundRequest:
 def _text(fields: Mapping[str, Any], name: str) -> str:
     value = fields.get(name, "")
     if not isinstance(value, str):
-        raise BadRequest(f"`{name}` is a text.", reason="bad_field")
+        raise BadRequest(f"`{name}` must be a string.", reason="bad_field")
     return value
 
 

@@ -1,4 +1,4 @@
-"""HTTP. `POST /v1/refunds` and `/v1/refunds/{id}/retry`: issue a refund, once however often it is asked for."""
+"""HTTP. `POST /v1/refunds` and `/v1/refunds/{id}/retry`: issue a refund once, however often it is requested."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ from receiver.ledger.request_shape import refusal_json
 from receiver.ledger.schema import DESCRIPTION_LIMIT, RefundJson, money_json, refund_json, tidy
 
 MOST_NAMED = 50
-"""Ids that one `besides` may hold: far more than refunds that Amazon takes for a charge."""
+"""How many ids one `besides` may hold: far more than the refunds that Amazon accepts for a charge."""
 ASK_AGAIN = 5
 EXAMPLE_KEY: Final = "order-4711-refund-1"
 KEY: Final = Parameter(
     "Idempotency-Key",
-    "A word of your own for this refund, in printable ASCII characters.",
+    "Your unique key for this refund, in printable ASCII characters.",
     {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[ -~]+$"},
     str,
     "",
@@ -64,9 +64,9 @@ BESIDES: Final = {
     "type": "array",
     "maxItems": MOST_NAMED,
     "items": REFUND_FIELD,
-    "description": "Ids of refunds and refund requests of the same charge that the caller knows of: this refund is "
-    "wanted beside them. The answer 409 same_amount_refunded or charge_in_conflict lists those that have to be named. "
-    "An id that stands in no way is passed over. It is no part of what the Idempotency-Key stands for.",
+    "description": "Ids of other refunds and refund requests of the same charge: issue this refund in addition to "
+    "them. The answer 409 same_amount_refunded or charge_in_conflict lists the ids that must be named. Ids that do not "
+    "prevent the refund are ignored. Not part of what the Idempotency-Key identifies.",
 }
 FIELDS: Final[Mapping[str, Schema]] = {
     "account": ACCOUNT_FIELD,
@@ -75,12 +75,12 @@ FIELDS: Final[Mapping[str, Schema]] = {
     "softDescriptor": {
         "type": "string",
         "maxLength": MAX_SOFT_DESCRIPTOR,
-        "description": "What the buyer sees on the statement. Printable characters.",
+        "description": "Text on the buyer's statement. Printable characters.",
     },
     "orderReference": {
         "type": "string",
         "maxLength": MAX_ORDER_REFERENCE,
-        "description": "Your own order number, kept unaltered. Left out: the charge's. No control characters.",
+        "description": "Your own order number, kept unaltered. Default: the charge's. No control characters.",
     },
     "besides": BESIDES,
 }
@@ -92,7 +92,7 @@ CREATE: Final = object_schema(
     {"chargeId": "S01-5105180-3221187-C056351", "refundAmount": USD},
 )
 RETRY: Final = object_schema(
-    "Nothing, or the other refunds of the charge that this one is wanted beside.",
+    "Empty, or the other refunds of the charge that this one is in addition to.",
     (),
     {"besides": BESIDES},
     {"besides": ["S01-5105180-3221187-R022311"]},
@@ -122,8 +122,6 @@ REFUSALS: Final[tuple[Reasons, ...]] = (
 
 
 class IssueApi:
-    """The handlers; `issuers` by account."""
-
     def __init__(self, issuers: Mapping[str, Issuer]) -> None:
         self._issuers = issuers
 
@@ -132,14 +130,14 @@ class IssueApi:
         "/v1/refunds",
         id="createRefund",
         tag="issuing",
-        summary="Issue a refund, once however often it is asked for",
-        about="The request is on disk before Amazon is asked. The same key with the same values is the same refund: "
-        "asking again is always safe.",
+        summary="Issue a refund, once however often it is requested",
+        about="The request is on disk before Amazon is asked. The same key with the same values identifies the same "
+        "refund: repeating the call is always safe.",
         scopes=ISSUE,
         parameters=(KEY,),
         body=Body(CREATE),
         answers=(
-            Answer(201, RefundJson, "Amazon has taken it.", LOCATION, TO_REFUND),
+            Answer(201, RefundJson, "Accepted by Amazon.", LOCATION, TO_REFUND),
             STILL_PENDING,
         ),
         problem=RefundProblemJson,
@@ -155,7 +153,7 @@ class IssueApi:
         ),
     )
     async def create(self, call: Call) -> Response:
-        """201 with the refund, 202 while Amazon has not answered."""
+        """201 with the refund, or 202 while Amazon has not answered."""
         key = _key(call.request)
         fields = await read_object(call.request)
         account = chosen_account(call.caller, fields.get("account"))
@@ -167,12 +165,12 @@ class IssueApi:
         "/v1/refunds/{refund_id}/retry",
         id="retryRefund",
         tag="issuing",
-        summary="Issue a declined refund again, at most once",
+        summary="Reissue a declined refund, at most once",
         scopes=ISSUE,
         parameters=(REFUND, ACCOUNT),
         body=Body(RETRY, required=False),
         answers=(
-            Answer(201, RefundJson, "Amazon has taken the new one.", LOCATION, TO_REFUND),
+            Answer(201, RefundJson, "Amazon accepted the new refund.", LOCATION, TO_REFUND),
             STILL_PENDING,
         ),
         problem=RefundProblemJson,
@@ -186,26 +184,27 @@ class IssueApi:
         ),
     )
     async def retry(self, call: Call) -> Response:
-        """A declined refund again, with the values it had; only `besides` may be sent. Answers as `create` does."""
+        """Reissues a declined refund with its original values; the body may only have `besides`. Answers as `create`
+        does."""
         account, refund_id = chosen_account(call.caller, call[ACCOUNT] or None), call[REFUND]
         fields = await read_object(call.request, needed=False)
         if set(fields) - {"besides"}:
             raise BadRequest(
-                "Unknown field; known: besides. A retry repeats the declined refund as it was. Another one is POST "
-                "/v1/refunds.",
+                "Unknown field. Known fields: besides. A retry repeats the declined refund unchanged. For a "
+                "different refund use POST /v1/refunds.",
                 reason="unknown_field",
             )
         return _answer(account, await self._issuers[account].retry(refund_id, _asked(call, fields)))
 
 
 def read_wish(fields: Mapping[str, Any]) -> RefundRequest:
-    """What a caller wants refunded. Raises `BadRequest` that names the field."""
+    """The refund requested. Raises `BadRequest` that names the field."""
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown:
-        raise BadRequest(f"Unknown field; known are {', '.join(FIELDS)}.", reason="unknown_field")
+        raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}.", reason="unknown_field")
     charge_id = fields.get("chargeId")
     if not isinstance(charge_id, str) or not REFUND_ID.fullmatch(charge_id):
-        raise BadRequest("`chargeId` is the id of a charge, like S01-5105180-3221187-C056351.", reason="bad_charge_id")
+        raise BadRequest("`chargeId` must be a charge id such as S01-5105180-3221187-C056351.", reason="bad_charge_id")
     return RefundRequest(
         charge_id=charge_id,
         money=read_money(fields.get("refundAmount")),
@@ -220,12 +219,12 @@ def _asked(call: Call, fields: Mapping[str, Any]) -> Asked:
 
 
 def read_besides(value: object) -> tuple[str, ...]:
-    """The refunds and refund requests that the caller names. Raises `BadRequest` (`bad_besides`)."""
+    """The refunds and refund requests that `besides` names. Raises `BadRequest` (`bad_besides`)."""
     ids = value if isinstance(value, list) else [None]
     if len(ids) > MOST_NAMED or not all(isinstance(each, str) and REFUND_ID.fullmatch(each) for each in ids):
         raise BadRequest(
-            f"`besides` is a list of at most {MOST_NAMED} ids of refunds or refund requests of the charge, such as "
-            '["S01-5105180-3221187-R022311"].',
+            f"`besides` must be a list of at most {MOST_NAMED} ids of refunds or refund requests of the charge, such "
+            'as ["S01-5105180-3221187-R022311"].',
             reason="bad_besides",
         )
     return tuple(ids)
@@ -234,14 +233,14 @@ def read_besides(value: object) -> tuple[str, ...]:
 def _text(fields: Mapping[str, Any], name: str, most: int, reason: str) -> str:
     value = fields.get(name, "")
     if not isinstance(value, str) or len(value) > most or not value.isprintable():
-        raise BadRequest(f"`{name}` is a text of at most {most} printable characters.", reason=reason)
+        raise BadRequest(f"`{name}` must be a string of at most {most} printable characters.", reason=reason)
     return value
 
 
 def _reference(value: object) -> str:
     if not isinstance(value, str) or reference_problem(value):
         most = f"{MAX_ORDER_REFERENCE} characters, without control characters"
-        raise BadRequest(f"`orderReference` is a text of at most {most}.", reason="bad_order_reference")
+        raise BadRequest(f"`orderReference` must be a string of at most {most}.", reason="bad_order_reference")
     return value
 
 
@@ -249,7 +248,7 @@ def _key(request: Request) -> str:
     keys = request.headers.getlist("idempotency-key")
     if len(keys) != 1:
         raise BadRequest(
-            "Send one Idempotency-Key header with a word of your own for this refund, such as your refund's number. "
+            "Send one Idempotency-Key header that is unique to this refund, such as your refund number. "
             "The same key never refunds twice.",
             reason="idempotency_key_needed",
         )
@@ -257,11 +256,11 @@ def _key(request: Request) -> str:
 
 
 def pending_detail(last_error: str, detail: str, again: str) -> str:
-    """Why there is no refund yet, and what the caller may do."""
+    """Why there is no refund yet, and what the caller can do."""
     if last_error == AmazonRefusesUs.reason:
         said = tidy(detail, DESCRIPTION_LIMIT)
         kept = f"The request is saved and will be retried; {again}."
-        return f"Amazon refuses our requests, so nothing was refunded yet. {kept} {said}"
+        return f"Amazon refuses our requests, so nothing has been refunded yet. {kept} {said}"
     return f"Amazon has not answered yet. The request is saved and will be retried; {again}."
 
 

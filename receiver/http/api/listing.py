@@ -1,8 +1,8 @@
-"""HTTP. One list out of several accounts' lists, newest change first.
+"""HTTP. Merges several accounts' lists into one, newest change first.
 
-The store orders every account's refunds by (time of the last change, refund id) and goes on after any such place. One
-place therefore serves all accounts; nothing is lost between pages, whatever changes meanwhile moves to the top.
-Clients get the place as an opaque cursor, bound to their filters and refused if altered.
+The store orders every account's refunds by (time of the last change, refund id) and continues after any such position.
+One position therefore serves all accounts. No refund is lost between pages: one that changes meanwhile moves to the
+top. Clients get the position as an opaque cursor, which is bound to their filters and rejected if altered.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ CHECK_BYTES = 9
 async def merged(store: Store, accounts: Sequence[str], query: Query, cursor: str, limit: int) -> Page:
     """At most `limit` refunds of all the accounts. Raises `StoreUnavailable`, and `BadRequest` for a wrong cursor.
 
-    The accounts share what one request may look at.
+    The accounts share the number of entries that one request may scan.
     """
     share = MOST_EXAMINED // max(len(accounts), 1)
     pages = await asyncio.gather(*(store.refunds.page(account, query, cursor, limit, share) for account in accounts))
     if len(pages) == 1:
         return pages[0]
     bad = tuple(each for page in pages for each in page.unreadable)
-    # What an account has not shown yet lies below where its page ended: nothing below the highest such end is sure.
+    # Unseen refunds of an account lie below the end of its page: nothing below the highest such end is complete.
     unsure = max((place for page in pages if (place := read_place(page.next_cursor))), default=None)
     found = sorted((refund for page in pages for refund in page.refunds), key=place_of, reverse=True)
     sure = [refund for refund in found if unsure is None or place_of(refund) >= unsure]
@@ -47,7 +47,7 @@ async def merged(store: Store, accounts: Sequence[str], query: Query, cursor: st
 
 
 def _cut(refunds: list[Refund], limit: int) -> list[Refund]:
-    """The first `limit`, and what shares the last one's place: the next page begins below that place."""
+    """The first `limit`, and those at the last one's position: the next page begins below it."""
     end = limit
     while end < len(refunds) and place_of(refunds[end]) == place_of(refunds[end - 1]):
         end += 1
@@ -55,13 +55,13 @@ def _cut(refunds: list[Refund], limit: int) -> list[Refund]:
 
 
 def write_cursor(place: str, query: Query, accounts: Sequence[str]) -> str:
-    """The place (in the store's form) with a check that binds it to the filters and accounts; URL-safe text."""
+    """The position (in the store's form) with a check that binds it to the filters and accounts; URL-safe text."""
     raw = place.encode()
     return base64.urlsafe_b64encode(_check(raw, query, accounts) + raw).decode().rstrip("=")
 
 
 def read_cursor(text: str, query: Query, accounts: Sequence[str]) -> str:
-    """The place that a page gave; empty for no cursor. Raises `BadRequest` for any other text, or other filters."""
+    """The position in a page's cursor; empty without one. Raises `BadRequest` for any other text, or other filters."""
     if not text:
         return ""
     try:
@@ -71,7 +71,7 @@ def read_cursor(text: str, query: Query, accounts: Sequence[str]) -> str:
         place = ""
     if not place or text != write_cursor(place, query, accounts):
         raise BadRequest(
-            "`cursor` is not one that a page of this list, with these filters, gave. Leave it out to start again.",
+            "`cursor` does not come from a page of this list with these filters. Omit it to start again.",
             reason="bad_cursor",
         )
     return place

@@ -1,7 +1,7 @@
-"""HTTP. The one refund, refund request or subscriber that a path names, among the accounts that the token may see.
+"""HTTP. Finds the one refund, refund request or subscriber that a path names, in the accounts that the token may see.
 
-Where several accounts have it, the answer is 409 with their names: an answer that depended on which account was asked
-first would be wrong half the time.
+If several accounts have it, the answer is 409 with their names. Otherwise the result would depend on which account was
+searched first.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 async def find_refunds(store: Store, accounts: Sequence[str], refund_id: str) -> list[Refund]:
-    """The refund as each account that knows it has it."""
+    """The refund, once for each account that knows it."""
     answers = await asyncio.gather(*(store.refunds.get(account, refund_id) for account in accounts))
     return [refund for refund in answers if refund is not None]
 
 
 def the_refund(found: Sequence[Refund]) -> Refund:
-    """Raises `NotFound`, `Conflict`."""
+    """The only refund found. Raises `NotFound`, `Conflict`."""
     missing = NotFound(
         "Refund not found. Fetch it with `receiver refund refresh ID`, or check the token's accounts.",
         reason="no_such_refund",
@@ -38,7 +38,7 @@ async def find_request(store: Store, accounts: Sequence[str], request_id: str) -
     """The request, with its account. Raises `NotFound`, `Conflict`."""
     answers = await asyncio.gather(*(store.requests.get(account, request_id) for account in accounts))
     found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
-    missing = NotFound("There is no such refund request, or the token may not see it.", reason="no_such_request")
+    missing = NotFound("Refund request not found, or not visible to the token.", reason="no_such_request")
     return _the_one(found, "know this request", missing)
 
 
@@ -51,12 +51,11 @@ async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[s
 async def find_subscriber(store: Store, accounts: Sequence[str], name: str) -> tuple[str, Subscriber]:
     """The subscriber, with its account. Raises `NotFound`, `Conflict`."""
     found = [each for each in await all_subscribers(store, accounts) if each[1].name == name]
-    return _the_one(found, "have one of this name", no_such_subscriber())
+    return _the_one(found, "have a subscriber with this name", no_such_subscriber())
 
 
 def no_such_subscriber() -> NotFound:
-    """The error for a name that no subscriber has."""
-    return NotFound("There is no such subscriber, or the token may not see it.", reason="no_such_subscriber")
+    return NotFound("Subscriber not found, or not visible to the token.", reason="no_such_subscriber")
 
 
 def _the_one(found: Sequence[tuple[str, T]], what: str, missing: NotFound) -> tuple[str, T]:

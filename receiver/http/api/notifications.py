@@ -1,7 +1,7 @@
-"""HTTP. `/v1/notifications…`: notifications that are proven and not understood, as Amazon sent them.
+"""HTTP. `/v1/notifications…`: notifications that are proven but not understood, as Amazon sent them.
 
-Accounts of one merchant keep a copy each; here it is one. What may be for several merchants is shown only to tokens
-that see all of their accounts.
+Accounts of one merchant keep a copy each; here it appears once. A notification that may concern several merchants is
+shown only to tokens that see all of their accounts.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from receiver.store.refunds.notifications import MOST_KEPT, Kept
 NOTIFICATION_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-[0-9a-f]{8})?")
 NOTIFICATION: Final = in_path(
     "notification_id",
-    "`notificationId` of the list.",
+    "`notificationId` from the list.",
     "17bf00c4-8bf8-5f70-9f25-51097f9450e5",
     NOTIFICATION_ID,
     (
         "bad_notification_id",
-        "The id of a notification is its MessageId, as `receiver notification list` shows it.",
+        "A notification's id is its MessageId, as shown by `receiver notification list`.",
     ),
 )
-LIMIT: Final = number("limit", "How many.", 50, 1, MOST_KEPT)
+LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, MOST_KEPT)
 
 
 class NotificationApi:
@@ -49,8 +49,8 @@ class NotificationApi:
         "/v1/notifications",
         id="listNotifications",
         tag="operation",
-        summary="Notifications that are proven and not understood, newest first",
-        about=f"The last {MOST_KEPT:,} of each account are kept, for 30 days. Amazon was asked about every refund that "
+        summary="Notifications that are proven but not understood, newest first",
+        about=f"Each account keeps its last {MOST_KEPT:,} for 30 days. Amazon has been asked about every refund that "
         "they name.",
         scopes=ADMIN,
         parameters=(ACCOUNT, LIMIT),
@@ -58,7 +58,7 @@ class NotificationApi:
         in_turn=True,
     )
     async def many(self, call: Call) -> Response:
-        """A list to be worked off: it has no pages."""
+        """A work list, so it has no pages."""
         accounts, limit = call.accounts, call[LIMIT]
         lists = await asyncio.gather(
             *(self._store.notifications.latest(account, limit + 1) for account in [*accounts, UNASSIGNED])
@@ -76,14 +76,13 @@ class NotificationApi:
         "/v1/notifications/{notification_id}",
         id="getNotification",
         tag="operation",
-        summary="One of them, with its message",
+        summary="One such notification, with its message",
         scopes=ADMIN,
         parameters=(NOTIFICATION, ACCOUNT),
         answers=(Answer(200, UnrecognizedMessageJson),),
         reasons=({404: ("no_such_notification",)},),
     )
     async def one(self, call: Call) -> Response:
-        """One, with its message."""
         accounts, id_ = call.accounts, call[NOTIFICATION]
         answers = await asyncio.gather(
             *(self._store.notifications.get(account, id_) for account in [*accounts, UNASSIGNED])
@@ -92,11 +91,11 @@ class NotificationApi:
         visible = self._visible(lists, accounts, call.caller.accounts)
         found = next((answer for answer in answers if answer is not None and answer[0] in visible), None)
         if found is None:
-            raise NotFound("No such notification is kept, or the token may not see it.", reason="no_such_notification")
+            raise NotFound("Notification not found, or not visible to the token.", reason="no_such_notification")
         return json_answer(extended(UnrecognizedMessageJson, unrecognized_json(found[0]), message=found[1]))
 
     def _visible(self, lists: Sequence[Sequence[Kept]], asked: Sequence[str], seen: Sequence[str]) -> list[Kept]:
-        """All that these accounts keep, and of what is kept apart that which is for them and for no one else."""
+        """All notifications of these accounts. Of those kept separately, only those whose accounts the token sees."""
         *own, apart = lists
         all_seen = self._configured <= set(seen)
         fitting = [
@@ -109,7 +108,7 @@ class NotificationApi:
 
 
 def unrecognized_json(kept: Kept) -> UnrecognizedJson:
-    """Without the message."""
+    """A notification without its message."""
     details = kept.details
     return UnrecognizedJson(
         notification_id=kept.id,

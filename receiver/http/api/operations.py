@@ -1,10 +1,10 @@
-"""HTTP. An endpoint declares itself above its handler: route, scopes, parameters, answers, reasons.
+"""HTTP. An endpoint is declared above its handler: route, scopes, parameters, answers, reasons.
 
     @Operation("GET", "/v1/refunds", id="listRefunds", scopes=READ, parameters=(STATE, LIMIT), …)
     async def many(self, call: Call) -> Response: …
 
-`routes_of` makes the routes of it: they check the token, its scope and the names in the query before the handler runs.
-`openapi/` makes the description of it.
+`routes_of` turns it into routes, which check the token, its scope and the query's parameter names before the handler
+runs. `openapi/` turns it into the description.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Reasons = Mapping[int, Sequence[str]]
 
 JSON: Final = "application/json"
 AMAZON: Final = "amazon_"
-"""How the reasons of 502 begin: what follows says how the exchange with Amazon ended, and the set is open."""
+"""How the reasons of 502 begin. The rest says how the exchange with Amazon ended; the set is open."""
 READ, ISSUE, ADMIN = (Scope.READ,), (Scope.REFUND,), (Scope.ADMIN,)
 
 STORE: Final[Reasons] = {503: tuple(sorted({f"store_{kind}" for kind in STORE_ERRORS} | {"store_unavailable"}))}
 COMMIT: Final[Reasons] = {503: ("store_collision", "store_emptied")}
-"""Of what writes refunds."""
+"""For operations that write refunds."""
 QUERY: Final[Reasons] = {400: ("unknown_parameter", "repeated_parameter")}
 NO_ACCOUNT: Final[Reasons] = {404: ("no_such_account",)}
 SEVERAL: Final[Reasons] = {**NO_ACCOUNT, 409: ("several_accounts",)}
@@ -50,13 +50,13 @@ TOKEN: Final[Reasons] = {
     429: ("too_many_attempts",),
 }
 
-LOCATION: Final = {"Location": "Where the refund is."}
-PENDING: Final = {"Retry-After": "Seconds after which to ask again."}
+LOCATION: Final = {"Location": "URL of the refund."}
+PENDING: Final = {"Retry-After": "Seconds to wait before asking again."}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that is no problem. Its content is a type in JSON, or a type or schema for each media type."""
+    """A successful answer. Its content is a type in JSON, or a type or schema for each media type."""
 
     status: int
     content: type | Mapping[str, Any] | None = None
@@ -72,8 +72,6 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The body of a request."""
-
     schema: Schema
     media_type: str = JSON
     required: bool = True
@@ -81,7 +79,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request whose token has the scope, with no parameter that its operation does not declare."""
+    """A request whose token has the scope and whose query has only declared parameters."""
 
     request: Request
     caller: Caller
@@ -92,17 +90,17 @@ class Call:
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        """The accounts to look in: the one of `?account=`, or all that the token may see. Raises `NotFound`."""
+        """The accounts to search: the one of `?account=`, or all that the token may see. Raises `NotFound`."""
         return self.caller.seen(self[ACCOUNT] or None)
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What can be asked of one path with one method. Without `scopes` no token is needed; with several, one will do.
+    """One method of one path. Without `scopes` no token is needed; with several, one is enough.
 
     `in_turn`: it waits for its turn among the lists (`reads.py`). `store`: it needs the store, if it needs a token.
-    `problem` is the type of its problems; None where
-    refusals have no body. `reasons` are those beside the ones that every operation has.
+    `problem` is the type of its problems; None if refusals have no body. `reasons` are those in addition to the ones
+    that every operation has.
     """
 
     method: str
@@ -120,10 +118,10 @@ class Operation:
     store: bool = True
     problem: type | None = ProblemJson
     bare: Mapping[int, str] = field(default_factory=dict)
-    """Statuses of refusals that have no body, and what they mean."""
+    """Statuses of refusals without a body, and their meaning."""
 
     def __call__(self, handler: Handler) -> Handler:
-        """Declare that the handler answers this operation."""
+        """Declare that the handler implements this operation."""
         handler.__dict__["operation"] = self
         return handler
 
@@ -138,7 +136,7 @@ class Operation:
         return dict(sorted(found.items()))
 
     def _usual_reasons(self) -> Iterator[Reasons]:
-        """Those that follow from how the request is checked and read."""
+        """The reasons that follow from how the request is checked and read."""
         if self.scopes:
             yield from (TOKEN, QUERY)
         if self.scopes and self.store:
@@ -171,7 +169,7 @@ def routes_of(api: object, tokens: Tokens, reads: Reads) -> list[BaseRoute]:
 def _endpoint(
     operation: Operation, handler: Callable[[Any], Awaitable[Response]], tokens: Tokens, reads: Reads
 ) -> Callable[[Request], Awaitable[Response]]:
-    """The handler behind its checks: token, scope, turn, names in the query."""
+    """The handler with its checks: token, scope, turn, names in the query."""
     if not operation.scopes:
         return handler
 

@@ -1,6 +1,6 @@
-"""HTTP. Parameters of the API, each declared once: what the description says of it, and how it is read.
+"""HTTP. Parameters of the API. Each is declared once, with its description and its parser.
 
-Reading is strict: ignoring a misspelt filter would show too much.
+Parsing is strict: ignoring a misspelt filter would return too much.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ TEXT: Final[Schema] = {"type": "string"}
 
 
 def whole(*patterns: re.Pattern[str]) -> str:
-    """A pattern of JSON Schema for texts that one of these matches wholly."""
+    """A JSON Schema pattern for strings that one of these patterns matches completely."""
     return "|".join(f"^(?:{pattern.pattern})$" for pattern in patterns)
 
 
 def time(about: str) -> Schema:
-    """The schema of a moment: RFC 3339, or Amazon's basic form."""
+    """The schema of a time: RFC 3339, or Amazon's basic form."""
     return {
         "type": "string",
         "format": "date-time",
-        "description": f"{about} RFC 3339; Amazon's basic form (20260131T120000Z) is taken as well.",
+        "description": f"{about} RFC 3339; Amazon's basic form (20260131T120000Z) is accepted too.",
         "examples": ["2026-01-31T12:00:00Z"],
     }
 
@@ -44,7 +44,7 @@ def time(about: str) -> Schema:
 class Parameter(Generic[T]):
     """A parameter in the path, the query or a header; `absent` is its default.
 
-    `read` raises `BadRequest` with `reason`, which is empty where every text is taken.
+    `read` raises `BadRequest` with `reason`, which is empty if every string is valid.
     """
 
     name: str
@@ -67,27 +67,27 @@ class Parameter(Generic[T]):
 def text(
     name: str, about: str, schema: Schema = TEXT, *, place: str = "query", example: object = None
 ) -> Parameter[str]:
-    """A text that is taken as it is; empty where it is absent."""
+    """A string that is used unchanged; empty if absent."""
     return Parameter(name, about, schema, str, "", place=place, example=example)
 
 
 def word(name: str, about: str, schema: Schema | None = None) -> Parameter[str]:
-    """A word such as an id or a state; empty where it is absent."""
+    """A word such as an id or a state; empty if absent."""
 
     def read(given: str) -> str:
         if not WORD.fullmatch(given):
-            raise BadRequest(f"`{name}` is 1 to 64 letters, digits, and - _ . :", reason="bad_parameter")
+            raise BadRequest(f"`{name}` must be 1 to 64 letters, digits, and - _ . :", reason="bad_parameter")
         return given
 
     return Parameter(name, about, schema or {"type": "string", "pattern": whole(WORD)}, read, "", "bad_parameter")
 
 
 def number(name: str, about: str, default: int, low: int, high: int) -> Parameter[int]:
-    """A whole number from `low` to `high`."""
+    """An integer from `low` to `high`."""
 
     def read(given: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", given) or not low <= int(given) <= high:
-            raise BadRequest(f"`{name}` is a whole number from {low} to {high}.", reason="bad_parameter")
+            raise BadRequest(f"`{name}` must be an integer from {low} to {high}.", reason="bad_parameter")
         return int(given)
 
     schema = {"type": "integer", "minimum": low, "maximum": high, "default": default}
@@ -95,24 +95,26 @@ def number(name: str, about: str, default: int, low: int, high: int) -> Paramete
 
 
 def moment(name: str, about: str, meaning: str) -> Parameter[int]:
-    """A time, read as ms UTC; 0 where it is absent."""
+    """A time, read as ms UTC; 0 if absent."""
 
     def read(given: str) -> int:
         try:
             return max(parse_any_time(given), 0)
         except Malformed:
             shape = "2026-01-31T12:00:00Z (a + in an offset is written %2B) or 20260131T120000Z"
-            raise BadRequest(f"`{name}` is a time such as {shape}.", reason="bad_parameter") from None
+            raise BadRequest(f"`{name}` must be a time such as {shape}.", reason="bad_parameter") from None
 
     return Parameter(name, about, time(meaning), read, 0, "bad_parameter")
 
 
 def order_number(name: str, about: str) -> Parameter[str]:
-    """An order number as it is looked up (`searchable`); empty where it is absent."""
+    """An order number in its lookup form (`searchable`); empty if absent."""
 
     def read(given: str) -> str:
         if not searchable(given) or reference_problem(given):
-            raise BadRequest(f"`{name}` is 1 to {MAX_ORDER_REFERENCE} printable characters.", reason="bad_parameter")
+            raise BadRequest(
+                f"`{name}` must be 1 to {MAX_ORDER_REFERENCE} printable characters.", reason="bad_parameter"
+            )
         return searchable(given)
 
     return Parameter(name, about, {**TEXT, "minLength": 1, "maxLength": MAX_ORDER_REFERENCE}, read, "", "bad_parameter")
@@ -121,7 +123,7 @@ def order_number(name: str, about: str) -> Parameter[str]:
 def in_path(
     name: str, about: str, example: str, pattern: re.Pattern[str] | None = None, wrong: tuple[str, str] = ("", "")
 ) -> Parameter[str]:
-    """A part of the path. One that does not match the pattern is refused with `wrong`: the reason, and a text."""
+    """A part of the path. A value that does not match the pattern is rejected with `wrong`: the reason, and a text."""
     reason, detail = wrong
 
     def read(given: str) -> str:
@@ -133,19 +135,19 @@ def in_path(
     return Parameter(name, about, schema, read, "", reason, "path", required=True, example=example)
 
 
-ACCOUNT: Final = text("account", "Our name of the account. Left out: all that the token may see.")
+ACCOUNT: Final = text("account", "The account's name in the settings. Default: all that the token may see.")
 REFUND: Final = in_path(
     "refund_id",
-    "Amazon's id of the refund; of Flexible Payments, your reference.",
+    "Amazon's id of the refund; for Flexible Payments, your reference.",
     "S01-5105180-3221187-R022311",
     REFUND_ID,
-    ("bad_refund_id", "A refund id is 1 to 64 letters, digits and hyphens."),
+    ("bad_refund_id", "A refund id must be 1 to 64 letters, digits and hyphens."),
 )
-IF_NONE_MATCH: Final = text("If-None-Match", "An `ETag` that you have; a list, or `*`.", place="header")
+IF_NONE_MATCH: Final = text("If-None-Match", "An `ETag` that you have, a list of them, or `*`.", place="header")
 
 
 def check_query(request: Request, parameters: Iterable[Parameter[Any]]) -> None:
-    """Raise `BadRequest` for a parameter of the query that is unknown, or given twice."""
+    """Raise `BadRequest` for a query parameter that is unknown or given twice."""
     names = sorted(each.name for each in parameters if each.place == "query")
     pairs = request.query_params.multi_items()
     unknown = sorted({name for name, _ in pairs} - set(names))
@@ -160,5 +162,11 @@ def check_query(request: Request, parameters: Iterable[Parameter[Any]]) -> None:
 def _unknown(unknown: list[str], names: list[str]) -> str:
     shown = [re.sub(r"[^A-Za-z0-9_-]", "?", name)[:40] for name in unknown[:5]]
     near = [match for name in shown for match in difflib.get_close_matches(name, names, n=1)]
-    fix = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(names)}." if names else "None is known here."
+    fix = (
+        f"Did you mean {near[0]}?"
+        if near
+        else f"Known parameters: {', '.join(names)}."
+        if names
+        else "This operation has none."
+    )
     return f"Unknown parameter: {', '.join(shown)}. {fix}"

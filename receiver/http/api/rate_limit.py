@@ -1,8 +1,8 @@
-"""HTTP. Rates of failed sign-ins and of refreshes are limited, by token buckets in tables that cannot grow.
+"""HTTP. Limits the rates of failed sign-ins and of refreshes, by token buckets in tables of bounded size.
 
-The tables are this process's own. An address that has used up its failures is refused before anything is compared, also
-with the right secret: else guessing would go on. The address is what uvicorn says, so behind a proxy it is the client's
-only with `http.trusted_proxies`; without it all clients share the proxy's, and its bucket.
+The tables belong to this process. An address without failures left is refused before anything is compared, even with
+the right secret: otherwise guessing could continue. uvicorn supplies the address. Behind a proxy it is the client's
+only with `http.trusted_proxies`; without that all clients share the proxy's address and its bucket.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from receiver.errors import ApiError
 from receiver.transport.addresses import client_of
 
 MOST_KNOWN = 10_000
-"""Keys that are remembered. The one that was counted longest ago is forgotten for a new one."""
+"""How many keys are remembered. A new one replaces the one counted longest ago."""
 REFILL = 6.0
-"""Seconds after which an address has one failure more."""
+"""Seconds after which an address may fail once more."""
 MINUTE = 60.0
 
 
@@ -35,20 +35,20 @@ class Buckets:
     ) -> None:
         self._burst, self._refill, self._most, self._timer = burst, refill, most, timer
         self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """Key → how many count, as of when."""
+        """Key → the count, and when it was updated."""
 
     def __len__(self) -> int:
         return len(self._spent)
 
     def wait(self, key: str) -> int:
-        """Seconds until the key has one more; 0: it has one now."""
+        """Seconds until the key is allowed one more; 0: now."""
         if not self._burst or not self._spent:
             return 0
         over = self._counting(key) - (self._burst - 1)
         return max(1, math.ceil(over * self._refill)) if over > 0 else 0
 
     def count(self, key: str) -> None:
-        """Count one of the key."""
+        """Count one for the key."""
         if not self._burst:
             return
         self._spent[key] = (self._counting(key) + 1, self._timer())
@@ -57,7 +57,7 @@ class Buckets:
             self._spent.popitem(last=False)
 
     def _counting(self, key: str) -> float:
-        """How many still count; a key without any is forgotten."""
+        """The current count; a key at zero is removed."""
         spent, at = self._spent.get(key, (0.0, 0.0))
         spent -= max(self._timer() - at, 0.0) / self._refill
         if spent <= 0:
@@ -67,7 +67,7 @@ class Buckets:
 
 
 class TooManyAttempts(ApiError):
-    """Too many sign-ins from this address have failed: wait."""
+    """Too many failed sign-ins from this address: wait."""
 
     status = 429
     title = "Too Many Requests"
@@ -75,7 +75,7 @@ class TooManyAttempts(ApiError):
 
 
 class SignInLimit(Buckets):
-    """Failures of client addresses."""
+    """Failed sign-ins, by client address."""
 
     def __init__(
         self, burst: int, refill: float = REFILL, most: int = MOST_KNOWN, timer: Callable[[], float] = time.monotonic
@@ -88,12 +88,12 @@ class SignInLimit(Buckets):
             raise TooManyAttempts(retry_after=wait)
 
     def failed(self, request: HTTPConnection) -> None:
-        """The client has failed once more."""
+        """Count one failure of the client."""
         self.count(address_of(request))
 
 
 class TooManyRefreshes(ApiError):
-    """Refreshes of this token are limited: wait."""
+    """This token has reached its limit of refreshes: wait."""
 
     status = 429
     title = "Too Many Requests"
@@ -114,13 +114,13 @@ class Refreshes:
         """Count one. Raises `TooManyRefreshes`."""
         if wait := self._buckets.wait(token):
             raise TooManyRefreshes(
-                f"The token {token} may ask for {self._most} refreshes a minute. Wait for as long as Retry-After says; "
-                "notified and pending refunds are asked about by themselves.",
+                f"The token {token} may request {self._most} refreshes a minute. Wait for the seconds in Retry-After. "
+                "The service polls notified and pending refunds without a refresh.",
                 retry_after=wait,
             )
         self._buckets.count(token)
 
 
 def address_of(request: HTTPConnection) -> str:
-    """Who fails: the client's IPv4 address, the /64 of its IPv6 address, or empty where there is none (a socket)."""
+    """The client's IPv4 address, the /64 of its IPv6 address, or empty if there is none (a socket)."""
     return client_of(request.client.host if request.client else "")

@@ -1,7 +1,7 @@
-"""HTTP. Lists are read in turns: few at a time, each token in its turn, and never so many that notifications wait.
+"""HTTP. Schedules lists: a few at a time, tokens in turn, and never so many that notifications wait.
 
-A list costs as much as hundreds of notifications. All of a process share one loop, so what is worked on at once decides
-how long an answer to Amazon waits. Notifications take no part in this: they never wait for a list.
+A list costs as much as hundreds of notifications. A process has one loop, so the number of lists in progress decides
+how long a response to Amazon takes. Notifications are not scheduled: they never wait for a list.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Final
 from receiver.errors import ApiError, Overloaded
 
 AT_ONCE: Final = 2
-"""Lists that are worked on at once: one waits for Redis while the other is rendered."""
+"""How many lists are in progress at once: one waits for Redis while the other is rendered."""
 MOST_WAITING: Final = 100
-"""Lists of one token that may wait."""
+"""How many lists of one token may wait."""
 PATIENCE: Final = 15.0
 """Seconds that a list waits for its turn."""
 
 
 class TooManyReads(ApiError):
-    """Too many lists of this token wait already: read one after the other."""
+    """Too many lists of this token are waiting: read them one after the other."""
 
     status = 429
     title = "Too Many Requests"
@@ -32,7 +32,7 @@ class TooManyReads(ApiError):
 
 
 class Reads:
-    """Whose turn it is. Tokens take turns; those of one token are first come, first served."""
+    """The queue. Tokens take turns; lists of one token are first come, first served."""
 
     def __init__(self, at_once: int = AT_ONCE, most_waiting: int = MOST_WAITING, patience: float = PATIENCE) -> None:
         self._free, self._most, self._patience = at_once, most_waiting, patience
@@ -40,7 +40,7 @@ class Reads:
 
     @asynccontextmanager
     async def turn(self, token: str) -> AsyncIterator[None]:
-        """Work on one list of the token. Raises `TooManyReads`, or `Overloaded` where its turn comes too late."""
+        """The turn of one list of the token. Raises `TooManyReads`, or `Overloaded` if its turn comes too late."""
         await self._enter(token)
         try:
             yield
@@ -62,7 +62,7 @@ class Reads:
         except BaseException as error:
             self._give_up(token, admitted)
             if isinstance(error, TimeoutError):
-                raise Overloaded("Lists are read one after the other, and others were before this one.") from None
+                raise Overloaded("Too many lists are being read. Try again later.") from None
             raise
 
     def _give_up(self, token: str, admitted: asyncio.Future[None]) -> None:
@@ -76,7 +76,7 @@ class Reads:
                 del self._waiting[token]
 
     def _leave(self) -> None:
-        """The next token's next list has its turn."""
+        """Gives the turn to the next token's next list."""
         while self._waiting:
             token, queue = self._waiting.popitem(last=False)
             admitted = queue.popleft()

@@ -1,4 +1,4 @@
-"""HTTP. The body of `POST /v1/subscribers/{name}/redrive`: its schema, and how it is read."""
+"""HTTP. The body of `POST /v1/subscribers/{name}/redrive`: its schema and its parser."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MOST_IDS = 1000
 STREAM_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,19})")
 """Redis has 64 bits for each number: 20 digits may be too many."""
 
-DRY_RUN: Final[Schema] = {"type": "boolean", "description": "Only say what would be sent."}
+DRY_RUN: Final[Schema] = {"type": "boolean", "description": "Only report what would be sent."}
 REDRIVE: Final[Schema] = {
-    "description": "Which events are sent again: `ids` about any that is kept; a time range and `all` about dead ones.",
+    "description": "The events to resend: `ids` select any event still kept; a time range and `all` select dead ones.",
     "oneOf": [
         object_schema(
-            "These.",
+            "Specific events.",
             ("ids",),
             {
                 "ids": {
@@ -30,7 +30,7 @@ REDRIVE: Final[Schema] = {
                     "items": {"type": "string", "pattern": whole(EVENT_ID, STREAM_ID)},
                     "minItems": 1,
                     "maxItems": MOST_IDS,
-                    "description": "Ids of events (webhook-id), or in the stream (streamId).",
+                    "description": "Ids of events (webhook-id) or stream ids (streamId).",
                 },
                 "dryRun": DRY_RUN,
                 "all": {"const": False},
@@ -39,11 +39,11 @@ REDRIVE: Final[Schema] = {
         ),
         {
             **object_schema(
-                "Dead ones of a time.",
+                "Dead events in a time range.",
                 (),
                 {
-                    "since": time("Written at or after it."),
-                    "until": time("Written at or before it."),
+                    "since": time("Written at or after this time."),
+                    "until": time("Written at or before this time."),
                     "dryRun": DRY_RUN,
                     "all": {"const": False},
                 },
@@ -52,15 +52,13 @@ REDRIVE: Final[Schema] = {
             "anyOf": [{"required": ["since"]}, {"required": ["until"]}],
         },
         object_schema(
-            "All dead ones.", ("all",), {"all": {"const": True}, "dryRun": DRY_RUN}, {"all": True, "dryRun": True}
+            "All dead events.", ("all",), {"all": {"const": True}, "dryRun": DRY_RUN}, {"all": True, "dryRun": True}
         ),
     ],
 }
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What is to be sent again."""
-
     ids: tuple[str, ...]
     since: int
     until: int
@@ -71,29 +69,30 @@ def read_wanted(body: dict[str, Any]) -> Wanted:
     unknown = sorted(set(body) - {"ids", "since", "until", "all", "dryRun"})
     if unknown:
         raise BadRequest(
-            f"Not a field here: {ascii(unknown[0])[:50]}. Known: ids, since, until, all, dryRun.", reason="bad_redrive"
+            f"Unknown field: {ascii(unknown[0])[:50]}. Known fields: ids, since, until, all, dryRun.",
+            reason="bad_redrive",
         )
     ids, flags = body.get("ids"), {key: body.get(key, False) for key in ("all", "dryRun")}
     ways = (ids is not None) + ("since" in body or "until" in body) + (flags["all"] is True)
     if ways != 1 or any(not isinstance(flag, bool) for flag in flags.values()):
-        raise BadRequest("Give one of: ids, since and until, all (true).", reason="bad_redrive")
+        raise BadRequest("Specify one of: ids; since and until; all (true).", reason="bad_redrive")
     if ids is not None and (
         not isinstance(ids, list)
         or not 1 <= len(ids) <= MOST_IDS
         or any(not isinstance(i, str) or not (EVENT_ID.fullmatch(i) or is_stream_id(i)) for i in ids)
     ):
         raise BadRequest(
-            f"`ids` is a list of 1 to {MOST_IDS} ids, such as evt_… (webhook-id) or 1760000000000-0 (streamId).",
+            f"`ids` must be a list of 1 to {MOST_IDS} ids, such as evt_… (webhook-id) or 1760000000000-0 (streamId).",
             reason="bad_redrive",
         )
     times = [_time(body, key) for key in ("since", "until")]
     if times[1] and times[0] > times[1]:
-        raise BadRequest("`since` is later than `until`: nothing lies between them.", reason="bad_redrive")
+        raise BadRequest("`since` is later than `until`.", reason="bad_redrive")
     return Wanted(tuple(ids or ()), times[0], times[1], flags["dryRun"])
 
 
 def is_stream_id(text: str) -> bool:
-    """Redis counts the second part in 64 bits, and refuses more."""
+    """Redis parses the second part as 64 bits, and rejects a larger one."""
     found = STREAM_ID.fullmatch(text)
     return found is not None and int(found[2]) < 2**64
 
@@ -104,4 +103,4 @@ def _time(body: dict[str, Any], key: str) -> int:
     try:
         return max(parse_any_time(body[key] if isinstance(body[key], str) else ""), 1)
     except Malformed:
-        raise BadRequest(f"`{key}` is a time such as 2026-01-31T12:00:00Z.", reason="bad_redrive") from None
+        raise BadRequest(f"`{key}` must be a time such as 2026-01-31T12:00:00Z.", reason="bad_redrive") from None

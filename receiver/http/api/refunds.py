@@ -1,6 +1,6 @@
-"""HTTP. `/v1/refunds…`: what is known of refunds, in Amazon's spelling.
+"""HTTP. `/v1/refunds…`: the known refunds, with Amazon's field names.
 
-A refund is looked for in every account that the token may see; `?account=` narrows it.
+A refund is searched in every account that the token may see; `?account=` narrows the search.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ from receiver.track.current import current_refunds
 
 WAITING = ("http.waiting", "http.waiting_per_token")
 LOOK_EVERY = 1.0
-"""While waiting, look this often (seconds) although nothing seems to have changed: a wake-up can be lost."""
+"""Poll this often (seconds) while waiting, since a wake-up can be lost."""
 OTHER_ID = re.compile(r"[A-Z][0-9]{2}-[0-9]{7}-[0-9]{7}(?:-([CA])[0-9]{6})?")
 OTHER_OBJECTS = {"": "a charge permission", "C": "a charge", "A": "an authorization"}
-"""What else has ids that begin as a refund's does, by the letter that follows."""
+"""Other objects whose ids begin like a refund's, by the letter that follows."""
 
-STATE: Final = word("state", "RefundInitiated, Refunded, Declined, or another word of Amazon's.")
+STATE: Final = word("state", "RefundInitiated, Refunded, Declined, or another state of Amazon's.")
 REASON: Final = word("reason", "Reason code, such as AmazonRejected.")
 CHARGE: Final = word("charge", "Amazon's id of the charge.")
 ORDER: Final = order_number("order", "The merchant's own order number. Printable characters.")
-SINCE: Final = moment("since", "The + of an offset is written %2B.", "Changed at or after it.")
-CURSOR: Final = text("cursor", "`nextCursor` of the page before, for the same filters.")
-LIMIT: Final = number("limit", "How many.", 50, 1, 200)
-WAIT: Final = number("wait", "Seconds to wait until it is known and final.", 0, 0, 60)
-TAG: Final = {"ETag": "Weak: the same tag is the same answer but for `asOf`."}
+SINCE: Final = moment("since", "Write the + of an offset as %2B.", "Changed at or after this time.")
+CURSOR: Final = text("cursor", "`nextCursor` of the previous page, for the same filters.")
+LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
+WAIT: Final = number("wait", "Seconds to wait for the refund to be known and final.", 0, 0, 60)
+TAG: Final = {"ETag": "Weak: equal tags mean equal answers except for `asOf`."}
 ONE: Final[tuple[Reasons, ...]] = (
     {404: ("no_such_refund",)},
     SEVERAL,
@@ -65,7 +65,7 @@ ONE: Final[tuple[Reasons, ...]] = (
 
 
 class RefundApi:
-    """The handlers. `now` is ms since the epoch, UTC; `tokens` is how many are configured."""
+    """The handlers. `now` is ms since the epoch, UTC; `tokens` is the number of configured tokens."""
 
     def __init__(
         self, store: Store, tokens: int, now: Callable[[], int], refreshes: Refreshes, http: HttpSettings
@@ -106,14 +106,14 @@ class RefundApi:
         "/v1/refunds/{refund_id}",
         id="getRefund",
         tag="refunds",
-        summary="A refund, with advice where it was declined",
+        summary="A refund, with advice if it was declined",
         scopes=READ,
         parameters=(REFUND, ACCOUNT, WAIT, IF_NONE_MATCH),
         answers=(Answer(200, AdvisedRefundJson, headers=TAG), Answer(304, headers=TAG)),
         reasons=({503: ("too_many_waiting",)}, *ONE),
     )
     async def one(self, call: Call) -> Response:
-        """The refund, with an `ETag`; waits until it is final."""
+        """The refund, with an `ETag`; can wait until it is final."""
         accounts, refund_id, wait = call.accounts, call[REFUND], call[WAIT]
         found = await find_refunds(self._store, accounts, refund_id)
         if wait and not _settled(found):
@@ -139,7 +139,6 @@ class RefundApi:
         reasons=ONE,
     )
     async def history(self, call: Call) -> Response:
-        """Every revision, oldest first."""
         refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]))
         revisions, disputes = await asyncio.gather(
             self._store.refunds.history(refund.account, refund.refund_id),
@@ -154,7 +153,7 @@ class RefundApi:
         return json_answer(body)
 
     async def _as_of_now(self, refunds: Sequence[Refund]) -> list[Refund]:
-        """The refunds of several accounts in their order, each with what may be done about it now."""
+        """The refunds in the same order, each with its current advice."""
         accounts = list(dict.fromkeys(refund.account for refund in refunds))
         groups = [[refund for refund in refunds if refund.account == account] for account in accounts]
         found = await asyncio.gather(
@@ -168,17 +167,17 @@ class RefundApi:
         "/v1/refunds/{refund_id}/refresh",
         id="refreshRefund",
         tag="refunds",
-        summary="Have Amazon asked about a refund now",
-        about="Takes in a refund that nobody told us about, where it is clear which account it is of. Its id must have "
-        "the form of Amazon's refund ids then. What notifications tell of is asked about first. A token may ask so "
-        "often a minute (`http.refreshes`).",
+        summary="Refresh a refund from Amazon now",
+        about="Also adds a refund that is not known here, if its account is clear; its id must then have the form of "
+        "Amazon's refund ids. Refunds with a new notification are polled first. Refreshes are limited per token and "
+        "minute (`http.refreshes`).",
         scopes=(Scope.REFUND, Scope.ADMIN),
         parameters=(REFUND, ACCOUNT),
         answers=(Answer(202, RefreshJson, headers=LOCATION),),
         reasons=({400: ("bad_refund_id",), 409: ("several_accounts", "account_needed"), 429: ("too_many_refreshes",)},),
     )
     async def refresh(self, call: Call) -> Response:
-        """202 once it is written down durably that Amazon is to be asked."""
+        """202 once the poll of Amazon is durably scheduled."""
         accounts, refund_id = call.accounts, call[REFUND]
         self._refreshes.take(call.caller.name)
         is_amazons = AMAZON_REFUND_ID.fullmatch(refund_id) is not None
@@ -199,7 +198,8 @@ class RefundApi:
     async def _look(
         self, request: Request, accounts: Sequence[str], refund_id: str, found: list[Refund], wait: int
     ) -> list[Refund]:
-        """What there is after at most `wait` seconds, or as soon as it is final or ambiguous, or nobody listens."""
+        """The refunds found after at most `wait` seconds; earlier if the refund is final or ambiguous, or the client
+        leaves."""
         try:
             async with asyncio.timeout(wait):
                 while not _settled(found) and not await request.is_disconnected():
@@ -226,17 +226,17 @@ def _settled(found: Sequence[Refund]) -> bool:
 
 
 def _no_refund_id(text: str) -> BadRequest:
-    """Amazon is not asked about what cannot be a refund: its limit is shared with all that can."""
+    """Amazon is not asked about an id that cannot be a refund's: its rate limit is shared with all that can."""
     other = OTHER_ID.fullmatch(text)
     what = f" This is the id of {OTHER_OBJECTS[other[1] or '']}." if other else ""
     return BadRequest(
-        "Amazon's refund ids look like S01-5105180-3221187-R022311, and no refund is known under this one."
-        f"{what} See `receiver refund list`, or Seller Central, for the refund's id.",
+        "Amazon's refund ids look like S01-5105180-3221187-R022311, and no refund with this id is known."
+        f"{what} Find the refund's id with `receiver refund list` or in Seller Central.",
         reason="bad_refund_id",
     )
 
 
 def _only(accounts: Sequence[str]) -> str:
     if len(accounts) != 1:
-        raise Conflict(f"Say which account: one of {', '.join(accounts)}. Add ?account=.", reason="account_needed")
+        raise Conflict(f"Specify the account with ?account=: one of {', '.join(accounts)}.", reason="account_needed")
     return accounts[0]

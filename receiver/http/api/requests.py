@@ -1,4 +1,4 @@
-"""HTTP. `/v1/refund-requests…`: refunds that were asked for and are not settled; a person settles unclear ones."""
+"""HTTP. `/v1/refund-requests…`: refund requests that are not resolved; a person resolves unclear ones."""
 
 from __future__ import annotations
 
@@ -39,28 +39,26 @@ from receiver.store import Store
 REQUEST_ID = re.compile(r"[0-9a-f]{64}")
 REQUEST: Final = in_path(
     "request_id",
-    "SHA-256 of the Idempotency-Key, in hexadecimal digits.",
+    "SHA-256 of the Idempotency-Key, in hexadecimal.",
     sha256(EXAMPLE_KEY.encode()).hexdigest(),
     REQUEST_ID,
-    ("bad_request_id", "The id of a refund request is 64 hexadecimal digits: SHA-256 of its Idempotency-Key."),
+    ("bad_request_id", "A refund request's id is 64 hexadecimal digits: the SHA-256 of its Idempotency-Key."),
 )
-STATE: Final = word("state", "Only these.", {"type": "string", "enum": [*OPEN]})
-LIMIT: Final = number("limit", "How many.", 50, 1, 200)
+STATE: Final = word("state", "Only requests in this state.", {"type": "string", "enum": [*OPEN]})
+LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 SETTLEMENT: Final[Schema] = {
-    "description": "What somebody found out about an unclear request.",
+    "description": "The outcome of an unclear request.",
     "oneOf": [
         object_schema(
             "Amazon made this refund.", ("refundId",), {"refundId": REFUND_FIELD}, {"refundId": "S01-1-2-R000001"}
         ),
-        object_schema("Amazon made none.", ("notIssued",), {"notIssued": {"const": True}}, {"notIssued": True}),
+        object_schema("Amazon made no refund.", ("notIssued",), {"notIssued": {"const": True}}, {"notIssued": True}),
     ],
 }
 SETTLEMENTS = '{"refundId": "S01-…"} or {"notIssued": true}'
 
 
 class RequestApi:
-    """The handlers; `issuers` by account."""
-
     def __init__(self, store: Store, issuers: Mapping[str, Issuer]) -> None:
         self._store, self._issuers = store, issuers
 
@@ -69,14 +67,14 @@ class RequestApi:
         "/v1/refund-requests",
         id="listRefundRequests",
         tag="issuing",
-        summary="Refunds that were asked for and are not settled, unclear before reserved, the oldest first",
+        summary="Open refund requests: unclear before reserved, oldest first",
         scopes=ISSUE,
         parameters=(STATE, ACCOUNT, LIMIT),
         answers=(Answer(200, RequestListJson),),
         in_turn=True,
     )
     async def many(self, call: Call) -> Response:
-        """What is open. A list to be worked off, so it has no pages: `total` says how many there are."""
+        """Open requests. A work list, so it has no pages: `total` is their number."""
         accounts, limit = call.accounts, call[LIMIT]
         wanted = [state for state in (RequestState.UNCLEAR, RequestState.RESERVED) if state in _states(call[STATE])]
         pairs = [(account, state) for state in wanted for account in accounts]
@@ -100,7 +98,7 @@ class RequestApi:
         "/v1/refund-requests/{request_id}",
         id="getRefundRequest",
         tag="issuing",
-        summary="A request to issue a refund, in any state",
+        summary="A refund request, in any state",
         scopes=ISSUE,
         parameters=(REQUEST, ACCOUNT),
         answers=(Answer(200, RefundRequestJson),),
@@ -110,7 +108,6 @@ class RequestApi:
         ),
     )
     async def one(self, call: Call) -> Response:
-        """A request in any state."""
         return json_answer(await self._json(*await find_request(self._store, call.accounts, call[REQUEST])))
 
     @Operation(
@@ -118,13 +115,13 @@ class RequestApi:
         "/v1/refund-requests/{request_id}/repeat",
         id="repeatRefundRequest",
         tag="issuing",
-        summary="Send an unclear request once more, under the same key of Amazon's",
-        about="Amazon tells again what it did under that key, so this cannot issue a second refund. A request that is "
-        "being tried, or is done, is answered as it is. Repeat an unclear request before you settle it.",
+        summary="Resend an unclear request, with the same Amazon idempotency key",
+        about="For the same key Amazon repeats its first answer, so this cannot issue a second refund. A request that "
+        "is in progress or done is returned unchanged. Repeat an unclear request before you settle it.",
         scopes=ISSUE,
         parameters=(REQUEST, ACCOUNT),
         answers=(
-            Answer(200, RefundRequestJson, "What became of it."),
+            Answer(200, RefundRequestJson, "The request after the attempt."),
             Answer(202, RefundRequestJson, "Amazon has not answered yet.", PENDING),
         ),
         problem=RefundProblemJson,
@@ -139,10 +136,10 @@ class RequestApi:
         ),
     )
     async def repeat(self, call: Call) -> Response:
-        """200 with what became of it; 202 while Amazon has not answered."""
+        """200 with the outcome; 202 while Amazon has not answered."""
         accounts, request_id = call.accounts, call[REQUEST]
         if await read_object(call.request, needed=False):
-            raise BadRequest("A repetition takes no values.", reason="unknown_field")
+            raise BadRequest("A repetition takes no fields.", reason="unknown_field")
         account, _ = await find_request(self._store, accounts, request_id)
         record = await self._issuers[account].repeat(request_id, by=call.caller.name)
         if record.state is RequestState.RESERVED:
@@ -154,8 +151,8 @@ class RequestApi:
         "/v1/refund-requests/{request_id}/settle",
         id="settleRefundRequest",
         tag="issuing",
-        summary="Say what became of an unclear request, or of one that Amazon keeps refusing",
-        about="A refund that is named is looked up at Amazon first, and has to fit.",
+        summary="Settle a request that is unclear, or that Amazon keeps refusing",
+        about="If you name a refund, it is first looked up at Amazon and must match the request.",
         scopes=ISSUE,
         parameters=(REQUEST, ACCOUNT),
         body=Body(SETTLEMENT),
@@ -173,7 +170,7 @@ class RequestApi:
         ),
     )
     async def settle(self, call: Call) -> Response:
-        """A person has found out what became of an unclear request."""
+        """Records the outcome that a person found for an unclear request."""
         accounts, request_id = call.accounts, call[REQUEST]
         refund_id = _read_settlement(await read_object(call.request))
         account, _ = await find_request(self._store, accounts, request_id)
@@ -190,17 +187,17 @@ class RequestApi:
 
 def _states(text: str) -> Sequence[RequestState]:
     if text and text not in OPEN:
-        raise BadRequest(f"`state` is one of {', '.join(OPEN)}.", reason="bad_parameter")
+        raise BadRequest(f"`state` must be one of {', '.join(OPEN)}.", reason="bad_parameter")
     return (RequestState(text),) if text else OPEN
 
 
 def _read_settlement(fields: Mapping[str, Any]) -> str:
-    """The refund that a person says it became; empty where he says that there was none."""
+    """The refund that the request became, according to the caller; empty if it made none."""
     if fields.keys() == {"notIssued"} and fields["notIssued"] is True:
         return ""
     if fields.keys() != {"refundId"}:
-        raise BadRequest(f"Send {SETTLEMENTS}, and nothing else.", reason="bad_settlement")
+        raise BadRequest(f"Send {SETTLEMENTS} and nothing else.", reason="bad_settlement")
     refund_id = fields["refundId"]
     if not isinstance(refund_id, str) or not REFUND_ID.fullmatch(refund_id):
-        raise BadRequest("A refund id is 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
+        raise BadRequest("A refund id must be 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
     return refund_id

@@ -19,7 +19,7 @@ def json_answer(value: object, status: int = 200, **headers: str) -> Response:
 
 
 def etag(refund: Refund, body: AdvisedRefundJson) -> str:
-    """Weak: what it stands for is the same but for `asOf`. Advice changes without a revision of the refund."""
+    """A weak tag: equal for answers that differ only in `asOf`. Advice changes without a revision of the refund."""
     digest = sha256(msgspec.json.encode(msgspec.structs.replace(body, as_of=None))).hexdigest()[:16]
     return f'W/"{refund.account}.{refund.revision}.{digest}"'
 

@@ -1,4 +1,4 @@
-"""HTTP. The shapes of answers: handlers fill them, and the OpenAPI description is made of them."""
+"""HTTP. The types of answers: handlers fill them, and the OpenAPI description is built from them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from receiver.outbox.subscribers.schema import PublicJson
 
 
 def either(*names: str) -> dict[str, Any]:
-    """A list of these, as a schema: msgspec cannot tell which of several objects one is."""
+    """The schema of a list of these types: msgspec cannot tell several object types apart."""
     return {"items": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]}}
 
 
-NextCursor = Annotated[str | None, Meta(description="For the next page; null on the last one.")]
+NextCursor = Annotated[str | None, Meta(description="Cursor of the next page; null on the last one.")]
 
 
 class RefundListJson(Json, kw_only=True):
     """Refunds, newest change first."""
 
     refunds: list[RefundJson]
-    unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
+    unreadable: Annotated[list[str], Meta(description="Ids of refunds whose records are damaged.")]
     next_cursor: NextCursor = None
-    scan_cut: Annotated[bool, Meta(description="Whether one request looks at no more: go on with nextCursor.")]
+    scan_cut: Annotated[bool, Meta(description="Whether the scan limit ended the page: continue with nextCursor.")]
 
 
 class HistoryJson(Json, kw_only=True):
@@ -37,12 +37,13 @@ class HistoryJson(Json, kw_only=True):
     account: Account
     revisions: list[RevisionJson]
     disputes: Annotated[
-        list[DisputeJson], Meta(description="Of its charge, or of its charge permission; the first told first.")
+        list[DisputeJson],
+        Meta(description="Of its charge or its charge permission; the first reported first."),
     ]
 
 
 class RefreshJson(Json, kw_only=True):
-    """It is written down that Amazon is to be asked."""
+    """Amazon will be asked; this is durably recorded."""
 
     refund_id: str
     account: Account
@@ -50,42 +51,42 @@ class RefreshJson(Json, kw_only=True):
 
 
 class PendingJson(Json, kw_only=True):
-    """Amazon has not answered yet; the request is kept and tried on."""
+    """Amazon has not answered yet; the request is saved and will be retried."""
 
     account: Account
     charge_id: str
     refund_amount: MoneyJson | None = None
     status: Literal["pending"]
     reason: Annotated[
-        str | None, Meta(description="How the last try failed, such as amazon_timeout or amazon_refuses_us.")
+        str | None, Meta(description="How the last attempt failed, such as amazon_timeout or amazon_refuses_us.")
     ] = None
     detail: str
 
 
 class PendingRequestJson(PendingJson, kw_only=True):
-    """Amazon has not answered yet: ask again with the same Idempotency-Key."""
+    """Amazon has not answered yet: repeat the call with the same Idempotency-Key."""
 
     refund_request_id: str
     order_reference: Annotated[str | None, Meta(description="The merchant's own order number.")] = None
-    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last try, if it gave one.")] = None
+    amazon: Annotated[RefusalJson | None, Meta(description="Amazon's answer to the last attempt, if any.")] = None
 
 
 class PendingOrderJson(PendingJson, kw_only=True):
-    """Amazon has not answered yet: ask again with the same values."""
+    """Amazon has not answered yet: repeat the call with the same values."""
 
     refund_id: Annotated[str, Meta(description="The reference that you gave.")]
 
 
 class RequestListJson(Json, kw_only=True):
-    """Refund requests that are open, unclear before reserved, the oldest first."""
+    """Open refund requests: unclear before reserved, oldest first."""
 
     requests: list[RefundRequestJson]
-    total: Annotated[int, Meta(description="How many there are, shown or not.", extra_json_schema={"minimum": 0})]
-    unreadable: Annotated[list[str], Meta(description="Ids of those whose records are damaged.")]
+    total: Annotated[int, Meta(description="Total, including those not shown.", extra_json_schema={"minimum": 0})]
+    unreadable: Annotated[list[str], Meta(description="Ids of requests whose records are damaged.")]
 
 
 class SubscriberJson(PublicJson, kw_only=True):
-    """A subscriber, and the account that it belongs to."""
+    """A subscriber and its account."""
 
     account: Account
 
@@ -94,16 +95,17 @@ class SubscriberListJson(Json, kw_only=True):
     """Subscribers, by account and name."""
 
     subscribers: list[SubscriberJson]
-    unreadable: Annotated[list[str], Meta(description="Those whose record is damaged, as account/name.")]
+    unreadable: Annotated[list[str], Meta(description="Subscribers whose records are damaged, as account/name.")]
 
 
 MadeSecret = Annotated[
-    str, Meta(description="Only where one was made, and only this once.", extra_json_schema={"pattern": "^whsec_"})
+    str,
+    Meta(description="Only if one was generated, and only in this answer.", extra_json_schema={"pattern": "^whsec_"}),
 ]
 
 
 class ChangedSubscriberJson(SubscriberJson, kw_only=True):
-    """A subscriber with other fields, or another secret."""
+    """A subscriber with changed fields or a new secret."""
 
     secret: MadeSecret | UnsetType = UNSET
 
@@ -112,13 +114,13 @@ class ChangedSubscriberJson(SubscriberJson, kw_only=True):
 
 
 class AddedSubscriberJson(ChangedSubscriberJson, kw_only=True):
-    """A subscriber that was added."""
+    """A new subscriber."""
 
-    events_after: Annotated[str, Meta(description="Stream id of the last event before it came.")]
+    events_after: Annotated[str, Meta(description="Stream id of the last event before the subscriber was added.")]
 
 
 class StatsJson(Json, kw_only=True):
-    """How a subscriber fares."""
+    """A subscriber's delivery health."""
 
     waiting: int
     oldest_waiting: Rfc3339 | None = None
@@ -129,18 +131,18 @@ class StatsJson(Json, kw_only=True):
     last_error_at: Rfc3339 | None = None
     failures_in_a_row: int
     breaker: Annotated[
-        Literal["open", "closed"], Meta(description="open: one message at a time is sent, until one succeeds.")
+        Literal["open", "closed"], Meta(description="open: messages are sent one at a time until one succeeds.")
     ]
 
 
 class SubscriberWithStatsJson(SubscriberJson, kw_only=True):
-    """A subscriber, and how it fares."""
+    """A subscriber and its delivery health."""
 
     stats: StatsJson
 
 
 class DeliveryJson(Json, kw_only=True):
-    """An event that a subscriber is owed, or was."""
+    """The delivery of one event to a subscriber."""
 
     id: Annotated[str | None, Meta(description="The event's id: the webhook-id.")] = None
     stream_id: str
@@ -150,24 +152,24 @@ class DeliveryJson(Json, kw_only=True):
     attempts: int
     last_status: int | None = None
     last_error: str | None = None
-    last_answer: Annotated[str | None, Meta(description="The beginning of what the subscriber answered.")] = None
+    last_answer: Annotated[str | None, Meta(description="The beginning of the subscriber's last answer.")] = None
 
 
 class DeadDeliveryJson(DeliveryJson, kw_only=True):
-    """An event that was given up."""
+    """A delivery that failed permanently."""
 
     reason: str
     dead_at: Rfc3339
 
 
 class WaitingDeliveryJson(DeliveryJson, kw_only=True):
-    """An event that waits for its next try."""
+    """A delivery that waits for its next attempt."""
 
     next_attempt_at: Rfc3339
 
 
 class DeliveryListJson(Json, kw_only=True):
-    """Dead deliveries newest first, or waiting ones by the time of their next try."""
+    """Dead deliveries newest first, or waiting ones by the time of their next attempt."""
 
     account: Account
     state: Annotated[str, Meta(extra_json_schema={"enum": ["dead", "waiting"]})]
@@ -176,34 +178,32 @@ class DeliveryListJson(Json, kw_only=True):
 
 
 class RedriveJson(Json, kw_only=True):
-    """What is sent again."""
+    """The events to resend."""
 
     account: Account
     dry_run: bool
     selected: int
     stream_ids: Annotated[list[str], Meta(description="The first hundred of those selected.")]
-    missing: Annotated[list[str], Meta(description="Ids that are nowhere.")]
+    missing: Annotated[list[str], Meta(description="Ids that were not found.")]
     redriven: int
     already_waiting: int
 
 
 class TestSentJson(Json, kw_only=True):
-    """A test event."""
-
     account: Account
     id: str
     type: Annotated[str, Meta(extra_json_schema={"enum": [EventType.TEST.value]})]
 
 
 class TestPendingJson(TestSentJson, kw_only=True):
-    """A test event that nobody has sent yet."""
+    """A test event that is not sent yet."""
 
     delivered: None = None
     error: str
 
 
 class TestedJson(TestSentJson, kw_only=True):
-    """A test event, and what the subscriber answered."""
+    """A test event and the subscriber's answer."""
 
     delivered: bool
     status: int | None = None
@@ -214,7 +214,7 @@ class TestedJson(TestSentJson, kw_only=True):
 
 
 class ResetJson(Json, kw_only=True):
-    """Events may be lost; the feed goes on from the oldest that is kept."""
+    """Events may be lost; the feed continues from the oldest event kept."""
 
     accounts: Annotated[dict[str, str], Meta(description="By account: trimmed or emptied.")]
     detail: str
@@ -225,24 +225,24 @@ class EventPageJson(Json, kw_only=True):
 
     events: Annotated[list[Any], Meta(extra_json_schema=either("RefundEvent", "OperatorEvent"))]
     after: Annotated[str, Meta(description="The cursor for the next page.")]
-    more: Annotated[bool, Meta(description="Whether there is more already.")]
+    more: Annotated[bool, Meta(description="Whether more events are already available.")]
     reset: ResetJson | UnsetType = UNSET
 
 
 class UnrecognizedJson(Json, kw_only=True):
-    """A notification of Amazon Pay that this version does not understand."""
+    """A notification from Amazon Pay that this version does not understand."""
 
     notification_id: Annotated[
-        str, Meta(description="SNS MessageId; with a suffix where the same one came with two texts.")
+        str, Meta(description="SNS MessageId; with a suffix if the same id arrived with two different texts.")
     ]
-    accounts: Annotated[list[str], Meta(description="The accounts that it may be for.")]
+    accounts: Annotated[list[str], Meta(description="The accounts that it may concern.")]
     topic_arn: str
     sent_at: Annotated[Rfc3339, Meta(description="The signed time.")]
     received_at: Rfc3339
-    problem: Annotated[str, Meta(description="What was not understood, for people.")]
+    problem: Annotated[str, Meta(description="Human-readable: what was not understood.")]
     refund_ids: Annotated[
         list[str],
-        Meta(description="The first refunds that it names. Amazon was asked about all, unless it is a test message."),
+        Meta(description="The first refunds that it names. Amazon is asked about all, unless it is a test message."),
     ]
     refund_count: Annotated[int, Meta(description="How many refunds it names.")]
     size: Annotated[int, Meta(description="Characters of the message.")]
@@ -250,20 +250,20 @@ class UnrecognizedJson(Json, kw_only=True):
 
 
 class UnrecognizedListJson(Json, kw_only=True):
-    """Those that are kept, newest first."""
+    """Stored notifications, newest first."""
 
     notifications: list[UnrecognizedJson]
-    more: Annotated[bool, Meta(description="Whether more are kept: give a greater limit.")]
+    more: Annotated[bool, Meta(description="Whether more are kept: use a higher limit.")]
 
 
 class UnrecognizedMessageJson(UnrecognizedJson, kw_only=True):
-    """One of them, with its message."""
+    """One notification, with its message."""
 
     message: Annotated[str, Meta(description="Exactly as Amazon signed it.")]
 
 
 class SightingJson(Json, kw_only=True):
-    """A topic or merchant that nobody configured."""
+    """A topic or merchant that is not configured."""
 
     name: str
     count: int
@@ -271,7 +271,7 @@ class SightingJson(Json, kw_only=True):
 
 
 class CertificateJson(Json, kw_only=True):
-    """A signing certificate that is at hand."""
+    """A cached signing certificate."""
 
     file: str
     not_after: Rfc3339
@@ -279,13 +279,13 @@ class CertificateJson(Json, kw_only=True):
 
 
 class StoreJson(Json, kw_only=True):
-    """Where data is kept."""
+    """Where data is stored."""
 
     kind: Literal["embedded", "redis"]
 
 
 class DiagnosticsJson(Json, kw_only=True):
-    """What this one process has seen since its start."""
+    """What this process has recorded since its start."""
 
     version: str
     time: Rfc3339
@@ -297,14 +297,14 @@ class DiagnosticsJson(Json, kw_only=True):
 
 
 class AliveJson(Json, kw_only=True):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["alive"]
 
 
 class ReadinessJson(Json, kw_only=True):
-    """Whether it can work. `damagedKeys`: by key of the store, what it holds and should hold; at most 20."""
+    """Whether the service can work. `damagedKeys`: by key of the store, what it holds and should hold; at most 20."""
 
     status: Literal["ready", "not_ready"]
-    checks: Annotated[dict[str, str], Meta(description="By check: ok, or a word for what is wrong.")]
+    checks: Annotated[dict[str, str], Meta(description="By check: ok, or a word for the problem.")]
     damaged_keys: dict[str, str] | UnsetType = UNSET

@@ -1,4 +1,4 @@
-"""HTTP. The JSON of subscribers: what requests bring, its schemas and how it is read, and what answers show."""
+"""HTTP. The JSON of subscribers: request schemas and their parser, and the form of answers."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from receiver.outbox.subscribers.url import LONGEST_URL
 from receiver.store.deliveries.queues import Health
 
 CLOCKS_APART = 300_000
-"""ms by which the clock of a client may be ahead of ours."""
+"""ms by which a client's clock may be ahead of ours."""
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def nullable(schema: Schema) -> Schema:
-    """It, or null."""
+    """The schema, or null."""
     return {**schema, "type": [schema["type"], "null"]} if "type" in schema else {"anyOf": [schema, {"type": "null"}]}
 
 
@@ -44,7 +44,7 @@ SECRET: Final[Schema] = {
     "pattern": r"^whsec_[A-Za-z0-9+/]+={0,2}$",
     "minLength": 6 + -(-SHORTEST * 4 // 3),
     "maxLength": 6 + -(-LONGEST // 3) * 4,
-    "description": f"Signs deliveries, as Standard Webhooks has it: {FORM}.",
+    "description": f"Signs deliveries, as defined by Standard Webhooks: {FORM}.",
 }
 AMOUNT_TEXT: Final[Schema] = {"type": "string", "pattern": rf"^{AMOUNT.pattern} {CURRENCY_CODE.pattern}$"}
 LINK: Final[Schema] = {"type": "string", "format": "uri", "maxLength": LONGEST_LINK}
@@ -53,58 +53,63 @@ SPAN: Final[Schema] = {
     "pattern": r"^([0-9]{1,5}(\.[0-9]{1,6})?s?|[0-9]{1,3}h|[0-7]d)$",
     "minimum": 0,
     "maximum": 604_800,
-    "description": "How long the secrets of before go on signing: a span such as 24h (the default), or seconds; at "
-    "most 7d. Minutes and sums such as 1h30m are taken as well.",
+    "description": "How long the previous secrets continue to sign: a span such as 24h (the default), or seconds; at "
+    "most 7d. Minutes and sums such as 1h30m are accepted too.",
 }
 CHANGEABLE: Final[Mapping[str, Schema]] = {
-    "url": {"type": "string", "format": "uri", "maxLength": LONGEST_URL, "description": "https, to the public net."},
+    "url": {
+        "type": "string",
+        "format": "uri",
+        "maxLength": LONGEST_URL,
+        "description": "An https URL on the public internet.",
+    },
     "types": {
         "type": "array",
         "items": {"type": "string", "enum": [*VALID_TYPES]},
         "minItems": 1,
-        "description": "`*`: all about refunds. Left out: what the format is told by default.",
+        "description": "`*`: all refund events. Default: the default types of the format.",
     },
     "reasons": {
         "type": "array",
         "items": {"type": "string", "pattern": whole(REASON)},
         "minItems": 1,
         "maxItems": MOST_REASONS,
-        "description": "Reason codes such as AmazonRejected. Left out: all.",
+        "description": "Reason codes such as AmazonRejected. Default: all.",
     },
     "minAmount": {
-        "description": "Not told of refunds of less: one amount for each currency. Left out: of all.",
+        "description": "Minimum refund amount, one for each currency. Default: no minimum.",
         "anyOf": [AMOUNT_TEXT, {"type": "array", "items": AMOUNT_TEXT, "minItems": 1, "maxItems": MOST_AMOUNTS}],
         "examples": ["100.00 USD"],
     },
-    "rate": {"type": "number", "minimum": SLOWEST, "maximum": FASTEST, "description": "Messages a second at most."},
+    "rate": {"type": "number", "minimum": SLOWEST, "maximum": FASTEST, "description": "Maximum messages per second."},
     "concurrency": {
         "type": "integer",
         "minimum": 1,
         "maximum": MOST_AT_ONCE,
-        "description": "Messages under way at once in each process.",
+        "description": "Maximum concurrent messages in each process.",
     },
     "backfill": {
         "type": "boolean",
-        "description": "Whether it is told of refunds that Amazon settled over 7 days before they were first seen "
-        "here, such as imported ones. Left out: true for cloudevents, false for formats that call people.",
+        "description": "Whether it also receives events about refunds that Amazon settled over 7 days before they were "
+        "first seen here, such as imported ones. Default: true for cloudevents, false for formats that alert people.",
     },
-    "routingKey": {"type": "string", "pattern": whole(ROUTING_KEY), "description": "Of PagerDuty."},
+    "routingKey": {"type": "string", "pattern": whole(ROUTING_KEY), "description": "The PagerDuty routing key."},
     "authorization": {
         "type": "string",
         "maxLength": LONGEST_AUTHORIZATION,
-        "description": "The header of that name for an Alertmanager, such as Bearer TOKEN.",
+        "description": "The Authorization header for an Alertmanager, such as Bearer TOKEN.",
     },
-    "publicUrl": {**LINK, "description": "Where people reach this service, for links in messages."},
-    "sellerCentral": {**LINK, "description": "Where people reach Seller Central."},
+    "publicUrl": {**LINK, "description": "This service's public URL, for links in messages."},
+    "sellerCentral": {**LINK, "description": "URL of Seller Central, for links in messages."},
 }
 ADD: Final = object_schema(
-    "Somebody to tell. Which fields there may be depends on the format.",
+    "A new subscriber. The allowed fields depend on the format.",
     ("name",),
     {
         "account": ACCOUNT_FIELD,
         "name": {"type": "string", "pattern": whole(NAME)},
-        "format": {"type": ["string", "null"], "enum": [*FORMATS, None], "description": "Left out: cloudevents."},
-        "secret": {**SECRET, "description": f"{SECRET['description']} Left out: one is made, and shown once."},
+        "format": {"type": ["string", "null"], "enum": [*FORMATS, None], "description": "Default: cloudevents."},
+        "secret": {**SECRET, "description": f"{SECRET['description']} Default: one is generated and shown once."},
         "secrets": {
             "type": "array",
             "items": SECRET,
@@ -113,8 +118,8 @@ ADD: Final = object_schema(
             "description": "Instead of `secret`: several that sign.",
         },
         "start": {
-            "description": "From when on it is told what the stream still holds. Left out: from now on.",
-            "anyOf": [{"enum": ["now", "beginning", None]}, time("From then on.")],
+            "description": "The time from which it receives the events still in the stream. Default: now.",
+            "anyOf": [{"enum": ["now", "beginning", None]}, time("From this time on.")],
         },
         **{name: nullable(schema) for name, schema in CHANGEABLE.items()},
     },
@@ -122,13 +127,13 @@ ADD: Final = object_schema(
 )
 CHANGE: Final = {
     **object_schema(
-        "The fields that are to change; null is the default again. Fields of other formats are refused.",
+        "The fields to change; null restores the default. Fields of other formats are rejected.",
         (),
         {
             **{name: nullable(schema) for name, schema in CHANGEABLE.items()},
             "secret": {
-                "description": "Only together with `url`; needed where that has another scheme, host or port. It "
-                f"replaces all secrets at once. `{NEW}`: one is made, and shown once.",
+                "description": "Only together with `url`; required if the URL's scheme, host or port changes. It "
+                f"replaces all secrets at once. `{NEW}`: one is generated and shown once.",
                 "anyOf": [SECRET, {"const": NEW}],
             },
         },
@@ -137,15 +142,15 @@ CHANGE: Final = {
     "minProperties": 1,
 }
 ROTATE: Final = object_schema(
-    "Another secret.",
+    "A new secret.",
     (),
-    {"secret": {**SECRET, "description": "Left out: one is made, and shown once."}, "oldValidFor": SPAN},
+    {"secret": {**SECRET, "description": "Default: one is generated and shown once."}, "oldValidFor": SPAN},
     {"oldValidFor": "24h"},
 )
 
 
 def read_start(given: object, now: int) -> int | None:
-    """From when on (ms) a new subscriber is told; None: from now on. Raises `BadRequest` (`bad_start`)."""
+    """The time (ms) from which a new subscriber receives events; None: now. Raises `BadRequest` (`bad_start`)."""
     if given in (None, "now"):
         return None
     if given == "beginning":
@@ -154,21 +159,21 @@ def read_start(given: object, now: int) -> int | None:
         start = max(parse_any_time(given if isinstance(given, str) else ""), 0)
     except Malformed:
         raise BadRequest(
-            "`start` is now, beginning, or a time such as 2026-01-31T12:00:00Z.", reason="bad_start"
+            "`start` must be now, beginning, or a time such as 2026-01-31T12:00:00Z.", reason="bad_start"
         ) from None
     if start > now + CLOCKS_APART:
         raise BadRequest(
-            "`start` lies in the future. A new subscriber is owed events from now on at the latest: leave it out.",
+            "`start` is in the future. Omit it: a new subscriber receives events from now on.",
             reason="bad_start",
         )
     return start
 
 
 def read_fields(body: Mapping[str, Any]) -> dict[str, Any]:
-    """`minAmount` as `min_amount`: JSON has one custom, settings another. A decimal number is one of JSON's."""
+    """Maps `minAmount` to `min_amount`: JSON and settings spell names differently. A decimal is a JSON number."""
     plain = {HUMP.sub("_", key).lower(): value for key, value in body.items()}
     if len(plain) < len(body):
-        raise BadRequest("The body names a field twice, in two spellings. Keep one.", reason="duplicate_key")
+        raise BadRequest("The body has the same field in two spellings. Keep one.", reason="duplicate_key")
     if isinstance(plain.get("rate"), Decimal):
         plain["rate"] = float(plain["rate"])
     return plain
@@ -192,12 +197,13 @@ def read_old_valid(given: object) -> int:
     except ValueError:
         span = -1
     if not 0 <= span <= OLD_VALID_MOST:
-        raise BadRequest("`oldValidFor` is a span from 0s to 7d, such as 24h.", reason="bad_parameter")
+        raise BadRequest("`oldValidFor` must be a span from 0s to 7d, such as 24h.", reason="bad_parameter")
     return span
 
 
 def stats_json(sizes: tuple[int, int, int], health: Health) -> StatsJson:
-    """Its delivery health; `sizes` are what waits, what is dead, and when the oldest that waits was written."""
+    """Its delivery health; `sizes`: the number waiting, the number dead, and when the oldest waiting one was
+    written."""
     waiting, dead, oldest = sizes
     return StatsJson(
         waiting=waiting,
@@ -213,5 +219,4 @@ def stats_json(sizes: tuple[int, int, int], health: Health) -> StatsJson:
 
 
 def shown(account: str, subscriber: Subscriber) -> SubscriberJson:
-    """A subscriber, and its account."""
     return extended(SubscriberJson, public_json(subscriber), account=account)

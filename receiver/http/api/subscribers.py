@@ -1,4 +1,4 @@
-"""HTTP. `/v1/subscribers…`: who is told about refunds."""
+"""HTTP. `/v1/subscribers…`: the subscribers that receive refund events."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ONE: Final[tuple[Reasons, ...]] = (
 
 
 def _to(operation: str) -> dict[str, Schema]:
-    """That the answer's subscriber is what the operation is about."""
+    """Links the answer's subscriber to the operation's parameters."""
     parameters = {"name": "$response.body#/name", "query.account": "$response.body#/account"}
     return {operation: {"operationId": operation, "parameters": parameters}}
 
@@ -65,7 +65,7 @@ def _to(operation: str) -> dict[str, Schema]:
 class SubscriberApi:
     """The handlers. `new_secret` makes a random signing secret, `now` is ms since the epoch, UTC.
 
-    `most`: how many subscribers an account may have when one is added.
+    `most`: the maximum number of subscribers of an account, checked when one is added.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class SubscriberApi:
         "/v1/subscribers",
         id="listSubscribers",
         tag="subscribers",
-        summary="Who is told about refunds",
+        summary="List subscribers",
         scopes=ADMIN,
         parameters=(ACCOUNT,),
         answers=(Answer(200, SubscriberListJson),),
     )
     async def many(self, call: Call) -> Response:
-        """All of the accounts that the token may see, or of `?account=`."""
+        """All subscribers of the accounts that the token may see, or of `?account=`."""
         accounts = call.accounts
         found = await all_subscribers(self._store, accounts)
         body = SubscriberListJson(
@@ -100,15 +100,15 @@ class SubscriberApi:
         id="addSubscriber",
         tag="subscribers",
         summary="Add a subscriber",
-        about="Where the format signs and no secret is given, one is made and shown in this answer, and never again. "
-        "An account has at most `delivery.max_subscribers` of them (100 by default).",
+        about="If the format signs and no secret is given, one is generated and shown only in this answer. An account "
+        "has at most `delivery.max_subscribers` of them (100 by default).",
         scopes=ADMIN,
         body=Body(ADD),
         answers=(
             Answer(
                 201,
                 AddedSubscriberJson,
-                headers={"Location": "Where the subscriber is."},
+                headers={"Location": "URL of the subscriber."},
                 links={**_to("getSubscriber"), **_to("pauseSubscriber"), **_to("removeSubscriber")},
             ),
         ),
@@ -121,9 +121,9 @@ class SubscriberApi:
         ),
     )
     async def add(self, call: Call) -> Response:
-        """201, and once only the secret that was made where the request brought none and the format signs.
+        """201. If the format signs and the request has no secret, one is generated and shown only here.
 
-        `start` is `now`, `beginning` or a time: from when on it is owed what the stream of events still holds.
+        `start` is `now`, `beginning` or a time: from there the subscriber receives the events still in the stream.
         """
         fields = read_fields(await read_object(call.request))
         account = chosen_account(call.caller, fields.pop("account", None))
@@ -147,7 +147,7 @@ class SubscriberApi:
         reasons=ONE,
     )
     async def one(self, call: Call) -> Response:
-        """With `stats`: what waits, what is dead, and the last errors."""
+        """With `stats`: waiting and dead deliveries, and the last errors."""
         account, subscriber = await self._named(call)
         sizes, health = await asyncio.gather(
             self._store.deliveries.queue_sizes(account, subscriber.name),
@@ -162,10 +162,9 @@ class SubscriberApi:
         id="changeSubscriber",
         tag="subscribers",
         summary="Change fields of a subscriber",
-        about="Where the `url` gets another scheme, host or port, the credentials that the subscriber has must be in "
-        "the same change: `secret` of a cloudevents subscriber, `routingKey`, `authorization` (null: none any more). "
-        "Else it is 400 credential_needed, and nothing is changed. A secret that was made is in this answer, and never "
-        "again.",
+        about="If the scheme, host or port of the `url` changes, the same change must include the subscriber's "
+        "credentials: `secret` of a cloudevents subscriber, `routingKey`, `authorization` (null removes it). Otherwise "
+        "the answer is 400 credential_needed, and nothing is changed. A generated secret is shown only in this answer.",
         scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         body=Body(CHANGE),
@@ -173,7 +172,7 @@ class SubscriberApi:
         reasons=({400: ("bad_subscriber", "credential_needed"), 409: ("configured",)}, *ONE),
     )
     async def change(self, call: Call) -> Response:
-        """The fields that the body names; null is the default again."""
+        """Changes the fields in the body; null restores the default."""
         wanted = read_fields(await read_object(call.request))
         made = {"secret": self._new_secret()} if wanted.get("secret") == NEW else {}
 
@@ -188,14 +187,14 @@ class SubscriberApi:
         "/v1/subscribers/{name}",
         id="removeSubscriber",
         tag="subscribers",
-        summary="Remove a subscriber, with everything it was owed",
+        summary="Remove a subscriber and its deliveries",
         scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         answers=(Answer(204),),
         reasons=({409: ("configured",)}, *ONE),
     )
     async def remove(self, call: Call) -> Response:
-        """Also one whose record is damaged."""
+        """Also removes one whose record is damaged."""
         try:
             account, subscriber = await self._named(call)
             _not_configured(subscriber, "remove it")
@@ -212,7 +211,7 @@ class SubscriberApi:
         "/v1/subscribers/{name}/rotate",
         id="rotateSecret",
         tag="subscribers",
-        summary="Give a subscriber another secret; the ones of before go on signing for a while",
+        summary="Rotate a subscriber's secret; the previous ones continue to sign for a while",
         scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         body=Body(ROTATE, required=False),
@@ -226,12 +225,12 @@ class SubscriberApi:
         ),
     )
     async def rotate(self, call: Call) -> Response:
-        """Another secret, given or made; a made one is shown once."""
+        """Sets a given or generated secret; a generated one is shown once."""
         fields = await read_object(call.request, needed=False)
         unknown = sorted(set(fields) - {"secret", "oldValidFor"})
         if unknown:
             raise BadRequest(
-                f"Not a field here: {ascii(unknown[0])[:50]}. Known: secret, oldValidFor.", reason="unknown_field"
+                f"Unknown field: {ascii(unknown[0])[:50]}. Known fields: secret, oldValidFor.", reason="unknown_field"
             )
         old_valid = read_old_valid(fields.get("oldValidFor"))
         made = {} if "secret" in fields else {"secret": self._new_secret()}
@@ -248,14 +247,13 @@ class SubscriberApi:
         "/v1/subscribers/{name}/pause",
         id="pauseSubscriber",
         tag="subscribers",
-        summary="Send a subscriber nothing until it is resumed; what it is owed waits",
+        summary="Pause a subscriber: its deliveries wait until it is resumed",
         scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         answers=(Answer(200, SubscriberJson),),
         reasons=ONE,
     )
     async def pause(self, call: Call) -> Response:
-        """Nothing is sent until it is resumed."""
         return await self._change(call, lambda found: pause(found, "operator", self._now()))
 
     @Operation(
@@ -263,14 +261,14 @@ class SubscriberApi:
         "/v1/subscribers/{name}/resume",
         id="resumeSubscriber",
         tag="subscribers",
-        summary="Send a subscriber what has waited, at its rate",
+        summary="Resume a subscriber: waiting deliveries are sent at its rate",
         scopes=ADMIN,
         parameters=(NAME, ACCOUNT),
         answers=(Answer(200, SubscriberJson),),
         reasons=ONE,
     )
     async def resume(self, call: Call) -> Response:
-        """Also after a 410."""
+        """Also resumes one that was paused after a 410."""
         return await self._change(call, lambda found: resume(found, self._now()))
 
     async def _change(
@@ -286,15 +284,15 @@ class SubscriberApi:
         return await find_subscriber(self._store, call.accounts, call[NAME])
 
     async def _unreadable(self, accounts: Sequence[str]) -> list[tuple[str, str]]:
-        """(account, name) of those whose records are damaged."""
+        """(account, name) of subscribers whose records are damaged."""
         lists = await asyncio.gather(*(self._store.subscribers.read(account) for account in accounts))
         return [(account, name) for account, each in zip(accounts, lists, strict=True) for name in each.unreadable]
 
 
 def _not_configured(subscriber: Subscriber, what: str) -> None:
-    """Raise `Conflict` (`configured`) for one that the configuration would bring back as it was."""
+    """Raise `Conflict` (`configured`) for a subscriber that the configuration would restore unchanged."""
     if subscriber.origin == "config":
         raise Conflict(
-            f"The subscriber comes from the configuration and would return with the next start: {what} there.",
+            f"The subscriber comes from the configuration, which would restore it at the next start: {what} there.",
             reason="configured",
         )

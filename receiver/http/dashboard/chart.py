@@ -1,5 +1,5 @@
-"""HTTP. Refunds per hour as bars: where each piece stands in the picture. A template draws it, and a table beside it
-says the same."""
+"""HTTP. Refunds per hour as a bar chart: the position of each rectangle. A template draws it, with a table of the same
+numbers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ HOURS: Final = 24
 WIDTH, HEIGHT, FOOT = 600, 140, 18
 STEP: Final = WIDTH / HOURS
 STACKED: Final = (("Declined", "declined"), ("Refunded", "refunded"), ("RefundInitiated", "pending"))
-"""State, and the class that colours it; from the bottom up."""
+"""State, and its CSS class; from the bottom up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One rectangle."""
-
     kind: str
     x: float
     y: float
@@ -36,7 +34,7 @@ class Hour:
 
     @property
     def total(self) -> int:
-        """All refunds of the hour that have one of the three states."""
+        """All refunds of the hour in one of the three states."""
         return sum(self.counts.values())
 
 
@@ -50,17 +48,17 @@ class Chart:
 
     @property
     def total(self) -> int:
-        """All refunds in it."""
+        """All refunds in the chart."""
         return sum(hour.total for hour in self.hours)
 
     @property
     def marks(self) -> list[tuple[float, str]]:
-        """Every sixth hour's name, and where it stands."""
+        """The label of every sixth hour, and its position."""
         return [(round(index * STEP, 1), hour.label) for index, hour in enumerate(self.hours) if index % 6 == 0]
 
 
 def edges(now: int) -> list[int]:
-    """The full hours (ms, UTC) between which is counted: 24 spans, of which the last is the present hour."""
+    """The full hours (ms, UTC) that bound the counts: 24 spans, the last of which is the current hour."""
     end = (now // HOUR + 1) * HOUR
     return [end - back * HOUR for back in range(HOURS, -1, -1)]
 

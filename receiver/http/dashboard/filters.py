@@ -1,4 +1,4 @@
-"""HTTP. Values as people read them."""
+"""HTTP. Formats values for people."""
 
 from __future__ import annotations
 
@@ -48,33 +48,33 @@ def duration(seconds: float) -> str:
 
 
 def refund_path(refund_id: str, account: str, more: str = "") -> str:
-    """The address of a refund's page, or of something below it."""
+    """The path of a refund's page, or of something below it."""
     return f"/refunds/{quote(refund_id, safe='')}{more}?{urlencode({'account': account})}"
 
 
 def subscriber_path(name: str, account: str, verb: str) -> str:
-    """Where a form about a subscriber goes."""
+    """The target of a form about a subscriber."""
     return f"/subscribers/{quote(name, safe='')}/{verb}?{urlencode({'account': account})}"
 
 
 def state_word(state: str) -> str:
-    """Amazon's word, or a plainer one."""
+    """Amazon's word for a state, or a plainer one."""
     return next((word for known, word in STATE_WORDS.items() if known == state), tidy(state) or "unknown")
 
 
 def state_class(state: str) -> str:
-    """The class by which the style sheet colours it: one of four, whatever Amazon sends."""
+    """The CSS class of a state: one of four, for any value from Amazon."""
     known = {State.INITIATED: "pending", State.REFUNDED: "refunded", State.DECLINED: "declined"}
     return next((word for name, word in known.items() if name == state), "other")
 
 
 def source_word(source: str) -> str:
-    """What triggered the look."""
+    """What triggered the poll."""
     return SOURCES.get(source, source)
 
 
 def looked_word(outcome: str) -> str:
-    """Amazon's answer where it changed nothing."""
+    """Amazon's answer to a poll that changed nothing."""
     return LOOKED.get(outcome, tidy(outcome.replace("_", " ")))
 
 
@@ -84,7 +84,6 @@ def delivered_word(outcome: str) -> str:
 
 
 def advice(refund: Refund) -> Advice | None:
-    """The advice on the refund."""
     return advice_of(refund)
 
 

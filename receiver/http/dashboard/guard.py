@@ -1,4 +1,4 @@
-"""HTTP. Around every page of the dashboard: the session, the CSRF token of a form, and errors as pages."""
+"""HTTP. The frame of every dashboard page: the session, the CSRF token of a form, and errors as pages."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ log = structlog.get_logger()
 Handler = Callable[[Request, Session], Awaitable[Response]]
 MOST_FORM, FORM_TIMEOUT, MOST_FIELDS = 8 * 1024, 10.0, 20
 OWN_PAGE: Final = re.compile(r"/(?:(?:refunds|subscribers)(?:[/?][^\\\s\x00-\x1f]*)?)?")
-"""Where a redirect after signing in may lead: pages of the dashboard only."""
+"""Where a redirect after signing in may lead: dashboard pages only."""
 AGAIN_AFTER: Final = 10
-"""Seconds after which a page loads again while the store is away."""
+"""Seconds after which a page reloads while the store is unavailable."""
 
 
 class Frame:
@@ -35,7 +35,7 @@ class Frame:
         self._pages, self._sessions = pages, sessions
 
     def page(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """A page to look at."""
+        """Wraps the handler of a page."""
 
         async def shown(request: Request) -> Response:
             return await self.guarded(request, lambda: self._signed_in(request, handler))
@@ -43,7 +43,7 @@ class Frame:
         return shown
 
     def form(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """The target of a form. Checks its CSRF token first. Its fields are `request.state.form`."""
+        """Wraps the handler of a form. Checks its CSRF token first. Its fields are `request.state.form`."""
 
         async def sent(request: Request, session: Session) -> Response:
             need_own_page(request)
@@ -58,11 +58,11 @@ class Frame:
     def render(
         self, template: str, session: Session | None, values: Mapping[str, Any], *, at: str = "", status: int = 200
     ) -> Response:
-        """A page of the dashboard; `at` is the entry of its menu."""
+        """A page of the dashboard; `at` is its menu entry."""
         return self._pages.render(template, {**self._around(session), "at": at, **values}, status)
 
     async def guarded(self, request: Request, work: Callable[[], Awaitable[Response]]) -> Response:
-        """The answer of `work`, or its error as a page."""
+        """The response of `work`, or its error as a page."""
         try:
             return await work()
         except ReceiverError as error:
@@ -76,7 +76,6 @@ class Frame:
             return self._problem(request, 500, "Internal error. See the service's log.", "internal_error")
 
     def problem(self, request: Request, error: ReceiverError) -> Response:
-        """A `ReceiverError` as a page."""
         again = AGAIN_AFTER if isinstance(error, StoreUnavailable) else 0
         detail = (
             "The store is not responding. Nothing is lost. This page reloads automatically." if again else str(error)
@@ -85,7 +84,7 @@ class Frame:
         return self._problem(request, error.status, detail, error.reason, again=again, wait=wait)
 
     def refused(self, request: Request, error: HTTPException) -> Response:
-        """An error of the router as a page: no such address, or a wrong method."""
+        """A router error as a page: unknown address, or wrong method."""
         detail = (
             "There is no page at this address."
             if error.status_code == 404
@@ -116,7 +115,7 @@ class Frame:
     def _to_sign_in(self, request: Request) -> Response:
         here = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
         if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
-            # A strict cookie does not come along with a link from elsewhere, such as a chat; it does from this page.
+            # A strict cookie is not sent with a link from another site, such as a chat; it is sent from this page.
             return self._pages.render("onward.html", {**self._around(None), "at": "", "here": own_page(here)})
         following = f"?next={quote(here, safe='')}" if request.method == "GET" and here != "/" else ""
         return see_other(f"/sign-in{following}")
@@ -132,17 +131,17 @@ class Frame:
 
 
 def see_other(path: str) -> Response:
-    """Go on with a GET there."""
+    """Redirects to the path, with GET."""
     return RedirectResponse(path, 303)
 
 
 def own_page(path: str) -> str:
-    """The path if it is a page of the dashboard, else the first page."""
+    """The path if it is a dashboard page, otherwise the first page."""
     return path if len(path) <= 1024 and OWN_PAGE.fullmatch(path) else "/"
 
 
 def need_own_page(request: Request) -> None:
-    """Raise `Forbidden` where the browser says that another site, or another host of this one, sent the form."""
+    """Raises `Forbidden` if the browser says that another site, or another host of this one, sent the form."""
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         raise Forbidden("The form was not sent by a page of this service.", reason="csrf")
 
@@ -153,7 +152,7 @@ async def read_form(request: Request) -> dict[str, str]:
     try:
         pairs = parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
     except ValueError:
-        raise BadRequest("This is not a form.", reason="bad_form") from None
+        raise BadRequest("The body is not a valid form.", reason="bad_form") from None
     if len({name for name, _ in pairs}) < len(pairs):
         raise BadRequest("A form field was given more than once.", reason="bad_form")
     return dict(pairs)

@@ -88,8 +88,8 @@ class OverviewPage:
         return [refund for refund in found if not is_final(refund.state)]
 
     async def _in_conflict(self, account: str) -> list[Refund]:
-        """Refunds in conflict, latest first: those of the last entries of the stream when this process
-        looked first, and all since."""
+        """Refunds in conflict, latest first. They are found in the last entries of the stream at this process's first
+        look, and in every entry since."""
         last, known = self._conflicts.get(account, ("", []))
         found = await self._store.dashboard.contradictions(account, last)
         names = list(dict.fromkeys([*found.refund_ids, *known]))[:MOST_CONFLICTS]

@@ -1,6 +1,6 @@
-"""HTTP. The dashboard's templates and static files, and the headers of both.
+"""HTTP. The dashboard's templates and static files, and their headers.
 
-Templates escape everything, whatever it is. Static files are named by their content: browsers may keep them for ever.
+Templates escape every value. Static files are named by their content, so browsers may cache them for ever.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Nothing of others, nothing inline."""
+"""Nothing from other origins, nothing inline."""
 HEADERS: Final = MappingProxyType(
     {
         "Content-Security-Policy": CSP,
@@ -39,7 +39,7 @@ HEADERS: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A static file, and the path under which it is served."""
+    """A static file, and its path."""
 
     path: str
     media_type: str
@@ -47,7 +47,7 @@ class File:
 
 
 class Pages:
-    """Everything that is read from disk, once."""
+    """Templates and static files, read from disk once."""
 
     def __init__(self) -> None:
         files = {path.name: _file(path) for path in sorted((FOLDER / "static").iterdir()) if path.suffix in TYPES}
@@ -66,7 +66,7 @@ class Pages:
     def render(
         self, template: str, values: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
     ) -> Response:
-        """A page. Browsers keep no copy of it (`no-store` is the frame's)."""
+        """Renders a page. Browsers do not store it (the frame sends `no-store`)."""
         html = self._templates.get_template(template).render(values)
         return Response(html, status, {**HEADERS, **(headers or {})}, "text/html; charset=utf-8")
 

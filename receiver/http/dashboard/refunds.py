@@ -1,4 +1,4 @@
-"""HTTP. `/refunds…`: the list, one refund with everything that is known of it, and what can be done about it."""
+"""HTTP. `/refunds…`: the list, one refund with all its data, and the actions on it."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from receiver.track.current import current_refunds
 
 LIMIT = 50
 MOST_DEAD = 2_000
-"""Dead events of a subscriber that are looked through for one refund; of more, those that the stream still has."""
-"""Refusals that end where the caller names the other refunds."""
+"""How many dead events of a subscriber are scanned for one refund. Beyond these, only events still in the stream."""
+"""Refusals that are lifted if the caller names the other refunds."""
 NOTICES = {
     "refresh": "Amazon is being asked now. The answer will appear below.",
     "retry": "Amazon accepted this new refund. The declined one stays as it is.",
@@ -63,8 +63,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the timeline: a revision, an entry of the trail, a dispute, or an event with the deliveries that it
-    still waits for."""
+    """One line of the timeline: a revision, an entry of the trail, a dispute, or an event with its open deliveries."""
 
     at: int
     revision: Revision | None = None
@@ -163,7 +162,7 @@ class RefundPages:
         return see_other(f"{refund_path(issued.refund.refund_id, refund.account)}&done=retry")
 
     def _show_others(self, refund: Refund, session: Session, error: OtherRefunds, asked: Asked) -> Response:
-        """The page asks again, with the refunds in the way, and a box that names them where that helps."""
+        """The confirmation page again, with the refunds in the way, and a box that names them if that helps."""
         others: Any = error.more["refunds"]
         ids = [each.refund_id or each.refund_request_id for each in others]
         can_name = error.reason in NAMEABLE or any(each.refund_amount is None for each in others)
@@ -176,7 +175,7 @@ class RefundPages:
         caller.need(Scope.READ)
         refund_id = str(request.path_params["refund_id"])
         if not REFUND_ID.fullmatch(refund_id):
-            raise NotFound("A refund id is 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
+            raise NotFound("A refund id must be 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
         accounts = caller.seen(request.query_params.get("account") or None)
         refund = the_refund(await find_refunds(self._store, accounts, refund_id))
         return (await current_refunds(self._store, refund.account, [refund]))[0]
@@ -188,7 +187,7 @@ class RefundPages:
         if not self._may_retry(refund, caller):
             says = refund.judged.says if refund.judged else ""
             raise Conflict(
-                says or "Only a declined refund can be issued again: once, and where its charge admits another try.",
+                says or "Only a declined refund can be reissued, once, and only if its charge allows another attempt.",
                 reason=refund.judged.reasons[0] if refund.judged and refund.judged.reasons else "not_retryable",
             )
 
@@ -230,7 +229,7 @@ class RefundPages:
 
 
 def _order(step: Step) -> tuple[int, int]:
-    """By time; of one moment what made us look, what was found, the events of it, then what became of those."""
+    """By time. At the same time: what triggered the poll, its result, the resulting events, then their deliveries."""
     if step.dispute is not None:
         return step.at, 0
     if step.trace is not None:
@@ -242,15 +241,15 @@ FIELDS = ("account", "state", "reason", "charge", "order")
 
 
 def retry_makes_sense(refund: Refund) -> bool:
-    """Whether the issuer may take it: it is declined, and nothing speaks against it that cannot be answered."""
+    """Whether the issuer may accept it: it is declined, and naming other refunds lifts every objection."""
     return refund.judged is not None and NAMEABLE.issuperset(refund.judged.reasons)
 
 
 def read_query(given: Mapping[str, str]) -> Query:
-    """The filters of the list's form, where an empty field is none. Raises `BadRequest`."""
+    """The filters of the list's form; an empty field is no filter. Raises `BadRequest`."""
     for name in ("state", "reason", "charge"):
         if given[name] and not WORD.fullmatch(given[name]):
-            raise BadRequest(f"`{name}` is 1 to 64 letters, digits, and - _ . :", reason="bad_parameter")
+            raise BadRequest(f"`{name}` must be 1 to 64 letters, digits, and - _ . :", reason="bad_parameter")
     if reference_problem(given["order"]):
-        raise BadRequest(f"`order` has at most {MAX_ORDER_REFERENCE} printable characters.", reason="bad_parameter")
+        raise BadRequest(f"`order` must be at most {MAX_ORDER_REFERENCE} printable characters.", reason="bad_parameter")
     return Query(given["state"], given["reason"], given["charge"], searchable(given["order"]))

@@ -1,4 +1,4 @@
-"""HTTP. The dashboard's routes, and its part in the application: what browsers see of errors."""
+"""HTTP. The dashboard's routes, and its error pages for browsers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Dashboard:
         self._subscribers = SubscriberPages(self._frame, store, now)
 
     def routes(self) -> list[BaseRoute]:
-        """Pages, what their forms are sent to, and static files."""
+        """Pages, form targets and static files."""
         page, form = self._frame.page, self._frame.form
         refunds, subscribers = self._refunds, self._subscribers
         return [
@@ -73,7 +73,7 @@ class Dashboard:
         ]
 
     async def on_http_exception(self, request: Request, error: Exception) -> Response:
-        """What the router refuses: a page for browsers, JSON for programs."""
+        """A router error: a page for browsers, JSON for programs."""
         if not isinstance(error, HTTPException):
             raise error
         error = with_every_method(request, error)

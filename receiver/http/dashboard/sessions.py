@@ -1,7 +1,7 @@
-"""HTTP. Sessions of the dashboard, in the memory of one process.
+"""HTTP. Dashboard sessions in the memory of one process.
 
-A cookie holds a random id; of that only the digest is kept, so nothing here opens a session. What a session may see and
-do is what its token may.
+A cookie contains a random id. Only its digest is kept, so nothing stored here opens a session. A session can see and do
+whatever its token allows.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from receiver.http.api.auth import Caller
 
 LASTS_MS: Final = 12 * 3_600_000
 MOST_SESSIONS, MOST_OF_TOKEN = 1_000, 100
-"""In all, and of one token. Beyond it the oldest ends: of the token that begins one, or of the token with the most."""
+"""In total, and per token. Beyond the limit the oldest session ends: of the same token at its own limit, else of the
+token with the most sessions."""
 COOKIE, SECURE_COOKIE = "receiver-session", "__Host-receiver-session"
-"""Over https the prefix makes browsers refuse a cookie that another host or path has set (RFC 6265bis, 4.1.3.2)."""
+"""Over https the prefix makes browsers reject a cookie set by another host or path (RFC 6265bis, 4.1.3.2)."""
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One browser that has signed in. `csrf` goes into every form; `ends_at` is ms."""
+    """One signed-in browser. `csrf` goes into every form; `ends_at` is ms."""
 
     caller: Caller
     csrf: str
@@ -36,12 +37,12 @@ class Session:
 
 
 def new_id() -> str:
-    """256 bits by chance."""
+    """256 random bits."""
     return secrets.token_urlsafe(32)
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two secrets are equal, in a time that says nothing about them."""
+    """Compares two secrets in constant time."""
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 
@@ -51,11 +52,11 @@ class Sessions:
     def __init__(self, now: Callable[[], int], random: Callable[[], str] = new_id) -> None:
         self._now, self._chance = now, random
         self.form_key = secrets.token_bytes(32)
-        """Signs the form of who has no session yet."""
+        """Signs the sign-in form, for which there is no session yet."""
         self._found: OrderedDict[bytes, Session] = OrderedDict()
 
     def begin(self, caller: Caller) -> str:
-        """Begin one; returns the id for the cookie."""
+        """Begins a session; returns the id for the cookie."""
         session_id = self._chance()
         self._make_room(caller.name)
         self._found[digest(session_id)] = Session(caller, self._chance(), self._now() + LASTS_MS)
@@ -67,7 +68,7 @@ class Sessions:
             del self._found[next(key for key, session in self._found.items() if session.caller.name == ending)]
 
     def of(self, connection: HTTPConnection) -> Session | None:
-        """The session of the cookie, as long as it lasts."""
+        """The session of the cookie, unless it has ended."""
         key = digest(connection.cookies.get(cookie_name(connection), ""))
         session = self._found.get(key)
         if session is not None and session.ends_at <= self._now():
@@ -76,11 +77,11 @@ class Sessions:
         return session
 
     def end(self, connection: HTTPConnection) -> None:
-        """Sign out."""
         self._found.pop(digest(connection.cookies.get(cookie_name(connection), "")), None)
 
     def reader(self, connection: HTTPConnection) -> Caller | None:
-        """Who reads the API with the cookie instead of a token: the dashboard's own script, and it never writes."""
+        """The caller that reads the API with the cookie instead of a token: the dashboard's own script, which only
+        reads."""
         own = connection.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
         if connection.scope.get("method") not in READ_METHODS or not own:
             return None
@@ -89,17 +90,17 @@ class Sessions:
 
 
 def ends_for(token: str, counts: Counter[str]) -> str | None:
-    """The token whose oldest session ends when this one begins another; None: there is room."""
+    """The token whose oldest session ends to make room for a new one of this token; None: there is room."""
     if counts[token] >= MOST_OF_TOKEN:
         return token
     return counts.most_common(1)[0][0] if counts.total() >= MOST_SESSIONS else None
 
 
 def cookie_name(connection: HTTPConnection) -> str:
-    """The cookie's name for the scheme by which the browser came."""
+    """The cookie's name for the scheme that the browser used."""
     return SECURE_COOKIE if connection.url.scheme == "https" else COOKIE
 
 
 def digest(session_id: str) -> bytes:
-    """What is kept of a session's id."""
+    """The stored form of a session id."""
     return sha256(session_id.encode("utf-8", "replace")).digest()

@@ -1,7 +1,7 @@
-"""HTTP. Sessions of the dashboard in a folder, for processes that share a port: any of them may get the next request.
+"""HTTP. Dashboard sessions in a folder, for processes that share a port: any of them may get the next request.
 
-A file for each session, named by the digest of the cookie's id, with a link in a folder of its token: what a token has
-is counted there. The folder is the service's alone, and gone with it.
+Each session is a file, named by the digest of the cookie's id. A link to it in the folder of its token serves to count
+the token's sessions. The folder belongs to the service alone, and is removed with it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SharedSessions(Sessions):
         self.form_key = (folder / FORM_KEY).read_bytes()
 
     def begin(self, caller: Caller) -> str:
-        """Begin one; returns the id for the cookie."""
+        """Begins a session; returns the id for the cookie."""
         session_id = self._chance()
         self._make_room(caller.name)
         path, fresh = self._path(session_id), self._folder / f"{digest(self._chance()).hex()}.new"
@@ -59,7 +59,7 @@ class SharedSessions(Sessions):
             oldest.unlink(missing_ok=True)
 
     def _sessions_in(self, folder: Path) -> list[Path]:
-        """The links to sessions of one token, oldest first. One whose session has ended goes."""
+        """The links to a token's sessions, oldest first. Removes links whose session has ended."""
         found = []
         for path in folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -74,7 +74,7 @@ class SharedSessions(Sessions):
         return self._folder / f"{digest(token).hex()}{FOLDER}"
 
     def of(self, connection: HTTPConnection) -> Session | None:
-        """The session of the cookie, as long as it lasts."""
+        """The session of the cookie, unless it has ended."""
         path = self._path(connection.cookies.get(cookie_name(connection), ""))
         try:
             session = msgspec.json.decode(path.read_bytes(), type=Session)
@@ -86,7 +86,6 @@ class SharedSessions(Sessions):
         return session
 
     def end(self, connection: HTTPConnection) -> None:
-        """Sign out."""
         self._path(connection.cookies.get(cookie_name(connection), "")).unlink(missing_ok=True)
 
     def _path(self, session_id: str) -> Path:

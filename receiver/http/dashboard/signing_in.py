@@ -1,7 +1,7 @@
-"""HTTP. `/sign-in` and `/sign-out`: a token for a session.
+"""HTTP. `/sign-in` and `/sign-out`: exchanges a token for a session.
 
-The form has a CSRF token although there is no session yet: otherwise another site could sign a user in under its own
-token. A cookie by chance and a keyed digest of it in the form must agree.
+The form has a CSRF token before there is a session: otherwise another site could sign a user in with its own token. A
+random cookie must match a keyed digest of it in the form.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 FORM_COOKIE = "-form"
 FORM_LASTS = 3600
 BURST, EVERY = 5, 30.0
-"""Failed sign-ins of one client: so many at once, then one more in this time (seconds)."""
+"""Failed sign-ins of one client: this many at once, then one more per this time (seconds)."""
 
 
 class SigningIn:
@@ -47,7 +47,7 @@ class SigningIn:
         return await self._frame.guarded(request, lambda: self._judge(request))
 
     async def sign_out(self, request: Request, _: Session) -> Response:
-        """`POST /sign-out`: the session ends here, whatever becomes of the cookie."""
+        """`POST /sign-out`: ends the session on the server, even if the browser keeps the cookie."""
         self._sessions.end(request)
         answer = see_other("/sign-in")
         answer.delete_cookie(cookie_name(request), path="/", secure=_secure(request), httponly=True, samesite="strict")

@@ -26,7 +26,7 @@ DEAD_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One subscriber as the page shows it. `url` hides what is a credential."""
+    """One subscriber as the page shows it. `url` hides credentials."""
 
     account: str
     subscriber: Subscriber
@@ -41,7 +41,7 @@ class Row:
 
     @property
     def last_error(self) -> str:
-        """The last error; where it is not known, that of the longest-waiting or latest failed delivery."""
+        """The last error; if unknown, that of the longest-waiting or latest failed delivery."""
         given_up = self.dead[0].last_error if self.dead else ""
         return self.health.error or self.queue.attempts.last_error or given_up
 
@@ -87,7 +87,7 @@ class SubscriberPages:
                 self._store.deliveries.health(account, subscriber.name),
             )
         except StoreDamaged as error:
-            # Its keys are damaged: that is what is shown of it, and the others are shown as ever.
+            # Its keys are damaged: the page says so, and shows the other subscribers as usual.
             return Row(account, subscriber, QueueState(0, 0), [], Health(error=error.detail, error_at=self._now()))
         dead = await self._store.deliveries.dead_page(account, subscriber.name, limit=DEAD_SHOWN) if queue.dead else []
         return Row(account, subscriber, queue, dead, health)

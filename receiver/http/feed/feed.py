@@ -1,8 +1,8 @@
 """HTTP. `GET /v1/events`: every event, as server-sent events that resume exactly, or as JSON pages with long polling.
 
-Both go by a cursor (`outbox/events/cursor.py`): a client that hands back the last one that it was given gets what comes
-after it, nothing twice and nothing left out. Where that cannot be, a `reset` says so, and the feed goes on from the
-oldest event that is kept. Events of one account come in its order; between accounts there is none.
+Both use a cursor (`outbox/events/cursor.py`). A client that returns its last cursor gets exactly the events after it,
+without duplicates or gaps. If that is impossible, a `reset` reports it, and the feed continues from the oldest event
+kept. Events of one account are in order; there is no order between accounts.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ from receiver.track.current import current_events
 
 CLIENTS = ("feed.clients", "feed.clients_per_token")
 MOST_PAGES = 20
-"""Pages that one request looks through for an event that is wanted, before it answers without one."""
+"""How many pages one request scans for a wanted event before it answers without one."""
 ASK_EVERY = 5.0
-"""Whether a client of a long poll is still there can be asked, not waited for: ask this often (seconds)."""
+"""Seconds between checks whether a long-polling client is still connected: this can be checked but not awaited."""
 
 
 def _separated(pattern: str) -> Schema:
-    """Words that match the pattern, separated by commas. Empty: all."""
+    """The schema of comma-separated words that match the pattern. Empty: all."""
     return {"type": "string", "pattern": f"^(?:(?:{pattern})(?:,(?:{pattern}))*)?$"}
 
 
 NONE: Final[frozenset[str]] = frozenset()
 TYPE: Final = Parameter(
     "type",
-    "Types, separated by commas, whole or without amazonpay.refund.",
+    "Comma-separated types, with or without the prefix amazonpay.refund.",
     _separated("|".join(map(re.escape, TYPES))),
     read_types,
     NONE,
@@ -72,7 +72,7 @@ TYPE: Final = Parameter(
 )
 REASON: Final = Parameter(
     "reason",
-    "Reason codes, separated by commas.",
+    "Comma-separated reason codes.",
     _separated(WORD.pattern),
     read_reasons,
     NONE,
@@ -81,31 +81,31 @@ REASON: Final = Parameter(
 )
 AFTER: Final = text(
     "after",
-    "Where to begin. Left out: now.",
-    {"anyOf": [{"enum": ["beginning", "now"]}, {"type": "string", "description": "A cursor that the feed gave."}]},
+    "Where to begin. Default: now.",
+    {"anyOf": [{"enum": ["beginning", "now"]}, {"type": "string", "description": "A cursor from the feed."}]},
     example="beginning",
 )
-LIMIT: Final = number("limit", "Of a page: how many.", 100, 1, 500)
-WAIT: Final = number("wait", "Of a page: seconds to wait for an event.", 0, 0, 30)
+LIMIT: Final = number("limit", "For pages: the maximum number of events.", 100, 1, 500)
+WAIT: Final = number("wait", "For pages: seconds to wait for an event.", 0, 0, 30)
 LAST_EVENT_ID: Final = text(
-    "Last-Event-ID", "Of a stream: the cursor to go on from; goes before `after`.", place="header"
+    "Last-Event-ID", "For streams: the cursor to resume from; overrides `after`.", place="header"
 )
 OF_BOTH, OF_PAGES = (ACCOUNT, TYPE, REASON, AFTER), (LIMIT, WAIT)
 STREAM: Final[Schema] = {
     "type": "string",
-    "description": "Server-sent events. `event` is the type of the event whose CloudEvent is `data`, or cursor (where "
-    "you are), reset (events may be lost), bye (the server ends). The `id` of each is a cursor.",
+    "description": "Server-sent events. `event` is the type of the event whose CloudEvent is `data`, or cursor (the "
+    "current position), reset (events may be lost) or bye (the server is stopping). The `id` of each is a cursor.",
 }
 
 
 class CurrentFeed:
-    """The events of a store, with the advice as of when they are read."""
+    """A store's events, with the advice current when they are read."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def change_signal(self, account: str) -> AbstractContextManager[ChangeSignal]:
-        """A waker that rings whenever something of the account is written."""
+        """A signal that is set whenever something of the account is written."""
         return self._store.change_signal(account)
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
@@ -118,7 +118,7 @@ class CurrentFeed:
 
 
 def readable(account: str, fields: Mapping[str, str]) -> Event | None:
-    """The event of a refund that an entry holds; None where it is another one, or cannot be read."""
+    """The refund event that an entry contains; None if it contains another kind, or is unreadable."""
     try:
         return None if is_operator(fields) else from_fields(account, fields)
     except Malformed:
@@ -149,8 +149,8 @@ class FeedApi:
         "/v1/events",
         id="followEvents",
         tag="events",
-        summary="Every event: server-sent events that resume exactly, or JSON pages with long polling",
-        about="A stream for who accepts `text/event-stream`, else a page. A stream has no `limit` and `wait`.",
+        summary="All events: server-sent events that resume exactly, or JSON pages with long polling",
+        about="A stream for clients that accept `text/event-stream`, else a page. A stream has no `limit` and `wait`.",
         scopes=READ,
         parameters=(*OF_BOTH, *OF_PAGES, LAST_EVENT_ID),
         answers=(Answer(200, {JSON: EventPageJson, EVENT_STREAM: STREAM}, headers={"Vary": "Accept."}),),
@@ -160,7 +160,7 @@ class FeedApi:
         ),
     )
     async def events(self, call: Call) -> Response:
-        """A stream for a client that accepts `text/event-stream`, else a page."""
+        """A stream for a client that accepts `text/event-stream`, otherwise a page."""
         request, token = call.request, call.caller.name
         streamed = accepts_stream(request.headers)
         if streamed:
@@ -187,7 +187,7 @@ class FeedApi:
             return self._tokens.admits(request)
 
         try:
-            # Before the first byte, so that a store that is away is a 503.
+            # Before the first byte, so that an unavailable store gives a 503.
             first = await reader.catch_up(listener)
         except BaseException:
             leave()
@@ -213,7 +213,7 @@ class FeedApi:
         return json_answer(body, Vary="Accept")
 
     async def _look(self, reader: Reader, found: Found, limit: int) -> None:
-        """The next page of every account, as far as there is room in the answer."""
+        """Reads the next page of every account, as far as the response has room."""
         found.more = False
         for account in reader.accounts:
             room = max(limit - len(found.bodies), 1)
@@ -230,13 +230,13 @@ class FeedApi:
                     found.bodies.append(msgspec.Raw(each.body()))
 
     async def _something(self, request: Request, reader: Reader, left: float, token: str) -> None:
-        """Until there is a new event, the server ends, or `left` seconds are over."""
+        """Waits until there is a new event, the server stops, or `left` seconds are over."""
         self._seats.take(token)
         listener = Listener(self._buffer)
         ended = asyncio.ensure_future(ending_of(request.scope).wait())
         ended.add_done_callback(lambda _: listener.stir())
         try:
-            # Not to be told where it is: then the next page says it.
+            # If the hub cannot serve this position, the next page does.
             await listener.rest(min(left, ASK_EVERY if reader.join(listener) else 0.05))
         finally:
             ended.cancel()
@@ -245,14 +245,14 @@ class FeedApi:
 
 
 def head_of_stream() -> Response:
-    """The answer to HEAD: a stream has no length."""
+    """The response to HEAD: a stream has no length."""
     answer = Response(headers=HEADERS, media_type=EVENT_STREAM)
     del answer.headers["content-length"]
     return answer
 
 
 class Found:
-    """What a page will show."""
+    """The content of a page."""
 
     def __init__(self) -> None:
         self.bodies: list[msgspec.Raw] = []

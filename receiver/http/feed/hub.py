@@ -1,8 +1,8 @@
-"""HTTP. The hub of the feed: one reader of each account's stream in this process, however many clients listen.
+"""HTTP. The hub of the feed: one reader of each account's stream in this process, for any number of clients.
 
-A client reads pages by itself until it has caught up, and then joins: `join` and the hub's own steps each happen in one
-turn of the loop, and the hub keeps its last entries, so that there is no gap between a client's last page and what the
-hub tells next, and nothing is told twice. Entries are counted through (`Place.number`), which is what both go by.
+A client reads pages until it has caught up, and then joins. `join` and each step of the hub happen in one turn of the
+loop, and the hub keeps its last entries. So there is no gap and no overlap between a client's last page and what the
+hub sends next. Both count entries by number (`Place.number`).
 """
 
 from __future__ import annotations
@@ -29,47 +29,46 @@ from receiver.store.deliveries.feed import FeedPage, Lost, Where
 log = structlog.get_logger()
 
 LOOK_EVERY = 1.0
-"""Look this often (seconds) although nothing seems to have changed: a wake-up can be lost."""
+"""Poll this often (seconds), since a wake-up can be lost."""
 PAGE = 200
 AWAY, BACK = "the store does not answer; nothing is lost", "the store answers again"
 
 
 class FeedStore(Protocol):
-    """Where events come from: `store/`."""
+    """The source of the events: `store/`."""
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """A page of events. Raises `StoreUnavailable`."""
 
     def change_signal(self, account: str) -> AbstractContextManager[ChangeSignal]:
-        """A waker that rings whenever something of the account is written."""
+        """A signal that is set whenever something of the account is written."""
 
 
 @dataclass(slots=True)
 class Told:
-    """One thing to tell clients, and the place after it: an event, or with `lost` that events before it are lost."""
+    """One item for clients, and the place after it: an event or, with `lost`, the loss of the events before it."""
 
     account: str
     place: Place
     fields: Mapping[str, str] = field(default_factory=dict)
     lost: Lost = ""
     event: Event | None = None
-    """It, with the advice as of when it was read."""
+    """The event, with the advice current when it was read."""
     _body: bytes | None = None
 
     @property
     def type(self) -> str:
-        """The event's type."""
         return self.fields.get("type", "")
 
     @property
     def reason(self) -> str:
-        """Its refund's reason code; empty where there is none."""
+        """The reason code of its refund; empty if there is none."""
         return self.fields.get("reasonCode", "")
 
     def body(self) -> bytes:
         """The CloudEvent as webhooks get it, rendered once for all clients.
 
-        An operator event is empty, and told to nobody here; so is an entry that cannot be read, which is logged.
+        Empty for an operator event, which is not sent to clients, and for an unreadable entry, which is logged.
         """
         if self._body is None and is_operator(self.fields):
             self._body = b""
@@ -83,9 +82,9 @@ class Told:
 
 
 class Listener:
-    """What one client still has to be told: at most `most` things, beyond which it is cut off (`cut`, and `on_cut`).
+    """The queue of one client: at most `most` items. A client that exceeds it is cut off (`cut`, and `on_cut`).
 
-    A text among them is a remark.
+    A string in the queue becomes a comment.
     """
 
     def __init__(self, most: int, on_cut: Callable[[], None] = lambda: None) -> None:
@@ -96,11 +95,11 @@ class Listener:
 
     @property
     def room(self) -> int:
-        """How many more it takes."""
+        """How many more items fit."""
         return self._most - len(self._waiting)
 
     def put(self, told: Told | str) -> None:
-        """Tell it."""
+        """Adds an item."""
         if self.cut:
             return
         if not self.room:
@@ -110,7 +109,7 @@ class Listener:
         self._stirred.set()
 
     def cut_off(self) -> None:
-        """It is too slow, or can be told no more."""
+        """Ends the client: it is too slow, or its tail has failed."""
         if not self.cut:
             self.cut = True
             self._waiting.clear()
@@ -118,39 +117,39 @@ class Listener:
             self.on_cut()
 
     def stir(self) -> None:
-        """End its rest."""
+        """Ends its wait."""
         self._stirred.set()
 
     def take(self) -> list[Told | str]:
-        """What there is to tell."""
+        """Takes all queued items."""
         found = list(self._waiting)
         self._waiting.clear()
         self._stirred.clear()
         return found
 
     async def rest(self, seconds: float) -> None:
-        """Until there is something, or `seconds` are over."""
+        """Waits until there is an item, `stir` is called, or `seconds` are over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stirred.wait()
 
 
 class Hub:
-    """The tails that somebody listens to. `keep` is how many entries each has at hand."""
+    """The tails that have listeners. `keep` is how many entries each tail keeps."""
 
     def __init__(self, store: FeedStore, keep: int) -> None:
         self._store, self._keep = store, keep
         self._tails: dict[str, Tail] = {}
 
     def join(self, listener: Listener, account: str, place: Place) -> bool:
-        """Tell the listener all that comes after the place; False if that is too far back: read a page first."""
+        """Sends the listener everything after the place; False if that is too far back: read a page first."""
         tail = self._tails.get(account)
         if tail is None or tail.ended:
             tail = self._tails[account] = Tail(self._store, account, place, self._keep)
         return tail.join(listener, place)
 
     def leave(self, listener: Listener) -> None:
-        """Tell it no more. A tail that nobody listens to ends."""
+        """Stops sending to it. A tail without listeners ends."""
         for account, tail in list(self._tails.items()):
             tail.listeners.pop(listener, None)
             if not tail.listeners:
@@ -169,8 +168,8 @@ class Tail:
         self._recent: deque[Told] = deque(maxlen=keep)
         self._away = False
         self.listeners: dict[Listener, int] = {}
-        """Each with the number of the last entry that it knows by itself."""
-        # A context of its own: what it logs is not of the request that happened to come first.
+        """Each with the number of the last entry that it read by itself."""
+        # Its own context, so that its log lines do not carry the id of the request that started it.
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._run(), name=f"feed:{account}", context=contextvars.Context())
 
@@ -186,11 +185,11 @@ class Tail:
 
     @property
     def ended(self) -> bool:
-        """It has failed."""
+        """Whether it has failed."""
         return self._task.done()
 
     def stop(self) -> None:
-        """Read no more."""
+        """Stops reading."""
         self._task.cancel()
 
     async def _run(self) -> None:
@@ -206,7 +205,7 @@ class Tail:
                 listener.cut_off()
 
     async def _look(self) -> bool:
-        """Tell what is new; True if there is more."""
+        """Sends new entries to the listeners; True if there are more."""
         try:
             page = await self._store.events_after(self._account, self._place, self._page)
         except StoreUnavailable as error:
@@ -230,7 +229,7 @@ class Tail:
         self._place = page.end
 
     def _begin_again(self, page: FeedPage) -> None:
-        """Whoever is further on than what was trimmed has lost nothing; of an emptied store nobody is."""
+        """A listener past the trimmed entries has lost nothing. After the store was emptied every listener has."""
         told = Told(self._account, page.start, lost=page.lost)
         for listener, known in list(self.listeners.items()):
             if page.lost == "emptied":

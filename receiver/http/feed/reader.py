@@ -1,4 +1,4 @@
-"""HTTP. One client's way through the streams of its accounts: what it has passed, what it wants, and who may come."""
+"""HTTP. One client's position in the streams of its accounts, its filters, and how it catches up."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from receiver.outbox.events.cursor import Place, read_cursor, write_cursor
 from receiver.store.deliveries.feed import FeedPage, Where
 
 CATCH_UP = 100
-"""Events of one page on a stream."""
+"""How many events of a stream one page has."""
 PREFIX = "amazonpay.refund."
 TYPES = {name: each.value for each in EventType for name in (each.value, each.value.removeprefix(PREFIX))}
 EVENT_STREAM = "text/event-stream"
 NOT_AT_ALL = re.compile(r"q=0(\.0{0,3})?")
-"""RFC 9110, 12.4.2: a weight of nought, with at most three decimals."""
+"""RFC 9110, 12.4.2: a weight of zero, with at most three decimals."""
 WHY = {
-    "trimmed": "events after the cursor are older than what is kept",
+    "trimmed": "the oldest events after the cursor are no longer kept",
     "emptied": "the store was emptied, or restored from before the cursor",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The filters; an empty one lets everything pass."""
+    """The filters; an empty one matches everything."""
 
     types: frozenset[str] = frozenset()
     reasons: frozenset[str] = frozenset()
@@ -51,23 +51,23 @@ class Wanted:
 
 
 def read_types(text: str) -> frozenset[str]:
-    """Types, separated by commas, whole or without their prefix. Raises `BadRequest`."""
+    """Comma-separated types, with or without their prefix. Raises `BadRequest`."""
     words = _words(text)
     unknown = [word for word in words if word not in TYPES]
     if unknown:
         near = difflib.get_close_matches(unknown[0][:64], TYPES, n=1)
         known = ", ".join(each.value.removeprefix(PREFIX) for each in EventType)
-        mend = f"Did you mean {near[0]}?" if near else f"Known are {known}."
-        raise BadRequest(f"`type` has a word that is no type of event. {mend}", reason="bad_parameter")
+        mend = f"Did you mean {near[0]}?" if near else f"Known types: {known}."
+        raise BadRequest(f"`type` contains an unknown event type. {mend}", reason="bad_parameter")
     return frozenset(TYPES[word] for word in words)
 
 
 def read_reasons(text: str) -> frozenset[str]:
-    """Reason codes, separated by commas. Raises `BadRequest`."""
+    """Comma-separated reason codes. Raises `BadRequest`."""
     words = _words(text)
     if not all(WORD.fullmatch(word) for word in words):
         raise BadRequest(
-            "`reason` is reason codes such as AmazonRejected, separated by commas.", reason="bad_parameter"
+            "`reason` must be comma-separated reason codes such as AmazonRejected.", reason="bad_parameter"
         )
     return frozenset(words)
 
@@ -77,10 +77,10 @@ def _words(text: str) -> Sequence[str]:
 
 
 def read_start(text: str, accounts: Sequence[str]) -> dict[str, Where]:
-    """Where to begin in each account: after a cursor, at the `beginning` (or `0`), or with nothing said, now.
+    """Where to begin in each account: after a cursor, at the `beginning` (or `0`), or now if empty.
 
-    An account that the cursor does not have is begun with its oldest event: it may be new, and nothing is to be missed.
-    Raises `BadRequest` (`bad_cursor`).
+    An account that is missing in the cursor may be new: it begins with its oldest event, so that none is missed. Raises
+    `BadRequest` (`bad_cursor`).
     """
     if text in ("", "now"):
         return dict.fromkeys(accounts, "end")
@@ -90,7 +90,6 @@ def read_start(text: str, accounts: Sequence[str]) -> dict[str, Where]:
 
 
 def accepts_stream(headers: Headers) -> bool:
-    """Whether `Accept` names `text/event-stream`."""
     ranges = [each.split(";") for each in ",".join(headers.getlist("accept")).lower().split(",")]
     return any(
         kind.strip() == EVENT_STREAM and not any(NOT_AT_ALL.fullmatch(each.replace(" ", "")) for each in more)
@@ -99,22 +98,22 @@ def accepts_stream(headers: Headers) -> bool:
 
 
 def reset_json(lost: Mapping[str, str]) -> ResetJson:
-    """Word of a loss, by account: why, and where the feed goes on."""
+    """Reports a loss, by account: its cause, and that the feed continues."""
     reasons = "; ".join(f"{account}: {WHY[why]}" for account, why in lost.items())
     return ResetJson(
         accounts={**lost},
-        detail=f"Events may be lost ({reasons}). The feed goes on from the oldest that is kept.",
+        detail=f"Events may be lost ({reasons}). The feed continues from the oldest event kept.",
     )
 
 
 class Reader:
-    """Where a client is in each of its accounts: what was read ahead, and what it has been told (`passes`)."""
+    """A client's position in each of its accounts: how far pages were read, and how far items were sent (`passes`)."""
 
     def __init__(self, store: FeedStore, hub: Hub, wanted: Wanted, start: Mapping[str, Where]) -> None:
         self._store, self._hub, self.wanted = store, hub, wanted
         self.accounts = tuple(start)
         self._ahead: dict[str, Where] = dict(start)
-        """How far the pages were read; an account that the hub tells of is no longer in it."""
+        """How far the pages were read; without the accounts that the hub serves."""
         self._places = {account: where for account, where in start.items() if isinstance(where, Place)}
 
     @property
@@ -123,22 +122,22 @@ class Reader:
         return bool(self._ahead)
 
     def cursor(self) -> str:
-        """After all that was passed."""
+        """The position after everything that was passed."""
         return write_cursor({account: self._places[account] for account in self.accounts if account in self._places})
 
     def passes(self, told: Told) -> None:
-        """The client has been told this, or did not want it."""
+        """Records that the client has received this item, or did not want it."""
         self._places[told.account] = told.place
 
     async def read(self, account: str, limit: int) -> tuple[FeedPage, list[Told]]:
-        """The next page of an account, and what it tells. Raises `StoreUnavailable`."""
+        """The next page of an account, and its items. Raises `StoreUnavailable`."""
         page = await self._store.events_after(account, self._ahead[account], limit)
         return page, self._taken(account, page)
 
     async def catch_up(self, listener: Listener) -> list[Told]:
-        """What the next page of each account that lags tells, losses first; one that is read to its end joins the hub.
+        """The items on the next page of each account that lags, losses first. An account read to its end joins the hub.
 
-        Raises `StoreUnavailable`, and has then not moved.
+        If it raises `StoreUnavailable`, no position has changed.
         """
         lagging = list(self._ahead)
         reads = (self._store.events_after(account, self._ahead[account], CATCH_UP) for account in lagging)
@@ -150,7 +149,7 @@ class Reader:
         return sorted(told, key=lambda each: not each.lost)
 
     def join(self, listener: Listener) -> bool:
-        """Hear of what comes in every account after what was read; False if a page must be read first."""
+        """Joins the hub in every account, after what was read; False if a page must be read first."""
         places = [(account, where) for account, where in self._ahead.items() if isinstance(where, Place)]
         return all(self._hub.join(listener, account, place) for account, place in places)
 

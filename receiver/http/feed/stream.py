@@ -1,15 +1,15 @@
 """HTTP. The feed as server-sent events (WHATWG HTML, 9.2).
 
-    event                what it is
+    event                meaning
     amazonpay.refund.…   `data` is the CloudEvent as webhooks get it
-    cursor               nothing happened: where the client is, at the start, and when filters have passed over events
-    reset                events may be lost, and why; the feed goes on from the oldest that is kept
-    bye                  the server ends; the client resumes
+    cursor               no event: the client's position, at the start, and when filters have skipped events
+    reset                events may be lost, and why; the feed continues from the oldest event kept
+    bye                  the server is stopping; the client resumes
 
-Each has the cursor as its `id`, which the client hands back as `Last-Event-ID`. The first says `retry: 3000`. An idle
-stream says a comment every 15 s. While the store is away the stream stays open, says so in a comment, and goes on.
-A stream that a session of the dashboard opened ends with the session, 15 s later at most. A client that takes nothing
-for 30 s, or lags further behind than the buffer holds, is cut off, and resumes.
+The `id` of each is the cursor, which the client returns as `Last-Event-ID`. The first has `retry: 3000`. An idle stream
+sends a comment every 15 s. While the store is unavailable the stream stays open, reports it in a comment, and then
+continues. A stream opened with a dashboard session ends with the session, at most 15 s later. A client that reads
+nothing for 30 s, or lags further behind than the buffer holds, is cut off, and resumes.
 """
 
 from __future__ import annotations
@@ -31,43 +31,42 @@ from receiver.runtime.metrics import Metrics
 from receiver.runtime.serving import ENDING
 
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
-"""nginx would hold the events back until it has a buffer full."""
+"""nginx would otherwise hold events back until its buffer is full."""
 RETRY_MS, RETRY_AFTER_BYE_MS = 3000, 1000
 FAREWELL = 2.0
-"""Seconds that a client has to take its `bye`: it must not hold up the end of the server."""
+"""Seconds that a client has to read its `bye`, so that it cannot delay the server's stop."""
 AT_ONCE = 64 * 1024
-"""Bytes that are handed to the server in one piece."""
+"""Bytes passed to the server in one piece."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds: until a sign of life on an idle stream, and until it is asked again whether the client may listen; and
-    until a client that takes nothing is cut off."""
+    """Seconds between signs of life on an idle stream, which are also the checks of the client's access; and seconds
+    until a client that reads nothing is cut off."""
 
     heartbeat: float = 15.0
     stall: float = 30.0
 
 
 def ending_of(scope: Mapping[str, Any]) -> asyncio.Event:
-    """Set when the server ends; under a server that does not say so, never."""
+    """Set when the server stops; never set by a server that does not support it."""
     found = (scope.get("extensions") or {}).get(ENDING)
     return found["event"] if found else asyncio.Event()
 
 
 def frame(event: str, cursor: str, data: bytes, retry: int = 0) -> bytes:
-    """One event. `data` is JSON on one line."""
     hint = b"retry: %d\n" % retry if retry else b""
     return hint + b"event: %s\nid: %s\ndata: %s\n\n" % (event.encode(), cursor.encode(), data)
 
 
 def comment(text: str) -> bytes:
-    """What clients pass over."""
+    """A comment, which clients ignore."""
     return f": {text}\n\n".encode()
 
 
 class Stream(Response):
-    """The answer to one client. `first` is what it is told first; `admitted` says whether it may still listen; `leave`
-    is called at the end, whatever the end is."""
+    """The response to one client. `first` is sent first; `admitted` says whether the client still has access; `leave`
+    is called at the end in every case."""
 
     def __init__(
         self,
@@ -86,10 +85,10 @@ class Stream(Response):
         self._gone = False
         self._away = False
         self._said = ""
-        """The cursor that the client has."""
+        """The last cursor sent to the client."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the client goes, is cut off, may no longer listen, or the server ends."""
+        """Streams until the client disconnects, is cut off or loses access, or the server stops."""
         abort = (scope.get("extensions") or {}).get(CLOSE, {}).get("abort", lambda: None)
         ending = ending_of(scope)
         self._listener.on_cut = abort
@@ -134,7 +133,7 @@ class Stream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _older(self) -> Sequence[Told | str]:
-        """What the next pages tell."""
+        """The items of the next pages."""
         try:
             told = await self._reader.catch_up(self._listener)
         except StoreUnavailable:
@@ -143,7 +142,7 @@ class Stream(Response):
             await self._listener.rest(LOOK_EVERY)
             return advisory_checks
         if self._reader.lags and not told:
-            # The hub is not there yet where this client is.
+            # The hub has not reached this client's position yet.
             await self._listener.rest(0.05)
         advisory_checks = [BACK] if self._away else []
         self._away = False
@@ -169,7 +168,7 @@ class Stream(Response):
         return frame("cursor", self._said, msgspec.json.encode({"after": self._said}), retry)
 
     async def _write(self, send: Send, frames: Sequence[bytes] | Iterator[bytes]) -> bool:
-        """Send them in pieces; True if there were any. Raises `TimeoutError` if the client takes nothing."""
+        """Sends them in pieces; True if there were any. Raises `TimeoutError` if the client reads nothing."""
         piece, wrote = bytearray(), False
         for each in frames:
             piece += each

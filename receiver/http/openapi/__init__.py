@@ -46,8 +46,8 @@ DESCRIBE: Final = Operation(
     summary="This description",
     parameters=(IF_NONE_MATCH,),
     answers=(
-        Answer(200, {JSON: {"type": "object"}}, headers={"ETag": "Of this version."}),
-        Answer(304, headers={"ETag": "Of this version."}),
+        Answer(200, {JSON: {"type": "object"}}, headers={"ETag": "Entity tag of this version."}),
+        Answer(304, headers={"ETag": "Entity tag of this version."}),
     ),
 )
 DECLARED: Final = (
@@ -78,7 +78,7 @@ TAGS: Final = {
     "issuing": "Issue refunds.",
     "events": "The feed of all events.",
     "subscribers": "Subscribers and their deliveries.",
-    "notifications": "For Amazon.",
+    "notifications": "Endpoints for Amazon's notifications.",
     "operation": "For operators of the service.",
 }
 
