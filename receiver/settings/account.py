@@ -77,7 +77,7 @@ class AccountSettings(Section):
     private_key: Annotated[SecretStr | None, BeforeValidator(_key_text)] = None
     private_key_file: Path | None = Field(default=None, validate_default=True)
     topic_arns: Annotated[tuple[str, ...], AsList] = Field(
-        min_length=1, description=f"the list of topics whose notifications are believed: {TOPIC_SHAPE}."
+        min_length=1, description=f"the list of topics whose notifications are accepted: {TOPIC_SHAPE}."
     )
     endpoint: str | None = None
     signing_certificates: dict[str, Path] = Field(default_factory=dict)
@@ -87,7 +87,7 @@ class AccountSettings(Section):
         default=timedelta(days=1),
         ge=timedelta(minutes=1),
         le=timedelta(days=60),
-        description="how long a refund may be pending before `stuck` is told, 1m to 60d.",
+        description="how long a refund may be pending before a `stuck` event, 1m to 60d.",
     )
     over_refund: dict[str, Decimal] = Field(
         default_factory=dict,
@@ -106,12 +106,12 @@ class AccountSettings(Section):
         told = key_environment(key_id) if key_id else None
         if environment is None:
             if key_id and told is None:
-                raise ValueError("is missing: live or sandbox (this public_key_id has no prefix that tells).")
+                raise ValueError("is missing: live or sandbox (this public_key_id has no LIVE- or SANDBOX- prefix).")
             return Environment(told) if told else None
         if told is not None and told != environment:
             raise ValueError(
                 f"is {environment.value}, but public_key_id begins with {told.upper()}-. "
-                "Amazon refuses the one with the other: set the key of that environment, or leave environment out."
+                "Amazon refuses this combination: set the key of that environment, or leave environment out."
             )
         return environment
 
@@ -230,8 +230,8 @@ def _topic_fault(topic: str) -> str:
         return ""
     if any("*" in part for part in topic.split(":", 5)[:5]):
         return (
-            "has a star before the topic's name. Every AWS customer can make a topic, and SNS signs all with the same "
-            f"certificate: notifications of anybody's topic would be believed. Write {TOPIC_SHAPE}."
+            "has a star before the topic's name. Every AWS customer can create topics, and SNS signs all of them "
+            f"with the same certificate: notifications from any topic would be accepted. Write {TOPIC_SHAPE}."
         )
     return f"is not an SNS topic. Write {TOPIC_SHAPE}."
 

@@ -18,9 +18,9 @@ def contradictions(tree: Tree, most_subscribers: int | None) -> list[str]:
     accounts, tokens, subscribers = (_tables(tree, key) for key in ("accounts", "tokens", "subscribers"))
     names = [str(account.get("name", "default")) for account in accounts]
     return [
-        *_twice("accounts", "name", names, "Give each account a name of its own."),
+        *_twice("accounts", "name", names, "Give each account a different name."),
         *_same_merchant(accounts, names),
-        *_twice("tokens", "name", _column(tokens, "name"), "Give each token a name of its own."),
+        *_twice("tokens", "name", _column(tokens, "name"), "Give each token a different name."),
         *_twice("tokens", "sha256", _column(tokens, "sha256", fold=True), "Make a token for each holder.", show=False),
         *_token_accounts(tokens, names),
         *_subscriber_accounts(subscribers, names),
@@ -42,7 +42,7 @@ def _twice(table: str, key: str, values: list[str], mend: str, *, show: bool = T
     repeated = [value for value, count in Counter(values).items() if value and count > 1]
     return [
         f"{table}[{max(index for index, it in enumerate(values) if it == value)}].{key}: "
-        f"{value if show else 'this value'} is there twice. {mend}"
+        f"{value if show else 'this value'} is used twice. {mend}"
         for value in repeated
     ]
 
@@ -89,7 +89,7 @@ def _subscriber_accounts(subscribers: list[Tree], names: list[str]) -> list[str]
         key = (str(account), str(subscriber.get("name")))
         seen[key] += 1
         if seen[key] == 2 and subscriber.get("name"):
-            problems.append(f"subscribers[{index}].name: {key[1]} is there twice in account {key[0]}. Rename one.")
+            problems.append(f"subscribers[{index}].name: {key[1]} is used twice in account {key[0]}. Rename one.")
     return problems
 
 

@@ -51,7 +51,9 @@ class FpsSettings(Section):
         except BadRequest:
             raise ValueError('is not an address such as "http://127.0.0.1:9100/fps/".') from None
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise ValueError("is plain http to another machine: whoever sees a signed order can send it. Use https.")
+            raise ValueError(
+                "is plain http to another machine: anyone who sees a signed request can send it. Use https."
+            )
         return address
 
     def build(self, environment: Environment) -> FpsAccess:

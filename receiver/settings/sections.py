@@ -117,9 +117,9 @@ class HttpSettings(Section):
     def _is_another(cls, admin_port: int | None, info: ValidationInfo) -> int | None:
         host, admin_host = info.data.get("host"), info.data.get("admin_host")
         if admin_port is None and admin_host is not None:
-            raise ValueError("is missing: admin_host means nothing without it. Set admin_port, or leave both out.")
+            raise ValueError("is missing: admin_host has no effect without it. Set admin_port, or leave both out.")
         if admin_port and admin_port == info.data.get("port") and admin_host in (None, host):
-            raise ValueError("is http.port as well. Choose another, or leave it out to have everything on one port.")
+            raise ValueError("is the same as http.port. Choose another, or leave it out to have only one port.")
         return admin_port
 
     @property
@@ -170,8 +170,8 @@ class IssueSettings(Section):
 
     same_amount_within: SpanOrNone = Field(
         default=timedelta(hours=1),
-        description="how long after the start of a refund another of its amount on the same charge is issued only "
-        "where the caller names it; 0 turns this off.",
+        description="how long after the start of a refund another of the same amount on its charge is issued only "
+        "if the caller names the first; 0 turns this off.",
     )
 
 
@@ -219,7 +219,7 @@ class EventsSettings(Section):
     def _not_shorter(cls, keep_owed: timedelta, info: ValidationInfo) -> timedelta:
         keep = info.data.get("keep")
         if keep is not None and keep_owed < keep:
-            raise ValueError("must not be shorter than events.keep: what is kept for everybody may be owed as well.")
+            raise ValueError("must not be shorter than events.keep: events that are still kept may be owed.")
         return keep_owed
 
 

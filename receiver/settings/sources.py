@@ -46,7 +46,7 @@ def read_file(path: Path, problems: list[str]) -> Tree:
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{path}: is not TOML. {error}.")
     except (RecursionError, ValueError):
-        problems.append(f"{path}: cannot be read: it is nested too deep, or has a number of thousands of digits.")
+        problems.append(f"{path}: cannot be read: it is nested too deeply, or has a number with thousands of digits.")
     return {}
 
 
@@ -91,7 +91,7 @@ def _decoded(name: str, value: str, problems: list[str]) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        problems.append(f"{name}: opens like JSON but is not. Fix the JSON, or write a list as a,b,c.")
+        problems.append(f"{name}: starts like JSON but is not valid. Fix the JSON, or write a list as a,b,c.")
         raise _NotJson from None
 
 

@@ -55,7 +55,7 @@ def absolute(path: Path, base: Path) -> Path:
     try:
         return base / path.expanduser()
     except RuntimeError:
-        raise ValueError("begins with ~, which stands for no home directory here. Write the whole path.") from None
+        raise ValueError("begins with ~, but no home directory is known for it. Write the full path.") from None
 
 
 def readable(path: Path, info: ValidationInfo) -> Path:

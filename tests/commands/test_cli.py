@@ -287,7 +287,7 @@ async def test_all_configuration_errors_come_at_once(place: Desk) -> None:
     [
         (None, {}, "receiver.toml: cannot be read"),
         ("[http\nport = 1", {}, "receiver.toml: is not TOML"),
-        ("", {"RECEIVER_ACCOUNTS": "{hunter2"}, "RECEIVER_ACCOUNTS: opens like JSON but is not"),
+        ("", {"RECEIVER_ACCOUNTS": "{hunter2"}, "RECEIVER_ACCOUNTS: starts like JSON but is not valid"),
     ],
     ids=["no file", "not TOML", "not JSON"],
 )

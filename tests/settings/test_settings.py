@@ -322,9 +322,9 @@ def test_an_admin_port_makes_a_second_door() -> None:
 @pytest.mark.parametrize(
     ("environ", "problem"),
     [
-        ({"ADMIN_PORT": "8000"}, "http.admin_port: is http.port as well. Choose another"),
-        ({"ADMIN_PORT": "8000", "ADMIN_HOST": "127.0.0.1"}, "http.admin_port: is http.port as well."),
-        ({"ADMIN_HOST": "127.0.0.1"}, "http.admin_port: is missing: admin_host means nothing without it."),
+        ({"ADMIN_PORT": "8000"}, "http.admin_port: is the same as http.port. Choose another"),
+        ({"ADMIN_PORT": "8000", "ADMIN_HOST": "127.0.0.1"}, "http.admin_port: is the same as http.port."),
+        ({"ADMIN_HOST": "127.0.0.1"}, "http.admin_port: is missing: admin_host has no effect without it."),
         ({"ADMIN_PORT": "65536"}, "http.admin_port: "),
     ],
 )
@@ -382,7 +382,7 @@ def test_tokens_refer_to_accounts_and_differ() -> None:
         "tokens[0].accounts: no account is called de. There is: default."
     )
     same = only(alone(RECEIVER_TOKENS=json.dumps([one, {**one, "name": "b", "sha256": DIGEST.upper()}])))
-    assert same.startswith("tokens[1].sha256: this value is there twice")
+    assert same.startswith("tokens[1].sha256: this value is used twice")
     assert DIGEST not in same.lower()
 
 
@@ -422,7 +422,7 @@ def test_subscribers_name_their_account_where_there_are_several() -> None:
     unknown = several(*both, RECEIVER_SUBSCRIBERS=json.dumps([{**one, "account": "c"}]))
     assert only(unknown) == "subscribers[0].account: no account is called c. There is: a, b."
     twice = several(*both, RECEIVER_SUBSCRIBERS=json.dumps([{**one, "account": "a"}] * 2))
-    assert only(twice).startswith("subscribers[1].name: finance is there twice in account a.")
+    assert only(twice).startswith("subscribers[1].name: finance is used twice in account a.")
     named = load(None, several(*both, RECEIVER_SUBSCRIBERS=json.dumps([{**one, "account": "b"}])))
     assert [len(found) for found in named.build_subscribers(0).values()] == [0, 1]
 
@@ -443,14 +443,14 @@ def test_a_file_that_the_reader_of_toml_gives_up_on_is_a_problem(tmp_path: Path,
     """Nested beyond its depth, or a number beyond its length: a sentence, and no traceback."""
     path = written(tmp_path, text)
     assert only(alone(), path) == (
-        f"{path}: cannot be read: it is nested too deep, or has a number of thousands of digits."
+        f"{path}: cannot be read: it is nested too deeply, or has a number with thousands of digits."
     )
 
 
 @pytest.mark.parametrize("key", ["DATA_DIR", "REDIS__URL_FILE", "ACCOUNT__AUTH_TOKEN_FILE"])
 def test_a_home_that_does_not_exist_is_a_problem(key: str) -> None:
     """A user without an account on this machine."""
-    assert "begins with ~, which stands for no home directory here." in only(
+    assert "begins with ~, but no home directory is known for it." in only(
         alone(**{f"RECEIVER_{key}": "~no-such-user-of-the-test/x"})
     )
 

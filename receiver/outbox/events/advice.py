@@ -27,21 +27,21 @@ class Action(msgspec.Struct, frozen=True):
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """What happened, in a sentence or two, and what can be done, the first choice first."""
+    """A summary of one or two sentences, and the advised actions, the first choice first."""
 
     summary: str
     actions: tuple[Action, ...] = ()
 
 
 class ActionJson(Json, kw_only=True):
-    """One thing to do."""
+    """An advised action."""
 
     action: Annotated[str, msgspec.Meta(description="A stable word for programs; there may be new ones.")]
     text: str
 
 
 class AdviceJson(Json, kw_only=True):
-    """What happened, and what can be done, the first choice first."""
+    """A summary, and the advised actions, the first choice first."""
 
     summary: str
     actions: list[ActionJson]
@@ -65,7 +65,7 @@ ANOTHER_WAY = Action(
 )
 RETRY_NOW = Action(
     "retry_refund",
-    "The charge is Captured and admits the amount: issue the refund again (POST /v1/refunds/{refundId}/retry, or "
+    "The charge is Captured and allows the amount: issue the refund again (POST /v1/refunds/{refundId}/retry, or "
     "`receiver refund retry`).",
 )
 FOLLOW_RETRY = Action(
@@ -82,7 +82,7 @@ CHECK_MAXIMUM = Action(
 )
 SUPPORT = Action(
     "contact_support",
-    "Contact Amazon Pay's merchant support in Japan, and quote refundId. Do not issue it again before.",
+    "Contact Amazon Pay's merchant support in Japan, and quote refundId. Do not issue the refund again before that.",
 )
 RETRY_SOON = Action("wait_before_retry", "Wait for 1 to 2 minutes before you issue the refund again.")
 ASK_AMAZON = Action(
@@ -91,7 +91,7 @@ ASK_AMAZON = Action(
 )
 WAIT = Action(
     "wait",
-    "Nothing is lost: Amazon is asked again until the refund is final, and the outcome is told as an event of its own.",
+    "Nothing is lost: the service polls Amazon until the refund is final, and sends the outcome as a separate event.",
 )
 DO_NOT_PAY_TWICE = Action(
     "do_not_refund_again",
@@ -119,7 +119,7 @@ COMPARE_OTHERS = Action(
 )
 MAY_BE_PAID_BY_ANOTHER = Action(
     DO_NOT_PAY_TWICE.action,
-    "Do not pay the buyer, here or in another way, before somebody has compared the refunds of the charge: another one "
+    "Do not pay the buyer, here or in another way, until the refunds of the charge have been compared: another one "
     "may have paid this amount.",
 )
 HOLD = Action(
@@ -128,7 +128,7 @@ HOLD = Action(
 )
 COMPARE = Action(
     "compare_history",
-    "The history of the refund lists every state that Amazon told, when, and who made the service look.",
+    "The refund's history lists every state that Amazon reported, its time, and what triggered the check.",
 )
 
 BY_REASON = {
@@ -215,7 +215,7 @@ def _with_facts(advice: Advice, refund: Refund) -> Advice:
         return Advice(f"Amazon declined this refund. {judged.says}", (LOOK_AT_DISPUTE, DO_NOT_REFUND_IN_DISPUTE))
     if judged.value is False:
         left = tuple(each for each in advice.actions if each not in WITHOUT_ANOTHER_TRY)
-        says = judged.says or "The charge does not admit another try."
+        says = judged.says or "The charge does not allow another refund."
         if not NAMEABLE.isdisjoint(judged.reasons):
             first = (COMPARE_OTHERS,) if NAMEABLE.issuperset(judged.reasons) else ()
             left = (*first, MAY_BE_PAID_BY_ANOTHER, *(each for each in left if each is not ANOTHER_WAY))
@@ -249,7 +249,8 @@ def _conflict(refund: Refund) -> Advice:
     named = ", ".join(f"{state} ({format_rfc3339(at)})" for at, state in told[:FINALS_NAMED])
     which = f": {named}{' and more' if len(told) > FINALS_NAMED else ''}" if named else ""
     return Advice(
-        f"Amazon has told final states for this refund that contradict each other{which}.", (HOLD, COMPARE, ASK_AMAZON)
+        f"Amazon has reported final states for this refund that contradict each other{which}.",
+        (HOLD, COMPARE, ASK_AMAZON),
     )
 
 

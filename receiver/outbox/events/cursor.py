@@ -41,8 +41,8 @@ def read_cursor(text: str, accounts: Sequence[str]) -> dict[str, Place]:
     places = {account: parts[account] for account in accounts if account in parts}
     if len(parts) < len(found) or not places:
         raise BadRequest(
-            "This is no cursor that the feed gave for these accounts. Take `after` or the `id` of an event as it was, "
-            "or `beginning` for everything that is kept.",
+            "This is not a cursor of the feed for these accounts. Pass `after` or the `id` of an event unchanged, "
+            "or `beginning` for all events that are kept.",
             reason="bad_cursor",
         )
     return places

@@ -242,12 +242,12 @@ def _money(fields: Mapping[str, str]) -> Money | None:
 def _finals(fields: Mapping[str, str]) -> tuple[str, ...]:
     finals = tuple(_matched(FINALS, fields, "finals").split(" ")) if "finals" in fields else ()
     if any(int(final.rpartition("@")[2]) not in TIMES for final in finals):
-        raise Malformed("A final state was told at no time that there is.", reason="bad_event")
+        raise Malformed("The time of a final state is invalid.", reason="bad_event")
     return finals
 
 
 def _matched(pattern: re.Pattern[str], fields: Mapping[str, str], name: str) -> str:
     value = fields.get(name, "")
     if not pattern.fullmatch(value):
-        raise Malformed(f"The field {name} of an event is missing or not in its form.", reason="bad_event")
+        raise Malformed(f"The field {name} of an event is missing or malformed.", reason="bad_event")
     return value

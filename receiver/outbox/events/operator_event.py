@@ -48,7 +48,7 @@ class OperatorType(StrEnum):
 
 
 class OperatorEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened to deliveries."""
+    """A problem with deliveries."""
 
     id: str
     type: OperatorType
@@ -135,21 +135,21 @@ def read_operator_event(account: str, fields: Mapping[str, str]) -> OperatorEven
 
 
 class HappeningJson(Json, kw_only=True):
-    """What happened to deliveries, and what to do."""
+    """A problem with deliveries, and its fix."""
 
     account: Account
     subscriber: str
     reason: str
     text: Annotated[str, msgspec.Meta(description="For people.")]
-    count: Annotated[int, msgspec.Meta(description="How many events it is about.", extra_json_schema={"minimum": 1})]
+    count: Annotated[int, msgspec.Meta(description="How many events are affected.", extra_json_schema={"minimum": 1})]
     event_id: str | None = None
     event_type: str | None = None
     refund_id: str | None = None
-    last_error: Annotated[str | None, msgspec.Meta(description="What the subscriber answered last.")] = None
+    last_error: Annotated[str | None, msgspec.Meta(description="The subscriber's last answer.")] = None
 
 
 class OperatorEventJson(Json, kw_only=True):
-    """Something that happened to deliveries, for those who run the service: CloudEvents 1.0 (JSON event format)."""
+    """A problem with deliveries, for the operators of the service: CloudEvents 1.0 (JSON event format)."""
 
     specversion: Literal["1.0"]
     id: str

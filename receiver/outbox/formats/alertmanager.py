@@ -129,7 +129,7 @@ def _authorization_problems(value: object) -> list[str]:
     if value is None:
         return []
     fine = isinstance(value, str) and AUTHORIZATION.fullmatch(value) and len(value) <= LONGEST_AUTHORIZATION
-    return [] if fine else ["is not the value of such a header; write Bearer TOKEN, or Basic and base64"]
+    return [] if fine else ["is not the value of an Authorization header; write Bearer TOKEN, or Basic and base64"]
 
 
 FORMAT = Format(

@@ -33,9 +33,9 @@ for 64."""
 
 
 class AdvisedRefundJson(RefundJson, kw_only=True):
-    """A refund, with what can be done about it."""
+    """A refund with advice."""
 
-    advice: Annotated[AdviceJson | None, msgspec.Meta(description="Null where nothing is to be done.")] = None
+    advice: Annotated[AdviceJson | None, msgspec.Meta(description="Null if there is nothing to do.")] = None
 
 
 def advised_json(refund: Refund, advice: Advice | None) -> AdvisedRefundJson:
@@ -44,13 +44,13 @@ def advised_json(refund: Refund, advice: Advice | None) -> AdvisedRefundJson:
 
 
 class RefundEventJson(Json, kw_only=True):
-    """Something that happened to a refund: CloudEvents 1.0 (JSON event format)."""
+    """A change of a refund: CloudEvents 1.0 (JSON event format)."""
 
     specversion: Literal["1.0"]
     id: Annotated[
         str,
         msgspec.Meta(
-            description="The same for the same happening: drop what you have seen.",
+            description="The same for the same change: drop ids that you have seen.",
             extra_json_schema={"pattern": f"^{EVENT_ID.pattern}$"},
         ),
     ]
@@ -64,8 +64,8 @@ class RefundEventJson(Json, kw_only=True):
         Annotated[
             Literal[True],
             msgspec.Meta(
-                description="There only of a refund that Amazon settled over 7 days before it was first seen here: old "
-                "news, of which nobody is to be called. data.backfill says the same."
+                description="Present only if Amazon settled the refund over 7 days before it was first seen here. "
+                "It is old news: page no one for it. data.backfill has the same value."
             ),
         ]
         | msgspec.UnsetType
@@ -74,8 +74,8 @@ class RefundEventJson(Json, kw_only=True):
         Annotated[
             str,
             msgspec.Meta(
-                description="What the request brought (W3C Trace Context) from which this follows, as the extension "
-                "Distributed Tracing of CloudEvents has it: for a link of your span, not its parent.",
+                description="W3C Trace Context of the request that caused this event (CloudEvents extension "
+                "Distributed Tracing). Link your span to it; do not use it as the parent.",
                 extra_json_schema={"pattern": f"^{FORM}$"},
             ),
         ]

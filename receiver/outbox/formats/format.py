@@ -90,7 +90,7 @@ def link_problems(url: object) -> list[str]:
         parts = urlsplit(url)
         host = parts.hostname
     except ValueError:
-        return ["cannot be taken apart into host and path; write for example https://refunds.example"]
+        return ["cannot be split into host and path; write for example https://refunds.example"]
     if parts.scheme not in ("http", "https") or not host:
         return ["must begin with https:// or http:// and a host; write for example https://refunds.example"]
     if "@" in parts.netloc or "?" in url or "#" in url or len(url) > LONGEST_LINK:

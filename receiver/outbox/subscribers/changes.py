@@ -75,7 +75,7 @@ def rotated(subscriber: Subscriber, new: str, now: int, old_valid: int = OLD_VAL
     if len(old) >= MOST_SECRETS:
         first = min(secret.expires_at or end for secret in old)
         raise Conflict(
-            f"There are {len(old)} live secrets, and {MOST_SECRETS} are the most. The first ends at "
+            f"There are {len(old)} live secrets, and at most {MOST_SECRETS} are allowed. The first ends at "
             f"{format_rfc3339(first)}: wait, or end all the old ones now with an `oldValidFor` of 0s.",
             reason="too_many_secrets",
         )
@@ -91,9 +91,9 @@ def _check_credentials(before: Subscriber, after: Subscriber, wanted: Mapping[st
     missing = [field for field in held if field not in wanted]
     if missing:
         raise BadRequest(
-            "The url changes its scheme, host or port, and credentials do not follow it to another place. Give "
+            "The url changes its scheme, host or port, and credentials are not sent to a new place. Give "
             f"{' and '.join(f'`{field}`' for field in missing)} in the same change"
-            f"{f' ({NEW} has one made, and shown once)' if 'secret' in missing else ''}. Nothing was changed.",
+            f"{f' ({NEW} creates one and shows it once)' if 'secret' in missing else ''}. Nothing was changed.",
             reason="credential_needed",
         )
 

@@ -142,7 +142,7 @@ def _type_problems(known: Format, types: object) -> Iterator[str]:
         return
     wrong = [each for each in types if isinstance(each, str) and each not in OPENING]
     if any(each in VALID_TYPES for each in wrong):
-        yield f"types: {known.name} knows incidents; choose among {', '.join(OPENING)}"
+        yield f"types: {known.name} has incidents; choose among {', '.join(OPENING)}"
 
 
 def _types(given: Any, default: tuple[EventType, ...]) -> tuple[str, ...]:

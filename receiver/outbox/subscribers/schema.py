@@ -15,37 +15,38 @@ from receiver.outbox.subscribers.url import host_only
 
 
 class CredentialJson(Json, kw_only=True):
-    """A field that is a credential, and a fingerprint of it."""
+    """The field that holds a credential, and its fingerprint."""
 
     field: str
     fingerprint: str
 
 
 class SecretJson(Json, kw_only=True):
-    """What people may see of a signing secret."""
+    """A signing secret without its value."""
 
     fingerprint: str
     expires_at: Rfc3339 | None = None
 
 
 class PublicJson(Json, kw_only=True):
-    """A subscriber as people may see it."""
+    """A subscriber without its secrets."""
 
     name: str
-    url: Annotated[str, Meta(description="Of Slack only the host: the rest is a credential.")]
+    url: Annotated[str, Meta(description="For Slack only the host: the rest is a credential.")]
     types: list[str]
     reasons: Annotated[list[str] | None, Meta(description="Null: every reason code.")] = None
     min_amount: Annotated[list[str] | None, Meta(description="Such as 100.00 USD. Null: every amount.")] = None
-    rate: Annotated[float | None, Meta(description="Messages a second at most. Null: delivery.rate.")] = None
+    rate: Annotated[float | None, Meta(description="The most messages a second. Null: delivery.rate.")] = None
     concurrency: Annotated[
-        int | None, Meta(description="Messages under way at once. Null: delivery.per_subscriber.")
+        int | None, Meta(description="The most messages in flight. Null: delivery.per_subscriber.")
     ] = None
     backfill: Annotated[
-        bool, Meta(description="Whether it is told of refunds settled over 7 days before they were first seen here.")
+        bool,
+        Meta(description="Whether it gets events of refunds settled over 7 days before they were first seen here."),
     ]
     format: Annotated[str, Meta(extra_json_schema={"enum": [*FORMATS]})]
     credential: Annotated[
-        CredentialJson | None, Meta(description="Beside signing secrets: what is kept from people.")
+        CredentialJson | None, Meta(description="A credential other than a signing secret. Its value is hidden.")
     ] = None
     public_url: str | None = None
     paused: bool

@@ -43,7 +43,7 @@ class Secret(msgspec.Struct, frozen=True):
 def secret_problems(data: Mapping[str, object]) -> list[str]:
     """All problems of the fields `secret` and `secrets`, one sentence each, without a byte of their values."""
     if "secret" in data and "secrets" in data:
-        return ["secrets: stands beside secret; keep one of the two"]
+        return ["secrets: is set as well as secret; keep one of the two"]
     if "secrets" not in data:
         return [f"secret: {problem}" for problem in _one_secret(data.get("secret"))]
     values = data["secrets"]

@@ -60,14 +60,14 @@ def url_problems(url: object, rules: UrlPolicy) -> list[str]:
     if len(url) > LONGEST_URL:
         return [f"has {len(url)} characters; shorten it to {LONGEST_URL}"]
     if not URL_TEXT.fullmatch(url) or FORBIDDEN_CHARACTERS.search(url):
-        return ["has spaces or other characters that no URL has; percent-encode them (a host name: punycode)"]
+        return ["has spaces or other characters that are invalid in a URL; percent-encode them (a host name: punycode)"]
     try:
         parts = urlsplit(url)
         port = parts.port
         if not BRACKETS.fullmatch(parts.netloc.rpartition("@")[2]):
             raise ValueError
     except ValueError:
-        return [f"cannot be taken apart into host and port; write for example {EXAMPLE}"]
+        return [f"cannot be split into host and port; write for example {EXAMPLE}"]
     if not parts.scheme or "//" not in url:
         return [f"is not absolute; write for example {EXAMPLE}"]
     return [*_part_problems(url, parts, rules), *_port_problems(port), *_host_problems(parts.hostname or "", rules)]
@@ -79,9 +79,9 @@ def _part_problems(url: str, parts: SplitResult, rules: UrlPolicy) -> Iterator[s
     if parts.scheme == "http" and not rules.allow_http:
         yield "must begin with https://; plain http is sent only where delivery.allow_http = true"
     if "@" in parts.netloc:
-        yield "must not hold a user name or password; deliveries prove themselves by their signature"
+        yield "must not hold a user name or password; deliveries are authenticated by their signature"
     if "#" in url:
-        yield "must not hold a fragment; cut it off from the # on"
+        yield "must not have a fragment; remove the # and everything after it"
 
 
 def _port_problems(port: int | None) -> Iterator[str]:
