@@ -56,7 +56,7 @@ class TryAgain:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedByAmazon:
     """There will be no refund, unless an earlier attempt made it; the store knows that."""
 
     fields: Mapping[str, str]
@@ -65,7 +65,7 @@ class Refused:
     """Whether no attempt can have made a refund."""
 
 
-Verdict = Made | TryAgain | Refused
+Verdict = Made | TryAgain | RefusedByAmazon
 
 
 def judge(result: Observation | AmazonError, record: RefundRequestRecord | None, now: int, random: float) -> Verdict:
@@ -74,7 +74,7 @@ def judge(result: Observation | AmazonError, record: RefundRequestRecord | None,
         return Made(result)
     if isinstance(result, AmazonRefused) and result.reason_code in VERDICTS:
         is_proven = record is not None and not record.unknown and result.reason_code != KEY_TAKEN
-        return Refused(_fields(result, result.reason), is_proven)
+        return RefusedByAmazon(_fields(result, result.reason), is_proven)
     # A 404 without Amazon's code for an unknown object says nothing about the refund either.
     reason = AmazonRefusesUs.reason if isinstance(result, AmazonRefused) else result.reason
     tries, created_at = (record.tries, record.created_at) if record else (0, now)

@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 import structlog
 
-from receiver.amazon.attempt import Made, Refused, TryAgain, judge
+from receiver.amazon.attempt import Made, RefusedByAmazon, TryAgain, judge
 from receiver.amazon.calls import post_refund, read_refund
 from receiver.amazon.throttle import Call
 from receiver.errors import AmazonError, AmazonOutcomeUnknown, StoreUnavailable
@@ -109,7 +109,7 @@ class RefundAttempts:
                 await self._done(attempt, prepared, seen)
             case TryAgain():
                 await self._again(attempt, prepared, verdict, record)
-            case Refused():
+            case RefusedByAmazon():
                 await self._refused(attempt, prepared, verdict)
 
     async def _send(self, prepared: PreparedRefund) -> Observation | AmazonError:
@@ -193,7 +193,7 @@ class RefundAttempts:
             **({"fix": fix} if verdict.is_late or verdict.refuses_us else {}),
         )
 
-    async def _refused(self, attempt: Attempt, prepared: PreparedRefund, verdict: Refused) -> None:
+    async def _refused(self, attempt: Attempt, prepared: PreparedRefund, verdict: RefusedByAmazon) -> None:
         fields = verdict.fields
         if prepared.retry_of and verdict.is_proven:
             # This must precede the end of the request: afterwards no worker would repeat it.

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from receiver.amazon.account import FpsAccess
-from receiver.amazon.attempt import Made, Refused, TryAgain
+from receiver.amazon.attempt import Made, RefusedByAmazon, TryAgain
 from receiver.amazon.fps import calls
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord, judge
 from receiver.errors import (
@@ -196,7 +196,7 @@ class FpsIssuer:
             case TryAgain(error=error, at=at, unknown=unknown, fields=fields):
                 _log_failure(self._name, attempt, error, at - self._store.now())
                 await self._store.fps.retry(self._name, attempt, at, unknown=unknown, fields=fields)
-            case Refused(fields=fields):
+            case RefusedByAmazon(fields=fields):
                 await self._refused(attempt, order, fields)
 
     async def _send(self, order: FpsOrder, signed_at: int) -> Observation:

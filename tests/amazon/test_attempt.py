@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.amazon.answers import VERDICTS
-from receiver.amazon.attempt import Made, Refused, TryAgain, Verdict, is_unknown, judge
+from receiver.amazon.attempt import Made, RefusedByAmazon, TryAgain, Verdict, is_unknown, judge
 from receiver.errors import (
     AmazonError,
     AmazonNotFound,
@@ -81,23 +81,25 @@ TABLE: dict[str, tuple[AmazonError, RefundRequestRecord | None, Verdict]] = {
     ),
     "refused": (
         AmazonRefused("no", reason_code="TransactionAmountExceeded", amazon_status=400), RECORD,
-        Refused(kept("amazon_refused", reason_code="TransactionAmountExceeded", amazon_status="400"), is_proven=True),
+        RefusedByAmazon(
+            kept("amazon_refused", reason_code="TransactionAmountExceeded", amazon_status="400"), is_proven=True
+        ),
     ),
     "refused, no such charge": (
         AmazonNotFound("no", reason_code="ResourceNotFound", amazon_status=404), RECORD,
-        Refused(kept("amazon_not_found", reason_code="ResourceNotFound", amazon_status="404"), is_proven=True),
+        RefusedByAmazon(kept("amazon_not_found", reason_code="ResourceNotFound", amazon_status="404"), is_proven=True),
     ),
     "refused after an unknown end": (
         AmazonRefused("no", reason_code="TransactionAmountExceeded"), UNKNOWN,
-        Refused(kept("amazon_refused", reason_code="TransactionAmountExceeded"), is_proven=False),
+        RefusedByAmazon(kept("amazon_refused", reason_code="TransactionAmountExceeded"), is_proven=False),
     ),
     "refused, the key has other values": (
         AmazonRefused("no", reason_code=KEY_TAKEN), RECORD,
-        Refused(kept("amazon_refused", reason_code=KEY_TAKEN), is_proven=False),
+        RefusedByAmazon(kept("amazon_refused", reason_code=KEY_TAKEN), is_proven=False),
     ),
     "refused without a record": (
         AmazonRefused("no", reason_code="CurrencyMismatch"), None,
-        Refused(kept("amazon_refused", reason_code="CurrencyMismatch"), is_proven=False),
+        RefusedByAmazon(kept("amazon_refused", reason_code="CurrencyMismatch"), is_proven=False),
     ),
 }  # fmt: skip
 
@@ -138,7 +140,7 @@ def test_only_a_verdict_of_amazons_ends_a_request(error: AmazonError, tries: int
     record = msgspec.structs.replace(RECORD, tries=tries, unknown=unknown)
     verdict = judge(error, record, T, random)
     is_verdict = isinstance(error, AmazonRefused) and error.reason_code in VERDICTS
-    assert isinstance(verdict, Refused if is_verdict else TryAgain)
+    assert isinstance(verdict, RefusedByAmazon if is_verdict else TryAgain)
     if isinstance(verdict, TryAgain):
         assert T + S <= verdict.at <= T + 86_400 * S
         assert verdict.unknown == is_unknown(error)

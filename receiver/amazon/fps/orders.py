@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from receiver.amazon.attempt import RETRY_FIRST, RETRY_MOST, Made, Refused, TryAgain, Verdict, is_unknown
+from receiver.amazon.attempt import RETRY_FIRST, RETRY_MOST, Made, RefusedByAmazon, TryAgain, Verdict, is_unknown
 from receiver.amazon.fps.calls import FpsRefundRequest, Policy
 from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs
 from receiver.ledger.polling import backoff
@@ -53,9 +53,9 @@ def judge(result: Observation | AmazonError | None, record: FpsRecord | None, no
     if isinstance(result, Observation):
         return Made(result)
     if result is None:
-        return Refused({"detail": _why_late(record)})
+        return RefusedByAmazon({"detail": _why_late(record)})
     if isinstance(result, AmazonRefused):
-        return Refused(
+        return RefusedByAmazon(
             {
                 "reason_code": result.reason_code,
                 "detail": result.detail,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from receiver.amazon.attempt import Made, Refused, TryAgain, Verdict
+from receiver.amazon.attempt import Made, RefusedByAmazon, TryAgain, Verdict
 from receiver.amazon.fps.calls import FpsRefundRequest
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord, judge
 from receiver.errors import AmazonError, AmazonOutcomeUnknown, AmazonRefused, AmazonRefusesUs, AmazonThrottled
@@ -49,22 +49,22 @@ TABLE: dict[str, tuple[AmazonError | None, FpsRecord | None, Verdict]] = {
     ),
     "refused": (
         AmazonRefused("no", reason_code="InvalidTransactionState", amazon_status=400, request_id="abc"), RECORD,
-        Refused(
+        RefusedByAmazon(
             {"reason_code": "InvalidTransactionState", "detail": "no", "amazon_status": "400", "request_id": "abc"}
         ),
     ),
     "refused with little said": (
         AmazonRefused("no", reason_code="X"), None,
-        Refused({"reason_code": "X", "detail": "no", "amazon_status": "0", "request_id": ""}),
+        RefusedByAmazon({"reason_code": "X", "detail": "no", "amazon_status": "0", "request_id": ""}),
     ),
-    "too late": (None, RECORD, Refused({"detail": UNREACHED})),
-    "too late without a record": (None, None, Refused({"detail": UNREACHED})),
-    "too late after refusals": (None, record(last_error="amazon_refuses_us"), Refused({"detail": REFUSED_US})),
+    "too late": (None, RECORD, RefusedByAmazon({"detail": UNREACHED})),
+    "too late without a record": (None, None, RefusedByAmazon({"detail": UNREACHED})),
+    "too late after refusals": (None, record(last_error="amazon_refuses_us"), RefusedByAmazon({"detail": REFUSED_US})),
     "too late after an unknown end": (
-        None, record(unknown=True, last_error="amazon_refuses_us"), Refused({"detail": "last words"})
+        None, record(unknown=True, last_error="amazon_refuses_us"), RefusedByAmazon({"detail": "last words"})
     ),
     "too late, and the answer was lost": (
-        None, record(unknown=True, detail=""), Refused({"detail": "no answer was waited for."})
+        None, record(unknown=True, detail=""), RefusedByAmazon({"detail": "no answer was waited for."})
     ),
 }  # fmt: skip
 
