@@ -17,7 +17,7 @@ DEEP = b"[" * 17 + b"]" * 17
 OVER = {
     "longer than": Response(200, {}, b'{"a":1}', truncated=True),
     "nested deeper than 16 levels": Response(200, {}, b'{"reasonCode":"ResourceNotFound","a":' + DEEP + b"}"),
-    "encoded (gzip)": Response(200, {"content-encoding": "GZIP"}, gzip.compress(b'{"a":1}')),
+    "content encoding gzip": Response(200, {"content-encoding": "GZIP"}, gzip.compress(b'{"a":1}')),
     "not JSON": Response(200, {}, '{"a":1}'.encode("utf-16")),
     "not a JSON object": Response(200, {}, b"null"),
 }
@@ -80,7 +80,7 @@ XML = "<RefundResponse>{}</RefundResponse>"
 FPS = {
     "longer than": Response(200, {}, XML.format("").encode(), truncated=True),
     "nested deeper": Response(200, {}, XML.format("<a>" * 5_000 + "</a>" * 5_000).encode()),
-    "encoded (gzip)": Response(200, {"content-encoding": "gzip"}, gzip.compress(XML.format("").encode())),
+    "content encoding gzip": Response(200, {"content-encoding": "gzip"}, gzip.compress(XML.format("").encode())),
     "not plain XML": Response(200, {}, b'<!DOCTYPE x [<!ENTITY a "b">]>' + XML.format("&a;").encode()),
     "not one RefundResult": Response(200, {}, XML.format("<RefundResult/>" * 2).encode()),
 }
