@@ -97,7 +97,8 @@ def _parse(response: Response) -> Element:
         root: Element = fromstring(response.body, forbid_dtd=True)
     except (ParseError, ValueError, LookupError):
         encoding = clean(response.headers.get("content-encoding", ""), 32).lower()
-        unintelligible(response, "it is not plain XML" if encoding in PLAIN else f"it is encoded ({encoding})")
+        coded = f"it has the content encoding {encoding}, which was not requested"
+        unintelligible(response, "it is not plain XML" if encoding in PLAIN else coded)
     if _too_deep(root):
         unintelligible(response, f"it is nested deeper than {MAX_DEPTH} levels")
     return root
