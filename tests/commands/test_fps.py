@@ -22,7 +22,7 @@ from tests.commands.conftest import Ran
 from tests.kit.webserver import serving
 
 T1, RESERVED = "14GKSIMULATOR0000000000000000000001", "14GKSIMULATOR0000000000000000000003"
-BOUND = 20.0
+BOUND = 60.0
 
 T = TypeVar("T")
 

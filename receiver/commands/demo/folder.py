@@ -9,8 +9,17 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-CLEAN_UP = 'read -r _; kill -KILL "$(cat "$1/store/valkey.pid")"; rm -rf "$1"'
-"""Runs when its standard input ends, that is when the demo ends. After an orderly end there is no pid file."""
+CLEAN_UP = """
+read -r ended
+tries=0
+until [ -n "$ended" ] || kill -KILL "$(cat "$1/store/valkey.pid")" || [ $tries = 50 ]; do
+    tries=$((tries + 1))
+    sleep 0.1
+done
+rm -rf "$1"
+"""
+"""Runs when the demo ends: it writes a line after an orderly end, and otherwise its pipe is closed. A demo that is
+killed early leaves a Valkey that has not written its process id yet."""
 
 
 @contextlib.asynccontextmanager
@@ -24,5 +33,8 @@ async def temporary_folder() -> AsyncIterator[Path]:
         yield folder
     finally:
         if cleaner.stdin is not None:
+            with contextlib.suppress(ConnectionError):
+                cleaner.stdin.write(b"ended\n")
+                await cleaner.stdin.drain()
             cleaner.stdin.close()
         await cleaner.wait()
