@@ -27,12 +27,7 @@ for index = 17, foreign[8] and 0 or #ARGV do
   redis.call('RPUSH', KEYS[8], ARGV[index])
 end
 if ARGV[14] ~= '' and not foreign[9] then
-  local length = redis.call('RPUSH', KEYS[9], ARGV[14])
-  if length == 1 then
-    redis.call('PEXPIRE', KEYS[9], ARGV[16])
-  elseif length > tonumber(ARGV[15]) then
-    redis.call('LTRIM', KEYS[9], -tonumber(ARGV[15]), -1)
-  end
+  append_to_timeline(KEYS[9], ARGV[14], ARGV[15], ARGV[16])
 end
 if ARGV[4] == 'retry' then
   redis.call('HSET', KEYS[3], ARGV[1], ARGV[6])

@@ -18,6 +18,16 @@ local function fixed_width(id)
   return string.rep('0', 15 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
 end
 
+-- Append to a refund's timeline. It keeps the last `cap` entries, and expires `kept_ms` after the first one.
+local function append_to_timeline(key, entry, cap, kept_ms)
+  local length = redis.call('RPUSH', key, entry)
+  if length == 1 then
+    redis.call('PEXPIRE', key, kept_ms)
+  elseif length > tonumber(cap) then
+    redis.call('LTRIM', key, -tonumber(cap), -1)
+  end
+end
+
 -- Move a damaged member of a sorted set, with its score, into the hash `aside`.
 local function set_aside(key, member, aside, what)
   redis.call('HSET', aside, member, redis.call('ZSCORE', key, member))

@@ -21,12 +21,7 @@ if not (is_refresh and notified and redis.call('EXISTS', KEYS[5]) == 0) then
 end
 redis.call('ZADD', KEYS[2], 'NX', ARGV[2], ARGV[1])
 if not foreign[4] and redis.call('LINDEX', KEYS[4], -1) ~= ARGV[6] then
-  local length = redis.call('RPUSH', KEYS[4], ARGV[6])
-  if length == 1 then
-    redis.call('PEXPIRE', KEYS[4], ARGV[8])
-  elseif length > tonumber(ARGV[7]) then
-    redis.call('LTRIM', KEYS[4], -tonumber(ARGV[7]), -1)
-  end
+  append_to_timeline(KEYS[4], ARGV[6], ARGV[7], ARGV[8])
 end
 if ARGV[3] == '' then
   return 'new'

@@ -33,11 +33,6 @@ if ARGV[3] == '' and redis.call('EXISTS', KEYS[4]) == 0 then
     redis.call('DEL', KEYS[5])
   end
 elseif ARGV[6] ~= '' and not foreign[5] then
-  local length = redis.call('RPUSH', KEYS[5], ARGV[6])
-  if length == 1 then
-    redis.call('PEXPIRE', KEYS[5], ARGV[8])
-  elseif length > tonumber(ARGV[7]) then
-    redis.call('LTRIM', KEYS[5], -tonumber(ARGV[7]), -1)
-  end
+  append_to_timeline(KEYS[5], ARGV[6], ARGV[7], ARGV[8])
 end
 return 1
