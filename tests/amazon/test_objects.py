@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -16,39 +15,7 @@ from receiver.exchange import Response
 from receiver.ledger.charge import Charge
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FIELD_NAMES, UNKNOWN_STATE, Observation, Unread
-
-REFUND_ID = "S01-5105180-3221187-R022311"
-CHARGE_ID = "S01-5105180-3221187-C056351"
-
-REFUND: dict[str, Any] = {
-    "refundId": REFUND_ID,
-    "chargeId": CHARGE_ID,
-    "refundAmount": {"amount": "14.00", "currencyCode": "USD"},
-    "softDescriptor": "Descriptor",
-    "creationTimestamp": "20190714T155300Z",
-    "statusDetails": {
-        "state": "Declined",
-        "reasonCode": "AmazonRejected",
-        "reasonDescription": "It was rejected.",
-        "lastUpdatedTimestamp": "20190714T155301Z",
-    },
-    "releaseEnvironment": "Sandbox",
-}
-CHARGE: dict[str, Any] = {
-    "chargeId": CHARGE_ID,
-    "chargePermissionId": "S01-5105180-3221187",
-    "chargeAmount": {"amount": "20.00", "currencyCode": "USD"},
-    "captureAmount": {"amount": "14.00", "currencyCode": "USD"},
-    "refundedAmount": {"amount": "4.00", "currencyCode": "USD"},
-    "merchantMetadata": {"merchantReferenceId": "order 7", "noteToBuyer": None},
-    "statusDetails": {"state": "Captured", "reasonCode": None},
-    "releaseEnvironment": "Sandbox",
-}
-
-
-def answer(values: object, status: int = 200, **headers: str) -> Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(status, named, values if isinstance(values, bytes) else json.dumps(values).encode())
+from tests.amazon.examples import CHARGE, CHARGE_ID, REFUND, REFUND_ID, answer
 
 
 def changed(values: dict[str, Any], **members: Any) -> Response:
