@@ -190,7 +190,8 @@ def to_json(event: EventDict, default: Callable[[Any], Any] = repr) -> bytes:
         line = msgspec.json.encode(event, enc_hook=default)
     except (UnicodeEncodeError, TypeError, ValueError, msgspec.MsgspecError, RecursionError):
         line = msgspec.json.encode({_encodable(key): _encodable(value) for key, value in event.items()})
-    return visible_json(line.decode()).encode()
+    # msgspec escapes the other control characters. Almost every line is plain ASCII, and each notification has one.
+    return line if line.isascii() and b"\x7f" not in line else visible_json(line.decode()).encode()
 
 
 def _encodable(value: Any) -> str:

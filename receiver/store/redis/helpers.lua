@@ -77,6 +77,21 @@ local function read_entry(line)
   return {minor = tonumber(minor), state = state, began = tonumber(began), currency = currency, conflict = flag == 'conflict'}
 end
 
+-- The entries of a charge's book, each with its `member` and its `line`; or nil and the error of an unreadable one.
+local function read_book(key)
+  local entries, book = {}, redis.call('HGETALL', key)
+  for index = 1, #book, 2 do
+    local member, line = book[index], book[index + 1]
+    local entry = read_entry(line)
+    if not entry then
+      return nil, redis.error_reply('DAMAGED ' .. key .. ' ' .. string.gsub(member, '[^%w%p]', '?'))
+    end
+    entry.member, entry.line = member, line
+    table.insert(entries, entry)
+  end
+  return entries
+end
+
 -- Whether an entry may be the very refund that is asked for, paid another way: it began at `since` (nil: never) or later.
 local function may_be_the_same(entry, minor_units, currency, since)
   return since

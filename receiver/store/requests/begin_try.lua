@@ -19,13 +19,12 @@ local function others()
   for index = 6, #ARGV do
     besides[ARGV[index]] = true
   end
-  local book = redis.call('HGETALL', KEYS[3])
-  for index = 1, #book, 2 do
-    local member, line = book[index], book[index + 1]
-    local entry = read_entry(line)
-    if not entry then
-      return redis.error_reply('DAMAGED ' .. KEYS[3] .. ' ' .. string.gsub(member, '[^%w%p]', '?'))
-    end
+  local entries, damaged = read_book(KEYS[3])
+  if damaged then
+    return damaged
+  end
+  for _, entry in ipairs(entries) do
+    local member, line = entry.member, entry.line
     if member ~= 'request:' .. ARGV[1] and not is_named(member, besides, KEYS[4]) then
       local alike = may_be_the_same(entry, minor_units, currency, tonumber(held[3] or held[4]))
       if entry.conflict then

@@ -30,13 +30,12 @@ for index = 16, fields - 1 do
 end
 
 local sum, all, conflicts, same = 0, {}, {}, {}
-local book = redis.call('HGETALL', KEYS[2])
-for index = 1, #book, 2 do
-  local member, line = book[index], book[index + 1]
-  local entry = read_entry(line)
-  if not entry then
-    return redis.error_reply('DAMAGED ' .. KEYS[2] .. ' ' .. string.gsub(member, '[^%w%p]', '?'))
-  end
+local entries, damaged = read_book(KEYS[2])
+if damaged then
+  return damaged
+end
+for _, entry in ipairs(entries) do
+  local member, line = entry.member, entry.line
   if entry.state ~= 'Declined' or entry.conflict then
     table.insert(all, member)
     table.insert(all, line)
