@@ -342,7 +342,6 @@ CHANGES = st.one_of(
         st.just("Type"), st.sampled_from(["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"])
     ),
 )
-REMOVED = object()
 
 
 @st.composite

@@ -18,9 +18,7 @@ from structlog.testing import capture_logs
 from receiver.errors import VerificationFailed
 from receiver.http import server
 from receiver.http.ipn.endpoint import PER_TURN, Ipn
-from receiver.ledger.dispute import Dispute
-from receiver.ledger.hint import Hint, HintResult
-from receiver.ledger.notification import NotificationOutcome, Receipt, UnrecognizedNotification
+from receiver.ledger.notification import NotificationOutcome, Receipt
 from receiver.runtime.metrics import Metrics
 from receiver.settings import Settings
 from receiver.settings.sections import IngestSettings
@@ -418,26 +416,6 @@ async def test_a_server_that_cannot_drop_answers_503(store: Store) -> None:
     assert sent[0]["status"] == 503
 
 
-class Remembering:
-    """Keeps hints in memory, honestly: the same message is repeated, another text under its id is altered."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, str] = {}
-
-    async def hint(self, account: str, hint: Hint) -> HintResult:
-        """See `HintResult`."""
-        known = self.seen.setdefault(hint.message_id, hint.digest)
-        return HintResult.REPEATED if known == hint.digest else HintResult.ALTERED
-
-    async def dispute(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
-        """None is told here."""
-        raise AssertionError
-
-    async def keep_notification(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
-        """No body here is signed."""
-        raise AssertionError
-
-
 async def asked(ipn: Ipn, body: bytes, headers: list[tuple[bytes, bytes]]) -> Answer:
     """One request without a socket."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
@@ -475,8 +453,8 @@ NAMES = st.sampled_from([b"content-encoding", b"content-length", b"x-amz-sns-mes
 
 @pytest.fixture
 def ipn(sns: SnsSigner) -> Ipn:
-    """The endpoint with the real receiver behind it."""
-    return Ipn(real_receiver(sns, cast(Store, Remembering())), IngestSettings(), Metrics())
+    """The endpoint with the real receiver behind it. No body here is signed, so there is no store to write to."""
+    return Ipn(real_receiver(sns, cast(Store, None)), IngestSettings(), Metrics())
 
 
 @hypothesis_settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -18,8 +18,6 @@ from tests.issue.kit import Desk, Killed, desk, dying
 from tests.kit.clock import ManualClock
 from tests.store.makers import seen
 
-DAYS_401 = 401 * 86_400_000
-
 
 @pytest.fixture
 async def shop(store: Store, clock: ManualClock) -> AsyncIterator[Desk]:

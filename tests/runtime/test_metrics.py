@@ -13,7 +13,9 @@ import receiver
 from receiver.ledger.lifecycle import decide
 from receiver.ledger.refund import Observation, Source
 from receiver.outbox.events.event import Recorded, event_of
-from receiver.runtime.metrics import REASONS, Metrics
+from receiver.runtime.metrics import REASONS, STORE_ERRORS, Metrics
+from receiver.store.redis.errors import KINDS
+from receiver.store.redis.tls import TLS_KINDS
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
@@ -136,6 +138,11 @@ def reasons_in(path: Path) -> set[str]:
             last = node.args[-1]
             words |= {str(last.value)} if isinstance(last, ast.Constant) else set()
     return words
+
+
+def test_every_trouble_of_redis_has_its_own_count() -> None:
+    """The metrics stand below the store, so they repeat its words; none of the store's may hide in `other`."""
+    assert {*KINDS.values(), *TLS_KINDS, "timeout", "unreachable", "error"} == STORE_ERRORS
 
 
 PLACES = (

@@ -6,7 +6,6 @@ import base64
 from decimal import Decimal
 from typing import Any
 
-from receiver.amazon.throttle import SANDBOX_THROTTLE
 from receiver.ledger.hint import Hint
 from receiver.ledger.money import Money
 from receiver.ledger.next_look import DueRefund
@@ -19,7 +18,6 @@ from receiver.store.refunds.codec import to_hash
 from tests.kit.clock import T0
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-BUCKET = SANDBOX_THROTTLE["get_refund"]  # type: ignore[index]
 
 
 def refund_id(number: int = 1) -> str:

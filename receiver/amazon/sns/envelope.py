@@ -81,7 +81,6 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     message: str
     timestamp: int
     """ms since the epoch, UTC."""
-    timestamp_text: str
     signature_version: int
     """1 (SHA-1) or 2 (SHA-256). Not signed."""
     signature: bytes
@@ -144,7 +143,6 @@ def _read(fields: dict[str, object]) -> Envelope:
         aws_account=aws_account,
         message=_take(fields, "Message", _ANY, "bad_message"),
         timestamp=_milliseconds(timestamp),
-        timestamp_text=timestamp,
         signature_version=int(version),
         signature=_signature(signature),
         signing_cert_url=_take(fields, "SigningCertURL", _ANY, "bad_signing_cert_url"),

@@ -117,10 +117,6 @@ class StreamRetention(DeadLetters):
         self._written(account)
         return bool(moved) and not done
 
-    async def end_backfill(self, account: str, name: str) -> None:
-        """Forget the backfill of a removed subscriber."""
-        await self._write("HDEL", self._keys(account)("backfill"), name)
-
     async def overdue(self, account: str, name: str, before: int, lease: int) -> list[ClaimedDelivery]:
         """Events of the queue written before this time (ms), oldest first, except those that may be in flight.
 
