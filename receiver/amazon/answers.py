@@ -1,8 +1,8 @@
 """Pure. What an answer from Amazon means, before the object in it is read. The HTTP status decides first:
 
-    2xx                                     a JSON object, or AmazonUnknown("amazon_unintelligible")
+    2xx                                     a JSON object, or AmazonOutcomeUnknown("amazon_unintelligible")
     429                                     AmazonThrottled
-    408, 425, 1xx, 3xx, 5xx                 AmazonUnknown
+    408, 425, 1xx, 3xx, 5xx                 AmazonOutcomeUnknown
     404 that may be Amazon's                AmazonNotFound
     other 4xx with a code of `VERDICTS`     AmazonRefused
     any other 4xx                           AmazonRefusesUs

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from receiver.commands.client.api import decode, target
-from receiver.commands.client.options import Call, api_command
+from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit, emit_fields, emit_json, emit_rich, moment, say, table
 from receiver.http.api.schema import UnrecognizedJson, UnrecognizedListJson, UnrecognizedMessageJson
 
@@ -28,7 +28,7 @@ def _notification_id(text: str) -> str:
 
 @api_command(app, name="list")
 def list_all(
-    call: Call,
+    call: ServiceCall,
     limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Show at most this many.")] = 50,
 ) -> None:
     """List notifications that were not understood, newest first.
@@ -57,7 +57,7 @@ def list_all(
 
 @api_command(app)
 def show(
-    call: Call,
+    call: ServiceCall,
     notification_id: Annotated[
         str, typer.Argument(metavar="ID", callback=_notification_id, help="The id of the notification.")
     ],

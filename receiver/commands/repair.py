@@ -65,10 +65,10 @@ async def repair(settings: Settings, key: str, part: str | None, compared: bool,
     from receiver.commands.prune import open_store
     from receiver.store.maintenance.inspection import MONEY
     from receiver.store.redis.damage import unescaped_key
-    from receiver.store.redis.keys import Scope, read_name
+    from receiver.store.redis.keys import KeyScope, read_name
 
     name = read_name(unescaped_key(key))
-    if name is None or name.entry.scope is Scope.ASIDE:
+    if name is None or name.entry.scope is KeyScope.ASIDE:
         raise ConfigurationError([f"KEY: {ascii(key)[:200]} is not a key of the receiver that can be set aside."])
     if name.kind in MONEY and not compared:
         raise ConfigurationError(

@@ -32,7 +32,7 @@ from receiver.http.api.subscribers import SubscriberApi
 from receiver.http.dashboard.routes import Dashboard
 from receiver.http.dashboard.sessions import Sessions
 from receiver.http.feed.feed import FeedApi
-from receiver.http.health import Check, Health
+from receiver.http.health import Check, HealthApi
 from receiver.http.ipn.endpoint import Ipn, Receives
 from receiver.http.ipn.operations import ipn_routes
 from receiver.http.middleware import Application
@@ -95,7 +95,7 @@ def build(
         FeedApi(store, tokens, settings.feed, metrics, reads),
         DeliveryApi(store, now),
         NotificationApi(store, [account.name for account in settings.accounts]),
-        Health(checks, metrics, refresh_gauges, advisory_checks, alerting),
+        HealthApi(checks, metrics, refresh_gauges, advisory_checks, alerting),
         *([DiagnosticsApi(inside, now)] if inside else []),
     ]
     routes = [
@@ -136,7 +136,7 @@ def split_by_port(app: Application) -> tuple[Application, Application]:
 
 async def _wrong_port(request: Request) -> Response:
     """Has no body, like every response to Amazon."""
-    log.error("http.notification_at_admin_port", path=request.url.path, mend="Have it sent to http.port.")
+    log.error("http.notification_at_admin_port", path=request.url.path, fix="Have it sent to http.port.")
     return Response(status_code=503, headers={"Retry-After": "60"})
 
 

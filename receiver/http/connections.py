@@ -96,8 +96,8 @@ class Connections:
             return Room.FREE
         if now - self._said_at >= SAY_EVERY:
             self._said_at = now
-            mend = "look who holds them, or raise http.connections"
-            log.error("http.too_many_connections", connections=self.most, mend=mend)
+            fix = "look who holds them, or raise http.connections"
+            log.error("http.too_many_connections", connections=self.most, fix=fix)
         greediest = max(self._spare, key=lambda each: len(self._spare[each]), default=None)
         held = self._proxies if greediest is None else self._spare[greediest]
         own = self._proxies if client is None else self._spare.get(client, {})

@@ -42,6 +42,6 @@ class Forwarded(ProxyHeadersMiddleware):
             log.error(
                 "http.forwarded_proto_unknown",
                 value=first[:32],
-                mend="have the proxy send X-Forwarded-Proto: https, or http. Until then it counts as https",
+                fix="have the proxy send X-Forwarded-Proto: https, or http. Until then it counts as https",
             )
         return scheme or b"https"

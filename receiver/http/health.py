@@ -30,7 +30,7 @@ MOST_DAMAGED = 20
 _NOTHING: Mapping[str, Check] = MappingProxyType({})
 
 
-class Health:
+class HealthApi:
     """`checks` by name; `refresh` sets the gauges from the store, and may raise.
 
     Readiness shows `advisory_checks` and `alerting` but does not depend on them: another process would have the same

@@ -39,7 +39,7 @@ from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.runtime.rounds import Claim, Rounds
 from receiver.store import Store
-from receiver.store.requests.fps_orders import Begin, Taken
+from receiver.store.requests.fps_orders import Begin, NotSaved
 from receiver.store.requests.requests import Attempt
 from receiver.track.amazon_client import DATE_REFUSED, REDATED_LEAST, AmazonClient
 from receiver.track.record import Recorder
@@ -112,7 +112,7 @@ class FpsIssuer:
         lease = int(self.lease * 1000)
         reserved = await self._store.fps.reserve(self._name, order, owner=self.new_owner(), lease=lease)
         match reserved:
-            case Taken():
+            case NotSaved():
                 raise Conflict("The ledger has another refund under this reference.", reason="reference_taken")
             case Attempt():
                 await self._try(reserved, order)

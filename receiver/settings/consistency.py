@@ -38,11 +38,11 @@ def _column(tables: Iterable[Tree], key: str, *, fold: bool = False) -> list[str
     return [value.lower() for value in values] if fold else values
 
 
-def _twice(table: str, key: str, values: list[str], mend: str, *, show: bool = True) -> list[str]:
+def _twice(table: str, key: str, values: list[str], fix: str, *, show: bool = True) -> list[str]:
     repeated = [value for value, count in Counter(values).items() if value and count > 1]
     return [
         f"{table}[{max(index for index, it in enumerate(values) if it == value)}].{key}: "
-        f"{value if show else 'this value'} is used twice. {mend}"
+        f"{value if show else 'this value'} is used twice. {fix}"
         for value in repeated
     ]
 

@@ -24,7 +24,7 @@ from receiver.errors import StoreUnavailable
 from receiver.runtime.rounds import ChangeSignal
 from receiver.store.dashboard import Overview
 from receiver.store.gauges import Gauges
-from receiver.store.maintenance.data_version import Format
+from receiver.store.maintenance.data_version import DataVersion
 from receiver.store.maintenance.inspection import Inspection
 from receiver.store.maintenance.pruning import Pruning
 from receiver.store.redis.base import Connection
@@ -62,7 +62,7 @@ class Store(Repositories):
         self.gauges = Gauges(self, self.dashboard)
         self.pruning = Pruning(self)
         self.inspection = Inspection(self)
-        self.format = Format(self)
+        self.format = DataVersion(self)
         self._timekeeper: asyncio.Task[None] | None = None
         self._clock_is_right = False
 

@@ -38,7 +38,7 @@ from receiver.store.redis.keys import (
     STORE_KEYS,
     SUBSCRIBER_KINDS,
     Keys,
-    Scope,
+    KeyScope,
     read_kind,
     read_name,
     type_of,
@@ -202,18 +202,18 @@ def names_of(shop: Shop) -> dict[str, str]:
     keys, number = Keys(shop.name), shop.count + 1
     refund = refund_id(number)
     of = {
-        Scope.SUBSCRIBER: "finance",
-        Scope.REFUND: refund,
-        Scope.CHARGE: CHARGE,
-        Scope.CHARGE_PERMISSION: permission_of(CHARGE),
-        Scope.CALL: "get_refund",
-        Scope.MESSAGE: f"m{number}",
-        Scope.TEST: "x",
+        KeyScope.SUBSCRIBER: "finance",
+        KeyScope.REFUND: refund,
+        KeyScope.CHARGE: CHARGE,
+        KeyScope.CHARGE_PERMISSION: permission_of(CHARGE),
+        KeyScope.CALL: "get_refund",
+        KeyScope.MESSAGE: f"m{number}",
+        KeyScope.TEST: "x",
     }
     found = {
         kind: keys(kind, of[entry.scope]) if entry.scope in of else keys(kind)
         for kind, entry in CATALOGUE.items()
-        if kind not in ANSWERING and entry.scope not in (Scope.INDEX, Scope.REQUEST)
+        if kind not in ANSWERING and entry.scope not in (KeyScope.INDEX, KeyScope.REQUEST)
     }
     found |= {"state": keys.state("Declined"), "reason": keys("reason", "AmazonRejected"), "order": keys("order", "o")}
     found |= {"requests": keys("requests", f"r{number}"), "fps": keys("fps", "ref")}

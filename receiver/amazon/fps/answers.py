@@ -2,14 +2,14 @@
 
 The first row that applies decides:
 
-    408, 425, 1xx, 3xx, 5xx                          AmazonUnknown
+    408, 425, 1xx, 3xx, 5xx                          AmazonOutcomeUnknown
     429                                              AmazonThrottled
     4xx without a list of errors of FPS              AmazonRefusesUs
-    2xx without XML of FPS                           AmazonUnknown("amazon_unintelligible")
-    a list of errors, one of them in `UNDECIDED`     AmazonUnknown
+    2xx without XML of FPS                           AmazonOutcomeUnknown("amazon_unintelligible")
+    a list of errors, one of them in `UNDECIDED`     AmazonOutcomeUnknown
     a list of errors, all of them in `VERDICTS`      AmazonRefused, with the first code
     any other list of errors                         AmazonRefusesUs, with the first code that is no verdict
-    RefundResponse                                   an Answer
+    RefundResponse                                   an `FpsAnswer`
 """
 
 from __future__ import annotations

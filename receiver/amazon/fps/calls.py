@@ -104,7 +104,7 @@ class FpsRefundRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class FpsAnswer:
     """FPS's answer about a refund. `transaction_status` is its own word; `observation.state` is the mapped state."""
 
     transaction_id: str
@@ -160,7 +160,7 @@ def check_address(url: str) -> str:
     return url
 
 
-def read_refund(response: Response, order: FpsRefundRequest, now: int, *, environment: str = "") -> Answer:
+def read_refund(response: Response, order: FpsRefundRequest, now: int, *, environment: str = "") -> FpsAnswer:
     """The answer to the Refund of this order. `environment` is `Live`, `Sandbox`, or empty if unknown.
 
     FPS sends no time, so the observation is dated `now` (ms). Raises `AmazonOutcomeUnknown`, `AmazonThrottled` or
@@ -196,7 +196,7 @@ def read_refund(response: Response, order: FpsRefundRequest, now: int, *, enviro
         is_dated=False,
         unread=() if is_read else (Unread("TransactionId", "bad_id"),),
     )
-    return Answer(ids[0] if is_read else "", status, request_id_of(root), observation)
+    return FpsAnswer(ids[0] if is_read else "", status, request_id_of(root), observation)
 
 
 def state_of(status: str) -> str:

@@ -73,7 +73,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON inste
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ServiceCall:
     """How one command reaches the service, and how it shows the answers."""
 
     base: str
@@ -103,7 +103,7 @@ def reach(
     token_file: TokenFile = None,
     account: Account = "",
     insecure: Insecure = False,
-) -> Call:
+) -> ServiceCall:
     """How to reach the service, from the options that every such command has. Raises `ConfigurationError`."""
     base = read_base(url, insecure=insecure)
     if token_file is not None:
@@ -112,7 +112,7 @@ def reach(
         token = read_token(os.environ["RECEIVER_TOKEN"], "RECEIVER_TOKEN")
     else:
         raise ConfigurationError(["No token. Set RECEIVER_TOKEN or use --token-file."])
-    return Call(base, token, account, as_json)
+    return ServiceCall(base, token, account, as_json)
 
 
 def _check_text(options: dict[str, Any]) -> None:
@@ -125,13 +125,13 @@ def _check_text(options: dict[str, Any]) -> None:
 
 def api_command(
     app: typer.Typer, *, name: str = "", more_epilog: str = ""
-) -> Callable[[Callable[Concatenate[Call, P], None]], Callable[Concatenate[Call, P], None]]:
+) -> Callable[[Callable[Concatenate[ServiceCall, P], None]], Callable[Concatenate[ServiceCall, P], None]]:
     """Make a function a command of `app`, with its own name if no other is given.
 
-    It is handed a `Call`, made from the options that every such command has beside the function's own.
+    It is handed a `ServiceCall`, made from the options that every such command has beside the function's own.
     """
 
-    def register(body: Callable[Concatenate[Call, P], None]) -> Callable[Concatenate[Call, P], None]:
+    def register(body: Callable[Concatenate[ServiceCall, P], None]) -> Callable[Concatenate[ServiceCall, P], None]:
         shared = inspect.signature(reach, eval_str=True).parameters
         own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from receiver.commands.client.api import Api
-from receiver.commands.client.options import Call, api_command
+from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import say
 from receiver.commands.events.follow import EventFollower
 from receiver.commands.events.forward import Forward, read_target, signing_key
@@ -49,7 +49,7 @@ Use = Callable[[EventFollower], Awaitable[None]]
 
 
 @api_command(app)
-def tail(call: Call, types: Types = None, reasons: Reasons = None, after: After = "") -> None:
+def tail(call: ServiceCall, types: Types = None, reasons: Reasons = None, after: After = "") -> None:
     """Print events as they happen, until Ctrl-C. Then print the cursor to continue from. --json prints CloudEvents.
 
     It continues after an outage of the service and misses nothing. If events were lost because the store was trimmed or
@@ -67,7 +67,7 @@ def tail(call: Call, types: Types = None, reasons: Reasons = None, after: After 
 
 @api_command(app)
 def forward(
-    call: Call,
+    call: ServiceCall,
     to: Annotated[str, typer.Option("--to", metavar="URL", help="URL that events are posted to.")],
     secret: Annotated[
         str,
@@ -101,7 +101,7 @@ def forward(
 
 
 def _follow(
-    call: Call,
+    call: ServiceCall,
     types: Sequence[str] | None,
     reasons: Sequence[str] | None,
     after: str,

@@ -75,7 +75,7 @@ def run(
 
 def _ask(
     url: str, credentials: Credentials, order: calls.FpsRefundRequest, *, version: str, method: str
-) -> calls.Answer:
+) -> calls.FpsAnswer:
     """Dated by the host's own clock: what is refused for its date is repeated once, at once."""
     clocks, host = HostClocks(), urlsplit(url).netloc.lower()
     for repeats in (True, False):
@@ -93,7 +93,7 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def as_dict(answer: calls.Answer) -> dict[str, Any]:
+def as_dict(answer: calls.FpsAnswer) -> dict[str, Any]:
     """The answer as JSON: a refund in Amazon Pay's spelling, then FPS's own words."""
     seen = answer.observation
     return {
@@ -115,7 +115,7 @@ def as_dict(answer: calls.Answer) -> dict[str, Any]:
     }
 
 
-def _fields(answer: calls.Answer) -> list[tuple[str, str | Text | None]]:
+def _fields(answer: calls.FpsAnswer) -> list[tuple[str, str | Text | None]]:
     seen = answer.observation
     return [
         ("Refund", seen.refund_id),

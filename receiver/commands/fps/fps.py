@@ -10,7 +10,7 @@ import typer
 from receiver.amazon.fps import calls
 from receiver.amazon.fps.signing import SignatureMethod
 from receiver.commands.client.api import target
-from receiver.commands.client.options import DEFAULT_URL, Account, Call, Insecure, TokenFile, Url, ending, reach
+from receiver.commands.client.options import DEFAULT_URL, Account, Insecure, ServiceCall, TokenFile, Url, ending, reach
 from receiver.commands.fps import direct
 from receiver.commands.fps.direct import ACCESS_KEY_ID, ENDPOINT, SECRET, SECRET_FILE
 from receiver.commands.refund.create import DECLINED, UNANSWERED, show, until_answered
@@ -117,7 +117,7 @@ def refund(
         _by_service(reach(as_json, url, token_file, account, insecure), order, wait)
 
 
-def _by_service(call: Call, order: calls.FpsRefundRequest, wait: int) -> None:
+def _by_service(call: ServiceCall, order: calls.FpsRefundRequest, wait: int) -> None:
     wanted = {
         "transactionId": order.transaction_id,
         "refundTransactionReference": order.reference,

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from receiver.commands.client.api import Api, decode, target
-from receiver.commands.client.options import Call, api_command
+from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit_fields, emit_json, say
 from receiver.commands.refund.refund import RefundId
 from receiver.commands.refund.views import fields
@@ -45,7 +45,7 @@ Besides = Annotated[
 
 
 def create(
-    call: Call,
+    call: ServiceCall,
     charge: Annotated[str, typer.Argument(metavar="CHARGE", help="Amazon's id of the captured charge.")],
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="For example 14.00; no decimals for JPY.")],
     currency: Annotated[str, typer.Argument(metavar="CURRENCY", help="The charge's currency, for example USD.")],
@@ -93,7 +93,7 @@ def _key(given: str | None) -> str:
 
 
 def retry(
-    call: Call,
+    call: ServiceCall,
     refund_id: RefundId,
     besides: Besides = None,
     wait: Annotated[int, typer.Option(metavar="SECONDS", min=0, help="Time to wait for Amazon's answer.")] = 30,
@@ -117,7 +117,7 @@ async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, obje
         await asyncio.sleep(ASK_EVERY)
 
 
-def show(call: Call, answer: Response) -> None:
+def show(call: ServiceCall, answer: Response) -> None:
     """Print the refund, or that there is no answer yet. A decline and no answer have their own exit codes."""
     if answer.status == PENDING:
         pending = decode(answer, PendingJson)

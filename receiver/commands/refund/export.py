@@ -20,7 +20,7 @@ import typer
 
 from receiver.commands.client.answers import RefundPage
 from receiver.commands.client.api import Api, convert, decode, not_the_api, target
-from receiver.commands.client.options import Call, api_command
+from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit, read_ms, say
 from receiver.commands.refund.refund import MOST_PER_PAGE, STATES, _since
 from receiver.errors import ConfigurationError
@@ -210,7 +210,7 @@ def _changed_at(refund: dict[str, Any]) -> int:
 
 
 def export(
-    call: Call,
+    call: ServiceCall,
     since: Annotated[
         str,
         typer.Option(metavar="TIME", help="Only refunds changed since: 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z."),

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from receiver.commands.client.api import Api, decode, exit_code, may_pass, target
-from receiver.commands.client.options import Call, api_command
+from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, ReceiverError
 from receiver.http.api.schema import RefreshJson
@@ -34,7 +34,7 @@ MOST_SHOWN = 20
 
 
 @dataclass(slots=True)
-class Found:
+class FileContent:
     """What a file holds: ids in its order, each once; lines that name no refund, and those that are about others."""
 
     ids: list[str] = field(default_factory=list)
@@ -43,10 +43,10 @@ class Found:
     repeated: int = 0
 
 
-def read_ids(text: str, column: str = "") -> Found:
+def read_ids(text: str, column: str = "") -> FileContent:
     """The ids of a table with a head, or of a list, one a line. Raises `ConfigurationError` without the column."""
     lines = LINE_END.split(text)
-    found = Found()
+    found = FileContent()
     seen: set[str] = set()
     for number, value, kind in _values(lines, column):
         if kind and kind.lower() != "refund":
@@ -119,16 +119,16 @@ def _problem(value: str) -> str:
 
 
 @dataclass(slots=True)
-class Tally:
+class ImportTally:
     """The results for the ids."""
 
     accepted: int = 0
     refused: list[str] = field(default_factory=list)
 
 
-async def refresh_all(api: Api, ids: Sequence[str], rate: float) -> Tally:
+async def refresh_all(api: Api, ids: Sequence[str], rate: float) -> ImportTally:
     """One after the other, `rate` a second at most. Raises errors that every other id would meet too."""
-    tally = Tally()
+    tally = ImportTally()
     clock = asyncio.get_running_loop().time
     due = clock()
     for refund_id in ids:
@@ -163,7 +163,7 @@ async def _refresh(api: Api, refund_id: str) -> None:
 
 
 def import_ids(
-    call: Call,
+    call: ServiceCall,
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A settlement report, another table, or a list with one id per line.")
     ],
@@ -181,7 +181,7 @@ def import_ids(
     Exit code 1: a line was bad or refused; all others were taken in.
     """
     found = read_ids(_read(file), column)
-    tally = Tally()
+    tally = ImportTally()
     if not dry_run and found.ids:
         tally = call.run(lambda api: refresh_all(api, found.ids, rate))
     if call.json:

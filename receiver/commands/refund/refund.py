@@ -11,7 +11,7 @@ import typer
 
 from receiver.commands.client.answers import History, RefundPage
 from receiver.commands.client.api import Api, ApiProblem, convert, decode, not_the_api, target
-from receiver.commands.client.options import Call, api_command
+from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit, emit_fields, emit_json, say
 from receiver.commands.refund.views import ChangePrinter, emit_disputes, emit_history, emit_list, fields
 from receiver.commands.refund.watch import ChangeWatcher
@@ -67,7 +67,7 @@ RefundId = Annotated[str, typer.Argument(metavar="ID", callback=_refund_id, help
 
 @api_command(app)
 def get(
-    call: Call,
+    call: ServiceCall,
     refund_id: RefundId,
     wait: Annotated[
         int,
@@ -112,7 +112,7 @@ async def _get(api: Api, refund_id: str, wait: int) -> Response:
     "`receiver refund list --all --json | jq -c '.refunds[]'`.",
 )
 def list_some(
-    call: Call,
+    call: ServiceCall,
     state: Annotated[
         str, typer.Option(help="RefundInitiated, Refunded, Declined, or another of Amazon's states.")
     ] = "",
@@ -179,7 +179,7 @@ async def _pages(api: Api, filters: dict[str, str], limit: int | None) -> AsyncI
 
 
 @api_command(app)
-def history(call: Call, refund_id: RefundId) -> None:
+def history(call: ServiceCall, refund_id: RefundId) -> None:
     """Show every revision of a refund, oldest first, and what triggered it.
 
     `Changed` is when the service recorded it. `Amazon's time` is Amazon's lastUpdatedTimestamp, with its day only if
@@ -196,7 +196,7 @@ def history(call: Call, refund_id: RefundId) -> None:
 
 
 @api_command(app)
-def refresh(call: Call, refund_id: RefundId) -> None:
+def refresh(call: ServiceCall, refund_id: RefundId) -> None:
     """Ask Amazon about a refund now. Returns once the request is saved; `watch` shows the result.
 
     Also works for a refund that the service does not know yet. Needs a token with the scope refund or admin.
@@ -211,7 +211,7 @@ def refresh(call: Call, refund_id: RefundId) -> None:
 
 @api_command(app)
 def watch(
-    call: Call,
+    call: ServiceCall,
     refund_id: Annotated[
         str | None,
         typer.Argument(metavar="ID", callback=_refund_id, help="Amazon's id of one refund. Default: all refunds."),

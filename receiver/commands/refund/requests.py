@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from receiver.commands.client.api import decode, target
-from receiver.commands.client.options import Call, api_command
+from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit_fields, emit_json, emit_rich, moment, say, short_moment
 from receiver.commands.refund.refund import _now, _refund_id
 from receiver.errors import ConfigurationError
@@ -39,7 +39,7 @@ RequestId = Annotated[str, typer.Argument(metavar="ID", callback=_request_id, he
 
 
 def requests(
-    call: Call,
+    call: ServiceCall,
     request_id: Annotated[
         str | None,
         typer.Argument(metavar="ID", callback=_request_id, help="Show this request, whatever its state."),
@@ -72,7 +72,7 @@ def requests(
         say([f"Showing {len(found.requests)} of {found.total}. Use a higher --limit for more."])
 
 
-def repeat(call: Call, request_id: RequestId) -> None:
+def repeat(call: ServiceCall, request_id: RequestId) -> None:
     """Send an unclear request again, before you settle it.
 
     It uses the same Amazon idempotency key, so Amazon repeats its first answer and never refunds twice. Exit codes:
@@ -89,7 +89,7 @@ def repeat(call: Call, request_id: RequestId) -> None:
 
 
 def settle_request(
-    call: Call,
+    call: ServiceCall,
     request_id: RequestId,
     refund_id: Annotated[
         str | None,

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from receiver.commands.client.answers import AnyDelivery, DeliveryPage
 from receiver.commands.client.api import Api, decode, target
-from receiver.commands.client.options import Call, api_command
+from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit, emit_json, emit_rich, moment, say, table
 from receiver.errors import ConfigurationError
 from receiver.exchange import Response
@@ -27,7 +27,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the subscribe
 
 @api_command(app, name="list")
 def list_all(
-    call: Call,
+    call: ServiceCall,
     name: Name,
     state: Annotated[
         str, typer.Option(help="dead (failed permanently, newest first) or waiting (by next attempt).")
@@ -53,7 +53,7 @@ def list_all(
 
 @api_command(app)
 def redrive(
-    call: Call,
+    call: ServiceCall,
     name: Name,
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]…", help="Event ids: evt_…, or values of the column Stream id.")

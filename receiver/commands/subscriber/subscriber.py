@@ -9,7 +9,7 @@ import typer
 
 from receiver.commands.client.answers import AnySubscriber, AnyTest
 from receiver.commands.client.api import Api, ApiProblem, decode, target
-from receiver.commands.client.options import Call, api_command, read_secret_file
+from receiver.commands.client.options import ServiceCall, api_command, read_secret_file
 from receiver.commands.console import clean, emit, emit_fields, emit_json, say
 from receiver.commands.subscriber.options import (
     AddressFile,
@@ -61,7 +61,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", callback=_name, help="Name 
 
 @api_command(app)
 def add(
-    call: Call,
+    call: ServiceCall,
     name: Annotated[str, typer.Argument(metavar="NAME", callback=_name, help="Its name: a-z, 0-9, - and _.")],
     address: Annotated[
         str,
@@ -128,7 +128,7 @@ async def _add(api: Api, name: str, wanted: dict[str, Any]) -> Response:
 
 
 @api_command(app, name="list")
-def list_all(call: Call) -> None:
+def list_all(call: ServiceCall) -> None:
     """List subscribers, by account and name."""
     answer = call.run(lambda api: api.call("GET", target("subscribers", account=api.account)))
     found = decode(answer, SubscriberListJson).subscribers
@@ -141,14 +141,14 @@ def list_all(call: Call) -> None:
 
 
 @api_command(app)
-def show(call: Call, name: Name) -> None:
+def show(call: ServiceCall, name: Name) -> None:
     """Show one subscriber. Secrets are shown as fingerprints only."""
     _emit(call, call.run(lambda api: api.call("GET", _path(api, name))))
 
 
 @api_command(app)
 def change(
-    call: Call,
+    call: ServiceCall,
     name: Name,
     address: Annotated[
         str,
@@ -203,7 +203,7 @@ def change(
 
 @api_command(app)
 def rotate(
-    call: Call,
+    call: ServiceCall,
     name: Name,
     secret_file: SecretFile = None,
     old_valid_for: Annotated[
@@ -222,7 +222,7 @@ def rotate(
 
 
 @api_command(app)
-def test(call: Call, name: Name) -> None:
+def test(call: ServiceCall, name: Name) -> None:
     """Send a test event to this subscriber only, even if it is paused, and show its answer.
 
     The event's type is amazonpay.refund.test. Exit code 1 if it was not accepted.
@@ -243,24 +243,24 @@ def test(call: Call, name: Name) -> None:
 
 
 @api_command(app)
-def pause(call: Call, name: Name) -> None:
+def pause(call: ServiceCall, name: Name) -> None:
     """Send nothing to a subscriber until it is resumed. Its events wait and do not expire."""
     _turn(call, name, "pause")
 
 
 @api_command(app)
-def resume(call: Call, name: Name) -> None:
+def resume(call: ServiceCall, name: Name) -> None:
     """Resume a paused subscriber, also one paused for 410 Gone or failing: waiting events are sent at its rate."""
     _turn(call, name, "resume")
 
 
-def _turn(call: Call, name: str, verb: str) -> None:
+def _turn(call: ServiceCall, name: str, verb: str) -> None:
     _emit(call, call.run(lambda api: api.call("POST", target("subscribers", name, verb, account=api.account))))
 
 
 @api_command(app)
 def remove(
-    call: Call,
+    call: ServiceCall,
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
@@ -287,7 +287,7 @@ def remove(
         emit(f"Removed {name} and its waiting events.")
 
 
-def _emit(call: Call, answer: Response) -> None:
+def _emit(call: ServiceCall, answer: Response) -> None:
     if call.json:
         emit_json(answer.body)
         return

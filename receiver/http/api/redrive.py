@@ -58,14 +58,14 @@ REDRIVE: Final[Schema] = {
 }
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class RedriveRequest(msgspec.Struct, frozen=True):
     ids: tuple[str, ...]
     since: int
     until: int
     dry_run: bool
 
 
-def read_wanted(body: dict[str, Any]) -> Wanted:
+def read_wanted(body: dict[str, Any]) -> RedriveRequest:
     unknown = sorted(set(body) - {"ids", "since", "until", "all", "dryRun"})
     if unknown:
         raise BadRequest(
@@ -88,7 +88,7 @@ def read_wanted(body: dict[str, Any]) -> Wanted:
     times = [_time(body, key) for key in ("since", "until")]
     if times[1] and times[0] > times[1]:
         raise BadRequest("`since` is later than `until`.", reason="bad_redrive")
-    return Wanted(tuple(ids or ()), times[0], times[1], flags["dryRun"])
+    return RedriveRequest(tuple(ids or ()), times[0], times[1], flags["dryRun"])
 
 
 def is_stream_id(text: str) -> bool:

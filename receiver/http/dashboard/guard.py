@@ -28,7 +28,7 @@ AGAIN_AFTER: Final = 10
 """Seconds after which a page reloads while the store is unavailable."""
 
 
-class Frame:
+class PageFrame:
     """Shows pages to signed-in users."""
 
     def __init__(self, pages: Pages, sessions: Sessions) -> None:

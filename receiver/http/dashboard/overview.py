@@ -13,7 +13,7 @@ from starlette.responses import Response
 from receiver.http.api.auth import Caller
 from receiver.http.api.listing import merged
 from receiver.http.dashboard.chart import draw, edges
-from receiver.http.dashboard.guard import Frame
+from receiver.http.dashboard.guard import PageFrame
 from receiver.http.dashboard.requests import NOTICES
 from receiver.http.dashboard.sessions import Session
 from receiver.ledger.age import started_at
@@ -32,7 +32,7 @@ MOST_CONFLICTS, MOST_PENDING, MOST_UNCLEAR = 50, 50, 20
 class OverviewPage:
     """The handler. `now` is ms."""
 
-    def __init__(self, frame: Frame, store: Store, now: Callable[[], int]) -> None:
+    def __init__(self, frame: PageFrame, store: Store, now: Callable[[], int]) -> None:
         self._frame, self._store, self._now = frame, store, now
         self._conflicts: dict[str, tuple[str, list[str]]] = {}
 

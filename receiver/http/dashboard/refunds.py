@@ -20,7 +20,7 @@ from receiver.http.api.params import WORD
 from receiver.http.api.rate_limit import Refreshes
 from receiver.http.api.reads import Reads
 from receiver.http.dashboard.filters import refund_path
-from receiver.http.dashboard.guard import Frame, see_other
+from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.issue.issuer import Issuer
 from receiver.ledger.dispute import Dispute, permission_of
@@ -62,7 +62,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TimelineLine:
     """One line of the timeline: a revision, an entry of the trail, a dispute, or an event with its open deliveries."""
 
     at: int
@@ -78,7 +78,7 @@ class RefundPages:
 
     def __init__(
         self,
-        frame: Frame,
+        frame: PageFrame,
         store: Store,
         issuers: Mapping[str, Issuer],
         now: Callable[[], int],
@@ -193,7 +193,7 @@ class RefundPages:
 
     async def _timeline(
         self, refund: Refund, history: Sequence[Revision], disputes: Sequence[Dispute], *, deliveries: bool
-    ) -> list[Step]:
+    ) -> list[TimelineLine]:
         subscribers = await self._store.subscribers.readable(refund.account) if deliveries else []
         names = [subscriber.name for subscriber in subscribers]
         trail, events = await asyncio.gather(
@@ -203,15 +203,15 @@ class RefundPages:
         there = {event.stream_id for event in events}
         dead = await asyncio.gather(*(self._dead(refund, name, [*there]) for name in names))
         given_up = [(name, each) for name, events in zip(names, dead, strict=True) for each in events]
-        steps = [Step(revision.at, revision) for revision in history]
-        steps += [Step(each.first_told_at, dispute=each) for each in disputes]
-        steps += [Step(trace.at, trace=trace) for trace in trail if deliveries or trace.what != DELIVERY]
+        steps = [TimelineLine(revision.at, revision) for revision in history]
+        steps += [TimelineLine(each.first_told_at, dispute=each) for each in disputes]
+        steps += [TimelineLine(trace.at, trace=trace) for trace in trail if deliveries or trace.what != DELIVERY]
         for event in events:
             rows = [Delivery(name, "waiting", at, tried) for name, (at, tried) in event.waiting.items()]
             rows += [Delivery(name, "dead", dead=each) for name, each in given_up if each.stream_id == event.stream_id]
-            steps.append(Step(event.at, event_type=event.fields.get("type", ""), deliveries=rows))
+            steps.append(TimelineLine(event.at, event_type=event.fields.get("type", ""), deliveries=rows))
         steps += [
-            Step(each.at, event_type=each.type, deliveries=[Delivery(name, "dead", dead=each)])
+            TimelineLine(each.at, event_type=each.type, deliveries=[Delivery(name, "dead", dead=each)])
             for name, each in given_up
             if each.stream_id not in there
         ]
@@ -228,7 +228,7 @@ class RefundPages:
         return [event for event in found if event.refund_id == refund.refund_id]
 
 
-def _order(step: Step) -> tuple[int, int]:
+def _order(step: TimelineLine) -> tuple[int, int]:
     """By time. At the same time: what triggered the poll, its result, the resulting events, then their deliveries."""
     if step.dispute is not None:
         return step.at, 0

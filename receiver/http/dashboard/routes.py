@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from receiver.http.api.auth import Tokens
 from receiver.http.api.rate_limit import Refreshes
 from receiver.http.api.reads import Reads
-from receiver.http.dashboard.guard import Frame
+from receiver.http.dashboard.guard import PageFrame
 from receiver.http.dashboard.overview import OverviewPage
 from receiver.http.dashboard.pages import Pages
 from receiver.http.dashboard.refunds import RefundPages
@@ -43,7 +43,7 @@ class Dashboard:
         reads: Reads,
     ) -> None:
         self._pages = Pages()
-        self._frame = Frame(self._pages, sessions)
+        self._frame = PageFrame(self._pages, sessions)
         self._signing_in = SigningIn(self._frame, sessions, tokens, now)
         self._overview = OverviewPage(self._frame, store, now)
         self._refunds = RefundPages(self._frame, store, issuers, now, refreshes, reads)

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from receiver.errors import Forbidden, Unauthorized
 from receiver.http.api.auth import LONGEST_TOKEN, Tokens
 from receiver.http.api.rate_limit import SignInLimit, address_of
-from receiver.http.dashboard.guard import Frame, need_own_page, own_page, read_form, see_other
+from receiver.http.dashboard.guard import PageFrame, need_own_page, own_page, read_form, see_other
 from receiver.http.dashboard.sessions import LASTS_MS, Session, Sessions, cookie_name, new_id, same
 
 log = structlog.get_logger()
@@ -31,7 +31,7 @@ BURST, EVERY = 5, 30.0
 class SigningIn:
     """The handlers. `now` is ms."""
 
-    def __init__(self, frame: Frame, sessions: Sessions, tokens: Tokens, now: Callable[[], int]) -> None:
+    def __init__(self, frame: PageFrame, sessions: Sessions, tokens: Tokens, now: Callable[[], int]) -> None:
         self._frame, self._sessions, self._tokens = frame, sessions, tokens
         self._limit = SignInLimit(BURST, EVERY, timer=lambda: now() / 1000)
         self._key = sessions.form_key

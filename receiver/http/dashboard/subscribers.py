@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.http.api.lookup import no_such_subscriber
-from receiver.http.dashboard.guard import Frame, see_other
+from receiver.http.dashboard.guard import PageFrame, see_other
 from receiver.http.dashboard.sessions import Session
 from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.subscribers.schema import shown_url
@@ -49,7 +49,7 @@ class Row:
 class SubscriberPages:
     """The handlers. `now` is ms."""
 
-    def __init__(self, frame: Frame, store: Store, now: Callable[[], int]) -> None:
+    def __init__(self, frame: PageFrame, store: Store, now: Callable[[], int]) -> None:
         self._frame, self._store, self._now = frame, store, now
 
     async def many(self, request: Request, session: Session) -> Response:

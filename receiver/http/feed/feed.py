@@ -30,8 +30,8 @@ from receiver.http.feed.hub import Hub, Listener
 from receiver.http.feed.reader import (
     EVENT_STREAM,
     TYPES,
+    FeedFilter,
     Reader,
-    Wanted,
     accepts_stream,
     read_reasons,
     read_start,
@@ -166,7 +166,7 @@ class FeedApi:
         if streamed:
             check_query(request, OF_BOTH)
         accounts = call.accounts
-        wanted = Wanted(call[TYPE], call[REASON])
+        wanted = FeedFilter(call[TYPE], call[REASON])
         after = (call[LAST_EVENT_ID] if streamed else "") or call[AFTER]
         reader = Reader(self._store, self._hub, wanted, read_start(after, accounts))
         head = request.method == "HEAD"
@@ -196,7 +196,7 @@ class FeedApi:
 
     async def _page(self, request: Request, reader: Reader, limit: int, wait: int, token: str) -> Response:
         clock = asyncio.get_running_loop().time
-        until, found, pages = clock() + wait, Found(), 0
+        until, found, pages = clock() + wait, PageContent(), 0
         while True:
             async with self._reads.turn(token):
                 await self._look(reader, found, limit)
@@ -212,7 +212,7 @@ class FeedApi:
         body = EventPageJson(events=found.bodies, after=reader.cursor(), more=found.more, reset=reset)
         return json_answer(body, Vary="Accept")
 
-    async def _look(self, reader: Reader, found: Found, limit: int) -> None:
+    async def _look(self, reader: Reader, found: PageContent, limit: int) -> None:
         """Reads the next page of every account, as far as the response has room."""
         found.more = False
         for account in reader.accounts:
@@ -251,7 +251,7 @@ def head_of_stream() -> Response:
     return answer
 
 
-class Found:
+class PageContent:
     """The content of a page."""
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ WHY = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FeedFilter:
     """The filters; an empty one matches everything."""
 
     types: frozenset[str] = frozenset()
@@ -57,8 +57,8 @@ def read_types(text: str) -> frozenset[str]:
     if unknown:
         near = difflib.get_close_matches(unknown[0][:64], TYPES, n=1)
         known = ", ".join(each.value.removeprefix(PREFIX) for each in EventType)
-        mend = f"Did you mean {near[0]}?" if near else f"Known types: {known}."
-        raise BadRequest(f"`type` contains an unknown event type. {mend}", reason="bad_parameter")
+        hint = f"Did you mean {near[0]}?" if near else f"Known types: {known}."
+        raise BadRequest(f"`type` contains an unknown event type. {hint}", reason="bad_parameter")
     return frozenset(TYPES[word] for word in words)
 
 
@@ -109,7 +109,7 @@ def reset_json(lost: Mapping[str, str]) -> ResetJson:
 class Reader:
     """A client's position in each of its accounts: how far pages were read, and how far items were sent (`passes`)."""
 
-    def __init__(self, store: FeedStore, hub: Hub, wanted: Wanted, start: Mapping[str, Where]) -> None:
+    def __init__(self, store: FeedStore, hub: Hub, wanted: FeedFilter, start: Mapping[str, Where]) -> None:
         self._store, self._hub, self.wanted = store, hub, wanted
         self.accounts = tuple(start)
         self._ahead: dict[str, Where] = dict(start)

@@ -103,7 +103,7 @@ class Incoming:
         return piece
 
 
-class Body:
+class HeldBody:
     """The part of one body held in memory, its client, and its deadline."""
 
     __slots__ = ("data", "gave_way", "limit", "source")
@@ -136,7 +136,7 @@ class Ipn:
         self._answer_timeout = limits.answer_timeout.total_seconds()
         self._turns = PerTickLimit(PER_TURN)
         self._working = 0
-        self._held = Shares[Body](limits.max_buffered)
+        self._held = Shares[HeldBody](limits.max_buffered)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = self._timer()
@@ -164,7 +164,7 @@ class Ipn:
         headers = self._check_head(scope)
         client = scope.get("client")
         limit = Deadline(self._body_timeout)
-        body = Body(client_of(client[0]) if client else "", limit)
+        body = HeldBody(client_of(client[0]) if client else "", limit)
         try:
             with limit:
                 await self._read(incoming, body)
@@ -196,7 +196,7 @@ class Ipn:
                 raise TooLarge()
         return headers
 
-    async def _read(self, incoming: Incoming, body: Body) -> None:
+    async def _read(self, incoming: Incoming, body: HeldBody) -> None:
         """Read the body. What is held of it counts towards the limit for all bodies."""
         while incoming.more:
             piece = await incoming.chunk()
@@ -207,7 +207,7 @@ class Ipn:
             body.data += piece
             self._held.add(body.source, body, len(piece))
 
-    def _make_room(self, body: Body, size: int) -> None:
+    def _make_room(self, body: HeldBody, size: int) -> None:
         """Drops the largest body of the client that holds the most. Raises `Overloaded` if that is this one."""
         found = self._held.greediest(body.source, size)
         if found is None and len(body.data) + size <= SMALL_BODY:
@@ -217,7 +217,7 @@ class Ipn:
         self._held.remove(*found)
         found[1].give_way()
 
-    async def _judged(self, scope: Scope, body: Body, headers: Mapping[str, str]) -> Receipt:
+    async def _judged(self, scope: Scope, body: HeldBody, headers: Mapping[str, str]) -> Receipt:
         self._working += 1
         try:
             await self._turns.enter()

@@ -28,7 +28,7 @@ from receiver.http.api.respond import matches
 from receiver.http.api.schema import DeadDeliveryJson, WaitingDeliveryJson
 from receiver.http.api.subscribers import SubscriberApi
 from receiver.http.feed.feed import FeedApi
-from receiver.http.health import Health
+from receiver.http.health import HealthApi
 from receiver.http.ipn import operations as ipn
 from receiver.http.openapi.describe import BEARER, components, described, shared_answers, types_of
 from receiver.outbox.events.operator_event import OperatorEventJson
@@ -36,7 +36,7 @@ from receiver.outbox.formats.cloudevents import RefundEventJson
 
 APIS: Final = (
     *(RefundApi, IssueApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi, NotificationApi, DiagnosticsApi),
-    Health,
+    HealthApi,
 )
 DESCRIBE: Final = Operation(
     "GET",

@@ -19,7 +19,7 @@ Lost = Literal["", "trimmed", "emptied"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StreamEntry:
     """One entry of the stream, and the position after it."""
 
     place: Place
@@ -37,7 +37,7 @@ class FeedPage:
     """
 
     start: Place
-    entries: tuple[Entry, ...]
+    entries: tuple[StreamEntry, ...]
     more: bool
     lost: Lost = ""
 
@@ -67,7 +67,7 @@ class Feed(RedisRepository):
         # The last entry has the last number. Counting from the position gives another number only after a restore.
         first = start.number + 1 if more else int(last) - len(raw) + 1
         entries = tuple(
-            Entry(Place(start.epoch, first + index, stream_id.decode()), _texts(flat))
+            StreamEntry(Place(start.epoch, first + index, stream_id.decode()), _texts(flat))
             for index, (stream_id, flat) in enumerate(raw)
         )
         return FeedPage(start, entries, more, lost.decode())

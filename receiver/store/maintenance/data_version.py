@@ -34,7 +34,7 @@ STEPS: Mapping[int, Step] = MappingProxyType({})
 several processes and on data that is migrated already: then it must change nothing."""
 
 
-class Format(Restored):
+class DataVersion(Restored):
     """The format version of all accounts' data, and catching up after a restore."""
 
     def __init__(self, repositories: Repositories) -> None:

@@ -22,7 +22,7 @@ WAKE = f"{PREFIX}wake"
 """The channel on which a process publishes the name of an account that it has just written to."""
 
 
-class Scope(StrEnum):
+class KeyScope(StrEnum):
     """What a key belongs to. Every key belongs to an account too, except those of the whole store."""
 
     STORE = "store"
@@ -48,7 +48,7 @@ class Kind:
 
     type: str
     """As in Redis's `TYPE`; `any` for a key that was set aside because of its type."""
-    scope: Scope
+    scope: KeyScope
     holds: str
     removed_with: str
     """What removes it; `never` if it stays."""
@@ -62,79 +62,85 @@ _ISSUED = "its age: 400 days after the last change; never while it is open"
 CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         # Refunds
-        "refund": Kind(HASH, Scope.REFUND, "the refund's current state", _REFUND),
-        "history": Kind(LIST, Scope.REFUND, "its revisions, a line each", _REFUND),
-        "trail": Kind(LIST, Scope.REFUND, "its timeline, for display only", f"{_REFUND}, or 400 days after its start"),
-        "state": Kind(ZSET, Scope.INDEX, "refunds in a state, by last change", "never"),
-        "reason": Kind(ZSET, Scope.INDEX, "declined refunds with a reason code, by last change", "its last refund"),
-        "order": Kind(ZSET, Scope.INDEX, "refunds of an order reference, by last change", "its last refund"),
+        "refund": Kind(HASH, KeyScope.REFUND, "the refund's current state", _REFUND),
+        "history": Kind(LIST, KeyScope.REFUND, "its revisions, a line each", _REFUND),
+        "trail": Kind(
+            LIST, KeyScope.REFUND, "its timeline, for display only", f"{_REFUND}, or 400 days after its start"
+        ),
+        "state": Kind(ZSET, KeyScope.INDEX, "refunds in a state, by last change", "never"),
+        "reason": Kind(ZSET, KeyScope.INDEX, "declined refunds with a reason code, by last change", "its last refund"),
+        "order": Kind(ZSET, KeyScope.INDEX, "refunds of an order reference, by last change", "its last refund"),
         # When to ask Amazon
-        "due": Kind(ZSET, Scope.ACCOUNT, "refund → when to ask Amazon next", "its last refund"),
-        "hinted": Kind(ZSET, Scope.ACCOUNT, "refund → since when to ask Amazon at once", "its last refund"),
-        "refreshed": Kind(ZSET, Scope.ACCOUNT, "refund → since when a refresh is requested", "its last refund"),
-        "hints": Kind(HASH, Scope.ACCOUNT, "refund → the hint that made it due", "its last refund"),
-        "seen": Kind(STRING, Scope.MESSAGE, "the digest of an accepted notification", "its age: 16 days"),
-        "throttle": Kind(HASH, Scope.CALL, "tokens for one of Amazon's operations", "never"),
-        "unrecognized": Kind(ZSET, Scope.ACCOUNT, "notifications not understood, by when they came", _UNRECOGNIZED),
-        "unrecognized:details": Kind(HASH, Scope.ACCOUNT, "what is known of each of them", _UNRECOGNIZED),
-        "unrecognized:messages": Kind(HASH, Scope.ACCOUNT, "their messages, compressed", _UNRECOGNIZED),
+        "due": Kind(ZSET, KeyScope.ACCOUNT, "refund → when to ask Amazon next", "its last refund"),
+        "hinted": Kind(ZSET, KeyScope.ACCOUNT, "refund → since when to ask Amazon at once", "its last refund"),
+        "refreshed": Kind(ZSET, KeyScope.ACCOUNT, "refund → since when a refresh is requested", "its last refund"),
+        "hints": Kind(HASH, KeyScope.ACCOUNT, "refund → the hint that made it due", "its last refund"),
+        "seen": Kind(STRING, KeyScope.MESSAGE, "the digest of an accepted notification", "its age: 16 days"),
+        "throttle": Kind(HASH, KeyScope.CALL, "tokens for one of Amazon's operations", "never"),
+        "unrecognized": Kind(ZSET, KeyScope.ACCOUNT, "notifications not understood, by when they came", _UNRECOGNIZED),
+        "unrecognized:details": Kind(HASH, KeyScope.ACCOUNT, "what is known of each of them", _UNRECOGNIZED),
+        "unrecognized:messages": Kind(HASH, KeyScope.ACCOUNT, "their messages, compressed", _UNRECOGNIZED),
         # Events and their delivery
-        "subscribers": Kind(HASH, Scope.ACCOUNT, "name → the subscriber; `:version` of the list", "never"),
-        "events": Kind(STREAM, Scope.ACCOUNT, "the events; a public contract", "trimming, entry by entry"),
+        "subscribers": Kind(HASH, KeyScope.ACCOUNT, "name → the subscriber; `:version` of the list", "never"),
+        "events": Kind(STREAM, KeyScope.ACCOUNT, "the events; a public contract", "trimming, entry by entry"),
         "epoch": Kind(
-            STRING, Scope.ACCOUNT, "a random word, new after the store was emptied; part of feed positions", "never"
+            STRING, KeyScope.ACCOUNT, "a random word, new after the store was emptied; part of feed positions", "never"
         ),
-        "backfill": Kind(HASH, Scope.ACCOUNT, "subscriber → its unfinished backfill", "its last entry"),
-        "told": Kind(LIST, Scope.ACCOUNT, "operator events that are not in the stream yet", "its last entry"),
+        "backfill": Kind(HASH, KeyScope.ACCOUNT, "subscriber → its unfinished backfill", "its last entry"),
+        "told": Kind(LIST, KeyScope.ACCOUNT, "operator events that are not in the stream yet", "its last entry"),
         "upkeep": Kind(
-            STRING, Scope.ACCOUNT, "the lease of the process that does the maintenance", "its age: a minute"
+            STRING, KeyScope.ACCOUNT, "the lease of the process that does the maintenance", "its age: a minute"
         ),
-        "lane": Kind(ZSET, Scope.SUBSCRIBER, "stream id → when to send", _SUBSCRIBER),
-        "owed": Kind(ZSET, Scope.SUBSCRIBER, "the stream ids that must not be trimmed", _SUBSCRIBER),
-        "attempts": Kind(HASH, Scope.SUBSCRIBER, "stream id → its delivery attempts", _SUBSCRIBER),
-        "copies": Kind(HASH, Scope.SUBSCRIBER, "stream id → an event that the stream may not have", _SUBSCRIBER),
-        "dead": Kind(HASH, Scope.SUBSCRIBER, "stream id → a dead event", _SUBSCRIBER),
-        "deaths": Kind(ZSET, Scope.SUBSCRIBER, "the stream ids of `dead`, in order", _SUBSCRIBER),
-        "health": Kind(HASH, Scope.SUBSCRIBER, "failures in a row, rate, last success and error", _SUBSCRIBER),
-        "tested": Kind(STRING, Scope.TEST, "the result of a subscriber test", "its age: 2 minutes"),
+        "lane": Kind(ZSET, KeyScope.SUBSCRIBER, "stream id → when to send", _SUBSCRIBER),
+        "owed": Kind(ZSET, KeyScope.SUBSCRIBER, "the stream ids that must not be trimmed", _SUBSCRIBER),
+        "attempts": Kind(HASH, KeyScope.SUBSCRIBER, "stream id → its delivery attempts", _SUBSCRIBER),
+        "copies": Kind(HASH, KeyScope.SUBSCRIBER, "stream id → an event that the stream may not have", _SUBSCRIBER),
+        "dead": Kind(HASH, KeyScope.SUBSCRIBER, "stream id → a dead event", _SUBSCRIBER),
+        "deaths": Kind(ZSET, KeyScope.SUBSCRIBER, "the stream ids of `dead`, in order", _SUBSCRIBER),
+        "health": Kind(HASH, KeyScope.SUBSCRIBER, "failures in a row, rate, last success and error", _SUBSCRIBER),
+        "tested": Kind(STRING, KeyScope.TEST, "the result of a subscriber test", "its age: 2 minutes"),
         # Refunds that we issue
-        "charge": Kind(HASH, Scope.CHARGE, "refund or reservation → amount and state", "never"),
+        "charge": Kind(HASH, KeyScope.CHARGE, "refund or reservation → amount and state", "never"),
         "charges": Kind(
-            STRING, Scope.CHARGE, "a charge as Amazon last described it", "its age: an hour; 400 days for advice"
+            STRING, KeyScope.CHARGE, "a charge as Amazon last described it", "its age: an hour; 400 days for advice"
         ),
-        "disputes": Kind(HASH, Scope.CHARGE_PERMISSION, "dispute → what Amazon has reported about it", "never"),
-        "taken": Kind(HASH, Scope.CHARGE, "refund → the request that made it", "its last refund"),
-        "requests": Kind(HASH, Scope.REQUEST, "a refund request: the order and its progress", _ISSUED),
-        "issuing": Kind(ZSET, Scope.ACCOUNT, "refund request → when to try", "its last request"),
-        "reserved": Kind(ZSET, Scope.ACCOUNT, "open refund requests, by the time of their state", "its last request"),
-        "unclear": Kind(ZSET, Scope.ACCOUNT, "unclear refund requests, by the time of their state", "its last request"),
-        "fps": Kind(HASH, Scope.REQUEST, "a Flexible Payments refund: the order and its progress", "never"),
-        "fps_issuing": Kind(ZSET, Scope.ACCOUNT, "reference → when to try", "its last order"),
+        "disputes": Kind(HASH, KeyScope.CHARGE_PERMISSION, "dispute → what Amazon has reported about it", "never"),
+        "taken": Kind(HASH, KeyScope.CHARGE, "refund → the request that made it", "its last refund"),
+        "requests": Kind(HASH, KeyScope.REQUEST, "a refund request: the order and its progress", _ISSUED),
+        "issuing": Kind(ZSET, KeyScope.ACCOUNT, "refund request → when to try", "its last request"),
+        "reserved": Kind(
+            ZSET, KeyScope.ACCOUNT, "open refund requests, by the time of their state", "its last request"
+        ),
+        "unclear": Kind(
+            ZSET, KeyScope.ACCOUNT, "unclear refund requests, by the time of their state", "its last request"
+        ),
+        "fps": Kind(HASH, KeyScope.REQUEST, "a Flexible Payments refund: the order and its progress", "never"),
+        "fps_issuing": Kind(ZSET, KeyScope.ACCOUNT, "reference → when to try", "its last order"),
         # The store itself
-        "restored": Kind(STRING, Scope.ACCOUNT, "the restore that the account has caught up with", "never"),
-        "probe": Kind(STRING, Scope.ACCOUNT, "always empty: the key for writes that change nothing", "never there"),
-        "pulse": Kind(STRING, Scope.ACCOUNT, "the write that `WAIT` waits for", "its age: a day"),
-        "doctor": Kind(STRING, Scope.TEST, "a sample write of `receiver doctor`", "its age: 10 seconds"),
-        "aside": Kind(HASH, Scope.ASIDE, "damaged parts of a key, kept", "never: by hand"),
-        "replaced": Kind(ANY, Scope.ASIDE, "a whole key that `receiver repair` has set aside", "never: by hand"),
+        "restored": Kind(STRING, KeyScope.ACCOUNT, "the restore that the account has caught up with", "never"),
+        "probe": Kind(STRING, KeyScope.ACCOUNT, "always empty: the key for writes that change nothing", "never there"),
+        "pulse": Kind(STRING, KeyScope.ACCOUNT, "the write that `WAIT` waits for", "its age: a day"),
+        "doctor": Kind(STRING, KeyScope.TEST, "a sample write of `receiver doctor`", "its age: 10 seconds"),
+        "aside": Kind(HASH, KeyScope.ASIDE, "damaged parts of a key, kept", "never: by hand"),
+        "replaced": Kind(ANY, KeyScope.ASIDE, "a whole key that `receiver repair` has set aside", "never: by hand"),
     }
 )
 """The keys of an account: `refunds:{<account>}:<kind>`, followed by what they belong to."""
 
 STORE_KEYS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "certificates": Kind(HASH, Scope.STORE, "`<partition>/<file hash>` → DER that verified a message", "never"),
-        "certificate_seals": Kind(HASH, Scope.STORE, "`<partition>/<file hash>#<seal key>` → its seal", "never"),
-        "format": Kind(STRING, Scope.STORE, "the version of the data's format", "never"),
-        "restored": Kind(STRING, Scope.STORE, "a text that identifies the last restore", "never"),
-        "probe": Kind(STRING, Scope.STORE, "always empty: the key for writes that change nothing", "never there"),
-        "doctor": Kind(STRING, Scope.TEST, "a sample write of `receiver doctor`", "its age: 10 seconds"),
-        "replaced": Kind(ANY, Scope.ASIDE, "a whole key that `receiver repair` has set aside", "never: by hand"),
+        "certificates": Kind(HASH, KeyScope.STORE, "`<partition>/<file hash>` → DER that verified a message", "never"),
+        "certificate_seals": Kind(HASH, KeyScope.STORE, "`<partition>/<file hash>#<seal key>` → its seal", "never"),
+        "format": Kind(STRING, KeyScope.STORE, "the version of the data's format", "never"),
+        "restored": Kind(STRING, KeyScope.STORE, "a text that identifies the last restore", "never"),
+        "probe": Kind(STRING, KeyScope.STORE, "always empty: the key for writes that change nothing", "never there"),
+        "doctor": Kind(STRING, KeyScope.TEST, "a sample write of `receiver doctor`", "its age: 10 seconds"),
+        "replaced": Kind(ANY, KeyScope.ASIDE, "a whole key that `receiver repair` has set aside", "never: by hand"),
     }
 )
 """The keys of the whole store: `refunds:<kind>`."""
 
-ALONE = frozenset({Scope.STORE, Scope.ACCOUNT})
+ALONE = frozenset({KeyScope.STORE, KeyScope.ACCOUNT})
 """Scopes with exactly one key of each kind."""
 
 ACCOUNT_KEY = re.compile(r"refunds:\{([^{}]+)\}:([^:]+)(?::(.*))?", re.DOTALL)
@@ -215,7 +221,7 @@ def _store_key(kind: str) -> str:
 
 CERTIFICATES, SEALS = map(_store_key, ("certificates", "certificate_seals"))
 FORMAT, RESTORED, PROBE = map(_store_key, ("format", "restored", "probe"))
-SUBSCRIBER_KINDS = tuple(kind for kind, entry in CATALOGUE.items() if entry.scope is Scope.SUBSCRIBER)
+SUBSCRIBER_KINDS = tuple(kind for kind, entry in CATALOGUE.items() if entry.scope is KeyScope.SUBSCRIBER)
 """The kinds with one key for each subscriber."""
 
 
@@ -223,7 +229,7 @@ def standing_keys(account: str, subscribers: Iterable[str]) -> list[str]:
     """The keys of an account with fixed names. Those of single refunds and charges are too many."""
     keys = Keys(account)
     return [
-        *(keys(kind) for kind, entry in CATALOGUE.items() if entry.scope is Scope.ACCOUNT),
+        *(keys(kind) for kind, entry in CATALOGUE.items() if entry.scope is KeyScope.ACCOUNT),
         *(keys.state(state) for state in STATES),
         *(keys("reason", reason) for reason in Reason),
         *(keys("throttle", call) for call in Call),

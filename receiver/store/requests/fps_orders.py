@@ -37,7 +37,7 @@ class Begin(StrEnum):
     """The claim is no longer ours."""
 
 
-class Taken(StrEnum):
+class NotSaved(StrEnum):
     """Why an order cannot be saved."""
 
     TAKEN = "taken"
@@ -47,7 +47,7 @@ class Taken(StrEnum):
 class FpsOrders(RedisRepository):
     """The FPS orders of one account."""
 
-    async def reserve(self, account: str, order: FpsOrder, *, owner: str, lease: int) -> Attempt | Taken | FpsRecord:
+    async def reserve(self, account: str, order: FpsOrder, *, owner: str, lease: int) -> Attempt | NotSaved | FpsRecord:
         """Save the order and hold it for `lease` ms; or return why that is not possible.
 
         `owner` is a new random word. It distinguishes a repetition of this very call from another caller's.
@@ -62,7 +62,7 @@ class FpsOrders(RedisRepository):
             case b"reserved":
                 return Attempt(reference, token)
             case b"taken":
-                return Taken.TAKEN
+                return NotSaved.TAKEN
         flat = answer[1]
         return self._fps_record(account, reference, dict(zip(flat[::2], flat[1::2], strict=True)))
 

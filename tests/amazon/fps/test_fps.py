@@ -325,7 +325,7 @@ def test_a_recorded_answer_becomes_an_observation_under_the_reference() -> None:
     """The ledger's id is the merchant's reference, the charge the transaction; FPS tells no time, so it is now."""
     amount = Money(*USD)
     order = calls.FpsRefundRequest("14GK6F2QU755ODS27SGHEURLKPG72Z54KMF", "R-1", amount)
-    assert calls.read_refund(ok(ANSWER), order, NOW, environment="Sandbox") == calls.Answer(
+    assert calls.read_refund(ok(ANSWER), order, NOW, environment="Sandbox") == calls.FpsAnswer(
         transaction_id="14GK6F2QU755ODS27SGHEURLKPG72Z54KMF",
         transaction_status="Pending",
         request_id="1a146b9a-b37b-4f5f-bda6-012a5b9e45c3:0",
