@@ -295,7 +295,7 @@ WRONG_KEYS: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("said", WRONG_KEYS)
 def test_a_wrong_key_is_explained_in_a_sentence(said: str) -> None:
-    """What was given instead, and the mend; never a byte of it."""
+    """What was given instead, and the fix; never a byte of it."""
     with pytest.raises(ConfigurationError) as caught:
         Signer("LIVE-AEXAMPLE", WRONG_KEYS[said]())
     (sentence,) = caught.value.problems

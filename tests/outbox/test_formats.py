@@ -91,7 +91,7 @@ def test_links_come_from_the_subscriber_or_from_the_settings() -> None:
     ],
 )
 def test_one_problem_is_one_sentence(name: str, changes: dict[str, Any], problem: str) -> None:
-    """With the field and the mend, and no secret."""
+    """With the field and the fix, and no secret."""
     signed = {"name": "a", "url": "https://a.example/", "secret": SECRET}
     (found,) = subscriber_problems({**FIELDS.get(name, signed), **changes}, UrlPolicy(allow_http=True))
     assert found.startswith(problem)

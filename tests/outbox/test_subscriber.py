@@ -71,7 +71,7 @@ def test_a_star_means_every_type_also_those_to_come() -> None:
     assert read_subscriber(data, RULES, origin="api", now=NOW).types == ("*",)
 
 
-def test_every_problem_is_named_at_once_with_its_field_and_the_mend() -> None:
+def test_every_problem_is_named_at_once_with_its_field_and_the_fix() -> None:
     """One error for a table in which everything is wrong."""
     data = {
         "name": "Finance!",
@@ -134,7 +134,7 @@ def test_a_name_is_a_plain_word(name: object) -> None:
     ],
 )
 def test_one_problem_is_one_sentence(changes: dict[str, Any], problem: str) -> None:
-    """Each names the field, what is wrong and the mend, and repeats no secret."""
+    """Each names the field, what is wrong and the fix, and repeats no secret."""
     (found,) = problems(**changes)
     assert found.startswith(problem)
     assert SECRET not in found

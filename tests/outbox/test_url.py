@@ -41,7 +41,7 @@ def test_a_good_address_has_no_problem(url: str) -> None:
 
 
 def test_plain_http_is_for_those_who_allow_it() -> None:
-    """The mend names the setting."""
+    """The fix names the setting."""
     (problem,) = judge("http://finance.example/")
     assert "delivery.allow_http = true" in problem
     assert judge("http://finance.example:80/", allow_http=True) == []
@@ -83,7 +83,7 @@ def test_plain_http_is_for_those_who_allow_it() -> None:
     ],
 )
 def test_a_bad_address_is_explained(url: object, problem: str) -> None:
-    """One sentence, with the mend, and without the address, which may hold a password."""
+    """One sentence, with the fix, and without the address, which may hold a password."""
     (found,) = judge(url)
     assert found.startswith(problem)
     assert "hunter2" not in found

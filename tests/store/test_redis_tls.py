@@ -114,7 +114,7 @@ PAST = datetime.now(UTC) - timedelta(days=1)
 
 
 @pytest.mark.parametrize(
-    ("case", "word", "mend"),
+    ("case", "word", "fix"),
     [
         ("untrusted", "tls_untrusted", "ssl_ca_certs"),
         ("wrong host", "tls_wrong_host", "host name of its certificate"),
@@ -124,7 +124,7 @@ PAST = datetime.now(UTC) - timedelta(days=1)
     ],
 )
 async def test_what_cannot_be_trusted_is_refused_with_a_word(
-    guarded: str, ours: trustme.CA, ca_file: Path, tmp_path: Path, case: str, word: str, mend: str
+    guarded: str, ours: trustme.CA, ca_file: Path, tmp_path: Path, case: str, word: str, fix: str
 ) -> None:
     """In `/readyz`, in the answer to a notification and by the doctor; nothing was sent to whoever is there."""
     authority = trustme.CA() if case == "untrusted" else ours
@@ -140,7 +140,7 @@ async def test_what_cannot_be_trusted_is_refused_with_a_word(
             assert stage.counted("store_errors", kind=word) > 0
         [found] = await check_store(site(redis=redis))
         assert found.reason == f"store_{word}"
-        assert mend in found.fix
+        assert fix in found.fix
         assert PASSWORD not in str(found)
     assert listener.plain == 0
 

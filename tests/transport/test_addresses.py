@@ -189,7 +189,7 @@ def test_an_allowed_network_admits_nothing_else(network: str, address: str, word
 
 
 def test_wrong_networks_are_told_all_at_once() -> None:
-    """Each with the mend."""
+    """Each with the fix."""
     with pytest.raises(ConfigurationError) as caught:
         networks(["10.0.0.0/8", "10.0.0.1/8", "ten", "::/129"])
     assert [problem.split(" is not")[0] for problem in caught.value.problems] == ["'10.0.0.1/8'", "'ten'", "'::/129'"]

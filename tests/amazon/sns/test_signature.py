@@ -164,7 +164,7 @@ def test_the_known_answers_verify() -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_wrong_known_answer_stops_the_service(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that cannot verify a hash is found at start, with the mend."""
+    """A machine that cannot verify a hash is found at start, with the fix."""
     wrong = base64.b64encode(bytes(256)).decode()
     monkeypatch.setitem(known_answers.SIGNATURES, version, wrong)
     with pytest.raises(ConfigurationError) as caught:

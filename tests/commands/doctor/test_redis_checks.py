@@ -114,7 +114,7 @@ async def test_a_user_who_may_not_use_the_channel_or_wait(url: str, valkey: Any)
         ),
     ],
 )
-async def test_a_wrong_setting_is_told_with_the_mend(
+async def test_a_wrong_setting_is_told_with_the_fix(
     url: str, valkey: Any, values: dict[str, str], check: str, reason: str, status: Status, fix: str
 ) -> None:
     """Nothing else is complained of."""

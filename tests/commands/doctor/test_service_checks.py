@@ -41,7 +41,7 @@ async def look(url: str = "", token: str = "", **more: Any) -> list[Finding]:
         await transport.close()
 
 
-async def test_what_nobody_configured_is_shown_with_the_mend(server: Server) -> None:
+async def test_what_nobody_configured_is_shown_with_the_fix(server: Server) -> None:
     """A notification of another topic of Amazon Pay's, twice."""
     envelope = SnsSigner().envelope(topic_arn=STRANGE, timestamp_ms=system_clock())
     before = await look(server.url, ADMIN)
