@@ -90,7 +90,7 @@ async def check_unseen(store: Store, account: str, charge: Charge, prepared: Pre
 
 
 def buyer_may_be_paid(disputes: Sequence[Dispute]) -> Conflict:
-    """The error for open disputes about the charge."""
+    """The error for disputes that guard the charge."""
     error = Conflict(f"Nothing was issued. {may_be_paid(disputes)}", reason=BUYER_MAY_BE_PAID)
     error.more = {"disputes": [dispute_json(each) for each in disputes]}
     return error

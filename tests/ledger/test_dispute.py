@@ -186,7 +186,7 @@ def test_the_latest_state_counts_and_takes_the_earlier_one_whole() -> None:
 
 
 def test_what_cannot_be_read_never_opens_the_way() -> None:
-    """An unreadable resolution is unknown, an unreadable deadline keeps the known one, a foreign charge is not taken."""
+    """An unreadable resolution is unknown; an unreadable deadline keeps the known one; no foreign charge is taken."""
     found = learned(DISPUTE, SEEN, T0)
     unread = msgspec.structs.replace(SEEN, deadline=0, unread=(Unread("merchantResponseDeadline", "bad_timestamp"),))
     assert learned(found, unread, T0 + 1).deadline == SEEN.deadline
