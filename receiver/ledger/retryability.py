@@ -76,7 +76,7 @@ def obstacles(charge_id: str, known: KnownCharge) -> tuple[str, ...]:
     found = {
         "charge_not_captured": is_closed,
         "charge_unreadable": not known.readable,
-        BUYER_MAY_BE_PAID: bool(open_on(charge_id, known.disputes)),
+        BUYER_MAY_BE_PAID: bool(guarding(charge_id, known.disputes)),
         "charge_in_conflict": any(each.conflict for each in counted),
         "too_many_refunds": len(counted) >= MOST_REFUNDS,
         NOT_ENOUGH_KNOWN: balance.refundable is None and known.readable and not is_closed,
