@@ -10,6 +10,7 @@ import msgspec
 
 from receiver.errors import Malformed
 from receiver.ledger.refund import REFUND_ID, Source
+from receiver.outbox.events.dispute_event import is_dispute, read_dispute_event
 from receiver.outbox.events.event import from_fields, is_newer
 from receiver.outbox.events.operator_event import is_operator, read_operator_event
 from receiver.store.deliveries.dead_letters import STREAM_ID
@@ -135,6 +136,8 @@ class Records(RedisRepository):
             return
         if is_operator(fields):
             read_operator_event(account, fields)
+        elif is_dispute(fields):
+            read_dispute_event(account, fields)
         else:
             from_fields(account, fields)
 
