@@ -129,8 +129,9 @@ class Service:
         )
         self._opened.push_async_callback(self.store.close)
         self.store.connection.accounts = [account.name for account in self.accounts]
-        self.store.charges.over = {account.name: account.over for account in self.accounts}
-        self.store.deliveries.keep_dead = settings.delivery.keep_dead
+        for account in self.accounts:
+            self.store.of(account.name).charges.over = account.over
+        self.store.connection.keep_dead = settings.delivery.keep_dead
         self.store.connection.seen_for = int(
             (ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000
         )
@@ -270,7 +271,9 @@ class Service:
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
 
     async def _alerting(self) -> dict[str, str]:
-        problems = await asyncio.gather(*(self.store.gauges.alerting_problems(each.name) for each in self.accounts))
+        problems = await asyncio.gather(
+            *(self.store.of(each.name).gauges.alerting_problems() for each in self.accounts)
+        )
         found = [each for of_account in problems for each in of_account]
         return {
             "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",
@@ -292,7 +295,7 @@ class Service:
         """None if the account's node of a cluster does not answer, so that the others are still shown."""
         try:
             async with asyncio.timeout(1.5):
-                return await self.store.gauges.measure(name)
+                return await self.store.of(name).gauges.measure()
         except (StoreUnavailable, TimeoutError):
             return None
 

@@ -122,7 +122,7 @@ def open_store(settings: Settings) -> Store:
 
 async def _one(store: Store, account: str, refund_id: str, *, remove: bool) -> Tally:
     tally = Tally(account)
-    tally.counts[await store.pruning.prune(account, refund_id, before=None, remove=remove)] += 1
+    tally.counts[await store.of(account).pruning.prune(refund_id, before=None, remove=remove)] += 1
     return tally
 
 
@@ -131,9 +131,9 @@ async def _old(store: Store, account: str, before: int, *, remove: bool) -> Tall
     tally = Tally(account)
     for state in (State.REFUNDED, State.DECLINED):
         stay = 0
-        while ids := await store.pruning.old_refunds(account, state, before, stay, BATCH):
+        while ids := await store.of(account).pruning.old_refunds(state, before, stay, BATCH):
             found = await asyncio.gather(
-                *(store.pruning.prune(account, refund_id, before=before, remove=remove) for refund_id in ids)
+                *(store.of(account).pruning.prune(refund_id, before=before, remove=remove) for refund_id in ids)
             )
             tally.counts.update(found)
             stay += len(ids) - (found.count(Pruned.PRUNED) if remove else 0)

@@ -79,7 +79,7 @@ class Deliverer:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self.rounds.run(self.store.change_signal(self.account))
+        await self.rounds.run(self.store.of(self.account).change_signal())
 
     async def _claim(self, room: int) -> Claim[Message]:
         """Claim the due events of every queue, as far as slots are free."""
@@ -102,11 +102,12 @@ class Deliverer:
     async def _look(self) -> tuple[SubscriberList, dict[str, int]]:
         """The subscribers, and when each queue is due next. One round trip, unless the subscribers have changed."""
         heads, subscriber_list = await asyncio.gather(
-            self.store.deliveries.queue_heads(self.account, self._names), self.store.subscribers.read(self.account)
+            self.store.of(self.account).deliveries.queue_heads(self._names),
+            self.store.of(self.account).subscribers.read(),
         )
         if self._names != (names := list(subscriber_list.subscribers)):
             self._names = names
-            heads = await self.store.deliveries.queue_heads(self.account, names)
+            heads = await self.store.of(self.account).deliveries.queue_heads(names)
         return subscriber_list, heads
 
     @property
@@ -146,8 +147,8 @@ class Deliverer:
             tests_only=subscriber.paused,
         )
         try:
-            claim = await self.store.deliveries.claim(
-                self.account, subscriber.name, lease=int(self.lease * 1000), limit=room, terms=terms
+            claim = await self.store.of(self.account).deliveries.claim(
+                subscriber.name, lease=int(self.lease * 1000), limit=room, terms=terms
             )
         except StoreUnavailable as error:
             log.warning("deliver.not_claimed", account=self.account, subscriber=subscriber.name, reason=error.reason)

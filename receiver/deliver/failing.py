@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 async def publish_operator_events(store: Store, account: str, metrics: Metrics) -> None:
     """Publish the queued operator events: in the stream, the log and the metrics."""
-    for event in await store.deliveries.publish_operator_events(account):
+    for event in await store.of(account).deliveries.publish_operator_events():
         metrics.operator_event(event.type.value)
         log.error(
             "operator.told",
@@ -57,7 +57,7 @@ async def pause_failing(
 
     The change is retried if another subscriber was changed: if two fail together, the second sees the first paused.
     """
-    if (await store.deliveries.health(delivery.account, delivery.subscriber)).success_at >= written_at(
+    if (await store.of(delivery.account).deliveries.health(delivery.subscriber)).success_at >= written_at(
         delivery.stream_id
     ):
         return
@@ -87,8 +87,8 @@ async def _pause(
     *,
     alone: bool = False,
 ) -> None:
-    updated = await store.subscribers.update(
-        delivery.account, delivery.subscriber, change, alone=alone, operator_events=[event]
+    updated = await store.of(delivery.account).subscribers.update(
+        delivery.subscriber, change, alone=alone, operator_events=[event]
     )
     if updated and updated.changed:
         log.error("subscriber.paused", reason=event.reason, fix="receiver subscriber resume")
@@ -105,7 +105,7 @@ async def _keep_failing(store: Store, delivery: ClaimedDelivery, attempts: Deliv
         store.now(),
         last_error=attempts.last_error,
     )
-    if await store.deliveries.publish_failing_once(delivery.account, event):
+    if await store.of(delivery.account).deliveries.publish_failing_once(event):
         log.error("subscriber.failing", reason="last_active", fix="fix its address, or add another subscriber")
 
 

@@ -63,7 +63,7 @@ class Retention:
         if now < self._next <= now + MAINTENANCE_LEASE:
             return
         self._next = now + MAINTENANCE_LEASE
-        if await self.store.deliveries.take_maintenance_lease(self.account, MAINTENANCE_LEASE - 1000):
+        if await self.store.of(self.account).deliveries.take_maintenance_lease(MAINTENANCE_LEASE - 1000):
             for part in (self.expire, self.trim):
                 with self._alone():
                     await part()
@@ -78,26 +78,26 @@ class Retention:
 
     async def backfill(self) -> None:
         """Queue earlier events for new subscribers."""
-        for job in await self.store.deliveries.backfills(self.account):
-            subscriber = (await self.store.subscribers.read(self.account)).subscribers.get(job.name)
+        for job in await self.store.of(self.account).deliveries.backfills():
+            subscriber = (await self.store.of(self.account).subscribers.read()).subscribers.get(job.name)
             if subscriber is None:
                 log.warning("backfill.waits", account=self.account, subscriber=job.name, reason="unreadable")
                 continue
             with self._alone(subscriber=job.name):
-                if not await self.store.deliveries.backfill(self.account, job, subscriber):
+                if not await self.store.of(self.account).deliveries.backfill(job, subscriber):
                     log.info("backfill.done", account=self.account, subscriber=job.name)
 
     async def expire(self) -> None:
         """Turn events that have been owed too long into dead letters: a paused subscriber must not prevent trimming."""
         before = self.store.now() - self.keep_owed
-        for name in (await self.store.subscribers.read(self.account)).names:
+        for name in (await self.store.of(self.account).subscribers.read()).names:
             with self._alone(subscriber=name):
                 await self._expire(name, before)
         await publish_operator_events(self.store, self.account, self.metrics)
 
     async def _expire(self, name: str, before: int) -> None:
         for _ in range(MOST_BATCHES):
-            found = await self.store.deliveries.overdue(self.account, name, before, int(self.lease * 1000))
+            found = await self.store.of(self.account).deliveries.overdue(name, before, int(self.lease * 1000))
             gone = await self._dead_letter([delivery for delivery in found if not is_newer(delivery.fields)])
             if len(found) < EXPIRY_BATCH or not gone:
                 break
@@ -111,7 +111,9 @@ class Retention:
             first = about_refunds and delivery is about_refunds[0]
             tell = [dead_letter(delivery, "expired", now, delivery.attempts, len(about_refunds))] if first else []
             entry = dead_event(delivery, "expired", now, delivery.attempts)
-            if await self.store.deliveries.dead(delivery, entry, AttemptEffects(operator_events=tell)):
+            if await self.store.of(delivery.account).deliveries.dead(
+                delivery, entry, AttemptEffects(operator_events=tell)
+            ):
                 gone += 1
                 self.metrics.delivery_attempt("dead", 0.0)
         if gone:
@@ -120,6 +122,6 @@ class Retention:
 
     async def trim(self) -> None:
         """Remove events that are old and not owed to any subscriber."""
-        gone = await self.store.deliveries.trim(self.account, self.store.now() - self.keep)
+        gone = await self.store.of(self.account).deliveries.trim(self.store.now() - self.keep)
         if gone:
             log.info("events.trimmed", account=self.account, count=gone)

@@ -155,13 +155,13 @@ class DeliveryAttempt:
         effects = _effects(verdict, answer, now) if first else AttemptEffects()
         match verdict:
             case Delivered():
-                held = await self.store.deliveries.delivered(delivery, effects)
+                held = await self.store.of(delivery.account).deliveries.delivered(delivery, effects)
             case Retry(at=at):
-                held = await self.store.deliveries.retry(delivery, at, attempts, effects)
+                held = await self.store.of(delivery.account).deliveries.retry(delivery, at, attempts, effects)
             case Gone():
                 await pause_gone(self.store, delivery, subscriber)
                 await publish_operator_events(self.store, delivery.account, self.metrics)
-                held = await self.store.deliveries.retry(delivery, now, attempts, effects)
+                held = await self.store.of(delivery.account).deliveries.retry(delivery, now, attempts, effects)
             case Dead(reason=reason):
                 held = await self._dead_letter(delivery, reason, attempts, effects)
         self._log(delivery, event, verdict, attempts, answer, seconds, held)
@@ -176,7 +176,9 @@ class DeliveryAttempt:
         now = self.store.now()
         tell = [] if is_operator(delivery.fields) else [dead_letter(delivery, reason, now, attempts)]
         entry = dead_event(delivery, reason, now, attempts)
-        return await self.store.deliveries.dead(delivery, entry, AttemptEffects(effects.failed, effects.error, tell))
+        return await self.store.of(delivery.account).deliveries.dead(
+            delivery, entry, AttemptEffects(effects.failed, effects.error, tell)
+        )
 
     def _log(
         self,
@@ -207,7 +209,7 @@ class DeliveryAttempt:
     async def _test(self, delivery: ClaimedDelivery, event: Event, subscriber: Subscriber) -> None:
         """Send a test once, whatever the answer; not at all if its caller has stopped waiting."""
         if self.store.now() - written_at(delivery.stream_id) > STALE_TEST:
-            await self.store.deliveries.tested(delivery, b"", AttemptEffects())
+            await self.store.of(delivery.account).deliveries.tested(delivery, b"", AttemptEffects())
             return
         answer, seconds = await self._post([event], subscriber)
         right = isinstance(answer, Response) and 200 <= answer.status < 300
@@ -220,12 +222,12 @@ class DeliveryAttempt:
             answer.note if isinstance(answer, Response) else "",
         )
         effects = AttemptEffects(not right, tested.error)
-        held = await self.store.deliveries.tested(delivery, msgspec.json.encode(tested), effects)
+        held = await self.store.of(delivery.account).deliveries.tested(delivery, msgspec.json.encode(tested), effects)
         log.info("delivery.tested", event_id=event.id, delivered=right, error=tested.error or None, settled=held)
 
     async def _leave(self, delivery: ClaimedDelivery) -> None:
         """Postpone an event of a later version, for processes of that version. This does not count as an attempt."""
-        held = await self.store.deliveries.postpone(delivery, self.store.now() + LATER_PAUSE)
+        held = await self.store.of(delivery.account).deliveries.postpone(delivery, self.store.now() + LATER_PAUSE)
         log.warning(
             "delivery.left_to_later_version",
             type=delivery.fields.get("type"),

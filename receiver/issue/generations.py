@@ -23,7 +23,7 @@ async def generation_of(store: Store, declined: Refund, make: Callable[[int], Pr
     generation = max(last, 1)
     while True:
         prepared = make(generation)
-        record = await store.requests.get(declined.account, prepared.id)
+        record = await store.of(declined.account).requests.get(prepared.id)
         # Records are kept for 400 days; the declined refund stores their number for its whole lifetime.
         over = generation <= last if record is None else record.proves_nothing_issued
         if not over:

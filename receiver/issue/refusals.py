@@ -36,7 +36,7 @@ async def hindrance(
     """
     if isinstance(found, NotReserved):
         return not_reserved(found, prepared, most)
-    disputes = await store.disputes.of_permission(account, permission_of(prepared.charge_id))
+    disputes = await store.of(account).disputes.of_permission(permission_of(prepared.charge_id))
     return buyer_may_be_paid(open_on(prepared.charge_id, disputes))
 
 
@@ -74,12 +74,12 @@ async def check_unseen(store: Store, account: str, charge: Charge, prepared: Pre
 
     A caller who names such a refund of this order has already checked. Raises `StoreUnavailable`.
     """
-    entries = await store.requests.charge_entries(account, prepared.charge_id)
+    entries = await store.of(account).requests.charge_entries(prepared.charge_id)
     if not paid_unseen(charge, entries.values(), prepared.money):
         return
     for name in prepared.besides:
         is_of_order = permission_of(name) == permission_of(prepared.charge_id)
-        if is_of_order and name not in entries and await store.refunds.get(account, name) is None:
+        if is_of_order and name not in entries and await store.of(account).refunds.get(name) is None:
             return
     raise OtherRefunds(
         f"Amazon says that {prepared.money} more was refunded on the charge than is known here. It may be this refund, "

@@ -43,16 +43,16 @@ class Worker:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self.rounds.run(self._store.change_signal(self._name))
+        await self.rounds.run(self._store.of(self._name).change_signal())
 
     async def _claim(self, room: int) -> Claim[Attempt]:
-        return await self._store.requests.claim(self._name, lease=int(self.lease * 1000), limit=room)
+        return await self._store.of(self._name).requests.claim(lease=int(self.lease * 1000), limit=room)
 
     async def _work(self, attempt: Attempt) -> None:
         """Send a claimed request if it is still open."""
-        record = await self._store.requests.get(self._name, attempt.id)
+        record = await self._store.of(self._name).requests.get(attempt.id)
         if record is None or record.state is not RequestState.RESERVED:
-            await self._store.requests.release(self._name, attempt)
+            await self._store.of(self._name).requests.release(attempt)
             return
         with structlog.contextvars.bound_contextvars(**in_the_log(record.order.traceparent)):
             await self.attempts.when_admitted(attempt, record.order)

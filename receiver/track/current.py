@@ -25,7 +25,7 @@ async def current_refunds(store: Store, account: str, refunds: Sequence[Refund])
     declined = [refund for refund in refunds if refund.state == State.DECLINED]
     if not declined:
         return list(refunds)
-    known = await store.charges.known_all(account, (refund.charge_id for refund in declined))
+    known = await store.of(account).charges.known_all(refund.charge_id for refund in declined)
     now = store.now()
     return [judged(refund, known.get(refund.charge_id, NOTHING), now) for refund in refunds]
 
@@ -39,8 +39,8 @@ async def current_events(store: Store, account: str, events: Sequence[Event]) ->
     if not declined:
         return list(events)
     present, known = await asyncio.gather(
-        asyncio.gather(*(store.refunds.get_or_id(account, refund.refund_id) for refund in declined)),
-        store.charges.known_all(account, (refund.charge_id for refund in declined)),
+        asyncio.gather(*(store.of(account).refunds.get_or_id(refund.refund_id) for refund in declined)),
+        store.of(account).charges.known_all(refund.charge_id for refund in declined),
     )
     by_id = {refund.refund_id: refund for refund in present if isinstance(refund, Refund)}
     now = store.now()

@@ -57,7 +57,7 @@ class Recorder:
         how: Mapping[str, Any] = {"source": source, **own}
         for _ in range(MOST_COLLISIONS):
             known, subscriber_list = await asyncio.gather(
-                self.store.refunds.get(account.name, seen.refund_id), self.store.subscribers.read(account.name)
+                self.store.of(account.name).refunds.get(seen.refund_id), self.store.of(account.name).subscribers.read()
             )
             now = self.store.now()
             change = decide(account.name, known, seen, now=now, facts=details, **how)
@@ -71,7 +71,7 @@ class Recorder:
             events = tuple(event_of(emission, change.refund, now, traceparent) for emission in change.emissions)
             if self.declared and not subscriber_list.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
-            committed = await self.store.refunds.commit(
+            committed = await self.store.of(account.name).refunds.commit(
                 Commit(
                     known=known,
                     refund=change.refund,
@@ -88,16 +88,16 @@ class Recorder:
     async def annotate(self, account: str, refund_id: str, details: Facts) -> Refund | None:
         """Add details to a known refund, as a revision without an event. Returns the refund; None if it is unknown."""
         for _ in range(MOST_COLLISIONS):
-            known = await self.store.refunds.get(account, refund_id)
+            known = await self.store.of(account).refunds.get(refund_id)
             if known is None:
                 return None
             refund = with_details(known, details)
             if refund is known:
                 return known
             refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=self.store.now())
-            subscriber_list = await self.store.subscribers.read(account)
+            subscriber_list = await self.store.of(account).subscribers.read()
             commit = Commit(known, refund, (), subscriber_list.version, 0, None)
-            if await self.store.refunds.commit(commit) is Committed.OK:
+            if await self.store.of(account).refunds.commit(commit) is Committed.OK:
                 return refund
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 

@@ -55,7 +55,7 @@ async def _unrecognized(store: Store, accounts: Sequence[str]) -> list[Finding]:
     fix = "See receiver notification list, and report them. A newer version may understand them."
     found = []
     for account in accounts:
-        if count := await store.notifications.count(account):
+        if count := await store.of(account).notifications.count():
             text = f"{plural(count, 'notification')} from Amazon Pay in 30 days not understood"
             found.append(warn("notifications.understood", "unrecognized", text, fix, account))
     return found
@@ -63,7 +63,7 @@ async def _unrecognized(store: Store, accounts: Sequence[str]) -> list[Finding]:
 
 async def _check_account(store: Store, settings: Account) -> list[Finding]:
     account = settings.name
-    sizes, subscriber_list = await store.gauges.measure(account), await store.subscribers.read(account)
+    sizes, subscriber_list = await store.of(account).gauges.measure(), await store.of(account).subscribers.read()
     findings = _refunds(account, sizes, settings.stuck_after / 1000)
     if not subscriber_list.version:
         found = "no data for this account yet"
@@ -126,7 +126,7 @@ def _lane(account: str, subscriber: Subscriber, sizes: Mapping[str, float]) -> l
 
 async def _dead(store: Store, account: str, name: str, count: int) -> Finding:
     found = f"{name}: {plural(count, 'event')} failed permanently"
-    if count <= MOST_READ and (events := await store.deliveries.dead_events(account, name)):
+    if count <= MOST_READ and (events := await store.of(account).deliveries.dead_events(name)):
         last = events[-1]
         found += f", the last of refund {last.refund_id} ({last.reason}: {last.last_error or 'no answer'})"
     fix = "Fix the subscriber, then: receiver delivery redrive NAME --all."

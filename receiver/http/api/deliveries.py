@@ -83,7 +83,7 @@ class DeliveryApi:
         if state == "dead":
             if cursor and not STREAM_ID.fullmatch(cursor):
                 raise _bad_cursor()
-            dead = await self._store.deliveries.dead_page(account, subscriber.name, before=cursor, limit=limit)
+            dead = await self._store.of(account).deliveries.dead_page(subscriber.name, before=cursor, limit=limit)
             shown = [_dead(each) for each in dead]
             after = dead[-1].stream_id if len(dead) == limit else None
         elif state == "waiting":
@@ -91,7 +91,7 @@ class DeliveryApi:
             if cursor and not place:
                 raise _bad_cursor()
             start = (int(place[1]), place[2]) if place else None
-            waiting = await self._store.deliveries.waiting_page(account, subscriber.name, after=start, limit=limit)
+            waiting = await self._store.of(account).deliveries.waiting_page(subscriber.name, after=start, limit=limit)
             shown = [_waiting(each) for each in waiting]
             after = f"{waiting[-1].at}.{waiting[-1].stream_id}" if len(waiting) == limit else None
         else:
@@ -132,7 +132,7 @@ class DeliveryApi:
             found, missing = await self._by_ids(account, name, wanted.ids)
         else:
             found, missing = [each async for each in self._dead_ids(account, name, wanted.since, wanted.until)], []
-        counts = Redriven() if wanted.dry_run else await self._store.deliveries.redrive(account, name, found)
+        counts = Redriven() if wanted.dry_run else await self._store.of(account).deliveries.redrive(name, found)
         body = RedriveJson(
             account=account,
             dry_run=wanted.dry_run,
@@ -146,8 +146,8 @@ class DeliveryApi:
 
     async def _dead_ids(self, account: str, name: str, since: int, until: int) -> Any:
         before = ""
-        while page := await self._store.deliveries.dead_page(
-            account, name, before=before, since=since, until=until, limit=500
+        while page := await self._store.of(account).deliveries.dead_page(
+            name, before=before, since=since, until=until, limit=500
         ):
             before = page[-1].stream_id
             for each in page:
@@ -156,18 +156,18 @@ class DeliveryApi:
     async def _by_ids(self, account: str, name: str, ids: Sequence[str]) -> tuple[list[str], list[str]]:
         """The stream ids selected, and the ids not found. Searches dead events first, then the whole stream."""
         streams = [each for each in ids if is_stream_id(each)]
-        found = {each: each for each in await self._store.deliveries.known(account, name, streams)}
+        found = {each: each for each in await self._store.of(account).deliveries.known(name, streams)}
         looked_for = set(ids) - set(streams)
         before = ""
         while looked_for - set(found):
-            page = await self._store.deliveries.dead_page(account, name, before=before, limit=500)
+            page = await self._store.of(account).deliveries.dead_page(name, before=before, limit=500)
             found |= {each.event_id: each.stream_id for each in page if each.event_id in looked_for}
             if not page:
                 break
             before = page[-1].stream_id
         after = FIRST
         while looked_for - set(found):
-            entries = await self._store.deliveries.stream_page(account, after)
+            entries = await self._store.of(account).deliveries.stream_page(after)
             found |= {fields["id"]: at for at, fields in entries if fields.get("id") in looked_for}
             if not entries:
                 break
@@ -198,9 +198,9 @@ class DeliveryApi:
         now = self._now()
         event = a_test(account, now, secrets.token_hex(16))
         stream_id = f"{now}-{10**18 + secrets.randbelow(10**18)}"
-        if not await self._store.deliveries.enqueue_test(account, subscriber.name, stream_id, to_fields(event)):
+        if not await self._store.of(account).deliveries.enqueue_test(subscriber.name, stream_id, to_fields(event)):
             raise NotFound("The subscriber was removed.", reason="no_such_subscriber")
-        outcome = await _within(TEST_WAIT, lambda: self._store.deliveries.test_result(account, stream_id))
+        outcome = await _within(TEST_WAIT, lambda: self._store.of(account).deliveries.test_result(stream_id))
         sent = TestSentJson(account=account, id=event.id, type=event.type.value)
         if not outcome:
             return json_answer(extended(TestPendingJson, sent, error="Not sent yet. Is a worker running?"), 202)

@@ -112,8 +112,8 @@ class RefundPages:
         """`GET /refunds/{refund_id}?account=`."""
         refund = await self._refund(request, session.caller)
         history, disputes = await asyncio.gather(
-            self._store.refunds.history(refund.account, refund.refund_id),
-            self._store.disputes.of_permission(refund.account, permission_of(refund.charge_id or refund.refund_id)),
+            self._store.of(refund.account).refunds.history(refund.refund_id),
+            self._store.of(refund.account).disputes.of_permission(permission_of(refund.charge_id or refund.refund_id)),
         )
         concerning = [each for each in disputes if each.concerns(refund.charge_id)]
         admin = Scope.ADMIN in session.caller.scopes
@@ -132,7 +132,7 @@ class RefundPages:
         self._refreshes.take(session.caller.name)
         refund = await self._refund(request, session.caller)
         hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH)
-        await self._store.schedule.hint(refund.account, hint)
+        await self._store.of(refund.account).schedule.hint(hint)
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=refresh")
 
     async def ask_retry(self, request: Request, session: Session) -> Response:
@@ -194,11 +194,11 @@ class RefundPages:
     async def _timeline(
         self, refund: Refund, history: Sequence[Revision], disputes: Sequence[Dispute], *, deliveries: bool
     ) -> list[TimelineLine]:
-        subscribers = await self._store.subscribers.readable(refund.account) if deliveries else []
+        subscribers = await self._store.of(refund.account).subscribers.readable() if deliveries else []
         names = [subscriber.name for subscriber in subscribers]
         trail, events = await asyncio.gather(
-            self._store.timelines.read(refund.account, refund.refund_id),
-            self._store.dashboard.refund_events(refund.account, refund.refund_id, history, names),
+            self._store.of(refund.account).timelines.read(refund.refund_id),
+            self._store.of(refund.account).dashboard.refund_events(refund.refund_id, history, names),
         )
         there = {event.stream_id for event in events}
         dead = await asyncio.gather(*(self._dead(refund, name, [*there]) for name in names))
@@ -219,12 +219,12 @@ class RefundPages:
 
     async def _dead(self, refund: Refund, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
         try:
-            state = await self._store.dashboard.queue_state(refund.account, name)
+            state = await self._store.of(refund.account).dashboard.queue_state(name)
         except StoreDamaged:
             return []
         if not 0 < state.dead <= MOST_DEAD:
-            return await self._store.deliveries.dead_of(refund.account, name, stream_ids) if state.dead else []
-        found = await self._store.deliveries.dead_events(refund.account, name)
+            return await self._store.of(refund.account).deliveries.dead_of(name, stream_ids) if state.dead else []
+        found = await self._store.of(refund.account).deliveries.dead_events(name)
         return [event for event in found if event.refund_id == refund.refund_id]
 
 
