@@ -210,12 +210,14 @@ class Service:
 
     def _amazon_client(self, account: Account) -> AmazonClient:
         timeout, send = self.settings.track.request_timeout.total_seconds(), self.transport.send
-        return AmazonClient(account, self.store, send, self.metrics, self._now, timeout, clocks=self._clocks)
+        return AmazonClient(
+            account, self.store.of(account.name), send, self.metrics, self._now, timeout, clocks=self._clocks
+        )
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(
             amazon_client=self._amazon_client(account),
-            store=self.store,
+            store=self.store.of(account.name),
             recorder=Recorder(self.store, self._random, declared=True),
             metrics=self.metrics,
             random=self._random,
@@ -234,8 +236,7 @@ class Service:
         """Every account has its own share of the concurrent deliveries, so that none can use up the others'."""
         delivery = self.settings.delivery
         return Deliverer(
-            account=account.name,
-            store=self.store,
+            store=self.store.of(account.name),
             send=self.transport.send,
             metrics=self.metrics,
             system_clock=self._now,
@@ -251,7 +252,7 @@ class Service:
     def _retention(self, account: Account) -> Retention:
         keep, keep_owed = (milliseconds(span) for span in (self.settings.events.keep, self.settings.events.keep_owed))
         lease = self.settings.delivery.lease.total_seconds()
-        return Retention(account.name, self.store, self.metrics, keep, keep_owed, lease)
+        return Retention(self.store.of(account.name), self.metrics, keep, keep_owed, lease)
 
     async def _confirm_subscription(self, url: str) -> None:
         answer = await self.transport.send(Request("GET", url), timeout=5.0)

@@ -38,7 +38,7 @@ from receiver.outbox.retries import (
 )
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.runtime.metrics import Metrics
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.deliveries.queues import LONGEST_HOLD, AttemptEffects
 from receiver.store.redis.stream_ids import written_at
 from receiver.track.current import current_events, without_judgement
@@ -68,7 +68,7 @@ class Send(Protocol):
 class DeliveryAttempt:
     """Sends claimed events. `system_clock` (ms) is the machine's clock: subscribers compare timestamps with theirs."""
 
-    store: Store
+    store: AccountStore
     send: Send
     metrics: Metrics
     system_clock: Callable[[], int]
@@ -112,7 +112,7 @@ class DeliveryAttempt:
         if not deliveries:
             return batch
         try:
-            return list(zip(deliveries, await current_events(self.store, deliveries[0].account, events), strict=True))
+            return list(zip(deliveries, await current_events(self.store, events), strict=True))
         except StoreUnavailable as error:
             log.warning("delivery.advice_unknown", subscriber=subscriber.name, reason=error.reason)
             return list(zip(deliveries, map(without_judgement, events), strict=True))
@@ -155,20 +155,20 @@ class DeliveryAttempt:
         effects = _effects(verdict, answer, now) if first else AttemptEffects()
         match verdict:
             case Delivered():
-                held = await self.store.of(delivery.account).deliveries.delivered(delivery, effects)
+                held = await self.store.deliveries.delivered(delivery, effects)
             case Retry(at=at):
-                held = await self.store.of(delivery.account).deliveries.retry(delivery, at, attempts, effects)
+                held = await self.store.deliveries.retry(delivery, at, attempts, effects)
             case Gone():
                 await pause_gone(self.store, delivery, subscriber)
-                await publish_operator_events(self.store, delivery.account, self.metrics)
-                held = await self.store.of(delivery.account).deliveries.retry(delivery, now, attempts, effects)
+                await publish_operator_events(self.store, self.metrics)
+                held = await self.store.deliveries.retry(delivery, now, attempts, effects)
             case Dead(reason=reason):
                 held = await self._dead_letter(delivery, reason, attempts, effects)
         self._log(delivery, event, verdict, attempts, answer, seconds, held)
         if isinstance(verdict, Dead) and held and isinstance(event, Event):
             if verdict.reason != "aborted":
                 await pause_failing(self.store, delivery, subscriber, attempts)
-            await publish_operator_events(self.store, delivery.account, self.metrics)
+            await publish_operator_events(self.store, self.metrics)
 
     async def _dead_letter(
         self, delivery: ClaimedDelivery, reason: str, attempts: DeliveryAttempts, effects: AttemptEffects
@@ -176,9 +176,7 @@ class DeliveryAttempt:
         now = self.store.now()
         tell = [] if is_operator(delivery.fields) else [dead_letter(delivery, reason, now, attempts)]
         entry = dead_event(delivery, reason, now, attempts)
-        return await self.store.of(delivery.account).deliveries.dead(
-            delivery, entry, AttemptEffects(effects.failed, effects.error, tell)
-        )
+        return await self.store.deliveries.dead(delivery, entry, AttemptEffects(effects.failed, effects.error, tell))
 
     def _log(
         self,
@@ -209,7 +207,7 @@ class DeliveryAttempt:
     async def _test(self, delivery: ClaimedDelivery, event: Event, subscriber: Subscriber) -> None:
         """Send a test once, whatever the answer; not at all if its caller has stopped waiting."""
         if self.store.now() - written_at(delivery.stream_id) > STALE_TEST:
-            await self.store.of(delivery.account).deliveries.tested(delivery, b"", AttemptEffects())
+            await self.store.deliveries.tested(delivery, b"", AttemptEffects())
             return
         answer, seconds = await self._post([event], subscriber)
         right = isinstance(answer, Response) and 200 <= answer.status < 300
@@ -222,12 +220,12 @@ class DeliveryAttempt:
             answer.note if isinstance(answer, Response) else "",
         )
         effects = AttemptEffects(not right, tested.error)
-        held = await self.store.of(delivery.account).deliveries.tested(delivery, msgspec.json.encode(tested), effects)
+        held = await self.store.deliveries.tested(delivery, msgspec.json.encode(tested), effects)
         log.info("delivery.tested", event_id=event.id, delivered=right, error=tested.error or None, settled=held)
 
     async def _leave(self, delivery: ClaimedDelivery) -> None:
         """Postpone an event of a later version, for processes of that version. This does not count as an attempt."""
-        held = await self.store.of(delivery.account).deliveries.postpone(delivery, self.store.now() + LATER_PAUSE)
+        held = await self.store.deliveries.postpone(delivery, self.store.now() + LATER_PAUSE)
         log.warning(
             "delivery.left_to_later_version",
             type=delivery.fields.get("type"),
@@ -243,7 +241,7 @@ class DeliveryAttempt:
         log.error("delivery.dead", reason=reason, stream_id=delivery.stream_id)
         self.metrics.delivery_attempt("dead", 0.0)
         if await self._dead_letter(delivery, reason, delivery.attempts, AttemptEffects()):
-            await publish_operator_events(self.store, delivery.account, self.metrics)
+            await publish_operator_events(self.store, self.metrics)
 
 
 def read(delivery: ClaimedDelivery) -> AnyEvent:

@@ -25,7 +25,7 @@ from receiver.ledger.next_look import DueRefund, NextLook, after
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import Claim, Rounds
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.redis.damage import StoreDamaged
 from receiver.store.redis.wakeups import News
 from receiver.track.amazon_client import AmazonClient
@@ -71,19 +71,19 @@ class Tracker:
         return self.amazon_client.account
 
     @property
-    def store(self) -> Store:
+    def store(self) -> AccountStore:
         """The store of the refunds."""
         return self.amazon_client.store
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self.rounds.run(self.store.of(self.account.name).change_signal(News.DUE))
+        await self.rounds.run(self.store.change_signal(News.DUE))
 
     async def _claim(self, room: int) -> Claim[DueRefund]:
         bucket = self.account.throttle[Call.GET_REFUND]
         # If Amazon is slow, a quarter of the slots stays free for refunds named by notifications.
         patient = max(1, self.rounds.concurrency * 3 // 4) - sum(due.patient for due in self.rounds.under_way.values())
-        return await self.store.of(self.account.name).schedule.claim(
+        return await self.store.schedule.claim(
             Call.GET_REFUND,
             lease=int(self.lease * 1000),
             burst=bucket.burst,
@@ -166,7 +166,7 @@ class Tracker:
     async def _explains(self, refund: Refund) -> None:
         """Log that a refund not issued here may be the outcome of an unclear request: a person decides."""
         with contextlib.suppress(StoreUnavailable):
-            if unclear := await self.store.of(refund.account).requests.unclear_with(refund):
+            if unclear := await self.store.requests.unclear_with(refund):
                 log.error(
                     "refund.unclear_candidate",
                     request=unclear.order.id,
@@ -194,7 +194,7 @@ class Tracker:
 
     async def _without_an_answer(self, due: DueRefund) -> Refund | None:
         """The ledger's refund when Amazon gave no answer. If it is stuck by now, that is recorded."""
-        known = await self.store.of(due.account).refunds.get(due.refund_id)
+        known = await self.store.refunds.get(due.refund_id)
         if known is None or not is_overdue(known, self.store.now(), self.account.stuck_after):
             return known
         recorded = await self.recorder.record(
@@ -213,7 +213,7 @@ class Tracker:
             log.info("refund.unchanged", state=known.state, source=due.source, next_at=next_look.at)
         elif isinstance(error, AmazonError) and not isinstance(error, AmazonNotFound):
             _log_failure(error, next_look)
-        held = await self.store.of(due.account).schedule.reschedule(due, next_look)
+        held = await self.store.schedule.reschedule(due, next_look)
         if isinstance(error, AmazonNotFound):
             self._log_not_found(due, known, next_look, held)
 

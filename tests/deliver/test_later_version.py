@@ -63,7 +63,7 @@ async def test_an_event_of_a_later_version_waits_for_it(at: Depot, hook: Hook, f
     health = await at.store.of("us").deliveries.health("all")
     assert (health.streak, health.error) == (0, "")
     at.clock.tick(100 * DAY)
-    await Retention("us", at.store, Metrics(), 30 * DAY, 60 * DAY).round()
+    await Retention(at.store.of("us"), Metrics(), 30 * DAY, 60 * DAY).round()
     assert not await at.redis.exists(DEAD), "not even when it is old"
     assert await at.redis.xrange("refunds:{us}:events", later, later)
 

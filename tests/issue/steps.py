@@ -268,8 +268,8 @@ class Scene:
         """That of a process of its own."""
         metrics = Metrics()
         return Issuer(
-            amazon_client=AmazonClient(self.account, self.store, self.amazon.send, metrics, lambda: T0),
-            store=self.store,
+            amazon_client=AmazonClient(self.account, self.store.of("us"), self.amazon.send, metrics, lambda: T0),
+            store=self.store.of("us"),
             recorder=Recorder(self.store, lambda: 0.0),
             metrics=metrics,
             random=lambda: 0.0,

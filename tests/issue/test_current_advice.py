@@ -21,7 +21,7 @@ async def current(shop: Desk, refund_id: str) -> Refund:
     """The refund with the judgement of now."""
     known = await shop.store.of("us").refunds.get(refund_id)
     assert known is not None
-    [judged] = await current_refunds(shop.store, "us", [known])
+    [judged] = await current_refunds(shop.store.of("us"), [known])
     return judged
 
 
@@ -93,7 +93,7 @@ async def test_what_happens_on_the_charge_reaches_every_declined_refund_of_it(st
             assert judged.value is False
             assert "buyer_may_be_paid" in judged.reasons
         page = await store.of("us").refunds.page(Query(charge=charge))
-        assert len(await current_refunds(store, "us", page.refunds)) == 3
+        assert len(await current_refunds(store.of("us"), page.refunds)) == 3
 
 
 async def declined_again(shop: Desk, charge: str, clock: ManualClock) -> str:

@@ -80,9 +80,11 @@ async def scene(store: Store, clock: ManualClock) -> AsyncIterator[Scene]:
             throttle=FAST,
             poll=PollPlan.parse(["1m", "every 1m"]),
         )
-        amazon_client = AmazonClient(account, store, transport.send, metrics, clock, timeout=5.0)
+        amazon_client = AmazonClient(account, store.of(account.name), transport.send, metrics, clock, timeout=5.0)
         recorder = Recorder(store, lambda: 0.0)
-        issuer = Issuer(amazon_client, store, recorder, metrics, lambda: 0.0, lambda: str(next(numbers)))
+        issuer = Issuer(
+            amazon_client, store.of(account.name), recorder, metrics, lambda: 0.0, lambda: str(next(numbers))
+        )
         tracker = Tracker(amazon_client, recorder, metrics, lambda: 0.0)
         try:
             yield Scene(simulator, store, clock, issuer, tracker, metrics)

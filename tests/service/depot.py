@@ -32,8 +32,7 @@ def make_deliverer(store: Store, transport: Transport, metrics: Metrics, **more:
     """A deliverer of "us" without jitter."""
     settings: dict[str, Any] = {"timeout": 10.0, "random": lambda: 0.0, "system_clock": system_clock, **more}
     return Deliverer(
-        account="us",
-        store=store,
+        store=store.of("us"),
         send=transport.send,
         metrics=metrics,
         lease=LEASE / 1000,

@@ -252,7 +252,7 @@ async def test_what_is_owed_and_no_id_hinders_no_trimming_and_no_gauge(store: St
     state = await store.of("us").dashboard.queue_state("finance")
     assert (state.waiting, state.oldest_at > 0) == (GOOD + 1, True)
     clock_of(store).ms += 100 * DAY
-    await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
+    await Retention(store.of("us"), Metrics(), 30 * DAY, 60 * DAY).round()
     assert await redis.xlen(KEYS("events")) == 0
     assert len(await store.of("us").deliveries.dead_events("finance")) == GOOD + 1
 

@@ -181,7 +181,7 @@ class Shop:
         await self.store.of(self.name).gauges.measure()
 
     async def tidy(self) -> None:
-        await Retention(self.name, self.store, Metrics(), 30 * DAY, 60 * DAY).round()
+        await Retention(self.store.of(self.name), Metrics(), 30 * DAY, 60 * DAY).round()
         await self.store.format._catch_up()
         await self.store.format.ensure()
 
@@ -332,7 +332,7 @@ async def test_the_others_are_told_while_one_subscribers_lane_is_foreign_and_it_
         us.count = number = us.count + 1
         told = seen("Declined", number, "AmazonRejected", store.now())
         await us.recorder.record(us.account, told, source=Source.POLL, details=FACTS)
-        await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
+        await Retention(store.of("us"), Metrics(), 30 * DAY, 60 * DAY).round()
         others = (await store.of("us").deliveries.claim("other", lease=1, limit=100)).items
         assert refund_id(number) in [
             delivery.fields["refundId"] for delivery in others if "refundId" in delivery.fields
@@ -340,7 +340,7 @@ async def test_the_others_are_told_while_one_subscribers_lane_is_foreign_and_it_
         with pytest.raises(WrongType):
             await store.of("us").deliveries.claim("finance", lease=1, limit=100)
         await redis.delete(key)
-        await Retention("us", store, Metrics(), 30 * DAY, 60 * DAY).round()
+        await Retention(store.of("us"), Metrics(), 30 * DAY, 60 * DAY).round()
         mine = (await store.of("us").deliveries.claim("finance", lease=1, limit=100)).items
         assert [delivery.fields.get("refundId") for delivery in mine].count(refund_id(number)) == 1
 

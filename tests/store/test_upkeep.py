@@ -38,7 +38,7 @@ def clock() -> ManualClock:
 
 
 def upkeep(store: Store) -> Retention:
-    return Retention("us", store, Metrics(), KEEP, KEEP_OWED)
+    return Retention(store.of("us"), Metrics(), KEEP, KEEP_OWED)
 
 
 async def happen(store: Store, account: Account, count: int, first: int = 0, state: str = "Declined") -> list[str]:

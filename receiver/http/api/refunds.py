@@ -120,7 +120,7 @@ class RefundApi:
             with self._seats.taken(call.caller.name):
                 found = await self._look(call.request, accounts, refund_id, found, wait)
         refund = the_refund(found)
-        (refund,) = await current_refunds(self._store, refund.account, [refund])
+        (refund,) = await current_refunds(self._store.of(refund.account), [refund])
         body = advised_json(refund, advice_of(refund))
         tag = etag(refund, body)
         if matches(call.request.headers.getlist("if-none-match"), tag):
@@ -157,7 +157,7 @@ class RefundApi:
         accounts = list(dict.fromkeys(refund.account for refund in refunds))
         groups = [[refund for refund in refunds if refund.account == account] for account in accounts]
         found = await asyncio.gather(
-            *(current_refunds(self._store, *each) for each in zip(accounts, groups, strict=True))
+            *(current_refunds(self._store.of(name), group) for name, group in zip(accounts, groups, strict=True))
         )
         by_id = {(refund.account, refund.refund_id): refund for each in found for refund in each}
         return [by_id[refund.account, refund.refund_id] for refund in refunds]

@@ -79,7 +79,7 @@ class OverviewPage:
 
     async def _as_of_now(self, refunds: Sequence[Refund]) -> list[Refund]:
         accounts = dict.fromkeys(refund.account for refund in refunds)
-        groups = [current_refunds(self._store, name, [r for r in refunds if r.account == name]) for name in accounts]
+        groups = [current_refunds(self._store.of(name), [r for r in refunds if r.account == name]) for name in accounts]
         found = {(r.account, r.refund_id): r for group in await asyncio.gather(*groups) for r in group}
         return [found[refund.account, refund.refund_id] for refund in refunds]
 

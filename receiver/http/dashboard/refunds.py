@@ -178,7 +178,7 @@ class RefundPages:
             raise NotFound("A refund id must be 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
         accounts = caller.seen(request.query_params.get("account") or None)
         refund = the_refund(await find_refunds(self._store, accounts, refund_id))
-        return (await current_refunds(self._store, refund.account, [refund]))[0]
+        return (await current_refunds(self._store.of(refund.account), [refund]))[0]
 
     def _may_retry(self, refund: Refund, caller: Caller) -> bool:
         return Scope.REFUND in caller.scopes and refund.account in self._issuers and retry_makes_sense(refund)

@@ -112,7 +112,7 @@ class CurrentFeed:
         """A page of events. Raises `StoreUnavailable`."""
         page = await self._store.of(account).feed.events_after(where, limit)
         told = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
-        events = dict(zip(told, await current_events(self._store, account, [*told.values()]), strict=True))
+        events = dict(zip(told, await current_events(self._store.of(account), [*told.values()]), strict=True))
         entries = tuple(replace(entry, event=events.get(entry.place)) for entry in page.entries)
         return replace(page, entries=entries)
 
