@@ -101,8 +101,7 @@ class Deliverer:
     async def _look(self) -> tuple[SubscriberList, dict[str, int]]:
         """The subscribers, and when each queue is due next. One round trip, unless the subscribers have changed."""
         heads, subscriber_list = await asyncio.gather(
-            self.store.deliveries.queue_heads(self._names),
-            self.store.subscribers.read(),
+            self.store.deliveries.queue_heads(self._names), self.store.subscribers.read()
         )
         if self._names != (names := list(subscriber_list.subscribers)):
             self._names = names

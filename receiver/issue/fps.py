@@ -25,14 +25,7 @@ from receiver.amazon.account import FpsAccess
 from receiver.amazon.attempt import Made, RefusedByAmazon, TryAgain
 from receiver.amazon.fps import calls
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord, judge
-from receiver.errors import (
-    AmazonError,
-    AmazonRefused,
-    AmazonRefusesUs,
-    Conflict,
-    NotFound,
-    NothingToAsk,
-)
+from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs, Conflict, NotFound, NothingToAsk
 from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType, as_observation
 from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final

@@ -279,8 +279,6 @@ class DeliveryQueues(AccountRepository):
         """Queue an operator event about failures, once until the subscriber succeeds; whether it was queued."""
         return bool(
             await self._run(
-                "publish_failing_once",
-                [self.keys("health", event.subscriber), self.keys("told")],
-                [queued_form(event)],
+                "publish_failing_once", [self.keys("health", event.subscriber), self.keys("told")], [queued_form(event)]
             )
         )

@@ -79,11 +79,7 @@ class Notifications(AccountRepository):
         return None if read is None or message is None else (Kept(id_, read), message)
 
     def _notification_keys(self) -> list[str]:
-        return [
-            self.keys("unrecognized"),
-            self.keys("unrecognized", "details"),
-            self.keys("unrecognized", "messages"),
-        ]
+        return [self.keys("unrecognized"), self.keys("unrecognized", "details"), self.keys("unrecognized", "messages")]
 
     def read_details(self, key: str, id_: str, value: bytes | None) -> UnrecognizedNotification | None:
         try:

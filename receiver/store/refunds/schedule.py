@@ -50,14 +50,7 @@ class RefundSchedule(AccountRepository):
         return HintResult(answer.decode())
 
     async def claim(
-        self,
-        call: str,
-        *,
-        lease: int,
-        burst: float,
-        per_second: float,
-        limit: int,
-        patient: int | None = None,
+        self, call: str, *, lease: int, burst: float, per_second: float, limit: int, patient: int | None = None
     ) -> Claim[DueRefund]:
         """Claim due refunds for `lease` ms: at most `limit`, and no more than the throttle of `call` allows.
 

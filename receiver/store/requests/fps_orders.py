@@ -93,10 +93,7 @@ class FpsOrders(AccountRepository):
     async def begin(self, attempt: Attempt, window: int) -> Begin:
         """Record that an attempt is about to be sent. Attempts are allowed for `window` ms from the first one."""
         answer = await self._run(
-            "fps_begin",
-            self._both(attempt.id),
-            [attempt.id, attempt.token, self.now(), window],
-            repeatable=False,
+            "fps_begin", self._both(attempt.id), [attempt.id, attempt.token, self.now(), window], repeatable=False
         )
         return Begin(answer.decode())
 
@@ -124,12 +121,7 @@ class FpsOrders(AccountRepository):
         return RequestState(written) if written else None
 
     async def _finish_fps(
-        self,
-        attempt: Attempt,
-        outcome: str,
-        at: int | str,
-        unknown: int | str,
-        fields: Mapping[str, str | bytes],
+        self, attempt: Attempt, outcome: str, at: int | str, unknown: int | str, fields: Mapping[str, str | bytes]
     ) -> str:
         flat = [text for pair in fields.items() for text in pair]
         args: list[str | int | bytes] = [attempt.id, attempt.token, outcome, at, unknown, "at", self.now(), *flat]

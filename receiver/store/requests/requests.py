@@ -158,13 +158,7 @@ class Requests(AccountRepository):
         await self._run("release", [self.keys("issuing")], [attempt.id, attempt.token])
 
     async def retry(
-        self,
-        attempt: Attempt,
-        order: PreparedRefund,
-        at: int,
-        *,
-        unknown: bool | None,
-        fields: Mapping[str, str],
+        self, attempt: Attempt, order: PreparedRefund, at: int, *, unknown: bool | None, fields: Mapping[str, str]
     ) -> bool:
         """Try again at `at` (ms). `unknown`: whether the attempt may have reached Amazon; None: no attempt was made.
 
