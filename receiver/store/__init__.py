@@ -53,9 +53,8 @@ class Store(AccountStores):
         reads = pipelines(client, on_error=on_error)
         writes = pipelines(client, wait_replicas, int(wait_timeout * 1000), on_error, gone)
         notifier = ChangeNotifier(client)
-        connection = Connection(client, reads, writes, clock or Clock(), notifier, Damage(on_record))
-        connection.on_dropped = on_dropped
-        super().__init__(connection)
+        damage = Damage(on_record)
+        super().__init__(Connection(client, reads, writes, clock or Clock(), notifier, damage, on_dropped=on_dropped))
         self.inspection = Inspection(self)
         self.format = DataVersion(self)
         self._timekeeper: asyncio.Task[None] | None = None

@@ -140,9 +140,10 @@ class RefundApi:
     )
     async def history(self, call: Call) -> Response:
         refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]))
+        store = self._store.of(refund.account)
         revisions, disputes = await asyncio.gather(
-            self._store.of(refund.account).refunds.history(refund.refund_id),
-            self._store.of(refund.account).disputes.of_permission(permission_of(refund.charge_id or refund.refund_id)),
+            store.refunds.history(refund.refund_id),
+            store.disputes.of_permission(permission_of(refund.charge_id or refund.refund_id)),
         )
         body = HistoryJson(
             refund_id=refund.refund_id,

@@ -149,10 +149,8 @@ class SubscriberApi:
     async def one(self, call: Call) -> Response:
         """With `stats`: waiting and dead deliveries, and the last errors."""
         account, subscriber = await self._named(call)
-        sizes, health = await asyncio.gather(
-            self._store.of(account).deliveries.queue_sizes(subscriber.name),
-            self._store.of(account).deliveries.health(subscriber.name),
-        )
+        name, deliveries = subscriber.name, self._store.of(account).deliveries
+        sizes, health = await asyncio.gather(deliveries.queue_sizes(name), deliveries.health(name))
         stats = stats_json(sizes, health)
         return json_answer(extended(SubscriberWithStatsJson, shown(account, subscriber), stats=stats))
 

@@ -133,15 +133,8 @@ class DeliveryQueues(AccountRepository):
         wait, *claimed = await self._run(
             "claim_deliveries",
             [
-                *(
-                    own["lane"],
-                    self.keys("events"),
-                    own["attempts"],
-                    self.keys("subscribers"),
-                    own["copies"],
-                    own["health"],
-                ),
-                self.keys("aside", "lane", name),
+                *(own["lane"], self.keys("events"), own["attempts"]),
+                *(self.keys("subscribers"), own["copies"], own["health"], self.keys("aside", "lane", name)),
                 *(self.keys(kind, name) for kind in ("owed", "dead", "deaths")),
             ],
             args,
@@ -228,9 +221,8 @@ class DeliveryQueues(AccountRepository):
             ],
             without=("told", "trail"),
         )
-        for event in (
-            result.operator_events if any(each.key == self.keys("told") for each in self.damage.foreign) else ()
-        ):
+        told = self.keys("told")
+        for event in result.operator_events if any(each.key == told for each in self.damage.foreign) else ():
             log.error("operator.not_told", **operator_fields(event))
         if dropped and dropped[0]:
             log.error("delivery.dead_dropped", account=self.account, subscriber=name, count=dropped[0])
