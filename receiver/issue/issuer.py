@@ -62,7 +62,6 @@ class Issuer:
     """
 
     amazon_client: AmazonClient
-    store: AccountStore
     recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
@@ -73,13 +72,14 @@ class Issuer:
     same_amount_within: int = 3_600_000
 
     @property
-    def _name(self) -> str:
-        return self.amazon_client.account.name
+    def store(self) -> AccountStore:
+        """The store of the account."""
+        return self.amazon_client.store
 
     @property
     def attempts(self) -> RefundAttempts:
         """Sends the account's requests."""
-        return RefundAttempts(self.amazon_client, self.store, self.recorder, self.metrics, self.random)
+        return RefundAttempts(self.amazon_client, self.recorder, self.metrics, self.random)
 
     def worker(self) -> Worker:
         """Resumes interrupted requests."""

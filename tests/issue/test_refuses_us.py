@@ -82,9 +82,7 @@ async def scene(store: Store, clock: ManualClock) -> AsyncIterator[Scene]:
         )
         amazon_client = AmazonClient(account, store.of(account.name), transport.send, metrics, clock, timeout=5.0)
         recorder = Recorder(store, lambda: 0.0)
-        issuer = Issuer(
-            amazon_client, store.of(account.name), recorder, metrics, lambda: 0.0, lambda: str(next(numbers))
-        )
+        issuer = Issuer(amazon_client, recorder, metrics, lambda: 0.0, lambda: str(next(numbers)))
         tracker = Tracker(amazon_client, recorder, metrics, lambda: 0.0)
         try:
             yield Scene(simulator, store, clock, issuer, tracker, metrics)
