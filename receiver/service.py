@@ -220,7 +220,6 @@ class Service:
             metrics=self.metrics,
             random=self._random,
             new_owner=lambda: secrets.token_hex(8),
-            over=account.over,
             lease=self.settings.track.lease.total_seconds(),
             same_amount_within=milliseconds(self.settings.issue.same_amount_within),
         )
