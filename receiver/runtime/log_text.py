@@ -1,4 +1,4 @@
-"""Pure. A log line as text for a terminal. Unprintable characters are escaped; a traceback follows below its line,
+"""Edge: a terminal. A log line as text. Unprintable characters are escaped; a traceback follows below its line,
 indented."""
 
 from __future__ import annotations
