@@ -27,7 +27,7 @@ LONGEST_BLOCK = 3_600_000
 """ms; `store/redis/helpers.lua` ignores a longer pause in a throttle."""
 REFUNDS = frozenset({"state", "reason", "order", "due", "hinted", "refreshed"})
 """Sorted sets whose members are refunds."""
-SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing"})
+SCHEDULES = frozenset({"due", "lane", "issuing", "fps_issuing", "disputes_due"})
 
 
 class Records(AccountRepository):
