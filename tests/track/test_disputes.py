@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +20,18 @@ from receiver.amazon.signing import Signer
 from receiver.amazon.throttle import LIVE_THROTTLE, Bucket, Call
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import DAY, Dispute, permission_of, signed
+from receiver.ledger.hint import Hint
+from receiver.ledger.next_look import after_dispute
+from receiver.ledger.refund import Source
 from receiver.outbox.events.dispute_event import DisputeEventType, read_dispute_event
 from receiver.runtime.metrics import Metrics
 from receiver.simulator.app import Simulator
 from receiver.store import Store
+from receiver.store.refunds.disputes import Finished, to_value
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.disputes import DisputeTracker
 from receiver.track.record import Recorder
+from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
 from tests.issue.kit import Killed, dying
 from tests.kit.accounts import make_account
@@ -34,6 +39,7 @@ from tests.kit.clock import ManualClock
 from tests.kit.shared import keys
 from tests.outbox.tellers import teller
 from tests.service.kit import one_round
+from tests.store.test_mutations import fails, without
 
 M, H = 60_000, 3_600_000
 FAST = dict.fromkeys(LIVE_THROTTLE, Bucket(1000, 1000))
@@ -413,3 +419,69 @@ async def test_the_log_names_the_dispute_and_warns_once_of_a_missing_right(at: C
     found = [line for line in lines if line["event"] == "dispute.not_read"]
     assert [line["log_level"] for line in found] == ["warning", "info", "info"]
     assert {line["reason_code"] for line in found} == {"UnauthorizedAccess"}
+
+
+async def test_a_refresh_of_a_refund_asks_about_the_disputes_of_its_charge(at: Court) -> None:
+    """Also about those that an older version only wrote down; at most once a minute."""
+    await at.tell(at.filed(state="UnderReview", answer_within=None))
+    await at.redis.delete(DUE)
+    refund_id = at.amazon.start_refund("12.00", "USD", "Pending", at.charge)
+    tracker = Tracker(at.tracker().amazon_client, Recorder(at.store, lambda: 0.0), at.metrics, lambda: 0.0)
+    asked = []
+    for wait in (0, 30_000, 31_000):
+        at.clock.tick(wait)
+        await at.redis.delete(DUE)
+        hint = Hint(refund_id=refund_id, at=at.clock(), source=Source.REFRESH)
+        await at.store.of("us").schedule.hint(hint)
+        await one_round(tracker.rounds)
+        await at.look()
+        asked.append(len(at.asked()))
+    assert asked == [1, 1, 2]
+
+
+PROTECTIONS: dict[str, tuple[str, str, Callable[[Court], Awaitable[None]]]] = {
+    "the claim's token": (
+        "not score or tonumber(score) ~= tonumber(ARGV[2])",
+        "false",
+        test_a_notification_during_a_question_is_asked_about_anew,
+    ),
+    "the subscribers' version": (
+        "ARGV[8] ~= '' and (redis.call('HGET', KEYS[4], ':version') or '0') ~= ARGV[8]",
+        "false",
+        test_subscribers_that_change_meanwhile_get_the_event,
+    ),
+    "the reminder in the same step": (
+        "redis.call('HSET', KEYS[2], ARGV[3], ARGV[5])",
+        "return 'ok'",
+        test_a_deadline_is_told_when_it_is_known_and_a_day_before_it,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROTECTIONS)
+async def test_without_its_protections_the_script_fails(at: Court, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Each is taken out here."""
+    protection, instead, test = PROTECTIONS[name]
+    without(monkeypatch, "finish_dispute", protection, instead)
+    await fails(lambda: test(at))
+
+
+async def test_a_record_that_changes_between_reading_and_writing_is_read_again(
+    at: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written meanwhile stays. Without the comparison it would be lost."""
+    dispute_id = at.filed(state="UnderReview", answer_within=None)
+    await at.tell(dispute_id)
+    tracker, store = at.tracker(), at.store.of("us")
+    (due,) = (await tracker._claim(1)).items
+    result = await tracker.ask(due.dispute_id)
+    stored = await store.disputes.stored(due)
+    assert stored is not None
+    changed = msgspec.structs.replace(stored.dispute, told_state="RECEIVED")
+    key = f"refunds:{{us}}:disputes:{permission_of(at.charge)}"
+    await at.redis.hset(key, dispute_id, to_value(changed))
+    look = after_dispute(stored.dispute, result, at.clock(), 0.0)
+    assert await store.disputes.finish(due, stored, look, None, 0) is Finished.RECORD
+    await tracker._record(due, result)
+    found = await at.dispute()
+    assert (found.state, found.told_state) == ("UnderReview", "RECEIVED")
