@@ -25,7 +25,7 @@ from receiver.ledger.durations import milliseconds
 from receiver.ledger.money import Money
 from receiver.ledger.polling import DEFAULT_POLL, PollPlan
 from receiver.settings.fps import FpsSettings
-from receiver.settings.values import AsList, Name, Section, Span, Words, one_of, readable, secret_text
+from receiver.settings.values import AsList, Name, Section, Span, Words, base_of, one_of, readable, secret_text
 from receiver.transport.addresses import is_loopback
 
 TOPIC_PREFIX = re.compile(r"arn:(aws|aws-cn|aws-us-gov):sns:[a-z0-9-]{1,32}:[0-9]{12}:[A-Za-z0-9_-]{0,255}\*")
@@ -174,7 +174,7 @@ class AccountSettings(Section):
                     "has an address that no notification can name. "
                     "It is https://sns.<region>.amazonaws.com/SimpleNotificationService-<32 hex digits>.pem."
                 )
-        return {url: readable(path, info) for url, path in pinned.items()}
+        return {url: readable(path, base_of(info)) for url, path in pinned.items()}
 
     @field_validator("poll")
     @classmethod

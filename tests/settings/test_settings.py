@@ -601,12 +601,38 @@ def test_what_is_wrong_with_subscribers_of_other_formats(tmp_path: Path) -> None
     assert [problem.split(": ", 1)[0] for problem in found] == [
         "delivery.public_url",
         "subscribers[0].url_file",
-        "subscribers[2].authorization_file",
         "subscribers[0].secret",
         "subscribers[1].routing_key",
-        "subscribers[2].authorization",
+        "subscribers[2].authorization_file",
     ]
     assert "hunter2" not in "\n".join(found)
+
+
+def test_each_fault_of_a_subscriber_is_named_once(tmp_path: Path) -> None:
+    """Two faults of one key are two sentences; a file that cannot be read is not also a missing value."""
+    table = {
+        "name": "finance",
+        "url": "http://finance.example:25/",
+        "secret_file": "gone",
+        "secrte_file": "x",
+        "start": 5,
+        "routing_key_file": 7,
+    }
+    (tmp_path / "latin").write_bytes(b"\xff")
+    other = {"name": "chat", "format": "slack", "url_file": "latin"}
+    path = written(tmp_path, "")
+    found = problems(alone(RECEIVER_SUBSCRIBERS=json.dumps([table, "x", other])), path)
+    assert [problem.split(", ")[0].split(" (")[0] for problem in found] == [
+        "subscribers[0].secret_file: names a file that cannot be read",
+        "subscribers[0].routing_key_file: must be the path of a file",
+        'subscribers[0].start: must be "now"',
+        "subscribers[0].secrte_file: is not a field of a subscriber; did you mean secret_file? Known are name",
+        "subscribers[0].url: must begin with https://; plain http is sent only where delivery.allow_http = true.",
+        "subscribers[0].url: names port 25; use 443",
+        "subscribers[1]: is not a table.",
+        f"subscribers[2].url_file: {tmp_path}/latin is not text in UTF-8.",
+    ]
+    assert only(alone(RECEIVER_SUBSCRIBERS="5")).startswith("subscribers: must be a valid ")
 
 
 def test_a_subscribers_thresholds_limits_and_beginning() -> None:

@@ -34,10 +34,10 @@ from receiver.http.api.subscriber_bodies import (
     ADD,
     CHANGE,
     ROTATE,
+    read_begin,
     read_fields,
     read_new_secret,
     read_old_valid,
-    read_start,
     shown,
     stats_json,
 )
@@ -127,7 +127,7 @@ class SubscriberApi:
         """
         fields = read_fields(await read_object(call.request))
         account = chosen_account(call.caller, fields.pop("account", None))
-        start = read_start(fields.pop("start", None), self._now())
+        start = read_begin(fields.pop("start", None), self._now())
         brought = "secret" in fields or "secrets" in fields
         made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
