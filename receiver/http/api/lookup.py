@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from receiver.errors import Conflict, NotFound
-from receiver.ledger.refund import Refund
+from receiver.ledger.dispute import Dispute, permission_of
+from receiver.ledger.refund import Refund, Revision
 from receiver.ledger.refund_request import RefundRequestRecord
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
@@ -32,6 +33,15 @@ def the_refund(found: Sequence[Refund]) -> Refund:
         reason="no_such_refund",
     )
     return _the_one([(refund.account, refund) for refund in found], "know this refund", missing)[1]
+
+
+async def find_history(store: Store, refund: Refund) -> tuple[list[Revision], list[Dispute]]:
+    """Its revisions, oldest first, and the disputes that concern its charge."""
+    revisions, disputes = await asyncio.gather(
+        store.refunds.history(refund.account, refund.refund_id),
+        store.disputes.of_permission(refund.account, permission_of(refund.charge_id or refund.refund_id)),
+    )
+    return revisions, [each for each in disputes if each.concerns(refund.charge_id)]
 
 
 async def find_request(store: Store, accounts: Sequence[str], request_id: str) -> tuple[str, RefundRequestRecord]:

@@ -26,12 +26,11 @@ from receiver.http.api.operations import (
     Call,
     Operation,
 )
-from receiver.http.api.params import ACCOUNT, Schema, in_path, number, word
+from receiver.http.api.params import ACCOUNT, REFUND, Schema, in_path, number, word
 from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import RequestListJson
 from receiver.http.problems import RefundProblemJson
 from receiver.issue.issuer import Issuer
-from receiver.ledger.refund import REFUND_ID
 from receiver.ledger.refund_request import OPEN, RefundRequestRecord, RequestState
 from receiver.ledger.request_shape import RefundRequestJson, request_json
 from receiver.store import Store
@@ -198,6 +197,4 @@ def _read_settlement(fields: Mapping[str, Any]) -> str:
     if fields.keys() != {"refundId"}:
         raise BadRequest(f"Send {SETTLEMENTS} and nothing else.", reason="bad_settlement")
     refund_id = fields["refundId"]
-    if not isinstance(refund_id, str) or not REFUND_ID.fullmatch(refund_id):
-        raise BadRequest("A refund id must be 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
-    return refund_id
+    return REFUND.read(refund_id if isinstance(refund_id, str) else "")
