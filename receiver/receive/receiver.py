@@ -231,7 +231,7 @@ class Receiver:
             if found is HintResult.ALTERED:
                 log.error("notification.altered_duplicate", account=name, message_id=message_id)
             if notice.dispute and found is not HintResult.REPEATED:
-                log.warning("dispute.told", account=name, dispute=msgspec.to_builtins(dispute))
+                log.warning("dispute.notified", account=name, dispute=msgspec.to_builtins(dispute))
         return _receipt(_outcome(noted, notice), envelope, now, notice, names, noted)
 
 
