@@ -39,8 +39,6 @@ NOBODY = Asked()
 
 
 class RequestState(StrEnum):
-    """The state of a refund request."""
-
     RESERVED = "reserved"
     """Amazon has not answered yet. A worker repeats the stored bytes under the stored key."""
     DONE = "done"

@@ -67,12 +67,10 @@ class Tracker:
 
     @property
     def account(self) -> Account:
-        """The account of the refunds."""
         return self.amazon_client.account
 
     @property
     def store(self) -> Store:
-        """The store of the refunds."""
         return self.amazon_client.store
 
     async def run(self) -> None:

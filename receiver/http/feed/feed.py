@@ -252,8 +252,6 @@ def head_of_stream() -> Response:
 
 
 class PageContent:
-    """The content of a page."""
-
     def __init__(self) -> None:
         self.bodies: list[msgspec.Raw] = []
         self.lost: dict[str, str] = {}

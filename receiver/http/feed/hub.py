@@ -185,11 +185,9 @@ class Tail:
 
     @property
     def ended(self) -> bool:
-        """Whether it has failed."""
         return self._task.done()
 
     def stop(self) -> None:
-        """Stops reading."""
         self._task.cancel()
 
     async def _run(self) -> None:
