@@ -68,7 +68,7 @@ class Recorder:
                 details, more_details = {**await more_details(change.refund), **given}, None
                 now = self.store.now()
                 change = decide(account.name, known, seen, now=now, details=details, **how)
-            events = tuple(event_of(emission, change.refund, now, traceparent) for emission in change.emissions)
+            events = tuple(event_of(pending, change.refund, now, traceparent) for pending in change.emissions)
             if self.declared and not subscriber_list.version:
                 raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
             committed = await self.store.refunds.commit(

@@ -192,11 +192,11 @@ class Tail:
 
     async def _run(self) -> None:
         try:
-            with self._store.change_signal(self._account) as waker:
+            with self._store.change_signal(self._account) as signal:
                 while True:
-                    waker.clear()
+                    signal.clear()
                     if not await self._look():
-                        await waker.rest(LOOK_EVERY)
+                        await signal.rest(LOOK_EVERY)
         except Exception:
             log.exception("feed.failed", account=self._account)
             for listener in list(self.listeners):
