@@ -104,14 +104,14 @@ class AccountSettings(Section):
     @classmethod
     def _environment_fits_key(cls, environment: Environment | None, info: ValidationInfo) -> Environment | None:
         key_id = info.data.get("public_key_id")
-        told = key_environment(key_id) if key_id else None
+        of_key = key_environment(key_id) if key_id else None
         if environment is None:
-            if key_id and told is None:
+            if key_id and of_key is None:
                 raise ValueError("is missing: live or sandbox (this public_key_id has no LIVE- or SANDBOX- prefix).")
-            return Environment(told) if told else None
-        if told is not None and told != environment:
+            return Environment(of_key) if of_key else None
+        if of_key is not None and of_key != environment:
             raise ValueError(
-                f"is {environment.value}, but public_key_id begins with {told.upper()}-. "
+                f"is {environment.value}, but public_key_id begins with {of_key.upper()}-. "
                 "Amazon refuses this combination: set the key of that environment, or leave environment out."
             )
         return environment

@@ -177,8 +177,8 @@ async def test_a_dead_event_is_told_to_operators_and_a_failing_subscriber_is_pau
     assert [line["event"] for line in logs if line["log_level"] == "error"] == [
         "delivery.dead",
         "subscriber.paused",
-        "operator.told",
-        "operator.told",
+        "operator.event_published",
+        "operator.event_published",
     ]
     counted = at.metrics.registry.get_sample_value
     assert counted("receiver_operator_events_total", {"type": "receiver.subscriber.paused"}) == 1

@@ -145,8 +145,8 @@ async def test_what_fails_is_sent_by_the_schedule_and_kept_when_it_is_given_up(
         assert [(line["event"], line.get("type"), line["log_level"]) for line in logs] == [
             ("delivery.dead", "amazonpay.refund.declined", "error"),
             ("subscriber.failing", None, "error"),
-            ("operator.told", "receiver.delivery.dead", "error"),
-            ("operator.told", "receiver.subscriber.failing", "error"),
+            ("operator.event_published", "receiver.delivery.dead", "error"),
+            ("operator.event_published", "receiver.subscriber.failing", "error"),
         ]
         assert logs[0]["settled"]
 
@@ -504,7 +504,7 @@ async def test_an_event_that_the_stream_has_lost_is_dead_and_told(at: Depot, hoo
     assert await at.empty("all", "lane", "owed", "attempts")
     assert [(line["event"], line["log_level"], line["reason"]) for line in logs] == [
         ("delivery.dead", "error", "lost"),
-        ("operator.told", "error", "lost"),
+        ("operator.event_published", "error", "lost"),
     ]
     assert hook.posts == []
     assert at.counted("dead") == 1

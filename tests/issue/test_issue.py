@@ -244,7 +244,7 @@ async def test_a_refusal_is_told_with_amazons_words_and_frees_the_amount(shop: D
         with pytest.raises(AmazonRefused) as caught:
             await shop.issuer.create(shop.wish(charge, "1.00"), "one-too-many")
         assert caught.value.reason_code == "TransactionCountExceeded"
-        assert caught.value.request_id
+        assert caught.value.amazon_request_id
     assert await shop.reserved(charge) == []
 
 

@@ -110,7 +110,7 @@ async def test_amazons_refusal_is_told_with_its_code_whoever_asks_again(shop: Of
         with pytest.raises(AmazonRefused) as caught:
             await shop.legacy.create(shop.order(transaction_id=RESERVED))
         assert (caught.value.reason_code, caught.value.amazon_status) == ("InvalidTransactionState", 400)
-        assert caught.value.request_id
+        assert caught.value.amazon_request_id
     await shop.work()
     assert (await shop.state(), shop.sent) == (RequestState.REFUSED, 1)
     assert await shop.store.refunds.get("us", "R-1") is None

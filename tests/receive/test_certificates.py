@@ -76,7 +76,7 @@ async def get(store: CertificateStore, envelope: Envelope, now: int = NOW) -> Si
 
 
 async def prove(store: CertificateStore, envelope: Envelope) -> None:
-    store.proven(envelope, check_address(envelope), await get(store, envelope))
+    store.trust(envelope, check_address(envelope), await get(store, envelope))
 
 
 async def reason_of(store: CertificateStore, envelope: Envelope, kind: type[ReceiverError], now: int = NOW) -> str:
@@ -430,13 +430,13 @@ async def test_what_was_proven_needs_no_fetch_after_a_start(store: Store) -> Non
     """Strangers have taken all that their client address may have; genuine mail is read all the same."""
     host, clock = Host(SIGNER), ManualClock(NOW)
     before = CertificateStore(host.fetch, clock, seal_keys=SEAL_KEYS)
-    before.proven(signed(), SIGNER.name, await before.get(signed(), SIGNER.name))
-    await before.share(store)
-    await before.share(store)
+    before.trust(signed(), SIGNER.name, await before.get(signed(), SIGNER.name))
+    await before.sync(store)
+    await before.sync(store)
     assert await store.certificates() == {f"aws/{SIGNER.name}": SIGNER.der}
 
     after = CertificateStore(host.fetch, clock, seal_keys=SEAL_KEYS[1:])
-    await after.share(store)
+    await after.sync(store)
     host.gate.clear()
     strangers = [asyncio.ensure_future(get(after, stranger(number))) for number in range(100)]
     await until(lambda: any(each.done() for each in strangers))
@@ -453,7 +453,7 @@ async def test_a_damaged_shelf_is_not_believed(store: Store, der: bytes) -> None
     await store.keep_certificates({f"aws/{SIGNER.name}": der, "": der})
     certificates = CertificateStore(host.fetch, ManualClock(NOW))
     with capture_logs() as logs:
-        await certificates.share(store)
+        await certificates.sync(store)
     assert [line["event"] for line in logs].count("certificate.shelf_damaged") == 2
     assert certificates.known() == []
     assert (await certificates.get(signed(), SIGNER.name)).name == SIGNER.name
@@ -463,8 +463,8 @@ async def test_a_certificate_that_somebody_plants_in_the_store_does_not_sign(sto
     """It is named as its own file would be, and passes every other check; Amazon's host has no such file."""
     planted, clock = SnsSigner(serial=7), ManualClock(NOW)
     honest = CertificateStore(Host(SIGNER).fetch, clock, seal_keys=SEAL_KEYS)
-    honest.proven(signed(), SIGNER.name, await honest.get(signed(), SIGNER.name))
-    await honest.share(store)
+    honest.trust(signed(), SIGNER.name, await honest.get(signed(), SIGNER.name))
+    await honest.sync(store)
     seals = await store.certificate_seals()
     forged = {name.replace(SIGNER.name, planted.name): seal for name, seal in seals.items()}
     assert len(forged) == len(SEAL_KEYS)
@@ -472,7 +472,7 @@ async def test_a_certificate_that_somebody_plants_in_the_store_does_not_sign(sto
     host = Host(SIGNER)
     certificates = CertificateStore(host.fetch, clock, seal_keys=SEAL_KEYS)
     with capture_logs() as logs:
-        await certificates.share(store)
+        await certificates.sync(store)
     assert [line["file"] for line in logs if line["event"] == "certificate.not_sealed"] == [planted.name]
     assert [each.name for each in certificates.known()] == [SIGNER.name]
     assert await reason_of(certificates, signed(planted), CertificateUnavailable) == "certificate_not_found"
@@ -483,13 +483,13 @@ async def test_what_an_older_version_kept_without_a_seal_is_fetched_again(store:
     host = Host(SIGNER)
     await store.keep_certificates({f"aws/{SIGNER.name}": SIGNER.der})
     certificates = CertificateStore(host.fetch, ManualClock(NOW), seal_keys=SEAL_KEYS)
-    await certificates.share(store)
+    await certificates.sync(store)
     assert certificates.known() == []
     found = await certificates.get(signed(), SIGNER.name)
-    certificates.proven(signed(), SIGNER.name, found)
-    await certificates.share(store)
+    certificates.trust(signed(), SIGNER.name, found)
+    await certificates.sync(store)
     again = CertificateStore(Host().fetch, ManualClock(NOW), seal_keys=SEAL_KEYS)
-    await again.share(store)
+    await again.sync(store)
     assert [each.name for each in again.known()] == [SIGNER.name]
 
 
@@ -497,5 +497,5 @@ async def test_what_has_expired_is_not_taken_from_the_shelf(store: Store) -> Non
     """No message that is young enough can have been signed with it."""
     await store.keep_certificates({f"aws/{SIGNER.name}": SIGNER.der})
     certificates = CertificateStore(Host(SIGNER).fetch, ManualClock(NOW + 20 * 365 * DAY))
-    await certificates.share(store)
+    await certificates.sync(store)
     assert certificates.known() == []

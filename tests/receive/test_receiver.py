@@ -711,7 +711,7 @@ async def test_a_dispute_is_written_before_it_is_acknowledged() -> None:
     assert (account, dispute.dispute_id) == ("us", "S01-5105180-3221187-B000001")
     assert dispute.told_at == dispute.first_told_at == parse_time(fields["Timestamp"])
     assert bench.paper.hints == []
-    (line,) = [line for line in logs if line["event"] == "dispute.told"]
+    (line,) = [line for line in logs if line["event"] == "dispute.notified"]
     assert (line["account"], line["dispute"]["dispute_id"]) == ("us", dispute.dispute_id)
 
 

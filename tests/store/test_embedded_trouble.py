@@ -79,7 +79,7 @@ async def test_a_garbled_tail_is_cut_off_and_kept(data_dir: Path, tail: bytes) -
             await put(store.url, "new")
         async with running(data_dir) as store:
             assert "new" in await keys(store.url)
-    (mended,) = [line for line in logs if line["event"] == "store.mended"]
+    (mended,) = [line for line in logs if line["event"] == "store.tail_cut"]
     assert mended["cut_bytes"] == len(tail)
     kept = data_dir / f"damaged-{increment.name}-{len(before)}"
     assert kept.read_bytes() == tail

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 from redis.asyncio import Redis
 
-from receiver.ledger.lifecycle import Facts
+from receiver.ledger.lifecycle import Details
 from receiver.ledger.next_look import DueRefund, FollowUp, NextLook
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation
@@ -28,7 +28,7 @@ from tests.store.model import Happening, Known, watched
 Answer = tuple[tuple[str, str], int] | str
 
 LEASE, PAUSE = 30_000, 5_000
-CHARGE_TOLD: Facts = {"charge_read": True, "retryable": "no"}
+CHARGE_TOLD: Details = {"charge_read": True, "retryable": "no"}
 
 
 def observation(answer: Answer, number: int) -> Observation | None:

@@ -213,5 +213,5 @@ def stats_json(sizes: tuple[int, int, int], health: Health) -> StatsJson:
     )
 
 
-def shown(account: str, subscriber: Subscriber) -> SubscriberJson:
+def subscriber_json(account: str, subscriber: Subscriber) -> SubscriberJson:
     return extended(SubscriberJson, public_json(subscriber), account=account)

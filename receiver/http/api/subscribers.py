@@ -38,8 +38,8 @@ from receiver.http.api.subscriber_bodies import (
     read_fields,
     read_new_secret,
     read_old_valid,
-    shown,
     stats_json,
+    subscriber_json,
 )
 from receiver.ledger.schema import extended
 from receiver.outbox.formats.registry import format_spec
@@ -89,7 +89,7 @@ class SubscriberApi:
         accounts = call.accounts
         found = await all_subscribers(self._store, accounts)
         body = SubscriberListJson(
-            subscribers=[shown(account, subscriber) for account, subscriber in found],
+            subscribers=[subscriber_json(account, subscriber) for account, subscriber in found],
             unreadable=["/".join(each) for each in await self._unreadable(accounts)],
         )
         return json_answer(body)
@@ -132,7 +132,7 @@ class SubscriberApi:
         made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
         after = await self._store.subscribers.add(account, subscriber, start, most=self._most)
-        body = extended(AddedSubscriberJson, shown(account, subscriber), **made, events_after=after)
+        body = extended(AddedSubscriberJson, subscriber_json(account, subscriber), **made, events_after=after)
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
     @Operation(
@@ -154,7 +154,7 @@ class SubscriberApi:
             self._store.deliveries.health(account, subscriber.name),
         )
         stats = stats_json(sizes, health)
-        return json_answer(extended(SubscriberWithStatsJson, shown(account, subscriber), stats=stats))
+        return json_answer(extended(SubscriberWithStatsJson, subscriber_json(account, subscriber), stats=stats))
 
     @Operation(
         "PATCH",
@@ -278,7 +278,7 @@ class SubscriberApi:
         updated = await self._store.subscribers.update(account, found.name, lambda stored, _: change(stored))
         if updated is None:
             raise no_such_subscriber()
-        return json_answer(extended(ChangedSubscriberJson, shown(account, updated.after), **(made or {})))
+        return json_answer(extended(ChangedSubscriberJson, subscriber_json(account, updated.after), **(made or {})))
 
     async def _named(self, call: Call) -> tuple[str, Subscriber]:
         return await find_subscriber(self._store, call.accounts, call[NAME])

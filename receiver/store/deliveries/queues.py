@@ -231,7 +231,7 @@ class DeliveryQueues(RedisRepository):
             without=("told", "trail"),
         )
         for event in result.operator_events if any(each.key == keys("told") for each in self.damage.foreign) else ():
-            log.error("operator.not_told", **operator_fields(event))
+            log.error("operator.event_not_published", **operator_fields(event))
         if dropped and dropped[0]:
             log.error("delivery.dead_dropped", account=delivery.account, subscriber=name, count=dropped[0])
             self.on_dropped(int(dropped[0]))
