@@ -45,9 +45,11 @@ async def find_history(store: Store, refund: Refund) -> tuple[list[Revision], li
     return revisions, [each for each in disputes if each.concerns(refund.charge_id)]
 
 
-async def find_request(store: Store, accounts: Sequence[str], request_id: str) -> tuple[str, RefundRequestRecord]:
+async def find_request(
+    store: Store, accounts: Sequence[str], refund_request_id: str
+) -> tuple[str, RefundRequestRecord]:
     """The request, with its account. Raises `NotFound`, `Conflict`."""
-    answers = await asyncio.gather(*(store.of(account).requests.get(request_id) for account in accounts))
+    answers = await asyncio.gather(*(store.of(account).requests.get(refund_request_id) for account in accounts))
     found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
     missing = NotFound("Refund request not found, or not visible to the token.", reason="no_such_request")
     return _the_one(found, "know this request", missing)

@@ -107,16 +107,16 @@ class Requests(AccountRepository):
             self.keys("disputes", permission_of(order.charge_id)),
         ]
 
-    async def get(self, request_id: str) -> RefundRequestRecord | None:
+    async def get(self, refund_request_id: str) -> RefundRequestRecord | None:
         """One request; None if there is none, or it is older than 400 days."""
-        raw: dict[bytes, bytes] = await self._read("HGETALL", self.keys("requests", request_id))
-        return self._request_record(request_id, raw) if raw else None
+        raw: dict[bytes, bytes] = await self._read("HGETALL", self.keys("requests", refund_request_id))
+        return self._request_record(refund_request_id, raw) if raw else None
 
-    def _request_record(self, request_id: str, raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
+    def _request_record(self, refund_request_id: str, raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
         try:
             return _record(raw)
         except (KeyError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            key = self.keys("requests", request_id)
+            key = self.keys("requests", refund_request_id)
             self.damage.record(key, what="a refund request that this version cannot read")
             raise unreadable(key) from error
 
