@@ -52,8 +52,8 @@ FIX_STOPPED = (
     "Seller Central; if the buyer is owed this refund as well, request it under a new key"
 )
 FIX_LATE = (
-    "it will be retried; last_error shows how Amazon fails: quote amazon_request_id to Amazon's support, and check Seller "
-    "Central before you refund the charge another way"
+    "it will be retried; last_error shows how Amazon fails: quote amazon_request_id to Amazon's support, and check "
+    "Seller Central before you refund the charge another way"
 )
 
 

@@ -19,7 +19,7 @@ US = "refunds:{us}:events"
 
 
 def told(listener: Listener) -> list[str]:
-    """The refunds that it is told of."""
+    """The refunds of its events."""
     return [each.fields["refundId"] for each in listener.take() if isinstance(each, FeedItem) and not each.lost]
 
 
@@ -107,7 +107,7 @@ async def collected(listener: Listener, count: int) -> list[str]:
 
 
 async def test_a_store_that_was_restored_from_before(store: Store, redis: Redis) -> None:
-    """A reader that is further than the stream is told; one that has caught up with a longer one loses nothing."""
+    """A reader that is further than the stream gets a reset; one that has caught up with a longer one loses nothing."""
     await happened(store, redis, *range(5))
     dump = await redis.dump(US)
     assert dump is not None

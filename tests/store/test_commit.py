@@ -1,4 +1,4 @@
-"""Settling observations on a real Valkey: one atomic step, whoever else writes at the same time."""
+"""Settling observations on a real Valkey: one atomic step, whatever else is written at the same time."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ async def test_what_is_about_to_be_asked_about_stays(store: Store, recorder: Rec
 
 
 async def test_what_a_subscriber_is_owed_stays(store: Store, recorder: Recorder, account: Account) -> None:
-    """Until it is told; what others wait for does not matter."""
+    """Until it is delivered; what others wait for does not matter."""
     await store.of("us").subscribers.add(subscriber("finance", types=(EventType.DECLINED.value,)))
     await take_in(recorder, account, seen("Declined", 1, reason="AmazonRejected"))
     await take_in(recorder, account, seen("Declined", 2, reason="AmazonRejected"))
@@ -169,7 +169,7 @@ async def test_an_open_request_on_the_charge_keeps_its_refunds(
 async def test_a_refund_whose_key_is_still_known_stays(
     store: Store, recorder: Recorder, account: Account, redis: Any
 ) -> None:
-    """Whoever asks again under the key must be answered with it."""
+    """A repetition under the key must be answered with it."""
     reserved = await reserve(store)
     assert isinstance(reserved, Reserved)
     await take_in(recorder, account, seen("Refunded"))
