@@ -63,7 +63,7 @@ def signed(signer: SnsSigner = SIGNER, **parts: Any) -> Envelope:
 
 
 def stranger(number: int) -> Envelope:
-    """An envelope that names a file which nobody has."""
+    """An envelope that names a file which does not exist."""
     url = f"https://sns.us-east-1.amazonaws.com/SimpleNotificationService-{number:032x}.pem"
     return signed(SigningCertURL=url, Signature="A" * 342 + "==")
 
@@ -226,7 +226,7 @@ async def test_failures_are_remembered_for_a_bounded_number_of_names(
 
 
 async def test_a_hanging_host_is_given_up(clock: ManualClock) -> None:
-    """The fetch has a deadline of its own, and so has the envelope that waits behind others."""
+    """The fetch has its own deadline, and so has the envelope that waits behind others."""
     host = Host(SIGNER)
     host.gate.clear()
     store = CertificateStore(host.fetch, clock, fetch_timeout=0.05)
@@ -239,7 +239,7 @@ async def test_a_hanging_host_is_given_up(clock: ManualClock) -> None:
 
 
 async def test_closing_ends_the_fetches(clock: ManualClock) -> None:
-    """Who waits is told to come again."""
+    """A waiting client is asked to come again."""
     host = Host(SIGNER)
     host.gate.clear()
     store = CertificateStore(host.fetch, clock)
@@ -263,7 +263,7 @@ async def test_a_fetch_function_that_breaks_is_our_own_trouble(clock: ManualCloc
 
 
 async def test_errors_do_not_gather_tracebacks(clock: ManualClock) -> None:
-    """Each waiter raises an error of its own."""
+    """Each waiter raises another error."""
     store = CertificateStore(Host().fetch, clock)
     errors = await asyncio.gather(*(get(store, signed()) for _ in range(3)), return_exceptions=True)
     assert len({id(error) for error in errors}) == 3

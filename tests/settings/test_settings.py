@@ -162,7 +162,7 @@ def test_account_by_environment_completes_the_only_table(tmp_path: Path) -> None
 
 
 def test_account_by_environment_beside_several_is_refused(tmp_path: Path) -> None:
-    """Nobody could say which of two accounts RECEIVER_ACCOUNT__… means."""
+    """It would be unclear which of two accounts RECEIVER_ACCOUNT__… means."""
     path = written(tmp_path, '[[accounts]]\nname = "us"\n[[accounts]]\nname = "eu"\n')
     assert any(problem.startswith("account: ") for problem in problems(alone(), path))
 
@@ -311,7 +311,7 @@ def test_a_certificate_that_is_not_there_is_a_problem(scheme: str, tmp_path: Pat
 
 
 def test_an_admin_port_makes_a_second_door() -> None:
-    """Its host is that of the first, if nobody says otherwise; without it there is one door."""
+    """Its host is that of the first by default; without it there is one door."""
     assert load(None, alone()).http.listeners == (("127.0.0.1", 8000),)
     shared = alone(RECEIVER_HTTP__HOST="0.0.0.0", RECEIVER_HTTP__ADMIN_PORT="8001")
     assert load(None, shared).http.listeners == (("0.0.0.0", 8000), ("0.0.0.0", 8001))
@@ -638,7 +638,7 @@ def test_each_fault_of_a_subscriber_is_named_once(tmp_path: Path) -> None:
 
 
 def test_a_subscribers_thresholds_limits_and_beginning() -> None:
-    """As in the API; a beginning that is no time is told."""
+    """As in the API; a beginning that is no time is refused."""
     one = {"name": "finance", "url": "https://finance.example/", "secret": SECRET}
     more = {"min_amount": ["100.00 USD", "5000 JPY"], "rate": 2.5, "concurrency": 3, "start": "2026-01-31T12:00:00Z"}
     loaded = load(None, {**alone(), "RECEIVER_SUBSCRIBERS": json.dumps([{**one, **more}])})

@@ -155,7 +155,7 @@ def test_an_address_is_shown_without_anything_secret() -> None:
 
 
 def test_settings_refuse_what_cannot_be_used() -> None:
-    """At the start, together with every other problem; the password may come from a setting of its own."""
+    """At the start, together with every other problem; the password may come from another setting."""
     assert only(alone(RECEIVER_REDIS__URL="redis+sentinel://s1,s2")).startswith(
         "redis.url: the address lacks the name by which the Sentinels know the master"
     )

@@ -52,13 +52,13 @@ class ApiProblem(ReceiverError):
 
 
 class _Refusal(msgspec.Struct, rename="camel"):
-    request_id: str | None = None
+    amazon_request_id: str | None = msgspec.field(default=None, name="requestId")
 
 
 class _Problem(msgspec.Struct, rename="camel"):
     detail: str
     reason: str
-    request_id: str = ""
+    http_request_id: str = msgspec.field(default="", name="requestId")
     amazon: _Refusal | None = None
 
 
@@ -213,8 +213,8 @@ def _problem(answer: Response) -> ApiProblem:
                 problem.detail,
                 status=answer.status,
                 reason=problem.reason,
-                http_request_id=problem.request_id,
-                amazon_request_id=(problem.amazon and problem.amazon.request_id) or "",
+                http_request_id=problem.http_request_id,
+                amazon_request_id=(problem.amazon and problem.amazon.amazon_request_id) or "",
                 retry_after=seconds,
             )
     if 300 <= answer.status < 400:

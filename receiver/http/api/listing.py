@@ -39,7 +39,7 @@ async def merged(store: Store, accounts: Sequence[str], query: Query, cursor: st
 async def _merged(store: Store, accounts: Sequence[str], query: Query, cursor: str, limit: int) -> Page:
     """The same with cursors in the store's form. The accounts share the number of entries that one request may scan."""
     share = MOST_EXAMINED // max(len(accounts), 1)
-    pages = await asyncio.gather(*(store.refunds.page(account, query, cursor, limit, share) for account in accounts))
+    pages = await asyncio.gather(*(store.of(account).refunds.page(query, cursor, limit, share) for account in accounts))
     if len(pages) == 1:
         return pages[0]
     bad = tuple(each for page in pages for each in page.unreadable)
@@ -58,7 +58,7 @@ async def _merged(store: Store, accounts: Sequence[str], query: Query, cursor: s
 async def as_of_now(store: Store, refunds: Sequence[Refund]) -> list[Refund]:
     """The refunds of any accounts in the same order, each with its current advice. Raises `StoreUnavailable`."""
     accounts = dict.fromkeys(refund.account for refund in refunds)
-    groups = [current_refunds(store, name, [each for each in refunds if each.account == name]) for name in accounts]
+    groups = [current_refunds(store.of(name), [each for each in refunds if each.account == name]) for name in accounts]
     found = {(each.account, each.refund_id): each for group in await asyncio.gather(*groups) for each in group}
     return [found[refund.account, refund.refund_id] for refund in refunds]
 

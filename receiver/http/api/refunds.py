@@ -167,11 +167,11 @@ class RefundApi:
         is_amazons = AMAZON_REFUND_ID.fullmatch(refund_id) is not None
         found = [] if is_amazons and len(accounts) == 1 else await find_refunds(self._store, accounts, refund_id)
         account = the_refund(found).account if found else _only(accounts)
-        if not (found or is_amazons or await self._store.fps.get(account, refund_id)):
+        if not (found or is_amazons or await self._store.of(account).fps.get(refund_id)):
             raise _no_refund_id(refund_id)
         traceparent = traceparent_of(call.request.headers.raw)
         hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=traceparent)
-        await self._store.schedule.hint(account, hint)
+        await self._store.of(account).schedule.hint(hint)
         body = RefreshJson(
             refund_id=refund_id,
             account=account,
@@ -194,7 +194,7 @@ class RefundApi:
         return found
 
     async def _something(self, accounts: Sequence[str]) -> None:
-        waits = [asyncio.ensure_future(self._store.changed(account, LOOK_EVERY)) for account in accounts]
+        waits = [asyncio.ensure_future(self._store.of(account).changed(LOOK_EVERY)) for account in accounts]
         if not waits:
             await asyncio.sleep(LOOK_EVERY)
             return

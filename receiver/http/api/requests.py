@@ -77,7 +77,7 @@ class RequestApi:
         accounts, limit = call.accounts, call[LIMIT]
         wanted = [state for state in (RequestState.UNCLEAR, RequestState.RESERVED) if state in _states(call[STATE])]
         pairs = [(account, state) for state in wanted for account in accounts]
-        found = await asyncio.gather(*(self._store.requests.open(*pair, limit) for pair in pairs))
+        found = await asyncio.gather(*(self._store.of(account).requests.open(state, limit) for account, state in pairs))
         rows = [
             (wanted.index(state), record.created_at, account, record)
             for (account, state), each in zip(pairs, found, strict=True)
@@ -88,7 +88,7 @@ class RequestApi:
         body = RequestListJson(
             requests=[*shown],
             total=sum(each.total for each in found),
-            unreadable=[request_id for each in found for request_id in each.unreadable],
+            unreadable=[refund_request_id for each in found for refund_request_id in each.unreadable],
         )
         return json_answer(body)
 
@@ -136,11 +136,11 @@ class RequestApi:
     )
     async def repeat(self, call: Call) -> Response:
         """200 with the outcome; 202 while Amazon has not answered."""
-        accounts, request_id = call.accounts, call[REQUEST]
+        accounts, refund_request_id = call.accounts, call[REQUEST]
         if await read_object(call.request, needed=False):
             raise BadRequest("A repetition takes no fields.", reason="unknown_field")
-        account, _ = await find_request(self._store, accounts, request_id)
-        record = await self._issuers[account].repeat(request_id, by=call.caller.name)
+        account, _ = await find_request(self._store, accounts, refund_request_id)
+        record = await self._issuers[account].repeat(refund_request_id, by=call.caller.name)
         if record.state is RequestState.RESERVED:
             return json_answer(await self._json(account, record), 202, Retry_After=str(ASK_AGAIN))
         return json_answer(await self._json(account, record))
@@ -170,18 +170,18 @@ class RequestApi:
     )
     async def settle(self, call: Call) -> Response:
         """Records the outcome that a person found for an unclear request."""
-        accounts, request_id = call.accounts, call[REQUEST]
+        accounts, refund_request_id = call.accounts, call[REQUEST]
         refund_id = _read_settlement(await read_object(call.request))
-        account, _ = await find_request(self._store, accounts, request_id)
+        account, _ = await find_request(self._store, accounts, refund_request_id)
         issuer = self._issuers[account]
         if refund_id:
-            record = await issuer.resolve_as_done(request_id, refund_id, by=call.caller.name)
+            record = await issuer.resolve_as_done(refund_request_id, refund_id, by=call.caller.name)
         else:
-            record = await issuer.resolve_as_not_issued(request_id, by=call.caller.name)
+            record = await issuer.resolve_as_not_issued(refund_request_id, by=call.caller.name)
         return json_answer(await self._json(account, record))
 
     async def _json(self, account: str, record: RefundRequestRecord) -> RefundRequestJson:
-        return request_json(account, record, await self._store.requests.candidate_of(account, record))
+        return request_json(account, record, await self._store.of(account).requests.candidate_of(record))
 
 
 def _states(text: str) -> Sequence[RequestState]:

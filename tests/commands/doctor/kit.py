@@ -30,7 +30,7 @@ def system_clock() -> int:
 
 
 async def no_web(request: Request, *, timeout: float, connect_timeout: float, max_body: int = 0) -> Response:
-    """For checks that must ask nobody."""
+    """For checks that must send no request."""
     raise TransportError("There is no web here.", reason="dns_failed")
 
 
