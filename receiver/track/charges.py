@@ -12,11 +12,11 @@ from receiver.amazon.calls import get_charge, read_charge
 from receiver.amazon.throttle import Call
 from receiver.errors import AmazonError, AmazonThrottled
 from receiver.ledger.charge import Charge, has_more_to_tell
-from receiver.ledger.lifecycle import UNREAD, Facts
+from receiver.ledger.lifecycle import UNREAD, Details
 from receiver.ledger.next_look import THROTTLED_PAUSE
 from receiver.ledger.refund import FPS, Refund, RetryRefused, State
 from receiver.ledger.retryability import as_text, judge
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.redis.damage import StoreDamaged, WrongType
 from receiver.store.requests.requests import CHARGE_KEPT
 from receiver.track.amazon_client import AmazonClient
@@ -40,7 +40,7 @@ class Charges:
         return self.amazon_client.account.name
 
     @property
-    def _store(self) -> Store:
+    def _store(self) -> AccountStore:
         return self.amazon_client.store
 
     async def charge(self, charge_id: str, *, fresh: bool = False, patience: float = CHARGE_PATIENCE) -> Charge:
@@ -48,7 +48,7 @@ class Charges:
 
         Raises the `AmazonError` tree; `AmazonThrottled` also where our own throttle has no token within `patience` (s).
         """
-        kept = None if fresh else await self._store.requests.kept_charge(self._name, charge_id)
+        kept = None if fresh else await self._store.requests.kept_charge(charge_id)
         if kept and self._store.now() - kept.read_at < CHARGE_KEPT:
             return kept
         if not await self._token(patience):
@@ -59,7 +59,7 @@ class Charges:
         )
         self.amazon_client.check_environment(found.environment)
         found = msgspec.structs.replace(found, read_at=self._store.now())
-        await self._store.requests.keep_charge(self._name, found, for_advice=fresh)
+        await self._store.requests.keep_charge(found, for_advice=fresh)
         return found
 
     async def _token(self, patience: float) -> bool:
@@ -69,7 +69,7 @@ class Charges:
         except WrongType:
             return patience > 0
 
-    async def details(self, refund: Refund, *, besides: str = "", again: bool = False) -> Facts:
+    async def details(self, refund: Refund, *, besides: str = "", again: bool = False) -> Details:
         """The details that the charge adds to a refund: its order number, and whether a declined refund can be issued
         again.
 
@@ -84,7 +84,7 @@ class Charges:
             # A copy from before the decline would still count the declined amount as refunded.
             charge, known = await asyncio.gather(
                 self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
-                self._store.charges.known(self._name, refund.charge_id if declined else ""),
+                self._store.charges.known(refund.charge_id if declined else ""),
             )
         except (AmazonError, StoreDamaged) as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)
@@ -102,7 +102,7 @@ class Charges:
             details["retryable"] = as_text(judged)
         return details
 
-    async def details_in_time(self, refund: Refund, *, besides: str = "") -> Facts:
+    async def details_in_time(self, refund: Refund, *, besides: str = "") -> Details:
         """The `details` if they arrive within two seconds, else nothing: advice must not delay a known decline."""
         try:
             async with asyncio.timeout(DETAILS_WITHIN):
