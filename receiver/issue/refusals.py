@@ -11,7 +11,7 @@ from receiver.ledger.dispute import Dispute, dispute_json, guarding, may_be_paid
 from receiver.ledger.money import Money
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
 from receiver.ledger.request_shape import other_refunds_json
-from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE, NOT_ENOUGH_KNOWN, NOTHING_LEFT
+from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE
 from receiver.store import Store
 from receiver.store.requests.requests import Disputed, NotReserved
 
@@ -83,7 +83,7 @@ def all_left(balance: Balance) -> tuple[Money, int]:
         raise Conflict(
             f"Nothing is left of the {captured} captured: {sums}. To refund more, within Amazon's allowance, give an "
             "amount.",
-            reason=NOTHING_LEFT,
+            reason="nothing_left",
         )
     if balance.left:
         least, most = (balance.money(each) for each in balance.left)
@@ -91,12 +91,12 @@ def all_left(balance: Balance) -> tuple[Money, int]:
             f"It is not certain how much of the {captured} captured is left. {sums}; the first may or may not include "
             f"what is pending. From {least} to {most} is left. Wait until the pending refunds are final, or check "
             "Seller Central and give the amount.",
-            reason=NOT_ENOUGH_KNOWN,
+            reason="not_enough_known",
         )
     raise Conflict(
         "It is not known how much is left of the charge: the amount of a refund, or the total that Amazon reports, is "
         "missing or could not be read. Check Seller Central, and give the amount.",
-        reason=NOT_ENOUGH_KNOWN,
+        reason="not_enough_known",
     )
 
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict
+from receiver.http.api.limits import Refreshes
 from receiver.http.api.listing import merged, read_cursor, write_cursor
 from receiver.http.api.lookup import find_refunds, the_refund
 from receiver.http.api.operations import (
@@ -26,7 +27,6 @@ from receiver.http.api.operations import (
     Reasons,
 )
 from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, moment, number, order_number, text, word
-from receiver.http.api.rate_limit import Refreshes
 from receiver.http.api.respond import etag, json_answer, matches
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
