@@ -80,9 +80,10 @@ class ChargeApi:
         account, known = the_charge(found) if found else (chosen_account(call.caller, call[ACCOUNT] or None), None)
         charge, refresh_error = await self._described(call, account, charge_id, known)
         # Read after the charge: what Amazon counts is known here if it can be.
-        known = replace(await self._store.charges.known(account, charge_id), charge=charge)
-        page = await self._store.refunds.page(account, Query(charge=charge_id), limit=MOST_SHOWN)
-        refunds = await current_refunds(self._store, account, page.refunds)
+        store = self._store.of(account)
+        known = replace(await store.charges.known(charge_id), charge=charge)
+        page = await store.refunds.page(Query(charge=charge_id), limit=MOST_SHOWN)
+        refunds = await current_refunds(store, page.refunds)
         return json_answer(charge_json(account, charge_id, known, refunds, refresh_error))
 
     async def _described(

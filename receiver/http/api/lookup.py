@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 async def find_refunds(store: Store, accounts: Sequence[str], refund_id: str) -> list[Refund]:
     """The refund, once for each account that knows it."""
-    answers = await asyncio.gather(*(store.refunds.get(account, refund_id) for account in accounts))
+    answers = await asyncio.gather(*(store.of(account).refunds.get(refund_id) for account in accounts))
     return [refund for refund in answers if refund is not None]
 
 
@@ -37,7 +37,7 @@ def the_refund(found: Sequence[Refund]) -> Refund:
 
 async def find_charges(store: Store, accounts: Sequence[str], charge_id: str) -> list[tuple[str, KnownCharge]]:
     """What is known of the charge, with its account, for each account that knows anything."""
-    answers = await asyncio.gather(*(store.charges.known(account, charge_id) for account in accounts))
+    answers = await asyncio.gather(*(store.of(account).charges.known(charge_id) for account in accounts))
     return [(account, each) for account, each in zip(accounts, answers, strict=True) if _knows(each, charge_id)]
 
 
@@ -53,7 +53,7 @@ def the_charge(found: Sequence[tuple[str, KnownCharge]]) -> tuple[str, KnownChar
 
 async def find_request(store: Store, accounts: Sequence[str], request_id: str) -> tuple[str, RefundRequestRecord]:
     """The request, with its account. Raises `NotFound`, `Conflict`."""
-    answers = await asyncio.gather(*(store.requests.get(account, request_id) for account in accounts))
+    answers = await asyncio.gather(*(store.of(account).requests.get(request_id) for account in accounts))
     found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
     missing = NotFound("Refund request not found, or not visible to the token.", reason="no_such_request")
     return _the_one(found, "know this request", missing)
@@ -61,7 +61,7 @@ async def find_request(store: Store, accounts: Sequence[str], request_id: str) -
 
 async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
     """(account, subscriber), by account and name."""
-    lists = await asyncio.gather(*(store.subscribers.readable(account) for account in accounts))
+    lists = await asyncio.gather(*(store.of(account).subscribers.readable() for account in accounts))
     return [(account, each) for account, found in zip(accounts, lists, strict=True) for each in found]
 
 
