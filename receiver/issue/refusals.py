@@ -89,8 +89,8 @@ def all_left(balance: Balance) -> tuple[Money, int]:
         least, most = (balance.money(each) for each in balance.left)
         raise Conflict(
             f"It is not certain how much of the {captured} captured is left. {sums}; the first may or may not include "
-            f"what is pending. From {least} to {most} is left. Wait until the pending refunds are final, or check "
-            "Seller Central and give the amount.",
+            f"what is pending. From {least} to {most} is left. Refresh the pending refunds and wait until they are final, "
+            "or check Seller Central and give the amount.",
             reason="not_enough_known",
         )
     raise Conflict(

@@ -16,6 +16,7 @@ from receiver.http.api.lookup import find_charges, the_charge
 from receiver.http.api.operations import AMAZON, READ, SEVERAL, Answer, Call, Operation
 from receiver.http.api.params import ACCOUNT, in_path
 from receiver.http.api.respond import json_answer
+from receiver.http.problems import RefundProblemJson
 from receiver.ledger.charge import Charge
 from receiver.ledger.dispute import CHARGE_ID
 from receiver.ledger.query import Query
@@ -57,6 +58,7 @@ class ChargeApi:
         scopes=READ,
         parameters=(CHARGE, ACCOUNT),
         answers=(Answer(200, ChargeJson),),
+        problem=RefundProblemJson,
         reasons=(
             {
                 404: ("no_such_charge",),
