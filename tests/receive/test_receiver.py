@@ -236,7 +236,7 @@ def test_the_table_of_unknown_names_is_bounded_and_keeps_the_frequent() -> None:
     ],
 )
 async def test_a_wrong_certificate_address_causes_no_fetch(url: str) -> None:
-    """403, and nobody was asked."""
+    """403, and no request was sent."""
     bench = Bench()
     error = await bench.refuse(SIGNER.envelope(SigningCertURL=url.format(hash=SIGNER.name)), VerificationFailed)
     assert (error.status, error.reason) == (403, "wrong_certificate_address")
@@ -402,7 +402,7 @@ async def test_repeated_and_altered_are_told_apart() -> None:
 
 @pytest.mark.parametrize("object_type", ["CHARGE", "CHARGE_PERMISSION"])
 async def test_other_objects_are_acknowledged(object_type: str) -> None:
-    """Believed, told to the metrics, not written."""
+    """Believed, counted in the metrics, not written."""
     bench = Bench()
     receipt = await bench.post(SIGNER.envelope(notice(ObjectType=object_type)))
     assert (receipt.outcome, receipt.object_type, receipt.refund_id) == (
@@ -663,7 +663,7 @@ async def test_no_200_before_all_of_it_is_written(torn: str) -> None:
 
 
 async def test_a_body_over_the_limit_is_not_even_parsed() -> None:
-    """413, for whoever calls without the HTTP layer."""
+    """413, for calls without the HTTP layer."""
     bench = Bench()
     with pytest.raises(TooLarge):
         await bench.receiver.receive(b" " * (MAX_BODY + 1), {})
@@ -723,7 +723,7 @@ async def test_a_dispute_is_written_before_it_is_acknowledged() -> None:
     assert (account, dispute.dispute_id) == ("us", "S01-5105180-3221187-B000001")
     assert dispute.told_at == dispute.first_told_at == parse_time(fields["Timestamp"])
     assert bench.paper.hints == []
-    (line,) = [line for line in logs if line["event"] == "dispute.told"]
+    (line,) = [line for line in logs if line["event"] == "dispute.notified"]
     assert (line["account"], line["dispute"]["dispute_id"]) == ("us", dispute.dispute_id)
 
 

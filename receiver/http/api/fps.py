@@ -148,15 +148,20 @@ class Forms:
         issuer = self._issuers.get(account or "")
         if issuer is None:
             raise NoFlexiblePayments()
-        told = read_status_notification(body)
-        if not told.is_refund:
+        notice = read_status_notification(body)
+        if not notice.is_refund:
             return Receipt(NotificationOutcome.NOT_A_REFUND, 0, 0, object_type="FPS")
-        if not await issuer.hint(told.reference):
+        if not await issuer.hint(notice.reference):
             raise Unavailable(
                 "There is no order with this reference yet.", reason="fps_no_order", retry_after=ORDER_ON_ITS_WAY
             )
         return Receipt(
-            NotificationOutcome.NOTED, 0, 0, object_type="FPS", refund_id=told.reference, accounts=(account or "",)
+            NotificationOutcome.NOTED,
+            0,
+            0,
+            object_type="FPS",
+            refund_id=notice.reference,
+            accounts=(account or "",),
         )
 
 

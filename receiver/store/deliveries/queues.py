@@ -221,9 +221,9 @@ class DeliveryQueues(AccountRepository):
             ],
             without=("told", "trail"),
         )
-        told = self.keys("told")
-        for event in result.operator_events if any(each.key == told for each in self.damage.foreign) else ():
-            log.error("operator.not_told", **operator_fields(event))
+        unpublished = self.keys("told")
+        for event in result.operator_events if any(each.key == unpublished for each in self.damage.foreign) else ():
+            log.error("operator.event_not_published", **operator_fields(event))
         if dropped and dropped[0]:
             log.error("delivery.dead_dropped", account=self.account, subscriber=name, count=dropped[0])
             self.connection.on_dropped(int(dropped[0]))

@@ -73,7 +73,6 @@ class ChangeNotifier:
         self._listener = asyncio.get_running_loop().create_task(self._listen())
 
     async def stop(self) -> None:
-        """Stop listening."""
         # asyncio.wait_for of Python 3.11, which redis-py uses, can swallow a cancellation: repeat it until the task
         # ends.
         while self._listener is not None and not self._listener.done():
