@@ -20,7 +20,7 @@ LEAST = 0.5
 class EventFollower:
     """The events after a cursor that pass the filters. `after` is the cursor to go on from.
 
-    `greeting` is said when the service has answered for the first time.
+    `greeting` is printed after the service's first answer.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Characters with which a formula begins in spreadsheets (OWASP, "CSV Injection"), also in full width."""
 HIDDEN_FORMULA = re.compile(r'([;|\t\r\n]["\s]*)(?=[=+\-@＝＋－＠])')
-"""Where a formula begins in a table that is split at `;`, a tab, `|` or a line end, as in countries with decimal commas.
+"""Where a formula begins if the table is split at `;`, a tab, `|` or a line end, as in countries with decimal commas.
 The quotes around a value do not help there: they do not begin the cell."""
 
 OVERLAP = 10_000
