@@ -18,7 +18,7 @@ LEAST = 0.5
 
 
 class EventFollower:
-    """The events after a cursor that pass the filters. `after` is the cursor to go on from.
+    """The events after a cursor that pass the filters. `after` is the cursor to continue from.
 
     `greeting` is printed after the service's first answer.
     """
