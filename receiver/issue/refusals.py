@@ -89,8 +89,8 @@ def all_left(balance: Balance) -> tuple[Money, int]:
         least, most = (balance.money(each) for each in balance.left)
         raise Conflict(
             f"It is not certain how much of the {captured} captured is left. {sums}; the first may or may not include "
-            f"what is pending. From {least} to {most} is left. Refresh the pending refunds and wait until they are final, "
-            "or check Seller Central and give the amount.",
+            f"what is pending. From {least} to {most} is left. Refresh the pending refunds and wait until they are "
+            "final, or check Seller Central and give the amount.",
             reason="not_enough_known",
         )
     raise Conflict(
@@ -161,5 +161,5 @@ def refusal(record: RefundRequestRecord) -> AmazonRefused | Conflict:
         record.detail,
         reason_code=record.reason_code,
         amazon_status=record.amazon_status or None,
-        request_id=record.request_id or None,
+        amazon_request_id=record.amazon_request_id or None,
     )

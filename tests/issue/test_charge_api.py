@@ -61,7 +61,7 @@ def described(amazon: Amazon) -> int:
 
 
 def amount(money: Any) -> str | None:
-    return money and money["amount"]
+    return str(money["amount"]) if money else None
 
 
 async def test_a_charge_is_divided_among_its_refunds(open_shop: Shop) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from starlette.responses import Response
 
 from receiver.errors import AmazonError, AmazonNotFound, BadRequest, NotFound
-from receiver.http.api.bodies import chosen_account
+from receiver.http.api.bodies import only_account
 from receiver.http.api.limits import Refreshes, TooManyRefreshes
 from receiver.http.api.lookup import find_charges, the_charge
 from receiver.http.api.operations import AMAZON, READ, SEVERAL, Answer, Call, Operation
@@ -79,7 +79,7 @@ class ChargeApi:
                 "Amazon's charge ids look like S01-5105180-3221187-C056351, and no charge with this id is known.",
                 reason="bad_charge_id",
             )
-        account, known = the_charge(found) if found else (chosen_account(call.caller, call[ACCOUNT] or None), None)
+        account, known = the_charge(found) if found else (only_account(accounts, "the account with ?account="), None)
         charge, refresh_error = await self._described(call, account, charge_id, known)
         # Read after the charge: what Amazon counts is known here if it can be.
         store = self._store.of(account)
