@@ -9,7 +9,7 @@ from typing import Final
 from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, NotFound
-from receiver.http.api.bodies import chosen_account, read_object
+from receiver.http.api.bodies import only_account, possible_accounts, read_object
 from receiver.http.api.lookup import all_subscribers, find_subscriber, no_such_subscriber
 from receiver.http.api.operations import (
     ADMIN,
@@ -126,7 +126,7 @@ class SubscriberApi:
         `start` is `now`, `beginning` or a time: from there the subscriber receives the events still in the stream.
         """
         fields = read_fields(await read_object(call.request))
-        account = chosen_account(call.caller, fields.pop("account", None))
+        account = only_account(possible_accounts(call.caller, fields.pop("account", None)))
         start = read_begin(fields.pop("start", None), self._now())
         brought = "secret" in fields or "secrets" in fields
         made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
