@@ -7,7 +7,7 @@ searched first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from receiver.errors import Conflict, NotFound
@@ -81,11 +81,22 @@ async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[s
 async def find_subscriber(store: Store, accounts: Sequence[str], name: str) -> tuple[str, Subscriber]:
     """The subscriber, with its account. Raises `NotFound`, `Conflict`."""
     found = [each for each in await all_subscribers(store, accounts) if each[1].name == name]
-    return _the_one(found, "have a subscriber with this name", no_such_subscriber())
+    return _the_one(found, "have a subscriber with this name", _no_such_subscriber())
 
 
-def no_such_subscriber() -> NotFound:
+def _no_such_subscriber() -> NotFound:
     return NotFound("Subscriber not found, or not visible to the token.", reason="no_such_subscriber")
+
+
+async def change_subscriber(
+    store: Store, accounts: Sequence[str], name: str, change: Callable[[Subscriber], Subscriber]
+) -> tuple[str, Subscriber]:
+    """The changed subscriber, with its account. Raises `NotFound`, `Conflict`, and what `change` raises."""
+    account, _ = await find_subscriber(store, accounts, name)
+    updated = await store.of(account).subscribers.update(name, lambda stored, _: change(stored))
+    if updated is None:
+        raise _no_such_subscriber()
+    return account, updated.after
 
 
 def _the_one(found: Sequence[tuple[str, T]], what: str, missing: NotFound) -> tuple[str, T]:
