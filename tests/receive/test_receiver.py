@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
@@ -52,40 +53,51 @@ class Paper:
         self.torn: set[str] = set()
         self.kept: list[tuple[str, UnrecognizedNotification, str]] = []
 
+    def of(self, account: str) -> Sheet:
+        return Sheet(self, account)
+
+
+@dataclass
+class Sheet:
+    """What the store keeps of one account."""
+
+    paper: Paper
+    account: str
+
     @property
-    def schedule(self) -> Paper:
-        """The part of the store that keeps hints; so are `disputes` and `notifications`."""
+    def schedule(self) -> Sheet:
+        """The part that keeps hints; so are `disputes` and `notifications`."""
         return self
 
     disputes = notifications = schedule
 
-    async def hint(self, account: str, hint: Hint) -> HintResult:
+    async def hint(self, hint: Hint) -> HintResult:
         await asyncio.sleep(0)
-        if account in self.torn:
+        if self.account in self.paper.torn:
             raise StoreUnavailable()
-        known = self.seen.get((account, hint.message_id)) if hint.digest else None
+        known = self.paper.seen.get((self.account, hint.message_id)) if hint.digest else None
         if known and known == hint.digest:
             return HintResult.REPEATED
-        self.hints.append((account, hint))
+        self.paper.hints.append((self.account, hint))
         if hint.digest:
-            self.seen[account, hint.message_id] = hint.digest
+            self.paper.seen[self.account, hint.message_id] = hint.digest
         return HintResult.ALTERED if known else HintResult.NEW
 
-    async def record(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
+    async def record(self, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
         await asyncio.sleep(0)
-        if account in self.torn:
+        if self.account in self.paper.torn:
             raise StoreUnavailable()
-        known = self.seen.setdefault((account, message_id), digest)
-        if (account, dispute) in self.disputed:
+        known = self.paper.seen.setdefault((self.account, message_id), digest)
+        if (self.account, dispute) in self.paper.disputed:
             return HintResult.REPEATED if known == digest else HintResult.ALTERED
-        self.disputed.append((account, dispute))
+        self.paper.disputed.append((self.account, dispute))
         return HintResult.NEW
 
-    async def keep(self, account: str, kept: UnrecognizedNotification, message: str) -> HintResult:
+    async def keep(self, kept: UnrecognizedNotification, message: str) -> HintResult:
         await asyncio.sleep(0)
-        if account in self.torn:
+        if self.account in self.paper.torn:
             raise StoreUnavailable()
-        self.kept.append((account, kept, message))
+        self.paper.kept.append((self.account, kept, message))
         return HintResult.NEW
 
 

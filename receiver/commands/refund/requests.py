@@ -1,4 +1,4 @@
-"""Command. `receiver refund requests`, `repeat`, `settle-request`: refunds that were asked for, and are not settled."""
+"""Command. `receiver refund requests`, `repeat`, `settle-request`: open refund requests."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def settle_request(
 
 
 def _line(found: RefundRequestJson) -> Text:
-    """One line, and the whole id below it: it has to be copied."""
+    """One line, and below it the whole id, for copying."""
     line = _state_text(found)
     line.append(f"  {short_moment(found.created_at or '', _now())}  {_amount(found)}  {clean(found.charge_id)}")
     line.append(f"  {found.tries} attempts")
@@ -142,7 +142,7 @@ def _fields(found: RefundRequestJson) -> Sequence[tuple[str, str | Text | None]]
         ("State", _state_text(found)),
         ("Refund", found.refund_id),
         ("Candidate", found.candidate_refund_id),
-        ("MoneyJson", _amount(found)),
+        ("Amount", f"{_amount(found)}{' (all that was left)' if found.full else ''}"),
         ("Charge", found.charge_id),
         ("Order", found.order_reference),
         ("Retry of", found.retry_of),

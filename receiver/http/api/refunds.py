@@ -13,7 +13,9 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.errors import BadRequest, Conflict
+from receiver.errors import BadRequest
+from receiver.http.api.bodies import only_account
+from receiver.http.api.limits import Refreshes
 from receiver.http.api.listing import as_of_now, merged
 from receiver.http.api.lookup import find_history, find_refunds, the_refund
 from receiver.http.api.operations import (
@@ -26,7 +28,6 @@ from receiver.http.api.operations import (
     Reasons,
 )
 from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, moment, number, order_number, text, word
-from receiver.http.api.rate_limit import Refreshes
 from receiver.http.api.respond import etag, json_answer, matches
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
@@ -166,7 +167,7 @@ class RefundApi:
         self._refreshes.take(call.caller.name)
         is_amazons = AMAZON_REFUND_ID.fullmatch(refund_id) is not None
         found = [] if is_amazons and len(accounts) == 1 else await find_refunds(self._store, accounts, refund_id)
-        account = the_refund(found).account if found else _only(accounts)
+        account = the_refund(found).account if found else only_account(accounts, "the account with ?account=")
         if not (found or is_amazons or await self._store.of(account).fps.get(refund_id)):
             raise _no_refund_id(refund_id)
         traceparent = traceparent_of(call.request.headers.raw)
@@ -218,9 +219,3 @@ def _no_refund_id(text: str) -> BadRequest:
         f"{what} Find the refund's id with `receiver refund list` or in Seller Central.",
         reason="bad_refund_id",
     )
-
-
-def _only(accounts: Sequence[str]) -> str:
-    if len(accounts) != 1:
-        raise Conflict(f"Specify the account with ?account=: one of {', '.join(accounts)}.", reason="account_needed")
-    return accounts[0]

@@ -89,7 +89,7 @@ class AttemptEffects:
     """None: the attempt says nothing about the subscriber's health."""
     error: str = ""
     operator_events: Sequence[OperatorEvent] = field(default=())
-    hold: int | None = None
+    pause_until: int | None = None
     """Until when (ms) the subscriber asked for a pause."""
 
 
@@ -213,7 +213,7 @@ class DeliveryQueues(AccountRepository):
                 result.error,
                 self.connection.keep_dead,
                 PROBE_PAUSE,
-                "" if result.hold is None else result.hold,
+                "" if result.pause_until is None else result.pause_until,
                 trace,
                 CAP,
                 KEPT_FOR,
