@@ -151,7 +151,7 @@ def _log_failure(before: Dispute, look: DisputeLook, error: AmazonError) -> None
         reason=error.reason,
         amazon_status=error.amazon_status,
         reason_code=error.reason_code or None,
-        request_id=error.request_id,
+        amazon_request_id=error.amazon_request_id,
         retry_at=look.at,
         **({"fix": "allow the key to use Get Dispute; until then it guards its charge"} if is_refusal else {}),
     )

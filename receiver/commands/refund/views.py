@@ -13,7 +13,7 @@ from receiver.commands.refund.watch import Change
 from receiver.exchange import Response
 from receiver.ledger.dispute import DisputeJson
 from receiver.ledger.refund import State
-from receiver.ledger.schema import RevisionJson
+from receiver.ledger.schema import RefundJson, RevisionJson
 from receiver.outbox.events.dispute_event import FAMILY as DISPUTES
 from receiver.outbox.events.dispute_event import DisputeToAnswerJson
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
@@ -68,8 +68,8 @@ class ChangePrinter:
         emit_rich(line.append_text(words).append(named, "dim"))
 
 
-def emit_list(refunds: Sequence[AdvisedRefundJson], *, now: int, first: bool, with_account: bool) -> None:
-    """A table of refunds, or with `first` false a further part of one; `now` is in ms."""
+def emit_list(refunds: Sequence[RefundJson], *, now: int, first: bool, with_account: bool) -> None:
+    """A table of refunds. With `first` false, it continues an earlier one; `now` is in ms."""
     rows = table(headers=first)
     rows.add_column("Changed UTC", no_wrap=True, min_width=11)
     rows.add_column("Refund", no_wrap=True, min_width=27, overflow="fold")
@@ -149,8 +149,8 @@ def _advice(refund: AdvisedRefundJson) -> list[tuple[str, str | Text | None]]:
     return [("Advice", refund.advice.summary), *steps]
 
 
-def state_text(refund: AdvisedRefundJson | RevisionJson) -> Text:
-    """State and reason. A decline is in capitals, so that it stands out without colours too."""
+def state_text(refund: RefundJson | RevisionJson) -> Text:
+    """State and reason. A decline is in capitals, so that it is noticed without colours too."""
     state = refund.status_details.state
     shown = state.upper() if state == State.DECLINED else state
     text = Text(clean(shown), STYLES.get(state, "yellow"))
@@ -161,13 +161,13 @@ def state_text(refund: AdvisedRefundJson | RevisionJson) -> Text:
     return text
 
 
-def _amount(refund: AdvisedRefundJson) -> str:
+def _amount(refund: RefundJson) -> str:
     money = refund.refund_amount
     return clean(f"{money.amount} {money.currency_code}") if money else ""
 
 
 def emit_history(revisions: Sequence[RevisionJson]) -> None:
-    """A table of the revisions, in their order. Amazon's time has its day only where that is another one."""
+    """A table of the revisions, in their order. Amazon's time shows its day only if it differs."""
     rows = table()
     rows.add_column("Rev", no_wrap=True, justify="right")
     for name in ("Changed UTC", "Amazon's time", "Source"):

@@ -22,7 +22,6 @@ TYPES = {
 
 
 def emit_list(subscribers: Sequence[SubscriberJson]) -> None:
-    """As a table."""
     rows = table()
     for column in ("Name", "Account", "State", "Wants", "Address"):
         rows.add_column(column, overflow="fold")

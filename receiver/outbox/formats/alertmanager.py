@@ -39,10 +39,10 @@ from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
 from receiver.outbox.formats.wording import (
     actions,
-    dispute_facts,
+    details,
+    dispute_details,
     dispute_links,
     dispute_sentence,
-    facts,
     links,
     refund_url,
     sentence,
@@ -123,7 +123,7 @@ def _dispute_alert(event: DisputeEvent, subscriber: Subscriber, now: int) -> Ale
             "summary": dispute_sentence(event),
             "description": dispute_advice(event).summary,
             "advice": steps,
-            **{name.lower().replace(" ", "_"): text for name, text in dispute_facts(event).items()},
+            **{name.lower().replace(" ", "_"): text for name, text in dispute_details(event).items()},
             "event": event.id,
             "seller_central": shown["Seller Central"],
         },
@@ -165,7 +165,7 @@ def _annotations(event: Event, subscriber: Subscriber) -> dict[str, str]:
         "summary": sentence(event),
         "description": summary(event),
         **({"advice": advice} if advice else {}),
-        **{name.lower().replace(" ", "_"): text for name, text in facts(event).items()},
+        **{name.lower().replace(" ", "_"): text for name, text in details(event).items()},
         "event": event.id,
         "seller_central": links(event, subscriber)["Seller Central"],
     }

@@ -44,10 +44,10 @@ from receiver.outbox.events.incident import chain, closes, opens
 from receiver.outbox.formats.format import USER_AGENT, Format, post_json
 from receiver.outbox.formats.wording import (
     actions,
-    dispute_facts,
+    details,
+    dispute_details,
     dispute_links,
     dispute_sentence,
-    facts,
     links,
     refund_url,
     sentence,
@@ -95,7 +95,7 @@ def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now:
     (event,) = events
     advice = dispute_advice(event)
     shown: dict[str, Any] = {
-        **dispute_facts(event),
+        **dispute_details(event),
         "What happened": advice.summary,
         "What to do": [each.text for each in advice.actions],
     }
@@ -121,7 +121,7 @@ def message(event: Event, subscriber: Subscriber, now: int) -> dict[str, Any]:
 
 def _trigger(event: Event, subscriber: Subscriber, key: str) -> dict[str, Any]:
     reason, url = tidy(event.refund.reason_code), refund_url(event, subscriber)
-    shown = {**facts(event), "What happened": summary(event), "What to do": actions(event)}
+    shown = {**details(event), "What happened": summary(event), "What to do": actions(event)}
     kind = f"{event.type.value}/{reason}" if reason else event.type.value
     return {
         **_opening(key),

@@ -26,11 +26,11 @@ from receiver.outbox.formats.format import NEEDS_A_PERSON, Format, post_json
 from receiver.outbox.formats.wording import (
     WORDS,
     amount,
-    dispute_facts,
+    details,
+    dispute_details,
     dispute_links,
     dispute_sentence,
     dispute_title,
-    facts,
     links,
     sentence,
     summary,
@@ -100,7 +100,7 @@ def render_disputes(events: Sequence[DisputeEvent], subscriber: Subscriber, now:
 def _about_disputes(events: Sequence[DisputeEvent]) -> Iterator[dict[str, Any]]:
     if len(events) == 1:
         yield _section(escaped(dispute_advice(events[0]).summary, SECTION))
-        yield _facts(dispute_facts(events[0]))
+        yield _fields(dispute_details(events[0]))
         return
     lines = [f"• {code(each.dispute.dispute_id, 70)} {escaped(dispute_title([each]), LONGEST_LINE)}" for each in events]
     for start in range(0, len(lines), LINES_IN_SECTION):
@@ -134,16 +134,16 @@ def code(text: str, limit: int = LONGEST_VALUE) -> str:
 def _about_one(event: Event, subscriber: Subscriber) -> Iterator[dict[str, Any]]:
     yield _header(title([event]))
     yield _section(escaped(summary(event), SECTION))
-    yield _facts(facts(event))
+    yield _fields(details(event))
     yield from _what_to_do(event)
     yield _context(links(event, subscriber), event.account, event.id)
 
 
 def _about_many(events: Sequence[Event], subscriber: Subscriber) -> Iterator[dict[str, Any]]:
     yield _header(title(events))
-    told = sums(events)
-    more = [f"and {len(told) - MOST_SUMS} other reasons"] if len(told) > MOST_SUMS else []
-    yield _section("\n".join(f"• {escaped(line, LONGEST_LINE)}" for line in [*told[:MOST_SUMS], *more]))
+    lines = sums(events)
+    more = [f"and {len(lines) - MOST_SUMS} other reasons"] if len(lines) > MOST_SUMS else []
+    yield _section("\n".join(f"• {escaped(line, LONGEST_LINE)}" for line in [*lines[:MOST_SUMS], *more]))
     lines = [_line(event) for event in events]
     for start in range(0, len(lines), LINES_IN_SECTION):
         yield _section("\n".join(lines[start : start + LINES_IN_SECTION]))
@@ -181,7 +181,7 @@ def _context(links_: Mapping[str, str], account: str, event_id: str = "") -> dic
     return {"type": "context", "elements": [_mrkdwn(text) for text in texts]}
 
 
-def _facts(known: Mapping[str, str]) -> dict[str, Any]:
+def _fields(known: Mapping[str, str]) -> dict[str, Any]:
     shown = [f"*{name}*\n{code(value)}" for name, value in known.items()]
     return {"type": "section", "fields": [_mrkdwn(each) for each in shown[:MOST_FIELDS]]}
 

@@ -80,7 +80,7 @@ def sentence(event: Event) -> str:
     return f"{which}. {summary(event)}"
 
 
-def facts(event: Event) -> dict[str, str]:
+def details(event: Event) -> dict[str, str]:
     """The refund's known fields, by display name."""
     refund = event.refund
     known = {
@@ -137,7 +137,7 @@ def dispute_sentence(event: DisputeEvent) -> str:
     return f"{dispute_title([event])}, {which}. {dispute_advice(event).summary}"
 
 
-def dispute_facts(event: DisputeEvent) -> dict[str, str]:
+def dispute_details(event: DisputeEvent) -> dict[str, str]:
     """The dispute's known fields, by display name."""
     dispute = event.dispute
     known = {
@@ -179,5 +179,5 @@ def _totals(refunds: Sequence[Refund]) -> list[str]:
         if refund.amount:
             totals[refund.amount.currency_code] += refund.amount.amount
     unknown = sum(not refund.amount for refund in refunds)
-    told = [str(Money(total, currency)) for currency, total in totals.items()]
-    return [*told, f"{unknown} of unknown amount"] if unknown else told
+    amounts = [str(Money(total, currency)) for currency, total in totals.items()]
+    return [*amounts, f"{unknown} of unknown amount"] if unknown else amounts
