@@ -87,12 +87,12 @@ class Disputes(AccountRepository):
 
     async def ask_again(self, disputes: Sequence[Dispute]) -> None:
         """Make these disputes of one charge permission due now, at most once a minute: this ends a claim of them."""
-        pairs = [text for each in disputes if each.can_be_asked for text in (self.now(), member(each))]
-        if not pairs:
+        members = [member(each) for each in disputes if each.can_be_asked]
+        if not members:
             return
         mark = self.keys("disputes_asked", disputes[0].charge_permission_id)
-        if await self._write("SET", mark, 1, "PX", ASKED_LATELY, "NX"):
-            await self._write("ZADD", self.keys("disputes_due"), "LT", *pairs)
+        keys = [mark, self.keys("disputes_due")]
+        if await self._run("ask_disputes", keys, [self.now(), ASKED_LATELY, *members]):
             self._written(News.DISPUTED)
 
     async def claim(self, bucket: Bucket, *, lease: int, limit: int) -> Claim[DueDispute]:

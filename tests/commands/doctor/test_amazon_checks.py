@@ -107,7 +107,7 @@ async def test_each_account_is_asked_at_its_own_address(amazon: Simulator, trans
         assert [call.object_id for call in live.calls] == ["P01-0000000-0000000-R000000"]
     by_account = {each.subject: each.status for each in found if each.check == "amazon.key"}
     assert by_account == {"us": Status.OK, "live": Status.FAIL}
-    assert len(amazon.calls) == 1
+    assert [call.call for call in amazon.calls] == ["get_refund", "get_dispute"]
 
 
 async def test_a_throttled_call_says_that_the_key_is_right(transport: Transport) -> None:
