@@ -26,7 +26,7 @@ from receiver.http.dashboard.sessions import Sessions
 from receiver.http.middleware import Application
 from receiver.issue.fps import FpsIssuer
 from receiver.issue.issuer import Issuer
-from receiver.ledger.durations import milliseconds
+from receiver.ledger.timestamps import milliseconds
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver
 from receiver.runtime.metrics import Metrics

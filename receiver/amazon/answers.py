@@ -27,9 +27,9 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 
+from receiver.amazon.nesting import MAX_DEPTH, too_deep
 from receiver.errors import AmazonNotFound, AmazonOutcomeUnknown, AmazonRefused, AmazonRefusesUs, AmazonThrottled
 from receiver.exchange import Response
-from receiver.ledger.nesting import MAX_DEPTH, too_deep
 from receiver.ledger.refund_request import KEY_TAKEN
 from receiver.ledger.schema import clean
 

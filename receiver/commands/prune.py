@@ -13,8 +13,8 @@ from datetime import timedelta
 
 from receiver.commands.console import emit, emit_value, say
 from receiver.errors import ConfigurationError, StoreUnavailable
-from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.refund import REFUND_ID, State
+from receiver.ledger.timestamps import milliseconds, parse_duration
 from receiver.settings import Settings
 from receiver.store import Store
 from receiver.store.embedded.files import DataDir

@@ -51,13 +51,18 @@ OF_THE_REFUND = ("charge_id", "amount", "soft_descriptor", "created_at", "enviro
 
 
 class EventType(StrEnum):
-    """The event types that subscribers receive; each at most once per refund (CONFLICT: once per new final state)."""
+    """The event types that subscribers receive; each at most once per refund unless noted (CONFLICT: once per new final
+    state)."""
 
     INITIATED = "amazonpay.refund.initiated"
     REFUNDED = "amazonpay.refund.refunded"
     DECLINED = "amazonpay.refund.declined"
     STUCK = "amazonpay.refund.stuck"
     CONFLICT = "amazonpay.refund.conflict"
+    RESOLVED = "amazonpay.refund.resolved"
+    """The case of a declined refund was closed; once for each time."""
+    REOPENED = "amazonpay.refund.reopened"
+    """It was reopened; once for each time."""
     TEST = "amazonpay.refund.test"
     """Concerns no refund: sent to one subscriber on request."""
 
@@ -118,7 +123,8 @@ UNKNOWN_RANK = 1
 
 @dataclass(frozen=True, slots=True)
 class PendingEvent:
-    """One event caused by a change. Only CONFLICT has `state` and `updated_at`: those of the contradicting answer."""
+    """One event caused by a change. `state` and `updated_at` tell repeated events of one type apart: for CONFLICT those
+    of the contradicting answer, for RESOLVED and REOPENED how and when the case was closed or reopened."""
 
     type: EventType
     state: str = ""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 
-from receiver.ledger.durations import parse_duration
+from receiver.ledger.timestamps import parse_duration
 
 Span = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
 """A duration: `10s`, `5m`, `15d`, or a number of seconds."""

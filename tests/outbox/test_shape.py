@@ -8,8 +8,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receiver.ledger.history import revision_json
 from receiver.ledger.refund import Refund, Revision, Source
-from receiver.ledger.schema import amazon_time, refund_json, revision_json, tidy
+from receiver.ledger.schema import amazon_time, refund_json, tidy
 from receiver.ledger.timestamps import parse_time
 from tests.kit.wire import as_json
 from tests.outbox.examples import a_refund, any_text, refunds, times

@@ -21,9 +21,9 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.ElementTree import fromstring
 
 from receiver.amazon.answers import PLAIN, REQUEST_ID, WORD, retry_after
+from receiver.amazon.nesting import MAX_DEPTH
 from receiver.errors import AmazonOutcomeUnknown, AmazonRefused, AmazonRefusesUs, AmazonThrottled
 from receiver.exchange import Response
-from receiver.ledger.nesting import MAX_DEPTH
 from receiver.ledger.schema import clean
 
 UNDECIDED = frozenset({"ConcurrentModification", "InternalError", "InternalFailure", "ServiceUnavailable"})

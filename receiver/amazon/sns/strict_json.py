@@ -8,8 +8,8 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from receiver.amazon.nesting import MAX_DEPTH, too_deep
 from receiver.errors import Malformed
-from receiver.ledger.nesting import MAX_DEPTH, too_deep
 
 MAX_DIGITS: Final = 32
 

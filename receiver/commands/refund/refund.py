@@ -18,10 +18,9 @@ from receiver.commands.refund.watch import ChangeWatcher
 from receiver.errors import Malformed
 from receiver.exchange import Response
 from receiver.http.api.schema import RefreshJson
-from receiver.ledger.durations import SPAN, milliseconds, parse_duration
+from receiver.ledger.history import RevisionJson
 from receiver.ledger.refund import ALIASES, REFUND_ID, Reason, State
-from receiver.ledger.schema import RevisionJson
-from receiver.ledger.timestamps import format_rfc3339, parse_any_time
+from receiver.ledger.timestamps import SPAN, format_rfc3339, milliseconds, parse_any_time, parse_duration
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 MOST_PER_PAGE = 200

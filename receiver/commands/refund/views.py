@@ -12,8 +12,8 @@ from receiver.commands.console import clean, emit, emit_json, emit_rich, emit_va
 from receiver.commands.refund.watch import Change
 from receiver.exchange import Response
 from receiver.ledger.dispute import DisputeJson
+from receiver.ledger.history import RevisionJson
 from receiver.ledger.refund import State
-from receiver.ledger.schema import RevisionJson
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 STYLES = {State.DECLINED.value: "bold red", State.REFUNDED.value: "green", State.INITIATED.value: "yellow"}

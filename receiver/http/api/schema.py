@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from receiver.ledger.dispute import DisputeJson
+from receiver.ledger.history import RevisionJson
 from receiver.ledger.lifecycle import EventType
 from receiver.ledger.request_shape import RefundRequestJson, RefusalJson
-from receiver.ledger.schema import Account, Json, MoneyJson, RefundJson, RevisionJson, Rfc3339
+from receiver.ledger.schema import Account, Json, MoneyJson, RefundJson, Rfc3339
 from receiver.outbox.subscribers.schema import PublicJson
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import TypeVar
 
 import msgspec
 
 from receiver.ledger.money import Money
-from receiver.ledger.refund import Refund, RetryRefused, Revision, Source
+from receiver.ledger.refund import Refund, Resolution, RetryRefused, Revision, Source
+
+T = TypeVar("T", RetryRefused, Resolution)
 
 TEXTS = {
     "state": "state",
@@ -61,6 +64,9 @@ def to_hash(refund: Refund) -> list[str]:
     fields |= {name: "1" if getattr(refund, attribute) else "" for name, attribute in FLAGS.items()}
     if refund.retry_refused is not None:
         fields["retry_refused"] = msgspec.json.encode(refund.retry_refused).decode()
+    if refund.resolution is not None:
+        fields["case"] = msgspec.json.encode(refund.resolution).decode()
+        fields["closed"] = "" if refund.resolution.is_open else "1"
     if refund.amount is not None:
         fields |= {"amount": str(refund.amount.amount), "currency": refund.amount.currency_code}
     return [text for name, value in fields.items() if value for text in (name, str(value))]
@@ -84,7 +90,8 @@ def from_hash(account: str, refund_id: str, raw: Mapping[bytes, bytes]) -> Refun
         refund_id=refund_id,
         amount=amount,
         source=Source(fields["by"]),
-        retry_refused=_refused(fields.get("retry_refused", "")),
+        retry_refused=_struct(RetryRefused, fields.get("retry_refused", "")),
+        resolution=_struct(Resolution, fields.get("case", "")),
         finals=_list(fields.get("finals", "")),
         unread=_list(fields.get("unread", "")),
         emitted=tuple(kind if kind.startswith(FAMILY) else FAMILY + kind for kind in _list(fields.get("emitted", ""))),
@@ -103,6 +110,7 @@ def to_line(refund: Refund) -> bytes:
         reason_code=refund.reason_code,
         conflict=refund.conflict,
         issued_by=refund.issued_by,
+        resolution=refund.resolution,
     )
     return msgspec.json.encode(line)
 
@@ -114,11 +122,11 @@ def from_line(raw: bytes) -> Revision:
     return Revision(**msgspec.structs.asdict(msgspec.json.decode(raw, type=Line)))
 
 
-def _refused(text: str) -> RetryRefused | None:
+def _struct(kind: type[T], text: str) -> T | None:
     try:
-        return msgspec.json.decode(text, type=RetryRefused) if text else None
-    except msgspec.MsgspecError as error:
-        raise ValueError("The refusal of a retry is unreadable.") from error
+        return msgspec.json.decode(text, type=kind) if text else None
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"The {kind.__name__} of the refund is unreadable.") from error
 
 
 def _list(text: str) -> tuple[str, ...]:
