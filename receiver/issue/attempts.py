@@ -26,14 +26,12 @@ from receiver.runtime.metrics import Metrics
 from receiver.store import Store
 from receiver.store.refunds.timeline import RETRY
 from receiver.store.requests.requests import Attempt, Disputed, NotReserved
-from receiver.track.amazon_client import AmazonClient
+from receiver.track.amazon_client import PATIENCE, AmazonClient
 from receiver.track.charges import Charges
 from receiver.track.record import Recorder
 
 log = structlog.get_logger()
 
-PATIENCE = 3.0
-"""Seconds that a caller waits for a throttle token. Then the caller gets a 202, and a worker continues."""
 FIX_UNCLEAR = (
     "`receiver refund repeat ID` sends it once more, under the same key; if it stays unclear, look for the refund in "
     "Seller Central, then `receiver refund settle-request ID --refund-id R` or `--not-issued`"

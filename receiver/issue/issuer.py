@@ -6,6 +6,7 @@
     worker.py         resumes interrupted requests
     generations.py    which attempt of a retry is next
     manual.py         a person resolves an unclear request, or has it sent once more
+    cases.py          a person closes the case of a declined refund, or reopens it
     fps.py            the same for Flexible Payments
 
 The bytes to send are stored first, under one Amazon key. Every attempt sends those bytes under that key, and Amazon
@@ -30,7 +31,7 @@ from receiver.issue.worker import Worker
 from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.money import Money
-from receiver.ledger.refund import FPS, Refund, State
+from receiver.ledger.refund import FPS, Refund, Resolution, State
 from receiver.ledger.refund_request import (
     NOBODY,
     Asked,
@@ -39,10 +40,11 @@ from receiver.ledger.refund_request import (
     RefundRequestRecord,
     RequestState,
 )
+from receiver.ledger.resolution import not_reissued, resolution_of
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NOT_MERCHANTS_REFUND, judge, not_merchants_refund
 from receiver.runtime.metrics import Metrics
 from receiver.store import Store
-from receiver.store.requests.requests import Attempt, Disputed, NotReserved, Reserved
+from receiver.store.requests.requests import Attempt, CaseClosed, Disputed, NotReserved, Reserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.charges import Charges
 from receiver.track.current import current_refunds
@@ -128,15 +130,15 @@ class Issuer:
                 reason="not_enough_known",
             )
         refund_request = RefundRequest(declined.charge_id, declined.amount, order_reference=declined.order_reference)
-        root = declined.retry_root or refund_id
-        account = self.amazon_client.account
-
-        def make(generation: int) -> PreparedRefund:
-            return prepare(
-                account, refund_request, retry_of=refund_id, retry_root=root, generation=generation, asked=asked
-            )
-
-        return await self._issue(await generation_of(self.store, declined, make), declined)
+        prepared = prepare(
+            self.amazon_client.account,
+            refund_request,
+            retry_of=refund_id,
+            retry_root=declined.retry_root or refund_id,
+            generation=await generation_of(self.store, declined),
+            asked=asked,
+        )
+        return await self._issue(prepared, declined)
 
     async def repeat(self, request_id: str, *, by: str) -> RefundRequestRecord:
         """Send an unclear request once more, at a person's request. See `ManualResolver.repeat`."""
@@ -172,6 +174,8 @@ class Issuer:
         match reserved:
             case NotReserved() | Disputed():
                 raise await hindrance(self.store, self._name, prepared, reserved, guard.most)
+            case CaseClosed():
+                raise not_reissued(await self._case(declined) if declined else None)
             case Reserved(token=token):
                 await self.attempts.when_admitted(Attempt(prepared.id, token), prepared)
                 record = await self.store.requests.get(self._name, prepared.id)
@@ -184,11 +188,20 @@ class Issuer:
 
     async def _check(self, declined: Refund, prepared: PreparedRefund) -> None:
         """Refuse what the state of the charge cannot change, before Amazon is asked. The script checks the rest."""
+        if (case := await self._case(declined)) and not case.is_open:
+            raise not_reissued(case)
         found = judge(declined, await self.store.charges.known(self._name, declined.charge_id), self.store.now())
         if found and NOT_MERCHANTS_REFUND in found.reasons:
             raise not_merchants_refund()
         if found and BUYER_MAY_BE_PAID in found.reasons:
             raise await hindrance(self.store, self._name, prepared, Disputed())
+
+    async def _case(self, declined: Refund) -> Resolution | None:
+        """The case of a declined refund, which is that of the first refund of its chain."""
+        root: Refund | None = declined
+        if declined.retry_root:
+            root = await self.store.refunds.get(self._name, declined.retry_root)
+        return resolution_of(root, self.store.now(), self.recorder.tracked_for) if root else None
 
     def _guard(self, prepared: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
         """The guard for a new refund or a retry."""

@@ -31,8 +31,7 @@ def prepare(
     Raises `BadRequest` for an invalid key, amount, id or soft descriptor.
     """
     if retry_of:
-        # The control character keeps this key distinct from every caller's key.
-        key = f"\x00retry\n{retry_of}" + (f"\n{generation}" if generation > 1 else "")
+        key = _retry_key(retry_of, generation)
     elif not (1 <= len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
         raise BadRequest("Idempotency-Key has 1 to 255 printable ASCII characters.", reason="bad_idempotency_key")
     # Amazon's key: derived only from merchant, environment and the caller's key; no longer than Amazon allows.
@@ -56,6 +55,16 @@ def prepare(
         issued_by=asked.by,
         besides=tuple(dict.fromkeys(asked.besides)),
     )
+
+
+def retry_id(refund_id: str, generation: int) -> str:
+    """The id of the request that is this attempt to reissue a declined refund."""
+    return _sha256(_retry_key(refund_id, generation))
+
+
+def _retry_key(refund_id: str, generation: int) -> str:
+    # The control character keeps this key distinct from every caller's key.
+    return f"\x00retry\n{refund_id}" + (f"\n{generation}" if generation > 1 else "")
 
 
 def _sha256(text: str) -> str:

@@ -16,6 +16,7 @@ import msgspec
 from receiver.errors import Conflict
 from receiver.ledger.lifecycle import Change, EventType, PendingEvent
 from receiver.ledger.refund import How, Refund, Resolution, Source, State
+from receiver.ledger.schema import tidy
 from receiver.ledger.timestamps import format_rfc3339
 
 TRACKED_FOR: Final = 30 * 86_400_000
@@ -106,20 +107,26 @@ def reopened(root: Refund, now: int, *, by: str, user: str = "") -> Change:
     return _changed(Change(root, root), after, now, Source.PERSON, settled_at=now)
 
 
+def describe(case: Resolution) -> str:
+    """The case in a sentence, for people."""
+    who = f" by {tidy(case.user or case.by)}" if case.by or case.user else ""
+    if case.how is None:
+        return f"The case is open{f': it was reopened{who}' if who else ''}. The buyer may still be owed the money."
+    refund = f" ({tidy(case.refund_id)})" if case.refund_id else ""
+    return f"The case was closed{who}: {AS_TEXT[case.how]}{refund}."
+
+
 def already_closed(case: Resolution) -> Conflict:
     """The error for another closing of a closed case. It says how, by whom and when it was closed."""
-    who = f" by {case.user or case.by}" if case.by else ""
-    with_refund = f" ({case.refund_id})" if case.refund_id else ""
-    how = AS_TEXT[case.how] if case.how else ""
     return Conflict(
-        f"The case was closed{who} at {format_rfc3339(case.at)}: {how}{with_refund}. Reopen it first if that is wrong.",
+        f"{describe(case)} That was at {format_rfc3339(case.at)}. If it is wrong, reopen the case first.",
         reason="already_closed",
     )
 
 
-def not_reissued(case: Resolution) -> Conflict:
-    """The error for reissuing a refund whose case is closed."""
-    how = AS_TEXT[case.how] if case.how else ""
+def not_reissued(case: Resolution | None) -> Conflict:
+    """The error for reissuing a refund whose case is closed. None: closed in another way, just now."""
+    how = AS_TEXT[case.how] if case and case.how else "it was closed just now"
     return Conflict(
         f"The case of this refund is closed: {how}. Nothing was issued. If the buyer is still owed the money, reopen "
         "it first (`receiver refund reopen`).",

@@ -7,27 +7,45 @@ and each delivery from current data. One round trip serves many refunds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from receiver.ledger.refund import Refund, State
+from receiver.ledger.resolution import resolution_of
 from receiver.ledger.retryability import KnownCharge, judged
 from receiver.outbox.events.advice import advice_of
 from receiver.outbox.events.event import Event
+from receiver.outbox.subscribers.filters import OF_CASES
 from receiver.store import Store
 
 NOTHING = KnownCharge()
 
 
 async def current_refunds(store: Store, account: str, refunds: Sequence[Refund]) -> list[Refund]:
-    """The account's refunds, with `retryable` judged for declined ones. Raises `StoreUnavailable`."""
+    """The account's refunds, with the case and `retryable` of declined ones. Raises `StoreUnavailable`."""
     declined = [refund for refund in refunds if refund.state == State.DECLINED]
     if not declined:
         return list(refunds)
-    known = await store.charges.known_all(account, (refund.charge_id for refund in declined))
+    known, roots = await asyncio.gather(
+        store.charges.known_all(account, (refund.charge_id for refund in declined)), _roots(store, account, declined)
+    )
     now = store.now()
-    return [judged(refund, known.get(refund.charge_id, NOTHING), now) for refund in refunds]
+    return [judged(_with_case(refund, roots, now), known.get(refund.charge_id, NOTHING), now) for refund in refunds]
+
+
+async def _roots(store: Store, account: str, refunds: Sequence[Refund]) -> dict[str, Refund]:
+    """The first refund of each chain of retries, which has the case."""
+    names = {refund.retry_root for refund in refunds if refund.retry_root}
+    found = await asyncio.gather(*(store.refunds.get_or_id(account, name) for name in names))
+    return {refund.refund_id: refund for refund in found if isinstance(refund, Refund)}
+
+
+def _with_case(refund: Refund, roots: Mapping[str, Refund], now: int) -> Refund:
+    if refund.state != State.DECLINED:
+        return refund
+    root = roots.get(refund.retry_root) if refund.retry_root else refund
+    return msgspec.structs.replace(refund, resolution=resolution_of(root, now) if root else None)
 
 
 async def current_events(store: Store, account: str, events: Sequence[Event]) -> list[Event]:
@@ -38,16 +56,19 @@ async def current_events(store: Store, account: str, events: Sequence[Event]) ->
     declined = [event.refund for event in events if event.refund.state == State.DECLINED]
     if not declined:
         return list(events)
-    present, known = await asyncio.gather(
+    present, known, roots = await asyncio.gather(
         asyncio.gather(*(store.refunds.get_or_id(account, refund.refund_id) for refund in declined)),
         store.charges.known_all(account, (refund.charge_id for refund in declined)),
+        _roots(store, account, declined),
     )
     by_id = {refund.refund_id: refund for refund in present if isinstance(refund, Refund)}
     now = store.now()
-    return [_current(event, by_id, known.get(event.refund.charge_id, NOTHING), now) for event in events]
+    return [_current(event, by_id, roots | by_id, known.get(event.refund.charge_id, NOTHING), now) for event in events]
 
 
-def _current(event: Event, present: dict[str, Refund], known: KnownCharge, now: int) -> Event:
+def _current(
+    event: Event, present: Mapping[str, Refund], roots: Mapping[str, Refund], known: KnownCharge, now: int
+) -> Event:
     if event.refund.state != State.DECLINED:
         return event
     refund, latest = event.refund, present.get(event.refund.refund_id)
@@ -61,6 +82,8 @@ def _current(event: Event, present: dict[str, Refund], known: KnownCharge, now: 
             conflict=latest.conflict,
             finals=latest.finals,
         )
+    if event.type not in OF_CASES:
+        refund = msgspec.structs.replace(refund, resolution=_with_case(latest or refund, roots, now).resolution)
     refund = judged(refund, known, now)
     return msgspec.structs.replace(event, refund=refund, advice=advice_of(refund, event.type))
 

@@ -50,6 +50,11 @@ class Disputed:
 
 
 @dataclass(frozen=True, slots=True)
+class CaseClosed:
+    """The case of the declined refund is closed, so it is not reissued. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """A claimed request."""
 
@@ -62,7 +67,7 @@ class Requests(RedisRepository):
 
     async def reserve(
         self, account: str, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
+    ) -> Reserved | NotReserved | Disputed | CaseClosed | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
         `owner` is a new random word. It distinguishes a repetition of this very call from another caller's.
@@ -92,6 +97,8 @@ class Requests(RedisRepository):
         )
         if answer[0] == b"reserved":
             return Reserved(token)
+        if answer[0] == b"closed":
+            return CaseClosed()
         if found := _in_the_way(answer):
             return found
         flat = answer[1]
@@ -106,6 +113,7 @@ class Requests(RedisRepository):
             keys("reserved"),
             keys("taken", order.charge_id),
             keys("disputes", permission_of(order.charge_id)),
+            keys("refund", order.retry_root),
         ]
 
     async def get(self, account: str, request_id: str) -> RefundRequestRecord | None:
