@@ -192,10 +192,12 @@ def test_any_text_is_an_address_or_a_list_of_problems(url: str) -> None:
 
 
 def test_types_select_events() -> None:
-    """A subscriber to declines hears of nothing else; a star hears everything."""
+    """A subscriber to declines gets them and the end of their cases, and nothing else; a star gets everything."""
     declines = a_subscriber(types=("amazonpay.refund.declined",))
     for event_type in EventType:
-        assert wants(declines, an_event(event_type)) is (event_type is EventType.DECLINED)
+        assert wants(declines, an_event(event_type)) is (
+            event_type in (EventType.DECLINED, EventType.RESOLVED, EventType.REOPENED)
+        )
         assert wants(a_subscriber(), an_event(event_type))
 
 
