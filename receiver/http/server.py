@@ -283,7 +283,8 @@ def server(app: ASGIApp, http: HttpSettings, **more: Any) -> Server:
     }
     timed = type("BoundedProtocol", (Protocol,), bounds)
     if http.trusted_proxies:
-        app = cast(ASGIApp, Forwarded(cast(Any, app), [str(network) for network in http.trusted_proxies]))
+        trusted = [str(network) for network in http.trusted_proxies]
+        app = cast(ASGIApp, Forwarded(cast(Any, app), trusted, http.user_header or ""))
     return Server(
         uvicorn.Config(
             app,

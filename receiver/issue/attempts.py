@@ -17,8 +17,8 @@ from receiver.errors import AmazonError, AmazonOutcomeUnknown, StoreUnavailable
 from receiver.exchange import Response
 from receiver.issue.refusals import hindrance
 from receiver.ledger.charge_book import reservation
-from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import Facts
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import Observation, Refund, RetryRefused, Source
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord, RequestState
 from receiver.outbox.events.event import Recorded

@@ -33,8 +33,8 @@ from receiver.errors import (
     NotFound,
     NothingToAsk,
 )
-from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType, as_observation
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.runtime.rounds import Claim, Rounds

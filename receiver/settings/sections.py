@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import ssl
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -13,8 +11,20 @@ from pydantic import ByteSize, Field, SecretStr, ValidationInfo, field_validator
 
 from receiver.amazon.sns.envelope import MAX_BODY
 from receiver.outbox.formats.format import link_problems
-from receiver.settings.values import AsList, Name, Networks, Section, Span, SpanOrNone, Words, one_of, secret_text
-from receiver.store.redis.address import TLS_FILES, RedisAddress, read_address
+from receiver.settings.values import (
+    AsList,
+    HeaderName,
+    Name,
+    Networks,
+    Section,
+    Span,
+    SpanOrNone,
+    Words,
+    check_tls,
+    one_of,
+    secret_text,
+)
+from receiver.store.redis.address import RedisAddress, read_address
 
 LEASE_MARGIN = timedelta(seconds=20)
 """How much longer a lease lasts than its request's timeout, so that a slow worker can still finish its claim in
@@ -91,6 +101,9 @@ class HttpSettings(Section):
     admin_port: int | None = Field(default=None, ge=0, le=65535, validate_default=True)
     """A second port, for everything except notifications and health; None: one port serves everything."""
     trusted_proxies: Networks = ()
+    user_header: HeaderName | None = None
+    """The header in which a trusted proxy names the person who is signed in, such as X-Forwarded-User (Authelia's is
+    Remote-User, oauth2-proxy's also X-Auth-Request-Email); None: no person is recorded."""
     connections: int = Field(default=1000, ge=1, le=1_000_000)
     """Open connections on each port, in each process. At the limit, a new connection replaces the oldest one of the
     client with the most idle or unfinished ones. Each needs a file descriptor."""
@@ -221,36 +234,6 @@ class EventsSettings(Section):
         if keep is not None and keep_owed < keep:
             raise ValueError("must not be shorter than events.keep: events that are still kept may be owed.")
         return keep_owed
-
-
-def check_tls(address: RedisAddress) -> None:
-    """Raise `ValueError` for certificates and keys of an address that TLS cannot use.
-
-    Otherwise a wrong file would look like an unreachable Redis.
-    """
-    options = address.options
-    for option in sorted(TLS_FILES & options.keys()):
-        if not os.access(options[option], os.R_OK):
-            raise ValueError(
-                f"{option} names {options[option]}, which cannot be read. Fix the path or its permissions."
-            )
-    if "ssl_ca_path" in options and not os.path.isdir(options["ssl_ca_path"]):
-        raise ValueError(f"ssl_ca_path names {options['ssl_ca_path']}, which is not a directory. Fix the path.")
-    if ("ssl_certfile" in options) != ("ssl_keyfile" in options):
-        raise ValueError("ssl_certfile and ssl_keyfile belong together: name both, or none.")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        if "ssl_ca_certs" in options:
-            context.load_verify_locations(options["ssl_ca_certs"])
-    except (ssl.SSLError, OSError):
-        raise ValueError(f"ssl_ca_certs names {options['ssl_ca_certs']}, which holds no certificate in PEM.") from None
-    try:
-        if "ssl_certfile" in options:
-            context.load_cert_chain(options["ssl_certfile"], options["ssl_keyfile"], password="")
-    except (ssl.SSLError, OSError):
-        raise ValueError(
-            "ssl_certfile and ssl_keyfile are not a certificate and its key in PEM, or the key is encrypted."
-        ) from None
 
 
 def shortest_lease(timeout: timedelta | None) -> timedelta:

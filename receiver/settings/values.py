@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import ssl
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 
 from receiver.ledger.timestamps import parse_duration
+from receiver.store.redis.address import TLS_FILES, RedisAddress
 
 Span = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
 """A duration: `10s`, `5m`, `15d`, or a number of seconds."""
@@ -20,6 +24,18 @@ SpanOrNone = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=time
 
 def _listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
+
+
+def _header_name(name: str) -> str:
+    if not HEADER_NAME.fullmatch(name):
+        raise ValueError("must be the name of a header, such as X-Forwarded-User: letters, digits and hyphens.")
+    if name.lower() in SECRET_HEADERS:
+        raise ValueError("is a header that holds secrets. Name the one in which the proxy says who is signed in.")
+    return name
 
 
 def _network(value: Any) -> Any:
@@ -35,6 +51,7 @@ AsList = BeforeValidator(_listed)
 Words = Annotated[tuple[str, ...], AsList]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Networks = Annotated[tuple[Network, ...], AsList]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
@@ -99,3 +116,33 @@ def one_of(key: str, file: Path | None, info: ValidationInfo, *, needed: str = "
     if info.data[key] is not None:
         raise ValueError(f"contradicts {key}: set one of the two.")
     return readable(file, info)
+
+
+def check_tls(address: RedisAddress) -> None:
+    """Raise `ValueError` for certificates and keys of an address that TLS cannot use.
+
+    Otherwise a wrong file would look like an unreachable Redis.
+    """
+    options = address.options
+    for option in sorted(TLS_FILES & options.keys()):
+        if not os.access(options[option], os.R_OK):
+            raise ValueError(
+                f"{option} names {options[option]}, which cannot be read. Fix the path or its permissions."
+            )
+    if "ssl_ca_path" in options and not os.path.isdir(options["ssl_ca_path"]):
+        raise ValueError(f"ssl_ca_path names {options['ssl_ca_path']}, which is not a directory. Fix the path.")
+    if ("ssl_certfile" in options) != ("ssl_keyfile" in options):
+        raise ValueError("ssl_certfile and ssl_keyfile belong together: name both, or none.")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if "ssl_ca_certs" in options:
+            context.load_verify_locations(options["ssl_ca_certs"])
+    except (ssl.SSLError, OSError):
+        raise ValueError(f"ssl_ca_certs names {options['ssl_ca_certs']}, which holds no certificate in PEM.") from None
+    try:
+        if "ssl_certfile" in options:
+            context.load_cert_chain(options["ssl_certfile"], options["ssl_keyfile"], password="")
+    except (ssl.SSLError, OSError):
+        raise ValueError(
+            "ssl_certfile and ssl_keyfile are not a certificate and its key in PEM, or the key is encrypted."
+        ) from None

@@ -14,6 +14,8 @@ from urllib.parse import quote_plus
 import pytest
 import structlog
 from starlette.types import Receive, Scope, Send
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from receiver.runtime import logs
 from receiver.store import Store
@@ -158,3 +160,67 @@ async def test_trailers_have_bounds(store: Store) -> None:
             await heard
             writer.close()
             assert sent < 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("said", "user"),
+    [
+        ((b"ann@shop.example",), "ann@shop.example"),
+        ((b"  ann  ",), "ann"),
+        (("Jos\u00e9 L\u00f3pez".encode(),), "Jos\u00e9 L\u00f3pez"),
+        ((b"x" * 128,), "x" * 128),
+        ((b"x" * 129,), None),
+        (("ann\x9b31m".encode(),), None),
+        (("ann\u202e".encode(),), None),
+        ((b"ann\xe9",), None),
+        ((b"ann", b"bob"), None),
+        ((b"",), None),
+        ((), None),
+    ],
+)
+async def test_a_proxy_says_who_is_signed_in(store: Store, said: tuple[bytes, ...], user: str | None) -> None:
+    """The person stands in the log beside the token; what cannot be a name is left out, and that is logged once."""
+    http = with_http(trusted_proxies=PROXY, user_header="X-Auth-Request-Email")
+    async with running(http, store, Judge()) as service:
+        with capture_logs(processors=[merge_contextvars]) as lines:
+            for _ in range(2):
+                await talk(service, asked(*(b"X-AUTH-Request-Email: " + each for each in said)))
+    answered = [line for line in lines if line["event"] == "http.answered"]
+    assert [(line["token_name"], line.get("user")) for line in answered] == [("reader", user)] * 2
+    ignored = [line for line in lines if line["event"] == "http.user_header_ignored"]
+    assert len(ignored) == (1 if user is None and any(said) else 0)
+    assert not any(each.decode("latin-1") in repr(ignored) for each in said if each)
+
+
+@pytest.mark.parametrize("trusted", [(), (ip_network("192.0.2.0/24"),)])
+@pytest.mark.parametrize("header", [b"X-Forwarded-User", b"User", b"X-Forwarded-For"])
+async def test_a_forged_person_is_ignored(store: Store, trusted: tuple[Any, ...], header: bytes) -> None:
+    """A client that is no trusted proxy names nobody, whatever it sends; and that is no error."""
+    async with running(with_http(trusted_proxies=trusted, user_header="X-Forwarded-User"), store, Judge()) as service:
+        with capture_logs(processors=[merge_contextvars]) as lines:
+            await talk(service, asked(header + b": mallory"))
+    assert [(line["event"], line.get("user")) for line in lines] == [("http.answered", None)]
+
+
+async def test_one_request_leaves_no_person_for_the_next(store: Store) -> None:
+    """Both come on one connection of the proxy, and the second brings no header."""
+    http = with_http(trusted_proxies=PROXY, user_header="X-Forwarded-User")
+    async with running(http, store, Judge()) as service:
+        with capture_logs(processors=[merge_contextvars]) as lines:
+            for named in ({"X-Forwarded-User": "ann"}, {}):
+                answer = await service.call("GET", "/v1/refunds", token=READER, headers=named)
+                assert answer.status == 200
+    assert [line.get("user") for line in lines] == ["ann", None]
+
+
+async def test_without_the_setting_no_header_names_a_person(store: Store) -> None:
+    async with running(with_http(trusted_proxies=PROXY), store, Judge()) as service:
+        with capture_logs(processors=[merge_contextvars]) as lines:
+            await talk(service, asked(b"X-Forwarded-User: ann", b"User: ann"))
+    assert [line.get("user") for line in lines] == [None]
+
+
+def asked(*headers: bytes) -> bytes:
+    """A list of refunds, with these lines in the head."""
+    lines = (b"Authorization: Bearer " + READER.encode(), b"Connection: close", *headers)
+    return b"GET /v1/refunds HTTP/1.1\r\nHost: x\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"

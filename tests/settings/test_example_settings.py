@@ -27,6 +27,7 @@ EXAMPLES = (
     "secret_access_key_file",
     "version",
     "signature_method",
+    "user_header",
     "waiting_per_token",
     "clients_per_token",
 )

@@ -338,7 +338,9 @@ def test_near_misses_are_suggested() -> None:
     assert only(alone(RECEIVER_HTTP__PROT="1")) == "http.prot: is not a setting. Did you mean port?"
     assert only(alone(RECEIVER_RADIS__URL="x")) == "radis: is not a setting. Did you mean redis?"
     far = only(alone(RECEIVER_ACCOUNT__THROTTLE='{"zzz": [1, 1]}'))
-    assert far.endswith("throttle.zzz: is not a setting. Known here: create_refund, get_charge, get_refund.")
+    assert far.endswith(
+        "throttle.zzz: is not a setting. Known here: create_refund, get_charge, get_dispute, get_refund."
+    )
 
 
 def test_no_account_is_a_problem() -> None:
@@ -633,3 +635,28 @@ def test_what_is_owed_is_kept_as_long_as_the_stream() -> None:
     """Or events would be given up that everybody else can still read."""
     told = only({**alone(), "RECEIVER_EVENTS__KEEP_OWED": "29d"})
     assert told.startswith("events.keep_owed: must not be shorter than events.keep")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("X Forwarded User", "must be the name of a header"),
+        ("X_Forwarded_User", "must be the name of a header"),
+        ("X-Forwarded-User:", "must be the name of a header"),
+        ("Authorization", "holds secrets"),
+        ("cookie", "holds secrets"),
+    ],
+)
+def test_a_user_header_is_the_name_of_one_without_secrets(name: str, problem: str) -> None:
+    """What it holds goes to the log and the audit trail."""
+    (found,) = problems(alone(RECEIVER_HTTP__USER_HEADER=name))
+    assert found.startswith("http.user_header: ")
+    assert problem in found
+
+
+def test_a_user_header_is_taken_as_it_is_written() -> None:
+    """Without one, nobody is recorded but the token."""
+    assert load(None, alone()).http.user_header is None
+    assert (
+        load(None, alone(RECEIVER_HTTP__USER_HEADER="X-Auth-Request-Email")).http.user_header == "X-Auth-Request-Email"
+    )

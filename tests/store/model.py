@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import Observation, Refund, Revision
 from receiver.outbox.events.event import event_id, from_fields
 from receiver.outbox.subscribers.subscriber import Subscriber

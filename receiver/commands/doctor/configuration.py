@@ -38,6 +38,7 @@ async def check_configuration(site: Site) -> list[Finding]:
     findings += _files(site)
     findings += _tokens(site)
     findings += _plain_http(site)
+    findings += _user_header(site)
     if settings.ingest.certificate_md5 == "warn":
         findings.append(
             warn(
@@ -131,6 +132,14 @@ def token_fault(token: TokenSettings) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _user_header(site: Site) -> Iterator[Finding]:
+    http = site.settings.http
+    if http.user_header and not http.trusted_proxies:
+        found = f"{http.user_header} is ignored: no proxy is trusted, so no person is recorded"
+        fix = "Set http.trusted_proxies to the address of the proxy that signs people in, or remove http.user_header."
+        yield warn("configuration.user_header", "user_header_untrusted", found, fix)
 
 
 def _plain_http(site: Site) -> Iterator[Finding]:

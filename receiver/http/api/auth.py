@@ -1,4 +1,4 @@
-"""HTTP. Bearer tokens (RFC 6750): the caller, its scopes, and the accounts it may see."""
+"""HTTP. Bearer tokens (RFC 6750): the caller, its scopes, the accounts it may see, and the person behind it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from starlette.requests import HTTPConnection
 
 from receiver.errors import Forbidden, NotFound, Unauthorized
 from receiver.http.api.rate_limit import SignInLimit
+from receiver.http.forwarded import user_of
+from receiver.ledger.audit import Actor
 from receiver.settings.sections import Scope, TokenSettings
 
 LONGEST_TOKEN = 1024
@@ -70,7 +72,7 @@ class Tokens:
         headers = request.headers.getlist("authorization")
         by_session = None if headers else self._session(request)
         caller = by_session or self._presented(request, headers)
-        structlog.contextvars.bind_contextvars(token_name=caller.name)
+        log_actor(request, caller)
         return caller
 
     def admits(self, request: HTTPConnection) -> bool:
@@ -96,6 +98,17 @@ class Tokens:
         if not matching:
             raise Unauthorized("The bearer token is not recognised.", reason="token_unknown")
         return matching[0]
+
+
+def actor_of(request: HTTPConnection, caller: Caller) -> Actor:
+    """Who acts by this request: the token, and the person whom a trusted proxy names."""
+    return Actor(caller.name, user_of(request), structlog.contextvars.get_contextvars().get("request_id", ""))
+
+
+def log_actor(request: HTTPConnection, caller: Caller) -> None:
+    """Name the token and the person in the further log lines of this request."""
+    user = user_of(request)
+    structlog.contextvars.bind_contextvars(token_name=caller.name, **({"user": user} if user else {}))
 
 
 def _caller(token: TokenSettings, accounts: Sequence[str]) -> Caller:

@@ -19,10 +19,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from receiver.http.api.auth import Caller, Tokens
+from receiver.http.api.auth import Caller, Tokens, actor_of
 from receiver.http.api.params import ACCOUNT, Parameter, Schema, check_query
 from receiver.http.api.reads import Reads
 from receiver.http.problems import ProblemJson
+from receiver.ledger.audit import Actor
 from receiver.runtime.metrics import STORE_ERRORS
 from receiver.settings.sections import Scope
 
@@ -92,6 +93,11 @@ class Call:
     def accounts(self) -> tuple[str, ...]:
         """The accounts to search: the one of `?account=`, or all that the token may see. Raises `NotFound`."""
         return self.caller.seen(self[ACCOUNT] or None)
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts by this request."""
+        return actor_of(self.request, self.caller)
 
 
 @dataclass(frozen=True, slots=True)

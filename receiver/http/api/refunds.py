@@ -32,8 +32,8 @@ from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
 from receiver.http.seats import Seats, share_of
 from receiver.ledger.dispute import dispute_json, permission_of
-from receiver.ledger.hint import Hint
 from receiver.ledger.history import revision_json
+from receiver.ledger.notification import Hint
 from receiver.ledger.query import Query
 from receiver.ledger.refund import AMAZON_REFUND_ID, Refund, Source, is_final
 from receiver.ledger.schema import refund_json

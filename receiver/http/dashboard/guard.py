@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from receiver.errors import BadRequest, Forbidden, ReceiverError, StoreUnavailable
+from receiver.http.api.auth import log_actor
 from receiver.http.api.bodies import read_whole
 from receiver.http.dashboard.pages import Pages
 from receiver.http.dashboard.sessions import Session, Sessions, same
@@ -109,7 +110,7 @@ class PageFrame:
         session = self._sessions.of(request)
         if session is None:
             return self._to_sign_in(request)
-        structlog.contextvars.bind_contextvars(token_name=session.caller.name)
+        log_actor(request, session.caller)
         return await handler(request, session)
 
     def _to_sign_in(self, request: Request) -> Response:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import Forbidden, Unauthorized
-from receiver.http.api.auth import LONGEST_TOKEN, Tokens
+from receiver.http.api.auth import LONGEST_TOKEN, Tokens, log_actor
 from receiver.http.api.rate_limit import SignInLimit, address_of
 from receiver.http.dashboard.guard import PageFrame, need_own_page, own_page, read_form, see_other
 from receiver.http.dashboard.sessions import LASTS_MS, Session, Sessions, cookie_name, new_id, same
@@ -74,7 +74,8 @@ class SigningIn:
             self._limit.failed(request)
             log.warning("dashboard.sign_in_failed", client=client, reason=error.reason)
             return self._form(request, following, "Token not recognised. Check that you copied all of it.", 401)
-        log.info("dashboard.signed_in", client=client, token_name=caller.name)
+        log_actor(request, caller)
+        log.info("dashboard.signed_in", client=client)
         self._sessions.end(request)
         answer = see_other(following)
         _set(answer, request, cookie_name(request), self._sessions.begin(caller), LASTS_MS // 1000)

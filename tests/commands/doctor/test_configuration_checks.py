@@ -135,3 +135,12 @@ async def test_plain_http_and_a_relaxed_rule_are_told(monkeypatch: pytest.Monkey
         "configuration.subscriber_url": "plain_http",
         "configuration.trust_store": "trust_store_missing",
     }
+
+
+async def test_a_user_header_that_is_believed_of_no_proxy() -> None:
+    """It would be ignored, and the audit trail would name nobody."""
+    said = {"user_header": "X-Forwarded-User"}
+    found = await check_configuration(site(tokens=[GOOD], http=said))
+    assert words(found) == {"configuration.user_header": "user_header_untrusted"}
+    assert "http.trusted_proxies" in only(found, "configuration.user_header").fix
+    assert words(await check_configuration(site(tokens=[GOOD], http={**said, "trusted_proxies": ["10.0.0.5"]}))) == {}

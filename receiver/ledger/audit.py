@@ -1,0 +1,72 @@
+"""Pure. Who did what: the acts of people and programs that the audit trail keeps."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Actor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who asks for something: a token and, behind a proxy that signs people in, a person."""
+
+    token: str = ""
+    """The token's name in the settings; empty for what the service does by itself."""
+    user: str = ""
+    """The person, as the proxy names them (`http.user_header`); empty if none is named."""
+    http_request_id: str = ""
+    """The `X-Request-Id` of the request, which is also in the log."""
+
+    def __str__(self) -> str:
+        return f"{self.token} ({self.user})" if self.user else self.token
+
+
+THE_SERVICE = Actor()
+"""Does things by itself; they are not audited."""
+
+
+class Action(StrEnum):
+    """What is done. The words are public and stable."""
+
+    REFUND_CREATE = "refund.create"
+    REFUND_RETRY = "refund.retry"
+    REFUND_REFRESH = "refund.refresh"
+    REQUEST_REPEAT = "refund_request.repeat"
+    REQUEST_SETTLE = "refund_request.settle"
+    SUBSCRIBER_ADD = "subscriber.add"
+    SUBSCRIBER_CHANGE = "subscriber.change"
+    SUBSCRIBER_REMOVE = "subscriber.remove"
+    SUBSCRIBER_ROTATE = "subscriber.rotate"
+    SUBSCRIBER_PAUSE = "subscriber.pause"
+    SUBSCRIBER_RESUME = "subscriber.resume"
+    SUBSCRIBER_TEST = "subscriber.test"
+    SUBSCRIBER_REDRIVE = "subscriber.redrive"
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One act. It names what the act concerns; it never holds a secret, or the body of a request."""
+
+    action: str
+    """A word of `Action`, or of a later version."""
+    actor: Actor
+    refund_id: str = ""
+    refund_request_id: str = ""
+    charge_id: str = ""
+    subscriber: str = ""
+    event_id: str = ""
+    outcome: str = ""
+    """What came of it, as a stable word: the request's new state, a reason."""
+    fields: tuple[str, ...] = ()
+    """The names of the fields that changed; never their values."""
+    count: int = 0
+    """How many events were selected."""
+    act: str = ""
+    """A random word: however often its script runs, the act is written once."""
+
+    def concerns(self, actor: str, about: frozenset[str]) -> bool:
+        """Whether the actor (token or person; empty: anyone) did it, to one of these refunds or refund requests.
+
+        `about` is empty for everything.
+        """
+        by = not actor or actor in (self.actor.token, self.actor.user)
+        return by and (not about or not about.isdisjoint({self.refund_id, self.refund_request_id} - {""}))
