@@ -18,6 +18,7 @@ from starlette.types import Lifespan
 
 from receiver.errors import ReceiverError
 from receiver.http.api.auth import Tokens
+from receiver.http.api.cases import CaseApi
 from receiver.http.api.deliveries import DeliveryApi
 from receiver.http.api.diagnostics import DiagnosticsApi, DiagnosticsSource
 from receiver.http.api.fps import FpsApi, form_routes
@@ -89,6 +90,7 @@ def build(
     apis = [
         RefundApi(store, tokens.count, now, refreshes, settings.http),
         IssueApi(issuers),
+        CaseApi(store, issuers),
         FpsApi(configured_fps),
         RequestApi(store, issuers),
         SubscriberApi(store, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers),

@@ -14,6 +14,7 @@ import structlog
 from receiver.errors import Conflict, NotFound, StoreUnavailable
 from receiver.issue.generations import generation_of
 from receiver.issue.orders import retry_id
+from receiver.ledger.audit import Actor
 from receiver.ledger.lifecycle import Change
 from receiver.ledger.refund import How, Refund, Source, State
 from receiver.ledger.resolution import closed, reopened, resolution_of
@@ -26,11 +27,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """How a person closes a case, and who that is (`by`: the token's name, `user`: named by a signing-in proxy)."""
+    """How a person closes a case, and who that is."""
 
     how: How
-    by: str
-    user: str = ""
+    actor: Actor
     note: str = ""
     refund_id: str = ""
     """For REFUNDED_ELSEWHERE: the refund with which the buyer was paid."""
@@ -56,8 +56,7 @@ class Cases:
                 self._with_case(root, now),
                 closing.how,
                 now,
-                by=closing.by,
-                user=closing.user,
+                closing.actor,
                 note=closing.note,
                 refund_id=closing.refund_id,
             )
@@ -79,7 +78,7 @@ class Cases:
                     raise _already_used(closing.refund_id, holder)
         raise _collision()
 
-    async def reopen(self, refund_id: str, *, by: str, user: str = "") -> Refund:
+    async def reopen(self, refund_id: str, actor: Actor) -> Refund:
         """Undo a person's closing. An open case stays as it is.
 
         Raises `NotFound`, `Conflict` (`not_declined`, `already_paid`) and `StoreUnavailable`.
@@ -87,7 +86,7 @@ class Cases:
         for _ in range(MOST_COLLISIONS):
             root, now = await self._root(refund_id), self.recorder.store.now()
             known = self._with_case(root, now)
-            change = reopened(known, now, by=by, user=user)
+            change = reopened(known, now, actor)
             if change.is_nothing:
                 return root
             case = known.resolution

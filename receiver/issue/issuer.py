@@ -23,6 +23,7 @@ import msgspec
 
 from receiver.errors import AmazonOutcomeUnknown, BadRequest, Conflict, NotFound, RefundUnclear, StoreUnavailable
 from receiver.issue.attempts import Issued, RefundAttempts
+from receiver.issue.cases import Cases
 from receiver.issue.generations import generation_of
 from receiver.issue.manual import ManualResolver
 from receiver.issue.orders import prepare
@@ -139,6 +140,11 @@ class Issuer:
             asked=asked,
         )
         return await self._issue(prepared, declined)
+
+    @property
+    def cases(self) -> Cases:
+        """Closes and reopens the cases of declined refunds."""
+        return Cases(self.amazon_client, self.recorder)
 
     async def repeat(self, request_id: str, *, by: str) -> RefundRequestRecord:
         """Send an unclear request once more, at a person's request. See `ManualResolver.repeat`."""

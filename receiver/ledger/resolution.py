@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from receiver.errors import Conflict
+from receiver.ledger.audit import Actor
 from receiver.ledger.lifecycle import Change, EventType, PendingEvent
 from receiver.ledger.refund import How, Refund, Resolution, Source, State
 from receiver.ledger.schema import tidy
@@ -73,7 +74,7 @@ def with_reissue(root: Refund, reissue: Refund, now: int) -> Change:
     return _changed(change, case, now, reissue.source, settled_at=reissue.updated_at)
 
 
-def closed(root: Refund, how: How, now: int, *, by: str, user: str = "", note: str = "", refund_id: str = "") -> Change:
+def closed(root: Refund, how: How, now: int, actor: Actor, *, note: str = "", refund_id: str = "") -> Change:
     """The change with which a person closes a case. Repeating the same closing changes nothing.
 
     Raises `Conflict`: `not_declined`, or `already_closed` in any other way.
@@ -85,11 +86,11 @@ def closed(root: Refund, how: How, now: int, *, by: str, user: str = "", note: s
         return Change(root, root)
     if not case.is_open:
         raise already_closed(case)
-    after = Resolution(at=now, how=how, by=by, user=user, note=note, refund_id=refund_id, paid=case.paid)
+    after = Resolution(at=now, how=how, by=actor.token, user=actor.user, note=note, refund_id=refund_id, paid=case.paid)
     return _changed(Change(root, root), after, now, Source.PERSON, settled_at=now)
 
 
-def reopened(root: Refund, now: int, *, by: str, user: str = "") -> Change:
+def reopened(root: Refund, now: int, actor: Actor) -> Change:
     """The change with which a person undoes a closing. An open case stays as it is.
 
     Raises `Conflict`: `not_declined`, or `already_paid` if Amazon says that the buyer has the money.
@@ -103,7 +104,7 @@ def reopened(root: Refund, now: int, *, by: str, user: str = "") -> Change:
         raise Conflict(
             f"Amazon reports {', '.join(case.paid)} as Refunded: the buyer has the money.", reason="already_paid"
         )
-    after = Resolution(at=now, by=by, user=user)
+    after = Resolution(at=now, by=actor.token, user=actor.user)
     return _changed(Change(root, root), after, now, Source.PERSON, settled_at=now)
 
 

@@ -33,10 +33,10 @@ from receiver.http.api.operations import (
     Reasons,
 )
 from receiver.http.api.params import ACCOUNT, REFUND, Parameter, Schema, whole
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import PendingRequestJson
 from receiver.http.headers import traceparent_of
 from receiver.http.problems import RefundProblemJson
+from receiver.http.respond import json_answer
 from receiver.issue.issuer import Issued, Issuer
 from receiver.issue.orders import LONGEST_KEY
 from receiver.ledger.money import CURRENCY
@@ -178,7 +178,10 @@ class IssueApi:
             {
                 400: ("unknown_field",),
                 404: ("no_such_refund",),
-                409: ("not_declined", "not_enough_known", "in_conflict", "not_amazon_pay", "not_merchants_refund"),
+                409: (
+                    *("not_declined", "not_enough_known", "in_conflict", "not_amazon_pay", "not_merchants_refund"),
+                    "closed",
+                ),
             },
             *REFUSALS,
         ),

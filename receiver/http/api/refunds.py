@@ -25,11 +25,11 @@ from receiver.http.api.operations import (
     Operation,
     Reasons,
 )
-from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, moment, number, order_number, text, word
+from receiver.http.api.params import ACCOUNT, IF_NONE_MATCH, REFUND, flag, moment, number, order_number, text, word
 from receiver.http.api.rate_limit import Refreshes
-from receiver.http.api.respond import etag, json_answer, matches
 from receiver.http.api.schema import HistoryJson, RefreshJson, RefundListJson
 from receiver.http.headers import traceparent_of
+from receiver.http.respond import etag, json_answer, matches
 from receiver.http.seats import Seats, share_of
 from receiver.ledger.dispute import dispute_json, permission_of
 from receiver.ledger.history import revision_json
@@ -55,6 +55,7 @@ REASON: Final = word("reason", "Reason code, such as AmazonRejected.")
 CHARGE: Final = word("charge", "Amazon's id of the charge.")
 ORDER: Final = order_number("order", "The merchant's own order number. Printable characters.")
 SINCE: Final = moment("since", "Write the + of an offset as %2B.", "Changed at or after this time.")
+OPEN: Final = flag("open", "Only declined refunds whose case is open: the buyer may still be owed the money.")
 CURSOR: Final = text("cursor", "`nextCursor` of the previous page, for the same filters.")
 LIMIT: Final = number("limit", "Maximum number of items.", 50, 1, 200)
 WAIT: Final = number("wait", "Seconds to wait for the refund to be known and final.", 0, 0, 60)
@@ -82,7 +83,7 @@ class RefundApi:
         tag="refunds",
         summary="Refunds, newest change first",
         scopes=READ,
-        parameters=(ACCOUNT, STATE, REASON, CHARGE, ORDER, SINCE, CURSOR, LIMIT),
+        parameters=(ACCOUNT, STATE, REASON, CHARGE, ORDER, SINCE, OPEN, CURSOR, LIMIT),
         answers=(Answer(200, RefundListJson),),
         reasons=({400: ("bad_cursor",)},),
         in_turn=True,
@@ -90,7 +91,7 @@ class RefundApi:
     async def many(self, call: Call) -> Response:
         """Newest change first, filtered, a page at a time."""
         accounts = call.accounts
-        query = Query(call[STATE], call[REASON], call[CHARGE], order=call[ORDER], since=call[SINCE])
+        query = Query(call[STATE], call[REASON], call[CHARGE], order=call[ORDER], since=call[SINCE], open=call[OPEN])
         cursor = read_cursor(call[CURSOR], query, accounts)
         page = await merged(self._store, accounts, query, cursor, call[LIMIT])
         following = write_cursor(page.next_cursor, query, accounts) if page.next_cursor else None

@@ -37,10 +37,7 @@ class HistoryJson(Json, kw_only=True):
     refund_id: str
     account: Account
     revisions: list[RevisionJson]
-    disputes: Annotated[
-        list[DisputeJson],
-        Meta(description="Of its charge or its charge permission; the first reported first."),
-    ]
+    disputes: Annotated[list[DisputeJson], Meta(description="Of its charge or charge permission, the first one first.")]
 
 
 class RefreshJson(Json, kw_only=True):
