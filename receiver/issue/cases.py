@@ -18,6 +18,7 @@ from receiver.ledger.audit import Actor
 from receiver.ledger.lifecycle import Change
 from receiver.ledger.refund import How, Refund, Source, State
 from receiver.ledger.resolution import closed, reopened, resolution_of
+from receiver.store.account import AccountStore
 from receiver.store.refunds.refunds import CaseGuard, Committed
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import MOST_COLLISIONS, Recorder
@@ -43,6 +44,11 @@ class Cases:
     amazon_client: AmazonClient
     recorder: Recorder
 
+    @property
+    def store(self) -> AccountStore:
+        """The account's store."""
+        return self.amazon_client.store
+
     async def close(self, refund_id: str, closing: Closing) -> Refund:
         """Close the case of a declined refund. Returns the first refund of its chain. Safe to repeat.
 
@@ -51,7 +57,7 @@ class Cases:
         `StoreUnavailable`.
         """
         for _ in range(MOST_COLLISIONS):
-            root, now = await self._root(refund_id), self.recorder.store.now()
+            root, now = await self._root(refund_id), self.store.now()
             change = closed(
                 self._with_case(root, now),
                 closing.how,
@@ -65,7 +71,7 @@ class Cases:
             if closing.refund_id:
                 await self._check_paying(root, closing.refund_id)
             last = await self._last(root)
-            request_id = retry_id(last.refund_id, await generation_of(self.recorder.store, last))
+            request_id = retry_id(last.refund_id, await generation_of(self.store, last))
             guard = CaseGuard(request_id=request_id, takes=closing.refund_id)
             match await self._write(Change(root, change.refund, change.emissions), now, guard):
                 case Committed.OK:
@@ -74,7 +80,7 @@ class Cases:
                 case Committed.REISSUING:
                     raise _being_reissued("a request to reissue it is open")
                 case Committed.USED:
-                    holder = await self.recorder.store.refunds.closed_with(root.account, closing.refund_id)
+                    holder = await self.store.refunds.closed_with(closing.refund_id)
                     raise _already_used(closing.refund_id, holder)
         raise _collision()
 
@@ -84,7 +90,7 @@ class Cases:
         Raises `NotFound`, `Conflict` (`not_declined`, `already_paid`) and `StoreUnavailable`.
         """
         for _ in range(MOST_COLLISIONS):
-            root, now = await self._root(refund_id), self.recorder.store.now()
+            root, now = await self._root(refund_id), self.store.now()
             known = self._with_case(root, now)
             change = reopened(known, now, actor)
             if change.is_nothing:
@@ -102,7 +108,7 @@ class Cases:
         return msgspec.structs.replace(root, resolution=resolution_of(root, now, self.recorder.tracked_for))
 
     async def _write(self, change: Change, now: int, guard: CaseGuard) -> Committed:
-        subscriber_list = await self.recorder.store.subscribers.read(change.refund.account)
+        subscriber_list = await self.store.subscribers.read()
         committed, _ = await self.recorder.write([change], subscriber_list, now, guard=guard)
         return committed
 
@@ -112,7 +118,7 @@ class Cases:
         return await self._known(refund.retry_root) if refund.retry_root else refund
 
     async def _known(self, refund_id: str) -> Refund:
-        found = await self.recorder.store.refunds.get(self.amazon_client.account.name, refund_id)
+        found = await self.store.refunds.get(refund_id)
         if found is None:
             raise NotFound("There is no such refund.", reason="no_such_refund")
         return found
@@ -122,7 +128,7 @@ class Cases:
         last, seen = root, {root.refund_id}
         while last.retried_by and last.retried_by not in seen:
             seen.add(last.retried_by)
-            found = await self.recorder.store.refunds.get(root.account, last.retried_by)
+            found = await self.store.refunds.get(last.retried_by)
             if found is None:
                 raise _being_reissued(f"{last.retried_by} repeats it, and Amazon has not reported its state")
             last = found
@@ -132,7 +138,7 @@ class Cases:
 
     async def _check_paying(self, root: Refund, refund_id: str) -> None:
         """Raise `Conflict` unless this refund can have paid the buyer what the declined one did not."""
-        paying = await self.recorder.store.refunds.get(root.account, refund_id)
+        paying = await self.store.refunds.get(refund_id)
         if paying is None or paying.state != State.REFUNDED:
             seen = await self.amazon_client.fetch_refund(refund_id)
             self.amazon_client.check_environment(seen.environment)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from receiver.issue.orders import retry_id
 from receiver.ledger.refund import Refund
-from receiver.store import Store
+from receiver.store.account import AccountStore
 
 
-async def generation_of(store: Store, declined: Refund) -> int:
+async def generation_of(store: AccountStore, declined: Refund) -> int:
     """The retry that is open, or that ended unclear or with a refund; else the next generation.
 
     Raises `StoreUnavailable`.
@@ -20,7 +20,7 @@ async def generation_of(store: Store, declined: Refund) -> int:
     last = declined.retry_refused.generation if declined.retry_refused else 0
     generation = max(last, 1)
     while True:
-        record = await store.requests.get(declined.account, retry_id(declined.refund_id, generation))
+        record = await store.requests.get(retry_id(declined.refund_id, generation))
         # Records are kept for 400 days; the declined refund stores their number for its whole lifetime.
         over = generation <= last if record is None else record.proves_nothing_issued
         if not over:

@@ -16,8 +16,8 @@ lease ends. After an attempt without a complete answer, only a 2xx or a person c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
@@ -29,7 +29,7 @@ from receiver.issue.manual import ManualResolver
 from receiver.issue.orders import prepare
 from receiver.issue.refusals import check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
-from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total
+from receiver.ledger.charge import CAPTURED, Charge, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, Resolution, State
@@ -44,7 +44,7 @@ from receiver.ledger.refund_request import (
 from receiver.ledger.resolution import not_reissued, resolution_of
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NOT_MERCHANTS_REFUND, judge, not_merchants_refund
 from receiver.runtime.metrics import Metrics
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.requests.requests import Attempt, CaseClosed, Disputed, NotReserved, Reserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.charges import Charges
@@ -56,8 +56,7 @@ __all__ = ["Issued", "Issuer"]
 
 @dataclass(slots=True)
 class Issuer:
-    """Issues refunds of one account. `new_owner` returns a fresh random name for a claim. `over` is the maximum overage
-    above the captured amount.
+    """Issues refunds of one account. `new_owner` returns a fresh random name for a claim.
 
     A lease is in seconds; `concurrency` is the number of requests that the workers process in parallel. Within
     `same_amount_within` ms of the start of a refund, another one of the same amount is issued only if the caller names
@@ -65,24 +64,23 @@ class Issuer:
     """
 
     amazon_client: AmazonClient
-    store: Store
     recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
     new_owner: Callable[[], str]
-    over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
     lease: float = 30.0
     concurrency: int = 4
     same_amount_within: int = 3_600_000
 
     @property
-    def _name(self) -> str:
-        return self.amazon_client.account.name
+    def store(self) -> AccountStore:
+        """The store of the account."""
+        return self.amazon_client.store
 
     @property
     def attempts(self) -> RefundAttempts:
         """Sends the account's requests."""
-        return RefundAttempts(self.amazon_client, self.store, self.recorder, self.metrics, self.random)
+        return RefundAttempts(self.amazon_client, self.recorder, self.metrics, self.random)
 
     def worker(self) -> Worker:
         """Resumes interrupted requests."""
@@ -108,7 +106,7 @@ class Issuer:
         Uses Amazon's default soft descriptor, because Amazon does not return the one that was sent for the declined
         refund. If Amazon provably refused the last retry, this is a new one (see `generations.py`).
         """
-        declined = await self.store.refunds.get(self._name, refund_id)
+        declined = await self.store.refunds.get(refund_id)
         if declined is None:
             raise NotFound("There is no such refund.", reason="no_such_refund")
         if declined.refund_type == FPS:
@@ -159,7 +157,7 @@ class Issuer:
         return await ManualResolver(self.attempts).as_not_issued(request_id, by=by)
 
     async def _issue(self, prepared: PreparedRefund, declined: Refund | None = None) -> Issued:
-        known = await self.store.requests.get(self._name, prepared.id)
+        known = await self.store.requests.get(prepared.id)
         if known is not None:
             return await self._known(known, prepared)
         if declined is not None:
@@ -168,23 +166,21 @@ class Issuer:
         captured = _refundable(charge, prepared)
         if not prepared.order_reference:
             prepared = msgspec.structs.replace(prepared, order_reference=charge.merchant_reference_id)
-        guard = self._guard(prepared, charge, refundable_total(captured, self.over), declined)
-        await self.store.requests.upgrade_charge_book(self._name, prepared.charge_id)
+        guard = self._guard(prepared, charge, refundable_total(captured, self.amazon_client.account.over), declined)
+        await self.store.requests.upgrade_charge_book(prepared.charge_id)
         if declined is not None:
             # Read after the charge: the reserving script detects what has changed since.
-            await check_unseen(self.store, self._name, charge, prepared)
+            await check_unseen(self.store, charge, prepared)
         lease = int(self.lease * 1000)
-        reserved = await self.store.requests.reserve(
-            self._name, prepared, owner=self.new_owner(), guard=guard, lease=lease
-        )
+        reserved = await self.store.requests.reserve(prepared, owner=self.new_owner(), guard=guard, lease=lease)
         match reserved:
             case NotReserved() | Disputed():
-                raise await hindrance(self.store, self._name, prepared, reserved, guard.most)
+                raise await hindrance(self.store, prepared, reserved, guard.most)
             case CaseClosed():
                 raise not_reissued(await self._case(declined) if declined else None)
             case Reserved(token=token):
                 await self.attempts.when_admitted(Attempt(prepared.id, token), prepared)
-                record = await self.store.requests.get(self._name, prepared.id)
+                record = await self.store.requests.get(prepared.id)
                 if record is None:
                     raise StoreUnavailable(
                         "The store was emptied; repeat the call with the same key.", reason="store_emptied"
@@ -196,17 +192,17 @@ class Issuer:
         """Refuse what the state of the charge cannot change, before Amazon is asked. The script checks the rest."""
         if (case := await self._case(declined)) and not case.is_open:
             raise not_reissued(case)
-        found = judge(declined, await self.store.charges.known(self._name, declined.charge_id), self.store.now())
+        found = judge(declined, await self.store.charges.known(declined.charge_id), self.store.now())
         if found and NOT_MERCHANTS_REFUND in found.reasons:
             raise not_merchants_refund()
         if found and BUYER_MAY_BE_PAID in found.reasons:
-            raise await hindrance(self.store, self._name, prepared, Disputed())
+            raise await hindrance(self.store, prepared, Disputed())
 
     async def _case(self, declined: Refund) -> Resolution | None:
         """The case of a declined refund, which is that of the first refund of its chain."""
         root: Refund | None = declined
         if declined.retry_root:
-            root = await self.store.refunds.get(self._name, declined.retry_root)
+            root = await self.store.refunds.get(declined.retry_root)
         return resolution_of(root, self.store.now(), self.recorder.tracked_for) if root else None
 
     def _guard(self, prepared: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
@@ -233,8 +229,8 @@ class Issuer:
             )
         match record.state:
             case RequestState.DONE:
-                refund = await self.store.refunds.get(self._name, record.refund_id)
-                current = await current_refunds(self.store, self._name, [refund] if refund else [])
+                refund = await self.store.refunds.get(record.refund_id)
+                current = await current_refunds(self.store, [refund] if refund else [])
                 return Issued(record, current[0] if current else None)
             case RequestState.REFUSED:
                 raise refusal(record)
@@ -245,7 +241,7 @@ class Issuer:
                     "in Seller Central before you use a new key, and settle the request (`receiver refund "
                     f"settle-request`). {record.detail}",
                     refund_request_id=record.order.id,
-                    candidate=await self.store.requests.candidate_of(self._name, record),
+                    candidate=await self.store.requests.candidate_of(record),
                 )
         return Issued(record, None)
 

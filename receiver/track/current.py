@@ -17,27 +17,27 @@ from receiver.ledger.retryability import KnownCharge, judged
 from receiver.outbox.events.advice import advice_of
 from receiver.outbox.events.event import Event
 from receiver.outbox.subscribers.filters import OF_CASES
-from receiver.store import Store
+from receiver.store.account import AccountStore
 
 NOTHING = KnownCharge()
 
 
-async def current_refunds(store: Store, account: str, refunds: Sequence[Refund]) -> list[Refund]:
+async def current_refunds(store: AccountStore, refunds: Sequence[Refund]) -> list[Refund]:
     """The account's refunds, with the case and `retryable` of declined ones. Raises `StoreUnavailable`."""
     declined = [refund for refund in refunds if refund.state == State.DECLINED]
     if not declined:
         return list(refunds)
     known, roots = await asyncio.gather(
-        store.charges.known_all(account, (refund.charge_id for refund in declined)), _roots(store, account, declined)
+        store.charges.known_all(refund.charge_id for refund in declined), _roots(store, declined)
     )
     now = store.now()
     return [judged(_with_case(refund, roots, now), known.get(refund.charge_id, NOTHING), now) for refund in refunds]
 
 
-async def _roots(store: Store, account: str, refunds: Sequence[Refund]) -> dict[str, Refund]:
+async def _roots(store: AccountStore, refunds: Sequence[Refund]) -> dict[str, Refund]:
     """The first refund of each chain of retries, which has the case."""
     names = {refund.retry_root for refund in refunds if refund.retry_root}
-    found = await asyncio.gather(*(store.refunds.get_or_id(account, name) for name in names))
+    found = await asyncio.gather(*(store.refunds.get_or_id(name) for name in names))
     return {refund.refund_id: refund for refund in found if isinstance(refund, Refund)}
 
 
@@ -48,7 +48,7 @@ def _with_case(refund: Refund, roots: Mapping[str, Refund], now: int) -> Refund:
     return msgspec.structs.replace(refund, resolution=resolution_of(root, now) if root else None)
 
 
-async def current_events(store: Store, account: str, events: Sequence[Event]) -> list[Event]:
+async def current_events(store: AccountStore, events: Sequence[Event]) -> list[Event]:
     """The account's events with current advice. In the refund, only the fields that advice depends on are updated.
 
     Raises `StoreUnavailable`.
@@ -57,9 +57,9 @@ async def current_events(store: Store, account: str, events: Sequence[Event]) ->
     if not declined:
         return list(events)
     present, known, roots = await asyncio.gather(
-        asyncio.gather(*(store.refunds.get_or_id(account, refund.refund_id) for refund in declined)),
-        store.charges.known_all(account, (refund.charge_id for refund in declined)),
-        _roots(store, account, declined),
+        asyncio.gather(*(store.refunds.get_or_id(refund.refund_id) for refund in declined)),
+        store.charges.known_all(refund.charge_id for refund in declined),
+        _roots(store, declined),
     )
     by_id = {refund.refund_id: refund for refund in present if isinstance(refund, Refund)}
     now = store.now()

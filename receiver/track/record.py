@@ -58,16 +58,15 @@ class Recorder:
         """
         own = {"stuck_after": account.stuck_after, "region": account.endpoint.region.value}
         how: Mapping[str, Any] = {"source": source, **own}
+        store = self.store.of(account.name)
         for _ in range(MOST_COLLISIONS):
-            known, subscriber_list = await asyncio.gather(
-                self.store.refunds.get(account.name, seen.refund_id), self.store.subscribers.read(account.name)
-            )
-            now = self.store.now()
+            known, subscriber_list = await asyncio.gather(store.refunds.get(seen.refund_id), store.subscribers.read())
+            now = store.now()
             change = with_case(decide(account.name, known, seen, now=now, facts=details, **how), now, self.tracked_for)
             if more_details and change.emissions:
                 given = {name: value for name, value in details.items() if value}
                 details, more_details = {**await more_details(change.refund), **given}, None
-                now = self.store.now()
+                now = store.now()
                 decided = decide(account.name, known, seen, now=now, facts=details, **how)
                 change = with_case(decided, now, self.tracked_for)
             changes = await self._with_root(change, now)
@@ -89,18 +88,19 @@ class Recorder:
 
     async def annotate(self, account: str, refund_id: str, details: Facts) -> Refund | None:
         """Add details to a known refund, as a revision without an event. Returns the refund; None if it is unknown."""
+        store = self.store.of(account)
         for _ in range(MOST_COLLISIONS):
-            known = await self.store.refunds.get(account, refund_id)
+            known = await store.refunds.get(refund_id)
             if known is None:
                 return None
-            now, refund = self.store.now(), with_details(known, details)
+            now, refund = store.now(), with_details(known, details)
             if refund is not known:
                 refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=now)
             change = with_case(Change(known, refund), now, self.tracked_for)
             changes = await self._with_root(change, now)
             if not changes:
                 return known
-            subscriber_list = await self.store.subscribers.read(account)
+            subscriber_list = await store.subscribers.read()
             committed, _ = await self.write(changes, subscriber_list, now)
             if committed is Committed.OK:
                 return change.refund
@@ -109,7 +109,7 @@ class Recorder:
     async def _with_root(self, change: Change, now: int) -> list[Change]:
         """What has to be written: the change, and what it means for the case of the chain of retries."""
         refund, changes = change.refund, [] if change.is_nothing else [change]
-        if refund.retry_root and (root := await self.store.refunds.get(refund.account, refund.retry_root)):
+        if refund.retry_root and (root := await self.store.of(refund.account).refunds.get(refund.retry_root)):
             of_root = with_reissue(root, refund, now)
             changes += [] if of_root.is_nothing else [of_root]
         return changes
@@ -135,7 +135,7 @@ class Recorder:
         if self.declared and not subscriber_list.version and any(change.emissions for change in changes):
             raise StoreUnavailable("The subscribers are being written again.", reason="store_emptied")
         first, *also = changes
-        committed = await self.store.refunds.commit(
+        committed = await self.store.of(first.refund.account).refunds.commit(
             Commit(
                 known=first.known,
                 refund=first.refund,

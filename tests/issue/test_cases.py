@@ -47,7 +47,7 @@ async def refused(act: Awaitable[Any]) -> str:
 
 
 async def open_ones(shop: Desk) -> list[str]:
-    page = await shop.store.refunds.page("us", Query(open=True))
+    page = await shop.store.of("us").refunds.page(Query(open=True))
     return [each.refund_id for each in page.refunds]
 
 
@@ -75,7 +75,7 @@ async def test_a_decline_is_open_until_its_reissue_is_refunded(shop: Desk, redis
     assert case is not None
     assert (case.how, case.refund_id) == (How.REISSUED, third.refund_id)
     assert [each for each in await events(shop, redis) if each[0] == "resolved"] == [("resolved", first)]
-    history = await shop.store.refunds.history("us", first)
+    history = await shop.store.of("us").refunds.history(first)
     assert history[-1].resolution is not None
     assert history[-1].resolution.how is How.REISSUED
 
@@ -181,7 +181,7 @@ async def test_what_was_found_at_amazon_is_recorded(shop: Desk) -> None:
     first = await declined(shop)
     charge = (await refund(shop, first)).charge_id
     made = shop.simulator.start_refund("3.00", "USD", "RefundedAtOnce", charge)
-    assert await shop.store.refunds.get("us", made) is None
+    assert await shop.store.of("us").refunds.get(made) is None
     await shop.issuer.cases.close(first, Closing(How.REFUNDED_ELSEWHERE, ANN, refund_id=made))
     assert (await refund(shop, made)).state == "Refunded"
 

@@ -112,7 +112,7 @@ class CaseApi:
         return await self._answer(await self._issuers[refund.account].cases.reopen(refund.refund_id, actor))
 
     async def _answer(self, refund: Refund) -> Response:
-        (current,) = await current_refunds(self._store, refund.account, [refund])
+        (current,) = await current_refunds(self._store.of(refund.account), [refund])
         return json_answer(refund_json(current))
 
 
