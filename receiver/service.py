@@ -132,6 +132,7 @@ class Service:
         self.store.connection.accounts = [account.name for account in self.accounts]
         for account in self.accounts:
             self.store.of(account.name).charges.over = account.over
+        self.store.connection.tracked_for = milliseconds(settings.track.open_if_younger)
         self.store.connection.keep_dead = settings.delivery.keep_dead
         self.store.connection.seen_for = int(
             (ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000

@@ -105,7 +105,7 @@ class Cases:
 
     def _with_case(self, root: Refund, now: int) -> Refund:
         """The refund with its case, also if it was declined before cases were recorded."""
-        return msgspec.structs.replace(root, resolution=resolution_of(root, now, self.recorder.tracked_for))
+        return msgspec.structs.replace(root, resolution=resolution_of(root, now, self.store.connection.tracked_for))
 
     async def _write(self, change: Change, now: int, guard: CaseGuard) -> Committed:
         subscriber_list = await self.store.subscribers.read()

@@ -203,7 +203,7 @@ class Issuer:
         root: Refund | None = declined
         if declined.retry_root:
             root = await self.store.refunds.get(declined.retry_root)
-        return resolution_of(root, self.store.now(), self.recorder.tracked_for) if root else None
+        return resolution_of(root, self.store.now(), self.store.connection.tracked_for) if root else None
 
     def _guard(self, prepared: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
         """The guard for a new refund or a retry."""

@@ -31,7 +31,7 @@ async def current_refunds(store: AccountStore, refunds: Sequence[Refund]) -> lis
         store.charges.known_all(refund.charge_id for refund in declined), _roots(store, declined)
     )
     now = store.now()
-    return [judged(_with_case(refund, roots, now), known.get(refund.charge_id, NOTHING), now) for refund in refunds]
+    return [judged(_with_case(store, refund, roots), known.get(refund.charge_id, NOTHING), now) for refund in refunds]
 
 
 async def _roots(store: AccountStore, refunds: Sequence[Refund]) -> dict[str, Refund]:
@@ -41,11 +41,12 @@ async def _roots(store: AccountStore, refunds: Sequence[Refund]) -> dict[str, Re
     return {refund.refund_id: refund for refund in found if isinstance(refund, Refund)}
 
 
-def _with_case(refund: Refund, roots: Mapping[str, Refund], now: int) -> Refund:
+def _with_case(store: AccountStore, refund: Refund, roots: Mapping[str, Refund]) -> Refund:
     if refund.state != State.DECLINED:
         return refund
     root = roots.get(refund.retry_root) if refund.retry_root else refund
-    return msgspec.structs.replace(refund, resolution=resolution_of(root, now) if root else None)
+    case = resolution_of(root, store.now(), store.connection.tracked_for) if root else None
+    return msgspec.structs.replace(refund, resolution=case)
 
 
 async def current_events(store: AccountStore, events: Sequence[Event]) -> list[Event]:
@@ -62,12 +63,13 @@ async def current_events(store: AccountStore, events: Sequence[Event]) -> list[E
         _roots(store, declined),
     )
     by_id = {refund.refund_id: refund for refund in present if isinstance(refund, Refund)}
-    now = store.now()
-    return [_current(event, by_id, roots | by_id, known.get(event.refund.charge_id, NOTHING), now) for event in events]
+    return [
+        _current(store, event, by_id, roots | by_id, known.get(event.refund.charge_id, NOTHING)) for event in events
+    ]
 
 
 def _current(
-    event: Event, present: Mapping[str, Refund], roots: Mapping[str, Refund], known: KnownCharge, now: int
+    store: AccountStore, event: Event, present: Mapping[str, Refund], roots: Mapping[str, Refund], known: KnownCharge
 ) -> Event:
     if event.refund.state != State.DECLINED:
         return event
@@ -83,8 +85,8 @@ def _current(
             finals=latest.finals,
         )
     if event.type not in OF_CASES:
-        refund = msgspec.structs.replace(refund, resolution=_with_case(latest or refund, roots, now).resolution)
-    refund = judged(refund, known, now)
+        refund = msgspec.structs.replace(refund, resolution=_with_case(store, latest or refund, roots).resolution)
+    refund = judged(refund, known, store.now())
     return msgspec.structs.replace(event, refund=refund, advice=advice_of(refund, event.type))
 
 

@@ -15,7 +15,7 @@ from receiver.errors import StoreUnavailable
 from receiver.ledger.lifecycle import Change, Facts, decide, with_details
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation, Refund, Source
-from receiver.ledger.resolution import TRACKED_FOR, with_case, with_reissue
+from receiver.ledger.resolution import with_case, with_reissue
 from receiver.outbox.events.event import Event, Recorded, event_of, to_fields
 from receiver.outbox.formats.registry import wants
 from receiver.store import Store
@@ -30,14 +30,12 @@ class Recorder:
     """Records observations in the ledger. `random` gives a number in [0, 1) for the jitter of the next poll.
 
     `declared`: whether the configuration declares subscribers. If so, a store without a subscriber list has been
-    emptied, and an event committed before the list is restored would be owed to no subscriber. `tracked_for` (ms): a
-    refund that was declined longer ago when it is first seen gets no open case.
+    emptied, and an event committed before the list is restored would be owed to no subscriber.
     """
 
     store: Store
     random: Callable[[], float]
     declared: bool = False
-    tracked_for: int = TRACKED_FOR
 
     async def record(
         self,
@@ -58,17 +56,19 @@ class Recorder:
         """
         own = {"stuck_after": account.stuck_after, "region": account.endpoint.region.value}
         how: Mapping[str, Any] = {"source": source, **own}
-        store = self.store.of(account.name)
+        store, tracked_for = self.store.of(account.name), self.store.connection.tracked_for
         for _ in range(MOST_COLLISIONS):
             known, subscriber_list = await asyncio.gather(store.refunds.get(seen.refund_id), store.subscribers.read())
             now = store.now()
-            change = with_case(decide(account.name, known, seen, now=now, facts=details, **how), now, self.tracked_for)
+            change = with_case(
+                decide(account.name, known, seen, now=now, facts=details, **how), now, self.store.connection.tracked_for
+            )
             if more_details and change.emissions:
                 given = {name: value for name, value in details.items() if value}
                 details, more_details = {**await more_details(change.refund), **given}, None
                 now = store.now()
                 decided = decide(account.name, known, seen, now=now, facts=details, **how)
-                change = with_case(decided, now, self.tracked_for)
+                change = with_case(decided, now, tracked_for)
             changes = await self._with_root(change, now)
             if not changes:
                 return Recorded(change)
@@ -96,7 +96,7 @@ class Recorder:
             now, refund = store.now(), with_details(known, details)
             if refund is not known:
                 refund = msgspec.structs.replace(refund, revision=known.revision + 1, changed_at=now)
-            change = with_case(Change(known, refund), now, self.tracked_for)
+            change = with_case(Change(known, refund), now, self.store.connection.tracked_for)
             changes = await self._with_root(change, now)
             if not changes:
                 return known
