@@ -51,7 +51,6 @@ class Tally:
     counts: Counter[Pruned] = field(default_factory=Counter)
 
     def fields(self) -> dict[str, object]:
-        """As JSON."""
         kept = {str(word): count for word, count in sorted(self.counts.items()) if word is not Pruned.PRUNED}
         return {"account": self.account, "pruned": self.counts[Pruned.PRUNED], "kept": kept}
 

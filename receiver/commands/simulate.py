@@ -109,7 +109,7 @@ def snippet(simulator: Simulator, keys: Path) -> str:
         "private_key_file": str(folder / MERCHANT_KEY),
         "endpoint": simulator.base_url,
     }
-    legacy = {
+    fps = {
         "access_key_id": ACCESS_KEY_ID,
         "secret_access_key": SECRET_ACCESS_KEY,
         "endpoint": simulator.fps_endpoint,
@@ -123,7 +123,7 @@ def snippet(simulator: Simulator, keys: Path) -> str:
             "[accounts.signing_certificates]",
             f"{_quoted(simulator.certificate_url)} = {_quoted(str(folder / CERTIFICATE))}",
             "[accounts.fps]",
-            *(f"{name} = {_quoted(value)}" for name, value in legacy.items()),
+            *(f"{name} = {_quoted(value)}" for name, value in fps.items()),
         )
     )
 

@@ -12,7 +12,7 @@ import msgspec
 
 from receiver.amazon.account import Account
 from receiver.errors import StoreUnavailable
-from receiver.ledger.lifecycle import Change, Facts, decide, with_details
+from receiver.ledger.lifecycle import Change, Details, decide, with_details
 from receiver.ledger.polling import next_look
 from receiver.ledger.refund import Observation, Refund, Source
 from receiver.ledger.resolution import with_case, with_reissue
@@ -44,8 +44,8 @@ class Recorder:
         *,
         source: Source,
         token: int = 0,
-        details: Facts = MappingProxyType({}),
-        more_details: Callable[[Refund], Awaitable[Facts]] | None = None,
+        details: Details = MappingProxyType({}),
+        more_details: Callable[[Refund], Awaitable[Details]] | None = None,
         traceparent: str = "",
     ) -> Recorded:
         """Write the changes of an observation. If there are none, nothing is written and the claim is still held.
@@ -60,14 +60,13 @@ class Recorder:
         for _ in range(MOST_COLLISIONS):
             known, subscriber_list = await asyncio.gather(store.refunds.get(seen.refund_id), store.subscribers.read())
             now = store.now()
-            change = with_case(
-                decide(account.name, known, seen, now=now, facts=details, **how), now, self.store.connection.tracked_for
-            )
+            decided = decide(account.name, known, seen, now=now, details=details, **how)
+            change = with_case(decided, now, tracked_for)
             if more_details and change.emissions:
                 given = {name: value for name, value in details.items() if value}
                 details, more_details = {**await more_details(change.refund), **given}, None
                 now = store.now()
-                decided = decide(account.name, known, seen, now=now, facts=details, **how)
+                decided = decide(account.name, known, seen, now=now, details=details, **how)
                 change = with_case(decided, now, tracked_for)
             changes = await self._with_root(change, now)
             if not changes:
@@ -86,7 +85,7 @@ class Recorder:
                 return Recorded(change, events)
         raise StoreUnavailable("Others kept writing the same refund.", reason="store_collision")
 
-    async def annotate(self, account: str, refund_id: str, details: Facts) -> Refund | None:
+    async def annotate(self, account: str, refund_id: str, details: Details) -> Refund | None:
         """Add details to a known refund, as a revision without an event. Returns the refund; None if it is unknown."""
         store = self.store.of(account)
         for _ in range(MOST_COLLISIONS):

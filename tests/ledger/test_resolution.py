@@ -22,7 +22,7 @@ ROOT, REISSUES = "R0", ("R1", "R2", "R3")
 
 def observe(known: Refund | None, refund_id: str, state: str, at: int, **facts: Any) -> Change:
     seen = Observation(refund_id=refund_id, state=state, updated_at=T0 + at)
-    return with_case(decide("us", known, seen, source=Source.POLL, now=T0 + at, facts=facts), T0 + at)
+    return with_case(decide("us", known, seen, source=Source.POLL, now=T0 + at, details=facts), T0 + at)
 
 
 def declined(at: int = 0) -> Refund:

@@ -43,22 +43,22 @@ class ApiProblem(ReceiverError):
         *,
         status: int,
         reason: str = "",
-        request_id: str = "",
+        http_request_id: str = "",
         amazon_request_id: str = "",
         retry_after: int | None = None,
     ) -> None:
         super().__init__(detail, reason=reason, retry_after=retry_after)
-        self.status, self.request_id, self.amazon_request_id = status, request_id, amazon_request_id
+        self.status, self.http_request_id, self.amazon_request_id = status, http_request_id, amazon_request_id
 
 
 class _Refusal(msgspec.Struct, rename="camel"):
-    request_id: str | None = None
+    amazon_request_id: str | None = msgspec.field(default=None, name="requestId")
 
 
 class _Problem(msgspec.Struct, rename="camel"):
     detail: str
     reason: str
-    request_id: str = ""
+    http_request_id: str = msgspec.field(default="", name="requestId")
     amazon: _Refusal | None = None
 
 
@@ -194,8 +194,8 @@ def explain(error: ReceiverError) -> list[str]:
         lines.append(HINTS[error.reason])
     if isinstance(error, ApiProblem) and error.amazon_request_id:
         lines.append(f"For Amazon Pay support: Amazon's request id is {error.amazon_request_id}.")
-    if isinstance(error, ApiProblem) and error.request_id and error.status >= 500:
-        lines.append(f"See request id {error.request_id} in the service's log.")
+    if isinstance(error, ApiProblem) and error.http_request_id and error.status >= 500:
+        lines.append(f"See request id {error.http_request_id} in the service's log.")
     return lines
 
 
@@ -213,8 +213,8 @@ def _problem(answer: Response) -> ApiProblem:
                 problem.detail,
                 status=answer.status,
                 reason=problem.reason,
-                request_id=problem.request_id,
-                amazon_request_id=(problem.amazon and problem.amazon.request_id) or "",
+                http_request_id=problem.http_request_id,
+                amazon_request_id=(problem.amazon and problem.amazon.amazon_request_id) or "",
                 retry_after=seconds,
             )
     if 300 <= answer.status < 400:

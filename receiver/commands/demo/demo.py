@@ -19,7 +19,7 @@ from rich.table import Table
 
 from receiver.commands.demo.folder import temporary_folder
 from receiver.commands.demo.stage import FAILS_FIRST, OUTCOME_DELAY, SHORTENED, Stage, stage
-from receiver.commands.demo.story import DECLINED, EXPECTED, FORGERIES, Expectation, Part, judge, missing, story
+from receiver.commands.demo.story import DECLINED, EXPECTED, FORGERIES, Expectation, StoryRefund, judge, missing, story
 from receiver.commands.signals import at_signal
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ async def until_stopped(work: Coroutine[Any, Any, T], stopped: asyncio.Event | N
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def perform(scene: Stage, parts: list[Part], show: Show) -> dict[str, Any]:
+async def perform(scene: Stage, parts: list[StoryRefund], show: Show) -> dict[str, Any]:
     """Starts the refunds, waits until everything was observed or `PATIENCE` is over, and judges the outcome."""
     began = time.monotonic()
     expectations: dict[str, Expectation] = {}
@@ -88,7 +88,7 @@ async def perform(scene: Stage, parts: list[Part], show: Show) -> dict[str, Any]
     return summary(scene, refunds, refusals, problems, time.monotonic() - began)
 
 
-def start(scene: Stage, part: Part) -> str:
+def start(scene: Stage, part: StoryRefund) -> str:
     """Starts one refund at the simulator and sets up the fault of its final notification."""
     refund_id = scene.simulator.start_refund(part.amount, part.currency, part.outcome)
     state = EXPECTED[part.outcome].state

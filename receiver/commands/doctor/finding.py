@@ -100,5 +100,4 @@ class Report:
 
 
 def report(findings: Iterable[Finding]) -> Report:
-    """The findings as a report."""
     return Report(tuple(findings))

@@ -110,7 +110,7 @@ def as_dict(answer: calls.FpsAnswer) -> dict[str, Any]:
             "refundTransactionReference": seen.refund_id,
             "transactionId": answer.transaction_id,
             "transactionStatus": answer.transaction_status,
-            "requestId": answer.request_id or None,
+            "requestId": answer.amazon_request_id or None,
         },
     }
 
@@ -124,7 +124,7 @@ def _fields(answer: calls.FpsAnswer) -> list[tuple[str, str | Text | None]]:
         ("Pending for", seen.reason_description or None),
         ("Amount", str(seen.amount) if seen.amount else "the whole remaining amount"),
         ("Transaction", answer.transaction_id),
-        ("Request id", answer.request_id or None),
+        ("Request id", answer.amazon_request_id or None),
         ("As of", moment(amazon_time(seen.updated_at))),
     ]
 
@@ -197,4 +197,4 @@ def _explaining() -> Iterator[None]:
 
 
 def _request_id(error: AmazonError) -> str:
-    return f" Amazon's request id: {error.request_id}." if error.request_id else ""
+    return f" Amazon's request id: {error.amazon_request_id}." if error.amazon_request_id else ""

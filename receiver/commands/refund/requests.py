@@ -40,7 +40,7 @@ RequestId = Annotated[str, typer.Argument(metavar="ID", callback=_request_id, he
 
 def requests(
     call: ServiceCall,
-    request_id: Annotated[
+    refund_request_id: Annotated[
         str | None,
         typer.Argument(metavar="ID", callback=_request_id, help="Show this request, whatever its state."),
     ] = None,
@@ -54,8 +54,10 @@ def requests(
     close it with `settle-request`. `candidateRefundId` is the refund that the request may have made. Needs a token
     with the scope refund.
     """
-    if request_id:
-        answer = call.run(lambda api: api.call("GET", target("refund-requests", request_id, account=call.account)))
+    if refund_request_id:
+        answer = call.run(
+            lambda api: api.call("GET", target("refund-requests", refund_request_id, account=call.account))
+        )
         emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RefundRequestJson)))
         return
     path = target("refund-requests", state=state, limit=limit, account=call.account)
@@ -72,14 +74,14 @@ def requests(
         say([f"Showing {len(found.requests)} of {found.total}. Use a higher --limit for more."])
 
 
-def repeat(call: ServiceCall, request_id: RequestId) -> None:
+def repeat(call: ServiceCall, refund_request_id: RequestId) -> None:
     """Send an unclear request again, before you settle it.
 
     It uses the same Amazon idempotency key, so Amazon repeats its first answer and never refunds twice. Exit codes:
     4 Amazon has not answered yet, the service keeps trying · 6 the request is still unclear. Needs a token with the
     scope refund; its name is logged.
     """
-    path = target("refund-requests", request_id, "repeat", account=call.account)
+    path = target("refund-requests", refund_request_id, "repeat", account=call.account)
     answer = call.run(lambda api: api.call("POST", path, wait=30))
     found = decode(answer, RefundRequestJson)
     emit_json(answer.body) if call.json else emit_fields(_fields(found))
@@ -90,7 +92,7 @@ def repeat(call: ServiceCall, request_id: RequestId) -> None:
 
 def settle_request(
     call: ServiceCall,
-    request_id: RequestId,
+    refund_request_id: RequestId,
     refund_id: Annotated[
         str | None,
         typer.Option(
@@ -115,7 +117,7 @@ def settle_request(
     if (refund_id is None) != not_issued:
         raise ConfigurationError(["Use either --refund-id REFUND or --not-issued."])
     body = {"notIssued": True} if refund_id is None else {"refundId": refund_id}
-    path = target("refund-requests", request_id, "settle", account=call.account)
+    path = target("refund-requests", refund_request_id, "settle", account=call.account)
     answer = call.run(lambda api: api.call("POST", path, body=body))
     emit_json(answer.body) if call.json else emit_fields(_fields(decode(answer, RefundRequestJson)))
 

@@ -60,8 +60,8 @@ async def serve(settings: Settings, config: Path | None, *, workers: bool = True
                 await embedded.start()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-")))
             found = ProcessPool(settings, config, workers, listeners, folder)
-            crew = await stack.enter_async_context(found.running(processes))
-            await crew.wait(stopped)
+            pool = await stack.enter_async_context(found.running(processes))
+            await pool.wait(stopped)
             log.info("serve.stopping")
     finally:
         close(listeners)

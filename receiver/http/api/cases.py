@@ -25,29 +25,39 @@ from receiver.store import Store
 from receiver.track.current import current_refunds
 
 HOW: Final = sorted(BY_PERSON)
-FIELDS: Final[Mapping[str, Schema]] = {
-    "how": {
-        "type": "string",
-        "enum": HOW,
-        "description": "refunded_elsewhere: another refund of the charge paid the buyer; needs `refundId`. "
-        "compensated: paid another way, such as store credit, a gift card or a check; needs `note`. "
-        "not_owed: the buyer is owed nothing, for example after a claim, a chargeback or a returned order; "
-        "needs `note`.",
-    },
-    "refundId": {**REFUND_FIELD, "description": "The refund of the same charge that paid the buyer."},
-    "note": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": MAX_TEXT,
-        "description": "For people who read the case later. Printable characters.",
-    },
+FIELDS: Final = ("how", "refundId", "note")
+NOTE: Final[Schema] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_TEXT,
+    "pattern": r"^[^\x00-\x1f\x7f]*[!-~]+[^\x00-\x1f\x7f]*$",
+    "description": "For people who read the case later. Printable characters.",
 }
-CLOSE: Final = object_schema(
-    "How the case of a declined refund ended.",
-    ("how",),
-    FIELDS,
-    {"how": "compensated", "note": "Gift card of 14.00 USD, sent on 29 November."},
-)
+CLOSE: Final[Schema] = {
+    "description": "How the case of a declined refund ended.",
+    "oneOf": [
+        object_schema(
+            "Another refund of the charge paid the buyer.",
+            ("how", "refundId"),
+            {
+                "how": {"const": How.REFUNDED_ELSEWHERE.value},
+                "refundId": {
+                    **REFUND_FIELD,
+                    "description": "That refund. It must be Refunded, and close no other case.",
+                },
+                "note": NOTE,
+            },
+            {"how": "refunded_elsewhere", "refundId": "S01-5105180-3221187-R022312"},
+        ),
+        object_schema(
+            "The buyer was paid another way (compensated: store credit, a gift card, a check), or is owed nothing "
+            "(not_owed: after a claim, a chargeback or a returned order).",
+            ("how", "note"),
+            {"how": {"type": "string", "enum": [How.COMPENSATED.value, How.NOT_OWED.value]}, "note": NOTE},
+            {"how": "compensated", "note": "Gift card of 14.00 USD, sent on 29 November."},
+        ),
+    ],
+}
 
 
 class CaseApi:
@@ -84,7 +94,7 @@ class CaseApi:
     )
     async def close(self, call: Call) -> Response:
         fields = await read_object(call.request)
-        if set(fields) - set(FIELDS):
+        if set(fields) - {*FIELDS}:
             raise BadRequest(f"Unknown field. Known fields: {', '.join(FIELDS)}.", reason="unknown_field")
         closing = Closing(_how(fields), actor_of(call.request, call.caller), _note(fields), _refund_id(fields))
         refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]))

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from receiver.errors import Conflict, NotFound
-from receiver.ledger.refund import Refund
+from receiver.ledger.dispute import Dispute, permission_of
+from receiver.ledger.refund import Refund, Revision
 from receiver.ledger.refund_request import RefundRequestRecord
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.store import Store
@@ -34,9 +35,21 @@ def the_refund(found: Sequence[Refund]) -> Refund:
     return _the_one([(refund.account, refund) for refund in found], "know this refund", missing)[1]
 
 
-async def find_request(store: Store, accounts: Sequence[str], request_id: str) -> tuple[str, RefundRequestRecord]:
+async def find_history(store: Store, refund: Refund) -> tuple[list[Revision], list[Dispute]]:
+    """Its revisions, oldest first, and the disputes that concern its charge."""
+    own = store.of(refund.account)
+    revisions, disputes = await asyncio.gather(
+        own.refunds.history(refund.refund_id),
+        own.disputes.of_permission(permission_of(refund.charge_id or refund.refund_id)),
+    )
+    return revisions, [each for each in disputes if each.concerns(refund.charge_id)]
+
+
+async def find_request(
+    store: Store, accounts: Sequence[str], refund_request_id: str
+) -> tuple[str, RefundRequestRecord]:
     """The request, with its account. Raises `NotFound`, `Conflict`."""
-    answers = await asyncio.gather(*(store.of(account).requests.get(request_id) for account in accounts))
+    answers = await asyncio.gather(*(store.of(account).requests.get(refund_request_id) for account in accounts))
     found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
     missing = NotFound("Refund request not found, or not visible to the token.", reason="no_such_request")
     return _the_one(found, "know this request", missing)

@@ -48,7 +48,6 @@ class Buckets:
         return max(1, math.ceil(over * self._refill)) if over > 0 else 0
 
     def count(self, key: str) -> None:
-        """Count one for the key."""
         if not self._burst:
             return
         self._spent[key] = (self._counting(key) + 1, self._timer())

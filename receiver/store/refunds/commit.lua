@@ -121,7 +121,7 @@ if score and tonumber(score) == tonumber(ARGV[2]) then
     redis.call('HDEL', KEYS[3], refund_id)
   end
 elseif ARGV[3] ~= '' then
-  -- The holder of a claim schedules the next poll. If nobody holds one, the refund must still be scheduled here.
+  -- The holder of a claim schedules the next poll. Without a claim, the refund must still be scheduled here.
   redis.call('ZADD', KEYS[1], 'NX', ARGV[3], refund_id)
 end
 return written
