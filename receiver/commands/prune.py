@@ -33,6 +33,7 @@ WORDS = {
     Pruned.CHANGED: "changed meanwhile",
     Pruned.PENDING: "not final",
     Pruned.CONFLICT: "in conflict: Amazon reported two final states",
+    Pruned.OPEN: "declined, with an open case: close it first (`receiver refund close`)",
     Pruned.LEGACY: "of Flexible Payments: kept so that its reference cannot refund twice",
     Pruned.YOUNG: "changed meanwhile",
     Pruned.SCHEDULED: "a poll of Amazon is due",

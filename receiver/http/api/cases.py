@@ -43,7 +43,7 @@ CLOSE: Final[Schema] = {
                 "how": {"const": How.REFUNDED_ELSEWHERE.value},
                 "refundId": {
                     **REFUND_FIELD,
-                    "description": "That refund. It must be Refunded, and close no other case.",
+                    "description": "That refund: Refunded, and used for no other case.",
                 },
                 "note": NOTE,
             },
