@@ -20,10 +20,10 @@ from receiver.errors import ReceiverError
 from receiver.http.api.auth import Tokens
 from receiver.http.api.cases import CaseApi
 from receiver.http.api.deliveries import DeliveryApi
-from receiver.http.api.diagnostics import DiagnosticsApi, DiagnosticsSource
+from receiver.http.api.diagnostics import DiagnosticsApi, DiagnosticsSource, NotificationApi
 from receiver.http.api.fps import FpsApi, form_routes
 from receiver.http.api.issuing import IssueApi
-from receiver.http.api.notifications import NotificationApi
+from receiver.http.api.jobs import JobApi
 from receiver.http.api.operations import routes_of
 from receiver.http.api.rate_limit import Refreshes, SignInLimit
 from receiver.http.api.reads import Reads
@@ -91,6 +91,7 @@ def build(
         RefundApi(store, tokens.count, now, refreshes, settings.http),
         IssueApi(issuers),
         CaseApi(store, issuers),
+        JobApi(store, issuers),
         FpsApi(configured_fps),
         RequestApi(store, issuers),
         SubscriberApi(store, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers),

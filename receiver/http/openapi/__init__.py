@@ -17,10 +17,10 @@ from starlette.routing import BaseRoute, Route
 
 from receiver.http.api.cases import CaseApi
 from receiver.http.api.deliveries import DeliveryApi
-from receiver.http.api.diagnostics import DiagnosticsApi, package_version
+from receiver.http.api.diagnostics import DiagnosticsApi, NotificationApi, package_version
 from receiver.http.api.fps import TAKE_FORM, FpsApi
 from receiver.http.api.issuing import IssueApi
-from receiver.http.api.notifications import NotificationApi
+from receiver.http.api.jobs import JobApi
 from receiver.http.api.operations import JSON, Answer, Operation, operations_of
 from receiver.http.api.params import IF_NONE_MATCH
 from receiver.http.api.refunds import RefundApi
@@ -40,6 +40,7 @@ APIS: Final = (
         RefundApi,
         IssueApi,
         CaseApi,
+        JobApi,
         FpsApi,
         RequestApi,
         SubscriberApi,
