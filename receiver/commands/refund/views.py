@@ -85,6 +85,7 @@ def fields(refund: AdvisedRefundJson) -> Sequence[tuple[str, str | Text | None]]
         ("Retried by", refund.retried_by),
         ("Retry refused", _retry_refused(refund)),
         ("Can be reissued", _retryable(refund)),
+        ("Case", _case(refund)),
         ("Issued by", refund.issued_by),
         ("Type", refund.refund_type),
         ("Descriptor", refund.soft_descriptor),
@@ -97,6 +98,16 @@ def fields(refund: AdvisedRefundJson) -> Sequence[tuple[str, str | Text | None]]
         ("Could not be read", ", ".join(refund.unread_fields) or None),
         *_advice(refund),
     ]
+
+
+def _case(refund: AdvisedRefundJson) -> str | None:
+    """Whether its case is open; if not, how, by whom and why it was closed."""
+    case = refund.resolution
+    if case is None:
+        return None
+    details = (case.how, case.refund_id, f"by {case.user or case.by}" if case.user or case.by else None, case.note)
+    known = ", ".join(text for text in details if text)
+    return f"{case.state} since {moment(case.at)}{f' ({known})' if known else ''}"
 
 
 def _retryable(refund: AdvisedRefundJson) -> str | None:
