@@ -1,4 +1,4 @@
-"""Command. `receiver refund requests`, `repeat`, `settle-request`: refunds that were asked for, and are not settled."""
+"""Command. `receiver refund requests`, `repeat`, `settle-request`: open refund requests."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def settle_request(
 
 
 def _line(found: RefundRequestJson) -> Text:
-    """One line, and the whole id below it: it has to be copied."""
+    """One line, and below it the whole id, for copying."""
     line = _state_text(found)
     line.append(f"  {short_moment(found.created_at or '', _now())}  {_amount(found)}  {clean(found.charge_id)}")
     line.append(f"  {found.tries} attempts")
