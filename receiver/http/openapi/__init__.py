@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.http.api.cases import CaseApi
+from receiver.http.api.charges import ChargeApi
 from receiver.http.api.deliveries import DeliveryApi
 from receiver.http.api.diagnostics import DiagnosticsApi, package_version
 from receiver.http.api.fps import TAKE_FORM, FpsApi
@@ -36,19 +37,8 @@ from receiver.outbox.events.operator_event import OperatorEventJson
 from receiver.outbox.formats.cloudevents import RefundEventJson
 
 APIS: Final = (
-    *(
-        RefundApi,
-        IssueApi,
-        CaseApi,
-        FpsApi,
-        RequestApi,
-        SubscriberApi,
-        DeliveryApi,
-        FeedApi,
-        NotificationApi,
-        DiagnosticsApi,
-    ),
-    HealthApi,
+    *(RefundApi, ChargeApi, IssueApi, CaseApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi),
+    *(NotificationApi, DiagnosticsApi, HealthApi),
 )
 DESCRIBE: Final = Operation(
     "GET",
@@ -86,7 +76,7 @@ The dashboard at `/` is for browsers and not described here. With its session, p
 requests without a token.
 """
 TAGS: Final = {
-    "refunds": "Read refunds.",
+    "refunds": "Read refunds and charges.",
     "issuing": "Issue refunds.",
     "events": "The feed of all events.",
     "subscribers": "Subscribers and their deliveries.",
