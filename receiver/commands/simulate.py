@@ -39,9 +39,9 @@ async def run(
 ) -> None:
     """Run until `ended` is set, or a signal ends it. Spans are seconds.
 
-    `fps_post_to` is by default where `post_to` is, for the account of the printed configuration.
-    `keys` is the folder that keeps the keys from run to run; `unlimited` switches Amazon's throttle off. Raises
-    `ConfigurationError` for settings that cannot work, a folder that cannot be used, or an address that is taken.
+    `fps_post_to` defaults to the host of `post_to`, for the account of the printed configuration. `keys` is the folder
+    that keeps the keys from run to run; `unlimited` switches Amazon's throttle off. Raises `ConfigurationError` for
+    settings that cannot work, a folder that cannot be used, or an address that is taken.
     """
     try:
         simulator = Simulator(

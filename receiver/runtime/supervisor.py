@@ -44,7 +44,7 @@ class Workers:
                 wait = min(wait * 2, RESTART_MOST)
 
     async def stop(self) -> None:
-        """End all of them. redis-py can swallow a cancellation on Python 3.11: say it until it is heard."""
+        """End all of them. redis-py can swallow a cancellation on Python 3.11, so each is cancelled until it ends."""
         tasks = set(self._tasks.values())
         while tasks:
             for task in tasks:

@@ -174,7 +174,7 @@ class Show:
         self._console = console
 
     def opening(self, scene: Stage, refunds: int) -> None:
-        """Say what runs where."""
+        """Print the addresses of everything that runs."""
         lines = (
             f"[bold]receiver[/]              {scene.url}, with an embedded Valkey",
             f"Amazon Pay simulator  {scene.simulator.base_url}",
@@ -187,7 +187,7 @@ class Show:
         self._console.print("\n".join(lines), soft_wrap=True)
 
     def progress(self, total: int) -> _Bar:
-        """A bar of refunds that have ended as expected."""
+        """A progress bar of the refunds that have ended as expected."""
         return _Bar(self._console, total)
 
     def pushed(self, subscriber: str, event: dict[str, Any]) -> None:
@@ -239,7 +239,7 @@ class Show:
         )
 
     def keeping(self, scene: Stage) -> None:
-        """Say how to look around."""
+        """Print what to try next."""
         say = self._console.print
         say("\nEverything keeps running until you press Ctrl-C. In another terminal:", soft_wrap=True)
         say(f"  export RECEIVER_URL={scene.url} RECEIVER_TOKEN={scene.token}", soft_wrap=True)

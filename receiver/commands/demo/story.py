@@ -93,7 +93,7 @@ class Seen:
     events: list[tuple[str, str, str]] = field(default_factory=list)
     """(event id, type, refund id) of every delivery that it accepted."""
     contents: dict[tuple[str, str], tuple[str, str, str]] = field(default_factory=dict)
-    """(type, refund id) → (state, reason code, amount with currency) as the event's data has it."""
+    """(type, refund id) → (state, reason code, amount with currency) in the event's data."""
     failed_first: int = 0
     bad_signatures: int = 0
 

@@ -1,4 +1,5 @@
-"""Command. `receiver fps refund --endpoint`: the signed request from this process, past the service and its ledger."""
+"""Command. `receiver fps refund --endpoint`: sends the signed request from this process, without the service and its
+ledger."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def run(
     secret_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Send the order, and print the answer. Ends the command with its exit code where there is none, or a decline."""
+    """Send the order, and print the answer. If there is none, or a decline, ends the command with the exit code for
+    it."""
     with _explaining():
         url = _endpoint(endpoint)
         credentials = _credentials(secret_file)
@@ -76,7 +78,7 @@ def run(
 def _ask(
     url: str, credentials: Credentials, order: calls.FpsRefundRequest, *, version: str, method: str
 ) -> calls.FpsAnswer:
-    """Dated by the host's own clock: what is refused for its date is repeated once, at once."""
+    """Dated by the host's clock: a request refused for its date is repeated once, at once."""
     clocks, host = HostClocks(), urlsplit(url).netloc.lower()
     for repeats in (True, False):
         dated = clocks.date_for(host, _now())
@@ -175,7 +177,7 @@ async def _send(request: Request) -> Response:
 
 @contextmanager
 def _explaining() -> Iterator[None]:
-    """Say what FPS's refusal, or its silence, means."""
+    """Print what FPS's refusal, or no answer, means."""
     with ending():
         try:
             yield

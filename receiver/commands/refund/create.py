@@ -14,7 +14,7 @@ from receiver.commands.client.api import Api, decode, target
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import emit_fields, emit_json, say
 from receiver.commands.refund.jobs import read_max_total, reissue_many
-from receiver.commands.refund.refund import REASONS, _refund_id, _since
+from receiver.commands.refund.refund import REASONS, _since, checked_id
 from receiver.commands.refund.views import fields
 from receiver.errors import ConfigurationError
 from receiver.exchange import Response
@@ -24,7 +24,7 @@ from receiver.ledger.refund_request import REFUSES_US
 from receiver.outbox.formats.cloudevents import AdvisedRefundJson
 
 PENDING = 202
-"""The status of an answer while Amazon has not given one."""
+"""The status of the service's answer while Amazon has not answered."""
 ASK_EVERY = 2.0
 EPILOG = (
     "Exit codes: 4 Amazon has not answered yet, repeat the command with the same key · 5 the refund was made, but "
@@ -49,8 +49,20 @@ Besides = Annotated[
 def create(
     call: ServiceCall,
     charge: Annotated[str, typer.Argument(metavar="CHARGE", help="Amazon's id of the captured charge.")],
-    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="For example 14.00; no decimals for JPY.")],
-    currency: Annotated[str, typer.Argument(metavar="CURRENCY", help="The charge's currency, for example USD.")],
+    amount: Annotated[
+        str | None, typer.Argument(metavar="AMOUNT", help="For example 14.00; no decimals for JPY.")
+    ] = None,
+    currency: Annotated[
+        str | None, typer.Argument(metavar="CURRENCY", help="The charge's currency, for example USD.")
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="In place of AMOUNT and CURRENCY: all that is left of the captured amount. The service determines it "
+            "once for each key; `receiver charge show CHARGE` shows it.",
+        ),
+    ] = False,
     soft_descriptor: Annotated[
         str, typer.Option("--soft-descriptor", help="Text on the buyer's statement, at most 16 characters.")
     ] = "",
@@ -71,11 +83,14 @@ def create(
     Amazon allows refunds of up to 15 % or 75 USD, GBP or EUR (8,400 JPY) over the captured amount, whichever is less.
     If there is no answer, run it again with the same key.
     """
+    if full == (amount is not None) or (amount is None) != (currency is None):
+        raise typer.BadParameter("give either AMOUNT and CURRENCY, or --full.")
     key = _key(key)
     say([f"Key: {key}"])
     wanted = {
         "chargeId": charge,
-        "refundAmount": {"amount": amount, "currencyCode": currency.upper()},
+        "refundAmount": {"amount": amount, "currencyCode": currency.upper()} if currency is not None else None,
+        "full": full,
         "softDescriptor": soft_descriptor,
         "orderReference": reference,
         "account": call.account,
@@ -86,7 +101,7 @@ def create(
 
 
 def _key(given: str | None) -> str:
-    """The caller's key, or one made up; not for an empty one, which a shell makes of a variable that is not set."""
+    """The caller's key, or a random one. An empty key is an error: a shell makes it from an unset variable."""
     if given is None:
         return f"cli-{secrets.token_hex(12)}"
     if not given or given != given.strip():
@@ -97,7 +112,7 @@ def _key(given: str | None) -> str:
 def retry(
     call: ServiceCall,
     refund_id: Annotated[
-        str | None, typer.Argument(metavar="ID", callback=_refund_id, help="Amazon's id of one declined refund.")
+        str | None, typer.Argument(metavar="ID", callback=checked_id, help="Amazon's id of one declined refund.")
     ] = None,
     reason: Annotated[
         str, typer.Option(metavar="CODE", help="Many: whose last decline has this reason, such as AmazonRejected.")
@@ -144,7 +159,7 @@ def retry(
 
 
 async def until_answered(wait: int, api: Api, path: str, body: Mapping[str, object] | None, key: str) -> Response:
-    """Ask, and ask again while Amazon has not answered."""
+    """Call, and repeat the call while Amazon has not answered."""
     deadline = time.monotonic() + wait
     while True:
         answer = await api.call("POST", path, body=body, idempotency_key=key, wait=30)

@@ -1,4 +1,4 @@
-"""Command. `receiver refund`: what a running service knows of refunds, read through its HTTP API."""
+"""Command. `receiver refund`: the refunds of a running service, through its HTTP API."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ app = typer.Typer(
 )
 
 
-def _refund_id(text: str | None) -> str | None:
+def checked_id(text: str | None) -> str | None:
+    """Check the form of a refund's id."""
     if text is not None and not REFUND_ID.fullmatch(text):
         raise typer.BadParameter("a refund id is 1 to 64 letters, digits and hyphens.")
     return text
@@ -61,7 +62,7 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-RefundId = Annotated[str, typer.Argument(metavar="ID", callback=_refund_id, help="Amazon's id of the refund.")]
+RefundId = Annotated[str, typer.Argument(metavar="ID", callback=checked_id, help="Amazon's id of the refund.")]
 
 
 @api_command(app)
@@ -130,6 +131,9 @@ def list_some(
             help="Only refunds changed since: 2h, 7d, 2026-01-31 (UTC), 2026-01-31T12:00:00Z.",
         ),
     ] = "",
+    is_open: Annotated[
+        bool, typer.Option("--open", help="Only declined refunds whose case is open: the buyer may be owed the money.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most this many.")] = 50,
     everything: Annotated[bool, typer.Option("--all", help="Show all, ignoring --limit.")] = False,
 ) -> None:
@@ -140,6 +144,7 @@ def list_some(
         "charge": charge,
         "order": order,
         "since": since,
+        "open": "true" if is_open else "",
     }
     call.run(lambda api: _list(api, call.json, filters, None if everything else limit))
 
@@ -213,7 +218,7 @@ def watch(
     call: ServiceCall,
     refund_id: Annotated[
         str | None,
-        typer.Argument(metavar="ID", callback=_refund_id, help="Amazon's id of one refund. Default: all refunds."),
+        typer.Argument(metavar="ID", callback=checked_id, help="Amazon's id of one refund. Default: all refunds."),
     ] = None,
 ) -> None:
     """Print every change of a refund, or of all refunds, as it happens. Times are UTC.

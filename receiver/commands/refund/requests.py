@@ -1,4 +1,4 @@
-"""Command. `receiver refund requests`, `repeat`, `settle-request`: refunds that were asked for, and are not settled."""
+"""Command. `receiver refund requests`, `repeat`, `settle-request`: open refund requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 from receiver.commands.client.api import decode, target
 from receiver.commands.client.options import ServiceCall, api_command
 from receiver.commands.console import clean, emit_fields, emit_json, emit_rich, moment, say, short_moment
-from receiver.commands.refund.refund import _now, _refund_id
+from receiver.commands.refund.refund import _now, checked_id
 from receiver.errors import ConfigurationError
 from receiver.http.api.schema import RequestListJson
 from receiver.ledger.refund_request import OPEN, RequestState
@@ -98,7 +98,7 @@ def settle_request(
         typer.Option(
             "--refund-id",
             metavar="REFUND",
-            callback=_refund_id,
+            callback=checked_id,
             help="Amazon made this refund. The service asks Amazon whether charge and amount match.",
         ),
     ] = None,
@@ -123,7 +123,7 @@ def settle_request(
 
 
 def _line(found: RefundRequestJson) -> Text:
-    """One line, and the whole id below it: it has to be copied."""
+    """One line, and below it the whole id, for copying."""
     line = _state_text(found)
     line.append(f"  {short_moment(found.created_at or '', _now())}  {_amount(found)}  {clean(found.charge_id)}")
     line.append(f"  {found.tries} attempts")
@@ -142,7 +142,7 @@ def _fields(found: RefundRequestJson) -> Sequence[tuple[str, str | Text | None]]
         ("State", _state_text(found)),
         ("Refund", found.refund_id),
         ("Candidate", found.candidate_refund_id),
-        ("MoneyJson", _amount(found)),
+        ("Amount", f"{_amount(found)}{' (all that was left)' if found.full else ''}"),
         ("Charge", found.charge_id),
         ("Order", found.order_reference),
         ("Retry of", found.retry_of),

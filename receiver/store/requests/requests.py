@@ -54,6 +54,10 @@ class CaseClosed:
     """The case of the declined refund is closed, so it is not reissued. Nothing was written."""
 
 
+Obstacle = NotReserved | Disputed | CaseClosed
+"""What prevents a refund."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A claimed request."""
@@ -67,7 +71,7 @@ class Requests(AccountRepository):
 
     async def reserve(
         self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
-    ) -> Reserved | NotReserved | Disputed | CaseClosed | RefundRequestRecord:
+    ) -> Reserved | Obstacle | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
         `owner` is a new random word. It distinguishes a repetition of this very call from another caller's.
