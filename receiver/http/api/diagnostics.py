@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from receiver.http.api.auth import Caller
 from receiver.http.api.operations import ADMIN, Answer, Call, Operation
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import CertificateJson, DiagnosticsJson, SightingJson, StoreJson
+from receiver.http.respond import json_answer
 from receiver.ledger.timestamps import format_rfc3339
 from receiver.receive.certificates import CertificateStore
 from receiver.receive.receiver import Receiver, UnconfiguredNames
