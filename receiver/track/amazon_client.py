@@ -158,13 +158,17 @@ class AmazonClient:
                 error.detail = f"{error.detail} {found}"
             raise
 
-    async def token(self, call: Call, patience: float) -> bool:
-        """Take a token from the call's throttle, waiting at most `patience` seconds."""
+    async def token(self, call: Call, patience: float, *, is_urgent: bool = True) -> bool:
+        """Take a token from the call's throttle, waiting at most `patience` seconds.
+
+        Calls that are not urgent leave a quarter of the burst for those that are.
+        """
         bucket = self.account.throttle[call]
+        leave = 0 if is_urgent else int(bucket.burst // 4)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
-            wait = await self.store.requests.take_token(call, bucket.burst, bucket.per_second)
+            wait = await self.store.requests.take_token(call, bucket.burst, bucket.per_second, leave)
             if not wait:
                 return True
             if loop.time() + wait / 1000 > deadline:

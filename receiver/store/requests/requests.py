@@ -234,10 +234,10 @@ class Requests(AccountRepository):
         self._written()
         return str(answer.decode())
 
-    async def take_token(self, call: str, burst: float, per_second: float) -> int:
-        """Take one token of a call's throttle. Returns 0, or in how many ms there will be one."""
+    async def take_token(self, call: str, burst: float, per_second: float, leave: int = 0) -> int:
+        """Take one token of a call's throttle, if `leave` are left. Returns 0, or in how many ms there will be one."""
         keys = [self.keys("throttle", call)]
-        return int(await self._run("take", keys, [self.now(), str(burst), str(per_second)], repeatable=False))
+        return int(await self._run("take", keys, [self.now(), str(burst), str(per_second), leave], repeatable=False))
 
     async def kept_charge(self, charge_id: str) -> Charge | None:
         """The charge as Amazon last described it; None if that is not stored or is unreadable."""
