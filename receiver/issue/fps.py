@@ -26,8 +26,8 @@ from receiver.amazon.attempt import Made, RefusedByAmazon, TryAgain
 from receiver.amazon.fps import calls
 from receiver.amazon.fps.orders import FpsOrder, FpsRecord, judge
 from receiver.errors import AmazonError, AmazonRefused, AmazonRefusesUs, Conflict, NotFound, NothingToAsk
-from receiver.ledger.hint import Hint
 from receiver.ledger.lifecycle import EventType, as_observation
+from receiver.ledger.notification import Hint
 from receiver.ledger.refund import FPS, Observation, Refund, Source, is_final
 from receiver.ledger.refund_request import RequestState
 from receiver.runtime.rounds import Claim, Rounds

@@ -22,7 +22,6 @@ from receiver.http.api.operations import (
     Reasons,
 )
 from receiver.http.api.params import ACCOUNT, Schema, in_path
-from receiver.http.api.respond import json_answer
 from receiver.http.api.schema import (
     AddedSubscriberJson,
     ChangedSubscriberJson,
@@ -41,6 +40,7 @@ from receiver.http.api.subscriber_bodies import (
     stats_json,
     subscriber_json,
 )
+from receiver.http.respond import json_answer
 from receiver.ledger.schema import extended
 from receiver.outbox.formats.registry import format_spec
 from receiver.outbox.subscribers.changes import NEW, changed, rotated
