@@ -27,6 +27,7 @@ from receiver.issue.manual import ManualResolver
 from receiver.issue.orders import prepare
 from receiver.issue.refusals import check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
+from receiver.ledger.audit import Actor
 from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.money import Money
@@ -138,15 +139,15 @@ class Issuer:
 
         return await self._issue(await generation_of(self.store, declined, make), declined)
 
-    async def repeat(self, request_id: str, *, by: str) -> RefundRequestRecord:
+    async def repeat(self, request_id: str, *, by: Actor) -> RefundRequestRecord:
         """Send an unclear request once more, at a person's request. See `ManualResolver.repeat`."""
         return await ManualResolver(self.attempts).repeat(request_id, by=by, lease=int(self.lease * 1000))
 
-    async def resolve_as_done(self, request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
+    async def resolve_as_done(self, request_id: str, refund_id: str, *, by: Actor) -> RefundRequestRecord:
         """A person confirms that Amazon made this refund of an unclear request. See `ManualResolver.as_done`."""
         return await ManualResolver(self.attempts).as_done(request_id, refund_id, by=by)
 
-    async def resolve_as_not_issued(self, request_id: str, *, by: str) -> RefundRequestRecord:
+    async def resolve_as_not_issued(self, request_id: str, *, by: Actor) -> RefundRequestRecord:
         """A person confirms that Amazon made no refund of an unclear request. See `ManualResolver.as_not_issued`."""
         return await ManualResolver(self.attempts).as_not_issued(request_id, by=by)
 

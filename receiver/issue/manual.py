@@ -15,6 +15,7 @@ from receiver.amazon.calls import get_refund, read_refund
 from receiver.amazon.throttle import Call
 from receiver.errors import AmazonThrottled, Conflict, NotFound
 from receiver.issue.attempts import PATIENCE, RefundAttempts, details_of
+from receiver.ledger.audit import Actor
 from receiver.ledger.next_look import THROTTLED_PAUSE
 from receiver.ledger.refund import Observation, Source
 from receiver.ledger.refund_request import OPEN, REFUSES_US, RefundRequestRecord, RequestState, too_old
@@ -29,10 +30,10 @@ class ManualResolver:
 
     attempts: RefundAttempts
 
-    async def as_done(self, request_id: str, refund_id: str, *, by: str) -> RefundRequestRecord:
+    async def as_done(self, request_id: str, refund_id: str, *, by: Actor) -> RefundRequestRecord:
         """Amazon made this refund. It is fetched and checked first; then it replaces the reservation.
 
-        `by` is the name of the person's token. Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`,
+        `by` is who says so. Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`,
         `request_settled`, `refund_mismatch`, `refund_taken`), the `AmazonError` tree (`AmazonNotFound` if there is
         no such refund) and `StoreUnavailable`.
         """
@@ -45,7 +46,7 @@ class ManualResolver:
             self._check_fits(record, seen)
             recorded = await self.attempts.record(record.order, seen, Source.REFRESH, {})
             refused = await store.requests.resolve(
-                account, record.order, {"settled_by": by}, refund_id=refund_id, state=recorded.change.refund.state
+                account, record.order, _settled(by), refund_id=refund_id, state=recorded.change.refund.state
             )
             if isinstance(refused, Taken):
                 raise _taken(refused.request_id)
@@ -54,14 +55,14 @@ class ManualResolver:
             if refused is not None:
                 return await self.as_done(request_id, refund_id, by=by)
             self.attempts.metrics.refund_attempt("settled_done")
-            log.warning("refund.settled_by_hand", account=account, request=request_id, refund_id=refund_id, by=by)
+            log.warning("refund.settled_by_hand", account=account, request=request_id, refund_id=refund_id, by=str(by))
         # Also when repeated: the first call may have been interrupted before this.
         await self.attempts.recorder.annotate(account, refund_id, details_of(record.order))
         if record.order.retry_of:
             await self.attempts.recorder.annotate(account, record.order.retry_of, {"retried_by": refund_id})
         return await self._record(request_id)
 
-    async def as_not_issued(self, request_id: str, *, by: str) -> RefundRequestRecord:
+    async def as_not_issued(self, request_id: str, *, by: Actor) -> RefundRequestRecord:
         """Amazon made no refund: the reservation is released, and the key is never used again.
 
         Safe to repeat. Raises `NotFound`, `Conflict` (`request_pending`, `request_settled`) and
@@ -74,7 +75,7 @@ class ManualResolver:
         _check_unclear(record)
         candidate = await store.requests.candidate_of(account, record)
         detail = f"Settled by hand as not issued. Before that: {record.detail}"
-        hindrance = await store.requests.resolve(account, record.order, {"settled_by": by, "detail": detail})
+        hindrance = await store.requests.resolve(account, record.order, {**_settled(by), "detail": detail})
         if isinstance(hindrance, Busy):
             raise _pending()
         if hindrance is not None:
@@ -86,14 +87,14 @@ class ManualResolver:
             request=request_id,
             refund_id=None,
             candidate_refund_id=candidate or None,
-            by=by,
+            by=str(by),
         )
         return await self._record(request_id)
 
-    async def repeat(self, request_id: str, *, by: str, lease: int) -> RefundRequestRecord:
+    async def repeat(self, request_id: str, *, by: Actor, lease: int) -> RefundRequestRecord:
         """Send an unclear request once more, under the same key: Amazon answers with its earlier result.
 
-        `by` is the name of the person's token; `lease` is in ms. A request that is open or done is returned unchanged.
+        `by` is who asks for it; `lease` is in ms. A request that is open or done is returned unchanged.
         Raises `NotFound`, `Conflict` (`request_settled`) and `StoreUnavailable`.
         """
         account, store = self.attempts.account, self.attempts.store
@@ -105,7 +106,7 @@ class ManualResolver:
         if isinstance(claimed, NotUnclear):
             return await self.repeat(request_id, by=by, lease=lease)
         self.attempts.metrics.refund_attempt("repeated")
-        log.warning("refund.repeated_by_hand", account=account, request=request_id, by=by)
+        log.warning("refund.repeated_by_hand", account=account, request=request_id, by=str(by))
         await self.attempts.when_admitted(claimed, record.order)
         return await self._record(request_id)
 
@@ -159,6 +160,10 @@ def _check_unclear(record: RefundRequestRecord) -> None:
     if record.state not in OPEN:
         became = f" with the refund {record.refund_id}" if record.refund_id else ""
         raise Conflict(f"This request is settled: {record.state}{became}.", reason="request_settled")
+
+
+def _settled(by: Actor) -> dict[str, str]:
+    return {"settled_by": by.token, "settled_by_user": by.user}
 
 
 def _pending() -> Conflict:

@@ -53,7 +53,8 @@ def prepare(
         retry_root=retry_root,
         generation=generation,
         traceparent=asked.traceparent,
-        issued_by=asked.by,
+        issued_by=asked.by.token,
+        issued_by_user=asked.by.user,
         besides=tuple(dict.fromkeys(asked.besides)),
     )
 

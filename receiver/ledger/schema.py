@@ -38,6 +38,10 @@ IssuedBy = Annotated[
     str | None,
     Meta(description="The name of the token that requested the refund here; null for every other refund."),
 ]
+IssuedByUser = Annotated[
+    str | None,
+    Meta(description="The person who requested it with that token, if a signing-in proxy named one."),
+]
 RefundState = Annotated[
     str, Meta(description="RefundInitiated, Refunded or Declined. Other values from Amazon are passed through.")
 ]
@@ -157,6 +161,7 @@ class RefundJson(Json, kw_only=True):
         Meta(description="For a declined refund not yet reissued: Amazon's verdict on the last attempt."),
     ] = None
     issued_by: IssuedBy = None
+    issued_by_user: IssuedByUser = None
     unread_fields: Annotated[
         list[str],
         Meta(description="Fields that are null because Amazon's value could not be read, such as refundAmount."),
@@ -176,6 +181,7 @@ class RevisionJson(Json, kw_only=True):
     changed_at: Rfc3339
     source: Annotated[str, Meta(extra_json_schema={"enum": [*Source]})]
     issued_by: IssuedBy = None
+    issued_by_user: IssuedByUser = None
 
 
 def tidy(text: str, limit: int = TEXT_LIMIT) -> str:
@@ -261,6 +267,7 @@ def refund_json(refund: Refund) -> RefundJson:
         retried_by=refund.retried_by or None,
         retry_refused=None if refund.retried_by else retry_refused_json(refund.retry_refused),
         issued_by=refund.issued_by or None,
+        issued_by_user=refund.issued_by_user or None,
         unread_fields=[*refund.unread],
         first_seen_at=format_rfc3339(refund.first_seen_at),
         changed_at=format_rfc3339(refund.changed_at),
@@ -282,6 +289,7 @@ def revision_json(revision: Revision) -> RevisionJson:
         changed_at=format_rfc3339(revision.at),
         source=str(revision.source),
         issued_by=revision.issued_by or None,
+        issued_by_user=revision.issued_by_user or None,
     )
 
 

@@ -51,7 +51,7 @@ BODY = (
     '"revision":2,"final":true,"conflict":false,"backfill":false,"orderReference":null,"refundType":null,'
     '"retryable":null,"retryableReasons":[],"asOf":null,"chargeReadAt":null,'
     '"retryOf":null,"retryRoot":null,"retriedBy":null,"retryRefused":null,'
-    '"issuedBy":null,"unreadFields":[],"firstSeenAt":"2019-07-14T15:53:01.000Z","changedAt":"2019-07-14T16:00:00.250Z",'
+    '"issuedBy":null,"issuedByUser":null,"unreadFields":[],"firstSeenAt":"2019-07-14T15:53:01.000Z","changedAt":"2019-07-14T16:00:00.250Z",'
     '"source":"notification","advice":{"summary":"Amazon rejected this refund, possibly because the '
     'merchant account has a negative balance. The buyer has not been paid by it.","actions":['
     '{"action":"repay_negative_balance","text":"Look at the balance of the merchant account in Seller '

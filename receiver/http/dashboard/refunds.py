@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict, NotFound, OtherRefunds
-from receiver.http.api.auth import Caller
+from receiver.http.api.auth import Caller, actor_of
 from receiver.http.api.issuing import read_besides
 from receiver.http.api.listing import merged, read_cursor, write_cursor
 from receiver.http.api.lookup import find_refunds, the_refund
@@ -151,7 +151,7 @@ class RefundPages:
         if refund.retried_by:
             return see_other(f"{refund_path(refund.retried_by, refund.account)}&done=retry")
         self._need_retry(refund, session.caller)
-        asked = Asked(session.caller.name, read_besides(request.state.form.get("besides", "").split()))
+        asked = Asked(actor_of(request, session.caller), read_besides(request.state.form.get("besides", "").split()))
         try:
             issued = await self._issuers[refund.account].retry(refund.refund_id, asked)
         except OtherRefunds as error:

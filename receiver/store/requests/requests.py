@@ -295,4 +295,5 @@ def _record(raw: Mapping[bytes, bytes]) -> RefundRequestRecord:
         changed_at=int(word("at") or 0),
         last_error=word("last_error"),
         settled_by=word("settled_by"),
+        settled_by_user=word("settled_by_user"),
     )
