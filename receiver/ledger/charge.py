@@ -8,6 +8,7 @@ currencies, so their default overage is zero. Amazon decides; this check only av
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import msgspec
@@ -78,6 +79,94 @@ def spent(refunded: Money | None, entries: Iterable[Entry], ceiling: int) -> int
     """
     ours = sum(ceiling if entry.minor_units is None else entry.minor_units for entry in entries if entry.counts)
     return max(refunded.minor_units if refunded else 0, ours)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What is used up of a charge, in minor units of `currency` (empty: unknown). None: unknown.
+
+    `refunded` to `in_conflict` are sums over the known refunds and reservations. A refund that was declined and never
+    Refunded is in none of them.
+    """
+
+    currency: str = ""
+    captured: int | None = None
+    reported: int | None = None
+    """The total that Amazon reports as refunded."""
+    refunded: int | None = None
+    pending: int | None = None
+    reserved: int | None = None
+    in_conflict: int | None = None
+    """Amazon reported both Refunded and Declined: the buyer may have it."""
+
+    def money(self, minor_units: int | None) -> Money | None:
+        """One of these amounts; None if it is unknown."""
+        return Money.of_minor(minor_units, self.currency) if minor_units is not None and self.currency else None
+
+    @property
+    def known(self) -> int | None:
+        """The sum of all known refunds and reservations that are not declined."""
+        sums = (self.refunded, self.pending, self.reserved, self.in_conflict)
+        return None if None in sums else sum(each or 0 for each in sums)
+
+    @property
+    def elsewhere(self) -> tuple[int, int] | None:
+        """The least and the most that was refunded by other routes and is not known here; None if that is unknown.
+
+        It is not documented whether Amazon's total includes refunds in progress. While there are some, what exceeds the
+        known Refunded ones can be these, or refunds made elsewhere.
+        """
+        if self.reported is None or self.refunded is None or self.known is None:
+            return None
+        return max(self.reported - self.known, 0), max(self.reported - self.refunded, 0)
+
+    @property
+    def left(self) -> tuple[int, int] | None:
+        """The least and the most that can be left of the captured amount; None if that is unknown."""
+        if self.captured is None or self.known is None or self.elsewhere is None:
+            return None
+        least, most = (max(self.captured - self.known - each, 0) for each in reversed(self.elsewhere))
+        return least, most
+
+    @property
+    def refundable(self) -> int | None:
+        """What is left of the captured amount; None unless it is certain."""
+        return self.left[0] if self.left and self.left[0] == self.left[1] else None
+
+    def with_allowance(self, over: Mapping[str, int] = OVER) -> int | None:
+        """The most that one more refund may have here (`store/requests/reserve.lua`); None if an amount is unknown."""
+        if self.captured is None or self.reported is None or self.known is None:
+            return None
+        total = refundable_total(Money.of_minor(self.captured, self.currency), over)
+        return max(total - max(self.reported, self.known), 0)
+
+
+def balance_of(charge: Charge | None, entries: Iterable[Entry] | None) -> Balance:
+    """The balance of a charge as Amazon described it (None: never) with the entries of its book (None: unreadable)."""
+    captured, reported = (charge.captured, charge.refunded) if charge else (None, None)
+    counted = None if entries is None else [each for each in entries if each.counts]
+    stated = captured or reported
+    currencies = {stated.currency_code} if stated else {each.currency for each in counted or () if each.currency}
+    currency = "".join(currencies) if len(currencies) == 1 else ""
+    # While nothing was refunded, Amazon may leave the amount out.
+    is_zero = charge is not None and captured is not None and not charge.has_unread("refundedAmount")
+    return Balance(
+        currency,
+        captured.minor_units if captured else None,
+        reported.minor_units if reported else 0 if is_zero else None,
+        *(_sum_of(name, counted, currency) for name in ("refunded", "pending", "reserved", "in_conflict")),
+    )
+
+
+def _sum_of(name: str, entries: Iterable[Entry] | None, currency: str) -> int | None:
+    """One sum of a `Balance`; None if the amount of one of its entries is unknown."""
+    if entries is None:
+        return None
+    sums = {RESERVED: "reserved", State.REFUNDED: "refunded"}
+    found = [each for each in entries if ("in_conflict" if each.conflict else sums.get(each.state, "pending")) == name]
+    if any(each.minor_units is None or each.currency not in ("", currency) for each in found):
+        return None
+    return sum(each.minor_units or 0 for each in found)
 
 
 def paid_unseen(charge: Charge, entries: Iterable[Entry], amount: Money) -> bool:

@@ -1,16 +1,31 @@
-"""Pure. The JSON of a request to issue a refund. Texts from outside are bounded as in `ledger/schema.py`."""
+"""Pure. The JSON of a request to issue a refund, and of a charge. Texts from outside are bounded as in
+`ledger/schema.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from msgspec import Meta
 
-from receiver.ledger.charge_book import RESERVATION, Entry
+from receiver.ledger.charge import CAPTURED
+from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry
+from receiver.ledger.dispute import DisputeJson, dispute_json
 from receiver.ledger.order_reference import whole_reference
+from receiver.ledger.refund import Refund
 from receiver.ledger.refund_request import RefundRequestRecord, RequestState
-from receiver.ledger.schema import DESCRIPTION_LIMIT, Account, Json, MoneyJson, Rfc3339, money_json, tidy
+from receiver.ledger.retryability import KnownCharge, balance_at, obstacles
+from receiver.ledger.schema import (
+    DESCRIPTION_LIMIT,
+    Account,
+    Json,
+    MoneyJson,
+    RefundJson,
+    Rfc3339,
+    money_json,
+    refund_json,
+    tidy,
+)
 from receiver.ledger.timestamps import format_rfc3339
 
 
@@ -81,6 +96,110 @@ class RefundRequestJson(Json, kw_only=True):
     settled_by_user: Annotated[str | None, Meta(description="That person, if a signing-in proxy named one.")] = None
     created_at: Rfc3339 | None = None
     changed_at: Rfc3339 | None = None
+
+
+class KnownRefundsJson(Json, kw_only=True):
+    """The refunds and requests of a charge that are known here. An amount is null if that of one of them is unknown."""
+
+    refunded: Annotated[MoneyJson | None, Meta(description="Refunded by Amazon.")] = None
+    pending: Annotated[MoneyJson | None, Meta(description="Made by Amazon, and not final.")] = None
+    reserved: Annotated[MoneyJson | None, Meta(description="Requested here; Amazon has not answered.")] = None
+    in_conflict: Annotated[
+        MoneyJson | None,
+        Meta(description="Amazon reported both Refunded and Declined: the buyer may have it."),
+    ] = None
+
+
+class ChargeJson(Json, kw_only=True):
+    """A charge: what can still be refunded. A value that Amazon did not report is null."""
+
+    charge_id: str
+    account: Account
+    state: Annotated[str | None, Meta(description="Amazon's. Only a Captured charge can be refunded.")] = None
+    charge_permission_id: str | None = None
+    order_reference: Annotated[str | None, Meta(description="The merchant's order number of the charge.")] = None
+    release_environment: Annotated[str | None, Meta(description="Sandbox or Live, as reported by Amazon.")] = None
+    capture_amount: MoneyJson | None = None
+    refunded_amount: Annotated[
+        MoneyJson | None,
+        Meta(description="As reported by Amazon, at `chargeReadAt`. It can lag behind refunds in progress."),
+    ] = None
+    known: KnownRefundsJson
+    refundable: Annotated[
+        MoneyJson | None,
+        Meta(description="What is left of the captured amount: what `full` refunds. Null if it is not certain."),
+    ] = None
+    refundable_with_allowance: Annotated[
+        MoneyJson | None,
+        Meta(description="The most that one more refund may have, with Amazon's allowance above the captured amount."),
+    ] = None
+    refundable_reasons: Annotated[
+        list[str], Meta(description="The reasons with which a refund of all that is left would be refused.")
+    ]
+    refund_count: Annotated[
+        int | None,
+        Meta(
+            description="Refunds and requests that are not declined. Null if unknown.", extra_json_schema={"minimum": 0}
+        ),
+    ] = None
+    most_refunds: Annotated[int, Meta(description="The most that Amazon accepts for one charge.")] = MOST_REFUNDS
+    charge_read_at: Annotated[Rfc3339 | None, Meta(description="When Amazon last described it; null: never.")] = None
+    refresh_error: Annotated[
+        str | None,
+        Meta(
+            description="Why Amazon has not described it again, although `chargeReadAt` is over a minute ago: "
+            "amazon_timeout, amazon_throttled, too_many_refreshes, … Null if it has."
+        ),
+    ] = None
+    unread_fields: Annotated[
+        list[str], Meta(description="Fields of Amazon's answer that are null because they could not be read.")
+    ]
+    disputes: Annotated[list[DisputeJson], Meta(description="Of the charge or its charge permission.")]
+    refunds: Annotated[list[RefundJson], Meta(description="Every known refund of the charge, newest change first.")]
+    reservations: Annotated[
+        list[OtherRefundJson], Meta(description="Requests that Amazon has not answered, and that reserve an amount.")
+    ]
+    unreadable: Annotated[list[str], Meta(description="Ids of refunds whose records are damaged or missing.")]
+
+
+def charge_json(
+    account: str, charge_id: str, known: KnownCharge, refunds: Sequence[Refund], refresh_error: str = ""
+) -> ChargeJson:
+    """The JSON of a charge and its refunds, with keys in the order of `ChargeJson`."""
+    charge, balance = known.charge, balance_at(known)
+    shown = sorted(refunds, key=lambda each: (each.changed_at, each.refund_id), reverse=True)
+    reserved = {name: each for name, each in known.entries.items() if name.startswith(RESERVATION)}
+    missing = known.entries.keys() - reserved.keys() - {each.refund_id for each in shown}
+    is_captured = charge is not None and charge.state == CAPTURED
+    return ChargeJson(
+        charge_id=charge_id,
+        account=account,
+        state=(tidy(charge.state) or None) if charge else None,
+        charge_permission_id=(tidy(charge.charge_permission_id) or None) if charge else None,
+        order_reference=whole_reference(charge.merchant_reference_id) if charge else None,
+        release_environment=(tidy(charge.environment) or None) if charge else None,
+        capture_amount=money_json(balance.money(balance.captured)),
+        refunded_amount=money_json(balance.money(balance.reported)),
+        known=KnownRefundsJson(
+            refunded=money_json(balance.money(balance.refunded)),
+            pending=money_json(balance.money(balance.pending)),
+            reserved=money_json(balance.money(balance.reserved)),
+            in_conflict=money_json(balance.money(balance.in_conflict)),
+        ),
+        refundable=money_json(balance.money(balance.refundable)) if is_captured else None,
+        refundable_with_allowance=money_json(balance.money(balance.with_allowance(known.over)))
+        if is_captured
+        else None,
+        refundable_reasons=[*obstacles(charge_id, known)],
+        refund_count=sum(each.counts for each in known.entries.values()) if known.readable else None,
+        charge_read_at=format_rfc3339(charge.read_at) if charge and charge.read_at else None,
+        refresh_error=refresh_error or None,
+        unread_fields=[tidy(each.field) for each in charge.unread] if charge else [],
+        disputes=[dispute_json(each) for each in known.disputes if each.concerns(charge_id)],
+        refunds=[refund_json(each) for each in shown],
+        reservations=other_refunds_json(reserved),
+        unreadable=sorted(missing),
+    )
 
 
 def refusal_json(record: RefundRequestRecord) -> RefusalJson | None:

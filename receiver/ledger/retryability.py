@@ -1,4 +1,5 @@
-"""Pure. Whether a declined refund can be issued again, from everything known about its charge at one moment.
+"""Pure. What a charge still allows, from everything known about it at one moment: whether a declined refund can be
+issued again, and what prevents a refund of all that is left.
 
 Advice, lists, events and the check before a retry all use `judge`, so they always agree. The script that reserves the
 amount (`store/requests/reserve.lua`) decides on the same facts, in one step with the reservation.
@@ -13,7 +14,7 @@ from types import MappingProxyType
 import msgspec
 
 from receiver.errors import Conflict
-from receiver.ledger.charge import CAPTURED, OVER, Charge, paid_unseen, refundable_total, spent
+from receiver.ledger.charge import CAPTURED, OVER, Balance, Charge, balance_of, paid_unseen, refundable_total, spent
 from receiver.ledger.charge_book import MOST_REFUNDS, RESERVATION, Entry, in_the_way, retry_guard
 from receiver.ledger.dispute import Dispute, may_be_paid, open_on
 from receiver.ledger.money import Money
@@ -21,6 +22,8 @@ from receiver.ledger.refund import FPS, Refund, Retryability, State, is_theirs
 
 NOT_MERCHANTS_REFUND = "not_merchants_refund"
 BUYER_MAY_BE_PAID = "buyer_may_be_paid"
+NOTHING_LEFT = "nothing_left"
+NOT_ENOUGH_KNOWN = "not_enough_known"
 NAMEABLE = frozenset({"same_amount_refunded", "charge_in_conflict"})
 """Reasons that a caller can overrule by naming the other refunds (`besides`)."""
 CLOCK_SKEW = 60_000
@@ -30,7 +33,7 @@ SAYS = MappingProxyType(
     {
         "already_retried": "It has already been reissued.",
         "in_conflict": "Amazon reported two different final states for this refund: the buyer may have the money.",
-        "not_enough_known": "Amazon has not reported its amount and charge.",
+        NOT_ENOUGH_KNOWN: "Amazon has not reported its amount and charge.",
         "too_many_refunds": f"The charge has {MOST_REFUNDS} refunds, the most that Amazon accepts.",
         "charge_in_conflict": "Another refund of the charge has two final states: the buyer may have the money.",
         "same_amount_refunded": "The charge has a later refund of this amount, made or in progress.",
@@ -56,6 +59,30 @@ class KnownCharge:
     over: Mapping[str, int] = field(default_factory=lambda: OVER)
     readable: bool = True
     """Whether all of it could be read."""
+
+
+def balance_at(known: KnownCharge) -> Balance:
+    """The balance of a charge."""
+    return balance_of(known.charge, known.entries.values() if known.readable else None)
+
+
+def obstacles(charge_id: str, known: KnownCharge) -> tuple[str, ...]:
+    """The reasons with which a refund of all that is left of the charge would be refused, as far as they are known.
+
+    A recent refund of the same amount is another one: see `charge_book.in_the_way`.
+    """
+    balance, counted = balance_at(known), [each for each in known.entries.values() if each.counts]
+    is_closed = known.charge is not None and known.charge.state != CAPTURED
+    found = {
+        "charge_not_captured": is_closed,
+        "charge_unreadable": not known.readable,
+        BUYER_MAY_BE_PAID: bool(open_on(charge_id, known.disputes)),
+        "charge_in_conflict": any(each.conflict for each in counted),
+        "too_many_refunds": len(counted) >= MOST_REFUNDS,
+        NOT_ENOUGH_KNOWN: balance.refundable is None and known.readable and not is_closed,
+        NOTHING_LEFT: balance.refundable == 0 and not is_closed,
+    }
+    return tuple(reason for reason, is_so in found.items() if is_so)
 
 
 def is_merchants(refund: Refund) -> bool:

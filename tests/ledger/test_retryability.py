@@ -10,10 +10,12 @@ import msgspec
 import pytest
 
 from receiver.ledger.charge import Charge
-from receiver.ledger.charge_book import Entry, reservation
+from receiver.ledger.charge_book import MOST_REFUNDS, Entry, reservation
+from receiver.ledger.dispute import Dispute
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, Source
-from receiver.ledger.retryability import KnownCharge, judge
+from receiver.ledger.request_shape import charge_json
+from receiver.ledger.retryability import KnownCharge, judge, obstacles
 
 NOW = 1_760_000_000_000
 DAY = 86_400_000
@@ -194,3 +196,79 @@ def test_a_reservation_that_may_be_its_own_is_no_reason() -> None:
     found = judge(declined(first_seen_at=NOW - DAY), KnownCharge(entries=own, charge=charge()), NOW)
     assert found is not None
     assert (found.value, found.reasons) == (None, ())
+
+
+DISPUTE = Dispute(dispute_id="S01-1111111-1111111-B000001", charge_permission_id="S01-1111111-1111111")
+OBSTACLES: dict[str, tuple[KnownCharge, tuple[str, ...]]] = {
+    "none": (KnownCharge(charge=charge()), ()),
+    "part of it refunded": (KnownCharge({OTHER: entry(1_400, "Refunded")}, charge=charge()), ()),
+    "not captured": (KnownCharge(charge=charge(state="Authorized")), ("charge_not_captured",)),
+    "canceled, refunded": (KnownCharge(charge=charge(refunded="100.00", state="Canceled")), ("charge_not_captured",)),
+    "disputed": (KnownCharge(disputes=(DISPUTE,), charge=charge()), ("buyer_may_be_paid",)),
+    "in conflict": (
+        KnownCharge({OTHER: entry(1_400, "Declined", conflict=True)}, charge=charge()),
+        ("charge_in_conflict",),
+    ),
+    "ten refunds": (
+        KnownCharge({f"R{number}": entry(1, "Refunded") for number in range(MOST_REFUNDS)}, charge=charge()),
+        ("too_many_refunds",),
+    ),
+    "ten declined": (
+        KnownCharge({f"R{number}": entry(1, "Declined") for number in range(MOST_REFUNDS)}, charge=charge()),
+        (),
+    ),
+    "all refunded": (KnownCharge({OTHER: entry(10_000, "Refunded")}, charge=charge()), ("nothing_left",)),
+    "all refunded elsewhere": (KnownCharge(charge=charge(refunded="100.00")), ("nothing_left",)),
+    "unknown amount": (KnownCharge({OTHER: entry(None, "Refunded")}, charge=charge()), ("not_enough_known",)),
+    "two explanations": (
+        KnownCharge({OTHER: entry(1_400, "RefundInitiated")}, charge=charge(refunded="14.00")),
+        ("not_enough_known",),
+    ),
+    "never described": (KnownCharge({OTHER: entry(1_400, "Refunded")}), ("not_enough_known",)),
+    "damaged": (KnownCharge(charge=charge(), readable=False), ("charge_unreadable",)),
+}
+
+
+@pytest.mark.parametrize("case", OBSTACLES)
+def test_what_prevents_a_refund_of_all_that_is_left(case: str) -> None:
+    known, reasons = OBSTACLES[case]
+    assert obstacles(CHARGE, known) == reasons
+
+
+def test_the_json_of_a_charge_divides_it_among_its_refunds() -> None:
+    """Each sum beside Amazon's; refunds with the latest change first; requests apart; missing records by their id."""
+    first = declined(state="Refunded", changed_at=NOW - DAY)
+    second = declined(refund_id=OTHER, state="RefundInitiated", amount=money("6.00"))
+    book = {
+        REFUND: entry(1_400, "Refunded"),
+        OTHER: entry(600, "RefundInitiated"),
+        "S01-1111111-1111111-R000009": entry(100, "Refunded"),
+        reservation("a" * 64): entry(1_000, "Reserved"),
+    }
+    known = KnownCharge(book, disputes=(DISPUTE,), charge=charge(refunded="15.00"))
+    found = charge_json("us", CHARGE, known, [first, second], "amazon_timeout")
+    shown = msgspec.to_builtins(found)
+    amounts = {name: each and each["amount"] for name, each in shown["known"].items()}
+    assert amounts == {"refunded": "15.00", "pending": "6.00", "reserved": "10.00", "inConflict": "0.00"}
+    names = ("captureAmount", "refundedAmount", "refundable", "refundableWithAllowance")
+    assert [shown[name]["amount"] for name in names] == ["100.00", "15.00", "69.00", "84.00"]
+    assert [each["refundId"] for each in shown["refunds"]] == [OTHER, REFUND]
+    assert [each["refundRequestId"] for each in shown["reservations"]] == ["a" * 64]
+    assert shown["unreadable"] == ["S01-1111111-1111111-R000009"]
+    assert [each["disputeId"] for each in shown["disputes"]] == [DISPUTE.dispute_id]
+    assert (shown["refundCount"], shown["mostRefunds"]) == (4, MOST_REFUNDS)
+    assert (shown["refreshError"], shown["refundableReasons"]) == ("amazon_timeout", ["buyer_may_be_paid"])
+
+
+def test_the_json_of_a_charge_guesses_nothing() -> None:
+    """What is not known is null: without Amazon's description, with a damaged book, and of a charge not captured."""
+    unseen = charge_json("us", CHARGE, KnownCharge({OTHER: entry(None, "Refunded")}), [])
+    assert (unseen.state, unseen.capture_amount, unseen.refundable, unseen.charge_read_at) == (None, None, None, None)
+    assert unseen.known.refunded is None
+    assert unseen.known.pending is not None
+    damaged = charge_json("us", CHARGE, KnownCharge(charge=charge(), readable=False), [])
+    assert damaged.capture_amount is not None
+    assert (damaged.refundable, damaged.refund_count, damaged.known.refunded) == (None, None, None)
+    canceled = charge_json("us", CHARGE, KnownCharge(charge=charge(state="Canceled")), [])
+    assert (canceled.refundable, canceled.refundable_with_allowance) == (None, None)
+    assert charge_json("us", CHARGE, KnownCharge(), []).known.refunded is None, "in no currency"
