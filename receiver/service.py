@@ -129,8 +129,9 @@ class Service:
         )
         self._opened.push_async_callback(self.store.close)
         self.store.connection.accounts = [account.name for account in self.accounts]
-        self.store.charges.over = {account.name: account.over for account in self.accounts}
-        self.store.deliveries.keep_dead = settings.delivery.keep_dead
+        for account in self.accounts:
+            self.store.of(account.name).charges.over = account.over
+        self.store.connection.keep_dead = settings.delivery.keep_dead
         self.store.connection.seen_for = int(
             (ingest.max_age + ingest.max_future + timedelta(days=1)).total_seconds() * 1000
         )
@@ -209,12 +210,14 @@ class Service:
 
     def _amazon_client(self, account: Account) -> AmazonClient:
         timeout, send = self.settings.track.request_timeout.total_seconds(), self.transport.send
-        return AmazonClient(account, self.store, send, self.metrics, self._now, timeout, clocks=self._clocks)
+        return AmazonClient(
+            account, self.store.of(account.name), send, self.metrics, self._now, timeout, clocks=self._clocks
+        )
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(
             amazon_client=self._amazon_client(account),
-            store=self.store,
+            store=self.store.of(account.name),
             recorder=Recorder(self.store, self._random, declared=True),
             metrics=self.metrics,
             random=self._random,
@@ -233,8 +236,7 @@ class Service:
         """Every account has its own share of the concurrent deliveries, so that none can use up the others'."""
         delivery = self.settings.delivery
         return Deliverer(
-            account=account.name,
-            store=self.store,
+            store=self.store.of(account.name),
             send=self.transport.send,
             metrics=self.metrics,
             system_clock=self._now,
@@ -250,7 +252,7 @@ class Service:
     def _retention(self, account: Account) -> Retention:
         keep, keep_owed = (milliseconds(span) for span in (self.settings.events.keep, self.settings.events.keep_owed))
         lease = self.settings.delivery.lease.total_seconds()
-        return Retention(account.name, self.store, self.metrics, keep, keep_owed, lease)
+        return Retention(self.store.of(account.name), self.metrics, keep, keep_owed, lease)
 
     async def _confirm_subscription(self, url: str) -> None:
         answer = await self.transport.send(Request("GET", url), timeout=5.0)
@@ -270,7 +272,9 @@ class Service:
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
 
     async def _alerting(self) -> dict[str, str]:
-        problems = await asyncio.gather(*(self.store.gauges.alerting_problems(each.name) for each in self.accounts))
+        problems = await asyncio.gather(
+            *(self.store.of(each.name).gauges.alerting_problems() for each in self.accounts)
+        )
         found = [each for of_account in problems for each in of_account]
         return {
             "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",
@@ -292,7 +296,7 @@ class Service:
         """None if the account's node of a cluster does not answer, so that the others are still shown."""
         try:
             async with asyncio.timeout(1.5):
-                return await self.store.gauges.measure(name)
+                return await self.store.of(name).gauges.measure()
         except (StoreUnavailable, TimeoutError):
             return None
 

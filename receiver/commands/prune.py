@@ -17,6 +17,7 @@ from receiver.ledger.durations import milliseconds, parse_duration
 from receiver.ledger.refund import REFUND_ID, State
 from receiver.settings import Settings
 from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.embedded.files import DataDir
 from receiver.store.maintenance.pruning import Pruned
 from receiver.store.redis.address import read_address
@@ -70,10 +71,10 @@ async def prune(settings: Settings, older_than: str, refund_id: str, account: st
         store.format.hold_writes()
         await store.format.ensure()
         if older_than_ms is None:
-            tallies = [await _one(store, name, refund_id, remove=not dry_run) for name in names]
+            tallies = [await _one(store.of(name), refund_id, remove=not dry_run) for name in names]
         else:
             before = store.now() - older_than_ms
-            tallies = [await _old(store, name, before, remove=not dry_run) for name in names]
+            tallies = [await _old(store.of(name), before, remove=not dry_run) for name in names]
     except StoreUnavailable as error:
         raise StoreUnavailable(
             f"{error.detail} Refunds removed so far stay removed. Run it again when the store answers.",
@@ -120,20 +121,20 @@ def open_store(settings: Settings) -> Store:
     return Store(client, wait_replicas=redis.wait_replicas, wait_timeout=redis.wait_timeout.total_seconds())
 
 
-async def _one(store: Store, account: str, refund_id: str, *, remove: bool) -> Tally:
-    tally = Tally(account)
-    tally.counts[await store.pruning.prune(account, refund_id, before=None, remove=remove)] += 1
+async def _one(store: AccountStore, refund_id: str, *, remove: bool) -> Tally:
+    tally = Tally(store.account)
+    tally.counts[await store.pruning.prune(refund_id, before=None, remove=remove)] += 1
     return tally
 
 
-async def _old(store: Store, account: str, before: int, *, remove: bool) -> Tally:
+async def _old(store: AccountStore, before: int, *, remove: bool) -> Tally:
     """Batch after batch. What is kept stays in front of the next one, so it is passed over by number."""
-    tally = Tally(account)
+    tally = Tally(store.account)
     for state in (State.REFUNDED, State.DECLINED):
         stay = 0
-        while ids := await store.pruning.old_refunds(account, state, before, stay, BATCH):
+        while ids := await store.pruning.old_refunds(state, before, stay, BATCH):
             found = await asyncio.gather(
-                *(store.pruning.prune(account, refund_id, before=before, remove=remove) for refund_id in ids)
+                *(store.pruning.prune(refund_id, before=before, remove=remove) for refund_id in ids)
             )
             tally.counts.update(found)
             stay += len(ids) - (found.count(Pruned.PRUNED) if remove else 0)

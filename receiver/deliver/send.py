@@ -38,7 +38,7 @@ from receiver.outbox.retries import (
 )
 from receiver.outbox.subscribers.subscriber import Subscriber
 from receiver.runtime.metrics import Metrics
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.deliveries.queues import LONGEST_HOLD, AttemptEffects
 from receiver.store.redis.stream_ids import written_at
 from receiver.track.current import current_events, without_judgement
@@ -68,7 +68,7 @@ class Send(Protocol):
 class DeliveryAttempt:
     """Sends claimed events. `system_clock` (ms) is the machine's clock: subscribers compare timestamps with theirs."""
 
-    store: Store
+    store: AccountStore
     send: Send
     metrics: Metrics
     system_clock: Callable[[], int]
@@ -112,7 +112,7 @@ class DeliveryAttempt:
         if not deliveries:
             return batch
         try:
-            return list(zip(deliveries, await current_events(self.store, deliveries[0].account, events), strict=True))
+            return list(zip(deliveries, await current_events(self.store, events), strict=True))
         except StoreUnavailable as error:
             log.warning("delivery.advice_unknown", subscriber=subscriber.name, reason=error.reason)
             return list(zip(deliveries, map(without_judgement, events), strict=True))
@@ -160,7 +160,7 @@ class DeliveryAttempt:
                 held = await self.store.deliveries.retry(delivery, at, attempts, effects)
             case Gone():
                 await pause_gone(self.store, delivery, subscriber)
-                await publish_operator_events(self.store, delivery.account, self.metrics)
+                await publish_operator_events(self.store, self.metrics)
                 held = await self.store.deliveries.retry(delivery, now, attempts, effects)
             case Dead(reason=reason):
                 held = await self._dead_letter(delivery, reason, attempts, effects)
@@ -168,7 +168,7 @@ class DeliveryAttempt:
         if isinstance(verdict, Dead) and held and isinstance(event, Event):
             if verdict.reason != "aborted":
                 await pause_failing(self.store, delivery, subscriber, attempts)
-            await publish_operator_events(self.store, delivery.account, self.metrics)
+            await publish_operator_events(self.store, self.metrics)
 
     async def _dead_letter(
         self, delivery: ClaimedDelivery, reason: str, attempts: DeliveryAttempts, effects: AttemptEffects
@@ -241,7 +241,7 @@ class DeliveryAttempt:
         log.error("delivery.dead", reason=reason, stream_id=delivery.stream_id)
         self.metrics.delivery_attempt("dead", 0.0)
         if await self._dead_letter(delivery, reason, delivery.attempts, AttemptEffects()):
-            await publish_operator_events(self.store, delivery.account, self.metrics)
+            await publish_operator_events(self.store, self.metrics)
 
 
 def read(delivery: ClaimedDelivery) -> AnyEvent:

@@ -42,7 +42,7 @@ from receiver.ledger.refund_request import (
 )
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NOT_MERCHANTS_REFUND, judge, not_merchants_refund
 from receiver.runtime.metrics import Metrics
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.requests.requests import Attempt, Disputed, NotReserved, Reserved
 from receiver.track.amazon_client import AmazonClient
 from receiver.track.charges import Charges
@@ -63,7 +63,7 @@ class Issuer:
     """
 
     amazon_client: AmazonClient
-    store: Store
+    store: AccountStore
     recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
@@ -106,7 +106,7 @@ class Issuer:
         Uses Amazon's default soft descriptor, because Amazon does not return the one that was sent for the declined
         refund. If Amazon provably refused the last retry, this is a new one (see `generations.py`).
         """
-        declined = await self.store.refunds.get(self._name, refund_id)
+        declined = await self.store.refunds.get(refund_id)
         if declined is None:
             raise NotFound("There is no such refund.", reason="no_such_refund")
         if declined.refund_type == FPS:
@@ -152,7 +152,7 @@ class Issuer:
         return await ManualResolver(self.attempts).as_not_issued(request_id, by=by)
 
     async def _issue(self, prepared: PreparedRefund, declined: Refund | None = None) -> Issued:
-        known = await self.store.requests.get(self._name, prepared.id)
+        known = await self.store.requests.get(prepared.id)
         if known is not None:
             return await self._known(known, prepared)
         if declined is not None:
@@ -162,20 +162,18 @@ class Issuer:
         if not prepared.order_reference:
             prepared = msgspec.structs.replace(prepared, order_reference=charge.merchant_reference_id)
         guard = self._guard(prepared, charge, refundable_total(captured, self.over), declined)
-        await self.store.requests.upgrade_charge_book(self._name, prepared.charge_id)
+        await self.store.requests.upgrade_charge_book(prepared.charge_id)
         if declined is not None:
             # Read after the charge: the reserving script detects what has changed since.
-            await check_unseen(self.store, self._name, charge, prepared)
+            await check_unseen(self.store, charge, prepared)
         lease = int(self.lease * 1000)
-        reserved = await self.store.requests.reserve(
-            self._name, prepared, owner=self.new_owner(), guard=guard, lease=lease
-        )
+        reserved = await self.store.requests.reserve(prepared, owner=self.new_owner(), guard=guard, lease=lease)
         match reserved:
             case NotReserved() | Disputed():
-                raise await hindrance(self.store, self._name, prepared, reserved, guard.most)
+                raise await hindrance(self.store, prepared, reserved, guard.most)
             case Reserved(token=token):
                 await self.attempts.when_admitted(Attempt(prepared.id, token), prepared)
-                record = await self.store.requests.get(self._name, prepared.id)
+                record = await self.store.requests.get(prepared.id)
                 if record is None:
                     raise StoreUnavailable(
                         "The store was emptied; repeat the call with the same key.", reason="store_emptied"
@@ -185,11 +183,11 @@ class Issuer:
 
     async def _check(self, declined: Refund, prepared: PreparedRefund) -> None:
         """Refuse what the state of the charge cannot change, before Amazon is asked. The script checks the rest."""
-        found = judge(declined, await self.store.charges.known(self._name, declined.charge_id), self.store.now())
+        found = judge(declined, await self.store.charges.known(declined.charge_id), self.store.now())
         if found and NOT_MERCHANTS_REFUND in found.reasons:
             raise not_merchants_refund()
         if found and BUYER_MAY_BE_PAID in found.reasons:
-            raise await hindrance(self.store, self._name, prepared, Disputed())
+            raise await hindrance(self.store, prepared, Disputed())
 
     def _guard(self, prepared: PreparedRefund, charge: Charge, ceiling: int, declined: Refund | None) -> Guard:
         """The guard for a new refund or a retry."""
@@ -215,8 +213,8 @@ class Issuer:
             )
         match record.state:
             case RequestState.DONE:
-                refund = await self.store.refunds.get(self._name, record.refund_id)
-                current = await current_refunds(self.store, self._name, [refund] if refund else [])
+                refund = await self.store.refunds.get(record.refund_id)
+                current = await current_refunds(self.store, [refund] if refund else [])
                 return Issued(record, current[0] if current else None)
             case RequestState.REFUSED:
                 raise refusal(record)
@@ -227,7 +225,7 @@ class Issuer:
                     "in Seller Central before you use a new key, and settle the request (`receiver refund "
                     f"settle-request`). {record.detail}",
                     refund_request_id=record.order.id,
-                    candidate=await self.store.requests.candidate_of(self._name, record),
+                    candidate=await self.store.requests.candidate_of(record),
                 )
         return Issued(record, None)
 

@@ -46,7 +46,7 @@ class ManualResolver:
             self._check_fits(record, seen)
             recorded = await self.attempts.record(record.order, seen, Source.REFRESH, {})
             refused = await store.requests.resolve(
-                account, record.order, _settled(by), refund_id=refund_id, state=recorded.change.refund.state
+                record.order, _settled(by), refund_id=refund_id, state=recorded.change.refund.state
             )
             if isinstance(refused, Taken):
                 raise _taken(refused.request_id)
@@ -73,9 +73,9 @@ class ManualResolver:
         if record.state is RequestState.REFUSED and record.settled_by:
             return record
         _check_unclear(record)
-        candidate = await store.requests.candidate_of(account, record)
+        candidate = await store.requests.candidate_of(record)
         detail = f"Settled by hand as not issued. Before that: {record.detail}"
-        hindrance = await store.requests.resolve(account, record.order, {**_settled(by), "detail": detail})
+        hindrance = await store.requests.resolve(record.order, {**_settled(by), "detail": detail})
         if isinstance(hindrance, Busy):
             raise _pending()
         if hindrance is not None:
@@ -102,7 +102,7 @@ class ManualResolver:
         if record.state in (RequestState.RESERVED, RequestState.DONE):
             return record
         _check_unclear(record)
-        claimed = await store.requests.reopen(account, record.order, lease=lease)
+        claimed = await store.requests.reopen(record.order, lease=lease)
         if isinstance(claimed, NotUnclear):
             return await self.repeat(request_id, by=by, lease=lease)
         self.attempts.metrics.refund_attempt("repeated")
@@ -111,7 +111,7 @@ class ManualResolver:
         return await self._record(request_id)
 
     async def _record(self, request_id: str) -> RefundRequestRecord:
-        record = await self.attempts.store.requests.get(self.attempts.account, request_id)
+        record = await self.attempts.store.requests.get(request_id)
         if record is None:
             raise NotFound("There is no such refund request.", reason="no_such_request")
         return record
@@ -124,9 +124,7 @@ class ManualResolver:
         return await amazon_client.ask(Call.GET_REFUND, request, lambda response: read_refund(response, refund_id))
 
     async def _check_free(self, record: RefundRequestRecord, refund_id: str) -> None:
-        holder = (await self.attempts.store.requests.refund_owner(self.attempts.account, record.order.charge_id)).get(
-            refund_id
-        )
+        holder = (await self.attempts.store.requests.refund_owner(record.order.charge_id)).get(refund_id)
         if holder not in (None, record.order.id):
             raise _taken(str(holder))
 

@@ -12,7 +12,7 @@ from receiver.ledger.money import Money
 from receiver.ledger.refund_request import PreparedRefund, RefundRequestRecord
 from receiver.ledger.request_shape import other_refunds_json
 from receiver.ledger.retryability import BUYER_MAY_BE_PAID, NAMEABLE
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.requests.requests import Disputed, NotReserved
 
 NAMED = 4
@@ -28,7 +28,7 @@ STOPPED = frozenset({BUYER_MAY_BE_PAID, *NAMEABLE})
 
 
 async def hindrance(
-    store: Store, account: str, prepared: PreparedRefund, found: NotReserved | Disputed, most: int = 0
+    store: AccountStore, prepared: PreparedRefund, found: NotReserved | Disputed, most: int = 0
 ) -> Conflict:
     """The error for what the store found to block a request. `most` is the refundable total of the charge.
 
@@ -36,7 +36,7 @@ async def hindrance(
     """
     if isinstance(found, NotReserved):
         return not_reserved(found, prepared, most)
-    disputes = await store.disputes.of_permission(account, permission_of(prepared.charge_id))
+    disputes = await store.disputes.of_permission(permission_of(prepared.charge_id))
     return buyer_may_be_paid(open_on(prepared.charge_id, disputes))
 
 
@@ -69,17 +69,17 @@ def not_reserved(refused: NotReserved, prepared: PreparedRefund, most: int) -> O
     return OtherRefunds(text, reason="allowance_exceeded", refunds=refunds)
 
 
-async def check_unseen(store: Store, account: str, charge: Charge, prepared: PreparedRefund) -> None:
+async def check_unseen(store: AccountStore, charge: Charge, prepared: PreparedRefund) -> None:
     """Raise `OtherRefunds` if the amount may have been paid by a refund that is not known here.
 
     A caller who names such a refund of this order has already checked. Raises `StoreUnavailable`.
     """
-    entries = await store.requests.charge_entries(account, prepared.charge_id)
+    entries = await store.requests.charge_entries(prepared.charge_id)
     if not paid_unseen(charge, entries.values(), prepared.money):
         return
     for name in prepared.besides:
         is_of_order = permission_of(name) == permission_of(prepared.charge_id)
-        if is_of_order and name not in entries and await store.refunds.get(account, name) is None:
+        if is_of_order and name not in entries and await store.refunds.get(name) is None:
             return
     raise OtherRefunds(
         f"Amazon says that {prepared.money} more was refunded on the charge than is known here. It may be this refund, "

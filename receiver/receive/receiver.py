@@ -221,11 +221,11 @@ class Receiver:
         if notice.dispute:
             dispute = signed(notice.dispute, message_id, envelope.timestamp)
             writes = [
-                self._store.disputes.record(name, dispute, message_id=message_id, digest=digest) for name in names
+                self._store.of(name).disputes.record(dispute, message_id=message_id, digest=digest) for name in names
             ]
         else:
             hint = _hint(envelope, notice, digest, now, traceparent)
-            writes = [self._store.schedule.hint(name, hint) for name in names]
+            writes = [self._store.of(name).schedule.hint(hint) for name in names]
         noted = tuple(await all_of(writes))
         for name, found in zip(names, noted, strict=True):
             if found is HintResult.ALTERED:

@@ -27,7 +27,7 @@ from receiver.ledger.charge import Charge
 from receiver.ledger.next_look import THROTTLED_PAUSE
 from receiver.ledger.refund import Observation
 from receiver.runtime.metrics import Metrics
-from receiver.store import Store
+from receiver.store.account import AccountStore
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class AmazonClient:
     """
 
     account: Account
-    store: Store
+    store: AccountStore
     send: Send
     metrics: Metrics
     system_clock: Callable[[], int]
@@ -93,7 +93,7 @@ class AmazonClient:
             except AmazonThrottled as error:
                 outcome = error.reason
                 until = self.store.now() + (error.retry_after or THROTTLED_PAUSE) * 1000
-                await self.store.schedule.block(self.account.name, call, until)
+                await self.store.schedule.block(call, until)
                 raise
             except AmazonRefusesUs as error:
                 outcome = error.reason
@@ -159,7 +159,7 @@ class AmazonClient:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
-            wait = await self.store.requests.take_token(self.account.name, call, bucket.burst, bucket.per_second)
+            wait = await self.store.requests.take_token(call, bucket.burst, bucket.per_second)
             if not wait:
                 return True
             if loop.time() + wait / 1000 > deadline:

@@ -16,7 +16,7 @@ from receiver.ledger.lifecycle import UNREAD, Facts
 from receiver.ledger.next_look import THROTTLED_PAUSE
 from receiver.ledger.refund import FPS, Refund, RetryRefused, State
 from receiver.ledger.retryability import as_text, judge
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.redis.damage import StoreDamaged, WrongType
 from receiver.store.requests.requests import CHARGE_KEPT
 from receiver.track.amazon_client import AmazonClient
@@ -40,7 +40,7 @@ class Charges:
         return self.amazon_client.account.name
 
     @property
-    def _store(self) -> Store:
+    def _store(self) -> AccountStore:
         return self.amazon_client.store
 
     async def charge(self, charge_id: str, *, fresh: bool = False, patience: float = CHARGE_PATIENCE) -> Charge:
@@ -48,7 +48,7 @@ class Charges:
 
         Raises the `AmazonError` tree; `AmazonThrottled` also where our own throttle has no token within `patience` (s).
         """
-        kept = None if fresh else await self._store.requests.kept_charge(self._name, charge_id)
+        kept = None if fresh else await self._store.requests.kept_charge(charge_id)
         if kept and self._store.now() - kept.read_at < CHARGE_KEPT:
             return kept
         if not await self._token(patience):
@@ -59,7 +59,7 @@ class Charges:
         )
         self.amazon_client.check_environment(found.environment)
         found = msgspec.structs.replace(found, read_at=self._store.now())
-        await self._store.requests.keep_charge(self._name, found, for_advice=fresh)
+        await self._store.requests.keep_charge(found, for_advice=fresh)
         return found
 
     async def _token(self, patience: float) -> bool:
@@ -84,7 +84,7 @@ class Charges:
             # A copy from before the decline would still count the declined amount as refunded.
             charge, known = await asyncio.gather(
                 self.charge(refund.charge_id, fresh=declined, patience=CHARGE_PATIENCE if declined else 0),
-                self._store.charges.known(self._name, refund.charge_id if declined else ""),
+                self._store.charges.known(refund.charge_id if declined else ""),
             )
         except (AmazonError, StoreDamaged) as error:
             log.info("charge.not_read", charge_id=refund.charge_id, reason=error.reason)

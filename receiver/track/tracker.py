@@ -25,7 +25,7 @@ from receiver.ledger.next_look import DueRefund, NextLook, after
 from receiver.ledger.refund import Observation, Refund, Source, State, is_final
 from receiver.runtime.metrics import Metrics
 from receiver.runtime.rounds import Claim, Rounds
-from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.redis.damage import StoreDamaged
 from receiver.store.redis.wakeups import News
 from receiver.track.amazon_client import AmazonClient
@@ -71,20 +71,19 @@ class Tracker:
         return self.amazon_client.account
 
     @property
-    def store(self) -> Store:
+    def store(self) -> AccountStore:
         """The store of the refunds."""
         return self.amazon_client.store
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self.rounds.run(self.store.change_signal(self.account.name, News.DUE))
+        await self.rounds.run(self.store.change_signal(News.DUE))
 
     async def _claim(self, room: int) -> Claim[DueRefund]:
         bucket = self.account.throttle[Call.GET_REFUND]
         # If Amazon is slow, a quarter of the slots stays free for refunds named by notifications.
         patient = max(1, self.rounds.concurrency * 3 // 4) - sum(due.patient for due in self.rounds.under_way.values())
         return await self.store.schedule.claim(
-            self.account.name,
             Call.GET_REFUND,
             lease=int(self.lease * 1000),
             burst=bucket.burst,
@@ -195,7 +194,7 @@ class Tracker:
 
     async def _without_an_answer(self, due: DueRefund) -> Refund | None:
         """The ledger's refund when Amazon gave no answer. If it is stuck by now, that is recorded."""
-        known = await self.store.refunds.get(due.account, due.refund_id)
+        known = await self.store.refunds.get(due.refund_id)
         if known is None or not is_overdue(known, self.store.now(), self.account.stuck_after):
             return known
         recorded = await self.recorder.record(

@@ -153,13 +153,13 @@ def _questions(refunds: int) -> dict[str, Any]:
     random = Random(1)
 
     async def read(store: Store) -> None:
-        await store.refunds.get("us", mail.refund_id(random.randrange(refunds)))
+        await store.of("us").refunds.get(mail.refund_id(random.randrange(refunds)))
 
     async def page(store: Store) -> None:
-        await store.refunds.page("us", Query())
+        await store.of("us").refunds.page(Query())
 
     async def claim(store: Store) -> None:
-        await store.schedule.claim("us", "get_refund", lease=1, burst=1e6, per_second=1e6, limit=8)
+        await store.of("us").schedule.claim("get_refund", lease=1, burst=1e6, per_second=1e6, limit=8)
 
     return {"a refund read": read, "a page of the list": page, "a claim": claim}
 

@@ -125,7 +125,7 @@ async def _isolation(seconds: float, rounds: int, rate: float) -> None:
             await store.start()
 
             async def declared() -> bool:
-                return len((await store.subscribers.read("us")).subscribers) == LANES
+                return len((await store.of("us").subscribers.read()).subscribers) == LANES
 
             await until(declared, "the subscribers are written")
             ratios, number = [], 0

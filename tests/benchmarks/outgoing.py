@@ -91,7 +91,7 @@ async def _deliveries(seconds: float, rounds: int) -> None:
 
 
 async def _written(store: Store) -> bool:
-    return len((await store.subscribers.read("us")).subscribers) > 0
+    return len((await store.of("us").subscribers.read()).subscribers) > 0
 
 
 async def _commit(store: Store, numbers: count[int], much: int) -> None:

@@ -93,7 +93,7 @@ class Server:
         async def flush() -> None:
             await self.service.store.connection.client.flushall()
             for account in self.service.accounts:
-                await self.service.store.subscribers.open(account.name)
+                await self.service.store.of(account.name).subscribers.open()
 
         self.run(flush())
 

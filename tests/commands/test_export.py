@@ -297,7 +297,7 @@ def age(server: Server, *refunds: str, days: int = 500) -> None:
 
     async def do() -> None:
         for refund_id in refunds:
-            refund = await store.refunds.get("us", refund_id)
+            refund = await store.of("us").refunds.get(refund_id)
             assert refund is not None
             key = f"refunds:{{us}}:refund:{refund_id}"
             await store._writes.call(("HSET", key, "changed", then, "seen", then))

@@ -161,7 +161,7 @@ def test_refresh_makes_the_refund_due(server: Server, run: Run) -> None:
     ran = run("refund", "refresh", REFUND, "--account", "us", token=REFUNDER)
     assert (ran.code, ran.err) == (0, "")
     assert REFUND in ran.out
-    assert server.run(server.service.store.gauges.measure("us"))["refreshed"] == 1
+    assert server.run(server.service.store.of("us").gauges.measure())["refreshed"] == 1
     noted = run("refund", "refresh", REFUND, "--account", "us", "--json", token=ADMIN)
     assert json.loads(noted.out)["refresh"] == "noted"
 

@@ -135,7 +135,7 @@ async def test_what_fails_is_sent_by_the_schedule_and_kept_when_it_is_given_up(
 
         assert await at.due() is None
         assert await at.empty("all", "lane", "owed", "attempts")
-        (dead,) = await store.deliveries.dead_events("us", "all")
+        (dead,) = await store.of("us").deliveries.dead_events("all")
         assert (dead.reason, dead.attempts, dead.last_error, dead.at) == ("exhausted", 12, error, clock())
         assert (dead.type, dead.refund_id) == ("amazonpay.refund.declined", refund_id(1))
         sent = target.requests[0].partition(b"\r\n\r\n")[2]
@@ -242,14 +242,14 @@ async def test_after_seven_days_it_is_over_but_pauses_do_not_count(at: Depot, ho
     await at.deliver()
     at.clock.tick(6 * H)
     paused = pause(subscriber, "operator", at.clock())
-    assert await at.store.subscribers.change("us", subscriber, paused)
+    assert await at.store.of("us").subscribers.change(subscriber, paused)
     at.clock.tick(30 * DAY)
-    assert await at.store.subscribers.change("us", paused, resume(paused, at.clock()))
+    assert await at.store.of("us").subscribers.change(paused, resume(paused, at.clock()))
     for _ in range(27):
-        assert await at.store.deliveries.dead_events("us", "all") == []
+        assert await at.store.of("us").deliveries.dead_events("all") == []
         await at.deliver()
         at.clock.tick(6 * H)
-    (dead,) = await at.store.deliveries.dead_events("us", "all")
+    (dead,) = await at.store.of("us").deliveries.dead_events("all")
     assert (dead.reason, dead.attempts, dead.last_error) == ("expired", 1, "HTTP 429")
 
 
@@ -259,7 +259,7 @@ async def test_an_event_that_is_not_wanted_is_dead_at_once(at: Depot, hook: Hook
     await at.subscribe(hook)
     await at.owe()
     await at.deliver()
-    (dead,) = await at.store.deliveries.dead_events("us", "all")
+    (dead,) = await at.store.of("us").deliveries.dead_events("all")
     assert (dead.reason, dead.attempts) == ("aborted", 1)
     await at.owe(first=2)
     await at.deliver()
@@ -284,35 +284,35 @@ async def test_410_pauses_the_subscriber_and_keeps_what_it_is_owed(at: Depot, ho
             pass_time(at.store, at.clock, 8 * DAY)
             await rounds(at, 3)
             assert len(hook.posts) == posts
-            (paused,) = await at.store.subscribers.readable("us")
+            (paused,) = await at.store.of("us").subscribers.readable()
             assert (paused.paused, paused.paused_reason, paused.paused_at) == (True, "gone", T0)
             assert await at.redis.zcard("refunds:{us}:lane:all") == 6
             hook.then = Says()
-            assert await at.store.subscribers.change("us", paused, resume(paused, at.clock()))
+            assert await at.store.of("us").subscribers.change(paused, resume(paused, at.clock()))
             await until(at.empty, "everything is delivered")
     assert {line["log_level"] for line in logs if line["event"] == "subscriber.paused"} == {"error"}
     assert {each for each, _ in hook.told} == {refund_id(number) for number in range(1, 7)}
-    assert await at.store.deliveries.dead_events("us", "all") == []
+    assert await at.store.of("us").deliveries.dead_events("all") == []
 
 
 async def rounds(at: Depot, count: int) -> None:
     """Return when the deliverer has looked at everything so many times from now."""
     calls = 0
-    subscriber_list = at.store.subscribers.read
+    subscriber_list = at.store.of("us").subscribers.read
 
-    async def counted(account: str) -> Any:
+    async def counted() -> Any:
         nonlocal calls
         calls += 1
-        return await subscriber_list(account)
+        return await subscriber_list()
 
-    at.store.subscribers.read = counted  # type: ignore[method-assign]
+    at.store.of("us").subscribers.read = counted  # type: ignore[method-assign]
     try:
         async with asyncio.timeout(20):
             while calls <= count:
                 at.store.connection.change_notifier.notify("us")
                 await asyncio.sleep(0)
     finally:
-        at.store.subscribers.read = subscriber_list  # type: ignore[method-assign]
+        at.store.of("us").subscribers.read = subscriber_list  # type: ignore[method-assign]
 
 
 async def test_a_private_address_is_not_connected_to(store: Store, redis: Any, clock: ManualClock, hook: Hook) -> None:
@@ -462,7 +462,7 @@ async def test_a_sender_slower_than_its_lease_does_not_lead_to_a_third_delivery(
     """Whatever the slow one is told in the end. Only a 410 stands: it is about the subscriber."""
     headers = {"webhook-delivery": "abort-message"} if status == 400 else {}
     await slow_send(at, hook, Says(status, headers), slow_first)
-    (subscriber,) = await at.store.subscribers.readable("us")
+    (subscriber,) = await at.store.of("us").subscribers.readable()
     assert subscriber.paused == (status == 410)
 
 
@@ -489,7 +489,7 @@ async def test_a_410_of_an_address_that_was_given_up_pauses_nobody(at: Depot, ho
         go.set()
         await until(lambda: at.counted("delivered") == 1, "the new address gets it")
         assert moved.told == [(refund_id(1), "declined")]
-    assert [each.paused for each in await at.store.subscribers.readable("us")] == [False]
+    assert [each.paused for each in await at.store.of("us").subscribers.readable()] == [False]
 
 
 async def test_an_event_that_the_stream_has_lost_is_dead_and_told(at: Depot, hook: Hook) -> None:
@@ -499,7 +499,7 @@ async def test_an_event_that_the_stream_has_lost_is_dead_and_told(at: Depot, hoo
     await at.redis.delete("refunds:{us}:events")
     with capture_logs() as logs:
         delivery = await at.deliver()
-    (dead,) = await at.store.deliveries.dead_events("us", "all")
+    (dead,) = await at.store.of("us").deliveries.dead_events("all")
     assert (dead.reason, dead.stream_id, dead.fields) == ("lost", delivery.stream_id, {})
     assert await at.empty("all", "lane", "owed", "attempts")
     assert [(line["event"], line["log_level"], line["reason"]) for line in logs] == [
@@ -522,7 +522,7 @@ async def test_an_entry_that_cannot_be_read_is_dead_and_harms_no_other(
     async with at_work(at.deliverer.run):
         await until(lambda: at.counted("delivered") == 1, "the other one is delivered")
         await until(lambda: at.empty("all", "lane"), "the lane is empty")
-    (dead,) = await at.store.deliveries.dead_events("us", "all")
+    (dead,) = await at.store.of("us").deliveries.dead_events("all")
     assert dead.reason == "unreadable"
     assert hook.told == [(refund_id(1), "declined")]
 
@@ -550,7 +550,7 @@ async def test_a_subscriber_removed_while_it_is_sent_to_stays_removed(
     await at.owe()
     async with at_work(at.deliverer.run):
         await until(lambda: len(hook.posts) == 1, "the post")
-        assert await at.store.subscribers.remove("us", "all")
+        assert await at.store.of("us").subscribers.remove("all")
         if back:
             await at.subscribe(hook)
             await at.owe(first=2)

@@ -164,7 +164,7 @@ async def test_a_replica_of_another(at: World) -> None:
     refund_id = await at.is_put_off("store_read_only")
     await until(lambda: emptied(at.server), "the other's data is here")
     await at.server.command("REPLICAOF", "NO", "ONE")
-    await until(lambda: at.stage.service.store.subscribers.readable("us"), "the configured subscriber is back")
+    await until(at.stage.service.store.of("us").subscribers.readable, "the configured subscriber is back")
     await at.is_well(refund_id)
 
 
@@ -187,7 +187,7 @@ async def test_it_is_emptied(at: World) -> None:
     """The configured subscriber comes back by itself, and what is told from then on is owed to it."""
     await at.server.command("FLUSHALL")
     await at.is_well()
-    assert len(await at.stage.service.store.subscribers.readable("us")) == 1
+    assert len(await at.stage.service.store.of("us").subscribers.readable()) == 1
 
 
 async def test_it_starts_again_without_its_data(at: World) -> None:
@@ -196,7 +196,7 @@ async def test_it_starts_again_without_its_data(at: World) -> None:
     refund_id = await at.is_put_off("store_unreachable")
     shutil.rmtree(at.server.folder / "appendonlydir")
     at.server.start()
-    await until(lambda: at.stage.service.store.subscribers.readable("us"), "the configured subscriber is back")
+    await until(at.stage.service.store.of("us").subscribers.readable, "the configured subscriber is back")
     await at.is_well(refund_id)
 
 

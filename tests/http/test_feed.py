@@ -65,7 +65,7 @@ async def test_an_event_is_what_webhooks_get(service: Service, store: Store, red
         entries: Any = await redis.xrange(US)
         [(_, fields)] = entries
         told = from_fields("us", {name.decode(): value.decode() for name, value in fields.items()})
-        [now] = await current_events(store, "us", [told])
+        [now] = await current_events(store.of("us"), [told])
         assert event.data.encode() == render_body(now)
         assert b'"asOf":"' in event.data.encode()
         assert event.id != hello.id

@@ -83,9 +83,9 @@ class Desk:
 def make_issuer(account: Account, store: Store, send: Any, numbers: Any) -> Issuer:
     metrics = Metrics()
     return Issuer(
-        amazon_client=AmazonClient(account, store, send, metrics, system_clock, timeout=0.5),
+        amazon_client=AmazonClient(account, store.of(account.name), send, metrics, system_clock, timeout=0.5),
         metrics=metrics,
-        store=store,
+        store=store.of(account.name),
         recorder=Recorder(store, lambda: 0.0),
         random=lambda: 0.0,
         new_owner=lambda: str(next(numbers)),

@@ -74,11 +74,11 @@ class Office:
             await one_round(self.another().rounds)
 
     async def state(self, reference: str = "R-1") -> RequestState | None:
-        record = await self.store.fps.get("us", reference)
+        record = await self.store.of("us").fps.get(reference)
         return record.state if record else None
 
     async def refund(self, reference: str = "R-1") -> Refund:
-        found = await self.store.refunds.get("us", reference)
+        found = await self.store.of("us").refunds.get(reference)
         assert found is not None
         return found
 
@@ -96,7 +96,7 @@ class Office:
 
 
 def make_legacy(account: Account, store: Store, send: Any, clock: ManualClock, numbers: Any) -> FpsIssuer:
-    amazon_client = AmazonClient(account, store, send, Metrics(), clock, timeout=0.5)
+    amazon_client = AmazonClient(account, store.of(account.name), send, Metrics(), clock, timeout=0.5)
     return FpsIssuer(amazon_client, Recorder(store, lambda: 0.0), lambda: 0.0, lambda: str(next(numbers)))
 
 

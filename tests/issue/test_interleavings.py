@@ -98,7 +98,7 @@ async def check_end(scene: Scene) -> None:
     open_ones = set()
     for key, money in KEYS.items():
         order = prepare(scene.account, RefundRequest(CHARGE, money), key)
-        record = await scene.store.requests.get("us", order.id)
+        record = await scene.store.of("us").requests.get(order.id)
         made = scene.amazon.made.get(order.amazon_key)
         if record is None:
             assert made is None
@@ -107,12 +107,12 @@ async def check_end(scene: Scene) -> None:
         if record.state is RequestState.DONE:
             assert made is not None
             assert record.refund_id == made.refund_id
-            assert await scene.store.refunds.get("us", made.refund_id) is not None
+            assert await scene.store.of("us").refunds.get(made.refund_id) is not None
         elif record.state is RequestState.REFUSED:
             assert made is None, "told as refused, and made"
         else:
             open_ones.add(f"request:{order.id}")
-    book = await scene.store.requests.charge_entries("us", CHARGE)
+    book = await scene.store.of("us").requests.charge_entries(CHARGE)
     assert {name for name in book if name.startswith("request:")} == open_ones
 
 
@@ -143,7 +143,7 @@ async def repeat_all(scene: Scene, declined: Made) -> None:
             retry_root="x",
             generation=generation,
         )
-        record = await scene.store.requests.get("us", order.id)
+        record = await scene.store.of("us").requests.get(order.id)
         if record is not None and record.state is RequestState.UNCLEAR:
             await scene.issuer().repeat(order.id, by=Actor("ops"))
 
@@ -185,7 +185,7 @@ async def check_retry(scene: Scene, declined: Made) -> None:
         order = prepare(
             scene.account, RefundRequest(CHARGE, money), retry_of=declined.refund_id, retry_root="x", generation=number
         )
-        if (record := await scene.store.requests.get("us", order.id)) is None:
+        if (record := await scene.store.of("us").requests.get(order.id)) is None:
             break
         records.append((order, record))
     assert all(each.proves_nothing_issued for _, each in records[:-1])
@@ -201,7 +201,7 @@ async def check_retry(scene: Scene, declined: Made) -> None:
             again.refund.refund_id,
         ]
         assert (again.refund.retry_of, again.refund.retry_root) == (declined.refund_id, declined.refund_id)
-        before = await scene.store.refunds.get("us", declined.refund_id)
+        before = await scene.store.of("us").refunds.get(declined.refund_id)
         assert before is not None
         assert before.retried_by == again.refund.refund_id
     else:
@@ -237,7 +237,7 @@ async def led(valkey_url: str, how: str) -> None:
         while scene.actors:
             await scene.step(0)
         await check_end(scene)
-        assert await scene.store.requests.book() == 6_000
+        assert await scene.store.reservations.book() == 6_000
     finally:
         await scene.close()
 

@@ -62,7 +62,7 @@ async def test_without_an_amount_all_that_is_left_is_refunded(shop: Office) -> N
     made = await shop.legacy.create(shop.order(amount="", transaction_id=T1))
     assert made.refund is not None
     assert made.refund.amount is None
-    assert (await shop.store.refunds.page("us", Query(charge=T1))).refunds == (made.refund,)
+    assert (await shop.store.of("us").refunds.page(Query(charge=T1))).refunds == (made.refund,)
     assert shop.simulator.fps_refunds[0].amount.text == "100.00"
 
 
@@ -113,7 +113,7 @@ async def test_amazons_refusal_is_told_with_its_code_whoever_asks_again(shop: Of
         assert caught.value.request_id
     await shop.work()
     assert (await shop.state(), shop.sent) == (RequestState.REFUSED, 1)
-    assert await shop.store.refunds.get("us", "R-1") is None
+    assert await shop.store.of("us").refunds.get("R-1") is None
 
 
 async def test_an_account_without_it_makes_none(shop: Office) -> None:
@@ -182,7 +182,7 @@ async def test_wherever_a_worker_dies_one_refund_comes_of_it(shop: Office) -> No
         shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
         assert (await shop.another().create(order)).refund is None
         shop.clock.tick(1_000_000)
-        (attempt,) = (await shop.store.fps.claim("us", lease=30_000, limit=1)).items
+        (attempt,) = (await shop.store.of("us").fps.claim(lease=30_000, limit=1)).items
         try:
             await dying(shop.another().rounds.work_on(attempt), point)
         except Killed:
@@ -248,14 +248,14 @@ async def test_a_process_that_sleeps_before_it_sends_refunds_nothing(
     shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(60_000)
-    begin = shop.store.fps.begin
+    begin = shop.store.of("us").fps.begin
 
-    async def asleep(account: str, attempt: Attempt, window: int) -> Begin:
-        found = await begin(account, attempt, window)
+    async def asleep(attempt: Attempt, window: int) -> Begin:
+        found = await begin(attempt, window)
         shop.clock.tick(8 * DAY)
         return found
 
-    monkeypatch.setattr(shop.store.fps, "begin", asleep)
+    monkeypatch.setattr(shop.store.of("us").fps, "begin", asleep)
     await one_round(shop.another().rounds)
     assert {each.reason for each in list(shop.simulator.calls)[1:]} == {"date_skew"}
     monkeypatch.undo()
@@ -272,7 +272,7 @@ async def test_a_process_that_died_sending_is_unclear_after_seven_days(shop: Off
         try:
             await dying(shop.another().create(order), point)
         except Killed:
-            record = await shop.store.fps.get("us", "R-1")
+            record = await shop.store.of("us").fps.get("R-1")
             if record is not None and record.tries:
                 break
             await shop.store._writes.call(("DEL", "refunds:{us}:fps:R-1", "refunds:{us}:fps_issuing"))
@@ -457,11 +457,11 @@ async def test_a_worker_slower_than_its_lease_sends_nothing(shop: Office) -> Non
     shop.simulator.fault_injection.add("lost_answer", place="fps_refund")
     assert (await shop.legacy.create(shop.order())).refund is None
     shop.clock.tick(1_000_000)
-    (attempt,) = (await shop.store.fps.claim("us", lease=30_000, limit=1)).items
+    (attempt,) = (await shop.store.of("us").fps.claim(lease=30_000, limit=1)).items
     await shop.work()
     sent = shop.sent
     await shop.another().rounds.work_on(attempt)
-    record = await shop.store.fps.get("us", "R-1")
+    record = await shop.store.of("us").fps.get("R-1")
     assert record is not None
     await shop.another()._try(attempt, record.order)
     assert (await shop.state(), shop.sent) == (RequestState.DONE, sent)
@@ -585,7 +585,7 @@ async def test_a_pending_refund_is_asked_about_though_every_second_request_is_re
         await shop.legacy.hint("R-1")
         await shop.look()
         shop.clock.tick(60_000)
-    known = await shop.store.refunds.get("us", "R-1")
+    known = await shop.store.of("us").refunds.get("R-1")
     assert known is not None
     assert known.state == "Refunded"
     assert shop.made() == 1

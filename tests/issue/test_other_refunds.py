@@ -290,7 +290,7 @@ async def test_who_asked_is_part_of_the_refund_its_history_and_its_event(shop: D
     assert issued.refund is not None
     assert repeated.refund == issued.refund
     assert (issued.record.order.issued_by, refund_json(issued.refund).issued_by) == ("orders", "orders")
-    history = await shop.store.refunds.history("us", issued.refund.refund_id)
+    history = await shop.store.of("us").refunds.history(issued.refund.refund_id)
     assert [revision.issued_by for revision in history] == ["orders"]
     ((_, fields),) = await shop.store._read("XRANGE", "refunds:{us}:events", "-", "+")
     assert fields[b"issuedBy"] == b"orders"

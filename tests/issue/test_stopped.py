@@ -38,7 +38,7 @@ async def test_a_dispute_stops_a_request_that_waits(store: Store, clock: ManualC
         with pytest.raises(Conflict) as caught:
             await shop.issuer.create(shop.wish(charge), "k")
         assert caught.value.reason == "buyer_may_be_paid"
-        assert (await shop.store.gauges.measure("us"))["requests:reserved"] == 0
+        assert (await shop.store.of("us").gauges.measure())["requests:reserved"] == 0
 
 
 async def test_a_dispute_makes_a_request_of_unknown_end_unclear(store: Store, clock: ManualClock) -> None:
@@ -84,7 +84,7 @@ async def test_a_retry_that_was_stopped_can_be_asked_for_again(store: Store, clo
         await told(shop, other, "Refunded", charge, "14.07")
         await shop.work()
         assert shop.issued(charge) == [refund_id]
-        (line,) = await shop.store.timelines.read("us", refund_id)
+        (line,) = await shop.store.of("us").timelines.read(refund_id)
         assert (line.what, line.outcome, other in line.detail) == ("retry", "same_amount_refunded", True)
         with pytest.raises(Conflict) as caught:
             await shop.issuer.retry(refund_id)

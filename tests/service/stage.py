@@ -234,7 +234,7 @@ class Stage:
 
     async def quiet(self, account: str = "us") -> bool:
         """Whether nothing is hinted and no event waits for anybody."""
-        names = [each.name for each in await self.service.store.subscribers.readable(account)]
+        names = [each.name for each in await self.service.store.of(account).subscribers.readable()]
         waiting = ["hinted", *(f"lane:{name}" for name in names)]
         return not await self.redis.exists(*(f"refunds:{{{account}}}:{key}" for key in waiting))
 

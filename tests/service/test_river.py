@@ -220,7 +220,7 @@ async def test_a_decline_that_is_told_in_an_unfamiliar_way_is_pushed(
         assert {post.status for post in shop.posted} == {200}
         assert stage.counted("notifications", outcome="unrecognized", reason="") == len(refunds)
         assert audit.told == sorted((refund_id, "declined") for refund_id in refunds)
-        kept = await stage.service.store.notifications.latest("us", 10)
+        kept = await stage.service.store.of("us").notifications.latest(10)
         assert sorted(each.details.refund_ids for each in kept) == sorted((refund_id,) for refund_id in refunds)
 
 
@@ -525,7 +525,7 @@ async def test_a_repeated_webhook_carries_the_advice_of_its_own_time(stage: Stag
     await until(lambda: len(audit.posts) == 1, "the first attempt")
     permission = permission_of(refund_id)
     dispute = Dispute(dispute_id=f"{permission}-B000001", charge_permission_id=permission, told_at=system_clock())
-    await stage.service.store.disputes.record("us", dispute, message_id="m1", digest="d")
+    await stage.service.store.of("us").disputes.record(dispute, message_id="m1", digest="d")
     await until(lambda: len(audit.posts) == 2, "the second attempt")
     first, second = (json.loads(each.body)["data"] for each in audit.posts)
     assert (first["retryable"], first["retryableReasons"]) == (True, [])

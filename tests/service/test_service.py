@@ -144,9 +144,9 @@ async def test_the_configuration_has_the_word_but_a_pause_stays(
     async def subscriber(hook: Hook) -> Any:
         async with running(valkey_url, tables, [hook]) as stage:
             await until(stage.ready, "the subscribers are written")
-            (found,) = await stage.service.store.subscribers.readable("us")
+            (found,) = await stage.service.store.of("us").subscribers.readable()
             if not found.paused:
-                assert await stage.service.store.subscribers.change("us", found, pause(found, "gone", 1))
+                assert await stage.service.store.of("us").subscribers.change(found, pause(found, "gone", 1))
             return found
 
     first = await subscriber(audit)
@@ -173,11 +173,11 @@ async def test_two_configurations_do_not_fight(
         async with running(valkey_url, tables, [audit]) as new:
             await until(new.ready, "the subscribers are written")
             store = new.service.store
-            version = (await store.subscribers.read("us")).version
+            version = (await store.of("us").subscribers.read()).version
             await redis.config_resetstat()
             looked = "cmdstat_hgetall"
             await until(lambda: many(redis, looked, 40), "both have looked again and again")
-            found = await store.subscribers.read("us")
+            found = await store.of("us").subscribers.read()
             assert found.version == version
             assert found.subscribers["audit"].types == ("amazonpay.refund.declined",)
 
@@ -193,7 +193,7 @@ async def test_one_that_is_no_longer_declared_can_be_removed(
             async with running(valkey_url, tables, list(hooks)) as stage:
                 await until(stage.ready, "the subscribers are written")
                 told = [line["event"] for line in logs if line["event"] == "subscriber.no_longer_declared"]
-                return [each.origin for each in await stage.service.store.subscribers.readable("us")] + told
+                return [each.origin for each in await stage.service.store.of("us").subscribers.readable()] + told
 
     assert await origins(audit) == ["config"]
     assert await origins() == ["api", "subscriber.no_longer_declared"]

@@ -288,11 +288,11 @@ async def test_a_store_whose_folder_was_removed_confirms_nothing(data_dir: Path)
     """Valkey goes on writing to files that nobody finds again: that is our trouble, and no reason to say 200."""
     async with running(data_dir) as embedded:
         store = Store(connect(embedded.url), gone=lambda: embedded.gone)
-        await store.subscribers.open("us")
+        await store.of("us").subscribers.open()
         assert not embedded.gone
         shutil.rmtree(data_dir)
         assert embedded.gone
         with pytest.raises(StoreUnavailable) as caught:
-            await store.subscribers.open("us")
+            await store.of("us").subscribers.open()
         assert caught.value.reason == "store_data_dir_gone"
         await store.close()

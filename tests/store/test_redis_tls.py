@@ -95,7 +95,7 @@ async def test_processes_wake_each_other_over_tls(guarded: str, ours: trustme.CA
     async with front(guarded, ours.issue_cert("localhost")) as (listener, port):
         url = f"rediss://localhost:{port}?ssl_ca_certs={ca_file}"
         async with store_at(url) as one, store_at(url) as two:
-            with one.change_signal("us", News.DUE) as waker:
+            with one.of("us").change_signal(News.DUE) as waker:
                 await until(lambda: woken(two, waker), "another process's hint wakes this one")
     assert listener.plain == 0
 
@@ -105,7 +105,7 @@ async def woken(other: Store, waker: ChangeSignal) -> bool:
     clock = asyncio.get_running_loop().time
     waker.clear()
     began = clock()
-    await other.schedule.hint("us", hint(message=os.urandom(8).hex()))
+    await other.of("us").schedule.hint(hint(message=os.urandom(8).hex()))
     await waker.rest(2.0)
     return clock() - began < 1.5
 

@@ -27,7 +27,7 @@ QUOTED = "o'; touch /tmp/x; '"
 async def store(redis: Any, valkey_url: str) -> AsyncIterator[Store]:
     store = Store(connect(valkey_url), clock=ManualClock(system_clock()))
     store.connection.accounts = ["us"]
-    await store.subscribers.put("us", subscriber("finance"))
+    await store.of("us").subscribers.put(subscriber("finance"))
     yield store
     await store.close()
 

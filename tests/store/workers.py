@@ -80,7 +80,8 @@ class Gated(Store):
 
     def __init__(self, client: Client, *, clock: Clock) -> None:
         super().__init__(client, clock=clock)
-        self.refunds, self.schedule = GatedRefunds(self.connection), GatedSchedule(self.connection)
+        us = self.of("us")
+        us.refunds, us.schedule = GatedRefunds(us.connection, us.keys), GatedSchedule(us.connection, us.keys)
 
 
 class Skewed(ManualClock):
@@ -106,9 +107,9 @@ class Worker:
         """Settle the claim. After a hint that brought nothing new ask `hope` times more."""
         seen, refund = observation(answer, int(look.refund_id[-6:])), None
         if answer == "throttled":
-            await self.store.schedule.block("us", "get_refund", self.now() + PAUSE)
+            await self.store.of("us").schedule.block("get_refund", self.now() + PAUSE)
         if answer in ("throttled", "failed"):
-            await self.store.schedule.reschedule(look, NextLook(self.now() + PAUSE, look.follow_up))
+            await self.store.of(look.account).schedule.reschedule(look, NextLook(self.now() + PAUSE, look.follow_up))
             return
         if seen:
             settled = await self.recorder.record(
@@ -118,11 +119,11 @@ class Worker:
                 return
             refund = settled.change.refund
         else:
-            refund = await self.store.refunds.get("us", look.refund_id)
+            refund = await self.store.of("us").refunds.get(look.refund_id)
         follow_up = one_more(look.follow_up, hope)
         own = next_look(refund, self.now(), ACCOUNT.poll, 0.1) if refund else None
         times = [at for at in (own, self.now() + PAUSE if follow_up else None) if at is not None]
-        await self.store.schedule.reschedule(
+        await self.store.of(look.account).schedule.reschedule(
             look, NextLook(min(times, default=None), follow_up, revision=refund.revision if refund else 0)
         )
 

@@ -43,8 +43,8 @@ def test_the_sandbox_allows_this() -> None:
 async def take(store: Store, limit: int = 8) -> Claim[DueRefund]:
     """A claim as the tracker makes it in the sandbox."""
     bucket = SANDBOX_THROTTLE[Call.GET_REFUND]
-    return await store.schedule.claim(
-        "us", Call.GET_REFUND, lease=30_000, burst=bucket.burst, per_second=bucket.per_second, limit=limit
+    return await store.of("us").schedule.claim(
+        Call.GET_REFUND, lease=30_000, burst=bucket.burst, per_second=bucket.per_second, limit=limit
     )
 
 
@@ -57,7 +57,7 @@ async def hinted(store: Store, numbers: Sequence[int], at: int = T0) -> None:
     """Notifications about these refunds, one millisecond after another."""
     await asyncio.gather(
         *(
-            store.schedule.hint("us", hint(number, at + each, message=f"m{number}"))
+            store.of("us").schedule.hint(hint(number, at + each, message=f"m{number}"))
             for each, number in enumerate(numbers)
         )
     )
@@ -93,7 +93,7 @@ class Crew:
 
     async def _answered(self, store: Store, look: DueRefund) -> None:
         if look.source is Source.POLL:
-            assert await store.schedule.reschedule(look, NextLook(T0 + WEEK, None, revision=0))
+            assert await store.of(look.account).schedule.reschedule(look, NextLook(T0 + WEEK, None, revision=0))
             return
         answer = seen("Refunded", int(look.refund_id[-6:]))
         settled = await Recorder(store, lambda: 0.0).record(
@@ -254,14 +254,14 @@ async def test_every_call_has_a_bucket_of_its_own(store: Store, redis: Any, drai
     async def tokens(account: str, call: Call) -> int:
         bucket = SANDBOX_THROTTLE[call]
         count = 0
-        while not await store.requests.take_token(account, call, bucket.burst, bucket.per_second):
+        while not await store.of(account).requests.take_token(call, bucket.burst, bucket.per_second):
             count += 1
         return count
 
     full = {call: int(bucket.burst) for call, bucket in SANDBOX_THROTTLE.items()}
     await overdue(redis, BACKLOG[:20])
     assert await tokens("us", drained) == full[drained]
-    await store.schedule.block("us", drained, T0 + 60_000)
+    await store.of("us").schedule.block(drained, T0 + 60_000)
     if drained is Call.GET_REFUND:
         assert await take(store) == Claim((), 60_000)
     else:

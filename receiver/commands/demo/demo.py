@@ -107,7 +107,7 @@ async def states_until(scene: Stage, deadline: float) -> AsyncIterator[dict[str,
     """The states of all refunds in the API, repeatedly until the deadline."""
     while time.monotonic() < deadline:
         yield {each: state_of(refund) for each, refund in (await scene.refunds()).items()}
-        await scene.service.store.changed("demo", 0.2)
+        await scene.service.store.of("demo").changed(0.2)
 
 
 def state_of(refund: dict[str, Any]) -> tuple[str, str]:
@@ -130,7 +130,7 @@ def tricks_unseen(scene: Stage, refunds: dict[str, dict[str, Any]]) -> list[str]
 
 async def still_owed(scene: Stage) -> list[str]:
     """Queue entries left behind: delivered events must be gone, or they would be sent again."""
-    sizes = await scene.service.store.gauges.measure("demo")
+    sizes = await scene.service.store.of("demo").gauges.measure()
     left = [name for name, size in sizes.items() if size and name.startswith(("hinted", "waiting:", "dead:"))]
     return [f"Entries are left in {name}." for name in left]
 

@@ -30,7 +30,7 @@ async def merged(store: Store, accounts: Sequence[str], query: Query, cursor: st
     The accounts share the number of entries that one request may scan.
     """
     share = MOST_EXAMINED // max(len(accounts), 1)
-    pages = await asyncio.gather(*(store.refunds.page(account, query, cursor, limit, share) for account in accounts))
+    pages = await asyncio.gather(*(store.of(account).refunds.page(query, cursor, limit, share) for account in accounts))
     if len(pages) == 1:
         return pages[0]
     bad = tuple(each for page in pages for each in page.unreadable)

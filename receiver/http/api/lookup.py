@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 async def find_refunds(store: Store, accounts: Sequence[str], refund_id: str) -> list[Refund]:
     """The refund, once for each account that knows it."""
-    answers = await asyncio.gather(*(store.refunds.get(account, refund_id) for account in accounts))
+    answers = await asyncio.gather(*(store.of(account).refunds.get(refund_id) for account in accounts))
     return [refund for refund in answers if refund is not None]
 
 
@@ -36,7 +36,7 @@ def the_refund(found: Sequence[Refund]) -> Refund:
 
 async def find_request(store: Store, accounts: Sequence[str], request_id: str) -> tuple[str, RefundRequestRecord]:
     """The request, with its account. Raises `NotFound`, `Conflict`."""
-    answers = await asyncio.gather(*(store.requests.get(account, request_id) for account in accounts))
+    answers = await asyncio.gather(*(store.of(account).requests.get(request_id) for account in accounts))
     found = [(account, record) for account, record in zip(accounts, answers, strict=True) if record is not None]
     missing = NotFound("Refund request not found, or not visible to the token.", reason="no_such_request")
     return _the_one(found, "know this request", missing)
@@ -44,7 +44,7 @@ async def find_request(store: Store, accounts: Sequence[str], request_id: str) -
 
 async def all_subscribers(store: Store, accounts: Sequence[str]) -> list[tuple[str, Subscriber]]:
     """(account, subscriber), by account and name."""
-    lists = await asyncio.gather(*(store.subscribers.readable(account) for account in accounts))
+    lists = await asyncio.gather(*(store.of(account).subscribers.readable() for account in accounts))
     return [(account, each) for account, found in zip(accounts, lists, strict=True) for each in found]
 
 

@@ -120,7 +120,7 @@ class RefundApi:
             with self._seats.taken(call.caller.name):
                 found = await self._look(call.request, accounts, refund_id, found, wait)
         refund = the_refund(found)
-        (refund,) = await current_refunds(self._store, refund.account, [refund])
+        (refund,) = await current_refunds(self._store.of(refund.account), [refund])
         body = advised_json(refund, advice_of(refund))
         tag = etag(refund, body)
         if matches(call.request.headers.getlist("if-none-match"), tag):
@@ -140,9 +140,10 @@ class RefundApi:
     )
     async def history(self, call: Call) -> Response:
         refund = the_refund(await find_refunds(self._store, call.accounts, call[REFUND]))
+        store = self._store.of(refund.account)
         revisions, disputes = await asyncio.gather(
-            self._store.refunds.history(refund.account, refund.refund_id),
-            self._store.disputes.of_permission(refund.account, permission_of(refund.charge_id or refund.refund_id)),
+            store.refunds.history(refund.refund_id),
+            store.disputes.of_permission(permission_of(refund.charge_id or refund.refund_id)),
         )
         body = HistoryJson(
             refund_id=refund.refund_id,
@@ -157,7 +158,7 @@ class RefundApi:
         accounts = list(dict.fromkeys(refund.account for refund in refunds))
         groups = [[refund for refund in refunds if refund.account == account] for account in accounts]
         found = await asyncio.gather(
-            *(current_refunds(self._store, *each) for each in zip(accounts, groups, strict=True))
+            *(current_refunds(self._store.of(name), group) for name, group in zip(accounts, groups, strict=True))
         )
         by_id = {(refund.account, refund.refund_id): refund for each in found for refund in each}
         return [by_id[refund.account, refund.refund_id] for refund in refunds]
@@ -183,11 +184,11 @@ class RefundApi:
         is_amazons = AMAZON_REFUND_ID.fullmatch(refund_id) is not None
         found = [] if is_amazons and len(accounts) == 1 else await find_refunds(self._store, accounts, refund_id)
         account = the_refund(found).account if found else _only(accounts)
-        if not (found or is_amazons or await self._store.fps.get(account, refund_id)):
+        if not (found or is_amazons or await self._store.of(account).fps.get(refund_id)):
             raise _no_refund_id(refund_id)
         traceparent = traceparent_of(call.request.headers.raw)
         hint = Hint(refund_id=refund_id, at=self._now(), source=Source.REFRESH, traceparent=traceparent)
-        await self._store.schedule.hint(account, hint)
+        await self._store.of(account).schedule.hint(hint)
         body = RefreshJson(
             refund_id=refund_id,
             account=account,
@@ -210,7 +211,7 @@ class RefundApi:
         return found
 
     async def _something(self, accounts: Sequence[str]) -> None:
-        waits = [asyncio.ensure_future(self._store.changed(account, LOOK_EVERY)) for account in accounts]
+        waits = [asyncio.ensure_future(self._store.of(account).changed(LOOK_EVERY)) for account in accounts]
         if not waits:
             await asyncio.sleep(LOOK_EVERY)
             return

@@ -78,7 +78,7 @@ class RequestApi:
         accounts, limit = call.accounts, call[LIMIT]
         wanted = [state for state in (RequestState.UNCLEAR, RequestState.RESERVED) if state in _states(call[STATE])]
         pairs = [(account, state) for state in wanted for account in accounts]
-        found = await asyncio.gather(*(self._store.requests.open(*pair, limit) for pair in pairs))
+        found = await asyncio.gather(*(self._store.of(account).requests.open(state, limit) for account, state in pairs))
         rows = [
             (wanted.index(state), record.created_at, account, record)
             for (account, state), each in zip(pairs, found, strict=True)
@@ -182,7 +182,7 @@ class RequestApi:
         return json_answer(await self._json(account, record))
 
     async def _json(self, account: str, record: RefundRequestRecord) -> RefundRequestJson:
-        return request_json(account, record, await self._store.requests.candidate_of(account, record))
+        return request_json(account, record, await self._store.of(account).requests.candidate_of(record))
 
 
 def _states(text: str) -> Sequence[RequestState]:

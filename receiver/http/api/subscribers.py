@@ -131,7 +131,7 @@ class SubscriberApi:
         brought = "secret" in fields or "secrets" in fields
         made = {"secret": self._new_secret()} if format_spec(fields.get("format")).signed and not brought else {}
         subscriber = read_subscriber({**fields, **made}, self._rules, origin="api", now=self._now())
-        after = await self._store.subscribers.add(account, subscriber, start, most=self._most)
+        after = await self._store.of(account).subscribers.add(subscriber, start, most=self._most)
         body = extended(AddedSubscriberJson, shown(account, subscriber), **made, events_after=after)
         return json_answer(body, 201, Location=f"/v1/subscribers/{subscriber.name}?account={account}")
 
@@ -149,10 +149,8 @@ class SubscriberApi:
     async def one(self, call: Call) -> Response:
         """With `stats`: waiting and dead deliveries, and the last errors."""
         account, subscriber = await self._named(call)
-        sizes, health = await asyncio.gather(
-            self._store.deliveries.queue_sizes(account, subscriber.name),
-            self._store.deliveries.health(account, subscriber.name),
-        )
+        name, deliveries = subscriber.name, self._store.of(account).deliveries
+        sizes, health = await asyncio.gather(deliveries.queue_sizes(name), deliveries.health(name))
         stats = stats_json(sizes, health)
         return json_answer(extended(SubscriberWithStatsJson, shown(account, subscriber), stats=stats))
 
@@ -203,7 +201,7 @@ class SubscriberApi:
             if len(damaged) != 1:
                 raise
             account = damaged[0][0]
-        await self._store.subscribers.remove(account, call[NAME])
+        await self._store.of(account).subscribers.remove(call[NAME])
         return Response(status_code=204)
 
     @Operation(
@@ -275,7 +273,7 @@ class SubscriberApi:
         self, call: Call, change: Callable[[Subscriber], Subscriber], made: Mapping[str, str] | None = None
     ) -> Response:
         account, found = await self._named(call)
-        updated = await self._store.subscribers.update(account, found.name, lambda stored, _: change(stored))
+        updated = await self._store.of(account).subscribers.update(found.name, lambda stored, _: change(stored))
         if updated is None:
             raise no_such_subscriber()
         return json_answer(extended(ChangedSubscriberJson, shown(account, updated.after), **(made or {})))
@@ -285,7 +283,7 @@ class SubscriberApi:
 
     async def _unreadable(self, accounts: Sequence[str]) -> list[tuple[str, str]]:
         """(account, name) of subscribers whose records are damaged."""
-        lists = await asyncio.gather(*(self._store.subscribers.read(account) for account in accounts))
+        lists = await asyncio.gather(*(self._store.of(account).subscribers.read() for account in accounts))
         return [(account, name) for account, each in zip(accounts, lists, strict=True) for name in each.unreadable]
 
 

@@ -34,6 +34,7 @@ from receiver.outbox.dead_letter import DeadEvent
 from receiver.outbox.retries import DeliveryAttempts
 from receiver.settings.sections import Scope
 from receiver.store import Store
+from receiver.store.account import AccountStore
 from receiver.store.redis.damage import StoreDamaged
 from receiver.store.refunds.timeline import DELIVERY, TimelineEntry
 from receiver.track.current import current_refunds
@@ -111,9 +112,10 @@ class RefundPages:
     async def one(self, request: Request, session: Session) -> Response:
         """`GET /refunds/{refund_id}?account=`."""
         refund = await self._refund(request, session.caller)
+        store = self._store.of(refund.account)
         history, disputes = await asyncio.gather(
-            self._store.refunds.history(refund.account, refund.refund_id),
-            self._store.disputes.of_permission(refund.account, permission_of(refund.charge_id or refund.refund_id)),
+            store.refunds.history(refund.refund_id),
+            store.disputes.of_permission(permission_of(refund.charge_id or refund.refund_id)),
         )
         concerning = [each for each in disputes if each.concerns(refund.charge_id)]
         admin = Scope.ADMIN in session.caller.scopes
@@ -132,7 +134,7 @@ class RefundPages:
         self._refreshes.take(session.caller.name)
         refund = await self._refund(request, session.caller)
         hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH)
-        await self._store.schedule.hint(refund.account, hint)
+        await self._store.of(refund.account).schedule.hint(hint)
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=refresh")
 
     async def ask_retry(self, request: Request, session: Session) -> Response:
@@ -178,7 +180,7 @@ class RefundPages:
             raise NotFound("A refund id must be 1 to 64 letters, digits and hyphens.", reason="bad_refund_id")
         accounts = caller.seen(request.query_params.get("account") or None)
         refund = the_refund(await find_refunds(self._store, accounts, refund_id))
-        return (await current_refunds(self._store, refund.account, [refund]))[0]
+        return (await current_refunds(self._store.of(refund.account), [refund]))[0]
 
     def _may_retry(self, refund: Refund, caller: Caller) -> bool:
         return Scope.REFUND in caller.scopes and refund.account in self._issuers and retry_makes_sense(refund)
@@ -194,14 +196,15 @@ class RefundPages:
     async def _timeline(
         self, refund: Refund, history: Sequence[Revision], disputes: Sequence[Dispute], *, deliveries: bool
     ) -> list[TimelineLine]:
-        subscribers = await self._store.subscribers.readable(refund.account) if deliveries else []
+        store = self._store.of(refund.account)
+        subscribers = await store.subscribers.readable() if deliveries else []
         names = [subscriber.name for subscriber in subscribers]
         trail, events = await asyncio.gather(
-            self._store.timelines.read(refund.account, refund.refund_id),
-            self._store.dashboard.refund_events(refund.account, refund.refund_id, history, names),
+            store.timelines.read(refund.refund_id),
+            store.dashboard.refund_events(refund.refund_id, history, names),
         )
         there = {event.stream_id for event in events}
-        dead = await asyncio.gather(*(self._dead(refund, name, [*there]) for name in names))
+        dead = await asyncio.gather(*(_dead(store, refund, name, [*there]) for name in names))
         given_up = [(name, each) for name, events in zip(names, dead, strict=True) for each in events]
         steps = [TimelineLine(revision.at, revision) for revision in history]
         steps += [TimelineLine(each.first_told_at, dispute=each) for each in disputes]
@@ -217,15 +220,16 @@ class RefundPages:
         ]
         return sorted(steps, key=_order)
 
-    async def _dead(self, refund: Refund, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
-        try:
-            state = await self._store.dashboard.queue_state(refund.account, name)
-        except StoreDamaged:
-            return []
-        if not 0 < state.dead <= MOST_DEAD:
-            return await self._store.deliveries.dead_of(refund.account, name, stream_ids) if state.dead else []
-        found = await self._store.deliveries.dead_events(refund.account, name)
-        return [event for event in found if event.refund_id == refund.refund_id]
+
+async def _dead(store: AccountStore, refund: Refund, name: str, stream_ids: Sequence[str]) -> list[DeadEvent]:
+    try:
+        state = await store.dashboard.queue_state(name)
+    except StoreDamaged:
+        return []
+    if not 0 < state.dead <= MOST_DEAD:
+        return await store.deliveries.dead_of(name, stream_ids) if state.dead else []
+    found = await store.deliveries.dead_events(name)
+    return [event for event in found if event.refund_id == refund.refund_id]
 
 
 def _order(step: TimelineLine) -> tuple[int, int]:

@@ -56,7 +56,7 @@ class SubscriberPages:
         """`GET /subscribers`."""
         session.caller.need(Scope.ADMIN)
         accounts = session.caller.accounts
-        lists = await asyncio.gather(*(self._store.subscribers.readable(account) for account in accounts))
+        lists = await asyncio.gather(*(self._store.of(account).subscribers.readable() for account in accounts))
         rows = await asyncio.gather(
             *(self._row(account, each) for account, found in zip(accounts, lists, strict=True) for each in found)
         )
@@ -75,27 +75,25 @@ class SubscriberPages:
         session.caller.need(Scope.ADMIN)
         name = str(request.path_params["name"])
         (account,) = session.caller.seen(request.query_params.get("account", ""))
-        dead = await self._store.deliveries.dead_events(account, name)
-        if dead:
-            await self._store.deliveries.redrive(account, name, [event.stream_id for event in dead])
+        deliveries = self._store.of(account).deliveries
+        if dead := await deliveries.dead_events(name):
+            await deliveries.redrive(name, [event.stream_id for event in dead])
         return see_other("/subscribers")
 
     async def _row(self, account: str, subscriber: Subscriber) -> Row:
+        store, name = self._store.of(account), subscriber.name
         try:
-            queue, health = await asyncio.gather(
-                self._store.dashboard.queue_state(account, subscriber.name),
-                self._store.deliveries.health(account, subscriber.name),
-            )
+            queue, health = await asyncio.gather(store.dashboard.queue_state(name), store.deliveries.health(name))
         except StoreDamaged as error:
             # Its keys are damaged: the page says so, and shows the other subscribers as usual.
             return Row(account, subscriber, QueueState(0, 0), [], Health(error=error.detail, error_at=self._now()))
-        dead = await self._store.deliveries.dead_page(account, subscriber.name, limit=DEAD_SHOWN) if queue.dead else []
+        dead = await store.deliveries.dead_page(name, limit=DEAD_SHOWN) if queue.dead else []
         return Row(account, subscriber, queue, dead, health)
 
     async def _change(self, request: Request, session: Session, change: Callable[[Subscriber], Subscriber]) -> Response:
         session.caller.need(Scope.ADMIN)
         name = str(request.path_params["name"])
         (account,) = session.caller.seen(request.query_params.get("account", ""))
-        if await self._store.subscribers.update(account, name, lambda stored, _: change(stored)) is None:
+        if await self._store.of(account).subscribers.update(name, lambda stored, _: change(stored)) is None:
             raise no_such_subscriber()
         return see_other("/subscribers")

@@ -106,13 +106,13 @@ class CurrentFeed:
 
     def change_signal(self, account: str) -> AbstractContextManager[ChangeSignal]:
         """A signal that is set whenever something of the account is written."""
-        return self._store.change_signal(account)
+        return self._store.of(account).change_signal()
 
     async def events_after(self, account: str, where: Where, limit: int) -> FeedPage:
         """A page of events. Raises `StoreUnavailable`."""
-        page = await self._store.feed.events_after(account, where, limit)
+        page = await self._store.of(account).feed.events_after(where, limit)
         told = {entry.place: event for entry in page.entries if (event := readable(account, entry.fields))}
-        events = dict(zip(told, await current_events(self._store, account, [*told.values()]), strict=True))
+        events = dict(zip(told, await current_events(self._store.of(account), [*told.values()]), strict=True))
         entries = tuple(replace(entry, event=events.get(entry.place)) for entry in page.entries)
         return replace(page, entries=entries)
 

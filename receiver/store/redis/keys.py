@@ -152,16 +152,17 @@ STATES = ("RefundInitiated", "Refunded", "Declined", OTHER)
 keys."""
 
 
-@dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one account."""
+    """The keys of one account. Those that never vary are formatted once."""
 
-    account: str
+    def __init__(self, account: str) -> None:
+        self.account = account
+        self._of_kind = {kind: f"{PREFIX}{{{account}}}:{kind}" for kind in CATALOGUE}
 
     def __call__(self, kind: str, *parts: str) -> str:
         """`refunds:{us}:refund:S01-…` for `("refund", "S01-…")`. Raises `KeyError` for an unknown kind."""
-        CATALOGUE[kind]
-        return ":".join((f"{PREFIX}{{{self.account}}}", kind, *parts))
+        key = self._of_kind[kind]
+        return ":".join((key, *parts)) if parts else key
 
     def state(self, state: str) -> str:
         """The index of refunds in this state, by last change."""

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import hiredis
@@ -248,7 +249,12 @@ def wait_marker_key(command: Command) -> str:
     """
     key = key_of(command)
     start, end = key.find("{"), key.find("}")
-    return Keys(key[start + 1 : end] if 0 <= start < end else key)("pulse")
+    return _pulse(key[start + 1 : end] if 0 <= start < end else key)
+
+
+@lru_cache(1_000)
+def _pulse(account: str) -> str:
+    return Keys(account)("pulse")
 
 
 def connect(address: RedisAddress | str, *, timeout: float = TIMEOUT, connect_timeout: float = 2.0) -> Redis:

@@ -14,36 +14,35 @@ import msgspec
 from receiver.errors import StoreUnavailable
 from receiver.ledger.dispute import Dispute, joined
 from receiver.ledger.hint import HintResult
-from receiver.store.redis.base import RedisRepository
+from receiver.store.redis.base import AccountRepository
 from receiver.store.redis.wakeups import News
 
 MOST_COLLISIONS = 16
 
 
-class Disputes(RedisRepository):
+class Disputes(AccountRepository):
     """The disputes of one account."""
 
-    async def record(self, account: str, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
+    async def record(self, dispute: Dispute, *, message_id: str, digest: str) -> HintResult:
         """Record what a notification says about a dispute. Durable when this returns; safe to repeat."""
-        keys = self._keys(account)
-        key = keys("disputes", dispute.charge_permission_id)
+        key = self.keys("disputes", dispute.charge_permission_id)
         for _ in range(MOST_COLLISIONS):
             held: bytes = await self._read("HGET", key, dispute.dispute_id) or b""
             known = self._dispute(key, dispute.dispute_id.encode(), held) if held else dispute
             value = to_value(joined(known, dispute))
             answer = await self._run(
                 "dispute",
-                [keys("seen", message_id), key],
+                [self.keys("seen", message_id), key],
                 [dispute.dispute_id, held, value, digest, self.connection.seen_for],
             )
             if answer != b"collision":
-                self._written(account, News.CHANGED)
+                self._written(News.CHANGED)
                 return HintResult(answer.decode())
         raise StoreUnavailable("Other processes kept writing the same dispute.", reason="store_collision")
 
-    async def of_permission(self, account: str, charge_permission_id: str) -> tuple[Dispute, ...]:
+    async def of_permission(self, charge_permission_id: str) -> tuple[Dispute, ...]:
         """All disputes of a charge permission, in the order in which they were first reported."""
-        key = self._keys(account)("disputes", charge_permission_id)
+        key = self.keys("disputes", charge_permission_id)
         raw: Mapping[bytes, bytes] = await self._read("HGETALL", key)
         found = (self._dispute(key, name, value) for name, value in raw.items())
         return tuple(sorted(found, key=lambda each: (each.first_told_at, each.dispute_id)))

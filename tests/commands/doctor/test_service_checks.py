@@ -91,10 +91,10 @@ async def test_a_healthy_service_without_flexible_payments_is_right(server: Serv
 async def test_subscribers_that_get_nothing_are_a_warning(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readiness shows them and does not depend on them."""
 
-    async def problems(account: str) -> list[AlertingProblem]:
+    async def problems() -> list[AlertingProblem]:
         return [AlertingProblem("a", paused=True), AlertingProblem("b", failing=True), AlertingProblem("c", dead=2)]
 
-    monkeypatch.setattr(server.service.store.gauges, "alerting_problems", problems)
+    monkeypatch.setattr(server.service.store.of("us").gauges, "alerting_problems", problems)
     found = [each for each in await look(server.url, ADMIN) if each.check == "service.ready"]
     assert [(each.status, each.subject, each.reason) for each in found] == [
         (Status.WARN, "subscribers_paused", "paused"),
