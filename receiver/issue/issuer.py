@@ -27,7 +27,7 @@ from receiver.issue.manual import ManualResolver
 from receiver.issue.orders import prepare
 from receiver.issue.refusals import check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
-from receiver.ledger.audit import Actor
+from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.money import Money
@@ -98,7 +98,7 @@ class Issuer:
         code, other `AmazonError`s if the charge cannot be read (nothing is written), or `StoreUnavailable`. Repeating
         the call with the same key is always safe.
         """
-        return await self._issue(prepare(self.amazon_client.account, refund_request, key, asked=asked))
+        return await self._issue(prepare(self.amazon_client.account, refund_request, key, asked=asked), asked.by)
 
     async def retry(self, refund_id: str, asked: Asked = NOBODY) -> Issued:
         """Issue a declined refund again, at most once however many callers ask. Raises like `create`, and `NotFound`.
@@ -137,7 +137,7 @@ class Issuer:
                 account, refund_request, retry_of=refund_id, retry_root=root, generation=generation, asked=asked
             )
 
-        return await self._issue(await generation_of(self.store, declined, make), declined)
+        return await self._issue(await generation_of(self.store, declined, make), asked.by, declined)
 
     async def repeat(self, request_id: str, *, by: Actor) -> RefundRequestRecord:
         """Send an unclear request once more, at a person's request. See `ManualResolver.repeat`."""
@@ -151,7 +151,7 @@ class Issuer:
         """A person confirms that Amazon made no refund of an unclear request. See `ManualResolver.as_not_issued`."""
         return await ManualResolver(self.attempts).as_not_issued(request_id, by=by)
 
-    async def _issue(self, prepared: PreparedRefund, declined: Refund | None = None) -> Issued:
+    async def _issue(self, prepared: PreparedRefund, by: Actor, declined: Refund | None = None) -> Issued:
         known = await self.store.requests.get(prepared.id)
         if known is not None:
             return await self._known(known, prepared)
@@ -167,7 +167,9 @@ class Issuer:
             # Read after the charge: the reserving script detects what has changed since.
             await check_unseen(self.store, charge, prepared)
         lease = int(self.lease * 1000)
-        reserved = await self.store.requests.reserve(prepared, owner=self.new_owner(), guard=guard, lease=lease)
+        reserved = await self.store.requests.reserve(
+            prepared, owner=self.new_owner(), guard=guard, lease=lease, audit=_audited(prepared, by)
+        )
         match reserved:
             case NotReserved() | Disputed():
                 raise await hindrance(self.store, prepared, reserved, guard.most)
@@ -228,6 +230,17 @@ class Issuer:
                     candidate=await self.store.requests.candidate_of(record),
                 )
         return Issued(record, None)
+
+
+def _audited(prepared: PreparedRefund, by: Actor) -> AuditEntry:
+    return AuditEntry(
+        action=Action.REFUND_RETRY if prepared.retry_of else Action.REFUND_CREATE,
+        actor=by,
+        refund_id=prepared.retry_of,
+        refund_request_id=prepared.id,
+        charge_id=prepared.charge_id,
+        outcome=Outcome.ACCEPTED,
+    )
 
 
 def _refundable(charge: Charge, prepared: PreparedRefund) -> Money:

@@ -15,10 +15,10 @@ from receiver.amazon.calls import get_refund, read_refund
 from receiver.amazon.throttle import Call
 from receiver.errors import AmazonThrottled, Conflict, NotFound
 from receiver.issue.attempts import PATIENCE, RefundAttempts, details_of
-from receiver.ledger.audit import Actor
+from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
 from receiver.ledger.next_look import THROTTLED_PAUSE
 from receiver.ledger.refund import Observation, Source
-from receiver.ledger.refund_request import OPEN, REFUSES_US, RefundRequestRecord, RequestState, too_old
+from receiver.ledger.refund_request import OPEN, REFUSES_US, PreparedRefund, RefundRequestRecord, RequestState, too_old
 from receiver.store.requests.open_requests import Busy, NotUnclear, Taken
 
 log = structlog.get_logger()
@@ -45,8 +45,10 @@ class ManualResolver:
             seen = await self._fetch(refund_id)
             self._check_fits(record, seen)
             recorded = await self.attempts.record(record.order, seen, Source.REFRESH, {})
+            entry = _audited(Action.REQUEST_SETTLE, record.order, by, Outcome.ISSUED, refund_id)
+            state = recorded.change.refund.state
             refused = await store.requests.resolve(
-                record.order, _settled(by), refund_id=refund_id, state=recorded.change.refund.state
+                record.order, _settled(by), refund_id=refund_id, state=state, audit=entry
             )
             if isinstance(refused, Taken):
                 raise _taken(refused.request_id)
@@ -75,7 +77,8 @@ class ManualResolver:
         _check_unclear(record)
         candidate = await store.requests.candidate_of(record)
         detail = f"Settled by hand as not issued. Before that: {record.detail}"
-        hindrance = await store.requests.resolve(record.order, {**_settled(by), "detail": detail})
+        entry = _audited(Action.REQUEST_SETTLE, record.order, by, Outcome.NOT_ISSUED)
+        hindrance = await store.requests.resolve(record.order, {**_settled(by), "detail": detail}, audit=entry)
         if isinstance(hindrance, Busy):
             raise _pending()
         if hindrance is not None:
@@ -102,7 +105,8 @@ class ManualResolver:
         if record.state in (RequestState.RESERVED, RequestState.DONE):
             return record
         _check_unclear(record)
-        claimed = await store.requests.reopen(record.order, lease=lease)
+        entry = _audited(Action.REQUEST_REPEAT, record.order, by, Outcome.ACCEPTED)
+        claimed = await store.requests.reopen(record.order, lease=lease, audit=entry)
         if isinstance(claimed, NotUnclear):
             return await self.repeat(request_id, by=by, lease=lease)
         self.attempts.metrics.refund_attempt("repeated")
@@ -158,6 +162,17 @@ def _check_unclear(record: RefundRequestRecord) -> None:
     if record.state not in OPEN:
         became = f" with the refund {record.refund_id}" if record.refund_id else ""
         raise Conflict(f"This request is settled: {record.state}{became}.", reason="request_settled")
+
+
+def _audited(action: Action, prepared: PreparedRefund, by: Actor, outcome: Outcome, refund_id: str = "") -> AuditEntry:
+    return AuditEntry(
+        action=action,
+        actor=by,
+        refund_id=refund_id or prepared.retry_of,
+        refund_request_id=prepared.id,
+        charge_id=prepared.charge_id,
+        outcome=outcome,
+    )
 
 
 def _settled(by: Actor) -> dict[str, str]:

@@ -43,6 +43,18 @@ class Action(StrEnum):
     SUBSCRIBER_REDRIVE = "subscriber.redrive"
 
 
+class Outcome(StrEnum):
+    """What came of an act."""
+
+    ACCEPTED = "accepted"
+    """It is written down and follows; the request, the refund or the delivery shows how it ends."""
+    DONE = "done"
+    ISSUED = "issued"
+    """A request is settled: Amazon made the refund."""
+    NOT_ISSUED = "not_issued"
+    """A request is settled: Amazon made no refund."""
+
+
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One act. It names what the act concerns; it never holds a secret, or the body of a request."""
 
@@ -54,8 +66,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     charge_id: str = ""
     subscriber: str = ""
     event_id: str = ""
-    outcome: str = ""
-    """What came of it, as a stable word: the request's new state, a reason."""
+    outcome: str = Outcome.DONE
+    """A word of `Outcome`, or of a later version."""
     fields: tuple[str, ...] = ()
     """The names of the fields that changed; never their values."""
     count: int = 0

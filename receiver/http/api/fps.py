@@ -198,7 +198,7 @@ class FpsApi:
         """201 with the refund, or 202 while Amazon has not answered. The reference is the key."""
         fields = await read_object(call.request)
         account = self._account(call.caller, fields.get("account"))
-        return _answer(account, await self._issuers[account].create(read_order(fields)))
+        return _answer(account, await self._issuers[account].create(read_order(fields), call.actor))
 
     def _account(self, caller: Caller, named: object) -> str:
         if named is not None and not isinstance(named, str):

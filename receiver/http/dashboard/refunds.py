@@ -133,7 +133,8 @@ class RefundPages:
         session.caller.need(Scope.REFUND, Scope.ADMIN)
         self._refreshes.take(session.caller.name)
         refund = await self._refund(request, session.caller)
-        hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH)
+        by = actor_of(request, session.caller)
+        hint = Hint(refund_id=refund.refund_id, at=self._now(), source=Source.REFRESH, by=by)
         await self._store.of(refund.account).schedule.hint(hint)
         return see_other(f"{refund_path(refund.refund_id, refund.account)}&done=refresh")
 

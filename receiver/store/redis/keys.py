@@ -116,6 +116,10 @@ CATALOGUE: Final[Mapping[str, Kind]] = MappingProxyType(
         ),
         "fps": Kind(HASH, KeyScope.REQUEST, "a Flexible Payments refund: the order and its progress", "never"),
         "fps_issuing": Kind(ZSET, KeyScope.ACCOUNT, "reference → when to try", "its last order"),
+        # Who did what
+        "audit": Kind(
+            STREAM, KeyScope.ACCOUNT, "the acts of people and programs", "its age, by pruning: 400 days at least"
+        ),
         # The store itself
         "restored": Kind(STRING, KeyScope.ACCOUNT, "the restore that the account has caught up with", "never"),
         "probe": Kind(STRING, KeyScope.ACCOUNT, "always empty: the key for writes that change nothing", "never there"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from receiver.ledger.audit import AuditEntry
 from receiver.ledger.charge import Charge
 from receiver.ledger.charge_book import MOST_REFUNDS, Entry, Guard, read_entry, reservation
 from receiver.ledger.dispute import permission_of
@@ -61,11 +62,12 @@ class Requests(AccountRepository):
     """The refund requests of one account."""
 
     async def reserve(
-        self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int
+        self, order: PreparedRefund, *, owner: str, guard: Guard, lease: int, audit: AuditEntry | None = None
     ) -> Reserved | NotReserved | Disputed | RefundRequestRecord:
         """Reserve the amount and hold the request for `lease` ms; or return what prevents it.
 
-        `owner` is a new random word. It distinguishes a repetition of this very call from another caller's.
+        `owner` is a new random word. It distinguishes a repetition of this very call from another caller's. `audit` is
+        written with the reservation.
         """
         token = self.now() + lease
         answer = await self._run(
@@ -83,7 +85,7 @@ class Requests(AccountRepository):
                 self.now(),
                 KEPT_FOR,
                 order.charge_id,
-                *_guard_args(guard),
+                *_guard_args(guard, self._audited(audit)),
                 "order",
                 msgspec.json.encode(order),
                 "state",
@@ -105,6 +107,7 @@ class Requests(AccountRepository):
             self.keys("reserved"),
             self.keys("taken", order.charge_id),
             self.keys("disputes", permission_of(order.charge_id)),
+            self.keys("audit"),
         ]
 
     async def get(self, request_id: str) -> RefundRequestRecord | None:
@@ -251,10 +254,10 @@ class Requests(AccountRepository):
             await self._write("SET", key, value, "PX", KEPT_FOR, "GET")
 
 
-def _guard_args(guard: Guard) -> list[str | int]:
+def _guard_args(guard: Guard, audit: bytes) -> list[str | int | bytes]:
     besides = list(dict.fromkeys(guard.besides))
     times = ["" if each is None else each for each in (guard.since, guard.reserved_since)]
-    return [*times, MOST_REFUNDS, len(besides), *besides]
+    return [*times, MOST_REFUNDS, audit, len(besides), *besides]
 
 
 def _in_the_way(answer: Sequence[bytes]) -> NotReserved | Disputed | None:
