@@ -50,6 +50,12 @@ def _notification() -> typer.Typer:
     return notification.app
 
 
+def _audit() -> typer.Typer:
+    from receiver.commands import audit
+
+    return audit.app
+
+
 GROUPS: Mapping[str, Callable[[], typer.Typer]] = {
     "refund": _refund,
     "subscriber": _subscriber,
@@ -57,6 +63,7 @@ GROUPS: Mapping[str, Callable[[], typer.Typer]] = {
     "delivery": _delivery,
     "fps": _fps,
     "notification": _notification,
+    "audit": _audit,
 }
 
 

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Lifespan
 
 from receiver.errors import ReceiverError
+from receiver.http.api.audit import AuditApi
 from receiver.http.api.auth import Tokens
 from receiver.http.api.deliveries import DeliveryApi
 from receiver.http.api.diagnostics import DiagnosticsApi, DiagnosticsSource
@@ -94,6 +95,7 @@ def build(
         SubscriberApi(store, rules_of(settings.delivery), now, new_secret, settings.delivery.max_subscribers),
         FeedApi(store, tokens, settings.feed, metrics, reads),
         DeliveryApi(store, now),
+        AuditApi(store),
         NotificationApi(store, [account.name for account in settings.accounts]),
         HealthApi(checks, metrics, refresh_gauges, advisory_checks, alerting),
         *([DiagnosticsApi(inside, now)] if inside else []),

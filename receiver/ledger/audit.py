@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -75,10 +76,20 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     act: str = ""
     """A random word: however often its script runs, the act is written once."""
 
-    def concerns(self, actor: str, about: frozenset[str]) -> bool:
-        """Whether the actor (token or person; empty: anyone) did it, to one of these refunds or refund requests.
 
-        `about` is empty for everything.
-        """
-        by = not actor or actor in (self.actor.token, self.actor.user)
-        return by and (not about or not about.isdisjoint({self.refund_id, self.refund_request_id} - {""}))
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """The filters of a list of entries, combined with AND; an empty one matches everything.
+
+    Times are ms: from `since`, before `until`. `actor` is a token or a person, `refund` a refund or a refund request.
+    """
+
+    since: int = 0
+    until: int = 0
+    refund: str = ""
+    actor: str = ""
+
+    def matches(self, entry: AuditEntry, ids: frozenset[str]) -> bool:
+        """Whether the entry is by that actor, and concerns one of these refunds and refund requests (empty: any)."""
+        by = not self.actor or self.actor in (entry.actor.token, entry.actor.user)
+        return by and (not ids or entry.refund_id in ids or entry.refund_request_id in ids)

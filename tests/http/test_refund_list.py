@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import BadRequest
-from receiver.http.api.listing import merged, read_cursor, write_cursor
+from receiver.http.api.lookup import merged, read_cursor, write_cursor
 from receiver.ledger.query import Page, Query
 from receiver.ledger.refund import Refund, Source
 from receiver.store import Store

@@ -99,7 +99,7 @@ BEHIND = [
     *("outbox/subscribers/changes.py", "outbox/subscribers/subscriber.py", "outbox/events/cursor.py"),
 ]
 """What refuses behind the routes."""
-SHARED = ["api/auth", "api/rate_limit", "api/params", "api/bodies", "api/lookup", "api/listing", "feed/reader"]
+SHARED = ["api/auth", "api/rate_limit", "api/params", "api/bodies", "api/lookup", "feed/reader"]
 BODIES = {"deliveries": ["redrive"], "subscribers": ["subscriber_bodies"]}
 """Modules that read the bodies for a module of handlers."""
 

@@ -14,8 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.errors import BadRequest, Conflict
-from receiver.http.api.listing import merged, read_cursor, write_cursor
-from receiver.http.api.lookup import find_refunds, the_refund
+from receiver.http.api.lookup import find_refunds, merged, read_cursor, the_refund, write_cursor
 from receiver.http.api.operations import (
     LOCATION,
     READ,

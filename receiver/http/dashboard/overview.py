@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.http.api.auth import Caller
-from receiver.http.api.listing import merged
+from receiver.http.api.lookup import merged
 from receiver.http.dashboard.chart import draw, edges
 from receiver.http.dashboard.guard import PageFrame
 from receiver.http.dashboard.requests import NOTICES

@@ -14,8 +14,7 @@ from starlette.responses import Response
 from receiver.errors import BadRequest, Conflict, NotFound, OtherRefunds
 from receiver.http.api.auth import Caller, actor_of
 from receiver.http.api.issuing import read_besides
-from receiver.http.api.listing import merged, read_cursor, write_cursor
-from receiver.http.api.lookup import find_refunds, the_refund
+from receiver.http.api.lookup import find_refunds, merged, read_cursor, the_refund, write_cursor
 from receiver.http.api.params import WORD
 from receiver.http.api.rate_limit import Refreshes
 from receiver.http.api.reads import Reads

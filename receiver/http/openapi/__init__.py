@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from receiver.http.api.audit import AuditApi
 from receiver.http.api.deliveries import DeliveryApi
 from receiver.http.api.diagnostics import DiagnosticsApi, package_version
 from receiver.http.api.fps import TAKE_FORM, FpsApi
@@ -36,7 +37,7 @@ from receiver.outbox.formats.cloudevents import RefundEventJson
 
 APIS: Final = (
     *(RefundApi, IssueApi, FpsApi, RequestApi, SubscriberApi, DeliveryApi, FeedApi, NotificationApi, DiagnosticsApi),
-    HealthApi,
+    *(AuditApi, HealthApi),
 )
 DESCRIBE: Final = Operation(
     "GET",
