@@ -128,6 +128,7 @@ class Service:
             gone=lambda: self.embedded is not None and self.embedded.gone,
         )
         self._opened.push_async_callback(self.store.close)
+        self._recorder = Recorder(self.store, self._random, declared=True)
         self.store.connection.accounts = [account.name for account in self.accounts]
         for account in self.accounts:
             self.store.of(account.name).charges.over = account.over
@@ -200,7 +201,7 @@ class Service:
         track = self.settings.track
         return Tracker(
             amazon_client=self._amazon_client(account),
-            recorder=Recorder(self.store, self._random, declared=True),
+            recorder=self._recorder,
             metrics=self.metrics,
             random=self._random,
             concurrency=track.concurrency,
@@ -209,28 +210,23 @@ class Service:
         )
 
     def _amazon_client(self, account: Account) -> AmazonClient:
-        timeout, send = self.settings.track.request_timeout.total_seconds(), self.transport.send
-        return AmazonClient(
-            account, self.store.of(account.name), send, self.metrics, self._now, timeout, clocks=self._clocks
-        )
+        timeout, store = self.settings.track.request_timeout.total_seconds(), self.store.of(account.name)
+        return AmazonClient(account, store, self.transport.send, self.metrics, self._now, timeout, clocks=self._clocks)
 
     def _issuer(self, account: Account) -> Issuer:
         return Issuer(
             amazon_client=self._amazon_client(account),
-            store=self.store.of(account.name),
-            recorder=Recorder(self.store, self._random, declared=True),
+            recorder=self._recorder,
             metrics=self.metrics,
             random=self._random,
             new_owner=lambda: secrets.token_hex(8),
-            over=account.over,
             lease=self.settings.track.lease.total_seconds(),
             same_amount_within=milliseconds(self.settings.issue.same_amount_within),
         )
 
     def _fps_issuer(self, account: Account) -> FpsIssuer:
-        recorder = Recorder(self.store, self._random, declared=True)
-        lease = self.settings.track.lease.total_seconds()
-        return FpsIssuer(self._amazon_client(account), recorder, self._random, lambda: secrets.token_hex(8), lease)
+        new_owner, lease = partial(secrets.token_hex, 8), self.settings.track.lease.total_seconds()
+        return FpsIssuer(self._amazon_client(account), self._recorder, self._random, new_owner, lease)
 
     def _dispatcher(self, account: Account) -> Deliverer:
         """Every account has its own share of the concurrent deliveries, so that none can use up the others'."""
@@ -272,9 +268,8 @@ class Service:
             raise Unavailable("This machine's clock and Redis's differ.", reason="clock_differs")
 
     async def _alerting(self) -> dict[str, str]:
-        problems = await asyncio.gather(
-            *(self.store.of(each.name).gauges.alerting_problems() for each in self.accounts)
-        )
+        stores = [self.store.of(account.name) for account in self.accounts]
+        problems = await asyncio.gather(*(store.gauges.alerting_problems() for store in stores))
         found = [each for of_account in problems for each in of_account]
         return {
             "subscribers_paused": "paused" if any(each.paused for each in found) else "ok",

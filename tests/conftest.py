@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
+import tests.kit.bytecode  # noqa: F401
 from receiver.amazon.account import Account
 from receiver.store import Store
 from receiver.store.redis.keys import read_name
@@ -21,12 +22,15 @@ from tests.kit.clock import ManualClock
 from tests.kit.forks import FORKS
 from tests.kit.outside import hide
 from tests.kit.processes import Desk, desk
+from tests.kit.shared import share_trust, stop_servers_at_once
 from tests.kit.signals import as_in_a_terminal
 from tests.kit.valkey import start_valkey
 from tests.service.crash_kit import World, world
 
 hide()
 as_in_a_terminal()
+share_trust()
+stop_servers_at_once()
 
 # How long an example takes says something about the machine, not about the code.
 # In CI the examples are the same every time, so that unchanged code does not start to fail.

@@ -70,10 +70,14 @@ class RefundAttempts:
     """Sends the refund requests of one account."""
 
     amazon_client: AmazonClient
-    store: AccountStore
     recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
+
+    @property
+    def store(self) -> AccountStore:
+        """The store of the account."""
+        return self.amazon_client.store
 
     @property
     def account(self) -> str:

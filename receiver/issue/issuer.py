@@ -15,8 +15,8 @@ lease ends. After an attempt without a complete answer, only a 2xx or a person c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
@@ -28,7 +28,7 @@ from receiver.issue.orders import prepare
 from receiver.issue.refusals import check_unseen, hindrance, refusal
 from receiver.issue.worker import Worker
 from receiver.ledger.audit import Action, Actor, AuditEntry, Outcome
-from receiver.ledger.charge import CAPTURED, OVER, Charge, refundable_total
+from receiver.ledger.charge import CAPTURED, Charge, refundable_total
 from receiver.ledger.charge_book import Guard, retry_guard
 from receiver.ledger.money import Money
 from receiver.ledger.refund import FPS, Refund, State
@@ -54,8 +54,7 @@ __all__ = ["Issued", "Issuer"]
 
 @dataclass(slots=True)
 class Issuer:
-    """Issues refunds of one account. `new_owner` returns a fresh random name for a claim. `over` is the maximum overage
-    above the captured amount.
+    """Issues refunds of one account. `new_owner` returns a fresh random name for a claim.
 
     A lease is in seconds; `concurrency` is the number of requests that the workers process in parallel. Within
     `same_amount_within` ms of the start of a refund, another one of the same amount is issued only if the caller names
@@ -63,24 +62,23 @@ class Issuer:
     """
 
     amazon_client: AmazonClient
-    store: AccountStore
     recorder: Recorder
     metrics: Metrics
     random: Callable[[], float]
     new_owner: Callable[[], str]
-    over: Mapping[str, int] = field(default_factory=lambda: dict(OVER))
     lease: float = 30.0
     concurrency: int = 4
     same_amount_within: int = 3_600_000
 
     @property
-    def _name(self) -> str:
-        return self.amazon_client.account.name
+    def store(self) -> AccountStore:
+        """The store of the account."""
+        return self.amazon_client.store
 
     @property
     def attempts(self) -> RefundAttempts:
         """Sends the account's requests."""
-        return RefundAttempts(self.amazon_client, self.store, self.recorder, self.metrics, self.random)
+        return RefundAttempts(self.amazon_client, self.recorder, self.metrics, self.random)
 
     def worker(self) -> Worker:
         """Resumes interrupted requests."""
@@ -161,7 +159,7 @@ class Issuer:
         captured = _refundable(charge, prepared)
         if not prepared.order_reference:
             prepared = msgspec.structs.replace(prepared, order_reference=charge.merchant_reference_id)
-        guard = self._guard(prepared, charge, refundable_total(captured, self.over), declined)
+        guard = self._guard(prepared, charge, refundable_total(captured, self.amazon_client.account.over), declined)
         await self.store.requests.upgrade_charge_book(prepared.charge_id)
         if declined is not None:
             # Read after the charge: the reserving script detects what has changed since.

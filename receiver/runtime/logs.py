@@ -2,11 +2,13 @@
 
 Secrets are kept out twice: no secret is logged on purpose, and values whose names suggest a secret are redacted.
 Untrusted input can neither forge a line nor send escape sequences to a terminal: unprintable characters are escaped in
-both formats. In text, tracebacks follow below their line, indented.
+both formats. `log_text.py` renders text.
 """
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import contextlib
 import logging
 import os
@@ -14,16 +16,19 @@ import re
 import select
 import stat
 import sys
-import traceback
-from collections.abc import Callable, Generator
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
-from structlog.types import EventDict, ExcInfo, Processor, WrappedLogger
+from structlog.types import EventDict, Processor, WrappedLogger
 
-from receiver.runtime.printable import visible, visible_json
+from receiver.runtime.log_text import printable, write_traceback
+from receiver.runtime.printable import visible_json
 
 SENSITIVE = re.compile(
     r"authorization|secret|token|private_?key|signature|password|passwd|cookie|credential", re.IGNORECASE
@@ -31,19 +36,21 @@ SENSITIVE = re.compile(
 HARMLESS = frozenset({"token_name", "signature_version"})
 PLAIN = frozenset({int, float, bool, type(None)})
 """Values that contain nothing to shorten or redact."""
+FLAT = PLAIN | {str}
+FLAT_OR_TUPLE = FLAT | {tuple}
+ENCODER = msgspec.json.Encoder()
 BLACKENED = "[redacted]"
 URL_PASSWORD = re.compile(r"(\w+://)[^\s/@]*@")
 PATIENCE = 1.0
 """Seconds that a line waits for a slow reader of the log. Later lines do not wait until it reads again."""
 MOST_SELECTED = 1024
 """`select` only accepts numbers below this (FD_SETSIZE)."""
+AT_ONCE = 4096
+"""Bytes that a pipe takes without blocking if `select` calls it writable (PIPE_BUF)."""
+LEVELS = {"warn": "warning", "exception": "error"}
+"""Methods of a logger that are not called as their level."""
 LONGEST_TEXT = 2_000
 """Characters of one value, so that no single line floods the log; tracebacks are exempt."""
-QUOTED = re.compile(r"""[\s="']""")
-"""A text that contains one of these is quoted in a text line."""
-BELOW = frozenset({"stack", "exception"})
-"""Values that the text form writes below the line."""
-INDENT = "    "
 
 
 def configure(*, level: str = "info", format: str = "auto", stream: TextIO | None = None) -> None:  # noqa: A002
@@ -55,13 +62,9 @@ def configure(*, level: str = "info", format: str = "auto", stream: TextIO | Non
     text = format == "text" or (format == "auto" and out.isatty())
     raw = None if text else getattr(out, "buffer", None)
     number = logging.getLevelNamesMapping()[level.upper()]
+    rendering: list[Processor] = [_json_line] if raw else [_stamp, redact, *_rendering(text, out), _as_text]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            *_shared(),
-            *_rendering(text, out),
-            *([] if raw else [_as_text]),
-        ],
+        processors=[structlog.contextvars.merge_contextvars, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=_logger_factory(out, raw),
         cache_logger_on_first_use=True,
@@ -103,23 +106,102 @@ def _pipe_of(stream: Any) -> int | None:
 
 
 def _logger_factory(out: TextIO, raw: Any) -> Callable[..., Any]:
-    leaky: Any = _Leaky(raw or out)
-    return structlog.BytesLoggerFactory(leaky) if raw else structlog.PrintLoggerFactory(leaky)
+    if raw is None:
+        return structlog.PrintLoggerFactory(cast(TextIO, _Leaky(out)))
+    lines = _Lines(_Leaky(raw))
+    atexit.register(lines.flush)
+    return lambda *_: lines
 
 
-def _shared() -> list[Processor]:
-    return [structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True), redact]
+class _Lines:
+    """The logger behind structlog. Lines of one turn of the event loop are written together; without a loop, each at
+    once."""
+
+    def __init__(self, out: _Leaky) -> None:
+        self._out = out
+        self._waiting = deque[bytes]()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The loop that will write what waits."""
+
+    def msg(self, line: bytes) -> None:
+        """Write this line, now or at the end of the turn."""
+        self._waiting.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if loop is not self._loop:
+            self._loop = loop
+            loop.call_soon(self.flush)
+
+    debug = info = warning = error = critical = msg
+
+    def flush(self) -> None:
+        """Write what waits. No piece is so long that a pipe that takes some of it blocks, unless one line is."""
+        self._loop, piece = None, b""
+        with contextlib.suppress(IndexError):  # Threads flush too.
+            while True:
+                line = self._waiting.popleft()
+                if piece and len(piece) + len(line) > AT_ONCE:
+                    self._out.write(piece)
+                    piece = b""
+                piece += line
+        if piece:
+            self._out.write(piece)
+            self._out.flush()
+
+
+def _stamp(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Add level and time."""
+    event["level"] = LEVELS.get(method, method)
+    seconds, millis = divmod(time.time_ns() // 1_000_000, 1000)
+    event["timestamp"] = f"{_second(seconds)}.{millis:03d}Z"
+    return event
+
+
+@lru_cache(2)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _json_line(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+    """The whole line, stamped and redacted. Almost every line has nothing to redact, shorten or escape; of such a line
+    only the names, the types and the result are looked at."""
+    _stamp(logger, method, event)
+    if _is_harmless(tuple(event)) and _is_flat(event):
+        with contextlib.suppress(msgspec.MsgspecError, ValueError, OverflowError):
+            line = ENCODER.encode(event)
+            if len(line) <= LONGEST_TEXT and line.isascii() and b"@" not in line and b"\x7f" not in line:
+                return line + b"\n"
+    event = structlog.processors.format_exc_info(logger, method, redact(logger, method, event))
+    return to_json(event) + b"\n"
+
+
+@lru_cache(1024)
+def _is_harmless(keys: tuple[str, ...]) -> bool:
+    return "exc_info" not in keys and not any(map(_is_sensitive, keys))
+
+
+def _is_flat(event: EventDict) -> bool:
+    """Whether all values are numbers, texts, or tuples of them."""
+    types = set(map(type, event.values()))
+    if types <= FLAT:
+        return True
+    return types <= FLAT_OR_TUPLE and all(
+        FLAT.issuperset(map(type, value)) for value in event.values() if type(value) is tuple
+    )
 
 
 def _rendering(text: bool, out: TextIO) -> list[Processor]:
     if text:
-        return [_printable, structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=_write_traceback)]
+        return [printable, structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=write_traceback)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=to_json)]
 
 
 def _configure_standard(text: bool, out: TextIO, number: int) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.add_logger_name, *_shared()],
+        foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.add_logger_name, _stamp, redact],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(text, out), _as_text],
     )
     handler = logging.StreamHandler(cast(TextIO, _Leaky(out)))
@@ -131,57 +213,6 @@ def _configure_standard(text: bool, out: TextIO, number: int) -> None:
 
 def _as_text(_: WrappedLogger, __: str, line: Any) -> str:
     return line.decode() if isinstance(line, bytes) else str(line)
-
-
-class _Shown:
-    """A value of a text line as it is written: the renderer writes the `repr` of anything that is not text."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
-
-
-def _printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Escape unprintable characters in keys and values, and quote values that could be taken for several."""
-    return {_word(key): value if key == "exc_info" else _shown(key, value) for key, value in event.items()}
-
-
-def _shown(key: str, value: Any) -> Any:
-    if key in ("event", "level", "timestamp", "logger", "logger_name"):
-        return visible(str(value))
-    return _indented(str(value)) if key in BELOW else _Shown(_word(value))
-
-
-def _word(value: Any) -> str:
-    """A printable text without spaces as it is; otherwise its `repr`, which escapes like `visible`."""
-    if isinstance(value, str) and value.isprintable() and not QUOTED.search(value):
-        return value
-    return visible(repr(value))
-
-
-def _indented(text: str) -> str:
-    return "\n".join(INDENT + visible(line) for line in text.split("\n"))
-
-
-class _Traceback(traceback.TracebackException):
-    """A traceback whose messages are one line each: line ends within a message are escaped."""
-
-    def format_exception_only(self, **options: Any) -> Generator[str, None, None]:
-        for line in super().format_exception_only(**options):
-            yield visible(line.removesuffix("\n")) + "\n"
-
-
-def _write_traceback(out: TextIO, exc_info: ExcInfo) -> None:
-    """Write the traceback and its causes as indented lines below the event's line."""
-    whole = traceback.TracebackException(*exc_info)
-    left = [whole]
-    while left:
-        each = left.pop()
-        each.__class__ = _Traceback
-        left += [one for one in (each.__cause__, each.__context__, *(each.exceptions or ())) if one]
-    out.write("\n" + _indented("".join(whole.format()).rstrip("\n")))
 
 
 def to_json(event: EventDict, default: Callable[[Any], Any] = repr) -> bytes:

@@ -29,7 +29,15 @@ class Server(uvicorn.Server):
         super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen."""
+        """Listen, and send without Nagle's algorithm.
+
+        uvicorn writes an answer in two pieces; the second would wait up to 40 ms for the client's delayed
+        acknowledgement. asyncio turns the algorithm off only for a socket that was made with the protocol number of
+        TCP.
+        """
+        for each in sockets or ():
+            if each.family != socket.AF_UNIX:
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # accepted sockets inherit it
         await super().startup(sockets)
         self.answering.set()
 

@@ -6,7 +6,7 @@ without its entry. Nothing changes an entry; `receiver prune` removes old ones. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,11 +81,12 @@ class AuditTrail(AccountRepository):
         (ms, number), account = below
         return f"{ms}-{number}" if self.account < account else f"({ms}-{number}"
 
-    def _entry(self, stream_id: bytes, fields: Sequence[bytes]) -> AuditEntry | None:
+    def _entry(self, stream_id: bytes, fields: Mapping[bytes, bytes] | Sequence[bytes]) -> AuditEntry | None:
+        """The entry; None for a damaged one. The client returns the fields as a mapping or as a flat list."""
         try:
-            name, value = fields
-            return msgspec.json.decode(value, type=AuditEntry) if name == ENTRY else None
-        except (ValueError, msgspec.MsgspecError, RecursionError):
+            named = fields if isinstance(fields, Mapping) else dict(zip(fields[::2], fields[1::2], strict=True))
+            return msgspec.json.decode(named[ENTRY], type=AuditEntry)
+        except (KeyError, ValueError, msgspec.MsgspecError, RecursionError):
             self.damage.record(self.keys("audit"), stream_id, "not an entry of the audit trail")
             return None
 

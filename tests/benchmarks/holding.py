@@ -23,7 +23,7 @@ from receiver.store import Store
 from receiver.store.redis.pipeline import connect
 from receiver.track.record import Recorder
 from tests.benchmarks import load, mail
-from tests.benchmarks.ingest import measured, stand
+from tests.benchmarks.ingest import measured, ratios, stand
 from tests.benchmarks.machine import TOKEN, configuration, cores, free_port, receiver, resident_mib, started, valkey
 from tests.kit.accounts import make_account
 from tests.kit.processes import until
@@ -59,11 +59,10 @@ def reads(seconds: float, rounds: int) -> None:
         bare = cycle([load.request("/x", b"", AUTHORIZED, method="GET")])
         rows = []
         for number in range(rounds):
-            b = measured(at.bare, bare, seconds)
-            s = measured(at.service, cycle(chosen), seconds)
-            rows.append(s / b)
-            print(f"round {number + 1}: B {b:.0f}/s, reads {s:.0f}/s = {s / b:.2f} B", flush=True)
-        print(f"reads: {median(rows):.2f} B (median)")
+            b, s = measured(at.bare, bare, seconds), measured(at.service, cycle(chosen), seconds)
+            rows.append({"B": s.against(b)})
+            print(f"round {number + 1}: B {b}, reads {s} = {ratios(rows[-1:])}", flush=True)
+        print(f"reads: {ratios(rows)} (medians)")
 
 
 async def _filled(url: str, first: int, much: int, at_once: int = 64) -> None:
@@ -180,12 +179,12 @@ def resident(seconds: float, rounds: int, notifications: int = 100_000) -> None:
     del seconds
     with stand() as at:
         step = notifications // 10
-        print(f"at the start: {resident_mib(at.pid):.0f} MiB")
+        print(f"at the start: {resident_mib(at.service.pid):.0f} MiB")
         for part in range(10):
             posts = iter(mail.sign_many(at.at, part * step, step))
-            uvloop.run(load.closed(at.service, posts, 3_600))
+            uvloop.run(load.closed(at.service.port, posts, 3_600))
             if part in (0, 4, 9):
-                print(f"after {(part + 1) * step} notifications: {resident_mib(at.pid):.0f} MiB", flush=True)
+                print(f"after {(part + 1) * step} notifications: {resident_mib(at.service.pid):.0f} MiB", flush=True)
     del rounds
 
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import uvloop
 
 from tests.benchmarks import load, mail
-from tests.benchmarks.machine import baseline, configuration, cores, free_port, receiver, resident_mib, started, valkey
+from tests.benchmarks.machine import (
+    Listening,
+    baseline,
+    configuration,
+    cores,
+    free_port,
+    receiver,
+    resident_mib,
+    started,
+    valkey,
+)
 from tests.benchmarks.node_receiver import INSTALL, missing, node_receiver, ran_by
 
 
@@ -21,10 +32,9 @@ from tests.benchmarks.node_receiver import INSTALL, missing, node_receiver, ran_
 class Stand:
     """The service and both baselines, listening. `core` is theirs; `url` and `folder` are the store's; `at` is ms."""
 
-    service: int
-    bare: int
-    set: int
-    pid: int
+    service: Listening
+    bare: Listening
+    set: Listening
     at: int
     core: Collection[int]
     url: str
@@ -42,18 +52,45 @@ def stand(*more: str, connections: int = 0) -> Iterator[Stand]:
         url, folder = stack.enter_context(valkey(rest))
         config = configuration(folder, url, ports[0], sns, *more, connections=connections)
         run = receiver("serve", "--config", str(config), "--no-worker")
-        process = stack.enter_context(started(run, ports[0], folder / "service.log", measured))
-        stack.enter_context(started(baseline("bare", str(ports[1])), ports[1], folder / "bare.log", measured))
-        stack.enter_context(started(baseline("set", str(ports[2]), url), ports[2], folder / "set.log", measured))
+        commands = {"service": run, "bare": baseline("bare", str(ports[1])), "set": baseline("set", str(ports[2]), url)}
+        service, bare, one_set = [
+            Listening(port, stack.enter_context(started(command, port, folder / f"{name}.log", measured)).pid)
+            for port, (name, command) in zip(ports, commands.items(), strict=True)
+        ]
         os.sched_setaffinity(0, rest)
-        yield Stand(ports[0], ports[1], ports[2], process.pid, at, measured, url, folder)
+        yield Stand(service, bare, one_set, at, measured, url, folder)
 
 
-def measured(port: int, requests: Iterator[bytes], seconds: float, expected: int = 200) -> float:
-    """Answers per second in a closed loop. Raises `SystemExit` unless every answer has the status."""
-    result = uvloop.run(load.closed(port, requests, seconds))
+class Ratio(NamedTuple):
+    """How two rates compare: answers per second, and CPU per answer."""
+
+    rate: float
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What one measurement came to. CPU is the answering process's own: it varies less than a rate on a shared
+    machine."""
+
+    per_second: float
+    micros: float
+    """CPU per answer, µs, user and system."""
+
+    def against(self, other: Rate) -> Ratio:
+        """This rate relative to another."""
+        return Ratio(self.per_second / other.per_second, self.micros / other.micros)
+
+    def __str__(self) -> str:
+        return f"{self.per_second:.0f}/s at {self.micros:.0f} µs"
+
+
+def measured(of: Listening, requests: Iterator[bytes], seconds: float, expected: int = 200) -> Rate:
+    """Answers in a closed loop. Raises `SystemExit` unless every answer has the status."""
+    before = of.cpu()
+    result = uvloop.run(load.closed(of.port, requests, seconds))
     check(result, expected)
-    return result.per_second
+    return Rate(result.per_second, (of.cpu() - before) / len(result.times) * 1e6)
 
 
 def check(result: load.Result, expected: int) -> None:
@@ -71,9 +108,9 @@ def believed(seconds: float, rounds: int) -> None:
         else:
             node = stack.enter_context(node_receiver(at.url, at.folder, at.core, sns))
             print(f"N is {ran_by()}; it believes what is true and refuses what is forged", flush=True)
-        guess = 3_000
-        print(f"signing {int(guess * seconds * (rounds + 2))} notifications ...", flush=True)
-        posts = iter(mail.sign_many(at.at, 0, int(guess * seconds * (rounds + 2))))
+        guess = 5_000
+        print(f"signing {int(guess * seconds * (rounds + 1))} notifications ...", flush=True)
+        posts = iter(mail.sign_many(at.at, 0, int(guess * seconds * (rounds + 1))))
         sample = cycle([mail.post(sns, at.at, 1, 10**9)])
         # N keeps nothing but the certificate: these need not be distinct for ever.
         distinct = cycle(mail.sign_many(at.at, 2 * 10**8, 2_000)) if node else sample
@@ -86,15 +123,17 @@ def believed(seconds: float, rounds: int) -> None:
             if node:
                 rates["N"] = measured(node, distinct, seconds)
             s = measured(at.service, posts, seconds)
-            rows.append({name: s / rate for name, rate in rates.items()})
-            found = ", ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items())
-            print(f"round {number + 1}: {found}, believed {s:.0f}/s = {_ratios(rows[-1])}", flush=True)
-        print(f"believed: {_ratios({name: median(row[name] for row in rows) for name in rows[0]})} (medians)")
-        print(f"resident memory of the service: {resident_mib(at.pid):.0f} MiB")
+            rows.append({name: s.against(rate) for name, rate in rates.items()})
+            found = ", ".join(f"{name} {rate}" for name, rate in rates.items())
+            print(f"round {number + 1}: {found}, believed {s} = {ratios(rows[-1:])}", flush=True)
+        print(f"believed: {ratios(rows)} (medians)")
+        print(f"resident memory of the service: {resident_mib(at.service.pid):.0f} MiB")
 
 
-def _ratios(row: dict[str, float]) -> str:
-    return ", ".join(f"{ratio:.2f} {name}" for name, ratio in row.items())
+def ratios(rows: Sequence[Mapping[str, Ratio]]) -> str:
+    """The median of each ratio; CPU only where it says something about our own work."""
+    rates = ", ".join(f"{median(row[name].rate for row in rows):.2f} {name}" for name in rows[0])
+    return f"{rates}, CPU {median(row['B'].cpu for row in rows):.2f} of B's"
 
 
 def refused(seconds: float, rounds: int) -> None:
@@ -104,27 +143,30 @@ def refused(seconds: float, rounds: int) -> None:
         topic = cycle([mail.wrong_topic(sns, at.at)])
         forged = cycle([mail.wrong_signature(sns, at.at, number) for number in range(500)])
         sample = cycle([mail.post(sns, at.at, 1, 1)])
-        rows = []
+        kinds = {"wrong topic": topic, "wrong signature": forged}
+        rows: dict[str, list[dict[str, Ratio]]] = {name: [] for name in kinds}
         for number in range(rounds):
-            b = measured(at.bare, sample, seconds)
-            t, f = measured(at.service, topic, seconds, 403), measured(at.service, forged, seconds, 403)
-            rows.append((t / b, f / b))
-            print(f"round {number + 1}: B {b:.0f}/s, wrong topic {t / b:.2f} B, wrong signature {f / b:.2f} B")
-        topics, signatures = median(row[0] for row in rows), median(row[1] for row in rows)
-        print(f"refused: wrong topic {topics:.2f} B, wrong signature {signatures:.2f} B (medians)")
+            b, said = measured(at.bare, sample, seconds), []
+            for name, posts in kinds.items():
+                found = measured(at.service, posts, seconds, 403)
+                rows[name].append({"B": found.against(b)})
+                said.append(f"{name} {found} = {ratios(rows[name][-1:])}")
+            print(f"round {number + 1}: B {b}, {', '.join(said)}", flush=True)
+        for name, each in rows.items():
+            print(f"refused: {name} {ratios(each)} (medians)")
 
 
 def latency(seconds: float, rounds: int) -> None:
     """The answer's time in an open loop at half of the most, against R's at the same rate."""
     with stand() as at:
-        most_posts = iter(mail.sign_many(at.at, 0, int(3_000 * seconds)))
-        rate = measured(at.service, most_posts, seconds) / 2
+        most_posts = iter(mail.sign_many(at.at, 0, int(6_000 * seconds)))
+        rate = measured(at.service, most_posts, seconds).per_second / 2
         posts = iter(mail.sign_many(at.at, 10**8, int(rate * seconds * rounds) + 100))
         sample = cycle([mail.post(mail.signer(at.at), at.at, 1, 10**9)])
         rows = []
         for number in range(rounds):
-            r = uvloop.run(load.opened(at.set, sample, seconds, rate))
-            s = uvloop.run(load.opened(at.service, posts, seconds, rate))
+            r = uvloop.run(load.opened(at.set.port, sample, seconds, rate))
+            s = uvloop.run(load.opened(at.service.port, posts, seconds, rate))
             check(r, 200)
             check(s, 200)
             rows.append(s.quantile(0.99) / r.quantile(0.99))

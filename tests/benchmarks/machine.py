@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,19 @@ from tests.kit.valkey import start_valkey, stop_valkey
 PROJECT = Path(__file__).resolve().parents[2]
 TOKEN = "benchmark-token-of-nobody-0000000000"
 BOUND = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A measured process and the port that it listens on."""
+
+    port: int
+    pid: int
+
+    def cpu(self) -> float:
+        """The seconds that it has spent on a processor, in user mode and in the kernel."""
+        user, system = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def cores() -> tuple[set[int], set[int]]:

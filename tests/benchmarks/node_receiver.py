@@ -19,7 +19,7 @@ import uvloop
 from redis import Redis
 
 from tests.benchmarks import load, mail
-from tests.benchmarks.machine import free_port, started
+from tests.benchmarks.machine import Listening, free_port, started
 from tests.kit.sns import REFUND_ID, SnsSigner
 
 FOLDER = Path(__file__).with_name("node")
@@ -43,8 +43,8 @@ def missing(folder: Path = FOLDER) -> str:
 
 
 @contextmanager
-def node_receiver(url: str, folder: Path, core: Collection[int], sns: SnsSigner) -> Iterator[int]:
-    """N on this store and core: its port. `folder` takes the certificate and the log.
+def node_receiver(url: str, folder: Path, core: Collection[int], sns: SnsSigner) -> Iterator[Listening]:
+    """N on this store and core. `folder` takes the certificate and the log.
 
     Raises `SystemExit` unless it believes a true notification, writes it, and refuses a forged one.
     """
@@ -55,9 +55,9 @@ def node_receiver(url: str, folder: Path, core: Collection[int], sns: SnsSigner)
         *("env", "NODE_ENV=production", "node", str(FOLDER / "receiver.js")),
         *(str(port), unquote(urlsplit(url).path), sns.url, str(certificate)),
     )
-    with started(run, port, folder / "node.log", core):
+    with started(run, port, folder / "node.log", core) as process:
         check_that_it_verifies(port, url, sns)
-        yield port
+        yield Listening(port, process.pid)
 
 
 def check_that_it_verifies(port: int, url: str, sns: SnsSigner) -> None:

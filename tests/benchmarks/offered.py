@@ -47,8 +47,8 @@ def offered(seconds: float, rounds: int, chart: Path | None = None) -> None:
         def signed(much: float) -> Iterator[bytes]:
             return iter(mail.sign_many(at.at, next(numbers), int(much) + 100))
 
-        measured(at.service, signed(3_000 * seconds / 2), seconds / 2)
-        most = measured(at.service, signed(3_000 * seconds), seconds)
+        measured(at.service, signed(6_000 * seconds / 2), seconds / 2)
+        most = measured(at.service, signed(6_000 * seconds), seconds).per_second
         print(f"at most {most:.0f}/s", flush=True)
         turns = []
         for number in range(rounds):
@@ -76,11 +76,11 @@ def _allow_files() -> None:
 def _row(at: Stand, posts: Iterator[bytes], seconds: float, rate: float) -> Row:
     sample = cycle([mail.post(mail.signer(at.at), at.at, 1, 10**9)])
     # R takes no more than 100 at once, as many as its client of Redis has connections: here what is over 64 waits.
-    r = uvloop.run(load.opened(at.set, sample, seconds, rate))
+    r = uvloop.run(load.opened(at.set.port, sample, seconds, rate))
     check(r, 200)
     # So many that each could rest for 2 s after each answer, and that none is idle for so long that it is closed.
     lines = max(64, min(int(2 * rate), MOST_LINES))
-    s = uvloop.run(load.opened(at.service, posts, seconds, rate, lines, heed=True))
+    s = uvloop.run(load.opened(at.service.port, posts, seconds, rate, lines, heed=True))
     if not set(s.statuses) <= {200, 503}:
         raise SystemExit(f"Expected 200 and 503 alone, got {dict(s.statuses)}.")
     return Row(

@@ -51,5 +51,5 @@ def test_a_receiver_that_believes_everything_is_no_baseline(valkey_url: str, tmp
 @pytest.mark.skipif(bool(missing()), reason=f"N cannot run: {missing()}")
 def test_it_verifies(valkey_url: str, tmp_path: Path) -> None:
     """It starts only if it believes what is true, by both hashes of SNS, and refuses what is forged."""
-    with node_receiver(valkey_url, tmp_path, cores()[1], mail.signer(mail.now())) as port:
-        assert port > 0
+    with node_receiver(valkey_url, tmp_path, cores()[1], mail.signer(mail.now())) as found:
+        assert found.port > 0

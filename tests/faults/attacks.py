@@ -36,11 +36,11 @@ from tests.faults.kill import DURABLE
 from tests.kit import sns
 from tests.kit.nameserver import NameServer, nameserver
 from tests.kit.processes import PROJECT, Command, Desk, desk, until
+from tests.kit.shared import keys
 from tests.kit.sns import SnsSigner, rsa_key
 from tests.kit.valkey import start_valkey, stop_valkey
 from tests.kit.webserver import WebServer, serving
 from tests.service.crash_kit import DAY, SECRET, TOKEN, now, toml
-from tests.service.stage import keys
 from tests.store.makers import fill
 from tests.transport.test_transport_tls import HOST, answer, authority, tls_for
 

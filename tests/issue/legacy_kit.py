@@ -25,9 +25,10 @@ from receiver.track.amazon_client import AmazonClient
 from receiver.track.record import Recorder
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
-from tests.issue.kit import FAST, keys
+from tests.issue.kit import FAST
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
+from tests.kit.shared import keys
 from tests.service.kit import one_round, trust
 from tests.store.makers import claim
 

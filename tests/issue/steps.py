@@ -270,7 +270,6 @@ class Scene:
         metrics = Metrics()
         return Issuer(
             amazon_client=AmazonClient(self.account, self.store.of("us"), self.amazon.send, metrics, lambda: T0),
-            store=self.store.of("us"),
             recorder=Recorder(self.store, lambda: 0.0),
             metrics=metrics,
             random=lambda: 0.0,

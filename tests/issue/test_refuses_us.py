@@ -33,9 +33,10 @@ from receiver.track.record import Recorder
 from receiver.track.tracker import Tracker
 from receiver.transport.client import Transport
 from tests.deploy.tools import DEPLOY, run, tool
-from tests.issue.kit import FAST, keys
+from tests.issue.kit import FAST
 from tests.kit.accounts import make_account
 from tests.kit.clock import ManualClock
+from tests.kit.shared import keys
 from tests.service.kit import one_round
 
 STEP, MINUTE = 5_000, 60_000
@@ -82,9 +83,7 @@ async def scene(store: Store, clock: ManualClock) -> AsyncIterator[Scene]:
         )
         amazon_client = AmazonClient(account, store.of(account.name), transport.send, metrics, clock, timeout=5.0)
         recorder = Recorder(store, lambda: 0.0)
-        issuer = Issuer(
-            amazon_client, store.of(account.name), recorder, metrics, lambda: 0.0, lambda: str(next(numbers))
-        )
+        issuer = Issuer(amazon_client, recorder, metrics, lambda: 0.0, lambda: str(next(numbers)))
         tracker = Tracker(amazon_client, recorder, metrics, lambda: 0.0)
         try:
             yield Scene(simulator, store, clock, issuer, tracker, metrics)

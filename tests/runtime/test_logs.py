@@ -11,24 +11,38 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from receiver.runtime import logs
 
 
-@pytest.fixture
-def stream() -> Iterator[io.StringIO]:
+class Encoded(io.TextIOWrapper):
+    """A stream like standard error: text over bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), "utf-8", write_through=True)
+
+    def getvalue(self) -> str:
+        """What was written, in either way."""
+        self.flush()
+        return cast(io.BytesIO, self.buffer).getvalue().decode()
+
+
+@pytest.fixture(params=[io.StringIO, Encoded])
+def stream(request: pytest.FixtureRequest) -> Iterator[Any]:
     root = logging.getLogger()
     before = root.handlers, root.level
-    yield io.StringIO()
+    yield request.param()
     structlog.reset_defaults()
     root.handlers, root.level = before
 
 
-def line(stream: io.StringIO, *, level: str = "info", **values: Any) -> dict[str, Any]:
+def line(stream: Any, *, level: str = "info", **values: Any) -> dict[str, Any]:
     """The one line that an event with these values becomes."""
     logs.configure(level=level, format="json", stream=stream)
     structlog.get_logger().info("thing.happened", **values)
@@ -37,7 +51,7 @@ def line(stream: io.StringIO, *, level: str = "info", **values: Any) -> dict[str
     return found
 
 
-def test_a_line_is_json_with_time_and_level(stream: io.StringIO) -> None:
+def test_a_line_is_json_with_time_and_level(stream: Any) -> None:
     """Event, level and an ISO time in UTC stand beside the values."""
     found = line(stream, refund_id="S01-1", count=3)
     assert (found["event"], found["level"], found["refund_id"], found["count"]) == (
@@ -53,7 +67,7 @@ SENSITIVE = "authorization Authorization secret client_secret token private_key 
 
 
 @pytest.mark.parametrize("key", SENSITIVE.split())
-def test_what_smells_of_a_secret_is_blackened(stream: io.StringIO, key: str) -> None:
+def test_what_smells_of_a_secret_is_blackened(stream: Any, key: str) -> None:
     """By its name, at any depth."""
     values: dict[str, Any] = {key: "hunter2", "headers": {key: "hunter2"}, "many": [{key: ["hunter2"]}]}
     found = line(stream, **values)
@@ -61,13 +75,13 @@ def test_what_smells_of_a_secret_is_blackened(stream: io.StringIO, key: str) -> 
     assert found[key] == "[redacted]"
 
 
-def test_harmless_namesakes_are_shown(stream: io.StringIO) -> None:
+def test_harmless_namesakes_are_shown(stream: Any) -> None:
     """Who called, and which version of the signature, are no secrets."""
     found = line(stream, token_name="orders", signature_version=2)
     assert (found["token_name"], found["signature_version"]) == ("orders", 2)
 
 
-def test_passwords_in_addresses_and_bytes_are_not_shown(stream: io.StringIO) -> None:
+def test_passwords_in_addresses_and_bytes_are_not_shown(stream: Any) -> None:
     """An address keeps its host; of bytes only their number is said."""
     found = line(stream, url="rediss://user:hunter2@cache.example:1/0", body=b"hunter2", mail="a@b.example")
     assert found["url"] == "rediss://[redacted]@cache.example:1/0"
@@ -75,30 +89,30 @@ def test_passwords_in_addresses_and_bytes_are_not_shown(stream: io.StringIO) -> 
     assert found["mail"] == "a@b.example"
 
 
-def test_long_values_are_cut(stream: io.StringIO) -> None:
+def test_long_values_are_cut(stream: Any) -> None:
     """No value floods the log."""
     assert len(line(stream, text="x" * 100_000)["text"]) < 2_100
 
 
 @pytest.mark.parametrize("value", ["\ud800", object(), {1: 2}, {"a": float("nan")}, {"\ud800": 1}, 1 << 200, {1, 2}])
-def test_any_value_gives_a_line_of_json(stream: io.StringIO, value: object) -> None:
+def test_any_value_gives_a_line_of_json(stream: Any, value: object) -> None:
     """Logging never raises, and never writes what a reader of JSON lines would choke on."""
     assert line(stream, value=value)["event"] == "thing.happened"
 
 
-def test_one_value_cannot_forge_a_second_line(stream: io.StringIO) -> None:
+def test_one_value_cannot_forge_a_second_line(stream: Any) -> None:
     """Line ends in values are escaped."""
     assert line(stream, text='x\n{"event": "forged"}')["event"] == "thing.happened"
 
 
-def test_levels_are_filtered(stream: io.StringIO) -> None:
+def test_levels_are_filtered(stream: Any) -> None:
     """Below the level nothing is written."""
     logs.configure(level="warning", format="json", stream=stream)
     structlog.get_logger().info("quiet")
     assert stream.getvalue() == ""
 
 
-def test_exceptions_come_with_their_traceback_on_one_line(stream: io.StringIO) -> None:
+def test_exceptions_come_with_their_traceback_on_one_line(stream: Any) -> None:
     """A traceback is a value of the line."""
     logs.configure(format="json", stream=stream)
     try:
@@ -109,7 +123,7 @@ def test_exceptions_come_with_their_traceback_on_one_line(stream: io.StringIO) -
     assert "Traceback" in json.loads(text)["exception"]
 
 
-def test_libraries_log_in_the_same_form(stream: io.StringIO) -> None:
+def test_libraries_log_in_the_same_form(stream: Any) -> None:
     """What uvicorn or asyncio say by the standard module is JSON too, with their name."""
     logs.configure(format="json", stream=stream)
     logging.getLogger("uvicorn.error").error("it %s", "broke")
@@ -119,13 +133,13 @@ def test_libraries_log_in_the_same_form(stream: io.StringIO) -> None:
     assert (found["event"], found["logger"], found["level"]) == ("it broke", "uvicorn.error", "error")
 
 
-def test_request_values_are_merged(stream: io.StringIO) -> None:
+def test_request_values_are_merged(stream: Any) -> None:
     """Values bound for a request stand on every line of it."""
     with structlog.contextvars.bound_contextvars(request_id="r1"):
         assert line(stream)["request_id"] == "r1"
 
 
-def test_text_on_a_terminal(stream: io.StringIO) -> None:
+def test_text_on_a_terminal(stream: Any) -> None:
     """For people there are lines to read."""
     logs.configure(format="text", stream=stream)
     structlog.get_logger().info("thing.happened", secret="hunter2")
@@ -142,7 +156,7 @@ OBEYED = [*CONTROLS, *DIRECTIONS, *UNSEEN]
 FORGED = "2026-01-01T00:00:00Z [info     ] forged"
 
 
-def spoken(stream: io.StringIO, form: str, hostile: str) -> list[str]:
+def spoken(stream: Any, form: str, hostile: str) -> list[str]:
     """The lines of a log in which a text of a stranger stands everywhere."""
     logs.configure(format=form, stream=stream)
     log = structlog.get_logger()
@@ -158,14 +172,14 @@ def spoken(stream: io.StringIO, form: str, hostile: str) -> list[str]:
     except ExceptionGroup:
         log.exception("broken")
         logging.getLogger("asyncio").exception("broken too")
-    text = stream.getvalue()
+    text: str = stream.getvalue()
     assert text.endswith("\n")
     return text.removesuffix("\n").split("\n")
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
 @pytest.mark.parametrize("character", OBEYED, ids=lambda character: f"{ord(character):04x}")
-def test_no_character_is_one_that_a_terminal_obeys(stream: io.StringIO, form: str, character: str) -> None:
+def test_no_character_is_one_that_a_terminal_obeys(stream: Any, form: str, character: str) -> None:
     """Nor one that hides, turns or ends a line, wherever it comes from; its escape can be read."""
     lines = spoken(stream, form, f"a{character}b")
     assert [line for line in lines if not line.isprintable()] == []
@@ -178,7 +192,7 @@ def test_no_character_is_one_that_a_terminal_obeys(stream: io.StringIO, form: st
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x85", "\u2028", "\v", "\f"])
-def test_no_text_forges_a_line_of_text(stream: io.StringIO, end: str) -> None:
+def test_no_text_forges_a_line_of_text(stream: Any, end: str) -> None:
     """Every line that begins at the margin is one event of ours; what is below is indented."""
     lines = spoken(stream, "text", f"x{end}{FORGED}{end}Traceback (most recent call last):")
     margin = [line for line in lines if not line.startswith("    ")]
@@ -188,7 +202,7 @@ def test_no_text_forges_a_line_of_text(stream: io.StringIO, end: str) -> None:
     assert stream.getvalue().count("KeyError: ") == 2
 
 
-def test_the_message_of_an_exception_is_one_line(stream: io.StringIO) -> None:
+def test_the_message_of_an_exception_is_one_line(stream: Any) -> None:
     """It cannot look like a frame of the traceback, nor like the next exception."""
     logs.configure(format="text", stream=stream)
     try:
@@ -200,13 +214,98 @@ def test_the_message_of_an_exception_is_one_line(stream: io.StringIO) -> None:
     assert lines[-1] == r'    ValueError: a\n\nDuring handling of it\n  File "x", line 1'
 
 
-def test_harmless_text_stands_as_it_is(stream: io.StringIO) -> None:
+def test_harmless_text_stands_as_it_is(stream: Any) -> None:
     """Other scripts are read, and a text with spaces is one value."""
     logs.configure(format="text", stream=stream)
     structlog.get_logger().info("größe", name="日本", text="a b", pair="x level=error", number=1.5, none=None)
     text = stream.getvalue()
     for each in ("größe", " name=日本", " text='a b'", " pair='x level=error'", " number=1.5", " none=None"):
         assert each in text
+
+
+NAMES = st.sampled_from(["refund_id", "token", "token_name", "client_secret", "accounts", "n"])
+WORDS = st.text(max_size=20) | st.sampled_from(["redis://a:hunter2@b/", "x" * 1_999, "y" * 2_001, "\x7f", "\x9b"])
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.binary(max_size=9)
+
+
+@given(st.dictionaries(NAMES, VALUES | st.lists(VALUES).map(tuple) | st.dictionaries(NAMES, VALUES)))
+def test_a_plain_line_is_what_any_line_would_be(values: dict[str, Any]) -> None:
+    """The short way for lines without anything to redact, and the way for all lines, write the same."""
+    event = {"event": "thing.happened", **values}
+    found = logs._json_line(None, "info", dict(event))
+    stamped = {"level": "info", "timestamp": json.loads(found)["timestamp"]}
+    assert found == logs.to_json(logs.redact(None, "info", {**event, **stamped})) + b"\n"
+    assert b"hunter2" not in found
+
+
+def run(program: str) -> list[bytes]:
+    """What a program writes to its log, piece by piece."""
+    setup = "import asyncio, os, threading, structlog; from receiver.runtime import logs\n"
+    observed = "logs._Leaky.write = lambda self, text: os.write(1, b'%d:' % len(text) + text)\n"
+    start = "logs.configure(format='json'); log = structlog.get_logger()\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", setup + observed + start + program], capture_output=True, check=True, timeout=30
+    )
+    found, rest = list[bytes](), ended.stdout
+    while rest:
+        size, _, rest = rest.partition(b":")
+        found.append(rest[: int(size)])
+        rest = rest[int(size) :]
+    return [piece for piece in found if piece]
+
+
+def test_lines_of_one_turn_are_written_together() -> None:
+    """In pieces of at most a page; those of the next turn are another piece."""
+    program = (
+        "async def main():\n"
+        "    for turn in range(2):\n"
+        "        for number in range(3): log.info('many', number=number)\n"
+        "        await asyncio.sleep(0)\n"
+        "    for number in range(100): log.info('many', text='x' * 100)\n"
+        "asyncio.run(main())\n"
+    )
+    pieces = run(program)
+    counts = [piece.count(b"\n") for piece in pieces]
+    assert counts[:2] == [3, 3]
+    assert sum(counts) == 106
+    assert max(map(len, pieces)) <= logs.AT_ONCE
+    assert len(pieces) < 10
+    assert all(piece.endswith(b"\n") for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    "end", ["asyncio.get_running_loop().stop()", "raise SystemExit", "raise KeyboardInterrupt", "return"]
+)
+def test_a_line_is_written_before_the_process_ends(end: str) -> None:
+    """Also by a loop that has no further turn."""
+    program = (
+        "async def main():\n"
+        "    log.info('last')\n"
+        f"    {end}\n"
+        "loop = asyncio.new_event_loop()\n"
+        "try: loop.run_until_complete(main())\n"
+        "except BaseException: pass\n"
+    )
+    (piece,) = run(program)
+    assert json.loads(piece)["event"] == "last"
+
+
+def test_threads_lose_no_line() -> None:
+    """They write at once, while the loop collects."""
+    program = (
+        "def many():\n"
+        "    for number in range(500): log.info('thread')\n"
+        "async def main():\n"
+        "    threads = [threading.Thread(target=many) for _ in range(3)]\n"
+        "    for each in threads: each.start()\n"
+        "    for _ in range(500):\n"
+        "        log.info('loop')\n"
+        "        await asyncio.sleep(0)\n"
+        "    for each in threads: each.join()\n"
+        "asyncio.run(main())\n"
+    )
+    lines = b"".join(run(program)).splitlines()
+    assert sorted(json.loads(line)["event"] for line in lines) == ["loop"] * 500 + ["thread"] * 1500
 
 
 def test_standard_output_stays_clean() -> None:

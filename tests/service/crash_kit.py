@@ -19,6 +19,7 @@ from aiohttp import web
 from receiver.simulator.app import Simulator
 from tests.kit import sns
 from tests.kit.processes import Command
+from tests.kit.shared import keys
 from tests.kit.sns import SnsSigner
 
 TOKEN = "token-of-the-test"
@@ -234,7 +235,7 @@ async def world(outcome_delay: float = 1.0) -> AsyncIterator[World]:
     """Amazon and the subscriber on real sockets; spans in seconds."""
     signer = SnsSigner(not_before=now() - 30 * DAY, not_after=now() + 300 * DAY)
     async with (
-        Simulator(outcome_delay=outcome_delay, throttle={}) as amazon,
+        Simulator(keys=keys(), outcome_delay=outcome_delay, throttle={}) as amazon,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
     ):
         found = World(amazon, signer, session)
